@@ -1,0 +1,94 @@
+"""Time, passed in.
+
+Logic takes a `Clock` (or plain `now` numbers) and never reads the system's. `SystemClock` is the real one;
+`ManualClock` moves only when a test says so and wakes its sleepers in order of their deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Source of time for everything that waits."""
+
+    def now(self) -> float:
+        """Seconds on a monotonic clock of arbitrary origin."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the Unix epoch (UTC); may jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` (≤ 0 only yields)."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks and the running event loop's sleep."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class ManualClock:
+    """A clock that stands still until `advance` or `step_wall` moves it."""
+
+    def __init__(self, now: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._offset = wall - now
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now + self._offset
+
+    def step_wall(self, seconds: float) -> None:
+        """Jump the wall clock as an NTP correction would; monotonic time is untouched."""
+        self._offset += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), waiter))
+        await waiter
+
+    def next_deadline(self) -> float | None:
+        """When the earliest sleeper wakes, or None when nobody sleeps."""
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return self._sleepers[0][0] if self._sleepers else None
+
+    async def advance(self, seconds: float) -> None:
+        """Move time forward, waking sleepers on the way and letting each run until it waits again."""
+        target = self._now + seconds
+        await self._settle()
+        while (deadline := self.next_deadline()) is not None and deadline <= target:
+            self._now = max(self._now, deadline)
+            _, _, waiter = heapq.heappop(self._sleepers)
+            waiter.set_result(None)
+            await self._settle()
+        self._now = target
+        await self._settle()
+
+    @staticmethod
+    async def _settle() -> None:
+        # Woken tasks may need several turns of the loop before they wait again.
+        for _ in range(20):
+            await asyncio.sleep(0)

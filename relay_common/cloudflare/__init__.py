@@ -1,0 +1,18 @@
+"""Cloudflare Realtime (SFU): its session API, spoken carefully."""
+
+from relay_common.cloudflare.client import BASE_URL, SfuClient
+from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError
+from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack
+
+__all__ = [
+    "BASE_URL",
+    "LocalTrack",
+    "Pull",
+    "PulledTrack",
+    "RemoteTrack",
+    "ResponseLost",
+    "SessionGone",
+    "SessionTrack",
+    "SfuClient",
+    "SfuError",
+]

@@ -1,0 +1,360 @@
+"""Client of Cloudflare's SFU session API.
+
+One session is one peer connection. Changes of a session are made one after the other, each request keeps to the
+rate allowed per session, and a request is repeated only where the documentation says that repeating helps
+(https://developers.cloudflare.com/realtime/sfu/concepts/negotiation/, "Retry and reconnect"):
+
+- creating a session, reading one and closing tracks by force may be repeated at will;
+- adding, re-pointing or renegotiating tracks is repeated only when the server says it did nothing; when its answer
+  is lost, `ResponseLost` tells the caller to replace the connection.
+
+An SDP is handed on only after the status, the top-level error and every track's own error were looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.cloudflare.errors import (
+    ErrorClass,
+    ResponseLost,
+    SessionGone,
+    SfuError,
+    classify,
+    request_error,
+    safe_to_repeat,
+    track_error,
+    worth_repeating,
+)
+from relay_common.cloudflare.gate import Gate
+from relay_common.cloudflare.meter import CallMeter
+from relay_common.cloudflare.models import (
+    MAX_TRACKS,
+    LocalTrack,
+    Pull,
+    PulledTrack,
+    RemoteTrack,
+    Reply,
+    SessionDescription,
+    SessionTrack,
+    TrackObject,
+    TrackResult,
+    TracksRequest,
+)
+from relay_common.errors import ConfigError, LocalError, Remedy
+from relay_common.secrets import Secret
+
+log = logging.getLogger(__name__)
+
+BASE_URL: Final = "https://rtc.live.cloudflare.com/v1"
+MAX_BODY: Final = 1 << 20
+"""Largest answer read, in bytes."""
+ATTEMPTS: Final = 3
+_LONGEST_WAIT: Final = 10.0
+# A pull of a track without media is held by the SFU for 8.2 to 8.7 s before it says so.
+_TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0, pool=15.0)
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Reply).decode
+
+
+class SfuClient:
+    """Talks to one SFU application; close it with `aclose()`.
+
+    `transport` is for tests and proxies. A base URL or secret that cannot be right raises ConfigError. Every method
+    raises `SfuError` (or its kinds `SessionGone` and `ResponseLost`), whose `remedy` says what to do; none of them
+    ever holds the application's secret.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        app_secret: Secret,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        base_url: str = BASE_URL,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._clock, self._rng = clock, rng
+        self._gate = Gate(clock)
+        self.meter = CallMeter()
+        self._http = httpx.AsyncClient(
+            base_url=_base(base_url, app_id),
+            headers={"Authorization": f"Bearer {_token(app_secret)}"},
+            timeout=_TIMEOUT,
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; requests in flight fail."""
+        await self._http.aclose()
+
+    async def new_session(self, correlation: str = "") -> str:
+        """Make a session and return its id; `correlation` is a label for Cloudflare's diagnostics only.
+
+        An unused session expires within seconds, so use it at once.
+        """
+        path = f"new?correlationId={quote(correlation, safe='')}" if correlation else "new"
+        reply = await self._call("new_session", "POST", path, None, repeatable=True)
+        if not reply.session_id:
+            raise _broken("new_session", "no session id")
+        return reply.session_id
+
+    async def publish(self, session: str, offer: str, tracks: Sequence[LocalTrack]) -> str:
+        """Publish all `tracks` of `offer` and return the SFU's answer SDP; one refused track fails the whole.
+
+        Do it once per session and never renegotiate: after any error replace the session.
+        """
+        _check_count(tracks)
+        body = TracksRequest(
+            session_description=SessionDescription(type="offer", sdp=offer),
+            tracks=[TrackObject(location="local", mid=t.mid, track_name=t.name) for t in tracks],
+        )
+        async with self._gate.turn(session):
+            reply = await self._call("publish", "POST", f"{_path(session)}/tracks/new", body, session=session)
+        for item in reply.tracks or []:
+            if error := _item_error("publish", item):
+                raise error
+        return _sdp("publish", reply, "answer")
+
+    async def pull(self, session: str, tracks: Sequence[RemoteTrack]) -> Pull:
+        """Ask for up to 64 remote tracks in one call; errors of single tracks are in the result."""
+        _check_count(tracks)
+        body = TracksRequest(
+            tracks=[TrackObject(location="remote", session_id=t.session, track_name=t.name) for t in tracks]
+        )
+        async with self._gate.turn(session):
+            reply = await self._call("pull", "POST", f"{_path(session)}/tracks/new", body, session=session)
+        results = _outcomes("pull", tracks, reply)
+        negotiate = reply.requires_immediate_renegotiation and any(r.error is None for r in results)
+        return Pull(tracks=results, offer=_sdp("pull", reply, "offer") if negotiate else None)
+
+    async def renegotiate(self, session: str, answer: str) -> None:
+        """Hand in the answer to the offer of the last `pull`."""
+        body = TracksRequest(session_description=SessionDescription(type="answer", sdp=answer))
+        async with self._gate.turn(session):
+            await self._call("renegotiate", "PUT", f"{_path(session)}/renegotiate", body, session=session)
+
+    async def update(self, session: str, targets: Sequence[tuple[str, RemoteTrack]]) -> list[PulledTrack]:
+        """Point mids of a pulling session at other tracks, without SDP; one outcome per target, in order."""
+        _check_count(targets)
+        body = TracksRequest(
+            tracks=[
+                TrackObject(location="remote", mid=mid, session_id=t.session, track_name=t.name) for mid, t in targets
+            ]
+        )
+        async with self._gate.turn(session):
+            reply = await self._call("update", "PUT", f"{_path(session)}/tracks/update", body, session=session)
+        return _outcomes("update", [track for _, track in targets], reply, [mid for mid, _ in targets])
+
+    async def close(self, session: str, mids: Sequence[str]) -> None:
+        """Close tracks by force, without SDP. What is already closed, or a session that is gone, counts as done."""
+        body = TracksRequest(tracks=[TrackObject(mid=mid) for mid in mids], force=True)
+        async with self._gate.turn(session):
+            try:
+                reply = await self._call(
+                    "close", "PUT", f"{_path(session)}/tracks/close", body, session=session, repeatable=True
+                )
+            except SfuError as error:
+                if error.status not in (404, 410):
+                    raise
+                return
+        for item in reply.tracks or []:
+            if item.error_code != "close_track_error" and (failure := _item_error("close", item)):
+                raise failure
+
+    async def get_session(self, session: str) -> list[SessionTrack]:
+        """The tracks of a session; raises `SessionGone` when it is over (404 and 410 alike)."""
+        async with self._gate.turn(session, exclusive=False):
+            try:
+                reply = await self._call("get_session", "GET", _path(session), None, session=session, repeatable=True)
+            except SfuError as error:
+                if error.status == 404 and error.code != "not_found":
+                    raise SessionGone(error.message, status=404, code=error.code, remedy=Remedy.REGENERATE) from error
+                raise
+        return [
+            SessionTrack(
+                mid=t.mid or "", name=t.track_name or "", local=t.location == "local", active=t.status == "active"
+            )
+            for t in reply.tracks or []
+        ]
+
+    def forget(self, session: str) -> None:
+        """Drop the bookkeeping of a session that will not be used again."""
+        self._gate.forget(session)
+
+    # --- one call, with its retries -------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: TracksRequest | None,
+        *,
+        session: str = "",
+        repeatable: bool = False,
+    ) -> Reply:
+        backoff = Backoff(0.25, 4.0, rng=self._rng)
+        while True:
+            if session:
+                await self._gate.pace(session)
+            try:
+                return await self._exchange(operation, method, path, body, repeatable)
+            except SfuError as error:
+                helps = worth_repeating(error) if repeatable else safe_to_repeat(error) or _never_sent(error)
+                if not helps or backoff.failures + 1 >= ATTEMPTS:
+                    raise
+                delay = max(backoff.next_delay(), min(error.retry_after, _LONGEST_WAIT))
+                log.debug("retrying %s in %.2f s: %s", operation, delay, error.message)
+            self.meter.retries[operation] += 1
+            await self._clock.sleep(delay)
+
+    async def _exchange(
+        self, operation: str, method: str, path: str, body: TracksRequest | None, repeatable: bool
+    ) -> Reply:
+        started = self._clock.now()
+        kind = ErrorClass.NETWORK
+        try:
+            status, retry_after, content = await self._send(method, path, body)
+            reply = _parse(content)
+            code = (reply.error_code if reply else None) or ""
+            if not 200 <= status < 300 or code:
+                kind = classify(status, code)
+                description = (reply.error_description if reply else None) or ""
+                raise request_error(operation, status, code, description, retry_after)
+            kind = ErrorClass.SERVER
+            if reply is None:
+                raise _broken(operation, "the body is not the JSON that the API describes")
+            kind = ErrorClass.TRACK if any(t.error_code for t in reply.tracks or []) else ErrorClass.OK
+            return reply
+        except httpx.HTTPError as error:
+            raise _network_error(operation, error, repeatable) from error
+        finally:
+            self.meter.count(operation, kind, self._clock.now() - started)
+
+    async def _send(self, method: str, path: str, body: TracksRequest | None) -> tuple[int, float, bytes]:
+        content = None if body is None else _encode(body)
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        async with self._http.stream(method, path, content=content, headers=headers) as response:
+            received = bytearray()
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if len(received) > MAX_BODY:
+                    raise httpx.DecodingError(f"the answer is larger than {MAX_BODY} bytes")
+        retry_after = response.headers.get("retry-after", "")
+        return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
+
+
+# Errors before the request left: repeating cannot do a thing twice.
+_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def _network_error(operation: str, error: httpx.HTTPError, repeatable: bool) -> SfuError:
+    # httpx texts can be empty and never hold headers; the type name says what happened.
+    what = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+    if repeatable or isinstance(error, _UNSENT):
+        return SfuError(
+            f"Cloudflare SFU could not be reached for {operation} ({what})",
+            remedy=Remedy.RETRY,
+            hint="Check the network and [cloudflare] api_base_url",
+        )
+    return ResponseLost(f"Cloudflare SFU's answer to {operation} was lost ({what})", remedy=Remedy.REGENERATE)
+
+
+def _never_sent(error: SfuError) -> bool:
+    return isinstance(error.__cause__, _UNSENT)
+
+
+def _parse(content: bytes) -> Reply | None:
+    if not content.strip():
+        return Reply()
+    try:
+        return _decode(content)
+    except msgspec.DecodeError:
+        return None
+
+
+def _base(base_url: str, app_id: str) -> httpx.URL:
+    try:
+        url = httpx.URL(f"{base_url.rstrip('/')}/apps/{quote(app_id, safe='')}/sessions/")
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"[cloudflare] api_base_url is not a URL ({error})", hint=f"Use {BASE_URL}") from error
+    if url.scheme not in ("http", "https") or not url.host or not app_id:
+        raise ConfigError("[cloudflare] api_base_url or app_id is missing or no web address", hint=f"Use {BASE_URL}")
+    return url
+
+
+def _token(secret: Secret) -> str:
+    # An HTTP library would quote a bad header in its error text, and the secret with it.
+    value = secret.reveal()
+    if not value or not all("!" <= c <= "~" for c in value):
+        raise ConfigError(
+            "[cloudflare] app_secret is empty or holds characters that cannot be sent",
+            hint="Copy it again from the SFU application's page, without spaces or line ends",
+        )
+    return value
+
+
+def _path(session: str) -> str:
+    return quote(session, safe="")
+
+
+def _check_count(tracks: Sequence[object]) -> None:
+    if not 1 <= len(tracks) <= MAX_TRACKS:
+        raise LocalError(f"A call to the SFU takes 1 to {MAX_TRACKS} tracks, not {len(tracks)}")
+
+
+def _item_error(operation: str, item: TrackResult) -> SfuError | None:
+    return track_error(operation, item.error_code, item.error_description or "") if item.error_code else None
+
+
+def _broken(operation: str, what: str) -> SfuError:
+    return SfuError(f"Cloudflare SFU's answer to {operation} cannot be used: {what}", remedy=Remedy.REGENERATE)
+
+
+def _sdp(operation: str, reply: Reply, wanted: str) -> str:
+    description = reply.session_description
+    if description is None or description.type != wanted or not description.sdp.startswith("v=0"):
+        raise _broken(operation, f"it holds no {wanted}")
+    return description.sdp
+
+
+def _outcomes(
+    operation: str, asked: Sequence[RemoteTrack], reply: Reply, mids: Sequence[str] | None = None
+) -> list[PulledTrack]:
+    """Pair the answer's tracks with those asked for: by mid where we named one, else by locator."""
+    items = list(reply.tracks or [])
+    results = []
+    for index, track in enumerate(asked):
+        asked_mid = mids[index] if mids else ""
+        item = _take(items, track, asked_mid)
+        if item is None:
+            raise _broken(operation, "a track that was asked for is not in it")
+        error = _item_error(operation, item)
+        mid = asked_mid or item.mid or ""
+        if error is None and not mid:
+            raise _broken(operation, "a track has no mid")
+        # The API sends mid "" with an error; never keep it.
+        results.append(PulledTrack(track=track, mid="" if error else mid, error=error))
+    return results
+
+
+def _take(items: list[TrackResult], track: RemoteTrack, mid: str) -> TrackResult | None:
+    for item in items:
+        if (mid and item.mid == mid) or (item.track_name == track.name and item.session_id in (track.session, None)):
+            items.remove(item)
+            return item
+    return None

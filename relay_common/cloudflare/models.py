@@ -1,0 +1,104 @@
+"""Messages of the SFU's session API, and the results that callers see.
+
+The wire structs follow Cloudflare's OpenAPI description (realtime-api-2024-05-21): camelCase names, every field
+optional. Callers get `LocalTrack`, `RemoteTrack`, `PulledTrack`, `Pull` and `SessionTrack`, in which an error that
+the API hides inside a 200 is a value that cannot be overlooked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from relay_common.cloudflare.errors import SfuError
+
+MAX_TRACKS: Final = 64
+"""Tracks in one call (platform limits page)."""
+
+
+class LocalTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """A track that we publish: the transceiver's mid in our offer, and the name others pull it by."""
+
+    mid: str
+    name: str
+    kind: str
+
+
+class RemoteTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """The locator of somebody's published track: both parts are locators, not permissions, but stay on this side."""
+
+    session: str
+    name: str
+    kind: str = ""
+
+
+class PulledTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome for one track of a pull or an update: a mid of the pulling session, or an error."""
+
+    track: RemoteTrack
+    mid: str
+    error: SfuError | None = None
+
+
+class Pull(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a pull: one entry per track asked for, in that order.
+
+    `offer` is the SFU's SDP to be answered with `renegotiate`; None when nothing has to be negotiated, because
+    every track failed or no new media section was needed.
+    """
+
+    tracks: list[PulledTrack]
+    offer: str | None
+
+
+class SessionTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """A track as the SFU lists it; `active` does not prove that packets flow."""
+
+    mid: str
+    name: str
+    local: bool
+    active: bool
+
+
+# --- on the wire -----------------------------------------------------------------------------------------------
+
+
+class SessionDescription(msgspec.Struct, rename="camel", frozen=True):
+    type: str = ""
+    sdp: str = ""
+
+
+class TrackObject(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    location: str = ""
+    mid: str = ""
+    session_id: str = ""
+    track_name: str = ""
+    kind: str = ""
+
+
+class TracksRequest(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    tracks: list[TrackObject] = []
+    session_description: SessionDescription | None = None
+    force: bool | None = None
+
+
+class TrackResult(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    location: str | None = None
+    mid: str | None = None
+    session_id: str | None = None
+    track_name: str | None = None
+    status: str | None = None
+    error_code: str | None = None
+    error_description: str | None = None
+
+
+class Reply(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Every answer of the API: fields that an operation does not use stay empty."""
+
+    error_code: str | None = None
+    error_description: str | None = None
+    session_id: str | None = None
+    session_description: SessionDescription | None = None
+    requires_immediate_renegotiation: bool | None = None
+    tracks: list[TrackResult] | None = None

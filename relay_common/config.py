@@ -1,0 +1,152 @@
+"""The configuration's types: sections, keys, defaults and ranges.
+
+The configuration reference in the documentation is generated from these types and their docstrings;
+`config_file.py` reads and checks the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from relay_common.secrets import Secret
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class _Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class NestConfig(_Section, frozen=True):
+    """One Device Access project and the Google user who granted it."""
+
+    project_id: Text
+    """Device Access project id: a UUID from console.nest.google.com/device-access."""
+    client_id: Text
+    """OAuth client id, ending in .apps.googleusercontent.com."""
+    client_secret: Secret
+    refresh_token: Secret
+    api_base_url: Text = "https://smartdevicemanagement.googleapis.com/v1"
+    token_url: Text = "https://www.googleapis.com/oauth2/v4/token"
+
+
+class CloudflareConfig(_Section, frozen=True):
+    """A Cloudflare Realtime SFU application."""
+
+    app_id: Text
+    app_secret: Secret
+    api_base_url: Text = "https://rtc.live.cloudflare.com/v1"
+    ice_servers: list[str] = []
+    """STUN or TURN URLs for viewers, and TURN for the relay itself where UDP is blocked; usually empty."""
+
+
+class RtspConfig(_Section, frozen=True):
+    """Connections to cameras."""
+
+    ca_file: str = ""
+    """PEM file of certificate authorities to trust instead of the system's; empty for the system's."""
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 30.0
+    """Longest silence allowed; the first DESCRIBE of a Nest camera takes about 8 s."""
+
+
+class CameraSettings(_Section, frozen=True):
+    """Settings of one camera, by display name or device id."""
+
+    enabled: bool = True
+    audio: bool = True
+
+
+class CamerasConfig(_Section, frozen=True):
+    """Which cameras to relay."""
+
+    include: Literal["all"] | list[str] = "all"
+    settings: dict[str, CameraSettings] = {}
+
+    def setting(self, name: str, device: str) -> CameraSettings:
+        """Settings of the camera with this display name or device id."""
+        return self.settings.get(name) or self.settings.get(device) or CameraSettings()
+
+    def included(self, name: str, device: str) -> bool:
+        """Whether this camera is asked for and enabled."""
+        return self.lists(name, device) and self.setting(name, device).enabled
+
+    def lists(self, name: str, device: str) -> bool:
+        """Whether this camera is asked for, enabled or not."""
+        return self.include == "all" or name in self.include or device in self.include
+
+
+class HttpConfig(_Section, frozen=True):
+    """The dashboard and its API."""
+
+    listen: Text = "127.0.0.1:8080"
+    token: Secret = Secret("")
+
+
+class LimitsConfig(_Section, frozen=True):
+    """Google's published limits; change them only when Google grants you others."""
+
+    commands_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """executeCommand calls per project and user in any 60 s."""
+    device_commands_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    """Calls of one command to one device in any 60 s."""
+    camera_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 30
+    camera_per_hour: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    devices_list_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    devices_get_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Part of each limit that this relay may use; lower it when other programs share the project."""
+
+
+class PathsConfig(_Section, frozen=True):
+    """Where things are kept."""
+
+    state_dir: str = ""
+    """Leases and quota log; empty for $STATE_DIRECTORY or ~/.local/state/nest-relay."""
+    runtime_dir: str = ""
+    """Sockets; empty for $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/nest-relay or a directory under /tmp."""
+
+    def state(self) -> Path:
+        """The state directory, resolved."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser()
+        if systemd := os.environ.get("STATE_DIRECTORY"):
+            return Path(systemd.split(":")[0])
+        return Path.home() / ".local" / "state" / "nest-relay"
+
+    def runtime(self) -> Path:
+        """The runtime directory, resolved."""
+        if self.runtime_dir:
+            return Path(self.runtime_dir).expanduser()
+        if systemd := os.environ.get("RUNTIME_DIRECTORY"):
+            return Path(systemd.split(":")[0])
+        if user := os.environ.get("XDG_RUNTIME_DIR"):
+            return Path(user) / "nest-relay"
+        return Path(tempfile.gettempdir()) / f"nest-relay-{os.getuid()}"
+
+
+class LogConfig(_Section, frozen=True):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Config(_Section, frozen=True):
+    """Everything; `nest` holds one entry per Google account or project."""
+
+    nest: list[NestConfig]
+    cloudflare: CloudflareConfig
+    rtsp: RtspConfig = RtspConfig()
+    cameras: CamerasConfig = CamerasConfig()
+    http: HttpConfig = HttpConfig()
+    limits: LimitsConfig = LimitsConfig()
+    paths: PathsConfig = PathsConfig()
+    log: LogConfig = LogConfig()

@@ -1,0 +1,279 @@
+"""Reading the configuration: one TOML file, overridden by the environment, checked before anything starts.
+
+Every key can be overridden by an environment variable `RELAY_<SECTION>_<KEY>` (for example
+`RELAY_HTTP_LISTEN`); every secret can be given as a file (`client_secret_file = "…"`). All mistakes are reported at
+once, each with the key, what it holds and the fix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import stat
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from relay_common.config import (
+    CamerasConfig,
+    CameraSettings,
+    CloudflareConfig,
+    Config,
+    HttpConfig,
+    LimitsConfig,
+    LogConfig,
+    NestConfig,
+    PathsConfig,
+    RtspConfig,
+)
+from relay_common.errors import ConfigError
+from relay_common.secrets import Secret
+
+ENV_PREFIX = "RELAY_"
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "nest": NestConfig,
+    "cloudflare": CloudflareConfig,
+    "rtsp": RtspConfig,
+    "cameras": CamerasConfig,
+    "http": HttpConfig,
+    "limits": LimitsConfig,
+    "paths": PathsConfig,
+    "log": LogConfig,
+}
+
+_WHERE = {
+    "project_id": "the Device Access project id (a UUID) from console.nest.google.com/device-access",
+    "client_id": "the OAuth client id from the Google Cloud console",
+    "client_secret": "the OAuth client secret from the Google Cloud console",
+    "refresh_token": "the refresh token from authorising the relay with your Google account",
+    "app_id": "the app id from the Cloudflare dashboard, Realtime > SFU",
+    "app_secret": "the app secret shown when the Cloudflare app was created",
+}
+
+_PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> Config:
+    """Read `path` (may be None) and the environment; raise ConfigError listing every mistake.
+
+    Secrets found in the environment are taken out of it, so that no child process inherits them.
+    """
+    environ = os.environ if environ is None else environ
+    document = _read(path) if path is not None else {}
+    return parse(document, environ, source=str(path) if path else "environment", base=path.parent if path else None)
+
+
+def parse(
+    document: Mapping[str, Any],
+    environ: MutableMapping[str, str] | None = None,
+    *,
+    source: str = "configuration",
+    base: Path | None = None,
+) -> Config:
+    """Check a parsed TOML document against the types; `base` is where relative secret files are looked for."""
+    problems: list[str] = []
+    sections = _sections(document, problems)
+    _apply_environment(sections, environ if environ is not None else {}, problems)
+    values: dict[str, Any] = {}
+    for name, struct in _SECTIONS.items():
+        tables = sections[name]
+        built = [_build(_label(name, i, len(tables)), struct, t, base, problems) for i, t in enumerate(tables)]
+        values[name] = built if name == "nest" else built[0]
+    if problems:
+        lines = "".join(f"\n  {p}" for p in problems)
+        raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
+    return Config(**values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist",
+            hint="Copy deploy/config.example.toml there and fill it in, or name another file with --config",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Each section as a list of tables: only [[nest]] may have more than one."""
+    for key in document.keys() - _SECTIONS.keys():
+        problems.append(f"[{key}] is not a section.{_suggest(key, _SECTIONS)}")
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for name in _SECTIONS:
+        value = document.get(name, {})
+        tables = value if name == "nest" and isinstance(value, list) and value else [value]
+        if not all(isinstance(t, dict) for t in tables):
+            problems.append(f"{name} is {_describe(value)}; it must be a table: write [{name}] on a line of its own")
+            tables = [{}]
+        sections[name] = [dict(t) for t in tables]
+    cameras = sections["cameras"][0]
+    cameras["settings"] = {k: cameras.pop(k) for k in list(cameras) if isinstance(cameras[k], dict)}
+    return sections
+
+
+def _label(name: str, index: int, count: int) -> str:
+    return f"{name}[{index}]" if count > 1 else name
+
+
+def _apply_environment(
+    sections: dict[str, list[dict[str, Any]]], environ: MutableMapping[str, str], problems: list[str]
+) -> None:
+    """Let RELAY_SECTION_KEY override the file; for several [[nest]] tables it applies to the first."""
+    for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX)):
+        section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("_")
+        struct = _SECTIONS.get(section)
+        if struct is None or not key:
+            continue  # RELAY_REQUIRE_BROWSER and the like belong to others
+        known = _keys(struct)
+        if key not in known:
+            problems.append(f"environment variable {variable}: {section}.{key} is not a key.{_suggest(key, known)}")
+            continue
+        text = environ[variable]
+        if key.removesuffix("_file") in _secret_fields(struct):
+            # A value and a file for one secret would be a contradiction: the environment's word wins.
+            sections[section][0].pop(key.removesuffix("_file"), None)
+            sections[section][0].pop(key.removesuffix("_file") + "_file", None)
+        if key in _secret_fields(struct):
+            del environ[variable]
+            sections[section][0][key] = text
+        else:
+            sections[section][0][key] = _literal(text)
+
+
+def _literal(text: str) -> Any:
+    """An environment value as TOML would read it; anything else is a plain string."""
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(f"v = {text}")["v"]
+    return text
+
+
+def _secret_fields(struct: type[msgspec.Struct]) -> set[str]:
+    return {f.name for f in msgspec.structs.fields(struct) if f.type is Secret}
+
+
+def _keys(struct: type[msgspec.Struct]) -> set[str]:
+    names = {f.name for f in msgspec.structs.fields(struct)} - {"settings"}
+    return names | {f"{s}_file" for s in _secret_fields(struct)}
+
+
+def _build(
+    label: str, struct: type[msgspec.Struct], table: dict[str, Any], base: Path | None, problems: list[str]
+) -> Any:
+    """One section as its struct; every mistake found is added to `problems`."""
+    before = len(problems)
+    known = _keys(struct) | ({"settings"} if struct is CamerasConfig else set())
+    for key in table.keys() - known:
+        problems.append(f"{label}.{key} is not a key.{_suggest(key, known - {'settings'})}")
+    values = {k: v for k, v in table.items() if (k in known and not k.endswith("_file")) or k == "ca_file"}
+    for secret in _secret_fields(struct):
+        value = _secret(label, secret, table, base, problems)
+        values.pop(secret, None)
+        if value is not None:
+            values[secret] = value
+    for field in msgspec.structs.fields(struct):
+        if field.required and field.name not in values:
+            if not any(p.startswith(f"{label}.{field.name}") for p in problems[before:]):
+                problems.append(_missing(label, field.name, secret=field.type is Secret))
+            continue
+        if struct is CamerasConfig and field.name == "settings":
+            values["settings"] = _camera_settings(values["settings"], problems)
+        elif field.name in values and field.type is not Secret:
+            try:
+                values[field.name] = msgspec.convert(values[field.name], field.type)
+            except msgspec.ValidationError as error:
+                problems.append(_mismatch(f"{label}.{field.name}", values[field.name], str(error), field.type))
+    return struct(**values) if len(problems) == before else None
+
+
+def _camera_settings(tables: Any, problems: list[str]) -> dict[str, CameraSettings]:
+    built = {name: _build(f'cameras."{name}"', CameraSettings, t, None, problems) for name, t in tables.items()}
+    return {name: settings for name, settings in built.items() if settings is not None}
+
+
+def _missing(label: str, key: str, *, secret: bool) -> str:
+    variable = f"{ENV_PREFIX}{label.split('[')[0].upper()}_{key.upper()}"
+    also = f", {key}_file = a file that holds it" if secret else ""
+    return f"{label}.{key} is missing. Set it to {_WHERE.get(key, 'a value')} ({key} = …{also}, or {variable})"
+
+
+def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, problems: list[str]) -> Secret | None:
+    direct, file = table.get(name), table.get(f"{name}_file")
+    if direct is not None and file is not None:
+        problems.append(f"{label}.{name} and {label}.{name}_file are both set; keep one of them")
+        return None
+    if direct is not None:
+        if isinstance(direct, str) and direct.strip():
+            return Secret(direct.strip())
+        problems.append(f"{label}.{name} is {_kind(direct)}; expected a non-empty string")
+        return None
+    if file is None:
+        return None
+    if not isinstance(file, str) or not file:
+        problems.append(f"{label}.{name}_file is {_describe(file)}; expected the path of a file")
+        return None
+    path = Path(file).expanduser()
+    path = path if path.is_absolute() or base is None else base / path
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        problems.append(f"{label}.{name}_file: {path} cannot be read: {why}")
+        return None
+    if not text:
+        problems.append(f"{label}.{name}_file: {path} is empty")
+        return None
+    return Secret(text)
+
+
+def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
+    """Secret files named in `document` that other users of this machine may read."""
+    loose: list[str] = []
+    for section in document.values():
+        for table in section if isinstance(section, list) else [section]:
+            if not isinstance(table, dict):
+                continue
+            for key, value in table.items():
+                if key.endswith("_file") and key != "ca_file" and isinstance(value, str):
+                    path = base / Path(value).expanduser()
+                    with contextlib.suppress(OSError):
+                        if path.stat().st_mode & _PRIVATE_BITS:
+                            loose.append(str(path))
+    return loose
+
+
+def _mismatch(key: str, value: Any, error: str, wanted: Any) -> str:
+    expected = error.partition(" - at `$")[0].partition(", got")[0].replace("`", "")
+    if typing.get_origin(wanted) is typing.Literal:
+        expected = "expected one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(wanted))
+    elif key == "cameras.include":
+        expected = 'expected "all" or an array of display names or device ids'
+    return f"{key} is {_describe(value)}; {expected[0].lower()}{expected[1:]}"
+
+
+def _describe(value: Any) -> str:
+    shown = repr(value) if not isinstance(value, (dict, list)) else ""
+    return f"{_kind(value)} {shown}".strip() if len(shown) <= 60 else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "a table"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"

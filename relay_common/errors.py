@@ -1,0 +1,61 @@
+"""Error families: every failure says what to do next.
+
+Errors are typed by remedy, not by origin, because the caller's only question is what to do now. `Remedy` is
+the vocabulary; each exception carries one, the camera it concerns (when there is one) and a hint for a person.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Remedy(enum.Enum):
+    """What the caller should do about an error."""
+
+    RETRY = "retry"
+    """The same thing again, after a backoff."""
+    REFRESH_TOKEN = "refresh_token"
+    """Refresh the access token once, then the same thing again."""
+    REGENERATE = "regenerate"
+    """The stream or session is gone: make a new one."""
+    SWITCH_PROTOCOL = "switch_protocol"
+    """The camera speaks the other protocol now: read its traits again."""
+    HOLD = "hold"
+    """A quota is used up: nothing of that kind for at least a minute."""
+    PARK = "park"
+    """Only a change made by a person (or a rediscovery) helps."""
+    FATAL = "fatal"
+    """Configuration or credentials are wrong: stop using this account."""
+
+
+class RelayError(Exception):
+    """Base of all errors this project raises on purpose.
+
+    `message` says what happened; `hint` what a person can do; neither ever holds a secret.
+    """
+
+    remedy: Remedy = Remedy.RETRY
+
+    def __init__(self, message: str, *, hint: str = "", remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if remedy is not None:
+            self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class ConfigError(RelayError):
+    """A configuration value is missing, unknown or wrong; names the key and the fix."""
+
+    remedy = Remedy.FATAL
+
+
+class LocalError(RelayError):
+    """We misused a protocol: a bug on this side."""
+
+
+class RemoteError(RelayError):
+    """The other side broke a protocol or refused."""

@@ -1,0 +1,28 @@
+"""Identifiers: stable for machines, readable for people."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import unicodedata
+
+
+def slug(name: str) -> str:
+    """`name` as lower-case ASCII words joined by hyphens, at most 32 characters; "camera" when nothing is left."""
+    text = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:32].strip("-") or "camera"
+
+
+def camera_id(device: str) -> str:
+    """A short stable identifier of a camera, from its SDM device resource name.
+
+    Google's device names are long and count as personal data; eight hex digits of their SHA-256 tell up to a
+    thousand cameras apart and stay the same when the camera is renamed.
+    """
+    return hashlib.sha256(device.encode()).hexdigest()[:8]
+
+
+def instance_id(camera: str) -> str:
+    """A fresh identifier of one worker process for `camera` (a camera id)."""
+    return f"{camera}.{secrets.token_hex(4)}"

@@ -1,0 +1,42 @@
+"""Deadlines that progress keeps pushing back.
+
+One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience, and
+whoever has been silent for longer than its patience is overdue.
+"""
+
+from __future__ import annotations
+
+
+class Liveness:
+    """Watches several kinds of progress by name; time is passed in, in seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, tuple[float, float]] = {}
+
+    def watch(self, name: str, patience: float, now: float) -> None:
+        """Expect progress of `name` at least every `patience` seconds, starting now."""
+        self._watched[name] = (patience, now)
+
+    def forget(self, name: str) -> None:
+        """Expect nothing of `name` any more."""
+        self._watched.pop(name, None)
+
+    def progress(self, name: str, now: float) -> None:
+        """Note progress of `name`; ignored while it is not watched."""
+        entry = self._watched.get(name)
+        if entry is not None:
+            self._watched[name] = (entry[0], now)
+
+    def age(self, name: str, now: float) -> float:
+        """Seconds since the last progress of `name`; 0 when it is not watched."""
+        entry = self._watched.get(name)
+        return now - entry[1] if entry is not None else 0.0
+
+    def overdue(self, now: float) -> list[str]:
+        """Names whose patience has run out, longest overdue first."""
+        late = [(now - last - patience, name) for name, (patience, last) in self._watched.items()]
+        return [name for excess, name in sorted(late, reverse=True) if excess > 0]
+
+    def next_deadline(self) -> float | None:
+        """When the next name becomes overdue, or None when nothing is watched."""
+        return min((patience + last for patience, last in self._watched.values()), default=None)

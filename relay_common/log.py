@@ -1,0 +1,100 @@
+"""Structured logs for people (console) and machines (JSON), redacted on the way out.
+
+Context travels as the `extra` of a record: `log.info("extended", extra={"camera": "front-door", …})`. Every line,
+whoever wrote it, passes `redact`, so a secret that slips into a message or a traceback does not reach the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.secrets import redact
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+def _context(record: logging.LogRecord) -> dict[str, Any]:
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+
+
+class ConsoleFormatter(logging.Formatter):
+    """`12:00:01.123 INFO  leases: extended camera=front-door expires_in=300`"""
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        level = f"{record.levelname:<7}"
+        if self._colour:
+            level = f"\x1b[{_COLOURS.get(record.levelname, '0')}m{level}\x1b[0m"
+        context = "".join(f" {k}={redact(str(v))}" for k, v in _context(record).items())
+        line = f"{clock} {level} {record.name.removeprefix('relay_')}: {redact(record.getMessage())}{context}"
+        if record.exc_info:
+            line += "\n" + redact(self.formatException(record.exc_info))
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (RFC 3339), level, logger, message and the record's context."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        entry: dict[str, Any] = {
+            "time": stamp,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        entry |= {k: redact(v) if isinstance(v, str) else v for k, v in _context(record).items()}
+        if record.exc_info:
+            entry["exception"] = redact(self.formatException(record.exc_info))
+        return msgspec.json.encode(entry, enc_hook=lambda value: redact(str(value))).decode()
+
+
+def configure(level: str = "info", style: str = "console") -> None:
+    """Send all logs to standard error; `style` is "console" or "json"."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter(sys.stderr.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # These tell every request and every ICE check at INFO, URLs included.
+    for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A worker that outlives its terminal must not die of a closed pipe.
+    logging.raiseExceptions = False
+
+
+CATEGORIES: Final = {
+    "rtsp": ("relay_worker.rtsp", "relay_worker.source_keeper"),
+    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.inputs", "relay_worker.pipeline"),
+    "sdp": ("relay.sdp",),
+    "sfu": ("relay_common.cloudflare", "relay_supervisor.publications", "relay_worker.webrtc"),
+    "nest": ("relay_supervisor.nest", "relay_supervisor.leases", "relay_supervisor.quota"),
+    "bus": ("relay_supervisor.workers", "relay_worker.control", "relay_worker.publication_keeper"),
+}
+"""Subsystems whose debug lines can be switched on one by one, and the loggers that each of them is."""
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on."""
+    logging.getLogger().setLevel(level.upper())
+
+
+def set_debug(categories: Iterable[str]) -> None:
+    """Log everything of these subsystems, whatever the level is, and of no others; raises ValueError for an unknown."""
+    wanted = set(categories)
+    if unknown := wanted - CATEGORIES.keys():
+        raise ValueError(f"no such debug category: {', '.join(sorted(unknown))}; known: {', '.join(CATEGORIES)}")
+    for category, names in CATEGORIES.items():
+        for name in names:
+            logging.getLogger(name).setLevel(logging.DEBUG if category in wanted else logging.NOTSET)

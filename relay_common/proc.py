@@ -1,0 +1,27 @@
+"""A few facts about processes from proc(5)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int:
+    """Kernel start time of `pid` in clock ticks since boot (field 22 of stat); 0 when there is no such process.
+
+    A pid and its start time together name a process for good: pids are used again, pairs are not.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The command name may hold spaces and parentheses: count fields from the last one.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def resident_bytes() -> int:
+    """Resident set of this process; 0 where proc is not mounted."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,373 @@
+"""What supervisor and worker say to each other: the whole vocabulary.
+
+MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's
+DEALER socket (whose routing id is the worker's instance id); `WorkerStats` travels from the worker's PUB to
+the supervisor's SUB socket. To evolve it: new fields go last and have a default, a field never changes its type,
+unknown message types are counted and ignored by the receiver, and `PROTOCOL` is raised when an old peer could no
+longer do its work.
+
+Times named `…_at` are Unix seconds (UTC); durations are seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+PROTOCOL = 1
+"""Version carried in the hello."""
+
+MAX_FRAME = 256 * 1024
+"""Largest control or stats frame accepted, in bytes; SDP is the largest thing carried."""
+
+
+class WorkerState(enum.Enum):
+    """What a camera's pipeline is doing, as seen from outside."""
+
+    STARTING = "starting"
+    """The process is up; it has no stream yet."""
+    CONNECTING = "connecting"
+    """Reaching the camera or the SFU."""
+    LIVE = "live"
+    """Media comes from the camera and leaves for the SFU."""
+    RECONNECTING = "reconnecting"
+    """One side was lost and is being rebuilt."""
+    WAITING = "waiting"
+    """Holding the publication without a stream: the supervisor has to supply one."""
+    STOPPING = "stopping"
+
+
+class Stage(enum.Enum):
+    """Where on the path a verdict or failure belongs."""
+
+    NONE = "none"
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    TLS = "tls"
+    OPTIONS = "options"
+    DESCRIBE = "describe"
+    SETUP = "setup"
+    PLAY = "play"
+    STREAMING = "streaming"
+    DECODE = "decode"
+    PUBLISH = "publish"
+    ICE = "ice"
+    DTLS = "dtls"
+    SENDING = "sending"
+
+
+class Protocol(enum.Enum):
+    """How a camera delivers its stream (SDM's `supportedProtocols`)."""
+
+    RTSP = "RTSP"
+    WEB_RTC = "WEB_RTC"
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_defaults=True):
+    pass
+
+
+# --- worker → supervisor ---------------------------------------------------------------------------------------
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """First message of a worker, and its answer to `Identify`: who it is and what it holds."""
+
+    protocol: int
+    instance: str
+    camera: str
+    pid: int
+    started: int
+    """Kernel start time of the process in clock ticks since boot: with the pid it names a process for good."""
+    state: WorkerState
+    generation: int = 0
+    """Generation of the stream it works on; 0 when it has none."""
+    expires_at: float = 0.0
+    publication: str = ""
+    """The publication it sends to, as named by the supervisor; empty when it has none."""
+    preloaded: bool = False
+    """Whether the media stack was inherited from the fork server rather than imported anew."""
+    version: str = ""
+
+
+class Heartbeat(_Message, frozen=True, tag="beat"):
+    """Sent every second by the loop that moves media."""
+
+    state: WorkerState
+    lag: float = 0.0
+    """Seconds by which the loop was late for this beat."""
+
+
+class StateChanged(_Message, frozen=True, tag="state"):
+    """The pipeline moved to another state; `reason` is for people and holds no secret."""
+
+    state: WorkerState
+    stage: Stage = Stage.NONE
+    reason: str = ""
+
+
+class SourceFailed(_Message, frozen=True, tag="source_failed"):
+    """The stream of `generation` cannot be played; the worker has done all the retries that cost nothing."""
+
+    generation: int
+    stage: Stage
+    remedy: str
+    reason: str
+
+
+class TrackOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """One track of an offer."""
+
+    kind: str
+    mid: str
+
+
+class PublishRequest(_Message, frozen=True, tag="publish"):
+    """Please have the SFU answer this offer in a new session."""
+
+    request: int
+    offer: str
+    tracks: list[TrackOffer]
+
+
+class Published(_Message, frozen=True, tag="published"):
+    """Packets of every track of `publication` have left: viewers may be told."""
+
+    publication: str
+
+
+class Unpublished(_Message, frozen=True, tag="unpublished"):
+    """The transport of `publication` is gone."""
+
+    publication: str
+    reason: str = ""
+
+
+class StackDump(_Message, frozen=True, tag="stacks"):
+    """Answer to `DumpStacks`."""
+
+    text: str
+
+
+class SnapshotPart(_Message, frozen=True, tag="snapshot_part"):
+    """A piece of the answer to `TakeSnapshot`: a JPEG in pieces that fit a frame, or why there is none."""
+
+    request: int
+    data: bytes = b""
+    last: bool = False
+    error: str = ""
+
+
+class LogLine(_Message, frozen=True, tag="log"):
+    """One line of the worker's log, redacted, for the supervisor's memory of recent lines."""
+
+    at: float
+    level: str
+    logger: str
+    text: str
+
+
+class Goodbye(_Message, frozen=True, tag="goodbye"):
+    """The worker ends by itself, for `reason`."""
+
+    reason: str
+
+
+# --- supervisor → worker ---------------------------------------------------------------------------------------
+
+
+class Identify(_Message, frozen=True, tag="identify"):
+    """Who are you? Answered by `Hello`."""
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """The hello is accepted."""
+
+    protocol: int = PROTOCOL
+
+
+class Play(_Message, frozen=True, tag="play"):
+    """Relay this stream. A higher generation replaces what was played before."""
+
+    generation: int
+    protocol: Protocol
+    url: str
+    """Secret: holds the stream token."""
+    expires_at: float
+
+
+class Extended(_Message, frozen=True, tag="extended"):
+    """The stream of `generation` lives on; `url` is for a reconnect only, the running session stays up."""
+
+    generation: int
+    url: str
+    """Secret: holds the stream token."""
+    expires_at: float
+
+
+class StreamLost(_Message, frozen=True, tag="stream_lost"):
+    """The lease of `generation` is gone: hold the publication and wait for another `Play`."""
+
+    generation: int
+    reason: str = ""
+
+
+class PublishAnswer(_Message, frozen=True, tag="answer"):
+    """The SFU's answer to a `PublishRequest`, and the name of the publication it makes."""
+
+    request: int
+    publication: str
+    answer: str
+
+
+class PublishFailed(_Message, frozen=True, tag="publish_failed"):
+    """The SFU did not take the offer; try again with a new offer after `retry_after` seconds."""
+
+    request: int
+    reason: str
+    retry_after: float
+
+
+class Republish(_Message, frozen=True, tag="republish"):
+    """The SFU session of `publication` is gone: make a new one now."""
+
+    publication: str
+    reason: str = ""
+
+
+class RequestKeyframe(_Message, frozen=True, tag="keyframe"):
+    """Ask the source for an IDR, where it can be asked."""
+
+
+class DumpStacks(_Message, frozen=True, tag="dump_stacks"):
+    """Answer with `StackDump`."""
+
+
+class TakeSnapshot(_Message, frozen=True, tag="snapshot"):
+    """Make a JPEG of the next keyframe; answered by `SnapshotPart`s."""
+
+    request: int
+
+
+class SetLog(_Message, frozen=True, tag="set_log"):
+    """Log from this level on, and everything of these subsystems (`relay_common.log.CATEGORIES`)."""
+
+    level: str
+    debug: list[str] = []
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """End cleanly within `within` seconds."""
+
+    reason: str = ""
+    within: float = 3.0
+
+
+# --- stats -----------------------------------------------------------------------------------------------------
+
+
+class TrackStats(msgspec.Struct, kw_only=True):
+    """Counters of one media track; all are totals since the worker started unless a unit says otherwise."""
+
+    codec: str = ""
+    packets_in: int = 0
+    bytes_in: int = 0
+    lost_in: int = 0
+    """Packets missing between the source's sequence numbers."""
+    jitter_in: float = 0.0
+    """Interarrival jitter at the source side, seconds (RFC 3550 6.4.1)."""
+    frames: int = 0
+    """Video: access units; audio: encoded frames."""
+    keyframes: int = 0
+    keyframe_interval: float = 0.0
+    """Seconds between the last two keyframes."""
+    fps: float = 0.0
+    """Frames per second over the last stats interval."""
+    bitrate_in: float = 0.0
+    """Bits per second received over the last stats interval."""
+    bitrate_out: float = 0.0
+    dropped: int = 0
+    """Packets received but deliberately not forwarded (before the first IDR, after a gap, over a bound)."""
+    packets_out: int = 0
+    bytes_out: int = 0
+    retransmitted: int = 0
+    nacks: int = 0
+    plis: int = 0
+    firs: int = 0
+    send_drops: int = 0
+    """Packets that the socket would not take."""
+    loss_out: float = 0.0
+    """Fraction lost as last reported by the SFU, 0..1."""
+    rtt: float = 0.0
+    """Round trip to the SFU from receiver reports, seconds."""
+    width: int = 0
+    height: int = 0
+    profile: str = ""
+    """H.264 profile-level-id, six hex digits."""
+
+
+class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
+    """One report of a worker, about once a second."""
+
+    instance: str
+    camera: str
+    sequence: int
+    at: float
+    uptime: float
+    state: WorkerState
+    stage: Stage = Stage.NONE
+    reason: str = ""
+    source: str = "idle"
+    """RTSP (or ingest) state."""
+    webrtc: str = "new"
+    """State of the publishing transport."""
+    publication: str = ""
+    generation: int = 0
+    expires_at: float = 0.0
+    source_sessions: int = 0
+    """Sessions opened to the camera since the worker started."""
+    video: TrackStats = msgspec.field(default_factory=TrackStats)
+    audio: TrackStats = msgspec.field(default_factory=TrackStats)
+    delay_p50: float = 0.0
+    """Seconds from a video packet's arrival to its departure, over the last interval."""
+    delay_p99: float = 0.0
+    skew: float = 0.0
+    """Audio behind video on the media clock, seconds."""
+    malformed: int = 0
+    """Frames or packets that could not be parsed and were counted instead."""
+    unknown_messages: int = 0
+    cpu: float = 0.0
+    """CPU seconds used by the process."""
+    rss: int = 0
+    """Resident set, bytes."""
+
+
+FromWorker = (
+    Hello
+    | Heartbeat
+    | StateChanged
+    | SourceFailed
+    | PublishRequest
+    | Published
+    | Unpublished
+    | StackDump
+    | SnapshotPart
+    | LogLine
+    | Goodbye
+)
+FromSupervisor = (
+    Identify
+    | Welcome
+    | Play
+    | Extended
+    | StreamLost
+    | PublishAnswer
+    | PublishFailed
+    | Republish
+    | RequestKeyframe
+    | DumpStacks
+    | TakeSnapshot
+    | SetLog
+    | Stop
+)

@@ -1,0 +1,68 @@
+"""Secrets that do not print, and redaction of text that may hold one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+
+class Secret:
+    """A string that shows itself only through `reveal()`: repr, str and format do not print it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself; call it only where it goes onto the wire."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self._value else "Secret()"
+
+    __str__ = __repr__
+
+
+REDACTED: Final = "[redacted]"
+
+_PATTERNS: Final = (
+    # Stream URLs: Google puts a bearer token in the query.
+    (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
+    # user:password@ in any URL.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(@)"), rf"\1{REDACTED}\2"),
+    (
+        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|digest)\s+)[^\r\n\"']+"),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{REDACTED}"),
+    (
+        re.compile(
+            r"(?i)([\"']?(?:refresh_token|access_token|client_secret|app_secret|streamToken|streamExtensionToken|id_token)"
+            r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]+"
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(a=ice-pwd:)\S+"), rf"\1{REDACTED}"),
+    # Google's shapes wherever they stand: access tokens, refresh tokens, stream tokens, client secrets.
+    (re.compile(r"\bya29\.[\w.-]+"), REDACTED),
+    (re.compile(r"\b1//[\w-]{10,}"), REDACTED),
+    (re.compile(r"\bg\.0\.[\w.-]+"), REDACTED),
+    (re.compile(r"\bGOCSPX-[\w-]+"), REDACTED),
+)
+
+
+def redact(text: str) -> str:
+    """`text` with everything that looks like a credential replaced by a marker."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text

@@ -1,0 +1,88 @@
+"""Encoding of bus messages: bytes in, message or counted refusal out; nothing here raises on bad input."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from relay_common import protocol
+
+M = TypeVar("M")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Any) -> bytes:
+    """One bus message as MessagePack."""
+    return _encoder.encode(message)
+
+
+def delivered(sending: object) -> bool:
+    """Whether a DONTWAIT send of zmq.asyncio took the message: such a send is decided when the call returns."""
+    future = cast("asyncio.Future[object]", sending)
+    return not (future.done() and future.exception() is not None)
+
+
+class Reader(Generic[M]):
+    """Decodes the messages of one direction and counts what it refuses.
+
+    `oversized`, `malformed` and `unknown` count frames beyond `protocol.MAX_FRAME`, frames that are not a valid
+    message, and messages of a type this version does not know (from a newer peer).
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(union)
+        self._tag: msgspec.msgpack.Decoder[_Tagged] = msgspec.msgpack.Decoder(_Tagged)
+        self._known = _tags(union)
+        self.oversized = 0
+        self.malformed = 0
+        self.unknown = 0
+
+    def decode(self, frame: bytes) -> M | None:
+        """The message in `frame`, or None when it was refused (and counted)."""
+        if len(frame) > protocol.MAX_FRAME:
+            self.oversized += 1
+            return None
+        try:
+            return self._decoder.decode(frame)
+        except (msgspec.DecodeError, RecursionError):
+            self._count_refusal(frame)
+            return None
+
+    def _count_refusal(self, frame: bytes) -> None:
+        try:
+            tag = self._tag.decode(frame).t
+        except (msgspec.DecodeError, RecursionError):
+            self.malformed += 1
+            return
+        if tag in self._known:
+            self.malformed += 1
+        else:
+            self.unknown += 1
+
+
+class _Tagged(msgspec.Struct):
+    t: str
+
+
+def _tags(union: Any) -> frozenset[str]:
+    info = msgspec.inspect.type_info(union)
+    members = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return frozenset(str(m.tag) for m in members if isinstance(m, msgspec.inspect.StructType))
+
+
+def supervisor_reader() -> Reader[protocol.FromWorker]:
+    """Reader for the supervisor's control socket."""
+    return Reader(protocol.FromWorker)
+
+
+def worker_reader() -> Reader[protocol.FromSupervisor]:
+    """Reader for the worker's control socket."""
+    return Reader(protocol.FromSupervisor)
+
+
+def stats_reader() -> Reader[protocol.WorkerStats]:
+    """Reader for the supervisor's stats socket."""
+    return Reader(protocol.WorkerStats)
