@@ -1,0 +1,111 @@
+"""`python -m relay_common.simulation`: the simulators as a process of their own.
+
+Prints one line of JSON with every address and credential when ready, and runs until SIGTERM, SIGINT, or the end of
+standard input (when that is a pipe: the parent is gone).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from relay_common.simulation.nest_quota import UNLIMITED, Limits
+from relay_common.simulation.world import World, WorldConfig
+
+
+@click.command()
+@click.option("--cameras", default=6, show_default=True, help="How many cameras.")
+@click.option("--size", default="640x360", show_default=True, help="Picture size, WxH.")
+@click.option("--bitrate", default=0, help="Video bit/s; 0: by size.")
+@click.option("--lease", default=300.0, show_default=True, help="Life of a stream in seconds.")
+@click.option("--workdir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Takes the CA file.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--describe-delay", default=0.3, show_default=True, help="Seconds that a first DESCRIBE takes.")
+@click.option("--shared-clip", is_flag=True, help="All cameras show one clip: quicker to start.")
+@click.option("--unlimited", is_flag=True, help="No command quota (for benchmarks).")
+@click.option("--plain", is_flag=True, help="RTSP without TLS.")
+@click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Leave out the other part.")
+@click.option("--no-sfu", is_flag=True, help="The same as --only nest.")
+def main(
+    cameras: int,
+    size: str,
+    bitrate: int,
+    lease: float,
+    workdir: Path | None,
+    seed: int,
+    describe_delay: float,
+    shared_clip: bool,
+    unlimited: bool,
+    plain: bool,
+    only: Literal["all", "nest", "sfu"],
+    no_sfu: bool,
+) -> None:
+    """Run the Nest, camera and SFU simulators until told to stop."""
+    try:
+        width, height = (int(side) for side in size.split("x"))
+    except ValueError:
+        raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT", param_hint="--size") from None
+    with tempfile.TemporaryDirectory(prefix="relay-simulation-") as temporary:
+        config = WorldConfig(
+            workdir=workdir or Path(temporary),
+            cameras=cameras,
+            width=width,
+            height=height,
+            bitrate=bitrate,
+            lease=lease,
+            seed=seed,
+            describe_delay=describe_delay,
+            shared_clip=shared_clip,
+            limits=UNLIMITED if unlimited else Limits(),
+            tls=not plain,
+            only="nest" if no_sfu else only,
+        )
+        asyncio.run(_serve(config))
+
+
+async def _serve(config: WorldConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _stop_with_parent(loop, stop)
+    world = World(config)
+    starting = asyncio.create_task(world.__aenter__())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    await starting
+    try:
+        print(json.dumps(world.endpoints()), flush=True)
+        await stopping
+    finally:
+        await world.stop()
+
+
+def _stop_with_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+
+    def readable() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    loop.add_reader(sys.stdin.fileno(), readable)
+
+
+if __name__ == "__main__":
+    main()

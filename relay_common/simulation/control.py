@@ -1,0 +1,120 @@
+"""Remote control of a simulated home: JSON under /control on the Nest simulator's port.
+
+    GET  /control/cameras                         state and counters of every camera
+    GET  /control/commands                        every executeCommand so far, and the most in any 60 s
+    POST /control/cameras/{name}/fault            {"kind", "seconds"?, parameters...}
+    POST /control/cameras/{name}/clear            {"kind"?}
+    POST /control/cameras/{name}/fail_commands    {"status", "command"?, "count"?, "message"?, "grpc_status"?,
+                                                   "raw_body"?, "delay"?, "after_effect"?}
+    POST /control/cameras/{name}/device           {"offline"?, "withdrawn"?, "renamed"?, "protocol"?, "lease"?,
+                                                   "max_streams"?, "extendable"?}
+    POST /control/cameras/{name}/expire           {}: ends the camera's streams now
+    POST /control/cameras/{name}/record           {"limit"?, "stop"?}: log the last RTP packets written
+    GET  /control/cameras/{name}/sent             {"sent": [[monotonic seconds, kind, SSRC, sequence, timestamp,
+                                                   bytes, marker], ...]}: what was logged
+    POST /control/oauth                           {"revoked"?, "down"?, "forbidden"?, "expire_tokens"?}
+
+What is not there is 404, what is wrong is 400, both with {"error": text}. `name` may be "*" in fail_commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from relay_common.simulation.faults import FaultKind, parse_fault
+from relay_common.simulation.nest_failures import ANY, failure
+
+if TYPE_CHECKING:
+    from relay_common.simulation.home import SimulatedHome
+
+_DEVICE_FIELDS: Final = {"offline", "withdrawn", "renamed", "protocol", "lease", "max_streams", "extendable"}
+_RECORD_LIMIT: Final = 1_000_000
+_OAUTH_FIELDS: Final = {"revoked", "down", "forbidden", "expire_tokens"}
+
+Action = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+def routes(home: SimulatedHome) -> list[BaseRoute]:
+    """The control interface of one simulated home."""
+
+    async def cameras(request: Request) -> Response:
+        return JSONResponse({"cameras": home.report()})
+
+    async def commands(request: Request) -> Response:
+        records = [dataclasses.asdict(record) for record in home.backend.commands]
+        return JSONResponse({"commands": records, "most_in_any_minute": home.most_commands()})
+
+    async def fault(name: str, body: dict[str, Any]) -> None:
+        await home.inflict(name, parse_fault(**body))
+
+    async def clear(name: str, body: dict[str, Any]) -> None:
+        home.clear(name, FaultKind(body["kind"]) if "kind" in body else None)
+
+    async def fail_commands(name: str, body: dict[str, Any]) -> None:
+        command = body.pop("command", ANY)
+        home.fail_commands(name, failure(**body), command)
+
+    async def device(name: str, body: dict[str, Any]) -> None:
+        _only(body, _DEVICE_FIELDS)
+        home.set_device(name, **body)
+
+    async def expire(name: str, body: dict[str, Any]) -> None:
+        home.expire(name)
+
+    async def record(name: str, body: dict[str, Any]) -> None:
+        if body.get("stop"):
+            home.stop_recording(name)
+        else:
+            home.start_recording(name, min(int(body.get("limit", 100_000)), _RECORD_LIMIT))
+
+    async def sent(request: Request) -> Response:
+        try:
+            return JSONResponse({"sent": home.sent(request.path_params["name"])})
+        except KeyError as missing:
+            return JSONResponse({"error": f"no camera {missing}"}, 404)
+
+    async def oauth(name: str, body: dict[str, Any]) -> None:
+        _only(body, _OAUTH_FIELDS)
+        if body.pop("expire_tokens", False):
+            home.backend.oauth.expire_all()
+        for field, value in body.items():
+            setattr(home.backend.oauth, field, bool(value))
+
+    actions: tuple[Action, ...] = (fault, clear, fail_commands, device, expire, record)
+    return [
+        Route("/control/cameras", cameras, methods=["GET"]),
+        Route("/control/commands", commands, methods=["GET"]),
+        Route("/control/cameras/{name}/sent", sent, methods=["GET"]),
+        Route("/control/oauth", _endpoint(oauth), methods=["POST"]),
+        *(Route(f"/control/cameras/{{name}}/{a.__name__}", _endpoint(a), methods=["POST"]) for a in actions),
+    ]
+
+
+def _endpoint(action: Action) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        name = request.path_params.get("name", "")
+        try:
+            body = json.loads(await request.body() or b"{}")
+            if not isinstance(body, dict):
+                raise ValueError("the body must be a JSON object")
+            await action(name, body)
+        except KeyError as missing:
+            return JSONResponse({"error": f"no camera {missing}"}, 404)
+        except (ValueError, TypeError) as wrong:
+            return JSONResponse({"error": str(wrong)}, 400)
+        return JSONResponse({})
+
+    return endpoint
+
+
+def _only(body: dict[str, Any], known: set[str]) -> None:
+    unknown = body.keys() - known
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")

@@ -1,0 +1,147 @@
+"""Faults that a simulated camera shows on command.
+
+A fault is one kind, its parameters, and how long it lasts. `parse_fault` takes the JSON of the control interface;
+`FaultSet` is what a camera has wrong with it right now.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+class FaultKind(enum.Enum):
+    """What can be wrong; parameters and their defaults are in `PARAMETERS`."""
+
+    BURST = "burst"
+    """`period` seconds of silence, then everything at once, over and over."""
+    STALL = "stall"
+    """Nothing at all is written, keepalive answers included; the TCP connection stays. With `backlog`, what was held is
+    written when the stall ends."""
+    SILENCE = "silence"
+    """No RTP on `track` ("video", "audio" or "both"), while RTSP is still answered."""
+    RESET = "reset"
+    """The TCP connection is reset, once."""
+    GARBAGE = "garbage"
+    """`bytes` random bytes before every access unit; without a duration, once."""
+    PARAMETERS = "parameters"
+    """The picture becomes `width` x `height` at the next IDR: new SPS and PPS in mid-stream."""
+    NO_PARAMETER_SETS = "no_parameter_sets"
+    """No SPS and PPS in band from the next IDR on; new DESCRIBEs carry sprop-parameter-sets only with `sprop`."""
+    B_FRAMES = "b_frames"
+    """`count` B-frames between references from the next IDR on."""
+    TIMESTAMP_JUMP = "timestamp_jump"
+    """RTP timestamps of `track` jump by `by` seconds (may be negative), once."""
+    DRIFT = "drift"
+    """The camera's clock runs `ppm` millionths fast (negative: slow) against the wall clock of its sender reports."""
+    LOSS = "loss"
+    """A fraction `rate` of RTP packets is missing from the stream."""
+    REORDER = "reorder"
+    """A fraction `rate` of RTP packets comes after the packet that follows it (WebRTC only)."""
+    NO_AUDIO = "no_audio"
+    """New DESCRIBEs have no audio."""
+    DESCRIBE_STATUS = "describe_status"
+    """DESCRIBE is answered with `status`."""
+    SLOW_DESCRIBE = "slow_describe"
+    """Every DESCRIBE takes `delay` seconds."""
+    NO_SENDER_REPORTS = "no_sender_reports"
+    """No RTCP sender reports."""
+    DRIBBLE = "dribble"
+    """Every packet is a write (and a TLS record) of its own."""
+
+
+PARAMETERS: Final[Mapping[FaultKind, Mapping[str, Any]]] = {
+    FaultKind.BURST: {"period": 0.5},
+    FaultKind.STALL: {"backlog": False},
+    FaultKind.SILENCE: {"track": "both"},
+    FaultKind.GARBAGE: {"bytes": 64},
+    FaultKind.PARAMETERS: {"width": 320, "height": 240},
+    FaultKind.NO_PARAMETER_SETS: {"sprop": True},
+    FaultKind.B_FRAMES: {"count": 2},
+    FaultKind.TIMESTAMP_JUMP: {"by": 3600.0, "track": "both"},
+    FaultKind.DRIFT: {"ppm": 200.0},
+    FaultKind.LOSS: {"rate": 0.01},
+    FaultKind.REORDER: {"rate": 0.01},
+    FaultKind.DESCRIBE_STATUS: {"status": 404},
+    FaultKind.SLOW_DESCRIBE: {"delay": 8.0},
+}
+"""Parameters by kind with their defaults; a kind that is not listed has none."""
+
+_TRACKS: Final = ("video", "audio", "both")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault; `seconds` None means until it is cleared (or once, for those that happen at a moment)."""
+
+    kind: FaultKind
+    seconds: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        defaults = PARAMETERS.get(self.kind, {})
+        for name, value in self.parameters.items():
+            if name not in defaults:
+                known = ", ".join(defaults) or "none"
+                raise ValueError(f"fault {self.kind.value!r} has no parameter {name!r} (it has: {known})")
+            wanted = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
+            if not isinstance(value, wanted):
+                raise ValueError(f"fault {self.kind.value!r}: {name!r} must be like {defaults[name]!r}, not {value!r}")
+            if name == "track" and value not in _TRACKS:
+                raise ValueError(f"fault {self.kind.value!r}: track must be one of {', '.join(_TRACKS)}")
+
+    def __getitem__(self, name: str) -> Any:
+        """The parameter `name`, or its default."""
+        return self.parameters.get(name, PARAMETERS[self.kind][name])
+
+    def concerns(self, track: str) -> bool:
+        """Whether a fault with a `track` parameter is about `track`."""
+        return self["track"] in (track, "both")
+
+
+def parse_fault(kind: str, seconds: float | None = None, **parameters: Any) -> Fault:
+    """A fault by its kind's name; ValueError names what is wrong and what there is."""
+    try:
+        known = FaultKind(kind)
+    except ValueError:
+        raise ValueError(f"unknown fault {kind!r}; there are: {', '.join(k.value for k in FaultKind)}") from None
+    return Fault(known, seconds, parameters)
+
+
+class FaultSet:
+    """The faults of one camera: at most one of each kind, each with its end."""
+
+    def __init__(self) -> None:
+        self._active: dict[FaultKind, tuple[Fault, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._active)
+
+    def add(self, fault: Fault, now: float) -> None:
+        """Switch `fault` on, replacing one of its kind."""
+        until = float("inf") if fault.seconds is None else now + fault.seconds
+        self._active[fault.kind] = (fault, until)
+
+    def clear(self, kind: FaultKind | None = None) -> None:
+        """Switch off one kind, or everything."""
+        if kind is None:
+            self._active.clear()
+        else:
+            self._active.pop(kind, None)
+
+    def get(self, kind: FaultKind, now: float) -> Fault | None:
+        """The active fault of `kind`, if there is one at `now`."""
+        entry = self._active.get(kind)
+        if entry is None:
+            return None
+        fault, until = entry
+        if now >= until:
+            del self._active[kind]
+            return None
+        return fault
+
+    def names(self, now: float) -> list[str]:
+        """The kinds that are active at `now`."""
+        return [kind.value for kind in list(self._active) if self.get(kind, now)]

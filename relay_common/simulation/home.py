@@ -1,0 +1,160 @@
+"""A simulated home: its cameras, Google's API in front of them, and the RTSP edge that serves their streams.
+
+Everything that a test or a person may do to it is a method here; `control` offers the same over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from relay_common.clock import Clock, SystemClock
+from relay_common.simulation import control
+from relay_common.simulation.camera import Camera
+from relay_common.simulation.faults import Fault, FaultKind
+from relay_common.simulation.media import prepare
+from relay_common.simulation.nest import NestBackend
+from relay_common.simulation.nest_api import NestApi
+from relay_common.simulation.nest_devices import Device
+from relay_common.simulation.nest_failures import ANY, Failure
+from relay_common.simulation.nest_quota import MINUTE, most_in_any
+from relay_common.simulation.player import Sent
+from relay_common.simulation.rtsp_server import RtspServer
+from relay_common.simulation.rtsp_streams import Admission
+
+
+class SimulatedHome:
+    """Cameras with their devices, served by one API and one RTSP server on `host`; ports of 0 are chosen.
+
+    Methods that take a camera's `name` raise KeyError for one that is not there.
+    """
+
+    def __init__(
+        self,
+        backend: NestBackend,
+        cameras: Iterable[tuple[Camera, Device]],
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        api_port: int = 0,
+        rtsp_port: int = 0,
+        clock: Clock | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.backend, self._clock = backend, clock or SystemClock()
+        self.cameras: dict[str, Camera] = {}
+        self.devices: dict[str, Device] = {}
+        for camera, device in cameras:
+            backend.add(device)
+            self.cameras[camera.name], self.devices[camera.name] = camera, device
+        self.rtsp = RtspServer(self._admit, host=host, port=rtsp_port, tls=tls, clock=self._clock, seed=seed)
+        self.api = NestApi(backend, host=host, port=api_port, extra=control.routes(self), clock=self._clock)
+        backend.streams.on_stop = self.rtsp.streams.recheck
+
+    async def start(self) -> None:
+        """Serve; clips that are not made yet are made first, on all cores."""
+        cancelled = threading.Event()
+        try:
+            await asyncio.to_thread(self._prepare, cancelled)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        await self.rtsp.start()
+        self.backend.streams.rtsp_url = self.rtsp.url
+        await self.api.start()
+
+    async def stop(self) -> None:
+        """Stop at once."""
+        await self.api.stop()
+        await self.rtsp.stop()
+
+    async def inflict(self, name: str, fault: Fault) -> None:
+        """Show a fault at a camera."""
+        await self.cameras[name].inflict(fault, self._clock.now())
+
+    def clear(self, name: str, kind: FaultKind | None = None) -> None:
+        """End a camera's fault of that kind, or all of them."""
+        self.cameras[name].faults.clear(kind)
+
+    def fail_commands(self, name: str, failure: Failure, command: str = ANY) -> None:
+        """Make a camera's next commands fail; `name` and `command` (as "ExtendRtspStream") may be "*"."""
+        if name != ANY and name not in self.devices:
+            raise KeyError(name)
+        self.backend.failures.add(name, command, failure)
+
+    def set_device(self, name: str, **changes: Any) -> None:
+        """Change a device's fields (see `Device`); `renamed` is a new display name. Going offline cuts its streams."""
+        device = self.devices[name]
+        # Only the display name changes: here a camera keeps the name that is burnt into its picture.
+        device.name = changes.pop("renamed", device.name)
+        for field, value in changes.items():
+            setattr(device, field, value)
+        if changes.get("offline"):
+            for session in list(self.cameras[name].sessions):
+                session.cut("offline")
+
+    def expire(self, name: str) -> None:
+        """End a camera's streams now, as if their time were over."""
+        now = self._clock.wall()
+        for stream in self.backend.streams.live(self.devices[name], now):
+            stream.expires_at = now
+            self.rtsp.streams.recheck(stream.path)
+
+    def start_recording(self, name: str, limit: int = 100_000) -> None:
+        """Log the last `limit` RTP packets that a camera writes; times mean little while a fault holds writes back."""
+        playback = self.cameras[name].counters.playback
+        playback.sent, playback.recording = deque(maxlen=limit), True
+
+    def stop_recording(self, name: str) -> None:
+        """Stop logging; `sent` keeps what there is."""
+        self.cameras[name].counters.playback.recording = False
+
+    def sent(self, name: str) -> list[Sent]:
+        """Recorded packets of a camera, oldest first."""
+        return list(self.cameras[name].counters.playback.sent)
+
+    def report(self) -> list[dict[str, Any]]:
+        """State and counters of every camera, JSON-ready."""
+        now, wall = self._clock.now(), self._clock.wall()
+        return [
+            {
+                **camera.report(now),
+                "device": device.id,
+                "display_name": device.name,
+                "protocol": device.protocol,
+                "offline": device.offline,
+                "generates": device.generates,
+                "extends": device.extends,
+                "stops": device.stops,
+                "failed": device.failed,
+                "streams": [round(s.expires_at - wall, 3) for s in self.backend.streams.live(device, wall)],
+            }
+            for camera, device in ((self.cameras[name], self.devices[name]) for name in self.cameras)
+        ]
+
+    def most_commands(self, span: float = MINUTE) -> int:
+        """The most executeCommands, whatever their result, that arrived in any `span` seconds."""
+        return most_in_any((record.time for record in self.backend.commands), span)
+
+    def _prepare(self, cancelled: threading.Event) -> None:
+        settings = [camera.settings for camera in self.cameras.values()]
+        prepare([one.video for one in settings], [one.audio for one in settings if one.audio], cancelled)
+        for camera in self.cameras.values():
+            camera.prepare()
+
+    def _admit(self, path: str, token: str, wall: float) -> Admission:
+        stream = self.backend.streams.by_path(path)
+        if stream is None:
+            return Admission(404)
+        camera = next(self.cameras[name] for name, device in self.devices.items() if device is stream.device)
+        if stream.device.offline or stream.device.withdrawn:
+            return Admission(404, camera, path)
+        if not token:
+            return Admission(401, camera, path)
+        if token != stream.stream_token or stream.expires_at <= wall:
+            return Admission(403, camera, path)
+        return Admission(200, camera, path, lambda: stream.expires_at)

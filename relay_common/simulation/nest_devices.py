@@ -1,0 +1,68 @@
+"""A device as Google's API shows it, and the habits that are not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass
+class Device:
+    """A camera, doorbell or display in the project.
+
+    `lease` in seconds (0: the project's); `max_streams` at once (0: any number); `extendable` is False for battery
+    doorbells; `answer` makes a WebRTC answer from (offer, media session id). `offline` devices still get RTSP streams,
+    whose URL then leads nowhere; `withdrawn` ones are gone from the API.
+    """
+
+    id: str
+    name: str
+    kind: Literal["CAMERA", "DOORBELL", "DISPLAY"] = "CAMERA"
+    protocol: Literal["RTSP", "WEB_RTC"] = "RTSP"
+    width: int = 640
+    height: int = 480
+    room: str = "Home"
+    lease: float = 0.0
+    max_streams: int = 0
+    extendable: bool = True
+    offline: bool = False
+    withdrawn: bool = False
+    answer: Callable[[str, str], str] | None = None
+    generates: int = 0
+    extends: int = 0
+    stops: int = 0
+    failed: int = 0
+
+    def resource(self, project_id: str) -> dict[str, Any]:
+        """The device as devices.get gives it."""
+        name = f"enterprises/{project_id}/devices/{self.id}"
+        return {
+            "name": name,
+            "type": f"sdm.devices.types.{self.kind}",
+            "assignee": f"enterprises/{project_id}/structures/home/rooms/room",
+            "traits": {
+                "sdm.devices.traits.Info": {"customName": self.name},
+                "sdm.devices.traits.CameraLiveStream": {
+                    "maxVideoResolution": {"width": self.width, "height": self.height},
+                    "videoCodecs": ["H264"],
+                    "audioCodecs": ["AAC" if self.protocol == "RTSP" else "OPUS"],
+                    "supportedProtocols": [self.protocol],
+                },
+                "sdm.devices.traits.CameraMotion": {},
+            },
+            "parentRelations": [
+                {"parent": f"enterprises/{project_id}/structures/home/rooms/room", "displayName": self.room}
+            ],
+        }
+
+    def count(self, command: str, status: int) -> None:
+        """Count a command that reached the device."""
+        if status != 200:
+            self.failed += 1
+        elif command.startswith("Generate"):
+            self.generates += 1
+        elif command.startswith("Extend"):
+            self.extends += 1
+        else:
+            self.stops += 1
