@@ -1,0 +1,226 @@
+"""`relay-worker debug`: one pipeline in the foreground, with live statistics and a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import msgspec
+import setproctitle
+
+from relay_common import VERSION, log, protocol
+from relay_common.clock import SystemClock
+from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
+from relay_common.errors import Remedy
+from relay_common.protocol import Stage, TrackOffer, WorkerState, WorkerStats
+from relay_common.secrets import Secret, redact
+from relay_worker.publication_keeper import PublishRefused
+from relay_worker.relay import CameraRelay, RelaySettings
+from relay_worker.sinks import FileSink, NullSink
+from relay_worker.source_keeper import Stream
+from relay_worker.webrtc.publisher import PublisherSettings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="relay-worker")
+def cli() -> None:
+    """One camera's pipeline alone. Workers of the relay are started by relay-supervisor, not by hand."""
+
+
+@dataclass
+class DirectSignaling:
+    """Signalling straight to Cloudflare's API, for a worker without a supervisor."""
+
+    client: SfuClient
+    sessions: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        """Publish in a new session; raises PublishRefused."""
+        try:
+            session = await self.client.new_session("relay-worker-debug")
+            local = [LocalTrack(mid=t.mid, kind=t.kind, name=f"debug-{t.kind}") for t in tracks]
+            answer = await self.client.publish(session, offer, local)
+        except SfuError as error:
+            raise PublishRefused(str(error), retry_after=max(1.0, error.retry_after)) from None
+        self.sessions.append((session, [t.mid for t in tracks]))
+        return protocol.PublishAnswer(request=0, publication=session, answer=answer)
+
+    async def close(self) -> None:
+        """Close what was published."""
+        for session, mids in self.sessions:
+            with contextlib.suppress(SfuError):
+                await self.client.close(session, mids)
+        await self.client.aclose()
+
+
+class NoSignaling:
+    """For sinks that need no SFU: nothing is ever published."""
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        raise PublishRefused("this sink publishes nothing", retry_after=3600.0)
+
+
+class Reporter:
+    """Listens to the relay and keeps what a verdict needs."""
+
+    def __init__(self) -> None:
+        self.stage, self.reason = Stage.NONE, ""
+        self.failed = asyncio.Event()
+
+    def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None:
+        click.echo(f"state: {state.value}" + (f" ({stage.value}: {redact(reason)})" if reason else ""), err=True)
+
+    def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None:
+        self.stage, self.reason = stage, f"{reason} (remedy: {remedy.value})"
+        self.failed.set()
+
+    def published(self, publication: str) -> None:
+        click.echo("published: packets of every track have left", err=True)
+
+    def unpublished(self, publication: str, reason: str) -> None:
+        click.echo(f"publication lost: {redact(reason)}", err=True)
+
+
+@cli.command("debug")
+@click.option(
+    "--url", envvar="RELAY_STREAM_URL", help="rtsp:// or rtsps:// URL; better in RELAY_STREAM_URL, or - for stdin."
+)
+@click.option(
+    "--sink", default="null", show_default=True, help="null, file:OUT.mp4 or sfu (with RELAY_CLOUDFLARE_APP_ID …)."
+)
+@click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
+@click.option("--ca-file", default="", help="Certificate authorities to trust instead of the system's.")
+@click.option("--no-audio", is_flag=True, help="Relay video only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option("--app-id", envvar="RELAY_CLOUDFLARE_APP_ID", default="", help="Cloudflare app id, for --sink sfu.")
+@click.option("--api-base-url", envvar="RELAY_CLOUDFLARE_API_BASE_URL", default="", help="SFU API, for --sink sfu.")
+@click.option("--log-level", default="warning", show_default=True)
+def debug(
+    url: str | None,
+    sink: str,
+    duration: float | None,
+    ca_file: str,
+    no_audio: bool,
+    as_json: bool,
+    app_id: str,
+    api_base_url: str,
+    log_level: str,
+) -> None:
+    """Play one camera and say at which stage a problem is.
+
+    \b
+    RELAY_STREAM_URL='rtsps://…' relay-worker debug --duration 10
+    relay-worker debug --url rtsp://192.168.1.20/live --sink file:out.mp4 --duration 30
+    RELAY_CLOUDFLARE_APP_SECRET=… relay-worker debug --url - --app-id … --sink sfu
+
+    The exit code is 0 when video was flowing at the end, 1 when not. The application's secret is only ever read from
+    the environment (RELAY_CLOUDFLARE_APP_SECRET).
+    """
+    # A URL holds a token: take it out of the process list and the environment.
+    setproctitle.setproctitle("relay-worker debug")
+    os.environ.pop("RELAY_STREAM_URL", None)
+    if url == "-":
+        url = sys.stdin.readline().strip()
+    if not url:
+        raise click.UsageError("no stream URL: give --url, set RELAY_STREAM_URL, or pipe it with --url -")
+    log.configure(log_level)
+    secret = os.environ.pop("RELAY_CLOUDFLARE_APP_SECRET", "")
+    if sink == "sfu" and not (app_id and secret):
+        raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
+    if sink not in ("null", "sfu") and not sink.startswith("file:"):
+        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu")
+    settings = RelaySettings(
+        name="debug",
+        audio=not no_audio,
+        ca_file=ca_file,
+        publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
+    )
+    client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
+    ok = asyncio.run(_run(Secret(url), settings, sink, client, duration, as_json))
+    sys.exit(0 if ok else 1)
+
+
+def _client(app_id: str, secret: Secret, base_url: str) -> SfuClient:
+    return SfuClient(app_id, secret, clock=SystemClock(), rng=random.Random(), base_url=base_url or BASE_URL)
+
+
+async def _run(
+    url: Secret, settings: RelaySettings, sink: str, client: SfuClient | None, duration: float | None, as_json: bool
+) -> bool:
+    reporter = Reporter()
+    direct = DirectSignaling(client) if client is not None else None
+    relay = CameraRelay(settings, direct or NoSignaling(), reporter)
+    local = None
+    if direct is None:
+        local = FileSink(Path(sink.removeprefix("file:"))) if sink.startswith("file:") else NullSink()
+        relay.publish_to(local)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    relay.play(Stream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
+    stats = await _watch(relay, reporter, stop, duration, as_json)
+    flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0
+    await relay.close()
+    if local is not None:
+        local.close()
+    if direct is not None:
+        await direct.close()
+    stats.instance = stats.camera = "debug"
+    if as_json:
+        report = {"ok": flowing, "stage": _verdict(stats, reporter, flowing)[0], "stats": msgspec.to_builtins(stats)}
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        stage, text = _verdict(stats, reporter, flowing)
+        click.echo(f"verdict: {text}" if flowing else f"verdict: problem at {stage}: {text}")
+    return flowing
+
+
+async def _watch(
+    relay: CameraRelay, reporter: Reporter, stop: asyncio.Event, duration: float | None, quiet: bool
+) -> WorkerStats:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + duration if duration else float("inf")
+    stats = relay.stats(loop.time())
+    while not stop.is_set() and not reporter.failed.is_set() and loop.time() < end:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(1.0, max(0.01, end - loop.time())))
+        relay.tick(loop.time())
+        stats = relay.stats(loop.time())
+        if not quiet:
+            click.echo(_line(stats), err=True)
+    return stats
+
+
+def _line(stats: WorkerStats) -> str:
+    video, audio = stats.video, stats.audio
+    parts = (
+        f"{stats.source:<9}",
+        f"video {video.width}x{video.height} {video.fps:5.1f} fps {video.bitrate_in / 1e3:6.0f} kbit/s",
+        f"lost {video.lost_in} keyframes {video.keyframes} every {video.keyframe_interval:.1f} s",
+        f"audio {audio.codec or 'none'} {audio.bitrate_in / 1e3:.0f} kbit/s",
+        f"webrtc {stats.webrtc} out {video.packets_out} rtt {video.rtt * 1e3:.0f} ms",
+    )
+    return " | ".join(parts)
+
+
+def _verdict(stats: WorkerStats, reporter: Reporter, flowing: bool) -> tuple[str, str]:
+    """Stage and words for what was seen."""
+    if reporter.failed.is_set():
+        return reporter.stage.value, redact(reporter.reason)
+    if flowing:
+        return Stage.NONE.value, "video flows"
+    if stats.reason:
+        return stats.stage.value, redact(stats.reason)
+    if stats.video.packets_in == 0:
+        return Stage.STREAMING.value, f"no video packet came (RTSP session: {stats.source})"
+    if stats.video.keyframes == 0:
+        return Stage.DECODE.value, "packets come, but no keyframe with parameter sets"
+    return Stage.STREAMING.value, "video came and stopped"

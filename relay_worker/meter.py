@@ -1,0 +1,54 @@
+"""Turns counters into the stats report, with rates over the time since the last one."""
+
+from __future__ import annotations
+
+from relay_common.protocol import TrackStats, WorkerState, WorkerStats
+from relay_worker.pipeline import Pipeline
+from relay_worker.publication_keeper import PublicationKeeper
+from relay_worker.rtsp.tracks import Kind
+
+SHORTEST: float = 0.2
+"""Seconds between reports below which rates are not computed anew: they would be noise."""
+
+
+class Meter:
+    """Measures one camera; `now` is in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._before: dict[Kind, TrackStats] = {}
+        self._at = 0.0
+
+    def measure(self, pipeline: Pipeline, keeper: PublicationKeeper, now: float) -> WorkerStats:
+        """A report of all that is measured; the caller fills in who and where."""
+        tracks = {kind: pipeline.track_stats(kind) for kind in Kind}
+        elapsed = now - self._at
+        for kind, track in tracks.items():
+            keeper.count(kind, track)
+            before = self._before.get(kind)
+            if before is not None:
+                _rates(track, before, elapsed)
+        if elapsed >= SHORTEST:
+            self._before, self._at = tracks, now
+        p50, p99 = pipeline.delay.take()
+        return WorkerStats(
+            instance="",
+            camera="",
+            sequence=0,
+            at=0.0,
+            uptime=0.0,
+            state=WorkerState.STARTING,
+            video=tracks[Kind.VIDEO],
+            audio=tracks[Kind.AUDIO],
+            delay_p50=p50,
+            delay_p99=p99,
+            malformed=pipeline.malformed,
+        )
+
+
+def _rates(track: TrackStats, before: TrackStats, elapsed: float) -> None:
+    if elapsed < SHORTEST:
+        track.fps, track.bitrate_in, track.bitrate_out = before.fps, before.bitrate_in, before.bitrate_out
+        return
+    track.fps = (track.frames - before.frames) / elapsed
+    track.bitrate_in = (track.bytes_in - before.bytes_in) * 8 / elapsed
+    track.bitrate_out = (track.bytes_out - before.bytes_out) * 8 / elapsed

@@ -1,0 +1,199 @@
+"""The data path of one camera, on one page.
+
+    source → receiver → depacketizer / passthrough → timeline → [ hold | output ]
+                              AAC → Opus  (Opus passes)
+
+A source (RTSP or WebRTC) hands in what each wake brought; whole runs of payloads go to the output (a publication, with its
+pacer and sender) in the same wake. While no output is attached, the present group of pictures is held, within bounds,
+so that a publication which comes up in the middle of it need not wait for the next keyframe.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from relay_common.protocol import TrackStats
+from relay_worker.delay import DelayMeter
+from relay_worker.inputs import Frame, TrackInput, VideoInput, make_input
+from relay_worker.rtp.rtcp import ReportBlock
+from relay_worker.rtp.timeline import Timeline
+from relay_worker.rtsp.session import Batch
+from relay_worker.rtsp.tracks import Kind, Track
+from relay_worker.webrtc.packetize import starts_keyframe
+
+MAX_HELD_BYTES: Final = 192 * 1024
+MAX_HELD_SECONDS: Final = 2.0
+"""Bounds on the group of pictures that waits for an output: what a socket takes at once without loss."""
+
+
+class Output(Protocol):
+    """Where frames go: a publication at the SFU, a file, or nowhere."""
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Send the frame (or the part of it that is there) with its media time; must not block or raise."""
+        ...
+
+
+class Pipeline:
+    """Moves one camera's media from its source to its output. Implements `rtsp.source.MediaSink`.
+
+    `on_tracks` is told the kinds of media each new source session brings.
+    """
+
+    def __init__(self, *, audio: bool = True, on_tracks: Callable[[], None] = lambda: None) -> None:
+        self.timeline = Timeline()
+        self.inputs: dict[Kind, TrackInput] = {}
+        self.delay = DelayMeter()
+        self.output: Output | None = None
+        self.last_media: dict[Kind, float] = {}
+        """When each kind of media last came in (monotonic seconds)."""
+        self.last_frame: dict[Kind, float] = {}
+        """When each kind last was ready to be sent."""
+        self.filling = False
+        """Filler goes out in place of the camera; ends with the first live frame of video."""
+        self.tap: Callable[[Frame], None] | None = None
+        """Is shown every live frame too, while a snapshot is being taken."""
+        self.sessions = 0
+        self.held_over = 0
+        """Payloads dropped because no output came before the bound."""
+        self._audio, self._on_tracks = audio, on_tracks
+        self._by_track: dict[Track, TrackInput] = {}
+        self._retired = {kind: TrackStats() for kind in Kind}
+        self._retired_malformed = 0
+        self._held: list[Frame] = []
+        self._held_bytes = 0
+
+    # --- from the source -----------------------------------------------------------------------------------------
+
+    def on_playing(self, tracks: Sequence[Track], now: float) -> None:
+        """A source session begins: new inputs, and the media clock goes on."""
+        self._retire()
+        self.sessions += 1
+        self.timeline.rebase()
+        for track in tracks:
+            if track.kind is Kind.AUDIO and not self._audio:
+                continue
+            made = make_input(track, self.timeline)
+            if made is not None:
+                self.inputs[track.kind] = self._by_track[track] = made
+                self.last_media[track.kind] = now
+        self._on_tracks()
+
+    def on_media(self, batches: Sequence[Batch], now: float) -> None:
+        """All that one wake brought."""
+        for track, packets, reports in batches:
+            taker = self._by_track.get(track)
+            if taker is None:
+                continue
+            for report in reports:
+                taker.receive_rtcp(report, now)
+            if packets:
+                self.last_media[track.kind] = now
+                taker.receive(packets, now, self._forward)
+        self.delay.wake_ended(now, time.monotonic())
+
+    def flush(self, now: float) -> None:
+        """Give up on packets that stay missing; called about once a second."""
+        for taker in list(self.inputs.values()):
+            taker.receive([], now, self._forward)
+
+    def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
+        """The report on a track for the source."""
+        taker = self._by_track.get(track)
+        return taker.receiver_report(now) if taker is not None else None
+
+    def _forward(self, frame: Frame) -> None:
+        now = time.monotonic()
+        self.last_frame[frame.kind] = now
+        if self.filling and frame.kind is Kind.VIDEO:
+            self.filling = False
+        if self.tap is not None:
+            self.tap(frame)
+        if self.output is not None:
+            self.output.send(frame, now)
+        else:
+            self._hold(frame)
+
+    # --- to the output -------------------------------------------------------------------------------------------
+
+    def attach(self, output: Output) -> None:
+        """Send to `output` from now on, beginning with the group of pictures that is held."""
+        now = time.monotonic()
+        held, self._held, self._held_bytes = self._held, [], 0
+        self.output = output
+        for frame in held:
+            output.send(frame, now)
+        if not held:
+            self.resync()
+
+    def detach(self) -> None:
+        """The output is gone."""
+        self.output = None
+        self.resync()
+
+    def resync(self) -> None:
+        """Send no video until the next keyframe."""
+        video = self.inputs.get(Kind.VIDEO)
+        if isinstance(video, VideoInput):
+            video.passthrough.wants_keyframe = True
+
+    def _hold(self, frame: Frame) -> None:
+        if frame.kind is not Kind.VIDEO:
+            return
+        held = self._held
+        if any(starts_keyframe(payload) for payload, _ in frame.payloads) and (
+            not held or held[-1].media_time != frame.media_time
+        ):
+            self._drop_held()
+        elif not held:
+            self.held_over += len(frame.payloads)
+            return
+        self._held.append(frame)
+        self._held_bytes += sum(len(payload) for payload, _ in frame.payloads)
+        if self._held_bytes > MAX_HELD_BYTES or frame.media_time - self._held[0].media_time > MAX_HELD_SECONDS:
+            self._drop_held()
+
+    def _drop_held(self) -> None:
+        self.held_over += sum(len(frame.payloads) for frame in self._held)
+        self._held, self._held_bytes = [], 0
+
+    # --- counters ------------------------------------------------------------------------------------------------
+
+    def _retire(self) -> None:
+        """Keep the totals of a session that is over."""
+        for kind, taker in self.inputs.items():
+            taker.count(self._retired[kind])
+            self._retired_malformed += taker.malformed
+        self.inputs.clear()
+        self._by_track.clear()
+
+    def track_stats(self, kind: Kind) -> TrackStats:
+        """Totals of one kind of media over all sessions so far."""
+        stats = copy_stats(self._retired[kind])
+        if (taker := self.inputs.get(kind)) is not None:
+            taker.count(stats)
+        return stats
+
+    @property
+    def malformed(self) -> int:
+        """Packets that could not be parsed, over all sessions."""
+        return self._retired_malformed + sum(taker.malformed for taker in self.inputs.values())
+
+    @property
+    def keyframe_at(self) -> float:
+        """When the last keyframe of this session came (monotonic seconds); 0 before the first."""
+        video = self.inputs.get(Kind.VIDEO)
+        return video.keyframe_at if isinstance(video, VideoInput) else 0.0
+
+    @property
+    def waits_for_keyframe(self) -> bool:
+        """Whether video is held back until the camera's next keyframe."""
+        video = self.inputs.get(Kind.VIDEO)
+        return isinstance(video, VideoInput) and video.passthrough.wants_keyframe
+
+
+def copy_stats(stats: TrackStats) -> TrackStats:
+    """A copy that can be added to."""
+    return TrackStats(**{name: getattr(stats, name) for name in TrackStats.__struct_fields__})

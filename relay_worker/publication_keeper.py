@@ -1,0 +1,239 @@
+"""Keeps a camera published: makes an offer, connects, watches, and makes a new publication when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from relay_common import protocol
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.errors import RelayError
+from relay_common.protocol import Stage, TrackOffer, TrackStats
+from relay_worker.inputs import Frame
+from relay_worker.pipeline import Pipeline
+from relay_worker.rtsp.tracks import Kind
+from relay_worker.webrtc.publisher import Publisher, PublisherSettings, PublishTrack
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_WITHOUT: Final = 2.0
+"""Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
+
+
+class PublishRefused(RelayError):
+    """The SFU or the way to it did not take an offer; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Signaling(Protocol):
+    """Has the SFU answer an offer in a new session; raises PublishRefused."""
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer: ...
+
+
+class _NamedSignaling:
+    """The publisher's view of signalling; remembers what the publication is called."""
+
+    def __init__(self, signaling: Signaling) -> None:
+        self._signaling = signaling
+        self.publication = ""
+
+    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
+        answer = await self._signaling.publish(offer, [TrackOffer(kind=t.kind, mid=t.mid) for t in tracks])
+        self.publication = answer.publication
+        return answer.answer
+
+
+class PublicationKeeper:
+    """Keeps one connected publication while it is wanted.
+
+    `on_live(publication)` is called when packets of every track have left, `on_lost(publication, reason)` when a live
+    or connected publication is gone, `on_problem(stage, reason)` for every failure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: Pipeline,
+        signaling: Signaling,
+        clock: Clock,
+        settings: PublisherSettings,
+        *,
+        on_live: Callable[[str], None],
+        on_lost: Callable[[str, str], None],
+        on_problem: Callable[[Stage, str], None],
+        on_keyframe_request: Callable[[], None],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._name, self._pipeline, self._signaling = name, pipeline, signaling
+        self._clock, self._settings = clock, settings
+        self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
+        self._on_keyframe_request = on_keyframe_request
+        self._backoff = Backoff(0.25, 10.0, rng=rng)
+        self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._why = ""
+        self.publisher: Publisher | None = None
+        self.publication = ""
+        self.live = False
+        self.published = 0
+        """Publications made so far."""
+        self._silent: set[Kind] = set()
+        self._first_sent = 0.0
+        self._retired = {kind: TrackStats() for kind in Kind}
+
+    def start(self, *, audio: bool, profile_idc: int | None) -> None:
+        """Publish from now on; a change of `audio` makes a new publication, anything else is left as it is."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(audio, profile_idc))
+        elif self.publisher is not None and self.publisher.connected and self._audio != audio:
+            self.republish("the camera's tracks changed", audio=audio)
+
+    def republish(self, reason: str, *, audio: bool | None = None) -> None:
+        """Replace the present publication by a new one."""
+        if audio is not None:
+            self._audio = audio
+        self._why = reason
+        self._ended.set()
+
+    async def close(self) -> None:
+        """End the publication."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def check(self, now: float) -> None:
+        """Judge liveness, about once a second."""
+        if self.publisher is None or not self.publisher.connected:
+            return
+        self.publisher.check(now)
+        if self._silent and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
+            self._announce()
+
+    # --- output of the pipeline ------------------------------------------------------------------------------------
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Hand a frame to the publication."""
+        publisher = self.publisher
+        if publisher is None:
+            return
+        if frame.kind is Kind.VIDEO:
+            publisher.send_video(frame.payloads, frame.media_time, now)
+        else:
+            publisher.send_audio(bytes(frame.payloads[0][0]), frame.media_time, now)
+        if self._silent:
+            self._sent(frame.kind, now)
+
+    def _sent(self, kind: Kind, now: float) -> None:
+        self._first_sent = self._first_sent or now
+        self._silent.discard(kind)
+        if not self._silent:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._silent.clear()
+        self.live = True
+        self._backoff.reset()
+        self._on_live(self.publication)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def _keep(self, audio: bool, profile_idc: int | None) -> None:
+        self._audio = audio
+        while True:
+            signaling = _NamedSignaling(self._signaling)
+            publisher = Publisher(
+                self._name,
+                signaling,
+                audio=self._audio,
+                profile_idc=profile_idc,
+                settings=self._settings,
+                clock=self._clock,
+                on_keyframe_request=self._on_keyframe_request,
+                on_lost=lambda error: self.republish(error.message),
+            )
+            try:
+                delay = await self._live(publisher, signaling)
+            finally:
+                await publisher.close()
+            await self._clock.sleep(delay)
+
+    async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
+        """One publication, from offer to end; the seconds to wait before the next."""
+        self._ended.clear()
+        try:
+            await publisher.start()
+        except RelayError as error:
+            stage = getattr(error, "stage", Stage.PUBLISH)
+            self._on_problem(stage, error.message)
+            delay = max(self._backoff.next_delay(), getattr(error, "retry_after", 0.0))
+            log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, error.message, delay)
+            if signaling.publication:
+                self._on_lost(signaling.publication, error.message)
+            return delay
+        self.publisher, self.publication = publisher, signaling.publication
+        self.published += 1
+        self._silent = {Kind.VIDEO, Kind.AUDIO} if publisher.audio_accepted else {Kind.VIDEO}
+        self._first_sent = 0.0
+        now = time.monotonic()
+        # The pipeline's media clock is the monotonic clock.
+        publisher.set_clock(now, self._clock.wall(), now)
+        self._pipeline.attach(self)
+        try:
+            await self._ended.wait()
+        finally:
+            self._pipeline.detach()
+            self._retire(publisher)
+            publication, self.publication = self.publication, ""
+            self.publisher, self.live = None, False
+        log.warning("publication ended: %s", self._why)
+        self._on_lost(publication, self._why)
+        return 0.0
+
+    # --- counters ----------------------------------------------------------------------------------------------------
+
+    def _retire(self, publisher: Publisher) -> None:
+        for kind in Kind:
+            _add_sent(publisher, kind, self._retired[kind])
+
+    def count(self, kind: Kind, stats: TrackStats) -> None:
+        """Add what was sent of one kind, over all publications, to `stats`."""
+        retired = self._retired[kind]
+        stats.packets_out += retired.packets_out
+        stats.bytes_out += retired.bytes_out
+        stats.retransmitted += retired.retransmitted
+        stats.nacks += retired.nacks
+        stats.plis += retired.plis
+        stats.firs += retired.firs
+        stats.send_drops += retired.send_drops
+        stats.dropped += retired.dropped
+        if self.publisher is not None:
+            _add_sent(self.publisher, kind, stats)
+
+
+def _add_sent(publisher: Publisher, kind: Kind, stats: TrackStats) -> None:
+    now = publisher.stats()
+    if (sent := now.tracks.get(kind.value)) is None:
+        return
+    stats.packets_out += sent.packets
+    stats.bytes_out += sent.bytes
+    stats.retransmitted += sent.retransmitted
+    stats.nacks += sent.nacks
+    stats.plis += sent.plis
+    stats.firs += sent.firs
+    stats.loss_out = sent.fraction_lost
+    stats.rtt = now.estimate.rtt or 0.0
+    if kind is Kind.VIDEO:
+        stats.send_drops += now.drops
+        stats.dropped += now.pacer.dropped_packets
+    else:
+        stats.dropped += now.pacer.dropped_audio

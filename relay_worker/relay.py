@@ -1,0 +1,244 @@
+"""One camera's relay: source, pipeline, publication and filler, put together and watched.
+
+This is what a worker process runs, and what `relay-worker debug` runs without a supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from relay_common.clock import Clock, SystemClock
+from relay_common.errors import RelayError, Remedy
+from relay_common.protocol import Stage, WorkerState, WorkerStats
+from relay_common.secrets import Secret
+from relay_worker.gap_filler import GapFiller
+from relay_worker.inputs import VideoInput
+from relay_worker.media.snapshot import KeyframeTap, to_jpeg
+from relay_worker.meter import Meter
+from relay_worker.pipeline import Output, Pipeline
+from relay_worker.publication_keeper import PublicationKeeper, Signaling
+from relay_worker.rtsp.session import SessionSettings
+from relay_worker.rtsp.source import SourceSettings
+from relay_worker.rtsp.tracks import Kind
+from relay_worker.source_keeper import SourceKeeper, Stream
+from relay_worker.webrtc.publisher import PublisherSettings
+
+LIVE_PATIENCE: Final = 3.0
+"""Seconds without a live frame of video after which a camera no longer counts as live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaySettings:
+    """How to relay one camera; times in seconds."""
+
+    name: str
+    audio: bool = True
+    ca_file: str = ""
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+    publisher: PublisherSettings = field(default_factory=PublisherSettings)
+
+    def source(self) -> SourceSettings:
+        """The part that concerns the RTSP source."""
+        return SourceSettings(
+            connect_timeout=self.connect_timeout,
+            ca_file=self.ca_file or None,
+            session=SessionSettings(describe_timeout=self.read_timeout),
+        )
+
+
+class RelayListener(Protocol):
+    """Who is told what happens; must not block or raise."""
+
+    def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
+    def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
+    def published(self, publication: str) -> None: ...
+    def unpublished(self, publication: str, reason: str) -> None: ...
+
+
+class CameraRelay:
+    """Relays one camera: `play` a stream, and it keeps coming out at the SFU until `close`."""
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        signaling: Signaling,
+        listener: RelayListener,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._listener = listener
+        self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known)
+        self.source = SourceKeeper(
+            self.pipeline, clock, settings.source(), on_failed=self._source_failed, on_problem=self._problem
+        )
+        self.keeper = PublicationKeeper(
+            settings.name,
+            self.pipeline,
+            signaling,
+            clock,
+            settings.publisher,
+            on_live=self._published,
+            on_lost=self._unpublished,
+            on_problem=self._problem,
+            on_keyframe_request=self.request_keyframe,
+        )
+        self._filler = GapFiller(settings.name, self.pipeline)
+        self._meter = Meter()
+        self._told = WorkerState.STARTING
+        self._was_live = False
+        self._closing = False
+        self._publishing = True
+        self._stage, self._reason = Stage.NONE, ""
+        self.keyframe_requests = 0
+        self._keyframe: asyncio.Future[bytes] | None = None
+
+    # --- what to do ------------------------------------------------------------------------------------------------
+
+    def play(self, stream: Stream) -> None:
+        """Relay `stream` in place of what was relayed before."""
+        self.source.play(stream)
+        self._update()
+
+    def publish_to(self, output: Output) -> None:
+        """Send to `output` instead of the SFU (a file, or nowhere); call it before `play`."""
+        self._publishing = False
+        self.pipeline.attach(output)
+
+    def extended(self, generation: int, url: Secret, expires_at: float) -> None:
+        """The stream's lease was extended."""
+        self.source.extended(generation, url, expires_at)
+
+    def stream_lost(self, generation: int, reason: str) -> None:
+        """The stream's lease is gone: hold the publication and wait."""
+        if self.generation in (0, generation):
+            self._problem(Stage.NONE, reason)
+            self.source.drop()
+            self._update()
+
+    def republish(self, publication: str, reason: str) -> None:
+        """The SFU no longer knows `publication`: make another."""
+        if publication == self.keeper.publication:
+            self.keeper.republish(reason)
+
+    def request_keyframe(self) -> None:
+        """Note that a viewer waits for a keyframe; RTSP has no way to ask the camera for one."""
+        self.keyframe_requests += 1
+
+    async def snapshot(self, within: float) -> bytes:
+        """A JPEG of the next live keyframe; raises RelayError when none comes in `within` seconds."""
+        self.request_keyframe()
+        try:
+            unit = await asyncio.wait_for(self._next_keyframe(), within)
+        except TimeoutError:
+            raise RelayError(
+                f"no keyframe came from the camera in {within:.0f} s", hint="A camera that is not live has no picture"
+            ) from None
+        return await asyncio.to_thread(to_jpeg, unit)
+
+    async def _next_keyframe(self) -> bytes:
+        if self._keyframe is None or self._keyframe.done():
+            self._keyframe = asyncio.get_running_loop().create_future()
+            tap = KeyframeTap()
+            self.pipeline.tap = lambda frame: self._tapped(tap.receive(frame))
+        return await asyncio.shield(self._keyframe)
+
+    def _tapped(self, unit: bytes | None) -> None:
+        if unit is not None and self._keyframe is not None:
+            self.pipeline.tap = None
+            self._keyframe.set_result(unit)
+
+    def tick(self, now: float) -> None:
+        """Judge liveness at both ends; called about once a second by the loop that moves media."""
+        self.source.check(now)
+        self.keeper.check(now)
+        self._filler.check(now)
+        self._update()
+
+    async def close(self) -> None:
+        """End source and publication."""
+        self._closing = True
+        self._update()
+        self._filler.close()
+        await self.source.close()
+        await self.keeper.close()
+
+    # --- what is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """Generation of the stream that is played; 0 when none is."""
+        return self.source.stream.generation if self.source.stream is not None else 0
+
+    @property
+    def expires_at(self) -> float:
+        """When the stream's lease ends (Unix seconds); 0 when there is none."""
+        return self.source.stream.expires_at if self.source.stream is not None else 0.0
+
+    @property
+    def publication(self) -> str:
+        """The present publication; empty when there is none."""
+        return self.keeper.publication
+
+    @property
+    def state(self) -> WorkerState:
+        """The whole camera in one word."""
+        if self._closing:
+            return WorkerState.STOPPING
+        if self.source.stream is None:
+            return WorkerState.WAITING if self._was_live or self._reason else WorkerState.STARTING
+        last = self.pipeline.last_frame.get(Kind.VIDEO, 0.0)
+        if (
+            (self.keeper.live or not self._publishing)
+            and not self.pipeline.filling
+            and time.monotonic() - last < LIVE_PATIENCE
+        ):
+            return WorkerState.LIVE
+        return WorkerState.RECONNECTING if self._was_live else WorkerState.CONNECTING
+
+    def stats(self, now: float) -> WorkerStats:
+        """Counters and rates of now; identity is filled in by the caller."""
+        stats = self._meter.measure(self.pipeline, self.keeper, now)
+        stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
+        stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
+        publisher = self.keeper.publisher
+        stats.webrtc = publisher.state.value if publisher is not None else "new"
+        stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
+        return stats
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def _tracks_known(self) -> None:
+        if not self._publishing:
+            return
+        video = self.pipeline.inputs.get(Kind.VIDEO)
+        sps = video.passthrough.sps if isinstance(video, VideoInput) else None
+        self.keeper.start(audio=Kind.AUDIO in self.pipeline.inputs, profile_idc=sps.profile_idc if sps else None)
+
+    def _source_failed(self, stream: Stream, stage: Stage, remedy: Remedy, reason: str) -> None:
+        self._listener.source_failed(stream.generation, stage, remedy, reason)
+        self._update()
+
+    def _problem(self, stage: Stage, reason: str) -> None:
+        self._stage, self._reason = stage, reason
+        self._update()
+
+    def _published(self, publication: str) -> None:
+        self._listener.published(publication)
+        self._update()
+
+    def _unpublished(self, publication: str, reason: str) -> None:
+        self._listener.unpublished(publication, reason)
+        self._problem(Stage.SENDING, reason)
+
+    def _update(self) -> None:
+        state = self.state
+        if state is WorkerState.LIVE:
+            self._was_live = True
+            self._stage, self._reason = Stage.NONE, ""
+        if state is not self._told:
+            self._told = state
+            self._listener.state_changed(state, self._stage, self._reason)

@@ -1,0 +1,52 @@
+"""RTP packet parsing, RFC 3550 §5.1 (header), §5.3.1 (extension)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+HEADER: Final = struct.Struct("!BBHII")
+"""V/P/X/CC octet, marker and payload type octet, sequence number, timestamp, SSRC."""
+
+MIN_SIZE: Final = HEADER.size
+
+
+class RtpError(ValueError):
+    """Bytes that are not an RTP packet; the message says why."""
+
+
+class RtpView(NamedTuple):
+    """One RTP packet's fields; `payload` is a slice of the packet that was given, of its type."""
+
+    sequence: int
+    timestamp: int
+    marker: bool
+    payload_type: int
+    ssrc: int
+    payload: bytes
+    lost: int = 0
+    """Packets missing before this one; set by `RtpReceiver`."""
+
+
+def parse_rtp(packet: bytes) -> RtpView:
+    """The packet's fields, with extension, CSRC list and padding taken off; raises RtpError for anything malformed."""
+    if len(packet) < MIN_SIZE:
+        raise RtpError("RTP packet shorter than its header")
+    first, second, sequence, timestamp, ssrc = HEADER.unpack_from(packet)
+    if first == 0x80:  # neither padding, extension nor CSRC: nearly every packet
+        return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[12:])
+    if first >> 6 != 2:
+        raise RtpError("RTP version is not 2")
+    start, end = MIN_SIZE + 4 * (first & 0x0F), len(packet)
+    if first & 0x10:
+        if start + 4 > end:
+            raise RtpError("RTP header extension truncated")
+        start += 4 + 4 * int.from_bytes(packet[start + 2 : start + 4], "big")
+    if start > end:
+        raise RtpError("RTP header longer than its packet")
+    if first & 0x20:
+        padding = packet[-1]
+        if not 0 < padding <= end - start:
+            raise RtpError("RTP padding longer than its packet")
+        end -= padding
+    return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[start:end])

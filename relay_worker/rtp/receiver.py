@@ -1,0 +1,163 @@
+"""RTP reception: order, loss and jitter of one source, RFC 3550 appendices A.1, A.3 and A.8."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from relay_worker.rtp.packet import HEADER, RtpError, RtpView, parse_rtp
+from relay_worker.rtp.rtcp import ReportBlock
+
+MAX_DROPOUT: Final = 3000
+"""Largest forward step of the sequence number that still counts as loss (A.1)."""
+MAX_MISORDER: Final = 100
+"""Largest backward step that still counts as a late packet (A.1)."""
+
+
+class RtpReceiver:
+    """Receives one track's packets.
+
+    A packet with an unknown SSRC, or a sequence number far from the expected one, is taken only when the next packet
+    follows it (so a stray packet cannot restart the stream); the view after such a restart has `lost` ≥ 1.
+
+    With `in_order` (a stream transport) late packets are dropped; without it they are returned with `lost` 0, and
+    `rtp.reorder` puts things right. Packets of another payload type than `payload_type` are counted in statistics and
+    `unexpected`, and not returned.
+    """
+
+    def __init__(self, clock_rate: int, payload_type: int | None = None, *, in_order: bool = True) -> None:
+        self._clock_rate, self._payload_type, self._in_order = clock_rate, payload_type, in_order
+        self.packets = 0
+        self.bytes = 0
+        self.lost = 0
+        """Sequence numbers skipped, less those that came late."""
+        self.duplicates = 0
+        self.reordered = 0
+        self.malformed = 0
+        self.unexpected = 0
+        self.restarts = 0
+        self.ssrc: int | None = None
+        self._candidate: tuple[int, int] | None = None  # (SSRC, next sequence) of a source on probation
+        self._carried = 0  # loss before a packet that was not returned
+        self._reset(0)
+
+    def _reset(self, sequence: int) -> None:
+        self._base = self._highest = sequence
+        self._cycles = 0
+        self._missing: dict[int, None] = {}  # sequence numbers skipped lately, oldest first
+        self._before = self.packets
+        self._reported_expected = self._reported_received = 0
+        self._transit: float | None = None
+        self._last_timestamp = -1
+        self._jitter = 0.0
+        self._lsr, self._lsr_arrival = 0, 0.0
+
+    @property
+    def jitter(self) -> float:
+        """Interarrival jitter in seconds."""
+        return self._jitter / self._clock_rate
+
+    def receive(self, packet: bytes, now: float) -> RtpView | None:
+        """Count a packet that arrived at `now` (seconds); return its fields, or None when there is nothing to use."""
+        try:
+            if packet[0] == 0x80:
+                _, second, sequence, timestamp, ssrc = HEADER.unpack_from(packet)
+                view = RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[12:])
+            else:
+                view = parse_rtp(packet)
+                sequence, timestamp, ssrc = view.sequence, view.timestamp, view.ssrc
+        except (RtpError, IndexError, struct.error):
+            self.malformed += 1
+            return None
+        step = (sequence - self._highest) & 0xFFFF
+        if step == 1 and ssrc == self.ssrc:
+            lost = 0
+        else:
+            found = self._out_of_line(sequence, ssrc, step)
+            if found is None:
+                return None
+            lost = found
+            if lost < 0:  # late, and wanted
+                return view
+        if sequence < self._highest:
+            self._cycles += 0x10000
+        self._highest = sequence
+        self.packets += 1
+        self.bytes += len(packet)
+        if timestamp != self._last_timestamp:
+            # Packets of one frame share a timestamp: only the first says something about the network.
+            self._last_timestamp = timestamp
+            self._measure_jitter(timestamp, now)
+        if self._payload_type is not None and view[3] != self._payload_type:
+            self.unexpected += 1
+            self._carried += lost
+            return None
+        if lost or self._carried:
+            view = view._replace(lost=lost + self._carried)
+            self._carried = 0
+        return view
+
+    def _out_of_line(self, sequence: int, ssrc: int, step: int) -> int | None:
+        """Loss before a packet that is not the next one; -1 for a late packet to pass on, None for one to drop."""
+        if self.ssrc is None:
+            self.ssrc = ssrc
+            self._reset(sequence)
+            return 0
+        if ssrc != self.ssrc or MAX_DROPOUT <= step <= 0x10000 - MAX_MISORDER:
+            if self._candidate != (ssrc, sequence):
+                self._candidate = (ssrc, (sequence + 1) & 0xFFFF)
+                self.unexpected += 1
+                return None
+            self._candidate = None
+            self.ssrc = ssrc
+            self.restarts += 1
+            self._reset(sequence)
+            return 1
+        if 0 < step < MAX_DROPOUT:
+            for missing in range(sequence - min(step - 1, MAX_MISORDER), sequence):
+                self._missing[missing & 0xFFFF] = None
+            while len(self._missing) > MAX_MISORDER:
+                del self._missing[next(iter(self._missing))]
+            self.lost += step - 1
+            return step - 1
+        if sequence not in self._missing:
+            self.duplicates += 1
+            return None
+        del self._missing[sequence]
+        self.reordered += 1
+        self.lost -= 1
+        self.packets += 1
+        return None if self._in_order else -1
+
+    def _measure_jitter(self, timestamp: int, now: float) -> None:
+        transit = now * self._clock_rate - timestamp
+        if self._transit is not None:
+            deviation = abs(transit - self._transit)
+            # Timestamps wrap and jump; a deviation of more than ten seconds is not jitter.
+            if deviation < 10 * self._clock_rate:
+                self._jitter += (deviation - self._jitter) / 16
+        self._transit = transit
+
+    def sender_report(self, ntp: int, now: float) -> None:
+        """Remember the sender report (64-bit NTP time) that arrived at `now`, for LSR and DLSR."""
+        self._lsr, self._lsr_arrival = ntp >> 16 & 0xFFFFFFFF, now
+
+    def receiver_report(self, now: float) -> ReportBlock | None:
+        """The report block on this source since the last call (A.3), or None before its first packet."""
+        if self.ssrc is None:
+            return None
+        highest = self._cycles + self._highest
+        expected, received = highest - self._base + 1, self.packets - self._before
+        interval, got = expected - self._reported_expected, received - self._reported_received
+        self._reported_expected, self._reported_received = expected, received
+        fraction = min(255, max(0, interval - got) * 256 // interval) if interval > 0 else 0
+        dlsr = int((now - self._lsr_arrival) * 65536) if self._lsr else 0
+        return ReportBlock(
+            ssrc=self.ssrc,
+            fraction_lost=fraction,
+            lost=expected - received,
+            highest_sequence=highest & 0xFFFFFFFF,
+            jitter=min(int(self._jitter), 0xFFFFFFFF),
+            lsr=self._lsr,
+            dlsr=min(max(0, dlsr), 0xFFFFFFFF),
+        )

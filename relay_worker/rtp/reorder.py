@@ -1,0 +1,67 @@
+"""A small reorder buffer for packets that come over UDP."""
+
+from __future__ import annotations
+
+from relay_worker.rtp.packet import RtpView
+
+
+class ReorderBuffer:
+    """Puts packets back in sequence, waiting at most `max_wait` seconds or `max_packets` packets for a missing one.
+
+    Feed it what `RtpReceiver(in_order=False)` returns; it works out `lost` itself. `forced` counts gaps given up on,
+    `late` packets that came after their gap was given up on.
+    """
+
+    def __init__(self, max_packets: int = 64, max_wait: float = 0.1) -> None:
+        self._max_packets, self._max_wait = max_packets, max_wait
+        self._held: dict[int, tuple[RtpView, float]] = {}
+        self._next: int | None = None
+        self._ssrc = -1
+        self.forced = 0
+        self.late = 0
+
+    def receive(self, view: RtpView, now: float) -> list[RtpView]:
+        """Take one packet; return those whose turn it is, each with the number of packets lost before it."""
+        if self._next is None or view.ssrc != self._ssrc:
+            restarted = self._next is not None
+            self._held.clear()
+            self._ssrc, self._next = view.ssrc, (view.sequence + 1) & 0xFFFF
+            return [view._replace(lost=max(1, view.lost)) if restarted else view]
+        if (view.sequence - self._next) & 0x8000:
+            self.late += 1
+            return []
+        self._held[view.sequence] = (view, now)
+        released = self._run(0)
+        if len(self._held) > self._max_packets:
+            released += self._skip()
+        return released + self.poll(now)
+
+    def poll(self, now: float) -> list[RtpView]:
+        """Packets that have waited long enough behind a gap."""
+        released: list[RtpView] = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            released += self._skip()
+        return released
+
+    def next_deadline(self) -> float | None:
+        """When `poll` has something to do, or None while nothing is held back."""
+        if not self._held:
+            return None
+        return min(arrival for _, arrival in self._held.values()) + self._max_wait
+
+    def _run(self, lost: int) -> list[RtpView]:
+        released: list[RtpView] = []
+        assert self._next is not None
+        while (entry := self._held.pop(self._next, None)) is not None:
+            released.append(entry[0]._replace(lost=lost))
+            lost = 0
+            self._next = (self._next + 1) & 0xFFFF
+        return released
+
+    def _skip(self) -> list[RtpView]:
+        """Give up on the gap before the oldest packet held."""
+        expected = self._next
+        assert expected is not None
+        self._next = min(self._held, key=lambda sequence: (sequence - expected) & 0xFFFF)
+        self.forced += 1
+        return self._run((self._next - expected) & 0xFFFF)

@@ -1,0 +1,101 @@
+"""What can go wrong with an RTSP source, told apart by stage and by what to do next."""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+from relay_common.errors import Remedy, RemoteError
+from relay_common.secrets import redact
+
+
+class Stage(enum.Enum):
+    """How far the source had come."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    TLS = "tls"
+    OPTIONS = "options"
+    DESCRIBE = "describe"
+    SETUP = "setup"
+    PLAY = "play"
+    STREAMING = "streaming"
+
+
+class RtspError(RemoteError):
+    """The source failed at `stage`; `escalation` is the remedy when the first one has not helped a few times."""
+
+    escalation: ClassVar[Remedy] = Remedy.REGENERATE
+
+    def __init__(self, stage: Stage, message: str, *, hint: str = "", status: int = 0) -> None:
+        super().__init__(f"RTSP {stage.value}: {redact(message)}", hint=hint)
+        self.stage = stage
+        self.status = status
+        """RTSP status code that caused it, 0 when none did."""
+
+
+class ConnectError(RtspError):
+    """No connection: name resolution, TCP or TLS failed, or the server closed it."""
+
+
+class RtspTimeoutError(RtspError):
+    """The server did not answer, or stopped sending, in time."""
+
+
+class ProtocolError(RtspError):
+    """The server sent something that cannot be understood or exceeds a limit."""
+
+
+class NotFoundError(RtspError):
+    """404: the camera is offline, the stream is not ready yet, or the URL is dead."""
+
+
+class AccessError(RtspError):
+    """401 or 403: the URL's token or the credentials are no longer good."""
+
+    remedy = Remedy.REGENERATE
+
+
+class GoneError(RtspError):
+    """410: this URL will not work again."""
+
+    remedy = Remedy.REGENERATE
+
+
+class SessionLostError(RtspError):
+    """454, or the server ended the session: connect again."""
+
+
+class ServerError(RtspError):
+    """5xx and other refusals of a request."""
+
+
+class RedirectError(RtspError):
+    """A redirect that must not or cannot be followed."""
+
+    remedy = Remedy.REGENERATE
+
+
+class UnsupportedError(RtspError):
+    """The stream has no track, or the server no transport, that this relay can use."""
+
+    remedy = Remedy.PARK
+
+
+_HINT_TOKEN = "The stream URL's token is stale or in use elsewhere; a new URL is needed"
+
+
+def error_for_status(stage: Stage, method: str, status: int, reason: str) -> RtspError:
+    """The typed error for a response that refuses `method`."""
+    message = f"{method} was answered {status} {reason}".rstrip()
+    if status == 404:
+        return NotFoundError(stage, message, hint="The camera may be offline or still starting", status=status)
+    if status in (401, 403):
+        return AccessError(stage, message, hint=_HINT_TOKEN, status=status)
+    if status == 410:
+        return GoneError(stage, message, hint=_HINT_TOKEN, status=status)
+    if status == 454:
+        return SessionLostError(stage, message, status=status)
+    if status in (415, 461):
+        return UnsupportedError(stage, message, hint="The server offers no RTP over TCP (interleaved)", status=status)
+    return ServerError(stage, message, status=status)

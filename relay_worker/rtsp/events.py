@@ -1,0 +1,48 @@
+"""What a session is told at its start, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from relay_common.secrets import Secret
+from relay_worker.rtsp.tracks import Track
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Seconds to wait, and the name to go by."""
+
+    describe_timeout: float = 30.0
+    """For the answer to DESCRIBE: cameras that have to wake up take ten seconds and more."""
+    response_timeout: float = 10.0
+    """For every other answer."""
+    read_timeout: float = 10.0
+    """Without a single byte while playing."""
+    user_agent: str = "nest-relay"
+
+
+class Batch(NamedTuple):
+    """What arrived for one track in one wake, in order."""
+
+    track: Track
+    rtp: list[bytes]
+    rtcp: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Playing:
+    """PLAY was answered."""
+
+    tracks: tuple[Track, ...]
+    session_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """The stream is at another URL; connect there."""
+
+    url: Secret
+
+
+SessionEvent: TypeAlias = Playing | Redirected | Batch

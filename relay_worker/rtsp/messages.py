@@ -1,0 +1,72 @@
+"""RTSP messages as values, RFC 2326 §4 to §6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+
+class Headers:
+    """Header fields in order, looked up without regard to case."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields = list(fields)
+
+    def get(self, name: str, default: str = "") -> str:
+        """The first field of that name."""
+        wanted = name.lower()
+        return next((value for key, value in self._fields if key.lower() == wanted), default)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every field of that name."""
+        wanted = name.lower()
+        return [value for key, value in self._fields if key.lower() == wanted]
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.get_all(name))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and other._fields == self._fields
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(name for name, _ in self._fields)})"  # values may hold credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request; `url` and headers may hold secrets, so neither is in its repr."""
+
+    method: str
+    url: str = field(repr=False)
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = b""
+
+    def encode(self) -> bytes:
+        """The request on the wire."""
+        return _encode(f"{self.method} {self.url} RTSP/1.0", self.headers, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    reason: str
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = b""
+
+    def encode(self) -> bytes:
+        """The response on the wire."""
+        return _encode(f"RTSP/1.0 {self.status} {self.reason}", self.headers, self.body)
+
+
+def _encode(start: str, headers: Headers, body: bytes) -> bytes:
+    lines = [start, *(f"{name}: {value}" for name, value in headers)]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("line break inside an RTSP header")
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body

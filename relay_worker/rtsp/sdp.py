@@ -1,0 +1,127 @@
+"""Session descriptions as RTSP servers write them (RFC 4566, RFC 2326 appendix C), read with tolerance."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_MEDIA: Final = 32
+MAX_FORMATS: Final = 64
+"""Payload types on one media line; the rest is not looked at."""
+
+_STATIC: Final = {
+    0: ("PCMU", 8000, 1),
+    8: ("PCMA", 8000, 1),
+    10: ("L16", 44100, 2),
+    11: ("L16", 44100, 1),
+    14: ("MPA", 90000, 1),
+    26: ("JPEG", 90000, 1),
+    33: ("MP2T", 90000, 1),
+}
+"""RFC 3551 §6 payload types that need no rtpmap."""
+
+_RTPMAP: Final = re.compile(r"(\d{1,3})\s+([^/\s]+)\s*(?:/\s*(\d+))?\s*(?:/\s*(\d+))?")
+
+
+class SdpError(ValueError):
+    """A description with no media in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One payload type of a media line."""
+
+    payload_type: int
+    encoding: str
+    """Upper-case encoding name, empty when nothing says."""
+    clock_rate: int
+    """Hz; 0 when nothing says."""
+    channels: int = 1
+    parameters: dict[str, str] = field(default_factory=dict)
+    """fmtp parameters; names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One media line with its attributes."""
+
+    kind: str
+    """video, audio, application …"""
+    formats: tuple[Format, ...]
+    control: str
+    """a=control as written; empty when missing."""
+    sending: bool
+    """Whether the server sends this media (neither recvonly nor inactive)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDescription:
+    name: str
+    control: str
+    """Session-level a=control as written; empty when missing."""
+    media: tuple[Media, ...]
+
+
+def parse_sdp(body: bytes) -> SessionDescription:
+    """Read a description; lines that make no sense are passed over. Raises SdpError when no media line is left."""
+    name, control = "", ""
+    sections: list[tuple[str, list[str]]] = []
+    for line in body.decode("utf-8", "replace").splitlines():
+        key, equals, value = line.strip().partition("=")
+        key, value = key.strip().lower(), value.strip()
+        if not equals:
+            continue
+        if key == "m":
+            if len(sections) == MAX_MEDIA:
+                break
+            sections.append((value, []))
+        elif sections:
+            if key == "a":
+                sections[-1][1].append(value)
+        elif key == "s":
+            name = value
+        elif key == "a" and value.lower().startswith("control:"):
+            control = value[8:].strip()
+    media = tuple(_parse_media(line, attributes) for line, attributes in sections)
+    if not media:
+        raise SdpError("the session description has no media")
+    return SessionDescription(name, control, media)
+
+
+def _parse_media(line: str, attributes: list[str]) -> Media:
+    fields = line.split()
+    control, sending = "", True
+    maps: dict[int, tuple[str, int, int]] = {}
+    parameters: dict[int, dict[str, str]] = {}
+    for attribute in attributes:
+        key, _, value = attribute.partition(":")
+        key, value = key.strip().lower(), value.strip()
+        if key == "control":
+            control = value
+        elif key in ("recvonly", "inactive"):
+            # Servers describe the stream from the client's side or from theirs: recvonly is no reason to leave it out.
+            sending = key != "inactive"
+        elif key == "rtpmap" and (match := _RTPMAP.match(value)):
+            maps[int(match[1])] = match[2].upper(), int(match[3] or 0), int(match[4] or 1)
+        elif key == "fmtp":
+            number, _, rest = value.partition(" ")
+            if number.isascii() and number.isdigit():
+                parameters.setdefault(int(number), {}).update(_parse_fmtp(rest))
+    types = [int(item) for item in fields[3 : 3 + MAX_FORMATS] if item.isascii() and item.isdigit() and len(item) < 4]
+    formats = tuple(_format(number, maps, parameters) for number in types if number < 128)
+    return Media(fields[0].lower() if fields else "", formats, control, sending)
+
+
+def _format(number: int, maps: dict[int, tuple[str, int, int]], parameters: dict[int, dict[str, str]]) -> Format:
+    encoding, rate, channels = maps.get(number) or _STATIC.get(number) or ("", 0, 1)
+    return Format(number, encoding, rate, channels, parameters.get(number, {}))
+
+
+def _parse_fmtp(text: str) -> dict[str, str]:
+    parameters = {}
+    for part in text.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip():
+            parameters[name.strip().lower()] = value.strip()
+    return parameters

@@ -1,0 +1,399 @@
+"""An RTSP client session without I/O and clock: bytes and times in; events and bytes out.
+
+OPTIONS, DESCRIBE, SETUP of each track over interleaved TCP, PLAY, then media with keepalives until TEARDOWN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from relay_common.fsm import Machine
+from relay_common.secrets import Secret
+from relay_worker.rtsp.auth import Authenticator
+from relay_worker.rtsp.errors import (
+    ProtocolError,
+    RedirectError,
+    RtspError,
+    RtspTimeoutError,
+    SessionLostError,
+    Stage,
+    UnsupportedError,
+    error_for_status,
+)
+from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionEvent, SessionSettings
+from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
+from relay_worker.rtsp.messages import Headers, Request, Response
+from relay_worker.rtsp.parser import ParseError, RtspParser
+from relay_worker.rtsp.sdp import SdpError, parse_sdp
+from relay_worker.rtsp.states import TABLE, Event, State
+from relay_worker.rtsp.tracks import (
+    Kind,
+    Track,
+    aggregate_url,
+    base_url,
+    choose_tracks,
+    is_rtsp_url,
+    without_credentials,
+)
+
+__all__ = ["Batch", "Playing", "Redirected", "RtspSession", "SessionEvent", "SessionSettings"]
+
+_STAGES: Final = {
+    State.OPTIONS: Stage.OPTIONS,
+    State.DESCRIBE: Stage.DESCRIBE,
+    State.SETUP: Stage.SETUP,
+    State.PLAY: Stage.PLAY,
+}
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request that waits for its answer."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    track: Track | None = None
+    retried: bool = False
+    keepalive: bool = False
+
+
+@dataclass(slots=True)
+class _Channel:
+    track: Track
+    rtp: list[bytes] = field(default_factory=list)
+    rtcp: list[bytes] = field(default_factory=list)
+
+
+class RtspSession:
+    """One connection's dialogue. `start`, then `receive` what arrives and send what `data_to_send` returns.
+
+    Every method may raise an `RtspError`; the session is over then. After `receive`, `poll` and `stop`, call
+    `data_to_send`. `poll` is due at `next_deadline`.
+    """
+
+    def __init__(self, url: Secret, settings: SessionSettings | None = None) -> None:
+        parts = urlsplit(url.reveal())
+        self._url = without_credentials(url.reveal())
+        self._settings = settings or SessionSettings()
+        self._auth: Authenticator | None = None
+        if parts.username is not None:
+            self._auth = Authenticator(unquote(parts.username), Secret(unquote(parts.password or "")))
+        self._machine = Machine(TABLE)
+        self._parser = RtspParser()
+        self._out = bytearray()
+        self._cseq = 0
+        self._pending: dict[int, _Pending] = {}
+        self._deadline: float | None = None
+        self._last_data = 0.0
+        self._aggregate = self._url
+        self._session_id = ""
+        self._session_timeout = DEFAULT_SESSION_TIMEOUT
+        self._public: frozenset[str] = frozenset()
+        self._next_keepalive: float | None = None
+        self._to_set_up: list[Track] = []
+        self._tracks: list[Track] = []
+        self._channels: dict[int, tuple[_Channel, bool]] = {}  # channel → (its track, whether it is the RTCP one)
+        self._interleaved: dict[Track, int] = {}  # RTCP channel of each track
+        self.unknown_channel = 0
+        """Frames on channels that no track has."""
+        self.unmatched = 0
+        """Responses that answer nothing we asked."""
+        self.refused: list[str] = []
+        """Why tracks were left out."""
+
+    @property
+    def state(self) -> State:
+        return self._machine.state
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that an error now would belong to."""
+        return _STAGES.get(self._machine.state, Stage.STREAMING)
+
+    @property
+    def parser(self) -> RtspParser:
+        """The parser, for its counters."""
+        return self._parser
+
+    def start(self, now: float) -> None:
+        """Send the first request."""
+        self._machine.fire(Event.START)
+        self._last_data = now
+        self._request("OPTIONS", self._url, now)
+
+    def data_to_send(self) -> bytes:
+        """Bytes for the server since the last call."""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def receive(self, data: bytes, now: float) -> list[SessionEvent]:
+        """Take what arrived; media comes as one `Batch` per track, after any other event."""
+        self._last_data = now
+        try:
+            items = self._parser.receive(data)
+        except ParseError as error:
+            raise ProtocolError(self.stage, str(error)) from None
+        events: list[SessionEvent] = []
+        touched: dict[Track, _Channel] = {}
+        channels = self._channels
+        for item in items:
+            if type(item) is tuple:
+                entry = channels.get(item[0])
+                if entry is None:
+                    self.unknown_channel += 1
+                    continue
+                channel, is_rtcp = entry
+                (channel.rtcp if is_rtcp else channel.rtp).append(item[1])
+                touched[channel.track] = channel
+            elif isinstance(item, Response):
+                events += self._response(item, now)
+            elif isinstance(item, Request):
+                events += self._server_request(item)
+        for track, channel in touched.items():
+            events.append(Batch(track, channel.rtp, channel.rtcp))
+            channel.rtp, channel.rtcp = [], []
+        return events
+
+    def connection_lost(self) -> None:
+        """The server closed the connection: always raises, unless the session was being ended by us."""
+        if self._machine.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+            return
+        stage = self.stage
+        self._machine.fire(Event.END)
+        raise SessionLostError(stage, "the server closed the connection")
+
+    def stop(self, now: float) -> None:
+        """End the session: TEARDOWN where there is something to tear down. Harmless when it is over already."""
+        if not self._machine.can(Event.STOP):
+            return
+        if self._machine.fire(Event.STOP) is State.TEARDOWN and self._session_id:
+            self._request("TEARDOWN", self._aggregate, now)
+
+    def send_rtcp(self, track: Track, packet: bytes) -> None:
+        """Queue an RTCP packet on the track's RTCP channel."""
+        channel = self._interleaved.get(track)
+        if channel is not None and self._machine.state is State.PLAYING:
+            self._out += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
+
+    def next_deadline(self) -> float | None:
+        """When `poll` is due; None when nothing is waited for."""
+        if self._machine.state is not State.PLAYING:
+            return self._deadline
+        silent = self._last_data + self._settings.read_timeout
+        return silent if self._next_keepalive is None else min(silent, self._next_keepalive)
+
+    def poll(self, now: float) -> None:
+        """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
+        if self._machine.state is State.PLAYING:
+            if now - self._last_data >= self._settings.read_timeout:
+                raise RtspTimeoutError(Stage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
+            if self._next_keepalive is not None and now >= self._next_keepalive:
+                self._keepalive(now)
+        elif self._deadline is not None and now >= self._deadline:
+            methods = ", ".join(pending.method for pending in self._pending.values())
+            raise RtspTimeoutError(self.stage, f"no answer to {methods} in time")
+
+    # Requests
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        now: float,
+        headers: list[tuple[str, str]] | None = None,
+        *,
+        track: Track | None = None,
+        keepalive: bool = False,
+    ) -> None:
+        self._send(_Pending(method, url, headers or [], track, keepalive=keepalive), now)
+
+    def _send(self, pending: _Pending, now: float) -> None:
+        self._cseq += 1
+        fields = [("CSeq", str(self._cseq)), ("User-Agent", self._settings.user_agent), *pending.headers]
+        if self._session_id:
+            fields.append(("Session", self._session_id))
+        if self._auth is not None and (credentials := self._auth.authorization(pending.method, pending.url)):
+            fields.append(("Authorization", credentials))
+        try:
+            self._out += Request(pending.method, pending.url, Headers(fields)).encode()
+        except ValueError:
+            raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
+        self._pending[self._cseq] = pending
+        if not pending.keepalive:
+            settings = self._settings
+            wait = settings.describe_timeout if pending.method == "DESCRIBE" else settings.response_timeout
+            self._deadline = now + wait
+
+    def _keepalive(self, now: float) -> None:
+        self._next_keepalive = now + self._keepalive_interval()
+        # An unanswered keepalive is no fault while media flows, but nor may they pile up.
+        self._pending = {number: waiting for number, waiting in self._pending.items() if not waiting.keepalive}
+        method = "GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS"
+        self._request(method, self._aggregate, now, keepalive=True)
+
+    def _keepalive_interval(self) -> float:
+        return max(1.0, min(self._session_timeout / 2, self._session_timeout - 5))
+
+    # Responses
+
+    def _response(self, response: Response, now: float) -> list[SessionEvent]:
+        if response.status < 200:
+            return []
+        number = read_cseq(response.headers.get("CSeq"))
+        # Some servers leave CSeq out: they answer in order.
+        pending = self._pending.pop(min(self._pending, default=0) if number is None else number, None)
+        if pending is None:
+            self.unmatched += 1
+            return []
+        if response.status == 401 and self._authenticate(pending, response, now):
+            return []
+        if pending.keepalive:
+            self._keepalive_answered(pending, response)
+            return []
+        if pending.method == "TEARDOWN":
+            self._machine.fire(Event.END)
+            self._deadline = None
+            return []
+        if self._machine.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+            return []
+        if response.status in _REDIRECTS and pending.method != "OPTIONS":
+            return [self._redirect(response.headers.get("Location"))]
+        return self._step(pending, response, now)
+
+    def _step(self, pending: _Pending, response: Response, now: float) -> list[SessionEvent]:
+        """The answer to a request of the opening dialogue."""
+        ok = response.status < 300
+        if pending.method == "OPTIONS":
+            self._options_answered(response, now)
+        elif pending.method == "SETUP":
+            assert pending.track is not None
+            self._setup_answered(pending.track, response, now)
+        elif not ok:
+            raise error_for_status(self.stage, pending.method, response.status, response.reason)
+        elif pending.method == "DESCRIBE":
+            self._described(response, now)
+        elif pending.method == "PLAY":
+            return [self._play_answered(now)]
+        return []
+
+    def _authenticate(self, pending: _Pending, response: Response, now: float) -> bool:
+        """Whether the request was sent again with credentials."""
+        if self._auth is None or pending.retried:
+            return False
+        if not self._auth.challenge(response.headers.get_all("WWW-Authenticate")):
+            return False
+        pending.retried = True
+        self._send(pending, now)
+        return True
+
+    def _options_answered(self, response: Response, now: float) -> None:
+        # Whatever the answer, DESCRIBE will show whether the server can be used.
+        if response.status < 300:
+            names = ",".join(response.headers.get_all("Public"))
+            self._public = frozenset(name.strip().upper() for name in names.split(","))
+        self._machine.fire(Event.OPTIONS_ANSWERED)
+        self._request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
+
+    def _described(self, response: Response, now: float) -> None:
+        try:
+            description = parse_sdp(response.body)
+        except SdpError as error:
+            raise ProtocolError(Stage.DESCRIBE, str(error)) from None
+        headers = response.headers
+        base = base_url(self._url, headers.get("Content-Base"), headers.get("Content-Location"))
+        self._aggregate = aggregate_url(base, description.control)
+        self._to_set_up = choose_tracks(description, self._aggregate)
+        if not self._to_set_up:
+            offered = {f.encoding or f"payload type {f.payload_type}" for m in description.media for f in m.formats}
+            raise UnsupportedError(
+                Stage.DESCRIBE,
+                f"no track that can be relayed among {', '.join(sorted(offered)[:8]) or 'none'}",
+                hint="H.264 video, and AAC, Opus or G.711 audio can be",
+            )
+        self._machine.fire(Event.DESCRIBED)
+        self._set_up_next(now)
+
+    def _set_up_next(self, now: float) -> None:
+        if self._to_set_up:
+            track = self._to_set_up.pop(0)
+            first = 2 * len(self._tracks)
+            transport = f"RTP/AVP/TCP;unicast;interleaved={first}-{first + 1}"
+            self._request("SETUP", track.control, now, [("Transport", transport)], track=track)
+            return
+        if not self._tracks:
+            raise UnsupportedError(Stage.SETUP, f"no track could be set up ({'; '.join(self.refused)})")
+        self._machine.fire(Event.ALL_SET_UP)
+        self._request("PLAY", self._aggregate, now, [("Range", "npt=0.000-")])
+
+    def _setup_answered(self, track: Track, response: Response, now: float) -> None:
+        try:
+            if response.status >= 300:
+                raise error_for_status(Stage.SETUP, "SETUP", response.status, response.reason)
+            rtp, rtcp = self._channels_for(response.headers.get("Transport"))
+        except RtspError as error:
+            # A broken audio track must not cost the picture.
+            if track.kind is Kind.VIDEO:
+                raise
+            self.refused.append(f"{track.kind.value}: {error.message}")
+        else:
+            identifier, timeout = read_session(response.headers.get("Session"))
+            self._session_id = identifier or self._session_id
+            self._session_timeout = timeout or self._session_timeout
+            self._tracks.append(track)
+            channel = _Channel(track)
+            self._channels[rtp], self._channels[rtcp] = (channel, False), (channel, True)
+            self._interleaved[track] = rtcp
+            self._parser.channels = self._channels
+        self._machine.fire(Event.TRACK_DONE)
+        self._set_up_next(now)
+
+    def _channels_for(self, transport: str) -> tuple[int, int]:
+        """The channels the server chose; ours when it does not say."""
+        if not is_interleaved(transport):
+            raise UnsupportedError(Stage.SETUP, "the server insists on a transport other than interleaved TCP")
+        first, second = read_channels(transport, 2 * len(self._tracks))
+        if first > 255 or second > 255 or first == second or {first, second} & self._channels.keys():
+            raise ProtocolError(Stage.SETUP, f"the server chose unusable interleaved channels {first}-{second}")
+        return first, second
+
+    def _play_answered(self, now: float) -> Playing:
+        self._machine.fire(Event.STARTED)
+        self._deadline = None
+        self._next_keepalive = now + self._keepalive_interval()
+        return Playing(tuple(self._tracks), self._session_timeout)
+
+    def _keepalive_answered(self, pending: _Pending, response: Response) -> None:
+        if response.status == 454:
+            raise SessionLostError(Stage.STREAMING, "the server does not know the session any more", status=454)
+        if response.status >= 400 and pending.method == "GET_PARAMETER":
+            self._public -= {"GET_PARAMETER"}
+
+    # The other direction
+
+    def _redirect(self, location: str) -> Redirected:
+        stage = self.stage
+        if not is_rtsp_url(location):
+            raise RedirectError(stage, "redirect without a usable Location")
+        if self._url.lower().startswith("rtsps:") and not location.lower().startswith("rtsps:"):
+            raise RedirectError(stage, "redirect from TLS to plain RTSP refused")
+        self._machine.fire(Event.REDIRECT)
+        self._deadline = None
+        return Redirected(Secret(location))
+
+    def _server_request(self, request: Request) -> list[SessionEvent]:
+        known = request.method in ("OPTIONS", "ANNOUNCE", "GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "TEARDOWN")
+        fields = [("CSeq", request.headers.get("CSeq", "0"))]
+        if request.method == "OPTIONS":
+            fields.append(("Public", "OPTIONS, ANNOUNCE, GET_PARAMETER, SET_PARAMETER, REDIRECT, TEARDOWN"))
+        status, reason = (200, "OK") if known else (501, "Not Implemented")
+        self._out += Response(status, reason, Headers(fields)).encode()
+        if request.method == "TEARDOWN" and self._machine.state is not State.TEARDOWN:
+            raise SessionLostError(self.stage, "the server ended the session")
+        if request.method == "REDIRECT" and self._machine.can(Event.REDIRECT):
+            return [self._redirect(request.headers.get("Location"))]
+        return []

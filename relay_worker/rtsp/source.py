@@ -1,0 +1,245 @@
+"""An RTSP source: one camera's stream from a URL, from connecting to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from relay_common.clock import Clock
+from relay_common.secrets import Secret
+from relay_worker.rtp.rtcp import ReportBlock, pack_receiver_report, pack_sdes
+from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, SessionLostError, Stage
+from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionSettings
+from relay_worker.rtsp.session import RtspSession
+from relay_worker.rtsp.states import State
+from relay_worker.rtsp.tracks import Track, is_rtsp_url
+from relay_worker.rtsp.transport import Connection, client_context, connect
+
+MAX_REDIRECTS: Final = 3
+REPORT_INTERVAL: Final = 5.0
+"""Least seconds between receiver reports of a track; they go out when media comes in, without a timer."""
+TEARDOWN_TIMEOUT: Final = 1.0
+_DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
+
+
+class MediaSink(Protocol):
+    """What takes a source's media; called on the event loop, must not block."""
+
+    def on_playing(self, tracks: Sequence[Track], now: float) -> None:
+        """The stream begins; `tracks` are those that follow in batches."""
+        ...
+
+    def on_media(self, batches: Sequence[Batch], now: float) -> None:
+        """Everything that one wake brought: per track its RTP and RTCP packets in order."""
+        ...
+
+    def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
+        """The report on this track for the server, or None when there is none yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """How to connect (seconds), and the session's own settings."""
+
+    connect_timeout: float = 10.0
+    ca_file: str | None = None
+    """Authorities to trust instead of the system's."""
+    session: SessionSettings = field(default_factory=SessionSettings)
+
+
+class RtspSource:
+    """Plays `url` into `sink`.
+
+    `run` returns after `stop`, and raises an `RtspError` (with stage and remedy) for any other end; an exception of the
+    sink's ends it too. A source is used once: a reconnect is a new object.
+    """
+
+    def __init__(self, url: Secret, sink: MediaSink, clock: Clock, settings: SourceSettings | None = None) -> None:
+        self._url, self._sink, self._clock = url, sink, clock
+        self._settings = settings or SourceSettings()
+        self._session: RtspSession | None = None
+        self._connection: Connection | None = None
+        self._ended: asyncio.Future[Redirected | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._ssrc = secrets.randbits(32)
+        self._reported: dict[Track, float] = {}
+
+    @property
+    def session(self) -> RtspSession | None:
+        """The dialogue under way, for state and counters."""
+        return self._session
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection under way, for counters."""
+        return self._connection
+
+    async def run(self) -> None:
+        """Connect, play, follow redirects, until `stop` (returns) or failure (raises RtspError)."""
+        url = self._url
+        for _ in range(MAX_REDIRECTS + 1):
+            redirected = await self._play(url)
+            if redirected is None:
+                return
+            url = redirected.url
+        raise RedirectError(Stage.DESCRIBE, f"more than {MAX_REDIRECTS} redirects in a row")
+
+    def stop(self) -> None:
+        """End the session politely; `run` returns within about a second."""
+        self._stopping = True
+        if self._session is None or self._connection is None:
+            self._end(None)
+            return
+        self._guard(self._begin_teardown)
+
+    def _begin_teardown(self) -> None:
+        assert self._session is not None
+        self._session.stop(self._clock.now())
+        self._flush()
+        if self._session.state is State.CLOSED:
+            self._end(None)
+        else:
+            self._cancel_timer()
+            self._timer = asyncio.get_running_loop().call_later(TEARDOWN_TIMEOUT, self._end, None)
+
+    async def _play(self, url: Secret) -> Redirected | None:
+        if not is_rtsp_url(url.reveal()):
+            raise ConnectError(Stage.RESOLVE, "the stream URL is not an rtsp:// or rtsps:// URL with a host")
+        parts = urlsplit(url.reveal())
+        context = self._context() if parts.scheme == "rtsps" else None
+        self._ended = asyncio.get_running_loop().create_future()
+        if self._stopping:
+            return None
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        connecting = asyncio.ensure_future(connect(parts.hostname or "", port, context, self._settings.connect_timeout))
+        try:
+            await asyncio.wait((connecting, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            connecting.cancel()
+        if not connecting.done():
+            return None  # stopped meanwhile
+        connection = connecting.result()
+        if self._stopping:
+            connection.close()
+            return None
+        try:
+            self._connection, self._session = connection, RtspSession(url, self._settings.session)
+            self._session.start(self._clock.now())
+            connection.start(self._received, self._closed)
+            self._flush()
+            self._arm()
+            return await self._ended
+        finally:
+            self._cancel_timer()
+            connection.close()
+            self._connection = None
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return client_context(self._settings.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConnectError(Stage.TLS, f"rtsp.ca_file cannot be read: {error}") from None
+
+    def _received(self, data: bytes) -> None:
+        now = self._clock.now()
+        session = self._session
+        assert session is not None
+        try:
+            events = session.receive(data, now)
+            batches = [event for event in events if type(event) is Batch]
+            if len(batches) != len(events):
+                self._handle(events, now)
+            if session.state is not State.PLAYING:
+                self._dialogue(session)
+            if batches:
+                self._sink.on_media(batches, now)
+                for batch in batches:
+                    if now - self._reported.setdefault(batch.track, now) >= REPORT_INTERVAL:
+                        self._report(batch.track, now)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._flush()
+
+    def _handle(self, events: Sequence[object], now: float) -> None:
+        for event in events:
+            if isinstance(event, Playing):
+                self._sink.on_playing(event.tracks, now)
+            elif isinstance(event, Redirected):
+                self._end(event)
+        self._arm()
+
+    def _dialogue(self, session: RtspSession) -> None:
+        """A request may have been answered and another be waiting now, with a deadline of its own."""
+        if session.state is State.CLOSED:
+            self._end(None)
+        else:
+            self._arm()
+
+    def _report(self, track: Track, now: float) -> None:
+        self._reported[track] = now
+        block = self._sink.receiver_report(track, now)
+        if block is not None and self._session is not None:
+            packet = pack_receiver_report(self._ssrc, [block]) + pack_sdes(self._ssrc, "relay")
+            self._session.send_rtcp(track, packet)
+
+    def _flush(self) -> None:
+        if self._session is not None and self._connection is not None:
+            self._connection.write(self._session.data_to_send())
+
+    def _closed(self, error: Exception | None) -> None:
+        session = self._session
+        assert session is not None
+        try:
+            if error is not None and not self._stopping:
+                raise SessionLostError(session.stage, f"the connection broke: {error}")
+            session.connection_lost()
+        except RtspError as failure:
+            self._fail(failure)
+        else:
+            self._end(None)
+
+    def _arm(self) -> None:
+        """Set the one timer that there is: while media flows it moves only when it fires."""
+        if self._session is None or self._stopping:
+            return
+        self._cancel_timer()
+        if (deadline := self._session.next_deadline()) is None:
+            return
+        delay = max(0.0, deadline - self._clock.now())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._guard(self._poll)
+
+    def _poll(self) -> None:
+        assert self._session is not None
+        self._session.poll(self._clock.now())
+        self._flush()
+        self._arm()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._fail(error)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self, error: Exception) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _end(self, result: Redirected | None) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(result)

@@ -1,0 +1,261 @@
+"""TCP and TLS for an RTSP session: everything that has arrived is read in one wake.
+
+TLS goes through a memory BIO: one `recv` takes all that the socket has, and records are decrypted from memory. An
+`SSLSocket` makes two system calls per record, and servers write up to four records per RTP packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from relay_worker.rtsp.errors import ConnectError, RtspTimeoutError, Stage
+
+BUFFER_SIZE: Final = 256 * 1024
+MAX_UNSENT: Final = 256 * 1024
+"""Bytes waiting to be sent at which the connection is given up: the server does not read."""
+
+_RECORD: Final = 16 * 1024 + 256
+
+# A process has one loop and reads in one place at a time, so one buffer serves every connection.
+_buffer = bytearray(BUFFER_SIZE)
+_view = memoryview(_buffer)
+
+
+def client_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """A context that verifies the server against the system's authorities, or against those in `ca_file` alone."""
+    return ssl.create_default_context(cafile=ca_file)
+
+
+class Connection:
+    """One connected socket; `on_data(bytes)` is called once per wake, `on_closed(error)` once at the end.
+
+    `on_closed` gets None when the server closed the connection in order. Nothing is called after `close`.
+    """
+
+    def __init__(
+        self, sock: socket.socket, tls: ssl.SSLObject | None, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> None:
+        self._sock = sock
+        self._tls, self._incoming, self._outgoing = tls, incoming, outgoing
+        self._loop = asyncio.get_running_loop()
+        self._unsent = bytearray()
+        self._on_data: Callable[[bytes], None] | None = None
+        self._on_closed: Callable[[Exception | None], None] | None = None
+        self.wakes = 0
+        self.bytes = 0
+        """Application bytes received."""
+
+    def start(self, on_data: Callable[[bytes], None], on_closed: Callable[[Exception | None], None]) -> None:
+        """Begin to deliver. `on_data` may call `write` and `close`."""
+        self._on_data, self._on_closed = on_data, on_closed
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+        # What came with the end of the TLS handshake is in memory already and will not wake the socket.
+        if self._tls is not None and (self._incoming.pending or self._tls.pending()):
+            self._loop.call_soon(self._deliver_pending)
+
+    def write(self, data: bytes) -> None:
+        """Send, or queue, `data`; a failure ends the connection through `on_closed`."""
+        if not data or self._sock.fileno() < 0:
+            return
+        if self._tls is not None:
+            self._tls.write(data)
+            data = self._outgoing.read()
+        self._send(data)
+
+    def close(self) -> None:
+        """Say goodbye without waiting for an answer, and close."""
+        if self._sock.fileno() < 0:
+            return
+        self._on_data = self._on_closed = None
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        try:
+            if self._tls is not None:
+                try:
+                    self._tls.unwrap()
+                except ssl.SSLError:
+                    pass
+                if not self._unsent:
+                    self._sock.send(self._outgoing.read())
+        except OSError:
+            pass
+        self._sock.close()
+
+    def _readable(self) -> None:
+        try:
+            size = self._sock.recv_into(_buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._finish(error)
+            return
+        if not size:
+            self._finish(None)
+        elif self._tls is None:
+            self._deliver(bytes(_view[:size]))
+        else:
+            self._incoming.write(_view[:size])
+            self._deliver_pending()
+
+    def _deliver_pending(self) -> None:
+        """Decrypt whatever whole records are in memory and hand them on."""
+        if self._sock.fileno() < 0:
+            return
+        assert self._tls is not None
+        records: list[bytes] = []
+        read, incoming, pending = self._tls.read, self._incoming, self._tls.pending
+        ended: Exception | None = None
+        closed = False
+        try:
+            while incoming.pending or pending():  # asking is cheaper than an SSLWantReadError per wake
+                record = read(_RECORD)
+                if not record:
+                    closed = True
+                    break
+                records.append(record)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            closed = True
+        except ssl.SSLError as error:
+            closed, ended = True, error
+        if self._outgoing.pending:  # a key update is answered
+            self._send(self._outgoing.read())
+        if records:
+            self._deliver(records[0] if len(records) == 1 else b"".join(records))
+        if closed:
+            self._finish(ended)
+
+    def _deliver(self, data: bytes) -> None:
+        self.wakes += 1
+        self.bytes += len(data)
+        if self._on_data is not None:
+            self._on_data(data)
+
+    def _send(self, data: bytes) -> None:
+        if self._unsent:
+            self._unsent += data
+            if len(self._unsent) > MAX_UNSENT:
+                self._finish(OSError("the server does not read what is sent to it"))
+            return
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._finish(error)
+            return
+        if sent < len(data):
+            self._unsent += data[sent:]
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        data, self._unsent = bytes(self._unsent), bytearray()
+        self._loop.remove_writer(self._sock.fileno())
+        self._send(data)
+
+    def _finish(self, error: Exception | None) -> None:
+        on_closed = self._on_closed
+        self.close()
+        if on_closed is not None:
+            on_closed(error)
+
+
+async def connect(host: str, port: int, context: ssl.SSLContext | None, timeout: float) -> Connection:
+    """Resolve, connect and (with `context`) do the TLS handshake, all within `timeout` seconds.
+
+    Raises ConnectError or RtspTimeoutError.
+    """
+    stage = Stage.RESOLVE
+    sock: socket.socket | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            addresses = await _resolve(host, port)
+            stage = Stage.CONNECT
+            sock = await _connect_any(addresses, host, port, timeout)
+            stage = Stage.TLS
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = None
+            if context is not None:
+                tls = context.wrap_bio(incoming, outgoing, server_hostname=host)
+                await _handshake(tls, sock, incoming, outgoing, host)
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if isinstance(error, TimeoutError):
+            raise RtspTimeoutError(stage, f"no connection to {host}:{port} within {timeout:g} s") from None
+        raise
+    return Connection(sock, tls, incoming, outgoing)
+
+
+async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    """Addresses to try, families alternating (RFC 8305 §4)."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConnectError(Stage.RESOLVE, f"{host} has no address: {error}") from None
+    addresses: list[tuple[int, Any]] = [(family, address) for family, _, _, _, address in found]
+    first = addresses[0][0]
+    own, other = ([a for a in addresses if (a[0] == first) is same] for same in (True, False))
+    mixed = [entry for pair in zip(own, other, strict=False) for entry in pair]
+    return mixed + own[len(mixed) // 2 :] + other[len(mixed) // 2 :]
+
+
+async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, timeout: float) -> socket.socket:
+    """The first address that answers, each but the last having half of the time that is left for it."""
+    loop = asyncio.get_running_loop()
+    problem: Exception = ConnectError(Stage.CONNECT, f"{host} has no address")
+    deadline = loop.time() + timeout
+    for index, (family, address) in enumerate(addresses):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        left = deadline - loop.time()
+        try:
+            async with asyncio.timeout(left if index == len(addresses) - 1 else left / 2):
+                await loop.sock_connect(sock, address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+    if isinstance(problem, TimeoutError):
+        raise problem
+    raise ConnectError(Stage.CONNECT, f"{host}:{port}: {problem}") from None
+
+
+async def _handshake(
+    tls: ssl.SSLObject, sock: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, host: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            if outgoing.pending:
+                await loop.sock_sendall(sock, outgoing.read())
+            if done:
+                return
+            data = await loop.sock_recv(sock, BUFFER_SIZE)
+            if not data:
+                raise ConnectError(Stage.TLS, f"{host} closed the connection during the TLS handshake")
+            incoming.write(data)
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectError(
+            Stage.TLS,
+            f"the certificate of {host} is not trusted: {error.verify_message}",
+            hint="A private authority's certificate can be given as rtsp.ca_file",
+        ) from None
+    except (ssl.SSLError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise ConnectError(Stage.TLS, f"TLS with {host} failed: {error}") from None

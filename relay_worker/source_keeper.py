@@ -1,0 +1,158 @@
+"""Keeps a camera's stream playing: connects, reconnects, and says when only a new stream can help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from relay_common.clock import Clock
+from relay_common.errors import Remedy
+from relay_common.protocol import Protocol, Stage
+from relay_common.secrets import Secret
+from relay_worker.pipeline import Pipeline
+from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
+from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.source import RtspSource, SourceSettings
+from relay_worker.rtsp.states import State
+from relay_worker.rtsp.tracks import Kind
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
+"""Seconds before each further try of the same URL: Google's edge answers 404 for seconds after a stream was made."""
+REFUSED_DELAYS: Final = (0.5, 1.5)
+"""The same after 401 or 403: our own last connection may still be counted as the one client that a URL may have."""
+STALL: Final = 7.0
+"""Seconds without a video packet after which a playing session counts as dead."""
+PROVEN: Final = 5.0
+"""Seconds of media after which a session counts as good and earlier failures are forgotten."""
+
+
+@dataclass
+class Stream:
+    """What to play; `url` holds the stream token."""
+
+    generation: int
+    protocol: Protocol
+    url: Secret = field(repr=False)
+    expires_at: float
+    """Unix seconds."""
+
+
+OnFailed = Callable[[Stream, Stage, Remedy, str], None]
+OnProblem = Callable[[Stage, str], None]
+
+
+class SourceKeeper:
+    """Plays one `Stream` at a time into the pipeline.
+
+    Trying the same URL again costs no command at Google, so that is done first, a few times; when it does not help,
+    `on_failed` is called once with the remedy, and nothing more happens until the next `play`. `on_problem` hears of
+    every failure.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        clock: Clock,
+        settings: SourceSettings,
+        on_failed: OnFailed,
+        on_problem: OnProblem = lambda stage, reason: None,
+    ) -> None:
+        self._pipeline, self._clock, self._settings = pipeline, clock, settings
+        self._on_failed, self._on_problem = on_failed, on_problem
+        self.stream: Stream | None = None
+        self._source: RtspSource | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stalled: RtspError | None = None
+        self._began = 0.0
+        self.stalls = 0
+
+    @property
+    def state(self) -> str:
+        """The RTSP session's state, or "idle" while there is none."""
+        session = self._source.session if self._source is not None else None
+        return session.state.value if session is not None else "connecting" if self._source is not None else "idle"
+
+    @property
+    def playing(self) -> bool:
+        """Whether a session is up and delivers."""
+        session = self._source.session if self._source is not None else None
+        return session is not None and session.state is State.PLAYING
+
+    def play(self, stream: Stream) -> None:
+        """Play `stream` from now on, in place of what was played before."""
+        previous = self._task
+        self._stop_source()
+        self.stream = stream
+        self._task = asyncio.create_task(self._keep(stream, previous))
+
+    def extended(self, generation: int, url: Secret, expires_at: float) -> None:
+        """The stream lives on: `url` is for the next connection, the present one is not touched."""
+        if self.stream is not None and self.stream.generation == generation:
+            self.stream.url, self.stream.expires_at = url, expires_at
+
+    def drop(self) -> None:
+        """Stop playing; the stream is gone."""
+        self.stream = None
+        self._stop_source()
+
+    async def close(self) -> None:
+        """Stop playing, politely, and wait for it."""
+        task = self._task
+        self.drop()
+        if task is not None:
+            await asyncio.wait([task])
+
+    def check(self, now: float) -> None:
+        """Judge liveness, about once a second: end a session that delivers no video any more."""
+        if not self.playing or self._source is None or self._stalled is not None:
+            return
+        last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
+        if now - max(last, self._began) > STALL:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {STALL:.0f} s")
+            self.stalls += 1
+            self._source.stop()
+
+    def _stop_source(self) -> None:
+        if self._source is not None:
+            self._source.stop()
+
+    async def _keep(self, stream: Stream, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None:
+            # One client per URL, one source per pipeline: the old session ends before the new one begins.
+            await asyncio.wait([previous])
+        failures = 0
+        while self.stream is stream:
+            began = self._began = time.monotonic()
+            error = await self._play(stream)
+            if self.stream is not stream or error is None:
+                return
+            if self._pipeline.last_media.get(Kind.VIDEO, 0.0) - began > PROVEN:
+                failures = 0
+            self._on_problem(Stage(error.stage.value), error.message)
+            delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
+            if error.remedy is Remedy.PARK or failures >= len(delays):
+                remedy = error.escalation if error.remedy is Remedy.RETRY else error.remedy
+                self.stream = None
+                self._on_failed(stream, Stage(error.stage.value), remedy, str(error))
+                return
+            log.info("source: %s; trying again in %.1f s", error.message, delays[failures])
+            await self._clock.sleep(delays[failures])
+            failures += 1
+
+    async def _play(self, stream: Stream) -> RtspError | None:
+        """One session; the error it ended with, or None when it was stopped on purpose."""
+        self._stalled = None
+        self._source = source = RtspSource(stream.url, self._pipeline, self._clock, self._settings)
+        try:
+            await source.run()
+        except RtspError as error:
+            return error
+        finally:
+            self._source = None
+        return self._stalled

@@ -1,0 +1,30 @@
+"""What a worker is told when it is started; nothing in it is secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """One worker process, as data."""
+
+    camera: str
+    """Camera id."""
+    name: str
+    """Display name, for the process title, the slate and the logs."""
+    instance: str
+    """Identity of this process on the bus."""
+    control: str
+    """ZeroMQ endpoint of the supervisor's ROUTER."""
+    stats: str
+    """ZeroMQ endpoint of the supervisor's SUB."""
+    audio: bool = True
+    ca_file: str = ""
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+    ice_servers: tuple[str, ...] = ()
+    loopback: bool = False
+    """The SFU is on this machine: use 127.0.0.1 only."""
+    log_level: str = "info"
+    log_format: str = "console"

@@ -1,0 +1,114 @@
+"""Datagrams out: runs of equal-sized packets in one system call where the kernel can (UDP GSO, `UDP_SEGMENT`).
+
+Sending never blocks and never raises: what the socket does not take now is dropped and counted, as a network would.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+UDP_SEGMENT: Final = 103  # linux/udp.h; the socket module has no name for it
+MAX_RUN_BYTES: Final = 65000
+"""A run is one IP packet to the kernel until it is cut, so 64 KiB less headers bounds it."""
+MAX_RUN_PACKETS: Final = 64
+
+# What kernels and drivers answer when they cannot segment: old kernel, no checksum offload, segment above the MTU.
+_NO_GSO: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
+
+_SIZE: Final = struct.Struct("=H")
+
+
+class PacketPath(Protocol):
+    """Where protected packets go. Implementations count packets, bytes and drops."""
+
+    packets: int
+    bytes: int
+    drops: int
+
+    def send(self, packets: Sequence[memoryview]) -> None:
+        """Send each packet, in order, now or never."""
+        ...
+
+
+class UdpPath:
+    """A non-blocking UDP socket towards one address.
+
+    `gso` tells whether segmentation offload is in use; it turns itself off at the kernel's first refusal.
+    `system_calls` counts sends, `drops` packets that the socket did not take.
+    """
+
+    def __init__(self, sock: socket.socket, address: Any, *, gso: bool = True) -> None:
+        self._sock, self._address = sock, address
+        self.gso = gso
+        self.packets = self.bytes = self.drops = self.system_calls = 0
+        self._control: dict[int, list[tuple[int, int, bytes]]] = {}
+
+    def send(self, packets: Sequence[memoryview]) -> None:
+        if not self.gso or len(packets) == 1:
+            for packet in packets:
+                self._send_one(packet)
+            return
+        start, count = 0, len(packets)
+        while start < count:
+            size = len(packets[start])
+            limit = min(count, start + MAX_RUN_PACKETS, start + max(1, MAX_RUN_BYTES // size))
+            end = start + 1
+            while end < limit:
+                length = len(packets[end])
+                if length > size:
+                    break
+                end += 1
+                if length < size:  # only the last segment may be shorter
+                    break
+            self._send_run(packets[start:end], size)
+            start = end
+
+    def _send_run(self, run: Sequence[memoryview], size: int) -> None:
+        if len(run) == 1 or not self.gso:
+            for packet in run:
+                self._send_one(packet)
+            return
+        control = self._control.get(size)
+        if control is None:
+            control = self._control[size] = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
+        try:
+            self.system_calls += 1
+            self.bytes += self._sock.sendmsg(run, control, 0, self._address)
+            self.packets += len(run)
+        except OSError as error:
+            if error.errno in _NO_GSO:
+                self.gso = False
+                for packet in run:
+                    self._send_one(packet)
+            else:
+                self.drops += len(run)
+
+    def _send_one(self, packet: memoryview) -> None:
+        try:
+            self.system_calls += 1
+            self.bytes += self._sock.sendto(packet, self._address)
+            self.packets += 1
+        except OSError:
+            self.drops += 1
+
+    def close(self) -> None:
+        """Close the socket (ours, a duplicate of ICE's)."""
+        self._sock.close()
+
+
+class RelayPath:
+    """Packets through a TURN relay: one call each, in the relay client's own framing."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self.packets = self.bytes = self.drops = 0
+
+    def send(self, packets: Sequence[memoryview]) -> None:
+        for packet in packets:
+            self._send(bytes(packet))
+            self.packets += 1
+            self.bytes += len(packet)

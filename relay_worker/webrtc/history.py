@@ -1,0 +1,96 @@
+"""Sent packets, kept for retransmission: bounded by time and by bytes.
+
+Packets are kept as they left, in runs: one object for each call of the sender, so that keeping costs next to nothing;
+finding one, which only a loss asks for, walks the runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+DEFAULT_SECONDS: Final = 1.5
+DEFAULT_BYTES: Final = 4 * 1024 * 1024
+
+
+class SentRun(NamedTuple):
+    """Packets of one timestamp with consecutive numbers, as they were sent."""
+
+    sent: float
+    """Monotonic seconds."""
+    sequence: int
+    """Sequence number of the first."""
+    timestamp: int
+    packets: Sequence[tuple[bytes, int]]
+    """Payload and second header byte (marker and payload type) of each."""
+    size: int
+    """Payload bytes in all."""
+    transport_sequence: int
+    """Transport-wide number of the first (0 when none is negotiated)."""
+
+
+class SentPacket(NamedTuple):
+    """What a packet needs to be sent again."""
+
+    payload: bytes
+    second_byte: int
+    timestamp: int
+    transport_sequence: int
+    """A repeat must carry the same: SRTP takes its nonce from SSRC and sequence number, and two different packets under
+    one nonce would give away the key."""
+
+
+class SentHistory:
+    """The packets of one track sent in the last `seconds`, or fewer when they exceed `max_bytes`.
+
+    `evicted_early` counts packets that had to leave before their time.
+    """
+
+    def __init__(self, seconds: float = DEFAULT_SECONDS, max_bytes: int = DEFAULT_BYTES) -> None:
+        self._seconds, self._max_bytes = seconds, max_bytes
+        self._runs: deque[SentRun] = deque()
+        self._resent: dict[int, float] = {}
+        self.bytes = 0
+        """Payload bytes held."""
+        self.evicted_early = 0
+
+    def append(self, run: SentRun) -> None:
+        """Keep `run`, sent after all that is kept."""
+        runs = self._runs
+        runs.append(run)
+        self.bytes += run.size
+        expired = run.sent - self._seconds
+        while runs[0].sent < expired:
+            self._evict()
+        while self.bytes > self._max_bytes and len(runs) > 1:
+            self.evicted_early += len(runs[0].packets)
+            self._evict()
+
+    def _evict(self) -> None:
+        run = self._runs.popleft()
+        self.bytes -= run.size
+        if self._resent:
+            for index in range(len(run.packets)):
+                self._resent.pop((run.sequence + index) & 0xFFFF, None)
+
+    def get(self, sequence: int) -> SentPacket | None:
+        """The packet with this number, or None when it is gone or was never sent."""
+        for run in reversed(self._runs):
+            index = (sequence - run.sequence) & 0xFFFF
+            if index < len(run.packets):
+                payload, second_byte = run.packets[index]
+                number = (run.transport_sequence + index) & 0xFFFF
+                return SentPacket(payload, second_byte, run.timestamp, number)
+        return None
+
+    def resend(self, sequence: int, now: float, interval: float) -> bool:
+        """Whether a packet that is kept may be sent again now: not within `interval` seconds of the last time.
+
+        Notes the try.
+        """
+        last = self._resent.get(sequence)
+        if last is not None and now - last < interval:
+            return False
+        self._resent[sequence] = now
+        return True

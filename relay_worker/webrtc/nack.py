@@ -1,0 +1,90 @@
+"""Which packets of an incoming stream are missing, and when to ask for them again (generic NACK, RFC 4585 §6.2.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_AGE: Final = 0.25
+"""Seconds for which a missing packet is asked for: after that it has been given up (`inputs.REORDER_WAIT`)."""
+MAX_TRIES: Final = 8
+MAX_MISSING: Final = 256
+"""Packets asked for at the same time; a larger hole is for a keyframe to mend."""
+FIRST_RTT: Final = 0.1
+"""Round trip assumed in seconds before one was measured."""
+_SHORTEST_RETRY: Final = 0.02
+
+
+class _Missing:
+    __slots__ = ("asked_at", "due", "since", "tries")
+
+    def __init__(self, now: float) -> None:
+        self.since = self.due = self.asked_at = now
+        self.tries = 0
+
+
+class NackTracker:
+    """Tracks one stream. `asked`, `repaired` and `given_up` count packets, `rtt` is the measured time to a repair."""
+
+    def __init__(self) -> None:
+        self.rtt = FIRST_RTT
+        self.asked = self.repaired = self.given_up = 0
+        self._highest: int | None = None
+        self._missing: dict[int, _Missing] = {}
+
+    def __contains__(self, sequence: int) -> bool:
+        """Whether that packet is still waited for."""
+        return sequence in self._missing
+
+    def __bool__(self) -> bool:
+        """Whether any packet is waited for."""
+        return bool(self._missing)
+
+    def received(self, sequence: int, now: float) -> None:
+        """A packet, sent first or again, is there."""
+        if self._highest is None:
+            self._highest = sequence
+            return
+        step = (sequence - self._highest) & 0xFFFF
+        if step == 1:
+            self._highest = sequence
+        elif step & 0x8000:
+            self._late(sequence, now)
+        elif step:
+            self._highest = sequence
+            if step > MAX_MISSING:
+                self._give_up()
+                return
+            for missing in range(sequence - step + 1, sequence):
+                self._missing[missing & 0xFFFF] = _Missing(now)
+            if len(self._missing) > MAX_MISSING:
+                self._give_up()
+
+    def _late(self, sequence: int, now: float) -> None:
+        missing = self._missing.pop(sequence, None)
+        if missing is None or not missing.tries:
+            return  # a duplicate, or only reordered
+        self.repaired += 1
+        if missing.tries == 1:  # after a retry one cannot tell which request was answered (Karn)
+            self.rtt += (now - missing.asked_at - self.rtt) / 4
+
+    def _give_up(self) -> None:
+        self.given_up += len(self._missing)
+        self._missing.clear()
+
+    def due(self, now: float) -> list[int]:
+        """Sequence numbers to ask for now, oldest first; each counts as asked."""
+        asked: list[int] = []
+        hopeless: list[int] = []
+        interval = max(_SHORTEST_RETRY, 1.5 * self.rtt)
+        for sequence, missing in self._missing.items():
+            if now - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
+                hopeless.append(sequence)
+            elif missing.due <= now:
+                missing.tries += 1
+                missing.asked_at, missing.due = now, now + interval
+                asked.append(sequence)
+        for sequence in hopeless:
+            del self._missing[sequence]
+        self.given_up += len(hopeless)
+        self.asked += len(asked)
+        return asked

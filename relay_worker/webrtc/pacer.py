@@ -1,0 +1,246 @@
+"""The pacer: turns bursts back into an even stream, spreads keyframes, lets audio through first.
+
+Sans-I/O: push what arrived, `pop(now)` what may leave now, sleep until `next_deadline()` (None: nothing is queued).
+An even source passes with nothing added. Two stages, each with its own bound on delay:
+
+- *smoothing* (`smoother.py`, per track): when frames come in clumps they are released along their media time;
+- *bucket* (video): more than a small burst at once leaves at a multiple of the recent bitrate, and fast enough that
+  nothing waits longer than `spread`, unless `ceiling` (what the uplink carries) forbids it. Then the queue grows to
+  its bound, and everything up to the next keyframe is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from relay_worker.webrtc.packetize import starts_keyframe
+from relay_worker.webrtc.smoother import Smoother
+from relay_worker.webrtc.track import PayloadRun
+
+PACKET_OVERHEAD: Final = 28
+"""RTP header and SRTP tag, counted with every payload."""
+BURST_BYTES: Final = 16 * (1200 + PACKET_OVERHEAD)
+"""What may leave at once: about 16 full packets."""
+QUANTUM_BYTES: Final = BURST_BYTES // 2
+"""What a timer waits for: half a burst, so that a keyframe costs few wakes."""
+MIN_WAIT: Final = 0.005
+MAX_AUDIO_QUEUED: Final = 100
+
+
+@dataclass
+class PacerSettings:
+    """Bounds and rates; bitrates in bit/s, times in seconds."""
+
+    factor: float = 2.5
+    """Keyframes leave at this multiple of the recent bitrate …"""
+    floor_bitrate: float = 16e6
+    """… but no slower than this: any uplink worth publishing over takes a 40 KB keyframe in 20 ms."""
+    spread: float = 0.1
+    """Longest wait in the bucket while there is no ceiling."""
+    max_delay: float = 0.6
+    """Longest wait for smoothing."""
+    max_queue_bytes: int = 2 * 1024 * 1024
+    max_queue_time: float = 1.0
+    """Longest wait in the bucket under a ceiling before frames are dropped."""
+
+
+class Release(NamedTuple):
+    """Payloads of one frame that may leave now (a part of it, when the frame is being spread)."""
+
+    kind: str
+    payloads: PayloadRun
+    media_time: float
+
+
+class _Held(NamedTuple):
+    release: float
+    payloads: PayloadRun
+    media_time: float
+    size: int
+
+
+@dataclass
+class PacerStats:
+    """Totals."""
+
+    dropped_packets: int = 0
+    """Video packets dropped because the queue was at its bound, and those up to the next keyframe."""
+    dropped_audio: int = 0
+    overflows: int = 0
+    """Times the video queue hit a bound."""
+
+
+class Pacer:
+    """See the module's description. Payload runs must be pushed in media order, each track for itself.
+
+    `wants_keyframe` is true from a drop until the next keyframe comes.
+    """
+
+    def __init__(self, settings: PacerSettings | None = None) -> None:
+        self._settings = settings = settings or PacerSettings()
+        self.stats = PacerStats()
+        self.ceiling: float | None = None
+        """Bit/s that video may not exceed; None when the uplink is not the limit."""
+        self.wants_keyframe = False
+        self._video_line = Smoother(max_delay=settings.max_delay)
+        self._audio_line = Smoother(max_delay=settings.max_delay)
+        self._audio: deque[_Held] = deque()
+        self._held: deque[_Held] = deque()  # video that waits for its time
+        self._ready: deque[_Held] = deque()  # video that waits for the bucket
+        self._held_bytes = self._ready_bytes = 0
+        self._frame = (-1.0, 0.0)  # media time and release of the newest video frame
+        self._sending: float | None = None  # media time of the frame that has begun to leave
+        self._tokens, self._tokens_at = float(BURST_BYTES), 0.0
+        self._rate = 0.0
+        self._bitrate = _RateMeter()
+
+    @property
+    def smoothing(self) -> bool:
+        """Whether video is being held at present to even out bursts."""
+        return self._video_line.active
+
+    @property
+    def queued_bytes(self) -> int:
+        """Video bytes waiting."""
+        return self._held_bytes + self._ready_bytes
+
+    def push_audio(self, payloads: PayloadRun, media_time: float, now: float) -> None:
+        """Take audio payloads of one media time."""
+        self._audio.append(_Held(self._audio_line.release(media_time, now), payloads, media_time, 0))
+        if len(self._audio) > MAX_AUDIO_QUEUED:
+            self._audio.popleft()
+            self.stats.dropped_audio += 1
+
+    def push_video(self, payloads: PayloadRun, media_time: float, now: float) -> None:
+        """Take payloads of one access unit, or a part of it; the first part sets the frame's release time."""
+        if not payloads:
+            return
+        size = sum([len(payload) for payload, _ in payloads]) + PACKET_OVERHEAD * len(payloads)
+        self._bitrate.add(size, now)
+        if media_time != self._frame[0]:
+            self._frame = (media_time, self._video_line.release(media_time, now))
+        if self.wants_keyframe:
+            if not _has_keyframe(payloads):
+                self.stats.dropped_packets += len(payloads)
+                return
+            self.wants_keyframe = False
+        run = _Held(max(now, self._frame[1]), payloads, media_time, size)
+        if run.release <= now and not self._held:
+            self._make_ready(run)
+        else:
+            self._held.append(run)
+            self._held_bytes += size
+        if self.queued_bytes > self._settings.max_queue_bytes:
+            self._drop_to_keyframe()
+
+    def pop(self, now: float) -> list[Release]:
+        """What may leave now, audio first."""
+        releases = []
+        while self._audio and self._audio[0].release <= now:
+            run = self._audio.popleft()
+            releases.append(Release("audio", run.payloads, run.media_time))
+        while self._held and self._held[0].release <= now:
+            run = self._held.popleft()
+            self._held_bytes -= run.size
+            self._make_ready(run)
+        if self._ready:
+            self._drain(releases, now)
+        return releases
+
+    def next_deadline(self) -> float | None:
+        """When `pop` will have something next."""
+        deadlines = [queue[0].release for queue in (self._audio, self._held) if queue]
+        if self._ready:
+            deadlines.append(self._ready[0].release if not self._rate else self._tokens_at + self._refill_time())
+        return min(deadlines, default=None)
+
+    def _refill_time(self) -> float:
+        missing = min(QUANTUM_BYTES, self._ready_bytes) - self._tokens
+        return max(MIN_WAIT, missing / self._rate)
+
+    def _make_ready(self, run: _Held) -> None:
+        self._ready.append(run)
+        self._ready_bytes += run.size
+
+    def _drain(self, releases: list[Release], now: float) -> None:
+        """Take from the ready queue what the bucket pays for; the last packet may leave it in debt."""
+        settings = self._settings
+        # The rate never falls while something waits, so a packet's wait is bounded by what it was when it came.
+        rate = max(self._rate, settings.factor * self._bitrate.value(now) / 8, settings.floor_bitrate / 8)
+        rate = max(rate, self._ready_bytes / settings.spread)
+        if self.ceiling is not None:
+            rate = min(rate, max(self.ceiling, 1000.0) / 8)
+            waiting = next((run for run in self._ready if run.media_time != self._sending), None)
+            if waiting is not None and now - waiting.release > settings.max_queue_time:
+                self._drop_to_keyframe()
+        self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate)
+        self._tokens_at, self._rate = now, rate
+        while self._ready and self._tokens > 0:
+            run = self._ready.popleft()
+            self._ready_bytes -= run.size
+            if run.size > self._tokens:
+                run = self._split(run)
+            self._tokens -= run.size
+            self._sending = run.media_time
+            releases.append(Release("video", run.payloads, run.media_time))
+        if not self._ready:
+            self._rate = 0.0
+
+    def _split(self, run: _Held) -> _Held:
+        """The part of `run` that the bucket pays for; the rest goes back to the head of the queue."""
+        count = size = 0
+        for payload, _ in run.payloads:
+            if size >= self._tokens:
+                break
+            count += 1
+            size += len(payload) + PACKET_OVERHEAD
+        if count < len(run.payloads):
+            rest = run._replace(payloads=run.payloads[count:], size=run.size - size)
+            self._ready.appendleft(rest)
+            self._ready_bytes += rest.size
+        return run._replace(payloads=run.payloads[:count], size=size)
+
+    def _drop_to_keyframe(self) -> None:
+        """Drop queued video up to the newest keyframe, or all of it and what follows until one comes.
+
+        A frame that has begun to leave is finished, so that the viewer's decoder is not fed half a picture.
+        """
+        self.stats.overflows += 1
+        queued = [*self._ready, *self._held]
+        begun = [run for run in queued if run.media_time == self._sending]
+        rest = queued[len(begun) :]
+        keyframes = [index for index, run in enumerate(rest) if _has_keyframe(run.payloads)]
+        # The keyframe at the head is what has become too old: keep only one that stands behind something.
+        kept = rest[keyframes[-1] :] if keyframes and keyframes[-1] > 0 else []
+        self.stats.dropped_packets += sum(len(run.payloads) for run in rest[: len(rest) - len(kept)])
+        self.wants_keyframe = not kept
+        # Whatever survives passes `pop` again; what is due becomes ready there.
+        self._ready, self._held = deque(), deque(begun + kept)
+        self._ready_bytes, self._held_bytes = 0, sum(run.size for run in self._held)
+
+
+def _has_keyframe(payloads: PayloadRun) -> bool:
+    # An access unit delimiter or SEI may stand before the parameter sets.
+    return any(starts_keyframe(payload) for payload, _ in payloads)
+
+
+class _RateMeter:
+    """Bits per second over the last one to two seconds."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self._bytes = self._before = 0
+
+    def add(self, size: int, now: float) -> None:
+        if now - self._start >= 1.0:
+            self._before = self._bytes if now - self._start < 2.0 else 0
+            self._start, self._bytes = now, 0
+        self._bytes += size
+
+    def value(self, now: float) -> float:
+        elapsed = now - self._start
+        if elapsed >= 2.0:
+            return 0.0
+        return 8.0 * (self._bytes + self._before * max(0.0, 1.0 - elapsed))

@@ -1,0 +1,374 @@
+"""One publication at the SFU: offer, answer, connection, media out, keyframe requests back.
+
+A `Publisher` lives for one session and is never renegotiated: when it fails, its owner makes a new one
+(`cloudflare-sfu.md` 5.2). Signalling is an interface, so that a worker asks its supervisor and `relay-worker debug`
+asks Cloudflare itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from aiortc import RTCIceServer
+
+from relay_common.clock import Clock, SystemClock
+from relay_common.errors import RelayError, Remedy
+from relay_common.fsm import Machine, Table
+from relay_common.protocol import Stage
+from relay_worker.webrtc.answer import Answer, AnswerError, parse_answer
+from relay_worker.webrtc.feedback import Estimate
+from relay_worker.webrtc.gso import PacketPath, UdpPath
+from relay_worker.webrtc.offer import make_offer
+from relay_worker.webrtc.pacer import Pacer, PacerSettings, PacerStats
+from relay_worker.webrtc.sender import MediaSender
+from relay_worker.webrtc.track import OutgoingTrack, PayloadRun, TrackStats
+from relay_worker.webrtc.transport import CONNECT_TIMEOUT, ConnectError, MediaTransport, default_host_addresses
+
+REPORT_SILENCE: Final = 7.0
+"""Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
+and ICE consent notices only after 33 s."""
+
+
+class PublishTrack(NamedTuple):
+    """A track as signalling must name it."""
+
+    mid: str
+    kind: str
+    """`"video"` or `"audio"`."""
+
+
+class Signaling(Protocol):
+    """Carries an offer to the SFU and its answer back."""
+
+    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
+        """Open a new session, publish `tracks` with this SDP offer, and return the SDP answer.
+
+        Raises RelayError when the SFU or the way to it refuses.
+        """
+        ...
+
+
+class PublisherState(enum.Enum):
+    NEW = "new"
+    OFFERING = "offering"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class PublisherEvent(enum.Enum):
+    START = "start"
+    ANSWERED = "answered"
+    ESTABLISHED = "established"
+    FAIL = "fail"
+    CLOSE = "close"
+
+
+_S, _E = PublisherState, PublisherEvent
+
+PUBLISHER_TABLE: Final = Table(
+    "publisher",
+    _S.NEW,
+    {
+        (_S.NEW, _E.START): _S.OFFERING,
+        (_S.NEW, _E.CLOSE): _S.CLOSED,
+        (_S.OFFERING, _E.ANSWERED): _S.CONNECTING,
+        (_S.OFFERING, _E.FAIL): _S.FAILED,
+        (_S.OFFERING, _E.CLOSE): _S.CLOSED,
+        (_S.CONNECTING, _E.ESTABLISHED): _S.CONNECTED,
+        (_S.CONNECTING, _E.FAIL): _S.FAILED,
+        (_S.CONNECTING, _E.CLOSE): _S.CLOSED,
+        (_S.CONNECTED, _E.FAIL): _S.FAILED,
+        (_S.CONNECTED, _E.CLOSE): _S.CLOSED,
+        (_S.FAILED, _E.CLOSE): _S.CLOSED,
+    },
+)
+
+
+class PublishError(RelayError):
+    """The publication could not be made or was lost at `stage`; a new session is the remedy."""
+
+    remedy = Remedy.REGENERATE
+
+    def __init__(self, camera: str, stage: Stage, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{camera}: {message}", hint=hint)
+        self.stage = stage
+
+
+@dataclass(frozen=True)
+class PublisherSettings:
+    """How to publish. Times in seconds."""
+
+    ice_servers: tuple[RTCIceServer, ...] = ()
+    """STUN or TURN servers; none are needed where UDP gets through."""
+    loopback: bool = False
+    """Use 127.0.0.1 only: for an SFU on this machine."""
+    gso: bool = True
+    connect_timeout: float = CONNECT_TIMEOUT
+    signaling_timeout: float = 30.0
+    report_silence: float = REPORT_SILENCE
+    stereo: bool = False
+    pacer: PacerSettings = field(default_factory=PacerSettings)
+
+
+@dataclass(frozen=True)
+class PublisherStats:
+    """A snapshot of one publication."""
+
+    state: PublisherState
+    tracks: dict[str, TrackStats]
+    """By kind; live objects, read them at once."""
+    estimate: Estimate
+    pacer: PacerStats
+    queued_bytes: int
+    drops: int
+    """Packets that the socket did not take."""
+    system_calls: int
+    gso: bool
+    not_connected: int
+    """Payload runs given while there was no connection."""
+    malformed_rtcp: int
+    history_evicted: int
+
+
+class Publisher:
+    """Publishes video (mid 0) and, when `audio`, Opus (mid 1) of one camera in one SFU session.
+
+    `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
+    `on_keyframe_request` asks the camera for a keyframe, at most once a second. `on_lost` is called once when a
+    connected publication fails by itself, with the reason. Media times are seconds on the pipeline's timeline.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        signaling: Signaling,
+        *,
+        audio: bool = True,
+        profile_idc: int | None = None,
+        settings: PublisherSettings | None = None,
+        clock: Clock | None = None,
+        on_keyframe_request: Callable[[], None] = lambda: None,
+        on_lost: Callable[[PublishError], None] = lambda error: None,
+    ) -> None:
+        self.camera = camera
+        self._signaling = signaling
+        self._settings = settings or PublisherSettings()
+        self._clock = clock or SystemClock()
+        self._on_keyframe_request, self._on_lost = on_keyframe_request, on_lost
+        self._machine = Machine(PUBLISHER_TABLE)
+        self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)
+        self._pacer = Pacer(self._settings.pacer)
+        self._transport: MediaTransport | None = None
+        self._sender: MediaSender | None = None
+        self._video: OutgoingTrack | None = None
+        self._audio: OutgoingTrack | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._not_connected = 0
+        self.answer: Answer | None = None
+
+    @property
+    def state(self) -> PublisherState:
+        return self._machine.state
+
+    @property
+    def connected(self) -> bool:
+        return self._machine.state is PublisherState.CONNECTED
+
+    async def start(self) -> None:
+        """Publish and connect. Raises PublishError, or the RelayError of signalling; then `close` the publisher.
+
+        It must be closed after a cancellation, too.
+        """
+        self._machine.fire(PublisherEvent.START)
+        settings = self._settings
+        try:
+            self._transport = transport = MediaTransport(
+                ice_servers=settings.ice_servers,
+                addresses=default_host_addresses(loopback=settings.loopback),
+                gso=settings.gso,
+                on_packet=self._received,
+                on_closed=self._transport_closed,
+            )
+            local = await transport.gather()
+            self.answer = parse_answer(await self._ask(self._offer.sdp(local)), self._offer)
+            self._machine.fire(PublisherEvent.ANSWERED)
+            await transport.connect(self.answer.transport, settings.connect_timeout)
+            self._begin(transport, self.answer)
+            self._machine.fire(PublisherEvent.ESTABLISHED)
+        except RelayError as error:
+            raise self._failed(error) from error
+        # A viewer can only begin at a keyframe, and the camera's next one may be seconds away.
+        self._on_keyframe_request()
+
+    def _failed(self, error: RelayError) -> RelayError:
+        """Note that `start` failed, and name the camera and the stage."""
+        if not self._machine.can(PublisherEvent.FAIL):
+            return PublishError(self.camera, Stage.PUBLISH, "closed while it was being published")
+        self._machine.fire(PublisherEvent.FAIL)
+        if isinstance(error, ConnectError):
+            return PublishError(self.camera, Stage(error.stage), error.message, hint=error.hint)
+        if isinstance(error, AnswerError):
+            return PublishError(self.camera, Stage.PUBLISH, error.message, hint=error.hint)
+        return error
+
+    async def _ask(self, sdp: str) -> str:
+        tracks = [PublishTrack(track.mid, track.kind) for track in self._offer.tracks]
+        timeout = self._settings.signaling_timeout
+        try:
+            return await asyncio.wait_for(self._signaling.publish(sdp, tracks), timeout)
+        except TimeoutError:
+            message = f"no SDP answer within {timeout:g} s"
+            raise PublishError(self.camera, Stage.PUBLISH, message, hint="Check the way to the SFU's API") from None
+
+    def _begin(self, transport: MediaTransport, answer: Answer) -> None:
+        assert transport.protector is not None
+        assert transport.path is not None
+        tracks = [OutgoingTrack(accepted) for accepted in answer.tracks]
+        self._video = next((track for track in tracks if track.kind == "video"), None)
+        self._audio = next((track for track in tracks if track.kind == "audio"), None)
+        extensions = {accepted.transport_cc for accepted in answer.tracks}
+        self._sender = MediaSender(
+            transport.protector,
+            transport.path,
+            tracks,
+            cname=self._offer.cname,
+            # Under BUNDLE one id means one extension in all sections; used only when every section agreed to it.
+            transport_cc=extensions.pop() if len(extensions) == 1 else None,
+            on_keyframe_request=self._on_keyframe_request,
+        )
+
+    # --- media out
+
+    def set_clock(self, media_time: float, wall: float, now: float) -> None:
+        """State that at monotonic `now` the media clock shows `media_time` and it is `wall`; see MediaSender.
+
+        Optional: without it the first media sent is taken as the present.
+        """
+        if self._sender is not None:
+            self._sender.set_clock(media_time, wall, now)
+
+    def send_video(self, payloads: PayloadRun, media_time: float, now: float) -> None:
+        """Send RTP payloads of one access unit (or of a part of it), each with its marker bit."""
+        if not self.connected:
+            self._not_connected += 1
+            return
+        self._pacer.push_video(payloads, media_time, now)
+        self._pump(now)
+
+    def send_audio(self, frame: bytes, media_time: float, now: float) -> None:
+        """Send one Opus packet."""
+        if not self.connected or self._audio is None:
+            self._not_connected += 1
+            return
+        self._pacer.push_audio(((frame, False),), media_time, now)
+        self._pump(now)
+
+    @property
+    def audio_accepted(self) -> bool:
+        """Whether the SFU takes audio; known once connected."""
+        return self._audio is not None
+
+    def _pump(self, now: float) -> None:
+        """Send what may leave, and set the one timer for what may not yet."""
+        sender = self._sender
+        assert sender is not None
+        for kind, payloads, media_time in self._pacer.pop(now):
+            track = self._video if kind == "video" else self._audio
+            assert track is not None
+            if not sender.has_clock:
+                sender.set_clock(media_time, self._clock.wall(), now)
+            sender.send(track, payloads, track.rtp_time(media_time), now)
+        deadline = self._pacer.next_deadline()
+        if deadline is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or self._timer.when() > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self.connected:
+            self._pump(self._clock.now())
+
+    # --- feedback in
+
+    def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
+        if is_rtcp and self._sender is not None:
+            self._sender.receive_rtcp(packet, now)
+
+    def _transport_closed(self) -> None:
+        self._fail("the SFU closed the connection, or no longer answers on it")
+
+    def _fail(self, message: str, hint: str = "") -> None:
+        if self.connected:
+            self._machine.fire(PublisherEvent.FAIL)
+            self._stop_timer()
+            self._on_lost(PublishError(self.camera, Stage.SENDING, message, hint=hint))
+
+    def check(self, now: float) -> bool:
+        """Judge liveness; call it about once a second from the worker's watchdog.
+
+        The SFU acknowledges new packets in every receiver report. When media was sent and none was acknowledged for
+        `report_silence` seconds, the publication fails (`on_lost`). True while it is good.
+        """
+        sender = self._sender
+        if not self.connected or sender is None or sender.first_sent is None or sender.last_sent is None:
+            return self.connected
+        silence = self._settings.report_silence
+        heard = max(sender.first_sent, sender.estimate.last_progress or 0.0)
+        # What was not sent cannot be acknowledged: only silence during which we went on sending counts.
+        if sender.last_sent - heard > silence:
+            self._fail(
+                f"the SFU acknowledged none of our packets for {silence:g} s",
+                "A new session is made; if it happens again look at the uplink and at UDP filters",
+            )
+        return self.connected
+
+    # --- end
+
+    def stats(self) -> PublisherStats:
+        """Counters of now."""
+        sender, path = self._sender, self._transport.path if self._transport is not None else None
+        tracks = sender.tracks if sender is not None else ()
+        return PublisherStats(
+            state=self.state,
+            tracks={track.kind: track.stats for track in tracks},
+            estimate=sender.estimate if sender is not None else Estimate(),
+            pacer=self._pacer.stats,
+            queued_bytes=self._pacer.queued_bytes,
+            drops=path.drops if path is not None else 0,
+            system_calls=_system_calls(path),
+            gso=isinstance(path, UdpPath) and path.gso,
+            not_connected=self._not_connected,
+            malformed_rtcp=sender.malformed_rtcp if sender is not None else 0,
+            history_evicted=sum(track.history.evicted_early for track in tracks if track.history is not None),
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Say goodbye and release everything; safe in any state and more than once."""
+        if self.state is PublisherState.CLOSED:
+            return
+        if self.connected and self._sender is not None:
+            self._sender.say_goodbye(self._clock.now())
+        self._machine.fire(PublisherEvent.CLOSE)
+        self._stop_timer()
+        if self._transport is not None:
+            await self._transport.close()
+
+
+def _system_calls(path: PacketPath | None) -> int:
+    return path.system_calls if isinstance(path, UdpPath) else 0

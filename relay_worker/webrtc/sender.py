@@ -1,0 +1,292 @@
+"""The media sender: RTP and RTCP out over one SRTP association, RTCP in.
+
+Hot path: each payload is written with its header into a slot of the protector's buffer, encrypted there, and runs
+leave with one call on the packet path. No clock, no timer: `now` (monotonic seconds) is passed in, and sender reports
+ride on media. RFC 3550, RFC 4585 (NACK, PLI), RFC 4588 (RTX), RFC 5104 (FIR).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from relay_worker.rtp import rtcp
+from relay_worker.rtp.transport_cc import TransportFeedback
+from relay_worker.webrtc.feedback import Estimate, Feedback
+from relay_worker.webrtc.gso import PacketPath
+from relay_worker.webrtc.history import SentPacket, SentRun
+from relay_worker.webrtc.packetize import Payload
+from relay_worker.webrtc.track import OutgoingTrack, PayloadRun
+
+REPORT_INTERVAL: Final = 1.0
+KEYFRAME_INTERVAL: Final = 1.0
+"""Keyframe requests reach the camera at most once in this many seconds."""
+RESEND_INTERVAL: Final = (0.01, 0.2)
+"""Bounds of the time within which a repeated NACK is ignored; in between it is the round trip."""
+RESEND_BURST: Final = 256 * 1024
+RESEND_RATE: Final = 256 * 1024
+"""Retransmission budget: bytes at once, and bytes per second."""
+MAX_RTP_PAYLOAD: Final = 1400
+
+_HEADER: Final = struct.Struct("!BBHII")
+# With the transport-wide number as a one-byte header extension (RFC 8285 §4.2).
+_EXTENDED: Final = struct.Struct("!BBHIIHHBHx")
+
+
+class Protector(Protocol):
+    """In-place SRTP: see `transport.SrtpProtector`."""
+
+    buffer: memoryview
+    slots: tuple[memoryview, ...]
+
+    def protect(self, slot: int, length: int) -> int: ...
+    def protect_rtcp(self, packet: bytes) -> bytes: ...
+
+
+class MediaSender:
+    """Sends the tracks of one publication and answers feedback about them.
+
+    `on_keyframe_request` is called when the far end wants a keyframe (PLI or FIR), at most once a second.
+    """
+
+    def __init__(
+        self,
+        protector: Protector,
+        path: PacketPath,
+        tracks: Sequence[OutgoingTrack],
+        *,
+        cname: str,
+        transport_cc: int | None = None,
+        on_keyframe_request: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._protector, self._path, self._cname = protector, path, cname
+        self.tracks = tuple(tracks)
+        self.on_keyframe_request = on_keyframe_request
+        self.feedback = Feedback()
+        self.malformed_rtcp = 0
+        self.ignored_rtcp = 0
+        self._by_ssrc = {track.ssrc: track for track in tracks}
+        self._extension = transport_cc << 4 | 1 if transport_cc is not None else 0
+        self._header_size = _EXTENDED.size if self._extension else _HEADER.size
+        self._transport_sequence = 0
+        self._slot_size = len(protector.slots[0])
+        self._ready: list[memoryview] = []
+        self._clock: tuple[float, float, float] | None = None
+        self._next_report = 0.0
+        self._resend_budget, self._budget_at = float(RESEND_BURST), 0.0
+        self._keyframe_wanted = False
+        self._keyframe_asked = -KEYFRAME_INTERVAL
+        self.first_sent: float | None = None
+        self.last_sent: float | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """What feedback says about the way to the SFU."""
+        return self.feedback.estimate
+
+    def set_clock(self, media_time: float, wall: float, now: float) -> None:
+        """State that at monotonic `now` it is `wall` (Unix seconds) and the media clock shows `media_time`.
+
+        Sender reports of all tracks follow from this one mapping. None are sent before it is known.
+        """
+        self._clock = (media_time, wall, now)
+
+    @property
+    def has_clock(self) -> bool:
+        return self._clock is not None
+
+    # --- RTP out
+
+    def send(self, track: OutgoingTrack, payloads: PayloadRun, rtp_timestamp: int, now: float) -> None:
+        """Send payloads that share one timestamp, in order, at once."""
+        stats, plain_type, first = track.stats, track.payload_type, track.sequence
+        first_number = (self._transport_sequence + 1) & 0xFFFF
+        sent: list[tuple[bytes, int]] = []
+        size = 0
+        for payload, marker in payloads:
+            if len(payload) > MAX_RTP_PAYLOAD:
+                stats.oversized += 1
+                continue
+            second_byte = plain_type | 0x80 if marker else plain_type
+            if self._extension:
+                self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
+            sequence = (first + len(sent)) & 0xFFFF
+            self._put(track.ssrc, second_byte, sequence, rtp_timestamp, payload, self._transport_sequence, now)
+            # A view may be into a buffer that its owner uses again; bytes() of bytes is no copy.
+            sent.append((bytes(payload), second_byte))
+            size += len(payload)
+        if self._ready:
+            self._flush()
+        track.sequence = (first + len(sent)) & 0xFFFF
+        stats.packets += len(sent)
+        stats.bytes += size
+        if track.history is not None and sent:
+            track.history.append(SentRun(now, first, rtp_timestamp, sent, size, first_number))
+        self._after_media(now)
+
+    def _put(
+        self, ssrc: int, second_byte: int, sequence: int, timestamp: int, payload: Payload, number: int, now: float
+    ) -> None:
+        """Write and encrypt one packet into the next slot; send what is ready when it was the last."""
+        ready, protector = self._ready, self._protector
+        slot = len(ready)
+        start = slot * self._slot_size
+        if self._extension:
+            _EXTENDED.pack_into(
+                protector.buffer,
+                start,
+                0x90,
+                second_byte,
+                sequence,
+                timestamp,
+                ssrc,
+                0xBEDE,
+                1,
+                self._extension,
+                number,
+            )
+        else:
+            _HEADER.pack_into(protector.buffer, start, 0x80, second_byte, sequence, timestamp, ssrc)
+        length = self._header_size + len(payload)
+        protector.buffer[start + self._header_size : start + length] = payload
+        length = protector.protect(slot, length)
+        if not length:
+            return
+        ready.append(protector.slots[slot][:length])
+        if self._extension:
+            self.feedback.packet_sent(number, length, now)
+        if slot + 1 == len(protector.slots):
+            self._flush()
+
+    def _flush(self) -> None:
+        self._path.send(self._ready)
+        self._ready.clear()
+
+    def _after_media(self, now: float) -> None:
+        self.last_sent = now
+        if self.first_sent is None:
+            self.first_sent = now
+        if now >= self._next_report and self._clock is not None:
+            self._next_report = now + REPORT_INTERVAL
+            for track in self.tracks:
+                if track.stats.packets:
+                    self._send_rtcp(self._sender_report(track, now))
+        if self._keyframe_wanted:
+            self._ask_keyframe(now)
+
+    # --- RTCP out
+
+    def _sender_report(self, track: OutgoingTrack, now: float) -> bytes:
+        assert self._clock is not None
+        media_time, wall, at = self._clock
+        ntp = rtcp.ntp_time(wall + now - at)
+        self.feedback.sender_report_sent(ntp, now)
+        stats = track.stats
+        timestamp = track.rtp_time(media_time + now - at)
+        return rtcp.pack_sender_report(track.ssrc, ntp, timestamp, stats.packets, stats.bytes) + rtcp.pack_sdes(
+            track.ssrc, self._cname
+        )
+
+    def _send_rtcp(self, packet: bytes) -> None:
+        self._path.send([memoryview(self._protector.protect_rtcp(packet))])
+
+    def say_goodbye(self, now: float) -> None:
+        """Send BYE for every track that has sent something (RFC 3550 §6.6)."""
+        if self._clock is None:
+            return
+        for track in self.tracks:
+            if track.stats.packets:
+                ssrcs = [track.ssrc] if track.rtx_ssrc is None else [track.ssrc, track.rtx_ssrc]
+                self._send_rtcp(self._sender_report(track, now) + rtcp.pack_bye(*ssrcs))
+
+    # --- RTCP in
+
+    def receive_rtcp(self, data: bytes, now: float) -> None:
+        """Take a decrypted compound packet; malformed ones are counted and used as far as they can be read."""
+        try:
+            packets = rtcp.parse_compound(data)
+        except rtcp.RtcpError as error:
+            self.malformed_rtcp += 1
+            packets = error.packets
+        for packet in packets:
+            self._handle(packet, now)
+
+    def _handle(self, packet: rtcp.RtcpPacket, now: float) -> None:
+        if isinstance(packet, rtcp.ReceiverReport | rtcp.SenderReport):
+            for block in packet.reports:
+                self._handle_report(block, now)
+        elif isinstance(packet, rtcp.Nack):
+            track = self._by_ssrc.get(packet.media_ssrc)
+            if track is not None and track.history is not None:
+                self._resend(track, packet.sequences, now)
+        elif isinstance(packet, rtcp.Pli):
+            if (track := self._by_ssrc.get(packet.media_ssrc)) is not None:
+                track.stats.plis += 1
+                self._ask_keyframe(now)
+        elif isinstance(packet, rtcp.Fir):
+            for ssrc, _ in packet.requests:
+                if (track := self._by_ssrc.get(ssrc)) is not None:
+                    track.stats.firs += 1
+                    self._ask_keyframe(now)
+        elif isinstance(packet, rtcp.Remb):
+            self.feedback.remb(packet.bitrate, now)
+        elif isinstance(packet, TransportFeedback):
+            self.feedback.transport_feedback(packet, now)
+        else:
+            self.ignored_rtcp += 1
+
+    def _handle_report(self, block: rtcp.ReportBlock, now: float) -> None:
+        track = self._by_ssrc.get(block.ssrc)
+        if track is None:
+            return
+        self.feedback.report(block, now)
+        stats = track.stats
+        stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost
+        stats.jitter = block.jitter / track.clock_rate
+
+    def _ask_keyframe(self, now: float) -> None:
+        # A request inside the interval is kept and passed on with the next media: its viewer may have missed the
+        # keyframe that the one before it brings.
+        self._keyframe_wanted = now - self._keyframe_asked < KEYFRAME_INTERVAL
+        if not self._keyframe_wanted:
+            self._keyframe_asked = now
+            self.on_keyframe_request()
+
+    def _resend(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
+        assert track.history is not None
+        lowest, highest = RESEND_INTERVAL
+        interval = min(highest, max(lowest, self.estimate.rtt or highest / 2))
+        elapsed, self._budget_at = now - self._budget_at, now
+        self._resend_budget = min(RESEND_BURST, self._resend_budget + elapsed * RESEND_RATE)
+        stats = track.stats
+        stats.nacks += len(sequences)
+        for sequence in sequences:
+            packet = track.history.get(sequence)
+            if packet is None:
+                stats.nacks_too_late += 1
+            elif self._resend_budget < len(packet.payload):
+                stats.nacks_over_budget += 1
+            elif not track.history.resend(sequence, now, interval):
+                stats.nacks_suppressed += 1
+            else:
+                self._resend_budget -= len(packet.payload)
+                self._put_again(track, sequence, packet, now)
+        if self._ready:
+            self._flush()
+
+    def _put_again(self, track: OutgoingTrack, sequence: int, packet: SentPacket, now: float) -> None:
+        track.stats.retransmitted += 1
+        track.stats.retransmitted_bytes += len(packet.payload)
+        if track.rtx_ssrc is None or track.rtx_payload_type is None:
+            number = packet.transport_sequence
+            self._put(track.ssrc, packet.second_byte, sequence, packet.timestamp, packet.payload, number, now)
+            return
+        # RFC 4588 §4: the original sequence number stands before the original payload.
+        if self._extension:
+            self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
+        second_byte = packet.second_byte & 0x80 | track.rtx_payload_type
+        payload = sequence.to_bytes(2, "big") + packet.payload
+        number = self._transport_sequence
+        self._put(track.rtx_ssrc, second_byte, track.rtx_sequence, packet.timestamp, payload, number, now)
+        track.rtx_sequence = (track.rtx_sequence + 1) & 0xFFFF

@@ -1,0 +1,238 @@
+"""ICE, DTLS and SRTP by aiortc, used the ORTC way; the one file that touches private members of its stack.
+
+`MediaTransport` gathers, connects to the answer's address and hands decrypted RTCP and RTP to a callback in the same
+turn of the loop. Outgoing packets are protected in place by libsrtp (`SrtpProtector`) and leave through a duplicate of
+ICE's own socket (`gso.UdpPath`), or through the TURN relay when that is the nominated pair.
+
+Pinned to aiortc 1.16, aioice 0.13 and pylibsrtp 1.0: tests/unit/webrtc/test_upstream.py fails when
+the members used here change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import aioice.ice
+import pylibsrtp
+from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
+from aiortc.rtcicetransport import RTCIceParameters
+from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
+from pylibsrtp._binding import ffi, lib
+
+from relay_common.errors import RelayError, Remedy
+from relay_worker.webrtc.answer import RemoteTransport
+from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
+from relay_worker.webrtc.offer import LocalTransport
+
+SLOTS: Final = 16
+"""Packets that can be prepared before they are sent."""
+SLOT_SIZE: Final = 1536
+TRAILER: Final = 16
+"""Longest authentication tag of the profiles aiortc negotiates (RFC 7714)."""
+
+CONNECT_TIMEOUT: Final = 5.0
+
+# Addresses whose route shows which interface leads outside; connecting a UDP socket sends nothing.
+_OUTSIDE: Final = ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"))
+
+PacketHandler = Callable[[bytes, bool, float], None]
+"""Called with a decrypted packet, whether it is RTCP, and the monotonic time of arrival."""
+
+
+class ConnectError(RelayError):
+    """The peer could not be reached with this session; `stage` is "ice" or "dtls". A new session is the remedy."""
+
+    remedy = Remedy.REGENERATE
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(message, hint="Make a new session; check that UDP to the internet is not blocked")
+        self.stage = stage
+
+
+class SrtpProtector:
+    """Encrypts in place: a caller writes a plain packet into `buffer` at a slot and calls `protect`.
+
+    Slots are aligned and have room for the tag, as libsrtp requires; one foreign call a packet, no copies.
+    """
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        self.buffer = memoryview(bytearray(SLOTS * SLOT_SIZE))
+        self.slots = tuple(self.buffer[i * SLOT_SIZE : (i + 1) * SLOT_SIZE] for i in range(SLOTS))
+        base = ffi.from_buffer(self.buffer)
+        self._pointers = tuple(base + i * SLOT_SIZE for i in range(SLOTS))
+        self._base = base  # keeps the buffer alive for the pointers
+        self._session = session  # owns the context
+        self._context = session._srtp[0]
+        self._length = ffi.new("int *")
+        self._protect = lib.srtp_protect
+        self.failures = 0
+
+    def protect(self, slot: int, length: int) -> int:
+        """Encrypt the RTP packet of `length` bytes in `slot`; its new length, or 0 when libsrtp refused (counted)."""
+        self._length[0] = length
+        if self._protect(self._context, self._pointers[slot], self._length):
+            self.failures += 1
+            return 0
+        return int(self._length[0])
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """Encrypt a compound RTCP packet of at most 1300 bytes."""
+        protected: bytes = self._session.protect_rtcp(packet)
+        return protected
+
+
+def default_host_addresses(*, loopback: bool = False) -> list[str]:
+    """Addresses worth a host candidate: those of the default route, else all there are, else loopback.
+
+    ICE-lite peers only answer; a candidate of a bridge or VPN interface costs connection attempts (GOODVOICE DR-8).
+    `loopback` is for simulators on this machine.
+    """
+    if loopback:
+        return ["127.0.0.1"]
+    addresses = [address for family, outside in _OUTSIDE if (address := _source_address(family, outside))]
+    addresses = addresses or aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
+    return addresses or ["127.0.0.1"]
+
+
+def _source_address(family: socket.AddressFamily, outside: str) -> str:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+class MediaTransport:
+    """One ICE and DTLS association for sending (and, for WebRTC cameras, receiving) media.
+
+    Call `gather`, then `connect` once with the answer; `protector` and `path` exist from then on. `on_packet` gets
+    decrypted packets, `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what
+    errors call the other end.
+    """
+
+    def __init__(
+        self,
+        *,
+        ice_servers: Sequence[RTCIceServer] = (),
+        addresses: Sequence[str] | None = None,
+        gso: bool = True,
+        peer: str = "the SFU",
+        on_packet: PacketHandler = lambda packet, is_rtcp, now: None,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._gatherer = RTCIceGatherer(iceServers=list(ice_servers))
+        self._connection = self._gatherer._connection
+        self._connection.ice_controlling = True
+        self._gather_on(list(addresses) if addresses is not None else default_host_addresses())
+        self._ice = RTCIceTransport(self._gatherer)
+        self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
+        self._gso, self._peer = gso, peer
+        self._on_packet, self._on_closed = on_packet, on_closed
+        self._closing = False
+        self.protector: SrtpProtector | None = None
+        self.path: PacketPath | None = None
+        self.received_packets = self.rejected_packets = 0
+
+    def _gather_on(self, chosen: list[str]) -> None:
+        # aioice gathers on every interface and never on loopback; the addresses are the only thing to change.
+        gather = self._connection.get_component_candidates
+
+        async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
+            return await gather(component, chosen, timeout)
+
+        self._connection.get_component_candidates = get_component_candidates  # type: ignore[method-assign]
+
+    async def gather(self) -> LocalTransport:
+        """Open the sockets and return our parameters for the offer."""
+        await self._gatherer.gather()
+        ice = self._gatherer.getLocalParameters()
+        fingerprints = self._dtls.getLocalParameters().fingerprints
+        return LocalTransport(
+            ice_ufrag=str(ice.usernameFragment),
+            ice_pwd=str(ice.password),
+            fingerprint=next(f.value for f in fingerprints if f.algorithm == "sha-256"),
+            candidates=tuple(candidate_to_sdp(c) for c in self._gatherer.getLocalCandidates()),
+        )
+
+    async def connect(self, remote: RemoteTransport, timeout: float = CONNECT_TIMEOUT) -> None:
+        """Run ICE and DTLS within `timeout` seconds. Raises ConnectError; `close` is then still the caller's."""
+        stage = "ice"
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connect_ice(remote)
+                stage = "dtls"
+                await self._connect_dtls(remote)
+        except TimeoutError:
+            raise ConnectError(stage, f"no {stage.upper()} connection to {self._peer} within {timeout:g} s") from None
+
+    async def _connect_ice(self, remote: RemoteTransport) -> None:
+        for text in remote.candidates:
+            try:
+                await self._ice.addRemoteCandidate(candidate_from_sdp(text))
+            except (ValueError, AssertionError):
+                continue  # a name or a grammar that we cannot reach; the others may do
+        await self._ice.addRemoteCandidate(None)
+        await self._ice.start(
+            RTCIceParameters(usernameFragment=remote.ice_ufrag, password=remote.ice_pwd, iceLite=remote.ice_lite)
+        )
+        if self._ice.state != "completed":
+            raise ConnectError("ice", f"none of the addresses of {self._peer} answered our connectivity checks")
+
+    async def _connect_dtls(self, remote: RemoteTransport) -> None:
+        self._dtls._set_role(remote.dtls_role)
+        await self._dtls.start(
+            RTCDtlsParameters([RTCDtlsFingerprint(algorithm=a, value=v) for a, v in remote.fingerprints])
+        )
+        if self._dtls.state != "connected":
+            raise ConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
+        pair = self._connection._nominated[1]
+        self.protector = SrtpProtector(self._dtls._tx_srtp)
+        self.path = self._open_path(pair)
+        self._intercept(pair.protocol, self._dtls._rx_srtp)
+        self._dtls.on("statechange", self._dtls_changed)
+
+    def _open_path(self, pair: aioice.ice.CandidatePair) -> PacketPath:
+        transport = pair.protocol.transport
+        shared = transport.get_extra_info("socket")
+        if shared is None:  # a TURN allocation
+            return RelayPath(lambda packet: transport.sendto(packet, pair.remote_addr))
+        # A duplicate shares the port, and unlike asyncio's wrapper it has sendmsg.
+        return UdpPath(shared.dup(), pair.remote_addr, gso=self._gso)
+
+    def _intercept(self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session) -> None:
+        """Take media from the socket at once; STUN and DTLS go on to ICE, without a queue and a task in between."""
+        others = protocol.datagram_received
+
+        def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
+            if not data or not 128 <= data[0] <= 191:
+                others(data, address)
+                return
+            is_rtcp = len(data) > 1 and 192 <= data[1] <= 223  # RFC 5761 §4
+            try:
+                plain = session.unprotect_rtcp(data) if is_rtcp else session.unprotect(data)
+            except (pylibsrtp.Error, ValueError):
+                self.rejected_packets += 1
+                return
+            self.received_packets += 1
+            self._on_packet(plain, is_rtcp, time.monotonic())
+
+        protocol.datagram_received = datagram_received  # type: ignore[method-assign,assignment]
+
+    def _dtls_changed(self) -> None:
+        if self._dtls.state in ("closed", "failed") and not self._closing:
+            self._closing = True
+            self._on_closed()
+
+    async def close(self) -> None:
+        """Say goodbye in DTLS and release the sockets; safe in any state and more than once."""
+        self._closing = True
+        await self._dtls.stop()
+        await self._ice.stop()
+        if isinstance(self.path, UdpPath):
+            self.path.close()
