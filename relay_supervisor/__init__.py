@@ -1,0 +1,1 @@
+"""The supervisor: every secret, every decision, every call to Google and Cloudflare."""

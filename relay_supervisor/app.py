@@ -1,0 +1,275 @@
+"""The supervisor: every part, put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from relay_common import VERSION, protocol
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock, SystemClock
+from relay_common.cloudflare import LocalTrack, SfuClient
+from relay_common.config import Config
+from relay_common.errors import ConfigError
+from relay_supervisor.account import Account
+from relay_supervisor.camera_status import camera_status, totals
+from relay_supervisor.cameras.director import Director
+from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.health import Health, PartStatus, judge
+from relay_supervisor.http.app import HttpSettings, create_app
+from relay_supervisor.http.auth import check_listen, is_loopback
+from relay_supervisor.http.events import EventHub
+from relay_supervisor.http.metrics import Telemetry
+from relay_supervisor.http.server import HttpServer
+from relay_supervisor.leases.store import SavedPublication, Store
+from relay_supervisor.lock import StateLock
+from relay_supervisor.nest.errors import NestError
+from relay_supervisor.publications.broker import Broker, Publication
+from relay_supervisor.publications.viewers import Viewers
+from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.workers.bus import Bus
+from relay_supervisor.workers.fleet import Fleet
+from relay_supervisor.workers.launcher import ForkServerLauncher, Launcher
+from relay_worker.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+REDISCOVER: Final = 600.0
+"""Seconds between two discoveries; new and renamed cameras appear within that time."""
+VERIFY: Final = 60.0
+"""Seconds within which every publication is checked once at the SFU."""
+_LONGEST_SOCKET_PATH: Final = 90
+
+
+class Supervisor:
+    """Relays the configured cameras from `start` to `stop`. It is what the HTTP interface sees (`RelayView`).
+
+    Raises ConfigError when the configuration cannot work, and RelayError when another supervisor holds the state.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, launcher: Launcher | None = None) -> None:
+        self.config = config
+        self._clock: Clock = clock or SystemClock()
+        self._rng = random.Random()
+        host, port = check_listen(config.http.listen, config.http.token or None)
+        self._launcher: Launcher = launcher or ForkServerLauncher()
+        self._registry = Registry(config.cameras)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._began = self._clock.now()
+        self._runtime_dir = _private(config.paths.runtime())
+        if len(str(self._runtime_dir)) > _LONGEST_SOCKET_PATH:
+            raise ConfigError(
+                f"paths.runtime_dir is too long for a socket path: {self._runtime_dir}", hint="Choose a shorter one"
+            )
+        self._lock = StateLock(_private(config.paths.state()))
+        self._lock.acquire()
+        self._store = Store(config.paths.state() / "relay.sqlite3", self._clock)
+        cloudflare = config.cloudflare
+        self._client = SfuClient(
+            cloudflare.app_id,
+            cloudflare.app_secret,
+            clock=self._clock,
+            rng=self._rng,
+            base_url=cloudflare.api_base_url,
+        )
+        self._events = EventHub(self._clock, boot=secrets.token_hex(4))
+        self.accounts: list[Account] = []
+        self._broker = Broker(
+            self._client,
+            self._clock,
+            rng=self._rng,
+            listener=lambda *change: self.director.publication_changed(*change),
+        )
+        self.director = Director(
+            self._registry, self.accounts, self._broker, self._store, self._events, self._spec, self._clock.wall
+        )
+        self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
+        self.fleet = Fleet(self._launcher, self._bus.send, self.director, self._clock, self._runtime_dir)
+        self.director.fleet = self.fleet
+        servers = [{"urls": cloudflare.ice_servers}] if cloudflare.ice_servers else []
+        self._viewers = Viewers(self._client, self._broker, self._clock, rng=self._rng, ice_servers=servers)
+        app = create_app(self, HttpSettings(token=config.http.token or None), clock=self._clock)
+        self._http = HttpServer(app, host, port, on_stop=self._events.close)
+
+    # --- start and stop --------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start every part; returns when the HTTP interface serves. Cameras follow as they are discovered."""
+        if self._store.notice:
+            log.warning("%s", self._store.notice)
+        await self._bus.start()
+        await self._http.start()
+        await self._launcher.prepare()
+        self._broker.restore([_restored(saved) for saved in self._store.publications()])
+        for index, nest in enumerate(self.config.nest):
+            account = Account(nest, self.config.limits, self._clock, self._store, self.director.lease_effect, self._rng)
+            self.accounts.append(account)
+            account.start()
+            self._spawn(self._discover(index))
+        self._spawn(self._events.run(self.status))
+        self._spawn(self._viewers.watch())
+        self._spawn(self._broker.watch(VERIFY))
+
+    async def stop(self, *, keep_workers: bool = False) -> None:
+        """Stop in order: HTTP, workers, publications, leases, queue; with `keep_workers` media goes on without us."""
+        await self._http.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.director.close()
+        await self._viewers.aclose(within=0.5)
+        if keep_workers:
+            self.fleet.abandon()
+        else:
+            await self.fleet.stop_all("the supervisor stops", within=1.5)
+            await asyncio.gather(*(self._broker.retire(camera, within=0.5) for camera in self.director.running))
+        await asyncio.gather(*(account.stop(release=not keep_workers, within=0.5) for account in self.accounts))
+        await self._broker.aclose(within=0.5)
+        await self._client.aclose()
+        await self._bus.stop()
+        self._store.close()
+        self._lock.release()
+
+    async def _discover(self, index: int) -> None:
+        """Find this account's cameras, now and again, and keep trying when that fails."""
+        backoff = Backoff(2.0, 60.0, rng=self._rng)
+        while True:
+            try:
+                devices = await self.accounts[index].leases.discover()
+            except NestError as error:
+                delay = backoff.next_delay()
+                log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
+                self._events.publish("account", f"cameras cannot be listed: {error}")
+                await self._clock.sleep(delay)
+                continue
+            backoff.reset()
+            self._registry.discovered(index, devices)
+            for name in self._registry.unknown_names():
+                log.warning("the configuration names %r, but no such camera is shared with this project", name)
+            self.director.reconcile()
+            await self._clock.sleep(REDISCOVER)
+
+    def _spec(self, camera: Camera) -> WorkerSpec:
+        config = self.config
+        return WorkerSpec(
+            camera=camera.id,
+            name=camera.name,
+            instance="",
+            control=self._bus.control_endpoint,
+            stats=self._bus.stats_endpoint,
+            audio=camera.settings.audio,
+            ca_file=config.rtsp.ca_file,
+            connect_timeout=config.rtsp.connect_timeout,
+            read_timeout=config.rtsp.read_timeout,
+            ice_servers=tuple(config.cloudflare.ice_servers),
+            loopback=is_loopback(urlsplit(config.cloudflare.api_base_url).hostname or ""),
+            log_level=config.log.level,
+            log_format=config.log.format,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the supervisor failed", exc_info=error)
+
+    # --- what the HTTP interface sees (RelayView) --------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where the dashboard is."""
+        return self._http.url
+
+    @property
+    def events(self) -> EventHub:
+        """Everything that happens, for people."""
+        return self._events
+
+    @property
+    def viewers(self) -> Viewers:
+        """Views of browsers."""
+        return self._viewers
+
+    def status(self) -> RelayStatus:
+        """The whole relay, now."""
+        now = self._clock.now()
+        cameras = [self._camera_status(camera, now) for camera in self._registry]
+        return RelayStatus(
+            version=VERSION,
+            at=self._clock.wall(),
+            uptime=now - self._began,
+            totals=totals(cameras, viewers=len(self._viewers)),
+            budgets=[account.leases.budget() for account in self.accounts],
+            cameras=cameras,
+        )
+
+    def _camera_status(self, camera: Camera, now: float) -> CameraStatus:
+        live = self._broker.locate(camera.id)
+        return camera_status(
+            camera,
+            why_not=self._registry.why_not(camera),
+            lease=self.accounts[camera.account].leases.lease(camera.id),
+            slot=self.fleet.slot(camera.id),
+            publication=live.id if live is not None else "",
+            now=now,
+        )
+
+    def health(self) -> Health:
+        """Whether the relay works, and what is the reason if not."""
+        parts = [PartStatus(name="store", ok=not self._store.problem, reason=self._store.problem)]
+        parts += [
+            PartStatus(name="leases", ok=account.running, reason="" if account.running else "its task has ended")
+            for account in self.accounts
+        ]
+        return judge(self.status(), parts)
+
+    def telemetry(self) -> Telemetry:
+        """Counters that are not in the status."""
+        return Telemetry(sfu=self._client.meter, restarts=self.director.restart_causes, views=self._viewers.outcomes)
+
+    async def restart(self, camera: str) -> None:
+        """Replace a camera's worker."""
+        await self.director.restart(camera)
+
+    async def keyframe(self, camera: str) -> None:
+        """Ask a camera for a keyframe."""
+        self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
+
+
+def _private(directory: Path) -> Path:
+    """Make `directory` with mode 0700 when it is missing; raises ConfigError when it cannot be used."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be used: {error.strerror}", hint="Set paths.state_dir and paths.runtime_dir"
+        ) from None
+    return directory
+
+
+def _restored(saved: SavedPublication) -> Publication:
+    tracks = [
+        LocalTrack(mid=mid, kind=kind, name=name)
+        for mid, text in saved.tracks.items()
+        for kind, _, name in [text.partition(" ")]
+    ]
+    return Publication(
+        id=saved.publication,
+        camera=saved.camera,
+        session=saved.session,
+        tracks=tracks,
+        attempt=0,
+        created_at=saved.created_at,
+        live=True,
+    )

@@ -1,0 +1,1 @@
+"""Which cameras there are, which are wanted, and what follows from the difference."""

@@ -1,0 +1,264 @@
+"""Runs the wanted cameras: joins leases, workers and publications, and passes between them what each must know.
+
+    lease granted ──▶ Play ──▶ worker ──▶ offer ──▶ broker ──▶ answer ──▶ worker ──▶ published ──▶ viewers
+    lease extended ─▶ Extended ▶ worker ──▶ source failed ──▶ lease
+
+It decides nothing about time or budget; each part does that for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from relay_common import protocol
+from relay_common.errors import RelayError, Remedy
+from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
+from relay_supervisor.account import Account
+from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
+from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.http.events import EventHub
+from relay_supervisor.leases.effects import Effect, Granted, Lost, Renewed
+from relay_supervisor.leases.manager import LeaseManager
+from relay_supervisor.leases.store import SavedPublication, SavedWorker, Store
+from relay_supervisor.publications.broker import Broker, Change, Publication
+from relay_supervisor.workers.fleet import Fleet
+from relay_worker.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+class UnknownCamera(RelayError):
+    """No running camera has this id."""
+
+    remedy = Remedy.PARK
+
+    def __init__(self, camera: str) -> None:
+        super().__init__(f"no camera {camera!r} is running", hint="`relay-supervisor cameras` lists them")
+
+
+class Director:
+    """All cameras that run. Implements `workers.fleet.FleetListener`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        accounts: list[Account],
+        broker: Broker,
+        store: Store,
+        events: EventHub,
+        spec: Callable[[Camera], WorkerSpec],
+        wall: Callable[[], float],
+    ) -> None:
+        self._registry, self._accounts, self._broker, self._store = registry, accounts, broker, store
+        self._events, self._spec, self._wall = events, spec, wall
+        self.fleet: Fleet
+        self.running: dict[str, Camera] = {}
+        self.restart_causes: Counter[str] = Counter()
+        self._survivors = {saved.camera: saved for saved in store.workers()}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- which cameras run -----------------------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Make what runs equal to what is wanted; a camera that did not change is not touched."""
+        for action in reconcile(self._registry.desired(), self.running):
+            log.info("%s", type(action).__name__.lower(), extra={"camera": action.camera.name})
+            match action:
+                case Start(camera):
+                    self._start(camera)
+                case Stop(camera, reason):
+                    del self.running[camera.id]
+                    self._spawn(self._stop(camera, reason))
+                case Update(camera, restart):
+                    self.running[camera.id] = camera
+                    self.fleet.start(self._spec(camera))
+                    if restart:
+                        self._spawn(self.fleet.restart(camera.id, "its settings changed"))
+        for camera in self.running.values():
+            self._leases(camera).device_seen(camera.id, camera.device)
+
+    def _start(self, camera: Camera) -> None:
+        self.running[camera.id] = camera
+        self._events.publish("camera", "started", camera.id)
+        spec, left = self._spec(camera), self._survivors.pop(camera.id, None)
+        if left is None or not self.fleet.expect(spec, left.instance, left.pid, left.started):
+            self.fleet.start(spec)
+        if camera.device.protocol is protocol.Protocol.RTSP:
+            self._leases(camera).want(camera.id, camera.device)
+
+    async def _stop(self, camera: Camera, reason: str) -> None:
+        self._events.publish("camera", f"stopped: {reason}", camera.id)
+        await self.fleet.stop(camera.id, reason)
+        await self._broker.retire(camera.id)
+        if camera.id not in self.running:
+            self._broker.forget(camera.id)
+            self._leases(camera).drop(camera.id)
+
+    def find(self, camera: str) -> Camera:
+        """The running camera of that id; raises UnknownCamera."""
+        found = self.running.get(camera)
+        if found is None:
+            raise UnknownCamera(camera)
+        return found
+
+    async def restart(self, camera: str) -> None:
+        """Replace a camera's worker on request."""
+        found = self.find(camera)
+        self.restart_causes["requested"] += 1
+        self._events.publish("worker", "restarted on request", camera)
+        await self.fleet.restart(found.id, "restarted on request")
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _leases(self, camera: Camera) -> LeaseManager:
+        return self._accounts[camera.account].leases
+
+    # --- what workers say --------------------------------------------------------------------------------------------
+
+    def worker_ready(self, camera: str, hello: Hello) -> None:
+        """A worker, new or adopted, is there: give it the stream it should play, and learn what it publishes."""
+        found = self.running.get(camera)
+        if found is None:
+            return
+        self._store.save_worker(
+            SavedWorker(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication)
+        )
+        held = self._leases(found).current(camera)
+        if held is not None and hello.generation == held.generation:
+            self._renewed(Renewed(camera, held.generation, held.stream, held.expires))
+        elif held is not None:
+            self._granted(held)
+        if hello.publication and not self._broker.mark_live(camera, hello.publication):
+            reason = "this supervisor does not know the publication"
+            self.fleet.send(camera, protocol.Republish(publication=hello.publication, reason=reason))
+
+    def worker_message(self, camera: str, message: FromWorker) -> None:
+        """A worker said something about its stream or its publication."""
+        found = self.running.get(camera)
+        if found is None:
+            return
+        match message:
+            case PublishRequest():
+                self._spawn(self._publish(found, message))
+            case protocol.Published(publication=publication):
+                if not self._broker.mark_live(camera, publication):
+                    self.fleet.send(camera, protocol.Republish(publication=publication, reason="it was superseded"))
+            case protocol.Unpublished(publication=publication, reason=reason):
+                self._broker.lost(camera, publication, reason)
+            case protocol.SourceFailed(generation=generation, reason=reason):
+                self._events.publish("source", reason, camera)
+                self._leases(found).media_failed(camera, generation, reason)
+            case protocol.StateChanged():
+                self._state_changed(found, message)
+            case protocol.Goodbye(reason=reason):
+                log.info("worker ends: %s", reason, extra={"camera": found.name})
+            case _:
+                pass
+
+    def _state_changed(self, camera: Camera, message: protocol.StateChanged) -> None:
+        words = message.state.value + (f": {message.reason}" if message.reason else "")
+        log.info("%s", words, extra={"camera": camera.name})
+        self._events.publish("state", words, camera.id)
+        held = self._leases(camera).current(camera.id)
+        if message.state is WorkerState.LIVE and held is not None:
+            self._leases(camera).media_live(camera.id, held.generation)
+
+    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+        """A worker ended; what it published is not fed any more."""
+        self._store.forget_worker(instance)
+        live = self._broker.locate(camera)
+        if camera in self.running:
+            self.restart_causes[reason.split()[0].rstrip(",")] += 1
+            self._events.publish("worker", f"worker {reason}", camera)
+        if live is not None:
+            self._broker.lost(camera, live.id, f"its worker {reason}")
+
+    async def _publish(self, camera: Camera, request: PublishRequest) -> None:
+        answer = await self._broker.publish(camera.id, camera.name, request)
+        if answer is not None:
+            self.fleet.send(camera.id, answer)
+
+    # --- what leases say ---------------------------------------------------------------------------------------------
+
+    def lease_effect(self, effect: Effect) -> None:
+        """Carry out what a lease wants done."""
+        match effect:
+            case Granted():
+                self._events.publish("lease", "stream generated", effect.camera)
+                self._granted(effect)
+            case Renewed():
+                self._renewed(effect)
+            case Lost(camera, generation, reason):
+                self._lost(camera, generation, reason)
+            case _:
+                pass
+
+    def _granted(self, granted: Granted) -> None:
+        stream = granted.stream
+        if stream.url is not None:
+            self.fleet.send(
+                granted.camera,
+                protocol.Play(
+                    generation=granted.generation,
+                    protocol=stream.protocol,
+                    url=stream.url.reveal(),
+                    expires_at=stream.expires_at,
+                ),
+            )
+
+    def _renewed(self, renewed: Renewed) -> None:
+        stream = renewed.stream
+        if stream.url is not None:
+            self.fleet.send(
+                renewed.camera,
+                protocol.Extended(generation=renewed.generation, url=stream.url.reveal(), expires_at=stream.expires_at),
+            )
+
+    def _lost(self, camera: str, generation: int, reason: str) -> None:
+        self._events.publish("lease", f"stream lost: {reason}", camera)
+        found = self.running.get(camera)
+        # Media may flow on for a while although the lease is lost: the worker lets go of it when another stream
+        # comes, or now when none will.
+        if found is None or self._leases(found).lease(camera).state == "parked":
+            self.fleet.send(camera, protocol.StreamLost(generation=generation, reason=reason))
+
+    # --- what the broker says ----------------------------------------------------------------------------------------
+
+    def publication_changed(self, change: Change, publication: Publication, reason: str) -> None:
+        """A camera's publication came or went."""
+        words = f"publication {change.value}" + (f": {reason}" if reason else "")
+        self._events.publish("publication", words, publication.camera)
+        match change:
+            case Change.LIVE:
+                self._store.save_publication(
+                    SavedPublication(
+                        publication.camera,
+                        publication.id,
+                        publication.session,
+                        {track.mid: f"{track.kind} {track.name}" for track in publication.tracks},
+                        publication.created_at,
+                    )
+                )
+            case Change.GONE:
+                self._store.forget_publication(publication.camera)
+                self.fleet.send(publication.camera, protocol.Republish(publication=publication.id, reason=reason))
+            case Change.RETIRED:
+                self._store.forget_publication(publication.camera)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a camera's task failed", exc_info=error)

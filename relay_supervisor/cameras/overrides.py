@@ -1,0 +1,84 @@
+"""Which cameras a person added, removed, enabled or disabled while the supervisor ran: it wins over the configuration.
+
+Kept as `overrides.json` in the state directory, by camera id, so that it outlives restarts. A word that agrees with the
+configuration is not kept, so the file lists exactly what differs from it; delete it (or a camera in it) and reload to
+go by the configuration alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from relay_common.errors import RelayError
+
+log = logging.getLogger(__name__)
+
+FILE: Final = "overrides.json"
+MOST: Final = 1000
+"""Cameras that the file may hold."""
+
+
+class Override(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was said about one camera; None where nothing was. `name` is for whoever reads the file."""
+
+    name: str = ""
+    included: bool | None = None
+    enabled: bool | None = None
+
+
+class Overrides:
+    """The overrides of all cameras, on disk; `directory` None keeps them in memory only.
+
+    A file that cannot be read is logged and ignored; one that cannot be written raises RelayError, and nothing is
+    changed.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._path = directory / FILE if directory is not None else None
+        self._cameras: dict[str, Override] = {}
+        self.load()
+
+    def __getitem__(self, camera: str) -> Override:
+        return self._cameras.get(camera, Override())
+
+    def load(self) -> None:
+        """Read the file again."""
+        if self._path is None:
+            return
+        try:
+            self._cameras = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Override])
+        except FileNotFoundError:
+            self._cameras = {}
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("%s is ignored: %s; correct or delete it", self._path, error)
+
+    def set(self, camera: str, override: Override) -> None:
+        """Replace what is said about a camera; an override that says nothing is dropped."""
+        cameras = {id_: kept for id_, kept in self._cameras.items() if id_ != camera}
+        if override.included is not None or override.enabled is not None:
+            cameras[camera] = override
+        if len(cameras) > MOST:
+            raise RelayError(f"more than {MOST} cameras are overridden", hint="Write them into the configuration")
+        self._write(cameras)
+        self._cameras = cameras
+
+    def _write(self, cameras: dict[str, Override]) -> None:
+        if self._path is None:
+            return
+        text = msgspec.json.format(msgspec.json.encode(cameras), indent=2) + b"\n"
+        fresh = self._path.with_suffix(".new")
+        try:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(text)
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise RelayError(
+                f"{self._path} cannot be written: {error.strerror}",
+                hint="The camera was left as it is. Make room in the state directory, or make it writable",
+            ) from None

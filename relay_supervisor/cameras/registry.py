@@ -1,0 +1,109 @@
+"""Which cameras exist: the last discovery of every account, under stable short ids; and which of them are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from relay_common import ids
+from relay_common.config import CamerasConfig, CameraSettings
+from relay_supervisor.cameras.overrides import Override, Overrides
+from relay_supervisor.nest.models import Device
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A discovered camera. `account` is its place in the configuration's list of [[nest]] tables."""
+
+    id: str
+    account: int
+    device: Device
+    settings: CameraSettings
+
+    @property
+    def name(self) -> str:
+        return self.device.display_name
+
+    @property
+    def track_prefix(self) -> str:
+        """What the names of its tracks at the SFU begin with: they tell camera and kind."""
+        return f"{ids.slug(self.name)}-{self.id}"
+
+
+class Registry:
+    """All discovered cameras; which of them should run is said by the configuration and, over it, by `overrides`.
+
+    `only` limits what runs to these ids while the relay is being drained; None: no limit.
+    """
+
+    def __init__(self, config: CamerasConfig, overrides: Overrides | None = None) -> None:
+        self.config = config
+        self.overrides = overrides or Overrides()
+        self.only: set[str] | None = None
+        self._devices: dict[int, list[Device]] = {}
+
+    def discovered(self, account: int, devices: Iterable[Device]) -> None:
+        """Replace what is known of one account by the result of a discovery."""
+        self._devices[account] = list(devices)
+
+    def __iter__(self) -> Iterator[Camera]:
+        for account, devices in sorted(self._devices.items()):
+            for device in devices:
+                settings = self.config.setting(device.display_name, device.id)
+                yield Camera(ids.camera_id(device.name), account, device, settings)
+
+    def get(self, camera: str) -> Camera | None:
+        """The camera with this id."""
+        return next((known for known in self if known.id == camera), None)
+
+    def included(self, camera: Camera) -> bool:
+        """Whether the camera is one of those to relay, enabled or not."""
+        said = self.overrides[camera.id].included
+        return self.config.lists(camera.name, camera.device.id) if said is None else said
+
+    def enabled(self, camera: Camera) -> bool:
+        """Whether the camera is switched on."""
+        said = self.overrides[camera.id].enabled
+        return camera.settings.enabled if said is None else said
+
+    def wanted(self, camera: Camera) -> bool:
+        """Whether this camera should run."""
+        return not self.why_not(camera)
+
+    def why_not(self, camera: Camera) -> str:
+        """Why a camera does not run, in words; empty when it should."""
+        override = self.overrides[camera.id]
+        if not self.included(camera):
+            removed = override.included is False
+            return "removed by hand: add it again" if removed else "not included in the configuration"
+        if not self.enabled(camera):
+            disabled = override.enabled is False
+            return "disabled by hand: enable it again" if disabled else "disabled in the configuration"
+        if self.only is not None and camera.id not in self.only:
+            return "the relay is drained"
+        return ""
+
+    def override(self, camera: Camera, *, included: bool | None = None, enabled: bool | None = None) -> None:
+        """Say something about a camera that holds until the opposite is said; raises RelayError (see Overrides)."""
+        said = self.overrides[camera.id]
+        if included is None:
+            included = said.included
+        if enabled is None:
+            enabled = said.enabled
+        listed = self.config.lists(camera.name, camera.device.id)
+        keep = Override(
+            name=camera.name,
+            included=None if included == listed else included,
+            enabled=None if enabled == camera.settings.enabled else enabled,
+        )
+        self.overrides.set(camera.id, keep)
+
+    def desired(self) -> dict[str, Camera]:
+        """The cameras that should run, by id."""
+        return {camera.id: camera for camera in self if self.wanted(camera)}
+
+    def unknown_names(self) -> list[str]:
+        """Names in the configuration that no discovered camera has: misspelt, or not granted to this project."""
+        known = {camera.name for camera in self} | {camera.device.id for camera in self}
+        asked = set(self.config.settings) | (set() if self.config.include == "all" else set(self.config.include))
+        return sorted(asked - known)

@@ -1,0 +1,84 @@
+"""The command line of the supervisor: options that all verbs share, and the verbs.
+
+Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supervisor answers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay_common import VERSION, config_file
+from relay_common.config import Config
+from relay_common.errors import ConfigError, RelayError
+from relay_common.secrets import redact
+
+VERBS = ("run", "demo", "check", "cameras", "status")
+
+
+class Failure(click.ClickException):
+    """An error for people, with one of the exit codes documented above."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(redact(message))
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """What the process exits with."""
+        return self._exit_code
+
+
+class Verbs(click.Group):
+    """Finds each verb in `relay_supervisor.commands`, importing only the one that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"relay_supervisor.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise Failure(str(error), exit_code=2) from None
+        except RelayError as error:
+            raise Failure(str(error)) from None
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="relay-supervisor")
+def cli() -> None:
+    """Relays Google Nest cameras to the web, live, one process per camera.
+
+    \b
+    Try it without any account:      relay-supervisor demo
+    With your cameras:               relay-supervisor check --config relay.toml
+                                     relay-supervisor run --config relay.toml
+    While it runs:                   relay-supervisor status --watch
+    """
+
+
+config_option = click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="RELAY_CONFIG",
+    default="relay.toml",
+    show_default=True,
+    help="Configuration file (TOML). Any key can also be set as RELAY_SECTION_KEY in the environment.",
+)
+
+
+def load(path: Path) -> Config:
+    """The configuration at `path`; mistakes end the command with exit code 2."""
+    return config_file.load(path)

@@ -1,0 +1,130 @@
+"""`relay-supervisor demo`: the whole relay on built-in simulators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+
+import click
+import msgspec
+
+from relay_common import log
+from relay_supervisor.app import Supervisor
+from relay_supervisor.demo import demo_world
+from relay_supervisor.stats import RelayStatus
+
+
+class CameraReport(msgspec.Struct):
+    """One camera in the report of `demo --json`."""
+
+    name: str
+    state: str
+    video_frames: int
+    audio_frames: int
+    packets: int
+    generates: int
+    extends: int
+    restarts: int
+
+
+class DemoReport(msgspec.Struct):
+    """What `demo --json` prints; `budget` is the most commands in any 60 seconds."""
+
+    cameras: list[CameraReport]
+    budget: int
+    ok: bool
+
+
+@click.command("demo")
+@click.option("--cameras", type=click.IntRange(1, 40), default=6, show_default=True, help="How many cameras.")
+@click.option("--size", default="640x360", show_default=True, metavar="WxH", help="Picture size, e.g. 1280x720.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Dashboard; 0: any free one."
+)
+@click.option("--duration", type=click.FloatRange(min=1), help="Seconds to run; without it until Ctrl-C.")
+@click.option(
+    "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Life of a stream in seconds."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True
+)
+def command(
+    cameras: int, size: str, port: int, duration: float | None, lease: float, as_json: bool, log_level: str
+) -> None:
+    """Relay simulated cameras, live, on a page to look at.
+
+    Starts a Nest API with cameras, an SFU, and the real supervisor against them, all on this machine. With --duration
+    the exit code is 0 only if every camera was live at the end.
+
+    \b
+    relay-supervisor demo
+    relay-supervisor demo --cameras 12 --size 1280x720
+    relay-supervisor demo --duration 30 --json
+    """
+    if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", size):
+        raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT in pixels", param_hint="--size")
+    log.configure(log_level)
+    report = asyncio.run(_run(cameras, size, port, duration, lease, log_level, quiet=as_json))
+    if report is None:
+        return
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+    elif duration is not None:
+        click.echo(f"{sum(c.state == 'live' for c in report.cameras)} of {cameras} cameras live at the end")
+    sys.exit(0 if report.ok or duration is None else 1)
+
+
+async def _run(
+    cameras: int, size: str, port: int, duration: float | None, lease: float, log_level: str, *, quiet: bool
+) -> DemoReport | None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _say(quiet, f"starting {cameras} simulated cameras ({size})…")
+    async with contextlib.AsyncExitStack() as stack:
+        starting = asyncio.ensure_future(stack.enter_async_context(demo_world(cameras, size, ["--lease", str(lease)])))
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return None
+        world = starting.result()
+        supervisor = Supervisor(world.config(http={"listen": f"127.0.0.1:{port}"}, log={"level": log_level}))
+        await supervisor.start()
+        try:
+            _say(quiet, f"dashboard: {supervisor.url}\nCtrl-C stops everything")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), duration)
+            report = _report(supervisor.status(), cameras)
+        finally:
+            await supervisor.stop()
+    return report
+
+
+def _say(quiet: bool, text: str) -> None:
+    if not quiet:
+        click.echo(text)
+        sys.stdout.flush()
+
+
+def _report(status: RelayStatus, expected: int) -> DemoReport:
+    cameras = [
+        CameraReport(
+            name=camera.name,
+            state=camera.state,
+            video_frames=camera.video.frames,
+            audio_frames=camera.audio.frames,
+            packets=camera.video.packets_out + camera.audio.packets_out,
+            generates=camera.lease.generates,
+            extends=camera.lease.extends,
+            restarts=camera.worker.restarts,
+        )
+        for camera in status.cameras
+    ]
+    ok = len(cameras) == expected and all(camera.state == "live" for camera in cameras)
+    return DemoReport(cameras=cameras, budget=max((b.peak for b in status.budgets), default=0), ok=ok)

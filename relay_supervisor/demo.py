@@ -1,0 +1,100 @@
+"""The real supervisor against the built-in simulators, which run in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from relay_common import config_file
+from relay_common.config import Config
+from relay_common.errors import RelayError
+
+START_PATIENCE: Final = 60.0
+"""Seconds for a simulator to start: it encodes the cameras' clips first."""
+STOP_PATIENCE: Final = 2.0
+
+
+@dataclass
+class DemoWorld:
+    """Simulators that run, and the configuration that points at them."""
+
+    endpoints: dict[str, Any]
+    directory: Path
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    def document(self, **sections: dict[str, Any]) -> dict[str, Any]:
+        """A configuration document for this world; `sections` add to it or override it key by key."""
+        known = self.endpoints
+        document: dict[str, dict[str, Any]] = {
+            "nest": known["nest"],
+            "cloudflare": known["cloudflare"],
+            "rtsp": known["rtsp"],
+            "http": {"listen": "127.0.0.1:0"},
+            "paths": {"state_dir": str(self.directory / "state"), "runtime_dir": str(self.directory / "run")},
+            "log": {"level": "warning"},
+        }
+        for name, keys in sections.items():
+            document[name] = document.get(name, {}) | keys
+        return document
+
+    def config(self, **sections: dict[str, Any]) -> Config:
+        """The checked configuration."""
+        return config_file.parse(self.document(**sections), source="demo")
+
+
+@contextlib.asynccontextmanager
+async def demo_world(cameras: int = 6, size: str = "640x360", options: Sequence[str] = ()) -> AsyncIterator[DemoWorld]:
+    """Start the simulators (Nest and cameras in one process, the SFU in another) and stop them afterwards.
+
+    `options` are passed to `python -m relay_common.simulation`. Raises RelayError when one does not start. Everything
+    lives in a temporary directory that is removed.
+    """
+    with tempfile.TemporaryDirectory(prefix="relay-") as name:
+        world = DemoWorld({}, Path(name))
+        nest = ["--only", "nest", "--cameras", str(cameras), "--size", size, "--workdir", name, *options]
+        try:
+            started = await asyncio.gather(_start(world, nest), _start(world, ["--only", "sfu"]))
+            for endpoints in started:
+                control = world.endpoints.get("control", {}) | endpoints.pop("control", {})
+                world.endpoints |= endpoints | {"control": control}
+            yield world
+        finally:
+            await asyncio.gather(*map(_stop, world.processes))
+
+
+async def _start(world: DemoWorld, options: list[str]) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "relay_common.simulation",
+        *options,
+        stdin=asyncio.subprocess.PIPE,  # its end tells the simulator that we are gone, however we went
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is for us; the simulators are stopped in order
+    )
+    world.processes.append(process)
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), START_PATIENCE)
+        endpoints = json.loads(line)
+    except (TimeoutError, ValueError):
+        raise RelayError("a simulator did not start", hint="Its own messages stand above") from None
+    assert isinstance(endpoints, dict)
+    return endpoints
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_PATIENCE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,1 @@
+"""The supervisor's HTTP side: dashboard, API, events, metrics."""

@@ -1,0 +1,335 @@
+"""The HTTP application: dashboard, API, viewer endpoints, health and metrics.
+
+It knows the relay only through `RelayView`, so tests and the demo can put anything behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from relay_common.clock import Clock
+from relay_common.errors import RelayError
+from relay_common.secrets import Secret
+from relay_supervisor.health import Health
+from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
+from relay_supervisor.http.events import EventHub, Subscription, TooManyClients
+from relay_supervisor.http.guard import Guard, address
+from relay_supervisor.http.metrics import RelayCollector, Telemetry
+from relay_supervisor.http.replies import (
+    ASSETS,
+    ApiError,
+    json_reply,
+    on_api_error,
+    on_http_exception,
+    on_relay_error,
+    read_body,
+    read_json,
+    sign_in_page,
+)
+from relay_supervisor.publications.views import ViewAnswer
+from relay_supervisor.stats import CameraStatus, RelayStatus
+
+
+class ViewService(Protocol):
+    """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
+
+    async def open(self, cameras: list[str], audio: bool) -> ViewAnswer: ...
+
+    async def answer(self, view: str, sdp: str) -> None: ...
+
+    async def update(self, view: str, cameras: list[str] | None, stale: list[str]) -> ViewAnswer: ...
+
+    async def close(self, view: str) -> None: ...
+
+
+class RelayView(Protocol):
+    """The relay as the HTTP interface sees it. Verbs raise RelayError, which becomes the answer."""
+
+    @property
+    def events(self) -> EventHub: ...
+
+    @property
+    def viewers(self) -> ViewService: ...
+
+    def status(self) -> RelayStatus:
+        """Everything, now."""
+        ...
+
+    def health(self) -> Health:
+        """The verdict of `relay_supervisor.health.judge`."""
+        ...
+
+    def telemetry(self) -> Telemetry:
+        """Counters that are not in the status."""
+        ...
+
+    async def restart(self, camera: str) -> None:
+        """End the camera's worker and start another."""
+        ...
+
+    async def keyframe(self, camera: str) -> None:
+        """Ask the camera for a keyframe."""
+        ...
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the interface has to know of the configuration; `token` None: open, on loopback only."""
+
+    token: Secret | None = None
+
+
+class ViewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view."""
+
+    cameras: list[str]
+    audio: bool = True
+
+
+class AnswerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view/{id}/answer."""
+
+    sdp: str
+
+
+class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view/{id}/update."""
+
+    cameras: list[str] | None = None
+    """What the view is to hold from now on; absent: what it held."""
+    stale: list[str] = []
+    """Cameras whose picture stands still on the page: they are pulled anew."""
+
+
+class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One camera in GET /api/cameras."""
+
+    id: str
+    name: str
+    device: str
+    protocol: str
+    state: str
+    reason: str
+    enabled: bool
+    viewable: bool
+    codecs: list[str]
+    width: int
+    height: int
+
+
+_TRUTHY: Final = ("1", "true", "yes")
+
+
+def create_app(relay: RelayView, settings: HttpSettings, clock: Clock) -> ASGIApp:
+    """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`."""
+    gatekeeper = Gatekeeper(settings.token, clock)
+    api = _Api(relay, gatekeeper)
+    starlette = Starlette(
+        routes=api.routes(),
+        exception_handlers={
+            ApiError: on_api_error,
+            RelayError: on_relay_error,
+            HTTPException: on_http_exception,
+        },
+    )
+    return Guard(starlette, gatekeeper)
+
+
+class _Api:
+    def __init__(self, relay: RelayView, gatekeeper: Gatekeeper) -> None:
+        self._relay, self._gatekeeper = relay, gatekeeper
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper))
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.dashboard),
+            Route("/login", self.login, methods=["POST"]),
+            Route("/static/{name}", self.static),
+            Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/api/cameras", self.cameras),
+            Route("/api/cameras/{id}/restart", self.restart, methods=["POST"]),
+            Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
+            Route("/api/stats", self.stats),
+            Route("/api/events", self.events),
+            Route("/api/view", self.open_view, methods=["POST"]),
+            Route("/api/view/{id}", self.close_view, methods=["DELETE"]),
+            Route("/api/view/{id}/answer", self.answer_view, methods=["POST"]),
+            Route("/api/view/{id}/update", self.update_view, methods=["POST"]),
+        ]
+
+    # --- pages ----------------------------------------------------------------------------------------------------
+
+    async def dashboard(self, request: Request) -> Response:
+        token = request.query_params.get("token")
+        if token is not None and not self._gatekeeper.open:
+            return self._sign_in(request, token)
+        return ASSETS.reply("index.html", request)
+
+    async def login(self, request: Request) -> Response:
+        fields = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=8)
+        return self._sign_in(request, fields.get("token", [""])[0])
+
+    def _sign_in(self, request: Request, token: str) -> Response:
+        wait = self._gatekeeper.check_token(token.strip(), address(request.scope))
+        if wait is not None:
+            page = sign_in_page(429 if wait else 401)
+            if wait:
+                page.headers["Retry-After"] = str(int(wait) + 1)
+            return page
+        reply = RedirectResponse("/", status_code=303)
+        reply.set_cookie(
+            COOKIE,
+            self._gatekeeper.new_cookie(),
+            max_age=SESSION_LIFE,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return reply
+
+    async def static(self, request: Request) -> Response:
+        return ASSETS.reply(request.path_params["name"], request)
+
+    # --- status ---------------------------------------------------------------------------------------------------
+
+    async def livez(self, request: Request) -> Response:
+        # That this coroutine runs is the proof: the loop that does everything is alive.
+        return json_reply({"live": True})
+
+    async def readyz(self, request: Request) -> Response:
+        """503 when the relay cannot do its work; with `?strict=1` also when any enabled camera is not live."""
+        health = self._relay.health()
+        strict = request.query_params.get("strict", "") in _TRUTHY
+        ready = health.ready and not (strict and health.degraded)
+        body = health if request.state.signed_in else {"ready": health.ready}
+        return json_reply(body, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def cameras(self, request: Request) -> Response:
+        return json_reply({"cameras": [_summary(camera) for camera in self._relay.status().cameras]})
+
+    async def stats(self, request: Request) -> Response:
+        return json_reply(self._relay.status())
+
+    async def events(self, request: Request) -> ASGIApp:
+        last = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+        status = self._relay.status() if request.query_params.get("status", "1") in _TRUTHY else None
+        try:
+            subscription = self._relay.events.subscribe(last, status)
+        except TooManyClients as error:
+            raise ApiError(
+                503, "too_many_clients", "Too many event streams are open", "Close other pages and try again"
+            ) from error
+        return _EventStream(self._relay.events, subscription)
+
+    # --- verbs ----------------------------------------------------------------------------------------------------
+
+    async def restart(self, request: Request) -> Response:
+        camera = self._camera(request)
+        await self._relay.restart(camera.id)
+        return json_reply({"ok": True})
+
+    async def keyframe(self, request: Request) -> Response:
+        camera = self._camera(request)
+        await self._relay.keyframe(camera.id)
+        return json_reply({"ok": True})
+
+    def _camera(self, request: Request) -> CameraStatus:
+        wanted = request.path_params["id"]
+        for camera in self._relay.status().cameras:
+            if camera.id == wanted:
+                return camera
+        raise ApiError(404, "unknown_camera", "There is no camera with that id", "GET /api/cameras lists them")
+
+    # --- viewers --------------------------------------------------------------------------------------------------
+
+    async def open_view(self, request: Request) -> Response:
+        wanted: ViewRequest = await read_json(request, ViewRequest)
+        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio))
+
+    async def answer_view(self, request: Request) -> Response:
+        given: AnswerRequest = await read_json(request, AnswerRequest)
+        await self._relay.viewers.answer(request.path_params["id"], given.sdp)
+        return json_reply({"ok": True})
+
+    async def update_view(self, request: Request) -> Response:
+        wanted: UpdateRequest = await read_json(request, UpdateRequest)
+        view = request.path_params["id"]
+        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale))
+
+    async def close_view(self, request: Request) -> Response:
+        await self._relay.viewers.close(request.path_params["id"])
+        return json_reply({"ok": True})
+
+
+class _EventStream(Response):
+    """Sends a subscription until either side ends it, also while a slow client blocks the sending."""
+
+    def __init__(self, hub: EventHub, subscription: Subscription) -> None:
+        super().__init__()
+        self._hub, self._subscription = hub, subscription
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
+            sending = asyncio.ensure_future(self._send(send))
+            ends = [
+                sending,
+                asyncio.ensure_future(self._subscription.wait_closed()),
+                asyncio.ensure_future(self._gone(receive)),
+            ]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if self._subscription.closed:
+                    # A client that reads gets a clean end.
+                    await asyncio.wait([sending], timeout=0.2)
+            finally:
+                for task in ends:
+                    task.cancel()
+                await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            self._hub.unsubscribe(self._subscription)
+
+    async def _send(self, send: Send) -> None:
+        async for frame in self._subscription:
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    @staticmethod
+    async def _gone(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _summary(camera: CameraStatus) -> CameraSummary:
+    return CameraSummary(
+        id=camera.id,
+        name=camera.name,
+        device=camera.device,
+        protocol=camera.lease.protocol,
+        state=camera.state,
+        reason=camera.reason,
+        enabled=camera.enabled,
+        viewable=camera.viewable,
+        codecs=[codec for codec in (camera.video.codec, camera.audio.codec) if codec],
+        width=camera.video.width,
+        height=camera.video.height,
+    )

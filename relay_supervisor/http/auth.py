@@ -1,0 +1,169 @@
+"""Who may use the HTTP interface, and how a browser is kept from being used against it.
+
+On loopback no token is needed; anywhere else the supervisor refuses to start without one. The token comes as
+`Authorization: Bearer …` or, for the page, as a cookie made by signing in. Without a token the Host header must name
+loopback (DNS rebinding); state changes must come from our own page or from no page at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections import OrderedDict, deque
+from typing import Final
+from urllib.parse import urlsplit
+
+from relay_common.clock import Clock
+from relay_common.errors import ConfigError
+from relay_common.secrets import Secret
+
+COOKIE: Final = "relay_session"
+SESSION_LIFE: Final = 30 * 86400
+"""Seconds that a sign-in lasts."""
+SHORTEST_TOKEN: Final = 16
+_FAILURES: Final = 10
+_WINDOW: Final = 60.0
+_MOST_ADDRESSES: Final = 1024
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+"""On every answer. No inline script or style, no third party, no framing."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address, without port or brackets) is this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
+    """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
+
+    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
+    when the token is too short to be one.
+    """
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or port is None or parts.path or parts.username:
+        raise ConfigError(
+            f"[http] listen is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
+        )
+    if token and len(token.reveal()) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"[http] token is shorter than {SHORTEST_TOKEN} characters",
+            hint="Make one with: openssl rand -hex 24",
+        )
+    if not token and not is_loopback(host):
+        raise ConfigError(
+            f"[http] listen is {listen!r}, which other machines can reach, and there is no [http] token",
+            hint='Set token or token_file (openssl rand -hex 24), or listen on "127.0.0.1:8080"',
+        )
+    return host, port
+
+
+class FailureLimiter:
+    """Refuses an address for a while after ten wrong tokens in a minute; remembers at most 1024 addresses."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def blocked_for(self, address: str) -> float:
+        """Seconds until `address` may try again; 0 when it may now."""
+        times = self._failures.get(address)
+        if times is None or len(times) < _FAILURES:
+            return 0.0
+        return max(0.0, times[0] + _WINDOW - self._clock.now())
+
+    def failed(self, address: str) -> None:
+        """Note a wrong token from `address`."""
+        self._failures.setdefault(address, deque(maxlen=_FAILURES)).append(self._clock.now())
+        self._failures.move_to_end(address)
+        if len(self._failures) > _MOST_ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+class Gatekeeper:
+    """Decides about single requests; `token` None means that everybody on loopback may do everything."""
+
+    def __init__(self, token: Secret | None, clock: Clock) -> None:
+        self._token = token.reveal().encode() if token else b""
+        self._clock = clock
+        self.limiter = FailureLimiter(clock)
+        self.failures = 0
+        self.blocked = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether no token is needed."""
+        return not self._token
+
+    def token_matches(self, token: str) -> bool:
+        """Whether `token` is the configured one, in constant time."""
+        # Hashed first, so that not even the length shows in the time.
+        given, wanted = (hashlib.sha256(value).digest() for value in (token.encode(), self._token))
+        return hmac.compare_digest(given, wanted) and not self.open
+
+    def check_token(self, token: str, address: str) -> float | None:
+        """Try `token` from `address`: None when it is right, else seconds to wait before another try (0: none)."""
+        if wait := self.limiter.blocked_for(address):
+            self.blocked += 1
+            return wait
+        if self.token_matches(token):
+            return None
+        self.failures += 1
+        self.limiter.failed(address)
+        return self.limiter.blocked_for(address)
+
+    def new_cookie(self) -> str:
+        """A session cookie's value: its end and a signature by the token, so that it outlives a restart."""
+        end = str(int(self._clock.wall()) + SESSION_LIFE)
+        return f"{end}.{self._sign(end)}"
+
+    def cookie_valid(self, value: str) -> bool:
+        """Whether `value` is a cookie of ours that has not ended."""
+        end, _, signature = value.partition(".")
+        if self.open or not end.isdecimal() or not end.isascii() or len(end) > 12:
+            return False
+        genuine = hmac.compare_digest(signature.encode(), self._sign(end).encode())
+        return genuine and int(end) > self._clock.wall()
+
+    def _sign(self, end: str) -> str:
+        return hmac.new(self._token, f"relay-session:{end}".encode(), hashlib.sha256).hexdigest()
+
+    def host_allowed(self, host: str) -> bool:
+        """Whether the Host header may be served: without a token, a foreign name is a rebinding attack."""
+        if not self.open:
+            return True
+        try:
+            return is_loopback(urlsplit(f"//{host}").hostname or "")
+        except ValueError:
+            return False
+
+
+def same_origin(host: str, origin: str, fetch_site: str) -> bool:
+    """Whether a state change comes from our own page, or from a client that is no browser.
+
+    Browsers send Sec-Fetch-Site to trustworthy origins and Origin with every POST and DELETE; others send neither.
+    """
+    if fetch_site:
+        return fetch_site == "same-origin"
+    return not origin or (origin != "null" and urlsplit(origin).netloc.lower() == host.lower())

@@ -1,0 +1,253 @@
+"""Prometheus metrics: names, units and help are an interface and stay as they are.
+
+Collected from one `RelayStatus` at scrape time. Everything that can be counted exists at zero from the start; the
+labels of cameras appear with the cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from relay_common.cloudflare.meter import CallMeter, Histogram
+from relay_supervisor.http.auth import Gatekeeper
+from relay_supervisor.http.events import EventHub
+from relay_supervisor.publications.viewers import OUTCOMES
+from relay_supervisor.stats import CameraStatus, RelayStatus
+
+CAMERA_STATES: Final = (
+    "live",
+    "connecting",
+    "reconnecting",
+    "waiting",
+    "degraded",
+    "disabled",
+    "offline",
+    "stopped",
+)
+LEASE_STATES: Final = ("wanted", "generating", "held", "extending", "lost", "held_off", "parked", "released")
+RESTART_CAUSES: Final = ("exited", "killed", "hung", "memory", "requested", "failed", "other")
+"""Why a worker was replaced."""
+
+
+class Telemetry(msgspec.Struct, kw_only=True):
+    """Counters that the status does not hold; what is missing is reported as zero."""
+
+    sfu: CallMeter = msgspec.field(default_factory=CallMeter)
+    restarts: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Worker restarts by cause (`RESTART_CAUSES`; another cause counts as "other")."""
+    views: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Views by outcome (`publications.viewers.OUTCOMES`)."""
+    command_wait: Histogram = msgspec.field(default_factory=lambda: Histogram((0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0)))
+    """Seconds that Nest commands waited in the queue."""
+
+
+_Value = Callable[[CameraStatus], float]
+
+_CAMERA_GAUGES: Final[tuple[tuple[str, str, _Value], ...]] = (
+    ("up", "1 when the camera is live.", lambda c: float(c.state == "live")),
+    ("viewable", "1 when a viewer that asks now gets a picture.", lambda c: float(c.viewable)),
+    ("uptime_seconds", "Time since the camera's worker started.", lambda c: c.uptime),
+    ("stats_age_seconds", "Time since the worker last reported.", lambda c: c.stats_age),
+    ("skew_seconds", "Audio behind video on the media clock.", lambda c: c.skew),
+    ("video_fps", "Video frames per second.", lambda c: c.video.fps),
+    ("keyframe_interval_seconds", "Time between the last two keyframes.", lambda c: c.video.keyframe_interval),
+    ("lease_expires_in_seconds", "Life left of the stream lease; 0 when none.", lambda c: c.lease.expires_in),
+    ("lease_failures", "Failed commands in a row.", lambda c: float(c.lease.failures)),
+    ("degraded", "1 while retries are slowed after five failures in a row.", lambda c: float(c.lease.degraded)),
+    ("worker_rss_bytes", "Resident memory of the worker.", lambda c: float(c.worker.rss)),
+    ("worker_heartbeat_age_seconds", "Time since the worker was last heard.", lambda c: c.worker.heartbeat_age),
+)
+_CAMERA_COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
+    ("source_sessions", "Sessions opened to the camera by its worker.", lambda c: c.source_sessions),
+    ("lease_generates", "Generate commands sent.", lambda c: c.lease.generates),
+    ("lease_extends", "Extend commands sent.", lambda c: c.lease.extends),
+    ("worker_restarts", "Times the worker was replaced.", lambda c: c.worker.restarts),
+    ("worker_cpu_seconds", "CPU time of the worker.", lambda c: c.worker.cpu),
+    ("keyframes", "Keyframes received.", lambda c: c.video.keyframes),
+)
+_TRACK_COUNTERS: Final = (
+    ("received_packets", "RTP packets received from the camera.", "packets_in"),
+    ("received_bytes", "RTP bytes received from the camera.", "bytes_in"),
+    ("lost_packets", "RTP packets missing from the camera's sequence.", "lost_in"),
+    ("frames", "Video access units or encoded audio frames.", "frames"),
+    ("dropped_packets", "Packets deliberately not forwarded.", "dropped"),
+    ("sent_packets", "RTP packets sent to the SFU.", "packets_out"),
+    ("sent_bytes", "RTP bytes sent to the SFU.", "bytes_out"),
+    ("retransmitted_packets", "Packets sent again on request.", "retransmitted"),
+    ("nacks", "NACKs received from the SFU.", "nacks"),
+    ("plis", "Picture loss indications received from the SFU.", "plis"),
+    ("firs", "Full intra requests received from the SFU.", "firs"),
+    ("send_drops", "Packets that the socket would not take.", "send_drops"),
+)
+_TRACK_GAUGES: Final = (
+    ("jitter_seconds", "Interarrival jitter from the camera (RFC 3550).", "jitter_in"),
+    ("receive_bits_per_second", "Bit rate from the camera.", "bitrate_in"),
+    ("send_bits_per_second", "Bit rate to the SFU.", "bitrate_out"),
+    ("sent_loss_ratio", "Fraction lost as last reported by the SFU, 0 to 1.", "loss_out"),
+    ("rtt_seconds", "Round trip to the SFU.", "rtt"),
+)
+
+
+class RelayCollector(Collector):
+    """Turns the relay's status and counters into metric families, all named `relay_…`."""
+
+    def __init__(
+        self,
+        status: Callable[[], RelayStatus],
+        telemetry: Callable[[], Telemetry],
+        events: EventHub,
+        gatekeeper: Gatekeeper,
+    ) -> None:
+        self._status, self._telemetry, self._events, self._gatekeeper = status, telemetry, events, gatekeeper
+
+    def collect(self) -> Iterator[Metric]:
+        status, telemetry = self._status(), self._telemetry()
+        yield from _relay(status)
+        yield from _budgets(status)
+        yield from _cameras(status.cameras)
+        yield from _sfu(telemetry.sfu)
+        yield from _views(telemetry)
+        yield _histogram("relay_command_wait_seconds", "Time Nest commands waited.", {(): telemetry.command_wait})
+        yield _by_label(
+            "relay_restarts",
+            "Worker restarts by cause.",
+            "cause",
+            _folded(telemetry.restarts, RESTART_CAUSES),
+        )
+        yield from self._http()
+
+    def _http(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("relay_event_streams", "Event streams that are open.", value=self._events.clients)
+        yield _counter("relay_events", "Events published.", self._events.published)
+        yield _counter("relay_event_streams_dropped", "Streams closed for slowness.", self._events.dropped_clients)
+        yield _counter("relay_event_streams_refused", "Streams over the bound.", self._events.refused_clients)
+        yield _counter("relay_auth_failures", "Requests with a wrong token.", self._gatekeeper.failures)
+        yield _counter("relay_auth_blocked", "Tries refused after too many failures.", self._gatekeeper.blocked)
+
+
+def _relay(status: RelayStatus) -> Iterator[Metric]:
+    info = GaugeMetricFamily("relay_build_info", "Always 1; the label tells the version.", labels=["version"])
+    info.add_metric([status.version], 1)
+    yield info
+    totals = status.totals
+    yield GaugeMetricFamily("relay_uptime_seconds", "Time since the supervisor started.", value=status.uptime)
+    yield GaugeMetricFamily("relay_connected_cameras", "Cameras that are live.", value=totals.connected)
+    yield GaugeMetricFamily("relay_failed_cameras", "Cameras enabled but not live.", value=totals.failed)
+    yield GaugeMetricFamily("relay_viewers", "Pages that watch now.", value=totals.viewers)
+    yield GaugeMetricFamily("relay_bits_per_second", "Bit rate of all cameras.", value=totals.bitrate)
+    by_state = GaugeMetricFamily("relay_cameras", "Cameras by state.", labels=["state"])
+    for state in CAMERA_STATES:
+        by_state.add_metric([state], sum(c.state == state for c in status.cameras))
+    yield by_state
+
+
+def _budgets(status: RelayStatus) -> Iterator[Metric]:
+    gauges = {
+        "used": ("Nest commands in the last 60 seconds.", "used"),
+        "limit": ("Nest commands allowed in any 60 seconds.", "limit"),
+        "peak": ("Most Nest commands in any 60 seconds since the start.", "peak"),
+        "hold_seconds": ("Time until commands are allowed again after a refusal.", "hold"),
+        "capacity_cameras": ("Cameras that the budget can hold.", "capacity"),
+    }
+    for name, (text, field) in gauges.items():
+        family = GaugeMetricFamily(f"relay_budget_{name}", text, labels=["account"])
+        for budget in status.budgets:
+            family.add_metric([budget.account], getattr(budget, field))
+        yield family
+    depth = GaugeMetricFamily("relay_queue_depth", "Nest commands that wait.", labels=["account"])
+    commands = CounterMetricFamily("relay_commands", "Nest commands by result.", labels=["account", "result"])
+    error = GaugeMetricFamily("relay_account_error", "1 when the account cannot be used at all.", labels=["account"])
+    for budget in status.budgets:
+        depth.add_metric([budget.account], budget.depth)
+        commands.add_metric([budget.account, "ok"], budget.executed - budget.failed)
+        commands.add_metric([budget.account, "failed"], budget.failed)
+        error.add_metric([budget.account], float(bool(budget.auth_error)))
+    yield from (depth, commands, error)
+
+
+def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:
+    labels = ["camera", "name"]
+    for name, text, value in _CAMERA_GAUGES:
+        gauge = GaugeMetricFamily(f"relay_camera_{name}", text, labels=labels)
+        for camera in cameras:
+            gauge.add_metric([camera.id, camera.name], value(camera))
+        yield gauge
+    for name, text, value in _CAMERA_COUNTERS:
+        counter = CounterMetricFamily(f"relay_camera_{name}", text, labels=labels)
+        for camera in cameras:
+            counter.add_metric([camera.id, camera.name], value(camera))
+        yield counter
+    for kind, rows in ((CounterMetricFamily, _TRACK_COUNTERS), (GaugeMetricFamily, _TRACK_GAUGES)):
+        for name, text, field in rows:
+            family = kind(f"relay_camera_{name}", text, labels=[*labels, "kind"])
+            for camera in cameras:
+                family.add_metric([camera.id, camera.name, "video"], getattr(camera.video, field))
+                family.add_metric([camera.id, camera.name, "audio"], getattr(camera.audio, field))
+            yield family
+    yield from _camera_states(cameras, labels)
+
+
+def _camera_states(cameras: list[CameraStatus], labels: list[str]) -> Iterator[Metric]:
+    delay = GaugeMetricFamily(
+        "relay_camera_delay_seconds", "Time of a packet in the relay, last interval.", labels=[*labels, "quantile"]
+    )
+    state = GaugeMetricFamily("relay_camera_state", "1 for the state the camera is in.", labels=[*labels, "state"])
+    lease = GaugeMetricFamily("relay_camera_lease_state", "1 for the lease's state.", labels=[*labels, "state"])
+    for camera in cameras:
+        own = [camera.id, camera.name]
+        delay.add_metric([*own, "0.5"], camera.delay_p50)
+        delay.add_metric([*own, "0.99"], camera.delay_p99)
+        for known in CAMERA_STATES:
+            state.add_metric([*own, known], float(camera.state == known))
+        for known in LEASE_STATES:
+            lease.add_metric([*own, known], float(camera.lease.state == known))
+    yield from (delay, state, lease)
+
+
+def _sfu(meter: CallMeter) -> Iterator[Metric]:
+    calls = CounterMetricFamily("relay_sfu_calls", "Calls to the SFU by result.", labels=["operation", "result"])
+    for (operation, result), count in meter.results.items():
+        calls.add_metric([operation, result.value], count)
+    yield calls
+    yield _by_label("relay_sfu_retries", "Calls to the SFU made again.", "operation", meter.retries)
+    seconds: dict[tuple[str, ...], Histogram] = {
+        (operation,): histogram for operation, histogram in meter.seconds.items()
+    }
+    yield _histogram("relay_sfu_call_seconds", "Time calls to the SFU took.", seconds, ["operation"])
+
+
+def _views(telemetry: Telemetry) -> Iterator[Metric]:
+    yield _by_label("relay_views", "Views by outcome.", "outcome", {o: telemetry.views.get(o, 0) for o in OUTCOMES})
+
+
+def _folded(counts: Mapping[str, int], known: tuple[str, ...]) -> dict[str, int]:
+    folded = dict.fromkeys(known, 0)
+    for name, count in counts.items():
+        folded[name if name in folded else "other"] += count
+    return folded
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _by_label(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _histogram(
+    name: str, text: str, rows: Mapping[tuple[str, ...], Histogram], labels: list[str] | None = None
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels or [])
+    for values, histogram in rows.items():
+        family.add_metric(list(values), histogram.cumulative(), histogram.sum)
+    return family

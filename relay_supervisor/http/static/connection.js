@@ -1,0 +1,109 @@
+// One peer connection with the SFU for up to 32 cameras, made and changed through the relay's viewer endpoints.
+
+import { call, leave } from "./api.js";
+
+const CONNECT_WITHIN = 10000;
+const DISCONNECTED_FOR = 5000;
+
+export class Connection extends EventTarget {
+  // Events: "stream" {camera, stream}, "ready" (connected), "dead" (of no use any more).
+  pc = null;
+  view = "";
+  tracks = new Map(); // mid → {mid, camera, kind, publication}
+  unavailable = [];
+  dead = false;
+  #streams = new Map(); // camera → MediaStream
+  #busy = false;
+  #timer = 0;
+
+  async open(cameras) {
+    const answer = await call("POST", "/api/view", { cameras, audio: true });
+    this.unavailable = answer.unavailable;
+    if (!answer.view) throw new Error("no camera can be had yet");
+    this.view = answer.view;
+    if (this.dead) return this.close();
+    this.pc = new RTCPeerConnection({ iceServers: answer.ice_servers, bundlePolicy: "max-bundle" });
+    this.pc.addEventListener("track", (event) => this.#received(event));
+    this.pc.addEventListener("connectionstatechange", () => this.#changed());
+    this.#expect(CONNECT_WITHIN);
+    await this.#negotiate(answer);
+  }
+
+  stream(camera) {
+    return this.#streams.get(camera) ?? null;
+  }
+
+  has(camera) {
+    return [...this.tracks.values()].some((track) => track.camera === camera);
+  }
+
+  // Follow the publications; `stale` are cameras whose picture stands still.
+  async update(cameras, stale = []) {
+    if (this.#busy || this.dead || !this.view) return;
+    this.#busy = true;
+    try {
+      const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale });
+      this.unavailable = answer.unavailable;
+      if (answer.action === "reopen") this.#die();
+      else if (answer.action === "answer") await this.#negotiate(answer);
+      else this.#learn(answer.tracks);
+    } catch (error) {
+      // 410: the relay knows the view no longer (it was restarted). Anything else may pass: the picture goes on.
+      if (error.status === 410) this.#die();
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  close() {
+    this.dead = true;
+    clearTimeout(this.#timer);
+    this.pc?.close();
+    if (this.view) leave(this.view);
+    this.view = "";
+  }
+
+  async #negotiate(answer) {
+    // The map comes first: tracks arrive while the offer is applied.
+    this.#learn(answer.tracks);
+    await this.pc.setRemoteDescription({ type: "offer", sdp: answer.offer });
+    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    // The SFU learns our address from our checks, so there is no need to wait for candidates.
+    await call("POST", `/api/view/${this.view}/answer`, { sdp: this.pc.localDescription.sdp });
+  }
+
+  #learn(tracks) {
+    this.tracks = new Map(tracks.map((track) => [track.mid, track]));
+  }
+
+  #received({ transceiver, track }) {
+    const known = this.tracks.get(transceiver.mid);
+    if (!known) return;
+    let stream = this.#streams.get(known.camera);
+    if (!stream) this.#streams.set(known.camera, (stream = new MediaStream()));
+    for (const old of stream.getTracks()) if (old.kind === track.kind && old !== track) stream.removeTrack(old);
+    stream.addTrack(track);
+    this.dispatchEvent(new CustomEvent("stream", { detail: { camera: known.camera, stream } }));
+  }
+
+  #changed() {
+    const state = this.pc.connectionState;
+    if (state === "connected") {
+      clearTimeout(this.#timer);
+      this.dispatchEvent(new Event("ready"));
+    } else if (state === "disconnected") this.#expect(DISCONNECTED_FOR);
+    else if (state === "failed" || state === "closed") this.#die();
+  }
+
+  #expect(within) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.#die(), within);
+  }
+
+  #die() {
+    if (this.dead) return;
+    this.dead = true;
+    clearTimeout(this.#timer);
+    this.dispatchEvent(new Event("dead"));
+  }
+}

@@ -1,0 +1,152 @@
+// One camera large, with sound, its numbers over time, and what can be done about it.
+
+import { call } from "./api.js";
+import { Plot } from "./budget.js";
+import { bits, bytes, capital, milliseconds, next, span, tone } from "./format.js";
+import { text } from "./tile.js";
+
+const HISTORY = 120;
+
+export class Large {
+  #camera = "";
+  #history = new Map(); // camera → {bitrate[], fps[], delay[]}
+
+  // order() gives the ids in the grid's order, stream(id) the MediaStream of a camera.
+  constructor({ order, stream }) {
+    this.order = order;
+    this.stream = stream;
+    const part = (name) => document.getElementById(name);
+    this.dialog = part("large");
+    this.video = part("large-video");
+    this.parts = Object.fromEntries(["name", "state", "why", "facts", "said", "sound"].map((name) => [name, part(`large-${name}`)]));
+    const plots = part("large-plots");
+    this.plots = [
+      new Plot(plots, "Bit rate", bits),
+      new Plot(plots, "Frames per second", (value) => value.toFixed(0)),
+      new Plot(plots, "Delay in the relay", milliseconds),
+    ];
+    part("large-close").addEventListener("click", () => this.dialog.close());
+    part("large-previous").addEventListener("click", () => this.#step(-1));
+    part("large-next").addEventListener("click", () => this.#step(1));
+    this.parts.sound.addEventListener("click", () => this.#sound(this.video.muted));
+    part("large-keyframe").addEventListener("click", () => this.#do("keyframe", "Asked for a keyframe."));
+    part("large-restart").addEventListener("click", () => this.#do("restart", "The camera's worker is being restarted."));
+    this.dialog.addEventListener("close", () => this.#closed());
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    this.dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") this.#step(-1);
+      if (event.key === "ArrowRight") this.#step(1);
+    });
+  }
+
+  get camera() {
+    return this.dialog.open ? this.#camera : "";
+  }
+
+  open(id) {
+    this.#camera = id;
+    text(this.parts.said, "");
+    this.video.srcObject = this.stream(id);
+    if (!this.dialog.open) this.dialog.showModal();
+    this.#sound(true);
+    history.replaceState(null, "", `#${id}`);
+  }
+
+  // A camera's stream was replaced.
+  refresh(id) {
+    if (this.camera === id) {
+      this.video.srcObject = this.stream(id);
+      this.video.play().catch(() => {});
+    }
+  }
+
+  record(cameras) {
+    for (const camera of cameras) {
+      let kept = this.#history.get(camera.id);
+      if (!kept) this.#history.set(camera.id, (kept = [[], [], []]));
+      [camera.video.bitrate_in + camera.audio.bitrate_in, camera.video.fps, camera.delay_p99].forEach((value, index) => {
+        kept[index].push(value);
+        if (kept[index].length > HISTORY) kept[index].shift();
+      });
+    }
+  }
+
+  show(camera, { playing, numbers, now }) {
+    text(this.parts.name, camera.name);
+    text(this.parts.state, capital(camera.state));
+    this.parts.state.dataset.state = camera.state;
+    this.parts.state.dataset.tone = tone(camera.state);
+    const why = [capital(camera.state === "live" ? "picture on its way" : camera.state), camera.reason, next(camera, now)];
+    this.parts.why.hidden = playing;
+    text(this.parts.why, why.filter(Boolean).join(". "));
+    (this.#history.get(camera.id) ?? [[], [], []]).forEach((values, index) => this.plots[index].show(values));
+    this.#facts(camera, numbers, now);
+  }
+
+  #facts(camera, numbers, now) {
+    const { video, audio, lease, worker } = camera;
+    const left = lease.expires_at ? lease.expires_at - now : 0;
+    const rows = {
+      "Lease": left > 0 ? `${span(left)} (${lease.state})` : lease.state,
+      "Extended": times(lease.extends),
+      "Generated": times(lease.generates),
+      "Size": video.width ? `${video.width}×${video.height}` : "–",
+      "Codecs": [video.codec, audio.codec].filter(Boolean).join(" + ") || "–",
+      "Keyframe every": video.keyframe_interval ? `${video.keyframe_interval.toFixed(1)} s` : "–",
+      "Lost from camera": `${video.lost_in + audio.lost_in} packets`,
+      "Lost to SFU": `${(Math.max(video.loss_out, audio.loss_out) * 100).toFixed(1)} %`,
+      "Sent again": `${video.retransmitted + audio.retransmitted} packets`,
+      "Round trip to SFU": video.rtt ? milliseconds(video.rtt) : "–",
+      "Sent": bytes(video.bytes_out + audio.bytes_out),
+      "Worker": worker.pid ? `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}` : worker.state,
+      "This page": `${Math.round(numbers.fps ?? 0)} fps, ${numbers.freezeCount ?? 0} freezes`,
+      "Page jitter": milliseconds(numbers.jitter ?? 0),
+    };
+    const list = this.parts.facts;
+    if (!list.children.length) {
+      for (const name of Object.keys(rows)) {
+        const row = list.appendChild(document.createElement("div"));
+        row.append(Object.assign(document.createElement("dt"), { textContent: name }), document.createElement("dd"));
+      }
+    }
+    Object.values(rows).forEach((value, index) => text(list.children[index].lastElementChild, value));
+  }
+
+  #step(by) {
+    const ids = this.order();
+    const at = ids.indexOf(this.#camera);
+    if (at >= 0 && ids.length > 1) this.open(ids[(at + by + ids.length) % ids.length]);
+  }
+
+  #sound(on) {
+    this.video.muted = !on;
+    this.parts.sound.setAttribute("aria-pressed", String(on));
+    text(this.parts.sound, on ? "Sound on" : "Sound off");
+    this.video.play().catch(() => {
+      // The browser wants a click before it plays sound: show the picture, keep the button truthful.
+      if (on) this.#sound(false);
+    });
+  }
+
+  async #do(verb, said) {
+    const buttons = this.dialog.querySelectorAll("footer button");
+    buttons.forEach((button) => { button.disabled = true; });
+    try {
+      await call("POST", `/api/cameras/${this.#camera}/${verb}`);
+      text(this.parts.said, said);
+    } catch (error) {
+      text(this.parts.said, error.message);
+    } finally {
+      buttons.forEach((button) => { button.disabled = false; });
+    }
+  }
+
+  #closed() {
+    this.video.srcObject = null;
+    history.replaceState(null, "", location.pathname);
+  }
+}
+
+function times(count) {
+  return count === 1 ? "once" : count ? `${count} times` : "never";
+}

@@ -1,0 +1,266 @@
+// Keeps every wanted camera playing: opens connections, follows publications, notices pictures that stand still.
+
+import { Connection } from "./connection.js";
+
+const PER_VIEW = 32;
+const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
+const STANDS_STILL = 6000;
+const ASK_AGAIN = 1500; // first wait while the view is behind the relay; doubles while asking does not help
+const FIRST_DELAY = 500;
+const LONGEST_DELAY = 10000;
+
+// The cameras of one connection, and the connection's replacement when it dies.
+class Group {
+  cameras = [];
+  connection = null;
+  #next = null;
+  #delay = FIRST_DELAY;
+  #timer = 0;
+  #askedAt = 0;
+  #patience = ASK_AGAIN;
+  #moved = new Map(); // camera → {frames, at}
+
+  constructor(onStream) {
+    this.onStream = onStream;
+  }
+
+  get active() {
+    return this.connection ?? this.#next;
+  }
+
+  want(cameras) {
+    const changed = cameras.join() !== this.cameras.join();
+    this.cameras = cameras;
+    if (!cameras.length) return this.stop();
+    if (!this.connection && !this.#next) this.#open();
+    else if (changed) this.#ask();
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.connection?.close();
+    this.#next?.close();
+    this.connection = this.#next = null;
+  }
+
+  // Start anew at once: the network came back, or somebody asked.
+  renew() {
+    this.#delay = FIRST_DELAY;
+    clearTimeout(this.#timer);
+    if (!this.#next) this.#open();
+  }
+
+  // Ask the relay at once whether it still knows the view.
+  check() {
+    this.#ask();
+  }
+
+  // `statuses`: camera id → its status. Decides whether the view is behind what the relay has.
+  follow(statuses, now) {
+    const connection = this.connection;
+    if (!connection) {
+      const any = this.cameras.some((id) => statuses.get(id)?.viewable);
+      // A camera has become viewable: do not sit out a long delay.
+      if (any && !this.#next && this.#delay > 2 * FIRST_DELAY) this.renew();
+      return;
+    }
+    const behind = this.cameras.some((id) => {
+      const status = statuses.get(id);
+      return status?.viewable && (!connection.has(id) || [...connection.tracks.values()].some(
+        (track) => track.camera === id && track.publication !== status.publication));
+    });
+    if (!behind) this.#patience = ASK_AGAIN;
+    if (now - this.#askedAt <= (behind ? this.#patience : KEEPALIVE)) return;
+    if (behind) this.#patience = Math.min(this.#patience * 2, KEEPALIVE / 2);
+    this.#ask();
+  }
+
+  // `numbers`: camera id → its receive statistics. Cameras that should move and do not are pulled anew.
+  watch(numbers, statuses, now) {
+    if (this.connection?.pc?.connectionState !== "connected") return;
+    const still = [];
+    for (const id of this.cameras) {
+      const frames = numbers.get(id)?.framesDecoded ?? 0;
+      const last = this.#moved.get(id);
+      const live = statuses.get(id)?.state === "live" && this.connection.has(id);
+      if (!last || frames !== last.frames || !live) this.#moved.set(id, { frames, at: now, patience: STANDS_STILL });
+      else if (now - last.at > last.patience) {
+        still.push(id);
+        this.#moved.set(id, { frames, at: now, patience: Math.min(last.patience * 2, 60000) });
+      }
+    }
+    // A hidden page does not decode: that is no fault.
+    if (still.length && !document.hidden) this.#ask(still);
+  }
+
+  playing(id, now) {
+    const last = this.#moved.get(id);
+    return Boolean(last && last.frames > 0 && now - last.at < 3000);
+  }
+
+  #ask(stale = []) {
+    this.#askedAt = performance.now();
+    this.connection?.update(this.cameras, stale);
+  }
+
+  async #open() {
+    const next = (this.#next = new Connection());
+    next.addEventListener("stream", ({ detail }) => this.#show(next, detail));
+    next.addEventListener("ready", () => this.#takeOver(next));
+    next.addEventListener("dead", () => this.#lost(next));
+    try {
+      await next.open(this.cameras);
+    } catch {
+      this.#lost(next);
+    }
+  }
+
+  #show(connection, { camera, stream }) {
+    // While an old connection still plays, its picture stays until the new one is connected.
+    if (connection === this.connection || !this.connection) this.onStream(camera, stream);
+  }
+
+  #takeOver(connection) {
+    this.#delay = FIRST_DELAY;
+    if (connection === this.connection) return;
+    const old = this.connection;
+    this.connection = connection;
+    this.#next = null;
+    this.#moved.clear();
+    this.#askedAt = performance.now();
+    for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
+    old?.close();
+  }
+
+  #lost(connection) {
+    if (connection === this.#next) this.#next = null;
+    else if (connection !== this.connection) return;
+    if (connection === this.connection && connection.pc?.connectionState !== "connected") {
+      connection.close();
+      this.connection = null;
+    } else if (connection !== this.connection) connection.close();
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => !this.#next && this.cameras.length && this.#open(), this.#delay * (0.5 + Math.random() / 2));
+    this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY);
+  }
+}
+
+export class Player {
+  #groups = [];
+  #statuses = new Map();
+  #numbers = new Map();
+
+  // onStream(camera, stream) is called whenever a camera has another stream; onTick() after each look at the numbers.
+  constructor({ onStream, onTick }) {
+    this.onStream = onStream;
+    this.onTick = onTick;
+    setInterval(() => this.#tick(), 1000);
+    addEventListener("online", () => this.#groups.forEach((group) => group.renew()));
+    addEventListener("pagehide", () => this.#groups.forEach((group) => group.stop()));
+    addEventListener("pageshow", (event) => event.persisted && this.want(this.#groups.flatMap((group) => group.cameras)));
+  }
+
+  // The cameras that are to play, by id. Those already in a group stay there.
+  want(ids) {
+    const wanted = new Set(ids);
+    const lists = this.#groups.map((group) => group.cameras.filter((id) => wanted.delete(id)));
+    for (const id of wanted) {
+      const room = lists.find((list) => list.length < PER_VIEW);
+      if (room) room.push(id);
+      else lists.push([id]);
+    }
+    lists.forEach((list, index) => {
+      this.#groups[index] ??= new Group(this.onStream);
+      this.#groups[index].want(list);
+    });
+  }
+
+  follow(cameras) {
+    this.#statuses = new Map(cameras.map((camera) => [camera.id, camera]));
+    const now = performance.now();
+    for (const group of this.#groups) group.follow(this.#statuses, now);
+  }
+
+  check() {
+    for (const group of this.#groups) group.check();
+  }
+
+  playing(id) {
+    const now = performance.now();
+    return this.#groups.some((group) => group.playing(id, now));
+  }
+
+  unavailable(id) {
+    for (const group of this.#groups) {
+      const found = group.active?.unavailable.find((entry) => entry.camera === id);
+      if (found) return found.reason;
+    }
+    return "";
+  }
+
+  numbers(id) {
+    return this.#numbers.get(id) ?? {};
+  }
+
+  get connections() {
+    return this.#groups.map((group) => group.connection).filter(Boolean);
+  }
+
+  // Receive statistics per camera, as getStats() has them now.
+  async stats() {
+    const result = {};
+    for (const connection of this.connections) {
+      const report = await connection.pc.getStats();
+      for (const entry of report.values()) {
+        if (entry.type !== "inbound-rtp") continue;
+        const track = connection.tracks.get(entry.mid);
+        if (!track) continue;
+        const numbers = (result[track.camera] ??= { bytesReceived: 0, packetsLost: 0, packetsReceived: 0 });
+        numbers.bytesReceived += entry.bytesReceived ?? 0;
+        numbers.packetsLost += entry.packetsLost ?? 0;
+        numbers.packetsReceived += entry.packetsReceived ?? 0;
+        if (track.kind === "video") Object.assign(numbers, videoNumbers(entry));
+        else Object.assign(numbers, audioNumbers(entry));
+      }
+    }
+    return result;
+  }
+
+  async #tick() {
+    const now = performance.now();
+    try {
+      this.#numbers = new Map(Object.entries(await this.stats()));
+    } catch {
+      return; // a connection was closed meanwhile
+    }
+    for (const group of this.#groups) group.watch(this.#numbers, this.#statuses, now);
+    this.onTick();
+  }
+}
+
+function videoNumbers(entry) {
+  return {
+    framesDecoded: entry.framesDecoded ?? 0,
+    framesDropped: entry.framesDropped ?? 0,
+    keyFramesDecoded: entry.keyFramesDecoded ?? 0,
+    fps: entry.framesPerSecond ?? 0,
+    freezeCount: entry.freezeCount ?? 0,
+    totalFreezesDuration: entry.totalFreezesDuration ?? 0,
+    jitter: entry.jitter ?? 0,
+    nackCount: entry.nackCount ?? 0,
+    pliCount: entry.pliCount ?? 0,
+    width: entry.frameWidth ?? 0,
+    height: entry.frameHeight ?? 0,
+    jitterBufferDelay: entry.jitterBufferDelay ?? 0,
+    jitterBufferEmittedCount: entry.jitterBufferEmittedCount ?? 0,
+  };
+}
+
+function audioNumbers(entry) {
+  return {
+    totalAudioEnergy: entry.totalAudioEnergy ?? 0,
+    audioLevel: entry.audioLevel ?? 0,
+    audioPacketsReceived: entry.packetsReceived ?? 0,
+    concealedSamples: entry.concealedSamples ?? 0,
+  };
+}

@@ -1,0 +1,72 @@
+// One camera in the grid.
+
+import { bits, capital, next, span, tone } from "./format.js";
+
+const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5 4V5L8 9z"/>'
+  + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
+
+export class Tile {
+  constructor(camera, { onOpen }) {
+    this.id = camera.id;
+    this.element = document.getElementById("tile").content.firstElementChild.cloneNode(true);
+    this.element.dataset.camera = camera.id;
+    const find = (selector) => this.element.querySelector(selector);
+    this.video = find("video");
+    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), pill: find(".pill"), why: find(".why").children };
+    this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
+    this.parts.sound.innerHTML = SPEAKER;
+    // Autoplay is allowed only while muted, and the attribute alone does not mute a cloned element.
+    this.video.muted = true;
+    this.parts.open.addEventListener("click", () => onOpen(this.id));
+    this.parts.sound.addEventListener("click", () => this.sound(this.video.muted));
+    // Sooner than the next look at the statistics.
+    this.video.addEventListener("playing", () => { this.element.dataset.playing = "yes"; });
+    this.#label(camera.name, camera.state);
+  }
+
+  get stream() {
+    return this.video.srcObject;
+  }
+
+  play(stream) {
+    if (this.video.srcObject !== stream) this.video.srcObject = stream;
+    this.video.play().catch(() => {});
+  }
+
+  sound(on) {
+    this.video.muted = !on;
+    this.parts.sound.setAttribute("aria-pressed", String(on));
+    this.video.play().catch(() => {});
+  }
+
+  show(camera, { playing, unavailable, now }) {
+    const { element, fields } = this;
+    element.dataset.state = camera.state;
+    element.dataset.tone = tone(camera.state);
+    element.dataset.playing = playing ? "yes" : "no";
+    this.#label(camera.name, camera.state);
+    const [what, why, then] = this.parts.why;
+    const live = camera.state === "live";
+    text(what, live ? "Picture on its way" : capital(camera.state));
+    text(why, live ? unavailable : camera.reason || camera.lease.last_error);
+    text(then, live ? "" : next(camera, now));
+    text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
+    text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");
+    text(fields.size, camera.video.width ? `${camera.video.width}×${camera.video.height}` : "–");
+    const left = camera.lease.expires_at ? camera.lease.expires_at - now : 0;
+    text(fields.lease, left > 0 ? span(left) : "none");
+    fields.lease.classList.toggle("short", left > 0 && left < 30);
+  }
+
+  #label(name, state) {
+    text(this.parts.name, name);
+    text(this.parts.pill, capital(state));
+    this.parts.open.setAttribute("aria-label", `${name}, ${state}. Open large with sound`);
+    this.parts.sound.setAttribute("aria-label", `Sound of ${name}`);
+  }
+}
+
+// Writing only what changed keeps a page of a hundred tiles cheap.
+export function text(node, value) {
+  if (node.textContent !== value) node.textContent = value;
+}

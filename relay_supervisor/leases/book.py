@@ -1,0 +1,379 @@
+"""All leases of one Google account with their queue and budget, as one object without I/O and clock.
+
+Tell it what happens (`want`, `unwant`, `media_failed`, `settle`, …), ask it what to send (`poll`) and when to ask
+again (`next_deadline`), and carry out the `effects` it leaves behind. Every `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+import msgspec
+
+from relay_common.errors import Remedy
+from relay_supervisor.leases import planner
+from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, Renewed, TraitsRead
+from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, LeaseSettings, State
+from relay_supervisor.leases.trouble import AccountTrouble, servers_fault
+from relay_supervisor.nest.errors import NestError, NotExtendable, RateLimited, StreamGone
+from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.quota.budget import Budget
+from relay_supervisor.quota.command import Command, Result, Verb
+from relay_supervisor.quota.limits import Limits
+from relay_supervisor.quota.queue import CommandQueue
+
+_USUAL_LATENCY: Final = 0.5
+_HURRY_WITHIN: Final = 20.0
+_STOP_WITHIN: Final = 60.0
+_LISTING: Final = ""
+
+
+class _Leftover(msgspec.Struct, frozen=True):
+    """A released stream whose Stop has not been sent: it can still be taken back."""
+
+    stream: Stream
+    granted: float
+    expires: float
+
+
+class LeaseBook:
+    """The control plane of one Device Access project and user.
+
+    `first_generation` must lie above every generation of earlier processes, so that their workers take new streams.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        rng: random.Random | None = None,
+        settings: LeaseSettings | None = None,
+        first_generation: int = 0,
+    ) -> None:
+        self.budget = Budget(limits)
+        self.queue = CommandQueue(self.budget)
+        self.leases: dict[str, Lease] = {}
+        self.admitted: set[str] = set()
+        self.effects: list[Effect] = []
+        self.superseded = 0
+        """Results that came too late to concern anyone."""
+        self._first_generation = first_generation
+        self._rng = rng or random.Random()
+        self._settings = settings or LeaseSettings()
+        self._trouble = AccountTrouble(self._rng)
+        self._leftovers: dict[str, _Leftover] = {}
+        self._alive = 0
+
+    @property
+    def account_error(self) -> str:
+        """Why no command can be sent at all, with what to do about it; "" when commands can be sent."""
+        return self._trouble.error
+
+    # --- what is wanted
+
+    def want(self, camera: str, device: Device, now: float) -> None:
+        """Keep a stream of `camera` alive from now on; calling it again only refreshes `device`."""
+        lease = self.leases.get(camera)
+        if lease is None:
+            lease = self.leases[camera] = Lease(camera, device, self._settings, self._rng)
+            lease.generation = self._first_generation
+        if lease.state is not State.RELEASED:
+            self.device_seen(camera, device, now)
+            return
+        lease.device, lease.protocol = device, device.protocol
+        left = self._leftovers.pop(camera, None)
+        if left is not None and left.expires > now and self.queue.find(camera, Verb.STOP) is not None:
+            stream = msgspec.structs.replace(left.stream, expires_in=left.expires - now)
+            lease.resume(stream, lease.generation, left.granted, now)
+            self.effects.append(Granted(camera, lease.generation, stream, lease.expires))
+        else:
+            lease.fire(Event.WANT, now)
+        self._rearrange(now)
+
+    def unwant(self, camera: str, now: float, *, stop: bool = True) -> None:
+        """Let the camera go; with `stop` its stream is ended at Google, if the budget has nothing better to do."""
+        lease = self.leases.get(camera)
+        if lease is None or lease.state is State.RELEASED:
+            return
+        self.queue.cancel(camera)
+        held = lease.stream if lease.state is State.HELD and lease.expires > now else None
+        if held is not None and stop:
+            self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
+            self.queue.submit(self._stop(lease, held, now))
+        lease.released(now)
+        self._rearrange(now)
+
+    def drop(self, camera: str, now: float) -> None:
+        """Forget the camera altogether."""
+        self.unwant(camera, now)
+        self.leases.pop(camera, None)
+
+    def resume(
+        self, camera: str, device: Device, stream: Stream, generation: int, now: float, *, granted: float
+    ) -> None:
+        """Take over a stream left by an earlier process; `stream.expires_in` counts from `now`."""
+        lease = self.leases[camera] = Lease(camera, device, self._settings, self._rng)
+        lease.resume(stream, generation, granted, now)
+        self.effects.append(Granted(camera, generation, stream, lease.expires))
+        self._rearrange(now)
+
+    def device_seen(self, camera: str, device: Device, now: float) -> None:
+        """Rediscovery found the device: a parked camera is tried again."""
+        lease = self.leases.get(camera)
+        if lease is None:
+            return
+        if lease.state in ALIVE or lease.state is State.GENERATING:
+            lease.device = device
+            return
+        lease.traits_read(device)
+        if lease.state is State.PARKED:
+            lease.failures = 0
+            lease.fire(Event.RETRY, now)
+            self._rearrange(now)
+
+    def list_devices(self, now: float) -> None:
+        """Ask for devices.list within the budget; `Listed` follows."""
+        if self.queue.find(_LISTING, Verb.LIST) is None:
+            self.queue.submit(Command(verb=Verb.LIST, camera=_LISTING, submitted=now))
+
+    def resume_account(self, now: float) -> None:
+        """Somebody authorised again or mended the configuration: go on at once."""
+        self._trouble.mended()
+        self.queue.held_until = now
+
+    # --- what the workers say
+
+    def media_live(self, camera: str, generation: int, now: float) -> None:
+        """Media of this generation flows."""
+        lease = self.leases.get(camera)
+        if lease is not None and lease.generation == generation and lease.state in ALIVE:
+            lease.healthy()
+
+    def media_failed(self, camera: str, generation: int, why: str, now: float) -> None:
+        """The worker cannot play this generation's stream, its free retries included."""
+        lease = self.leases.get(camera)
+        if lease is None or lease.generation != generation or lease.state not in ALIVE:
+            return
+        if lease.state is not State.RENEWING:
+            self._lose(lease, why, now, failed=True)
+
+    # --- what to send
+
+    def poll(self, now: float) -> Command | None:
+        """The next command to send now, or None."""
+        self._tick(now)
+        command = self.queue.poll(now)
+        if command is None:
+            return None
+        lease = self.leases.get(command.camera)
+        if command.verb is Verb.STOP and not command.renewal:
+            self._leftovers.pop(command.camera, None)
+        elif lease is not None and command.verb in (Verb.EXTEND, Verb.GENERATE):
+            if command.verb is Verb.EXTEND:
+                command.timeout = min(command.timeout, max(1.0, (command.deadline - now) / 3))
+            lease.fire(Event.SENT, now)
+        elif lease is not None and command.verb is Verb.STOP:
+            lease.fire(Event.RENEW, now)
+        return command
+
+    def next_deadline(self, now: float) -> float | None:
+        """When to poll again, unless something happens before."""
+        soonest = self.queue.next_deadline(now)
+        best = math.inf if soonest is None else soonest
+        for lease in self.leases.values():
+            if lease.state is State.HELD:
+                best = min(best, lease.expires)
+            elif lease.state is State.HELD_OFF and not lease.reread:
+                best = min(best, lease.retry_at)
+        return None if math.isinf(best) else best
+
+    def sent(self, command: Command, now: float) -> None:
+        """The command leaves only now (an offer had to be made first): its life counts from here."""
+        if command.ticket is not None:
+            command.ticket.sent = now
+
+    # --- what came of it
+
+    def settle(self, command: Command, result: Result, now: float) -> None:
+        """A command that `poll` gave was answered, failed, or could not be sent."""
+        self._account_for(command, result, now)
+        if command.verb is Verb.LIST:
+            if isinstance(result, RateLimited):
+                self.list_devices(now)
+            elif isinstance(result, (list, NestError)):
+                self.effects.append(Listed(result))
+            return
+        lease = self.leases.get(command.camera)
+        if lease is None or lease.generation != command.generation:
+            self.superseded += command.verb is not Verb.STOP
+            return
+        if isinstance(result, NestError):
+            self._failed(lease, command, result, now)
+        else:
+            self._succeeded(lease, command, result, now)
+
+    def _account_for(self, command: Command, result: Result, now: float) -> None:
+        ticket = command.ticket
+        assert ticket is not None
+        if isinstance(result, NestError):
+            self.queue.failed += 1
+            if not result.counted:
+                self.budget.give_back(ticket)
+            else:
+                self.budget.answered(ticket, now)
+            if isinstance(result, RateLimited):
+                self.budget.refused(ticket, result.bucket, now, result.retry_after)
+            elif result.counted:
+                self.budget.accepted(ticket)
+            if pause := self._trouble.failed(result):
+                self.queue.held_until = max(self.queue.held_until, now + pause)
+            return
+        self.budget.answered(ticket, now)
+        self.budget.accepted(ticket)
+        if self._trouble.succeeded():
+            for lease in self.leases.values():
+                if lease.server_fault:
+                    lease.hurry(now, _HURRY_WITHIN)
+
+    def _succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
+        sent = command.ticket.sent if command.ticket else now
+        if isinstance(result, Stream) and lease.state is State.GENERATING:
+            lease.granted(result, sent)
+            self.effects.append(Granted(lease.camera, lease.generation, result, lease.expires))
+            self._rearrange(now)
+        elif isinstance(result, Extension) and lease.state is State.EXTENDING:
+            lease.extended(result, sent)
+            assert lease.stream is not None
+            self.effects.append(Renewed(lease.camera, lease.generation, lease.stream, lease.expires))
+            self._plan(lease, now)
+        elif isinstance(result, Device) and lease.state is State.HELD_OFF:
+            if lease.traits_read(result):
+                lease.retry_at = now
+            self.effects.append(TraitsRead(lease.camera, result))
+        elif lease.state is State.RENEWING:
+            self._lose(lease, "the stream was stopped to be generated anew", now, failed=False)
+
+    def _failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
+        if lease.state is State.RENEWING:
+            self._lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
+            return
+        if error.account or error.remedy is Remedy.HOLD:
+            self._send_back(lease, now)
+            return
+        lease.server_fault = servers_fault(error)
+        if error.remedy is Remedy.PARK:
+            self._park(lease, error, now)
+        elif command.verb is Verb.EXTEND:
+            self._extension_failed(lease, error, now)
+        elif command.verb is Verb.GENERATE:
+            lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
+            lease.generate_failed(str(error), now, error.retry_after or 0.0)
+            if lease.reread and lease.failures < 2:
+                lease.retry_at = now
+            self._plan(lease, now)
+        else:
+            lease.reread = False  # the traits could not be read: just try again after the pause
+            lease.retry_at = max(lease.retry_at, now + (error.retry_after or 0.0))
+
+    def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        if isinstance(error, NotExtendable):
+            lease.extendable = False
+            lease.fire(Event.SENT_BACK, now)
+            self._rearrange(now)
+        elif error.remedy is Remedy.REGENERATE:
+            # A stream refused well before its end, twice running, is of a kind that cannot be extended.
+            early = isinstance(error, StreamGone) and lease.expires - now > 0.25 * lease.life
+            lease.refused_extensions += early
+            lease.extendable = lease.refused_extensions < 2
+            self._lose(lease, str(error), now, failed=True)
+        else:
+            lease.extension_failed(str(error), now, error.retry_after or 0.0)
+            self._plan(lease, now)
+
+    def _send_back(self, lease: Lease, now: float) -> None:
+        """Not the camera's fault: as if it had never been sent."""
+        if lease.state in UNDER_WAY:
+            lease.fire(Event.SENT_BACK, now)
+        self._rearrange(now)
+
+    # --- moves
+
+    def _tick(self, now: float) -> None:
+        for lease in self.leases.values():
+            if lease.state is State.HELD and lease.expires <= now:
+                worked = lease.live or lease.life >= 2.0
+                self._lose(lease, _expired(lease), now, failed=not worked)
+            elif lease.state is State.HELD_OFF and lease.retry_at <= now and not lease.reread:
+                lease.fire(Event.RETRY, now)
+                self._plan(lease, now)
+
+    def _lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:
+        generation = lease.generation
+        lease.lose(why, now, failed=failed)
+        self.effects.append(Lost(lease.camera, generation, why))
+        self._rearrange(now)
+
+    def _park(self, lease: Lease, error: NestError, now: float) -> None:
+        generation, alive = lease.generation, lease.state in ALIVE
+        lease.park(str(error), now)
+        if alive:
+            self.effects.append(Lost(lease.camera, generation, str(error)))
+        self._rearrange(now)
+
+    def _stop(self, lease: Lease, stream: Stream, now: float) -> Command:
+        return Command(
+            verb=Verb.STOP,
+            camera=lease.camera,
+            device=lease.device.id,
+            kind=lease.device.kind,
+            protocol=stream.protocol,
+            generation=lease.generation,
+            handle=stream.handle,
+            not_before=now,
+            deadline=min(lease.expires, now + _STOP_WITHIN),
+            submitted=now,
+        )
+
+    # --- plans
+
+    def rate(self, calls: int) -> float:
+        """Commands per second that `calls` places sustain."""
+        api = self.budget.api
+        return calls / (api.span + api.guard + _USUAL_LATENCY)
+
+    def capacity(self) -> int:
+        """How many cameras the budget holds at the shortest life that Google grants at present."""
+        return planner.capacity(self.rate(self.budget.api.limit), self._usual_life())
+
+    def _usual_life(self) -> float:
+        return min((lease.life for lease in self.leases.values() if lease.life), default=planner.ASSUMED_LIFE)
+
+    def _rearrange(self, now: float) -> None:
+        """The set of cameras or their cost changed: admit and plan all of them again."""
+        wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
+        wanting.sort(key=lambda lease: lease.camera not in self.admitted)
+        life = self._usual_life()
+        loads = [lease.load(life) for lease in wanting]
+        self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
+        self._alive = sum(lease.state in ALIVE for lease in wanting)
+        api = self.budget.api
+        self.queue.reserve = planner.reserve(api.limit, self._alive, life, 1 / self.rate(1))
+        for lease in wanting:
+            self._plan(lease, now)
+
+    def _plan(self, lease: Lease, now: float) -> None:
+        """Put into the queue what the lease wants next."""
+        self.queue.cancel(lease.camera)
+        if lease.camera not in self.admitted:
+            return
+        margin = planner.margin(lease.life, self._alive, self.rate(self.budget.api.ceiling))
+        pace = self.budget.limits.device_pace(lease.device.kind)
+        command = lease.wanted_command(now, margin=margin, pace=pace)
+        if command is not None:
+            self.queue.submit(command)
+
+
+def _expired(lease: Lease) -> str:
+    return f"the stream ran out ({lease.last_error})" if lease.last_error else "the stream ran out"

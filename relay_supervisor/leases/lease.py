@@ -1,0 +1,326 @@
+"""One camera's stream lease: a table of states, and the facts that go with them.
+
+A lease decides nothing about the budget: it says which command it wants next (`wanted_command`), and is told what
+came of it. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import random
+from typing import Final
+
+import msgspec
+
+from relay_common.backoff import Backoff
+from relay_common.fsm import Machine, Table
+from relay_supervisor.leases.planner import Load, extension_times, least_margin
+from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.quota.command import Command, Verb
+
+
+class State(enum.Enum):
+    """Where a lease is."""
+
+    RELEASED = "released"
+    """Nobody wants the camera."""
+    WANTED = "wanted"
+    """Waiting for its turn to be generated."""
+    GENERATING = "generating"
+    """Generate is under way."""
+    HELD = "held"
+    """The stream is alive and its extension planned."""
+    EXTENDING = "extending"
+    """Extend is under way."""
+    RENEWING = "renewing"
+    """A stream that cannot be extended is being stopped, to be generated anew."""
+    LOST = "lost"
+    """The stream is gone; what follows is decided at once."""
+    HELD_OFF = "held_off"
+    """Waiting after a failure."""
+    PARKED = "parked"
+    """Only a change made by a person helps."""
+
+
+class Event(enum.Enum):
+    """What happens to a lease."""
+
+    WANT = "want"
+    UNWANT = "unwant"
+    RESUME = "resume"
+    SENT = "sent"
+    GRANTED = "granted"
+    EXTENDED = "extended"
+    SENT_BACK = "sent back"
+    FAILED = "failed"
+    LOSE = "lose"
+    RETRY = "retry"
+    HOLD_OFF = "hold off"
+    RENEW = "renew"
+    PARK = "park"
+
+
+LEASE: Final = Table(
+    "lease",
+    State.RELEASED,
+    {
+        (State.RELEASED, Event.WANT): State.WANTED,
+        (State.RELEASED, Event.RESUME): State.HELD,
+        (State.WANTED, Event.SENT): State.GENERATING,
+        (State.WANTED, Event.UNWANT): State.RELEASED,
+        (State.WANTED, Event.PARK): State.PARKED,
+        (State.GENERATING, Event.GRANTED): State.HELD,
+        (State.GENERATING, Event.SENT_BACK): State.WANTED,
+        (State.GENERATING, Event.FAILED): State.HELD_OFF,
+        (State.GENERATING, Event.PARK): State.PARKED,
+        (State.GENERATING, Event.UNWANT): State.RELEASED,
+        (State.HELD, Event.SENT): State.EXTENDING,
+        (State.HELD, Event.RENEW): State.RENEWING,
+        (State.HELD, Event.LOSE): State.LOST,
+        (State.HELD, Event.PARK): State.PARKED,
+        (State.HELD, Event.UNWANT): State.RELEASED,
+        (State.EXTENDING, Event.EXTENDED): State.HELD,
+        (State.EXTENDING, Event.SENT_BACK): State.HELD,
+        (State.EXTENDING, Event.FAILED): State.HELD,
+        (State.EXTENDING, Event.LOSE): State.LOST,
+        (State.EXTENDING, Event.PARK): State.PARKED,
+        (State.EXTENDING, Event.UNWANT): State.RELEASED,
+        (State.RENEWING, Event.LOSE): State.LOST,
+        (State.RENEWING, Event.PARK): State.PARKED,
+        (State.RENEWING, Event.UNWANT): State.RELEASED,
+        (State.LOST, Event.RETRY): State.WANTED,
+        (State.LOST, Event.HOLD_OFF): State.HELD_OFF,
+        (State.HELD_OFF, Event.RETRY): State.WANTED,
+        (State.HELD_OFF, Event.PARK): State.PARKED,
+        (State.HELD_OFF, Event.UNWANT): State.RELEASED,
+        (State.PARKED, Event.RETRY): State.WANTED,
+        (State.PARKED, Event.UNWANT): State.RELEASED,
+    },
+)
+
+ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.RENEWING})
+"""States with a stream that has not ended yet."""
+UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.RENEWING})
+"""States with a command at Google."""
+
+
+class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How failures are paced; seconds."""
+
+    backoff: float = 5.0
+    backoff_ceiling: float = 300.0
+    slow_retry: float = 300.0
+    """Interval of retries once degraded."""
+    degraded_after: int = 5
+    """Failures in a row that make a camera degraded."""
+    stable_after: float = 60.0
+    """A stream that lived this long (or its whole life) did not fail: losing it later is retried at once."""
+
+
+class Lease:
+    """The lease of one camera.
+
+    `generation` names the stream at present worked on: results and complaints about another one are stale.
+    """
+
+    def __init__(self, camera: str, device: Device, settings: LeaseSettings, rng: random.Random) -> None:
+        self.camera, self.device = camera, device
+        self._settings, self._rng = settings, rng
+        self._machine = Machine(LEASE)
+        self._backoff = Backoff(settings.backoff, max(settings.backoff, settings.backoff_ceiling), rng=rng)
+        self.phase = rng.random()
+        self.protocol = device.protocol
+        self.generation = 0
+        self.stream: Stream | None = None
+        self.generated_at = self.granted_at = -math.inf
+        self.life = 0.0
+        self.expires = -math.inf
+        self.retry_at = -math.inf
+        self.wanted_since = 0.0
+        self.extendable = True
+        self.refused_extensions = 0
+        self.reread = False
+        self.failures = self.generates = self.extends = 0
+        self.live = False
+        self.last_error = ""
+        self.server_fault = False
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self._machine.state
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it failed so often in a row that it is only retried slowly."""
+        return self.failures >= self._settings.degraded_after
+
+    def fire(self, event: Event, now: float) -> None:
+        """Make a move of the table."""
+        self._machine.fire(event)
+        if self.state is State.WANTED and event is not Event.SENT_BACK:
+            self.wanted_since = now
+
+    def can(self, event: Event) -> bool:
+        """Whether the table allows `event` now."""
+        return self._machine.can(event)
+
+    def load(self, assumed_life: float) -> Load:
+        """What it costs the budget; `assumed_life` is for one that has never been granted."""
+        return Load(self.camera, self.life or assumed_life, 1 if self.extendable else 2)
+
+    def granted(self, stream: Stream, sent: float) -> None:
+        """A Generate sent at `sent` succeeded."""
+        self.fire(Event.GRANTED, sent)
+        self.stream, self.live = stream, False
+        self.generated_at = sent
+        self._new_life(stream.expires_in, sent)
+        self.generates += 1
+
+    def extended(self, extension: Extension, sent: float) -> None:
+        """An Extend sent at `sent` succeeded."""
+        assert self.stream is not None
+        self.fire(Event.EXTENDED, sent)
+        self.stream = self.stream.extended(extension)
+        self._new_life(extension.expires_in, sent)
+        self.extends += 1
+        self.refused_extensions = 0
+        self.healthy()
+
+    def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
+        """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
+        self.fire(Event.RESUME, now)
+        self.stream, self.generation = stream, generation
+        self.protocol = stream.protocol
+        self.generated_at = self.granted_at = granted
+        self.expires = now + stream.expires_in
+        self.life = self.expires - granted
+
+    def healthy(self) -> None:
+        """Media flows: forget the failures."""
+        self.live = True
+        self.failures = 0
+        self.last_error = ""
+        self.server_fault = False
+
+    def extension_failed(self, why: str, now: float, least_wait: float) -> None:
+        """An Extend failed in a way that a retry may mend: again after a part of the life that is left."""
+        self.fire(Event.FAILED, now)
+        self._count(why)
+        pause = min(15.0, (self.expires - now) / 4) * self._rng.uniform(0.6, 1.0)
+        self.retry_at = now + max(pause, least_wait)
+
+    def generate_failed(self, why: str, now: float, least_wait: float) -> None:
+        """A Generate failed."""
+        self.fire(Event.FAILED, now)
+        self._count(why)
+        self._hold_off(now, least_wait)
+
+    def lose(self, why: str, now: float, *, failed: bool) -> None:
+        """The stream is gone. `failed` says that it never worked or broke, rather than ran out."""
+        lived = now - self.generated_at
+        stable = lived >= min(self._settings.stable_after, self.life)
+        self.forget()
+        self.fire(Event.LOSE, now)
+        if failed:
+            self._count(why)
+        else:
+            self.last_error = why
+        if stable or not failed:
+            self._backoff.reset()
+            self.fire(Event.RETRY, now)
+        else:
+            self._hold_off(now, 0.0)
+            self.fire(Event.HOLD_OFF, now)
+
+    def park(self, why: str, now: float) -> None:
+        """Nothing but a change made by a person helps."""
+        self.forget()
+        self._count(why)
+        self.fire(Event.PARK, now)
+
+    def released(self, now: float) -> None:
+        """Nobody wants it any more."""
+        self.forget()
+        self.fire(Event.UNWANT, now)
+
+    def forget(self) -> None:
+        """Drop the stream and whatever is under way for it."""
+        self.generation += 1
+        self.stream = None
+        self.live = False
+        self.expires = -math.inf
+
+    def traits_read(self, device: Device) -> bool:
+        """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
+        changed = device.protocol is not self.protocol
+        self.device, self.protocol, self.reread = device, device.protocol, False
+        return changed
+
+    def hurry(self, now: float, within: float) -> None:
+        """What made it fail is over: do not wait much longer."""
+        self._backoff.reset()
+        self.retry_at = min(self.retry_at, now + within * self._rng.random())
+
+    def wanted_command(self, now: float, *, margin: float, pace: float) -> Command | None:
+        """The command that would bring it on, or None in a state that only waits."""
+        match self.state:
+            case State.WANTED:
+                renewal = not self.extendable and self.failures == 0 and self.generates > 0
+                return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
+            case State.HELD if self.extendable:
+                times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
+                begin = max(times.not_before, self.retry_at)
+                command = self._command(Verb.EXTEND, not_before=begin, due=times.due, deadline=self.expires)
+                command.latest = self.expires - least_margin(self.life)
+                return command
+            case State.HELD:
+                end = self.expires - least_margin(self.life)
+                return self._command(Verb.STOP, not_before=end, due=end, deadline=self.expires, renewal=True)
+            case State.HELD_OFF if self.reread:
+                return self._command(Verb.GET, not_before=self.retry_at)
+            case _:
+                return None
+
+    def _command(
+        self,
+        verb: Verb,
+        *,
+        not_before: float = -math.inf,
+        due: float = math.inf,
+        deadline: float = math.inf,
+        attempts: int = 0,
+        renewal: bool = False,
+    ) -> Command:
+        command = Command(
+            verb=verb,
+            camera=self.camera,
+            device=self.device.id,
+            kind=self.device.kind,
+            protocol=self.protocol,
+            generation=self.generation,
+            not_before=not_before,
+            due=due,
+            deadline=deadline,
+            attempts=attempts,
+            renewal=renewal,
+            submitted=self.wanted_since,
+        )
+        if self.stream is not None:
+            command.handle = self.stream.handle
+        return command
+
+    def _new_life(self, life: float, sent: float) -> None:
+        self.granted_at, self.life, self.expires = sent, life, sent + life
+        self.retry_at = -math.inf
+
+    def _count(self, why: str) -> None:
+        self.failures += 1
+        self.last_error = why
+
+    def _hold_off(self, now: float, least_wait: float) -> None:
+        delay = self._backoff.next_delay()
+        if self.degraded:
+            delay = self._settings.slow_retry * self._rng.uniform(0.9, 1.1)
+        self.retry_at = now + max(delay, least_wait)

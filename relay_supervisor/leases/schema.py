@@ -1,0 +1,44 @@
+"""The state database's schema, its versions and how to get from one to the next."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+_VERSION_1: Final = """
+CREATE TABLE leases (
+    account TEXT NOT NULL, camera TEXT NOT NULL, device TEXT NOT NULL, protocol TEXT NOT NULL,
+    url TEXT NOT NULL, handle TEXT NOT NULL, generation INTEGER NOT NULL,
+    granted_wall REAL NOT NULL, granted_mono REAL NOT NULL,
+    expires_wall REAL NOT NULL, expires_mono REAL NOT NULL, boot TEXT NOT NULL,
+    PRIMARY KEY (account, camera)
+);
+CREATE TABLE calls (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL,
+    method TEXT NOT NULL, command TEXT NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL,
+    sent_wall REAL NOT NULL, sent_mono REAL NOT NULL,
+    answered_wall REAL, answered_mono REAL, boot TEXT NOT NULL
+);
+CREATE TABLE publications (
+    camera TEXT PRIMARY KEY, publication TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE workers (
+    instance TEXT PRIMARY KEY, camera TEXT NOT NULL, body BLOB NOT NULL
+);
+"""
+
+MIGRATIONS: Final = (_VERSION_1,)
+"""Scripts that lead from version n to n + 1, in order."""
+
+
+class NewerSchema(Exception):
+    """The database was written by a newer program."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the newest version, each step in a transaction of its own; raises NewerSchema."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise NewerSchema(f"its schema is version {version}, this program knows {len(MIGRATIONS)}")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        connection.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")

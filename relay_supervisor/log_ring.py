@@ -1,0 +1,94 @@
+"""The last log lines of the supervisor and its workers, in memory, for `relay-supervisor logs`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from relay_common.protocol import LogLine
+from relay_common.secrets import redact
+
+RING: Final = 4000
+"""Lines kept."""
+LONGEST: Final = 4000
+"""Characters of a line that are kept."""
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line. `sequence` counts up by one from 1; `camera` is a display name, empty when it concerns none."""
+
+    sequence: int
+    at: float
+    level: str
+    logger: str
+    text: str
+    camera: str = ""
+    worker: bool = False
+    """Whether a worker wrote it."""
+
+
+class LogRing(logging.Handler):
+    """Keeps what passes the loggers, redacted. `dropped` counts lines that had to make room."""
+
+    def __init__(self, size: int = RING) -> None:
+        super().__init__()
+        self._entries: deque[LogEntry] = deque(maxlen=size)
+        self._count = 0
+        self._guard = threading.Lock()
+
+    def install(self) -> None:
+        """Begin to listen to all loggers of this process."""
+        logging.getLogger().addHandler(self)
+
+    def remove(self) -> None:
+        """Stop listening."""
+        logging.getLogger().removeHandler(self)
+
+    @property
+    def dropped(self) -> int:
+        return self._count - len(self._entries)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        camera = getattr(record, "camera", "")
+        self._add(record.created, record.levelname.lower(), record.name, text, str(camera))
+
+    def worker_line(self, camera: str, line: LogLine) -> None:
+        """Keep a line that a worker sent."""
+        self._add(line.at, line.level, line.logger, line.text, camera, worker=True)
+
+    def _add(self, at: float, level: str, logger: str, text: str, camera: str, *, worker: bool = False) -> None:
+        text = redact(text)[:LONGEST]
+        with self._guard:
+            self._count += 1
+            self._entries.append(
+                LogEntry(
+                    sequence=self._count,
+                    at=at,
+                    level=level,
+                    logger=logger.removeprefix("relay_"),
+                    text=text,
+                    camera=camera,
+                    worker=worker,
+                )
+            )
+
+    def since(self, sequence: int = 0, *, camera: str = "", level: str = "debug", most: int = 200) -> list[LogEntry]:
+        """The newest `most` lines after `sequence`, oldest first, of that camera (if named) and of `level` or worse."""
+        floor = logging.getLevelNamesMapping()[level.upper()]
+        levels = {name.lower() for name, number in logging.getLevelNamesMapping().items() if number >= floor}
+        found: list[LogEntry] = []
+        with self._guard:
+            newest_first = list(reversed(self._entries))
+        for entry in newest_first:
+            if entry.sequence <= sequence or len(found) == most:
+                break
+            if entry.level in levels and camera in ("", entry.camera):
+                found.append(entry)
+        return found[::-1]

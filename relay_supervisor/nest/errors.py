@@ -1,0 +1,285 @@
+"""Every way the SDM API and the token endpoint fail, typed by what to do next.
+
+`error_for` maps a refused request (reference: SDM "Error codes" page and reports from the field) to one of
+these. A message of Google's is quoted only redacted and shortened.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from relay_common.errors import Remedy, RemoteError
+from relay_common.secrets import redact
+
+_QUOTE_LENGTH: Final = 200
+
+
+class NestError(RemoteError):
+    """A request to Google failed.
+
+    `status` is the HTTP status (None when there was no answer), `retry_after` a least wait in seconds that Google
+    or experience asks for, `account` whether the failure concerns every camera of the account and not this one,
+    `counted` whether the request may have reached Google and so counts against the quota.
+    """
+
+    account: bool = False
+    counted: bool = True
+    least_wait: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        remedy: Remedy | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, remedy=remedy)
+        self.status = status
+        self.retry_after = self.least_wait if retry_after is None else retry_after
+
+
+class RateLimited(NestError):
+    """429: a quota is used up. `bucket` is the API or command that Google's message names ("" when it names none)."""
+
+    remedy = Remedy.HOLD
+
+    def __init__(self, message: str, *, bucket: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, status=429, retry_after=retry_after)
+        self.bucket = bucket
+
+
+class Unauthenticated(NestError):
+    """401: the access token was not taken."""
+
+    remedy = Remedy.REFRESH_TOKEN
+    account = True
+
+
+class Forbidden(NestError):
+    """403: this device is not shared with us."""
+
+    remedy = Remedy.PARK
+
+
+class ApiDisabled(NestError):
+    """403: the Smart Device Management API is switched off for the Google Cloud project, or the project is not ours."""
+
+    remedy = Remedy.FATAL
+    account = True
+
+
+class DeviceNotFound(NestError):
+    """404: the device was removed or its permission withdrawn."""
+
+    remedy = Remedy.PARK
+
+
+class ProjectNotFound(NestError):
+    """404: the Device Access project id is wrong."""
+
+    remedy = Remedy.FATAL
+    account = True
+
+
+class CommandUnknown(NestError):
+    """404: Google does not know the command: a bug on our side."""
+
+    remedy = Remedy.PARK
+
+
+class StreamGone(NestError):
+    """The stream to extend or stop has expired or its token is no longer known."""
+
+    remedy = Remedy.REGENERATE
+
+
+class NotExtendable(NestError):
+    """400 FAILED_PRECONDITION: this device's streams cannot be extended (battery doorbells)."""
+
+    remedy = Remedy.REGENERATE
+
+
+class WrongProtocol(NestError):
+    """400 INVALID_ARGUMENT on Generate: the camera speaks the other protocol now, or a parameter was bad."""
+
+    remedy = Remedy.SWITCH_PROTOCOL
+
+
+class CameraUnavailable(NestError):
+    """400 FAILED_PRECONDITION on Generate: the camera is off or offline."""
+
+    least_wait = 30.0
+
+
+class Conflict(NestError):
+    """409: cause unknown; hammering it turns into 429 (go2rtc#1397)."""
+
+    least_wait = 30.0
+
+
+class ServerError(NestError):
+    """5xx: Google's side failed."""
+
+
+class NestTimeout(NestError):
+    """No answer in time; the command may have been carried out."""
+
+
+class NestUnreachable(NestError):
+    """No connection, or it broke."""
+
+
+class MalformedAnswer(NestError):
+    """A success whose body is not what the API promises."""
+
+
+class RequestRefused(NestError):
+    """Any other refusal."""
+
+
+class OfferUnavailable(NestError):
+    """The worker gave no WebRTC offer, so nothing was sent to Google."""
+
+    counted = False
+
+
+class AuthorizationRevoked(NestError):
+    """`invalid_grant`: the refresh token is dead. Final until a person authorises again."""
+
+    remedy = Remedy.FATAL
+    account = True
+    counted = False
+
+
+class ClientRefused(NestError):
+    """The OAuth client id or secret is wrong."""
+
+    remedy = Remedy.FATAL
+    account = True
+    counted = False
+
+
+class TokenUnavailable(NestError):
+    """The token endpoint cannot be reached or is failing."""
+
+    account = True
+    counted = False
+
+
+class _ErrorDetail(msgspec.Struct):
+    message: str = ""
+    status: str = ""
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorDetail = msgspec.field(default_factory=_ErrorDetail)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What an error answer says: HTTP status, Google's status word and message ("" when the body is not JSON)."""
+
+    http: int
+    word: str
+    message: str
+
+    def __str__(self) -> str:
+        said = redact(self.message)[:_QUOTE_LENGTH].strip().rstrip(".")
+        return f"{self.http} {self.word or 'without a status word'}" + (f" ({said})" if said else "")
+
+
+def parse_refusal(status: int, body: bytes) -> Refusal:
+    """Read an error answer; a body that is not Google's JSON leaves only the HTTP status."""
+    try:
+        detail = msgspec.json.decode(body, type=_ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        detail = _ErrorDetail()
+    return Refusal(status, detail.status, detail.message)
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header in its number form (RFC 9110 10.2.3), else None."""
+    try:
+        seconds = float(value) if value else None
+    except ValueError:
+        return None
+    return min(seconds, 3600.0) if seconds is not None and seconds >= 0 else None
+
+
+_BUCKET = re.compile(r"Rate limited for the (.+?)(?: API| command)?(?: for the user|\.|$)", re.IGNORECASE)
+_DEVICE_NOT_FOUND = re.compile(r"\bdevices?\b.*not found", re.IGNORECASE)
+_NO_SUCH_COMMAND = re.compile(r"command", re.IGNORECASE)
+_NOT_EXTENDABLE = re.compile(r"not supported|doorbell|battery", re.IGNORECASE)
+_API_DISABLED = re.compile(r"has not been used in project|is disabled|SERVICE_DISABLED", re.IGNORECASE)
+
+
+def error_for(refusal: Refusal, *, what: str, verb: str, retry_after: float | None = None) -> NestError:
+    """The typed error for a refused request.
+
+    `what` says in words what was asked for and of which device; `verb` is generate, extend, stop, get or list: the
+    same status means different things for each.
+    """
+    message = f"{what}: Google answered {refusal}"
+    match refusal.http:
+        case 429:
+            named = _BUCKET.search(refusal.message)
+            return RateLimited(message, bucket=named.group(1) if named else "", retry_after=retry_after)
+        case 400:
+            return _bad_request(refusal, message, verb, retry_after)
+        case 401:
+            return Unauthenticated(message, status=401)
+        case 403:
+            return _forbidden(refusal, message)
+        case 404:
+            return _not_found(refusal, message, verb)
+        case 409:
+            return Conflict(message, status=409, retry_after=retry_after)
+        case status if status >= 500:
+            return ServerError(message, status=status, retry_after=retry_after)
+        case status:
+            return RequestRefused(message, status=status, retry_after=retry_after)
+
+
+def _bad_request(refusal: Refusal, message: str, verb: str, retry_after: float | None) -> NestError:
+    if verb == "extend":
+        if refusal.word == "FAILED_PRECONDITION" and _NOT_EXTENDABLE.search(refusal.message):
+            return NotExtendable(message, status=400, hint="The stream is generated anew before it expires")
+        return StreamGone(message, status=400)
+    if verb == "stop":
+        return StreamGone(message, status=400)
+    if refusal.word == "INVALID_ARGUMENT" and verb == "generate":
+        return WrongProtocol(message, status=400, hint="The camera's supported protocols are read again")
+    if refusal.word == "FAILED_PRECONDITION" and verb == "generate":
+        return CameraUnavailable(
+            message,
+            status=400,
+            hint="The camera is probably switched off or offline: check it in the Google Home app",
+            retry_after=retry_after,
+        )
+    return RequestRefused(message, status=400, retry_after=retry_after)
+
+
+def _forbidden(refusal: Refusal, message: str) -> NestError:
+    if _API_DISABLED.search(refusal.message):
+        hint = "Enable the Smart Device Management API in the Google Cloud project that owns the OAuth client"
+        return ApiDisabled(message, status=403, hint=hint)
+    hint = "Share the device with this project at https://nestservices.google.com/partnerconnections"
+    return Forbidden(message, status=403, hint=hint)
+
+
+def _not_found(refusal: Refusal, message: str, verb: str) -> NestError:
+    if _DEVICE_NOT_FOUND.search(refusal.message):
+        hint = "It was removed, or its permission withdrawn at https://nestservices.google.com/partnerconnections"
+        return DeviceNotFound(message, status=404, hint=hint)
+    if verb == "list" or "enterprise" in refusal.message.lower():
+        hint = "nest.project_id must be the Device Access project id (a UUID), not a Google Cloud project"
+        return ProjectNotFound(message, status=404, hint=hint)
+    if verb in ("extend", "stop"):
+        return StreamGone(message, status=404)
+    if verb == "generate" and _NO_SUCH_COMMAND.search(refusal.message):
+        return CommandUnknown(message, status=404, hint="This is a bug in the relay: please report it")
+    return DeviceNotFound(message, status=404)

@@ -1,0 +1,186 @@
+"""What the SDM API says, as types.
+
+The `*Body` structs mirror Google's JSON and ignore fields they do not know; `Device` and `Stream` are what the
+rest of the supervisor works with. Secrets are wrapped as soon as they are read.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+
+LIVE_STREAM: Final = "sdm.devices.traits.CameraLiveStream"
+INFO: Final = "sdm.devices.traits.Info"
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """Largest picture a camera announces, in pixels; 0 × 0 when it announces none."""
+
+    width: int = 0
+    height: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}" if self.width else "unknown"
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A device with a camera live stream.
+
+    `name` is the full resource path (`enterprises/…/devices/…`), `id` its last part, `kind` the SDM type without
+    its prefix (CAMERA, DOORBELL, DISPLAY), which decides the device-instance limits and nothing else.
+    """
+
+    name: str
+    id: str
+    kind: str
+    display_name: str
+    protocols: tuple[Protocol, ...]
+    video_codecs: tuple[str, ...] = ()
+    audio_codecs: tuple[str, ...] = ()
+    resolution: Resolution = Resolution()
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol to use: a camera that names WEB_RTC answers only WebRTC commands (SDM CameraLiveStream)."""
+        return Protocol.WEB_RTC if Protocol.WEB_RTC in self.protocols else Protocol.RTSP
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """A granted live stream.
+
+    `handle` is what Extend and Stop want back: the streamExtensionToken (RTSP) or the mediaSessionId (WebRTC).
+    `expires_in` is the life in seconds counted from when its command was sent; `expires_at` the server's own wall
+    clock for it (Unix seconds), for display only. RTSP streams have a `url` (with its token), WebRTC streams an
+    `answer_sdp` (with its ICE password).
+    """
+
+    protocol: Protocol
+    handle: Secret
+    expires_in: float
+    expires_at: float
+    url: Secret | None = None
+    answer_sdp: Secret | None = None
+
+    def extended(self, extension: Extension) -> Stream:
+        """This stream after an extension: new handle, new life and, for RTSP, the URL a reconnect must use."""
+        url = self.url
+        if url is not None and extension.token:
+            url = Secret(with_token(url.reveal(), extension.token.reveal()))
+        return Stream(
+            protocol=self.protocol,
+            handle=extension.handle or self.handle,
+            expires_in=extension.expires_in,
+            expires_at=extension.expires_at,
+            url=url,
+            answer_sdp=self.answer_sdp,
+        )
+
+
+class Extension(msgspec.Struct, frozen=True):
+    """What an Extend command grants; an empty `handle` means the old one stays valid."""
+
+    handle: Secret
+    expires_in: float
+    expires_at: float
+    token: Secret = Secret("")
+
+
+def with_token(url: str, token: str) -> str:
+    """`url` with its whole query replaced by `auth=token`, as a reconnect after an extension needs it."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(query=f"auth={token}"))
+
+
+class ParentRelation(msgspec.Struct):
+    """The room or structure a device is in."""
+
+    display_name: str | None = msgspec.field(name="displayName", default=None)
+
+
+class DeviceBody(msgspec.Struct):
+    """One device as devices.list and devices.get give it."""
+
+    name: str
+    type: str = ""
+    traits: dict[str, Any] = {}
+    parent_relations: list[ParentRelation] | None = msgspec.field(name="parentRelations", default=None)
+
+
+class DeviceListBody(msgspec.Struct):
+    """A page of devices.list; an account without devices answers without the key."""
+
+    devices: list[DeviceBody] = []
+    next_page_token: str = msgspec.field(name="nextPageToken", default="")
+
+
+class StreamUrlsBody(msgspec.Struct):
+    """URLs of a GenerateRtspStream answer."""
+
+    rtsp_url: str = msgspec.field(name="rtspUrl")
+
+
+class StreamBody(msgspec.Struct):
+    """`results` of any stream command; which fields are present depends on the command."""
+
+    stream_urls: StreamUrlsBody | None = msgspec.field(name="streamUrls", default=None)
+    stream_token: str = msgspec.field(name="streamToken", default="")
+    stream_extension_token: str = msgspec.field(name="streamExtensionToken", default="")
+    answer_sdp: str = msgspec.field(name="answerSdp", default="")
+    media_session_id: str = msgspec.field(name="mediaSessionId", default="")
+    expires_at: str = msgspec.field(name="expiresAt", default="")
+
+
+class CommandBody(msgspec.Struct):
+    """Answer of executeCommand."""
+
+    results: StreamBody = msgspec.field(default_factory=StreamBody)
+
+
+def device_from(body: DeviceBody) -> Device | None:
+    """The device that `body` describes, or None when it has no live stream."""
+    live = body.traits.get(LIVE_STREAM)
+    if not isinstance(live, dict):
+        return None
+    device_id = body.name.rsplit("/", 1)[-1]
+    return Device(
+        name=body.name,
+        id=device_id,
+        kind=body.type.rsplit(".", 1)[-1],
+        display_name=_display_name(body) or device_id,
+        protocols=_protocols(live.get("supportedProtocols")),
+        video_codecs=_strings(live.get("videoCodecs")),
+        audio_codecs=_strings(live.get("audioCodecs")),
+        resolution=_resolution(live.get("maxVideoResolution")),
+    )
+
+
+def _display_name(body: DeviceBody) -> str:
+    info = body.traits.get(INFO)
+    custom = info.get("customName") if isinstance(info, dict) else None
+    if isinstance(custom, str) and custom.strip():
+        return custom.strip()
+    names = (relation.display_name for relation in body.parent_relations or [])
+    return next((name.strip() for name in names if name and name.strip()), "")
+
+
+def _protocols(value: object) -> tuple[Protocol, ...]:
+    # Unknown protocol names are skipped and an absent list means RTSP, as Google's own oldest cameras have it.
+    known = {protocol.value: protocol for protocol in Protocol}
+    return tuple(known[name] for name in _strings(value) if name in known) or (Protocol.RTSP,)
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _resolution(value: object) -> Resolution:
+    if isinstance(value, dict):
+        width, height = value.get("width"), value.get("height")
+        if isinstance(width, int) and isinstance(height, int):
+            return Resolution(width, height)
+    return Resolution()

@@ -1,0 +1,1 @@
+"""Publications: which camera is at which SFU session, and who watches it."""

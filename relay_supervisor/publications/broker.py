@@ -1,0 +1,337 @@
+"""Carries workers' offers to the SFU and knows where each camera is published.
+
+A publication is one SFU session with a camera's tracks. A camera has at most two: the one that viewers are sent to
+(`live`), and one that is being set up (`pending`) and takes its place when the worker says that packets left. An
+answer that comes for a superseded attempt is dropped and its session closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import random
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuClient, SfuError
+from relay_common.errors import Remedy
+from relay_common.ids import slug
+from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
+
+log = logging.getLogger(__name__)
+
+KINDS: Final = ("video", "audio")
+_AT_ONCE: Final = 16
+"""SFU set-ups running at the same time; a cold start of a hundred cameras queues behind them."""
+_WRONG_ACCOUNT_PAUSE: Final = 60.0
+_MOST_CLOSINGS: Final = 256
+HANDOVER: Final = 5.0
+"""Seconds for which a replaced publication stays open, so that viewers move while both exist."""
+
+
+class Publication(msgspec.Struct, kw_only=True):
+    """Where a camera is published. Plain data: it is what the store keeps.
+
+    `id` is the only part that leaves the supervisor; session and track names stay here.
+    """
+
+    id: str
+    camera: str
+    session: str
+    tracks: list[LocalTrack]
+    attempt: int
+    created_at: float
+    """Unix seconds."""
+    live: bool = False
+    """Whether packets of every track have left."""
+
+    def remote(self, kind: str) -> RemoteTrack | None:
+        """The locator of the track of `kind`, or None when the camera has none."""
+        for track in self.tracks:
+            if track.kind == kind:
+                return RemoteTrack(session=self.session, name=track.name, kind=kind)
+        return None
+
+
+class Change(enum.Enum):
+    """What happened to a camera's publication."""
+
+    LIVE = "live"
+    """Viewers may pull it."""
+    GONE = "gone"
+    """The SFU has lost it: tell the worker to republish."""
+    RETIRED = "retired"
+    """It was ended on purpose."""
+
+
+Listener = Callable[[Change, Publication, str], None]
+"""Called with the change, the publication and a reason in words."""
+
+
+class _Camera:
+    __slots__ = ("attempt", "backoff", "live", "pending")
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.attempt = 0
+        self.live: Publication | None = None
+        self.pending: Publication | None = None
+        self.backoff = backoff
+
+
+class Broker:
+    """Publications of all cameras. `listener` hears of changes; `rng` spreads retries; all else is the client's."""
+
+    def __init__(
+        self,
+        client: SfuClient,
+        clock: Clock,
+        *,
+        rng: random.Random,
+        listener: Listener = lambda change, publication, reason: None,
+        new_id: Callable[[], str] = lambda: secrets.token_urlsafe(9),
+    ) -> None:
+        self._client, self._clock, self._rng = client, clock, rng
+        self._listener, self._new_id = listener, new_id
+        self._cameras: dict[str, _Camera] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._handovers: set[asyncio.Task[None]] = set()
+        self.superseded = 0
+        self.unclosed = 0
+        """Publications whose tracks could not be closed; the SFU collects them after 30 s without packets."""
+
+    # --- set-up ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, camera: str, name: str, request: PublishRequest) -> PublishAnswer | PublishFailed | None:
+        """Have the SFU answer a worker's offer in a new session; the result is what to send to the worker.
+
+        `camera` is its id, `name` what people call it (it goes into the track names). None means that a newer
+        request of the camera has overtaken this one and that nothing is to be sent.
+        """
+        entry = self._entry(camera)
+        entry.attempt += 1
+        attempt = entry.attempt
+        tracks = [LocalTrack(mid=t.mid, kind=t.kind, name=f"{slug(name)}-{camera}-{t.kind}") for t in request.tracks]
+        if problem := _unusable(tracks):
+            return PublishFailed(request=request.request, reason=problem, retry_after=_WRONG_ACCOUNT_PAUSE)
+        publication: Publication | None = None
+        try:
+            async with self._slots:
+                if attempt == entry.attempt:
+                    session = await self._client.new_session(camera)
+                    publication = self._name(camera, session, tracks, attempt)
+                if publication is not None and attempt == entry.attempt:
+                    answer = await self._client.publish(publication.session, request.offer, tracks)
+        except SfuError as error:
+            if publication is not None:
+                self._close_later(publication)
+            return self._failed(camera, entry, request, error) if attempt == entry.attempt else None
+        if publication is None or attempt != entry.attempt:
+            self.superseded += 1
+            if publication is not None:
+                self._close_later(publication)
+            return None
+        self._replace_pending(entry, publication)
+        return PublishAnswer(request=request.request, publication=publication.id, answer=answer)
+
+    def _name(self, camera: str, session: str, tracks: list[LocalTrack], attempt: int) -> Publication:
+        return Publication(
+            id=self._new_id(),
+            camera=camera,
+            session=session,
+            tracks=tracks,
+            attempt=attempt,
+            created_at=self._clock.wall(),
+        )
+
+    def _failed(self, camera: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
+        delay = max(entry.backoff.next_delay(), error.retry_after)
+        if error.remedy is Remedy.FATAL:
+            delay = max(delay, _WRONG_ACCOUNT_PAUSE)
+        log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(delay, 2)})
+        return PublishFailed(request=request.request, reason=str(error), retry_after=delay)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def mark_live(self, camera: str, publication: str) -> bool:
+        """The worker says that packets of every track left: send viewers there; False when it is not known (any more).
+
+        The publication that was live before is closed after `HANDOVER` seconds.
+        """
+        entry = self._entry(camera)
+        found = entry.pending
+        if found is None or found.id != publication:
+            return entry.live is not None and entry.live.id == publication
+        previous, entry.live, entry.pending = entry.live, found, None
+        found.live = True
+        entry.backoff.reset()
+        if previous is not None:
+            _spawn(self._handovers, self._hand_over(previous))
+        self._listener(Change.LIVE, found, "")
+        return True
+
+    def locate(self, camera: str) -> Publication | None:
+        """Where viewers find `camera` now; None while it has no live publication."""
+        entry = self._cameras.get(camera)
+        return entry.live if entry is not None else None
+
+    def find(self, camera: str, publication: str) -> Publication | None:
+        """The camera's live or pending publication of that id."""
+        entry = self._cameras.get(camera)
+        candidates = (entry.live, entry.pending) if entry is not None else ()
+        return next((p for p in candidates if p is not None and p.id == publication), None)
+
+    def lost(self, camera: str, publication: str, reason: str) -> bool:
+        """The worker says that the transport of `publication` is gone; viewers are no longer sent there."""
+        found = self._drop(camera, publication)
+        if found is not None:
+            self._close_later(found)
+            self._listener(Change.RETIRED, found, reason)
+        return found is not None
+
+    async def retire(self, camera: str, publication: str = "", *, within: float = 3.0) -> None:
+        """End `publication` (empty: all of the camera's) and close its tracks, in at most `within` seconds.
+
+        Best effort: the SFU collects by itself what could not be closed.
+        """
+        entry = self._cameras.get(camera)
+        if entry is None:
+            return
+        entry.attempt += not publication  # an answer still under way is for nobody
+        ids = [p.id for p in (entry.live, entry.pending) if p is not None and publication in ("", p.id)]
+        ended = [found for name in ids if (found := self._drop(camera, name)) is not None]
+        for found in ended:
+            self._listener(Change.RETIRED, found, "stopped")
+        if ended:
+            await asyncio.wait([self._close_later(found) for found in ended], timeout=within)
+
+    def forget(self, camera: str) -> None:
+        """Drop all that is known of a camera that is not configured any more; `retire` it first."""
+        entry = self._cameras.pop(camera, None)
+        if entry is not None:
+            entry.attempt += 1
+
+    async def aclose(self, *, within: float = 3.0) -> None:
+        """Wait at most `within` seconds for closings under way, then give them up."""
+        for waiting in self._handovers:
+            waiting.cancel()
+        if self._closing:
+            _, late = await asyncio.wait(self._closing, timeout=within)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # --- verification ---------------------------------------------------------------------------------------------
+
+    async def verify(self, camera: str) -> bool:
+        """Ask the SFU whether it still knows the live publication; False, and `GONE` to the listener, when not.
+
+        A positive answer proves little (`active` is no proof of packets); only a definite 404 or 410 counts.
+        """
+        publication = self.locate(camera)
+        if publication is None:
+            return True
+        try:
+            await self._client.get_session(publication.session)
+        except SessionGone as error:
+            if self._drop(camera, publication.id) is not None:
+                self._client.forget(publication.session)
+                self._listener(Change.GONE, publication, error.message)
+            return False
+        except SfuError as error:
+            log.debug("cannot verify: %s", error.message, extra={"camera": camera})
+        return True
+
+    async def watch(self, interval: float = 60.0) -> None:
+        """Verify every live publication once per `interval` seconds, evenly spread; runs until cancelled."""
+        while True:
+            cameras = [name for name, entry in self._cameras.items() if entry.live is not None]
+            pause = interval / max(1, len(cameras))
+            for camera in cameras:
+                await self.verify(camera)
+                await self._clock.sleep(pause)
+            if not cameras:
+                await self._clock.sleep(pause)
+
+    # --- the store ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> list[Publication]:
+        """All publications, as plain data for the store (it holds SFU session ids: keep it private)."""
+        return [p for e in self._cameras.values() for p in (e.live, e.pending) if p is not None]
+
+    def restore(self, publications: list[Publication]) -> None:
+        """Take up the publications of a previous run: their workers may have gone on sending all the while.
+
+        Call `mark_live` when a worker's hello names one, and `retire` for what nobody names.
+        """
+        for publication in publications:
+            entry = self._entry(publication.camera)
+            entry.attempt = max(entry.attempt, publication.attempt)
+            if publication.live:
+                entry.live = publication
+            else:
+                entry.pending = publication
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _entry(self, camera: str) -> _Camera:
+        entry = self._cameras.get(camera)
+        if entry is None:
+            entry = self._cameras[camera] = _Camera(Backoff(0.25, 10.0, rng=self._rng))
+        return entry
+
+    def _replace_pending(self, entry: _Camera, publication: Publication) -> None:
+        if entry.pending is not None:
+            self._close_later(entry.pending)
+        entry.pending = publication
+
+    def _drop(self, camera: str, publication: str) -> Publication | None:
+        found = self.find(camera, publication)
+        if found is not None:
+            entry = self._cameras[camera]
+            if entry.live is found:
+                entry.live = None
+            else:
+                entry.pending = None
+        return found
+
+    def _close_later(self, publication: Publication) -> asyncio.Task[None]:
+        return _spawn(self._closing, self._close(publication))
+
+    async def _hand_over(self, replaced: Publication) -> None:
+        await self._clock.sleep(HANDOVER)
+        self._close_later(replaced)
+
+    async def _close(self, publication: Publication) -> None:
+        if len(self._closing) > _MOST_CLOSINGS:
+            self.unclosed += 1
+            return
+        try:
+            await self._client.close(publication.session, [t.mid for t in publication.tracks])
+        except SfuError as error:
+            self.unclosed += 1
+            log.debug("tracks stay open: %s", error.message, extra={"camera": publication.camera})
+        finally:
+            self._client.forget(publication.session)
+
+
+def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def _unusable(tracks: list[LocalTrack]) -> str:
+    kinds = [track.kind for track in tracks]
+    if not tracks or len(set(kinds)) != len(kinds) or not set(kinds) <= set(KINDS):
+        return f"an offer holds one video and at most one audio track, not {kinds}"
+    if len({track.mid for track in tracks}) != len(tracks) or not all(track.mid for track in tracks):
+        return "every track of an offer needs a mid of its own"
+    return ""

@@ -1,0 +1,135 @@
+"""A sliding log that never lets more than N calls into any span, whatever happens between sending and counting.
+
+Google counts a call at some moment between our sending it and our getting the answer; we cannot know which. So a
+call takes its place from when it is sent until `span + guard` after it is *answered* (or given up): however the
+server's moments fall in those intervals, no span of its clock holds more than N of them. A fixed window anchored
+anywhere is covered too, because it is one of the spans.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from typing import Final
+
+TICK: Final = 0.001
+"""Seconds after a place is let go from which it may be taken: spans are closed at both ends."""
+HOLD: Final = 60.0
+"""Least seconds without a call after a refusal."""
+_LONGEST_HOLD: Final = 300.0
+_PATIENCE: Final = 5
+"""Refusals in a row from which the hold grows."""
+_LOWERED: Final = 0.7
+_LOWEST: Final = 0.3
+_RAISE_EVERY: Final = 60.0
+
+
+class Place:
+    """One call in a log: when it was sent, and when it is let go (infinity while it is under way)."""
+
+    __slots__ = ("release", "sent")
+
+    def __init__(self, sent: float) -> None:
+        self.sent = sent
+        self.release = math.inf
+
+
+class SlidingLog:
+    """At most `limit` calls in any `span` seconds.
+
+    `ceiling` is what is allowed at present: a refusal lowers it to seven tenths of the limit, further ones by one
+    down to three tenths, and every quiet minute raises it by one. `held_until` is when calls are allowed again after
+    a refusal, `refusals` how many came in a row. Times are monotonic seconds.
+    """
+
+    def __init__(self, limit: int, span: float, guard: float = 0.0) -> None:
+        if limit < 1 or span <= 0 or guard < 0:
+            raise ValueError(f"sliding log out of range: {limit=} {span=} {guard=}")
+        self.limit, self.span, self.guard = limit, span, guard
+        self.ceiling = limit
+        self.held_until = -math.inf
+        self.refusals = 0
+        self._lowered = max(1, math.ceil(limit * _LOWERED))
+        self._lowest = max(1, math.ceil(limit * _LOWEST))
+        self._raise_at = math.inf
+        self._under_way = 0
+        self._releases: list[float] = []  # of answered calls, sorted
+
+    def used(self, now: float) -> int:
+        """Places taken at `now`."""
+        self._prune(now)
+        return self._under_way + len(self._releases)
+
+    def empty(self, now: float) -> bool:
+        """Whether nothing is remembered that could still matter."""
+        return not self.used(now) and now >= self.held_until and self.ceiling == self.limit
+
+    def releases(self, now: float) -> list[float]:
+        """When each taken place is let go, soonest first; a call still under way counts as answered now."""
+        self._prune(now)
+        return self._releases + [now + self.span + self.guard] * self._under_way
+
+    def ready_at(self, now: float, spare: int = 0) -> float:
+        """When a call may be sent that leaves `spare` places free: `now` or earlier means at once.
+
+        Infinity when that depends on a call still under way.
+        """
+        self._prune(now)
+        self._recover(now)
+        allowed = self.ceiling - spare
+        if allowed < 1:
+            return math.inf
+        excess = self._under_way + len(self._releases) - allowed + 1
+        if excess <= 0:
+            return self.held_until
+        if excess > len(self._releases):
+            return math.inf
+        return max(self.held_until, self._releases[excess - 1] + TICK)
+
+    def take(self, now: float) -> Place:
+        """Count a call sent at `now`."""
+        self._under_way += 1
+        return Place(now)
+
+    def answered(self, place: Place, now: float) -> None:
+        """The call was answered, or given up, at `now`."""
+        self._under_way -= 1
+        place.release = now + self.span + self.guard
+        insort(self._releases, place.release)
+
+    def give_back(self, place: Place) -> None:
+        """The call under way was never sent."""
+        self._under_way -= 1
+
+    def restore(self, answered: float) -> None:
+        """Remember a call of an earlier process, answered or given up then."""
+        insort(self._releases, answered + self.span + self.guard)
+
+    def accepted(self) -> None:
+        """A call was let through."""
+        self.refusals = 0
+
+    def refused(self, sent: float, now: float, retry_after: float | None = None) -> None:
+        """A call sent at `sent` was answered at `now` with 429 for this log.
+
+        Every refusal holds it. Only one that was sent after the last hold began says something new about the
+        ceiling: the others were under way already.
+        """
+        if sent >= self.held_until:
+            if self.ceiling > self._lowered:
+                self.ceiling = self._lowered
+            elif not self.refusals:  # calls went through at this ceiling before: others use more than we left them
+                self.ceiling = max(self._lowest, self.ceiling - 1)
+            self.refusals += 1
+        hold = HOLD * 2 ** max(0, min(self.refusals - _PATIENCE, 8))
+        self.held_until = max(self.held_until, now + self.guard + max(min(hold, _LONGEST_HOLD), retry_after or 0.0))
+        self._raise_at = self.held_until + _RAISE_EVERY
+
+    def _recover(self, now: float) -> None:
+        while self.ceiling < self.limit and now >= self._raise_at:
+            self.ceiling += 1
+            self._raise_at += _RAISE_EVERY
+
+    def _prune(self, now: float) -> None:
+        if self._releases and self._releases[0] < now:
+            del self._releases[: bisect_left(self._releases, now)]

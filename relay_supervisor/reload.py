@@ -1,0 +1,63 @@
+"""What a changed configuration means for a running supervisor. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.config import Config
+
+_LIVE: Final = ("cameras", "log", "nest.refresh_token")
+"""Sections and keys that take effect at once."""
+_LATER: Final = ("rtsp",)
+"""Sections that a worker reads when it starts."""
+
+
+class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload found changed: `applied` now, `later` when a camera's worker is started anew, and `restart`, which
+    stays as it was until the supervisor is started again. Keys are written as in the file ("cameras.include")."""
+
+    applied: list[str] = []
+    later: list[str] = []
+    restart: list[str] = []
+
+
+def compare(old: Config, new: Config) -> ReloadReport:
+    """Sort the keys that differ."""
+    report = ReloadReport()
+    for key in sorted(set(_differences(old, new))):
+        if key.startswith(_LIVE):
+            report.applied.append(key)
+        elif key.startswith(_LATER):
+            report.later.append(key)
+        else:
+            report.restart.append(key)
+    return report
+
+
+def merged(old: Config, new: Config) -> Config:
+    """`new` as far as it can be taken over, `old` for the rest."""
+    nest = old.nest
+    if len(old.nest) == len(new.nest):
+        pairs = zip(old.nest, new.nest, strict=True)
+        nest = [msgspec.structs.replace(was, refresh_token=now.refresh_token) for was, now in pairs]
+    return msgspec.structs.replace(old, nest=nest, cameras=new.cameras, log=new.log, rtsp=new.rtsp)
+
+
+def _differences(old: Config, new: Config) -> Iterator[str]:
+    for section in msgspec.structs.fields(Config):
+        if section.name == "nest":
+            if len(old.nest) != len(new.nest):
+                yield "nest (number of accounts)"
+            for was, now in zip(old.nest, new.nest, strict=False):
+                yield from _keys("nest", was, now)
+        else:
+            yield from _keys(section.name, getattr(old, section.name), getattr(new, section.name))
+
+
+def _keys(section: str, old: Any, new: Any) -> Iterator[str]:
+    for field in msgspec.structs.fields(type(old)):
+        if getattr(old, field.name) != getattr(new, field.name):
+            yield f"{section}.{field.name}"

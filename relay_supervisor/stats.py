@@ -1,0 +1,134 @@
+"""What the relay tells about itself: one snapshot for the API, the dashboard, the command line and the metrics.
+
+Field names are part of the HTTP API. Nothing here holds a secret, a stream URL or an SFU session id.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay_common.protocol import TrackStats
+
+
+class LeaseStatus(msgspec.Struct, kw_only=True):
+    """A camera's stream lease at Google."""
+
+    state: str = "released"
+    """State of the lease machine: wanted, generating, held, extending, lost, held_off, parked, released."""
+    protocol: str = ""
+    expires_at: float = 0.0
+    """Unix seconds; 0 while no stream is held."""
+    expires_in: float = 0.0
+    generates: int = 0
+    extends: int = 0
+    failures: int = 0
+    """Failed commands in a row."""
+    degraded: bool = False
+    last_error: str = ""
+    next_action: str = ""
+    """What happens next, in words; empty when nothing is planned."""
+    next_at: float = 0.0
+    """Unix seconds of the next action; 0 when not known."""
+
+
+class WorkerStatus(msgspec.Struct, kw_only=True):
+    """A camera's process."""
+
+    state: str = "stopped"
+    instance: str = ""
+    pid: int = 0
+    uptime: float = 0.0
+    restarts: int = 0
+    last_exit: str = ""
+    """How the previous process ended, in words; empty while there was none."""
+    heartbeat_age: float = 0.0
+    cpu: float = 0.0
+    rss: int = 0
+
+
+class CameraStatus(msgspec.Struct, kw_only=True):
+    """Everything about one camera."""
+
+    id: str
+    """Stable short id, safe in URLs."""
+    name: str
+    device: str
+    """Short form of the SDM device id."""
+    state: str
+    """One word: live, connecting, reconnecting, waiting, degraded, disabled, offline, stopped."""
+    reason: str = ""
+    """Why it is not live, in words."""
+    stage: str = ""
+    enabled: bool = True
+    viewable: bool = False
+    """Whether a viewer that asks now gets a picture."""
+    publication: str = ""
+    """Opaque name of the present publication; it changes when the camera is published anew."""
+    uptime: float = 0.0
+    webrtc: str = "new"
+    source: str = "idle"
+    source_sessions: int = 0
+    video: TrackStats = msgspec.field(default_factory=TrackStats)
+    audio: TrackStats = msgspec.field(default_factory=TrackStats)
+    delay_p50: float = 0.0
+    """Seconds from a packet's arrival at the relay to its departure."""
+    delay_p99: float = 0.0
+    skew: float = 0.0
+    lease: LeaseStatus = msgspec.field(default_factory=LeaseStatus)
+    worker: WorkerStatus = msgspec.field(default_factory=WorkerStatus)
+    stats_age: float = 0.0
+    """Seconds since the worker last reported."""
+
+
+class BudgetStatus(msgspec.Struct, kw_only=True):
+    """Google's command budget and our queue in front of it."""
+
+    account: str = ""
+    used: int = 0
+    """Commands in the last 60 seconds."""
+    limit: int = 0
+    """Commands allowed in any 60 seconds."""
+    peak: int = 0
+    """Most commands in any 60 seconds since the start."""
+    hold: float = 0.0
+    """Seconds until commands are allowed again after a refusal for quota; 0 when not held."""
+    depth: int = 0
+    executed: int = 0
+    failed: int = 0
+    wait_mean: float = 0.0
+    wait_max: float = 0.0
+    capacity: int = 0
+    """Cameras that this budget can hold at the life Google grants."""
+    auth_error: str = ""
+    """Why no command can be sent at all (for example: the refresh token was revoked), with the remedy."""
+    recent: list[float] = msgspec.field(default_factory=list)
+    """Age in seconds of each command of the last 60 seconds."""
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """Sums over all cameras."""
+
+    cameras: int = 0
+    connected: int = 0
+    """Cameras that are live."""
+    failed: int = 0
+    """Cameras that are enabled and not live."""
+    video_packets: int = 0
+    video_frames: int = 0
+    audio_packets: int = 0
+    audio_frames: int = 0
+    bytes: int = 0
+    bitrate: float = 0.0
+    restarts: int = 0
+    viewers: int = 0
+
+
+class RelayStatus(msgspec.Struct, kw_only=True):
+    """The whole relay at one moment."""
+
+    version: str
+    at: float
+    uptime: float
+    totals: Totals
+    budgets: list[BudgetStatus]
+    cameras: list[CameraStatus]

@@ -1,0 +1,115 @@
+"""The supervisor's end of the bus: a ROUTER for control and a SUB for stats.
+
+Control over `ipc://` in the runtime directory. Losing stats is fine, so their queue is short; a control message
+to a worker that is gone is counted, not raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+import zmq.asyncio
+
+from relay_common import wire
+from relay_common.protocol import FromSupervisor, FromWorker, WorkerStats
+
+log = logging.getLogger(__name__)
+
+STATS_QUEUE = 64
+CONTROL_QUEUE = 1000
+
+OnMessage = Callable[[str, FromWorker], None]
+OnStats = Callable[[WorkerStats], None]
+
+
+class Bus:
+    """Receives from all workers, sends to one by its instance id.
+
+    `undeliverable` counts messages to workers that were not connected.
+    """
+
+    def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats) -> None:
+        self.control_endpoint = f"ipc://{directory}/control.sock"
+        self.stats_endpoint = f"ipc://{directory}/stats.sock"
+        self._on_message, self._on_stats = on_message, on_stats
+        self._context = zmq.asyncio.Context()
+        self._control: zmq.asyncio.Socket = self._context.socket(zmq.ROUTER)
+        self._stats: zmq.asyncio.Socket = self._context.socket(zmq.SUB)
+        self._control_reader = wire.supervisor_reader()
+        self._stats_reader = wire.stats_reader()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.undeliverable = 0
+
+    @property
+    def refused(self) -> int:
+        """Frames that were oversized, malformed or of an unknown type."""
+        readers = (self._control_reader, self._stats_reader)
+        return sum(r.oversized + r.malformed + r.unknown for r in readers)
+
+    async def start(self) -> None:
+        """Bind both sockets and begin to receive; raises zmq.ZMQError when the directory cannot hold them."""
+        for socket, endpoint, queue in (
+            (self._control, self.control_endpoint, CONTROL_QUEUE),
+            (self._stats, self.stats_endpoint, STATS_QUEUE),
+        ):
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.RCVHWM, queue)
+            socket.setsockopt(zmq.SNDHWM, queue)
+            socket.setsockopt(zmq.MAXMSGSIZE, 4 * 1024 * 1024)
+            if socket is self._control:
+                # Without it a message to an unknown peer vanishes; with handover a restarted peer keeps its name.
+                socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+                socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            else:
+                socket.setsockopt(zmq.SUBSCRIBE, b"")
+            socket.bind(endpoint)
+        self._tasks = [asyncio.create_task(self._receive_control()), asyncio.create_task(self._receive_stats())]
+
+    async def stop(self) -> None:
+        """Close both sockets; connected workers notice by silence and keep trying to reconnect."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._context.destroy(linger=0)
+        for endpoint in (self.control_endpoint, self.stats_endpoint):
+            with contextlib.suppress(OSError):
+                Path(endpoint.removeprefix("ipc://")).unlink()
+
+    def send(self, instance: str, message: FromSupervisor) -> bool:
+        """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""
+        sending = self._control.send_multipart([instance.encode(), wire.encode(message)], flags=zmq.DONTWAIT)
+        if wire.delivered(sending):
+            return True
+        self.undeliverable += 1
+        return False
+
+    async def _receive_control(self) -> None:
+        while True:
+            frames = await self._control.recv_multipart()
+            if len(frames) != 2:
+                self._control_reader.malformed += 1
+                continue
+            message = self._control_reader.decode(frames[1])
+            if message is not None:
+                self._dispatch(frames[0].decode("ascii", "replace"), message)
+
+    def _dispatch(self, instance: str, message: FromWorker) -> None:
+        try:
+            self._on_message(instance, message)
+        except Exception:
+            # One worker's message must never stop the bus for the others.
+            log.exception("handling %s failed", type(message).__name__, extra={"instance": instance})
+
+    async def _receive_stats(self) -> None:
+        while True:
+            stats = self._stats_reader.decode(await self._stats.recv())
+            if stats is not None:
+                try:
+                    self._on_stats(stats)
+                except Exception:
+                    log.exception("handling stats failed", extra={"instance": stats.instance})

@@ -1,0 +1,54 @@
+"""Starting worker processes: an interface, and the local fork server behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import multiprocessing.forkserver
+from typing import Protocol
+
+from relay_supervisor.workers.process import WorkerProcess
+from relay_worker.entry import run_worker
+from relay_worker.spec import WorkerSpec
+
+PRELOAD = "relay_worker.preload"
+
+
+class Launcher(Protocol):
+    """Starts workers somewhere; a cluster's scheduler could stand behind it as well."""
+
+    async def prepare(self) -> None:
+        """Get ready to start workers quickly."""
+        ...
+
+    async def start(self, spec: WorkerSpec) -> WorkerProcess:
+        """Start one worker; raises OSError when the system has no room for it."""
+        ...
+
+    def adopt(self, pid: int) -> WorkerProcess:
+        """Watch a worker that another supervisor started; raises ProcessLookupError when it is gone."""
+        ...
+
+
+class ForkServerLauncher:
+    """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
+
+    The fork server is started with the environment as it is at `prepare`: secrets must be gone from it by then.
+    """
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([PRELOAD])
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
+
+    async def start(self, spec: WorkerSpec) -> WorkerProcess:
+        process = self._context.Process(target=run_worker, args=(spec,), name=f"relay-worker-{spec.camera}")
+        # Blocks until the server has forked, which takes its import time when it has only just started.
+        await asyncio.to_thread(process.start)
+        assert process.pid is not None
+        return WorkerProcess(process.pid, process)
+
+    def adopt(self, pid: int) -> WorkerProcess:
+        return WorkerProcess(pid)
