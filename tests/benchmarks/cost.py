@@ -1,0 +1,97 @@
+"""What relaying costs and adds, at several numbers of cameras."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tests.benchmarks import proc
+from tests.benchmarks.delay import Delays, match
+from tests.benchmarks.stage import Relay, Stage
+from tests.benchmarks.table import Report
+
+SETTLE: Final = 5.0
+"""Seconds between the last camera's coming live and the first look."""
+_ARRIVALS: Final = 500_000
+
+MAX_WAKES: Final = 60.0
+MAX_MEMORY: Final = 15.0
+MAX_DELAY: Final = (2.0, 10.0)
+"""p50 and p99 in ms."""
+
+
+def cpu_row(cameras: int, *, audio: bool = True) -> str:
+    """The name of the relay's CPU row."""
+    return f"CPU per camera, {cameras} cameras" + ("" if audio else ", video only")
+
+
+async def measure_cost(stage: Stage, report: Report, cameras: int, seconds: float, delay_seconds: float) -> None:
+    """CPU, wakes, memory, loss and added delay with `cameras` cameras."""
+    async with stage.relay(cameras) as relay:
+        await relay.until_live()
+        await asyncio.sleep(SETTLE)
+        before = await relay.tracks()
+        pids = list((await relay.pids()).values())
+        assert relay.process is not None
+        supervisor = asyncio.create_task(proc.measure([relay.process.pid], seconds))
+        cost = await proc.measure(pids, seconds)
+        host = await supervisor
+        report.add(cpu_row(cameras), cost.cpu, "ms/s")
+        report.add(f"wakes per camera, {cameras} cameras", cost.wakes, "1/s", most=MAX_WAKES)
+        bar = MAX_MEMORY if cameras >= 10 else None
+        report.add(f"memory per worker, {cameras} cameras", cost.memory, "MB", most=bar, note="PSS")
+        if cameras >= 10:
+            report.add(f"supervisor's CPU, {cameras} cameras", host.cpu, "ms/s")
+        delays, packets = await added_delay(stage, relay, delay_seconds)
+        for share, most in zip((0.5, 0.99), MAX_DELAY, strict=True):
+            value = delays.quantile(share) * 1000
+            unmatched = f", {delays.unmatched} not matched" if delays.unmatched else ""
+            note = f"{packets} packets{unmatched}"
+            report.add(f"added delay p{share * 100:.0f}, {cameras} cameras", value, "ms", most=most, note=note)
+        after = await relay.tracks()
+        lost = sum(after[name]["lost"] - before[name]["lost"] for name in relay.names)
+        lost += sum(camera["video"]["lost_in"] for camera in (await relay.cameras()).values())
+        report.add(f"RTP packets lost, {cameras} cameras", lost, "", most=0)
+
+
+async def measure_cpu(stage: Stage, report: Report, cameras: int, seconds: float, *, audio: bool) -> None:
+    """CPU alone."""
+    async with stage.relay(cameras, audio=audio) as relay:
+        await relay.until_live()
+        await asyncio.sleep(SETTLE)
+        cost = await proc.measure(list((await relay.pids()).values()), seconds)
+        report.add(cpu_row(cameras, audio=audio), cost.cpu, "ms/s")
+
+
+async def added_delay(stage: Stage, relay: Relay, seconds: float) -> tuple[Delays, int]:
+    """The delay of every video packet of all cameras over `seconds`, and how many were written."""
+    await record(stage, relay.names)
+    await asyncio.sleep(seconds)
+    for name in relay.names:
+        await stage.nest(f"cameras/{name}/record", {"stop": True})
+    await asyncio.sleep(0.5)
+    await stage.sfu("record", {"stop": True})
+    arrivals = (await stage.sfu("record"))["arrivals"]
+    tracks = await relay.tracks()
+    total, packets = Delays(), 0
+    for name in relay.names:
+        sent = [entry for entry in await sent_by(stage, name) if entry[1] == "video"]
+        arrived = [entry for entry in arrivals if entry[1] == tracks[name]["ssrc"]]
+        found = match(sent, arrived)
+        packets += len(sent)
+        total.seconds += found.seconds
+        # The last few frames are on their way, and too few for a match.
+        total.unmatched += max(0, found.unmatched - 40)
+    return total, packets
+
+
+async def record(stage: Stage, names: list[str]) -> None:
+    """Log what these cameras write and what the SFU receives, from now on."""
+    await stage.sfu("record", {"limit": _ARRIVALS})
+    for name in names:
+        await stage.nest(f"cameras/{name}/record", {})
+
+
+async def sent_by(stage: Stage, name: str) -> list[list[float]]:
+    """What a camera has written since `record`."""
+    return list((await stage.nest(f"cameras/{name}/sent"))["sent"])

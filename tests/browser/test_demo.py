@@ -1,0 +1,71 @@
+"""The whole product: the demo's six cameras in a real browser, judged by its own statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from playwright.async_api import Page
+
+from tests.fixtures.running_relay import running_relay
+
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+
+
+async def stats(page: Page) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = await page.evaluate("window.relay ? window.relay.stats() : {}")
+    return found
+
+
+async def until_decoding(page: Page, cameras: int, within: float) -> dict[str, dict[str, Any]]:
+    began = time.monotonic()
+    while True:
+        now = await stats(page)
+        if len(now) == cameras and all(one["framesDecoded"] > 0 for one in now.values()):
+            return now
+        assert time.monotonic() - began < within, f"after {within} s: {now}"
+        await asyncio.sleep(0.1)
+
+
+async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
+    page = chromium_page
+    async with running_relay(6, size="640x360", options=()) as relay:
+        await relay.until_live(within=45.0)
+        opened = time.monotonic()
+        await page.goto(relay.supervisor.url)
+        await until_decoding(page, 6, within=20.0)
+        assert time.monotonic() - opened < 10.0, "first pictures within ten seconds"
+        await asyncio.sleep(3.0)  # players settle: a first keyframe is not a freeze
+
+        before, began = await stats(page), time.monotonic()
+        await asyncio.sleep(10.0)
+        after, elapsed = await stats(page), time.monotonic() - began
+        for camera, now in after.items():
+            was = before[camera]
+            assert (now["framesDecoded"] - was["framesDecoded"]) / elapsed >= 25.0, (camera, was, now)
+            assert now["freezeCount"] == was["freezeCount"], (camera, was, now)
+
+        for status in relay.supervisor.status().cameras:
+            tile = page.locator(f'[data-camera="{status.id}"]')
+            assert status.name in await tile.inner_text()
+            assert "live" in (await tile.inner_text()).lower()
+
+        first = relay.camera("Front Door")
+        await page.locator(f'[data-camera="{first.id}"] button, button[data-camera="{first.id}"]').first.click()
+        energy = await sound_energy(page, first.id)
+        assert energy > 0.0
+
+
+async def sound_energy(page: Page, camera: str) -> float:
+    """Energy that the browser plays once sound is on; counted only while it is not muted."""
+    sound = page.locator("button", has_text="ound")
+    if await sound.count():
+        await sound.first.click()
+    for _ in range(100):
+        energy = float((await stats(page)).get(camera, {}).get("totalAudioEnergy", 0.0))
+        if energy > 0.0:
+            return energy
+        await asyncio.sleep(0.1)
+    return 0.0

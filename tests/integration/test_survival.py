@@ -1,0 +1,165 @@
+"""The supervisor as a process of its own: killed, started again, stopped; and the demo from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relay_supervisor.demo import DemoWorld, demo_world
+from tests.fixtures.running_relay import SMALL
+
+pytestmark = pytest.mark.media
+
+SUPERVISOR = [sys.executable, "-m", "relay_supervisor"]
+
+
+def toml(document: dict[str, dict[str, Any]]) -> str:
+    """A configuration document as TOML; JSON's strings, numbers and arrays are TOML's."""
+    lines = []
+    for section, keys in document.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]
+    return "\n".join(lines)
+
+
+def relay_processes(text: str) -> list[str]:
+    """Command lines of processes that mention `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if text in line:
+                    found.append(line)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def supervisor(world: DemoWorld, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`relay-supervisor run` as a child; killed, with its workers, if the test leaves it running."""
+    file = world.directory / "relay.toml"
+    file.write_text(toml(world.document(http={"listen": f"127.0.0.1:{port}"})))
+    process = await asyncio.create_subprocess_exec(*SUPERVISOR, "run", "--config", str(file))
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 10.0)
+
+
+async def status(http: httpx.AsyncClient, port: int) -> dict[str, Any] | None:
+    try:
+        response = await http.get(f"http://127.0.0.1:{port}/api/stats")
+    except httpx.HTTPError:
+        return None
+    body: dict[str, Any] = response.json()
+    return body
+
+
+async def until_live(http: httpx.AsyncClient, port: int, cameras: int, within: float) -> dict[str, Any]:
+    began = time.monotonic()
+    while True:
+        now = await status(http, port)
+        if now is not None and now["totals"]["connected"] == cameras:
+            return now
+        assert time.monotonic() - began < within, f"not live within {within} s: {now}"
+        await asyncio.sleep(0.1)
+
+
+async def video_tracks(http: httpx.AsyncClient, world: DemoWorld) -> dict[str, dict[str, Any]]:
+    sessions = (await http.get(world.endpoints["control"]["sfu"] + "/sessions")).json()["sessions"]
+    return {t["name"]: t for s in sessions for t in s["published"] if t["name"].endswith("video")}
+
+
+async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port: int) -> None:
+    port = unused_tcp_port
+    async with demo_world(2, "320x180", SMALL) as world, httpx.AsyncClient(timeout=10) as http:
+        async with supervisor(world, port) as first:
+            before = await until_live(http, port, 2, 40.0)
+            first.kill()
+            await first.wait()
+        await asyncio.sleep(3.0)
+        async with supervisor(world, port):
+            began = time.monotonic()
+            while (await status(http, port)) is None:
+                await asyncio.sleep(0.05)
+                assert time.monotonic() - began < 15.0
+            serving = time.monotonic()
+            after = await until_live(http, port, 2, 20.0)
+            adopted_in = time.monotonic() - serving
+            await asyncio.sleep(1.0)
+
+            tracks = await video_tracks(http, world)
+            assert len(tracks) == 2, "no camera was published anew"
+            for track in tracks.values():
+                assert track["lost"] == 0
+                assert track["gaps"] == []
+            pids = {c["name"]: c["worker"]["pid"] for c in before["cameras"]}
+            assert {c["name"]: c["worker"]["pid"] for c in after["cameras"]} == pids
+            commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
+            assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
+            assert adopted_in < 8.0
+        assert not [line for line in relay_processes("relay-worker: ") if "Front Door" in line]
+
+
+async def test_a_second_supervisor_on_the_same_state_is_refused(unused_tcp_port: int) -> None:
+    async with (
+        demo_world(1, "160x120", SMALL) as world,
+        httpx.AsyncClient() as http,
+        supervisor(world, unused_tcp_port) as first,
+    ):
+        while (await status(http, unused_tcp_port)) is None:
+            await asyncio.sleep(0.1)
+        second = await asyncio.create_subprocess_exec(
+            *SUPERVISOR, "run", "--config", str(world.directory / "relay.toml"), stderr=subprocess.PIPE
+        )
+        _, err = await asyncio.wait_for(second.communicate(), 20.0)
+        assert second.returncode == 1
+        assert f"another supervisor (pid {first.pid})" in err.decode()
+
+
+async def test_the_demo_reports_in_json_and_leaves_nothing() -> None:
+    command = [*SUPERVISOR, "demo", "--cameras", "2", "--size", "320x180", "--port", "0", "--duration", "12", "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 90.0)
+    report = json.loads(out)
+    assert process.returncode == 0
+    assert report["ok"] is True
+    assert report["budget"] == 2
+    assert len(report["cameras"]) == 2
+    for camera in report["cameras"]:
+        assert camera["state"] == "live"
+        assert camera["video_frames"] > 100
+        assert camera["audio_frames"] > 100
+        assert camera["packets"] > 200
+        assert (camera["generates"], camera["extends"], camera["restarts"]) == (1, 0, 0)
+
+
+async def test_ctrl_c_ends_the_demo_within_five_seconds(tmp_path: Path) -> None:
+    command = [*SUPERVISOR, "demo", "--cameras", "2", "--size", "160x120", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    while b"dashboard" not in (line := await asyncio.wait_for(process.stdout.readline(), 60.0)):
+        assert line
+    await asyncio.sleep(3.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.wait(), 15.0)
+    took = time.monotonic() - began
+    assert process.returncode == 0
+    assert took < 5.0
+    assert list(tmp_path.iterdir()) == []
+    assert relay_processes(str(tmp_path)) == []

@@ -1,0 +1,303 @@
+"""The SFU client against scripted answers: what it repeats, what it never repeats, and what it hands on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.cloudflare import LocalTrack, RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
+from relay_common.cloudflare.errors import ErrorClass
+from relay_common.errors import ConfigError, LocalError, Remedy
+from relay_common.secrets import Secret
+
+OFFER = "v=0\r\noffer"
+ANSWER = {"sessionDescription": {"type": "answer", "sdp": "v=0\r\nanswer"}}
+TRACKS = [LocalTrack(mid="0", name="cam-video", kind="video"), LocalTrack(mid="1", name="cam-audio", kind="audio")]
+REMOTE = RemoteTrack(session="pub", name="cam-video", kind="video")
+PULLED = {
+    "requiresImmediateRenegotiation": True,
+    "tracks": [{"sessionId": "pub", "trackName": "cam-video", "mid": "7"}],
+    "sessionDescription": {"type": "offer", "sdp": OFFER},
+}
+
+Step = tuple[int, Any] | type[httpx.TransportError]
+
+
+def failure(status: int, code: str = "") -> Step:
+    return status, {"errorCode": code, "errorDescription": "as the script says"}
+
+
+class Script(httpx.AsyncBaseTransport):
+    """Answers requests with the given steps, in order, and remembers the requests."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+        self.requests: list[tuple[str, str, Any]] = []
+        self.headers: list[httpx.Headers] = []
+        self.at_once = self.most_at_once = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        content = request.content
+        self.requests.append((request.method, request.url.raw_path.decode(), json.loads(content) if content else None))
+        self.headers.append(request.headers)
+        step = self.steps.pop(0)
+        if not isinstance(step, tuple):
+            raise step("scripted")
+        status, body = step
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return httpx.Response(status, content=raw)
+
+
+def make(*steps: Step) -> tuple[SfuClient, Script, ManualClock]:
+    script, clock = Script(*steps), ManualClock()
+    client = SfuClient(
+        "app", Secret("s3cret"), clock=clock, rng=random.Random(1), base_url="http://sfu/v1/", transport=script
+    )
+    return client, script, clock
+
+
+async def finish(clock: ManualClock, work: Any, seconds: float = 60.0) -> Any:
+    task = asyncio.ensure_future(work)
+    await clock.advance(seconds)
+    return await asyncio.wait_for(task, 5)
+
+
+async def test_speaks_the_api_as_described() -> None:
+    client, script, _ = make(
+        (201, {"sessionId": "abc"}),
+        (200, {"tracks": [{"mid": "0", "trackName": "cam-video"}], **ANSWER}),
+        (200, PULLED),
+        (200, {}),
+        (200, {"tracks": [{"mid": "7"}], "requiresImmediateRenegotiation": False}),
+        (200, {"tracks": [{"location": "local", "mid": "0", "trackName": "cam-video", "status": "active"}]}),
+    )
+    assert await client.new_session("cam 1") == "abc"
+    assert await client.publish("abc", OFFER, TRACKS) == "v=0\r\nanswer"
+    pull = await client.pull("abc", [REMOTE])
+    assert (pull.offer, pull.tracks[0].mid, pull.tracks[0].error) == (OFFER, "7", None)
+    await client.renegotiate("abc", "v=0\r\nanswer")
+    await client.close("abc", ["7"])
+    (track,) = await client.get_session("abc")
+    assert (track.mid, track.name, track.local, track.active) == ("0", "cam-video", True, True)
+    base = "/v1/apps/app/sessions"
+    assert [(method, path) for method, path, _ in script.requests] == [
+        ("POST", f"{base}/new?correlationId=cam%201"),
+        ("POST", f"{base}/abc/tracks/new"),
+        ("POST", f"{base}/abc/tracks/new"),
+        ("PUT", f"{base}/abc/renegotiate"),
+        ("PUT", f"{base}/abc/tracks/close"),
+        ("GET", f"{base}/abc"),
+    ]
+    bodies = [body for _, _, body in script.requests]
+    assert bodies[1] == {
+        "sessionDescription": {"type": "offer", "sdp": OFFER},
+        "tracks": [
+            {"location": "local", "mid": "0", "trackName": "cam-video"},
+            {"location": "local", "mid": "1", "trackName": "cam-audio"},
+        ],
+    }
+    assert bodies[2] == {"tracks": [{"location": "remote", "sessionId": "pub", "trackName": "cam-video"}]}
+    assert bodies[3] == {"sessionDescription": {"type": "answer", "sdp": "v=0\r\nanswer"}}
+    assert bodies[4] == {"tracks": [{"mid": "7"}], "force": True}
+    assert all(headers["authorization"] == "Bearer s3cret" for headers in script.headers)
+
+
+def publish(client: SfuClient) -> Any:
+    return client.publish("s", OFFER, TRACKS)
+
+
+def renegotiate(client: SfuClient) -> Any:
+    return client.renegotiate("s", "v=0")
+
+
+def new_session(client: SfuClient) -> Any:
+    return client.new_session()
+
+
+def close(client: SfuClient) -> Any:
+    return client.close("s", ["0"])
+
+
+@pytest.mark.parametrize(
+    ("work", "first", "requests", "remedy"),
+    [
+        # What the server says it did not do may be asked again; the second answer here ends it.
+        (publish, failure(425, "session_error"), 2, Remedy.FATAL),
+        (publish, failure(429), 2, Remedy.FATAL),
+        (publish, failure(503), 2, Remedy.FATAL),
+        (publish, failure(500, "retryable_transient_error"), 2, Remedy.FATAL),
+        (publish, httpx.ConnectError, 2, Remedy.FATAL),
+        # An unknown state, or a lost answer: replace the connection.
+        (publish, failure(500, "internal_error"), 1, Remedy.RETRY),
+        (publish, httpx.ReadTimeout, 1, Remedy.REGENERATE),
+        (publish, httpx.RemoteProtocolError, 1, Remedy.REGENERATE),
+        (renegotiate, httpx.ReadTimeout, 1, Remedy.REGENERATE),
+        (publish, failure(406, "invalid_session_description"), 1, Remedy.REGENERATE),
+        (publish, failure(410, "session_error"), 1, Remedy.REGENERATE),
+        (publish, failure(401, "unauthorized"), 1, Remedy.FATAL),
+        (publish, failure(404, "not_found"), 1, Remedy.FATAL),
+        # These may be repeated at will.
+        (new_session, httpx.ReadTimeout, 2, Remedy.FATAL),
+        (new_session, failure(500, "internal_error"), 2, Remedy.FATAL),
+        (new_session, failure(400, "decoding_error"), 1, Remedy.REGENERATE),
+        (close, httpx.ReadTimeout, 2, Remedy.FATAL),
+    ],
+)
+async def test_repeats_only_where_it_helps(
+    work: Callable[[SfuClient], Any], first: Step, requests: int, remedy: Remedy
+) -> None:
+    client, script, clock = make(first, failure(401, "unauthorized"))
+    with pytest.raises(SfuError) as caught:
+        await finish(clock, work(client))
+    assert len(script.requests) == requests
+    assert caught.value.remedy is remedy
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_lost_answers_and_gone_sessions_have_their_own_types() -> None:
+    client, _, clock = make(httpx.ReadTimeout, failure(410, "session_error"), failure(410), failure(404))
+    with pytest.raises(ResponseLost):
+        await finish(clock, publish(client))
+    with pytest.raises(SessionGone):
+        await finish(clock, renegotiate(client))
+    await client.close("s", ["0"])  # 410: done
+    with pytest.raises(SessionGone):
+        await client.get_session("s")
+
+
+async def test_gives_up_after_three_attempts_and_waits_as_told() -> None:
+    client, script, clock = make(failure(429), failure(429), failure(429))
+    started = clock.now()
+    task = asyncio.ensure_future(client.new_session())
+    await clock.advance(0.1)
+    assert len(script.requests) == 1
+    with pytest.raises(SfuError):
+        await finish(clock, task)
+    assert len(script.requests) == 3
+    assert client.meter.retries["new_session"] == 2
+    assert client.meter.results["new_session", ErrorClass.RATE_LIMITED] == 3
+    assert clock.now() > started
+
+
+async def test_errors_of_single_tracks_inside_200_are_not_overlooked() -> None:
+    refused = {"sessionId": "pub", "trackName": "cam-audio", "mid": "", "errorCode": "not_found_track_error"}
+    client, _, _ = make(
+        (200, {**PULLED, "tracks": [refused, *PULLED["tracks"]]}),
+        (200, {"requiresImmediateRenegotiation": False, "tracks": [refused]}),
+        (200, {"tracks": [{"mid": "0", "errorCode": "internal_error", "errorDescription": "x"}], **ANSWER}),
+    )
+    audio = RemoteTrack(session="pub", name="cam-audio", kind="audio")
+    pull = await client.pull("s", [REMOTE, audio])
+    assert [(t.track.name, t.mid, t.error and t.error.remedy) for t in pull.tracks] == [
+        ("cam-video", "7", None),
+        ("cam-audio", "", Remedy.RETRY),
+    ]
+    pull = await client.pull("s", [audio])
+    assert (pull.offer, pull.tracks[0].mid) == (None, "")
+    with pytest.raises(SfuError, match="internal_error"):
+        await client.publish("s", OFFER, TRACKS)
+    assert client.meter.results["pull", ErrorClass.TRACK] == 2
+
+
+async def test_closing_what_is_closed_is_done_but_other_errors_are_told() -> None:
+    client, _, _ = make(
+        (200, {"tracks": [{"mid": "0", "errorCode": "close_track_error"}]}),
+        (200, {"tracks": [{"mid": "0", "errorCode": "internal_error"}]}),
+    )
+    await client.close("s", ["0"])
+    with pytest.raises(SfuError, match="internal_error"):
+        await client.close("s", ["0"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>gateway</html>",
+        b"{}",
+        b"[]",
+        b'{"tracks": 5}',
+        {"sessionDescription": {"type": "offer", "sdp": "v=0"}},
+        {"sessionDescription": {"type": "answer", "sdp": "error"}},
+        {"errorCode": "invalid_params", **ANSWER},
+        b"\xff\xfe",
+        b"x" * (2 << 20),
+    ],
+)
+async def test_an_answer_that_is_none_is_never_taken_for_sdp(body: Any) -> None:
+    client, script, clock = make((200, body))
+    with pytest.raises(SfuError) as caught:
+        await finish(clock, publish(client))
+    assert caught.value.remedy is Remedy.REGENERATE
+    assert len(script.requests) == 1
+
+
+async def test_an_update_tells_each_mids_outcome() -> None:
+    client, script, _ = make((200, {"tracks": [{"mid": "8", "errorCode": "update_track_error"}, {"mid": "7"}]}))
+    other = RemoteTrack(session="new", name="cam-video")
+    results = await client.update("s", [("7", REMOTE), ("8", other)])
+    assert [(r.mid, r.error is None) for r in results] == [("7", True), ("", False)]
+    assert script.requests[0][:2] == ("PUT", "/v1/apps/app/sessions/s/tracks/update")
+
+
+async def test_one_change_at_a_time_per_session_and_many_sessions_at_once() -> None:
+    client, script, _ = make(*[(200, PULLED)] * 8)
+    await asyncio.gather(*[client.pull("one", [REMOTE]) for _ in range(4)])
+    assert script.most_at_once == 1
+    await asyncio.gather(*[client.pull(f"s{n}", [REMOTE]) for n in range(4)])
+    assert script.most_at_once == 4
+
+
+async def test_stays_within_fifty_requests_a_second_per_session() -> None:
+    client, script, clock = make(*[(200, {"tracks": []})] * 60)
+    work = asyncio.gather(*[client.get_session("s") for _ in range(60)])
+    await clock.advance(0.9)
+    assert len(script.requests) == 50
+    await finish(clock, work, 1.0)
+    assert len(script.requests) == 60
+
+
+async def test_remembers_a_bounded_number_of_sessions() -> None:
+    client, _, _ = make(*[(200, {"tracks": []})] * 20)
+    client._gate._bound = 5
+    for number in range(20):
+        await client.get_session(str(number))
+    assert len(client._gate) == 5
+    assert client._gate.forgotten == 15
+    client.forget("19")
+    assert len(client._gate) == 4
+
+
+async def test_wrong_use_and_wrong_configuration() -> None:
+    client, script, _ = make()
+    with pytest.raises(LocalError):
+        await client.pull("s", [REMOTE] * 65)
+    with pytest.raises(LocalError):
+        await client.publish("s", OFFER, [])
+    assert not script.requests
+    for app, secret, url in [
+        ("", "secret", "http://x"),
+        ("app", "sec\nret", "http://x"),
+        ("app", "", "http://x"),
+        ("app", "secret", "ftp://x"),
+        ("app", "secret", "http://x:port"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            SfuClient(app, Secret(secret), clock=ManualClock(), rng=random.Random(1), base_url=url)
+        assert "sec\nret" not in str(caught.value)
+
+
+async def test_session_ids_cannot_escape_their_place_in_the_path() -> None:
+    client, script, _ = make((200, {"tracks": []}))
+    await client.get_session("../../other?x=1")
+    assert script.requests[0][1] == "/v1/apps/app/sessions/..%2F..%2Fother%3Fx%3D1"

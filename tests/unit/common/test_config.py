@@ -1,0 +1,123 @@
+"""The configuration: defaults, overrides, secrets in files, and errors that name key, value and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay_common import config_file
+from relay_common.errors import ConfigError
+from relay_common.secrets import Secret
+
+
+def document(**sections: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "nest": {"project_id": "p", "client_id": "c", "client_secret": "nest-hush", "refresh_token": "1//hush-hush"},
+        "cloudflare": {"app_id": "a", "app_secret": "cf-hush"},
+    }
+    return base | sections
+
+
+def problems(doc: dict[str, Any], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config_file.parse(doc, environ or {})
+    return str(caught.value)
+
+
+def test_defaults_are_googles_and_cloudflares() -> None:
+    config = config_file.parse(document())
+    assert config.nest[0].api_base_url == "https://smartdevicemanagement.googleapis.com/v1"
+    assert config.limits.commands_per_minute == 10
+    assert config.http.listen == "127.0.0.1:8080"
+    assert config.cameras.included("Front Door", "device-1")
+
+
+def test_secrets_do_not_print() -> None:
+    text = repr(config_file.parse(document()))
+    assert "hush" not in text
+    assert config_file.parse(document()).cloudflare.app_secret == Secret("cf-hush")
+
+
+def test_unknown_keys_suggest_the_right_one() -> None:
+    text = problems(document(rtsp={"conect_timeout": 3}, htpp={"listen": "x"}))
+    assert "rtsp.conect_timeout is not a key. Did you mean connect_timeout?" in text
+    assert "[htpp] is not a section. Did you mean http?" in text
+
+
+def test_wrong_types_name_key_value_and_expectation() -> None:
+    text = problems(
+        document(
+            rtsp={"connect_timeout": "ten"},
+            log={"level": "loud"},
+            cameras={"include": 5, "Front Door": {"enabled": "yes"}},
+        )
+    )
+    assert "rtsp.connect_timeout is a string 'ten'; expected float" in text
+    assert 'log.level is a string \'loud\'; expected one of "debug", "info", "warning", "error"' in text
+    assert 'cameras.include is an integer 5; expected "all" or an array of display names' in text
+    assert "cameras.\"Front Door\".enabled is a string 'yes'; expected bool" in text
+
+
+def test_every_missing_value_is_reported_at_once_with_its_fix() -> None:
+    text = problems({})
+    for key, variable in (
+        ("nest.refresh_token", "RELAY_NEST_REFRESH_TOKEN"),
+        ("cloudflare.app_id", "RELAY_CLOUDFLARE_APP_ID"),
+    ):
+        assert f"{key} is missing" in text
+        assert variable in text
+    assert "refresh_token_file" in text
+
+
+def test_environment_overrides_and_gives_its_secrets_up() -> None:
+    environ = {"RELAY_HTTP_LISTEN": "127.0.0.1:9", "RELAY_CLOUDFLARE_APP_SECRET": "other", "RELAY_LIMITS_SHARE": "0.5"}
+    config = config_file.parse(document(), environ)
+    assert config.http.listen == "127.0.0.1:9"
+    assert config.limits.share == 0.5
+    assert config.cloudflare.app_secret == Secret("other")
+    assert "RELAY_CLOUDFLARE_APP_SECRET" not in environ
+
+
+def test_environment_takes_lists_and_refuses_unknown_keys() -> None:
+    config = config_file.parse(document(), {"RELAY_CAMERAS_INCLUDE": '["Front Door"]'})
+    assert config.cameras.include == ["Front Door"]
+    assert not config.cameras.included("Garage", "g")
+    assert "RELAY_HTTP_LISTN" in problems(document(), {"RELAY_HTTP_LISTN": "x"})
+
+
+def test_secret_files_are_read_relative_to_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-file\n")
+    doc = document(cloudflare={"app_id": "a", "app_secret_file": "secret"})
+    assert config_file.parse(doc, {}, base=tmp_path).cloudflare.app_secret == Secret("from-file")
+    assert config_file.loose_secret_files(doc, tmp_path) == [str(tmp_path / "secret")]
+    (tmp_path / "secret").chmod(0o600)
+    assert config_file.loose_secret_files(doc, tmp_path) == []
+
+
+def test_secret_file_mistakes_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    both = problems(document(cloudflare={"app_id": "a", "app_secret": "x", "app_secret_file": "y"}))
+    assert "both set" in both
+    missing = problems(document(cloudflare={"app_id": "a", "app_secret_file": "/nonexistent/file"}))
+    assert "No such file" in missing
+    empty = problems(document(cloudflare={"app_id": "a", "app_secret_file": str(tmp_path / "empty")}))
+    assert "is empty" in empty
+
+
+def test_several_accounts() -> None:
+    nest = document()["nest"]
+    config = config_file.parse(document(nest=[nest, nest | {"project_id": "q"}]))
+    assert [n.project_id for n in config.nest] == ["p", "q"]
+    assert "nest[1].project_id is missing" in problems(
+        document(nest=[nest, {k: v for k, v in nest.items() if k != "project_id"}])
+    )
+
+
+def test_load_reports_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        config_file.load(tmp_path / "none.toml", {})
+    (tmp_path / "bad.toml").write_text("[nest\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        config_file.load(tmp_path / "bad.toml", {})

@@ -1,0 +1,164 @@
+"""The lease's table, edge by edge, and its facts."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from relay_common.fsm import IllegalTransition, Machine
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.leases.lease import LEASE, Event, Lease, LeaseSettings, State
+from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.quota.command import Verb
+
+DEVICE = Device("enterprises/p/devices/d", "d", "CAMERA", "Door", (Protocol.RTSP,))
+STREAM = Stream(Protocol.RTSP, Secret("x1"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t1"))
+
+
+def lease(**settings: float) -> Lease:
+    return Lease("cam", DEVICE, LeaseSettings(**settings), random.Random(1))  # type: ignore[arg-type]
+
+
+def held(**settings: float) -> Lease:
+    subject = lease(**settings)
+    subject.fire(Event.WANT, 0.0)
+    subject.fire(Event.SENT, 0.0)
+    subject.granted(STREAM, 0.0)
+    return subject
+
+
+@pytest.mark.parametrize(("source", "event", "target"), list(LEASE.edges()))
+def test_every_edge(source: State, event: Event, target: State) -> None:
+    machine = Machine(LEASE, source)
+    assert machine.fire(event) is target
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_other_move_is_refused_and_changes_nothing(state: State) -> None:
+    machine = Machine(LEASE, state)
+    for event in set(Event) - set(LEASE.allowed(state)):
+        with pytest.raises(IllegalTransition):
+            machine.fire(event)
+        assert machine.state is state
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    reached = {target for _, _, target in LEASE.edges()}
+    left = {source for source, _, _ in LEASE.edges()}
+    assert reached == left == set(State)
+
+
+def test_every_wanting_state_can_be_released() -> None:
+    for state in set(State) - {State.RELEASED, State.LOST}:
+        assert LEASE.target(state, Event.UNWANT) is State.RELEASED
+
+
+def test_wanted_asks_for_a_generate() -> None:
+    subject = lease()
+    subject.fire(Event.WANT, 5.0)
+    command = subject.wanted_command(6.0, margin=60.0, pace=36.0)
+    assert command is not None
+    assert (command.verb, command.attempts, command.submitted) == (Verb.GENERATE, 0, 5.0)
+
+
+def test_held_asks_for_an_extension_between_half_and_the_margin() -> None:
+    command = held().wanted_command(1.0, margin=60.0, pace=36.0)
+    assert command is not None
+    assert command.verb is Verb.EXTEND
+    assert 150.0 <= command.not_before <= 174.0
+    assert (command.due, command.latest, command.deadline) == (240.0, 270.0, 300.0)
+    assert command.handle == Secret("x1")
+
+
+def test_extension_renews_tokens_url_and_life() -> None:
+    subject = held()
+    subject.fire(Event.SENT, 150.0)
+    subject.extended(Extension(Secret("x2"), 290.0, 0.0, Secret("t2")), 150.0)
+    assert subject.stream is not None
+    assert subject.stream.handle == Secret("x2")
+    assert subject.stream.url == Secret("rtsps://h/p?auth=t2")
+    assert subject.expires == 440.0
+    assert subject.generation == 0, "the running session is the same one"
+
+
+def test_a_failed_extension_is_retried_within_what_is_left() -> None:
+    subject = held()
+    now, tries = 270.0, 0
+    while now < 300.0:
+        subject.fire(Event.SENT, now)
+        subject.extension_failed("500", now + 1.0, 0.0)
+        tries += 1
+        assert subject.retry_at < 300.0
+        now = subject.retry_at
+        if tries == 3:
+            break
+    assert tries == 3, "two paced retries fit after the first failure"
+
+
+def test_generate_failures_back_off_and_degrade() -> None:
+    subject = lease()
+    subject.fire(Event.WANT, 0.0)
+    waits = []
+    for _ in range(7):
+        subject.fire(Event.SENT, 0.0)
+        subject.generate_failed("500", 0.0, 0.0)
+        waits.append(subject.retry_at)
+        subject.fire(Event.RETRY, 0.0)
+    assert all(2.5 * 2**n <= wait <= 5 * 2**n for n, wait in enumerate(waits[:4]))
+    assert all(270.0 <= wait <= 330.0 for wait in waits[4:])
+    assert subject.degraded
+    subject.fire(Event.SENT, 0.0)
+    subject.granted(STREAM, 0.0)
+    assert subject.degraded, "Google makes streams for dead cameras too"
+    subject.healthy()
+    assert not subject.degraded
+
+
+def test_a_stream_that_lived_is_regenerated_at_once_one_that_never_did_is_not() -> None:
+    subject = held()
+    subject.lose("EOF", 100.0, failed=True)
+    assert subject.state is State.WANTED
+    subject.fire(Event.SENT, 100.0)
+    subject.granted(STREAM, 100.0)
+    subject.lose("404", 110.0, failed=True)
+    assert subject.state is State.HELD_OFF
+    assert subject.retry_at > 110.0
+
+
+def test_losing_raises_the_generation_so_that_late_results_are_known() -> None:
+    subject = held()
+    before = subject.generation
+    subject.lose("EOF", 10.0, failed=True)
+    assert subject.generation > before
+    assert subject.stream is None
+    assert subject.expires == -math.inf
+
+
+def test_a_stream_that_cannot_be_extended_is_stopped_before_its_end_and_generated_anew() -> None:
+    subject = held()
+    subject.extendable = False
+    command = subject.wanted_command(1.0, margin=60.0, pace=36.0)
+    assert command is not None
+    assert (command.verb, command.renewal, command.not_before) == (Verb.STOP, True, 270.0)
+    subject.fire(Event.RENEW, 270.0)
+    assert subject.state is State.RENEWING
+    subject.lose("renewed", 271.0, failed=False)
+    again = subject.wanted_command(271.0, margin=60.0, pace=36.0)
+    assert again is not None
+    assert (again.verb, again.renewal) == (Verb.GENERATE, True)
+
+
+def test_resuming_keeps_generation_and_end() -> None:
+    subject = lease()
+    subject.resume(STREAM, 7, 900.0, 1000.0)
+    assert (subject.state, subject.generation, subject.expires, subject.life) == (State.HELD, 7, 1300.0, 400.0)
+
+
+def test_a_device_that_speaks_another_protocol_is_noticed() -> None:
+    subject = lease()
+    assert not subject.traits_read(DEVICE)
+    assert subject.traits_read(Device("n", "d", "CAMERA", "Door", (Protocol.WEB_RTC,)))
+    assert subject.protocol is Protocol.WEB_RTC

@@ -1,0 +1,194 @@
+"""The asyncio shell: side by side, persisted first, late results delivered, nothing left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from relay_common.clock import ManualClock
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
+from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.quota.command import Command, Result, Verb
+from relay_supervisor.quota.dispatcher import Dispatcher, Offer
+
+
+class Script:
+    """A source that gives out prepared commands and notes what comes back."""
+
+    def __init__(self, *commands: Command) -> None:
+        self.waiting = list(commands)
+        self.settled: list[tuple[str, Result, float]] = []
+
+    def poll(self, now: float) -> Command | None:
+        if self.waiting and self.waiting[0].not_before <= now:
+            return self.waiting.pop(0)
+        return None
+
+    def next_deadline(self, now: float) -> float | None:
+        return self.waiting[0].not_before if self.waiting else None
+
+    def sent(self, command: Command, now: float) -> None:
+        command.submitted = now
+
+    def settle(self, command: Command, result: Result, now: float) -> None:
+        self.settled.append((command.camera, result, now))
+
+
+class Google:
+    """Answers after a delay per device."""
+
+    def __init__(self, clock: ManualClock, delays: dict[str, float]) -> None:
+        self.clock, self.delays = clock, delays
+        self.offers: list[str] = []
+        self.failure: Exception | None = None
+
+    async def generate(self, device: str, protocol: Protocol, *, offer_sdp: str = "", timeout: float = 30.0) -> Stream:
+        self.offers.append(offer_sdp)
+        await self.clock.sleep(self.delays.get(device, 0.1))
+        if self.failure is not None:
+            raise self.failure
+        return Stream(protocol, Secret("h"), 300.0, 0.0)
+
+    async def extend(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> Extension:
+        await self.clock.sleep(self.delays.get(device, 0.1))
+        return Extension(Secret("h2"), 300.0, 0.0)
+
+    async def stop(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> None:
+        await self.clock.sleep(self.delays.get(device, 0.1))
+
+    async def device(self, device: str) -> Device:
+        return Device(device, device, "CAMERA", device, (Protocol.RTSP,))
+
+    async def devices(self) -> list[Device]:
+        return [await self.device("d")]
+
+
+class Notebook:
+    """A journal that notes the order of things."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    async def sending(self, command: Command) -> None:
+        self.notes.append(f"sending {command.camera}")
+
+    def settled(self, command: Command, counted: bool) -> None:
+        self.notes.append(f"settled {command.camera} {counted}")
+
+
+def command(camera: str, verb: Verb = Verb.GENERATE, **more: object) -> Command:
+    return Command(verb=verb, camera=camera, device=camera, **more)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def dispatching(
+    source: Script,
+    clock: ManualClock,
+    google: Google,
+    *,
+    offer: Offer | None = None,
+    journal: Notebook | None = None,
+    on_change: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Dispatcher]:
+    subject = Dispatcher(google, source, clock, offer=offer, journal=journal, on_change=on_change)
+    task = asyncio.create_task(subject.run())
+    try:
+        yield subject
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_slow_command_delays_no_other() -> None:
+    clock = ManualClock(now=0.0)
+    source = Script(command("slow"), command("fast", Verb.EXTEND), command("later", Verb.STOP, not_before=5.0))
+    async with dispatching(source, clock, Google(clock, {"slow": 30.0})) as subject:
+        await clock.advance(10.0)
+        assert [(camera, at) for camera, _, at in source.settled] == [("fast", 0.1), ("later", 5.1)]
+        assert subject.under_way == 1
+        await clock.advance(25.0)
+        assert source.settled[-1][0] == "slow"
+        assert subject.under_way == 0
+
+
+async def test_wake_makes_it_look_again() -> None:
+    clock = ManualClock(now=0.0)
+    source = Script()
+    async with dispatching(source, clock, Google(clock, {})) as subject:
+        await clock.advance(1.0)
+        source.waiting.append(command("a"))
+        subject.wake()
+        await clock.advance(1.0)
+        assert [camera for camera, _, _ in source.settled] == ["a"]
+
+
+async def test_a_call_is_on_disk_before_it_is_sent_and_noted_after() -> None:
+    clock, journal = ManualClock(now=0.0), Notebook()
+    google = Google(clock, {})
+    google.failure = ServerError("500")
+    source = Script(command("a"))
+    async with dispatching(source, clock, google, journal=journal):
+        await clock.advance(0.05)
+        assert journal.notes == ["sending a"]
+        await clock.advance(1.0)
+    assert journal.notes == ["sending a", "settled a True"]
+    assert isinstance(source.settled[0][1], ServerError)
+
+
+async def test_a_webrtc_stream_needs_an_offer_first() -> None:
+    clock, journal = ManualClock(now=0.0), Notebook()
+    google = Google(clock, {})
+
+    async def offer(camera: str) -> str:
+        await clock.sleep(2.0)
+        return f"offer of {camera}"
+
+    source = Script(command("w", protocol=Protocol.WEB_RTC))
+    async with dispatching(source, clock, google, offer=offer, journal=journal):
+        await clock.advance(1.0)
+        assert journal.notes == [], "not sent before the worker has made its offer"
+        await clock.advance(2.0)
+    assert google.offers == ["offer of w"]
+
+
+async def test_without_an_offer_nothing_is_sent_or_counted() -> None:
+    clock, journal = ManualClock(now=0.0), Notebook()
+    source = Script(command("w", protocol=Protocol.WEB_RTC))
+    async with dispatching(source, clock, Google(clock, {}), journal=journal):
+        await clock.advance(1.0)
+    result = source.settled[0][1]
+    assert isinstance(result, OfferUnavailable)
+    assert not result.counted
+    assert "sending w" not in journal.notes
+
+
+async def test_an_unexpected_exception_is_an_answer_too() -> None:
+    clock = ManualClock(now=0.0)
+    google = Google(clock, {})
+    google.failure = RuntimeError("a bug")
+    source = Script(command("a"))
+    async with dispatching(source, clock, google):
+        await clock.advance(1.0)
+    assert isinstance(source.settled[0][1], NestError)
+
+
+async def test_reading_devices() -> None:
+    clock = ManualClock(now=0.0)
+    source = Script(command("a", Verb.GET), command("", Verb.LIST))
+    async with dispatching(source, clock, Google(clock, {})):
+        await clock.advance(1.0)
+    assert isinstance(source.settled[0][1], Device)
+    assert isinstance(source.settled[1][1], list)
+
+
+async def test_cancelling_gives_up_what_is_under_way() -> None:
+    clock = ManualClock(now=0.0)
+    source = Script(command("slow"))
+    async with dispatching(source, clock, Google(clock, {"slow": 30.0})) as subject:
+        await clock.advance(1.0)
+        assert subject.under_way == 1
+    assert subject.under_way == 0
+    assert source.settled == []

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+from aiortc.rtp import RtpPacket
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay_worker.rtp.packet import RtpError, RtpView, parse_rtp
+from relay_worker.rtp.receiver import RtpReceiver
+from relay_worker.rtp.reorder import ReorderBuffer
+
+
+def packet(sequence: int, timestamp: int = 0, ssrc: int = 1, payload: bytes = b"x", pt: int = 96) -> bytes:
+    return struct.pack("!BBHII", 0x80, pt, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload
+
+
+def feed(receiver: RtpReceiver, *sequences: int) -> list[tuple[int, int]]:
+    views = (receiver.receive(packet(sequence), 0.0) for sequence in sequences)
+    return [(view.sequence, view.lost) for view in views if view is not None]
+
+
+# Parsing
+
+
+def test_plain_packet() -> None:
+    view = parse_rtp(struct.pack("!BBHII", 0x80, 0xE0, 5, 6, 7) + b"body")
+    assert view == RtpView(5, 6, True, 96, 7, b"body")
+
+
+@given(
+    st.integers(0, 15), st.booleans(), st.lists(st.integers(0, 2**32 - 1), max_size=15), st.binary(), st.integers(0, 9)
+)
+def test_header_as_aiortc_writes_it(sequence: int, marker: bool, csrc: list[int], payload: bytes, padding: int) -> None:
+    theirs = RtpPacket(payload_type=100, marker=int(marker), sequence_number=sequence, timestamp=9, ssrc=8)
+    theirs.csrc, theirs.payload, theirs.padding_size = csrc, payload, padding
+    assert parse_rtp(theirs.serialize()) == RtpView(sequence, 9, marker, 100, 8, payload)
+
+
+def test_extension_is_skipped() -> None:
+    data = struct.pack("!BBHIIHH", 0x90, 96, 1, 2, 3, 0xBEDE, 2) + b"extended" + b"body"
+    assert parse_rtp(data).payload == b"body"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x80" * 11,
+        b"\x40" + bytes(20),
+        b"\x8f" + bytes(20),
+        b"\x90" + bytes(12),
+        b"\x90" + bytes(13) + b"\xff\xff",
+        b"\xa0" + bytes(11),
+        b"\xa0" + bytes(12),
+        b"\xa0" + bytes(12) + b"\x09",
+    ],
+)
+def test_malformed(data: bytes) -> None:
+    with pytest.raises(RtpError):
+        parse_rtp(data)
+    receiver = RtpReceiver(90000)
+    assert receiver.receive(data, 0.0) is None
+    assert receiver.malformed == 1
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20), st.booleans())
+def test_takes_any_bytes(packets: list[bytes], in_order: bool) -> None:
+    receiver = RtpReceiver(90000, in_order=in_order)
+    for now, data in enumerate(packets):
+        receiver.receive(data, now)
+        receiver.receive(b"\x80" + data, now)
+        receiver.receiver_report(now)
+
+
+# Order and loss
+
+
+def test_in_order_through_the_wrap() -> None:
+    receiver = RtpReceiver(90000)
+    assert feed(receiver, 65534, 65535, 0, 1) == [(65534, 0), (65535, 0), (0, 0), (1, 0)]
+    block = receiver.receiver_report(0.0)
+    assert block is not None
+    assert block.highest_sequence == 0x10001
+    assert (receiver.lost, block.lost, block.fraction_lost) == (0, 0, 0)
+
+
+def test_loss_is_reported_with_the_packet_after_it() -> None:
+    receiver = RtpReceiver(90000)
+    assert feed(receiver, 65530, 2, 3) == [(65530, 0), (2, 7), (3, 0)]
+    block = receiver.receiver_report(0.0)
+    assert block is not None
+    assert (receiver.lost, block.lost, block.fraction_lost) == (7, 7, 7 * 256 // 10)
+    feed(receiver, 4, 5)
+    block = receiver.receiver_report(0.0)
+    assert block is not None
+    assert (block.lost, block.fraction_lost) == (7, 0)
+
+
+def test_duplicates_and_late_packets() -> None:
+    receiver = RtpReceiver(90000)
+    assert feed(receiver, 10, 13, 13, 11, 11, 14) == [(10, 0), (13, 2), (14, 0)]
+    assert (receiver.duplicates, receiver.reordered, receiver.lost) == (2, 1, 1)
+    receiver = RtpReceiver(90000, in_order=False)
+    assert feed(receiver, 10, 13, 11, 11, 14) == [(10, 0), (13, 2), (11, 0), (14, 0)]
+
+
+def test_a_stray_packet_cannot_restart_the_stream() -> None:
+    receiver = RtpReceiver(90000)
+    assert feed(receiver, 10, 30000, 11) == [(10, 0), (11, 0)]
+    assert receiver.receive(packet(12, ssrc=2), 0.0) is None
+    assert feed(receiver, 12) == [(12, 0)]
+    assert (receiver.unexpected, receiver.restarts) == (2, 0)
+
+
+def test_a_new_source_takes_over_with_its_second_packet() -> None:
+    receiver = RtpReceiver(90000)
+    feed(receiver, 10)
+    assert receiver.receive(packet(500, ssrc=2), 0.0) is None
+    view = receiver.receive(packet(501, ssrc=2), 0.0)
+    assert view is not None
+    assert (view.ssrc, view.lost) == (2, 1)
+    assert receiver.ssrc == 2
+    assert receiver.restarts == 1
+
+
+def test_a_restarted_sequence_is_followed() -> None:
+    receiver = RtpReceiver(90000)
+    assert feed(receiver, 10, 30000, 30001, 30002) == [(10, 0), (30001, 1), (30002, 0)]
+
+
+def test_other_payload_types_are_counted_and_left_out() -> None:
+    receiver = RtpReceiver(90000, payload_type=96)
+    assert receiver.receive(packet(1), 0.0) is not None
+    assert receiver.receive(packet(4, pt=97), 0.0) is None
+    view = receiver.receive(packet(5), 0.0)
+    assert view is not None
+    assert view.lost == 2
+    assert receiver.unexpected == 1
+
+
+# Jitter and reports
+
+
+def test_jitter_of_an_even_stream_is_zero_and_of_an_uneven_one_is_not() -> None:
+    even, uneven = RtpReceiver(90000), RtpReceiver(90000)
+    for index in range(2000):
+        even.receive(packet(index, index * 3000), index / 30)
+        uneven.receive(packet(index, index * 3000), index / 30 + 0.01 * (index % 2))
+    assert even.jitter < 1e-6
+    assert uneven.jitter == pytest.approx(0.01, rel=0.01)
+
+
+def test_timestamp_wrap_is_no_jitter() -> None:
+    receiver = RtpReceiver(90000)
+    for index in range(100):
+        receiver.receive(packet(index, 0xFFFFFFFF - 50 * 3000 + index * 3000), index / 30)
+    assert receiver.jitter < 1e-3
+
+
+def test_delay_since_last_sender_report() -> None:
+    receiver = RtpReceiver(90000)
+    assert receiver.receiver_report(0.0) is None
+    feed(receiver, 1)
+    receiver.sender_report(0x1234567890ABCDEF, 10.0)
+    block = receiver.receiver_report(12.5)
+    assert block is not None
+    assert (block.lsr, block.dlsr) == (0x567890AB, int(2.5 * 65536))
+
+
+# Reordering
+
+
+def view(sequence: int, ssrc: int = 1) -> RtpView:
+    return RtpView(sequence & 0xFFFF, 0, False, 96, ssrc, b"")
+
+
+def test_reorder_restores_sequence() -> None:
+    buffer = ReorderBuffer()
+    released = [v for s in (65534, 0, 65535, 1) for v in buffer.receive(view(s), 0.0)]
+    assert [(v.sequence, v.lost) for v in released] == [(65534, 0), (65535, 0), (0, 0), (1, 0)]
+    assert buffer.next_deadline() is None
+
+
+def test_reorder_gives_up_after_its_time() -> None:
+    buffer = ReorderBuffer(max_wait=0.1)
+    buffer.receive(view(1), 0.0)
+    assert buffer.receive(view(4), 1.0) == []
+    assert buffer.next_deadline() == 1.1
+    assert buffer.poll(1.05) == []
+    assert [(v.sequence, v.lost) for v in buffer.poll(1.1)] == [(4, 2)]
+    assert buffer.receive(view(2), 1.2) == []
+    assert (buffer.late, buffer.forced) == (1, 1)
+
+
+def test_reorder_is_bounded() -> None:
+    buffer = ReorderBuffer(max_packets=8)
+    buffer.receive(view(0), 0.0)
+    released = [v for s in range(2, 20) for v in buffer.receive(view(s), 0.0)]
+    assert [v.lost for v in released] == [1] + [0] * 17
+
+
+@given(st.permutations(range(20)))
+def test_reorder_loses_nothing_within_its_bounds(order: list[int]) -> None:
+    buffer = ReorderBuffer()
+    released = buffer.receive(view(0xFFFF), 0.0)
+    for sequence in order:
+        released += buffer.receive(view(sequence), 0.0)
+    assert [v.sequence for v in released] == [0xFFFF, *range(20)]
+    assert not any(v.lost for v in released)

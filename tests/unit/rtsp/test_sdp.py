@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay_worker.rtsp.sdp import SdpError, SessionDescription, parse_sdp
+from relay_worker.rtsp.tracks import base_url, choose_tracks, is_rtsp_url, resolve_control, without_credentials
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "sdp"
+BASE = "rtsp://cam/live/"
+
+
+def load(name: str) -> SessionDescription:
+    return parse_sdp((FIXTURES / f"{name}.sdp").read_bytes())
+
+
+def controls(name: str) -> list[str]:
+    return [track.control for track in choose_tracks(load(name), BASE)]
+
+
+def test_latm() -> None:
+    video, audio = choose_tracks(load("latm"), BASE)
+    assert video.format.encoding == "H264"
+    assert (audio.format.encoding, audio.clock_rate) == ("MP4A-LATM", 90000)
+    assert audio.parameters["config"] == "400028103fc0"
+    assert audio.parameters["cpresent"] == "0"
+
+
+def test_spaces_around_equals() -> None:
+    assert controls("spaces_around_equals") == [BASE + "track1"]
+    assert load("spaces_around_equals").media[0].formats[0].clock_rate == 90000
+
+
+def test_binary_junk_in_name() -> None:
+    assert controls("binary_junk_in_name") == [BASE + "track1"]
+
+
+def test_application_track_first() -> None:
+    assert controls("application_track_first") == [BASE + "trackID=1", BASE + "trackID=2"]
+
+
+def test_inactive_media_is_not_chosen_and_recvonly_is() -> None:
+    assert controls("video_inactive_then_active") == [BASE + "on"]
+
+
+def test_fmtp_before_rtpmap() -> None:
+    assert load("fmtp_before_rtpmap").media[0].formats[0].parameters == {"packetization-mode": "1"}
+
+
+def test_no_media() -> None:
+    with pytest.raises(SdpError):
+        parse_sdp(b"v=0\r\ns=x\r\n")
+
+
+@given(st.binary(max_size=300))
+def test_takes_any_bytes(body: bytes) -> None:
+    try:
+        choose_tracks(parse_sdp(b"m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\n" + body), BASE)
+        parse_sdp(body)
+    except SdpError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("base", "control", "url"),
+    [
+        ("rtsp://c/a/", "t", "rtsp://c/a/t"),
+        ("rtsp://c/a", "t", "rtsp://c/a/t"),
+        ("rtsp://c/a?auth=x", "t", "rtsp://c/a?auth=x/t"),
+        ("rtsp://c/a/", "/t", "rtsp://c/t"),
+        ("rtsp://c/a", "?t=1", "rtsp://c/a?t=1"),
+        ("rtsp://c/a", "RTSP://u:p@d/t", "RTSP://d/t"),
+        ("rtsp://c/a", "*", "rtsp://c/a"),
+        ("rtsp://c/a", "", "rtsp://c/a"),
+    ],
+)
+def test_control(base: str, control: str, url: str) -> None:
+    assert resolve_control(base, control) == url
+
+
+def test_base() -> None:
+    request = "rtsps://c:443/a?auth=x"
+    assert base_url(request, "rtsps://c/b/", "rtsps://c/d/") == "rtsps://c/b/"
+    assert base_url(request, "", "rtsps://c/d/") == "rtsps://c/d/"
+    assert base_url(request, "/b/", "") == "rtsps://c:443/b/"
+    assert base_url(request, "http://c/", "nonsense") == request
+
+
+def test_urls() -> None:
+    assert is_rtsp_url("rtsp://[::1]:554/x")
+    assert not any(map(is_rtsp_url, ("rtsp://", "rtsp://c:port/", "http://c/", "rtsp://c:99999/", "rtsp://[::1/")))
+    assert without_credentials("rtsp://u:p@c/x@y") == "rtsp://c/x@y"

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay_common.errors import Remedy
+from relay_common.fsm import IllegalTransition, Machine
+from relay_common.secrets import Secret
+from relay_worker.rtsp import errors
+from relay_worker.rtsp.errors import RtspError, Stage
+from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionSettings
+from relay_worker.rtsp.session import RtspSession
+from relay_worker.rtsp.states import TABLE, Event, State
+
+URL = "rtsps://cam.example/x?auth=g.0.token"
+SDP = (
+    b"v=0\r\ns=x\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:v\r\n"
+    b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\na=control:a\r\n"
+)
+SETTINGS = SessionSettings(describe_timeout=30, response_timeout=10, read_timeout=8)
+
+
+def answer(status: str = "200 OK", *headers: str, cseq: int, body: bytes = b"") -> bytes:
+    lines = [f"RTSP/1.0 {status}", f"CSeq: {cseq}", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+OPENING = [
+    answer("200 OK", "Public: OPTIONS, GET_PARAMETER", cseq=1),
+    answer("200 OK", "Content-Base: rtsps://cam.example/x/", cseq=2, body=SDP),
+    answer("200 OK", "Session: 77;timeout=20", "Transport: RTP/AVP/TCP;interleaved=0-1", cseq=3),
+    answer("200 OK", "Session: 77;timeout=20", "Transport: RTP/AVP/TCP;interleaved=2-3", cseq=4),
+    answer("200 OK", cseq=5),
+]
+
+
+def opened(count: int = 5, url: str = URL) -> RtspSession:
+    session = RtspSession(Secret(url), SETTINGS)
+    session.start(0.0)
+    for data in OPENING[:count]:
+        session.receive(data, 0.0)
+    session.data_to_send()
+    return session
+
+
+def test_table_walks_every_edge_and_no_other() -> None:
+    edges = {(state, event): target for state, event, target in TABLE.edges()}
+    for state in State:
+        for event in Event:
+            machine = Machine(TABLE, state)
+            if (state, event) in edges:
+                assert machine.fire(event) is edges[state, event]
+            else:
+                with pytest.raises(IllegalTransition):
+                    machine.fire(event)
+                assert machine.state is state
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "remedy"),
+    [
+        ("404 Not Found", errors.NotFoundError, Remedy.RETRY),
+        ("403 Forbidden", errors.AccessError, Remedy.REGENERATE),
+        ("401 Unauthorized", errors.AccessError, Remedy.REGENERATE),
+        ("410 Gone", errors.GoneError, Remedy.REGENERATE),
+        ("454 Session Not Found", errors.SessionLostError, Remedy.RETRY),
+        ("503 Service Unavailable", errors.ServerError, Remedy.RETRY),
+        ("461 Unsupported Transport", errors.UnsupportedError, Remedy.PARK),
+    ],
+)
+@pytest.mark.parametrize(("stage", "steps"), [(Stage.DESCRIBE, 1), (Stage.SETUP, 2), (Stage.PLAY, 4)])
+def test_refusals(status: str, kind: type[RtspError], remedy: Remedy, stage: Stage, steps: int) -> None:
+    session = opened(steps)
+    with pytest.raises(kind) as caught:
+        session.receive(answer(status, cseq=steps + 1), 0.0)
+    assert caught.value.stage is stage
+    assert caught.value.remedy is remedy
+    assert caught.value.status == int(status[:3])
+    assert "g.0.token" not in str(caught.value)
+
+
+def test_not_found_escalates_to_a_new_url() -> None:
+    assert errors.NotFoundError.escalation is Remedy.REGENERATE
+
+
+def test_unauthorized_is_answered_once() -> None:
+    session = RtspSession(Secret("rtsp://us%40er:p%3Aw@cam/x"), SETTINGS)
+    session.start(0.0)
+    assert b"p%3Aw" not in session.data_to_send()
+    session.receive(answer(cseq=1), 0.0)
+    session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=2), 0.0)
+    assert b"Authorization: Basic dXNAZXI6cDp3\r\n" in session.data_to_send()
+    with pytest.raises(errors.AccessError):
+        session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=3), 0.0)
+
+
+def test_redirect() -> None:
+    (event,) = opened(1).receive(answer("302 Found", "Location: rtsps://other/x?auth=1", cseq=2), 0.0)
+    assert event == Redirected(Secret("rtsps://other/x?auth=1"))
+    assert "auth=1" not in repr(event)
+
+
+@pytest.mark.parametrize("location", ["rtsp://other/x", "http://other/", ""])
+def test_redirect_that_must_not_be_followed(location: str) -> None:
+    with pytest.raises(errors.RedirectError) as caught:
+        opened(1).receive(answer("301 Moved", f"Location: {location}", cseq=2), 0.0)
+    assert caught.value.remedy is Remedy.REGENERATE
+
+
+@pytest.mark.parametrize(("steps", "timeout"), [(0, 10), (1, 30), (2, 10), (4, 10)])
+def test_answers_have_deadlines(steps: int, timeout: float) -> None:
+    session = opened(steps)
+    assert session.next_deadline() == timeout
+    session.poll(timeout - 0.1)
+    with pytest.raises(errors.RtspTimeoutError) as caught:
+        session.poll(timeout)
+    assert caught.value.stage is session.stage
+
+
+def test_silence_is_noticed() -> None:
+    session = opened()
+    session.receive(b"$\x00\x00\x01x", 5.0)
+    assert session.next_deadline() == 10.0  # keepalive: half of the session's 20 s
+    session.poll(10.0)
+    assert session.data_to_send().startswith(b"GET_PARAMETER rtsps://cam.example/x/ RTSP/1.0\r\n")
+    assert session.next_deadline() == 13.0
+    with pytest.raises(errors.RtspTimeoutError, match="nothing received for 8 s"):
+        session.poll(13.0)
+
+
+def test_keepalive_falls_back_to_options() -> None:
+    session = opened()
+    session.receive(b"$\x00\x00\x00", 9.0)
+    session.poll(10.0)
+    session.receive(answer("405 Method Not Allowed", cseq=6), 10.0)
+    session.data_to_send()
+    session.receive(b"$\x00\x00\x00", 19.0)
+    session.poll(20.0)
+    assert session.data_to_send().startswith(b"OPTIONS rtsps://cam.example/x/ ")
+
+
+def test_keepalive_tells_that_the_session_is_lost() -> None:
+    session = opened()
+    session.receive(b"$\x00\x00\x00", 9.0)
+    session.poll(10.0)
+    with pytest.raises(errors.SessionLostError):
+        session.receive(answer("454 Session Not Found", cseq=6), 10.0)
+
+
+def test_unanswered_keepalives_do_not_pile_up() -> None:
+    session = opened()
+    for second in range(10, 1000, 10):
+        session.receive(b"$\x00\x00\x00", second - 1.0)
+        session.poll(float(second))
+    assert len(session._pending) == 1
+
+
+def test_media_may_come_before_the_answer_to_play() -> None:
+    session = opened(4)
+    batch, *_ = session.receive(b"$\x00\x00\x01a", 0.0)
+    assert isinstance(batch, Batch)
+    playing, batch = session.receive(b"$\x00\x00\x01b" + OPENING[4] + b"$\x01\x00\x01r", 0.0)
+    assert isinstance(playing, Playing)
+    assert isinstance(batch, Batch)
+    assert (batch.rtp, batch.rtcp) == ([b"b"], [b"r"])
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("OPTIONS", b"200"), ("ANNOUNCE", b"200"), ("SET_PARAMETER", b"200"), ("RECORD", b"501")]
+)
+def test_server_requests_are_answered(method: str, status: bytes) -> None:
+    session = opened()
+    session.receive(f"{method} * RTSP/1.0\r\nCSeq: 99\r\n\r\n".encode(), 0.0)
+    reply = session.data_to_send()
+    assert reply.startswith(b"RTSP/1.0 " + status)
+    assert b"CSeq: 99\r\n" in reply
+
+
+def test_teardown_by_the_server() -> None:
+    with pytest.raises(errors.SessionLostError):
+        opened().receive(b"TEARDOWN * RTSP/1.0\r\nCSeq: 99\r\n\r\n", 0.0)
+
+
+def test_stop_tears_down() -> None:
+    session = opened()
+    session.stop(0.0)
+    assert session.data_to_send().startswith(b"TEARDOWN rtsps://cam.example/x/ ")
+    session.receive(b"$\x00\x00\x01x" + answer(cseq=6), 0.0)
+    assert session.state is State.CLOSED
+    session.connection_lost()
+    session.stop(0.0)
+
+
+def test_stop_before_setup_has_nothing_to_tear_down() -> None:
+    session = opened(1)
+    session.stop(0.0)
+    assert session.data_to_send() == b""
+    assert session.state is State.CLOSED
+
+
+def test_end_of_connection_names_the_stage() -> None:
+    session = opened(2)
+    with pytest.raises(errors.SessionLostError) as caught:
+        session.connection_lost()
+    assert caught.value.stage is Stage.SETUP
+
+
+def test_rtcp_goes_out_interleaved() -> None:
+    session = opened(4)
+    (playing,) = session.receive(OPENING[4], 0.0)
+    assert isinstance(playing, Playing)
+    session.send_rtcp(playing.tracks[1], b"abcd")
+    assert session.data_to_send() == b"$\x03\x00\x04abcd"
+
+
+def test_no_track_that_can_be_relayed() -> None:
+    body = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\n"
+    with pytest.raises(errors.UnsupportedError, match="H265") as caught:
+        opened(1).receive(answer(cseq=2, body=body), 0.0)
+    assert caught.value.remedy is Remedy.PARK
+
+
+def test_control_with_line_break_cannot_be_smuggled() -> None:
+    session = opened(1)
+    body = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:x\x0bEvil: 1\r\n"
+    session.receive(answer(cseq=2, body=body), 0.0)
+    assert b"Evil" not in session.data_to_send().split(b"\r\n", 1)[1]
+
+
+@pytest.mark.parametrize("channels", ["0-0", "256-257", "1-2"])
+def test_unusable_channels(channels: str) -> None:
+    session = opened(3)
+    (playing, *_) = [
+        *session.receive(
+            answer("200 OK", "Session: 77", f"Transport: RTP/AVP/TCP;interleaved={channels}", cseq=4), 0.0
+        ),
+        *session.receive(answer(cseq=5), 0.0),
+    ]
+    assert isinstance(playing, Playing)
+    assert [track.kind.value for track in playing.tracks] == ["video"]
+    assert "unusable" in session.refused[0]
+
+
+replies = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda status, header, cseq, body: answer(status, header, cseq=cseq, body=body),
+        st.sampled_from(["200 OK", "100 Continue", "401 No", "302 Found", "404 No", "500 Oops", "999"]),
+        st.sampled_from(
+            ["Session: ;timeout=9", "Transport: ;;=", "Location: rtsp://[", "WWW-Authenticate: Digest nonce=1", "x"]
+        ),
+        st.integers(0, 8),
+        st.one_of(st.just(SDP), st.binary(max_size=40)),
+    ),
+    st.sampled_from([*OPENING, b"REDIRECT x RTSP/1.0\r\n\r\n", b"TEARDOWN x RTSP/1.0\r\n\r\n"]),
+)
+
+
+@given(st.integers(0, 5), st.lists(replies, max_size=8))
+def test_takes_any_bytes_in_any_state(steps: int, data: list[bytes]) -> None:
+    session = opened(steps)
+    text = ""
+    try:
+        for number, part in enumerate(data):
+            session.receive(part, float(number))
+            session.data_to_send()
+            session.poll(float(number))
+        session.stop(10.0)
+        session.receive(b"".join(data), 10.0)
+    except RtspError as error:
+        text = str(error)
+    assert "g.0.token" not in text

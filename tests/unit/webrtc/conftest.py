@@ -1,0 +1,91 @@
+"""A real SRTP association and a real UDP socket pair for tests of the sender."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from pylibsrtp import Policy, Session
+
+from relay_worker.webrtc.gso import UdpPath
+from relay_worker.webrtc.transport import SrtpProtector
+
+
+class RtpPacket(NamedTuple):
+    marker: bool
+    payload_type: int
+    sequence: int
+    timestamp: int
+    ssrc: int
+    extension: bytes
+    payload: bytes
+
+
+def parse_rtp(data: bytes) -> RtpPacket:
+    """RFC 3550 §5.1, written for tests alone."""
+    first, second, sequence, timestamp, ssrc = struct.unpack_from("!BBHII", data)
+    assert first & 0xEF == 0x80
+    position, extension = 12, b""
+    if first & 0x10:
+        profile, words = struct.unpack_from("!HH", data, 12)
+        assert profile == 0xBEDE
+        extension = data[16 : 16 + 4 * words]
+        position = 16 + 4 * words
+    return RtpPacket(bool(second & 0x80), second & 0x7F, sequence, timestamp, ssrc, extension, data[position:])
+
+
+class Wire:
+    """Our end (`protector`, `path`) and the far one, which decrypts what arrives."""
+
+    def __init__(self, *, gso: bool = True) -> None:
+        key = os.urandom(28)
+        profile = Policy.SRTP_PROFILE_AEAD_AES_128_GCM
+        outgoing = Policy(key=key, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile)
+        outgoing.allow_repeat_tx, outgoing.window_size = True, 1024
+        self.protector = SrtpProtector(Session(outgoing))
+        incoming = Policy(key=key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile)
+        incoming.allow_repeat_tx, incoming.window_size = True, 1024
+        self._incoming = Session(incoming)
+        self._far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._far.bind(("127.0.0.1", 0))
+        self._far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._far.settimeout(10)
+        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        near.setblocking(False)
+        self.near = near
+        self.path = UdpPath(near, self._far.getsockname(), gso=gso)
+        self._taken = 0
+
+    def receive(self, *lose: int) -> tuple[list[RtpPacket], list[bytes]]:
+        """Everything sent since the last call: RTP packets and plain RTCP compounds.
+
+        Datagrams whose index is in `lose` never come; `raw` keeps them all, encrypted.
+        """
+        media, control = [], []
+        self.raw: list[bytes] = []
+        while self._taken < self.path.packets:
+            data = self._far.recv(2048)
+            self._taken += 1
+            self.raw.append(data)
+            if len(self.raw) - 1 in lose:
+                continue
+            if 192 <= data[1] <= 223:
+                control.append(self._incoming.unprotect_rtcp(data))
+            else:
+                media.append(parse_rtp(self._incoming.unprotect(data)))
+        return media, control
+
+    def close(self) -> None:
+        self.path.close()
+        self._far.close()
+
+
+@pytest.fixture(params=[True, False], ids=["gso", "plain"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    made = Wire(gso=request.param)
+    yield made
+    made.close()

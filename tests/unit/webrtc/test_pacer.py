@@ -1,0 +1,219 @@
+"""The pacer on a manual clock: what passes, what is spread, what is dropped and counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay_worker.webrtc.pacer import BURST_BYTES, MAX_AUDIO_QUEUED, MIN_WAIT, PACKET_OVERHEAD, Pacer, PacerSettings
+
+FRAME = 1 / 30
+IDR = b"\x67"
+PICTURE = b"\x41"
+
+
+class Sent(NamedTuple):
+    at: float
+    kind: str
+    payload: bytes
+    media_time: float
+
+
+def frame(number: int, packets: int, head: bytes = PICTURE, size: int = 1200) -> list[tuple[bytes, bool]]:
+    """An access unit whose payloads carry their number."""
+    return [
+        (
+            (head if i == 0 else b"\x3c") + number.to_bytes(4, "big") + i.to_bytes(2, "big") + bytes(size - 7),
+            i == packets - 1,
+        )
+        for i in range(packets)
+    ]
+
+
+class Push(NamedTuple):
+    at: float
+    kind: str
+    payloads: list[tuple[bytes, bool]]
+    media_time: float
+
+
+def drive(pacer: Pacer, pushes: Iterable[Push]) -> list[Sent]:
+    """Run pushes and the pacer's own deadlines on a manual clock."""
+    sent: list[Sent] = []
+
+    def pop(now: float) -> None:
+        for release in pacer.pop(now):
+            sent.extend(Sent(now, release.kind, bytes(p), release.media_time) for p, _ in release.payloads)
+
+    def wake_until(limit: float, now: float) -> None:
+        while (deadline := pacer.next_deadline()) is not None and deadline <= limit:
+            now = max(now, deadline)
+            before = len(sent), pacer.stats.dropped_packets, pacer.queued_bytes
+            pop(now)
+            follow = pacer.next_deadline()
+            # A wake that does nothing and asks for another at once would spin.
+            assert before != (len(sent), pacer.stats.dropped_packets, pacer.queued_bytes) or follow != deadline
+
+    now = 0.0
+    for push in pushes:
+        wake_until(push.at, now)
+        now = push.at
+        if push.kind == "video":
+            pacer.push_video(push.payloads, push.media_time, now)
+        else:
+            pacer.push_audio(push.payloads, push.media_time, now)
+        pop(now)
+    wake_until(now + 30, now)
+    return sent
+
+
+def test_an_even_source_passes_at_once() -> None:
+    pushes = [Push(10 + i * FRAME, "video", frame(i, 8), i * FRAME) for i in range(300)]
+    pacer = Pacer()
+    sent = drive(pacer, pushes)
+    assert [s.at - 10 for s in sent] == pytest.approx([i // 8 * FRAME for i in range(2400)])
+    assert pacer.next_deadline() is None
+
+
+def test_packets_of_one_frame_pass_as_they_come() -> None:
+    pacer = Pacer()
+    pushes = [
+        Push(10 + i * FRAME + j * 0.01, "video", [payload], i * FRAME)
+        for i in range(30)
+        for j, payload in enumerate(frame(i, 3))
+    ]
+    sent = drive(pacer, pushes)
+    assert [s.at for s in sent] == [p.at for p in pushes]
+
+
+def even_with_keyframe(packets: int) -> list[Push]:
+    pushes = [Push(10 + i * FRAME, "video", frame(i, 8), i * FRAME) for i in range(60)]
+    pushes.append(Push(12.0, "video", frame(60, packets, IDR), 2.0))
+    return pushes
+
+
+def test_a_keyframe_is_spread_within_bounds() -> None:
+    pacer = Pacer(PacerSettings(floor_bitrate=0))
+    sent = [s for s in drive(pacer, even_with_keyframe(170)) if s.media_time == 2.0]
+    assert len(sent) == 170
+    assert sent[-1].at - 12.0 <= 0.1 + MIN_WAIT
+    assert sent[-1].at - 12.0 >= 0.05
+    bursts = [len(list(group)) for _, group in itertools.groupby(sent, key=lambda s: s.at)]
+    assert max(bursts) <= BURST_BYTES // (1200 + PACKET_OVERHEAD) + 1
+    assert len(bursts) <= 25  # a timer wake each
+
+
+def test_a_keyframe_leaves_fast_when_the_floor_allows_it() -> None:
+    sent = [s for s in drive(Pacer(), even_with_keyframe(33)) if s.media_time == 2.0]
+    assert sent[-1].at - 12.0 <= 0.012
+
+
+def test_audio_goes_first_and_past_a_waiting_keyframe() -> None:
+    pacer = Pacer(PacerSettings(floor_bitrate=0))
+    pushes = even_with_keyframe(170)
+    pushes += [Push(12.0 + i * 0.02, "audio", [(b"opus%d" % i, False)], 2.0 + i * 0.02) for i in range(1, 5)]
+    sent = drive(pacer, pushes)
+    assert [s.at for s in sent if s.kind == "audio"] == pytest.approx([12.02, 12.04, 12.06, 12.08])
+    assert sent[-1].kind == "video"
+
+
+def test_bursts_of_500_ms_are_evened_out() -> None:
+    pushes = []
+    for burst in range(20):
+        for i in range(15):
+            index = burst * 15 + i
+            pushes.append(Push(10.5 + burst * 0.5, "video", frame(index, 8), index * FRAME))
+    pacer = Pacer()
+    sent = drive(pacer, pushes)
+    assert pacer.smoothing
+    firsts = [next(group).at for _, group in itertools.groupby(sent, key=lambda s: s.media_time)]
+    steady = [b - a for a, b in itertools.pairwise(firsts[30:])]
+    assert max(steady) < FRAME + 0.015
+    assert min(steady) > FRAME - 0.015
+    assert len(sent) == 300 * 8
+
+
+def test_a_ceiling_drops_to_the_next_keyframe_and_says_so() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 1_200_000  # the source sends about 2.3 Mbit/s
+    pushes = []
+    for i in range(600):
+        head = IDR if i % 60 == 0 else PICTURE
+        pushes.append(Push(10 + i * FRAME, "video", frame(i, 8, head), i * FRAME))
+    sent = drive(pacer, pushes)
+    stats = pacer.stats
+    assert stats.overflows > 3
+    assert len(sent) + stats.dropped_packets == 4800
+    assert max(s.at - (10 + s.media_time) for s in sent) <= 1.5
+    # No picture without those before it: each frame sent is a keyframe or follows the one before, and is whole.
+    frames = {time: len(list(group)) for time, group in itertools.groupby(sent, key=lambda s: s.media_time)}
+    assert set(frames.values()) == {8}
+    numbers = [round(time / FRAME) for time in frames]
+    for before, number in itertools.pairwise(numbers):
+        assert number == before + 1 or number % 60 == 0
+    rate = sum(len(s.payload) for s in sent) * 8 / (sent[-1].at - sent[0].at)
+    assert 900_000 < rate <= 1_250_000
+
+
+def test_the_queue_is_bounded_in_bytes() -> None:
+    pacer = Pacer(PacerSettings(max_queue_bytes=100_000, floor_bitrate=0))
+    pacer.ceiling = 8
+    pacer.push_video(frame(0, 300, IDR), 0.0, 1.0)
+    for i in range(1, 40):
+        pacer.pop(1.0)
+        pacer.push_video(frame(i, 10), i * FRAME, 1.0)
+        assert pacer.queued_bytes <= 100_000 + 10 * 1300 or pacer.wants_keyframe
+    assert pacer.wants_keyframe
+    assert pacer.stats.dropped_packets > 0
+    pacer.push_video(frame(50, 2, b"\x09"), 50 * FRAME, 1.0)
+    assert pacer.wants_keyframe
+    # An access unit delimiter may stand before the parameter sets.
+    pacer.push_video([(b"\x09\xf0", False), *frame(51, 2, IDR)], 51 * FRAME, 1.0)
+    assert not pacer.wants_keyframe
+
+
+def test_audio_is_bounded() -> None:
+    pacer = Pacer()
+    # One early packet makes everything after it wait.
+    for i in range(400):
+        pacer.push_audio([(b"x", False)], i * 0.02, 10.0)
+    assert pacer.stats.dropped_audio >= 1
+    assert len(pacer._audio) <= MAX_AUDIO_QUEUED
+
+
+PUSHES = st.lists(
+    st.tuples(
+        st.sampled_from(["video", "video", "audio"]),
+        st.floats(0, 0.3),  # until it comes
+        st.floats(0.005, 0.2),  # media time it advances
+        st.integers(1, 40),  # packets
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PUSHES)
+def test_order_completeness_and_bounds_hold_for_any_source(steps: list[tuple[str, float, float, int]]) -> None:
+    pacer = Pacer()
+    now, media = 10.0, {"video": 0.0, "audio": 0.0}
+    pushes = []
+    for index, (kind, wait, advance, packets) in enumerate(steps):
+        now += wait
+        media[kind] += advance
+        payloads = frame(index, packets if kind == "video" else 1, IDR)
+        pushes.append(Push(now, kind, payloads, media[kind]))
+    sent = drive(pacer, pushes)
+    for kind in ("video", "audio"):
+        expected = [bytes(p) for push in pushes if push.kind == kind for p, _ in push.payloads]
+        assert [s.payload for s in sent if s.kind == kind] == expected
+    came = {(push.kind, push.media_time): push.at for push in pushes}
+    assert all(0 <= s.at - came[s.kind, s.media_time] <= 0.6 + 0.1 + 2 * MIN_WAIT for s in sent)
+    assert pacer.queued_bytes == 0
+    assert pacer.next_deadline() is None
+    assert pacer.stats.dropped_packets == pacer.stats.dropped_audio == 0
