@@ -32,17 +32,24 @@ class NestConfig(_Section, frozen=True):
     client_id: Text
     """OAuth client id, ending in .apps.googleusercontent.com."""
     client_secret: Secret
+    """Secret of the OAuth client."""
     refresh_token: Secret
+    """What authorising the relay gave; `relay-supervisor auth` obtains it."""
     api_base_url: Text = "https://smartdevicemanagement.googleapis.com/v1"
+    """Smart Device Management API."""
     token_url: Text = "https://www.googleapis.com/oauth2/v4/token"
+    """Google's token endpoint."""
 
 
 class CloudflareConfig(_Section, frozen=True):
     """A Cloudflare Realtime SFU application."""
 
     app_id: Text
+    """App id from the Cloudflare dashboard, Realtime > SFU."""
     app_secret: Secret
+    """Shown once, when the app is made."""
     api_base_url: Text = "https://rtc.live.cloudflare.com/v1"
+    """Cloudflare Realtime API."""
     ice_servers: list[str] = []
     """STUN or TURN URLs for viewers, and TURN for the relay itself where UDP is blocked; usually empty."""
 
@@ -53,21 +60,25 @@ class RtspConfig(_Section, frozen=True):
     ca_file: str = ""
     """PEM file of certificate authorities to trust instead of the system's; empty for the system's."""
     connect_timeout: Seconds = 10.0
+    """For name resolution, TCP and TLS together, in seconds."""
     read_timeout: Seconds = 30.0
-    """Longest silence allowed; the first DESCRIBE of a Nest camera takes about 8 s."""
+    """Longest wait for an answer, in seconds; the first DESCRIBE of a Nest camera takes about 8 s."""
 
 
 class CameraSettings(_Section, frozen=True):
     """Settings of one camera, by display name or device id."""
 
     enabled: bool = True
+    """Whether to relay it at all."""
     audio: bool = True
+    """Whether to relay its sound."""
 
 
 class CamerasConfig(_Section, frozen=True):
     """Which cameras to relay."""
 
     include: Literal["all"] | list[str] = "all"
+    """All cameras that Google shows, or these: display names or device ids."""
     settings: dict[str, CameraSettings] = {}
 
     def setting(self, name: str, device: str) -> CameraSettings:
@@ -87,7 +98,9 @@ class HttpConfig(_Section, frozen=True):
     """The dashboard and its API."""
 
     listen: Text = "127.0.0.1:8080"
+    """Address and port; another address than loopback needs `token`."""
     token: Secret = Secret("")
+    """What browsers and programs must present; at least 16 characters."""
 
 
 class LimitsConfig(_Section, frozen=True):
@@ -98,9 +111,13 @@ class LimitsConfig(_Section, frozen=True):
     device_commands_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 5
     """Calls of one command to one device in any 60 s."""
     camera_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 30
+    """All commands to one camera or doorbell in any 60 s."""
     camera_per_hour: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """All commands to one camera or doorbell in any hour."""
     devices_list_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    """devices.list calls in any 60 s."""
     devices_get_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """devices.get calls in any 60 s."""
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Part of each limit that this relay may use; lower it when other programs share the project."""
 
@@ -131,12 +148,18 @@ class PathsConfig(_Section, frozen=True):
             return Path(user) / "nest-relay"
         return Path(tempfile.gettempdir()) / f"nest-relay-{os.getuid()}"
 
+    def socket(self) -> Path:
+        """Where the supervisor serves its HTTP interface for the command line."""
+        return self.runtime() / "http.sock"
+
 
 class LogConfig(_Section, frozen=True):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is written."""
     format: Literal["console", "json"] = "console"
+    """For people, or one JSON object a line."""
 
 
 class Config(_Section, frozen=True):

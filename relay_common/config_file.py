@@ -35,8 +35,10 @@ from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
 ENV_PREFIX = "RELAY_"
+SECRET_SUFFIX = "_file"
+"""What turns the key of a secret into that of a file that holds it."""
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
+SECTIONS: dict[str, type[msgspec.Struct]] = {
     "nest": NestConfig,
     "cloudflare": CloudflareConfig,
     "rtsp": RtspConfig,
@@ -69,6 +71,29 @@ def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> 
     return parse(document, environ, source=str(path) if path else "environment", base=path.parent if path else None)
 
 
+def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) -> tuple[PathsConfig, HttpConfig]:
+    """Only what a client of a running supervisor has to know; the rest of the file may be wrong or unreadable.
+
+    A token file that this user may not read counts as no token: the Unix socket may still let them in. Raises
+    ConfigError for mistakes in [paths] and [http].
+    """
+    document = _read(path) if path is not None else {}
+    environ = dict(os.environ if environ is None else environ)
+    wanted = ("RELAY_PATHS_", "RELAY_HTTP_")
+    problems: list[str] = []
+    sections = _sections({key: document[key] for key in ("paths", "http") if key in document}, problems)
+    _apply_environment(sections, {k: v for k, v in environ.items() if k.startswith(wanted)}, problems)
+    base = path.parent if path else None
+    paths = _build("paths", PathsConfig, sections["paths"][0], base, problems)
+    http = sections["http"][0]
+    if "token_file" in http and _secret("http", "token", http, base, []) is None:
+        del http["token_file"]
+    built = _build("http", HttpConfig, http, base, problems)
+    if problems:
+        raise ConfigError(f"{path or 'environment'}:" + "".join(f"\n  {p}" for p in problems))
+    return paths, built
+
+
 def parse(
     document: Mapping[str, Any],
     environ: MutableMapping[str, str] | None = None,
@@ -81,7 +106,7 @@ def parse(
     sections = _sections(document, problems)
     _apply_environment(sections, environ if environ is not None else {}, problems)
     values: dict[str, Any] = {}
-    for name, struct in _SECTIONS.items():
+    for name, struct in SECTIONS.items():
         tables = sections[name]
         built = [_build(_label(name, i, len(tables)), struct, t, base, problems) for i, t in enumerate(tables)]
         values[name] = built if name == "nest" else built[0]
@@ -108,10 +133,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Each section as a list of tables: only [[nest]] may have more than one."""
-    for key in document.keys() - _SECTIONS.keys():
-        problems.append(f"[{key}] is not a section.{_suggest(key, _SECTIONS)}")
+    for key in document.keys() - SECTIONS.keys():
+        problems.append(f"[{key}] is not a section.{_suggest(key, SECTIONS)}")
     sections: dict[str, list[dict[str, Any]]] = {}
-    for name in _SECTIONS:
+    for name in SECTIONS:
         value = document.get(name, {})
         tables = value if name == "nest" and isinstance(value, list) and value else [value]
         if not all(isinstance(t, dict) for t in tables):
@@ -133,7 +158,7 @@ def _apply_environment(
     """Let RELAY_SECTION_KEY override the file; for several [[nest]] tables it applies to the first."""
     for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX)):
         section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("_")
-        struct = _SECTIONS.get(section)
+        struct = SECTIONS.get(section)
         if struct is None or not key:
             continue  # RELAY_REQUIRE_BROWSER and the like belong to others
         known = _keys(struct)

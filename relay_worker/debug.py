@@ -25,7 +25,7 @@ from relay_common.secrets import Secret, redact
 from relay_worker.publication_keeper import PublishRefused
 from relay_worker.relay import CameraRelay, RelaySettings
 from relay_worker.sinks import FileSink, NullSink
-from relay_worker.source_keeper import Stream
+from relay_worker.stream import Stream
 from relay_worker.webrtc.publisher import PublisherSettings
 
 
