@@ -26,6 +26,9 @@ types: $(VENV)/installed-dev ## mypy --strict
 unit: $(VENV)/installed-dev ## the quick tests only
 	$(BIN)/pytest tests/unit $(ARGS)
 
+bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
+	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)
+
 browser: ## Debian's Chromium for the browser tests, when it is missing and we may install it
 	@if command -v chromium >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

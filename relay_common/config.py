@@ -72,6 +72,12 @@ class CameraSettings(_Section, frozen=True):
     """Whether to relay it at all."""
     audio: bool = True
     """Whether to relay its sound."""
+    mode: Literal["auto", "always", "on_demand"] = "auto"
+    """When to stream: always, or on demand, which is only while somebody watches. `auto` is always, but on demand once
+    Google has refused to extend the camera's stream, which it does for battery doorbells. Say `on_demand` for other
+    battery cameras: Google does not tell which are."""
+    idle_after: Seconds = 60.0
+    """Seconds without a viewer after which a camera on demand is let go."""
 
 
 class CamerasConfig(_Section, frozen=True):
@@ -79,6 +85,8 @@ class CamerasConfig(_Section, frozen=True):
 
     include: Literal["all"] | list[str] = "all"
     """All cameras that Google shows, or these: display names or device ids."""
+    rediscover: Seconds = 600.0
+    """Seconds between two looks for new, renamed and withdrawn cameras."""
     settings: dict[str, CameraSettings] = {}
 
     def setting(self, name: str, device: str) -> CameraSettings:
@@ -120,6 +128,14 @@ class LimitsConfig(_Section, frozen=True):
     """devices.get calls in any 60 s."""
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Part of each limit that this relay may use; lower it when other programs share the project."""
+
+
+class WorkersConfig(_Section, frozen=True):
+    """The processes that relay, one a camera."""
+
+    memory_limit_mb: Annotated[int, Meta(ge=0, le=100_000)] = 200
+    """Resident memory in MiB above which a camera's worker is replaced by a fresh one; 0: never. About 70 is usual,
+    most of it shared with the other workers."""
 
 
 class PathsConfig(_Section, frozen=True):
@@ -171,5 +187,6 @@ class Config(_Section, frozen=True):
     cameras: CamerasConfig = CamerasConfig()
     http: HttpConfig = HttpConfig()
     limits: LimitsConfig = LimitsConfig()
+    workers: WorkersConfig = WorkersConfig()
     paths: PathsConfig = PathsConfig()
     log: LogConfig = LogConfig()

@@ -30,6 +30,7 @@ from relay_common.config import (
     NestConfig,
     PathsConfig,
     RtspConfig,
+    WorkersConfig,
 )
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "cameras": CamerasConfig,
     "http": HttpConfig,
     "limits": LimitsConfig,
+    "workers": WorkersConfig,
     "paths": PathsConfig,
     "log": LogConfig,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def start_ticks(pid: int) -> int:
-    """Kernel start time of `pid` in clock ticks since boot (field 22 of stat); 0 when there is no such process.
+    """Kernel start time of `pid` in clock ticks since boot (field 22 of stat); 0 when no such process runs.
 
     A pid and its start time together name a process for good: pids are used again, pairs are not.
     """
@@ -16,7 +16,9 @@ def start_ticks(pid: int) -> int:
     except OSError:
         return 0
     # The command name may hold spaces and parentheses: count fields from the last one.
-    return int(text.rpartition(")")[2].split()[19])
+    fields = text.rpartition(")")[2].split()
+    # A process that has ended stays in the table until its parent has asked for its status.
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def resident_bytes() -> int:

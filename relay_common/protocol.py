@@ -51,6 +51,8 @@ class Stage(enum.Enum):
     PLAY = "play"
     STREAMING = "streaming"
     DECODE = "decode"
+    OFFER = "offer"
+    """The exchange of SDP with a WebRTC camera."""
     PUBLISH = "publish"
     ICE = "ice"
     DTLS = "dtls"
@@ -131,6 +133,20 @@ class PublishRequest(_Message, frozen=True, tag="publish"):
     tracks: list[TrackOffer]
 
 
+class IngestOffer(_Message, frozen=True, tag="ingest_offer"):
+    """Answer to `MakeOffer`: the SDP offer for the camera's side."""
+
+    request: int
+    offer: str
+
+
+class IngestOfferFailed(_Message, frozen=True, tag="ingest_offer_failed"):
+    """Answer to `MakeOffer` when no offer can be made."""
+
+    request: int
+    reason: str
+
+
 class Published(_Message, frozen=True, tag="published"):
     """Packets of every track of `publication` have left: viewers may be told."""
 
@@ -193,8 +209,17 @@ class Play(_Message, frozen=True, tag="play"):
     generation: int
     protocol: Protocol
     url: str
-    """Secret: holds the stream token."""
+    """Secret: holds the stream token. Empty for WebRTC."""
     expires_at: float
+    answer: str = ""
+    """Secret: Google's SDP answer, as it came, to the worker's offer number `offer`; WebRTC only."""
+    offer: int = 0
+
+
+class MakeOffer(_Message, frozen=True, tag="make_offer"):
+    """A stream of a WebRTC camera is to be generated: make an offer, under this number."""
+
+    request: int
 
 
 class Extended(_Message, frozen=True, tag="extended"):
@@ -305,6 +330,12 @@ class TrackStats(msgspec.Struct, kw_only=True):
     height: int = 0
     profile: str = ""
     """H.264 profile-level-id, six hex digits."""
+    thinned: int = 0
+    """Frames left out because the uplink could not carry them in time."""
+    ceiling: float = 0.0
+    """Bits per second that the uplink was found to carry; 0 while it is not the limit."""
+    b_frames: bool = False
+    """Whether pictures come out of display order: browsers may play them unevenly."""
 
 
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
@@ -348,6 +379,8 @@ FromWorker = (
     | Heartbeat
     | StateChanged
     | SourceFailed
+    | IngestOffer
+    | IngestOfferFailed
     | PublishRequest
     | Published
     | Unpublished
@@ -360,6 +393,7 @@ FromSupervisor = (
     Identify
     | Welcome
     | Play
+    | MakeOffer
     | Extended
     | StreamLost
     | PublishAnswer

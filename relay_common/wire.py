@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from relay_common import protocol
 
 M = TypeVar("M")
+
+# Text that is not UTF-8 comes out of msgspec as a UnicodeDecodeError, which is a ValueError.
+_REFUSALS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -47,14 +50,14 @@ class Reader(Generic[M]):
             return None
         try:
             return self._decoder.decode(frame)
-        except (msgspec.DecodeError, RecursionError):
+        except _REFUSALS:
             self._count_refusal(frame)
             return None
 
     def _count_refusal(self, frame: bytes) -> None:
         try:
             tag = self._tag.decode(frame).t
-        except (msgspec.DecodeError, RecursionError):
+        except _REFUSALS:
             self.malformed += 1
             return
         if tag in self._known:

@@ -16,6 +16,7 @@ from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.leases.store import Store
 from relay_supervisor.nest.api import NestApi
 from relay_supervisor.nest.oauth import TokenSource
+from relay_supervisor.quota.dispatcher import Offer
 from relay_supervisor.quota.limits import limits_from
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def open_api(config: NestConfig, clock: Clock) -> tuple[NestApi, TokenSource, ht
         clock=clock,
     )
     http = httpx.AsyncClient(trust_env=False)
-    return NestApi(config.project_id, tokens, config.api_base_url, http), tokens, http
+    return NestApi(config.project_id, tokens, config.api_base_url, http, wall=clock.wall), tokens, http
 
 
 class Account:
@@ -45,6 +46,7 @@ class Account:
         clock: Clock,
         store: Store,
         on_effect: Callable[[Effect], None],
+        offer: Offer,
         rng: random.Random,
     ) -> None:
         self.api, self.tokens, self._http = open_api(config, clock)
@@ -54,6 +56,7 @@ class Account:
             limits=limits_from(limits),
             clock=clock,
             on_effect=on_effect,
+            offer=offer,
             store=store,
             rng=rng,
         )

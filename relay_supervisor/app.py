@@ -6,20 +6,21 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from relay_common import VERSION, protocol
-from relay_common.backoff import Backoff
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor.account import Account
 from relay_supervisor.camera_status import camera_status, totals
-from relay_supervisor.cameras.director import Director
+from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
+from relay_supervisor.cameras.discovery import Discovery
+from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.health import Health, PartStatus, judge
 from relay_supervisor.http.app import HttpSettings, create_app
@@ -27,12 +28,13 @@ from relay_supervisor.http.auth import check_listen, is_loopback
 from relay_supervisor.http.events import EventHub
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.http.server import HttpServer
+from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.leases.store import SavedPublication, Store
 from relay_supervisor.lock import StateLock
-from relay_supervisor.nest.errors import NestError
 from relay_supervisor.publications.broker import Broker, Publication
 from relay_supervisor.publications.viewers import Viewers
-from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.stats import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.verbs import Verbs
 from relay_supervisor.workers.bus import Bus
 from relay_supervisor.workers.fleet import Fleet
 from relay_supervisor.workers.launcher import ForkServerLauncher, Launcher
@@ -40,26 +42,34 @@ from relay_worker.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-REDISCOVER: Final = 600.0
-"""Seconds between two discoveries; new and renamed cameras appear within that time."""
 VERIFY: Final = 60.0
 """Seconds within which every publication is checked once at the SFU."""
+LET_GO: Final = 1.0
+"""Seconds between two looks at who watches which camera on demand."""
 _LONGEST_SOCKET_PATH: Final = 90
 
 
 class Supervisor:
     """Relays the configured cameras from `start` to `stop`. It is what the HTTP interface sees (`RelayView`).
 
-    Raises ConfigError when the configuration cannot work, and RelayError when another supervisor holds the state.
+    `reread` reads the configuration again when it is to be reloaded; None when there is no file behind it. Raises
+    ConfigError when the configuration cannot work, and RelayError when another supervisor holds the state.
     """
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, launcher: Launcher | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        launcher: Launcher | None = None,
+        reread: Callable[[], Config] | None = None,
+    ) -> None:
         self.config = config
         self._clock: Clock = clock or SystemClock()
         self._rng = random.Random()
         host, port = check_listen(config.http.listen, config.http.token or None)
         self._launcher: Launcher = launcher or ForkServerLauncher()
-        self._registry = Registry(config.cameras)
+        self._registry = Registry(config.cameras, Overrides(_private(config.paths.state())))
         self._tasks: set[asyncio.Task[Any]] = set()
         self._began = self._clock.now()
         self._runtime_dir = _private(config.paths.runtime())
@@ -80,6 +90,7 @@ class Supervisor:
         )
         self._events = EventHub(self._clock, boot=secrets.token_hex(4))
         self.accounts: list[Account] = []
+        self._discoveries: list[Discovery] = []
         self._broker = Broker(
             self._client,
             self._clock,
@@ -89,13 +100,38 @@ class Supervisor:
         self.director = Director(
             self._registry, self.accounts, self._broker, self._store, self._events, self._spec, self._clock.wall
         )
+        self.director.demand.resumed((saved.camera for saved in self._store.workers()), self._clock.now())
         self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
-        self.fleet = Fleet(self._launcher, self._bus.send, self.director, self._clock, self._runtime_dir)
+        self.fleet = Fleet(
+            self._launcher,
+            self._bus.send,
+            self.director,
+            self._clock,
+            self._runtime_dir,
+            memory_limit=config.workers.memory_limit_mb << 20,
+        )
         self.director.fleet = self.fleet
         servers = [{"urls": cloudflare.ice_servers}] if cloudflare.ice_servers else []
-        self._viewers = Viewers(self._client, self._broker, self._clock, rng=self._rng, ice_servers=servers)
+        self._viewers = Viewers(
+            self._client, self._broker, self._clock, rng=self._rng, ice_servers=servers, on_asked=self._asked_for
+        )
+        self.verbs = Verbs(
+            config,
+            registry=self._registry,
+            director=self.director,
+            accounts=self.accounts,
+            discoveries=self._discoveries,
+            clock=self._clock,
+            reread=reread,
+            on_config=lambda changed: setattr(self, "config", changed),
+        )
+        self.director.on_worker_ready = self.verbs.worker_ready
+        self.director.on_other_message = self.verbs.worker_message
         app = create_app(self, HttpSettings(token=config.http.token or None), clock=self._clock)
         self._http = HttpServer(app, host, port, on_stop=self._events.close)
+        # Whoever may open the socket needs no token.
+        local = create_app(self, HttpSettings(), clock=self._clock)
+        self._local = UnixServer(local, config.paths.socket(), on_stop=self._events.close)
 
     # --- start and stop --------------------------------------------------------------------------------------------
 
@@ -103,22 +139,38 @@ class Supervisor:
         """Start every part; returns when the HTTP interface serves. Cameras follow as they are discovered."""
         if self._store.notice:
             log.warning("%s", self._store.notice)
+        self.verbs.logs.install()
         await self._bus.start()
         await self._http.start()
+        await self._local.start()
         await self._launcher.prepare()
         self._broker.restore([_restored(saved) for saved in self._store.publications()])
         for index, nest in enumerate(self.config.nest):
-            account = Account(nest, self.config.limits, self._clock, self._store, self.director.lease_effect, self._rng)
+            account = Account(
+                nest,
+                self.config.limits,
+                self._clock,
+                self._store,
+                self.director.lease_effect,
+                self.director.offers.offer,
+                self._rng,
+            )
             self.accounts.append(account)
             account.start()
-            self._spawn(self._discover(index))
+            discovery = Discovery(
+                index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
+            )
+            self._discoveries.append(discovery)
+            self._spawn(discovery.run())
         self._spawn(self._events.run(self.status))
         self._spawn(self._viewers.watch())
+        self._spawn(self._let_go())
         self._spawn(self._broker.watch(VERIFY))
 
     async def stop(self, *, keep_workers: bool = False) -> None:
         """Stop in order: HTTP, workers, publications, leases, queue; with `keep_workers` media goes on without us."""
-        await self._http.stop()
+        self.verbs.close()
+        await asyncio.gather(self._http.stop(), self._local.stop())
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -135,25 +187,12 @@ class Supervisor:
         await self._bus.stop()
         self._store.close()
         self._lock.release()
+        self.verbs.logs.remove()
 
-    async def _discover(self, index: int) -> None:
-        """Find this account's cameras, now and again, and keep trying when that fails."""
-        backoff = Backoff(2.0, 60.0, rng=self._rng)
-        while True:
-            try:
-                devices = await self.accounts[index].leases.discover()
-            except NestError as error:
-                delay = backoff.next_delay()
-                log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
-                self._events.publish("account", f"cameras cannot be listed: {error}")
-                await self._clock.sleep(delay)
-                continue
-            backoff.reset()
-            self._registry.discovered(index, devices)
-            for name in self._registry.unknown_names():
-                log.warning("the configuration names %r, but no such camera is shared with this project", name)
-            self.director.reconcile()
-            await self._clock.sleep(REDISCOVER)
+    def _found(self) -> None:
+        """An account's cameras were listed."""
+        self.director.reconcile()
+        self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
     def _spec(self, camera: Camera) -> WorkerSpec:
         config = self.config
@@ -168,10 +207,25 @@ class Supervisor:
             connect_timeout=config.rtsp.connect_timeout,
             read_timeout=config.rtsp.read_timeout,
             ice_servers=tuple(config.cloudflare.ice_servers),
-            loopback=is_loopback(urlsplit(config.cloudflare.api_base_url).hostname or ""),
+            loopback=_is_local(config.cloudflare.api_base_url),
+            camera_loopback=_is_local(config.nest[camera.account].api_base_url),
             log_level=config.log.level,
             log_format=config.log.format,
         )
+
+    # --- cameras on demand -----------------------------------------------------------------------------------------
+
+    def _asked_for(self, cameras: Collection[str]) -> None:
+        asked = [camera for camera in self._registry if camera.id in cameras]
+        if self.director.demand.watched(asked, self._clock.now()):
+            self.director.reconcile()
+
+    async def _let_go(self) -> None:
+        while True:
+            await self._clock.sleep(LET_GO)
+            self._asked_for(self._viewers.watched())
+            if self.director.demand.let_go(self._registry, self._clock.now()):
+                self.director.reconcile()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -209,15 +263,21 @@ class Supervisor:
             at=self._clock.wall(),
             uptime=now - self._began,
             totals=totals(cameras, viewers=len(self._viewers)),
-            budgets=[account.leases.budget() for account in self.accounts],
+            budgets=[self._budget(index, account) for index, account in enumerate(self.accounts)],
             cameras=cameras,
         )
+
+    def _budget(self, index: int, account: Account) -> BudgetStatus:
+        budget = account.leases.budget()
+        budget.auth_warning = self.verbs.auth_warning(index)
+        return budget
 
     def _camera_status(self, camera: Camera, now: float) -> CameraStatus:
         live = self._broker.locate(camera.id)
         return camera_status(
             camera,
             why_not=self._registry.why_not(camera),
+            idle=NOBODY_WATCHES if self.director.demand.idle(camera) else "",
             lease=self.accounts[camera.account].leases.lease(camera.id),
             slot=self.fleet.slot(camera.id),
             publication=live.id if live is not None else "",
@@ -244,6 +304,10 @@ class Supervisor:
     async def keyframe(self, camera: str) -> None:
         """Ask a camera for a keyframe."""
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
+
+
+def _is_local(url: str) -> bool:
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _private(directory: Path) -> Path:

@@ -21,12 +21,12 @@ _WORDS: Final = {
 
 
 def camera_status(
-    camera: Camera, *, why_not: str, lease: LeaseStatus, slot: Slot | None, publication: str, now: float
+    camera: Camera, *, why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, publication: str, now: float
 ) -> CameraStatus:
-    """The status of `camera`; `why_not` says why it should not run, if it should not; `publication` is the live one's
-    name, or empty; `now` is monotonic seconds."""
-    stats = slot.stats if slot is not None else None
-    state, reason, stage = _verdict(why_not, lease, slot, stats)
+    """The status of `camera`; `why_not` says why it should not run, if it should not, and `idle` why it need not at
+    present; `publication` is the live one's name, or empty; `now` is monotonic seconds."""
+    stats = slot.stats if slot is not None and not ((why_not or idle) and slot.phase is Phase.ABSENT) else None
+    state, reason, stage = _verdict(why_not, idle, lease, slot, stats, now)
     status = CameraStatus(
         id=camera.id,
         name=camera.name,
@@ -35,7 +35,7 @@ def camera_status(
         reason=reason,
         stage=stage,
         enabled=not why_not,
-        viewable=bool(publication) and state != "stopped",
+        viewable=bool(publication) and state not in ("stopped", "idle"),
         publication=publication,
         lease=lease,
         worker=_worker(slot, now),
@@ -53,10 +53,14 @@ def camera_status(
     return status
 
 
-def _verdict(why_not: str, lease: LeaseStatus, slot: Slot | None, stats: WorkerStats | None) -> tuple[str, str, str]:
+def _verdict(
+    why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, stats: WorkerStats | None, now: float
+) -> tuple[str, str, str]:
     """State, reason and stage."""
     if why_not:
         return "disabled", why_not, ""
+    if idle:
+        return "idle", idle, ""
     if slot is None:
         return "stopped", "", ""
     if slot.running and slot.state is WorkerState.LIVE:
@@ -64,8 +68,10 @@ def _verdict(why_not: str, lease: LeaseStatus, slot: Slot | None, stats: WorkerS
     if lease.state == "parked":
         return "offline", lease.last_error, ""
     if slot.phase in (Phase.BACKOFF, Phase.HUNG):
-        crashing = f"its worker {slot.last_exit}" if slot.last_exit else "its worker could not be started"
-        return "reconnecting", crashing, ""
+        reason = f"its worker {slot.last_exit}"
+        if not slot.policy.degraded(now):
+            return "reconnecting", reason, ""
+        return "degraded", f"{reason}; it is started again in {max(0.0, slot.next_start - now):.0f} s", ""
     if lease.degraded:
         return "degraded", lease.last_error, ""
     reason = lease.last_error or (stats.reason if stats is not None else "")
@@ -94,10 +100,11 @@ def totals(cameras: Sequence[CameraStatus], *, viewers: int) -> Totals:
     """Sums over all cameras."""
     enabled = [camera for camera in cameras if camera.enabled]
     live = sum(camera.state == "live" for camera in enabled)
+    idle = sum(camera.state == "idle" for camera in enabled)
     return Totals(
         cameras=len(enabled),
         connected=live,
-        failed=len(enabled) - live,
+        failed=len(enabled) - live - idle,
         video_packets=sum(camera.video.packets_in for camera in cameras),
         video_frames=sum(camera.video.frames for camera in cameras),
         audio_packets=sum(camera.audio.packets_in for camera in cameras),

@@ -16,7 +16,26 @@ from relay_common.config import Config
 from relay_common.errors import ConfigError, RelayError
 from relay_common.secrets import redact
 
-VERBS = ("run", "demo", "check", "cameras", "status")
+VERBS = (
+    "run",
+    "demo",
+    "auth",
+    "check",
+    "cameras",
+    "status",
+    "add",
+    "remove",
+    "enable",
+    "disable",
+    "restart",
+    "keyframe",
+    "snapshot",
+    "drain",
+    "stop",
+    "reload",
+    "logs",
+    "dump",
+)
 
 
 class Failure(click.ClickException):
@@ -61,9 +80,16 @@ def cli() -> None:
 
     \b
     Try it without any account:      relay-supervisor demo
-    With your cameras:               relay-supervisor check --config relay.toml
-                                     relay-supervisor run --config relay.toml
+    Set it up with your cameras:     relay-supervisor auth
+                                     relay-supervisor check
+                                     relay-supervisor run
     While it runs:                   relay-supervisor status --watch
+
+    \b
+    Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supervisor answers.
+    Completion: eval "$(_RELAY_SUPERVISOR_COMPLETE=bash_source relay-supervisor)" in ~/.bashrc
+                eval "$(_RELAY_SUPERVISOR_COMPLETE=zsh_source relay-supervisor)"  in ~/.zshrc
+                _RELAY_SUPERVISOR_COMPLETE=fish_source relay-supervisor | source  in fish
     """
 
 
@@ -77,6 +103,9 @@ config_option = click.option(
     show_default=True,
     help="Configuration file (TOML). Any key can also be set as RELAY_SECTION_KEY in the environment.",
 )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
 def load(path: Path) -> Config:

@@ -50,17 +50,19 @@ class DemoWorld:
 
 
 @contextlib.asynccontextmanager
-async def demo_world(cameras: int = 6, size: str = "640x360", options: Sequence[str] = ()) -> AsyncIterator[DemoWorld]:
+async def demo_world(
+    cameras: int = 6, size: str = "640x360", options: Sequence[str] = (), sfu_options: Sequence[str] = ()
+) -> AsyncIterator[DemoWorld]:
     """Start the simulators (Nest and cameras in one process, the SFU in another) and stop them afterwards.
 
-    `options` are passed to `python -m relay_common.simulation`. Raises RelayError when one does not start. Everything
-    lives in a temporary directory that is removed.
+    `options` and `sfu_options` are passed to the one and the other `python -m relay_common.simulation`. Raises
+    RelayError when one does not start. Everything lives in a temporary directory that is removed.
     """
     with tempfile.TemporaryDirectory(prefix="relay-") as name:
         world = DemoWorld({}, Path(name))
         nest = ["--only", "nest", "--cameras", str(cameras), "--size", size, "--workdir", name, *options]
         try:
-            started = await asyncio.gather(_start(world, nest), _start(world, ["--only", "sfu"]))
+            started = await asyncio.gather(_start(world, nest), _start(world, ["--only", "sfu", *sfu_options]))
             for endpoints in started:
                 control = world.endpoints.get("control", {}) | endpoints.pop("control", {})
                 world.endpoints |= endpoints | {"control": control}

@@ -42,7 +42,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[Reason]
     degraded: list[Reason]
     cameras: int
-    """Cameras that are enabled."""
+    """Cameras that should be live: those that are enabled, but for those on demand that nobody watches."""
     live: int
 
 
@@ -54,7 +54,7 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
         for budget in status.budgets
         if budget.auth_error
     ]
-    enabled = [camera for camera in status.cameras if camera.enabled]
+    enabled = [camera for camera in status.cameras if camera.enabled and camera.state != "idle"]
     dark = [
         Reason(
             camera=camera.id,

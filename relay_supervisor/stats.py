@@ -55,7 +55,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     device: str
     """Short form of the SDM device id."""
     state: str
-    """One word: live, connecting, reconnecting, waiting, degraded, disabled, offline, stopped."""
+    """One word: live, connecting, reconnecting, waiting, idle, degraded, disabled, offline, stopped."""
     reason: str = ""
     """Why it is not live, in words."""
     stage: str = ""
@@ -103,6 +103,8 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     """Why no command can be sent at all (for example: the refresh token was revoked), with the remedy."""
     recent: list[float] = msgspec.field(default_factory=list)
     """Age in seconds of each command of the last 60 seconds."""
+    auth_warning: str = ""
+    """That the authorisation will end soon, in words; empty when it will not, or nothing is known of it."""
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -112,7 +114,7 @@ class Totals(msgspec.Struct, kw_only=True):
     connected: int = 0
     """Cameras that are live."""
     failed: int = 0
-    """Cameras that are enabled and not live."""
+    """Cameras that are enabled and not live, though they should be."""
     video_packets: int = 0
     video_frames: int = 0
     audio_packets: int = 0

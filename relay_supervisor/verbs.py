@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,12 +15,14 @@ from relay_common import protocol
 from relay_common.clock import Clock
 from relay_common.config import Config
 from relay_common.errors import ConfigError, RelayError, Remedy
+from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker
 from relay_supervisor.account import Account
 from relay_supervisor.cameras.director import Director, UnknownCamera
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.log_ring import LogEntry, LogRing
+from relay_supervisor.nest import grant
 from relay_supervisor.reload import ReloadReport, compare, merged
 from relay_supervisor.snapshots import Snapshots
 from relay_supervisor.workers.slot import Phase
@@ -37,6 +40,13 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     running: bool
     why_not: str = ""
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True):
+    """Which process is ending: its pid and kernel start time (`relay_common.proc.start_ticks`)."""
+
+    pid: int
+    started: int
 
 
 class DrainStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +82,7 @@ class Verbs:
         self._accounts, self._discoveries, self._clock = accounts, discoveries, clock
         self._snapshots = Snapshots(lambda *said: self._director.fleet.send(*said))
         self._debug: list[str] = []
+        self._grants = self._recall()
         self._draining: asyncio.Task[None] | None = None
 
     def close(self) -> None:
@@ -123,10 +134,11 @@ class Verbs:
 
     # --- the whole relay -----------------------------------------------------------------------------------------
 
-    def stop(self, *, keep_workers: bool) -> None:
+    def stop(self, *, keep_workers: bool) -> Stopping:
         """End the supervisor, and with it its workers unless `keep_workers`."""
         self.keep_workers = keep_workers
         self.stop_requested.set()
+        return Stopping(pid=os.getpid(), started=start_ticks(os.getpid()))
 
     def drain(self, on: bool) -> DrainStatus:
         """Stop all cameras one by one and start none until draining is ended with `on` False."""
@@ -168,7 +180,9 @@ class Verbs:
     def reload(self) -> ReloadReport:
         """Read the configuration and the overrides again and apply what can be applied; mistakes change nothing."""
         if self._reread is None:
-            raise RelayError("this relay has no configuration file", remedy=Remedy.PARK, hint="It was started for a demo")
+            raise RelayError(
+                "this relay has no configuration file", remedy=Remedy.PARK, hint="It was started for a demo"
+            )
         try:
             fresh = self._reread()
         except ConfigError as error:
@@ -180,6 +194,7 @@ class Verbs:
         self._on_config(self._config)
         self._registry.config = self._config.cameras
         self._registry.overrides.load()
+        self._grants = self._recall()
         for index, (was, now) in enumerate(zip(previous.nest, self._config.nest, strict=True)):
             if was.refresh_token != now.refresh_token:
                 self._accounts[index].tokens.replace_refresh_token(now.refresh_token)
@@ -194,6 +209,14 @@ class Verbs:
             log.warning("%s has changed: it takes effect when the supervisor is started again", key)
         log.info("configuration reloaded: %s", ", ".join(report.applied + report.later) or "nothing to apply")
         return report
+
+    def auth_warning(self, account: int) -> str:
+        """That the authorisation of this account will end soon, in words; "" when it will not, or nobody knows."""
+        return grant.warning(self._grants[account], self._clock.wall())
+
+    def _recall(self) -> list[grant.Grant | None]:
+        state_dir = self._config.paths.state()
+        return [grant.recall(state_dir, nest.refresh_token) for nest in self._config.nest]
 
     # --- logs ----------------------------------------------------------------------------------------------------
 

@@ -1,35 +1,38 @@
-"""How long packets stay in the relay: from being read to having been handed to the kernel."""
+"""How long video stays in the relay: from being read to having been handed to the kernel, the pacer's part included."""
 
 from __future__ import annotations
 
 from typing import Final
 
-SAMPLES: Final = 512
+SAMPLES: Final = 1024
 
 
 class DelayMeter:
-    """Keeps the delays of the last interval (at most 512, one per wake); times are monotonic seconds."""
+    """Keeps the delays of the last interval (at most 1024 runs of packets), in seconds."""
 
     def __init__(self) -> None:
-        self._samples: list[float] = []
+        self._samples: list[tuple[float, int]] = []
         self._next = 0
 
-    def wake_ended(self, began: float, ended: float) -> None:
-        """All that was read at `began` had left (or been queued) by `ended`."""
-        self.add(ended - began)
-
-    def add(self, delay: float) -> None:
-        """Count one delay in seconds."""
+    def add(self, delay: float, packets: int = 1) -> None:
+        """Count packets that stayed for `delay` seconds."""
         if len(self._samples) < SAMPLES:
-            self._samples.append(delay)
+            self._samples.append((delay, packets))
         else:
-            self._samples[self._next] = delay
+            self._samples[self._next] = delay, packets
             self._next = (self._next + 1) % SAMPLES
 
     def take(self) -> tuple[float, float]:
-        """Median and 99th percentile since the last call; zeros when nothing was measured."""
+        """Median and 99th percentile over packets since the last call; zeros when nothing was measured."""
         samples, self._samples, self._next = sorted(self._samples), [], 0
-        if not samples:
-            return 0.0, 0.0
-        last = len(samples) - 1
-        return samples[last // 2], samples[min(last, round(last * 0.99))]
+        total = sum(packets for _, packets in samples)
+        return _quantile(samples, 0.50 * total), _quantile(samples, 0.99 * total)
+
+
+def _quantile(samples: list[tuple[float, int]], count: float) -> float:
+    """The delay that `count` packets stay within."""
+    for delay, packets in samples:
+        count -= packets
+        if count <= 0:
+            return delay
+    return 0.0

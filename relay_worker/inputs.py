@@ -79,6 +79,11 @@ class TrackInput:
             if isinstance(item, rtcp.SenderReport) and self.receiver.ssrc in (None, item.ssrc):
                 self._timeline.sender_report(self.track.kind, item.ntp, item.rtp)
                 self.receiver.sender_report(item.ntp, now)
+                log.debug(
+                    "sender report of %s: NTP %016x is RTP %d; %d packets, %d lost, jitter %.1f ms so far",
+                    *(self.track.format.encoding, item.ntp, item.rtp, self.receiver.packets, self.receiver.lost),
+                    self.receiver.jitter * 1e3,
+                )
 
     def receiver_report(self, now: float) -> ReportBlock | None:
         """The report block to send back to the source."""
@@ -88,6 +93,7 @@ class TrackInput:
         if ssrc != self._ssrc:
             if self._ssrc is not None:
                 self._timeline.discontinuity(self.track.kind)
+            log.debug("%s comes from SSRC %08x", self.track.format.encoding, ssrc)
             self._ssrc = ssrc
         return self._timeline.map(self.track.kind, timestamp, now)
 

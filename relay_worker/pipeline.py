@@ -3,9 +3,9 @@
     source → receiver → depacketizer / passthrough → timeline → [ hold | output ]
                               AAC → Opus  (Opus passes)
 
-A source (RTSP or WebRTC) hands in what each wake brought; whole runs of payloads go to the output (a publication, with its
-pacer and sender) in the same wake. While no output is attached, the present group of pictures is held, within bounds,
-so that a publication which comes up in the middle of it need not wait for the next keyframe.
+A source (RTSP or WebRTC) hands in what each wake brought; whole runs of payloads go to the output (a publication, with
+its pacer and sender) in the same wake. While no output is attached, the present group of pictures is held, within
+bounds, so that a publication which comes up in the middle of it need not wait for the next keyframe.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Output(Protocol):
     """Where frames go: a publication at the SFU, a file, or nowhere."""
 
     def send(self, frame: Frame, now: float) -> None:
-        """Send the frame (or the part of it that is there) with its media time; must not block or raise."""
+        """Send the frame (or the part of it that is there), which came in at `now`; must not block or raise."""
         ...
 
 
@@ -64,6 +64,7 @@ class Pipeline:
         self._retired_malformed = 0
         self._held: list[Frame] = []
         self._held_bytes = 0
+        self._now = 0.0
 
     # --- from the source -----------------------------------------------------------------------------------------
 
@@ -82,7 +83,8 @@ class Pipeline:
         self._on_tracks()
 
     def on_media(self, batches: Sequence[Batch], now: float) -> None:
-        """All that one wake brought."""
+        """All that one wake brought; it was read at `now`."""
+        self._now = now
         for track, packets, reports in batches:
             taker = self._by_track.get(track)
             if taker is None:
@@ -92,10 +94,10 @@ class Pipeline:
             if packets:
                 self.last_media[track.kind] = now
                 taker.receive(packets, now, self._forward)
-        self.delay.wake_ended(now, time.monotonic())
 
     def flush(self, now: float) -> None:
         """Give up on packets that stay missing; called about once a second."""
+        self._now = now
         for taker in list(self.inputs.values()):
             taker.receive([], now, self._forward)
 
@@ -105,7 +107,7 @@ class Pipeline:
         return taker.receiver_report(now) if taker is not None else None
 
     def _forward(self, frame: Frame) -> None:
-        now = time.monotonic()
+        now = self._now
         self.last_frame[frame.kind] = now
         if self.filling and frame.kind is Kind.VIDEO:
             self.filling = False

@@ -160,6 +160,7 @@ class PublicationKeeper:
                 clock=self._clock,
                 on_keyframe_request=self._on_keyframe_request,
                 on_lost=lambda error: self.republish(error.message),
+                delay=self._pipeline.delay,
             )
             try:
                 delay = await self._live(publisher, signaling)
@@ -216,6 +217,7 @@ class PublicationKeeper:
         stats.firs += retired.firs
         stats.send_drops += retired.send_drops
         stats.dropped += retired.dropped
+        stats.thinned += retired.thinned
         if self.publisher is not None:
             _add_sent(self.publisher, kind, stats)
 
@@ -235,5 +237,7 @@ def _add_sent(publisher: Publisher, kind: Kind, stats: TrackStats) -> None:
     if kind is Kind.VIDEO:
         stats.send_drops += now.drops
         stats.dropped += now.pacer.dropped_packets
+        stats.thinned += now.pacer.thinned_frames
+        stats.ceiling = now.ceiling or 0.0
     else:
         stats.dropped += now.pacer.dropped_audio

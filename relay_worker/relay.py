@@ -23,8 +23,10 @@ from relay_worker.publication_keeper import PublicationKeeper, Signaling
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.rtsp.tracks import Kind
-from relay_worker.source_keeper import SourceKeeper, Stream
+from relay_worker.source_keeper import SourceKeeper
+from relay_worker.stream import Stream
 from relay_worker.webrtc.publisher import PublisherSettings
+from relay_worker.webrtc_source import IngestSettings
 
 LIVE_PATIENCE: Final = 3.0
 """Seconds without a live frame of video after which a camera no longer counts as live."""
@@ -40,6 +42,7 @@ class RelaySettings:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     publisher: PublisherSettings = field(default_factory=PublisherSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
 
     def source(self) -> SourceSettings:
         """The part that concerns the RTSP source."""
@@ -73,8 +76,14 @@ class CameraRelay:
         self._listener = listener
         self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known)
         self.source = SourceKeeper(
-            self.pipeline, clock, settings.source(), on_failed=self._source_failed, on_problem=self._problem
+            self.pipeline,
+            clock,
+            settings.source(),
+            on_failed=self._source_failed,
+            on_problem=self._problem,
+            ingest=settings.ingest,
         )
+        self.source.ingests.on_handover = self._handed_over
         self.keeper = PublicationKeeper(
             settings.name,
             self.pipeline,
@@ -125,8 +134,13 @@ class CameraRelay:
             self.keeper.republish(reason)
 
     def request_keyframe(self) -> None:
-        """Note that a viewer waits for a keyframe; RTSP has no way to ask the camera for one."""
+        """A viewer waits for a keyframe: ask the camera, where it can be asked."""
         self.keyframe_requests += 1
+        self.source.request_keyframe()
+
+    async def make_offer(self, request: int) -> str:
+        """An SDP offer for the camera; a stream whose `offer` is `request` answers it."""
+        return await self.source.ingests.offer(request)
 
     async def snapshot(self, within: float) -> bytes:
         """A JPEG of the next live keyframe; raises RelayError when none comes in `within` seconds."""
@@ -221,6 +235,10 @@ class CameraRelay:
     def _source_failed(self, stream: Stream, stage: Stage, remedy: Remedy, reason: str) -> None:
         self._listener.source_failed(stream.generation, stage, remedy, reason)
         self._update()
+
+    def _handed_over(self) -> None:
+        """Another stream plays now without a break: its lease should hear that it is live, too."""
+        self._told = WorkerState.CONNECTING
 
     def _problem(self, stage: Stage, reason: str) -> None:
         self._stage, self._reason = stage, reason

@@ -6,19 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from relay_common.clock import Clock
 from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
+from relay_worker.ingest_keeper import IngestKeeper
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
 from relay_worker.rtsp.errors import Stage as RtspStage
 from relay_worker.rtsp.source import RtspSource, SourceSettings
 from relay_worker.rtsp.states import State
 from relay_worker.rtsp.tracks import Kind
+from relay_worker.stream import Stream
+from relay_worker.webrtc_source import IngestError, IngestSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,27 +34,16 @@ PROVEN: Final = 5.0
 """Seconds of media after which a session counts as good and earlier failures are forgotten."""
 
 
-@dataclass
-class Stream:
-    """What to play; `url` holds the stream token."""
-
-    generation: int
-    protocol: Protocol
-    url: Secret = field(repr=False)
-    expires_at: float
-    """Unix seconds."""
-
-
 OnFailed = Callable[[Stream, Stage, Remedy, str], None]
 OnProblem = Callable[[Stage, str], None]
 
 
 class SourceKeeper:
-    """Plays one `Stream` at a time into the pipeline.
+    """Plays one `Stream` at a time into the pipeline, over RTSP itself, over WebRTC through `ingests`.
 
-    Trying the same URL again costs no command at Google, so that is done first, a few times; when it does not help,
-    `on_failed` is called once with the remedy, and nothing more happens until the next `play`. `on_problem` hears of
-    every failure.
+    Trying the same RTSP URL again costs no command at Google, so that is done first, a few times; when it does not
+    help, `on_failed` is called once with the remedy, and nothing more happens until the next `play`. `on_problem`
+    hears of every failure.
     """
 
     def __init__(
@@ -62,9 +53,11 @@ class SourceKeeper:
         settings: SourceSettings,
         on_failed: OnFailed,
         on_problem: OnProblem = lambda stage, reason: None,
+        ingest: IngestSettings | None = None,
     ) -> None:
         self._pipeline, self._clock, self._settings = pipeline, clock, settings
         self._on_failed, self._on_problem = on_failed, on_problem
+        self.ingests = IngestKeeper(pipeline, clock, ingest or IngestSettings(), self._ingest_failed)
         self.stream: Stream | None = None
         self._source: RtspSource | None = None
         self._task: asyncio.Task[None] | None = None
@@ -74,13 +67,17 @@ class SourceKeeper:
 
     @property
     def state(self) -> str:
-        """The RTSP session's state, or "idle" while there is none."""
+        """The state of the session with the camera, or "idle" while there is none."""
+        if self._over_webrtc:
+            return self.ingests.state
         session = self._source.session if self._source is not None else None
         return session.state.value if session is not None else "connecting" if self._source is not None else "idle"
 
     @property
     def playing(self) -> bool:
         """Whether a session is up and delivers."""
+        if self._over_webrtc:
+            return self.ingests.playing
         session = self._source.session if self._source is not None else None
         return session is not None and session.state is State.PLAYING
 
@@ -89,6 +86,10 @@ class SourceKeeper:
         previous = self._task
         self._stop_source()
         self.stream = stream
+        if stream.protocol is Protocol.WEB_RTC:
+            self.ingests.play(stream)
+            return
+        self.ingests.drop()
         self._task = asyncio.create_task(self._keep(stream, previous))
 
     def extended(self, generation: int, url: Secret, expires_at: float) -> None:
@@ -100,23 +101,41 @@ class SourceKeeper:
         """Stop playing; the stream is gone."""
         self.stream = None
         self._stop_source()
+        self.ingests.drop()
 
     async def close(self) -> None:
         """Stop playing, politely, and wait for it."""
         task = self._task
         self.drop()
+        await self.ingests.close()
         if task is not None:
             await asyncio.wait([task])
 
+    def request_keyframe(self) -> None:
+        """A viewer waits for a keyframe; RTSP has no way to ask the camera for one."""
+        self.ingests.request_keyframe()
+
     def check(self, now: float) -> None:
         """Judge liveness, about once a second: end a session that delivers no video any more."""
-        if not self.playing or self._source is None or self._stalled is not None:
+        self.ingests.check(now)
+        if self._source is None or not self.playing or self._stalled is not None:
             return
         last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
         if now - max(last, self._began) > STALL:
             self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {STALL:.0f} s")
             self.stalls += 1
             self._source.stop()
+
+    @property
+    def _over_webrtc(self) -> bool:
+        return self.stream is not None and self.stream.protocol is Protocol.WEB_RTC
+
+    def _ingest_failed(self, stream: Stream, error: IngestError) -> None:
+        if self.stream is stream:
+            # The session that it should have replaced may play on until its own end.
+            self.stream = self.ingests.stream
+        self._on_problem(error.stage, error.message)
+        self._on_failed(stream, error.stage, error.remedy, str(error))
 
     def _stop_source(self) -> None:
         if self._source is not None:

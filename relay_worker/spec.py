@@ -26,5 +26,7 @@ class WorkerSpec:
     ice_servers: tuple[str, ...] = ()
     loopback: bool = False
     """The SFU is on this machine: use 127.0.0.1 only."""
+    camera_loopback: bool = False
+    """So are the cameras that speak WebRTC."""
     log_level: str = "info"
     log_format: str = "console"

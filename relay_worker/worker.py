@@ -25,9 +25,10 @@ from relay_common.secrets import Secret
 from relay_worker.control import Control
 from relay_worker.log_forward import LogForwarder
 from relay_worker.relay import CameraRelay, RelaySettings
-from relay_worker.source_keeper import Stream
 from relay_worker.spec import WorkerSpec
+from relay_worker.stream import Stream
 from relay_worker.webrtc.publisher import PublisherSettings
+from relay_worker.webrtc_source import IngestSettings
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Worker:
             connect_timeout=spec.connect_timeout,
             read_timeout=spec.read_timeout,
             publisher=publisher,
+            ingest=IngestSettings(loopback=spec.camera_loopback),
         )
         self._relay = CameraRelay(settings, self._control, self)
         self._started = time.monotonic()
@@ -98,7 +100,9 @@ class Worker:
             case protocol.Welcome():
                 self._welcomed = True
             case protocol.Play():
-                self._relay.play(Stream(message.generation, message.protocol, Secret(message.url), message.expires_at))
+                self._relay.play(_stream(message))
+            case protocol.MakeOffer(request=request):
+                self._spawn(self._make_offer(request))
             case protocol.Extended():
                 self._relay.extended(message.generation, Secret(message.url), message.expires_at)
             case protocol.StreamLost():
@@ -118,6 +122,14 @@ class Worker:
                 log.info("stopping: %s", message.reason, extra=self._context())
                 self._stop_within = message.within
                 self._stop.set()
+
+    async def _make_offer(self, request: int) -> None:
+        try:
+            offer = await self._relay.make_offer(request)
+        except RelayError as error:
+            self._control.send(protocol.IngestOfferFailed(request=request, reason=str(error)))
+        else:
+            self._control.send(protocol.IngestOffer(request=request, offer=offer))
 
     async def _snapshot(self, request: int) -> None:
         try:
@@ -207,6 +219,12 @@ class Worker:
 
     def _context(self) -> dict[str, str]:
         return {"camera": self._spec.name, "instance": self._spec.instance}
+
+
+def _stream(play: protocol.Play) -> Stream:
+    return Stream(
+        play.generation, play.protocol, Secret(play.url), play.expires_at, answer=Secret(play.answer), offer=play.offer
+    )
 
 
 async def run(spec: WorkerSpec, *, preloaded: bool) -> None:

@@ -243,7 +243,9 @@ class SfuClient:
         except httpx.HTTPError as error:
             raise _network_error(operation, error, repeatable) from error
         finally:
-            self.meter.count(operation, kind, self._clock.now() - started)
+            took = self._clock.now() - started
+            self.meter.count(operation, kind, took)
+            log.debug("%s: %s in %.0f ms", operation, kind.value, took * 1e3)
 
     async def _send(self, method: str, path: str, body: TracksRequest | None) -> tuple[int, float, bytes]:
         content = None if body is None else _encode(body)

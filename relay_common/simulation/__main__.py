@@ -13,11 +13,13 @@ import signal
 import stat
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from relay_common.simulation.camera import CameraSettings
 from relay_common.simulation.nest_quota import UNLIMITED, Limits
 from relay_common.simulation.world import World, WorldConfig
 
@@ -31,8 +33,13 @@ from relay_common.simulation.world import World, WorldConfig
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--describe-delay", default=0.3, show_default=True, help="Seconds that a first DESCRIBE takes.")
 @click.option("--shared-clip", is_flag=True, help="All cameras show one clip: quicker to start.")
+@click.option("--webrtc", default=0, show_default=True, help="How many cameras, the last ones, speak WebRTC only.")
+@click.option("--doorbells", default=0, show_default=True, help="How many of those are battery doorbells.")
 @click.option("--unlimited", is_flag=True, help="No command quota (for benchmarks).")
+@click.option("--any-play", is_flag=True, help="PLAY without Range brings media too (Google's edge sends nothing).")
+@click.option("--flash", is_flag=True, help="A flash and a beep each second, for lip-sync measurements.")
 @click.option("--plain", is_flag=True, help="RTSP without TLS.")
+@click.option("--collect-after", default=30.0, show_default=True, help="Seconds until the SFU drops a silent track.")
 @click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Leave out the other part.")
 @click.option("--no-sfu", is_flag=True, help="The same as --only nest.")
 def main(
@@ -44,8 +51,13 @@ def main(
     seed: int,
     describe_delay: float,
     shared_clip: bool,
+    webrtc: int,
+    doorbells: int,
     unlimited: bool,
+    any_play: bool,
+    flash: bool,
     plain: bool,
+    collect_after: float,
     only: Literal["all", "nest", "sfu"],
     no_sfu: bool,
 ) -> None:
@@ -65,11 +77,23 @@ def main(
             seed=seed,
             describe_delay=describe_delay,
             shared_clip=shared_clip,
+            webrtc=webrtc,
+            doorbells=doorbells,
             limits=UNLIMITED if unlimited else Limits(),
             tls=not plain,
+            collect_after=collect_after,
+            adjust=lambda index, settings: _adjust(settings, any_play=any_play, flash=flash),
             only="nest" if no_sfu else only,
         )
         asyncio.run(_serve(config))
+
+
+def _adjust(settings: CameraSettings, *, any_play: bool, flash: bool) -> CameraSettings:
+    settings = replace(settings, needs_range=not any_play)
+    if flash and settings.audio is not None:
+        video, audio = replace(settings.video, pattern="flash"), replace(settings.audio, pattern="beep")
+        settings = replace(settings, video=video, audio=audio)
+    return settings
 
 
 async def _serve(config: WorldConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from relay_common.simulation.faults import Fault, FaultKind, FaultSet
@@ -15,21 +15,26 @@ from relay_common.simulation.packetizer import (
     ParameterSets,
     RtpTrack,
     audio_track,
+    opus_track,
     video_track,
 )
 from relay_common.simulation.player import PlaybackCounters
 from relay_common.simulation.rtsp_wire import Credentials
+from relay_common.simulation.webrtc_camera import WebRtcCounters, WebRtcHabits
+from relay_common.simulation.webrtc_camera_media import LiveVideo, live_specs, live_video
 
 
 @dataclass(frozen=True)
 class CameraSettings:
     """A camera's fixed habits.
 
-    `payload` is the largest RTP payload in bytes; `describe_delay` how long the first DESCRIBE of a stream takes, in
-    seconds; `session_timeout` what the Session header announces and enforces; `interleaved` who chooses channel ids;
-    `second_client` what happens to a second client on one URL; `needs_range` whether PLAY without a Range header
-    brings no media; `redirect` a URL that DESCRIBE refers to instead; `report_interval` seconds between sender reports;
-    `phase` where in its loop the camera is at the epoch, in seconds (None: where the burnt-in clock tells the truth).
+    `payload` is the largest RTP payload in bytes; `describe_delay` how long the first DESCRIBE of a stream takes, or
+    the first packet of a WebRTC session, in seconds; `session_timeout` what the Session header announces and enforces;
+    `interleaved` who chooses channel ids; `second_client` what happens to a second client on one URL; `needs_range`
+    whether PLAY without a Range header brings no media; `redirect` a URL that DESCRIBE refers to instead;
+    `report_interval` seconds between sender reports; `phase` where in its loop the camera is at the epoch, in seconds
+    (None: where the burnt-in clock tells the truth); `webrtc` how it behaves when it speaks WebRTC, which its device's
+    protocol decides.
     """
 
     name: str
@@ -46,11 +51,12 @@ class CameraSettings:
     redirect: str | None = None
     report_interval: float = 5.0
     phase: float | None = None
+    webrtc: WebRtcHabits = field(default_factory=WebRtcHabits)
 
 
 @dataclass
 class CameraCounters:
-    """What happened at a camera's RTSP side, over its whole life."""
+    """What happened at a camera's RTSP side, over its whole life, and what it sent on either side."""
 
     describes: int = 0
     refused: dict[int, int] = field(default_factory=dict)
@@ -86,7 +92,10 @@ class Camera:
         self.counters = CameraCounters()
         self.sessions: set[CameraSession] = set()
         self.rng = random.Random(f"{seed}/{settings.name}")
+        self.habits = settings.webrtc
+        self.webrtc = WebRtcCounters()
         self._built: dict[tuple[VideoSpec, ParameterSets], RtpTrack] = {}
+        self._live: dict[VideoSpec, LiveVideo] = {}
 
     @property
     def name(self) -> str:
@@ -99,6 +108,16 @@ class Camera:
         if self.settings.audio:
             audio_track(self.settings.audio, self.settings.payload)
 
+    def prepare_live(self) -> None:
+        """The same for its WebRTC side."""
+        self._build_live(self.settings.video)
+        self.opus()
+
+    @property
+    def live_specs(self) -> tuple[VideoSpec, ...]:
+        """The clips that `prepare_live` needs."""
+        return live_specs(self.settings.video, self.habits.idle_gop)
+
     async def inflict(self, fault: Fault, now: float) -> None:
         """Switch a fault on. Media that it needs is made first, in a thread; `now` is loop time."""
         loop = asyncio.get_running_loop()
@@ -109,7 +128,11 @@ class Camera:
                 if (active := self.faults.get(kind, now)) is not None:
                     preview.add(active, now)
             preview.add(fault, now)
-            await asyncio.to_thread(self._build, *self._shown(preview, now))
+            shown = self._shown(preview, now)
+            if self._built or not self._live:
+                await asyncio.to_thread(self._build, *shown)
+            if self._live:
+                await asyncio.to_thread(self._build_live, shown[0])
         now += loop.time() - started
         if fault.kind is FaultKind.RESET:
             for session in list(self.sessions):
@@ -130,6 +153,21 @@ class Camera:
         """The video that is shown at `now`: the plain one while a changed one is not made."""
         changed = self._built.get(self._shown(self.faults, now))
         return changed or self._build(self.settings.video, self.settings.parameter_sets)
+
+    def live_video(self, now: float) -> LiveVideo:
+        """The video that a WebRTC client gets at `now`: the plain one while a changed one is not made."""
+        changed = self._live.get(self._shown(self.faults, now)[0])
+        return changed or self._build_live(self.settings.video)
+
+    def opus(self) -> RtpTrack | None:
+        """The sound that a WebRTC client gets."""
+        return opus_track(self.settings.audio) if self.settings.audio else None
+
+    def _build_live(self, spec: VideoSpec) -> LiveVideo:
+        video = self._live.get(spec)
+        if video is None:
+            video = self._live[spec] = live_video(spec, self.habits.idle_gop, self.settings.payload)
+        return video
 
     def _build(self, spec: VideoSpec, parameter_sets: ParameterSets) -> RtpTrack:
         track = self._built.get((spec, parameter_sets))
@@ -168,4 +206,5 @@ class Camera:
             "keyframes": counters.playback.keyframes,
             "dropped": counters.playback.dropped,
             "sender_reports": counters.playback.sender_reports,
+            "webrtc": asdict(self.webrtc),
         }

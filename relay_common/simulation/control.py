@@ -7,7 +7,8 @@
     POST /control/cameras/{name}/fail_commands    {"status", "command"?, "count"?, "message"?, "grpc_status"?,
                                                    "raw_body"?, "delay"?, "after_effect"?}
     POST /control/cameras/{name}/device           {"offline"?, "withdrawn"?, "renamed"?, "protocol"?, "lease"?,
-                                                   "max_streams"?, "extendable"?}
+                                                   "max_streams"?, "extendable"?, "renews_session_id"?}
+    POST /control/cameras/{name}/webrtc           {habit: value, ...}: see WebRtcHabits; for new sessions
     POST /control/cameras/{name}/expire           {}: ends the camera's streams now
     POST /control/cameras/{name}/record           {"limit"?, "stop"?}: log the last RTP packets written
     GET  /control/cameras/{name}/sent             {"sent": [[monotonic seconds, kind, SSRC, sequence, timestamp,
@@ -34,7 +35,16 @@ from relay_common.simulation.nest_failures import ANY, failure
 if TYPE_CHECKING:
     from relay_common.simulation.home import SimulatedHome
 
-_DEVICE_FIELDS: Final = {"offline", "withdrawn", "renamed", "protocol", "lease", "max_streams", "extendable"}
+_DEVICE_FIELDS: Final = {
+    "offline",
+    "withdrawn",
+    "renamed",
+    "protocol",
+    "lease",
+    "max_streams",
+    "extendable",
+    "renews_session_id",
+}
 _RECORD_LIMIT: Final = 1_000_000
 _OAUTH_FIELDS: Final = {"revoked", "down", "forbidden", "expire_tokens"}
 
@@ -65,6 +75,9 @@ def routes(home: SimulatedHome) -> list[BaseRoute]:
         _only(body, _DEVICE_FIELDS)
         home.set_device(name, **body)
 
+    async def webrtc(name: str, body: dict[str, Any]) -> None:
+        home.set_webrtc(name, **body)
+
     async def expire(name: str, body: dict[str, Any]) -> None:
         home.expire(name)
 
@@ -87,7 +100,7 @@ def routes(home: SimulatedHome) -> list[BaseRoute]:
         for field, value in body.items():
             setattr(home.backend.oauth, field, bool(value))
 
-    actions: tuple[Action, ...] = (fault, clear, fail_commands, device, expire, record)
+    actions: tuple[Action, ...] = (fault, clear, fail_commands, device, webrtc, expire, record)
     return [
         Route("/control/cameras", cameras, methods=["GET"]),
         Route("/control/commands", commands, methods=["GET"]),

@@ -1,4 +1,4 @@
-"""A simulated home: its cameras, Google's API in front of them, and the RTSP edge that serves their streams.
+"""A simulated home: its cameras, Google's API in front of them, and the RTSP and WebRTC edges that serve their streams.
 
 Everything that a test or a person may do to it is a method here; `control` offers the same over HTTP.
 """
@@ -6,11 +6,12 @@ Everything that a test or a person may do to it is a method here; `control` offe
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import threading
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay_common.clock import Clock, SystemClock
 from relay_common.simulation import control
@@ -26,10 +27,14 @@ from relay_common.simulation.player import Sent
 from relay_common.simulation.rtsp_server import RtspServer
 from relay_common.simulation.rtsp_streams import Admission
 
+if TYPE_CHECKING:
+    from relay_common.simulation.webrtc_camera_port import WebRtcEdge
+
 
 class SimulatedHome:
-    """Cameras with their devices, served by one API and one RTSP server on `host`; ports of 0 are chosen.
+    """Cameras with their devices, served by one API, one RTSP server and one UDP port on `host`; ports of 0 are chosen.
 
+    A camera's protocol is its device's, and may change while it runs: the WebRTC edge opens when it is first needed.
     Methods that take a camera's `name` raise KeyError for one that is not there.
     """
 
@@ -42,6 +47,7 @@ class SimulatedHome:
         host: str = "127.0.0.1",
         api_port: int = 0,
         rtsp_port: int = 0,
+        webrtc_port: int = 0,
         clock: Clock | None = None,
         seed: int = 0,
     ) -> None:
@@ -51,9 +57,12 @@ class SimulatedHome:
         for camera, device in cameras:
             backend.add(device)
             self.cameras[camera.name], self.devices[camera.name] = camera, device
+            device.answer = functools.partial(self._answer, camera)
+        self._webrtc: WebRtcEdge | None = None
+        self._webrtc_settings: dict[str, Any] = {"host": host, "port": webrtc_port, "seed": seed}
         self.rtsp = RtspServer(self._admit, host=host, port=rtsp_port, tls=tls, clock=self._clock, seed=seed)
         self.api = NestApi(backend, host=host, port=api_port, extra=control.routes(self), clock=self._clock)
-        backend.streams.on_stop = self.rtsp.streams.recheck
+        backend.streams.on_stop = self._recheck
 
     async def start(self) -> None:
         """Serve; clips that are not made yet are made first, on all cores."""
@@ -65,12 +74,16 @@ class SimulatedHome:
             raise
         await self.rtsp.start()
         self.backend.streams.rtsp_url = self.rtsp.url
+        if any(device.protocol == "WEB_RTC" for device in self.devices.values()):
+            self._webrtc_edge()
         await self.api.start()
 
     async def stop(self) -> None:
         """Stop at once."""
         await self.api.stop()
         await self.rtsp.stop()
+        if self._webrtc:
+            await self._webrtc.close()
 
     async def inflict(self, name: str, fault: Fault) -> None:
         """Show a fault at a camera."""
@@ -97,12 +110,16 @@ class SimulatedHome:
             for session in list(self.cameras[name].sessions):
                 session.cut("offline")
 
+    def set_webrtc(self, name: str, **changes: Any) -> None:
+        """Change a camera's WebRTC habits (see `WebRtcHabits`), for new sessions; ValueError for what is not there."""
+        self.cameras[name].habits = self.cameras[name].habits.changed(**changes)
+
     def expire(self, name: str) -> None:
         """End a camera's streams now, as if their time were over."""
         now = self._clock.wall()
         for stream in self.backend.streams.live(self.devices[name], now):
             stream.expires_at = now
-            self.rtsp.streams.recheck(stream.path)
+            self._recheck(stream.path)
 
     def start_recording(self, name: str, limit: int = 100_000) -> None:
         """Log the last `limit` RTP packets that a camera writes; times mean little while a fault holds writes back."""
@@ -141,10 +158,34 @@ class SimulatedHome:
         return most_in_any((record.time for record in self.backend.commands), span)
 
     def _prepare(self, cancelled: threading.Event) -> None:
-        settings = [camera.settings for camera in self.cameras.values()]
-        prepare([one.video for one in settings], [one.audio for one in settings if one.audio], cancelled)
-        for camera in self.cameras.values():
+        live = [self.cameras[name] for name, device in self.devices.items() if device.protocol == "WEB_RTC"]
+        plain = [camera for camera in self.cameras.values() if camera not in live]
+        videos = [camera.settings.video for camera in plain] + [spec for camera in live for spec in camera.live_specs]
+        aac, opus = ([one.settings.audio for one in some if one.settings.audio] for some in (plain, live))
+        prepare(videos, aac, cancelled, opus=opus)
+        for camera in plain:
             camera.prepare()
+        for camera in live:
+            camera.prepare_live()
+
+    def _answer(self, camera: Camera, offer: str, path: str) -> str:
+        stream = self.backend.streams.by_path(path)
+        assert stream is not None
+        return self._webrtc_edge().answer(camera, offer, path, lambda: stream.expires_at)
+
+    def _webrtc_edge(self) -> WebRtcEdge:
+        if self._webrtc is None:
+            # Imported late: a home without such cameras should not carry the WebRTC stack.
+            from relay_common.simulation.webrtc_camera_port import WebRtcEdge
+
+            self._webrtc = WebRtcEdge(clock=self._clock, **self._webrtc_settings)
+            self._webrtc.open()
+        return self._webrtc
+
+    def _recheck(self, path: str) -> None:
+        self.rtsp.streams.recheck(path)
+        if self._webrtc:
+            self._webrtc.recheck(path)
 
     def _admit(self, path: str, token: str, wall: float) -> Admission:
         stream = self.backend.streams.by_path(path)

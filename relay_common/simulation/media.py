@@ -252,9 +252,7 @@ def _x264_params(spec: VideoSpec) -> str:
 
 def _pictures(spec: VideoSpec) -> Iterator[av.VideoFrame]:
     """The loop's pictures, beginning with number `spec.first`, timed from 0."""
-    turned = itertools.chain(
-        itertools.islice(_loop(spec), spec.first, None), itertools.islice(_loop(spec), spec.first)
-    )
+    turned = itertools.chain(itertools.islice(_loop(spec), spec.first, None), itertools.islice(_loop(spec), spec.first))
     for number, frame in enumerate(turned):
         frame.pts = number
         yield frame

@@ -182,7 +182,11 @@ class NestBackend:
         stream = self._generate(device, now)
         if isinstance(stream, Reply):
             return stream
-        answer = device.answer(params["offerSdp"], stream.media_session_id)
+        try:
+            answer = device.answer(params["offerSdp"], stream.path)
+        except errors.OfferError as refusal:
+            self.streams.stop(stream)
+            return errors.error(400, str(refusal))
         results = {"answerSdp": answer, "mediaSessionId": stream.media_session_id}
         return Reply(200, {"results": {**results, "expiresAt": rfc3339(stream.expires_at)}})
 

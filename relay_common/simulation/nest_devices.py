@@ -12,7 +12,8 @@ class Device:
     """A camera, doorbell or display in the project.
 
     `lease` in seconds (0: the project's); `max_streams` at once (0: any number); `extendable` is False for battery
-    doorbells; `answer` makes a WebRTC answer from (offer, media session id). `offline` devices still get RTSP streams,
+    doorbells; `renews_session_id` gives each extension of a WebRTC stream a new mediaSessionId; `answer` makes a WebRTC
+    answer from (offer, the stream's path) or raises OfferError. `offline` devices still get RTSP streams,
     whose URL then leads nowhere; `withdrawn` ones are gone from the API.
     """
 
@@ -26,6 +27,7 @@ class Device:
     lease: float = 0.0
     max_streams: int = 0
     extendable: bool = True
+    renews_session_id: bool = False
     offline: bool = False
     withdrawn: bool = False
     answer: Callable[[str, str], str] | None = None

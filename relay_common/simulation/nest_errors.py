@@ -60,3 +60,7 @@ def not_found(message: str = "Requested entity was not found.") -> Reply:
 def oauth_error(status: int, code: str, description: str) -> Reply:
     """The token endpoint's error shape."""
     return Reply(status, {"error": code, "error_description": description})
+
+
+class OfferError(ValueError):
+    """A WebRTC offer that a camera does not take; the text is the message of the 400 INVALID_ARGUMENT."""

@@ -75,10 +75,12 @@ class Streams:
         return stream
 
     def extend(self, stream: Stream, now: float, lease: float) -> None:
-        """Give a stream a new full life and new tokens; the old ones are worthless from here on."""
+        """Give a stream a new full life and new tokens (or id); the old ones are worthless from here on."""
         stream.expires_at = now + lease
         stream.stream_token = self._stream_token(stream.expires_at)
         stream.extension_token = self._opaque(90)
+        if stream.device.renews_session_id:
+            stream.media_session_id = self._opaque(60)
 
     def stop(self, stream: Stream) -> None:
         """End a stream now."""

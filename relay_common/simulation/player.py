@@ -246,7 +246,7 @@ class Player:
         if burst is None:
             self._release()
             return float("inf")
-        if now >= self._flush_at:
+        if now >= self._flush_at - SLACK:  # the pump wakes us that early and would do so for ever
             self._flush_at = now + burst["period"]
             self._release()
         return self._flush_at

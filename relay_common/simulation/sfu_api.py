@@ -80,9 +80,10 @@ class SfuApi:
             body = await self._body(request, optional=True)
             if request.query_params.get("thirdparty") == "true":
                 raise invalid_params("thirdparty: not simulated")
-            return await self._service.new_session(body)
+            return await self._service.new_session(body, correlation)
 
-        return await self._perform(request, "sessions/new", None, work, status=201)
+        correlation = request.query_params.get("correlationId", "")
+        return await self._perform(request, "sessions/new", None, work, correlation, status=201)
 
     async def _get(self, request: Request) -> Response:
         session_id = request.path_params["session"]
@@ -115,10 +116,13 @@ class SfuApi:
         operation: str,
         session_id: str | None,
         work: Callable[[], Awaitable[Body]],
+        correlation: str = "",
         status: int = 200,
     ) -> Response:
         self._authorise(request)
-        fault = self._faults.take(operation, session_id)
+        if session_id in self._service.sessions:
+            correlation = self._service.sessions[session_id].correlation
+        fault = self._faults.take(operation, session_id, correlation)
         if fault is not None:
             if fault.kind == "error":
                 raise ApiError(fault.status, fault.code, "Injected by the simulator")
@@ -129,6 +133,8 @@ class SfuApi:
         result = await work()
         if fault is not None and fault.kind == "lost_response":
             return LostResponse()
+        if fault is not None and fault.kind == "never_connect":
+            self._service.sessions[result["sessionId"]].peer.mute_checks = True
         return JSONResponse(result, status_code=status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,10 @@ def routes(simulator: SfuSimulator) -> list[Route]:
     """The control routes; request and answer bodies are JSON."""
 
     async def sessions(request: Request) -> Response:
-        return JSONResponse({"sessions": simulator.sessions(), "port": simulator.port_counters()})
+        waiting = [dataclasses.asdict(fault) for fault in simulator.faults.api]
+        return JSONResponse(
+            {"sessions": simulator.sessions(), "port": simulator.port_counters(), "api_faults": waiting}
+        )
 
     async def faults(request: Request) -> Response:
         try:

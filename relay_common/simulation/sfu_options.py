@@ -59,7 +59,7 @@ class SfuVariant:
 
 
 Operation = Literal["sessions/new", "session", "tracks/new", "renegotiate", "tracks/close", "tracks/update", "*"]
-FaultKind = Literal["error", "lost_response", "delay", "track_error"]
+FaultKind = Literal["error", "lost_response", "delay", "track_error", "never_connect"]
 
 
 @dataclass(slots=True)
@@ -68,7 +68,8 @@ class ApiFault:
 
     `error` answers `status` and `code` before any effect; `lost_response` performs the call and breaks the
     connection; `delay` waits `seconds` first; `track_error` performs nothing and answers 200 with `code` for every
-    track.
+    track; `never_connect` (of `sessions/new`) makes a session whose checks are never answered. With `correlation` only
+    sessions made with that correlationId are concerned, with `session` only that one.
     """
 
     operation: Operation = "*"
@@ -79,6 +80,7 @@ class ApiFault:
     code: str = "internal_error"
     seconds: float = 0.0
     session: str | None = None
+    correlation: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,10 +100,12 @@ class SfuFaults:
     api: list[ApiFault] = field(default_factory=list)
     rng: random.Random = field(default_factory=random.Random)
 
-    def take(self, operation: str, session: str | None) -> ApiFault | None:
+    def take(self, operation: str, session: str | None, correlation: str = "") -> ApiFault | None:
         """The fault to commit for this call, counted as used, or None."""
         for fault in self.api:
             if fault.operation not in ("*", operation) or fault.session not in (None, session):
+                continue
+            if fault.correlation not in (None, correlation):
                 continue
             if fault.probability < 1 and self.rng.random() >= fault.probability:
                 continue

@@ -59,8 +59,8 @@ class SfuService:
 
     # -- endpoints ----------------------------------------------------------------------------------------------
 
-    async def new_session(self, body: Body) -> Body:
-        """`POST sessions/new`, with or without an offer."""
+    async def new_session(self, body: Body, correlation: str = "") -> Body:
+        """`POST sessions/new`, with or without an offer; `correlation` is the caller's label."""
         session_id = secrets.token_hex(16)
         ufrag, pwd = secrets.token_hex(8), secrets.token_hex(16)
         host, udp_port = self._port.address
@@ -75,7 +75,7 @@ class SfuService:
         )
         peer = Peer(self._port, IceLite(ufrag, pwd), self._identity, self._new_ssrc())
         peer.mute_checks = self._faults.rng.random() < self._faults.never_connect
-        session = Session(session_id, peer, transport, self._variant, time.monotonic())
+        session = Session(session_id, peer, transport, self._variant, time.monotonic(), correlation)
         peer.on_connected = lambda: session.fire(Event.CONNECTED)
         peer.on_closed = lambda: self.end(session)
         answer: Body = {}

@@ -109,8 +109,18 @@ class Track:
 class Session:
     """One session: its state, tracks and sections; `mutation` guards every operation that changes it."""
 
-    def __init__(self, session_id: str, peer: Peer, transport: LocalTransport, variant: SfuVariant, now: float) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        peer: Peer,
+        transport: LocalTransport,
+        variant: SfuVariant,
+        now: float,
+        correlation: str = "",
+    ) -> None:
         self.id, self.peer, self.transport, self.created = session_id, peer, transport, now
+        self.correlation = correlation
+        """The label that its maker gave it."""
         self._variant = variant
         self.machine = Machine(SESSION_TABLE)
         self.ready = asyncio.Event()

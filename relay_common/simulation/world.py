@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,6 +22,7 @@ from relay_common.simulation.nest import NestBackend
 from relay_common.simulation.nest_devices import Device
 from relay_common.simulation.nest_oauth import Client, OAuth
 from relay_common.simulation.nest_quota import Limits
+from relay_common.simulation.webrtc_camera import WebRtcHabits
 
 if TYPE_CHECKING:
     from relay_common.simulation.sfu import SfuSimulator
@@ -37,6 +38,9 @@ CAMERA_NAMES: Final = (
 # fmt: on
 """Names for forty cameras; more are numbered."""
 
+_HABITS: Final = (WebRtcHabits(), WebRtcHabits(no_foundation=False, no_component=True))
+"""Both kinds of malformed candidate occur among a few cameras."""
+
 _PHASE_STEP: Final = 0.617
 """Seconds between the loops of neighbouring cameras, so that their IDRs do not coincide."""
 
@@ -45,8 +49,11 @@ _PHASE_STEP: Final = 0.617
 class WorldConfig:
     """What there is. `workdir` takes the CA file and must exist.
 
-    `lease` in seconds; `only` leaves out the SFU ("nest") or everything else ("sfu"); `shared_clip` lets all cameras
-    show one clip (they start faster and look alike); `adjust` may change each camera's settings, given its index.
+    `lease` in seconds, and `collect_after`, for which the SFU keeps a silent track; `only` leaves out the SFU ("nest")
+    or everything else ("sfu"); `shared_clip` lets all cameras show one clip (they start faster and look alike);
+    `webrtc` says which cameras speak WebRTC, by index or how many of the last ones, and `doorbells` how many of these,
+    the last again, are battery doorbells, whose streams cannot be extended; `adjust` may change each camera's settings,
+    given its index.
     """
 
     workdir: Path
@@ -62,14 +69,25 @@ class WorldConfig:
     tls: bool = True
     describe_delay: float = 0.3
     shared_clip: bool = False
+    webrtc: int | tuple[int, ...] = 0
+    doorbells: int = 0
+    collect_after: float = 30.0
     only: Literal["all", "nest", "sfu"] = "all"
     host: str = "127.0.0.1"
     api_port: int = 0
     rtsp_port: int = 0
+    webrtc_port: int = 0
     sfu_port: int = 0
     sfu_udp_port: int = 0
     seed: int = 0
     adjust: Callable[[int, CameraSettings], CameraSettings] = lambda index, settings: settings
+
+    @property
+    def webrtc_cameras(self) -> tuple[int, ...]:
+        """Indices of the cameras that speak WebRTC, ascending."""
+        if isinstance(self.webrtc, int):
+            return tuple(range(max(0, self.cameras - self.webrtc), self.cameras))
+        return tuple(sorted(self.webrtc))
 
     def settings(self, index: int) -> CameraSettings:
         """The settings of camera number `index`, from 0."""
@@ -88,6 +106,8 @@ class WorldConfig:
         audio = AudioSpec(pitch=440.0 if self.shared_clip else 220.0 * 2 ** (index % 24 / 12))
         phase = index * _PHASE_STEP % self.loop if self.shared_clip else None
         settings = CameraSettings(name, video, audio, describe_delay=self.describe_delay, phase=phase)
+        if index in self.webrtc_cameras:
+            settings = replace(settings, video=replace(video, profile="high"), webrtc=_HABITS[index % len(_HABITS)])
         return self.adjust(index, settings)
 
 
@@ -173,6 +193,11 @@ class World:
         backend = NestBackend(self.project_id, oauth, limits=config.limits, lease=config.lease, seed=config.seed)
         rng = random.Random(f"{config.seed}/devices")
         cameras = [(Camera(one, config.seed), _device(one, rng)) for one in settings]
+        webrtc = config.webrtc_cameras
+        for index in webrtc:
+            cameras[index][1].protocol = "WEB_RTC"
+        for index in webrtc[max(0, len(webrtc) - config.doorbells) :]:
+            cameras[index][1].kind, cameras[index][1].extendable = "DOORBELL", False
         return SimulatedHome(
             backend,
             cameras,
@@ -180,15 +205,18 @@ class World:
             host=config.host,
             api_port=config.api_port,
             rtsp_port=config.rtsp_port,
+            webrtc_port=config.webrtc_port,
             seed=config.seed,
         )
 
     async def _start_sfu(self) -> SfuSimulator:
         # Imported late: a process that serves only cameras should not carry the WebRTC stack.
         from relay_common.simulation.sfu import SfuSimulator
+        from relay_common.simulation.sfu_options import SfuTimings
 
         config = self.config
-        sfu = SfuSimulator(host=config.host, port=config.sfu_port, udp_port=config.sfu_udp_port)
+        timings = SfuTimings(collect_after=config.collect_after)
+        sfu = SfuSimulator(host=config.host, port=config.sfu_port, udp_port=config.sfu_udp_port, timings=timings)
         await sfu.start()
         return sfu
 

@@ -2,6 +2,7 @@
 
     lease granted ──▶ Play ──▶ worker ──▶ offer ──▶ broker ──▶ answer ──▶ worker ──▶ published ──▶ viewers
     lease extended ─▶ Extended ▶ worker ──▶ source failed ──▶ lease
+    lease about to generate for WebRTC ─▶ MakeOffer ▶ worker ──▶ offer ──▶ lease
 
 It decides nothing about time or budget; each part does that for itself.
 """
@@ -9,26 +10,32 @@ It decides nothing about time or budget; each part does that for itself.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from relay_common import protocol
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_supervisor.account import Account
+from relay_supervisor.cameras.demand import Demand
+from relay_supervisor.cameras.offers import OfferDesk
 from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.effects import Effect, Granted, Lost, Renewed
+from relay_supervisor.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.leases.store import SavedPublication, SavedWorker, Store
+from relay_supervisor.nest.models import Device
 from relay_supervisor.publications.broker import Broker, Change, Publication
 from relay_supervisor.workers.fleet import Fleet
 from relay_worker.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
+
+NOBODY_WATCHES: Final = "on demand, nobody watches"
 
 
 class UnknownCamera(RelayError):
@@ -56,8 +63,13 @@ class Director:
         self._registry, self._accounts, self._broker, self._store = registry, accounts, broker, store
         self._events, self._spec, self._wall = events, spec, wall
         self.fleet: Fleet
+        self.on_worker_ready: Callable[[Camera], None] = lambda camera: None
+        self.on_other_message: Callable[[Camera, FromWorker], None] = lambda camera, message: None
+        """Told of new workers, and of their messages that do not concern streams."""
+        self.demand = Demand()
         self.running: dict[str, Camera] = {}
         self.restart_causes: Counter[str] = Counter()
+        self.offers = OfferDesk(lambda camera, message: self.fleet.send(camera, message))
         self._survivors = {saved.camera: saved for saved in store.workers()}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,17 +77,19 @@ class Director:
 
     def reconcile(self) -> None:
         """Make what runs equal to what is wanted; a camera that did not change is not touched."""
-        for action in reconcile(self._registry.desired(), self.running):
+        desired = {id_: camera for id_, camera in self._registry.desired().items() if not self.demand.idle(camera)}
+        for action in reconcile(desired, self.running):
             log.info("%s", type(action).__name__.lower(), extra={"camera": action.camera.name})
             match action:
                 case Start(camera):
                     self._start(camera)
                 case Stop(camera, reason):
                     del self.running[camera.id]
-                    self._spawn(self._stop(camera, reason))
+                    self._spawn(self._stop(camera, NOBODY_WATCHES if self.demand.idle(camera) else reason))
                 case Update(camera, restart):
                     self.running[camera.id] = camera
                     self.fleet.start(self._spec(camera))
+                    self._want(camera)
                     if restart:
                         self._spawn(self.fleet.restart(camera.id, "its settings changed"))
         for camera in self.running.values():
@@ -87,8 +101,10 @@ class Director:
         spec, left = self._spec(camera), self._survivors.pop(camera.id, None)
         if left is None or not self.fleet.expect(spec, left.instance, left.pid, left.started):
             self.fleet.start(spec)
-        if camera.device.protocol is protocol.Protocol.RTSP:
-            self._leases(camera).want(camera.id, camera.device)
+        self._want(camera)
+
+    def _want(self, camera: Camera) -> None:
+        self._leases(camera).want(camera.id, camera.device, on_demand=self.demand.on_demand(camera))
 
     async def _stop(self, camera: Camera, reason: str) -> None:
         self._events.publish("camera", f"stopped: {reason}", camera.id)
@@ -96,7 +112,10 @@ class Director:
         await self._broker.retire(camera.id)
         if camera.id not in self.running:
             self._broker.forget(camera.id)
-            self._leases(camera).drop(camera.id)
+            if self._registry.get(camera.id) is None:
+                self._leases(camera).drop(camera.id)
+            else:
+                self._leases(camera).unwant(camera.id)  # it may come back, and what is known of it still holds
 
     def find(self, camera: str) -> Camera:
         """The running camera of that id; raises UnknownCamera."""
@@ -131,11 +150,13 @@ class Director:
         self._store.save_worker(
             SavedWorker(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication)
         )
+        self.on_worker_ready(found)
         held = self._leases(found).current(camera)
         if held is not None and hello.generation == held.generation:
             self._renewed(Renewed(camera, held.generation, held.stream, held.expires))
         elif held is not None:
-            self._granted(held)
+            self._give(found, held)
+        self.offers.worker_ready(camera)
         if hello.publication and not self._broker.mark_live(camera, hello.publication):
             reason = "this supervisor does not know the publication"
             self.fleet.send(camera, protocol.Republish(publication=hello.publication, reason=reason))
@@ -156,12 +177,14 @@ class Director:
             case protocol.SourceFailed(generation=generation, reason=reason):
                 self._events.publish("source", reason, camera)
                 self._leases(found).media_failed(camera, generation, reason)
+            case protocol.IngestOffer() | protocol.IngestOfferFailed():
+                self.offers.answered(camera, message)
             case protocol.StateChanged():
                 self._state_changed(found, message)
             case protocol.Goodbye(reason=reason):
                 log.info("worker ends: %s", reason, extra={"camera": found.name})
             case _:
-                pass
+                self.on_other_message(found, message)
 
     def _state_changed(self, camera: Camera, message: protocol.StateChanged) -> None:
         words = message.state.value + (f": {message.reason}" if message.reason else "")
@@ -198,29 +221,54 @@ class Director:
                 self._renewed(effect)
             case Lost(camera, generation, reason):
                 self._lost(camera, generation, reason)
+            case NotExtended(camera):
+                self.demand.not_extendable(camera)
+            case TraitsRead(camera, device):
+                self._traits_read(camera, device)
             case _:
                 pass
 
+    def _give(self, camera: Camera, held: Granted) -> None:
+        """Give a worker that plays nothing, or something else, the stream that is held for its camera."""
+        if held.stream.protocol is protocol.Protocol.WEB_RTC:
+            reason = "a WebRTC session ends with the worker that made its offer"
+            self._leases(camera).media_failed(camera.id, held.generation, reason)
+        else:
+            self._granted(held)
+
     def _granted(self, granted: Granted) -> None:
         stream = granted.stream
-        if stream.url is not None:
-            self.fleet.send(
-                granted.camera,
-                protocol.Play(
-                    generation=granted.generation,
-                    protocol=stream.protocol,
-                    url=stream.url.reveal(),
-                    expires_at=stream.expires_at,
-                ),
-            )
+        if stream.url is None and stream.answer_sdp is None:
+            return  # a WebRTC session that an earlier supervisor's worker may still hold
+        self.fleet.send(
+            granted.camera,
+            protocol.Play(
+                generation=granted.generation,
+                protocol=stream.protocol,
+                url=stream.url.reveal() if stream.url is not None else "",
+                expires_at=stream.expires_at,
+                answer=stream.answer_sdp.reveal() if stream.answer_sdp is not None else "",
+                offer=self.offers.number(granted.camera),
+            ),
+        )
 
     def _renewed(self, renewed: Renewed) -> None:
         stream = renewed.stream
-        if stream.url is not None:
-            self.fleet.send(
-                renewed.camera,
-                protocol.Extended(generation=renewed.generation, url=stream.url.reveal(), expires_at=stream.expires_at),
-            )
+        url = stream.url.reveal() if stream.url is not None else ""
+        self.fleet.send(
+            renewed.camera,
+            protocol.Extended(generation=renewed.generation, url=url, expires_at=stream.expires_at),
+        )
+
+    def _traits_read(self, camera: str, device: Device) -> None:
+        """A camera may have been moved to the other protocol; its lease has followed, and its worker will."""
+        found = self.running.get(camera)
+        if found is None:
+            return
+        if device.protocol is not found.device.protocol:
+            self._events.publish("camera", f"speaks {device.protocol.value} now", camera)
+        self._registry.seen(found.account, device)
+        self.running[camera] = dataclasses.replace(found, device=device)
 
     def _lost(self, camera: str, generation: int, reason: str) -> None:
         self._events.publish("lease", f"stream lost: {reason}", camera)

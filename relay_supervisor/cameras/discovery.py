@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Final
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
@@ -16,9 +15,6 @@ from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.nest.errors import NestError
 
 log = logging.getLogger(__name__)
-
-REDISCOVER: Final = 600.0
-"""Seconds between two discoveries; new and renamed cameras appear within that time."""
 
 
 class Discovery:
@@ -43,7 +39,7 @@ class Discovery:
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """List the cameras every ten minutes, and more often while that fails, until cancelled."""
+        """List the cameras every `cameras.rediscover` seconds, and more often while that fails, until cancelled."""
         while True:
             self._wake.clear()
             try:
@@ -53,7 +49,7 @@ class Discovery:
                 log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
                 self._events.publish("account", f"cameras cannot be listed: {error}")
             else:
-                delay = REDISCOVER
+                delay = self._registry.config.rediscover
             await self._pause(delay)
 
     async def refresh(self) -> None:

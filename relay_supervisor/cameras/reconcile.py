@@ -37,7 +37,8 @@ Action = Start | Stop | Update
 def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> list[Action]:
     """Actions that turn `actual` into `desired`, both by camera id; stops come first, so that they free budget.
 
-    A camera that did not change causes no action.
+    A camera that did not change causes no action. One that speaks another protocol now is only updated: its lease
+    notices, and its worker follows with the publication in place.
     """
     actions: list[Action] = [
         Stop(camera, "no longer configured or granted") for id_, camera in actual.items() if id_ not in desired
@@ -46,8 +47,10 @@ def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> li
         running = actual.get(id_)
         if running is None:
             actions.append(Start(camera))
-        elif running.account != camera.account or running.device.protocol is not camera.device.protocol:
-            actions += [Stop(running, "moved to another account or protocol"), Start(camera)]
+        elif running.account != camera.account:
+            actions += [Stop(running, "moved to another account"), Start(camera)]
         elif running != camera:
-            actions.append(Update(camera, restart=running.settings != camera.settings or running.name != camera.name))
+            # What else there is in the settings concerns the supervisor alone.
+            changed = (running.name, running.settings.audio) != (camera.name, camera.settings.audio)
+            actions.append(Update(camera, restart=changed))
     return actions

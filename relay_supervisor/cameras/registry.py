@@ -46,6 +46,16 @@ class Registry:
         """Replace what is known of one account by the result of a discovery."""
         self._devices[account] = list(devices)
 
+    def seen(self, account: int, device: Device) -> None:
+        """Take over what was read of one known device since the last discovery."""
+        known = self._devices.get(account, [])
+        self._devices[account] = [device if one.name == device.name else one for one in known]
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts have been listed so far."""
+        return len(self._devices)
+
     def __iter__(self) -> Iterator[Camera]:
         for account, devices in sorted(self._devices.items()):
             for device in devices:

@@ -98,8 +98,11 @@ async def _run(
         await supervisor.start()
         try:
             _say(quiet, f"dashboard: {supervisor.url}\nCtrl-C stops everything")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), duration)
+            runtime = supervisor.config.paths.runtime()
+            _say(quiet, f"other verbs: RELAY_PATHS_RUNTIME_DIR={runtime} relay-supervisor status --watch")
+            told = asyncio.ensure_future(supervisor.verbs.stop_requested.wait())
+            await asyncio.wait((stopped, told), timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
             report = _report(supervisor.status(), cameras)
         finally:
             await supervisor.stop()

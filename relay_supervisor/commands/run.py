@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from relay_common import log
+from relay_common import config_file, log
 from relay_common.config import Config
+from relay_common.errors import RelayError
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cli import config_option, load
+from relay_supervisor.systemd import ServiceManager
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("run")
@@ -21,26 +27,44 @@ from relay_supervisor.cli import config_option, load
 def command(config_path: Path) -> None:
     """Relay the configured cameras until Ctrl-C or SIGTERM.
 
+    SIGHUP reads the configuration again, as `relay-supervisor reload` does.
+
     \b
     relay-supervisor run --config /etc/nest-relay/relay.toml
     RELAY_LOG_FORMAT=json relay-supervisor run
     """
+    # Loading takes secrets out of the environment, so that no child inherits them; a reload needs them again.
+    environment = dict(os.environ)
     config = load(config_path)
     log.configure(config.log.level, config.log.format)
-    asyncio.run(_run(config))
+    asyncio.run(_run(config, lambda: config_file.load(config_path, dict(environment))))
     sys.stdout.flush()
     # Workers may be meant to live on; multiprocessing would wait for them at a normal exit.
     os._exit(0)
 
 
-async def _run(config: Config) -> None:
-    supervisor = Supervisor(config)
-    stop = asyncio.Event()
+async def _run(config: Config, reread: Callable[[], Config]) -> None:
+    manager = ServiceManager()
+    supervisor = Supervisor(config, reread=reread)
+    stop = supervisor.verbs.stop_requested
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)
     await supervisor.start()
+    manager.ready()
+    alive = loop.create_task(manager.keep_alive())
     try:
         click.echo(f"dashboard: {supervisor.url}", err=True)
         await stop.wait()
     finally:
-        await supervisor.stop()
+        manager.stopping()
+        alive.cancel()
+        await supervisor.stop(keep_workers=supervisor.verbs.keep_workers)
+
+
+def _reload(supervisor: Supervisor) -> None:
+    try:
+        supervisor.verbs.reload()
+    except RelayError as error:
+        logger.error("reload: %s", error)

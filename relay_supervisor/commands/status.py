@@ -7,20 +7,34 @@ from pathlib import Path
 from typing import Final
 
 import click
-import httpx
-import msgspec
 
-from relay_common.config import Config
-from relay_supervisor.cli import Failure, config_option, load
+from relay_supervisor.cli import Failure, config_option, json_option
+from relay_supervisor.client import RelayClient, connect, decode, say
 from relay_supervisor.stats import BudgetStatus, CameraStatus, RelayStatus
 
-_COLOURS: Final = {"live": "green", "degraded": "red", "offline": "red", "stopped": "red"}
+_COLOURS: Final = {
+    "live": "green",
+    "idle": "bright_black",
+    "degraded": "red",
+    "offline": "red",
+    "stopped": "red",
+    "disabled": "bright_black",
+}
+# Terminal control (ECMA-48), stripped by click where there is no terminal.
+_HIDE_CURSOR: Final = "\x1b[?25l"
+_SHOW_CURSOR: Final = "\x1b[?25h"
+_CLEAR: Final = "\x1b[2J"
+_HOME: Final = "\x1b[H"
+_CLEAR_LINE: Final = "\x1b[K"
+_CLEAR_BELOW: Final = "\x1b[J"
+_NO_WRAP: Final = "\x1b[?7l"
+_WRAP: Final = "\x1b[?7h"
 _ROW: Final = "{:<24} {:<13} {:>9} {:>6} {:>9} {:>7} {:>6} {:>9}  {}"
 
 
 @click.command("status")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print the whole status as one JSON object.")
+@json_option
 @click.option("--watch", "-w", is_flag=True, help="Refresh once a second until Ctrl-C.")
 def command(config_path: Path, as_json: bool, watch: bool) -> None:
     """Show cameras, their leases and the command budget of the running supervisor.
@@ -30,44 +44,42 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
     relay-supervisor status --watch
     relay-supervisor status --json | jq '.cameras[] | {name, state}'
     """
-    config = load(config_path)
-    with _client(config) as client:
-        while True:
-            body = _fetch(client)
+    with connect(config_path) as client:
+        if not watch:
+            body = client.get("/api/stats")
+            say(render(decode(body, RelayStatus)), body, as_json)
+            return
+        try:
+            _watch(client, as_json)
+        except KeyboardInterrupt:
+            return
+        finally:
+            if not as_json:
+                click.echo(_SHOW_CURSOR, nl=False)
+
+
+def _watch(client: RelayClient, as_json: bool) -> None:
+    """Until Ctrl-C; a supervisor that is away for a while is waited for."""
+    if not as_json:
+        click.echo(_HIDE_CURSOR + _CLEAR, nl=False)
+    while True:
+        try:
+            body = client.get("/api/stats")
             if as_json:
                 click.echo(body.decode())
             else:
-                text = render(msgspec.json.decode(body, type=RelayStatus))
-                if watch:
-                    click.clear()
-                click.echo(text)
-            if not watch:
-                return
-            time.sleep(1.0)
+                _paint(render(decode(body, RelayStatus)))
+        except Failure as failure:
+            if failure.exit_code == 2 or as_json:
+                raise
+            _paint(click.style(failure.message, fg="red"))
+        time.sleep(1.0)
 
 
-def _client(config: Config) -> httpx.Client:
-    host, _, port = config.http.listen.rpartition(":")
-    if host in ("", "0.0.0.0", "[::]"):
-        host = "127.0.0.1"
-    token = config.http.token.reveal()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.Client(base_url=f"http://{host}:{port}", headers=headers, timeout=5.0)
-
-
-def _fetch(client: httpx.Client) -> bytes:
-    try:
-        response = client.get("/api/stats")
-    except httpx.HTTPError:
-        where = str(client.base_url).rstrip("/")
-        raise Failure(
-            f"No supervisor answers at {where}. Start one with `relay-supervisor run`, or correct http.listen", 3
-        ) from None
-    if response.status_code == 401:
-        raise Failure("The supervisor wants a token: set http.token (or http.token_file) as it has it", 2)
-    if response.status_code != 200:
-        raise Failure(f"The supervisor answered {response.status_code}")
-    return response.content
+def _paint(text: str) -> None:
+    """Write over what stands on the terminal, without flicker; rows that are too long are cut off by the terminal."""
+    lines = "".join(f"{line}{_CLEAR_LINE}\n" for line in text.splitlines())
+    click.echo(f"{_HOME}{_NO_WRAP}{lines}{_WRAP}{_CLEAR_BELOW}", nl=False)
 
 
 def render(status: RelayStatus) -> str:
@@ -89,6 +101,8 @@ def _budget(budget: BudgetStatus) -> str:
         text += f", held for {budget.hold:.0f} s"
     if budget.auth_error:
         text += "\n" + click.style(budget.auth_error, fg="red")
+    elif budget.auth_warning:
+        text += "\n" + click.style(f"{budget.auth_warning}: run `relay-supervisor auth`", fg="yellow")
     return text
 
 
@@ -103,9 +117,16 @@ def _camera(camera: CameraStatus) -> str:
         f"{lease.expires_in:.0f} s" if lease.expires_at else "-",
         f"{camera.delay_p99 * 1e3:.1f}ms",
         camera.worker.restarts,
-        camera.reason or (lease.next_action if camera.state != "live" else ""),
+        _why(camera),
     )
     return click.style(row.rstrip(), fg=_COLOURS.get(camera.state, "yellow"))
+
+
+def _why(camera: CameraStatus) -> str:
+    """Why it is not live and what happens next."""
+    if camera.state in ("live", "disabled"):
+        return camera.reason
+    return "; next: ".join(filter(None, (camera.reason, camera.lease.next_action)))
 
 
 def _span(seconds: float) -> str:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from relay_supervisor.http.replies import ApiError, json_reply, read_json
 from relay_supervisor.log_ring import LogEntry
 from relay_supervisor.reload import ReloadReport
-from relay_supervisor.verbs import CameraChange, DrainStatus
+from relay_supervisor.verbs import CameraChange, DrainStatus, Stopping
 
 MOST_LINES: Final = 4000
 
@@ -26,7 +26,7 @@ class AdminVerbs(Protocol):
 
     async def discover(self) -> int: ...
 
-    def stop(self, *, keep_workers: bool) -> None: ...
+    def stop(self, *, keep_workers: bool) -> Stopping: ...
 
     def drain(self, on: bool) -> DrainStatus: ...
 
@@ -135,8 +135,7 @@ class _Admin:
 
     async def stop(self, request: Request) -> Response:
         wanted: StopRequest = await read_json(request, StopRequest)
-        self._relay.verbs.stop(keep_workers=wanted.keep_workers)
-        return json_reply({"ok": True})
+        return json_reply(self._relay.verbs.stop(keep_workers=wanted.keep_workers))
 
     async def reload(self, request: Request) -> Response:
         return json_reply(self._relay.verbs.reload())

@@ -23,6 +23,7 @@ from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.health import Health
+from relay_supervisor.http import admin
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.events import EventHub, Subscription, TooManyClients
 from relay_supervisor.http.guard import Guard, address
@@ -73,6 +74,11 @@ class RelayView(Protocol):
 
     def telemetry(self) -> Telemetry:
         """Counters that are not in the status."""
+        ...
+
+    @property
+    def verbs(self) -> admin.AdminVerbs:
+        """What commands the relay."""
         ...
 
     async def restart(self, camera: str) -> None:
@@ -165,6 +171,7 @@ class _Api:
             Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
             Route("/api/stats", self.stats),
             Route("/api/events", self.events),
+            *admin.routes(self._relay),
             Route("/api/view", self.open_view, methods=["POST"]),
             Route("/api/view/{id}", self.close_view, methods=["DELETE"]),
             Route("/api/view/{id}/answer", self.answer_view, methods=["POST"]),

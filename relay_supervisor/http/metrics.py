@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from relay_common.cloudflare.meter import CallMeter, Histogram
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.events import EventHub
+from relay_supervisor.leases.lease import State
 from relay_supervisor.publications.viewers import OUTCOMES
 from relay_supervisor.stats import CameraStatus, RelayStatus
 
@@ -25,12 +26,13 @@ CAMERA_STATES: Final = (
     "connecting",
     "reconnecting",
     "waiting",
+    "idle",
     "degraded",
     "disabled",
     "offline",
     "stopped",
 )
-LEASE_STATES: Final = ("wanted", "generating", "held", "extending", "lost", "held_off", "parked", "released")
+LEASE_STATES: Final = tuple(state.value for state in State)
 RESTART_CAUSES: Final = ("exited", "killed", "hung", "memory", "requested", "failed", "other")
 """Why a worker was replaced."""
 
@@ -163,12 +165,16 @@ def _budgets(status: RelayStatus) -> Iterator[Metric]:
     depth = GaugeMetricFamily("relay_queue_depth", "Nest commands that wait.", labels=["account"])
     commands = CounterMetricFamily("relay_commands", "Nest commands by result.", labels=["account", "result"])
     error = GaugeMetricFamily("relay_account_error", "1 when the account cannot be used at all.", labels=["account"])
+    expiring = GaugeMetricFamily(
+        "relay_account_expiring", "1 when its authorisation will end soon.", labels=["account"]
+    )
     for budget in status.budgets:
         depth.add_metric([budget.account], budget.depth)
         commands.add_metric([budget.account, "ok"], budget.executed - budget.failed)
         commands.add_metric([budget.account, "failed"], budget.failed)
         error.add_metric([budget.account], float(bool(budget.auth_error)))
-    yield from (depth, commands, error)
+        expiring.add_metric([budget.account], float(bool(budget.auth_warning)))
+    yield from (depth, commands, error, expiring)
 
 
 def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:

@@ -79,6 +79,10 @@ class HttpServer:
         """Listen, and return the port once requests are served; raises ConfigError when it cannot."""
         sock = bind(self._host, self._port)
         self._port = int(sock.getsockname()[1])
+        await self._serve(sock)
+        return self._port
+
+    async def _serve(self, sock: socket.socket) -> None:
         config = uvicorn.Config(
             self._app,
             log_config=None,
@@ -101,9 +105,8 @@ class HttpServer:
         while not self._server.started:
             if self._task.done():
                 await self._task
-                raise ConfigError(f"[http] listen: the server on port {self._port} ended at once")
+                raise ConfigError(f"[http] listen: the server at {self.url} ended at once")
             await asyncio.sleep(0.01)
-        return self._port
 
     async def stop(self) -> None:
         """Stop within two seconds; open streams are ended, requests under way get one second."""

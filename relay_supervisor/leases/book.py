@@ -14,10 +14,10 @@ import msgspec
 
 from relay_common.errors import Remedy
 from relay_supervisor.leases import planner
-from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, Renewed, TraitsRead
+from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, LeaseSettings, State
 from relay_supervisor.leases.trouble import AccountTrouble, servers_fault
-from relay_supervisor.nest.errors import NestError, NotExtendable, RateLimited, StreamGone
+from relay_supervisor.nest.errors import NestError, NotExtendable, OfferUnavailable, RateLimited, StreamGone
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.command import Command, Result, Verb
@@ -73,14 +73,20 @@ class LeaseBook:
 
     # --- what is wanted
 
-    def want(self, camera: str, device: Device, now: float) -> None:
-        """Keep a stream of `camera` alive from now on; calling it again only refreshes `device`."""
+    def want(self, camera: str, device: Device, now: float, *, on_demand: bool = False) -> None:
+        """Keep a stream of `camera` alive from now on; calling it again only refreshes `device` and `on_demand`.
+
+        Cameras `on_demand` get what the others leave of the budget.
+        """
         lease = self.leases.get(camera)
         if lease is None:
             lease = self.leases[camera] = Lease(camera, device, self._settings, self._rng)
             lease.generation = self._first_generation
+        changed, lease.on_demand = lease.on_demand != on_demand, on_demand
         if lease.state is not State.RELEASED:
             self.device_seen(camera, device, now)
+            if changed:
+                self._rearrange(now)
             return
         lease.device, lease.protocol = device, device.protocol
         left = self._leftovers.pop(camera, None)
@@ -108,13 +114,25 @@ class LeaseBook:
     def drop(self, camera: str, now: float) -> None:
         """Forget the camera altogether."""
         self.unwant(camera, now)
-        self.leases.pop(camera, None)
+        lease = self.leases.pop(camera, None)
+        if lease is not None:
+            # What is under way for it must not be taken for its successor's.
+            self._first_generation = max(self._first_generation, lease.generation)
 
     def resume(
-        self, camera: str, device: Device, stream: Stream, generation: int, now: float, *, granted: float
+        self,
+        camera: str,
+        device: Device,
+        stream: Stream,
+        generation: int,
+        now: float,
+        *,
+        granted: float,
+        on_demand: bool = False,
     ) -> None:
         """Take over a stream left by an earlier process; `stream.expires_in` counts from `now`."""
         lease = self.leases[camera] = Lease(camera, device, self._settings, self._rng)
+        lease.on_demand = on_demand
         lease.resume(stream, generation, granted, now)
         self.effects.append(Granted(camera, generation, stream, lease.expires))
         self._rearrange(now)
@@ -156,7 +174,7 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
-        if lease.state is not State.RENEWING:
+        if lease.state not in (State.REPLACING, State.RENEWING):
             self._lose(lease, why, now, failed=True)
 
     # --- what to send
@@ -173,7 +191,7 @@ class LeaseBook:
         elif lease is not None and command.verb in (Verb.EXTEND, Verb.GENERATE):
             if command.verb is Verb.EXTEND:
                 command.timeout = min(command.timeout, max(1.0, (command.deadline - now) / 3))
-            lease.fire(Event.SENT, now)
+            lease.fire(Event.REPLACE if command.verb is Verb.GENERATE and lease.stream else Event.SENT, now)
         elif lease is not None and command.verb is Verb.STOP:
             lease.fire(Event.RENEW, now)
         return command
@@ -183,10 +201,10 @@ class LeaseBook:
         soonest = self.queue.next_deadline(now)
         best = math.inf if soonest is None else soonest
         for lease in self.leases.values():
-            if lease.state is State.HELD:
-                best = min(best, lease.expires)
-            elif lease.state is State.HELD_OFF and not lease.reread:
-                best = min(best, lease.retry_at)
+            if lease.expires < best and lease.state is State.HELD:
+                best = lease.expires
+            elif lease.retry_at < best and lease.state is State.HELD_OFF and not lease.reread:
+                best = lease.retry_at
         return None if math.isinf(best) else best
 
     def sent(self, command: Command, now: float) -> None:
@@ -239,7 +257,8 @@ class LeaseBook:
 
     def _succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
         sent = command.ticket.sent if command.ticket else now
-        if isinstance(result, Stream) and lease.state is State.GENERATING:
+        if isinstance(result, Stream) and lease.state in (State.GENERATING, State.REPLACING):
+            # One that was replaced is not stopped: its worker leaves it at the new one's first picture, and it ends.
             lease.granted(result, sent)
             self.effects.append(Granted(lease.camera, lease.generation, result, lease.expires))
             self._rearrange(now)
@@ -267,6 +286,8 @@ class LeaseBook:
             self._park(lease, error, now)
         elif command.verb is Verb.EXTEND:
             self._extension_failed(lease, error, now)
+        elif lease.state is State.REPLACING:
+            self._replacement_failed(lease, error, now)
         elif command.verb is Verb.GENERATE:
             lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
             lease.generate_failed(str(error), now, error.retry_after or 0.0)
@@ -280,6 +301,7 @@ class LeaseBook:
     def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
         if isinstance(error, NotExtendable):
             lease.extendable = False
+            self.effects.append(NotExtended(lease.camera))
             lease.fire(Event.SENT_BACK, now)
             self._rearrange(now)
         elif error.remedy is Remedy.REGENERATE:
@@ -292,6 +314,15 @@ class LeaseBook:
             lease.extension_failed(str(error), now, error.retry_after or 0.0)
             self._plan(lease, now)
 
+    def _replacement_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        """The old stream plays on: try again while it lasts, or end it first where Google grants no second one."""
+        lease.beside = lease.server_fault or isinstance(error, OfferUnavailable)
+        if lease.beside:
+            lease.extension_failed(str(error), now, error.retry_after or 0.0)
+        else:
+            lease.fire(Event.FAILED, now)
+        self._rearrange(now)
+
     def _send_back(self, lease: Lease, now: float) -> None:
         """Not the camera's fault: as if it had never been sent."""
         if lease.state in UNDER_WAY:
@@ -302,10 +333,10 @@ class LeaseBook:
 
     def _tick(self, now: float) -> None:
         for lease in self.leases.values():
-            if lease.state is State.HELD and lease.expires <= now:
+            if lease.expires <= now and lease.state is State.HELD:
                 worked = lease.live or lease.life >= 2.0
                 self._lose(lease, _expired(lease), now, failed=not worked)
-            elif lease.state is State.HELD_OFF and lease.retry_at <= now and not lease.reread:
+            elif lease.retry_at <= now and lease.state is State.HELD_OFF and not lease.reread:
                 lease.fire(Event.RETRY, now)
                 self._plan(lease, now)
 
@@ -353,7 +384,7 @@ class LeaseBook:
     def _rearrange(self, now: float) -> None:
         """The set of cameras or their cost changed: admit and plan all of them again."""
         wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
-        wanting.sort(key=lambda lease: lease.camera not in self.admitted)
+        wanting.sort(key=lambda lease: (lease.on_demand, lease.camera not in self.admitted))
         life = self._usual_life()
         loads = [lease.load(life) for lease in wanting]
         self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))

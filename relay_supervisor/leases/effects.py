@@ -34,6 +34,12 @@ class Lost(msgspec.Struct, frozen=True):
     reason: str
 
 
+class NotExtended(msgspec.Struct, frozen=True):
+    """Google does not extend streams of this camera at all."""
+
+    camera: str
+
+
 class TraitsRead(msgspec.Struct, frozen=True):
     """The camera's traits were read again."""
 
@@ -47,4 +53,4 @@ class Listed(msgspec.Struct, frozen=True):
     result: list[Device] | NestError
 
 
-Effect = Granted | Renewed | Lost | TraitsRead | Listed
+Effect = Granted | Renewed | Lost | NotExtended | TraitsRead | Listed

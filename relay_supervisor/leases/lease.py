@@ -15,6 +15,7 @@ import msgspec
 
 from relay_common.backoff import Backoff
 from relay_common.fsm import Machine, Table
+from relay_common.protocol import Protocol
 from relay_supervisor.leases.planner import Load, extension_times, least_margin
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Verb
@@ -33,6 +34,8 @@ class State(enum.Enum):
     """The stream is alive and its extension planned."""
     EXTENDING = "extending"
     """Extend is under way."""
+    REPLACING = "replacing"
+    """A stream that cannot be extended still plays while its successor is generated."""
     RENEWING = "renewing"
     """A stream that cannot be extended is being stopped, to be generated anew."""
     LOST = "lost"
@@ -57,6 +60,7 @@ class Event(enum.Enum):
     LOSE = "lose"
     RETRY = "retry"
     HOLD_OFF = "hold off"
+    REPLACE = "replace"
     RENEW = "renew"
     PARK = "park"
 
@@ -76,6 +80,7 @@ LEASE: Final = Table(
         (State.GENERATING, Event.PARK): State.PARKED,
         (State.GENERATING, Event.UNWANT): State.RELEASED,
         (State.HELD, Event.SENT): State.EXTENDING,
+        (State.HELD, Event.REPLACE): State.REPLACING,
         (State.HELD, Event.RENEW): State.RENEWING,
         (State.HELD, Event.LOSE): State.LOST,
         (State.HELD, Event.PARK): State.PARKED,
@@ -86,6 +91,11 @@ LEASE: Final = Table(
         (State.EXTENDING, Event.LOSE): State.LOST,
         (State.EXTENDING, Event.PARK): State.PARKED,
         (State.EXTENDING, Event.UNWANT): State.RELEASED,
+        (State.REPLACING, Event.GRANTED): State.HELD,
+        (State.REPLACING, Event.SENT_BACK): State.HELD,
+        (State.REPLACING, Event.FAILED): State.HELD,
+        (State.REPLACING, Event.PARK): State.PARKED,
+        (State.REPLACING, Event.UNWANT): State.RELEASED,
         (State.RENEWING, Event.LOSE): State.LOST,
         (State.RENEWING, Event.PARK): State.PARKED,
         (State.RENEWING, Event.UNWANT): State.RELEASED,
@@ -99,9 +109,9 @@ LEASE: Final = Table(
     },
 )
 
-ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.RENEWING})
+ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.REPLACING, State.RENEWING})
 """States with a stream that has not ended yet."""
-UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.RENEWING})
+UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
 """States with a command at Google."""
 
 
@@ -139,6 +149,8 @@ class Lease:
         self.retry_at = -math.inf
         self.wanted_since = 0.0
         self.extendable = True
+        self.beside = True
+        self.on_demand = False
         self.refused_extensions = 0
         self.reread = False
         self.failures = self.generates = self.extends = 0
@@ -168,10 +180,16 @@ class Lease:
 
     def load(self, assumed_life: float) -> Load:
         """What it costs the budget; `assumed_life` is for one that has never been granted."""
-        return Load(self.camera, self.life or assumed_life, 1 if self.extendable else 2)
+        return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether its successor may be generated while it plays: over WebRTC, until Google refuses a second one."""
+        return self.beside and self.protocol is Protocol.WEB_RTC
 
     def granted(self, stream: Stream, sent: float) -> None:
         """A Generate sent at `sent` succeeded."""
+        self.generation += self.state is State.REPLACING
         self.fire(Event.GRANTED, sent)
         self.stream, self.live = stream, False
         self.generated_at = sent
@@ -205,11 +223,15 @@ class Lease:
         self.server_fault = False
 
     def extension_failed(self, why: str, now: float, least_wait: float) -> None:
-        """An Extend failed in a way that a retry may mend: again after a part of the life that is left."""
+        """An Extend failed in a way that a retry may mend: again after a part of the life that is left.
+
+        `least_wait` is kept to unless the stream would end first: to lose it costs a Generate and the picture.
+        """
         self.fire(Event.FAILED, now)
         self._count(why)
-        pause = min(15.0, (self.expires - now) / 4) * self._rng.uniform(0.6, 1.0)
-        self.retry_at = now + max(pause, least_wait)
+        left = self.expires - now
+        pause = min(15.0, left / 4) * self._rng.uniform(0.6, 1.0)
+        self.retry_at = now + max(pause, min(least_wait, left / 2))
 
     def generate_failed(self, why: str, now: float, least_wait: float) -> None:
         """A Generate failed."""
@@ -277,6 +299,9 @@ class Lease:
                 return command
             case State.HELD:
                 end = self.expires - least_margin(self.life)
+                if self.replaceable:
+                    begin = max(end, self.retry_at)
+                    return self._command(Verb.GENERATE, not_before=begin, due=end, deadline=self.expires, renewal=True)
                 return self._command(Verb.STOP, not_before=end, due=end, deadline=self.expires, renewal=True)
             case State.HELD_OFF if self.reread:
                 return self._command(Verb.GET, not_before=self.retry_at)
@@ -306,6 +331,7 @@ class Lease:
             attempts=attempts,
             renewal=renewal,
             submitted=self.wanted_since,
+            on_demand=self.on_demand,
         )
         if self.stream is not None:
             command.handle = self.stream.handle

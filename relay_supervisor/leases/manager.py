@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class LeaseManager:
     """Keeps streams of the wanted cameras alive at Google, within the quota.
 
-    `on_effect` is told of `Granted`, `Renewed`, `Lost` and `TraitsRead`. `offer` gives a worker's SDP offer for cameras
-    that speak WebRTC. With a `store`, leases and the quota log of an earlier process are taken over.
+    `on_effect` is told of `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
+    offer for cameras that speak WebRTC. With a `store`, leases and the quota log of an earlier process are taken over.
     """
 
     def __init__(
@@ -63,14 +63,16 @@ class LeaseManager:
         """Serve the leases until cancelled."""
         await self._dispatcher.run()
 
-    def want(self, camera: str, device: Device) -> None:
+    def want(self, camera: str, device: Device, *, on_demand: bool = False) -> None:
         """Keep a stream of `camera` alive; a stream that an earlier process left is taken over without a command."""
         now = self._clock.now()
         saved = self._saved.pop(camera, None)
         if saved is not None and saved.device == device.id and saved.expires > now and camera not in self.book.leases:
-            self.book.resume(camera, device, saved.stream, saved.generation, now, granted=saved.granted)
+            self.book.resume(
+                camera, device, saved.stream, saved.generation, now, granted=saved.granted, on_demand=on_demand
+            )
         else:
-            self.book.want(camera, device, now)
+            self.book.want(camera, device, now, on_demand=on_demand)
         self._changed()
 
     def unwant(self, camera: str, *, stop: bool = True) -> None:
@@ -83,7 +85,7 @@ class LeaseManager:
     def drop(self, camera: str) -> None:
         """Forget `camera`: it is not configured any more."""
         self.unwant(camera)
-        self.book.leases.pop(camera, None)
+        self.book.drop(camera, self._clock.now())
 
     def device_seen(self, camera: str, device: Device) -> None:
         """Rediscovery found the camera's device; one that was parked is tried again."""

@@ -39,7 +39,7 @@ def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
             return "", math.inf
         case State.PARKED:
             return f"parked until the device is seen again: {lease.last_error}", math.inf
-        case State.GENERATING | State.EXTENDING | State.RENEWING:
+        case State.GENERATING | State.EXTENDING | State.REPLACING | State.RENEWING:
             return f"{lease.state.value}: waiting for Google's answer", now
         case _ if book.account_error:
             return f"waiting for the account: {book.account_error}", book.queue.held_until

@@ -193,8 +193,10 @@ class Store:
             *(call_id, account, call.method, call.command, call.device, call.kind, sent + offset, sent),
             *(None if answered is None else answered + offset, answered, self._boot),
         )
-        old = self._clock.wall() - _CALLS_KEPT
-        self.database.write(("calls", "old"), "DELETE FROM calls WHERE sent_wall < ?", old)
+        # A step of the wall clock must not make calls of this boot look old: they still count.
+        sql = "DELETE FROM calls WHERE CASE boot WHEN ? THEN sent_mono < ? ELSE sent_wall < ? END"
+        now, wall = self._clock.now(), self._clock.wall()
+        self.database.write(("calls", "old"), sql, self._boot, now - _CALLS_KEPT, wall - _CALLS_KEPT)
 
     def forget_call(self, call_id: str) -> None:
         """The call was never sent."""

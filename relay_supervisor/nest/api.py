@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import logging
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -40,9 +41,12 @@ from relay_supervisor.nest.models import (
     device_from,
 )
 
+log = logging.getLogger(__name__)
+
 COMMAND_TIMEOUT: Final = 30.0
 UNKNOWN_LIFE: Final = 60.0
 """Seconds of life assumed for a stream whose expiry is missing or senseless: short, so that it is extended soon."""
+_CLOCKS_AGREE: Final = 5.0
 _LONGEST_LIFE: Final = 86_400.0
 _MOST_PAGES: Final = 50
 _COMMANDS: Final = "sdm.devices.commands.CameraLiveStream."
@@ -148,7 +152,7 @@ class NestApi:
         path = f"{self._path(device)}:executeCommand"
         response = await self._request(path, what=what, verb=verb, body=body, timeout=timeout)
         results = _decode(response, CommandBody, what).results
-        life, expires_at = self._life(results.expires_at, response.headers.get("date"))
+        life, expires_at = life_of(results.expires_at, response.headers.get("date"), self._wall())
         return results, life, expires_at
 
     async def _fresh(
@@ -181,6 +185,7 @@ class NestApi:
             raise NestTimeout(f"{what}: no answer within {timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NestUnreachable(f"{what}: {type(error).__name__}: {redact(str(error))[:200]}") from None
+        log.debug("%s: %d", what, response.status_code)
         if response.status_code == 200:
             return response
         refused = _refused(response, what, verb)
@@ -191,18 +196,26 @@ class NestApi:
     def _path(self, device: str) -> str:
         return device if device.startswith("enterprises/") else f"{self._parent}/devices/{device}"
 
-    def _life(self, expires_at: str, date: str | None) -> tuple[float, float]:
-        """Seconds of life and the wall time of its end, by the server's clock where it tells it."""
-        wall = self._wall()
-        expires = _rfc3339(expires_at)
-        if expires is None:
-            return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
-        # A Date header is cut to whole seconds: the server's clock may be almost a second further.
-        server = _http_date(date)
-        life = expires - (server + 1.0 if server is not None else wall)
-        if life > _LONGEST_LIFE or (server is None and life <= 0):
-            return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
-        return max(0.0, life), expires
+
+def life_of(expires_at: str, date: str | None, wall: float) -> tuple[float, float]:
+    """Seconds of life that an answer's `expiresAt` leaves, and the wall time of its end.
+
+    The server's clock counts where its Date header tells it; `wall`, our own (Unix seconds), where it does not. Where
+    both agree the shorter life is taken: a busy server's Date may be a second or two old.
+    """
+    expires = _rfc3339(expires_at)
+    if expires is None:
+        return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
+    # A Date header is cut to whole seconds: the server's clock may be almost a second further.
+    server = _http_date(date)
+    life = by_our_clock = expires - wall
+    if server is not None:
+        life = expires - (server + 1.0)
+        if abs(life - by_our_clock) < _CLOCKS_AGREE:
+            life = min(life, by_our_clock)
+    if life > _LONGEST_LIFE or (server is None and life <= 0):
+        return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
+    return max(0.0, life), expires
 
 
 def _refused(response: httpx.Response, what: str, verb: str) -> NestError:

@@ -25,6 +25,7 @@ from relay_common.ids import slug
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
 
 log = logging.getLogger(__name__)
+sdp_log = logging.getLogger("relay.sdp")
 
 KINDS: Final = ("video", "audio")
 _AT_ONCE: Final = 16
@@ -114,6 +115,7 @@ class Broker:
         `camera` is its id, `name` what people call it (it goes into the track names). None means that a newer
         request of the camera has overtaken this one and that nothing is to be sent.
         """
+        sdp_log.debug("offer of the worker:\n%s", request.offer, extra={"camera": name})
         entry = self._entry(camera)
         entry.attempt += 1
         attempt = entry.attempt
@@ -137,6 +139,7 @@ class Broker:
             if publication is not None:
                 self._close_later(publication)
             return None
+        sdp_log.debug("answer of the SFU:\n%s", answer, extra={"camera": name})
         self._replace_pending(entry, publication)
         return PublishAnswer(request=request.request, publication=publication.id, answer=answer)
 

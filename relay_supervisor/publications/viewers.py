@@ -70,7 +70,10 @@ class _View:
 
 
 class Viewers:
-    """All views of this supervisor. `ice_servers` goes to the page as it is; `new_id` makes unguessable names."""
+    """All views of this supervisor.
+
+    `ice_servers` goes to the page as it is; `new_id` makes unguessable names; `on_asked` is told of what a page wants.
+    """
 
     def __init__(
         self,
@@ -82,10 +85,11 @@ class Viewers:
         ice_servers: Sequence[dict[str, Any]] = (),
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         bound: int = MAX_VIEWS,
+        on_asked: Callable[[list[str]], None] = lambda cameras: None,
     ) -> None:
         self._client, self._broker, self._clock, self._rng = client, broker, clock, rng
         self._ice_servers = list(ice_servers)
-        self._new_id, self._bound = new_id, bound
+        self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, _View] = {}
         self._opening = 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -93,6 +97,10 @@ class Viewers:
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def watched(self) -> set[str]:
+        """Cameras that somebody has a view of."""
+        return {camera for view in self._views.values() for camera in view.cameras}
 
     # --- what the page asks ---------------------------------------------------------------------------------------
 
@@ -102,6 +110,7 @@ class Viewers:
         The answer's action is `answer` when at least one camera can be had, else `none` with an empty view name.
         """
         wanted = _checked(cameras)
+        self._on_asked(wanted)
         if len(self._views) + self._opening >= self._bound:
             self.outcomes["refused"] += 1
             raise ViewError(
@@ -148,6 +157,7 @@ class Viewers:
                 raise view_gone("it was closed")
             if cameras is not None:
                 found.cameras = _checked(cameras)
+            self._on_asked(found.cameras)
             if found.offered_at is not None:
                 return self._describe(found, "none", self._missing(found))
             try:

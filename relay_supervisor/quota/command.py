@@ -34,7 +34,8 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     Times are monotonic seconds: not before `not_before`; an extension is pressing from `due`, and from `latest` there
     is hardly time for a second try; from `deadline` on the command is pointless. `generation` tells the lease whether
     the result still concerns it. `renewal` marks the stop and the generate that replace a stream which cannot be
-    extended. `attempts` counts failures before this one.
+    extended. `attempts` counts failures before this one. `on_demand` is for a camera that runs only while it is
+    watched: its generate takes what nobody else wants.
     """
 
     verb: Verb
@@ -50,6 +51,7 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     deadline: float = math.inf
     attempts: int = 0
     renewal: bool = False
+    on_demand: bool = False
     submitted: float = 0.0
     timeout: float = COMMAND_TIMEOUT
     ticket: Ticket | None = None

@@ -1,10 +1,11 @@
 """The priority queue in front of Google: what to send now, and when to look again.
 
 Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
-generates, first-timers before retries; extensions that are merely possible; stops that nobody waits for. A
-generate goes only if, after it, every live lease can still be extended with time for a second try: so recovery
-takes whatever the leases do not need and never what they do. Early extensions keep a place free, so that
-a lost stream finds one at once, and are paced, so that leases which began together drift apart.
+generates, first-timers before retries and both before cameras on demand; extensions that are merely possible; stops
+that nobody waits for. A generate goes only if, after it, every live lease can still be extended with time for a second
+try: so recovery takes whatever the leases do not need and never what they do. Early extensions and cameras on demand
+keep a place free, so that a lost stream finds one at once; early extensions are also paced, so that leases which began
+together drift apart.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class CommandQueue:
         eligible = [
             command
             for command in self._commands.values()
-            if max(command.not_before, self._held(command)) <= now and not (full and command.call.method == EXECUTE)
+            if command.not_before <= now
+            and not (full and command.call.method == EXECUTE)
+            and self._held(command) <= now
         ]
         self._crowded = False
         for command in sorted(eligible, key=lambda command: self._rank(command, now)):
@@ -87,8 +90,10 @@ class CommandQueue:
     def next_deadline(self, now: float) -> float | None:
         """When `poll` may have something to say that it has not now; None: not before something else happens."""
         best = math.inf
+        place = self.budget.api.ready_at(now)
         for command in self._commands.values():
-            if command.not_before < best:
+            possible = max(command.not_before, place) if command.call.method == EXECUTE else command.not_before
+            if possible < best:
                 best = min(best, self._next_chance(command, now))
         return None if math.isinf(best) else best
 
@@ -100,26 +105,28 @@ class CommandQueue:
         """A person who asks for the list of devices is told at once what is wrong with the account."""
         return -math.inf if command.verb is Verb.LIST else self.held_until
 
-    def _rank(self, command: Command, now: float) -> tuple[int, bool, float]:
+    def _rank(self, command: Command, now: float) -> tuple[int, int, float]:
         match command.verb:
             case Verb.EXTEND if command.due <= now:
-                return 0, False, command.deadline
+                return 0, 0, command.deadline
             case Verb.STOP | Verb.GENERATE if command.renewal:
-                return 1, False, command.deadline
+                return 1, 0, command.deadline
             case Verb.GENERATE | Verb.GET | Verb.LIST:
-                return 2, command.attempts > 0, command.submitted
+                return 2, 2 * command.on_demand + (command.attempts > 0), command.submitted
             case Verb.EXTEND:
-                return 3, False, command.deadline
+                return 3, 0, command.deadline
             case _:
-                return 4, False, command.submitted
+                return 4, 0, command.submitted
 
     def _may_go(self, command: Command, now: float) -> bool:
         spare = self._spare(command, now)
         if self.budget.ready_at(command.call, now, spare) > now:
             return False
         if command.verb is Verb.GENERATE:
-            self._crowded = not self._leaves_room(now)
-            return not self._crowded
+            room = self._leaves_room(now)
+            # Nobody hurries on account of a camera on demand.
+            self._crowded |= not room and not command.on_demand
+            return room
         return not self._early(command, now) or now >= self._last_early + self._pace()
 
     def _spare(self, command: Command, now: float) -> int:
@@ -132,7 +139,7 @@ class CommandQueue:
                 return 0 if self._pressed(command, now) else self._retry_place()
             case Verb.GENERATE:
                 pressed = any(self._pressed(other, now) for other in self._commands.values())
-                return self._retry_place() if pressed else 0
+                return (self._retry_place() if pressed else 0) + (max(1, self.reserve) if command.on_demand else 0)
             case Verb.STOP if not command.renewal:
                 return self.reserve
             case _:

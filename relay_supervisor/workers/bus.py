@@ -16,12 +16,14 @@ import zmq
 import zmq.asyncio
 
 from relay_common import wire
-from relay_common.protocol import FromSupervisor, FromWorker, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine, WorkerStats
 
 log = logging.getLogger(__name__)
 
 STATS_QUEUE = 64
 CONTROL_QUEUE = 1000
+FILE_CHECK = 2.0
+"""Seconds between two looks at whether the sockets' files are still there."""
 
 OnMessage = Callable[[str, FromWorker], None]
 OnStats = Callable[[WorkerStats], None]
@@ -30,7 +32,8 @@ OnStats = Callable[[WorkerStats], None]
 class Bus:
     """Receives from all workers, sends to one by its instance id.
 
-    `undeliverable` counts messages to workers that were not connected.
+    `undeliverable` counts messages to workers that were not connected, `rebound` socket files that had vanished (a
+    cleaner of /tmp took them): connected workers do not notice, new ones could not connect.
     """
 
     def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats) -> None:
@@ -44,6 +47,7 @@ class Bus:
         self._stats_reader = wire.stats_reader()
         self._tasks: list[asyncio.Task[None]] = []
         self.undeliverable = 0
+        self.rebound = 0
 
     @property
     def refused(self) -> int:
@@ -68,7 +72,9 @@ class Bus:
             else:
                 socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.bind(endpoint)
-        self._tasks = [asyncio.create_task(self._receive_control()), asyncio.create_task(self._receive_stats())]
+        self._tasks = [
+            asyncio.create_task(work) for work in (self._receive_control(), self._receive_stats(), self._keep_bound())
+        ]
 
     async def stop(self) -> None:
         """Close both sockets; connected workers notice by silence and keep trying to reconnect."""
@@ -82,11 +88,29 @@ class Bus:
 
     def send(self, instance: str, message: FromSupervisor) -> bool:
         """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""
+        log.debug("> %s", type(message).__name__, extra={"instance": instance})
         sending = self._control.send_multipart([instance.encode(), wire.encode(message)], flags=zmq.DONTWAIT)
         if wire.delivered(sending):
             return True
         self.undeliverable += 1
         return False
+
+    async def _keep_bound(self) -> None:
+        while True:
+            await asyncio.sleep(FILE_CHECK)
+            for socket, endpoint in ((self._control, self.control_endpoint), (self._stats, self.stats_endpoint)):
+                file = Path(endpoint.removeprefix("ipc://"))
+                if file.exists():
+                    continue
+                try:
+                    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    # Without unbind, which would cut the workers that are connected.
+                    socket.bind(endpoint)
+                except (OSError, zmq.ZMQError) as error:
+                    log.error("%s was deleted and cannot be made again: %s", file, error)
+                else:
+                    self.rebound += 1
+                    log.warning("%s was deleted: made again", file)
 
     async def _receive_control(self) -> None:
         while True:
@@ -99,6 +123,8 @@ class Bus:
                 self._dispatch(frames[0].decode("ascii", "replace"), message)
 
     def _dispatch(self, instance: str, message: FromWorker) -> None:
+        if not isinstance(message, Heartbeat | LogLine):
+            log.debug("< %s", type(message).__name__, extra={"instance": instance})
         try:
             self._on_message(instance, message)
         except Exception:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay_common import ids, protocol
 from relay_common.clock import Clock
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState, WorkerStats
+from relay_supervisor.workers.ending import end, take_down
 from relay_supervisor.workers.launcher import Launcher
 from relay_supervisor.workers.process import Exit, WorkerProcess
 from relay_supervisor.workers.restart import RestartPolicy
@@ -27,13 +27,14 @@ from relay_worker.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-SILENCE = 4.0
+SILENCE: Final = 4.0
 """Seconds without any message after which a worker counts as hung (a beat comes every second)."""
-HELLO_PATIENCE = 20.0
+HELLO_PATIENCE: Final = 20.0
 """Seconds a new process may take to say hello, on a machine that starts twenty of them at once."""
-DUMP_TIME = 0.3
-TERM_TIME = 1.0
-"""Seconds between the steps of taking a hung worker down: stack dump, SIGTERM, SIGKILL."""
+OVER_LIMIT: Final = 3
+"""Stats reports in a row over the memory limit after which a worker is replaced: a snapshot takes some for a moment."""
+REPLACE_PAUSE: Final = 120.0
+"""Least seconds between two replacements of a camera's worker for its memory."""
 
 
 class FleetListener(Protocol):
@@ -50,7 +51,7 @@ class FleetListener(Protocol):
 
 
 class Fleet:
-    """Keeps one worker running for each wanted camera."""
+    """Keeps one worker running for each wanted camera; `memory_limit` is in bytes of resident set, 0: none."""
 
     def __init__(
         self,
@@ -60,12 +61,15 @@ class Fleet:
         clock: Clock,
         runtime_dir: Path,
         policy: Callable[[], RestartPolicy] = RestartPolicy,
+        memory_limit: int = 0,
     ) -> None:
         self._launcher, self._send, self._listener, self._clock = launcher, send, listener, clock
-        self._runtime_dir, self._policy = runtime_dir, policy
+        self._runtime_dir, self._policy, self._memory_limit = runtime_dir, policy, memory_limit
         self._slots: dict[str, Slot] = {}
-        self._by_instance: dict[str, str] = {}
+        self._by_instance: dict[str, Slot] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.cameras_known = False
+        """Until all cameras are known, workers of an earlier supervisor are left alone."""
 
     # --- wanted and unwanted -----------------------------------------------------------------------------------
 
@@ -92,7 +96,6 @@ class Fleet:
             return False
         slot = self._slots[template.camera] = Slot(template, self._policy(), self._clock.now())
         slot.machine.fire(Happening.ADOPT)
-        slot.greeted = False
         self._bind(slot, instance, process)
         return True
 
@@ -101,21 +104,10 @@ class Fleet:
         slot = self._slots.get(camera)
         if slot is None:
             return
-        slot.wanted = False
-        if slot.machine.can(Happening.STOP):
-            slot.machine.fire(Happening.STOP)
-        if slot.launching is not None:
-            await asyncio.wait([slot.launching], timeout=within)
-        process = slot.process
-        if process is None:
-            return
-        self._send(slot.instance, protocol.Stop(reason=reason, within=within))
-        for wait, number in ((within, signal.SIGTERM), (TERM_TIME, signal.SIGKILL)):
-            if await self._ended(process, wait):
-                return
-            log.warning("worker did not stop: sending %s", number.name, extra=self._context(slot))
-            process.send_signal(number)
-        await self._ended(process, TERM_TIME)
+        both = [one for one in (slot, slot.successor) if one is not None]
+        for one in both:
+            one.wanted = False
+        await asyncio.gather(*(self._end(one, reason, within) for one in both))
 
     async def stop_all(self, reason: str, within: float = 3.0) -> None:
         """End all workers at once, each within its time."""
@@ -127,17 +119,42 @@ class Fleet:
         """Stop watching and leave all workers running, for another supervisor to adopt."""
         for task in list(self._tasks):
             task.cancel()
-        for slot in self._slots.values():
+        for slot in self._by_instance.values():
             if slot.process is not None:
                 slot.process.forget()
 
     async def restart(self, camera: str, reason: str) -> None:
-        """Replace a camera's worker."""
+        """Replace a camera's worker: the old one ends first."""
         slot = self._slots.get(camera)
         if slot is not None and slot.wanted:
             await self.stop(camera, reason)
             slot.policy.restarts += 1
             self.start(slot.template)
+
+    def replace(self, camera: str, reason: str) -> None:
+        """Replace a camera's worker: the new one is started first, and plays when the old one has let go of the camera.
+
+        Google serves a stream to one client at a time, so the picture pauses for as long as the new worker takes to
+        connect; but not for its start, and not at all when it does not start.
+        """
+        slot = self._slots.get(camera)
+        if slot is None or not slot.running or slot.successor is not None:
+            return
+        log.warning("worker is replaced: %s", reason, extra=slot.context)
+        slot.replaced_at = self._clock.now()
+        slot.last_exit = reason
+        slot.successor = successor = Slot(slot.template, slot.policy, slot.replaced_at)
+        successor.predecessor = slot
+        self._launch(successor)
+
+    async def _end(self, slot: Slot, reason: str, within: float = 3.0) -> None:
+        if slot.machine.can(Happening.STOP):
+            slot.machine.fire(Happening.STOP)
+        if slot.launching is not None:
+            await asyncio.wait([slot.launching], timeout=within)
+        if slot.process is not None:
+            self._send(slot.instance, protocol.Stop(reason=reason, within=within))
+            await end(slot.process, within, slot.context)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
@@ -148,13 +165,12 @@ class Fleet:
 
     def on_message(self, instance: str, message: FromWorker) -> None:
         """Take a control message from the bus."""
-        camera = self._by_instance.get(instance)
-        if camera is None:
+        slot = self._by_instance.get(instance)
+        if slot is None:
             self._stranger(instance, message)
             return
-        slot = self._slots[camera]
         slot.seen_at = self._clock.now()
-        if not slot.greeted and not isinstance(message, Hello):
+        if slot.hello is None and not isinstance(message, Hello):
             self._send(instance, protocol.Identify())
         match message:
             case Hello():
@@ -163,33 +179,41 @@ class Fleet:
                 slot.state = message.state
             case protocol.StateChanged():
                 slot.state = message.state
-                self._listener.worker_message(camera, message)
+                self._listener.worker_message(slot.camera, message)
             case protocol.StackDump():
-                log.warning("stacks of worker:\n%s", message.text, extra=self._context(slot))
+                log.warning("stacks of worker:\n%s", message.text, extra=slot.context)
             case _:
-                self._listener.worker_message(camera, message)
+                self._listener.worker_message(slot.camera, message)
 
     def on_stats(self, stats: WorkerStats) -> None:
         """Take a stats report from the bus."""
-        camera = self._by_instance.get(stats.instance)
-        if camera is not None:
-            slot = self._slots[camera]
-            slot.stats, slot.stats_at, slot.seen_at = stats, self._clock.now(), self._clock.now()
+        slot = self._by_instance.get(stats.instance)
+        if slot is None:
+            return
+        now = self._clock.now()
+        slot.stats, slot.stats_at, slot.seen_at = stats, now, now
+        over = 0 < self._memory_limit < stats.rss
+        slot.over_limit = slot.over_limit + 1 if over else 0
+        if slot.over_limit >= OVER_LIMIT and now - slot.replaced_at >= REPLACE_PAUSE:
+            taken, allowed = stats.rss / 2**20, self._memory_limit / 2**20
+            self.replace(slot.camera, f"memory of {taken:.0f} MiB, over its limit of {allowed:.0f}")
 
     def _hello(self, slot: Slot, hello: Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:
-            log.error("worker speaks protocol %s: replacing it", hello.protocol, extra=self._context(slot))
-            self._spawn(self.restart(slot.template.camera, "protocol version"))
+            log.error("worker speaks protocol %s: replacing it", hello.protocol, extra=slot.context)
+            self._spawn(self.restart(slot.camera, "protocol version"))
             return
         if not slot.machine.can(Happening.HELLO):
             return
         slot.machine.fire(Happening.HELLO)
-        slot.greeted = True
-        slot.state = hello.state
+        slot.hello, slot.state = hello, hello.state
         if not hello.preloaded:
             log.error("worker did not inherit the media stack: it uses more memory than it should")
         self._send(slot.instance, protocol.Welcome())
-        self._listener.worker_ready(slot.template.camera, hello)
+        if slot.predecessor is None:
+            self._listener.worker_ready(slot.camera, hello)
+        else:
+            self._spawn(self._end(slot.predecessor, "another worker takes over"))
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """A worker nobody started here: find out who it is, then adopt it or send it away."""
@@ -197,6 +221,8 @@ class Fleet:
             self._send(instance, protocol.Identify())
             return
         slot = self._slots.get(message.camera)
+        if slot is None and not self.cameras_known:
+            return
         adoptable = slot is not None and slot.wanted and slot.machine.can(Happening.ADOPT)
         if slot is None or not adoptable or start_ticks(message.pid) != message.started:
             self._send(instance, protocol.Stop(reason="not wanted by this supervisor"))
@@ -209,90 +235,98 @@ class Fleet:
 
     def _launch(self, slot: Slot) -> None:
         slot.machine.fire(Happening.LAUNCH)
-        slot.state, slot.stats, slot.greeted = WorkerState.STARTING, None, False
+        slot.state, slot.stats, slot.hello, slot.over_limit = WorkerState.STARTING, None, None, 0
         slot.seen_at = self._clock.now()
         slot.launching = self._spawn(self._start_process(slot))
 
     async def _start_process(self, slot: Slot) -> None:
-        spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.template.camera))
+        spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.camera))
         # Known before the process exists: its hello may overtake the launcher's answer.
         slot.instance = spec.instance
-        self._by_instance[spec.instance] = spec.camera
+        self._by_instance[spec.instance] = slot
         try:
             process = await self._launcher.start(spec)
         except (OSError, EOFError) as error:
-            log.error("worker could not be started: %s", error, extra=self._context(slot))
+            log.error("worker could not be started: %s", error, extra=slot.context)
             self._by_instance.pop(spec.instance, None)
-            if slot.machine.can(Happening.GIVE_UP):
-                slot.machine.fire(Happening.GIVE_UP)
-                self._later(slot, f"could not be started: {error}")
-            elif slot.machine.can(Happening.EXIT):
-                slot.machine.fire(Happening.EXIT)
+            slot.machine.fire(Happening.GIVE_UP if slot.machine.can(Happening.GIVE_UP) else Happening.EXIT)
+            self._gone(slot, f"could not be started: {error}")
             return
-        log.info("worker started", extra={**self._context(slot), "pid": process.pid})
+        log.info("worker started", extra={**slot.context, "pid": process.pid})
         self._bind(slot, spec.instance, process)
 
     def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
         slot.instance, slot.process, slot.seen_at = instance, process, self._clock.now()
-        self._by_instance[instance] = slot.template.camera
+        self._by_instance[instance] = slot
         self._spawn(self._watch(slot, process, instance))
 
     async def _watch(self, slot: Slot, process: WorkerProcess, instance: str) -> None:
         """Until the process ends: see that it speaks; then see that it is replaced when it is still wanted."""
         ended = asyncio.ensure_future(process.wait())
         while not ended.done():
-            patience = SILENCE if slot.greeted else HELLO_PATIENCE
+            patience = SILENCE if slot.hello is not None else HELLO_PATIENCE
             silence = self._clock.now() - slot.seen_at
             if silence > patience and slot.machine.can(Happening.SILENCE):
                 slot.machine.fire(Happening.SILENCE)
-                await self._take_down(slot, process, instance, silence)
+                log.error("worker hangs: silent for %.1f s", silence, extra=slot.context)
+                await take_down(process, stacks_file(self._runtime_dir, instance), slot.context)
             await asyncio.wait([ended], timeout=0.5)
         self._exited(slot, instance, ended.result())
 
-    async def _take_down(self, slot: Slot, process: WorkerProcess, instance: str, silence: float) -> None:
-        log.error("worker hangs: silent for %.1f s", silence, extra=self._context(slot))
-        dump = stacks_file(self._runtime_dir, instance)
-        process.send_signal(signal.SIGUSR1)
-        if not await self._ended(process, DUMP_TIME):
-            if dump.exists():
-                log.error("stacks of the hung worker:\n%s", dump.read_text(errors="replace")[-8000:])
-            process.send_signal(signal.SIGTERM)
-            if not await self._ended(process, TERM_TIME):
-                process.send_signal(signal.SIGKILL)
-
     def _exited(self, slot: Slot, instance: str, exit_: Exit) -> None:
-        hung = slot.phase is Phase.HUNG
         self._by_instance.pop(instance, None)
         stacks_file(self._runtime_dir, instance).unlink(missing_ok=True)
         slot.process = None
-        slot.last_exit = f"hung, {exit_}" if hung else str(exit_)
-        wanted = slot.wanted
+        asked = slot.phase is Phase.STOPPING
+        words = f"hung{slot.whereabouts}, {exit_}" if slot.phase is Phase.HUNG else f"{exit_}{slot.whereabouts}"
         slot.machine.fire(Happening.EXIT)
-        level = logging.INFO if not wanted else logging.ERROR
-        log.log(level, "worker %s", slot.last_exit, extra=self._context(slot))
-        self._listener.worker_gone(slot.template.camera, instance, slot.last_exit)
-        if slot.phase is Phase.BACKOFF:
-            self._later(slot, slot.last_exit)
+        log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
+        if slot.predecessor is not None:
+            self._part(slot)  # it never took over: the old one goes on
+            return
+        if slot.successor is None or not asked:
+            slot.last_exit = str(exit_) if asked else words
+        self._gone(slot, slot.last_exit)
+        self._listener.worker_gone(slot.camera, instance, slot.last_exit)
+        if slot.successor is not None:
+            self._promote(slot, slot.successor)
 
-    def _later(self, slot: Slot, why: str) -> None:
-        delay = slot.policy.died(self._clock.now())
-        if delay:
-            log.warning("worker %s: next start in %.1f s", why, delay, extra=self._context(slot))
-        self._spawn(self._relaunch(slot, delay))
+    def _gone(self, slot: Slot, why: str) -> None:
+        """A slot has no process any more: start another, now or later, when one is wanted."""
+        if slot.predecessor is not None:
+            self._part(slot)
+        elif slot.successor is not None:
+            return
+        elif slot.phase is Phase.BACKOFF:
+            now = self._clock.now()
+            delay = slot.policy.died(now, why)
+            slot.last_exit, slot.next_start = slot.policy.words(now), now + delay
+            if delay:
+                log.warning("worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
+            self._spawn(self._relaunch(slot, delay))
+        elif slot.wanted:
+            self._launch(slot)  # it was wanted again while it stopped
+
+    def _promote(self, slot: Slot, successor: Slot) -> None:
+        """The successor is the camera's worker from now on."""
+        self._part(successor)
+        self._slots[slot.camera] = successor
+        successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
+        successor.policy.restarts += 1
+        if successor.hello is not None and successor.running:
+            self._listener.worker_ready(successor.camera, successor.hello)
+
+    @staticmethod
+    def _part(successor: Slot) -> None:
+        assert successor.predecessor is not None
+        successor.predecessor.successor = None
+        successor.predecessor = None
 
     async def _relaunch(self, slot: Slot, delay: float) -> None:
         if delay:
             await self._clock.sleep(delay)
         if slot.wanted and slot.phase is Phase.BACKOFF:
             self._launch(slot)
-
-    @staticmethod
-    async def _ended(process: WorkerProcess, within: float) -> bool:
-        try:
-            await asyncio.wait_for(process.wait(), within)
-        except TimeoutError:
-            return False
-        return True
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -304,7 +338,3 @@ class Fleet:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("fleet task failed", exc_info=error)
-
-    @staticmethod
-    def _context(slot: Slot) -> dict[str, str]:
-        return {"camera": slot.template.name, "instance": slot.instance}

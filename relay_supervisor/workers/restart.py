@@ -4,45 +4,65 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from typing import Final
 
 from relay_common.backoff import Backoff
+
+_REMEMBERED: Final = 100
+"""Deaths that are remembered; with restarts slowed down, more than fit in any window."""
 
 
 class RestartPolicy:
     """Restart intensity of one camera's worker.
 
     The first restart within `window` seconds is immediate; further ones back off with jitter; from `intensity`
-    restarts in the window on the worker counts as `degraded` and the delay stays at its ceiling.
+    deaths in the window on the worker counts as `degraded` and is started again about every `ceiling` seconds.
     """
 
     def __init__(
         self,
         *,
         intensity: int = 5,
-        window: float = 120.0,
+        window: float = 600.0,
         base: float = 0.5,
         ceiling: float = 60.0,
         rng: random.Random | None = None,
     ) -> None:
         self._intensity, self._window, self._ceiling = intensity, window, ceiling
-        self._backoff = Backoff(base, ceiling, rng=rng)
-        self._deaths: deque[float] = deque(maxlen=intensity)
+        self._rng = rng or random.Random()
+        self._backoff = Backoff(base, ceiling, rng=self._rng)
+        self._deaths: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self.restarts = 0
 
-    def died(self, now: float) -> float:
-        """Note an unwanted death at `now`; seconds to wait before the restart."""
+    def died(self, now: float, cause: str) -> float:
+        """Note an unwanted death at `now`, with how it came about in words; seconds to wait before the restart."""
         recent = self.recent(now)
-        self._deaths.append(now)
+        self._deaths.append((now, cause))
         self.restarts += 1
         if recent == 0:
             self._backoff.reset()
             return 0.0
-        return self._ceiling if self.degraded(now) else self._backoff.next_delay()
+        if self.degraded(now):
+            return self._ceiling * self._rng.uniform(0.8, 1.2)
+        return self._backoff.next_delay()
 
     def recent(self, now: float) -> int:
-        """Deaths within the window (at most `intensity` are remembered)."""
-        return sum(1 for at in self._deaths if now - at < self._window)
+        """Deaths within the window."""
+        return sum(now - at < self._window for at, _ in self._deaths)
 
     def degraded(self, now: float) -> bool:
         """Whether the worker has died so often lately that restarts are slowed down."""
         return self.recent(now) >= self._intensity
+
+    def words(self, now: float) -> str:
+        """The last death in words, and how often the same happened lately: "…, 3rd time in 10 minutes"."""
+        if not self._deaths:
+            return ""
+        cause = self._deaths[-1][1]
+        times = sum(now - at < self._window and why == cause for at, why in self._deaths)
+        return cause if times < 2 else f"{cause}, {_ordinal(times)} time in {self._window / 60:.0f} minutes"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 
 from relay_common.fsm import Machine, Table
-from relay_common.protocol import WorkerState, WorkerStats
+from relay_common.protocol import Hello, Stage, WorkerState, WorkerStats
 from relay_supervisor.workers.process import WorkerProcess
 from relay_supervisor.workers.restart import RestartPolicy
 from relay_worker.spec import WorkerSpec
@@ -75,17 +76,42 @@ class Slot:
         self.process: WorkerProcess | None = None
         self.launching: asyncio.Task[None] | None = None
         self.instance = ""
-        self.greeted = False
+        self.hello: Hello | None = None
+        """What the process said of itself; None until it has."""
         self.state = WorkerState.STARTING
         self.stats: WorkerStats | None = None
         self.stats_at = now
         self.seen_at = now
         self.last_exit = ""
         self.wanted = True
+        self.next_start = now
+        """When it is started again, while it is in backoff."""
+        self.predecessor: Slot | None = None
+        self.successor: Slot | None = None
+        """Of a worker that is being replaced, and of its replacement: the other one."""
+        self.over_limit = 0
+        """Reports in a row with more memory than allowed."""
+        self.replaced_at = -math.inf
 
     @property
     def phase(self) -> Phase:
         return self.machine.state
+
+    @property
+    def camera(self) -> str:
+        return self.template.camera
+
+    @property
+    def context(self) -> dict[str, str]:
+        """For the log."""
+        return {"camera": self.template.name, "instance": self.instance}
+
+    @property
+    def whereabouts(self) -> str:
+        """What the worker said last that it was doing, to follow how it ended: " in tls", " while live", """ ""
+        if self.stats is not None and self.stats.stage is not Stage.NONE and self.state is not WorkerState.LIVE:
+            return f" in {self.stats.stage.value}"
+        return f" while {self.state.value}"
 
     @property
     def running(self) -> bool:

@@ -5,6 +5,7 @@ OPTIONS, DESCRIBE, SETUP of each track over interleaved TCP, PLAY, then media wi
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,9 @@ from relay_worker.rtsp.tracks import (
     is_rtsp_url,
     without_credentials,
 )
+
+log = logging.getLogger(__name__)
+sdp_log = logging.getLogger("relay.sdp")
 
 __all__ = ["Batch", "Playing", "Redirected", "RtspSession", "SessionEvent", "SessionSettings"]
 
@@ -223,6 +227,7 @@ class RtspSession:
             self._out += Request(pending.method, pending.url, Headers(fields)).encode()
         except ValueError:
             raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
+        log.debug("> %s (CSeq %d)", pending.method, self._cseq)
         self._pending[self._cseq] = pending
         if not pending.keepalive:
             settings = self._settings
@@ -247,6 +252,7 @@ class RtspSession:
         number = read_cseq(response.headers.get("CSeq"))
         # Some servers leave CSeq out: they answer in order.
         pending = self._pending.pop(min(self._pending, default=0) if number is None else number, None)
+        log.debug("< %d %s (CSeq %s)", response.status, response.reason, number)
         if pending is None:
             self.unmatched += 1
             return []
@@ -300,6 +306,7 @@ class RtspSession:
         self._request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
 
     def _described(self, response: Response, now: float) -> None:
+        sdp_log.debug("description of the camera:\n%s", response.body.decode("utf-8", "replace"))
         try:
             description = parse_sdp(response.body)
         except SdpError as error:

@@ -7,6 +7,7 @@ section the answerer chose (Cloudflare puts them in the first, BUNDLE-tagged one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -132,12 +133,17 @@ def split_sections(sdp: str) -> tuple[Section, list[Section]]:
     return session, sections
 
 
+def _token(text: str) -> str:
+    """`text` for an error message, if it is a short plain word: a mangled line could hold the ICE password."""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]{1,16}", text) else "something unreadable"
+
+
 def _check_section(section: Section, track: OfferedTrack) -> None:
     if section.kind != track.kind:
-        raise AnswerError(f"the answer has {section.kind or 'nothing'} where the offer has {track.kind}")
+        raise AnswerError(f"the answer has {_token(section.kind)} where the offer has {track.kind}")
     mid = next(section.values("mid"), track.mid)
     if mid != track.mid:
-        raise AnswerError(f"the answer names mid {mid!r} where the offer has {track.mid!r}")
+        raise AnswerError(f"the answer names mid {_token(mid)} where the offer has {track.mid!r}")
     if section.has("sendonly"):
         raise AnswerError(f"the answer wants to send {track.kind} instead of receiving it")
 
@@ -210,7 +216,8 @@ def _transport_cc(section: Section) -> int | None:
 
 def read_transport(session: Section, sections: list[Section]) -> RemoteTransport:
     """How to reach the answerer, wherever it says so. Raises AnswerError when something is missing."""
-    everywhere = [*(s for s in sections if s.port != "0"), session]
+    # A refused section comes last: it may still be the one with the candidates.
+    everywhere = [*sorted(sections, key=lambda section: section.port == "0"), session]
 
     def first(name: str) -> str:
         value = next((value for section in everywhere for value in section.values(name)), "")
@@ -220,7 +227,7 @@ def read_transport(session: Section, sections: list[Section]) -> RemoteTransport
 
     setup = first("setup")
     if setup not in _OUR_DTLS_ROLE:
-        raise AnswerError(f"the answer's a=setup:{setup} is neither active nor passive")
+        raise AnswerError(f"the answer's a=setup:{_token(setup)} is neither active nor passive")
     first("fingerprint")
     fingerprints = dict.fromkeys(value for section in everywhere for value in section.values("fingerprint"))
     candidates = dict.fromkeys(value for section in everywhere for value in section.values("candidate"))

@@ -51,7 +51,8 @@ def repair_answer(sdp: str) -> RepairedAnswer:
     blocks: list[list[str]] = [[]]
     for line in (line.rstrip() for line in lines):
         if not _LINE.fullmatch(line):
-            repairs["malformed"] += bool(line)
+            if line:
+                repairs["malformed"] += 1
             continue
         if line.startswith("m="):
             blocks.append([])

@@ -1,6 +1,6 @@
 """What the SFU says about our packets: loss, round trip, receive rate and delay trend.
 
-Bookkeeping only: the pacer and the thinning of frames act on `Estimate`. RFC 3550 §6.4, draft-alvestrand-rmcat-remb,
+Bookkeeping only: `congestion` draws conclusions from it. RFC 3550 §6.4, draft-alvestrand-rmcat-remb,
 draft-holmer-rmcat-transport-wide-cc-extensions.
 """
 
@@ -17,6 +17,8 @@ _SENT_KEPT: Final = 2048
 _RATE_WINDOW: Final = 1.0
 _TREND_PACKETS: Final = 100
 _SMOOTHING: Final = 0.25
+_LOWEST_WINDOW: Final = 20.0
+"""Seconds of one half of the window in which the shortest way is remembered."""
 
 
 @dataclass
@@ -35,12 +37,19 @@ class Estimate:
     """Smoothed share lost by transport-wide feedback, 0..1."""
     delay_gradient: float = 0.0
     """Growth of one-way delay in seconds per second; above 0.01 a queue is building."""
+    queue_delay: float = 0.0
+    """Seconds by which the last round trip (or one-way delay, where it is known) exceeded its lowest of late."""
+    delivered_bitrate: float | None = None
+    """Bit/s of video that arrived between the last two receiver reports, with headers."""
+    repair_share: float = 0.0
+    """Share of video packets sent again meanwhile: what was lost, when reports count what repair brought."""
     last_report: float | None = None
     """When a report about one of our streams last came."""
     last_progress: float | None = None
     """When such a report last acknowledged new packets."""
     last_feedback: float | None = None
-    """When REMB or transport-wide feedback last came."""
+    """When transport-wide feedback last came."""
+    last_remb: float | None = None
 
 
 class Feedback:
@@ -56,6 +65,7 @@ class Feedback:
         self._acknowledged: deque[tuple[float, int]] = deque()
         self._acknowledged_bytes = 0
         self._delays: deque[tuple[float, float]] = deque(maxlen=_TREND_PACKETS)
+        self._round_trips, self._one_way = _Lowest(), _Lowest()
 
     def sender_report_sent(self, ntp: int, now: float) -> None:
         """Remember when the sender report with this NTP time left; round trips are taken from it."""
@@ -77,10 +87,12 @@ class Feedback:
                 if rtt >= 0:
                     known = estimate.rtt
                     estimate.rtt = rtt if known is None else known + _SMOOTHING * (rtt - known)
+                    if now - (estimate.last_feedback or -1.0) > 1.0:
+                        estimate.queue_delay = rtt - self._round_trips.add(rtt, now)
 
     def remb(self, bitrate: int, now: float) -> None:
         """The receiver's estimated maximum bitrate in bit/s."""
-        self.estimate.remb, self.estimate.last_feedback = bitrate, now
+        self.estimate.remb, self.estimate.last_remb = bitrate, now
 
     def packet_sent(self, sequence: int, size: int, now: float) -> None:
         """A packet left with this transport-wide number."""
@@ -94,11 +106,13 @@ class Feedback:
         estimate = self.estimate
         estimate.last_feedback = now
         known = 0
+        delay = 0.0
         for sequence, arrival in feedback.received:
             sent = self._sent.pop(sequence, None)
             if sent is None:
                 continue
             known += 1
+            delay += arrival - sent[0]
             self._delays.append((sent[0], arrival - sent[0]))
             self._acknowledged.append((now, sent[1]))
             self._acknowledged_bytes += sent[1]
@@ -108,7 +122,22 @@ class Feedback:
         if feedback.packet_count and known:
             lost = max(0.0, 1 - len(feedback.received) / feedback.packet_count)
             estimate.transport_loss += _SMOOTHING * (lost - estimate.transport_loss)
+            estimate.queue_delay = delay / known - self._one_way.add(delay / known, now)
         estimate.delay_gradient = _slope(self._delays)
+
+
+class _Lowest:
+    """The lowest value of the last 20 to 40 seconds."""
+
+    def __init__(self) -> None:
+        self._before = self._current = float("inf")
+        self._until = 0.0
+
+    def add(self, value: float, now: float) -> float:
+        if now >= self._until:
+            self._before, self._current, self._until = self._current, value, now + _LOWEST_WINDOW
+        self._current = min(self._current, value)
+        return min(self._current, self._before)
 
 
 def _slope(points: deque[tuple[float, float]]) -> float:

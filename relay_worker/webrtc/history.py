@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-DEFAULT_SECONDS: Final = 1.5
+DEFAULT_SECONDS: Final = 2.0
 DEFAULT_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -83,6 +83,17 @@ class SentHistory:
                 number = (run.transport_sequence + index) & 0xFFFF
                 return SentPacket(payload, second_byte, run.timestamp, number)
         return None
+
+    def size_of(self, sequence: int, count: int) -> float:
+        """Mean payload bytes of the kept packets among the `count` before and including `sequence`; 0 when none are."""
+        size = packets = 0
+        for run in reversed(self._runs):
+            back = (sequence - run.sequence) & 0xFFFF
+            if back < count:
+                size, packets = size + run.size, packets + len(run.packets)
+            elif packets:
+                break
+        return size / packets if packets else 0.0
 
     def resend(self, sequence: int, now: float, interval: float) -> bool:
         """Whether a packet that is kept may be sent again now: not within `interval` seconds of the last time.

@@ -15,10 +15,10 @@ _SHORTEST_RETRY: Final = 0.02
 
 
 class _Missing:
-    __slots__ = ("asked_at", "due", "since", "tries")
+    __slots__ = ("asked_at", "since", "tries")
 
     def __init__(self, now: float) -> None:
-        self.since = self.due = self.asked_at = now
+        self.since = self.asked_at = now
         self.tries = 0
 
 
@@ -79,9 +79,9 @@ class NackTracker:
         for sequence, missing in self._missing.items():
             if now - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
                 hopeless.append(sequence)
-            elif missing.due <= now:
+            elif not missing.tries or now - missing.asked_at >= interval:
                 missing.tries += 1
-                missing.asked_at, missing.due = now, now + interval
+                missing.asked_at = now
                 asked.append(sequence)
         for sequence in hopeless:
             del self._missing[sequence]

@@ -5,8 +5,8 @@ An even source passes with nothing added. Two stages, each with its own bound on
 
 - *smoothing* (`smoother.py`, per track): when frames come in clumps they are released along their media time;
 - *bucket* (video): more than a small burst at once leaves at a multiple of the recent bitrate, and fast enough that
-  nothing waits longer than `spread`, unless `ceiling` (what the uplink carries) forbids it. Then the queue grows to
-  its bound, and everything up to the next keyframe is dropped and counted.
+  nothing waits longer than `spread`, unless `ceiling` (what the uplink carries) forbids it. Then frames that no other
+  needs are left out first, and when that is not enough everything up to the next keyframe; both are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from relay_worker.webrtc.packetize import starts_keyframe
+from relay_worker.webrtc.packetize import is_disposable, starts_keyframe
 from relay_worker.webrtc.smoother import Smoother
 from relay_worker.webrtc.track import PayloadRun
 
@@ -26,6 +26,9 @@ BURST_BYTES: Final = 16 * (1200 + PACKET_OVERHEAD)
 QUANTUM_BYTES: Final = BURST_BYTES // 2
 """What a timer waits for: half a burst, so that a keyframe costs few wakes."""
 MIN_WAIT: Final = 0.005
+MAX_DEBT: Final = 0.3
+"""Seconds for which retransmissions may hold up what is new, under a ceiling."""
+MIN_QUEUE_TIME: Final = 0.2
 MAX_AUDIO_QUEUED: Final = 100
 
 
@@ -42,8 +45,10 @@ class PacerSettings:
     max_delay: float = 0.6
     """Longest wait for smoothing."""
     max_queue_bytes: int = 2 * 1024 * 1024
-    max_queue_time: float = 1.0
-    """Longest wait in the bucket under a ceiling before frames are dropped."""
+    thin_after: float = 0.1
+    """Wait in the bucket under a ceiling above which frames that no other needs are left out."""
+    max_queue_time: float = 0.75
+    """Wait above which everything up to the next keyframe is."""
 
 
 class Release(NamedTuple):
@@ -52,6 +57,8 @@ class Release(NamedTuple):
     kind: str
     payloads: PayloadRun
     media_time: float
+    came: float
+    """When they were pushed."""
 
 
 class _Held(NamedTuple):
@@ -59,6 +66,7 @@ class _Held(NamedTuple):
     payloads: PayloadRun
     media_time: float
     size: int
+    came: float
 
 
 @dataclass
@@ -66,7 +74,9 @@ class PacerStats:
     """Totals."""
 
     dropped_packets: int = 0
-    """Video packets dropped because the queue was at its bound, and those up to the next keyframe."""
+    """Video packets of the frames left out."""
+    thinned_frames: int = 0
+    """Frames left out because they would have come too late, for the ceiling or a bound of the queue."""
     dropped_audio: int = 0
     overflows: int = 0
     """Times the video queue hit a bound."""
@@ -82,7 +92,11 @@ class Pacer:
         self._settings = settings = settings or PacerSettings()
         self.stats = PacerStats()
         self.ceiling: float | None = None
-        """Bit/s that video may not exceed; None when the uplink is not the limit."""
+        """Bit/s that video, retransmissions included, may not exceed; None when the uplink is not the limit."""
+        self.network_delay = 0.0
+        """Seconds that packets already wait beyond the pacer; they count against `max_queue_time`."""
+        self.limited = False
+        """Whether the ceiling has held anything back since this was last set to False."""
         self.wants_keyframe = False
         self._video_line = Smoother(max_delay=settings.max_delay)
         self._audio_line = Smoother(max_delay=settings.max_delay)
@@ -92,6 +106,7 @@ class Pacer:
         self._held_bytes = self._ready_bytes = 0
         self._frame = (-1.0, 0.0)  # media time and release of the newest video frame
         self._sending: float | None = None  # media time of the frame that has begun to leave
+        self._skipping = False  # the rest of the newest frame is to be left out
         self._tokens, self._tokens_at = float(BURST_BYTES), 0.0
         self._rate = 0.0
         self._bitrate = _RateMeter()
@@ -102,13 +117,23 @@ class Pacer:
         return self._video_line.active
 
     @property
+    def needed(self) -> float:
+        """Bit/s that the camera sends, over the last one to two seconds."""
+        return self._bitrate.latest
+
+    @property
     def queued_bytes(self) -> int:
         """Video bytes waiting."""
         return self._held_bytes + self._ready_bytes
 
+    def charge(self, size: int) -> None:
+        """Count bytes that left past the pacer (retransmissions) against the ceiling."""
+        if self.ceiling is not None:
+            self._tokens = max(self._tokens - size, -MAX_DEBT * self.ceiling / 8)
+
     def push_audio(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Take audio payloads of one media time."""
-        self._audio.append(_Held(self._audio_line.release(media_time, now), payloads, media_time, 0))
+        self._audio.append(_Held(self._audio_line.release(media_time, now), payloads, media_time, 0, now))
         if len(self._audio) > MAX_AUDIO_QUEUED:
             self._audio.popleft()
             self.stats.dropped_audio += 1
@@ -121,12 +146,16 @@ class Pacer:
         self._bitrate.add(size, now)
         if media_time != self._frame[0]:
             self._frame = (media_time, self._video_line.release(media_time, now))
-        if self.wants_keyframe:
-            if not _has_keyframe(payloads):
-                self.stats.dropped_packets += len(payloads)
-                return
-            self.wants_keyframe = False
-        run = _Held(max(now, self._frame[1]), payloads, media_time, size)
+            self._skipping = not self._admit(payloads)
+            self.stats.thinned_frames += self._skipping
+        elif self._skipping and self.wants_keyframe and _has_keyframe(payloads):
+            # An access unit delimiter came by itself, before the parameter sets.
+            self.wants_keyframe = self._skipping = False
+            self.stats.thinned_frames -= 1
+        if self._skipping:
+            self.stats.dropped_packets += len(payloads)
+            return
+        run = _Held(max(now, self._frame[1]), payloads, media_time, size, now)
         if run.release <= now and not self._held:
             self._make_ready(run)
         else:
@@ -135,12 +164,36 @@ class Pacer:
         if self.queued_bytes > self._settings.max_queue_bytes:
             self._drop_to_keyframe()
 
+    def _admit(self, payloads: PayloadRun) -> bool:
+        """Whether the frame that begins with these payloads is sent at all."""
+        if self.wants_keyframe:
+            self.wants_keyframe = not _has_keyframe(payloads)
+            self.limited |= self.wants_keyframe
+            return not self.wants_keyframe
+        if self.ceiling is None:
+            return True
+        wait = 8 * self._ready_bytes / max(self.ceiling, 1000.0)
+        if wait <= self._settings.thin_after:
+            return True
+        self.limited = True
+        if is_disposable(payloads):
+            return False
+        if wait <= self._patience or _has_keyframe(payloads):
+            return True
+        self.stats.overflows += 1
+        self.wants_keyframe = True
+        return False
+
+    @property
+    def _patience(self) -> float:
+        return max(MIN_QUEUE_TIME, self._settings.max_queue_time - self.network_delay)
+
     def pop(self, now: float) -> list[Release]:
         """What may leave now, audio first."""
         releases = []
         while self._audio and self._audio[0].release <= now:
             run = self._audio.popleft()
-            releases.append(Release("audio", run.payloads, run.media_time))
+            releases.append(Release("audio", run.payloads, run.media_time, run.came))
         while self._held and self._held[0].release <= now:
             run = self._held.popleft()
             self._held_bytes -= run.size
@@ -173,7 +226,7 @@ class Pacer:
         if self.ceiling is not None:
             rate = min(rate, max(self.ceiling, 1000.0) / 8)
             waiting = next((run for run in self._ready if run.media_time != self._sending), None)
-            if waiting is not None and now - waiting.release > settings.max_queue_time:
+            if waiting is not None and now - waiting.release > 1.5 * self._patience:
                 self._drop_to_keyframe()
         self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate)
         self._tokens_at, self._rate = now, rate
@@ -184,7 +237,7 @@ class Pacer:
                 run = self._split(run)
             self._tokens -= run.size
             self._sending = run.media_time
-            releases.append(Release("video", run.payloads, run.media_time))
+            releases.append(Release("video", run.payloads, run.media_time, run.came))
         if not self._ready:
             self._rate = 0.0
 
@@ -203,19 +256,26 @@ class Pacer:
         return run._replace(payloads=run.payloads[:count], size=size)
 
     def _drop_to_keyframe(self) -> None:
-        """Drop queued video up to the newest keyframe, or all of it and what follows until one comes.
+        """Drop queued video up to the newest keyframe; what follows that one too, when it alone is behind.
 
         A frame that has begun to leave is finished, so that the viewer's decoder is not fed half a picture.
         """
-        self.stats.overflows += 1
         queued = [*self._ready, *self._held]
         begun = [run for run in queued if run.media_time == self._sending]
         rest = queued[len(begun) :]
         keyframes = [index for index, run in enumerate(rest) if _has_keyframe(run.payloads)]
-        # The keyframe at the head is what has become too old: keep only one that stands behind something.
-        kept = rest[keyframes[-1] :] if keyframes and keyframes[-1] > 0 else []
-        self.stats.dropped_packets += sum(len(run.payloads) for run in rest[: len(rest) - len(kept)])
-        self.wants_keyframe = not kept
+        start, end = (keyframes[-1] if keyframes else len(rest)), len(rest)
+        if start == 0:
+            end = next((i for i, run in enumerate(rest) if run.media_time != rest[0].media_time), len(rest))
+        kept, dropped = rest[start:end], rest[:start] + rest[end:]
+        if not dropped:
+            return
+        self.stats.overflows += 1
+        self.stats.dropped_packets += sum(len(run.payloads) for run in dropped)
+        self.stats.thinned_frames += len({run.media_time for run in dropped})
+        self.limited = self.ceiling is not None
+        self.wants_keyframe = not kept or end < len(rest)
+        self._skipping = self.wants_keyframe and self._frame[0] != self._sending
         # Whatever survives passes `pop` again; what is due becomes ready there.
         self._ready, self._held = deque(), deque(begun + kept)
         self._ready_bytes, self._held_bytes = 0, sum(run.size for run in self._held)
@@ -230,12 +290,13 @@ class _RateMeter:
     """Bits per second over the last one to two seconds."""
 
     def __init__(self) -> None:
-        self._start = 0.0
+        self._start = self.latest = 0.0
         self._bytes = self._before = 0
 
     def add(self, size: int, now: float) -> None:
         if now - self._start >= 1.0:
             self._before = self._bytes if now - self._start < 2.0 else 0
+            self.latest = 8.0 * self._before
             self._start, self._bytes = now, 0
         self._bytes += size
 

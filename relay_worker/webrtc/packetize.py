@@ -76,3 +76,18 @@ def starts_keyframe(payload: Payload) -> bool:
     if kind == NAL_STAP_A:
         return len(payload) > 3 and payload[3] & 0x1F in (NAL_SPS, NAL_IDR)
     return kind in (NAL_SPS, NAL_IDR)
+
+
+def is_disposable(payloads: Sequence[tuple[Payload, bool]]) -> bool:
+    """Whether no other picture needs the one whose RTP payloads begin with these (nal_ref_idc of its slices is 0).
+
+    False as long as no slice is among them.
+    """
+    for payload, _ in payloads:
+        kind = payload[0] & 0x1F if payload else 0
+        if kind == NAL_FU_A and len(payload) > 1:
+            kind = payload[1] & 0x1F
+        if 1 <= kind <= NAL_IDR or kind == NAL_STAP_A:
+            # That of an aggregate is the highest of its units (RFC 6184 §5.3).
+            return payload[0] & 0x60 == 0
+    return False

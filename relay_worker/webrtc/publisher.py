@@ -19,6 +19,7 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.errors import RelayError, Remedy
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Stage
+from relay_worker.delay import DelayMeter
 from relay_worker.webrtc.answer import Answer, AnswerError, parse_answer
 from relay_worker.webrtc.feedback import Estimate
 from relay_worker.webrtc.gso import PacketPath, UdpPath
@@ -27,6 +28,7 @@ from relay_worker.webrtc.pacer import Pacer, PacerSettings, PacerStats
 from relay_worker.webrtc.sender import MediaSender
 from relay_worker.webrtc.track import OutgoingTrack, PayloadRun, TrackStats
 from relay_worker.webrtc.transport import CONNECT_TIMEOUT, ConnectError, MediaTransport, default_host_addresses
+from relay_worker.webrtc.uplink import Uplink
 
 REPORT_SILENCE: Final = 7.0
 """Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
@@ -125,6 +127,8 @@ class PublisherStats:
     """By kind; live objects, read them at once."""
     estimate: Estimate
     pacer: PacerStats
+    ceiling: float | None
+    """Bit/s of video that the uplink carries; None when it is not the limit."""
     queued_bytes: int
     drops: int
     """Packets that the socket did not take."""
@@ -141,7 +145,8 @@ class Publisher:
 
     `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
     `on_keyframe_request` asks the camera for a keyframe, at most once a second. `on_lost` is called once when a
-    connected publication fails by itself, with the reason. Media times are seconds on the pipeline's timeline.
+    connected publication fails by itself, with the reason. `delay` takes how long each run of video was here. Media
+    times are seconds on the pipeline's timeline, `now` is when the media came in (monotonic seconds).
     """
 
     def __init__(
@@ -155,6 +160,7 @@ class Publisher:
         clock: Clock | None = None,
         on_keyframe_request: Callable[[], None] = lambda: None,
         on_lost: Callable[[PublishError], None] = lambda error: None,
+        delay: DelayMeter | None = None,
     ) -> None:
         self.camera = camera
         self._signaling = signaling
@@ -164,6 +170,8 @@ class Publisher:
         self._machine = Machine(PUBLISHER_TABLE)
         self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)
         self._pacer = Pacer(self._settings.pacer)
+        self._delay = delay or DelayMeter()
+        self._uplink: Uplink | None = None
         self._transport: MediaTransport | None = None
         self._sender: MediaSender | None = None
         self._video: OutgoingTrack | None = None
@@ -242,6 +250,8 @@ class Publisher:
             transport_cc=extensions.pop() if len(extensions) == 1 else None,
             on_keyframe_request=self._on_keyframe_request,
         )
+        if self._video is not None:
+            self._uplink = Uplink(self._pacer, self._sender, self._video)
 
     # --- media out
 
@@ -278,12 +288,14 @@ class Publisher:
         """Send what may leave, and set the one timer for what may not yet."""
         sender = self._sender
         assert sender is not None
-        for kind, payloads, media_time in self._pacer.pop(now):
+        for kind, payloads, media_time, came in self._pacer.pop(now):
             track = self._video if kind == "video" else self._audio
             assert track is not None
             if not sender.has_clock:
                 sender.set_clock(media_time, self._clock.wall(), now)
             sender.send(track, payloads, track.rtp_time(media_time), now)
+            if track is self._video:
+                self._delay.add(self._clock.now() - came, len(payloads))
         deadline = self._pacer.next_deadline()
         if deadline is None:
             if self._timer is not None:
@@ -304,6 +316,8 @@ class Publisher:
     def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
         if is_rtcp and self._sender is not None:
             self._sender.receive_rtcp(packet, now)
+            if self._uplink is not None:
+                self._uplink.heard(now)
 
     def _transport_closed(self) -> None:
         self._fail("the SFU closed the connection, or no longer answers on it")
@@ -344,6 +358,7 @@ class Publisher:
             tracks={track.kind: track.stats for track in tracks},
             estimate=sender.estimate if sender is not None else Estimate(),
             pacer=self._pacer.stats,
+            ceiling=self._pacer.ceiling,
             queued_bytes=self._pacer.queued_bytes,
             drops=path.drops if path is not None else 0,
             system_calls=_system_calls(path),

@@ -15,18 +15,21 @@ from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import TransportFeedback
 from relay_worker.webrtc.feedback import Estimate, Feedback
 from relay_worker.webrtc.gso import PacketPath
-from relay_worker.webrtc.history import SentPacket, SentRun
+from relay_worker.webrtc.history import SentHistory, SentPacket, SentRun
 from relay_worker.webrtc.packetize import Payload
 from relay_worker.webrtc.track import OutgoingTrack, PayloadRun
 
 REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
 """Keyframe requests reach the camera at most once in this many seconds."""
-RESEND_INTERVAL: Final = (0.01, 0.2)
+RESEND_INTERVAL: Final = (0.01, 0.6)
 """Bounds of the time within which a repeated NACK is ignored; in between it is the round trip."""
+UNKNOWN_RTT: Final = 0.1
 RESEND_BURST: Final = 256 * 1024
 RESEND_RATE: Final = 256 * 1024
-"""Retransmission budget: bytes at once, and bytes per second."""
+"""Retransmission budget: bytes at once, and bytes per second while the uplink is not the limit."""
+MIN_REPORT_INTERVAL: Final = 0.1
+"""Receiver reports closer together say nothing about a rate."""
 MAX_RTP_PAYLOAD: Final = 1400
 
 _HEADER: Final = struct.Struct("!BBHII")
@@ -64,6 +67,8 @@ class MediaSender:
         self.tracks = tuple(tracks)
         self.on_keyframe_request = on_keyframe_request
         self.feedback = Feedback()
+        self.resend_rate: float = RESEND_RATE
+        """Bytes per second that retransmission may take; a second's worth at once."""
         self.malformed_rtcp = 0
         self.ignored_rtcp = 0
         self._by_ssrc = {track.ssrc: track for track in tracks}
@@ -244,6 +249,22 @@ class MediaSender:
         stats = track.stats
         stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost
         stats.jitter = block.jitter / track.clock_rate
+        if track.history is not None:
+            self._note_delivery(track, track.history, block, now)
+
+    def _note_delivery(self, track: OutgoingTrack, history: SentHistory, block: rtcp.ReportBlock, now: float) -> None:
+        """What arrived since the report before this one."""
+        before, highest = track.reported, block.highest_sequence & 0xFFFF
+        track.reported = (now, highest, track.stats.retransmitted)
+        if before is None:
+            return
+        packets = (highest - before[1]) & 0xFFFF
+        if now - before[0] < MIN_REPORT_INTERVAL or not 0 < packets < 0x8000:
+            return
+        size = history.size_of(highest, packets) + self._header_size
+        arrived = packets * (1 - block.fraction_lost / 256)
+        self.estimate.delivered_bitrate = 8 * size * arrived / (now - before[0])
+        self.estimate.repair_share = min(1.0, (track.stats.retransmitted - before[2]) / packets)
 
     def _ask_keyframe(self, now: float) -> None:
         # A request inside the interval is kept and passed on with the next media: its viewer may have missed the
@@ -256,9 +277,11 @@ class MediaSender:
     def _resend(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
         assert track.history is not None
         lowest, highest = RESEND_INTERVAL
-        interval = min(highest, max(lowest, self.estimate.rtt or highest / 2))
+        # A queue on the way makes the round trip longer than its mean is yet.
+        interval = min(highest, max(lowest, (self.estimate.rtt or UNKNOWN_RTT) + self.estimate.queue_delay))
         elapsed, self._budget_at = now - self._budget_at, now
-        self._resend_budget = min(RESEND_BURST, self._resend_budget + elapsed * RESEND_RATE)
+        burst = min(RESEND_BURST, self.resend_rate)
+        self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
         stats = track.stats
         stats.nacks += len(sequences)
         for sequence in sequences:

@@ -68,6 +68,8 @@ class OutgoingTrack:
         # Audio asks for no NACK in our offer, and a lost 20 ms is concealed.
         self.history = (history or SentHistory()) if accepted.nack else None
         self.stats = TrackStats()
+        self.reported: tuple[float, int, int] | None = None
+        """When the last receiver report came, its highest sequence number, and what had been sent again by then."""
 
     def rtp_time(self, media_time: float) -> int:
         """RTP timestamp of a media time in seconds."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -17,15 +16,18 @@ from typing import Final
 from tests.benchmarks import control_plane, peers, proc
 from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.kills import measure_kills
+from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.stage import Stage, stage
 from tests.benchmarks.table import Report, render
 from tests.benchmarks.weather import measure_bursts, measure_loss
 
 CAMERAS: Final = (1, 5, 10, 20)
-PEER_RATIO: Final = 0.6
 _PART_TIMEOUT: Final = 240.0
 
-Part = tuple[str, Callable[[], Awaitable[None]]]
+_FEW: Final = 5
+"""Cameras for what need not be measured with many."""
+
+Part = tuple[str, Callable[[Stage], Awaitable[None]]]
 
 
 def arguments() -> argparse.Namespace:
@@ -41,65 +43,59 @@ def arguments() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace, report: Report) -> None:
-    """All parts that were asked for."""
+    """All parts that were asked for; after one that failed the simulators are started anew."""
     numbers = [int(number) for number in options.cameras.split(",")]
     wanted = set(options.parts.split(","))
-    async with stage(max(numbers)) as world:
-        report.progress(f"simulators run; the machine is {proc.load():.0%} busy without us")
-        for title, part in plan(world, report, numbers, wanted, options):
-            report.progress(title)
-            try:
-                await asyncio.wait_for(part(), _PART_TIMEOUT)
-            except Exception as error:
-                report.failed(title, error)
+    report.progress(f"the machine is {proc.load():.0%} busy without us")
+    parts = plan(report, numbers, wanted, options)
+    while parts:
+        async with stage(max(numbers)) as world:
+            while parts:
+                title, part = parts.pop(0)
+                report.progress(title)
+                try:
+                    await asyncio.wait_for(part(world), _PART_TIMEOUT)
+                except Exception as error:
+                    report.failed(title, error)
+                    break
+    peers.compare(report, max(numbers) if options.peers else min(_FEW, max(numbers)), cpu_row)
     if "control" in wanted:
         for measure in (control_plane.measure_cold_start, control_plane.measure_day, control_plane.measure_faulty_day):
-            report.progress(measure.__doc__ or "")
+            report.progress(measure.__name__.replace("_", " "))
             measure(report)
 
 
-def plan(
-    world: Stage, report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace
-) -> list[Part]:
+def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace) -> list[Part]:
     """The parts that move media, in order."""
     seconds, most = options.seconds, max(numbers)
-    few = min(5, most)
+    few = min(_FEW, most)
     parts: list[Part] = []
     if "cost" in wanted:
         for number in numbers:
-            work = functools.partial(measure_cost, world, report, number, seconds, options.delay_seconds)
+            work = functools.partial(
+                measure_cost, report=report, cameras=number, seconds=seconds, delay_seconds=options.delay_seconds
+            )
             parts.append((f"cost and delay, {number} cameras", work))
     if "kills" in wanted:
-        parts.append(("kill -9", lambda: measure_kills(world, report, few)))
+        parts.append(("kill -9", lambda world: measure_kills(world, report, few)))
     if "weather" in wanted:
-        parts.append(("bursts", lambda: measure_bursts(world, report, seconds)))
-        parts.append(("loss", lambda: measure_loss(world, report, seconds)))
+        parts.append(("bursts", lambda world: measure_bursts(world, report, seconds)))
+        parts.append(("loss", lambda world: measure_loss(world, report, seconds)))
     if "plain" in wanted:
         at = most if options.peers else few
-        parts.append((f"av and aiortc, {at} cameras", lambda: peers.measure(world, report, peers.PLAIN, at, seconds)))
-        parts.append(("", lambda: ratio(report, "plain av and aiortc", peers.PLAIN.row(at), cpu_row(at))))
+        parts.append((f"av and aiortc, {at} cameras", lambda world: measure_peer(world, report, PLAIN, at, seconds)))
     if options.peers:
-        video = functools.partial(measure_cpu, world, report, most, seconds, audio=False)
-        go2rtc, ffmpeg = peers.GO2RTC.row(most), peers.FFMPEG.row(most)
         parts += [
-            (f"video only, {most} cameras", video),
-            (f"go2rtc, {most} cameras", lambda: peers.measure(world, report, peers.GO2RTC, most, seconds)),
-            (f"FFmpeg, {most} cameras", lambda: peers.measure(world, report, peers.FFMPEG, most, seconds)),
-            ("", lambda: ratio(report, "go2rtc (video only)", go2rtc, cpu_row(most, audio=False), PEER_RATIO)),
-            ("", lambda: ratio(report, "FFmpeg (the whole job)", ffmpeg, cpu_row(most), PEER_RATIO)),
+            (f"video only, {most} cameras", lambda world: measure_cpu(world, report, most, seconds, audio=False)),
+            (f"go2rtc, {most} cameras", lambda world: measure_peer(world, report, GO2RTC, most, seconds)),
+            (f"FFmpeg, {most} cameras", lambda world: measure_peer(world, report, FFMPEG, most, seconds)),
         ]
-    return [(title or "ratio", part) for title, part in parts]
-
-
-async def ratio(report: Report, peer: str, theirs: str, ours: str, most: float | None = None) -> None:
-    """The relay's CPU as a share of a peer's."""
-    report.ratio(f"CPU as a share of {peer}", ours, theirs, most=most)
+    return parts
 
 
 def main() -> None:
     """Measure, print, write."""
     options = arguments()
-    os.environ.pop("RELAY_REQUIRE_BROWSER", None)
     report = Report()
     try:
         asyncio.run(run(options, report))

@@ -27,7 +27,9 @@ def measure_day(report: Report, cameras: int = 40) -> None:
     began = time.monotonic()
     world = World(cameras)
     world.run(DAY)
-    note = f"{world.count(Verb.GENERATE)} Generate, {len(world.commands)} commands; took {time.monotonic() - began:.0f} s"
+    note = (
+        f"{world.count(Verb.GENERATE)} Generate, {len(world.commands)} commands; took {time.monotonic() - began:.0f} s"
+    )
     report.add(f"{cameras} cameras, 24 h: leases lapsed", world.lapses(), "", most=0, note=note)
     report.add(f"{cameras} cameras, 24 h: limits exceeded", len(world.ledger.violations()), "", most=0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from tests.benchmarks import proc
 from tests.benchmarks.delay import Delays, match
@@ -92,6 +92,6 @@ async def record(stage: Stage, names: list[str]) -> None:
         await stage.nest(f"cameras/{name}/record", {})
 
 
-async def sent_by(stage: Stage, name: str) -> list[list[float]]:
+async def sent_by(stage: Stage, name: str) -> list[list[Any]]:
     """What a camera has written since `record`."""
     return list((await stage.nest(f"cameras/{name}/sent"))["sent"])

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 _SIGNATURE: Final = 24
 """Packets that must agree before a run is believed: nearly three frames."""
-_LONGEST: Final = 5.0
-"""Seconds; a longer delay is a match with another turn of the camera's loop."""
+LONGEST: Final = 5.0
+"""Seconds; a longer delay would be a match with another turn of the camera's loop of ten."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Delays:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def match(sent: Sequence[Sequence[Any]], arrived: Sequence[Sequence[Any]]) -> Delays:
-    """Pair the packets of one video track.
+def match(sent: Sequence[Sequence[Any]], arrived: Sequence[Sequence[Any]], longest: float = LONGEST) -> Delays:
+    """Pair the packets of one video track; `longest` (seconds) must be less than the loop that the camera plays.
 
     `sent` as the camera's log has it: (time, kind, SSRC, sequence, timestamp, size, marker), `arrived` as the SFU's:
     (time, SSRC, sequence, timestamp, size, marker).
@@ -43,7 +43,7 @@ def match(sent: Sequence[Sequence[Any]], arrived: Sequence[Sequence[Any]]) -> De
     delays = Delays()
     here = there = 0
     while here < len(ins) and there < len(outs):
-        start = _find(ins, outs, sent, arrived, here, there)
+        start = _find(ins, outs, sent, arrived, here, there, longest)
         if start is None:
             delays.unmatched += 1
             here += 1
@@ -62,6 +62,7 @@ def _find(
     arrived: Sequence[Sequence[Any]],
     here: int,
     there: int,
+    longest: float,
 ) -> int | None:
     """Where in `outs`, from `there` on, the packets at `here` arrive."""
     wanted = ins[here : here + _SIGNATURE]
@@ -70,7 +71,7 @@ def _find(
     written = sent[here][0]
     for index in range(there, len(outs) - _SIGNATURE + 1):
         delay = arrived[index][0] - written
-        if delay > _LONGEST:
+        if delay > longest:
             return None
         if delay >= 0 and outs[index : index + _SIGNATURE] == wanted:
             return index

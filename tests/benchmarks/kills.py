@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -74,7 +75,7 @@ async def _kill_supervisor(stage: Stage, relay: Relay, report: Report, away: flo
     def adopted(cameras: dict[str, Any]) -> bool:
         return all(c["state"] == "live" and c["worker"]["pid"] == pids[name] for name, c in cameras.items())
 
-    done = await relay.until(adopted, 30.0, "all workers adopted")
+    done = await relay.until(adopted, 60.0, "all workers adopted")
     await asyncio.sleep(1.0)
     await stage.sfu("record", {"stop": True})
     arrivals = (await stage.sfu("record"))["arrivals"]
@@ -91,7 +92,7 @@ async def _kill_supervisor(stage: Stage, relay: Relay, report: Report, away: flo
 
 def _longest_gap(arrivals: list[list[float]], ssrc: int) -> float:
     times = [entry[0] for entry in arrivals if entry[1] == ssrc]
-    return max(b - a for a, b in zip(times, times[1:], strict=False))
+    return max(b - a for a, b in itertools.pairwise(times))
 
 
 async def _generates(stage: Stage) -> int:

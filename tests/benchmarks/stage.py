@@ -21,7 +21,7 @@ from relay_supervisor.demo import DemoWorld, demo_world
 
 SIZE: Final = "1280x720"
 BITRATE: Final = 2_200_000
-_OPTIONS: Final = ("--shared-clip", "--unlimited", "--bitrate", str(BITRATE), "--lease", "3600")
+_OPTIONS: Final = ("--shared-clip", "--unlimited", "--bitrate", str(BITRATE), "--lease", "3600", "--any-play")
 _LIMITS: Final = ("commands_per_minute", "device_commands_per_minute", "camera_per_minute", "camera_per_hour")
 
 
@@ -78,13 +78,15 @@ class Relay:
     async def until(self, wanted: Callable[[dict[str, dict[str, Any]]], bool], within: float, what: str) -> float:
         """Wait for a state of the cameras; returns the monotonic time at which it was seen, or raises BenchError."""
         deadline = time.monotonic() + within
+        cameras: dict[str, dict[str, Any]] = {}
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
                 cameras = await self.cameras()
                 if len(cameras) == len(self.names) and wanted(cameras):
                     return time.monotonic()
             await asyncio.sleep(0.05)
-        raise BenchError(f"after {within:.0f} s still not: {what}; {self.tail()}")
+        states = ", ".join(f"{name} {c['state']} pid {c['worker']['pid']} {c['reason']}" for name, c in cameras.items())
+        raise BenchError(f"after {within:.0f} s still not: {what}; {states or self.tail()}")
 
     async def until_live(self, within: float = 60.0) -> float:
         """Wait until all cameras are live."""
@@ -180,7 +182,7 @@ class Stage:
         names = self.names[:cameras]
         document = self.world.document(
             limits=dict.fromkeys(_LIMITS, 10_000),
-            cameras={"include": names, "settings": {name: {"audio": audio} for name in names}},
+            cameras={"include": names, **{name: {"audio": audio} for name in names}},
             paths={"state_dir": str(home / "state"), "runtime_dir": str(home / "run")},
         )
         config = home / "relay.toml"
@@ -204,7 +206,7 @@ class Stage:
         headers = {"Authorization": f"Bearer {token}"}
         devices = f"{nest['api_base_url']}/enterprises/{nest['project_id']}/devices"
         listed = (await self.http.get(devices, headers=headers)).json()["devices"]
-        by_name = {d["traits"]["sdm.devices.traits.Info"].get("customName") or _room(d): d["name"] for d in listed}
+        by_name = {device["traits"]["sdm.devices.traits.Info"]["customName"]: device["name"] for device in listed}
         urls = []
         for name in self.names[:cameras]:
             command = {"command": "sdm.devices.commands.CameraLiveStream.GenerateRtspStream", "params": {}}
@@ -225,10 +227,6 @@ async def stage(cameras: int) -> AsyncIterator[Stage]:
     """Start the simulators for `cameras` cameras at 720p, and stop them afterwards."""
     async with demo_world(cameras, SIZE, _OPTIONS) as world, httpx.AsyncClient(timeout=30.0) as http:
         yield Stage(world, http)
-
-
-def _room(device: Mapping[str, Any]) -> str:
-    return str(next(iter(device.get("parentRelations", ())), {}).get("displayName", device["name"]))
 
 
 def to_toml(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:

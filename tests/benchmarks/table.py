@@ -69,7 +69,7 @@ class Report:
     def failed(self, part: str, error: BaseException) -> None:
         """Add a row for a part that ended early."""
         text = " ".join(str(error).split()) or type(error).__name__
-        self.add(part, None, "", note=f"failed: {text[:160]}")
+        self.add(part, None, "", note=f"failed: {text[:240]}")
 
     def value(self, name: str) -> float | None:
         """The figure of an earlier row."""

@@ -39,7 +39,9 @@ async def measure_bursts(stage: Stage, report: Report, seconds: float) -> None:
         third = len(delays) // 3
         growth = median(delays[-third:]) - median(delays[:third])
         report.add("500 ms bursts: jitter at the SFU", _jitter(arrivals) * 1000, "ms", most=MAX_JITTER)
-        report.add("500 ms bursts: delay from the camera", median(delays) * 1000, "ms", note="half of a burst is 250 ms")
+        report.add(
+            "500 ms bursts: delay from the camera", median(delays) * 1000, "ms", note="half of a burst is 250 ms"
+        )
         report.add("500 ms bursts: growth of delay", growth * 1000, "ms", most=MAX_GROWTH, note=f"over {seconds:.0f} s")
 
 

@@ -38,7 +38,7 @@ async def test_a_killed_worker_costs_the_others_nothing_and_its_camera_no_comman
             assert track["gaps"] == []
             assert relay.camera(name).worker.restarts == 0
         assert relay.camera(victim).worker.restarts == 1
-        assert relay.camera(victim).worker.last_exit == "killed by SIGKILL"
+        assert relay.camera(victim).worker.last_exit == "killed by SIGKILL while live"
         assert (await generates(relay)) == dict.fromkeys(NAMES, 1)
         assert relay.supervisor.status().budgets[0].executed == commands
         assert back < 8.0
@@ -53,7 +53,7 @@ async def test_a_hung_worker_is_noticed_and_replaced() -> None:
         await relay.until_live(within=15.0)
         camera = relay.camera("Front Door")
         assert camera.worker.pid != first
-        assert camera.worker.last_exit == "hung, killed by SIGKILL"
+        assert camera.worker.last_exit == "hung while live, killed by SIGKILL"
         assert camera.lease.generates == 1
 
 

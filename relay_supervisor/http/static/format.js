@@ -37,6 +37,7 @@ export function capital(text) {
 // Which colour a camera's state gets: the words always say the same.
 export function tone(state) {
   if (state === "live") return "live";
+  if (state === "idle") return "off";
   if (state === "connecting" || state === "reconnecting" || state === "waiting") return "busy";
   if (state === "degraded" || state === "offline") return "bad";
   return "off";

@@ -50,9 +50,17 @@ def test_a_change_that_the_worker_does_not_see_does_not_restart_it() -> None:
     assert not action.restart
 
 
-def test_a_moved_protocol_starts_over() -> None:
-    actions = reconcile(fleet(device(1, protocol=Protocol.WEB_RTC)), fleet(device(1)))
-    assert [type(a) for a in actions] == [Stop, Start]
+def test_a_camera_that_speaks_another_protocol_now_keeps_its_worker() -> None:
+    (action,) = reconcile(fleet(device(1, protocol=Protocol.WEB_RTC)), fleet(device(1)))
+    assert isinstance(action, Update)
+    assert not action.restart
+
+
+def test_traits_read_between_discoveries_are_not_undone_by_the_next_reconcile() -> None:
+    registry = Registry(CamerasConfig())
+    registry.discovered(0, [device(1), device(2)])
+    registry.seen(0, device(2, protocol=Protocol.WEB_RTC))
+    assert [c.device.protocol for c in registry] == [Protocol.RTSP, Protocol.WEB_RTC]
 
 
 def test_the_configuration_selects_by_name_or_id_and_can_disable() -> None:

@@ -151,6 +151,41 @@ def test_a_stream_that_cannot_be_extended_is_stopped_before_its_end_and_generate
     assert (again.verb, again.renewal) == (Verb.GENERATE, True)
 
 
+def doorbell() -> Lease:
+    """A held WebRTC stream that cannot be extended."""
+    subject = lease()
+    subject.traits_read(Device("n", "d", "DOORBELL", "Door", (Protocol.WEB_RTC,)))
+    subject.fire(Event.WANT, 0.0)
+    subject.fire(Event.SENT, 0.0)
+    subject.granted(Stream(Protocol.WEB_RTC, Secret("m1"), 300.0, 0.0, answer_sdp=Secret("a1")), 0.0)
+    subject.extendable = False
+    return subject
+
+
+def test_a_webrtc_stream_that_cannot_be_extended_is_replaced_while_it_plays() -> None:
+    subject = doorbell()
+    before = subject.generation
+    command = subject.wanted_command(1.0, margin=60.0, pace=36.0)
+    assert command is not None
+    assert (command.verb, command.renewal, command.not_before) == (Verb.GENERATE, True, 270.0)
+    assert subject.load(300.0).commands == 1
+    subject.fire(Event.REPLACE, 270.0)
+    subject.granted(Stream(Protocol.WEB_RTC, Secret("m2"), 300.0, 0.0, answer_sdp=Secret("a2")), 271.0)
+    assert (subject.state, subject.expires) == (State.HELD, 571.0)
+    assert subject.generation > before, "its worker must take it for another stream"
+
+
+def test_where_a_second_stream_is_refused_the_first_is_stopped() -> None:
+    subject = doorbell()
+    subject.fire(Event.REPLACE, 270.0)
+    subject.beside = False
+    subject.fire(Event.FAILED, 270.0)
+    command = subject.wanted_command(270.0, margin=60.0, pace=36.0)
+    assert command is not None
+    assert (command.verb, command.renewal) == (Verb.STOP, True)
+    assert subject.load(300.0).commands == 2
+
+
 def test_resuming_keeps_generation_and_end() -> None:
     subject = lease()
     subject.resume(STREAM, 7, 900.0, 1000.0)

@@ -106,6 +106,16 @@ def test_calls_older_than_an_hour_are_dropped(tmp_path: Path) -> None:
     assert [call.sent for call in opened(tmp_path, clock).calls("acct")] == [9000.0]
 
 
+def test_a_step_of_the_wall_clock_drops_no_call_that_still_counts(tmp_path: Path) -> None:
+    clock = ManualClock(now=10_000.0)
+    store = opened(tmp_path, clock)
+    store.write_call("acct", "before", Call("ExecuteDeviceCommand"), 10_000.0, 10_000.0)
+    clock.step_wall(7200.0)
+    store.write_call("acct", "after", Call("ExecuteDeviceCommand"), 10_000.0, 10_000.0)
+    store.close()
+    assert len(opened(tmp_path, clock).calls("acct")) == 2
+
+
 async def test_the_journal_is_on_disk_before_the_call_is_sent(tmp_path: Path) -> None:
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)

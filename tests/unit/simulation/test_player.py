@@ -208,3 +208,15 @@ def test_a_sender_report_is_a_valid_compound() -> None:
     assert struct.unpack("!BBHIIIIII", report[:28]) == (0x80, 200, 6, 0x01020304, NTP, 1 << 31, 7, 8, 9)
     assert struct.unpack("!BBH", report[28:32]) == (0x81, 202, (len(report) - 28) // 4 - 1)
     assert len(report) % 4 == 0
+
+
+def test_what_is_written_is_logged_while_recording() -> None:
+    screen = Screen()
+    screen.run(1.0)
+    assert not screen.counters.sent
+    screen.counters.recording = True
+    screen.writes.clear()
+    screen.run(1.0)
+    for kind, channel in (("video", 0), ("audio", 2)):
+        written = [(sequence, timestamp, len(packet)) for _, sequence, timestamp, packet in screen.packets(channel)]
+        assert [(e[3], e[4], e[5]) for e in screen.counters.sent if e[1] == kind] == written

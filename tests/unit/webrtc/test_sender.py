@@ -240,7 +240,7 @@ def test_remb_is_noted(wire: Any) -> None:
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
     sender.receive_rtcp(rtcp.pack_remb(FAR, 1_500_000, [track.ssrc]), now=3.0)
     assert sender.estimate.remb == pytest.approx(1_500_000, rel=0.001)
-    assert sender.estimate.last_feedback == 3.0
+    assert sender.estimate.last_remb == 3.0
 
 
 def test_malformed_rtcp_is_counted_and_its_good_part_used(wire: Any) -> None:

@@ -1,0 +1,63 @@
+"""Cameras that run only while somebody watches: who asked for which, and when each is let go again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from relay_supervisor.cameras.registry import Camera
+
+_UNKNOWN: Final = 60.0
+"""Seconds for which a camera that is not, or not yet, discovered is remembered."""
+
+
+class Demand:
+    """Which of the cameras on demand are awake.
+
+    A camera is on demand when its settings say so; with `mode = "auto"`, when Google has refused to extend its stream:
+    then it is a battery doorbell, which a picture around the clock would drain (the traits do not tell it before).
+    Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at: dict[str, float] = {}
+        self._battery: set[str] = set()
+
+    def on_demand(self, camera: Camera) -> bool:
+        """Whether the camera runs only while it is watched."""
+        match camera.settings.mode:
+            case "auto":
+                return camera.id in self._battery
+            case mode:
+                return mode == "on_demand"
+
+    def idle(self, camera: Camera) -> bool:
+        """Whether the camera is on demand and nobody demands it."""
+        return self.on_demand(camera) and camera.id not in self._asked_at
+
+    def not_extendable(self, camera: str) -> None:
+        """Google refused to extend this camera's streams on principle."""
+        self._battery.add(camera)
+
+    def resumed(self, cameras: Iterable[str], now: float) -> None:
+        """These, by id, were awake when an earlier supervisor ended: their viewers may come back."""
+        self._asked_at.update(dict.fromkeys(cameras, now))
+
+    def watched(self, cameras: Iterable[Camera], now: float) -> bool:
+        """Somebody watches `cameras`, or wants to; whether one of them was idle until now."""
+        woken = False
+        for camera in cameras:
+            woken |= self.idle(camera)
+            self._asked_at[camera.id] = now
+        return woken
+
+    def let_go(self, cameras: Iterable[Camera], now: float) -> bool:
+        """Forget cameras that nobody has watched for their `idle_after`; whether one of them becomes idle by that."""
+        freed = False
+        known = {camera.id: camera for camera in cameras}
+        for id_, asked_at in list(self._asked_at.items()):
+            camera = known.get(id_)
+            if now - asked_at >= (camera.settings.idle_after if camera is not None else _UNKNOWN):
+                del self._asked_at[id_]
+                freed |= camera is not None and self.on_demand(camera)
+        return freed

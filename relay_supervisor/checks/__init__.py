@@ -1,0 +1,1 @@
+"""What `relay-supervisor check` looks at: each part gives findings, and every finding that is not good has a remedy."""

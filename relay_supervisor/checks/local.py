@@ -1,0 +1,122 @@
+"""What can be checked without a network: configuration, secret files, directories, listening address, quota log."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import tomllib
+from pathlib import Path
+
+from relay_common import config_file
+from relay_common.clock import SystemClock
+from relay_common.config import Config, LimitsConfig, NestConfig
+from relay_common.errors import ConfigError
+from relay_supervisor.checks.report import Finding, failed, ok, warn
+from relay_supervisor.http.auth import check_listen
+from relay_supervisor.http.server import bind
+from relay_supervisor.leases.store import Store
+from relay_supervisor.nest import grant
+from relay_supervisor.quota.budget import Budget, Call
+from relay_supervisor.quota.limits import EXECUTE, limits_from
+from relay_supervisor.stats import BudgetStatus
+
+_SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
+
+
+def configuration(path: Path) -> tuple[list[Finding], Config | None]:
+    """The configuration at `path`, and what is wrong with it and its secret files."""
+    part = "configuration"
+    try:
+        config = config_file.load(path)
+    except ConfigError as error:
+        head, *problems = error.message.splitlines()
+        if not problems:
+            hint = error.hint if path.exists() else "Run `relay-supervisor auth` to make one"
+            return [failed(part, head, hint)], None
+        return [failed(part, f"{path}: {problem.strip()}", f"Correct {path}") for problem in problems], None
+    findings = [ok(part, f"{path} is complete")]
+    return findings + secret_files(path), config
+
+
+def secret_files(path: Path) -> list[Finding]:
+    """Whether other users of this machine could read the secrets."""
+    with path.open("rb") as file:
+        document = tomllib.load(file)
+    loose = config_file.loose_secret_files(document, path.parent)
+    if _holds_secrets(document) and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        loose.append(str(path))
+    if loose:
+        return [warn("secret files", f"other users may read {name}", f"chmod 600 {name}") for name in loose]
+    return [ok("secret files", "only their owner can read them")]
+
+
+def _holds_secrets(document: dict[str, object]) -> bool:
+    tables = [t for value in document.values() for t in (value if isinstance(value, list) else [value])]
+    return any(isinstance(table, dict) and table.keys() & set(_SECRETS) for table in tables)
+
+
+def listen(config: Config, *, running: bool) -> Finding:
+    """Whether the dashboard can be served; `running`: a supervisor with this configuration has the address already."""
+    part = "http.listen"
+    try:
+        host, port = check_listen(config.http.listen, config.http.token or None)
+        if running:
+            return ok(part, f"{config.http.listen} is served by the running supervisor")
+        bind(host, port).close()
+    except ConfigError as error:
+        return failed(part, error.message.removeprefix("[http] listen: "), error.hint)
+    return ok(part, f"{config.http.listen} is free")
+
+
+def directories(config: Config) -> list[Finding]:
+    """Whether state and sockets can be kept."""
+    findings = []
+    for key, path in (("paths.state_dir", config.paths.state()), ("paths.runtime_dir", config.paths.runtime())):
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        if path.exists() and not path.is_dir():
+            findings.append(failed(key, f"{path} is not a directory", f"Remove it, or set {key} to another"))
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            findings.append(failed(key, f"{existing} is not writable for this user", f"Set {key}, or chown {existing}"))
+        else:
+            findings.append(ok(key, f"{path} is writable" if path.exists() else f"{path} can be made"))
+    return findings
+
+
+def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:
+    """Whether a stream command could be sent now, by what the running supervisor or its log knows."""
+    part = "quota"
+    if running is not None:
+        used, limit, wait = running.used, running.limit, running.hold
+    else:
+        path = state_dir / "relay.sqlite3"
+        if not path.exists():
+            return ok(part, "no command was sent from this machine yet")
+        clock = SystemClock()
+        store = Store(path, clock)
+        calls = store.calls(nest.project_id)
+        store.close()
+        budget, now = Budget(limits_from(limits)), clock.now()
+        budget.restore(calls)
+        used = sum(call.call.method == EXECUTE and now - call.sent < 60 for call in calls)
+        limit, wait = budget.api.limit, budget.ready_at(Call(EXECUTE), now) - now
+    text = f"{used} of {limit} commands used in the last minute"
+    if wait > 0:
+        return warn(
+            part, f"{text}; the next may be sent in {wait:.0f} s", "Nothing to do: the supervisor waits by itself"
+        )
+    return ok(part, text)
+
+
+def token_age(nest: NestConfig, state_dir: Path) -> Finding | None:
+    """How old the refresh token is, when `relay-supervisor auth` made it here."""
+    known = grant.recall(state_dir, nest.refresh_token)
+    if known is None:
+        return None
+    now = time.time()
+    warning = grant.warning(known, now)
+    if warning:
+        return warn(
+            "refresh token", warning, "Publish the OAuth consent screen, then run `relay-supervisor auth` again"
+        )
+    return ok("refresh token", f"granted {(now - known.at) / 86400:.0f} days ago")

@@ -1,0 +1,131 @@
+"""What has to be asked of Google and Cloudflare: token, cameras, application, and the clocks on both sides."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import time
+
+import httpx
+
+from relay_common.clock import SystemClock
+from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.config import CamerasConfig, CloudflareConfig, NestConfig
+from relay_common.errors import ConfigError
+from relay_supervisor.checks.report import Finding, failed, ok, warn
+from relay_supervisor.nest.api import NestApi
+from relay_supervisor.nest.errors import NestError
+from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.oauth import TokenSource, authorize_url
+
+SKEW_NOTED = 5.0
+SKEW_BAD = 300.0
+"""Seconds between our clock and a server's: certificates and tokens fail when they differ by minutes."""
+
+
+class DatedTransport(httpx.AsyncHTTPTransport):
+    """Notes how far the answering clock is ahead of ours, by the Date header (whole seconds, RFC 9110 6.6.1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skew: float | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        try:
+            self.skew = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp() + 0.5 - time.time()
+        except (KeyError, ValueError, TypeError):
+            pass
+        return response
+
+
+async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float | None]:
+    """Token and devices.list of one account: findings, the cameras, and the clock's skew in seconds."""
+    transport = DatedTransport()
+    http = httpx.AsyncClient(transport=transport, trust_env=False)
+    tokens = TokenSource(
+        project_id=nest.project_id,
+        client_id=nest.client_id,
+        client_secret=nest.client_secret,
+        refresh_token=nest.refresh_token,
+        token_url=nest.token_url,
+        clock=SystemClock(),
+    )
+    try:
+        try:
+            await tokens.token()
+        except NestError as error:
+            return [failed("Google token", error.message, error.hint or "Try again in a minute")], [], None
+        findings = [ok("Google token", "the refresh token gives access tokens")]
+        try:
+            devices = await NestApi(nest.project_id, tokens, nest.api_base_url, http).devices()
+        except NestError as error:
+            return [*findings, failed("Google cameras", error.message, error.hint)], [], transport.skew
+        return findings, devices, transport.skew
+    finally:
+        await tokens.aclose()
+        await http.aclose()
+
+
+def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) -> list[Finding]:
+    """The cameras that Google shows, against those that the configuration names."""
+    part = "Google cameras"
+    link = authorize_url(nest[0].project_id, nest[0].client_id)
+    if not found:
+        return [failed(part, "none is shared with this project", f"Switch on the home and its cameras at {link}")]
+    names = [f"{device.display_name} ({device.protocol.value})" for device in found]
+    findings = [ok(part, f"{len(found)} found: {', '.join(names)}")]
+    known = {device.display_name for device in found} | {device.id for device in found}
+    asked = set(config.settings) | (set() if config.include == "all" else set(config.include))
+    findings += [
+        failed(part, f"the configuration names {name!r}, but Google shows no such camera", _how_to_find(name, link))
+        for name in sorted(asked - known)
+    ]
+    if not any(config.included(device.display_name, device.id) for device in found):
+        findings.append(warn(part, "none of them is to be relayed", "Look at [cameras] include and enabled"))
+    return findings
+
+
+def _how_to_find(name: str, link: str) -> str:
+    return f"Correct the name {name!r} in [cameras], or switch the camera on at {link}"
+
+
+async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:
+    """Whether the application makes sessions (one that is not used ends by itself), and the clock's skew."""
+    part = "Cloudflare app"
+    transport = DatedTransport()
+    try:
+        client = SfuClient(
+            config.app_id,
+            config.app_secret,
+            clock=SystemClock(),
+            rng=random.Random(),
+            base_url=config.api_base_url,
+            transport=transport,
+        )
+    except ConfigError as error:
+        return failed(part, error.message, error.hint), None
+    try:
+        await client.new_session("check")
+    except SfuError as error:
+        remedy = error.hint
+        if error.status in (401, 403, 404):
+            remedy = "Compare cloudflare.app_id and app_secret with dash.cloudflare.com, Realtime > SFU"
+        return failed(part, error.message, remedy or "Try again in a minute"), transport.skew
+    finally:
+        await client.aclose()
+    return ok(part, f"application {config.app_id} takes our secret"), transport.skew
+
+
+def clock(skews: list[float | None]) -> Finding:
+    """Our clock against the servers that answered."""
+    part = "clock"
+    known = [skew for skew in skews if skew is not None]
+    if not known:
+        return warn(part, "not tested: no server told its time")
+    worst = max(known, key=abs)
+    if abs(worst) <= SKEW_NOTED:
+        return ok(part, f"within {SKEW_NOTED:.0f} s of the servers'")
+    text = f"this machine is {abs(worst):.0f} s {'behind' if worst > 0 else 'ahead of'} the servers"
+    remedy = "Keep the time by NTP: timedatectl set-ntp true"
+    return failed(part, text, remedy) if abs(worst) > SKEW_BAD else warn(part, text, remedy)

@@ -1,0 +1,53 @@
+"""One line of a check-up."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import click
+import msgspec
+
+
+class Verdict(enum.Enum):
+    """How a part was found."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+_MARKS: Final = {
+    Verdict.OK: click.style("✓", fg="green"),
+    Verdict.WARNING: click.style("!", fg="yellow"),
+    Verdict.FAILED: click.style("✗", fg="red"),
+}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What was looked at, how it was found, in words, and what to do about it."""
+
+    part: str
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """For a terminal; the remedy stands on a line of its own."""
+        text = f"{_MARKS[self.verdict]} {self.part}: {self.text}"
+        return f"{text}\n    → {self.remedy}" if self.remedy else text
+
+
+def ok(part: str, text: str) -> Finding:
+    """All is well."""
+    return Finding(part, Verdict.OK, text)
+
+
+def warn(part: str, text: str, remedy: str = "") -> Finding:
+    """It will work, but should be looked at; or it could not be tested."""
+    return Finding(part, Verdict.WARNING, text, remedy)
+
+
+def failed(part: str, text: str, remedy: str = "") -> Finding:
+    """It will not work."""
+    return Finding(part, Verdict.FAILED, text, remedy)

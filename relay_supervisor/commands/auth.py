@@ -1,0 +1,214 @@
+"""`relay-supervisor auth`: Google's set-up, step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from relay_common.clock import SystemClock
+from relay_common.config import NestConfig
+from relay_common.errors import ConfigError, RelayError
+from relay_common.secrets import Secret
+from relay_supervisor import setup_files
+from relay_supervisor.account import open_api
+from relay_supervisor.cli import Failure, config_option, json_option
+from relay_supervisor.client import connect
+from relay_supervisor.nest import credentials, grant
+from relay_supervisor.nest.errors import NestError
+from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.oauth import REDIRECT_URI, authorize_url
+
+_DEFAULTS: Final = NestConfig(project_id="-", client_id="-", client_secret=Secret(""), refresh_token=Secret(""))
+_FIRST: Final = f"""\
+Before the first time, in a browser where the Google account that owns the cameras is signed in:
+  1. console.cloud.google.com: make a project and enable the Smart Device Management API.
+  2. There, OAuth consent screen: External; fill in name and e-mail; then "Publish app". Left in "Testing", the
+     authorisation ends after 7 days.
+  3. There, Credentials: make an OAuth client of type Web application with the redirect URI {REDIRECT_URI}
+  4. console.nest.google.com/device-access: pay US$5 once and make a project with that client id. Events can stay off.
+"""
+_TESTING: Final = (
+    'With the consent screen in "Testing" this authorisation ends in 7 days: `status` and `check` warn before that. '
+    'Better: "Publish app" on the consent screen (no verification is needed), then run `relay-supervisor auth` again.'
+)
+
+
+@click.command("auth")
+@click.option("--project-id", help="Device Access project id (a UUID).")
+@click.option("--client-id", help="OAuth client id.")
+@click.option("--code", metavar="URL", help="The address you landed on, or its code, instead of being asked for it.")
+@click.option("--published/--testing", default=None, help="State of the OAuth consent screen, instead of being asked.")
+@click.option("--yes", "-y", is_flag=True, help="Replace files that are there without asking.")
+@click.option("--api-base-url", default=None, help="Another SDM API, for simulators.")
+@click.option("--token-url", default=None, help="Another token endpoint, for simulators.")
+@config_option
+@json_option
+def command(
+    project_id: str | None,
+    client_id: str | None,
+    code: str | None,
+    published: bool | None,
+    yes: bool,
+    api_base_url: str | None,
+    token_url: str | None,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Authorise the relay with Google, and write the configuration.
+
+    Asks for what is missing, says where it is found, and tells the three kinds of "project" apart. Writes the
+    configuration if there is none, and one file (mode 0600) for each secret. With a complete configuration it only
+    renews the authorisation; a running supervisor takes it over without a restart. The client secret can also come
+    from RELAY_NEST_CLIENT_SECRET.
+
+    \b
+    relay-supervisor auth
+    relay-supervisor auth --config /etc/nest-relay/relay.toml
+    relay-supervisor auth --code 'https://www.google.com/?code=4/0Ab…&scope=…'
+    """
+    existing = setup_files.read(config_path)
+    base = config_path.parent
+    if not existing.document:
+        _say(_FIRST)
+    nest = NestConfig(
+        project_id=_value(
+            "Device Access project id", project_id or existing.nest("project_id"), credentials.project_id_problem
+        ),
+        client_id=_value("OAuth client id", client_id or existing.nest("client_id"), credentials.client_id_problem),
+        client_secret=Secret(
+            _value(
+                "OAuth client secret",
+                os.environ.get("RELAY_NEST_CLIENT_SECRET") or existing.secret("client_secret", base),
+                credentials.client_secret_problem,
+                hidden=True,
+            )
+        ),
+        refresh_token=Secret(""),
+        api_base_url=api_base_url or existing.nest("api_base_url") or _DEFAULTS.api_base_url,
+        token_url=token_url or existing.nest("token_url") or _DEFAULTS.token_url,
+    )
+    if published is None:
+        published = click.confirm('Is the OAuth consent screen published ("In production")?', default=False, err=True)
+    if not published:
+        _say(click.style(_TESTING, fg="yellow"))
+    nest = msgspec.structs.replace(nest, refresh_token=_authorise(nest, code))
+    _say("Google has granted access.")
+    note = _write(config_path, existing, nest, yes)
+    grant.remember(existing.state_dir, nest.refresh_token, time.time(), published=published)
+    devices = asyncio.run(_cameras(nest))
+    reloaded = _tell_supervisor(config_path)
+    if as_json:
+        report = {"config": str(config_path), "reloaded": reloaded, "cameras": [_report(one) for one in devices]}
+        click.echo(msgspec.json.encode(report).decode())
+        return
+    click.echo(f"{len(devices)} cameras:")
+    for device in devices:
+        click.echo(f"  {device.display_name:<24} {device.protocol.value:<8} {device.resolution}")
+    if not devices:
+        click.echo("  none: open the link again and switch on the home and its cameras")
+    _say(note)
+    _say("The running supervisor uses it now." if reloaded else "Next: `relay-supervisor check`")
+
+
+def _value(what: str, given: str, problem: Callable[[str], str], *, hidden: bool = False) -> str:
+    """The value given, or one that is asked for until its form is right."""
+    if given and (wrong := problem(given.strip())):
+        raise Failure(f"{what}: {wrong}", 2)
+    while not given:
+        answer = str(click.prompt(what, hide_input=hidden, err=True)).strip()
+        if wrong := problem(answer):
+            _say(click.style(wrong, fg="yellow"))
+        else:
+            given = answer
+    return given.strip()
+
+
+def _authorise(nest: NestConfig, code: str | None) -> Secret:
+    """The refresh token for the code given, or for what is pasted until it works."""
+    if code is None:
+        _say(
+            "\nOpen this link in the browser, as the Google account that owns the cameras. Switch on the home and\n"
+            'every camera, go past "Google hasn\'t verified this app" (Advanced, Go to …), allow, and allow again:\n\n'
+            f"  {authorize_url(nest.project_id, nest.client_id)}\n\n"
+            "You land on Google's start page: copy its whole address."
+        )
+    while True:
+        pasted = code if code is not None else click.prompt("Address or code", err=True)
+        try:
+            return credentials.exchange(
+                credentials.find_code(str(pasted)),
+                client_id=nest.client_id,
+                client_secret=nest.client_secret,
+                token_url=nest.token_url,
+            )
+        except RelayError as error:
+            if code is not None:
+                raise
+            _say(click.style(str(error), fg="yellow"))
+
+
+async def _cameras(nest: NestConfig) -> list[Device]:
+    """devices.list, which also completes the link at Google's side."""
+    api, tokens, http = open_api(nest, SystemClock())
+    try:
+        return await api.devices()
+    except NestError as error:
+        raise Failure(f"The authorisation is saved, but the cameras cannot be listed: {error}") from None
+    finally:
+        await tokens.aclose()
+        await http.aclose()
+
+
+def _write(path: Path, existing: setup_files.Existing, nest: NestConfig, yes: bool) -> str:
+    """Write what is missing or new; returns what is left to do, in words."""
+    secrets = path.parent / setup_files.SECRETS_DIR
+    if existing.document:
+        file = existing.nest("refresh_token_file")
+        target = path.parent / Path(file).expanduser() if file else secrets / "google_refresh_token"
+        _replace(target, nest.refresh_token, yes)
+        if file:
+            return f"The refresh token in {target} is replaced."
+        return f'Put refresh_token_file = "{target}" into [nest] of {path}, in place of refresh_token.'
+    app_id = str(
+        click.prompt("Cloudflare Realtime SFU app id (Enter: later)", default="", show_default=False, err=True)
+    ).strip()
+    if app_id:
+        app_secret = click.prompt("Cloudflare app secret", hide_input=True, err=True).strip()
+        _replace(secrets / "cloudflare_app_secret", Secret(app_secret), yes)
+    _replace(secrets / "google_client_secret", nest.client_secret, yes)
+    _replace(secrets / "google_refresh_token", nest.refresh_token, yes)
+    setup_files.write_private(path, setup_files.new_configuration(nest, app_id, path.parent))
+    missing = "" if app_id else " Fill in [cloudflare] there, from dash.cloudflare.com, Realtime > SFU."
+    return f"{path} is written; its secrets are in {secrets}.{missing}"
+
+
+def _replace(path: Path, secret: Secret, yes: bool) -> None:
+    if path.exists() and not yes and not click.confirm(f"Replace {path}?", default=True, err=True):
+        raise Failure(f"{path} was left as it is, and the new authorisation is lost. Run `auth` again")
+    setup_files.write_private(path, secret.reveal() + "\n")
+
+
+def _tell_supervisor(path: Path) -> bool:
+    """Whether a running supervisor has read its configuration again."""
+    try:
+        with connect(path) as client:
+            client.post("/api/reload")
+    except (Failure, ConfigError):
+        return False
+    return True
+
+
+def _report(device: Device) -> dict[str, str]:
+    return {"name": device.display_name, "protocol": device.protocol.value, "resolution": str(device.resolution)}
+
+
+def _say(text: str) -> None:
+    """To standard error: standard output is for the result."""
+    click.echo(text, err=True)

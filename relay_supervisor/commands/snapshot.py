@@ -1,0 +1,49 @@
+"""`relay-supervisor snapshot NAME -o FILE.jpg`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from relay_supervisor.cli import Failure, config_option, json_option
+from relay_supervisor.client import connect
+
+_PATIENCE = 30.0
+
+
+@click.command("snapshot")
+@click.argument("name")
+@click.option(
+    "--output", "-o", default="", metavar="FILE", help="Where the picture goes; - for standard output.  [NAME.jpg]"
+)
+@config_option
+@json_option
+def command(name: str, output: str, config_path: Path, as_json: bool) -> None:
+    """Save what a camera shows now as a JPEG.
+
+    The picture is the camera's next keyframe, so it may take a few seconds. It costs no command of Google's budget.
+    NAME is a display name (in any case), a camera id, or a device id.
+
+    \b
+    relay-supervisor snapshot "Front Door" -o door.jpg
+    relay-supervisor snapshot Garage -o - | feh -
+    """
+    with connect(config_path) as client:
+        camera = client.camera(name)
+        jpeg = client.get(f"/api/cameras/{camera.id}/snapshot", timeout=_PATIENCE)
+    if output == "-":
+        sys.stdout.buffer.write(jpeg)
+        return
+    path = Path(output or f"{camera.name.replace('/', '-')}.jpg")
+    try:
+        path.write_bytes(jpeg)
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}. Name another file with -o") from None
+    if as_json:
+        report = {"camera": camera.id, "name": camera.name, "file": str(path), "bytes": len(jpeg)}
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        click.echo(f"{camera.name}: {path} ({len(jpeg) / 1024:.0f} KiB)")

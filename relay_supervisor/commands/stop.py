@@ -1,0 +1,53 @@
+"""`relay-supervisor stop`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from relay_common.proc import start_ticks
+from relay_supervisor.cli import Failure, config_option, json_option
+from relay_supervisor.client import RelayClient, connect, decode, say
+
+
+class _Stopping(msgspec.Struct):
+    pid: int
+    started: int
+
+
+@click.command("stop")
+@click.option("--keep-workers", is_flag=True, help="Leave the workers relaying, for the next supervisor to take over.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds to wait.")
+@config_option
+@json_option
+def command(keep_workers: bool, no_wait: bool, timeout: float, config_path: Path, as_json: bool) -> None:
+    """Stop the running supervisor, and with it all cameras.
+
+    With --keep-workers the pictures go on while the supervisor is away (until their streams run out, some minutes):
+    use it to upgrade or to restart with another configuration.
+
+    \b
+    relay-supervisor stop
+    relay-supervisor stop --keep-workers && relay-supervisor run
+    """
+    with connect(config_path) as client:
+        body = client.post("/api/stop", {"keep_workers": keep_workers})
+        if not no_wait:
+            _wait(client, decode(body, _Stopping), timeout)
+    words = "stopping" if no_wait else "stopped"
+    say(f"{words}; the workers go on" if keep_workers else words, body, as_json)
+
+
+def _wait(client: RelayClient, process: _Stopping, timeout: float) -> None:
+    """Until the process has ended; one on another machine cannot be seen, so its silence has to do."""
+    here = start_ticks(process.pid) == process.started
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if start_ticks(process.pid) != process.started if here else not client.alive():
+            return
+        time.sleep(0.1)
+    raise Failure(f"The supervisor (pid {process.pid}) still runs after {timeout:.0f} s. Look at its log")

@@ -1,0 +1,67 @@
+"""When a refresh token was granted, so that one that lives a week only is renewed in time.
+
+Google ends refresh tokens of an OAuth consent screen in "Testing" after seven days; nothing in the token says so. The
+record holds a digest of the token, never the token. Source: https://developers.google.com/identity/protocols/oauth2
+("Refresh token expiration").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from relay_common.secrets import Secret
+
+FILE: Final = "grants.json"
+TESTING_LIFE: Final = 7 * 86400.0
+"""Seconds that a token of an unpublished consent screen lives."""
+WARN_BEFORE: Final = 2 * 86400.0
+_KEPT: Final = 20
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One authorisation: digest of its refresh token, Unix time, and whether the consent screen was published."""
+
+    token: str
+    at: float
+    published: bool
+
+
+def remember(directory: Path, token: Secret, at: float, *, published: bool) -> None:
+    """Write down that `token` was granted at `at`; raises OSError."""
+    path = directory / FILE
+    grants = [known for known in _read(path) if known.token != _digest(token)][-_KEPT:]
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode([*grants, Grant(_digest(token), at, published)]))
+
+
+def recall(directory: Path, token: Secret) -> Grant | None:
+    """When `token` was granted; None when that is not known here."""
+    return next((known for known in _read(directory / FILE) if known.token == _digest(token)), None)
+
+
+def warning(known: Grant | None, now: float) -> str:
+    """What to tell about a token's age at `now` (Unix seconds); empty when it lives on."""
+    if known is None or known.published:
+        return ""
+    left = known.at + TESTING_LIFE - now
+    if left > WARN_BEFORE:
+        return ""
+    when = f"ends in about {left / 3600:.0f} hours" if left > 0 else "has ended by now"
+    return f"the OAuth consent screen was in Testing when the refresh token was granted: it lives 7 days and {when}"
+
+
+def _digest(token: Secret) -> str:
+    return hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> list[Grant]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Grant])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return []

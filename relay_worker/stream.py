@@ -1,0 +1,23 @@
+"""What a worker is told to play."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+
+NONE = Secret("")
+
+
+@dataclass
+class Stream:
+    """A granted stream: over RTSP the `url` with its token; over WebRTC the `answer` to our offer number `offer`."""
+
+    generation: int
+    protocol: Protocol
+    url: Secret = field(repr=False)
+    expires_at: float
+    """Unix seconds."""
+    answer: Secret = field(repr=False, default=NONE)
+    offer: int = 0

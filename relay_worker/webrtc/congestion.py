@@ -1,0 +1,135 @@
+"""What the uplink carries: a bitrate ceiling from receiver reports, REMB and transport-wide feedback.
+
+Pure: `update` takes what was measured since the last report, `ceiling` is the verdict (None: the uplink is not the
+limit). The signals are those of draft-ietf-rmcat-gcc-02 (loss, and delay that grows), reckoned for reports that come
+once a second, for that is all that Cloudflare sends: a queue shows as a round trip above its lowest, and what arrives
+meanwhile is what the uplink carries.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+QUEUE_LIMIT: Final = 0.1
+"""Seconds of queueing above which, for two reports, the uplink counts as overused …"""
+QUEUE_ALARM: Final = 0.3
+"""… and above which one report is enough."""
+LOSS_LIMIT: Final = 0.1
+LOSS_ALARM: Final = 0.15
+"""The same for loss: what lies below is repaired by retransmission and is not the sender's doing."""
+LOWEST: Final = 100_000.0
+"""Bit/s below which no ceiling goes: a keyframe now and then."""
+REMB_PATIENCE: Final = 5.0
+"""Seconds for which a REMB holds."""
+UNLIMITED_AFTER: Final = 5
+"""Reports in a row without strain and with nothing held back after which the ceiling is lifted."""
+
+_STEP: Final = 1.08
+_STEPS: Final = (1.15, 1.3, 1.5)  # beyond what the uplink last carried: it is a better one now
+_NEAR: Final = 1.1
+_TRIED: Final = 0.7  # share of the ceiling that must have been used for it to rise
+_FUTILE: Final = 4  # decreases in a row that change nothing: the queue or the loss is not ours
+
+
+class PathSample(NamedTuple):
+    """The way to the SFU since the last sample."""
+
+    delivered: float
+    """Video that arrived, bit/s with headers."""
+    loss: float
+    """Share lost before repair, 0..1."""
+    queue_delay: float
+    """Seconds by which packets take longer than they need to."""
+    limited: bool
+    """Whether the ceiling held something back."""
+
+
+class CongestionController:
+    """One uplink. `decreases` counts how often it was found too small."""
+
+    def __init__(self) -> None:
+        self.decreases = 0
+        self.capacity: float | None = None
+        """Bit/s that arrived when the uplink last was overused."""
+        self._own: float | None = None
+        self._remb = 0.0
+        self._remb_until = 0.0
+        self._strained = self._unlimited = self._raises = self._futile = 0
+        self._settle_until = 0.0
+        self._accepted_delay = self._accepted_loss = 0.0
+        self._before = (0.0, 0.0)  # queue delay and loss at the last decrease
+        self._queue = 0.0  # at the last report
+
+    def ceiling(self, now: float) -> float | None:
+        """Bit/s of video that may be sent at `now` (monotonic seconds)."""
+        remb = self._remb if now < self._remb_until else None
+        if self._own is None or remb is None:
+            return self._own if remb is None else remb
+        return min(self._own, remb)
+
+    def remb(self, bitrate: float, needed: float, now: float) -> None:
+        """The receiver's own estimate; it is a ceiling when it comes near what is `needed`."""
+        self._remb = max(LOWEST, bitrate)
+        self._remb_until = now + REMB_PATIENCE if bitrate < 1.5 * needed else 0.0
+
+    def update(self, sample: PathSample, now: float) -> None:
+        """Take a report into account."""
+        # What was accepted as none of our doing may go away again.
+        self._accepted_delay = min(self._accepted_delay, max(0.0, sample.queue_delay))
+        self._accepted_loss = min(self._accepted_loss, sample.loss)
+        queue, before = sample.queue_delay - self._accepted_delay, self._queue
+        self._queue = queue
+        loss = sample.loss - self._accepted_loss
+        if self._own is not None and QUEUE_LIMIT < queue < 0.9 * before and loss <= LOSS_LIMIT:
+            return  # it drains
+        if queue > QUEUE_LIMIT or loss > LOSS_LIMIT:
+            self._strained, self._unlimited = self._strained + 1, 0
+            alarming = queue > QUEUE_ALARM or loss > LOSS_ALARM
+            if (alarming or self._strained > 1) and now >= self._settle_until:
+                self._decrease(sample, queue, loss, now)
+        else:
+            self._strained = self._futile = 0
+            if self._own is not None:
+                self._increase(sample)
+
+    def _decrease(self, sample: PathSample, queue: float, loss: float, now: float) -> None:
+        queue_before, loss_before = self._before
+        if self._futile and (queue > 0.8 * queue_before if queue > QUEUE_LIMIT else loss > 0.8 * loss_before):
+            self._futile += 1
+        else:
+            self._futile = 1
+        self._before = (queue, loss)
+        if self._futile > _FUTILE:
+            # A longer route, or radio loss: sending less does not help.
+            if queue > QUEUE_LIMIT:
+                self._accepted_delay = sample.queue_delay
+            if loss > LOSS_LIMIT:
+                self._accepted_loss = sample.loss
+            self._futile = 0
+            return
+        self.decreases += 1
+        # The more has queued, the more room is left for it to drain: within about two seconds.
+        room = 1.0 - min(0.5, max(0.15, queue / 2)) if queue > QUEUE_LIMIT else 0.95
+        self.capacity = sample.delivered
+        self._own = max(LOWEST, self.capacity * room)
+        self._raises = 0
+        # What was in flight until now is reported on by the next report: its verdict is on the past.
+        self._settle_until = now + 1.0 + min(1.0, max(0.0, queue))
+
+    def _increase(self, sample: PathSample) -> None:
+        assert self._own is not None
+        if not sample.limited:
+            self._unlimited += 1
+            if self._unlimited >= UNLIMITED_AFTER:
+                self._own = self.capacity = None
+            return
+        self._unlimited = 0
+        capacity = self.capacity or 0.0
+        if self._own < 0.9 * capacity:
+            self._own = 0.9 * capacity
+        elif sample.delivered >= _TRIED * self._own:
+            if self._own < _NEAR * capacity:
+                self._own *= _STEP
+            else:
+                self._own *= _STEPS[min(self._raises, len(_STEPS) - 1)]
+                self._raises += 1

@@ -1,0 +1,62 @@
+"""Coverage-guided fuzzing with atheris.
+
+    python -m tests.fuzz TARGET [--seconds 60] [--runs N]
+    python -m tests.fuzz all --seconds 30
+
+A finding is written to the directory it was started in (`crash-…`); put it into `tests/fuzz/corpus/TARGET/` together
+with the fix, and it is tried in every test run from then on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+MEMORY_LIMIT = 512
+"""MB that a target may use: parsers promise bounded memory."""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--seconds", default=60, show_default=True, help="Time for each target.")
+@click.option("--runs", default=0, help="Inputs for each target; 0: as many as fit the time.")
+def main(target: str, seconds: int, runs: int) -> None:
+    """Fuzz one target, or all of them one after another."""
+    if target == "all":
+        from tests.fuzz.targets import TARGETS
+
+        failed = [name for name in TARGETS if _child(name, seconds, runs)]
+        sys.exit(f"findings in: {', '.join(failed)}" if failed else 0)
+    fuzz(target, seconds, runs)
+
+
+def _child(name: str, seconds: int, runs: int) -> int:
+    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds), "--runs", str(runs)]
+    return subprocess.run(command, check=False).returncode
+
+
+def fuzz(name: str, seconds: int, runs: int) -> None:
+    """Fuzz the target `name`; does not return."""
+    import atheris
+
+    # Only what is imported in here gives coverage.
+    with atheris.instrument_imports(include=["relay_worker", "relay_common"]):
+        from tests.fuzz.seeds import seeds
+        from tests.fuzz.targets import TARGETS
+
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
+        for number, seed in enumerate(seeds(name)):
+            (Path(corpus) / f"seed-{number}").write_bytes(seed)
+        options = ["-max_len=4096", f"-rss_limit_mb={MEMORY_LIMIT}", "-timeout=5", "-print_final_stats=1"]
+        options += [f"-max_total_time={seconds}"] if seconds else []
+        options += [f"-runs={runs}"] if runs else []
+        atheris.Setup([sys.argv[0], *options, corpus], TARGETS[name])
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Every parser takes any bytes: seeds and old findings always, mutations of them for a bounded time."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS, chunks
+
+SECONDS = int(os.environ.get("RELAY_FUZZ_SECONDS", "2"))
+"""For each target; a longer run is one `python -m tests.fuzz all` away."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_and_old_findings(name: str) -> None:
+    inputs = seeds(name)
+    assert inputs
+    for data in inputs:
+        TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_mutations(name: str) -> None:
+    @settings(max_examples=60)
+    @given(st.sampled_from(seeds(name)), st.lists(st.tuples(st.integers(0, 4096), st.binary(max_size=8)), max_size=4))
+    def mutate(seed: bytes, edits: list[tuple[int, bytes]]) -> None:
+        for position, patch in edits:
+            at = position % (len(seed) + 1)
+            seed = seed[:at] + patch + seed[at + len(patch) :]
+        TARGETS[name](seed)
+
+    mutate()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_coverage_guided(name: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("atheris is not installed (there is none for this platform)")
+    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(SECONDS)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
+    assert ran is not None
+    assert int(ran.group(1)) > 100
+
+
+def test_chunks_take_any_bytes() -> None:
+    assert chunks(b"\x02ab\x00\x05cd") == [b"ab", b"", b"cd"]

@@ -1,0 +1,309 @@
+"""Every verb, typed at a supervisor that relays simulated cameras; the tests share it and leave it as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import httpx
+import pytest
+
+from relay_common.proc import start_ticks
+from tests.fixtures.cli_world import CliWorld, end_workers, invoke, start_simulators
+
+pytestmark = pytest.mark.media
+
+PROJECT = "5cd39b4c-0000-4000-8000-51a1a7edf00d"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliWorld]:
+    directory = tmp_path_factory.mktemp("cli")
+    simulators, endpoints = start_simulators(
+        directory, "--cameras", "2", "--size", "320x180", "--shared-clip", "--unlimited"
+    )
+    world = CliWorld(directory, endpoints)
+    pids: list[int] = []
+    try:
+        world.write_config()
+        world.start()
+        world.until_state(Front_Door="live", Driveway="live")
+        yield world
+    finally:
+        if world.process is not None and world.process.poll() is None:
+            pids = [pid for pid in world.workers().values() if pid]
+        world.stop()
+        end_workers(pids)
+        assert simulators.stdin is not None
+        simulators.stdin.close()
+        simulators.wait(10)
+
+
+def test_the_socket_needs_no_token_and_is_private(world: CliWorld) -> None:
+    socket = world.directory / "run" / "http.sock"
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as client:
+        assert client.get("/api/stats").status_code == 200
+        # A page in a browser has no way to a Unix socket, but the rule is the same for both doors.
+        assert client.post("/api/reload", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_status(world: CliWorld) -> None:
+    text = world.type("status").output
+    assert "2 of 2 cameras live" in text
+    assert "Front Door" in text
+    status = world.json("status")
+    assert [camera["state"] for camera in status["cameras"]] == ["live", "live"]
+
+
+def test_cameras_of_the_running_supervisor_and_of_google(world: CliWorld) -> None:
+    known = world.json("cameras")["cameras"]
+    assert {camera["name"] for camera in known} == {"Front Door", "Driveway"}
+    assert known[0]["protocol"] == "RTSP"
+    asked = world.type("cameras", "--ask-google")
+    assert "asking Google" in asked.stderr
+    assert "Driveway" in asked.stdout
+    assert "320x180" in asked.stdout
+
+
+def test_snapshot_is_a_picture_of_the_camera(world: CliWorld, tmp_path: Path) -> None:
+    file = tmp_path / "door.jpg"
+    result = world.type("snapshot", "front door", "-o", str(file))
+    assert result.exit_code == 0, result.output
+    with av.open(str(file)) as picture:
+        frame = next(picture.decode(video=0))
+    assert (frame.width, frame.height) == (320, 180)
+    # A black or grey frame would have next to no spread of brightness.
+    luma = bytes(frame.planes[0])
+    assert max(luma) - min(luma) > 60
+    unwritable = world.type("snapshot", "Driveway", "-o", str(tmp_path / "missing" / "x.jpg"))
+    assert unwritable.exit_code == 1
+    assert "-o" in unwritable.output
+
+
+def test_disable_holds_and_enable_brings_the_camera_back(world: CliWorld) -> None:
+    pid = world.workers()["Front Door"]
+    changed = world.json("disable", "driveway")
+    assert changed == {"id": changed["id"], "name": "Driveway", "running": False, "why_not": changed["why_not"]}
+    world.until_state(Driveway="disabled")
+    overrides = json.loads((world.directory / "state" / "overrides.json").read_text())
+    assert overrides[changed["id"]] == {"name": "Driveway", "enabled": False}
+    # A camera that is switched off gives no picture, and says what it is.
+    assert "Driveway has no worker" in world.type("snapshot", "Driveway").output
+    assert "disabled by hand" in world.type("status").output
+    assert "it is being relayed" in world.type("enable", "Driveway").output
+    world.until_state(Driveway="live")
+    assert json.loads((world.directory / "state" / "overrides.json").read_text()) == {}
+    assert world.workers()["Front Door"] == pid
+
+
+def test_remove_and_add(world: CliWorld) -> None:
+    assert "removed by hand" in world.type("remove", "Driveway").output
+    world.until_state(Driveway="disabled")
+    # The camera is in no list that would have to be asked for first.
+    assert world.json("add", "DRIVEWAY")["running"] is True
+    world.until_state(Driveway="live")
+
+
+def test_add_asks_google_for_a_camera_that_is_not_known(world: CliWorld) -> None:
+    device = f"{world.endpoints['control']['nest']}/cameras/Driveway/device"
+    httpx.post(device, json={"renamed": "Carport"}).raise_for_status()
+    try:
+        assert "There is no camera 'Carport'" in world.type("enable", "Carport").output
+        result = world.type("add", "Carport")
+        assert result.exit_code == 0, result.output
+    finally:
+        httpx.post(device, json={"renamed": "Driveway"}).raise_for_status()
+    assert world.type("add", "Driveway").exit_code == 0
+    world.until_state(Driveway="live")
+
+
+def test_restart_replaces_the_worker_and_keyframe_asks(world: CliWorld) -> None:
+    before = world.workers()["Driveway"]
+    assert world.type("restart", "Driveway").exit_code == 0
+    world.until(lambda: world.workers()["Driveway"] not in (0, before), 20, "another worker")
+    world.until_state(Driveway="live")
+    assert world.type("keyframe", "Driveway").exit_code == 0
+
+
+def test_logs_hold_lines_of_workers_and_debug_can_be_switched(world: CliWorld) -> None:
+    assert "worker started" in world.type("logs").output
+    assert world.type("logs", "--level", "error").stdout == ""
+    try:
+        assert "debug lines: rtsp" in world.type("logs", "--debug", "rtsp").output
+        world.type("restart", "Front Door")
+        world.until(
+            lambda: any(
+                line["level"] == "debug" and line["worker"] and "rtsp" in line["logger"]
+                for line in map(json.loads, world.type("logs", "front door", "--json").stdout.splitlines())
+            ),
+            20,
+            "debug lines of the new worker's RTSP session",
+        )
+        others = world.type("logs", "Driveway", "--json").stdout.splitlines()
+        assert all(json.loads(line)["camera"] == "Driveway" for line in others)
+    finally:
+        assert "debug lines: none" in world.type("logs", "--debug", "none").output
+    world.until_state(Front_Door="live")
+    wrong = world.type("logs", "--debug", "rstp")
+    assert wrong.exit_code == 2
+    assert "rtsp" in wrong.output
+
+
+def test_reload_applies_cameras_and_log_and_names_the_rest(world: CliWorld) -> None:
+    assert "nothing has changed" in world.type("reload").output
+    workers = world.workers()
+    before = world.config.read_text()
+    try:
+        world.cameras = {"include": ["Front Door"]}
+        world.write_config(log_level="warning")
+        world.config.write_text(world.config.read_text().replace("127.0.0.1:0", "127.0.0.1:1"))
+        report = world.json("reload")
+        assert report["applied"] == ["cameras.include", "log.level"]
+        assert report["restart"] == ["http.listen"]
+        world.until_state(Driveway="disabled", Front_Door="live")
+        assert world.workers()["Front Door"] == workers["Front Door"]
+        world.config.write_text("[nest")
+        broken = world.type("reload")
+        assert broken.exit_code == 2, broken.output
+    finally:
+        world.cameras = {}
+        world.config.write_text(before)
+    # SIGHUP does the same.
+    assert world.process is not None
+    world.process.send_signal(signal.SIGHUP)
+    world.until_state(Driveway="live")
+
+
+def test_drain_stops_all_cameras_and_ends_on_request(world: CliWorld) -> None:
+    drained = world.json("drain")
+    assert drained == {"draining": True, "left": []}
+    world.until(lambda: not any(world.workers().values()), 10, "no worker")
+    assert "the relay is drained" in world.type("status").output
+    assert world.json("drain", "--off")["draining"] is False
+    world.until_state(Driveway="live", Front_Door="live")
+
+
+def test_check_finds_all_well_and_counts_what_is_not(world: CliWorld) -> None:
+    report = world.type("check", "--json")
+    assert report.exit_code == 0, report.output
+    findings = {finding["part"]: finding for finding in json.loads(report.stdout)["findings"]}
+    assert {part for part, finding in findings.items() if finding["verdict"] != "ok"} == {"UDP to the SFU"}
+    assert "not tested" in findings["UDP to the SFU"]["text"]
+    assert "Front Door" in findings["Google cameras"]["text"]
+    assert "running supervisor" in findings["http.listen"]["text"]
+    before = world.config.read_text()
+    try:
+        world.config.write_text(
+            before.replace("[cameras]", '[cameras]\ninclude = ["Front Dor"]').replace('"secret"', '"another"')
+        )
+        (world.directory / "refresh_token").write_text("1//0revoked-refresh-token")
+        (world.directory / "refresh_token").chmod(0o644)
+        result = world.type("check")
+    finally:
+        world.config.write_text(before)
+        (world.directory / "refresh_token").write_text(world.endpoints["nest"]["refresh_token"])
+        (world.directory / "refresh_token").chmod(0o600)
+    assert result.exit_code == 1
+    lines = result.output
+    assert "chmod 600" in lines
+    assert "invalid_grant" in lines
+    assert f"partnerconnections/{PROJECT}/auth" in lines
+    assert "✗ Cloudflare app" in lines
+
+
+def test_check_names_cameras_that_google_does_not_show(world: CliWorld) -> None:
+    before = world.config.read_text()
+    try:
+        world.config.write_text(before.replace("[cameras]", '[cameras]\ninclude = ["Front Dor"]'))
+        result = world.type("check")
+    finally:
+        world.config.write_text(before)
+    assert result.exit_code == 1
+    assert "the configuration names 'Front Dor', but Google shows no such camera" in result.output
+
+
+def test_auth_from_nothing_to_a_configuration(world: CliWorld, tmp_path: Path) -> None:
+    nest = world.endpoints["nest"]
+    config = tmp_path / "new" / "relay.toml"
+    typed = [
+        "123456789012",  # a Cloud project number
+        "my-cameras-4711",  # a Cloud project id
+        PROJECT,
+        nest["client_secret"],  # the wrong one of the two
+        nest["client_id"],
+        "1//0not-a-client-secret",
+        nest["client_secret"],
+        "n",  # not published
+        f"https://nestservices.google.com/partnerconnections/{PROJECT}/auth",  # the link instead of where it leads
+        "https://www.google.com/?code=4/used-up&scope=x",
+        "https://www.google.com/?code=4/simulated-code&scope=https://www.googleapis.com/auth/sdm.service",
+        "app",
+        "app-secret",
+    ]
+    result = invoke(
+        *("auth", "--config", str(config), "--api-base-url", nest["api_base_url"], "--token-url", nest["token_url"]),
+        input="".join(f"{line}\n" for line in typed),
+        env={"RELAY_PATHS_STATE_DIR": str(tmp_path / "state"), "RELAY_PATHS_RUNTIME_DIR": str(tmp_path / "none")},
+    )
+    assert result.exit_code == 0, result.output
+    said = result.output
+    for hint in ("number of a Google Cloud project", "id of a Google Cloud project", "7 days", "go through to the end"):
+        assert hint in said
+    assert "invalid_grant" in said
+    assert "Front Door" in result.stdout
+    for secret in ("google_client_secret", "google_refresh_token", "cloudflare_app_secret"):
+        assert stat.S_IMODE((config.parent / "secrets" / secret).stat().st_mode) == 0o600
+    assert nest["refresh_token"] not in said
+    again = invoke("cameras", "--config", str(config), env={"RELAY_PATHS_RUNTIME_DIR": str(tmp_path / "none")})
+    assert "Driveway" in again.output, again.output
+
+
+def test_auth_renews_a_running_supervisor_without_a_restart(world: CliWorld) -> None:
+    workers = world.workers()
+    (world.directory / "refresh_token").write_text("1//0revoked-refresh-token")
+    try:
+        assert world.json("reload")["applied"] == ["nest.refresh_token"]
+        world.type("add", "Nowhere")  # asks Google, which refuses the token
+        world.until(lambda: "invalid_grant" in world.json("status")["budgets"][0]["auth_error"], 20, "the refusal")
+        result = world.type("auth", "--yes", "--testing", "--code", "4/simulated-code")
+        assert result.exit_code == 0, result.output
+        assert "The running supervisor uses it now" in result.output
+    finally:
+        (world.directory / "refresh_token").write_text(world.endpoints["nest"]["refresh_token"])
+    world.until(lambda: not world.json("status")["budgets"][0]["auth_error"], 20, "the account works again")
+    assert world.workers() == workers
+    grants = world.directory / "state" / "grants.json"
+    aged = json.loads(grants.read_text())
+    assert world.endpoints["nest"]["refresh_token"] not in grants.read_text()
+    aged[-1]["at"] = time.time() - 6.5 * 86400
+    grants.write_text(json.dumps(aged))
+    world.type("reload")
+    assert "ends in about 12 hours" in world.type("status").output
+    assert "ends in about 12 hours" in world.type("check").output
+    grants.unlink()
+    world.type("reload")
+
+
+def test_stop_keeping_workers_then_stop(world: CliWorld) -> None:
+    workers = world.workers()
+    assert "the workers go on" in world.type("stop", "--keep-workers").output
+    assert world.process is not None
+    assert world.process.wait(5) == 0
+    nobody = world.type("status")
+    assert nobody.exit_code == 3
+    assert "relay-supervisor run" in nobody.output
+    assert all(start_ticks(pid) for pid in workers.values())
+    world.start()
+    world.until_state(Driveway="live", Front_Door="live")
+    assert world.workers() == workers
+    assert world.type("stop").exit_code == 0
+    assert world.process.wait(5) == 0
+    assert not any(start_ticks(pid) for pid in workers.values())
+    assert os.listdir(world.directory / "run") == []

@@ -1,0 +1,176 @@
+"""The ingest against stock aiortc cameras: real ICE, DTLS, SRTP and media, into the real pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay_common.clock import SystemClock
+from relay_common.protocol import Protocol, Stage
+from relay_common.secrets import Secret
+from relay_worker.ingest_keeper import MAX_OFFERS, IngestKeeper
+from relay_worker.inputs import Frame
+from relay_worker.pipeline import Pipeline
+from relay_worker.rtsp.tracks import Kind
+from relay_worker.stream import Stream
+from relay_worker.webrtc_source import IngestError, IngestSettings
+from tests.fixtures.stock_camera import StockCamera
+from tests.fixtures.stock_publisher import encoded_loop
+
+pytestmark = pytest.mark.media
+
+UNITS = encoded_loop()
+
+
+class Home:
+    """A keeper with its pipeline, and cameras that answer its offers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: float) -> None:
+        self._monkeypatch = monkeypatch
+        self.frames: list[tuple[float, Frame]] = []
+        self.failed: list[tuple[int, IngestError]] = []
+        self.cameras: list[StockCamera] = []
+        self.pipeline = Pipeline()
+        self.pipeline.attach(self)
+        self.keeper = IngestKeeper(
+            self.pipeline,
+            SystemClock(),
+            IngestSettings(loopback=True, **settings),
+            lambda stream, error: self.failed.append((stream.generation, error)),
+        )
+
+    def send(self, frame: Frame, now: float) -> None:
+        self.frames.append((now, frame))
+
+    async def play(self, generation: int, *, audio: bool = True) -> StockCamera:
+        """What supervisor and Google do: offer, answer, play."""
+        offer = await self.keeper.offer(generation)
+        camera = StockCamera(self._monkeypatch, UNITS, audio=audio)
+        self.cameras.append(camera)
+        answer = Secret(await camera.answer(offer))
+        self.keeper.play(Stream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=answer, offer=generation))
+        return camera
+
+    def count(self, kind: Kind) -> int:
+        return sum(frame.kind is kind for _, frame in self.frames)
+
+    async def until(self, frames: int, kind: Kind = Kind.VIDEO, within: float = 15.0) -> None:
+        end = time.monotonic() + within
+        while self.count(kind) < frames:
+            self.keeper.check(time.monotonic())
+            assert time.monotonic() < end, f"{self.count(kind)} of {frames} frames; {self.keeper.state}; {self.failed}"
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        await self.keeper.close()
+        for camera in self.cameras:
+            await camera.close()
+
+
+@pytest.fixture
+async def home(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
+    made = Home(monkeypatch)
+    yield made
+    await made.close()
+
+
+async def test_video_and_opus_arrive_on_one_clock_without_transcoding(home: Home) -> None:
+    await home.play(1)
+    await home.until(45)
+    await home.until(60, Kind.AUDIO)
+    assert home.keeper.playing
+    assert home.keeper.state == "playing"
+    video, audio = home.pipeline.track_stats(Kind.VIDEO), home.pipeline.track_stats(Kind.AUDIO)
+    assert (video.codec, audio.codec) == ("H264", "OPUS")
+    assert (video.width, video.height) == (320, 240)
+    assert video.lost_in == audio.lost_in == 0
+    for kind, step in ((Kind.VIDEO, 1 / 30), (Kind.AUDIO, 0.02)):
+        times = [frame.media_time for _, frame in home.frames if frame.kind is kind]
+        distinct = sorted(set(times))
+        assert times == sorted(times)
+        steps = [b - a for a, b in itertools.pairwise(distinct[-20:])]
+        assert abs(sum(steps) / len(steps) - step) < step / 5
+
+
+async def test_a_second_session_takes_over_at_its_keyframe_and_the_first_is_left(home: Home) -> None:
+    handovers: list[float] = []
+    home.keeper.on_handover = lambda: handovers.append(time.monotonic())
+    first = await home.play(1)
+    await home.until(20)
+    await home.play(2)
+    stream = home.keeper.stream
+    assert stream is not None
+    assert stream.generation == 2
+    end = time.monotonic() + 15.0
+    while not handovers:
+        assert time.monotonic() < end, "no handover"
+        await asyncio.sleep(0.02)
+    await home.until(home.count(Kind.VIDEO) + 30)
+    assert len(handovers) == home.keeper.handovers == 1
+    assert home.pipeline.sessions == 2
+    sent = [at for at, frame in home.frames if frame.kind is Kind.VIDEO]
+    assert max(b - a for a, b in itertools.pairwise(sent)) < 1.0, "the picture stood still"
+    times = [frame.media_time for _, frame in home.frames if frame.kind is Kind.VIDEO]
+    assert times == sorted(times)
+    async with asyncio.timeout(5.0):
+        while first.pc.connectionState not in ("closed", "failed"):
+            await asyncio.sleep(0.05)
+    assert home.failed == []
+
+
+async def test_a_replacement_that_fails_leaves_the_session_that_plays(home: Home) -> None:
+    await home.play(1)
+    await home.until(10)
+    await home.keeper.offer(2)
+    home.keeper.play(Stream(2, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0\nnonsense"), offer=2))
+    await asyncio.sleep(0.1)
+    ((generation, error),) = home.failed
+    assert (generation, error.stage) == (2, Stage.OFFER)
+    stream = home.keeper.stream
+    assert stream is not None
+    assert stream.generation == 1
+    await home.until(home.count(Kind.VIDEO) + 20)
+
+
+async def test_a_camera_that_hangs_up_fails_its_stream_once(home: Home) -> None:
+    camera = await home.play(1)
+    await home.until(10)
+    await camera.close()
+    end = time.monotonic() + 10.0
+    while not home.failed:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
+    ((generation, error),) = home.failed
+    assert (generation, error.stage) == (1, Stage.STREAMING)
+    assert home.keeper.stream is None
+    assert home.keeper.state == "idle"
+
+
+async def test_a_camera_that_falls_silent_fails_after_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(monkeypatch, stall=0.5)
+    try:
+        camera = await home.play(1)
+        await home.until(10)
+        camera.fall_silent()
+        end = time.monotonic() + 10.0
+        while not home.failed:
+            assert time.monotonic() < end
+            home.keeper.check(time.monotonic())
+            await asyncio.sleep(0.05)
+        assert "no video for" in home.failed[0][1].message
+    finally:
+        await home.close()
+
+
+async def test_a_stream_whose_offer_is_gone_fails_at_once_and_offers_are_bounded(home: Home) -> None:
+    for request in range(1, MAX_OFFERS + 2):
+        await home.keeper.offer(request)
+    for generation in (1, 99):
+        home.keeper.play(Stream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0"), offer=generation))
+    assert [generation for generation, _ in home.failed] == [1, 99]
+    assert home.keeper.stream is None

@@ -1,0 +1,98 @@
+"""Cameras that speak WebRTC, against the simulated Google with all the defects of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
+
+pytestmark = pytest.mark.media
+
+SHORT = (*SMALL, "--lease", "8", "--unlimited")
+"""Leases of 8 s: extended, or renewed, several times in a test."""
+ALWAYS = {"cameras": {"Driveway": {"mode": "always"}}}
+"""A doorbell that is not left alone while nobody watches."""
+
+
+async def report(relay: RunningRelay, name: str) -> dict[str, Any]:
+    """What the simulator says about a camera."""
+    cameras = (await relay.nest("cameras"))["cameras"]
+    found: dict[str, Any] = next(camera for camera in cameras if camera["name"] == name)
+    return found
+
+
+async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
+    """A camera that is extended and a battery doorbell that cannot be, over four leases each."""
+    options = (*SHORT, "--webrtc", "2", "--doorbells", "1")
+    async with running_relay(2, options=options, sections=UNLIMITED | ALWAYS) as relay:
+        await relay.until_live()
+        camera, doorbell = "Front Door", "Driveway"
+        await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 45.0, "the doorbell is renewed")
+        await relay.until_live(within=5.0)
+
+        for name in (camera, doorbell):
+            status, said = relay.camera(name), (await report(relay, name))["webrtc"]
+            assert (status.video.codec, status.audio.codec) == ("H264", "OPUS")
+            assert status.worker.restarts == 0
+            (video,) = await relay.published(name)
+            assert video["lost"] == 0
+            assert video["gaps"] == [], f"{name}'s picture stood still"
+            assert said["firs"] >= 1
+            assert said["plis"] == said["firs"]
+            assert said["request_gap"] is None or said["request_gap"] > 0.9
+            assert 3_900_000 < said["remb_bitrate"] <= 4_000_000
+            assert said["malformed"] == 0
+            assert said["failures"] == 0
+        assert relay.camera(camera).lease.generates == 1
+        assert relay.camera(camera).lease.extends >= 3
+        assert relay.camera(camera).source_sessions == 1, "an extension leaves the session alone"
+        assert relay.camera(doorbell).lease.generates >= 4
+
+
+async def test_keyframes_are_asked_for_when_viewers_want_them_at_most_once_a_second() -> None:
+    async with running_relay(1, options=(*SMALL, "--webrtc", "1")) as relay:
+        await relay.until_live()
+        await asyncio.sleep(1.2)
+        before = (await report(relay, "Front Door"))["webrtc"]["firs"]
+        (video,) = await relay.published("Front Door")
+        camera = relay.camera("Front Door").id
+        for _ in range(30):
+            await relay.supervisor.keyframe(camera)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        said = (await report(relay, "Front Door"))["webrtc"]
+        assert 3 <= said["firs"] - before <= 4
+        assert said["firs_repeated"] == 0, "the sequence number rises"
+        assert said["request_gap"] > 0.9
+        (after,) = await relay.published("Front Door")
+        assert after["keyframes"] >= video["keyframes"] + 2
+
+
+async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_in_the_same_publication() -> None:
+    async with running_relay(1, options=SHORT, sections=UNLIMITED) as relay:
+        await relay.until_live()
+        before = relay.camera("Front Door")
+        assert before.lease.protocol == "RTSP"
+        await relay.nest("cameras/Front Door/device", {"protocol": "WEB_RTC"})
+        await relay.until(lambda: relay.camera("Front Door").audio.codec == "OPUS", 30.0, "it comes over WebRTC")
+        await relay.until_live(within=5.0)
+        after = relay.camera("Front Door")
+        assert after.lease.protocol == "WEB_RTC"
+        assert (after.worker.pid, after.publication) == (before.worker.pid, before.publication)
+        assert len(await relay.published("Front Door")) == 1
+
+
+async def test_a_lost_session_and_a_killed_worker_bring_a_new_stream() -> None:
+    """A WebRTC session cannot be joined again: unlike an RTSP URL, each loss costs a Generate."""
+    async with running_relay(1, options=(*SMALL, "--webrtc", "1", "--unlimited"), sections=UNLIMITED) as relay:
+        await relay.until_live()
+        await relay.nest("cameras/Front Door/fault", {"kind": "reset"})
+        await relay.until(lambda: relay.camera("Front Door").lease.generates == 2, 30.0, "a new stream")
+        await relay.until_live(within=15.0)
+        assert len(await relay.published("Front Door")) == 1, "the publication survived"
+        await relay.supervisor.restart(relay.camera("Front Door").id)
+        await relay.until(lambda: relay.camera("Front Door").lease.generates == 3, 30.0, "a stream for the new worker")
+        await relay.until_live(within=15.0)

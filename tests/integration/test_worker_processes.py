@@ -1,0 +1,194 @@
+"""Workers that crash, hang, stay silent or take too much memory, as real processes; and a planned replacement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from relay_common.clock import SystemClock
+from relay_common.protocol import FromWorker, Hello
+from relay_supervisor.workers import fleet as fleet_module
+from relay_supervisor.workers.bus import Bus
+from relay_supervisor.workers.fleet import Fleet
+from relay_supervisor.workers.restart import RestartPolicy
+from relay_supervisor.workers.slot import Phase, Slot
+from relay_worker.spec import WorkerSpec
+from tests.fixtures.running_relay import SMALL, running_relay
+from tests.fixtures.stub_worker import StubLauncher
+
+pytestmark = pytest.mark.media
+
+
+class Rig:
+    """A fleet of stubs and what it told: ("ready" or "gone", instance)."""
+
+    def __init__(self, directory: Path, behaviour: str, memory_limit: int) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.reasons: list[str] = []
+        self.launcher = StubLauncher(behaviour)
+        self.bus = Bus(directory, lambda *said: self.fleet.on_message(*said), lambda stats: self.fleet.on_stats(stats))
+        self.fleet = Fleet(
+            self.launcher,
+            self.bus.send,
+            self,
+            SystemClock(),
+            directory,
+            lambda: RestartPolicy(intensity=3, base=0.1, ceiling=30.0),
+            memory_limit,
+        )
+        self.spec = WorkerSpec(
+            camera="cam", name="Cam", instance="", control=self.bus.control_endpoint, stats=self.bus.stats_endpoint
+        )
+
+    @property
+    def slot(self) -> Slot:
+        slot = self.fleet.slot("cam")
+        assert slot is not None
+        return slot
+
+    def worker_ready(self, camera: str, hello: Hello) -> None:
+        self.told.append(("ready", hello.instance))
+
+    def worker_message(self, camera: str, message: FromWorker) -> None: ...
+
+    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+        self.told.append(("gone", instance))
+        self.reasons.append(reason)
+
+    async def until(self, condition: Callable[[], bool], within: float = 30.0) -> None:
+        async with asyncio.timeout(within):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def rig(directory: Path, behaviour: str, memory_limit: int = 0) -> AsyncIterator[Rig]:
+    subject = Rig(directory, behaviour, memory_limit)
+    await subject.bus.start()
+    subject.fleet.start(subject.spec)
+    try:
+        yield subject
+    finally:
+        await subject.fleet.stop_all("the test is over")
+        await subject.bus.stop()
+
+
+async def test_a_worker_that_keeps_crashing_becomes_degraded_and_says_where_it_crashed(tmp_path: Path) -> None:
+    async with rig(tmp_path, "crash") as subject:
+        await subject.until(lambda: len(subject.reasons) == 3)
+        now = SystemClock().now()
+        assert subject.slot.last_exit == "killed by SIGSEGV in tls, 3rd time in 10 minutes"
+        assert subject.slot.policy.degraded(now)
+        assert subject.slot.phase is Phase.BACKOFF
+        assert 20.0 < subject.slot.next_start - now < 37.0
+        assert subject.launcher.started == 3
+
+
+async def test_a_hung_worker_tells_where_it_hangs_before_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet_module, "SILENCE", 1.0)
+    async with rig(tmp_path, "hang") as subject:
+        await subject.until(lambda: bool(subject.reasons))
+        assert subject.reasons[0].startswith("hung in tls, ")
+        (dump,) = [record.getMessage() for record in caplog.records if "stacks of the hung worker" in record.msg]
+        assert "stuck_in_a_loop_without_end" in dump
+        subject.launcher.behaviour = "well"
+        await subject.until(lambda: subject.slot.running and len(subject.told) >= 3)
+    assert list(tmp_path.glob("*.stacks")) == []
+
+
+async def test_a_worker_over_its_memory_limit_is_replaced_by_one_that_is_up_first(tmp_path: Path) -> None:
+    async with rig(tmp_path, "fat", memory_limit=200 << 20) as subject:
+        await subject.until(lambda: subject.slot.running)
+        subject.launcher.behaviour = "well"
+        old = subject.slot.instance
+        await subject.until(lambda: subject.slot.instance != old)
+        new = subject.slot.instance
+        assert subject.told == [("ready", old), ("gone", old), ("ready", new)]
+        assert subject.reasons == ["memory of 500 MiB, over its limit of 200"]
+        assert subject.slot.last_exit == subject.reasons[0]
+        assert subject.slot.policy.restarts == 1
+        assert subject.slot.running
+
+
+@pytest.mark.parametrize("replacement", ["is killed", "stays silent"])
+async def test_while_the_replacement_does_not_come_up_the_old_worker_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacement: str
+) -> None:
+    async with rig(tmp_path, "well") as subject:
+        await subject.until(lambda: subject.slot.running)
+        monkeypatch.setattr(fleet_module, "HELLO_PATIENCE", 1.0)
+        old = subject.slot
+        subject.launcher.behaviour = "mute"
+        subject.fleet.replace("cam", "a test")
+        await subject.until(lambda: old.successor is not None and old.successor.process is not None)
+        if replacement == "is killed":
+            assert old.successor is not None
+            assert old.successor.process is not None
+            old.successor.process.send_signal(signal.SIGKILL)
+        await subject.until(lambda: old.successor is None)
+        assert subject.slot is old
+        assert old.running
+        assert subject.told == [("ready", old.instance)]
+        assert subject.launcher.started == 2
+
+
+async def test_an_old_worker_that_dies_first_is_followed_by_its_replacement(tmp_path: Path) -> None:
+    async with rig(tmp_path, "well") as subject:
+        await subject.until(lambda: subject.slot.running)
+        old = subject.slot
+        subject.fleet.replace("cam", "a test")
+        assert old.process is not None
+        old.process.send_signal(signal.SIGKILL)
+        await subject.until(lambda: subject.slot is not old and subject.slot.running)
+        assert [what for what, _ in subject.told] == ["ready", "gone", "ready"]
+        assert subject.launcher.started == 2, "no third one"
+
+
+async def test_stopping_and_starting_at_any_moment_leaves_exactly_what_was_wanted_last(tmp_path: Path) -> None:
+    async with rig(tmp_path, "well") as subject:
+        for pause in (0.0, 0.05, 0.3, 0.6):
+            await asyncio.sleep(pause)
+            subject.fleet.replace("cam", "a test")
+            stopping = asyncio.create_task(subject.fleet.stop("cam", "a test"))
+            await asyncio.sleep(pause / 3)
+            subject.fleet.start(subject.spec)
+            await stopping
+        await subject.until(lambda: subject.slot.running)
+        await asyncio.sleep(0.5)
+        assert subject.slot.running
+        await subject.fleet.stop("cam", "the end")
+        assert subject.fleet._by_instance == {}
+
+
+async def test_a_viewer_misses_little_of_a_planned_replacement() -> None:
+    """Every worker is over a limit of 1 MiB: each is replaced once, since further ones would be too soon."""
+    async with running_relay(1, options=SMALL, sections={"workers": {"memory_limit_mb": 1}}) as relay:
+        await relay.until(lambda: bool(relay.supervisor.status().cameras), 20.0, "the camera is discovered")
+        (name,) = [camera.name for camera in relay.supervisor.status().cameras]
+        before = after = 0.0
+
+        def replaced_and_live() -> bool:
+            nonlocal before, after
+            camera, now = relay.camera(name), time.monotonic()
+            if camera.state == "live" and camera.worker.restarts == 0:
+                before = now
+            elif camera.state == "live":
+                after = now
+            return after > 0.0
+
+        await relay.until(replaced_and_live, 40.0, "the worker is replaced and its camera live")
+        camera = relay.camera(name)
+        assert camera.worker.last_exit.startswith("memory of ")
+        assert (camera.worker.restarts, camera.lease.generates) == (1, 1)
+        assert relay.supervisor.director.restart_causes == {"memory": 1}
+        gap = after - before if before else 0.0
+        print(f"picture away for {gap:.2f} s")
+        assert gap < 10.0

@@ -1,0 +1,146 @@
+"""What `check` finds without Google and Cloudflare."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from aioice import stun as codec
+
+from relay_common.clock import SystemClock
+from relay_common.config import CloudflareConfig, Config, HttpConfig, LimitsConfig, NestConfig, PathsConfig
+from relay_common.secrets import Secret
+from relay_supervisor.checks import local, remote, stun
+from relay_supervisor.checks.report import Verdict
+from relay_supervisor.leases.store import Store
+from relay_supervisor.quota.budget import Call
+from relay_supervisor.quota.limits import EXECUTE
+
+NEST = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
+REAL = CloudflareConfig(app_id="app", app_secret=Secret("secret"))
+
+
+def config(tmp_path: Path, listen: str = "127.0.0.1:0") -> Config:
+    paths = PathsConfig(state_dir=str(tmp_path / "state"), runtime_dir=str(tmp_path / "run"))
+    return Config(nest=[NEST], cloudflare=REAL, http=HttpConfig(listen=listen), paths=paths)
+
+
+def test_a_missing_or_wrong_configuration_says_how_to_go_on(tmp_path: Path) -> None:
+    findings, nothing = local.configuration(tmp_path / "relay.toml")
+    assert nothing is None
+    assert "relay-supervisor auth" in findings[0].remedy
+    file = tmp_path / "relay.toml"
+    file.write_text('[nest]\nproject_id = "p"\n[cloudflare]\nap_id = "x"\n')
+    findings, nothing = local.configuration(file)
+    assert nothing is None
+    assert {finding.verdict for finding in findings} == {Verdict.FAILED}
+    assert any("nest.client_id is missing" in finding.text for finding in findings)
+    assert any("Did you mean app_id?" in finding.text for finding in findings)
+
+
+def test_secrets_that_others_may_read_are_told(tmp_path: Path) -> None:
+    file, secret = tmp_path / "relay.toml", tmp_path / "secret"
+    secret.write_text("s")
+    secret.chmod(0o640)
+    file.write_text('[nest]\nrefresh_token = "r"\nclient_secret_file = "secret"\n')
+    file.chmod(0o644)
+    assert [finding.remedy for finding in local.secret_files(file)] == [f"chmod 600 {secret}", f"chmod 600 {file}"]
+    secret.chmod(0o600)
+    file.chmod(0o600)
+    assert [finding.verdict for finding in local.secret_files(file)] == [Verdict.OK]
+
+
+def test_an_address_that_is_taken_or_open_to_all(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        found = local.listen(config(tmp_path, listen), running=False)
+        assert found.verdict is Verdict.FAILED
+        assert "another port" in found.remedy
+        assert local.listen(config(tmp_path, listen), running=True).verdict is Verdict.OK
+    assert "token" in local.listen(config(tmp_path, "0.0.0.0:0"), running=False).text
+    assert local.listen(config(tmp_path), running=False).verdict is Verdict.OK
+
+
+def test_directories(tmp_path: Path) -> None:
+    assert {finding.verdict for finding in local.directories(config(tmp_path))} == {Verdict.OK}
+    (tmp_path / "state").write_text("a file")
+    assert "not a directory" in local.directories(config(tmp_path))[0].text
+
+
+def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> None:
+    limits = LimitsConfig(commands_per_minute=2)
+    assert "no command" in local.quota(NEST, limits, tmp_path, None).text
+    clock = SystemClock()
+    store = Store(tmp_path / "relay.sqlite3", clock)
+    for number in range(2):
+        store.write_call("p", str(number), Call(EXECUTE, "GenerateRtspStream", "d"), clock.now() - 5, clock.now() - 4)
+    store.close()
+    found = local.quota(NEST, limits, tmp_path, None)
+    assert found.verdict is Verdict.WARNING
+    assert found.text.startswith("2 of 2 commands used")
+    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("skews", "verdict", "words"),
+    [
+        ([0.4, None], Verdict.OK, "within"),
+        ([None], Verdict.WARNING, "not tested"),
+        ([1.0, -30.0], Verdict.WARNING, "30 s ahead of"),
+        ([400.0], Verdict.FAILED, "400 s behind"),
+    ],
+)
+def test_clock(skews: list[float | None], verdict: Verdict, words: str) -> None:
+    found = remote.clock(skews)
+    assert found.verdict is verdict
+    assert words in found.text
+
+
+class _StunServer(asyncio.DatagramProtocol):
+    """Answers the second request of each client, as if the first had been lost."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.requests += 1
+        if self.requests < 2:
+            self._transport.sendto(b"not STUN", addr)
+            return
+        request = codec.parse_message(data)
+        answer = codec.Message(
+            message_method=codec.Method.BINDING,
+            message_class=codec.Class.RESPONSE,
+            transaction_id=request.transaction_id,
+        )
+        answer.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.7", 4711)
+        self._transport.sendto(bytes(answer), addr)
+
+
+async def test_udp_is_asked_again_and_tells_our_address() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(_StunServer, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    found = await stun.reachability(REAL, f"127.0.0.1:{port}")
+    transport.close()
+    assert found.verdict is Verdict.OK
+    assert "203.0.113.7:4711" in found.text
+
+
+async def test_udp_that_is_not_answered_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stun, "_WAIT", 0.02)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        found = await stun.reachability(REAL, f"127.0.0.1:{silent.getsockname()[1]}")
+    assert found.verdict is Verdict.FAILED
+    assert "firewall" in found.remedy
+    unknown = await stun.reachability(REAL, "no.such.host.invalid:3478")
+    assert unknown.verdict is Verdict.WARNING
+    assert "not tested" in unknown.text
+    simulator = CloudflareConfig(app_id="a", app_secret=Secret("s"), api_base_url="http://127.0.0.1:1/v1")
+    assert "simulator" in (await stun.reachability(simulator)).text

@@ -1,0 +1,81 @@
+"""How the command line finds the supervisor and the camera that is meant."""
+
+from __future__ import annotations
+
+import http.server
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from relay_common import config_file
+from relay_common.config import HttpConfig, PathsConfig
+from relay_common.secrets import Secret
+from relay_supervisor.cli import Failure
+from relay_supervisor.client import CameraSummary, RelayClient, pick
+
+CAMERAS = [
+    CameraSummary(id="3f9a01c2", name="Front Door", device="…abcdEFGH"),
+    CameraSummary(id="00c0ffee", name="Garage", device="…xxxx0001"),
+    CameraSummary(id="0ddba11d", name="Garage", device="…xxxx0002"),
+]
+
+
+@pytest.mark.parametrize("name", ["Front Door", "front door", "3f9a01c2", "AVPHwE-long-device-id-abcdEFGH"])
+def test_a_camera_is_meant_by_name_id_or_device(name: str) -> None:
+    assert pick(CAMERAS, name).id == "3f9a01c2"
+
+
+def test_two_cameras_of_one_name_need_an_id() -> None:
+    with pytest.raises(Failure, match=r"00c0ffee.*0ddba11d") as failure:
+        pick(CAMERAS, "garage")
+    assert failure.value.exit_code == 1
+
+
+def test_a_misspelt_name_is_corrected() -> None:
+    with pytest.raises(Failure, match="Did you mean 'Front Door'"):
+        pick(CAMERAS, "frnt door")
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        allowed = self.headers.get("Authorization") == "Bearer a-token-of-24-characters"
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[int]:
+    with socketserver.TCPServer(("127.0.0.1", 0), _Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_without_a_socket_it_is_tcp_with_the_token(tmp_path: Path) -> None:
+    paths = PathsConfig(runtime_dir=str(tmp_path))
+    with serving() as port:
+        listen = f"0.0.0.0:{port}"
+        with RelayClient(paths, HttpConfig(listen=listen, token=Secret("a-token-of-24-characters"))) as client:
+            assert client.get("/api/stats") == b"{}"
+        with RelayClient(paths, HttpConfig(listen=listen)) as client, pytest.raises(Failure, match="token") as failure:
+            client.get("/api/stats")
+        assert failure.value.exit_code == 2
+
+
+def test_secrets_that_a_client_may_not_read_do_not_hinder_it(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(
+        '[nest]\nclient_secret_file = "nowhere"\n[http]\ntoken_file = "nowhere"\n[paths]\nruntime_dir = "/r"\n'
+    )
+    paths, http = config_file.load_interface(file, {"RELAY_HTTP_LISTEN": "127.0.0.1:9000"})
+    assert paths.socket() == Path("/r/http.sock")
+    assert (http.listen, bool(http.token)) == ("127.0.0.1:9000", False)

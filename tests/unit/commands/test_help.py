@@ -1,0 +1,59 @@
+"""What holds for every verb: help with an example, --json, and errors that say what to do, with their exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from relay_supervisor.cli import VERBS, cli
+
+NAMED = ("add", "remove", "enable", "disable", "restart", "keyframe", "snapshot")
+ASKING = (*NAMED, "status", "drain", "stop", "reload", "logs")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str) -> None:
+    result = CliRunner().invoke(cli, [verb, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"\n  relay-supervisor {verb}" in result.output
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("run", "dump")])
+def test_answers_come_as_json_too(verb: str) -> None:
+    assert "--json" in CliRunner().invoke(cli, [verb, "--help"]).output
+
+
+def test_help_of_the_program_tells_exit_codes_and_completion() -> None:
+    text = CliRunner().invoke(cli, ["--help"]).output
+    assert "3 no supervisor answers" in text
+    assert "_RELAY_SUPERVISOR_COMPLETE=bash_source" in text
+    assert all(f"\n  {verb} " in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ASKING)
+def test_without_a_supervisor_the_exit_code_is_3(verb: str, tmp_path: Path) -> None:
+    config = tmp_path / "relay.toml"
+    config.write_text(f'[paths]\nruntime_dir = "{tmp_path}"\n[http]\nlisten = "127.0.0.1:9"\n')
+    name = ["Front Door"] if verb in NAMED else []
+    result = CliRunner().invoke(cli, [verb, *name, "--config", str(config)])
+    assert result.exit_code == 3, result.output
+    assert "relay-supervisor run" in result.output
+    assert str(tmp_path / "http.sock") in result.output
+
+
+@pytest.mark.parametrize("verb", ["status", "run", "cameras"])
+def test_a_configuration_that_is_not_there_or_wrong_is_2(verb: str, tmp_path: Path) -> None:
+    missing = CliRunner().invoke(cli, [verb, "--config", str(tmp_path / "missing.toml")])
+    assert missing.exit_code == 2
+    assert "does not exist" in missing.output
+    wrong = tmp_path / "relay.toml"
+    wrong.write_text("[http]\nlisten = 8080\n")
+    result = CliRunner().invoke(cli, [verb, "--config", str(wrong)])
+    assert result.exit_code == 2
+    assert "http.listen" in result.output
+
+
+def test_an_unknown_verb_is_2() -> None:
+    assert CliRunner().invoke(cli, ["strat"]).exit_code == 2

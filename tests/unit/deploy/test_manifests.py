@@ -1,0 +1,85 @@
+"""The manifests for Kubernetes and Compose: valid, hardened, and agreeing with each other and with the image."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install pyyaml)")
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+KUBERNETES = [*DEPLOY.glob("kubernetes/nest-relay.yaml"), *DEPLOY.glob("kubernetes/secret.example.yaml")]
+
+
+def documents() -> list[dict[str, Any]]:
+    return [document for path in KUBERNETES for document in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def pod() -> dict[str, Any]:
+    found: dict[str, Any] = next(d for d in documents() if d["kind"] == "StatefulSet")["spec"]["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document["kind"])
+def test_kubernetes_schemas(document: dict[str, Any]) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (from PyPI)")
+    validator.validate(document, "1.33", strict=True)
+
+
+def test_the_secret_holds_what_the_pod_reads() -> None:
+    secret = next(d for d in documents() if d["kind"] == "Secret")
+    (container,) = pod()["containers"]
+    read = {Path(entry["value"]).name for entry in container["env"]}
+    assert set(secret["stringData"]) == read
+    assert {volume["secret"]["secretName"] for volume in pod()["volumes"] if "secret" in volume} == {"nest-relay"}
+
+
+def test_every_mount_has_its_volume() -> None:
+    statefulset = next(d for d in documents() if d["kind"] == "StatefulSet")
+    claims = {claim["metadata"]["name"] for claim in statefulset["spec"]["volumeClaimTemplates"]}
+    (container,) = pod()["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod()["volumes"]} | claims
+
+
+def test_users_and_directories_agree_with_the_image() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    user = re.search(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)
+    assert user is not None
+    context = pod()["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"]) == tuple(map(int, user.groups()))
+    mounted = {mount["mountPath"] for mount in pod()["containers"][0]["volumeMounts"]}
+    directories = dict(re.findall(r"(RELAY_PATHS_\w+_DIR)=(\S+)", dockerfile))
+    assert len(directories) == 2
+    # Below the mount, never the mount itself: that may belong to root, and we make ours private.
+    assert {str(Path(directory).parent) for directory in directories.values()} <= mounted
+
+
+def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["mem_limit"], name
+        assert service["cpus"], name
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} is published to other machines"
+
+
+def test_compose_mounts_exist_and_secrets_are_declared(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert set(service.get("secrets", [])) <= compose["secrets"].keys(), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./") and source != "./relay.toml":
+                assert (DEPLOY / source).exists(), f"{name}: {source}"
+            elif not source.startswith("./"):
+                assert source in compose["volumes"], f"{name}: {source}"

@@ -1,0 +1,96 @@
+"""A stream that cannot be extended, in the book: its successor is generated while it plays, where Google allows it."""
+
+from __future__ import annotations
+
+import random
+
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.leases.book import LeaseBook
+from relay_supervisor.leases.effects import Effect, Granted, Lost
+from relay_supervisor.leases.lease import State
+from relay_supervisor.nest.errors import NotExtendable, ServerError, StreamGone
+from relay_supervisor.nest.models import Device, Stream
+from relay_supervisor.quota.command import Command, Result, Verb
+from relay_supervisor.quota.limits import limits_from
+
+DOORBELL = Device("enterprises/p/devices/d", "d", "DOORBELL", "Door", (Protocol.WEB_RTC,))
+
+
+def stream(name: str) -> Stream:
+    return Stream(Protocol.WEB_RTC, Secret(name), 300.0, 0.0, answer_sdp=Secret(f"answer {name}"))
+
+
+class Google:
+    """A book and the time; answers what the test says."""
+
+    def __init__(self) -> None:
+        self.book = LeaseBook(limits_from(), rng=random.Random(1))
+        self.now = 1000.0
+        self.book.want("door", DOORBELL, self.now)
+
+    def command(self) -> Command:
+        """The next command, when its time has come."""
+        while (command := self.book.poll(self.now)) is None:
+            due = self.book.next_deadline(self.now)
+            assert due is not None
+            self.now = max(due, self.now + 0.001)
+        return command
+
+    def answer(self, command: Command, result: Result) -> list[Effect]:
+        self.book.sent(command, self.now)
+        self.book.settle(command, result, self.now)
+        effects, self.book.effects = self.book.effects, []
+        return effects
+
+    def held(self) -> None:
+        """A stream is held, and Google has said that it cannot be extended."""
+        generate = self.command()
+        assert generate.verb is Verb.GENERATE
+        self.answer(generate, stream("m1"))
+        extend = self.command()
+        assert extend.verb is Verb.EXTEND
+        self.answer(extend, NotExtendable("not supported for doorbell"))
+
+
+def test_the_successor_is_generated_before_the_end_and_the_old_stream_never_lost() -> None:
+    google = Google()
+    google.held()
+    generation = google.book.leases["door"].generation
+    for name in ("m2", "m3"):
+        expires = google.book.leases["door"].expires
+        command = google.command()
+        assert command.verb is Verb.GENERATE
+        assert 20.0 < expires - google.now <= 30.0
+        google.book.media_failed("door", generation, "the camera hung up", google.now)
+        assert google.book.leases["door"].state is State.REPLACING, "a new stream is on its way already"
+        (granted,) = google.answer(command, stream(name))
+        assert isinstance(granted, Granted)
+        assert granted.generation > generation
+        generation = granted.generation
+        assert google.book.leases["door"].state is State.HELD
+
+
+def test_where_google_grants_no_second_stream_the_first_is_stopped_first_from_then_on() -> None:
+    google = Google()
+    google.held()
+    assert google.answer(google.command(), StreamGone("one stream at a time")) == []
+    lease = google.book.leases["door"]
+    assert lease.state is State.HELD, "the old stream plays on"
+    stop = google.command()
+    assert stop.verb is Verb.STOP
+    assert [type(effect) for effect in google.answer(stop, None)] == [Lost]
+    google.answer(google.command(), stream("m2"))
+    assert google.command().verb is Verb.STOP
+
+
+def test_a_failure_of_googles_is_tried_again_while_the_old_stream_lasts() -> None:
+    google = Google()
+    google.held()
+    expires = google.book.leases["door"].expires
+    assert google.answer(google.command(), ServerError("503")) == []
+    again = google.command()
+    assert again.verb is Verb.GENERATE
+    assert google.now < expires
+    (granted,) = google.answer(again, stream("m2"))
+    assert isinstance(granted, Granted)
