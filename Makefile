@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types unit browser bench clean
+.PHONY: help demo test lint types unit browser bench wheel containers clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -28,6 +28,14 @@ unit: $(VENV)/installed-dev ## the quick tests only
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)
+
+wheel: $(VENV)/python ## the wheel, into dist/
+	@rm -rf build
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@rm -rf build; ls dist/*.whl
+
+containers: ## build the image and run it for real, from nothing (root on Debian; a few minutes)
+	deploy/check-containers.sh
 
 browser: ## Debian's Chromium for the browser tests, when it is missing and we may install it
 	@if command -v chromium >/dev/null; then :; \

@@ -111,6 +111,19 @@ class HttpConfig(_Section, frozen=True):
     """What browsers and programs must present; at least 16 characters."""
 
 
+class ViewersConfig(_Section, frozen=True):
+    """Who may watch, and pages with one camera for other sites."""
+
+    access: Literal["auto", "open", "links", "token"] = "auto"
+    """`open`: whoever reaches `http.listen`, which must then be loopback. `token`: who presents `http.token`. `links`:
+    also who has a signed link to one camera. `auto` is `open` without a token and `token` with one."""
+    link_secret: Secret = Secret("")
+    """What links are signed with; at least 16 characters. Without it links end when the relay is restarted; another
+    one ends all links at once."""
+    frame_ancestors: list[str] = []
+    """Sites that may show a camera's page in a frame: `["https://home.example"]`."""
+
+
 class LimitsConfig(_Section, frozen=True):
     """Google's published limits; change them only when Google grants you others."""
 
@@ -186,6 +199,7 @@ class Config(_Section, frozen=True):
     rtsp: RtspConfig = RtspConfig()
     cameras: CamerasConfig = CamerasConfig()
     http: HttpConfig = HttpConfig()
+    viewers: ViewersConfig = ViewersConfig()
     limits: LimitsConfig = LimitsConfig()
     workers: WorkersConfig = WorkersConfig()
     paths: PathsConfig = PathsConfig()

@@ -30,6 +30,7 @@ from relay_common.config import (
     NestConfig,
     PathsConfig,
     RtspConfig,
+    ViewersConfig,
     WorkersConfig,
 )
 from relay_common.errors import ConfigError
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "rtsp": RtspConfig,
     "cameras": CamerasConfig,
     "http": HttpConfig,
+    "viewers": ViewersConfig,
     "limits": LimitsConfig,
     "workers": WorkersConfig,
     "paths": PathsConfig,

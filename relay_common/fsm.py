@@ -41,10 +41,17 @@ class Table(Generic[S, E]):
             yield source, event, target
 
     def mermaid(self) -> str:
-        """The table as a Mermaid state diagram."""
-        lines = ["stateDiagram-v2", f"    [*] --> {self.initial.value}"]
-        lines += [f"    {s.value} --> {t.value}: {e.value}" for s, e, t in self.edges()]
+        """The table as a Mermaid state diagram; moves between the same two states share an arrow."""
+        arrows: dict[tuple[str, str], list[str]] = {}
+        for source, event, target in self.edges():
+            arrows.setdefault((_name(source), _name(target)), []).append(event.value)
+        lines = ["stateDiagram-v2", f"    [*] --> {_name(self.initial)}"]
+        lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in arrows.items()]
         return "\n".join(lines) + "\n"
+
+
+def _name(state: enum.Enum) -> str:
+    return str(state.value).replace("-", "_").replace(" ", "_")
 
 
 class Machine(Generic[S, E]):

@@ -166,8 +166,8 @@ class StackDump(_Message, frozen=True, tag="stacks"):
     text: str
 
 
-class SnapshotPart(_Message, frozen=True, tag="snapshot_part"):
-    """A piece of the answer to `TakeSnapshot`: a JPEG in pieces that fit a frame, or why there is none."""
+class FilePart(_Message, frozen=True, tag="file_part"):
+    """A piece of the answer to `TakeSnapshot` or `TakeCapture`: a file in pieces that fit a frame, or why not."""
 
     request: int
     data: bytes = b""
@@ -270,9 +270,16 @@ class DumpStacks(_Message, frozen=True, tag="dump_stacks"):
 
 
 class TakeSnapshot(_Message, frozen=True, tag="snapshot"):
-    """Make a JPEG of the next keyframe; answered by `SnapshotPart`s."""
+    """Make a JPEG of the next keyframe; answered by `FilePart`s."""
 
     request: int
+
+
+class TakeCapture(_Message, frozen=True, tag="capture"):
+    """Capture packets for so many seconds; answered by `FilePart`s of a pcapng file."""
+
+    request: int
+    seconds: float
 
 
 class SetLog(_Message, frozen=True, tag="set_log"):
@@ -385,7 +392,7 @@ FromWorker = (
     | Published
     | Unpublished
     | StackDump
-    | SnapshotPart
+    | FilePart
     | LogLine
     | Goodbye
 )
@@ -402,6 +409,7 @@ FromSupervisor = (
     | RequestKeyframe
     | DumpStacks
     | TakeSnapshot
+    | TakeCapture
     | SetLog
     | Stop
 )

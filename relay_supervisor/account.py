@@ -48,10 +48,12 @@ class Account:
         on_effect: Callable[[Effect], None],
         offer: Offer,
         rng: random.Random,
+        name: str = "",
     ) -> None:
+        """`name` tells it from others of the same project, whose users have budgets of their own."""
         self.api, self.tokens, self._http = open_api(config, clock)
         self.leases = LeaseManager(
-            account=config.project_id,
+            account=name or config.project_id,
             api=self.api,
             limits=limits_from(limits),
             clock=clock,

@@ -26,6 +26,7 @@ from relay_supervisor.health import Health, PartStatus, judge
 from relay_supervisor.http.app import HttpSettings, create_app
 from relay_supervisor.http.auth import check_listen, is_loopback
 from relay_supervisor.http.events import EventHub
+from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
@@ -127,10 +128,12 @@ class Supervisor:
         )
         self.director.on_worker_ready = self.verbs.worker_ready
         self.director.on_other_message = self.verbs.worker_message
-        app = create_app(self, HttpSettings(token=config.http.token or None), clock=self._clock)
+        watching = viewer_settings(config, host)
+        settings = HttpSettings(token=config.http.token or None, viewers=watching)
+        app = create_app(self, settings, clock=self._clock)
         self._http = HttpServer(app, host, port, on_stop=self._events.close)
         # Whoever may open the socket needs no token.
-        local = create_app(self, HttpSettings(), clock=self._clock)
+        local = create_app(self, HttpSettings(viewers=watching), clock=self._clock)
         self._local = UnixServer(local, config.paths.socket(), on_stop=self._events.close)
 
     # --- start and stop --------------------------------------------------------------------------------------------
@@ -154,6 +157,7 @@ class Supervisor:
                 self.director.lease_effect,
                 self.director.offers.offer,
                 self._rng,
+                self._account_name(index),
             )
             self.accounts.append(account)
             account.start()
@@ -188,6 +192,12 @@ class Supervisor:
         self._store.close()
         self._lock.release()
         self.verbs.logs.remove()
+
+    def _account_name(self, index: int) -> str:
+        """The project's id, numbered where several users granted the same project."""
+        project = self.config.nest[index].project_id
+        before = sum(nest.project_id == project for nest in self.config.nest[:index])
+        return f"{project}#{before + 1}" if before else project
 
     def _found(self) -> None:
         """An account's cameras were listed."""
@@ -291,7 +301,11 @@ class Supervisor:
             PartStatus(name="leases", ok=account.running, reason="" if account.running else "its task has ended")
             for account in self.accounts
         ]
-        return judge(self.status(), parts)
+        status = self.status()
+        if not status.cameras:
+            # Nothing is wanted because nothing is known: that is not "all well".
+            parts += [PartStatus(name="discovery", ok=not d.problem, reason=d.problem) for d in self._discoveries]
+        return judge(status, parts)
 
     def telemetry(self) -> Telemetry:
         """Counters that are not in the status."""

@@ -9,11 +9,13 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import click
+import click.shell_completion
 import httpx
 import msgspec
 
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
+from relay_common.errors import ConfigError
 from relay_supervisor.cli import Failure
 
 TIMEOUT: Final = 10.0
@@ -127,6 +129,23 @@ class RelayClient:
         self._http.close()
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         self._http = httpx.Client(base_url=self._tcp, headers=headers, timeout=TIMEOUT, trust_env=False)
+
+
+def _complete_camera(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """Names of cameras for the shell; none when no supervisor answers."""
+    try:
+        with connect(Path(context.params.get("config_path") or "relay.toml")) as client:
+            names = [camera.name for camera in client.cameras()]
+    except (Failure, ConfigError):
+        return []
+    fitting = [name for name in names if name.casefold().startswith(incomplete.casefold())]
+    return [click.shell_completion.CompletionItem(name) for name in fitting]
+
+
+camera_argument = click.argument("name", shell_complete=_complete_camera)
+"""The NAME of a verb that concerns one camera."""
 
 
 def connect(config_path: Path) -> RelayClient:

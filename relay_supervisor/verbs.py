@@ -24,7 +24,7 @@ from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.log_ring import LogEntry, LogRing
 from relay_supervisor.nest import grant
 from relay_supervisor.reload import ReloadReport, compare, merged
-from relay_supervisor.snapshots import Snapshots
+from relay_supervisor.worker_files import WorkerFiles
 from relay_supervisor.workers.slot import Phase
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Verbs:
         self._config, self._reread, self._on_config = config, reread, on_config
         self._registry, self._director = registry, director
         self._accounts, self._discoveries, self._clock = accounts, discoveries, clock
-        self._snapshots = Snapshots(lambda *said: self._director.fleet.send(*said))
+        self._files = WorkerFiles(lambda *said: self._director.fleet.send(*said))
         self._debug: list[str] = []
         self._grants = self._recall()
         self._draining: asyncio.Task[None] | None = None
@@ -99,8 +99,8 @@ class Verbs:
     def worker_message(self, camera: Camera, message: FromWorker) -> None:
         """A worker answered a verb, or logged something."""
         match message:
-            case protocol.SnapshotPart():
-                self._snapshots.receive(camera.id, message)
+            case protocol.FilePart():
+                self._files.receive(camera.id, message)
             case protocol.LogLine():
                 self.logs.worker_line(camera.name, message)
             case _:
@@ -118,7 +118,11 @@ class Verbs:
 
     async def snapshot(self, camera: str) -> bytes:
         """A JPEG of what a camera shows now."""
-        return await self._snapshots.take(camera, self._find(camera).name)
+        return await self._files.snapshot(camera, self._find(camera).name)
+
+    async def capture(self, camera: str, seconds: float) -> bytes:
+        """A camera's packets of the next `seconds` as a pcapng file."""
+        return await self._files.capture(camera, self._find(camera).name, seconds)
 
     async def discover(self) -> int:
         """List the cameras of every account now; how many there are."""

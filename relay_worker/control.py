@@ -97,6 +97,12 @@ class Control:
         finally:
             del self._answers[request]
 
+    def forget_requests(self) -> None:
+        """Another supervisor has come: it knows nothing of what was asked before."""
+        for waiter in self._answers.values():
+            if not waiter.done():
+                waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
+
     async def _receive(self) -> None:
         while True:
             message = self._reader.decode(await self._control.recv())

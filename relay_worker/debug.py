@@ -99,6 +99,12 @@ class Reporter:
 @click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
 @click.option("--ca-file", default="", help="Certificate authorities to trust instead of the system's.")
 @click.option("--no-audio", is_flag=True, help="Relay video only.")
+@click.option(
+    "--dump",
+    "capture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the packets to this pcapng file (12 MiB at most).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("--app-id", envvar="RELAY_CLOUDFLARE_APP_ID", default="", help="Cloudflare app id, for --sink sfu.")
 @click.option("--api-base-url", envvar="RELAY_CLOUDFLARE_API_BASE_URL", default="", help="SFU API, for --sink sfu.")
@@ -109,6 +115,7 @@ def debug(
     duration: float | None,
     ca_file: str,
     no_audio: bool,
+    capture: Path | None,
     as_json: bool,
     app_id: str,
     api_base_url: str,
@@ -119,6 +126,7 @@ def debug(
     \b
     RELAY_STREAM_URL='rtsps://…' relay-worker debug --duration 10
     relay-worker debug --url rtsp://192.168.1.20/live --sink file:out.mp4 --duration 30
+    relay-worker debug --url rtsp://192.168.1.20/live --dump camera.pcapng --duration 5
     RELAY_CLOUDFLARE_APP_SECRET=… relay-worker debug --url - --app-id … --sink sfu
 
     The exit code is 0 when video was flowing at the end, 1 when not. The application's secret is only ever read from
@@ -144,7 +152,7 @@ def debug(
         publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
     )
     client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
-    ok = asyncio.run(_run(Secret(url), settings, sink, client, duration, as_json))
+    ok = asyncio.run(_run(Secret(url), settings, sink, client, duration, as_json, capture))
     sys.exit(0 if ok else 1)
 
 
@@ -153,7 +161,13 @@ def _client(app_id: str, secret: Secret, base_url: str) -> SfuClient:
 
 
 async def _run(
-    url: Secret, settings: RelaySettings, sink: str, client: SfuClient | None, duration: float | None, as_json: bool
+    url: Secret,
+    settings: RelaySettings,
+    sink: str,
+    client: SfuClient | None,
+    duration: float | None,
+    as_json: bool,
+    capture: Path | None,
 ) -> bool:
     reporter = Reporter()
     direct = DirectSignaling(client) if client is not None else None
@@ -165,9 +179,13 @@ async def _run(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if capture is not None:
+        relay.start_capture()
     relay.play(Stream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
     stats = await _watch(relay, reporter, stop, duration, as_json)
     flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0
+    if capture is not None:
+        _write_capture(capture, relay.finish_capture().file())
     await relay.close()
     if local is not None:
         local.close()
@@ -181,6 +199,14 @@ async def _run(
         stage, text = _verdict(stats, reporter, flowing)
         click.echo(f"verdict: {text}" if flowing else f"verdict: problem at {stage}: {text}")
     return flowing
+
+
+def _write_capture(path: Path, pcapng: bytes) -> None:
+    try:
+        path.touch(mode=0o600)
+        path.write_bytes(pcapng)
+    except OSError as error:
+        click.echo(f"{path} cannot be written: {error.strerror}", err=True)
 
 
 async def _watch(

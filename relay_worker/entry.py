@@ -11,6 +11,7 @@ from pathlib import Path
 import setproctitle
 
 from relay_common import log
+from relay_worker.confine import confine
 from relay_worker.spec import WorkerSpec
 
 
@@ -26,6 +27,7 @@ def run_worker(spec: WorkerSpec) -> None:
     supervisor alone, which then stops its workers in order.
     """
     os.setsid()
+    confine()
     setproctitle.setproctitle(f"relay-worker: {spec.name}")
     log.configure(spec.log_level, spec.log_format)
     # The control socket's directory is the runtime directory.

@@ -134,6 +134,11 @@ class IngestKeeper:
         for request in [request for request, (_, at) in self._offers.items() if now - at > OFFER_LIFE]:
             self._withdraw(request)
 
+    def fail(self, reason: str) -> None:
+        """The session that is shown is of no use: only a new stream helps."""
+        if self._shown is not None:
+            self._failed(self._shown, IngestError(Stage.STREAMING, reason))
+
     def drop(self) -> None:
         """End what is played; offers stay."""
         for session in (self._shown, self._next):

@@ -153,6 +153,7 @@ class VideoInput(TrackInput):
         stats.frames += passthrough.frames
         stats.keyframes += passthrough.keyframes
         stats.dropped += passthrough.dropped
+        stats.b_frames = passthrough.b_frames > 0
         stats.keyframe_interval = self.keyframe_interval or stats.keyframe_interval
         if (sps := passthrough.sps) is not None:
             stats.width, stats.height, stats.profile = sps.width, sps.height, sps.profile_level_id

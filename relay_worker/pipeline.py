@@ -55,6 +55,8 @@ class Pipeline:
         """Filler goes out in place of the camera; ends with the first live frame of video."""
         self.tap: Callable[[Frame], None] | None = None
         """Is shown every live frame too, while a snapshot is being taken."""
+        self.capture: Callable[[Sequence[Batch], float], None] | None = None
+        """Is shown all that arrives, while packets are being captured."""
         self.sessions = 0
         self.held_over = 0
         """Payloads dropped because no output came before the bound."""
@@ -85,6 +87,8 @@ class Pipeline:
     def on_media(self, batches: Sequence[Batch], now: float) -> None:
         """All that one wake brought; it was read at `now`."""
         self._now = now
+        if self.capture is not None:
+            self.capture(batches, now)
         for track, packets, reports in batches:
             taker = self._by_track.get(track)
             if taker is None:
@@ -117,6 +121,15 @@ class Pipeline:
             self.output.send(frame, now)
         else:
             self._hold(frame)
+
+    def rebuild(self, kind: Kind) -> None:
+        """Begin a track anew within its session: a fresh depacketizer and transcoder."""
+        if (taker := self.inputs.get(kind)) is None:
+            return
+        self._retire_input(kind, taker)
+        made = make_input(taker.track, self.timeline)
+        if made is not None:
+            self.inputs[kind] = self._by_track[taker.track] = made
 
     # --- to the output -------------------------------------------------------------------------------------------
 
@@ -165,11 +178,13 @@ class Pipeline:
 
     def _retire(self) -> None:
         """Keep the totals of a session that is over."""
-        for kind, taker in self.inputs.items():
-            taker.count(self._retired[kind])
-            self._retired_malformed += taker.malformed
-        self.inputs.clear()
-        self._by_track.clear()
+        for kind, taker in list(self.inputs.items()):
+            self._retire_input(kind, taker)
+
+    def _retire_input(self, kind: Kind, taker: TrackInput) -> None:
+        taker.count(self._retired[kind])
+        self._retired_malformed += taker.malformed
+        del self.inputs[kind], self._by_track[taker.track]
 
     def track_stats(self, kind: Kind) -> TrackStats:
         """Totals of one kind of media over all sessions so far."""

@@ -80,6 +80,7 @@ class PublicationKeeper:
         self._backoff = Backoff(0.25, 10.0, rng=rng)
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._why = ""
         self.publisher: Publisher | None = None
         self.publication = ""
@@ -103,6 +104,11 @@ class PublicationKeeper:
             self._audio = audio
         self._why = reason
         self._ended.set()
+
+    def hurry(self) -> None:
+        """What stood in the way of publishing is over (another supervisor came): try at once."""
+        self._backoff.reset()
+        self._hurried.set()
 
     async def close(self) -> None:
         """End the publication."""
@@ -166,7 +172,15 @@ class PublicationKeeper:
                 delay = await self._live(publisher, signaling)
             finally:
                 await publisher.close()
-            await self._clock.sleep(delay)
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        self._hurried.clear()
+        pause = asyncio.ensure_future(self._clock.sleep(seconds))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait((pause, hurried), return_when=asyncio.FIRST_COMPLETED)
+        pause.cancel()
+        hurried.cancel()
 
     async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
         """One publication, from offer to end; the seconds to wait before the next."""

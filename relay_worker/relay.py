@@ -6,6 +6,7 @@ This is what a worker process runs, and what `relay-worker debug` runs without a
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -14,6 +15,7 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState, WorkerStats
 from relay_common.secrets import Secret
+from relay_worker.dump import Capture
 from relay_worker.gap_filler import GapFiller
 from relay_worker.inputs import VideoInput
 from relay_worker.media.snapshot import KeyframeTap, to_jpeg
@@ -25,11 +27,19 @@ from relay_worker.rtsp.source import SourceSettings
 from relay_worker.rtsp.tracks import Kind
 from relay_worker.source_keeper import SourceKeeper
 from relay_worker.stream import Stream
+from relay_worker.watchdog import Mend, Vitals, Watchdog
 from relay_worker.webrtc.publisher import PublisherSettings
 from relay_worker.webrtc_source import IngestSettings
 
+log = logging.getLogger(__name__)
+
 LIVE_PATIENCE: Final = 3.0
 """Seconds without a live frame of video after which a camera no longer counts as live."""
+
+
+B_FRAMES: Final = (
+    "the camera sends B-frames, which browsers do not show live: choose a profile without them in the camera's settings"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +106,7 @@ class CameraRelay:
             on_keyframe_request=self.request_keyframe,
         )
         self._filler = GapFiller(settings.name, self.pipeline)
+        self._watchdog = Watchdog()
         self._meter = Meter()
         self._told = WorkerState.STARTING
         self._was_live = False
@@ -104,6 +115,7 @@ class CameraRelay:
         self._stage, self._reason = Stage.NONE, ""
         self.keyframe_requests = 0
         self._keyframe: asyncio.Future[bytes] | None = None
+        self._capture: Capture | None = None
 
     # --- what to do ------------------------------------------------------------------------------------------------
 
@@ -153,6 +165,28 @@ class CameraRelay:
             ) from None
         return await asyncio.to_thread(to_jpeg, unit)
 
+    def start_capture(self) -> None:
+        """Begin to collect packets, from the camera and to the SFU; raises RelayError while that is being done."""
+        if self._capture is not None:
+            raise RelayError("packets of this camera are being captured already", hint="Wait for that to end")
+        self._capture = Capture(time.time() - time.monotonic())
+        self.pipeline.capture = self._capture.received
+        self._capture_sent()
+
+    def finish_capture(self) -> Capture:
+        """End collecting."""
+        capture, self._capture = self._capture, None
+        assert capture is not None
+        self.pipeline.capture = None
+        self._capture_sent()
+        capture.dialogue = self.source.dialogue
+        return capture
+
+    def _capture_sent(self) -> None:
+        # Also called by the tick: a new publication has a new publisher.
+        if (publisher := self.keeper.publisher) is not None:
+            publisher.capture = self._capture.sent if self._capture is not None else None
+
     async def _next_keyframe(self) -> bytes:
         if self._keyframe is None or self._keyframe.done():
             self._keyframe = asyncio.get_running_loop().create_future()
@@ -170,7 +204,28 @@ class CameraRelay:
         self.source.check(now)
         self.keeper.check(now)
         self._filler.check(now)
+        for kind in self.pipeline.inputs.copy():
+            self._watch(kind, now)
+        self._capture_sent()
         self._update()
+
+    def _watch(self, kind: Kind, now: float) -> None:
+        totals = self.pipeline.track_stats(kind)
+        self.keeper.count(kind, totals)
+        publisher = self.keeper.publisher
+        published = publisher is not None and publisher.connected and (kind is Kind.VIDEO or publisher.audio_accepted)
+        vitals = Vitals(totals.packets_in, totals.frames, totals.packets_out, published)
+        verdict = self._watchdog.observe(kind, vitals, now)
+        if verdict is None:
+            return
+        log.warning("wedged at %s: %s; renewing the %s", verdict.stage.value, verdict.reason, verdict.mend.value)
+        self._problem(verdict.stage, verdict.reason)
+        if verdict.mend is Mend.INPUT:
+            self.pipeline.rebuild(kind)
+        elif verdict.mend is Mend.SOURCE:
+            self.source.renew(verdict.reason)
+        else:
+            self.keeper.republish(verdict.reason)
 
     async def close(self) -> None:
         """End source and publication."""
@@ -217,6 +272,8 @@ class CameraRelay:
         """Counters and rates of now; identity is filled in by the caller."""
         stats = self._meter.measure(self.pipeline, self.keeper, now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
+        if stats.video.b_frames and not stats.reason:
+            stats.stage, stats.reason = Stage.DECODE, B_FRAMES
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from relay_common.clock import Clock
@@ -16,6 +17,7 @@ from relay_worker.ingest_keeper import IngestKeeper
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
 from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.events import RtspMessage
 from relay_worker.rtsp.source import RtspSource, SourceSettings
 from relay_worker.rtsp.states import State
 from relay_worker.rtsp.tracks import Kind
@@ -28,6 +30,8 @@ RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
 """Seconds before each further try of the same URL: Google's edge answers 404 for seconds after a stream was made."""
 REFUSED_DELAYS: Final = (0.5, 1.5)
 """The same after 401 or 403: our own last connection may still be counted as the one client that a URL may have."""
+WARM_DESCRIBE: Final = 12.0
+"""Seconds for the answer to DESCRIBE once a stream has played: it comes at once then, and asking again is free."""
 STALL: Final = 7.0
 """Seconds without a video packet after which a playing session counts as dead."""
 PROVEN: Final = 5.0
@@ -72,6 +76,12 @@ class SourceKeeper:
             return self.ingests.state
         session = self._source.session if self._source is not None else None
         return session.state.value if session is not None else "connecting" if self._source is not None else "idle"
+
+    @property
+    def dialogue(self) -> list[RtspMessage]:
+        """The last RTSP messages with the camera, credentials and all."""
+        session = self._source.session if self._source is not None else None
+        return list(session.dialogue) if session is not None else []
 
     @property
     def playing(self) -> bool:
@@ -126,6 +136,14 @@ class SourceKeeper:
             self.stalls += 1
             self._source.stop()
 
+    def renew(self, reason: str) -> None:
+        """The session delivers what is of no use: begin another, of the same stream where that is possible (RTSP)."""
+        if self._over_webrtc:
+            self.ingests.fail(reason)
+        elif self._source is not None and self.playing and self._stalled is None:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, reason)
+            self._source.stop()
+
     @property
     def _over_webrtc(self) -> bool:
         return self.stream is not None and self.stream.protocol is Protocol.WEB_RTC
@@ -145,12 +163,15 @@ class SourceKeeper:
         if previous is not None:
             # One client per URL, one source per pipeline: the old session ends before the new one begins.
             await asyncio.wait([previous])
-        failures = 0
+        failures, settings = 0, self._settings
         while self.stream is stream:
             began = self._began = time.monotonic()
-            error = await self._play(stream)
+            error = await self._play(stream, settings)
             if self.stream is not stream or error is None:
                 return
+            if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
+                patience = min(WARM_DESCRIBE, self._settings.session.describe_timeout)
+                settings = replace(self._settings, session=replace(self._settings.session, describe_timeout=patience))
             if self._pipeline.last_media.get(Kind.VIDEO, 0.0) - began > PROVEN:
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message)
@@ -164,10 +185,10 @@ class SourceKeeper:
             await self._clock.sleep(delays[failures])
             failures += 1
 
-    async def _play(self, stream: Stream) -> RtspError | None:
+    async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
         """One session; the error it ended with, or None when it was stopped on purpose."""
         self._stalled = None
-        self._source = source = RtspSource(stream.url, self._pipeline, self._clock, self._settings)
+        self._source = source = RtspSource(stream.url, self._pipeline, self._clock, settings)
         try:
             await source.run()
         except RtspError as error:

@@ -140,8 +140,10 @@ class WebRtcSource:
             addresses=default_host_addresses(loopback=settings.loopback),
             peer="the camera",
             on_packet=self._received,
+            on_wake=self._woken,
             on_closed=lambda: self._end("the camera closed the connection, or no longer answers on it"),
         )
+        self._batches: list[Batch] = []
         self._audition: Audition | None = None
         self._alive_at = 0.0
         self._patience = settings.first_picture
@@ -197,13 +199,26 @@ class WebRtcSource:
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
+        if is_rtcp:
+            self._batches += ingest.receive_rtcp(packet)
+        elif (batch := ingest.receive(packet, now)) is not None:
+            batches = self._batches
+            if batches and batches[-1].track is batch.track:
+                batches[-1].rtp.append(batch.rtp[0])
+            else:
+                batches.append(batch)
+            if batch.track.kind is Kind.VIDEO:
+                self._alive_at, self._patience = now, self._settings.stall
+
+    def _woken(self, now: float) -> None:
+        """All that had arrived was received: hand it over together, and answer."""
+        ingest = self.ingest
+        if ingest is None or self.state not in CONNECTED:
+            return
+        batches, self._batches = self._batches, []
         try:
-            if is_rtcp:
-                self._hand_over(ingest.receive_rtcp(packet), now)
-            elif (batch := ingest.receive(packet, now)) is not None:
-                if batch.track.kind is Kind.VIDEO:
-                    self._alive_at, self._patience = now, self._settings.stall
-                self._hand_over((batch,), now)
+            if batches:
+                self._hand_over(batches, now)
             if ingest.may_request(now):
                 self._want_keyframe(ingest, now)
             self._send_feedback(ingest, now)

@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 BEAT = 1.0
 SNAPSHOT_PATIENCE = 15.0
 """Seconds for a keyframe to come: cameras make one every few seconds."""
-SNAPSHOT_PART = 128 * 1024
-"""Bytes of a picture in one message, below `protocol.MAX_FRAME`."""
+LONGEST_CAPTURE = 60.0
+FILE_PART = 128 * 1024
+"""Bytes of a picture or capture in one message, below `protocol.MAX_FRAME`; a largest capture makes 120 of them."""
 ORPHAN_GRACE = 60.0
 """Seconds without a supervisor after which a worker that has no lease (any more) ends itself."""
 
@@ -99,6 +100,8 @@ class Worker:
                 self._say_hello()
             case protocol.Welcome():
                 self._welcomed = True
+                self._control.forget_requests()
+                self._relay.keeper.hurry()
             case protocol.Play():
                 self._relay.play(_stream(message))
             case protocol.MakeOffer(request=request):
@@ -112,7 +115,9 @@ class Worker:
             case protocol.RequestKeyframe():
                 self._relay.request_keyframe()
             case protocol.TakeSnapshot(request=request):
-                self._spawn(self._snapshot(request))
+                self._spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
+            case protocol.TakeCapture(request=request, seconds=seconds):
+                self._spawn(self._send_file(request, self._capture(seconds)))
             case protocol.SetLog(level=level, debug=debug):
                 log_setup.set_level(level)
                 log_setup.set_debug(set(debug) & log_setup.CATEGORIES.keys())
@@ -131,16 +136,21 @@ class Worker:
         else:
             self._control.send(protocol.IngestOffer(request=request, offer=offer))
 
-    async def _snapshot(self, request: int) -> None:
+    async def _capture(self, seconds: float) -> bytes:
+        self._relay.start_capture()
+        await asyncio.sleep(min(seconds, LONGEST_CAPTURE))
+        # Not in the loop that moves media.
+        return await asyncio.to_thread(self._relay.finish_capture().file)
+
+    async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
         try:
-            jpeg = await self._relay.snapshot(SNAPSHOT_PATIENCE)
+            file = await making
         except RelayError as error:
-            self._control.send(protocol.SnapshotPart(request=request, last=True, error=str(error)))
+            self._control.send(protocol.FilePart(request=request, last=True, error=str(error)))
             return
-        for start in range(0, len(jpeg), SNAPSHOT_PART):
-            end = start + SNAPSHOT_PART
-            part = protocol.SnapshotPart(request=request, data=jpeg[start:end], last=end >= len(jpeg))
-            self._control.send(part)
+        for start in range(0, len(file), FILE_PART):
+            end = start + FILE_PART
+            self._control.send(protocol.FilePart(request=request, data=file[start:end], last=end >= len(file)))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

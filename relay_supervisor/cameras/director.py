@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from relay_common import protocol
@@ -85,7 +85,8 @@ class Director:
                     self._start(camera)
                 case Stop(camera, reason):
                     del self.running[camera.id]
-                    self._spawn(self._stop(camera, NOBODY_WATCHES if self.demand.idle(camera) else reason))
+                    words = NOBODY_WATCHES if self.demand.idle(camera) else reason
+                    self._spawn(self._stop(camera, words, self.fleet.stop(camera.id, words)))
                 case Update(camera, restart):
                     self.running[camera.id] = camera
                     self.fleet.start(self._spec(camera))
@@ -106,12 +107,14 @@ class Director:
     def _want(self, camera: Camera) -> None:
         self._leases(camera).want(camera.id, camera.device, on_demand=self.demand.on_demand(camera))
 
-    async def _stop(self, camera: Camera, reason: str) -> None:
+    async def _stop(self, camera: Camera, reason: str, ended: Awaitable[None]) -> None:
         self._events.publish("camera", f"stopped: {reason}", camera.id)
-        await self.fleet.stop(camera.id, reason)
+        await ended
         await self._broker.retire(camera.id)
-        if camera.id not in self.running:
+        running = self.running.get(camera.id)
+        if running is None:
             self._broker.forget(camera.id)
+        if running is None or running.account != camera.account:
             if self._registry.get(camera.id) is None:
                 self._leases(camera).drop(camera.id)
             else:

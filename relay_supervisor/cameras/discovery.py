@@ -37,6 +37,8 @@ class Discovery:
         self._events, self._clock, self._on_found = events, clock, on_found
         self._backoff = Backoff(2.0, 60.0, rng=rng)
         self._wake = asyncio.Event()
+        self.problem = "the cameras have not been listed yet"
+        """Why this account's cameras are not known; empty once they have been listed."""
 
     async def run(self) -> None:
         """List the cameras every `cameras.rediscover` seconds, and more often while that fails, until cancelled."""
@@ -46,6 +48,8 @@ class Discovery:
                 await self.refresh()
             except NestError as error:
                 delay = self._backoff.next_delay()
+                if self.problem:
+                    self.problem = f"the cameras cannot be listed: {error}"
                 log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
                 self._events.publish("account", f"cameras cannot be listed: {error}")
             else:
@@ -56,6 +60,7 @@ class Discovery:
         """List the cameras now (devices.list, five a minute at most); raises NestError."""
         self._registry.discovered(self._account, await self._leases.discover())
         self._backoff.reset()
+        self.problem = ""
         for name in self._registry.unknown_names():
             log.warning("the configuration names %r, but no such camera is shared with this project", name)
         self._on_found()

@@ -14,6 +14,7 @@ from relay_common.config import Config, LimitsConfig, NestConfig
 from relay_common.errors import ConfigError
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.http.auth import check_listen
+from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.http.server import bind
 from relay_supervisor.leases.store import Store
 from relay_supervisor.nest import grant
@@ -34,7 +35,7 @@ def configuration(path: Path) -> tuple[list[Finding], Config | None]:
         if not problems:
             hint = error.hint if path.exists() else "Run `relay-supervisor auth` to make one"
             return [failed(part, head, hint)], None
-        return [failed(part, f"{path}: {problem.strip()}", f"Correct {path}") for problem in problems], None
+        return [failed(part, problem.strip(), f"Correct {path}") for problem in problems], None
     findings = [ok(part, f"{path} is complete")]
     return findings + secret_files(path), config
 
@@ -61,6 +62,7 @@ def listen(config: Config, *, running: bool) -> Finding:
     part = "http.listen"
     try:
         host, port = check_listen(config.http.listen, config.http.token or None)
+        viewer_settings(config, host)
         if running:
             return ok(part, f"{config.http.listen} is served by the running supervisor")
         bind(host, port).close()

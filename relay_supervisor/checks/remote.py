@@ -60,7 +60,11 @@ async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float |
         try:
             devices = await NestApi(nest.project_id, tokens, nest.api_base_url, http).devices()
         except NestError as error:
-            return [*findings, failed("Google cameras", error.message, error.hint)], [], transport.skew
+            return (
+                [*findings, failed("Google cameras", error.message, error.hint or "Try again in a minute")],
+                [],
+                transport.skew,
+            )
         return findings, devices, transport.skew
     finally:
         await tokens.aclose()

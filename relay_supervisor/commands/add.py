@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import connect
+from relay_supervisor.client import camera_argument, connect
 from relay_supervisor.commands.change import change
 
 _DISCOVERY_PATIENCE = 90.0
 
 
 @click.command("add")
-@click.argument("name")
+@camera_argument
 @config_option
 @json_option
 def command(name: str, config_path: Path, as_json: bool) -> None:

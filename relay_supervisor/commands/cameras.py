@@ -52,9 +52,9 @@ def _from_supervisor(config_path: Path) -> list[CameraSummary] | None:
         with connect(config_path) as client:
             return client.cameras()
     except Failure as failure:
-        if failure.exit_code == 3:
-            return None
-        raise
+        if failure.exit_code == 2:
+            raise
+        return None
 
 
 async def _from_google(config: Config) -> list[CameraSummary]:

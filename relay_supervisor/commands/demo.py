@@ -57,6 +57,7 @@ def command(
 ) -> None:
     """Relay simulated cameras, live, on a page to look at.
 
+    A third of the cameras speak WebRTC, as most current Nest models do, the others RTSP.
     Starts a Nest API with cameras, an SFU, and the real supervisor against them, all on this machine. With --duration
     the exit code is 0 only if every camera was live at the end.
 
@@ -86,7 +87,9 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     _say(quiet, f"starting {cameras} simulated cameras ({size})…")
     async with contextlib.AsyncExitStack() as stack:
-        starting = asyncio.ensure_future(stack.enter_async_context(demo_world(cameras, size, ["--lease", str(lease)])))
+        starting = asyncio.ensure_future(
+            stack.enter_async_context(demo_world(cameras, size, ["--lease", str(lease), "--webrtc", str(cameras // 3)]))
+        )
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from relay_supervisor.cli import config_option, json_option
-from relay_supervisor.client import connect
+from relay_supervisor.client import camera_argument, connect
 from relay_supervisor.commands.change import change
 
 
 @click.command("disable")
-@click.argument("name")
+@camera_argument
 @config_option
 @json_option
 def command(name: str, config_path: Path, as_json: bool) -> None:

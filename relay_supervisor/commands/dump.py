@@ -5,18 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
-from relay_supervisor.cli import Failure, config_option
+from relay_supervisor.cli import Failure, config_option, json_option
+from relay_supervisor.client import camera_argument, connect
+
+_PATIENCE = 30.0
 
 
 @click.command("dump")
-@click.argument("name")
+@camera_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--seconds", "-s", type=click.FloatRange(0.1, 60), default=10.0, show_default=True, help="How long.")
 @config_option
-def command(name: str, file: Path, config_path: Path) -> None:
-    """Write a camera's packets to a capture file (not available yet).
+@json_option
+def command(name: str, file: Path, seconds: float, config_path: Path, as_json: bool) -> None:
+    """Capture a camera's packets into a file that Wireshark opens.
+
+    It holds the RTSP dialogue (credentials blanked out), the RTP and RTCP that come from the camera, and the RTP that
+    leaves for the SFU, all unencrypted: it is as private as the camera's picture. 12 MiB at most.
+    In Wireshark use Decode As to read UDP ports 5000 (video in), 5002 (audio in), 6000 and 6002 (out) as RTP.
 
     \b
     relay-supervisor dump "Front Door" door.pcapng
+    relay-supervisor dump Garage garage.pcapng --seconds 3
     """
-    raise Failure("This version's workers cannot write capture files yet. `relay-supervisor logs NAME` may help")
+    with connect(config_path) as client:
+        camera = client.camera(name)
+        if not as_json:
+            click.echo(f"{camera.name}: capturing for {seconds:g} s", err=True)
+        path = f"/api/cameras/{camera.id}/capture"
+        pcapng = client.post(path, {"seconds": seconds}, timeout=_PATIENCE + seconds)
+    try:
+        file.touch(mode=0o600)
+        file.write_bytes(pcapng)
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}. Name another file") from None
+    if as_json:
+        report = {"camera": camera.id, "name": camera.name, "file": str(file), "bytes": len(pcapng)}
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        click.echo(f"{camera.name}: {file} ({len(pcapng) / 1024:.0f} KiB)")

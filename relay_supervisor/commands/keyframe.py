@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from relay_supervisor.cli import config_option, json_option
-from relay_supervisor.client import connect, say
+from relay_supervisor.client import camera_argument, connect, say
 
 
 @click.command("keyframe")
-@click.argument("name")
+@camera_argument
 @config_option
 @json_option
 def command(name: str, config_path: Path, as_json: bool) -> None:

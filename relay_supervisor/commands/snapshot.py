@@ -9,13 +9,13 @@ import click
 import msgspec
 
 from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import connect
+from relay_supervisor.client import camera_argument, connect
 
 _PATIENCE = 30.0
 
 
 @click.command("snapshot")
-@click.argument("name")
+@camera_argument
 @click.option(
     "--output", "-o", default="", metavar="FILE", help="Where the picture goes; - for standard output.  [NAME.jpg]"
 )

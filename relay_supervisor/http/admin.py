@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -23,6 +23,8 @@ class AdminVerbs(Protocol):
     def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange: ...
 
     async def snapshot(self, camera: str) -> bytes: ...
+
+    async def capture(self, camera: str, seconds: float) -> bytes: ...
 
     async def discover(self) -> int: ...
 
@@ -67,6 +69,12 @@ class DebugRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     categories: list[str]
 
 
+class CaptureRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/cameras/{id}/capture."""
+
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+
+
 class LogQuery(msgspec.Struct, frozen=True):
     """Query of GET /api/logs: lines after that sequence number; `camera` is an id."""
 
@@ -91,6 +99,7 @@ def routes(relay: AdminRelay) -> list[Route]:
         Route("/api/cameras/{id}/enable", admin.enable, methods=["POST"]),
         Route("/api/cameras/{id}/disable", admin.disable, methods=["POST"]),
         Route("/api/cameras/{id}/snapshot", admin.snapshot),
+        Route("/api/cameras/{id}/capture", admin.capture, methods=["POST"]),
         Route("/api/discover", admin.discover, methods=["POST"]),
         Route("/api/drain", admin.drained, methods=["GET"]),
         Route("/api/drain", admin.drain, methods=["POST"]),
@@ -122,6 +131,11 @@ class _Admin:
     async def snapshot(self, request: Request) -> Response:
         jpeg = await self._relay.verbs.snapshot(request.path_params["id"])
         return Response(jpeg, media_type="image/jpeg")
+
+    async def capture(self, request: Request) -> Response:
+        wanted: CaptureRequest = await read_json(request, CaptureRequest)
+        pcapng = await self._relay.verbs.capture(request.path_params["id"], wanted.seconds)
+        return Response(pcapng, media_type="application/octet-stream")
 
     async def discover(self, request: Request) -> Response:
         return json_reply({"cameras": await self._relay.verbs.discover()})

@@ -6,7 +6,7 @@ It knows the relay only through `RelayView`, so tests and the demo can put anyth
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -27,6 +27,7 @@ from relay_supervisor.http import admin
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.events import EventHub, Subscription, TooManyClients
 from relay_supervisor.http.guard import Guard, address
+from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
 from relay_supervisor.http.replies import (
     ASSETS,
@@ -38,21 +39,24 @@ from relay_supervisor.http.replies import (
     read_body,
     read_json,
     sign_in_page,
+    watch_page,
 )
-from relay_supervisor.publications.views import ViewAnswer
+from relay_supervisor.publications.views import Audience, ViewAnswer
 from relay_supervisor.stats import CameraStatus, RelayStatus
 
 
 class ViewService(Protocol):
     """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
 
-    async def open(self, cameras: list[str], audio: bool) -> ViewAnswer: ...
+    async def open(self, cameras: list[str], audio: bool, *, audience: Audience) -> ViewAnswer: ...
 
-    async def answer(self, view: str, sdp: str) -> None: ...
+    async def answer(self, view: str, sdp: str, *, audience: Audience) -> None: ...
 
-    async def update(self, view: str, cameras: list[str] | None, stale: list[str]) -> ViewAnswer: ...
+    async def update(
+        self, view: str, cameras: list[str] | None, stale: list[str], *, audience: Audience
+    ) -> ViewAnswer: ...
 
-    async def close(self, view: str) -> None: ...
+    async def close(self, view: str, *, audience: Audience) -> None: ...
 
 
 class RelayView(Protocol):
@@ -94,6 +98,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the interface has to know of the configuration; `token` None: open, on loopback only."""
 
     token: Secret | None = None
+    viewers: ViewerSettings = ViewerSettings()
 
 
 class ViewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +123,28 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Cameras whose picture stands still on the page: they are pulled anew."""
 
 
+class LinkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/cameras/{id}/link."""
+
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=90 * 86400)] = 86400
+
+
+class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a camera's own page is told: nothing of the relay, the account or other cameras."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    enabled: bool
+    viewable: bool
+    publication: str
+    next_action: str
+    next_at: float
+    at: float
+    """The relay's clock, Unix seconds."""
+
+
 class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One camera in GET /api/cameras."""
 
@@ -140,7 +167,8 @@ _TRUTHY: Final = ("1", "true", "yes")
 def create_app(relay: RelayView, settings: HttpSettings, clock: Clock) -> ASGIApp:
     """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`."""
     gatekeeper = Gatekeeper(settings.token, clock)
-    api = _Api(relay, gatekeeper)
+    links = Links(settings.viewers, clock)
+    api = _Api(relay, gatekeeper, links)
     starlette = Starlette(
         routes=api.routes(),
         exception_handlers={
@@ -149,12 +177,12 @@ def create_app(relay: RelayView, settings: HttpSettings, clock: Clock) -> ASGIAp
             HTTPException: on_http_exception,
         },
     )
-    return Guard(starlette, gatekeeper)
+    return Guard(starlette, gatekeeper, links, settings.viewers)
 
 
 class _Api:
-    def __init__(self, relay: RelayView, gatekeeper: Gatekeeper) -> None:
-        self._relay, self._gatekeeper = relay, gatekeeper
+    def __init__(self, relay: RelayView, gatekeeper: Gatekeeper, links: Links) -> None:
+        self._relay, self._gatekeeper, self._links = relay, gatekeeper, links
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper))
 
@@ -169,9 +197,12 @@ class _Api:
             Route("/api/cameras", self.cameras),
             Route("/api/cameras/{id}/restart", self.restart, methods=["POST"]),
             Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
+            Route("/api/cameras/{id}/link", self.link, methods=["POST"]),
             Route("/api/stats", self.stats),
             Route("/api/events", self.events),
             *admin.routes(self._relay),
+            Route("/watch/{id}", self.watch_page),
+            Route("/api/watch/{id}", self.watch),
             Route("/api/view", self.open_view, methods=["POST"]),
             Route("/api/view/{id}", self.close_view, methods=["DELETE"]),
             Route("/api/view/{id}/answer", self.answer_view, methods=["POST"]),
@@ -257,6 +288,15 @@ class _Api:
         await self._relay.keyframe(camera.id)
         return json_reply({"ok": True})
 
+    async def link(self, request: Request) -> Response:
+        camera = self._camera(request)
+        wanted: LinkRequest = await read_json(request, LinkRequest)
+        if not self._links.enabled:
+            raise ApiError(
+                409, "links_off", "Links to cameras are switched off here", 'Set viewers.access to "links" and restart'
+            )
+        return json_reply(self._links.make(camera.id, wanted.seconds))
+
     def _camera(self, request: Request) -> CameraStatus:
         wanted = request.path_params["id"]
         for camera in self._relay.status().cameras:
@@ -266,22 +306,47 @@ class _Api:
 
     # --- viewers --------------------------------------------------------------------------------------------------
 
+    async def watch_page(self, request: Request) -> Response:
+        return watch_page(200)
+
+    async def watch(self, request: Request) -> Response:
+        audience: Audience = request.state.audience
+        if not audience.sees(request.path_params["id"]):
+            raise ApiError(403, "not_allowed", "Your link does not show that camera", "Ask for another link")
+        camera = self._camera(request)
+        return json_reply(
+            WatchStatus(
+                id=camera.id,
+                name=camera.name,
+                state=camera.state,
+                reason=camera.reason,
+                enabled=camera.enabled,
+                viewable=camera.viewable,
+                publication=camera.publication,
+                next_action=camera.lease.next_action,
+                next_at=camera.lease.next_at,
+                at=self._relay.status().at,
+            )
+        )
+
     async def open_view(self, request: Request) -> Response:
         wanted: ViewRequest = await read_json(request, ViewRequest)
-        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio))
+        audience = request.state.audience
+        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience))
 
     async def answer_view(self, request: Request) -> Response:
         given: AnswerRequest = await read_json(request, AnswerRequest)
-        await self._relay.viewers.answer(request.path_params["id"], given.sdp)
+        view = request.path_params["id"]
+        await self._relay.viewers.answer(view, given.sdp, audience=request.state.audience)
         return json_reply({"ok": True})
 
     async def update_view(self, request: Request) -> Response:
         wanted: UpdateRequest = await read_json(request, UpdateRequest)
-        view = request.path_params["id"]
-        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale))
+        view, audience = request.path_params["id"], request.state.audience
+        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
 
     async def close_view(self, request: Request) -> Response:
-        await self._relay.viewers.close(request.path_params["id"])
+        await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)
         return json_reply({"ok": True})
 
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,6 +40,18 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 """On every answer. No inline script or style, no third party, no framing."""
+
+
+def page_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
+    """HEADERS for the page of one camera, which these sites may show in a frame."""
+    headers = dict(HEADERS)
+    if frame_ancestors:
+        # X-Frame-Options cannot name sites, and would forbid what the policy allows.
+        del headers["X-Frame-Options"]
+        policy = headers["Content-Security-Policy"]
+        sites = " ".join(frame_ancestors)
+        headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'", f"frame-ancestors {sites}")
+    return headers
 
 
 def is_loopback(host: str) -> bool:

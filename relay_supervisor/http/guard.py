@@ -5,26 +5,39 @@ from __future__ import annotations
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, same_origin
-from relay_supervisor.http.replies import error_reply, sign_in_page
+from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, page_headers, same_origin
+from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
+from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
+from relay_supervisor.publications.views import ALL_CAMERAS
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_PUBLIC: Final = frozenset({"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"})
-"""Served without signing in: probes (which then give no details) and what the sign-in page is made of."""
+_WATCH_FILES: Final = ("watch", "api", "connection", "format", "player", "sight", "tile")
+_PUBLIC: Final = frozenset(
+    {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}
+    | {f"/static/{name}.js" for name in _WATCH_FILES}
+)
+"""Served without signing in: probes (which then give no details), and what the sign-in page and a camera's own page are
+made of."""
+_PAGES: Final = "/watch/"
+_VIEWER_PATHS: Final = (_PAGES, "/api/watch/", "/api/view/")
+"""With /api/view, all that somebody who may only watch can reach; there, `state.audience` says which cameras."""
 
 
 class Guard:
-    """Checks Host, origin and credentials as `gatekeeper` says, then lets `app` answer.
+    """Checks Host, origin and credentials as `gatekeeper`, `links` and `viewers` say, then lets `app` answer.
 
-    `scope["state"]["signed_in"]` tells the application whether the client has shown a credential (or needs none).
+    `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none), and
+    `audience` which cameras it may see.
     """
 
-    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper) -> None:
-        self._app, self._gatekeeper = app, gatekeeper
+    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper, links: Links, viewers: ViewerSettings) -> None:
+        self._app, self._gatekeeper, self._links = app, gatekeeper, links
+        self._all_may_watch = viewers.access == "open"
+        self._page_headers = page_headers(viewers.frame_ancestors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,7 +46,8 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                page = scope["path"].startswith(_PAGES)
+                for name, value in (self._page_headers if page else HEADERS).items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
@@ -54,10 +68,16 @@ class Guard:
         origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "")
         if scope["method"] not in _SAFE and not same_origin(host, origin, site):
             return error_reply(403, "cross_origin", "Another site may not change anything here", "")
+        state, path = scope.setdefault("state", {}), scope["path"]
+        state["signed_in"], state["audience"] = False, ALL_CAMERAS
+        link = _link(scope, headers)
+        if link is not None:
+            return self._check_link(scope, link)
         signed_in, wait = self._credentials(scope, headers)
-        scope.setdefault("state", {})["signed_in"] = signed_in
-        path = scope["path"]
+        state["signed_in"] = signed_in
         if signed_in or path in _PUBLIC or (path == "/" and "token" in Request(scope).query_params):
+            return None
+        if self._all_may_watch and _for_viewers(path):
             return None
         if wait:
             reply = error_reply(429, "too_many_failures", "Too many wrong tokens from this address", "Wait a minute")
@@ -65,11 +85,28 @@ class Guard:
             return reply
         if path == "/":
             return sign_in_page(401)
+        if path.startswith(_PAGES):
+            return watch_page(401)
         reply = error_reply(
             401, "unauthorized", "A token is needed", "Send it as Authorization: Bearer, or sign in on the page"
         )
         reply.headers["WWW-Authenticate"] = 'Bearer realm="relay"'
         return reply
+
+    def _check_link(self, scope: Scope, link: tuple[str, str, str]) -> ASGIApp | None:
+        """Let the holder of a link reach what viewers may, as one; a link counts for less than any other credential."""
+        path = scope["path"]
+        try:
+            audience = self._links.check(*link)
+        except LinkError as error:
+            # The page asks the API, and shows what it says.
+            return watch_page(403) if path.startswith(_PAGES) else error_reply(403, error.code, str(error), error.hint)
+        scope["state"]["audience"] = audience
+        if _for_viewers(path) or path in _PUBLIC:
+            return None
+        return error_reply(
+            403, "not_allowed", "A link shows one camera and opens nothing else", "Sign in with the token"
+        )
 
     def _credentials(self, scope: Scope, headers: Headers) -> tuple[bool, float]:
         """(whether the client is let in, seconds for which its address is locked out)."""
@@ -82,10 +119,27 @@ class Guard:
         return wait is None, wait or 0.0
 
 
+def _for_viewers(path: str) -> bool:
+    return path == "/api/view" or path.startswith(_VIEWER_PATHS)
+
+
 def address(scope: Scope) -> str:
     """The client's address; empty on a Unix socket."""
     client = scope.get("client")
     return client[0] if client else ""
+
+
+def _link(scope: Scope, headers: Headers) -> tuple[str, str, str] | None:
+    """(camera, expires, signature) of a link: in the address of a camera's page, in a header of the page's calls."""
+    path, query = scope["path"], QueryParams(scope["query_string"])
+    if path.startswith(_PAGES) and "signature" in query:
+        return path.removeprefix(_PAGES), query.get("expires", ""), query["signature"]
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != SCHEME:
+        return None
+    camera, _, rest = value.strip().partition(".")
+    expires, _, signature = rest.partition(".")
+    return camera, expires, signature
 
 
 def _cookie(header: str) -> str:

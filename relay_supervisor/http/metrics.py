@@ -86,6 +86,7 @@ _TRACK_COUNTERS: Final = (
     ("plis", "Picture loss indications received from the SFU.", "plis"),
     ("firs", "Full intra requests received from the SFU.", "firs"),
     ("send_drops", "Packets that the socket would not take.", "send_drops"),
+    ("thinned_frames", "Frames left out because the uplink could not carry them in time.", "thinned"),
 )
 _TRACK_GAUGES: Final = (
     ("jitter_seconds", "Interarrival jitter from the camera (RFC 3550).", "jitter_in"),
@@ -93,6 +94,7 @@ _TRACK_GAUGES: Final = (
     ("send_bits_per_second", "Bit rate to the SFU.", "bitrate_out"),
     ("sent_loss_ratio", "Fraction lost as last reported by the SFU, 0 to 1.", "loss_out"),
     ("rtt_seconds", "Round trip to the SFU.", "rtt"),
+    ("ceiling_bits_per_second", "What the uplink was found to carry; 0 while it is not the limit.", "ceiling"),
 )
 
 

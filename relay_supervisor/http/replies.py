@@ -127,3 +127,10 @@ def sign_in_page(status: int) -> Response:
     reply = ASSETS.reply("login.html", status=status)
     reply.headers["Cache-Control"] = "no-store"
     return reply
+
+
+def watch_page(status: int) -> Response:
+    """The page of one camera, which asks the API for what it may show."""
+    reply = ASSETS.reply("watch.html", status=status)
+    reply.headers["Cache-Control"] = "no-store"
+    return reply

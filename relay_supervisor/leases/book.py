@@ -65,6 +65,7 @@ class LeaseBook:
         self._trouble = AccountTrouble(self._rng)
         self._leftovers: dict[str, _Leftover] = {}
         self._alive = 0
+        self._probe: Command | None = None
 
     @property
     def account_error(self) -> str:
@@ -182,9 +183,13 @@ class LeaseBook:
     def poll(self, now: float) -> Command | None:
         """The next command to send now, or None."""
         self._tick(now)
+        if self._probe is not None:
+            return None
         command = self.queue.poll(now)
         if command is None:
             return None
+        if self.account_error and command.verb is not Verb.LIST:
+            self._probe = command  # one is enough to find out whether that is over
         lease = self.leases.get(command.camera)
         if command.verb is Verb.STOP and not command.renewal:
             self._leftovers.pop(command.camera, None)
@@ -198,7 +203,7 @@ class LeaseBook:
 
     def next_deadline(self, now: float) -> float | None:
         """When to poll again, unless something happens before."""
-        soonest = self.queue.next_deadline(now)
+        soonest = self.queue.next_deadline(now) if self._probe is None else None
         best = math.inf if soonest is None else soonest
         for lease in self.leases.values():
             if lease.expires < best and lease.state is State.HELD:
@@ -217,6 +222,8 @@ class LeaseBook:
     def settle(self, command: Command, result: Result, now: float) -> None:
         """A command that `poll` gave was answered, failed, or could not be sent."""
         self._account_for(command, result, now)
+        if command is self._probe:
+            self._probe = None
         if command.verb is Verb.LIST:
             if isinstance(result, RateLimited):
                 self.list_devices(now)
@@ -245,7 +252,7 @@ class LeaseBook:
                 self.budget.refused(ticket, result.bucket, now, result.retry_after)
             elif result.counted:
                 self.budget.accepted(ticket)
-            if pause := self._trouble.failed(result):
+            if pause := self._trouble.failed(result, ticket.sent, now):
                 self.queue.held_until = max(self.queue.held_until, now + pause)
             return
         self.budget.answered(ticket, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Final
 
@@ -33,15 +34,20 @@ class AccountTrouble:
         """Why no command can be sent, with what to do about it; "" when commands can be sent."""
         self._backoff = Backoff(2.0, 30.0, rng=rng)
         self._strikes = 0
+        self._struck = -math.inf
         self._outage = 0
 
-    def failed(self, error: NestError) -> float:
-        """A command failed; seconds for which nothing should be sent (0: go on)."""
+    def failed(self, error: NestError, sent: float, now: float) -> float:
+        """A command that was sent at `sent` failed; seconds for which nothing should be sent (0: go on)."""
         self._outage += servers_fault(error)
         if not error.account:
             return 0.0
         if isinstance(error, Unauthenticated):
-            # The first 401 is answered with a fresh token and the same command again.
+            # The first 401 is answered with a fresh token and the same command again. Commands that were under way
+            # with the same dead token say nothing new.
+            if sent < self._struck:
+                return 0.0
+            self._struck = now
             self._strikes += 1
             if self._strikes < 2:
                 return 0.0

@@ -24,17 +24,20 @@ import msgspec
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import Pull, RemoteTrack, SfuClient, SfuError
-from relay_common.errors import Remedy
 from relay_supervisor.publications.broker import KINDS, Broker, Publication
 from relay_supervisor.publications.concealment import conceal
 from relay_supervisor.publications.views import (
+    ALL_CAMERAS,
+    Audience,
     Unavailable,
     ViewAnswer,
     ViewError,
     ViewTrack,
+    may_come,
     name_of,
     sfu_failure,
     view_gone,
+    why_missing,
 )
 
 log = logging.getLogger(__name__)
@@ -51,12 +54,17 @@ _MOST_OFFERS: Final = 8
 _PULL_ATTEMPTS: Final = 4
 _LONGEST_SDP: Final = 512 * 1024
 
-OUTCOMES: Final = ("opened", "answered", "closed", "unanswered", "idle", "lost", "refused", "repointed", "reopened")
+OUTCOMES: Final = (
+    *("opened", "answered", "refused", "repointed", "reopened"),
+    *("closed", "unanswered", "idle", "expired", "lost"),
+)
 
 
 class _View:
-    def __init__(self, name: str, session: str, cameras: list[str], audio: bool, now: float) -> None:
-        self.name, self.session, self.cameras, self.audio = name, session, cameras, audio
+    def __init__(
+        self, name: str, session: str, cameras: list[str], audio: bool, audience: Audience, now: float
+    ) -> None:
+        self.name, self.session, self.cameras, self.audio, self.audience = name, session, cameras, audio, audience
         self.lock = asyncio.Lock()
         self.tracks: dict[str, ViewTrack] = {}
         self.offers = 0
@@ -91,7 +99,7 @@ class Viewers:
         self._ice_servers = list(ice_servers)
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, _View] = {}
-        self._opening = 0
+        self._opening: list[list[str]] = []
         self._closing: set[asyncio.Task[None]] = set()
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
 
@@ -99,19 +107,22 @@ class Viewers:
         return len(self._views)
 
     def watched(self) -> set[str]:
-        """Cameras that somebody has a view of."""
-        return {camera for view in self._views.values() for camera in view.cameras}
+        """Cameras that somebody has a view of, or is getting one of."""
+        wanted = [view.cameras for view in self._views.values()] + self._opening
+        return {camera for cameras in wanted for camera in cameras}
 
     # --- what the page asks ---------------------------------------------------------------------------------------
 
-    async def open(self, cameras: Sequence[str], audio: bool = True) -> ViewAnswer:
+    # `audience` is who asks: a camera that it may not see is refused, and so is a view that was made for others.
+
+    async def open(self, cameras: Sequence[str], audio: bool = True, *, audience: Audience = ALL_CAMERAS) -> ViewAnswer:
         """Make a view of `cameras` (at most 32 ids), with their sound when `audio`.
 
         The answer's action is `answer` when at least one camera can be had, else `none` with an empty view name.
         """
-        wanted = _checked(cameras)
+        wanted = _checked(cameras, audience)
         self._on_asked(wanted)
-        if len(self._views) + self._opening >= self._bound:
+        if len(self._views) + len(self._opening) >= self._bound:
             self.outcomes["refused"] += 1
             raise ViewError(
                 "too_many_views",
@@ -119,19 +130,19 @@ class Viewers:
                 f"{self._bound} views are open, which is the most this relay serves",
                 hint="Close other pages, or wait until idle ones expire",
             )
-        self._opening += 1
+        self._opening.append(wanted)
         try:
-            return await self._open(wanted, audio)
+            return await self._open(wanted, audio, audience)
         except SfuError as error:
             raise sfu_failure(error) from error
         finally:
-            self._opening -= 1
+            self._opening.remove(wanted)
 
-    async def answer(self, view: str, sdp: str) -> None:
+    async def answer(self, view: str, sdp: str, *, audience: Audience = ALL_CAMERAS) -> None:
         """Hand the page's answer to the SFU."""
         if not sdp.startswith("v=0") or len(sdp) > _LONGEST_SDP:
             raise ViewError("bad_sdp", 400, "The answer is not an SDP", hint='Send {"sdp": localDescription.sdp}')
-        found = self._get(view)
+        found = self._get(view, audience)
         async with found.lock:
             if found.closed:
                 raise view_gone("it was closed")
@@ -145,18 +156,25 @@ class Viewers:
             found.offered_at = None
             self.outcomes["answered"] += 1
 
-    async def update(self, view: str, cameras: Sequence[str] | None = None, stale: Sequence[str] = ()) -> ViewAnswer:
+    async def update(
+        self,
+        view: str,
+        cameras: Sequence[str] | None = None,
+        stale: Sequence[str] = (),
+        *,
+        audience: Audience = ALL_CAMERAS,
+    ) -> ViewAnswer:
         """Bring the view up to date with the publications; also what keeps a quiet page's view alive.
 
         `cameras` replaces what the view holds; those in `stale` are pulled anew. The answer says what the page has
         to do; while an offer is unanswered nothing changes.
         """
-        found = self._get(view)
+        found = self._get(view, audience)
         async with found.lock:
             if found.closed:
                 raise view_gone("it was closed")
             if cameras is not None:
-                found.cameras = _checked(cameras)
+                found.cameras = _checked(cameras, found.audience)
             self._on_asked(found.cameras)
             if found.offered_at is not None:
                 return self._describe(found, "none", self._missing(found))
@@ -168,21 +186,24 @@ class Viewers:
                 log.info("a view has to be opened anew: %s", error.message)
                 return self._reopen(found)
 
-    async def close(self, view: str) -> None:
+    async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:
         """End a view; one that is not known counts as ended."""
         found = self._views.get(view)
-        if found is not None:
+        if found is not None and audience.covers(found.audience):
             self._end(found, "closed")
 
     # --- expiry ---------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """End views whose answer or whose page is overdue; `now` is the clock's monotonic time."""
+        """End views whose answer or page is overdue, or whose time is over; `now` is the clock's monotonic time."""
+        wall = self._clock.wall()
         for view in list(self._views.values()):
             if view.offered_at is not None and now - view.offered_at >= ANSWER_WITHIN:
                 self._end(view, "unanswered")
             elif now - view.touched_at >= IDLE_AFTER:
                 self._end(view, "idle")
+            elif view.audience.until is not None and wall >= view.audience.until:
+                self._end(view, "expired")
 
     async def watch(self) -> None:
         """Sweep every few seconds; runs until cancelled."""
@@ -202,7 +223,7 @@ class Viewers:
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    async def _open(self, cameras: list[str], audio: bool) -> ViewAnswer:
+    async def _open(self, cameras: list[str], audio: bool, audience: Audience) -> ViewAnswer:
         backoff = Backoff(0.25, 2.0, rng=self._rng)
         while True:
             located, missing = self._locate(cameras)
@@ -210,15 +231,15 @@ class Viewers:
                 return ViewAnswer(view="", action="none", tracks=[], unavailable=missing, ice_servers=self._ice_servers)
             # A session whose first pull failed does not serve a second one reliably: take a new one each time.
             session = await self._client.new_session("view")
-            view = _View(self._new_id(), session, cameras, audio, self._clock.now())
+            view = _View(self._new_id(), session, cameras, audio, audience, self._clock.now())
             asked, pull = await self._pull(view, located)
             if pull.offer is not None:
                 self._views[view.name] = view
                 self.outcomes["opened"] += 1
                 return self._offer(view, asked, pull, missing)
             self._client.forget(session)
-            if backoff.failures + 1 >= _PULL_ATTEMPTS or not _may_come(pull):
-                missing += [Unavailable(camera=p.camera, reason=_why(pull, p)) for p in located]
+            if backoff.failures + 1 >= _PULL_ATTEMPTS or not may_come(pull):
+                missing += [Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in located]
                 return ViewAnswer(view="", action="none", tracks=[], unavailable=missing, ice_servers=self._ice_servers)
             await self._clock.sleep(backoff.next_delay())
 
@@ -249,7 +270,7 @@ class Viewers:
                     mid=result.mid, camera=publication.camera, kind=result.track.kind, publication=publication.id
                 )
         missing = missing + [
-            Unavailable(camera=p.camera, reason=_why(pull, p)) for p in asked.values() if not view.has(p.camera)
+            Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in asked.values() if not view.has(p.camera)
         ]
         if pull.offer is None:
             return self._describe(view, "none", missing)
@@ -308,7 +329,9 @@ class Viewers:
         if not located:
             return self._describe(view, "none", missing)
         if view.offers >= _MOST_OFFERS:
-            return self._reopen(view)
+            # What plays goes on until the page has the fresh view and closes this one.
+            self.outcomes["reopened"] += 1
+            return self._describe(view, "reopen", [])
         asked, pull = await self._pull(view, located)
         return self._offer(view, asked, pull, missing)
 
@@ -323,9 +346,9 @@ class Viewers:
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def _get(self, name: str) -> _View:
+    def _get(self, name: str, audience: Audience) -> _View:
         view = self._views.get(name)
-        if view is None:
+        if view is None or not audience.covers(view.audience):
             raise view_gone("it is not known: it expired, was closed, or the relay was restarted")
         view.touched_at = self._clock.now()
         return view
@@ -359,8 +382,11 @@ class Viewers:
             self._client.forget(view.session)
 
 
-def _checked(cameras: Sequence[str]) -> list[str]:
+def _checked(cameras: Sequence[str], audience: Audience) -> list[str]:
     wanted = list(dict.fromkeys(cameras))
+    if not all(audience.sees(camera) for camera in wanted):
+        # The same words whether or not there is such a camera.
+        raise ViewError("not_allowed", 403, "Your link does not show that camera", hint="Ask for another link")
     if 1 <= len(wanted) <= CAMERAS_PER_VIEW:
         return wanted
     raise ViewError(
@@ -379,20 +405,3 @@ def _has_other_kinds(view: _View, tracks: Sequence[ViewTrack], publication: Publ
     # The same publication with fewer tracks is one that the SFU handed out in part: asking again changes nothing.
     renewed = any(track.publication != publication.id for track in tracks)
     return renewed and {track.kind for track in tracks} != _kinds(view, publication)
-
-
-def _may_come(pull: Pull) -> bool:
-    return any(t.error is not None and t.error.remedy is Remedy.RETRY for t in pull.tracks)
-
-
-def _why(pull: Pull, publication: Publication) -> str:
-    for result in pull.tracks:
-        if result.track.session == publication.session and result.error is not None:
-            return _REASONS.get(result.error.code, f"The SFU does not hand it out ({result.error.code})")
-    return "The SFU does not hand it out"
-
-
-_REASONS: Final = {
-    "not_found_track_error": "The SFU has no packets of this camera yet",
-    "empty_track_error": "The SFU waits for packets of this camera",
-}

@@ -48,18 +48,20 @@ class Budget:
         self._logs: dict[BucketKey, SlidingLog] = {}
         self._draws: dict[Call, list[tuple[BucketKey, SlidingLog]]] = {}
         self._api = BucketKey(Scope.METHOD, EXECUTE, limits.per_minute().span)
-        self._log(self._api, limits.per_minute())
+        self._api_log = self._log(self._api, limits.per_minute())
 
     @property
     def api(self) -> SlidingLog:
         """The log that bounds all stream commands together."""
-        return self._logs[self._api]
+        return self._api_log
 
     def ready_at(self, call: Call, now: float, spare: int = 0) -> float:
         """When `call` may be sent, leaving `spare` places of its method free; `now` or earlier means at once."""
         ready = -math.inf
         for key, log in self._drawn(call):
-            ready = max(ready, log.ready_at(now, spare if key.scope is Scope.METHOD else 0))
+            at = log.ready_at(now, spare if spare and key.scope is Scope.METHOD else 0)
+            if at > ready:
+                ready = at
         return ready
 
     def take(self, call: Call, now: float) -> Ticket:

@@ -91,10 +91,13 @@ class CommandQueue:
         """When `poll` may have something to say that it has not now; None: not before something else happens."""
         best = math.inf
         place = self.budget.api.ready_at(now)
+        free = min(
+            (release + TICK for release in self.budget.api.releases(now) if release + TICK > now), default=math.inf
+        )
         for command in self._commands.values():
-            possible = max(command.not_before, place) if command.call.method == EXECUTE else command.not_before
-            if possible < best:
-                best = min(best, self._next_chance(command, now))
+            streams = command.call.method == EXECUTE
+            if command.not_before < best and not (streams and place >= best):
+                best = min(best, self._next_chance(command, now, free if streams else math.inf))
         return None if math.isinf(best) else best
 
     def ready_at(self, command: Command, now: float) -> float:
@@ -122,15 +125,17 @@ class CommandQueue:
         spare = self._spare(command, now)
         if self.budget.ready_at(command.call, now, spare) > now:
             return False
-        if command.verb is Verb.GENERATE:
+        if command.verb is Verb.GENERATE or self._optional(command):
             room = self._leaves_room(now)
-            # Nobody hurries on account of a camera on demand.
-            self._crowded |= not room and not command.on_demand
+            # Nobody hurries on account of these.
+            self._crowded |= not (room or self._optional(command))
             return room
         return not self._early(command, now) or now >= self._last_early + self._pace()
 
     def _spare(self, command: Command, now: float) -> int:
         """Places of the method's log that `command` must leave free."""
+        if self._optional(command):
+            return max(1, self.reserve)
         match command.verb:
             case Verb.EXTEND if self._early(command, now):
                 # While a generate finds no room, extending at full speed is what makes room.
@@ -139,11 +144,16 @@ class CommandQueue:
                 return 0 if self._pressed(command, now) else self._retry_place()
             case Verb.GENERATE:
                 pressed = any(self._pressed(other, now) for other in self._commands.values())
-                return (self._retry_place() if pressed else 0) + (max(1, self.reserve) if command.on_demand else 0)
-            case Verb.STOP if not command.renewal:
-                return self.reserve
+                return self._retry_place() if pressed else 0
             case _:
                 return 0
+
+    @staticmethod
+    def _optional(command: Command) -> bool:
+        """Whether only a camera on demand, or nobody, would miss it."""
+        if command.verb is Verb.GENERATE:
+            return command.on_demand
+        return command.verb is Verb.STOP and not command.renewal
 
     def _retry_place(self) -> int:
         """One place kept for the second try of a lease whose end comes before the next place would be let go."""
@@ -198,14 +208,13 @@ class CommandQueue:
             del self._commands[key]
             self.dropped += 1
 
-    def _next_chance(self, command: Command, now: float) -> float:
+    def _next_chance(self, command: Command, now: float, free: float) -> float:
+        """When `command` may go, or be worth another look; `free` is when the next place is let go."""
         api = self.budget.api
         ready = self.ready_at(command, now)
         if ready > now:
             return min(ready, max(command.deadline, now + TICK))
-        chances = [command.deadline, command.due, command.deadline - api.span - api.guard - _TRY]
-        if command.call.method == EXECUTE:
-            chances += [release + TICK for release in api.releases(now)]
+        chances = [free, command.deadline, command.due, command.deadline - api.span - api.guard - _TRY]
         if self._early(command, now):
             chances.append(self._last_early + self._pace())
         return min((chance for chance in chances if chance > now), default=math.inf)

@@ -74,17 +74,20 @@ class SlidingLog:
 
         Infinity when that depends on a call still under way.
         """
-        self._prune(now)
-        self._recover(now)
+        releases = self._releases
+        if releases and releases[0] < now:
+            self._prune(now)
+        if now >= self._raise_at:
+            self._recover(now)
         allowed = self.ceiling - spare
         if allowed < 1:
             return math.inf
-        excess = self._under_way + len(self._releases) - allowed + 1
+        excess = self._under_way + len(releases) - allowed + 1
         if excess <= 0:
             return self.held_until
-        if excess > len(self._releases):
+        if excess > len(releases):
             return math.inf
-        return max(self.held_until, self._releases[excess - 1] + TICK)
+        return max(self.held_until, releases[excess - 1] + TICK)
 
     def take(self, now: float) -> Place:
         """Count a call sent at `now`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -82,7 +82,9 @@ class Fleet:
         slot = self._slots.get(template.camera)
         if slot is None:
             slot = self._slots[template.camera] = Slot(template, self._policy(), self._clock.now())
-        slot.template, slot.wanted = template, True
+        for one in (slot, slot.successor):
+            if one is not None:
+                one.template, one.wanted = template, True
         if slot.phase is Phase.ABSENT:
             self._launch(slot)
 
@@ -99,15 +101,15 @@ class Fleet:
         self._bind(slot, instance, process)
         return True
 
-    async def stop(self, camera: str, reason: str, within: float = 3.0) -> None:
-        """End a camera's worker and keep it ended."""
+    def stop(self, camera: str, reason: str, within: float = 3.0) -> Awaitable[None]:
+        """End a camera's worker and keep it ended until `start` says otherwise; it is gone when the result is done."""
         slot = self._slots.get(camera)
-        if slot is None:
-            return
-        both = [one for one in (slot, slot.successor) if one is not None]
+        both = [one for one in (slot, slot.successor) if one is not None] if slot is not None else []
         for one in both:
             one.wanted = False
-        await asyncio.gather(*(self._end(one, reason, within) for one in both))
+            if one.machine.can(Happening.STOP):
+                one.machine.fire(Happening.STOP)
+        return self._spawn(self._end_all(both, reason, within))
 
     async def stop_all(self, reason: str, within: float = 3.0) -> None:
         """End all workers at once, each within its time."""
@@ -127,9 +129,10 @@ class Fleet:
         """Replace a camera's worker: the old one ends first."""
         slot = self._slots.get(camera)
         if slot is not None and slot.wanted:
-            await self.stop(camera, reason)
+            ended = self.stop(camera, reason)
             slot.policy.restarts += 1
-            self.start(slot.template)
+            self.start(slot.template)  # as soon as the old one is gone, unless somebody stops it meanwhile
+            await ended
 
     def replace(self, camera: str, reason: str) -> None:
         """Replace a camera's worker: the new one is started first, and plays when the old one has let go of the camera.
@@ -146,6 +149,9 @@ class Fleet:
         slot.successor = successor = Slot(slot.template, slot.policy, slot.replaced_at)
         successor.predecessor = slot
         self._launch(successor)
+
+    async def _end_all(self, slots: list[Slot], reason: str, within: float) -> None:
+        await asyncio.gather(*(self._end(slot, reason, within) for slot in slots))
 
     async def _end(self, slot: Slot, reason: str, within: float = 3.0) -> None:
         if slot.machine.can(Happening.STOP):

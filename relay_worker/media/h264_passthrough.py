@@ -7,7 +7,7 @@ IDR picture that lacks them. After loss nothing goes out until the first slice o
 
 from __future__ import annotations
 
-from relay_worker.media.keyframes import is_first_slice
+from relay_worker.media.keyframes import is_b_slice, is_first_slice
 from relay_worker.media.parameter_sets import ParameterSets, SpsInfo
 from relay_worker.rtp.h264 import (
     FU_A,
@@ -31,7 +31,7 @@ Payloads = list[tuple[bytes, bool]]
 class H264Passthrough:
     """One H.264 track's way through the relay.
 
-    `max_payload` (bytes, ≥ 64) bounds what `receive` returns. Counters: `frames` and `keyframes` forwarded,
+    `max_payload` (bytes, ≥ 64) bounds what `receive` returns. Counters: `frames`, `keyframes` and `b_frames` forwarded,
     `dropped` payloads held back while waiting for an IDR, `losses` (times the stream was broken), `malformed` and
     `ignored` payloads, `empty` ones (bandwidth probes), `unmarked` frames that ended without a marker bit.
     """
@@ -52,7 +52,7 @@ class H264Passthrough:
         self._marked = True
         self._sets_seen = 0  # bit 0: SPS, bit 1: PPS went out in this access unit
         self._key = False
-        self.frames = self.keyframes = 0
+        self.frames = self.keyframes = self.b_frames = 0
         self.dropped = self.losses = self.malformed = self.ignored = self.empty = self.unmarked = 0
 
     @property
@@ -157,6 +157,8 @@ class H264Passthrough:
             return None
         if kind <= NAL_IDR:
             self._marked = False
+            if kind == NAL_SLICE and is_b_slice(start):
+                self.b_frames += 1
         return []
 
     def _parameter_sets(self) -> Payloads:

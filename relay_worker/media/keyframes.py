@@ -25,6 +25,14 @@ def is_reference(nal: bytes) -> bool:
     return bool(nal) and nal[0] & 0x60 != 0
 
 
+def is_b_slice(nal: bytes) -> bool:
+    """Whether a slice NAL unit is the first of a B picture: first_mb_in_slice 0, slice_type 1 or 6 (§7.4.3).
+
+    Looks at one octet of the slice header, so that the first fragment is enough.
+    """
+    return len(nal) > 1 and (nal[1] >> 4 == 0b1010 or nal[1] >> 2 == 0b100111)
+
+
 def has_recovery_point(nal: bytes) -> bool:
     """Whether an SEI NAL unit holds a recovery point message (§D.1.8)."""
     if not nal or nal[0] & 0x1F != NAL_SEI:

@@ -30,6 +30,15 @@ class Batch(NamedTuple):
     rtcp: list[bytes]
 
 
+class RtspMessage(NamedTuple):
+    """A request or response as it was sent or received, with its credentials."""
+
+    at: float
+    """Monotonic seconds."""
+    sent: bool
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Playing:
     """PLAY was answered."""

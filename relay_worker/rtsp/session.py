@@ -6,6 +6,7 @@ OPTIONS, DESCRIBE, SETUP of each track over interleaved TCP, PLAY, then media wi
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -23,7 +24,7 @@ from relay_worker.rtsp.errors import (
     UnsupportedError,
     error_for_status,
 )
-from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionEvent, SessionSettings
+from relay_worker.rtsp.events import Batch, Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
 from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
 from relay_worker.rtsp.messages import Headers, Request, Response
 from relay_worker.rtsp.parser import ParseError, RtspParser
@@ -41,6 +42,9 @@ from relay_worker.rtsp.tracks import (
 
 log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")
+
+MAX_DIALOGUE: Final = 64
+"""Requests and responses kept for captures."""
 
 __all__ = ["Batch", "Playing", "Redirected", "RtspSession", "SessionEvent", "SessionSettings"]
 
@@ -106,6 +110,8 @@ class RtspSession:
         """Frames on channels that no track has."""
         self.unmatched = 0
         """Responses that answer nothing we asked."""
+        self.dialogue: deque[RtspMessage] = deque(maxlen=MAX_DIALOGUE)
+        """The last requests and responses, for captures; they hold credentials."""
         self.refused: list[str] = []
         """Why tracks were left out."""
 
@@ -224,9 +230,11 @@ class RtspSession:
         if self._auth is not None and (credentials := self._auth.authorization(pending.method, pending.url)):
             fields.append(("Authorization", credentials))
         try:
-            self._out += Request(pending.method, pending.url, Headers(fields)).encode()
+            encoded = Request(pending.method, pending.url, Headers(fields)).encode()
         except ValueError:
             raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
+        self._out += encoded
+        self.dialogue.append(RtspMessage(now, True, encoded))
         log.debug("> %s (CSeq %d)", pending.method, self._cseq)
         self._pending[self._cseq] = pending
         if not pending.keepalive:
@@ -252,6 +260,7 @@ class RtspSession:
         number = read_cseq(response.headers.get("CSeq"))
         # Some servers leave CSeq out: they answer in order.
         pending = self._pending.pop(min(self._pending, default=0) if number is None else number, None)
+        self.dialogue.append(RtspMessage(now, False, response.encode()))
         log.debug("< %d %s (CSeq %s)", response.status, response.reason, number)
         if pending is None:
             self.unmatched += 1

@@ -7,6 +7,7 @@ TLS goes through a memory BIO: one `recv` takes all that the socket has, and rec
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,8 +26,12 @@ _buffer = bytearray(BUFFER_SIZE)
 _view = memoryview(_buffer)
 
 
+@functools.cache
 def client_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """A context that verifies the server against the system's authorities, or against those in `ca_file` alone."""
+    """A context that verifies the server against the system's authorities, or against those in `ca_file` alone.
+
+    Made once a process: reading the system's authorities takes some 20 ms and megabytes, at every reconnect.
+    """
     return ssl.create_default_context(cafile=ca_file)
 
 

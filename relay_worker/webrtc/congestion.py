@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 QUEUE_LIMIT: Final = 0.1
-"""Seconds of queueing above which, for two reports, the uplink counts as overused …"""
-QUEUE_ALARM: Final = 0.3
-"""… and above which one report is enough."""
+"""Seconds of queueing above which, for two reports, the uplink counts as overused."""
 LOSS_LIMIT: Final = 0.1
-LOSS_ALARM: Final = 0.15
-"""The same for loss: what lies below is repaired by retransmission and is not the sender's doing."""
+"""The same for loss, averaged over a few reports: less is repaired by retransmission and is not the sender's doing."""
+LOSS_ALARM: Final = 0.25
+"""Loss in one report that is enough."""
 LOWEST: Final = 100_000.0
 """Bit/s below which no ceiling goes: a keyframe now and then."""
 REMB_PATIENCE: Final = 5.0
@@ -24,10 +23,12 @@ REMB_PATIENCE: Final = 5.0
 UNLIMITED_AFTER: Final = 5
 """Reports in a row without strain and with nothing held back after which the ceiling is lifted."""
 
+_LOSS_WEIGHT: Final = 0.5
 _STEP: Final = 1.08
-_STEPS: Final = (1.15, 1.3, 1.5)  # beyond what the uplink last carried: it is a better one now
+_STEPS: Final = (1.1, 1.2, 1.4)  # beyond what the uplink last carried: it is a better one now
 _NEAR: Final = 1.1
-_TRIED: Final = 0.7  # share of the ceiling that must have been used for it to rise
+_TRIED: Final = 0.75  # share of the ceiling that must have been used for it to rise
+_FLOOR: Final = 0.7  # of a ceiling; what arrives may be little because little was sent
 _FUTILE: Final = 4  # decreases in a row that change nothing: the queue or the loss is not ours
 
 
@@ -59,6 +60,7 @@ class CongestionController:
         self._accepted_delay = self._accepted_loss = 0.0
         self._before = (0.0, 0.0)  # queue delay and loss at the last decrease
         self._queue = 0.0  # at the last report
+        self._loss = 0.0
 
     def ceiling(self, now: float) -> float | None:
         """Bit/s of video that may be sent at `now` (monotonic seconds)."""
@@ -77,16 +79,16 @@ class CongestionController:
         # What was accepted as none of our doing may go away again.
         self._accepted_delay = min(self._accepted_delay, max(0.0, sample.queue_delay))
         self._accepted_loss = min(self._accepted_loss, sample.loss)
+        self._loss += _LOSS_WEIGHT * (sample.loss - self._loss)
         queue, before = sample.queue_delay - self._accepted_delay, self._queue
         self._queue = queue
-        loss = sample.loss - self._accepted_loss
+        loss, loss_now = self._loss - self._accepted_loss, sample.loss - self._accepted_loss
         if self._own is not None and QUEUE_LIMIT < queue < 0.9 * before and loss <= LOSS_LIMIT:
             return  # it drains
-        if queue > QUEUE_LIMIT or loss > LOSS_LIMIT:
+        if queue > QUEUE_LIMIT or loss > LOSS_LIMIT or loss_now > LOSS_ALARM:
             self._strained, self._unlimited = self._strained + 1, 0
-            alarming = queue > QUEUE_ALARM or loss > LOSS_ALARM
-            if (alarming or self._strained > 1) and now >= self._settle_until:
-                self._decrease(sample, queue, loss, now)
+            if (loss_now > LOSS_ALARM or self._strained > 1) and now >= self._settle_until:
+                self._decrease(sample, queue, max(loss, loss_now), now)
         else:
             self._strained = self._futile = 0
             if self._own is not None:
@@ -110,7 +112,7 @@ class CongestionController:
         self.decreases += 1
         # The more has queued, the more room is left for it to drain: within about two seconds.
         room = 1.0 - min(0.5, max(0.15, queue / 2)) if queue > QUEUE_LIMIT else 0.95
-        self.capacity = sample.delivered
+        self.capacity = max(sample.delivered, _FLOOR * (self._own or 0.0))
         self._own = max(LOWEST, self.capacity * room)
         self._raises = 0
         # What was in flight until now is reported on by the next report: its verdict is on the past.

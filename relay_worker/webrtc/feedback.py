@@ -37,6 +37,8 @@ class Estimate:
     """Smoothed share lost by transport-wide feedback, 0..1."""
     delay_gradient: float = 0.0
     """Growth of one-way delay in seconds per second; above 0.01 a queue is building."""
+    lowest_rtt: float | None = None
+    """The lowest round trip of the last 20 to 40 seconds."""
     queue_delay: float = 0.0
     """Seconds by which the last round trip (or one-way delay, where it is known) exceeded its lowest of late."""
     delivered_bitrate: float | None = None
@@ -87,8 +89,9 @@ class Feedback:
                 if rtt >= 0:
                     known = estimate.rtt
                     estimate.rtt = rtt if known is None else known + _SMOOTHING * (rtt - known)
+                    estimate.lowest_rtt = self._round_trips.add(rtt, now)
                     if now - (estimate.last_feedback or -1.0) > 1.0:
-                        estimate.queue_delay = rtt - self._round_trips.add(rtt, now)
+                        estimate.queue_delay = rtt - estimate.lowest_rtt
 
     def remb(self, bitrate: int, now: float) -> None:
         """The receiver's estimated maximum bitrate in bit/s."""

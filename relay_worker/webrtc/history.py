@@ -44,7 +44,7 @@ class SentPacket(NamedTuple):
 class SentHistory:
     """The packets of one track sent in the last `seconds`, or fewer when they exceed `max_bytes`.
 
-    `evicted_early` counts packets that had to leave before their time.
+    `evicted_early` counts packets that had to leave before their time, `repaired` those sent again at least once.
     """
 
     def __init__(self, seconds: float = DEFAULT_SECONDS, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -54,6 +54,7 @@ class SentHistory:
         self.bytes = 0
         """Payload bytes held."""
         self.evicted_early = 0
+        self.repaired = 0
 
     def append(self, run: SentRun) -> None:
         """Keep `run`, sent after all that is kept."""
@@ -103,5 +104,6 @@ class SentHistory:
         last = self._resent.get(sequence)
         if last is not None and now - last < interval:
             return False
+        self.repaired += last is None
         self._resent[sequence] = now
         return True

@@ -179,6 +179,8 @@ class Publisher:
         self._timer: asyncio.TimerHandle | None = None
         self._not_connected = 0
         self.answer: Answer | None = None
+        self.capture: Callable[[OutgoingTrack, PayloadRun, int, float], None] | None = None
+        """Is shown all that leaves, while packets are being captured."""
 
     @property
     def state(self) -> PublisherState:
@@ -293,6 +295,8 @@ class Publisher:
             assert track is not None
             if not sender.has_clock:
                 sender.set_clock(media_time, self._clock.wall(), now)
+            if self.capture is not None:
+                self.capture(track, payloads, track.rtp_time(media_time), now)
             sender.send(track, payloads, track.rtp_time(media_time), now)
             if track is self._video:
                 self._delay.add(self._clock.now() - came, len(payloads))

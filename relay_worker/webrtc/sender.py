@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import TransportFeedback
+from relay_worker.webrtc.congestion import QUEUE_LIMIT
 from relay_worker.webrtc.feedback import Estimate, Feedback
 from relay_worker.webrtc.gso import PacketPath
 from relay_worker.webrtc.history import SentHistory, SentPacket, SentRun
@@ -23,7 +24,7 @@ REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
 """Keyframe requests reach the camera at most once in this many seconds."""
 RESEND_INTERVAL: Final = (0.01, 0.6)
-"""Bounds of the time within which a repeated NACK is ignored; in between it is the round trip."""
+"""Bounds of the time within which a repeated NACK is ignored; in between it is about the round trip."""
 UNKNOWN_RTT: Final = 0.1
 RESEND_BURST: Final = 256 * 1024
 RESEND_RATE: Final = 256 * 1024
@@ -255,7 +256,7 @@ class MediaSender:
     def _note_delivery(self, track: OutgoingTrack, history: SentHistory, block: rtcp.ReportBlock, now: float) -> None:
         """What arrived since the report before this one."""
         before, highest = track.reported, block.highest_sequence & 0xFFFF
-        track.reported = (now, highest, track.stats.retransmitted)
+        track.reported = (now, highest, history.repaired)
         if before is None:
             return
         packets = (highest - before[1]) & 0xFFFF
@@ -264,7 +265,7 @@ class MediaSender:
         size = history.size_of(highest, packets) + self._header_size
         arrived = packets * (1 - block.fraction_lost / 256)
         self.estimate.delivered_bitrate = 8 * size * arrived / (now - before[0])
-        self.estimate.repair_share = min(1.0, (track.stats.retransmitted - before[2]) / packets)
+        self.estimate.repair_share = min(1.0, (history.repaired - before[2]) / packets)
 
     def _ask_keyframe(self, now: float) -> None:
         # A request inside the interval is kept and passed on with the next media: its viewer may have missed the
@@ -277,8 +278,7 @@ class MediaSender:
     def _resend(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
         assert track.history is not None
         lowest, highest = RESEND_INTERVAL
-        # A queue on the way makes the round trip longer than its mean is yet.
-        interval = min(highest, max(lowest, (self.estimate.rtt or UNKNOWN_RTT) + self.estimate.queue_delay))
+        interval = min(highest, max(lowest, self._repeat_after()))
         elapsed, self._budget_at = now - self._budget_at, now
         burst = min(RESEND_BURST, self.resend_rate)
         self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
@@ -297,6 +297,17 @@ class MediaSender:
                 self._put_again(track, sequence, packet, now)
         if self._ready:
             self._flush()
+
+    def _repeat_after(self) -> float:
+        """Seconds after a retransmission from which a NACK for the same packet says that this was lost, too.
+
+        By the lowest round trip: to repeat what was still under way costs a packet, to wait costs a viewer a freeze.
+        But where a queue has built up, repeating feeds it.
+        """
+        estimate = self.estimate
+        if estimate.lowest_rtt is None:
+            return UNKNOWN_RTT
+        return 0.9 * estimate.lowest_rtt + (estimate.queue_delay if estimate.queue_delay > QUEUE_LIMIT else 0.0)
 
     def _put_again(self, track: OutgoingTrack, sequence: int, packet: SentPacket, now: float) -> None:
         track.stats.retransmitted += 1

@@ -69,7 +69,7 @@ class OutgoingTrack:
         self.history = (history or SentHistory()) if accepted.nack else None
         self.stats = TrackStats()
         self.reported: tuple[float, int, int] | None = None
-        """When the last receiver report came, its highest sequence number, and what had been sent again by then."""
+        """When the last receiver report came, its highest sequence number, and how many packets had been sent again."""
 
     def rtp_time(self, media_time: float) -> int:
         """RTP timestamp of a media time in seconds."""

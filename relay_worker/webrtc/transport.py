@@ -35,6 +35,12 @@ SLOT_SIZE: Final = 1536
 TRAILER: Final = 16
 """Longest authentication tag of the profiles aiortc negotiates (RFC 7714)."""
 
+MAX_READS: Final = 64
+"""Datagrams read in one wake: the loop has other things to do."""
+MAX_DATAGRAM: Final = 2048
+RECEIVE_BUFFER: Final = 1 << 20
+"""Bytes that the kernel is asked to hold for us: a keyframe may come while the process waits for its turn."""
+
 CONNECT_TIMEOUT: Final = 5.0
 
 # Addresses whose route shows which interface leads outside; connecting a UDP socket sends nothing.
@@ -113,7 +119,8 @@ class MediaTransport:
 
     Call `gather`, then `connect` once with the answer; `protector` and `path` exist from then on. `on_packet` gets
     decrypted packets, `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what
-    errors call the other end.
+    errors call the other end. With `on_wake` each wake reads all that has arrived (at most 64 packets), and `on_wake`
+    is called after the last: for media that comes in, where a wake costs more than a packet.
     """
 
     def __init__(
@@ -124,6 +131,7 @@ class MediaTransport:
         gso: bool = True,
         peer: str = "the SFU",
         on_packet: PacketHandler = lambda packet, is_rtcp, now: None,
+        on_wake: Callable[[float], None] | None = None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._gatherer = RTCIceGatherer(iceServers=list(ice_servers))
@@ -133,7 +141,8 @@ class MediaTransport:
         self._ice = RTCIceTransport(self._gatherer)
         self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
         self._gso, self._peer = gso, peer
-        self._on_packet, self._on_closed = on_packet, on_closed
+        self._on_packet, self._on_wake, self._on_closed = on_packet, on_wake, on_closed
+        self._incoming: socket.socket | None = None
         self._closing = False
         self.protector: SrtpProtector | None = None
         self.path: PacketPath | None = None
@@ -202,14 +211,16 @@ class MediaTransport:
         shared = transport.get_extra_info("socket")
         if shared is None:  # a TURN allocation
             return RelayPath(lambda packet: transport.sendto(packet, pair.remote_addr))
-        # A duplicate shares the port, and unlike asyncio's wrapper it has sendmsg.
-        return UdpPath(shared.dup(), pair.remote_addr, gso=self._gso)
+        # A duplicate shares the port, and unlike asyncio's wrapper it has sendmsg and recvfrom.
+        self._incoming = shared.dup()
+        self._incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
 
     def _intercept(self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session) -> None:
         """Take media from the socket at once; STUN and DTLS go on to ICE, without a queue and a task in between."""
         others = protocol.datagram_received
 
-        def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
+        def take(data: bytes, address: tuple[Any, ...], now: float) -> None:
             if not data or not 128 <= data[0] <= 191:
                 others(data, address)
                 return
@@ -220,7 +231,22 @@ class MediaTransport:
                 self.rejected_packets += 1
                 return
             self.received_packets += 1
-            self._on_packet(plain, is_rtcp, time.monotonic())
+            self._on_packet(plain, is_rtcp, now)
+
+        def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
+            now = time.monotonic()
+            take(data, address, now)
+            if self._on_wake is None:
+                return
+            incoming = self._incoming
+            for _ in range(MAX_READS - 1 if incoming is not None else 0):
+                assert incoming is not None
+                try:
+                    more, sender = incoming.recvfrom(MAX_DATAGRAM)
+                except OSError:  # nothing more is there, or the socket is closed
+                    break
+                take(more, sender, now)
+            self._on_wake(now)
 
         protocol.datagram_received = datagram_received  # type: ignore[method-assign,assignment]
 

@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
     parser.add_argument("--parts", default="cost,kills,weather,plain,control", help="which parts to run")
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
+    parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
     return parser.parse_args()
 
@@ -49,7 +50,7 @@ async def run(options: argparse.Namespace, report: Report) -> None:
     report.progress(f"the machine is {proc.load():.0%} busy without us")
     parts = plan(report, numbers, wanted, options)
     while parts:
-        async with stage(max(numbers)) as world:
+        async with stage(max(numbers), dribble=options.dribble) as world:
             while parts:
                 title, part = parts.pop(0)
                 report.progress(title)
@@ -79,8 +80,8 @@ def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse
     if "kills" in wanted:
         parts.append(("kill -9", lambda world: measure_kills(world, report, few)))
     if "weather" in wanted:
-        parts.append(("bursts", lambda world: measure_bursts(world, report, seconds)))
-        parts.append(("loss", lambda world: measure_loss(world, report, seconds)))
+        parts.append(("bursts", lambda world: measure_bursts(world, report, 0.6 * seconds)))
+        parts.append(("loss", lambda world: measure_loss(world, report, 0.6 * seconds)))
     if "plain" in wanted:
         at = most if options.peers else few
         parts.append((f"av and aiortc, {at} cameras", lambda world: measure_peer(world, report, PLAIN, at, seconds)))

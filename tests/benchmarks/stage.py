@@ -223,10 +223,16 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(cameras: int) -> AsyncIterator[Stage]:
-    """Start the simulators for `cameras` cameras at 720p, and stop them afterwards."""
+async def stage(cameras: int, *, dribble: bool = False) -> AsyncIterator[Stage]:
+    """Start the simulators for `cameras` cameras at 720p, and stop them afterwards.
+
+    With `dribble` the cameras write every RTP packet by itself (a TLS record each) instead of a frame at a time.
+    """
     async with demo_world(cameras, SIZE, _OPTIONS) as world, httpx.AsyncClient(timeout=30.0) as http:
-        yield Stage(world, http)
+        made = Stage(world, http)
+        for name in made.names if dribble else ():
+            await made.nest(f"cameras/{name}/fault", {"kind": "dribble"})
+        yield made
 
 
 def to_toml(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:

@@ -2,128 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 from playwright.async_api import Page
 
-from relay_common.clock import SystemClock
-from relay_common.simulation.sfu import SfuSimulator
-from relay_supervisor.http.app import HttpSettings, create_app
-from relay_supervisor.http.server import HttpServer
-from tests.fixtures.fake_relay import BrokeredCamera, FakeRelay, connected, live_camera
-from tests.fixtures.stock_publisher import encoded_loop
+from relay_supervisor.publications import viewers
+from tests.fixtures.dashboard import decoding, first_that, follows, picture, served, stats, until, watch_console
+from tests.fixtures.fake_relay import live_camera
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]
 
-
-class Dashboard:
-    """A served dashboard over a fake relay and a real media plane."""
-
-    def __init__(self, cameras: int) -> None:
-        self._count = cameras
-        self.cameras: list[BrokeredCamera] = []
-        self._units = encoded_loop()
-
-    async def start(self) -> None:
-        self.sfu = SfuSimulator()
-        await self.sfu.start()
-        clock = SystemClock()
-        self.relay = FakeRelay(clock, cameras=self._count, sfu_url=self.sfu.base_url)
-        self.server = HttpServer(
-            create_app(self.relay, HttpSettings(), clock), "127.0.0.1", 0, on_stop=self.relay.events.close
-        )
-        await self.server.start()
-        self._ticking = asyncio.create_task(self.relay.events.run(self.relay.status))
-
-    async def publish(self, number: int) -> BrokeredCamera:
-        status = self.relay.cameras[number]
-        camera = BrokeredCamera(self.relay.broker, status.id, status.name, self._units)
-        self.cameras.append(camera)
-        await camera.publish()
-        await connected(camera)
-        return camera
-
-    async def stop(self) -> None:
-        self._ticking.cancel()
-        await self.server.stop()
-        for camera in self.cameras:
-            await camera.close()
-        await self.relay.aclose()
-        await self.sfu.stop()
-
-
-@contextlib.asynccontextmanager
-async def served(cameras: int) -> AsyncIterator[Dashboard]:
-    dashboard = Dashboard(cameras)
-    await dashboard.start()
-    try:
-        yield dashboard
-    finally:
-        await dashboard.stop()
-
-
-async def stats(page: Page) -> dict[str, dict[str, Any]]:
-    result: dict[str, dict[str, Any]] = await page.evaluate("window.relay.stats()")
-    return result
-
-
-async def decoding(page: Page, cameras: list[str], more: int = 10, within: float = 30.0) -> None:
-    """Wait until every one of `cameras` has decoded `more` frames than at the first look."""
-    first: dict[str, int] = {}
-    deadline = time.monotonic() + within
-    while True:
-        now = await stats(page)
-        done = []
-        for camera in cameras:
-            frames = now.get(camera, {}).get("framesDecoded", 0)
-            # A replaced connection starts counting anew.
-            first[camera] = min(first.get(camera, frames), frames)
-            done.append(frames >= first[camera] + more)
-        if all(done):
-            return
-        assert time.monotonic() < deadline, f"not decoding: {now}"
-        await asyncio.sleep(0.2)
-
-
-async def until(page: Page, expression: str, within: float = 15.0) -> None:
-    """Wait for a truthy `expression`. (Playwright's own waiting needs `eval`, which the page's policy forbids.)"""
-    deadline = time.monotonic() + within
-    while not await page.evaluate(expression):
-        assert time.monotonic() < deadline, f"never true: {expression}"
-        await asyncio.sleep(0.1)
-
-
-async def first_that(condition: Callable[[], bool], within: float = 15.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.1)
-
-
-async def follows(page: Page, camera: BrokeredCamera) -> None:
-    """Wait until the page knows both tracks of the camera's new publication."""
-    await until(
-        page, f"window.relay.tracks.filter((track) => track.publication === '{camera.publication}').length === 2"
-    )
-
-
-def watch_console(page: Page) -> list[str]:
-    problems: list[str] = []
-    page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("requestfailed", lambda r: problems.append(f"{r.url}: {r.failure}"))
-    return problems
-
-
-async def picture(page: Page, name: str) -> None:
-    directory = os.environ.get("RELAY_SCREENSHOTS")
-    if directory:
-        await page.screenshot(path=Path(directory) / f"{name}.png")
+WATCH_GAPS = """(camera) => {
+  const video = document.querySelector(`[data-camera="${camera}"] video`);
+  let last = performance.now();
+  window.longestGap = 0;
+  const look = () => {
+    window.longestGap = Math.max(window.longestGap, performance.now() - last);
+    last = performance.now();
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+}"""
 
 
 async def test_plays_every_camera_over_one_connection_with_sound(chromium_page: Page) -> None:
@@ -155,6 +53,7 @@ async def test_plays_every_camera_over_one_connection_with_sound(chromium_page: 
         await until(page, "document.getElementById('large-video').videoWidth > 0")
         await picture(page, "large")
         await page.get_by_role("button", name="Restart this camera").click()
+        await page.get_by_role("button", name="Restart", exact=True).click()
         await until(page, "document.getElementById('large-said').textContent !== ''")
         assert dashboard.relay.calls == [("restart", ids[1])]
         await page.keyboard.press("Escape")
@@ -205,6 +104,26 @@ async def test_pulls_a_camera_anew_when_its_worker_has_died(chromium_page: Page)
         await decoding(page, ids)
         outcomes = dashboard.relay.viewers.outcomes
         assert (outcomes["repointed"], outcomes["opened"], outcomes["reopened"], outcomes["answered"]) == (0, 1, 0, 2)
+
+
+async def test_a_session_that_took_enough_offers_is_replaced_while_it_plays(
+    chromium_page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = chromium_page
+    monkeypatch.setattr(viewers, "_MOST_OFFERS", 1)
+    async with served(2) as dashboard:
+        await dashboard.publish(0)
+        ids = [camera.id for camera in dashboard.relay.cameras]
+        await page.goto(dashboard.server.url)
+        await decoding(page, ids[:1])
+        await page.evaluate(WATCH_GAPS, ids[0])
+        await dashboard.publish(1)
+        await decoding(page, ids)
+        outcomes = dashboard.relay.viewers.outcomes
+        await first_that(lambda: outcomes["closed"] == 1)
+        assert (outcomes["opened"], outcomes["reopened"], len(dashboard.relay.viewers)) == (2, 1, 1)
+        assert await page.evaluate("window.relay.pcs.length") == 1
+        assert await page.evaluate("window.longestGap") < 2000
 
 
 async def test_phone_width_and_a_hundred_tiles(chromium_page: Page) -> None:

@@ -31,7 +31,7 @@ async def until_decoding(page: Page, cameras: int, within: float) -> dict[str, d
 
 async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
     page = chromium_page
-    async with running_relay(6, size="640x360", options=()) as relay:
+    async with running_relay(6, size="640x360", options=("--webrtc", "2")) as relay:
         await relay.until_live(within=45.0)
         opened = time.monotonic()
         await page.goto(relay.supervisor.url)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +16,11 @@ from pathlib import Path
 import av
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from relay_common.proc import start_ticks
+from relay_supervisor.cli import cli
+from tests.fixtures import pcapng
 from tests.fixtures.cli_world import CliWorld, end_workers, invoke, start_simulators
 
 pytestmark = pytest.mark.media
@@ -62,6 +68,20 @@ def test_status(world: CliWorld) -> None:
     assert [camera["state"] for camera in status["cameras"]] == ["live", "live"]
 
 
+def test_status_is_watched_until_interrupted(world: CliWorld) -> None:
+    command = [sys.executable, "-m", "relay_supervisor", "status", "--watch", "--config", str(world.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        shown = itertools.takewhile(lambda line: "Driveway" not in line, watching.stdout)
+        assert any("Front Door" in line for line in shown)
+        assert any("Front Door" in line for line in watching.stdout), "shown again"
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+        assert watching.wait(10) == 0
+        assert watching.stderr is not None
+        assert watching.stderr.read() == ""
+
+
 def test_cameras_of_the_running_supervisor_and_of_google(world: CliWorld) -> None:
     known = world.json("cameras")["cameras"]
     assert {camera["name"] for camera in known} == {"Front Door", "Driveway"}
@@ -85,6 +105,58 @@ def test_snapshot_is_a_picture_of_the_camera(world: CliWorld, tmp_path: Path) ->
     unwritable = world.type("snapshot", "Driveway", "-o", str(tmp_path / "missing" / "x.jpg"))
     assert unwritable.exit_code == 1
     assert "-o" in unwritable.output
+
+
+def test_dump_holds_dialogue_and_media_but_no_credentials(world: CliWorld, tmp_path: Path) -> None:
+    file = tmp_path / "door.pcapng"
+    result = world.type("dump", "Front Door", str(file), "--seconds", "2")
+    assert result.exit_code == 0, result.output
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    packets = pcapng.read(file.read_bytes())
+    dialogue = b"".join(packet.data for packet in packets if packet.protocol == 6)
+    assert b"DESCRIBE rtsps://" in dialogue
+    assert b"m=video" in dialogue
+    assert b"auth=[redacted]" in dialogue
+    assert b"g.0." not in dialogue
+    came, left = ([p.data for p in packets if p.port == port] for port in (5000, 6000))
+    assert len(came) > 30
+    assert len(left) > 30
+    for sent in (came, left):
+        assert len({data[8:12] for data in sent}) == 1, "one SSRC"
+        numbers = [int.from_bytes(data[2:4], "big") for data in sent]
+        assert all((b - a) & 0xFFFF == 1 for a, b in itertools.pairwise(numbers))
+    assert {p.port for p in packets if p.protocol == 17} >= {5002, 6002}, "sound too"
+    assert [p.at for p in packets] == sorted(p.at for p in packets)
+    assert abs(packets[-1].at - time.time()) < 60
+
+
+def test_the_worker_alone_captures_too(world: CliWorld, tmp_path: Path) -> None:
+    nest = world.endpoints["nest"]
+    form = {key: nest[key] for key in ("client_id", "client_secret", "refresh_token")} | {"grant_type": "refresh_token"}
+    token = httpx.post(nest["token_url"], data=form).json()["access_token"]
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}) as google:
+        devices = f"{nest['api_base_url']}/enterprises/{PROJECT}/devices"
+        name = google.get(devices).json()["devices"][0]["name"]
+        body = {"command": "sdm.devices.commands.CameraLiveStream.GenerateRtspStream", "params": {}}
+        answer = google.post(f"{nest['api_base_url']}/{name}:executeCommand", json=body)
+    url = answer.json()["results"]["streamUrls"]["rtspUrl"]
+    file = tmp_path / "alone.pcapng"
+    options = ["--url", "-", "--ca-file", world.endpoints["rtsp"]["ca_file"], "--duration", "3", "--dump", str(file)]
+    command = [sys.executable, "-m", "relay_worker", "debug", *options]
+    ended = subprocess.run(command, input=url, text=True, capture_output=True, timeout=30)
+    assert ended.returncode == 0, ended.stdout
+    packets = pcapng.read(file.read_bytes())
+    assert packets[0].data.startswith(b"OPTIONS ")
+    assert sum(packet.port == 5000 for packet in packets) > 30
+    assert b"auth=g" not in file.read_bytes()
+
+
+def test_names_of_cameras_are_completed(world: CliWorld) -> None:
+    words = f"relay-supervisor snapshot --config {world.config} dr"
+    env = {"_RELAY_SUPERVISOR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "4"}
+    result = CliRunner().invoke(cli, prog_name="relay-supervisor", env=env)
+    assert "Driveway" in result.output
+    assert "Front" not in result.output
 
 
 def test_disable_holds_and_enable_brings_the_camera_back(world: CliWorld) -> None:
@@ -134,22 +206,26 @@ def test_restart_replaces_the_worker_and_keyframe_asks(world: CliWorld) -> None:
 
 def test_logs_hold_lines_of_workers_and_debug_can_be_switched(world: CliWorld) -> None:
     assert "worker started" in world.type("logs").output
-    assert world.type("logs", "--level", "error").stdout == ""
+    serious = world.type("logs", "--level", "warning", "--json").stdout.splitlines()
+    assert not {json.loads(line)["level"] for line in serious} & {"debug", "info"}
+    wanted = {"worker.rtsp.session", "worker.inputs", "relay.sdp", "common.cloudflare.client", "supervisor.nest.api"}
+    wanted.add("supervisor.workers.bus")
     try:
-        assert "debug lines: rtsp" in world.type("logs", "--debug", "rtsp").output
+        assert "rtsp" in world.type("logs", "-n", "1", "--debug", "rtsp,rtp,sdp,sfu,nest,bus").output
         world.type("restart", "Front Door")
-        world.until(
-            lambda: any(
-                line["level"] == "debug" and line["worker"] and "rtsp" in line["logger"]
-                for line in map(json.loads, world.type("logs", "front door", "--json").stdout.splitlines())
-            ),
-            20,
-            "debug lines of the new worker's RTSP session",
-        )
-        others = world.type("logs", "Driveway", "--json").stdout.splitlines()
-        assert all(json.loads(line)["camera"] == "Driveway" for line in others)
+        world.type("add", "Nowhere")
+
+        def told() -> set[str]:
+            lines = map(json.loads, world.type("logs", "-n", "4000", "--json").stdout.splitlines())
+            return {line["logger"] for line in lines if line["level"] == "debug"}
+
+        world.until(lambda: wanted <= told(), 20, "debug lines of every subsystem")
+        of_one = list(map(json.loads, world.type("logs", "front door", "--json").stdout.splitlines()))
+        assert {line["camera"] for line in of_one} == {"Front Door"}
+        assert any(line["worker"] and line["logger"] == "worker.rtsp.session" for line in of_one)
+        assert "ice-pwd:[redacted]" in "".join(line["text"] for line in of_one)
     finally:
-        assert "debug lines: none" in world.type("logs", "--debug", "none").output
+        assert "debug lines: none" in world.type("logs", "-n", "1", "--debug", "none").output
     world.until_state(Front_Door="live")
     wrong = world.type("logs", "--debug", "rstp")
     assert wrong.exit_code == 2

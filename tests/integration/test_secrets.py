@@ -3,72 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from relay_common.log import ConsoleFormatter, JsonFormatter
+from relay_supervisor.demo import demo_world
 from tests.fixtures.running_relay import SMALL, UNLIMITED, running_relay
+from tests.fixtures.supervisor_process import supervisor, until_live
 
 pytestmark = pytest.mark.media
 
 STREAM_TOKEN = re.compile(r"auth=(?!\[redacted\])|g\.0\.[\w-]+|ya29\.|1//0|GOCSPX")
 
 
-def processes(parent_text: str) -> dict[int, str]:
-    """Command lines of all processes whose own contain `parent_text`, and their environments, by pid."""
+def processes(pids: set[int]) -> dict[int, str]:
+    """Command lines and environments of processes, by pid."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                environment = (entry / "environ").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if parent_text in line:
-                found[int(entry.name)] = line + environment
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            parts = (Path(f"/proc/{pid}/{part}").read_bytes() for part in ("cmdline", "environ"))
+            found[pid] = b" ".join(parts).decode(errors="replace")
     return found
 
 
-async def test_nothing_that_can_be_read_holds_a_secret(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_nothing_that_can_be_read_holds_a_secret(tmp_path: Path, unused_tcp_port: int) -> None:
     """Leases of 8 s, so that tokens rotate, and faults, so that errors are told, with everything logged at debug."""
-    caplog.set_level(logging.DEBUG)
-    sections: dict[str, Any] = {**UNLIMITED, "log": {"level": "debug"}}
-    async with running_relay(2, options=(*SMALL, "--lease", "8", "--unlimited"), sections=sections) as relay:
-        secrets = {str(v) for k, v in relay.world.endpoints["nest"].items() if k in ("client_secret", "refresh_token")}
-        assert len(secrets) == 2
-        await relay.until_live()
-        pids = {camera.worker.pid for camera in relay.supervisor.status().cameras}
-        readable = [text for pid, text in processes("relay-worker").items() if pid in pids]
-        assert len(readable) == 2
+    log = tmp_path / "log"
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    sections: dict[str, Any] = {**UNLIMITED, "log": {"level": "debug", "format": "json"}}
+    options = (*SMALL, "--lease", "8", "--unlimited")
+    async with demo_world(2, "320x180", options) as world, httpx.AsyncClient(timeout=20) as http:
+        nest = world.endpoints["nest"]
+        secrets = {nest["client_secret"], nest["refresh_token"], world.endpoints["cloudflare"]["app_secret"] + '"'}
+        control = world.endpoints["control"]
+        async with supervisor(world, unused_tcp_port, log_file=log, **sections) as process:
+            live = await until_live(http, unused_tcp_port, 2, 40.0)
+            pids = {camera["worker"]["pid"] for camera in live["cameras"]}
+            readable = list(processes(pids | {process.pid}).values())
+            assert len(readable) == 3
 
-        await relay.nest("cameras/Front Door/fault", {"kind": "describe_status", "status": 403, "seconds": 4})
-        await relay.nest("cameras/Front Door/fault", {"kind": "reset"})
-        await relay.nest("cameras/Driveway/fail_commands", {"command": "ExtendRtspStream", "status": 400, "count": 3})
-        await asyncio.sleep(9.0)
-        url = relay.supervisor.url
-        for path in ("/api/cameras", "/api/stats", "/metrics", "/livez", "/readyz", "/"):
-            readable.append((await relay.http.get(url + path)).text)
-        for camera in relay.supervisor.status().cameras:
-            view = await relay.http.post(url + "/api/view", json={"cameras": [camera.id]})
-            body = view.json()
-            # The offer's own ICE password is the browser's to know; the SFU session and track names are not.
-            readable.append(str({key: value for key, value in body.items() if key != "offer"}))
-            sessions = {s["session"] for s in (await relay.sfu("sessions"))["sessions"]}
-            leaked = [session for session in sessions if session in view.text]
-            assert not leaked, view.text[:3000]
-        readable += [text for pid, text in processes("relay-worker").items() if pid in pids]
+            faults = f"{control['nest']}/cameras"
+            await http.post(f"{faults}/Front Door/fault", json={"kind": "describe_status", "status": 403, "seconds": 4})
+            await http.post(f"{faults}/Front Door/fault", json={"kind": "reset"})
+            refusal = {"command": "ExtendRtspStream", "status": 400, "count": 3}
+            await http.post(f"{faults}/Driveway/fail_commands", json=refusal)
+            await asyncio.sleep(9.0)
+            for path in ("/api/cameras", "/api/stats", "/metrics", "/livez", "/readyz", "/api/logs", "/"):
+                readable.append((await http.get(url + path)).text)
+            for camera in live["cameras"]:
+                view = (await http.post(url + "/api/view", json={"cameras": [camera["id"]]})).json()
+                # The offer's own ICE password is the browser's to know; the SFU session ids are not.
+                readable.append(str({key: value for key, value in view.items() if key != "offer"}))
+                sessions = {s["session"] for s in (await http.get(f"{control['sfu']}/sessions")).json()["sessions"]}
+                assert not any(session in str(view) for session in sessions)
+            readable += processes(pids).values()
 
-    err = capfd.readouterr().err
-    assert "DEBUG" in err, "workers log to standard error at debug level"
-    readable.append(err)
-    for record in caplog.records:
-        readable += [ConsoleFormatter(colour=False).format(record), JsonFormatter().format(record)]
+    lines = log.read_text()
+    assert '"level":"debug"' in lines
+    assert "403" in lines, "the fault was told"
+    readable.append(lines)
     for text in readable:
         assert not any(secret in text for secret in secrets)
         found = STREAM_TOKEN.search(text)

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.media
 
 SHORT = (*SMALL, "--lease", "8", "--unlimited")
 """Leases of 8 s: extended, or renewed, several times in a test."""
-ALWAYS = {"cameras": {"Driveway": {"mode": "always"}}}
-"""A doorbell that is not left alone while nobody watches."""
+ALWAYS = {"cameras": {"Driveway": {"mode": "always"}, "Back Garden": {"mode": "always"}}}
+"""Doorbells that are not left alone while nobody watches."""
 
 
 async def report(relay: RunningRelay, name: str) -> dict[str, Any]:
@@ -25,11 +25,12 @@ async def report(relay: RunningRelay, name: str) -> dict[str, Any]:
 
 
 async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
-    """A camera that is extended and a battery doorbell that cannot be, over four leases each."""
-    options = (*SHORT, "--webrtc", "2", "--doorbells", "1")
-    async with running_relay(2, options=options, sections=UNLIMITED | ALWAYS) as relay:
+    """A camera that is extended and battery doorbells that cannot be, over four leases; one may have two streams."""
+    options = (*SHORT, "--webrtc", "3", "--doorbells", "2")
+    async with running_relay(3, options=options, sections=UNLIMITED | ALWAYS) as relay:
+        camera, doorbell, single = "Front Door", "Driveway", "Back Garden"
+        await relay.nest(f"cameras/{single}/device", {"max_streams": 1})
         await relay.until_live()
-        camera, doorbell = "Front Door", "Driveway"
         await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 45.0, "the doorbell is renewed")
         await relay.until_live(within=5.0)
 
@@ -50,6 +51,37 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
         assert relay.camera(camera).lease.extends >= 3
         assert relay.camera(camera).source_sessions == 1, "an extension leaves the session alone"
         assert relay.camera(doorbell).lease.generates >= 4
+        assert (await report(relay, doorbell))["stops"] == 0, "the old stream is left to run out"
+        assert relay.camera(single).lease.generates >= 2
+        assert (await report(relay, single))["stops"] >= 1, "where only one is granted it is stopped first"
+        assert len(await relay.published(single)) == 1, "filler held the publication meanwhile"
+
+
+async def test_loss_disorder_and_pauses_do_not_end_a_session_or_the_picture() -> None:
+    async with running_relay(1, options=(*SMALL, "--webrtc", "1")) as relay:
+        await relay.until_live()
+        await asyncio.sleep(1.0)
+        await relay.nest("cameras/Front Door/fault", {"kind": "reorder", "rate": 0.05, "seconds": 4})
+        await relay.nest("cameras/Front Door/fault", {"kind": "loss", "rate": 0.03, "seconds": 4})
+        await asyncio.sleep(5.0)
+        said = (await report(relay, "Front Door"))["webrtc"]
+        assert said["reordered"] > 0
+        assert said["nacked"] > 0
+        assert said["retransmitted"] > 0
+        assert relay.camera("Front Door").video.lost_in == 0, "everything lost was sent again"
+        (video,) = await relay.published("Front Door")
+        assert video["gaps"] == []
+        firs = said["firs"]
+
+        await relay.nest("cameras/Front Door/fault", {"kind": "silence", "track": "video", "seconds": 6})
+        await asyncio.sleep(6.5)
+        await relay.until_live(within=5.0)
+        said = (await report(relay, "Front Door"))["webrtc"]
+        assert said["connected"] == 1, "a pause of six seconds is no reason to spend a command"
+        assert said["firs"] - firs <= 8
+        assert said["request_gap"] > 0.9
+        assert relay.camera("Front Door").source_sessions == 1
+        assert relay.camera("Front Door").lease.generates == 1
 
 
 async def test_keyframes_are_asked_for_when_viewers_want_them_at_most_once_a_second() -> None:
@@ -89,7 +121,7 @@ async def test_a_lost_session_and_a_killed_worker_bring_a_new_stream() -> None:
     """A WebRTC session cannot be joined again: unlike an RTSP URL, each loss costs a Generate."""
     async with running_relay(1, options=(*SMALL, "--webrtc", "1", "--unlimited"), sections=UNLIMITED) as relay:
         await relay.until_live()
-        await relay.nest("cameras/Front Door/fault", {"kind": "reset"})
+        await relay.nest("cameras/Front Door/expire", {})
         await relay.until(lambda: relay.camera("Front Door").lease.generates == 2, 30.0, "a new stream")
         await relay.until_live(within=15.0)
         assert len(await relay.published("Front Door")) == 1, "the publication survived"

@@ -152,20 +152,40 @@ async def test_an_old_worker_that_dies_first_is_followed_by_its_replacement(tmp_
         assert subject.launcher.started == 2, "no third one"
 
 
-async def test_stopping_and_starting_at_any_moment_leaves_exactly_what_was_wanted_last(tmp_path: Path) -> None:
+async def test_a_worker_that_is_wanted_again_while_it_stops_is_started_again(tmp_path: Path) -> None:
     async with rig(tmp_path, "well") as subject:
-        for pause in (0.0, 0.05, 0.3, 0.6):
-            await asyncio.sleep(pause)
-            subject.fleet.replace("cam", "a test")
-            stopping = asyncio.create_task(subject.fleet.stop("cam", "a test"))
-            await asyncio.sleep(pause / 3)
-            subject.fleet.start(subject.spec)
-            await stopping
         await subject.until(lambda: subject.slot.running)
-        await asyncio.sleep(0.5)
-        assert subject.slot.running
-        await subject.fleet.stop("cam", "the end")
-        assert subject.fleet._by_instance == {}
+        stopping = subject.fleet.stop("cam", "a test")
+        assert subject.slot.phase is Phase.STOPPING
+        subject.fleet.start(subject.spec)
+        await stopping
+        await subject.until(lambda: subject.slot.running)
+        assert [what for what, _ in subject.told] == ["ready", "gone", "ready"]
+        assert subject.slot.policy.restarts == 0, "nothing went wrong"
+
+
+async def test_stopping_in_the_middle_of_a_replacement_leaves_no_process(tmp_path: Path) -> None:
+    async with rig(tmp_path, "well") as subject:
+        for pause in (0.0, 0.05, 0.3):
+            await subject.until(lambda: subject.slot.running)
+            subject.fleet.replace("cam", "a test")
+            await asyncio.sleep(pause)
+            await subject.fleet.stop("cam", "a test")
+            await subject.until(lambda: not subject.fleet._by_instance, 5.0)
+            assert subject.slot.phase is Phase.ABSENT
+            assert subject.slot.successor is None
+            subject.fleet.start(subject.spec)
+
+
+async def test_who_is_stopped_while_being_restarted_stays_stopped(tmp_path: Path) -> None:
+    async with rig(tmp_path, "well") as subject:
+        await subject.until(lambda: subject.slot.running)
+        restarting = asyncio.create_task(subject.fleet.restart("cam", "a test"))
+        await asyncio.sleep(0)
+        await subject.fleet.stop("cam", "another test")
+        await restarting
+        await subject.until(lambda: subject.slot.phase is Phase.ABSENT, 5.0)
+        assert subject.launcher.started == 1
 
 
 async def test_a_viewer_misses_little_of_a_planned_replacement() -> None:

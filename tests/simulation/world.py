@@ -6,6 +6,8 @@ with the product.
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import heapq
 import itertools
 import json
@@ -14,6 +16,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -25,9 +28,11 @@ from relay_common.simulation.nest_failures import ANY, failure
 from relay_common.simulation.nest_oauth import Client, OAuth
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Granted, Lost, Renewed
-from relay_supervisor.nest.errors import NestTimeout, error_for, parse_refusal
+from relay_supervisor.leases.store import SavedLease, Store
+from relay_supervisor.nest.api import life_of
+from relay_supervisor.nest.errors import NestTimeout, TokenUnavailable, error_for, parse_refusal
 from relay_supervisor.nest.models import CommandBody, Device, Extension, Stream
-from relay_supervisor.quota.budget import LoggedCall
+from relay_supervisor.quota.budget import Call, LoggedCall
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.limits import limits_from
 
@@ -74,16 +79,73 @@ class Camera:
     stream_ends: float = -math.inf
     lapses: list[float] = field(default_factory=list)
     first_stream: float = math.inf
+    on_demand: bool = False
+    watched: bool = True
+    history: list[tuple[float, float]] = field(default_factory=list)
+    """When Google granted it life, and until when."""
 
     @property
     def healthy(self) -> bool:
         return not self.simulated.offline
 
 
+class _Memory:
+    """What a supervisor would have saved, without the disk: for runs of a day."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, LoggedCall] = {}
+        self._leases: dict[str, SavedLease] = {}
+
+    def calls(self, account: str) -> list[LoggedCall]:
+        return list(self._calls.values())
+
+    def leases(self, account: str) -> list[SavedLease]:
+        return list(self._leases.values())
+
+    def save_lease(self, account: str, lease: SavedLease) -> None:
+        self._leases[lease.camera] = lease
+
+    def forget_lease(self, account: str, camera: str) -> None:
+        self._leases.pop(camera, None)
+
+    def write_call(self, account: str, call_id: str, call: Call, sent: float, answered: float | None) -> None:
+        self._calls[call_id] = LoggedCall(call, sent, answered)
+
+    def close(self) -> None:
+        pass
+
+
+class WorldClock:
+    """The supervisor's clocks: its wall clock is wrong by `error` seconds."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.error = 0.0
+
+    def now(self) -> float:
+        return self._world.now
+
+    def wall(self) -> float:
+        return WALL + self._world.now + self.error
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
 class World:
     """Cameras, Google, and one supervisor's book; time jumps from event to event."""
 
-    def __init__(self, cameras: int, *, seed: int = 1, life: float = 300.0, latency: tuple[float, float] = (0.2, 0.8)):
+    def __init__(
+        self,
+        cameras: int,
+        *,
+        on_demand: int = 0,
+        seed: int = 1,
+        life: float = 300.0,
+        latency: tuple[float, float] = (0.2, 0.8),
+        directory: Path | None = None,
+    ) -> None:
+        """`on_demand` cameras more are wanted only while `watch` says so. In `directory` is the real store, if any."""
         self.rng = random.Random(seed)
         self.now = 1000.0
         self.life, self.latency = life, latency
@@ -95,8 +157,15 @@ class World:
         self._token = self.backend.oauth.token(form, WALL).body["access_token"]  # type: ignore[index]
         self.ledger = Ledger()
         self.cameras = {f"cam{n:02d}": self._camera(f"cam{n:02d}") for n in range(cameras)}
-        self.log: list[LoggedCall] = []
-        self.saved: dict[str, tuple[int, Stream, float]] = {}
+        for n in range(on_demand):
+            camera = self.cameras[f"demand{n:02d}"] = self._camera(f"demand{n:02d}")
+            camera.on_demand, camera.watched = True, False
+        self.clock = WorldClock(self)
+        self.token_down = False
+        """The token endpoint does not answer, and the token has expired."""
+        self.token_tries = 0
+        self._file = (directory or Path()) / "relay.sqlite3"
+        self._memory = _Memory() if directory is None else None
         self.commands: list[tuple[float, Verb, str, int]] = []
         """Arrival, verb, camera and HTTP status of every command."""
         self.supervisor = 0
@@ -117,19 +186,44 @@ class World:
         self.supervisor += 1
         self.up = True
         self.book = LeaseBook(limits_from(), rng=self.rng)
-        self.book.budget.restore(call for call in self.log if (call.answered or call.sent + 30) > self.now - 3700)
+        self.saved: _Memory | Store = self._memory or Store(self._file, self.clock, boot="one boot")
+        self.book.budget.restore(
+            call for call in self.saved.calls("") if (call.answered or call.sent + 30) > self.now - 3700
+        )
+        leases = {lease.camera: lease for lease in self.saved.leases("") if lease.expires > self.now}
         for name, camera in self.cameras.items():
-            generation, stream, expires = self.saved.get(name, (0, None, 0.0))
-            if stream is not None and expires > self.now:
-                left = Stream(stream.protocol, stream.handle, expires - self.now, 0.0, url=stream.url)
-                self.book.resume(name, camera.device, left, generation, self.now, granted=expires - self.life)
-            else:
-                self.book.want(name, camera.device, self.now)
+            left = leases.get(name)
+            if not camera.watched:
+                continue
+            if left is None:
+                self.book.want(name, camera.device, self.now, on_demand=camera.on_demand)
+                continue
+            stream = msgspec.structs.replace(left.stream, expires_in=left.expires - self.now)
+            self.book.resume(
+                name,
+                camera.device,
+                stream,
+                left.generation,
+                self.now,
+                granted=left.granted,
+                on_demand=camera.on_demand,
+            )
 
     def crash(self) -> None:
         """kill -9: the book is gone, answers under way go nowhere."""
         self.supervisor += 1
         self.up = False
+        self.saved.close()
+
+    def watch(self, name: str, watched: bool) -> None:
+        """Somebody begins or ceases to watch a camera on demand."""
+        camera = self.cameras[name]
+        camera.watched = watched
+        if watched:
+            self.book.want(name, camera.device, self.now, on_demand=True)
+        else:
+            self.book.unwant(name, self.now)
+            self.saved.forget_lease("", name)
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), what))
@@ -155,11 +249,16 @@ class World:
         effects, self.book.effects = self.book.effects, []
         for effect in effects:
             if isinstance(effect, (Granted, Renewed)):
-                self.saved[effect.camera] = (effect.generation, effect.stream, effect.expires)
+                granted = self.book.leases[effect.camera].granted_at
+                device = self.cameras[effect.camera].device.id
+                self.saved.save_lease(
+                    "",
+                    SavedLease(effect.camera, device, effect.generation, granted, effect.expires, effect.stream),
+                )
                 if isinstance(effect, Granted):
                     self._play(effect)
             elif isinstance(effect, Lost):
-                self.saved.pop(effect.camera, None)
+                self.saved.forget_lease("", effect.camera)
 
     def _play(self, granted: Granted) -> None:
         """The worker plays: a healthy camera is live soon, another fails after the worker's own retries."""
@@ -182,8 +281,9 @@ class World:
         camera, supervisor, sent = self.cameras[command.camera], self.supervisor, self.now
         delay = self.rng.uniform(*self.latency)
         arrives = sent + delay * self.rng.random()
-        index = len(self.log)
-        self.log.append(LoggedCall(command.call, sent))
+        call_id = f"{len(self.commands)}.{sent}.{command.camera}"
+        if not self.token_down:
+            self.saved.write_call("", call_id, command.call, sent, None)
 
         def arrive() -> None:
             result = self._answer(command, camera)
@@ -192,9 +292,15 @@ class World:
 
         def settle(result: Result) -> None:
             if supervisor == self.supervisor:
-                self.log[index] = LoggedCall(command.call, sent, self.now)
+                if not isinstance(result, TokenUnavailable):
+                    self.saved.write_call("", call_id, command.call, sent, self.now)
                 self.book.settle(command, result, self.now)
 
+        if self.token_down:
+            self.token_tries += 1
+            refused = TokenUnavailable("the token endpoint answered 503")
+            self.at(sent + delay, lambda: settle(refused))
+            return
         self.at(arrives, arrive)
 
     def _answer(self, command: Command, camera: Camera) -> Result:
@@ -215,16 +321,20 @@ class World:
         if dice > 1 - self.timeout_share:
             return NestTimeout(f"{name}: no answer")
         handle, token = Secret(results.stream_extension_token), Secret(results.stream_token)
+        if not results.expires_at:
+            return None
+        google = datetime.datetime.fromtimestamp(WALL + self.now, datetime.UTC)
+        life, at = life_of(results.expires_at, email.utils.format_datetime(google, usegmt=True), self.clock.wall())
         if results.stream_urls is not None:
-            url = Secret(results.stream_urls.rtsp_url)
-            return Stream(Protocol.RTSP, handle, self.life - 1.0, 0.0, url=url)
-        return Extension(handle, self.life - 1.0, 0.0, token) if results.expires_at else None
+            return Stream(Protocol.RTSP, handle, life, at, url=Secret(results.stream_urls.rtsp_url))
+        return Extension(handle, life, at, token)
 
     def _follow(self, camera: Camera, ends: float) -> None:
         camera.stream_ends = ends
+        camera.history.append((self.now, ends))
 
         def ended() -> None:
-            if camera.stream_ends == ends and camera.healthy:
+            if camera.stream_ends == ends and camera.healthy and camera.watched:
                 camera.lapses.append(self.now)
 
         if math.isfinite(ends):
@@ -235,13 +345,20 @@ class World:
         self.at(start, lambda: self.backend.failures.add(ANY, ANY, failure(status, count=10**9)))
         self.at(start + length, self.backend.failures.clear)
 
+    def take_token_endpoint_down(self, start: float, length: float) -> None:
+        """No command can be sent for a while: there is no token."""
+        self.at(start, lambda: setattr(self, "token_down", True))
+        self.at(start + length, lambda: setattr(self, "token_down", False))
+
     # --- what came of it
 
     def lapses(self) -> int:
-        return sum(len(camera.lapses) for camera in self.cameras.values())
+        """How often a stream of a camera that is always on ended though it was wanted."""
+        return sum(len(camera.lapses) for camera in self.cameras.values() if not camera.on_demand)
 
     def live(self) -> int:
-        return sum(camera.stream_ends > self.now for camera in self.cameras.values())
+        """Cameras that are always on and have a stream."""
+        return sum(camera.stream_ends > self.now for camera in self.cameras.values() if not camera.on_demand)
 
     def count(self, verb: Verb) -> int:
         return sum(kind is verb for _, kind, _, _ in self.commands)

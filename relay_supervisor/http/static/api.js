@@ -8,21 +8,44 @@ export class ApiError extends Error {
   }
 }
 
+let authorization = {}; // of a page that was opened by a link
+
+// Send a link's right, CAMERA.EXPIRES.SIGNATURE, with every call.
+export function useLink(link) {
+  authorization = { Authorization: `Link ${link}` };
+}
+
 export async function call(method, path, body) {
-  const options = { method, credentials: "same-origin", signal: AbortSignal.timeout(30000) };
+  const reply = await send(method, path, body);
+  return reply.json().catch(() => ({}));
+}
+
+// A picture, as a URL that can be shown and saved.
+export async function image(path) {
+  const blob = await (await send("GET", path)).blob();
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(blob);
+  });
+}
+
+async function send(method, path, body) {
+  const options = { method, credentials: "same-origin", signal: AbortSignal.timeout(30000), headers: { ...authorization } };
   if (body !== undefined) {
-    options.headers = { "Content-Type": "application/json" };
+    options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
   const reply = await fetch(path, options);
+  if (reply.ok) return reply;
+  // The session has ended: the dashboard's address shows how to sign in.
+  if (reply.status === 401 && location.pathname === "/") location.reload();
   const said = await reply.json().catch(() => ({}));
-  // The session has ended: the page itself shows how to sign in.
-  if (reply.status === 401) location.reload();
-  if (!reply.ok) throw new ApiError(reply.status, said.error);
-  return said;
+  throw new ApiError(reply.status, said.error);
 }
 
 // Ends a view while the page goes away, when ordinary requests are cut off.
 export function leave(view) {
-  fetch(`/api/view/${view}`, { method: "DELETE", keepalive: true, credentials: "same-origin" }).catch(() => {});
+  fetch(`/api/view/${view}`, { method: "DELETE", keepalive: true, credentials: "same-origin", headers: authorization }).catch(() => {});
 }

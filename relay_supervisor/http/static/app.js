@@ -2,10 +2,12 @@
 
 import { call } from "./api.js";
 import { Budgets } from "./budget.js";
+import { Egress } from "./egress.js";
 import { Feed } from "./feed.js";
 import { bits, clock, span } from "./format.js";
 import { Large } from "./large.js";
 import { Player } from "./player.js";
+import { Sight } from "./sight.js";
 import { Tile, text } from "./tile.js";
 
 const MANY = 12;
@@ -15,6 +17,7 @@ const part = (name) => document.getElementById(name);
 const grid = part("cameras");
 const tiles = new Map();
 const names = new Map();
+let enabled = []; // ids in the grid's order
 let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
 
@@ -23,29 +26,48 @@ const player = new Player({
     tiles.get(id)?.play(stream);
     large.refresh(id);
   },
-  onTick: draw,
+  onTick() {
+    aim();
+    draw();
+    egress.show(player.received, performance.now());
+  },
 });
-const large = new Large({ order: () => [...tiles.keys()], stream: (id) => tiles.get(id)?.stream ?? null });
+const large = new Large({ order: () => [...tiles.keys()], stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed });
 const budgets = new Budgets(part("budgets"));
+const egress = new Egress(part("egress"));
+const sight = new Sight(changed);
+
+// Pull what somebody sees or hears, and nothing else.
+function aim() {
+  player.want(sight.pick(enabled, { alone: large.camera, heard: (id) => tiles.get(id).heard }));
+}
+
+// Another camera is shown large, or other tiles are in sight.
+function changed() {
+  aim();
+  draw();
+}
 
 function arrange(cameras) {
-  const wanted = cameras.filter((camera) => camera.enabled !== false).map((camera) => camera.id);
   const known = new Set(cameras.map((camera) => camera.id));
   for (const [id, tile] of tiles) {
     if (known.has(id)) continue;
+    sight.forget(tile.element, id);
     tile.element.remove();
     tiles.delete(id);
   }
   for (const camera of cameras) {
     names.set(camera.id, camera.name);
     if (tiles.has(camera.id)) continue;
-    const tile = new Tile(camera, { onOpen: (id) => { large.open(id); draw(); } });
+    const tile = new Tile(camera, { onOpen: (id) => large.open(id), onSound: aim });
     tiles.set(camera.id, tile);
     grid.append(tile.element);
+    sight.watch(tile.element, camera.id);
   }
   grid.dataset.many = cameras.length > MANY ? "yes" : "no";
   part("empty").hidden = cameras.length > 0;
-  player.want(wanted);
+  enabled = cameras.filter((camera) => camera.enabled !== false).map((camera) => camera.id);
+  aim();
 }
 
 function draw() {
@@ -53,7 +75,7 @@ function draw() {
   const now = Date.now() / 1000 + offset;
   for (const camera of status.cameras) {
     const playing = camera.state !== "disabled" && player.playing(camera.id);
-    tiles.get(camera.id)?.show(camera, { playing, unavailable: player.unavailable(camera.id), now });
+    tiles.get(camera.id)?.show(camera, { playing, wanted: player.wants(camera.id), unavailable: player.unavailable(camera.id), now });
     if (large.camera === camera.id) large.show(camera, { playing, numbers: player.numbers(camera.id), now });
   }
 }
@@ -109,7 +131,10 @@ feed.addEventListener("status", ({ detail }) => {
   budgets.show(detail.budgets);
   draw();
 });
-feed.addEventListener("event", ({ detail }) => note(detail));
+feed.addEventListener("event", ({ detail }) => {
+  note(detail);
+  large.note(detail);
+});
 feed.addEventListener("link", ({ detail }) => {
   lost = detail === "lost";
   part("link").dataset.state = detail;

@@ -66,27 +66,3 @@ class Budget {
     this.picture.replaceChildren(...nodes);
   }
 }
-
-// A small plot of the last two minutes.
-export class Plot {
-  #values = [];
-
-  constructor(root, name, format) {
-    this.format = format;
-    const element = document.createElement("div");
-    element.className = "plot";
-    element.innerHTML = '<p><span></span><b></b></p><svg viewBox="0 0 120 36" preserveAspectRatio="none" aria-hidden="true"><polyline/></svg>';
-    element.querySelector("span").textContent = name;
-    this.value = element.querySelector("b");
-    this.line = element.querySelector("polyline");
-    root.append(element);
-  }
-
-  show(values) {
-    this.#values = values;
-    const top = Math.max(1e-9, ...values) * 1.15;
-    const points = this.#values.map((value, index) => `${120 - (values.length - 1 - index)},${35 - (value / top) * 33}`);
-    this.line.setAttribute("points", points.join(" "));
-    text(this.value, values.length ? this.format(values.at(-1)) : "–");
-  }
-}

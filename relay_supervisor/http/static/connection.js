@@ -10,13 +10,16 @@ export class Connection extends EventTarget {
   pc = null;
   view = "";
   tracks = new Map(); // mid → {mid, camera, kind, publication}
+  cameras = []; // as last asked for
   unavailable = [];
   dead = false;
   #streams = new Map(); // camera → MediaStream
   #busy = false;
+  #later = null; // what was asked while another request was on its way
   #timer = 0;
 
   async open(cameras) {
+    this.cameras = cameras;
     const answer = await call("POST", "/api/view", { cameras, audio: true });
     this.unavailable = answer.unavailable;
     if (!answer.view) throw new Error("no camera can be had yet");
@@ -39,8 +42,13 @@ export class Connection extends EventTarget {
 
   // Follow the publications; `stale` are cameras whose picture stands still.
   async update(cameras, stale = []) {
-    if (this.#busy || this.dead || !this.view) return;
+    if (this.dead || !this.view) return;
+    if (this.#busy) {
+      this.#later = () => this.update(cameras, stale);
+      return;
+    }
     this.#busy = true;
+    this.cameras = cameras;
     try {
       const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale });
       this.unavailable = answer.unavailable;
@@ -52,6 +60,9 @@ export class Connection extends EventTarget {
       if (error.status === 410) this.#die();
     } finally {
       this.#busy = false;
+      const later = this.#later;
+      this.#later = null;
+      later?.();
     }
   }
 

@@ -1,36 +1,34 @@
 // One camera large, with sound, its numbers over time, and what can be done about it.
 
-import { call } from "./api.js";
-import { Plot } from "./budget.js";
-import { bits, bytes, capital, milliseconds, next, span, tone } from "./format.js";
+import { Actions } from "./actions.js";
+import { bytes, capital, clock, milliseconds, next, span, tone } from "./format.js";
+import { History, SERIES } from "./history.js";
+import { Plot } from "./plot.js";
 import { text } from "./tile.js";
-
-const HISTORY = 120;
 
 export class Large {
   #camera = "";
-  #history = new Map(); // camera → {bitrate[], fps[], delay[]}
+  #status = null; // of the camera that is shown
+  #events = null; // as listed
+  #history = new History();
 
-  // order() gives the ids in the grid's order, stream(id) the MediaStream of a camera.
-  constructor({ order, stream }) {
+  // order() gives the ids in the grid's order, stream(id) the MediaStream of a camera; onChange() is called when
+  // another camera, or none, is shown.
+  constructor({ order, stream, onChange }) {
     this.order = order;
     this.stream = stream;
+    this.onChange = onChange;
     const part = (name) => document.getElementById(name);
     this.dialog = part("large");
     this.video = part("large-video");
-    this.parts = Object.fromEntries(["name", "state", "why", "facts", "said", "sound"].map((name) => [name, part(`large-${name}`)]));
+    this.parts = Object.fromEntries(["name", "state", "why", "facts", "sound", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
     const plots = part("large-plots");
-    this.plots = [
-      new Plot(plots, "Bit rate", bits),
-      new Plot(plots, "Frames per second", (value) => value.toFixed(0)),
-      new Plot(plots, "Delay in the relay", milliseconds),
-    ];
+    this.plots = SERIES.map(([name, format]) => new Plot(plots, name, format));
+    this.actions = new Actions({ camera: () => this.#status });
     part("large-close").addEventListener("click", () => this.dialog.close());
     part("large-previous").addEventListener("click", () => this.#step(-1));
     part("large-next").addEventListener("click", () => this.#step(1));
     this.parts.sound.addEventListener("click", () => this.#sound(this.video.muted));
-    part("large-keyframe").addEventListener("click", () => this.#do("keyframe", "Asked for a keyframe."));
-    part("large-restart").addEventListener("click", () => this.#do("restart", "The camera's worker is being restarted."));
     this.dialog.addEventListener("close", () => this.#closed());
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("keydown", (event) => {
@@ -45,11 +43,13 @@ export class Large {
 
   open(id) {
     this.#camera = id;
-    text(this.parts.said, "");
+    this.#status = null;
+    this.actions.reset();
     this.video.srcObject = this.stream(id);
     if (!this.dialog.open) this.dialog.showModal();
     this.#sound(true);
     history.replaceState(null, "", `#${id}`);
+    this.onChange();
   }
 
   // A camera's stream was replaced.
@@ -61,17 +61,16 @@ export class Large {
   }
 
   record(cameras) {
-    for (const camera of cameras) {
-      let kept = this.#history.get(camera.id);
-      if (!kept) this.#history.set(camera.id, (kept = [[], [], []]));
-      [camera.video.bitrate_in + camera.audio.bitrate_in, camera.video.fps, camera.delay_p99].forEach((value, index) => {
-        kept[index].push(value);
-        if (kept[index].length > HISTORY) kept[index].shift();
-      });
-    }
+    this.#history.record(cameras);
+  }
+
+  note(event) {
+    this.#history.note(event);
   }
 
   show(camera, { playing, numbers, now }) {
+    this.#status = camera;
+    this.actions.show(camera);
     text(this.parts.name, camera.name);
     text(this.parts.state, capital(camera.state));
     this.parts.state.dataset.state = camera.state;
@@ -79,8 +78,23 @@ export class Large {
     const why = [capital(camera.state === "live" ? "picture on its way" : camera.state), camera.reason, next(camera, now)];
     this.parts.why.hidden = playing;
     text(this.parts.why, why.filter(Boolean).join(". "));
-    (this.#history.get(camera.id) ?? [[], [], []]).forEach((values, index) => this.plots[index].show(values));
+    this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
+    this.#list(this.#history.events(camera.id));
     this.#facts(camera, numbers, now);
+  }
+
+  #list(events) {
+    if (events === this.#events) return;
+    this.#events = events;
+    this.parts.events.replaceChildren(...events.map((event) => {
+      const line = document.createElement("li");
+      line.append(
+        Object.assign(document.createElement("time"), { textContent: clock(event.at) }),
+        Object.assign(document.createElement("span"), { textContent: event.text }),
+      );
+      return line;
+    }));
+    this.parts.quiet.hidden = events.length > 0;
   }
 
   #facts(camera, numbers, now) {
@@ -92,7 +106,6 @@ export class Large {
       "Generated": times(lease.generates),
       "Size": video.width ? `${video.width}×${video.height}` : "–",
       "Codecs": [video.codec, audio.codec].filter(Boolean).join(" + ") || "–",
-      "Keyframe every": video.keyframe_interval ? `${video.keyframe_interval.toFixed(1)} s` : "–",
       "Lost from camera": `${video.lost_in + audio.lost_in} packets`,
       "Lost to SFU": `${(Math.max(video.loss_out, audio.loss_out) * 100).toFixed(1)} %`,
       "Sent again": `${video.retransmitted + audio.retransmitted} packets`,
@@ -128,22 +141,10 @@ export class Large {
     });
   }
 
-  async #do(verb, said) {
-    const buttons = this.dialog.querySelectorAll("footer button");
-    buttons.forEach((button) => { button.disabled = true; });
-    try {
-      await call("POST", `/api/cameras/${this.#camera}/${verb}`);
-      text(this.parts.said, said);
-    } catch (error) {
-      text(this.parts.said, error.message);
-    } finally {
-      buttons.forEach((button) => { button.disabled = false; });
-    }
-  }
-
   #closed() {
     this.video.srcObject = null;
     history.replaceState(null, "", location.pathname);
+    this.onChange();
   }
 }
 

@@ -31,6 +31,7 @@ class Group {
   want(cameras) {
     const changed = cameras.join() !== this.cameras.join();
     this.cameras = cameras;
+    for (const id of this.#moved.keys()) if (!cameras.includes(id)) this.#moved.delete(id);
     if (!cameras.length) return this.stop();
     if (!this.connection && !this.#next) this.#open();
     else if (changed) this.#ask();
@@ -69,8 +70,9 @@ class Group {
       return status?.viewable && (!connection.has(id) || [...connection.tracks.values()].some(
         (track) => track.camera === id && track.publication !== status.publication));
     });
+    const surplus = [...connection.tracks.values()].some((track) => !this.cameras.includes(track.camera));
     if (!behind) this.#patience = ASK_AGAIN;
-    if (now - this.#askedAt <= (behind ? this.#patience : KEEPALIVE)) return;
+    if (now - this.#askedAt <= (behind || surplus ? this.#patience : KEEPALIVE)) return;
     if (behind) this.#patience = Math.min(this.#patience * 2, KEEPALIVE / 2);
     this.#ask();
   }
@@ -130,6 +132,8 @@ class Group {
     this.#askedAt = performance.now();
     for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
     old?.close();
+    // Others may be wanted by now than when it was opened.
+    if (connection.cameras.join() !== this.cameras.join()) this.#ask();
   }
 
   #lost(connection) {
@@ -149,6 +153,8 @@ export class Player {
   #groups = [];
   #statuses = new Map();
   #numbers = new Map();
+  #counts = new WeakMap(); // connection → bytes received
+  received = 0; // bytes since the page was opened, with all that transports add
 
   // onStream(camera, stream) is called whenever a camera has another stream; onTick() after each look at the numbers.
   constructor({ onStream, onTick }) {
@@ -190,6 +196,10 @@ export class Player {
     return this.#groups.some((group) => group.playing(id, now));
   }
 
+  wants(id) {
+    return this.#groups.some((group) => group.cameras.includes(id));
+  }
+
   unavailable(id) {
     for (const group of this.#groups) {
       const found = group.active?.unavailable.find((entry) => entry.camera === id);
@@ -212,6 +222,7 @@ export class Player {
     for (const connection of this.connections) {
       const report = await connection.pc.getStats();
       for (const entry of report.values()) {
+        if (entry.type === "transport") this.#count(connection, entry.bytesReceived ?? 0);
         if (entry.type !== "inbound-rtp") continue;
         const track = connection.tracks.get(entry.mid);
         if (!track) continue;
@@ -224,6 +235,11 @@ export class Player {
       }
     }
     return result;
+  }
+
+  #count(connection, total) {
+    this.received += Math.max(0, total - (this.#counts.get(connection) ?? 0));
+    this.#counts.set(connection, total);
   }
 
   async #tick() {

@@ -6,8 +6,9 @@ const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5
   + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
 
 export class Tile {
-  constructor(camera, { onOpen }) {
+  constructor(camera, { onOpen, onSound }) {
     this.id = camera.id;
+    this.onSound = onSound;
     this.element = document.getElementById("tile").content.firstElementChild.cloneNode(true);
     this.element.dataset.camera = camera.id;
     const find = (selector) => this.element.querySelector(selector);
@@ -28,6 +29,11 @@ export class Tile {
     return this.video.srcObject;
   }
 
+  // Whether its sound is on.
+  get heard() {
+    return !this.video.muted;
+  }
+
   play(stream) {
     if (this.video.srcObject !== stream) this.video.srcObject = stream;
     this.video.play().catch(() => {});
@@ -37,9 +43,10 @@ export class Tile {
     this.video.muted = !on;
     this.parts.sound.setAttribute("aria-pressed", String(on));
     this.video.play().catch(() => {});
+    this.onSound();
   }
 
-  show(camera, { playing, unavailable, now }) {
+  show(camera, { playing, wanted, unavailable, now }) {
     const { element, fields } = this;
     element.dataset.state = camera.state;
     element.dataset.tone = tone(camera.state);
@@ -47,8 +54,8 @@ export class Tile {
     this.#label(camera.name, camera.state);
     const [what, why, then] = this.parts.why;
     const live = camera.state === "live";
-    text(what, live ? "Picture on its way" : capital(camera.state));
-    text(why, live ? unavailable : camera.reason || camera.lease.last_error);
+    text(what, live ? (wanted ? "Picture on its way" : "Paused") : capital(camera.state));
+    text(why, live ? (wanted ? unavailable : "Not pulled while it is out of sight") : camera.reason || camera.lease.last_error);
     text(then, live ? "" : next(camera, now));
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");

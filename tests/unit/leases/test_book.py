@@ -11,7 +11,7 @@ from relay_common.config import LimitsConfig
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.effects import Granted, Listed, Lost, Renewed, TraitsRead
+from relay_supervisor.leases.effects import Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.leases.lease import State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.nest import errors
@@ -403,3 +403,51 @@ def test_listing_goes_through_the_budget() -> None:
     desk.step([])
     assert desk.now - before > 119.0
     assert desk.effects() == [Listed([])]
+
+
+def test_while_the_account_is_in_trouble_one_command_at_a_time_finds_out_whether_it_is_over() -> None:
+    desk = Desk()
+    desk.want("a", "b", "c")
+    sent = [desk.next() for _ in range(3)]
+    for command in sent:
+        desk.book.settle(command, errors.TokenUnavailable("down"), desk.now)
+    probe = desk.next()
+    assert desk.now > 1001.0, "after a pause"
+    assert desk.book.poll(desk.now) is None
+    assert desk.book.next_deadline(desk.now) is None, "what comes next depends on the answer"
+    desk.book.settle(probe, errors.TokenUnavailable("still down"), desk.now)
+    desk.step(stream())
+    assert desk.book.account_error == ""
+    assert {desk.next().camera, desk.next().camera, probe.camera} <= {"a", "b", "c"}
+
+
+def test_a_camera_that_was_dropped_does_not_get_what_was_under_way_for_its_predecessor() -> None:
+    desk = Desk()
+    desk.want("cam")
+    under_way = desk.next()
+    desk.book.drop("cam", desk.now)
+    desk.want("cam")
+    again = desk.next()
+    desk.book.settle(under_way, stream("stale"), desk.now)
+    assert desk.state() is State.GENERATING
+    desk.book.settle(again, stream("fresh"), desk.now)
+    assert [effect.stream.handle for effect in desk.effects() if isinstance(effect, Granted)] == [Secret("fresh")]
+
+
+def test_cameras_that_are_always_on_are_admitted_first() -> None:
+    desk = Desk(commands_per_minute=1)
+    room = desk.book.capacity()
+    for n in range(room):
+        desk.book.want(f"demand{n}", device(f"demand{n}"), desk.now, on_demand=True)
+    assert len(desk.book.admitted) == room
+    desk.want("always")
+    assert "always" in desk.book.admitted
+    assert len(desk.book.admitted) == room
+    desk.book.want("always", device("always"), desk.now, on_demand=True)
+    assert desk.book.leases["always"].on_demand
+
+
+def test_a_stream_that_cannot_be_extended_is_told() -> None:
+    desk = Desk().held()
+    desk.step(errors.NotExtendable("not supported for doorbell"))
+    assert NotExtended("cam") in desk.effects()

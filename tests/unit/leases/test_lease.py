@@ -84,6 +84,14 @@ def test_extension_renews_tokens_url_and_life() -> None:
     assert subject.generation == 0, "the running session is the same one"
 
 
+def test_a_least_wait_is_cut_short_where_the_stream_would_end_first() -> None:
+    for left, most in ((12.0, 6.0), (200.0, 30.0)):
+        subject = held()
+        subject.fire(Event.SENT, 300.0 - left)
+        subject.extension_failed("409", 300.0 - left, 30.0)
+        assert subject.retry_at - (300.0 - left) == most
+
+
 def test_a_failed_extension_is_retried_within_what_is_left() -> None:
     subject = held()
     now, tries = 270.0, 0

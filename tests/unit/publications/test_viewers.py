@@ -14,7 +14,7 @@ from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.publications.broker import Broker
 from relay_supervisor.publications.viewers import ANSWER_WITHIN, IDLE_AFTER, Viewers
-from relay_supervisor.publications.views import ViewAnswer, ViewError
+from relay_supervisor.publications.views import Audience, ViewAnswer, ViewError
 from tests.fixtures.scripted_sfu import ScriptedSfu
 
 GONE = SessionGone("session1 is gone", status=410, remedy=Remedy.REGENERATE)
@@ -291,4 +291,84 @@ async def test_an_sfu_that_fails_is_told_without_its_words() -> None:
     assert caught.value.status == 502
     assert "session1" not in str(caught.value)
     assert "backend_error" in str(caught.value)
+    assert len(rig.viewers) == 0
+
+
+async def test_what_is_asked_for_and_watched_is_told() -> None:
+    rig = Rig()
+    asked: list[list[str]] = []
+    rig.viewers._on_asked = asked.append
+    await rig.camera("a")
+    opening = asyncio.ensure_future(rig.viewers.open(["a", "idle"]))
+    await asyncio.sleep(0)
+    assert rig.viewers.watched() == {"a", "idle"}, "while it is being opened already"
+    answer = await opening
+    assert rig.viewers.watched() == {"a", "idle"}
+    await rig.viewers.update(answer.view, ["a"])
+    assert asked == [["a", "idle"], ["a"]]
+    assert rig.viewers.watched() == {"a"}
+    await rig.viewers.close(answer.view)
+    assert rig.viewers.watched() == set()
+
+
+async def test_who_may_see_one_camera_gets_no_other_and_touches_no_other_view() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    await rig.camera("b")
+    everything = await rig.opened("a", "b")
+    one = Audience(cameras=frozenset({"a"}))
+    for cameras in (["b"], ["a", "b"], ["none"]):
+        with pytest.raises(ViewError) as caught:
+            await rig.viewers.open(cameras, audience=one)
+        assert (caught.value.code, caught.value.status) == ("not_allowed", 403)
+    own = await rig.viewers.open(["a"], audience=one)
+    assert {track.camera for track in own.tracks} == {"a"}
+    await rig.viewers.answer(own.view, "v=0 answer", audience=one)
+    with pytest.raises(ViewError) as caught:
+        await rig.viewers.update(own.view, ["a", "b"], audience=one)
+    assert caught.value.code == "not_allowed"
+    # Knowing the name of somebody else's view does not help.
+    for call in (
+        rig.viewers.update(everything.view, ["a"], audience=one),
+        rig.viewers.answer(everything.view, "v=0 answer", audience=one),
+    ):
+        with pytest.raises(ViewError) as caught:
+            await call
+        assert caught.value.code == "view_gone"
+    await rig.viewers.close(everything.view, audience=one)
+    assert len(rig.viewers) == 2
+    # Whoever sees all may end any.
+    await rig.viewers.close(own.view)
+    assert len(rig.viewers) == 1
+
+
+async def test_a_view_ends_with_the_right_to_it() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    until = rig.clock.wall() + 20
+    answer = await rig.viewers.open(["a"], audience=Audience(cameras=frozenset({"a"}), until=until))
+    await rig.viewers.answer(answer.view, "v=0 answer")
+    rig.clock.step_wall(19)
+    rig.viewers.sweep(rig.clock.now())
+    assert len(rig.viewers) == 1
+    rig.clock.step_wall(1)
+    rig.viewers.sweep(rig.clock.now())
+    assert (len(rig.viewers), rig.viewers.outcomes["expired"]) == (0, 1)
+    await rig.settled()
+    assert rig.sfu.names()[-1] == "close"
+
+
+async def test_a_view_that_is_replaced_plays_on_until_its_page_closes_it() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    await rig.camera("b")
+    answer = await rig.opened("a", "b")
+    for _ in range(20):
+        answer = await rig.viewers.update(answer.view, stale=["a"])
+        if answer.action == "reopen":
+            break
+        await rig.viewers.answer(answer.view, "v=0 answer")
+    assert {track.camera for track in answer.tracks} == {"b"}
+    assert len(rig.viewers) == 1
+    await rig.viewers.close(answer.view)
     assert len(rig.viewers) == 0

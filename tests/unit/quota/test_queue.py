@@ -192,3 +192,35 @@ def test_generates_never_make_an_extension_late(lives: list[float], generates: i
     assert extended == len(lives)
     assert subject.dropped == 0
     assert subject.peak <= len(lives) + spare
+
+
+def on_demand(camera: str, submitted: float = 0.0) -> Command:
+    command = generate(camera, submitted=submitted)
+    command.on_demand = True
+    return command
+
+
+def test_a_camera_on_demand_comes_after_every_other_and_leaves_a_place() -> None:
+    subject = queue(4)
+    subject.submit(on_demand("watched", submitted=1.0))
+    subject.submit(generate("failed", attempts=3, submitted=2.0))
+    subject.submit(generate("new", submitted=3.0))
+    assert drain(subject, 10.0) == ["generate new", "generate failed", "generate watched"]
+    subject.submit(on_demand("another"))
+    assert drain(subject, 11.0) == [], "the fourth place is for recovery"
+    subject.submit(generate("lost"))
+    assert drain(subject, 12.0) == ["generate lost"]
+
+
+def test_what_nobody_waits_for_never_takes_the_place_of_a_second_try() -> None:
+    """Found by the simulation: a stop went while an extension that had failed waited to be tried again."""
+    subject = queue(4)
+    for camera in ("one", "two"):
+        subject.submit(extend(camera, 400.0, due=5.0))
+    assert drain(subject, 10.0) == ["extend one", "extend two"]
+    for camera in ("three", "four"):
+        subject.submit(extend(camera, 60.0, due=5.0, not_before=20.0))
+    subject.submit(stop("released"))
+    subject.submit(on_demand("watched"))
+    assert drain(subject, 11.0) == [], "two places are left, and both will be needed"
+    assert drain(subject, 20.0) == ["extend three", "extend four"]

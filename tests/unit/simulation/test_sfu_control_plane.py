@@ -383,6 +383,17 @@ async def test_injected_faults() -> None:
     assert (await api.http.post(control, json={"nonsense": 1})).status_code == 400
 
 
+async def test_a_fault_of_one_correlation_leaves_other_sessions_alone() -> None:
+    waiting = [ApiFault("sessions/new", "never_connect", correlation="me"), ApiFault("session", correlation="me")]
+    api = make(faults=SfuFaults(api=waiting))
+    other = (await api.http.post("/sessions/new?correlationId=you")).json()["sessionId"]
+    mine = (await api.http.post("/sessions/new?correlationId=me")).json()["sessionId"]
+    muted = {name: api.sfu.service.sessions[name].peer.mute_checks for name in (mine, other)}
+    assert muted == {mine: True, other: False}
+    assert [(await api.http.get(f"/sessions/{name}")).status_code for name in (other, mine, mine)] == [200, 500, 200]
+    assert (await api.http.get("http://sfu/control/sessions")).json()["api_faults"] == []
+
+
 async def test_a_lost_response_has_its_effect() -> None:
     async with SfuSimulator() as sfu, httpx.AsyncClient(headers={"Authorization": "Bearer secret"}) as http:
         sfu.faults.api.append(ApiFault("sessions/new", "lost_response"))

@@ -33,6 +33,24 @@ def test_bytes_bound_it_and_early_losses_are_counted() -> None:
     assert history.get(30) is not None
 
 
+def test_by_default_a_second_is_kept_whole_with_a_keyframe_of_300_kb() -> None:
+    history = SentHistory()
+    history.append(run(0, 10.0, count=250, size=1200))
+    for index in range(300):
+        history.append(run(250 + index, 10.0 + (index + 1) / 300, size=1200))
+    assert all(history.get(sequence) is not None for sequence in range(550))
+    assert history.evicted_early == 0
+
+
+def test_size_of_what_was_reported_on() -> None:
+    history = SentHistory()
+    for index in range(20):
+        history.append(run(0xFFF0 + index & 0xFFFF, index / 30, size=1000 if index < 10 else 500))
+    assert history.size_of(0x0003, 10) == 500
+    assert history.size_of(0x0003, 20) == 750
+    assert history.size_of(0x1000, 5) == 0
+
+
 @given(st.integers(0, 0xFFFF), st.lists(st.integers(1, 60), min_size=1, max_size=60))
 def test_numbers_wrap(first: int, counts: list[int]) -> None:
     history = SentHistory(seconds=1e9)

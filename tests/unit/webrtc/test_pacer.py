@@ -217,3 +217,67 @@ def test_order_completeness_and_bounds_hold_for_any_source(steps: list[tuple[str
     assert pacer.queued_bytes == 0
     assert pacer.next_deadline() is None
     assert pacer.stats.dropped_packets == pacer.stats.dropped_audio == 0
+
+
+def test_frames_that_no_other_needs_go_first() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 1_900_000  # the source sends about 2.4 Mbit/s, a third of it in frames of nal_ref_idc 0
+    pushes = []
+    for i in range(600):
+        head = IDR if i % 60 == 0 else b"\x01" if i % 3 == 0 else PICTURE
+        pushes.append(Push(10 + i * FRAME, "video", frame(i, 8, head), i * FRAME))
+    sent = drive(pacer, pushes)
+    left = {round(s.media_time / FRAME) for s in sent}
+    assert {i for i in range(600) if i % 3 or i % 60 == 0} <= left
+    assert pacer.stats.thinned_frames == 600 - len(left) > 60
+    assert pacer.stats.overflows == 0
+    assert pacer.limited
+    assert max(s.at - (10 + s.media_time) for s in sent) <= 0.3
+
+
+def test_the_rest_of_a_frame_shares_its_fate() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 1_000_000
+    pacer.push_video(frame(0, 40, IDR), 0.0, 10.0)
+    disposable = frame(1, 4, b"\x01")
+    pacer.push_video(disposable[:2], FRAME, 10.0)
+    pacer.push_video(disposable[2:], FRAME, 10.01)
+    pacer.push_video(frame(2, 2), 2 * FRAME, 10.07)
+    assert (pacer.stats.thinned_frames, pacer.stats.dropped_packets) == (1, 4)
+
+
+def test_the_newest_keyframe_survives_however_slow_the_link() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 60_000
+    pushes = []
+    for i in range(600):
+        pushes.append(
+            Push(10 + i * FRAME, "video", frame(i, 20 if i % 60 == 0 else 4, b"\x41" if i % 60 else IDR), i * FRAME)
+        )
+    sent = drive(pacer, pushes)
+    numbers = {round(s.media_time / FRAME) for s in sent}
+    assert len([n for n in numbers if n % 60 == 0]) >= 6  # a keyframe takes over three seconds
+    assert max(s.at - (10 + s.media_time) for s in sent) <= 8.0
+
+
+def test_what_waits_in_the_network_counts() -> None:
+    def longest(network_delay: float) -> float:
+        pacer = Pacer()
+        pacer.ceiling, pacer.network_delay = 1_200_000, network_delay
+        pushes = []
+        for i in range(300):
+            pushes.append(Push(10 + i * FRAME, "video", frame(i, 8, PICTURE if i % 60 else IDR), i * FRAME))
+        return max(s.at - (10 + s.media_time) for s in drive(pacer, pushes))
+
+    assert longest(0.5) < longest(0.0) - 0.3
+
+
+def test_retransmissions_take_their_share_and_no_more() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 1_000_000
+    pacer.push_video(frame(0, 1, IDR), 0.0, 10.0)
+    assert pacer.pop(10.0)
+    pacer.charge(500_000)
+    pacer.push_video(frame(1, 1), FRAME, 10.0)
+    assert not pacer.pop(10.1)
+    assert pacer.pop(10.0 + 0.3 + 2 * MIN_WAIT + 0.1)

@@ -128,7 +128,7 @@ def test_a_repeated_nack_within_a_round_trip_is_ignored(wire: Any) -> None:
     track = video_track(sequence=0)
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
     sender.send(track, run(0, 5), 0, now=0.0)
-    sender.estimate.rtt = 0.04
+    sender.estimate.lowest_rtt = 0.04
     for now in (0.10, 0.12, 0.15):
         sender.receive_rtcp(nack(track, 2), now)
     assert (track.stats.retransmitted, track.stats.nacks_suppressed) == (2, 1)

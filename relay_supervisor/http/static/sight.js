@@ -1,0 +1,45 @@
+// Which cameras somebody can see: only those are pulled, because Cloudflare bills what it sends.
+
+const LINGER = 5000; // a tile that was scrolled away for less is still there when it comes back
+const MARGIN = "120px 0px"; // a tile just outside the window is about to be seen
+
+export class Sight {
+  #inside = new Set(); // cameras whose tile is in the window, or nearly
+  #until = new Map(); // camera → when it may be let go
+  #ids = new WeakMap(); // element → camera
+  #observer;
+
+  // onChange() is called when a tile enters or leaves the window, and when the page is hidden or shown.
+  constructor(onChange) {
+    this.#observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) this.#inside.add(this.#ids.get(target));
+        else this.#inside.delete(this.#ids.get(target));
+      }
+      onChange();
+    }, { rootMargin: MARGIN });
+    document.addEventListener("visibilitychange", onChange);
+  }
+
+  watch(element, id) {
+    this.#ids.set(element, id);
+    this.#observer.observe(element);
+  }
+
+  forget(element, id) {
+    this.#observer.unobserve(element);
+    this.#inside.delete(id);
+    this.#until.delete(id);
+  }
+
+  // Those of `ids` that are to be pulled: seen now or a moment ago, or heard. `alone` is the camera that covers the
+  // others, if one does; `heard(id)` tells whether its sound is on, which goes on in a hidden page.
+  pick(ids, { alone, heard }) {
+    const now = performance.now();
+    return ids.filter((id) => {
+      const seen = !document.hidden && (alone ? id === alone : this.#inside.has(id));
+      if (seen || heard(id)) this.#until.set(id, now + LINGER);
+      return now < (this.#until.get(id) ?? 0);
+    });
+  }
+}

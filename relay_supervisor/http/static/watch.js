@@ -1,0 +1,90 @@
+// The page of one camera, for a link or a frame in another site: it knows nothing of the others.
+
+import { call, useLink } from "./api.js";
+import { capital, next, tone } from "./format.js";
+import { Player } from "./player.js";
+import { Sight } from "./sight.js";
+import { text } from "./tile.js";
+
+const ASK_EVERY = 3000;
+
+const part = (name) => document.getElementById(name);
+const video = part("video");
+const camera = decodeURIComponent(location.pathname.split("/").at(-1));
+const query = new URLSearchParams(location.search);
+if (query.has("signature")) useLink([camera, query.get("expires"), query.get("signature")].join("."));
+
+let status = null;
+let offset = 0; // the relay's clock minus this machine's, seconds
+let refusal = ""; // why nothing is shown any more
+
+const player = new Player({
+  onStream(id, stream) {
+    if (video.srcObject !== stream) video.srcObject = stream;
+    video.play().catch(() => {});
+  },
+  onTick() {
+    aim();
+    draw();
+  },
+});
+const sight = new Sight(aim);
+sight.watch(video, camera);
+
+function aim() {
+  player.want(refusal ? [] : sight.pick([camera], { alone: "", heard: () => !video.muted }));
+}
+
+function draw() {
+  const playing = !refusal && player.playing(camera);
+  part("why").hidden = playing;
+  if (status) {
+    document.title = status.name;
+    text(part("name"), status.name);
+    text(part("state"), capital(status.state));
+    part("state").dataset.state = status.state;
+    part("state").dataset.tone = tone(status.state);
+  }
+  text(part("why"), refusal || words());
+}
+
+function words() {
+  if (!status) return "Picture on its way";
+  const then = next({ lease: status }, Date.now() / 1000 + offset);
+  if (status.state === "live") return player.unavailable(camera) || "Picture on its way";
+  return [capital(status.state), status.reason, then].filter(Boolean).join(". ");
+}
+
+async function look() {
+  try {
+    if (!document.hidden) {
+      status = await call("GET", `/api/watch/${encodeURIComponent(camera)}`);
+      offset = status.at - Date.now() / 1000;
+      player.follow([status]);
+    }
+  } catch (error) {
+    // Anything else may pass: the picture goes on without the relay.
+    if ([401, 403, 404].includes(error.status)) refusal = error.message;
+  }
+  aim();
+  draw();
+  if (!refusal) setTimeout(look, ASK_EVERY);
+}
+
+part("sound").addEventListener("click", () => {
+  video.muted = !video.muted;
+  part("sound").setAttribute("aria-pressed", String(!video.muted));
+  text(part("sound"), video.muted ? "Sound off" : "Sound on");
+  video.play().catch(() => {});
+});
+video.addEventListener("playing", () => { part("why").hidden = !refusal; });
+look();
+
+// For tests and the curious: what the page receives, read-only.
+Object.defineProperty(window, "relay", {
+  value: Object.freeze({
+    get pcs() { return player.connections.map((connection) => connection.pc); },
+    get tracks() { return player.connections.flatMap((connection) => [...connection.tracks.values()]); },
+    stats: () => player.stats(),
+  }),
+});

@@ -1,0 +1,72 @@
+"""Still pictures and captures of packets, asked of workers over the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+from relay_common.errors import RelayError
+from relay_common.protocol import FilePart, FromSupervisor, TakeCapture, TakeSnapshot
+
+PATIENCE: Final = 20.0
+"""Seconds for a picture: its worker waits 15 s for a keyframe. A capture has this on top of its own time."""
+MAX_FILE: Final = 16 * 1024 * 1024
+
+
+class WorkerFiles:
+    """Asks workers through `send` and puts their answers together; who asks for the same meanwhile shares it."""
+
+    def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
+        self._send = send
+        self._numbers = itertools.count(1)
+        self._asked: dict[tuple[str, str], asyncio.Future[bytes]] = {}
+        self._files: dict[int, tuple[str, bytearray, asyncio.Future[bytes]]] = {}
+
+    async def snapshot(self, camera: str, name: str) -> bytes:
+        """A JPEG of what the camera with this id shows now; raises RelayError that says why there is none."""
+        request = next(self._numbers)
+        return await self._ask(camera, name, "picture", request, TakeSnapshot(request=request), PATIENCE)
+
+    async def capture(self, camera: str, name: str, seconds: float) -> bytes:
+        """The packets of so many seconds as a pcapng file; raises RelayError that says why there is none."""
+        request = next(self._numbers)
+        message = TakeCapture(request=request, seconds=seconds)
+        return await self._ask(camera, name, "capture", request, message, PATIENCE + seconds)
+
+    async def _ask(
+        self, camera: str, name: str, what: str, request: int, message: FromSupervisor, patience: float
+    ) -> bytes:
+        if (camera, what) in self._asked:
+            return await asyncio.shield(self._asked[camera, what])
+        if not self._send(camera, message):
+            raise RelayError(f"{name} has no worker that runs", hint="`relay-supervisor status` says why")
+        file: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked[camera, what], self._files[request] = file, (camera, bytearray(), file)
+        try:
+            return await asyncio.wait_for(asyncio.shield(file), patience)
+        except TimeoutError:
+            error = RelayError(f"{name} gave no {what} in {patience:.0f} s", hint="Look at it in the status")
+            if not file.done():
+                file.set_exception(error)
+            raise error from None
+        finally:
+            del self._asked[camera, what], self._files[request]
+            if not file.done():
+                file.cancel()
+            elif not file.cancelled():
+                file.exception()  # looked at, whoever else waited for it
+
+    def receive(self, camera: str, part: FilePart) -> None:
+        """A worker's answer, or a piece of it."""
+        owner, received, file = self._files.get(part.request, ("", bytearray(), None))
+        if file is None or owner != camera or file.done():
+            return
+        received += part.data
+        if part.error:
+            file.set_exception(RelayError(part.error))
+        elif len(received) > MAX_FILE:
+            file.set_exception(RelayError(f"the answer is larger than {MAX_FILE >> 20} MiB"))
+        elif part.last:
+            file.set_result(bytes(received))

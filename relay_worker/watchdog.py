@@ -1,0 +1,116 @@
+"""Finds a wedge: one end of a stage alive, the other frozen, and says what the smallest thing to rebuild is.
+
+Fed once a second with counters, so it costs the media path nothing. A source that falls silent and an SFU that
+acknowledges nothing are found where they are known: `SourceKeeper.check` and `Publisher.check`, in seven seconds each.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+from relay_common.liveness import Liveness
+from relay_common.protocol import Stage
+from relay_worker.rtsp.tracks import Kind
+
+PATIENCE: Final = 8.0
+"""Seconds for which a stage may take and give nothing: longer than a camera's time between keyframes."""
+MAX_PATIENCE: Final = 120.0
+"""What it grows to while mending does not help: a camera without usable video must not be reconnected over and over."""
+ALIVE: Final = 2.0
+"""Seconds since its last progress within which an input counts as alive."""
+
+
+class Mend(enum.Enum):
+    """What to rebuild."""
+
+    INPUT = "input"
+    """The track's depacketizer and transcoder."""
+    SOURCE = "source"
+    """The session with the camera."""
+    PUBLICATION = "publication"
+
+
+class Vitals(NamedTuple):
+    """Totals of one track since the worker started."""
+
+    packets_in: int
+    frames: int
+    packets_out: int
+    published: bool
+    """Whether a connected publication carries the track."""
+
+
+class Verdict(NamedTuple):
+    """A wedge."""
+
+    kind: Kind
+    stage: Stage
+    mend: Mend
+    reason: str
+
+
+_GIVES: Final = {"in": "packets_in", "frames": "frames", "out": "packets_out"}
+
+
+class _TrackWatch:
+    def __init__(self) -> None:
+        self.vitals: Vitals | None = None
+        self.liveness = Liveness()
+        self.moved = dict.fromkeys(_GIVES, 0.0)
+        """When each total last changed; deadlines in `liveness` are also put off while nothing can be expected."""
+        self.patience = {"frames": PATIENCE, "out": PATIENCE}
+
+
+class Watchdog:
+    """Watches both tracks of one camera; `now` is in monotonic seconds. `wedges` counts verdicts."""
+
+    def __init__(self) -> None:
+        self._tracks = {kind: _TrackWatch() for kind in Kind}
+        self.wedges = 0
+
+    def observe(self, kind: Kind, vitals: Vitals, now: float) -> Verdict | None:
+        """Take a track's totals, about once a second; a verdict when it is wedged, the same one again much later."""
+        watch = self._tracks[kind]
+        before, watch.vitals = watch.vitals, vitals
+        if before is None:
+            for name in _GIVES:
+                watch.moved[name] = now
+                watch.liveness.watch(name, PATIENCE, now)
+            return None
+        for name, field in _GIVES.items():
+            # Totals may fall when a session's counters begin anew: that is progress, too.
+            if getattr(vitals, field) != getattr(before, field):
+                watch.moved[name] = now
+                watch.liveness.progress(name, now)
+                if watch.patience.get(name, PATIENCE) != PATIENCE:
+                    self._expect(watch, name, PATIENCE, now)
+        if not vitals.published or not before.published:
+            watch.liveness.progress("out", now)
+        return self._judge(kind, watch, now)
+
+    def _judge(self, kind: Kind, watch: _TrackWatch, now: float) -> Verdict | None:
+        alive = {name for name in _GIVES if now - watch.moved[name] < ALIVE}
+        if "in" not in alive:
+            # Nothing can come out of it; that nothing comes in is for others to judge.
+            watch.liveness.progress("frames", now)
+        if "frames" not in alive:
+            watch.liveness.progress("out", now)
+        for name in watch.liveness.overdue(now):
+            if name == "in":
+                continue
+            self.wedges += 1
+            silence = now - watch.moved[name]
+            self._expect(watch, name, min(MAX_PATIENCE, 2 * watch.patience[name]), now)
+            if name == "out":
+                reason = f"{kind.value} frames are ready, and none was sent for {silence:.0f} s"
+                return Verdict(kind, Stage.SENDING, Mend.PUBLICATION, reason)
+            reason = f"{kind.value} packets come, and no frame came of them for {silence:.0f} s"
+            mend = Mend.SOURCE if kind is Kind.VIDEO else Mend.INPUT
+            return Verdict(kind, Stage.DECODE, mend, reason)
+        return None
+
+    @staticmethod
+    def _expect(watch: _TrackWatch, name: str, patience: float, now: float) -> None:
+        watch.patience[name] = patience
+        watch.liveness.watch(name, patience, now)

@@ -1,0 +1,169 @@
+"""What a viewer sees of one camera in a real Chromium: evenness, lip-sync, repair, thinning, bitstreams, filler."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.async_api import Page
+
+from relay_common.protocol import WorkerState
+from tests.fixtures.link_emulator import Link, LinkEmulator
+from tests.fixtures.media_rig import MediaRig, Viewer, Watched, media_rig
+
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+
+SYNC_BAR = 0.045
+SYNC_RESOLUTION = 0.040
+"""What the page itself adds: pictures are shown at 60 Hz, and sound takes some 20 ms through WebAudio's queue."""
+
+
+async def good(viewer: Viewer, seconds: float, judge: Callable[[Watched], bool], tries: int = 3) -> Watched:
+    """A while that `judge` finds good. One of several is enough: the machine may have been busy in the others."""
+    seen = []
+    for _ in range(tries):
+        seen.append(await viewer.watch(seconds))
+        if judge(seen[-1]):
+            return seen[-1]
+    raise AssertionError(f"never good: {seen}")
+
+
+async def relay_sees_bursts(rig: MediaRig) -> None:
+    await rig.camera("fault", {"kind": "burst"})
+    await rig.camera("fault", {"kind": "drift", "ppm": 200.0})
+    await asyncio.sleep(6.0)
+
+
+async def test_a_source_in_bursts_plays_without_a_freeze(chromium_page: Page) -> None:
+    async with media_rig() as rig:
+        await relay_sees_bursts(rig)
+        viewer = await rig.view(chromium_page)
+        await asyncio.sleep(2.0)
+        even = lambda seen: seen.freezes == 0 and seen.jitter <= 0.030 and seen.fps >= 27.0  # noqa: E731
+        first = await good(viewer, 10.0, even)
+        await good(viewer, 10.0, lambda seen: even(seen) and seen.buffered <= first.buffered + 0.050)
+
+
+async def beeps_behind_flashes(page: Page) -> list[float]:
+    seen: dict[str, list[float]] = await page.evaluate("seen")
+    nearest = [(min(seen["beeps"], key=lambda beep: abs(beep - at), default=1e9), at) for at in seen["flashes"]]
+    return [(beep - at) / 1e3 for beep, at in nearest if abs(beep - at) < 500]
+
+
+async def test_flash_and_beep_come_together(chromium_page: Page) -> None:
+    async with media_rig(options=("--flash",)) as rig:
+        viewer = await rig.view(chromium_page)
+        assert viewer.page is chromium_page
+        await chromium_page.evaluate("listen()")
+        await chromium_page.evaluate("look()")
+        # The browser moves picture and sound together by 80 ms steps; from wherever it begins, this is enough.
+        settled: list[float] = []
+        for _ in range(15):
+            await asyncio.sleep(2.0)
+            settled = (await beeps_behind_flashes(chromium_page))[-5:]
+            if len(settled) == 5 and abs(statistics.median(settled)) <= SYNC_BAR + SYNC_RESOLUTION:
+                return
+        raise AssertionError(f"sound is behind the picture by {settled} s")
+
+
+async def test_loss_between_relay_and_sfu_is_repaired(chromium_page: Page) -> None:
+    link = LinkEmulator(up=Link(delay=0.020), down=Link(delay=0.020))
+    async with media_rig(link=link) as rig:
+        viewer = await rig.view(chromium_page)
+        await asyncio.sleep(2.0)
+        link.up.loss = 0.02
+        await good(viewer, 12.0, lambda seen: seen.freezes == 0)
+        link.up.loss, link.up.delay, link.down.delay = 0.05, 0.040, 0.040
+        await asyncio.sleep(2.0)
+        await good(viewer, 12.0, lambda seen: seen.freezes <= 1 and seen.frozen < 0.300)
+        link.up.loss = 0.0
+        await asyncio.sleep(2.0)
+        video = await rig.published()
+        assert link.up.lost > 20
+        assert video["repaired"] >= 0.99 * video["lost_before_repair"] > 0, video
+        assert rig.stats[-1].video.thinned == 0, "random loss is not congestion"
+
+
+async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(chromium_page: Page) -> None:
+    link = LinkEmulator(up=Link(delay=0.020, queue=100_000), down=Link(delay=0.020))
+    async with media_rig(link=link) as rig:
+        viewer = await rig.view(chromium_page)
+        await asyncio.sleep(3.0)
+        link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
+        await asyncio.sleep(4.0)  # until two reports have told
+        await rig.sfu("record", {})
+        await good(viewer, 12.0, lambda seen: seen.fps >= 8.0)
+        stats = rig.stats[-1].video
+        assert stats.thinned > 0
+        assert stats.ceiling > 0
+        assert await arrivals_late_by(rig) <= 1.5
+        # Wide again: whole again.
+        link.up.rate = 0.0
+        await rig.until(lambda: rig.stats[-1].video.ceiling == 0, "the ceiling is lifted", within=30.0)
+        await good(viewer, 3.0, lambda seen: seen.fps >= 26.0)
+
+
+async def arrivals_late_by(rig: MediaRig) -> float:
+    """Seconds by which the latest video packet came to the SFU after its media time."""
+    recorded = await rig.sfu("record")
+    publisher = rig.relay.keeper.publisher
+    assert publisher is not None
+    video = publisher._video
+    assert video is not None
+    late = [
+        (at - ((timestamp - video.timestamp_base) & 0xFFFFFFFF) / 90_000) % (2**32 / 90_000)
+        for at, ssrc, _, timestamp, _, _ in recorded["arrivals"]
+        if ssrc == video.ssrc
+    ]
+    return max(late)
+
+
+async def plays_on(viewer: Viewer, fps: float = 25.0) -> dict[str, Any]:
+    """See pictures keep coming after a change of the stream; the last statistics."""
+    await asyncio.sleep(3.0)  # until the next IDR
+    seen = await good(viewer, 3.0, lambda seen: seen.fps >= fps)
+    return seen.after
+
+
+async def test_odd_bitstreams_play_on(chromium_page: Page) -> None:
+    async with media_rig() as rig:
+        viewer = await rig.view(chromium_page)
+        await rig.camera("fault", {"kind": "parameters", "width": 320, "height": 240})
+        after = await plays_on(viewer)
+        assert (after["frameWidth"], after["frameHeight"]) == (320, 240)
+        assert rig.stats[-1].video.width == 320
+        await rig.camera("clear", {})
+        await rig.camera("fault", {"kind": "no_parameter_sets"})
+        await plays_on(viewer)
+        await rig.camera("clear", {})
+        await rig.camera("fault", {"kind": "timestamp_jump", "by": -7200.0})
+        await plays_on(viewer)
+        # B-frames: no browser shows them live. Said, and no loop of anything.
+        await rig.camera("fault", {"kind": "b_frames"})
+        await rig.until(lambda: rig.stats[-1].video.b_frames, "B-frames are noticed", within=10.0)
+        await asyncio.sleep(5.0)
+        assert "B-frames" in rig.stats[-1].reason
+        assert rig.relay.state is WorkerState.LIVE
+        assert (rig.relay.pipeline.sessions, rig.relay.keeper.published) == (1, 1)
+        await rig.camera("clear", {})
+        await plays_on(viewer)
+
+
+async def test_filler_holds_the_viewer_while_the_camera_is_away(chromium_page: Page) -> None:
+    async with media_rig() as rig:
+        viewer = await rig.view(chromium_page)
+        await rig.camera("fault", {"kind": "stall"})
+        took = await rig.until(lambda: rig.relay.pipeline.filling, "filler begins", within=6.0)
+        assert took >= 1.0, "not at once: two seconds without media"
+        before = await viewer.numbers()
+        await asyncio.sleep(4.0)
+        held = await viewer.numbers()
+        assert 2 <= held["framesDecoded"] - before["framesDecoded"] <= 8, "a slate a second"
+        await rig.camera("clear", {})
+        await rig.until(lambda: not rig.relay.pipeline.filling, "the camera is back", within=20.0)
+        live = await plays_on(viewer)
+        assert live["ssrc"] == held["ssrc"]
+        assert rig.relay.keeper.published == 1

@@ -1,0 +1,68 @@
+"""The diagrams in docs/state-machines.md, made from the tables that the product runs on.
+
+python -m tests.state_machines > docs/state-machines.md
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any, Final
+
+from relay_common.fsm import Table
+from relay_supervisor.leases.lease import LEASE
+from relay_supervisor.workers.slot import WORKER_TABLE
+from relay_worker.rtsp.states import TABLE as RTSP_TABLE
+from relay_worker.webrtc.publisher import PUBLISHER_TABLE
+from relay_worker.webrtc_source import INGEST_TABLE
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "state-machines.md"
+
+HEAD: Final = """\
+# State machines
+
+Every state machine of the relay is a table. These diagrams are generated from them
+(`python -m tests.state_machines > docs/state-machines.md`); a test compares. A move that is not drawn is illegal: it
+raises, and leaves the state as it was.
+"""
+
+MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
+    (
+        "Lease",
+        "One camera's stream at Google, in the supervisor (`relay_supervisor/leases/lease.py`). `lost` is left at "
+        "once: a stream that had worked is generated again, one that had not waits first.",
+        LEASE,
+    ),
+    (
+        "Worker process",
+        "One camera's process, as the supervisor sees it (`relay_supervisor/workers/slot.py`).",
+        WORKER_TABLE,
+    ),
+    (
+        "RTSP session",
+        "One connection to a camera, in the worker (`relay_worker/rtsp/states.py`).",
+        RTSP_TABLE,
+    ),
+    (
+        "WebRTC ingest",
+        "One session with a camera that speaks WebRTC, in the worker (`relay_worker/webrtc_source.py`).",
+        INGEST_TABLE,
+    ),
+    (
+        "Publisher",
+        "One connection to the SFU, in the worker (`relay_worker/webrtc/publisher.py`).",
+        PUBLISHER_TABLE,
+    ),
+)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, words, table in MACHINES:
+        parts.append(f"\n## {title}\n\n{textwrap.fill(words, 120)}\n\n```mermaid\n{table.mermaid()}```\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

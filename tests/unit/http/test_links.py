@@ -1,0 +1,195 @@
+"""Who may watch: signed links, what their holders reach, and what `[viewers]` allows."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.config import CloudflareConfig, Config, HttpConfig, NestConfig, ViewersConfig
+from relay_common.errors import ConfigError
+from relay_common.secrets import Secret
+from relay_supervisor.http.app import HttpSettings, create_app
+from relay_supervisor.http.links import LinkError, Links, ViewerSettings, viewer_settings
+from tests.fixtures.fake_relay import FakeRelay
+
+TOKEN = "a-token-that-is-long-enough"
+SECRET = Secret("a-secret-that-is-long-enough")
+LINKS = ViewerSettings(access="links", link_secret=SECRET)
+
+
+def served(viewers: ViewerSettings = LINKS, token: str = TOKEN) -> tuple[httpx.AsyncClient, FakeRelay, ManualClock]:
+    clock = ManualClock()
+    relay = FakeRelay(clock, cameras=2)
+    app = create_app(relay, HttpSettings(token=Secret(token) if token else None, viewers=viewers), clock)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080"), relay, clock
+
+
+async def shared(http: httpx.AsyncClient, seconds: int = 60) -> tuple[str, dict[str, str]]:
+    """The path of a link to the first camera, and the header that its page sends."""
+    reply = await http.post(
+        "/api/cameras/cam00000/link", json={"seconds": seconds}, headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert reply.status_code == 200, reply.text
+    path: str = reply.json()["path"]
+    query = parse_qs(urlsplit(path).query)
+    return path, {"Authorization": f"Link cam00000.{query['expires'][0]}.{query['signature'][0]}"}
+
+
+async def test_a_link_opens_its_camera_until_it_expires() -> None:
+    http, relay, clock = served()
+    path, link = await shared(http, 60)
+    assert (await http.get(path)).status_code == 200
+    status = (await http.get("/api/watch/cam00000", headers=link)).json()
+    assert (status["name"], status["viewable"]) == ("Front door", True)
+    assert not status.keys() & {"lease", "worker", "device"}
+    view = await http.post("/api/view", json={"cameras": ["cam00000"]}, headers=link)
+    assert view.json()["unavailable"] == [{"camera": "cam00000", "reason": "The camera is not live"}]
+    clock.step_wall(60)
+    assert (await http.get(path)).status_code == 403
+    for reply in (
+        await http.get("/api/watch/cam00000", headers=link),
+        await http.post("/api/view", json={"cameras": ["cam00000"]}, headers=link),
+    ):
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "link_expired")
+    assert len(relay.viewers) == 0
+
+
+async def test_a_link_opens_nothing_else() -> None:
+    http, _, _ = served()
+    _, link = await shared(http)
+    for camera in ("cam00001", "none"):
+        for reply in (
+            await http.get(f"/api/watch/{camera}", headers=link),
+            await http.post("/api/view", json={"cameras": ["cam00000", camera]}, headers=link),
+        ):
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "not_allowed"), camera
+    for path in ("/", "/api/cameras", "/api/stats", "/api/events", "/metrics", "/api/viewers", "/static/app.js"):
+        assert (await http.get(path, headers=link)).status_code == 403, path
+    for verb in ("restart", "disable", "link"):
+        assert (await http.post(f"/api/cameras/cam00000/{verb}", json={}, headers=link)).status_code == 403, verb
+
+
+async def test_a_link_counts_for_less_than_what_else_the_client_has() -> None:
+    """Also where everybody may do everything, its page gets one camera only."""
+    http, _, _ = served(token="")
+    _, link = await shared(http)
+    assert (await http.get("/api/stats")).status_code == 200
+    assert (await http.get("/api/stats", headers=link)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "cam00001.{expires}.{signature}",
+        "cam00000.9{expires}.{signature}",
+        "cam00000.{expires}.{signature}0",
+        "cam00000.{expires}.",
+        "cam00000.{expires}.é",
+        "cam00000..",
+        "..",
+        "",
+    ],
+)
+async def test_a_forged_link_opens_nothing(forged: str) -> None:
+    http, _, _ = served()
+    _, link = await shared(http)
+    _, expires, signature = link["Authorization"].removeprefix("Link ").split(".")
+    value = f"Link {forged.format(expires=expires, signature=signature)}".encode()
+    reply = await http.get("/api/watch/cam00000", headers=[(b"Authorization", value)])
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "link_invalid")
+
+
+async def test_another_secret_ends_all_links_and_the_same_keeps_them() -> None:
+    clock = ManualClock()
+    link = Links(LINKS, clock).make("cam00000", 60)
+    query = {key: values[0] for key, values in parse_qs(urlsplit(link.path).query).items()}
+    kept = Links(LINKS, clock).check("cam00000", query["expires"], query["signature"])
+    assert (kept.cameras, kept.until) == (frozenset({"cam00000"}), float(link.expires_at))
+    other = ViewerSettings(access="links", link_secret=Secret("another-secret-of-some-length"))
+    with pytest.raises(LinkError):
+        Links(other, clock).check("cam00000", query["expires"], query["signature"])
+
+
+async def test_without_links_none_are_made_and_none_taken() -> None:
+    http, _, clock = served(ViewerSettings(access="token", link_secret=SECRET))
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    reply = await http.post("/api/cameras/cam00000/link", json={}, headers=bearer)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "links_off")
+    path = Links(LINKS, clock).make("cam00000", 60).path
+    assert (await http.get(path)).status_code == 403
+    assert (await http.get("/watch/cam00000")).status_code == 401
+    assert (await http.get("/watch/cam00000", headers=bearer)).status_code == 200
+
+
+async def test_open_lets_everybody_watch_and_nothing_else() -> None:
+    http, _, _ = served(ViewerSettings(access="open", link_secret=SECRET))
+    assert (await http.get("/watch/cam00001")).status_code == 200
+    assert (await http.get("/api/watch/cam00001")).status_code == 200
+    assert (await http.post("/api/view", json={"cameras": ["cam00001"]})).status_code == 200
+    assert (await http.get("/api/stats")).status_code == 401
+    assert (await http.post("/api/cameras/cam00001/restart")).status_code == 401
+
+
+@pytest.mark.parametrize("body", [{"seconds": 0}, {"seconds": 91 * 86400}, {"seconds": "day"}, {"minutes": 1}])
+async def test_a_link_has_an_end(body: dict[str, Any]) -> None:
+    http, _, _ = served(token="")
+    assert (await http.post("/api/cameras/cam00000/link", json=body)).status_code == 400
+    assert (await http.post("/api/cameras/none/link", json={})).status_code == 404
+
+
+async def test_only_a_camera_s_own_page_can_be_framed_and_only_where_it_is_said() -> None:
+    http, _, _ = served(token="")
+    headers = (await http.get("/watch/cam00000")).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    sites = ("https://home.example", "http://127.0.0.1:*")
+    http, _, _ = served(ViewerSettings(access="links", link_secret=SECRET, frame_ancestors=sites), token="")
+    headers = (await http.get("/watch/cam00000")).headers
+    assert headers["content-security-policy"].endswith("frame-ancestors https://home.example http://127.0.0.1:*")
+    assert "x-frame-options" not in headers
+    assert "script-src 'self'" in headers["content-security-policy"]
+    for path in ("/", "/api/watch/cam00000", "/login"):
+        assert "frame-ancestors 'none'" in (await http.get(path)).headers["content-security-policy"]
+
+
+def configured(listen: str, token: str, **viewers: Any) -> Config:
+    nest = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
+    return Config(
+        nest=[nest],
+        cloudflare=CloudflareConfig(app_id="a", app_secret=Secret("s")),
+        http=HttpConfig(listen=listen, token=Secret(token)),
+        viewers=ViewersConfig(**viewers),
+    )
+
+
+def test_who_may_watch_follows_from_who_may_do_everything() -> None:
+    assert viewer_settings(configured("127.0.0.1:1", ""), "127.0.0.1").access == "open"
+    # A token on loopback means that a proxy leads there: `open` would be open to the world.
+    assert viewer_settings(configured("127.0.0.1:1", TOKEN), "127.0.0.1").access == "token"
+    settings = viewer_settings(configured("0.0.0.0:1", TOKEN, access="links"), "0.0.0.0")
+    assert settings.access == "links"
+    assert len(settings.link_secret.reveal()) == 64, "one of its own"
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "viewers", "key"),
+    [
+        ("0.0.0.0", TOKEN, {"access": "open"}, "access"),
+        ("127.0.0.1", "", {"access": "token"}, "access"),
+        ("127.0.0.1", "", {"link_secret": Secret("hunter2")}, "link_secret"),
+        ("127.0.0.1", "", {"frame_ancestors": ["home.example"]}, "frame_ancestors"),
+        ("127.0.0.1", "", {"frame_ancestors": ["https://a.example; script-src *"]}, "frame_ancestors"),
+        ("127.0.0.1", "", {"frame_ancestors": ["*"]}, "frame_ancestors"),
+    ],
+)
+def test_what_would_open_too_much_is_refused_at_the_start(
+    host: str, token: str, viewers: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"\[viewers\] {key}") as caught:
+        viewer_settings(configured(f"{host}:8080", token, **viewers), host)
+    assert caught.value.hint
+    assert "hunter2" not in str(caught.value)
