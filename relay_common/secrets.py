@@ -37,11 +37,11 @@ REDACTED: Final = "[redacted]"
 
 _PATTERNS: Final = (
     # Stream URLs: Google puts a bearer token in the query.
-    (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
+    (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig|signature)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
     # user:password@ in any URL.
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(@)"), rf"\1{REDACTED}\2"),
     (
-        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|digest)\s+)[^\r\n\"']+"),
+        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|digest|link)\s+)[^\r\n\"']+"),
         rf"\1{REDACTED}",
     ),
     (re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{REDACTED}"),

@@ -5,6 +5,7 @@ An input belongs to one source session: a reconnect makes new ones, so no state 
 
 from __future__ import annotations
 
+import abc
 import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -42,7 +43,7 @@ class Frame(NamedTuple):
     media_time: float
 
 
-class TrackInput:
+class TrackInput(abc.ABC):
     """What both kinds of input do: receive, tell the timeline, count."""
 
     def __init__(self, track: Track, timeline: Timeline) -> None:
@@ -55,9 +56,9 @@ class TrackInput:
         self.malformed_rtcp = 0
         timeline.add_track(track.kind, track.clock_rate)
 
+    @abc.abstractmethod
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         """Take the packets of one wake, in order."""
-        raise NotImplementedError
 
     def _views(self, packets: list[bytes], now: float) -> list[RtpView]:
         """The packets in order, without those that are of no use; an empty list gives up on what is overdue."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 
 import aioice
 import aiortc
@@ -15,10 +16,26 @@ import zmq
 import zmq.asyncio
 
 import relay_worker.worker
+from relay_worker.media.opus import OpusTranscoder
 
 LOADED = (aioice, aiortc, av, zmq, relay_worker.worker)
 LOADED_IN = os.getpid()
 """Pid of the process that imported this: in a forked worker it is the fork server's."""
+
+
+def _warm_up() -> None:
+    """Use once what builds tables at its first use: built here they are shared, in a worker each has its own."""
+    ssl.create_default_context()
+    aiortc.RTCCertificate.generateCertificate()
+    decoder = av.CodecContext.create("aac", "r")
+    decoder.extradata = bytes.fromhex("1408")  # AAC-LC, 16 kHz, mono
+    decoder.open()
+    transcoder = OpusTranscoder("pcmu")
+    for number in range(5):
+        transcoder.transcode(bytes(320), number * 0.04)
+
+
+_warm_up()
 
 # A collection in a child would touch, and so copy, every page that holds an inherited object.
 gc.collect()

@@ -11,7 +11,7 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.config import CloudflareConfig, Config, HttpConfig, NestConfig, ViewersConfig
 from relay_common.errors import ConfigError
-from relay_common.secrets import Secret
+from relay_common.secrets import Secret, redact
 from relay_supervisor.http.app import HttpSettings, create_app
 from relay_supervisor.http.links import LinkError, Links, ViewerSettings, viewer_settings
 from tests.fixtures.fake_relay import FakeRelay
@@ -193,3 +193,10 @@ def test_what_would_open_too_much_is_refused_at_the_start(
         viewer_settings(configured(f"{host}:8080", token, **viewers), host)
     assert caught.value.hint
     assert "hunter2" not in str(caught.value)
+
+
+def test_links_do_not_reach_a_log() -> None:
+    path = Links(LINKS, ManualClock()).make("cam00000", 60).path
+    signature = path.rpartition("=")[2]
+    assert signature not in redact(f"GET http://relay.example{path} failed")
+    assert signature not in redact(f"Authorization: Link cam00000.1700000060.{signature}")
