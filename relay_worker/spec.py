@@ -28,5 +28,7 @@ class WorkerSpec:
     """The SFU is on this machine: use 127.0.0.1 only."""
     camera_loopback: bool = False
     """So are the cameras that speak WebRTC."""
+    orphan_grace: float = 60.0
+    """Seconds without a supervisor and without a lease after which the worker ends itself."""
     log_level: str = "info"
     log_format: str = "console"

@@ -38,8 +38,6 @@ SNAPSHOT_PATIENCE = 15.0
 LONGEST_CAPTURE = 60.0
 FILE_PART = 128 * 1024
 """Bytes of a picture or capture in one message, below `protocol.MAX_FRAME`; a largest capture makes 120 of them."""
-ORPHAN_GRACE = 60.0
-"""Seconds without a supervisor after which a worker that has no lease (any more) ends itself."""
 
 
 class Worker:
@@ -213,7 +211,7 @@ class Worker:
         """Nobody has spoken for a long time, nobody is connected, and there is no stream to go on with."""
         if self._control.connected or time.time() < self._relay.expires_at:
             return False
-        return time.monotonic() - self._heard > ORPHAN_GRACE
+        return time.monotonic() - self._heard > self._spec.orphan_grace
 
     def _report(self, now: float) -> None:
         self._sequence += 1

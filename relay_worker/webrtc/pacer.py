@@ -29,6 +29,9 @@ MIN_WAIT: Final = 0.005
 MAX_DEBT: Final = 0.3
 """Seconds for which retransmissions may hold up what is new, under a ceiling."""
 MIN_QUEUE_TIME: Final = 0.2
+AUDIO_THRESHOLD: Final = 0.100
+"""Arrival spread in seconds below which sound leaves as it comes. A 64 ms AAC frame becomes three Opus packets at once:
+every viewer's jitter buffer takes that, and evening it out would cost a timer, and a wake, for each packet."""
 MAX_AUDIO_QUEUED: Final = 100
 
 
@@ -99,7 +102,7 @@ class Pacer:
         """Whether the ceiling has held anything back since this was last set to False."""
         self.wants_keyframe = False
         self._video_line = Smoother(max_delay=settings.max_delay)
-        self._audio_line = Smoother(max_delay=settings.max_delay)
+        self._audio_line = Smoother(threshold=AUDIO_THRESHOLD, max_delay=settings.max_delay)
         self._audio: deque[_Held] = deque()
         self._held: deque[_Held] = deque()  # video that waits for its time
         self._ready: deque[_Held] = deque()  # video that waits for the bucket

@@ -8,13 +8,19 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
 from relay_supervisor.demo import demo_world
+from relay_worker.spec import WorkerSpec
+from relay_worker.stream import Stream
+from relay_worker.worker import Worker
 from tests.fixtures.running_relay import SMALL, running_relay
 
 pytestmark = pytest.mark.media
@@ -40,6 +46,27 @@ async def test_workers_share_the_media_stack_and_lead_their_own_sessions(caplog:
             assert title == f"relay-worker: {camera.name}"
             assert proportional_set_size(pid) < MAX_PSS
         assert not [r for r in caplog.records if "did not inherit" in r.getMessage()]
+
+
+async def test_a_worker_nobody_wants_ends_itself_and_one_with_a_lease_does_not(tmp_path: Path) -> None:
+    spec = WorkerSpec(
+        camera="c",
+        name="Porch",
+        instance="c.1",
+        control=f"ipc://{tmp_path}/control.sock",
+        stats=f"ipc://{tmp_path}/stats.sock",
+        orphan_grace=1.0,
+    )
+    began = time.monotonic()
+    await asyncio.wait_for(Worker(spec, preloaded=True).run(), 20.0)
+    assert time.monotonic() - began > 1.0
+
+    leased = Worker(spec, preloaded=True)
+    url = Secret("rtsp://127.0.0.1:9/nothing-listens-here")
+    leased._relay.play(Stream(1, Protocol.RTSP, url, expires_at=time.time() + 4.0))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(running := asyncio.ensure_future(leased.run())), 3.0)
+    await asyncio.wait_for(running, 20.0)
 
 
 async def stream_url(http: httpx.AsyncClient, nest: dict[str, Any]) -> str:

@@ -122,6 +122,17 @@ def test_audio_goes_first_and_past_a_waiting_keyframe() -> None:
     assert sent[-1].kind == "video"
 
 
+def test_sound_that_comes_as_aac_frames_costs_no_wakes() -> None:
+    """64 ms of sound at once, as three or four Opus packets: nothing waits, so no timer is set."""
+    pacer = Pacer()
+    for unit in range(200):
+        now = 10.0 + unit * 0.064
+        for packet in range(3 if unit % 5 else 4):
+            pacer.push_audio(((bytes(80), False),), now - 0.064 + packet * 0.02, now)
+        assert len(pacer.pop(now)) >= 3
+        assert pacer.next_deadline() is None
+
+
 def test_bursts_of_500_ms_are_evened_out() -> None:
     pushes = []
     for burst in range(20):
