@@ -191,6 +191,17 @@ class LogConfig(_Section, frozen=True):
     """For people, or one JSON object a line."""
 
 
+class OtelConfig(_Section, frozen=True):
+    """Export to an OpenTelemetry collector; needs `pip install nest-relay[otel]`."""
+
+    endpoint: str = ""
+    """Base URL of the collector's OTLP/HTTP receiver, usually `http://127.0.0.1:4318`; empty: no export."""
+    interval: Annotated[float, Meta(ge=1, le=3600)] = 15.0
+    """Seconds between two exports of the metrics."""
+    traces: bool = True
+    """Whether to export a span for each command to Google and each call to the SFU as well."""
+
+
 class Config(_Section, frozen=True):
     """Everything; `nest` holds one entry per Google account or project."""
 
@@ -204,3 +215,4 @@ class Config(_Section, frozen=True):
     workers: WorkersConfig = WorkersConfig()
     paths: PathsConfig = PathsConfig()
     log: LogConfig = LogConfig()
+    otel: OtelConfig = OtelConfig()

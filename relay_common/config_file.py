@@ -28,6 +28,7 @@ from relay_common.config import (
     LimitsConfig,
     LogConfig,
     NestConfig,
+    OtelConfig,
     PathsConfig,
     RtspConfig,
     ViewersConfig,
@@ -51,6 +52,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "workers": WorkersConfig,
     "paths": PathsConfig,
     "log": LogConfig,
+    "otel": OtelConfig,
 }
 
 _WHERE = {

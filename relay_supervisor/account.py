@@ -16,7 +16,7 @@ from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.leases.store import Store
 from relay_supervisor.nest.api import NestApi
 from relay_supervisor.nest.oauth import TokenSource
-from relay_supervisor.quota.dispatcher import Offer
+from relay_supervisor.quota.dispatcher import Offer, OnCommand
 from relay_supervisor.quota.limits import limits_from
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Account:
         offer: Offer,
         rng: random.Random,
         name: str = "",
+        on_command: OnCommand = lambda *_: None,
     ) -> None:
         """`name` tells it from others of the same project, whose users have budgets of their own."""
         self.api, self.tokens, self._http = open_api(config, clock)
@@ -61,6 +62,7 @@ class Account:
             offer=offer,
             store=store,
             rng=rng,
+            on_command=on_command,
         )
         self._task: asyncio.Task[None] | None = None
 

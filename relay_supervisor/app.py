@@ -24,14 +24,15 @@ from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.health import Health, PartStatus, judge
 from relay_supervisor.http.app import HttpSettings, create_app
-from relay_supervisor.http.auth import check_listen, is_loopback
+from relay_supervisor.http.auth import Gatekeeper, check_listen, is_loopback
 from relay_supervisor.http.events import EventHub
 from relay_supervisor.http.links import viewer_settings
-from relay_supervisor.http.metrics import Telemetry
+from relay_supervisor.http.metrics import RelayCollector, Telemetry
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.leases.store import SavedPublication, Store
 from relay_supervisor.lock import StateLock
+from relay_supervisor.otel import OtelExport
 from relay_supervisor.publications.broker import Broker, Publication
 from relay_supervisor.publications.viewers import Viewers
 from relay_supervisor.stats import BudgetStatus, CameraStatus, RelayStatus
@@ -69,6 +70,7 @@ class Supervisor:
         self._clock: Clock = clock or SystemClock()
         self._rng = random.Random()
         host, port = check_listen(config.http.listen, config.http.token or None)
+        self._otel = OtelExport(config.otel, self._clock)
         self._launcher: Launcher = launcher or ForkServerLauncher()
         self._registry = Registry(config.cameras, Overrides(_private(config.paths.state())))
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,6 +91,7 @@ class Supervisor:
             rng=self._rng,
             base_url=cloudflare.api_base_url,
         )
+        self._client.meter.on_call = self._otel.sfu_call
         self._events = EventHub(self._clock, boot=secrets.token_hex(4))
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
@@ -130,7 +133,9 @@ class Supervisor:
         self.director.on_other_message = self.verbs.worker_message
         watching = viewer_settings(config, host)
         settings = HttpSettings(token=config.http.token or None, viewers=watching)
-        app = create_app(self, settings, clock=self._clock)
+        gatekeeper = Gatekeeper(settings.token, self._clock)
+        app = create_app(self, settings, self._clock, gatekeeper)
+        self._collector = RelayCollector(self.status, self.telemetry, self._events, gatekeeper)
         self._http = HttpServer(app, host, port, on_stop=self._events.close)
         # Whoever may open the socket needs no token.
         local = create_app(self, HttpSettings(viewers=watching), clock=self._clock)
@@ -147,6 +152,7 @@ class Supervisor:
         await self._http.start()
         await self._local.start()
         await self._launcher.prepare()
+        self._otel.start(self._collector.collect)
         self._broker.restore([_restored(saved) for saved in self._store.publications()])
         for index, nest in enumerate(self.config.nest):
             account = Account(
@@ -158,6 +164,7 @@ class Supervisor:
                 self.director.offers.offer,
                 self._rng,
                 self._account_name(index),
+                self._otel.command,
             )
             self.accounts.append(account)
             account.start()
@@ -188,6 +195,7 @@ class Supervisor:
         await asyncio.gather(*(account.stop(release=not keep_workers, within=0.5) for account in self.accounts))
         await self._broker.aclose(within=0.5)
         await self._client.aclose()
+        await self._otel.stop()
         await self._bus.stop()
         self._store.close()
         self._lock.release()

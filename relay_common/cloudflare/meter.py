@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from relay_common.cloudflare.errors import ErrorClass
@@ -33,14 +33,19 @@ class Histogram:
 
 
 class CallMeter:
-    """Outcomes and durations of SFU calls, per operation; every combination exists at zero from the start."""
+    """Outcomes and durations of SFU calls, per operation; every combination exists at zero from the start.
+
+    `on_call` is told of each call as well, as `count` is.
+    """
 
     def __init__(self) -> None:
         self.results = {(operation, kind): 0 for operation in OPERATIONS for kind in ErrorClass}
         self.seconds = {name: Histogram((0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)) for name in OPERATIONS}
         self.retries = dict.fromkeys(OPERATIONS, 0)
+        self.on_call: Callable[[str, ErrorClass, float], None] = lambda *_: None
 
     def count(self, operation: str, kind: ErrorClass, seconds: float) -> None:
         """Note one HTTP exchange of `operation` (retries count again)."""
         self.results[operation, kind] += 1
         self.seconds[operation].observe(seconds)
+        self.on_call(operation, kind, seconds)

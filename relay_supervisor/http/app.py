@@ -164,9 +164,12 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
 _TRUTHY: Final = ("1", "true", "yes")
 
 
-def create_app(relay: RelayView, settings: HttpSettings, clock: Clock) -> ASGIApp:
-    """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`."""
-    gatekeeper = Gatekeeper(settings.token, clock)
+def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeeper: Gatekeeper | None = None) -> ASGIApp:
+    """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`.
+
+    `gatekeeper` is for a caller that wants its counters; it has to hold the same token.
+    """
+    gatekeeper = gatekeeper or Gatekeeper(settings.token, clock)
     links = Links(settings.viewers, clock)
     api = _Api(relay, gatekeeper, links)
     starlette = Starlette(

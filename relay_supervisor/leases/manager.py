@@ -18,7 +18,7 @@ from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.leases.store import SavedLease, Store
 from relay_supervisor.nest.errors import NestError
 from relay_supervisor.nest.models import Device
-from relay_supervisor.quota.dispatcher import Api, Dispatcher, Offer
+from relay_supervisor.quota.dispatcher import Api, Dispatcher, Offer, OnCommand
 from relay_supervisor.quota.limits import Limits
 from relay_supervisor.stats import BudgetStatus, LeaseStatus
 
@@ -29,7 +29,8 @@ class LeaseManager:
     """Keeps streams of the wanted cameras alive at Google, within the quota.
 
     `on_effect` is told of `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
-    offer for cameras that speak WebRTC. With a `store`, leases and the quota log of an earlier process are taken over.
+    offer for cameras that speak WebRTC. `on_command` is told of every command that is over. With a `store`, leases and
+    the quota log of an earlier process are taken over.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LeaseManager:
         store: Store | None = None,
         rng: random.Random | None = None,
         settings: LeaseSettings | None = None,
+        on_command: OnCommand = lambda *_: None,
     ) -> None:
         self.account = account
         self._clock, self._store, self._on_effect = clock, store, on_effect
@@ -55,7 +57,13 @@ class LeaseManager:
             self._saved = {saved.camera: saved for saved in store.leases(account)}
             journal = store.journal(account)
         self._dispatcher = Dispatcher(
-            api, self.book, clock, offer=offer, journal=journal, on_change=self._carry_out_effects
+            api,
+            self.book,
+            clock,
+            offer=offer,
+            journal=journal,
+            on_change=self._carry_out_effects,
+            on_command=on_command,
         )
         self._listing: asyncio.Future[list[Device]] | None = None
 

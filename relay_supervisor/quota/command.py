@@ -67,6 +67,11 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
             case verb:
                 self.call = Call(EXECUTE, command_name(verb.value, self.protocol), self.device, self.kind)
 
+    def waited(self, now: float) -> float:
+        """Seconds since it could have been sent; for an extension, since it was pressing."""
+        since = self.due if self.verb is Verb.EXTEND else max(self.submitted, self.not_before)
+        return max(0.0, now - since)
+
 
 Result = Stream | Extension | Device | list[Device] | None | NestError
 """What became of a command: what Google granted (None for a stop), or why not."""

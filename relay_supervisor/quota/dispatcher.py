@@ -65,6 +65,9 @@ class Journal(Protocol):
 Offer = Callable[[str], Awaitable[str]]
 """Gives the SDP offer of a camera's worker, for a WebRTC stream."""
 
+OnCommand = Callable[[Command, Result, float, float], None]
+"""Told of each command when it is over: its result, how long it waited and how long it then took, in seconds."""
+
 
 class Dispatcher:
     """Runs commands until cancelled. `on_change` is called after anything has changed at the source."""
@@ -78,9 +81,10 @@ class Dispatcher:
         offer: Offer | None = None,
         journal: Journal | None = None,
         on_change: Callable[[], None] = lambda: None,
+        on_command: OnCommand = lambda *_: None,
     ) -> None:
         self._api, self._source, self._clock = api, source, clock
-        self._offer, self._journal, self._on_change = offer, journal, on_change
+        self._offer, self._journal, self._on_change, self._on_command = offer, journal, on_change, on_command
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -123,6 +127,8 @@ class Dispatcher:
 
     async def _execute(self, command: Command) -> None:
         result: Result
+        began = self._clock.now()
+        waited = command.waited(began)
         try:
             result = await self._call(command)
         except NestError as error:
@@ -132,9 +138,11 @@ class Dispatcher:
             result = NestUnreachable(f"{command.verb.value} of {command.camera}: {type(error).__name__}")
         if self._journal is not None:
             self._journal.settled(command, not isinstance(result, NestError) or result.counted)
-        self._source.settle(command, result, self._clock.now())
+        now = self._clock.now()
+        self._source.settle(command, result, now)
         self._wake.set()
         self._on_change()
+        self._on_command(command, result, waited, now - began)
 
     async def _call(self, command: Command) -> Result:
         offer = await self._offer_for(command)

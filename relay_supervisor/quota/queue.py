@@ -199,8 +199,7 @@ class CommandQueue:
         if command.call.method == EXECUTE:
             self._sent.append(now)
             self.peak = max(self.peak, len(self.recent(now)))
-        since = command.due if command.verb is Verb.EXTEND else max(command.submitted, command.not_before)
-        self.waits.record(max(0.0, now - since))
+        self.waits.record(command.waited(now))
         return command
 
     def _drop_pointless(self, now: float) -> None:

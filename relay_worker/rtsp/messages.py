@@ -48,7 +48,7 @@ class Request:
 
     def encode(self) -> bytes:
         """The request on the wire."""
-        return _encode(f"{self.method} {self.url} RTSP/1.0", self.headers, self.body)
+        return _encode(_lines(f"{self.method} {self.url} RTSP/1.0", self.headers, self.body), self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,24 @@ class Response:
 
     def encode(self) -> bytes:
         """The response on the wire."""
-        return _encode(f"RTSP/1.0 {self.status} {self.reason}", self.headers, self.body)
+        return _encode(_lines(self._start, self.headers, self.body), self.body)
+
+    def recorded(self) -> bytes:
+        """A response that was received, for a capture: stray line breaks, which servers do send, become spaces."""
+        lines = _lines(self._start, self.headers, self.body)
+        return _encode([" ".join(line.splitlines()) for line in lines], self.body)
+
+    @property
+    def _start(self) -> str:
+        return f"RTSP/1.0 {self.status} {self.reason}"
 
 
-def _encode(start: str, headers: Headers, body: bytes) -> bytes:
+def _lines(start: str, headers: Headers, body: bytes) -> list[str]:
     lines = [start, *(f"{name}: {value}" for name, value in headers)]
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
+    return [*lines, f"Content-Length: {len(body)}"] if body else lines
+
+
+def _encode(lines: list[str], body: bytes) -> bytes:
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError("line break inside an RTSP header")
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body

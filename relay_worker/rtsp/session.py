@@ -260,7 +260,7 @@ class RtspSession:
         number = read_cseq(response.headers.get("CSeq"))
         # Some servers leave CSeq out: they answer in order.
         pending = self._pending.pop(min(self._pending, default=0) if number is None else number, None)
-        self.dialogue.append(RtspMessage(now, False, response.encode()))
+        self.dialogue.append(RtspMessage(now, False, response.recorded()))
         log.debug("< %d %s (CSeq %s)", response.status, response.reason, number)
         if pending is None:
             self.unmatched += 1

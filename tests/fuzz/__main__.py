@@ -24,22 +24,24 @@ MEMORY_LIMIT = 512
 @click.argument("target")
 @click.option("--seconds", default=60, show_default=True, help="Time for each target.")
 @click.option("--runs", default=0, help="Inputs for each target; 0: as many as fit the time.")
-def main(target: str, seconds: int, runs: int) -> None:
+@click.option("--seed", default=0, help="Of the mutations; 0: another one each time.")
+def main(target: str, seconds: int, runs: int, seed: int) -> None:
     """Fuzz one target, or all of them one after another."""
     if target == "all":
         from tests.fuzz.targets import TARGETS
 
-        failed = [name for name in TARGETS if _child(name, seconds, runs)]
+        failed = [name for name in TARGETS if _child(name, seconds, runs, seed)]
         sys.exit(f"findings in: {', '.join(failed)}" if failed else 0)
-    fuzz(target, seconds, runs)
+    fuzz(target, seconds, runs, seed)
 
 
-def _child(name: str, seconds: int, runs: int) -> int:
-    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds), "--runs", str(runs)]
+def _child(name: str, seconds: int, runs: int, seed: int) -> int:
+    options = ["--seconds", str(seconds), "--runs", str(runs), "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.fuzz", name, *options]
     return subprocess.run(command, check=False).returncode
 
 
-def fuzz(name: str, seconds: int, runs: int) -> None:
+def fuzz(name: str, seconds: int, runs: int, seed: int = 0) -> None:
     """Fuzz the target `name`; does not return."""
     import atheris
 
@@ -49,11 +51,12 @@ def fuzz(name: str, seconds: int, runs: int) -> None:
         from tests.fuzz.targets import TARGETS
 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
-        for number, seed in enumerate(seeds(name)):
-            (Path(corpus) / f"seed-{number}").write_bytes(seed)
+        for number, data in enumerate(seeds(name)):
+            (Path(corpus) / f"seed-{number}").write_bytes(data)
         options = ["-max_len=4096", f"-rss_limit_mb={MEMORY_LIMIT}", "-timeout=5", "-print_final_stats=1"]
         options += [f"-max_total_time={seconds}"] if seconds else []
         options += [f"-runs={runs}"] if runs else []
+        options += [f"-seed={seed}"] if seed else []
         atheris.Setup([sys.argv[0], *options, corpus], TARGETS[name])
         atheris.Fuzz()
 

@@ -12,7 +12,7 @@ from relay_common.secrets import Secret
 from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
-from relay_supervisor.quota.dispatcher import Dispatcher, Offer
+from relay_supervisor.quota.dispatcher import Dispatcher, Offer, OnCommand
 
 
 class Script:
@@ -92,8 +92,11 @@ async def dispatching(
     offer: Offer | None = None,
     journal: Notebook | None = None,
     on_change: Callable[[], None] = lambda: None,
+    on_command: OnCommand = lambda *_: None,
 ) -> AsyncIterator[Dispatcher]:
-    subject = Dispatcher(google, source, clock, offer=offer, journal=journal, on_change=on_change)
+    subject = Dispatcher(
+        google, source, clock, offer=offer, journal=journal, on_change=on_change, on_command=on_command
+    )
     task = asyncio.create_task(subject.run())
     try:
         yield subject
@@ -123,6 +126,20 @@ async def test_wake_makes_it_look_again() -> None:
         subject.wake()
         await clock.advance(1.0)
         assert [camera for camera, _, _ in source.settled] == ["a"]
+
+
+async def test_who_listens_is_told_of_each_command_with_its_wait_and_its_time() -> None:
+    clock, told = ManualClock(now=100.0), list[tuple[str, bool, float, float]]()
+
+    def listen(over: Command, result: Result, waited: float, took: float) -> None:
+        told.append((over.camera, isinstance(result, NestError), round(waited, 3), round(took, 3)))
+
+    google = Google(clock, {"a": 2.0, "b": 1.0})
+    google.failure = ServerError("500")
+    source = Script(command("a", submitted=88.0), command("b", Verb.EXTEND, due=97.0))
+    async with dispatching(source, clock, google, on_command=listen):
+        await clock.advance(5.0)
+    assert told == [("b", False, 3.0, 1.0), ("a", True, 12.0, 2.0)]
 
 
 async def test_a_call_is_on_disk_before_it_is_sent_and_noted_after() -> None:
