@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -60,9 +60,24 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(entry, enc_hook=lambda value: redact(str(value))).decode()
 
 
-def configure(level: str = "info", style: str = "console") -> None:
-    """Send all logs to standard error; `style` is "console" or "json"."""
+class ContextFilter(logging.Filter):
+    """Gives every record what is true of the whole process (camera and instance), unless it says so itself."""
+
+    def __init__(self, context: Mapping[str, str]) -> None:
+        super().__init__()
+        self._entries = dict(context)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, value in self._entries.items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
+
+
+def configure(level: str = "info", style: str = "console", context: Mapping[str, str] | None = None) -> None:
+    """Send all logs to standard error; `style` is "console" or "json", `context` goes into every line."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(ContextFilter(context or {}))
     handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter(sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]

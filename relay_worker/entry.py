@@ -29,7 +29,7 @@ def run_worker(spec: WorkerSpec) -> None:
     os.setsid()
     confine()
     setproctitle.setproctitle(f"relay-worker: {spec.name}")
-    log.configure(spec.log_level, spec.log_format)
+    log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     # The control socket's directory is the runtime directory.
     stacks = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance).open("w")
     faulthandler.enable()

@@ -16,7 +16,7 @@ from relay_common.backoff import Backoff
 from relay_common.clock import ManualClock
 from relay_common.fsm import IllegalTransition, Machine, Table
 from relay_common.liveness import Liveness
-from relay_common.log import ConsoleFormatter, JsonFormatter
+from relay_common.log import ConsoleFormatter, ContextFilter, JsonFormatter
 from relay_common.secrets import redact
 
 
@@ -131,6 +131,13 @@ def test_logs_are_redacted_with_their_context_and_traceback(formatter: logging.F
     assert "eyJ" not in line
     assert "ya29" not in line
     assert "Front" in line
+
+
+def test_what_is_true_of_a_process_is_in_every_line() -> None:
+    record = logging.makeLogRecord({"name": "relay_worker.x", "msg": "hello", "levelname": "INFO", "instance": "own"})
+    assert ContextFilter({"camera": "Porch", "instance": "a.b"}).filter(record)
+    line = ConsoleFormatter(colour=False).format(record)
+    assert line.endswith("hello instance=own camera=Porch")
 
 
 def test_ids_are_stable_and_safe() -> None:
