@@ -59,11 +59,12 @@ class Capture:
             for report in reports:
                 self._udp(_CAMERA, _RELAY, port + 1, report, now)
 
-    def sent(self, track: OutgoingTrack, payloads: PayloadRun, timestamp: int, now: float) -> None:
-        """A run of payloads that is about to leave; its sequence numbers follow `track.sequence`."""
+    def sent(self, track: OutgoingTrack, payloads: PayloadRun, timestamp: int, step: int, now: float) -> None:
+        """A run of payloads that is about to leave, `step` RTP ticks apart; numbers follow `track.sequence`."""
         for offset, (payload, marker) in enumerate(payloads):
             second = track.payload_type | (0x80 if marker else 0)
-            header = _RTP_HEADER.pack(0x80, second, (track.sequence + offset) & 0xFFFF, timestamp, track.ssrc)
+            at = (timestamp + offset * step) & 0xFFFFFFFF
+            header = _RTP_HEADER.pack(0x80, second, (track.sequence + offset) & 0xFFFF, at, track.ssrc)
             self._udp(_RELAY, _SFU, _OUT_PORTS[track.kind], header + payload, now)
 
     def file(self) -> bytes:

@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 from relay_common.protocol import TrackStats
 from relay_worker.media.h264_passthrough import H264Passthrough
-from relay_worker.media.opus import Codec, OpusTranscoder
+from relay_worker.media.opus import FRAME_SECONDS, Codec, OpusTranscoder
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.aac import AacDepacketizer, parse_fmtp
 from relay_worker.rtp.h264 import PayloadError
 from relay_worker.rtp.latm import LatmDepacketizer, parse_latm_fmtp
-from relay_worker.rtp.packet import RtpView
+from relay_worker.rtp.packet import RtpRun, join_runs
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
 from relay_worker.rtp.rtcp import ReportBlock
@@ -36,11 +36,14 @@ REORDER: Final = {Kind.VIDEO: (256, 0.25), Kind.AUDIO: (4, 0.06)}
 
 
 class Frame(NamedTuple):
-    """Media ready to be sent: payloads of one media time (seconds), each with its marker bit."""
+    """Media ready to be sent: RTP payloads, each with its marker bit."""
 
     kind: Kind
     payloads: PayloadRun
     media_time: float
+    """Seconds on the media clock, of the first payload."""
+    step: float = 0.0
+    """Seconds from one payload to the next: sound. The payloads of a picture share one time."""
 
 
 class TrackInput(abc.ABC):
@@ -60,13 +63,13 @@ class TrackInput(abc.ABC):
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         """Take the packets of one wake, in order."""
 
-    def _views(self, packets: list[bytes], now: float) -> list[RtpView]:
+    def _runs(self, packets: list[bytes], now: float) -> list[RtpRun]:
         """The packets in order, without those that are of no use; an empty list gives up on what is overdue."""
-        receive, reorder = self.receiver.receive, self._reorder
-        views = [view for packet in packets if (view := receive(packet, now)) is not None]
+        reorder = self._reorder
         if reorder is None:
-            return views
-        return [ready for view in views for ready in reorder.receive(view, now)] + reorder.poll(now)
+            return self.receiver.receive_all(packets, now)
+        views = [view for packet in packets if (view := self.receiver.receive(packet, now)) is not None]
+        return join_runs([ready for view in views for ready in reorder.receive(view, now)] + reorder.poll(now))
 
     def receive_rtcp(self, packet: bytes, now: float) -> None:
         """Take a compound RTCP packet of the source: its sender reports place the track on the timeline."""
@@ -125,23 +128,11 @@ class VideoInput(TrackInput):
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         passthrough = self.passthrough
-        run: list[tuple[bytes, bool]] = []
-        run_timestamp = -1
-        media_time = 0.0
-        for view in self._views(packets, now):
-            _, timestamp, marker, _, ssrc, payload, lost = view
-            payloads = passthrough.receive(payload, marker, timestamp, lost)
-            if not payloads:
-                continue
-            # All that one wake brought of a frame goes out together, so that it can leave in one system call.
-            if timestamp != run_timestamp:
-                if run:
-                    out(Frame(Kind.VIDEO, run, media_time))
-                run, run_timestamp = [], timestamp
-                media_time = self._media_time(ssrc, timestamp, now)
-            run += payloads
-        if run:
-            out(Frame(Kind.VIDEO, run, media_time))
+        # All that one wake brought of a frame goes out together, so that it can leave in one system call.
+        for timestamp, ssrc, lost, received in self._runs(packets, now):
+            payloads = passthrough.receive_run(received, timestamp, lost)
+            if payloads:
+                out(Frame(Kind.VIDEO, payloads, self._media_time(ssrc, timestamp, now)))
         if passthrough.keyframes != self._keyframes:
             self._keyframes = passthrough.keyframes
             if self.keyframe_at:
@@ -187,12 +178,14 @@ class AudioInput(TrackInput):
         self.frames = 0
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        for view in self._views(packets, now):
-            for unit, timestamp in self._units(view.payload, view.marker, view.timestamp, view.lost):
-                media_time = self._media_time(view.ssrc, timestamp, now)
-                for frame, at in self._transcoder.transcode(unit, media_time):
-                    self.frames += 1
-                    out(Frame(Kind.AUDIO, [(frame, False)], at))
+        for first, ssrc, lost, payloads in self._runs(packets, now):
+            for payload, marker in payloads:
+                for unit, timestamp in self._units(payload, marker, first, lost):
+                    media_time = self._media_time(ssrc, timestamp, now)
+                    if frames := self._transcoder.transcode(unit, media_time):
+                        self.frames += len(frames)
+                        out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
+                lost = 0
 
     def _units(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
         if self._depacketizer is None:
@@ -212,11 +205,11 @@ class OpusInput(TrackInput):
         self.frames = 0
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        for view in self._views(packets, now):
-            if view.payload:
-                self.frames += 1
-                media_time = self._media_time(view.ssrc, view.timestamp, now)
-                out(Frame(Kind.AUDIO, [(view.payload, False)], media_time))
+        for timestamp, ssrc, _, payloads in self._runs(packets, now):
+            for payload, _ in payloads:
+                if payload:
+                    self.frames += 1
+                    out(Frame(Kind.AUDIO, [(payload, False)], self._media_time(ssrc, timestamp, now)))
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

@@ -135,7 +135,7 @@ class PublicationKeeper:
         if frame.kind is Kind.VIDEO:
             publisher.send_video(frame.payloads, frame.media_time, now)
         else:
-            publisher.send_audio(bytes(frame.payloads[0][0]), frame.media_time, now)
+            publisher.send_audio(frame.payloads, frame.media_time, frame.step, now)
         if self._silent:
             self._sent(frame.kind, now)
 

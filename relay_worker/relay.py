@@ -59,7 +59,7 @@ class RelaySettings:
         return SourceSettings(
             connect_timeout=self.connect_timeout,
             ca_file=self.ca_file or None,
-            session=SessionSettings(describe_timeout=self.read_timeout),
+            session=SessionSettings(describe_timeout=self.read_timeout, audio=self.audio),
         )
 
 

@@ -87,14 +87,16 @@ class FileSink(NullSink):
         self._container.mux(packet)
 
     def _write_audio(self, frame: Frame) -> None:
-        if self._start is None or frame.media_time < self._start:
-            return
-        packet = av.Packet(bytes(frame.payloads[0][0]))
-        packet.stream = self._audio
-        packet.time_base = Fraction(1, 48000)
-        packet.pts = packet.dts = round((frame.media_time - self._start) * 48000)
-        packet.duration = 960
-        self._container.mux(packet)
+        for number, (payload, _) in enumerate(frame.payloads):
+            media_time = frame.media_time + number * frame.step
+            if self._start is None or media_time < self._start:
+                continue
+            packet = av.Packet(bytes(payload))
+            packet.stream = self._audio
+            packet.time_base = Fraction(1, 48000)
+            packet.pts = packet.dts = round((media_time - self._start) * 48000)
+            packet.duration = 960
+            self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the file."""

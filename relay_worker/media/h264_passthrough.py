@@ -74,13 +74,6 @@ class H264Passthrough:
             self._next_access_unit(timestamp)
         kind = payload[0] & 0x1F
         if kind == FU_A:
-            if self._in_fragment and self._carry is None and len(payload) <= self._max and payload[1] < FU_START:
-                # The middle or the end of a fragmented NAL unit: most packets of a stream.
-                if payload[1] & FU_END:
-                    self._in_fragment = False
-                if marker:
-                    self._end_frame()
-                return [(payload, marker)]
             out = self._fragment(payload, marker)
         elif kind == STAP_A:
             out = self._aggregate(payload, marker)
@@ -94,6 +87,43 @@ class H264Passthrough:
         if out and marker:
             self._end_frame()
         return out
+
+    def receive_run(self, payloads: Payloads, timestamp: int, lost: int) -> Payloads:
+        """What `receive` gives for each payload in turn, all with `timestamp`; `lost` packets are missing before."""
+        out: Payloads = []
+        index = 0
+        while index < len(payloads):
+            end = self._middle(payloads, index) if not lost and timestamp == self._timestamp else index
+            if end == index:
+                payload, marker = payloads[index]
+                out += self.receive(payload, marker, timestamp, lost)
+                lost, end = 0, index + 1
+            else:
+                out += payloads[index:end]
+            index = end
+        return out
+
+    def _middle(self, payloads: Payloads, index: int) -> int:
+        """The end of the stretch from `index` of fragments that go out as they came, up to the NAL unit's last.
+
+        Most packets of a stream pass here; `receive` would say the same of each.
+        """
+        if not self._in_fragment or self._carry is not None:
+            return index
+        most = self._max
+        for payload, marker in payloads[index:]:
+            size = len(payload)
+            if size < 2 or size > most or payload[0] & 0x1F != FU_A or payload[1] >= FU_START:
+                break
+            index += 1
+            if payload[1] & FU_END:
+                self._in_fragment = False
+                if marker:
+                    self._end_frame()
+                break
+            if marker:
+                self._end_frame()
+        return index
 
     def _next_access_unit(self, timestamp: int) -> None:
         if self._in_fragment:

@@ -6,9 +6,7 @@ such a rate needs no resampler: measured, half of the whole cost. Everything els
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final, Literal
 
 import av
@@ -16,7 +14,17 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-FRAME_SECONDS: Final = 0.020
+from relay_worker.media.opus_encoder import (
+    FRAME_SECONDS,
+    SAMPLE_BYTES,
+    EncoderError,
+    OpusSettings,
+    SampleFormat,
+    make_encoder,
+)
+
+__all__ = ["FRAME_SECONDS", "Codec", "OpusSettings", "OpusStats", "OpusTranscoder"]
+
 OPUS_RATES: Final = frozenset({8000, 12000, 16000, 24000, 48000})
 
 TOLERANCE: Final = 0.040
@@ -29,20 +37,7 @@ _DECODERS: Final = {"aac": "aac", "pcmu": "pcm_mulaw", "pcma": "pcm_alaw"}
 _G711_RATE: Final = 8000
 
 # Decoded formats whose mono samples libopus takes as they are: planar and packed are the same with one channel.
-_DIRECT: Final = {"fltp": ("flt", 4), "flt": ("flt", 4), "s16": ("s16", 2), "s16p": ("s16", 2)}
-
-
-@dataclass(frozen=True)
-class OpusSettings:
-    """Encoder settings. The defaults suit the speech of a 16 kHz mono camera at 3-4 ms of CPU per second of sound."""
-
-    bitrate: int = 32_000
-    """Bit/s."""
-    channels: Literal[1, 2] = 1
-    application: Literal["lowdelay", "voip", "audio"] = "lowdelay"
-    """lowdelay is CELT alone: the cheapest, with 2.5 ms of look-ahead instead of 6.5."""
-    complexity: int = 1
-    """0..10."""
+_DIRECT: Final[dict[str, SampleFormat]] = {"fltp": "flt", "flt": "flt", "s16": "s16", "s16p": "s16"}
 
 
 @dataclass
@@ -103,7 +98,7 @@ class OpusTranscoder:
             self.stats.decoded += 1
             try:
                 packets += self._encode(frame, media_time)
-            except (av.error.FFmpegError, ValueError):
+            except (av.error.FFmpegError, EncoderError, ValueError):
                 self.stats.faults += 1
                 self._chain = None
             media_time += frame.samples / frame.sample_rate
@@ -139,20 +134,15 @@ class _Encoder:
         direct = _DIRECT.get(sample_format)
         self._resampler: AudioResampler | None = None
         target = "mono" if settings.channels == 1 else "stereo"
-        if direct is not None and rate in OPUS_RATES and layout == target == "mono":
-            self._format, width = direct
-        else:
-            self._format, width, rate = "flt", 4, 48000
+        if direct is None or rate not in OPUS_RATES or not layout == target == "mono":
+            direct, rate = "flt", 48000
             self._resampler = AudioResampler(format="flt", layout=target, rate=rate)
-        self._rate, self._layout, self._stats = rate, target, stats
-        self._samples = round(rate * FRAME_SECONDS)
-        self._stride = width * settings.channels
-        self._frame_bytes = self._samples * self._stride
+        self._rate, self._stats = rate, stats
+        self._stride = SAMPLE_BYTES[direct] * settings.channels
+        self._frame_bytes = round(rate * FRAME_SECONDS) * self._stride
         self._pending = bytearray()
         self._time: float | None = None
-        self._times: deque[float] = deque()
-        self._position = 0
-        self._codec = _open_encoder(self._format, target, rate, settings)
+        self._codec = make_encoder(direct, rate, settings)
 
     def encode(self, frame: AudioFrame, media_time: float) -> list[tuple[bytes, float]]:
         """Packets that `frame`, which begins at `media_time`, completes."""
@@ -160,10 +150,7 @@ class _Encoder:
         for part in [frame] if self._resampler is None else self._resampler.resample(frame):
             samples += memoryview(part.planes[0])[: part.samples * self._stride]
         self._place(samples, media_time)
-        packets = []
-        while len(self._pending) >= self._frame_bytes:
-            packets += self._encode_next()
-        return packets
+        return self._encode_whole()
 
     def _place(self, samples: bytearray, media_time: float) -> None:
         """Append `samples` where they belong in time."""
@@ -186,27 +173,13 @@ class _Encoder:
             del samples[:surplus]
         self._pending += samples
 
-    def _encode_next(self) -> list[tuple[bytes, float]]:
+    def _encode_whole(self) -> list[tuple[bytes, float]]:
+        """Whole frames of what is pending; the encoder's look-ahead (2.5 ms for lowdelay) is left uncorrected."""
         assert self._time is not None
-        frame = AudioFrame(format=self._format, layout=self._layout, samples=self._samples)
-        frame.planes[0].update(bytes(self._pending[: self._frame_bytes]))
-        del self._pending[: self._frame_bytes]
-        frame.sample_rate, frame.pts = self._rate, self._position
-        self._position += self._samples
-        self._times.append(self._time)
-        self._time += FRAME_SECONDS
-        # The encoder gives one packet a frame, in order; its look-ahead (2.5 ms for lowdelay) is left uncorrected.
-        return [(bytes(packet), self._times.popleft()) for packet in self._codec.encode(frame)]
-
-
-def _open_encoder(sample_format: str, layout: str, rate: int, settings: OpusSettings) -> AudioCodecContext:
-    encoder = av.CodecContext.create("libopus", "w")
-    assert isinstance(encoder, AudioCodecContext)
-    encoder.format, encoder.layout, encoder.sample_rate = av.AudioFormat(sample_format), layout, rate
-    encoder.bit_rate, encoder.time_base = settings.bitrate, Fraction(1, rate)
-    encoder.options = {
-        "application": settings.application,
-        "compression_level": str(settings.complexity),
-        "frame_duration": "20",
-    }
-    return encoder
+        packets = []
+        size = self._frame_bytes
+        for start in range(0, len(self._pending) - size + 1, size):
+            packets.append((self._codec.encode(bytes(self._pending[start : start + size])), self._time))
+            self._time += FRAME_SECONDS
+        del self._pending[: len(packets) * size]
+        return packets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("!BBHII")
@@ -50,3 +51,25 @@ def parse_rtp(packet: bytes) -> RtpView:
             raise RtpError("RTP padding longer than its packet")
         end -= padding
     return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[start:end])
+
+
+class RtpRun(NamedTuple):
+    """Packets of one source that follow each other without loss and share a timestamp: a frame, or a part of one."""
+
+    timestamp: int
+    ssrc: int
+    lost: int
+    """Packets missing before the first."""
+    payloads: list[tuple[bytes, bool]]
+    """Payload and marker bit of each."""
+
+
+def join_runs(views: Iterable[RtpView]) -> list[RtpRun]:
+    """Packets in order as runs."""
+    runs: list[RtpRun] = []
+    for view in views:
+        if runs and not view.lost and (view.timestamp, view.ssrc) == runs[-1][:2]:
+            runs[-1].payloads.append((view.payload, view.marker))
+        else:
+            runs.append(RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)]))
+    return runs

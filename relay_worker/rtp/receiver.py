@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
-from relay_worker.rtp.packet import HEADER, RtpError, RtpView, parse_rtp
+from relay_worker.rtp.packet import HEADER, RtpError, RtpRun, RtpView, parse_rtp
 from relay_worker.rtp.rtcp import ReportBlock
 
 MAX_DROPOUT: Final = 3000
@@ -96,6 +97,53 @@ class RtpReceiver:
             view = view._replace(lost=lost + self._carried)
             self._carried = 0
         return view
+
+    def receive_all(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
+        """Count all that one wake brought, at `now`; return what can be used, in order. Only with `in_order`."""
+        runs: list[RtpRun] = []
+        index, count = 0, len(packets)
+        while index < count:
+            view = self.receive(packets[index], now)
+            index += 1
+            if view is None:
+                continue
+            payloads = [(view.payload, view.marker)]
+            if index < count:
+                index = self._followers(packets, index, payloads)
+            if runs and not view.lost and (view.timestamp, view.ssrc) == runs[-1][:2]:
+                runs[-1].payloads.extend(payloads)
+            else:
+                runs.append(RtpRun(view.timestamp, view.ssrc, view.lost, payloads))
+        return runs
+
+    def _followers(self, packets: Sequence[bytes], index: int, payloads: list[tuple[bytes, bool]]) -> int:
+        """Take the plain packets that follow the one just received within its frame; the index of the first other.
+
+        What `receive` does for each, without its questions: all but the first packets of frames come this way.
+        """
+        unpack, sequence = HEADER.unpack_from, self._highest
+        timestamp, ssrc, payload_type = self._last_timestamp, self.ssrc, self._payload_type
+        first_index, size = index, 0
+        for packet in packets[index:]:
+            if len(packet) < HEADER.size:
+                break
+            first, second, number, at, source = unpack(packet)
+            if (
+                first != 0x80
+                or number != sequence + 1
+                or at != timestamp
+                or source != ssrc
+                or (payload_type is not None and second & 0x7F != payload_type)
+            ):
+                break
+            sequence = number
+            size += len(packet)
+            payloads.append((packet[12:], second > 127))
+            index += 1
+        self._highest = sequence
+        self.packets += index - first_index
+        self.bytes += size
+        return index
 
     def _out_of_line(self, sequence: int, ssrc: int, step: int) -> int | None:
         """Loss before a packet that is not the next one; -1 for a late packet to pass on, None for one to drop."""

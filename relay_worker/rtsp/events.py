@@ -20,6 +20,8 @@ class SessionSettings:
     read_timeout: float = 10.0
     """Without a single byte while playing."""
     user_agent: str = "nest-relay"
+    audio: bool = True
+    """Set up the audio track, too: what nobody will hear need not be sent."""
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,7 @@ Takes the byte stream in chunks of any size; the result does not depend on where
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Container
 from typing import Final, TypeAlias
 
@@ -25,6 +26,9 @@ Frame: TypeAlias = tuple[int, bytes]
 """Channel and packet of an interleaved frame."""
 Item: TypeAlias = Frame | Response | Request
 
+_FRAME_HEADER: Final = struct.Struct("!BBH")
+"""Dollar sign, channel, length (RFC 2326 §10.12)."""
+
 _RESPONSE: Final = re.compile(rb"RTSP/\d(?:\.\d)?[ \t]+(\d{3})(?:[ \t]+(.*?))?[ \t]*", re.IGNORECASE)
 _REQUEST: Final = re.compile(rb"([A-Z_]{3,20})[ \t]+(\S+)[ \t]+RTSP/\d(?:\.\d)?[ \t]*", re.IGNORECASE)
 _LINE_END: Final = re.compile(rb"[\x00-\x08\x0a-\x0c\x0e-\x1f]")  # a line feed, or what cannot be in a start line
@@ -38,7 +42,7 @@ class ParseError(ValueError):
 
 
 class RtspParser:
-    """Feed it bytes, get messages and frames.
+    """Feed it bytes, get messages and frames. Frames on a channel in `takers` go straight into its list there.
 
     `garbage` counts bytes skipped between messages, `resyncs` how often that happened, `bad_headers` header lines
     without a colon. After garbage a frame is only believed on one of `channels`.
@@ -47,6 +51,8 @@ class RtspParser:
     def __init__(self) -> None:
         self.channels: Container[int] = range(32)
         """Interleaved channels in use."""
+        self.takers: dict[int, list[bytes]] = {}
+        """Where to put the packets of these channels; those of all others are returned."""
         self.garbage = 0
         self.resyncs = 0
         self.bad_headers = 0
@@ -58,7 +64,7 @@ class RtspParser:
         """Everything that `data` completes, in order; raises ParseError (and is unusable after it)."""
         buffer = self._pending + data if self._pending else data
         items: list[Item] = []
-        append = items.append
+        takers, unpack = self.takers, _FRAME_HEADER.unpack_from
         position, end = 0, len(buffer)
         while position < end:
             if self._lost:
@@ -66,11 +72,16 @@ class RtspParser:
                 if not found:
                     break
             # Interleaved frames are nearly all there is: this loop is the hot path.
-            while position + 4 <= end and buffer[position] == DOLLAR:
-                stop = position + 4 + (buffer[position + 2] << 8 | buffer[position + 3])
-                if stop > end:
+            while position + 4 <= end:
+                dollar, channel, size = unpack(buffer, position)
+                stop = position + 4 + size
+                if dollar != DOLLAR or stop > end:
                     break
-                append((buffer[position + 1], buffer[position + 4 : stop]))
+                if channel in takers:
+                    takers[channel].append(buffer[position + 4 : stop])
+                else:
+                    items.append((channel, buffer[position + 4 : stop]))
+                self._garbage_run = 0
                 position = stop
             if position >= end or buffer[position] == DOLLAR:
                 break

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from relay_common.fsm import Machine
@@ -69,11 +69,12 @@ class _Pending:
     keepalive: bool = False
 
 
-@dataclass(slots=True)
-class _Channel:
+class _Channels(NamedTuple):
+    """A track's interleaved channels."""
+
     track: Track
-    rtp: list[bytes] = field(default_factory=list)
-    rtcp: list[bytes] = field(default_factory=list)
+    rtp: int
+    rtcp: int
 
 
 class RtspSession:
@@ -104,8 +105,7 @@ class RtspSession:
         self._next_keepalive: float | None = None
         self._to_set_up: list[Track] = []
         self._tracks: list[Track] = []
-        self._channels: dict[int, tuple[_Channel, bool]] = {}  # channel → (its track, whether it is the RTCP one)
-        self._interleaved: dict[Track, int] = {}  # RTCP channel of each track
+        self._channels: list[_Channels] = []
         self.unknown_channel = 0
         """Frames on channels that no track has."""
         self.unmatched = 0
@@ -137,6 +137,8 @@ class RtspSession:
 
     def data_to_send(self) -> bytes:
         """Bytes for the server since the last call."""
+        if not self._out:
+            return b""
         data = bytes(self._out)
         self._out.clear()
         return data
@@ -149,24 +151,18 @@ class RtspSession:
         except ParseError as error:
             raise ProtocolError(self.stage, str(error)) from None
         events: list[SessionEvent] = []
-        touched: dict[Track, _Channel] = {}
-        channels = self._channels
         for item in items:
-            if type(item) is tuple:
-                entry = channels.get(item[0])
-                if entry is None:
-                    self.unknown_channel += 1
-                    continue
-                channel, is_rtcp = entry
-                (channel.rtcp if is_rtcp else channel.rtp).append(item[1])
-                touched[channel.track] = channel
-            elif isinstance(item, Response):
+            if isinstance(item, Response):
                 events += self._response(item, now)
             elif isinstance(item, Request):
                 events += self._server_request(item)
-        for track, channel in touched.items():
-            events.append(Batch(track, channel.rtp, channel.rtcp))
-            channel.rtp, channel.rtcp = [], []
+            else:
+                self.unknown_channel += 1
+        taken = self._parser.takers
+        for track, rtp, rtcp in self._channels:
+            if taken[rtp] or taken[rtcp]:
+                events.append(Batch(track, taken[rtp], taken[rtcp]))
+                taken[rtp], taken[rtcp] = [], []
         return events
 
     def connection_lost(self) -> None:
@@ -186,7 +182,7 @@ class RtspSession:
 
     def send_rtcp(self, track: Track, packet: bytes) -> None:
         """Queue an RTCP packet on the track's RTCP channel."""
-        channel = self._interleaved.get(track)
+        channel = next((entry.rtcp for entry in self._channels if entry.track == track), None)
         if channel is not None and self._machine.state is State.PLAYING:
             self._out += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
 
@@ -323,7 +319,8 @@ class RtspSession:
         headers = response.headers
         base = base_url(self._url, headers.get("Content-Base"), headers.get("Content-Location"))
         self._aggregate = aggregate_url(base, description.control)
-        self._to_set_up = choose_tracks(description, self._aggregate)
+        chosen = choose_tracks(description, self._aggregate)
+        self._to_set_up = [track for track in chosen if track.kind is Kind.VIDEO or self._settings.audio]
         if not self._to_set_up:
             offered = {f.encoding or f"payload type {f.payload_type}" for m in description.media for f in m.formats}
             raise UnsupportedError(
@@ -361,10 +358,10 @@ class RtspSession:
             self._session_id = identifier or self._session_id
             self._session_timeout = timeout or self._session_timeout
             self._tracks.append(track)
-            channel = _Channel(track)
-            self._channels[rtp], self._channels[rtcp] = (channel, False), (channel, True)
-            self._interleaved[track] = rtcp
-            self._parser.channels = self._channels
+            self._channels.append(_Channels(track, rtp, rtcp))
+            takers = self._parser.takers
+            takers[rtp], takers[rtcp] = [], []
+            self._parser.channels = takers
         self._machine.fire(Event.TRACK_DONE)
         self._set_up_next(now)
 
@@ -373,7 +370,7 @@ class RtspSession:
         if not is_interleaved(transport):
             raise UnsupportedError(Stage.SETUP, "the server insists on a transport other than interleaved TCP")
         first, second = read_channels(transport, 2 * len(self._tracks))
-        if first > 255 or second > 255 or first == second or {first, second} & self._channels.keys():
+        if first > 255 or second > 255 or first == second or {first, second} & self._parser.takers.keys():
             raise ProtocolError(Stage.SETUP, f"the server chose unusable interleaved channels {first}-{second}")
         return first, second
 

@@ -15,13 +15,16 @@ DEFAULT_BYTES: Final = 4 * 1024 * 1024
 
 
 class SentRun(NamedTuple):
-    """Packets of one timestamp with consecutive numbers, as they were sent."""
+    """Packets with consecutive numbers, as they were sent together."""
 
     sent: float
     """Monotonic seconds."""
     sequence: int
     """Sequence number of the first."""
     timestamp: int
+    """RTP timestamp of the first …"""
+    step: int
+    """… and ticks from one to the next; 0 within a picture."""
     packets: Sequence[tuple[bytes, int]]
     """Payload and second header byte (marker and payload type) of each."""
     size: int
@@ -82,7 +85,7 @@ class SentHistory:
             if index < len(run.packets):
                 payload, second_byte = run.packets[index]
                 number = (run.transport_sequence + index) & 0xFFFF
-                return SentPacket(payload, second_byte, run.timestamp, number)
+                return SentPacket(payload, second_byte, (run.timestamp + index * run.step) & 0xFFFFFFFF, number)
         return None
 
     def size_of(self, sequence: int, count: int) -> float:

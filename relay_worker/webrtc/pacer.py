@@ -1,6 +1,7 @@
 """The pacer: turns bursts back into an even stream, spreads keyframes, lets audio through first.
 
-Sans-I/O: push what arrived, `pop(now)` what may leave now, sleep until `next_deadline()` (None: nothing is queued).
+Sans-I/O: `take` what arrived, which may leave at once when the answer is yes; else `pop(now)` what may leave now and
+sleep until `next_deadline()` (None: nothing is queued).
 An even source passes with nothing added. Two stages, each with its own bound on delay:
 
 - *smoothing* (`smoother.py`, per track): when frames come in clumps they are released along their media time;
@@ -60,6 +61,8 @@ class Release(NamedTuple):
     kind: str
     payloads: PayloadRun
     media_time: float
+    step: float
+    """Seconds of media from one payload to the next; 0 for video."""
     came: float
     """When they were pushed."""
 
@@ -68,6 +71,7 @@ class _Held(NamedTuple):
     release: float
     payloads: PayloadRun
     media_time: float
+    step: float
     size: int
     came: float
 
@@ -134,31 +138,54 @@ class Pacer:
         if self.ceiling is not None:
             self._tokens = max(self._tokens - size, -MAX_DEBT * self.ceiling / 8)
 
-    def push_audio(self, payloads: PayloadRun, media_time: float, now: float) -> None:
-        """Take audio payloads of one media time."""
-        self._audio.append(_Held(self._audio_line.release(media_time, now), payloads, media_time, 0, now))
+    def take_audio(self, payloads: PayloadRun, media_time: float, step: float, now: float) -> bool:
+        """Take Opus packets, `step` seconds of media apart: True when they may leave now, else they are queued."""
+        release = self._audio_line.release(media_time, now)
+        if release <= now and not self._audio:
+            return True
+        self._audio.append(_Held(release, payloads, media_time, step, 0, now))
         if len(self._audio) > MAX_AUDIO_QUEUED:
             self._audio.popleft()
             self.stats.dropped_audio += 1
+        return False
 
-    def push_video(self, payloads: PayloadRun, media_time: float, now: float) -> None:
-        """Take payloads of one access unit, or a part of it; the first part sets the frame's release time."""
+    def take_video(self, payloads: PayloadRun, media_time: float, now: float) -> bool:
+        """Take payloads of one access unit, or a part of it; the first part sets the frame's release time.
+
+        True when they may leave now, as they do from an even source; else they are queued, or left out.
+        """
         if not payloads:
-            return
+            return False
         size = sum([len(payload) for payload, _ in payloads]) + PACKET_OVERHEAD * len(payloads)
         self._bitrate.add(size, now)
         if media_time != self._frame[0]:
             self._frame = (media_time, self._video_line.release(media_time, now))
-            self._skipping = not self._admit(payloads)
+            self._skipping = (self.ceiling is not None or self.wants_keyframe) and not self._admit(payloads)
             self.stats.thinned_frames += self._skipping
         elif self._skipping and self.wants_keyframe and _has_keyframe(payloads):
             # An access unit delimiter came by itself, before the parameter sets.
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
+        if not (self._held or self._ready or self._skipping) and self._frame[1] <= now and self._pays(size, now):
+            self._sending = media_time
+            return True
+        self._queue(payloads, media_time, size, now)
+        return False
+
+    def _pays(self, size: int, now: float) -> bool:
+        """Whether the bucket, which nothing else waits for, pays for all of this at once."""
+        rate = self._settings.floor_bitrate if self.ceiling is None else min(self.ceiling, self._settings.floor_bitrate)
+        tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate / 8)
+        if tokens < size:
+            return False
+        self._tokens, self._tokens_at = tokens - size, now
+        return True
+
+    def _queue(self, payloads: PayloadRun, media_time: float, size: int, now: float) -> None:
         if self._skipping:
             self.stats.dropped_packets += len(payloads)
             return
-        run = _Held(max(now, self._frame[1]), payloads, media_time, size, now)
+        run = _Held(max(now, self._frame[1]), payloads, media_time, 0.0, size, now)
         if run.release <= now and not self._held:
             self._make_ready(run)
         else:
@@ -196,7 +223,7 @@ class Pacer:
         releases = []
         while self._audio and self._audio[0].release <= now:
             run = self._audio.popleft()
-            releases.append(Release("audio", run.payloads, run.media_time, run.came))
+            releases.append(Release("audio", run.payloads, run.media_time, run.step, run.came))
         while self._held and self._held[0].release <= now:
             run = self._held.popleft()
             self._held_bytes -= run.size
@@ -240,7 +267,7 @@ class Pacer:
                 run = self._split(run)
             self._tokens -= run.size
             self._sending = run.media_time
-            releases.append(Release("video", run.payloads, run.media_time, run.came))
+            releases.append(Release("video", run.payloads, run.media_time, 0.0, run.came))
         if not self._ready:
             self._rate = 0.0
 

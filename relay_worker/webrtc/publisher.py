@@ -179,7 +179,7 @@ class Publisher:
         self._timer: asyncio.TimerHandle | None = None
         self._not_connected = 0
         self.answer: Answer | None = None
-        self.capture: Callable[[OutgoingTrack, PayloadRun, int, float], None] | None = None
+        self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
         """Is shown all that leaves, while packets are being captured."""
 
     @property
@@ -267,37 +267,44 @@ class Publisher:
 
     def send_video(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Send RTP payloads of one access unit (or of a part of it), each with its marker bit."""
-        if not self.connected:
+        if not self.connected or self._video is None:
             self._not_connected += 1
-            return
-        self._pacer.push_video(payloads, media_time, now)
-        self._pump(now)
+        elif self._pacer.take_video(payloads, media_time, now):
+            self._send(self._video, payloads, media_time, 0.0, now)
+            self._delay.add(self._clock.now() - now, len(payloads))
+        else:
+            self._pump(now)
 
-    def send_audio(self, frame: bytes, media_time: float, now: float) -> None:
-        """Send one Opus packet."""
+    def send_audio(self, packets: PayloadRun, media_time: float, step: float, now: float) -> None:
+        """Send Opus packets, the first of which is of `media_time` and each other `step` seconds later."""
         if not self.connected or self._audio is None:
             self._not_connected += 1
-            return
-        self._pacer.push_audio(((frame, False),), media_time, now)
-        self._pump(now)
+        elif self._pacer.take_audio(packets, media_time, step, now):
+            self._send(self._audio, packets, media_time, step, now)
+        else:
+            self._pump(now)
 
     @property
     def audio_accepted(self) -> bool:
         """Whether the SFU takes audio; known once connected."""
         return self._audio is not None
 
-    def _pump(self, now: float) -> None:
-        """Send what may leave, and set the one timer for what may not yet."""
+    def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
         sender = self._sender
         assert sender is not None
-        for kind, payloads, media_time, came in self._pacer.pop(now):
+        if not sender.has_clock:
+            sender.set_clock(media_time, self._clock.wall(), now)
+        timestamp, ticks = track.rtp_time(media_time), round(step * track.clock_rate)
+        if self.capture is not None:
+            self.capture(track, payloads, timestamp, ticks, now)
+        sender.send(track, payloads, timestamp, now, ticks)
+
+    def _pump(self, now: float) -> None:
+        """Send what may leave, and set the one timer for what may not yet."""
+        for kind, payloads, media_time, step, came in self._pacer.pop(now):
             track = self._video if kind == "video" else self._audio
             assert track is not None
-            if not sender.has_clock:
-                sender.set_clock(media_time, self._clock.wall(), now)
-            if self.capture is not None:
-                self.capture(track, payloads, track.rtp_time(media_time), now)
-            sender.send(track, payloads, track.rtp_time(media_time), now)
+            self._send(track, payloads, media_time, step, now)
             if track is self._video:
                 self._delay.add(self._clock.now() - came, len(payloads))
         deadline = self._pacer.next_deadline()

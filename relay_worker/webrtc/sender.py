@@ -104,12 +104,12 @@ class MediaSender:
 
     # --- RTP out
 
-    def send(self, track: OutgoingTrack, payloads: PayloadRun, rtp_timestamp: int, now: float) -> None:
-        """Send payloads that share one timestamp, in order, at once."""
+    def send(self, track: OutgoingTrack, payloads: PayloadRun, rtp_timestamp: int, now: float, step: int = 0) -> None:
+        """Send payloads in order, at once; their timestamps are `step` RTP ticks apart (0: they share one)."""
         stats, plain_type, first = track.stats, track.payload_type, track.sequence
         first_number = (self._transport_sequence + 1) & 0xFFFF
         sent: list[tuple[bytes, int]] = []
-        size = 0
+        size, timestamp = 0, rtp_timestamp
         for payload, marker in payloads:
             if len(payload) > MAX_RTP_PAYLOAD:
                 stats.oversized += 1
@@ -122,13 +122,14 @@ class MediaSender:
             # A view may be into a buffer that its owner uses again; bytes() of bytes is no copy.
             sent.append((bytes(payload), second_byte))
             size += len(payload)
+            rtp_timestamp = (rtp_timestamp + step) & 0xFFFFFFFF
         if self._ready:
             self._flush()
         track.sequence = (first + len(sent)) & 0xFFFF
         stats.packets += len(sent)
         stats.bytes += size
         if track.history is not None and sent:
-            track.history.append(SentRun(now, first, rtp_timestamp, sent, size, first_number))
+            track.history.append(SentRun(now, first, timestamp, step, sent, size, first_number))
         self._after_media(now)
 
     def _put(

@@ -94,7 +94,7 @@ async def play(publisher: Publisher, units: Units, *, audio: bool = True) -> Non
         index += 1
         if audio:
             for step in range(2):
-                publisher.send_audio(SILENCE_20MS, start + (2 * index + step) * 0.02, now)
+                publisher.send_audio([(SILENCE_20MS, False)], start + (2 * index + step) * 0.02, 0.02, now)
         await asyncio.sleep(max(0.0, start + index / FPS - time.monotonic()))
 
 

@@ -42,7 +42,8 @@ class Eyes:
                 for unit in self._units.receive(bytes(payload), marker, round(frame.media_time * 90_000)):
                     self._see(unit.data, frame.media_time)
         else:
-            self._hear(bytes(frame.payloads[0][0]), frame.media_time)
+            for number, (packet, _) in enumerate(frame.payloads):
+                self._hear(bytes(packet), frame.media_time + number * frame.step)
 
     def _see(self, data: bytes, media_time: float) -> None:
         self._times.append(media_time)

@@ -9,8 +9,9 @@ import random
 import pytest
 
 from relay_worker.webrtc.congestion import LOWEST, CongestionController, PathSample
-from relay_worker.webrtc.pacer import PACKET_OVERHEAD, Pacer
+from relay_worker.webrtc.pacer import PACKET_OVERHEAD, Pacer, Release
 from tests.fixtures.link_emulator import Link
+from tests.fixtures.pacing import hand_in
 
 FPS = 30
 GOP = 60
@@ -47,14 +48,18 @@ class World:
                 self._shoot()
             if self._report_at <= self.now:
                 self._report()
-            for release in self.pacer.pop(self.now):
-                for payload, _ in release.payloads:
-                    self._cross(len(payload) + PACKET_OVERHEAD, release.media_time)
+            self._leave(self.pacer.pop(self.now))
+
+    def _leave(self, releases: list[Release]) -> None:
+        for release in releases:
+            for payload, _ in release.payloads:
+                self._cross(len(payload) + PACKET_OVERHEAD, release.media_time)
 
     def _shoot(self) -> None:
         key = self._frame % GOP == 0
         head = (b"\x67" if key else b"\x41") + bytes(1199)
-        self.pacer.push_video([(head, False)] * (KEYFRAME if key else PICTURE), 100.0 + self._frame / FPS, self.now)
+        payloads = [(head, False)] * (KEYFRAME if key else PICTURE)
+        self._leave(hand_in(self.pacer, "video", payloads, 100.0 + self._frame / FPS, self.now))
         self._frame += 1
 
     def _cross(self, size: int, media_time: float) -> None:

@@ -9,7 +9,7 @@ from relay_worker.webrtc.history import SentHistory, SentRun
 
 
 def run(sequence: int, now: float, count: int = 1, size: int = 1000) -> SentRun:
-    return SentRun(now, sequence, 0, [(bytes(size), 96)] * count, size * count, 0)
+    return SentRun(now, sequence, 0, 0, [(bytes(size), 96)] * count, size * count, 0)
 
 
 def test_packets_stay_for_their_time_and_no_longer() -> None:
@@ -57,7 +57,7 @@ def test_numbers_wrap(first: int, counts: list[int]) -> None:
     total = 0
     for count in counts:
         packets = [((total + index).to_bytes(2, "big"), 96) for index in range(count)]
-        history.append(SentRun(0.0, (first + total) & 0xFFFF, total, packets, 2 * count, total))
+        history.append(SentRun(0.0, (first + total) & 0xFFFF, total, 0, packets, 2 * count, total))
         total += count
     for index in (0, total // 2, total - 1):
         found = history.get((first + index) & 0xFFFF)

@@ -10,8 +10,9 @@ from relay_common.simulation.media import VideoSpec
 from relay_common.simulation.packetizer import video_track
 from relay_worker.inputs import Frame
 from relay_worker.pipeline import Pipeline
-from relay_worker.webrtc.pacer import Pacer
+from relay_worker.webrtc.pacer import Pacer, Release
 from tests.fixtures.manual_camera import ManualCamera
+from tests.fixtures.pacing import hand_in
 
 VIDEO = video_track(VideoSpec(width=64, height=64, seconds=10.0))
 
@@ -26,13 +27,12 @@ class PacedOutput:
 
     def send(self, frame: Frame, now: float) -> None:
         while (deadline := self.pacer.next_deadline()) is not None and deadline <= now:
-            self._pop(deadline)
+            self._leave(self.pacer.pop(deadline), deadline)
         self.came.setdefault(frame.media_time, now)
-        self.pacer.push_video(frame.payloads, frame.media_time, now)
-        self._pop(now)
+        self._leave(hand_in(self.pacer, "video", frame.payloads, frame.media_time, now), now)
 
-    def _pop(self, now: float) -> None:
-        for release in self.pacer.pop(now):
+    def _leave(self, releases: list[Release], now: float) -> None:
+        for release in releases:
             self.left.setdefault(release.media_time, now)
 
     def jitter(self) -> float:

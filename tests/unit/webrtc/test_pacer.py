@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_worker.webrtc.pacer import BURST_BYTES, MAX_AUDIO_QUEUED, MIN_WAIT, PACKET_OVERHEAD, Pacer, PacerSettings
+from relay_worker.webrtc.pacer import (
+    BURST_BYTES,
+    MAX_AUDIO_QUEUED,
+    MIN_WAIT,
+    PACKET_OVERHEAD,
+    Pacer,
+    PacerSettings,
+    Release,
+)
+from tests.fixtures.pacing import hand_in
 
 FRAME = 1 / 30
 IDR = b"\x67"
@@ -46,15 +55,15 @@ def drive(pacer: Pacer, pushes: Iterable[Push]) -> list[Sent]:
     """Run pushes and the pacer's own deadlines on a manual clock."""
     sent: list[Sent] = []
 
-    def pop(now: float) -> None:
-        for release in pacer.pop(now):
+    def leave(releases: list[Release], now: float) -> None:
+        for release in releases:
             sent.extend(Sent(now, release.kind, bytes(p), release.media_time) for p, _ in release.payloads)
 
     def wake_until(limit: float, now: float) -> None:
         while (deadline := pacer.next_deadline()) is not None and deadline <= limit:
             now = max(now, deadline)
             before = len(sent), pacer.stats.dropped_packets, pacer.queued_bytes
-            pop(now)
+            leave(pacer.pop(now), now)
             follow = pacer.next_deadline()
             # A wake that does nothing and asks for another at once would spin.
             assert before != (len(sent), pacer.stats.dropped_packets, pacer.queued_bytes) or follow != deadline
@@ -63,11 +72,7 @@ def drive(pacer: Pacer, pushes: Iterable[Push]) -> list[Sent]:
     for push in pushes:
         wake_until(push.at, now)
         now = push.at
-        if push.kind == "video":
-            pacer.push_video(push.payloads, push.media_time, now)
-        else:
-            pacer.push_audio(push.payloads, push.media_time, now)
-        pop(now)
+        leave(hand_in(pacer, push.kind, push.payloads, push.media_time, now), now)
     wake_until(now + 30, now)
     return sent
 
@@ -127,9 +132,8 @@ def test_sound_that_comes_as_aac_frames_costs_no_wakes() -> None:
     pacer = Pacer()
     for unit in range(200):
         now = 10.0 + unit * 0.064
-        for packet in range(3 if unit % 5 else 4):
-            pacer.push_audio(((bytes(80), False),), now - 0.064 + packet * 0.02, now)
-        assert len(pacer.pop(now)) >= 3
+        packets = [(bytes(80), False)] * (3 if unit % 5 else 4)
+        assert pacer.take_audio(packets, now - 0.064, 0.020, now)
         assert pacer.next_deadline() is None
 
 
@@ -174,17 +178,17 @@ def test_a_ceiling_drops_to_the_next_keyframe_and_says_so() -> None:
 def test_the_queue_is_bounded_in_bytes() -> None:
     pacer = Pacer(PacerSettings(max_queue_bytes=100_000, floor_bitrate=0))
     pacer.ceiling = 8
-    pacer.push_video(frame(0, 300, IDR), 0.0, 1.0)
+    pacer.take_video(frame(0, 300, IDR), 0.0, 1.0)
     for i in range(1, 40):
         pacer.pop(1.0)
-        pacer.push_video(frame(i, 10), i * FRAME, 1.0)
+        pacer.take_video(frame(i, 10), i * FRAME, 1.0)
         assert pacer.queued_bytes <= 100_000 + 10 * 1300 or pacer.wants_keyframe
     assert pacer.wants_keyframe
     assert pacer.stats.dropped_packets > 0
-    pacer.push_video(frame(50, 2, b"\x09"), 50 * FRAME, 1.0)
+    pacer.take_video(frame(50, 2, b"\x09"), 50 * FRAME, 1.0)
     assert pacer.wants_keyframe
     # An access unit delimiter may stand before the parameter sets.
-    pacer.push_video([(b"\x09\xf0", False), *frame(51, 2, IDR)], 51 * FRAME, 1.0)
+    pacer.take_video([(b"\x09\xf0", False), *frame(51, 2, IDR)], 51 * FRAME, 1.0)
     assert not pacer.wants_keyframe
 
 
@@ -192,7 +196,7 @@ def test_audio_is_bounded() -> None:
     pacer = Pacer()
     # One early packet makes everything after it wait.
     for i in range(400):
-        pacer.push_audio([(b"x", False)], i * 0.02, 10.0)
+        pacer.take_audio([(b"x", False)], i * 0.02, 0.02, 10.0)
     assert pacer.stats.dropped_audio >= 1
     assert len(pacer._audio) <= MAX_AUDIO_QUEUED
 
@@ -249,11 +253,11 @@ def test_frames_that_no_other_needs_go_first() -> None:
 def test_the_rest_of_a_frame_shares_its_fate() -> None:
     pacer = Pacer()
     pacer.ceiling = 1_000_000
-    pacer.push_video(frame(0, 40, IDR), 0.0, 10.0)
+    pacer.take_video(frame(0, 40, IDR), 0.0, 10.0)
     disposable = frame(1, 4, b"\x01")
-    pacer.push_video(disposable[:2], FRAME, 10.0)
-    pacer.push_video(disposable[2:], FRAME, 10.01)
-    pacer.push_video(frame(2, 2), 2 * FRAME, 10.07)
+    pacer.take_video(disposable[:2], FRAME, 10.0)
+    pacer.take_video(disposable[2:], FRAME, 10.01)
+    pacer.take_video(frame(2, 2), 2 * FRAME, 10.07)
     assert (pacer.stats.thinned_frames, pacer.stats.dropped_packets) == (1, 4)
 
 
@@ -286,9 +290,8 @@ def test_what_waits_in_the_network_counts() -> None:
 def test_retransmissions_take_their_share_and_no_more() -> None:
     pacer = Pacer()
     pacer.ceiling = 1_000_000
-    pacer.push_video(frame(0, 1, IDR), 0.0, 10.0)
-    assert pacer.pop(10.0)
+    assert pacer.take_video(frame(0, 1, IDR), 0.0, 10.0)
     pacer.charge(500_000)
-    pacer.push_video(frame(1, 1), FRAME, 10.0)
+    assert not pacer.take_video(frame(1, 1), FRAME, 10.0)
     assert not pacer.pop(10.1)
     assert pacer.pop(10.0 + 0.3 + 2 * MIN_WAIT + 0.1)

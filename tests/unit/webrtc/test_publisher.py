@@ -98,7 +98,7 @@ async def test_closing_while_publishing_ends_it() -> None:
 async def test_media_before_the_connection_is_counted_not_kept() -> None:
     publisher = Publisher("porch", Answering(""), settings=SETTINGS)
     publisher.send_video([(b"\x65x", True)], 1.0, 1.0)
-    publisher.send_audio(b"opus", 1.0, 1.0)
+    publisher.send_audio([(b"opus", False)], 1.0, 0.02, 1.0)
     assert publisher.stats().not_connected == 2
     assert publisher.stats().queued_bytes == 0
     assert not publisher.check(1.0)
