@@ -52,11 +52,11 @@ class Capture:
 
     def received(self, batches: Iterable[Batch], now: float) -> None:
         """What one wake brought from the camera."""
-        for track, packets, reports in batches:
-            port = _IN_PORTS[track.kind]
-            for packet in packets:
+        for batch in batches:
+            port = _IN_PORTS[batch.track.kind]
+            for packet in batch.rtp:
                 self._udp(_CAMERA, _RELAY, port, packet, now)
-            for report in reports:
+            for report in batch.rtcp:
                 self._udp(_CAMERA, _RELAY, port + 1, report, now)
 
     def sent(self, track: OutgoingTrack, payloads: PayloadRun, timestamp: int, step: int, now: float) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
 
 from relay_common.protocol import TrackStats
 from relay_worker.media.h264_passthrough import H264Passthrough
@@ -35,7 +37,7 @@ REORDER: Final = {Kind.VIDEO: (256, 0.25), Kind.AUDIO: (4, 0.06)}
 """Packets and seconds to wait for a missing packet where packets come out of order: video has it sent again."""
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, gc=False):
     """Media ready to be sent: RTP payloads, each with its marker bit."""
 
     kind: Kind
@@ -53,7 +55,8 @@ class TrackInput(abc.ABC):
         self.track = track
         payload_type = track.format.payload_type if track.ordered else None
         self.receiver = RtpReceiver(track.clock_rate, payload_type, in_order=track.ordered)
-        self._reorder = None if track.ordered else ReorderBuffer(*REORDER[track.kind])
+        self._reorder = ReorderBuffer(*REORDER[track.kind])
+        self._runs = self.receiver.receive_all if track.ordered else self._reordered
         self._timeline = timeline
         self._ssrc: int | None = None
         self.malformed_rtcp = 0
@@ -63,11 +66,9 @@ class TrackInput(abc.ABC):
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         """Take the packets of one wake, in order."""
 
-    def _runs(self, packets: list[bytes], now: float) -> list[RtpRun]:
-        """The packets in order, without those that are of no use; an empty list gives up on what is overdue."""
+    def _reordered(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
+        """The packets put in order, without those that are of no use; an empty list gives up on what is overdue."""
         reorder = self._reorder
-        if reorder is None:
-            return self.receiver.receive_all(packets, now)
         views = [view for packet in packets if (view := self.receiver.receive(packet, now)) is not None]
         return join_runs([ready for view in views for ready in reorder.receive(view, now)] + reorder.poll(now))
 
@@ -93,13 +94,11 @@ class TrackInput(abc.ABC):
         """The report block to send back to the source."""
         return self.receiver.receiver_report(now)
 
-    def _media_time(self, ssrc: int, timestamp: int, now: float) -> float:
-        if ssrc != self._ssrc:
-            if self._ssrc is not None:
-                self._timeline.discontinuity(self.track.kind)
-            log.debug("%s comes from SSRC %08x", self.track.format.encoding, ssrc)
-            self._ssrc = ssrc
-        return self._timeline.map(self.track.kind, timestamp, now)
+    def _another_source(self, ssrc: int) -> None:
+        if self._ssrc is not None:
+            self._timeline.discontinuity(self.track.kind)
+        log.debug("%s comes from SSRC %08x", self.track.format.encoding, ssrc)
+        self._ssrc = ssrc
 
     def count(self, stats: TrackStats) -> None:
         """Add this session's totals to `stats`."""
@@ -129,10 +128,12 @@ class VideoInput(TrackInput):
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         passthrough = self.passthrough
         # All that one wake brought of a frame goes out together, so that it can leave in one system call.
-        for timestamp, ssrc, lost, received in self._runs(packets, now):
-            payloads = passthrough.receive_run(received, timestamp, lost)
+        for run in self._runs(packets, now):
+            payloads = passthrough.receive_run(run.payloads, run.timestamp, run.lost)
             if payloads:
-                out(Frame(Kind.VIDEO, payloads, self._media_time(ssrc, timestamp, now)))
+                if run.ssrc != self._ssrc:
+                    self._another_source(run.ssrc)
+                out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, run.timestamp, now)))
         if passthrough.keyframes != self._keyframes:
             self._keyframes = passthrough.keyframes
             if self.keyframe_at:
@@ -178,10 +179,13 @@ class AudioInput(TrackInput):
         self.frames = 0
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        for first, ssrc, lost, payloads in self._runs(packets, now):
-            for payload, marker in payloads:
-                for unit, timestamp in self._units(payload, marker, first, lost):
-                    media_time = self._media_time(ssrc, timestamp, now)
+        for run in self._runs(packets, now):
+            lost = run.lost
+            for payload, marker in run.payloads:
+                for unit, timestamp in self._units(payload, marker, run.timestamp, lost):
+                    if run.ssrc != self._ssrc:
+                        self._another_source(run.ssrc)
+                    media_time = self._timeline.map(Kind.AUDIO, timestamp, now)
                     if frames := self._transcoder.transcode(unit, media_time):
                         self.frames += len(frames)
                         out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
@@ -205,11 +209,14 @@ class OpusInput(TrackInput):
         self.frames = 0
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        for timestamp, ssrc, _, payloads in self._runs(packets, now):
-            for payload, _ in payloads:
-                if payload:
-                    self.frames += 1
-                    out(Frame(Kind.AUDIO, [(payload, False)], self._media_time(ssrc, timestamp, now)))
+        for run in self._runs(packets, now):
+            for payload, _ in run.payloads:
+                if not payload:
+                    continue
+                if run.ssrc != self._ssrc:
+                    self._another_source(run.ssrc)
+                self.frames += 1
+                out(Frame(Kind.AUDIO, [(payload, False)], self._timeline.map(Kind.AUDIO, run.timestamp, now)))
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

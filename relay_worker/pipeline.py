@@ -89,15 +89,15 @@ class Pipeline:
         self._now = now
         if self.capture is not None:
             self.capture(batches, now)
-        for track, packets, reports in batches:
-            taker = self._by_track.get(track)
+        for batch in batches:
+            taker = self._by_track.get(batch.track)
             if taker is None:
                 continue
-            for report in reports:
+            for report in batch.rtcp:
                 taker.receive_rtcp(report, now)
-            if packets:
-                self.last_media[track.kind] = now
-                taker.receive(packets, now, self._forward)
+            if batch.rtp:
+                self.last_media[batch.track.kind] = now
+                taker.receive(batch.rtp, now, self._forward)
 
     def flush(self, now: float) -> None:
         """Give up on packets that stay missing; called about once a second."""

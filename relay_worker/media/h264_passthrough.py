@@ -71,7 +71,10 @@ class H264Passthrough:
             self.empty += 1
             return []
         if timestamp != self._timestamp:
-            self._next_access_unit(timestamp)
+            if self._in_fragment or not self._marked:
+                self._unfinished()
+            self._timestamp = timestamp
+            self._sets_seen = 0
         kind = payload[0] & 0x1F
         if kind == FU_A:
             out = self._fragment(payload, marker)
@@ -125,14 +128,13 @@ class H264Passthrough:
                 self._end_frame()
         return index
 
-    def _next_access_unit(self, timestamp: int) -> None:
+    def _unfinished(self) -> None:
+        """Another access unit begins, and the one before it had no end."""
         if self._in_fragment:
             self._malformed()
         if not self._marked:
             self.unmarked += 1
             self._end_frame()
-        self._timestamp = timestamp
-        self._sets_seen = 0
 
     def _end_frame(self) -> None:
         self._marked = True

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import msgspec
+
 HEADER: Final = struct.Struct("!BBHII")
 """V/P/X/CC octet, marker and payload type octet, sequence number, timestamp, SSRC."""
 
@@ -53,7 +55,7 @@ def parse_rtp(packet: bytes) -> RtpView:
     return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[start:end])
 
 
-class RtpRun(NamedTuple):
+class RtpRun(msgspec.Struct, gc=False):
     """Packets of one source that follow each other without loss and share a timestamp: a frame, or a part of one."""
 
     timestamp: int
@@ -68,7 +70,7 @@ def join_runs(views: Iterable[RtpView]) -> list[RtpRun]:
     """Packets in order as runs."""
     runs: list[RtpRun] = []
     for view in views:
-        if runs and not view.lost and (view.timestamp, view.ssrc) == runs[-1][:2]:
+        if runs and not view.lost and (view.timestamp, view.ssrc) == (runs[-1].timestamp, runs[-1].ssrc):
             runs[-1].payloads.append((view.payload, view.marker))
         else:
             runs.append(RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)]))

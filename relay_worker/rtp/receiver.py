@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from relay_worker.rtp.packet import HEADER, RtpError, RtpRun, RtpView, parse_rtp
+from relay_worker.rtp.packet import HEADER, MIN_SIZE, RtpError, RtpRun, RtpView, parse_rtp
 from relay_worker.rtp.rtcp import ReportBlock
 
 MAX_DROPOUT: Final = 3000
@@ -88,7 +88,13 @@ class RtpReceiver:
         if timestamp != self._last_timestamp:
             # Packets of one frame share a timestamp: only the first says something about the network.
             self._last_timestamp = timestamp
-            self._measure_jitter(timestamp, now)
+            transit = now * self._clock_rate - timestamp
+            if self._transit is not None:
+                deviation = abs(transit - self._transit)
+                # Timestamps wrap and jump; a deviation of more than ten seconds is not jitter.
+                if deviation < 10 * self._clock_rate:
+                    self._jitter += (deviation - self._jitter) / 16
+            self._transit = transit
         if self._payload_type is not None and view[3] != self._payload_type:
             self.unexpected += 1
             self._carried += lost
@@ -99,51 +105,38 @@ class RtpReceiver:
         return view
 
     def receive_all(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
-        """Count all that one wake brought, at `now`; return what can be used, in order. Only with `in_order`."""
-        runs: list[RtpRun] = []
-        index, count = 0, len(packets)
-        while index < count:
-            view = self.receive(packets[index], now)
-            index += 1
-            if view is None:
-                continue
-            payloads = [(view.payload, view.marker)]
-            if index < count:
-                index = self._followers(packets, index, payloads)
-            if runs and not view.lost and (view.timestamp, view.ssrc) == runs[-1][:2]:
-                runs[-1].payloads.extend(payloads)
-            else:
-                runs.append(RtpRun(view.timestamp, view.ssrc, view.lost, payloads))
-        return runs
+        """Count all that one wake brought, at `now`; return what can be used, in order. Only with `in_order`.
 
-    def _followers(self, packets: Sequence[bytes], index: int, payloads: list[tuple[bytes, bool]]) -> int:
-        """Take the plain packets that follow the one just received within its frame; the index of the first other.
-
-        What `receive` does for each, without its questions: all but the first packets of frames come this way.
+        What `receive` does for each. A plain packet that follows the one before it within its frame, as nearly all do,
+        is spared its questions.
         """
-        unpack, sequence = HEADER.unpack_from, self._highest
-        timestamp, ssrc, payload_type = self._last_timestamp, self.ssrc, self._payload_type
-        first_index, size = index, 0
-        for packet in packets[index:]:
-            if len(packet) < HEADER.size:
-                break
-            first, second, number, at, source = unpack(packet)
-            if (
-                first != 0x80
-                or number != sequence + 1
-                or at != timestamp
-                or source != ssrc
-                or (payload_type is not None and second & 0x7F != payload_type)
-            ):
-                break
-            sequence = number
-            size += len(packet)
-            payloads.append((packet[12:], second > 127))
-            index += 1
-        self._highest = sequence
-        self.packets += index - first_index
-        self.bytes += size
-        return index
+        runs: list[RtpRun] = []
+        run: RtpRun | None = None
+        unpack, payload_type = HEADER.unpack_from, self._payload_type
+        for packet in packets:
+            if run is not None and len(packet) >= MIN_SIZE:
+                first, second, sequence, timestamp, ssrc = unpack(packet)
+                if (
+                    first == 0x80
+                    and sequence == self._highest + 1
+                    and timestamp == run.timestamp
+                    and ssrc == run.ssrc
+                    and (payload_type is None or second & 0x7F == payload_type)
+                ):
+                    self._highest = sequence
+                    self.packets += 1
+                    self.bytes += len(packet)
+                    run.payloads.append((packet[12:], second > 127))
+                    continue
+            view = self.receive(packet, now)
+            if view is None:
+                run = None  # what it was may have moved us elsewhere
+            elif run is None or view.lost or view.timestamp != run.timestamp or view.ssrc != run.ssrc:
+                run = RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)])
+                runs.append(run)
+            else:
+                run.payloads.append((view.payload, view.marker))
+        return runs
 
     def _out_of_line(self, sequence: int, ssrc: int, step: int) -> int | None:
         """Loss before a packet that is not the next one; -1 for a late packet to pass on, None for one to drop."""
@@ -176,15 +169,6 @@ class RtpReceiver:
         self.lost -= 1
         self.packets += 1
         return None if self._in_order else -1
-
-    def _measure_jitter(self, timestamp: int, now: float) -> None:
-        transit = now * self._clock_rate - timestamp
-        if self._transit is not None:
-            deviation = abs(transit - self._transit)
-            # Timestamps wrap and jump; a deviation of more than ten seconds is not jitter.
-            if deviation < 10 * self._clock_rate:
-                self._jitter += (deviation - self._jitter) / 16
-        self._transit = transit
 
     def sender_report(self, ntp: int, now: float) -> None:
         """Remember the sender report (64-bit NTP time) that arrived at `now`, for LSR and DLSR."""

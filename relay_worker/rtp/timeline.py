@@ -155,7 +155,9 @@ class Timeline:
         clock.observe(now - source, now)
         if state.skew:
             self._reduce_skew(state, elapsed)
-        return self._advance(state, source + clock.offset + state.skew)
+        media = source + clock.offset + state.skew
+        state.media = state.floor = media if media > state.floor + MIN_STEP else state.floor + MIN_STEP
+        return state.media
 
     def _start(self, state: _Track, rtp_timestamp: int, now: float) -> float:
         """Begin a mapping at `now`: at arrival, or after the last packet by the time that has passed since."""
@@ -169,10 +171,6 @@ class Timeline:
             self._tie(state, ntp, rtp, first=True)
             assert state.clock is not None
             media = state.source + (state.ntp_offset or 0.0) + state.clock.offset + state.skew
-        return self._advance(state, media)
-
-    @staticmethod
-    def _advance(state: _Track, media: float) -> float:
         state.media = state.floor = max(media, state.floor + MIN_STEP)
         return state.media
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 from relay_common.secrets import Secret
 from relay_worker.rtsp.tracks import Track
 
@@ -24,7 +26,7 @@ class SessionSettings:
     """Set up the audio track, too: what nobody will hear need not be sent."""
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, gc=False):
     """What arrived for one track in one wake, in order."""
 
     track: Track

@@ -92,8 +92,10 @@ class RtspSession:
         if parts.username is not None:
             self._auth = Authenticator(unquote(parts.username), Secret(unquote(parts.password or "")))
         self._machine = Machine(TABLE)
+        self.state = self._machine.state
         self._parser = RtspParser()
-        self._out = bytearray()
+        self.outgoing = bytearray()
+        """Bytes for the server, which `data_to_send` takes."""
         self._cseq = 0
         self._pending: dict[int, _Pending] = {}
         self._deadline: float | None = None
@@ -115,14 +117,14 @@ class RtspSession:
         self.refused: list[str] = []
         """Why tracks were left out."""
 
-    @property
-    def state(self) -> State:
-        return self._machine.state
+    def _fire(self, event: Event) -> State:
+        self.state = self._machine.fire(event)
+        return self.state
 
     @property
     def stage(self) -> Stage:
         """The stage that an error now would belong to."""
-        return _STAGES.get(self._machine.state, Stage.STREAMING)
+        return _STAGES.get(self.state, Stage.STREAMING)
 
     @property
     def parser(self) -> RtspParser:
@@ -131,16 +133,14 @@ class RtspSession:
 
     def start(self, now: float) -> None:
         """Send the first request."""
-        self._machine.fire(Event.START)
+        self._fire(Event.START)
         self._last_data = now
         self._request("OPTIONS", self._url, now)
 
     def data_to_send(self) -> bytes:
         """Bytes for the server since the last call."""
-        if not self._out:
-            return b""
-        data = bytes(self._out)
-        self._out.clear()
+        data = bytes(self.outgoing)
+        self.outgoing.clear()
         return data
 
     def receive(self, data: bytes, now: float) -> list[SessionEvent]:
@@ -167,35 +167,35 @@ class RtspSession:
 
     def connection_lost(self) -> None:
         """The server closed the connection: always raises, unless the session was being ended by us."""
-        if self._machine.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+        if self.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
             return
         stage = self.stage
-        self._machine.fire(Event.END)
+        self._fire(Event.END)
         raise SessionLostError(stage, "the server closed the connection")
 
     def stop(self, now: float) -> None:
         """End the session: TEARDOWN where there is something to tear down. Harmless when it is over already."""
         if not self._machine.can(Event.STOP):
             return
-        if self._machine.fire(Event.STOP) is State.TEARDOWN and self._session_id:
+        if self._fire(Event.STOP) is State.TEARDOWN and self._session_id:
             self._request("TEARDOWN", self._aggregate, now)
 
     def send_rtcp(self, track: Track, packet: bytes) -> None:
         """Queue an RTCP packet on the track's RTCP channel."""
         channel = next((entry.rtcp for entry in self._channels if entry.track == track), None)
-        if channel is not None and self._machine.state is State.PLAYING:
-            self._out += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
+        if channel is not None and self.state is State.PLAYING:
+            self.outgoing += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
 
     def next_deadline(self) -> float | None:
         """When `poll` is due; None when nothing is waited for."""
-        if self._machine.state is not State.PLAYING:
+        if self.state is not State.PLAYING:
             return self._deadline
         silent = self._last_data + self._settings.read_timeout
         return silent if self._next_keepalive is None else min(silent, self._next_keepalive)
 
     def poll(self, now: float) -> None:
         """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
-        if self._machine.state is State.PLAYING:
+        if self.state is State.PLAYING:
             if now - self._last_data >= self._settings.read_timeout:
                 raise RtspTimeoutError(Stage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
             if self._next_keepalive is not None and now >= self._next_keepalive:
@@ -229,7 +229,7 @@ class RtspSession:
             encoded = Request(pending.method, pending.url, Headers(fields)).encode()
         except ValueError:
             raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
-        self._out += encoded
+        self.outgoing += encoded
         self.dialogue.append(RtspMessage(now, True, encoded))
         log.debug("> %s (CSeq %d)", pending.method, self._cseq)
         self._pending[self._cseq] = pending
@@ -267,10 +267,10 @@ class RtspSession:
             self._keepalive_answered(pending, response)
             return []
         if pending.method == "TEARDOWN":
-            self._machine.fire(Event.END)
+            self._fire(Event.END)
             self._deadline = None
             return []
-        if self._machine.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+        if self.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
             return []
         if response.status in _REDIRECTS and pending.method != "OPTIONS":
             return [self._redirect(response.headers.get("Location"))]
@@ -307,7 +307,7 @@ class RtspSession:
         if response.status < 300:
             names = ",".join(response.headers.get_all("Public"))
             self._public = frozenset(name.strip().upper() for name in names.split(","))
-        self._machine.fire(Event.OPTIONS_ANSWERED)
+        self._fire(Event.OPTIONS_ANSWERED)
         self._request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
 
     def _described(self, response: Response, now: float) -> None:
@@ -328,7 +328,7 @@ class RtspSession:
                 f"no track that can be relayed among {', '.join(sorted(offered)[:8]) or 'none'}",
                 hint="H.264 video, and AAC, Opus or G.711 audio can be",
             )
-        self._machine.fire(Event.DESCRIBED)
+        self._fire(Event.DESCRIBED)
         self._set_up_next(now)
 
     def _set_up_next(self, now: float) -> None:
@@ -340,7 +340,7 @@ class RtspSession:
             return
         if not self._tracks:
             raise UnsupportedError(Stage.SETUP, f"no track could be set up ({'; '.join(self.refused)})")
-        self._machine.fire(Event.ALL_SET_UP)
+        self._fire(Event.ALL_SET_UP)
         self._request("PLAY", self._aggregate, now, [("Range", "npt=0.000-")])
 
     def _setup_answered(self, track: Track, response: Response, now: float) -> None:
@@ -362,7 +362,7 @@ class RtspSession:
             takers = self._parser.takers
             takers[rtp], takers[rtcp] = [], []
             self._parser.channels = takers
-        self._machine.fire(Event.TRACK_DONE)
+        self._fire(Event.TRACK_DONE)
         self._set_up_next(now)
 
     def _channels_for(self, transport: str) -> tuple[int, int]:
@@ -375,7 +375,7 @@ class RtspSession:
         return first, second
 
     def _play_answered(self, now: float) -> Playing:
-        self._machine.fire(Event.STARTED)
+        self._fire(Event.STARTED)
         self._deadline = None
         self._next_keepalive = now + self._keepalive_interval()
         return Playing(tuple(self._tracks), self._session_timeout)
@@ -394,7 +394,7 @@ class RtspSession:
             raise RedirectError(stage, "redirect without a usable Location")
         if self._url.lower().startswith("rtsps:") and not location.lower().startswith("rtsps:"):
             raise RedirectError(stage, "redirect from TLS to plain RTSP refused")
-        self._machine.fire(Event.REDIRECT)
+        self._fire(Event.REDIRECT)
         self._deadline = None
         return Redirected(Secret(location))
 
@@ -404,8 +404,8 @@ class RtspSession:
         if request.method == "OPTIONS":
             fields.append(("Public", "OPTIONS, ANNOUNCE, GET_PARAMETER, SET_PARAMETER, REDIRECT, TEARDOWN"))
         status, reason = (200, "OK") if known else (501, "Not Implemented")
-        self._out += Response(status, reason, Headers(fields)).encode()
-        if request.method == "TEARDOWN" and self._machine.state is not State.TEARDOWN:
+        self.outgoing += Response(status, reason, Headers(fields)).encode()
+        if request.method == "TEARDOWN" and self.state is not State.TEARDOWN:
             raise SessionLostError(self.stage, "the server ended the session")
         if request.method == "REDIRECT" and self._machine.can(Event.REDIRECT):
             return [self._redirect(request.headers.get("Location"))]

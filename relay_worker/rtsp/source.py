@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import ssl
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from relay_worker.rtsp.transport import Connection, client_context, connect
 
 MAX_REDIRECTS: Final = 3
 REPORT_INTERVAL: Final = 5.0
-"""Least seconds between receiver reports of a track; they go out when media comes in, without a timer."""
+"""Least seconds between receiver reports; they go out when media comes in, without a timer."""
 TEARDOWN_TIMEOUT: Final = 1.0
 _DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
@@ -69,7 +70,8 @@ class RtspSource:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._ssrc = secrets.randbits(32)
-        self._reported: dict[Track, float] = {}
+        self._tracks: tuple[Track, ...] = ()
+        self._report_due = math.inf
 
     @property
     def session(self) -> RtspSession | None:
@@ -152,28 +154,30 @@ class RtspSource:
         session = self._session
         assert session is not None
         try:
-            events = session.receive(data, now)
-            batches = [event for event in events if type(event) is Batch]
-            if len(batches) != len(events):
-                self._handle(events, now)
+            batches: list[Batch] = []
+            for event in session.receive(data, now):
+                if isinstance(event, Batch):
+                    batches.append(event)
+                else:
+                    self._handle(event, now)
             if session.state is not State.PLAYING:
                 self._dialogue(session)
             if batches:
                 self._sink.on_media(batches, now)
-                for batch in batches:
-                    if now - self._reported.setdefault(batch.track, now) >= REPORT_INTERVAL:
-                        self._report(batch.track, now)
+                if now >= self._report_due:
+                    self._report(session, now)
         except Exception as error:
             self._fail(error)
             return
-        self._flush()
+        if session.outgoing:
+            self._flush()
 
-    def _handle(self, events: Sequence[object], now: float) -> None:
-        for event in events:
-            if isinstance(event, Playing):
-                self._sink.on_playing(event.tracks, now)
-            elif isinstance(event, Redirected):
-                self._end(event)
+    def _handle(self, event: Playing | Redirected, now: float) -> None:
+        if isinstance(event, Playing):
+            self._tracks, self._report_due = event.tracks, now + REPORT_INTERVAL
+            self._sink.on_playing(event.tracks, now)
+        else:
+            self._end(event)
         self._arm()
 
     def _dialogue(self, session: RtspSession) -> None:
@@ -183,12 +187,13 @@ class RtspSource:
         else:
             self._arm()
 
-    def _report(self, track: Track, now: float) -> None:
-        self._reported[track] = now
-        block = self._sink.receiver_report(track, now)
-        if block is not None and self._session is not None:
-            packet = pack_receiver_report(self._ssrc, [block]) + pack_sdes(self._ssrc, "relay")
-            self._session.send_rtcp(track, packet)
+    def _report(self, session: RtspSession, now: float) -> None:
+        """A receiver report of every track."""
+        self._report_due = now + REPORT_INTERVAL
+        for track in self._tracks:
+            block = self._sink.receiver_report(track, now)
+            if block is not None:
+                session.send_rtcp(track, pack_receiver_report(self._ssrc, [block]) + pack_sdes(self._ssrc, "relay"))
 
     def _flush(self) -> None:
         if self._session is not None and self._connection is not None:

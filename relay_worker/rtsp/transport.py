@@ -104,24 +104,26 @@ class Connection:
             self._deliver(bytes(_view[:size]))
         else:
             self._incoming.write(_view[:size])
-            self._deliver_pending()
+            self._decrypt(self._tls)
 
     def _deliver_pending(self) -> None:
+        if self._tls is not None and self._sock.fileno() >= 0:
+            self._decrypt(self._tls)
+
+    def _decrypt(self, tls: ssl.SSLObject) -> None:
         """Decrypt whatever whole records are in memory and hand them on."""
-        if self._sock.fileno() < 0:
-            return
-        assert self._tls is not None
         records: list[bytes] = []
-        read, incoming, pending = self._tls.read, self._incoming, self._tls.pending
         ended: Exception | None = None
         closed = False
         try:
-            while incoming.pending or pending():  # asking is cheaper than an SSLWantReadError per wake
-                record = read(_RECORD)
+            while True:
+                record = tls.read(_RECORD)
                 if not record:
                     closed = True
                     break
                 records.append(record)
+                if not self._incoming.pending:  # asking is cheaper than an SSLWantReadError per wake
+                    break
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:

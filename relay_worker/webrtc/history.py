@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 DEFAULT_SECONDS: Final = 2.0
 DEFAULT_BYTES: Final = 4 * 1024 * 1024
 
 
-class SentRun(NamedTuple):
+class SentRun(msgspec.Struct, gc=False):
     """Packets with consecutive numbers, as they were sent together."""
 
     sent: float

@@ -156,7 +156,9 @@ class Pacer:
         """
         if not payloads:
             return False
-        size = sum([len(payload) for payload, _ in payloads]) + PACKET_OVERHEAD * len(payloads)
+        size = PACKET_OVERHEAD * len(payloads)
+        for payload, _ in payloads:
+            size += len(payload)
         self._bitrate.add(size, now)
         if media_time != self._frame[0]:
             self._frame = (media_time, self._video_line.release(media_time, now))

@@ -178,6 +178,8 @@ class Publisher:
         self._audio: OutgoingTrack | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._not_connected = 0
+        self.connected = False
+        """Whether the state is CONNECTED: asked for every frame."""
         self.answer: Answer | None = None
         self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
         """Is shown all that leaves, while packets are being captured."""
@@ -186,16 +188,15 @@ class Publisher:
     def state(self) -> PublisherState:
         return self._machine.state
 
-    @property
-    def connected(self) -> bool:
-        return self._machine.state is PublisherState.CONNECTED
+    def _fire(self, event: PublisherEvent) -> None:
+        self.connected = self._machine.fire(event) is PublisherState.CONNECTED
 
     async def start(self) -> None:
         """Publish and connect. Raises PublishError, or the RelayError of signalling; then `close` the publisher.
 
         It must be closed after a cancellation, too.
         """
-        self._machine.fire(PublisherEvent.START)
+        self._fire(PublisherEvent.START)
         settings = self._settings
         try:
             self._transport = transport = MediaTransport(
@@ -207,10 +208,10 @@ class Publisher:
             )
             local = await transport.gather()
             self.answer = parse_answer(await self._ask(self._offer.sdp(local)), self._offer)
-            self._machine.fire(PublisherEvent.ANSWERED)
+            self._fire(PublisherEvent.ANSWERED)
             await transport.connect(self.answer.transport, settings.connect_timeout)
             self._begin(transport, self.answer)
-            self._machine.fire(PublisherEvent.ESTABLISHED)
+            self._fire(PublisherEvent.ESTABLISHED)
         except RelayError as error:
             raise self._failed(error) from error
         # A viewer can only begin at a keyframe, and the camera's next one may be seconds away.
@@ -220,7 +221,7 @@ class Publisher:
         """Note that `start` failed, and name the camera and the stage."""
         if not self._machine.can(PublisherEvent.FAIL):
             return PublishError(self.camera, Stage.PUBLISH, "closed while it was being published")
-        self._machine.fire(PublisherEvent.FAIL)
+        self._fire(PublisherEvent.FAIL)
         if isinstance(error, ConnectError):
             return PublishError(self.camera, Stage(error.stage), error.message, hint=error.hint)
         if isinstance(error, AnswerError):
@@ -292,7 +293,7 @@ class Publisher:
     def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
         sender = self._sender
         assert sender is not None
-        if not sender.has_clock:
+        if sender.clock is None:
             sender.set_clock(media_time, self._clock.wall(), now)
         timestamp, ticks = track.rtp_time(media_time), round(step * track.clock_rate)
         if self.capture is not None:
@@ -335,7 +336,7 @@ class Publisher:
 
     def _fail(self, message: str, hint: str = "") -> None:
         if self.connected:
-            self._machine.fire(PublisherEvent.FAIL)
+            self._fire(PublisherEvent.FAIL)
             self._stop_timer()
             self._on_lost(PublishError(self.camera, Stage.SENDING, message, hint=hint))
 
@@ -390,7 +391,7 @@ class Publisher:
             return
         if self.connected and self._sender is not None:
             self._sender.say_goodbye(self._clock.now())
-        self._machine.fire(PublisherEvent.CLOSE)
+        self._fire(PublisherEvent.CLOSE)
         self._stop_timer()
         if self._transport is not None:
             await self._transport.close()

@@ -78,7 +78,8 @@ class MediaSender:
         self._transport_sequence = 0
         self._slot_size = len(protector.slots[0])
         self._ready: list[memoryview] = []
-        self._clock: tuple[float, float, float] | None = None
+        self.clock: tuple[float, float, float] | None = None
+        """Media time, wall time and monotonic time that are one moment; see `set_clock`."""
         self._next_report = 0.0
         self._resend_budget, self._budget_at = float(RESEND_BURST), 0.0
         self._keyframe_wanted = False
@@ -96,11 +97,7 @@ class MediaSender:
 
         Sender reports of all tracks follow from this one mapping. None are sent before it is known.
         """
-        self._clock = (media_time, wall, now)
-
-    @property
-    def has_clock(self) -> bool:
-        return self._clock is not None
+        self.clock = (media_time, wall, now)
 
     # --- RTP out
 
@@ -174,7 +171,7 @@ class MediaSender:
         self.last_sent = now
         if self.first_sent is None:
             self.first_sent = now
-        if now >= self._next_report and self._clock is not None:
+        if now >= self._next_report and self.clock is not None:
             self._next_report = now + REPORT_INTERVAL
             for track in self.tracks:
                 if track.stats.packets:
@@ -185,8 +182,8 @@ class MediaSender:
     # --- RTCP out
 
     def _sender_report(self, track: OutgoingTrack, now: float) -> bytes:
-        assert self._clock is not None
-        media_time, wall, at = self._clock
+        assert self.clock is not None
+        media_time, wall, at = self.clock
         ntp = rtcp.ntp_time(wall + now - at)
         self.feedback.sender_report_sent(ntp, now)
         stats = track.stats
@@ -200,7 +197,7 @@ class MediaSender:
 
     def say_goodbye(self, now: float) -> None:
         """Send BYE for every track that has sent something (RFC 3550 §6.6)."""
-        if self._clock is None:
+        if self.clock is None:
             return
         for track in self.tracks:
             if track.stats.packets:

@@ -27,8 +27,11 @@ class Smoother:
 
     def __init__(self, *, threshold: float = THRESHOLD, max_delay: float = MAX_DELAY) -> None:
         self._threshold, self._max_delay = threshold, max_delay
-        # (start, lowest, highest transit) of each second in the window, so that cost does not grow with frame rate.
+        # (start, lowest, highest transit) of each second in the window, so that cost does not grow with frame rate: the
+        # present one by itself, and what those before it come to.
         self._buckets: deque[tuple[float, float, float]] = deque()
+        self._low, self._high, self._bucket_end = math.inf, -math.inf, -math.inf
+        self._low_before, self._high_before = math.inf, -math.inf
         self._line: float | None = None
         self._moved = 0.0
 
@@ -40,7 +43,14 @@ class Smoother:
     def release(self, media_time: float, now: float) -> float:
         """When the frame of `media_time`, whose first byte came now, should leave: from `now` to `now + max_delay`."""
         transit = now - media_time
-        low, high = self._observe(transit, now)
+        if now >= self._bucket_end:
+            self._next_bucket(transit, now)
+        elif transit < self._low:
+            self._low = transit
+        elif transit > self._high:
+            self._high = transit
+        low = self._low if self._low < self._low_before else self._low_before
+        high = self._high if self._high > self._high_before else self._high_before
         target = min(high, low + self._max_delay) if high - low > self._threshold else low
         if self._line is None:
             if target == low:
@@ -59,14 +69,14 @@ class Smoother:
             return now
         return now + min(self._max_delay, max(0.0, self._line - transit))
 
-    def _observe(self, transit: float, now: float) -> tuple[float, float]:
+    def _next_bucket(self, transit: float, now: float) -> None:
         buckets = self._buckets
         start = math.floor(now / _BUCKET) * _BUCKET
-        if buckets and buckets[-1][0] == start:
-            _, low, high = buckets[-1]
-            buckets[-1] = (start, min(low, transit), max(high, transit))
-        else:
-            buckets.append((start, transit, transit))
-            while buckets[0][0] < start - WINDOW:
-                buckets.popleft()
-        return min(b[1] for b in buckets), max(b[2] for b in buckets)
+        if self._low <= self._high:
+            buckets.append((self._bucket_end - _BUCKET, self._low, self._high))
+        while buckets and buckets[0][0] < start - WINDOW:
+            buckets.popleft()
+        self._low_before = min((low for _, low, _ in buckets), default=math.inf)
+        self._high_before = max((high for _, _, high in buckets), default=-math.inf)
+        self._low = self._high = transit
+        self._bucket_end = start + _BUCKET
