@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 import setproctitle
+import uvloop
 
 from relay_common import VERSION, log, protocol
 from relay_common.clock import SystemClock
@@ -152,7 +153,7 @@ def debug(
         publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
     )
     client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
-    ok = asyncio.run(_run(Secret(url), settings, sink, client, duration, as_json, capture))
+    ok = uvloop.run(_run(Secret(url), settings, sink, client, duration, as_json, capture))
     sys.exit(0 if ok else 1)
 
 

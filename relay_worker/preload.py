@@ -12,13 +12,14 @@ import ssl
 import aioice
 import aiortc
 import av
+import uvloop
 import zmq
 import zmq.asyncio
 
 import relay_worker.worker
 from relay_worker.media.opus import OpusTranscoder
 
-LOADED = (aioice, aiortc, av, zmq, relay_worker.worker)
+LOADED = (aioice, aiortc, av, uvloop, zmq, relay_worker.worker)
 LOADED_IN = os.getpid()
 """Pid of the process that imported this: in a forked worker it is the fork server's."""
 

@@ -27,8 +27,8 @@ class SentRun(msgspec.Struct, gc=False):
     """RTP timestamp of the first …"""
     step: int
     """… and ticks from one to the next; 0 within a picture."""
-    packets: Sequence[tuple[bytes, int]]
-    """Payload and second header byte (marker and payload type) of each."""
+    packets: Sequence[tuple[bytes, bool]]
+    """Payload and marker bit of each."""
     size: int
     """Payload bytes in all."""
     transport_sequence: int
@@ -39,7 +39,7 @@ class SentPacket(NamedTuple):
     """What a packet needs to be sent again."""
 
     payload: bytes
-    second_byte: int
+    marker: bool
     timestamp: int
     transport_sequence: int
     """A repeat must carry the same: SRTP takes its nonce from SSRC and sequence number, and two different packets under
@@ -85,9 +85,9 @@ class SentHistory:
         for run in reversed(self._runs):
             index = (sequence - run.sequence) & 0xFFFF
             if index < len(run.packets):
-                payload, second_byte = run.packets[index]
+                payload, marker = run.packets[index]
                 number = (run.transport_sequence + index) & 0xFFFF
-                return SentPacket(payload, second_byte, (run.timestamp + index * run.step) & 0xFFFFFFFF, number)
+                return SentPacket(payload, marker, (run.timestamp + index * run.step) & 0xFFFFFFFF, number)
         return None
 
     def size_of(self, sequence: int, count: int) -> float:

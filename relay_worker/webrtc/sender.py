@@ -105,29 +105,34 @@ class MediaSender:
         """Send payloads in order, at once; their timestamps are `step` RTP ticks apart (0: they share one)."""
         stats, plain_type, first = track.stats, track.payload_type, track.sequence
         first_number = (self._transport_sequence + 1) & 0xFFFF
-        sent: list[tuple[bytes, int]] = []
-        size, timestamp = 0, rtp_timestamp
+        size, timestamp, sequence = 0, rtp_timestamp, first
+        kept: list[tuple[bytes, bool]] = []
         for payload, marker in payloads:
             if len(payload) > MAX_RTP_PAYLOAD:
                 stats.oversized += 1
                 continue
-            second_byte = plain_type | 0x80 if marker else plain_type
             if self._extension:
                 self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
-            sequence = (first + len(sent)) & 0xFFFF
-            self._put(track.ssrc, second_byte, sequence, rtp_timestamp, payload, self._transport_sequence, now)
+            second_byte = plain_type | 0x80 if marker else plain_type
+            self._put(track.ssrc, second_byte, sequence, timestamp, payload, self._transport_sequence, now)
             # A view may be into a buffer that its owner uses again; bytes() of bytes is no copy.
-            sent.append((bytes(payload), second_byte))
+            kept.append((bytes(payload), marker))
             size += len(payload)
-            rtp_timestamp = (rtp_timestamp + step) & 0xFFFFFFFF
+            sequence = (sequence + 1) & 0xFFFF
+            timestamp = (timestamp + step) & 0xFFFFFFFF
         if self._ready:
-            self._flush()
-        track.sequence = (first + len(sent)) & 0xFFFF
-        stats.packets += len(sent)
+            self._path.send(self._ready)
+            self._ready.clear()
+        track.sequence = sequence
+        stats.packets += len(kept)
         stats.bytes += size
-        if track.history is not None and sent:
-            track.history.append(SentRun(now, first, timestamp, step, sent, size, first_number))
-        self._after_media(now)
+        if track.history is not None and kept:
+            track.history.append(SentRun(now, first, rtp_timestamp, step, kept, size, first_number))
+        self.last_sent = now
+        if self.first_sent is None:
+            self.first_sent = now
+        if self._keyframe_wanted or now >= self._next_report:
+            self._say_what_is_due(now)
 
     def _put(
         self, ssrc: int, second_byte: int, sequence: int, timestamp: int, payload: Payload, number: int, now: float
@@ -167,10 +172,7 @@ class MediaSender:
         self._path.send(self._ready)
         self._ready.clear()
 
-    def _after_media(self, now: float) -> None:
-        self.last_sent = now
-        if self.first_sent is None:
-            self.first_sent = now
+    def _say_what_is_due(self, now: float) -> None:
         if now >= self._next_report and self.clock is not None:
             self._next_report = now + REPORT_INTERVAL
             for track in self.tracks:
@@ -312,12 +314,13 @@ class MediaSender:
         track.stats.retransmitted_bytes += len(packet.payload)
         if track.rtx_ssrc is None or track.rtx_payload_type is None:
             number = packet.transport_sequence
-            self._put(track.ssrc, packet.second_byte, sequence, packet.timestamp, packet.payload, number, now)
+            second_byte = track.payload_type | packet.marker << 7
+            self._put(track.ssrc, second_byte, sequence, packet.timestamp, packet.payload, number, now)
             return
         # RFC 4588 §4: the original sequence number stands before the original payload.
         if self._extension:
             self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
-        second_byte = packet.second_byte & 0x80 | track.rtx_payload_type
+        second_byte = track.rtx_payload_type | packet.marker << 7
         payload = sequence.to_bytes(2, "big") + packet.payload
         number = self._transport_sequence
         self._put(track.rtx_ssrc, second_byte, track.rtx_sequence, packet.timestamp, payload, number, now)
