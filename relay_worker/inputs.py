@@ -182,7 +182,11 @@ class AudioInput(TrackInput):
         for run in self._runs(packets, now):
             lost = run.lost
             for payload, marker in run.payloads:
-                for unit, timestamp in self._units(payload, marker, run.timestamp, lost):
+                if self._depacketizer is None:
+                    units = [(payload, run.timestamp)]
+                else:
+                    units = self._depacketizer.receive(payload, marker, run.timestamp, lost)
+                for unit, timestamp in units:
                     if run.ssrc != self._ssrc:
                         self._another_source(run.ssrc)
                     media_time = self._timeline.map(Kind.AUDIO, timestamp, now)
@@ -190,11 +194,6 @@ class AudioInput(TrackInput):
                         self.frames += len(frames)
                         out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
                 lost = 0
-
-    def _units(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
-        if self._depacketizer is None:
-            return [(payload, timestamp)]
-        return self._depacketizer.receive(payload, marker, timestamp, lost)
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

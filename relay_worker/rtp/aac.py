@@ -92,6 +92,7 @@ class AacDepacketizer:
 
     def __init__(self, aac_format: AacFormat) -> None:
         self._format = aac_format
+        self._plain = (aac_format.size_length, aac_format.index_length) == (13, 3)
         self._fragment = b""
         self._fragment_size = 0
         self._fragment_timestamp = 0
@@ -138,6 +139,8 @@ class AacDepacketizer:
 
     def _headers(self, payload: bytes) -> tuple[list[int], int]:
         """Sizes of the access units in the payload, and where their data starts."""
+        if payload[:2] == b"\0\x10" and self._plain and len(payload) > 4 and not payload[3] & 7:
+            return [payload[2] << 5 | payload[3] >> 3], 4  # one access unit: nearly every packet
         length = int.from_bytes(payload[:2], "big")
         start = 2 + (length + 7) // 8
         if len(payload) < 2 or not length or start > len(payload):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -61,30 +60,29 @@ class RtpReceiver:
     def receive(self, packet: bytes, now: float) -> RtpView | None:
         """Count a packet that arrived at `now` (seconds); return its fields, or None when there is nothing to use."""
         try:
-            if packet[0] == 0x80:
-                _, second, sequence, timestamp, ssrc = HEADER.unpack_from(packet)
-                view = RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[12:])
-            else:
-                view = parse_rtp(packet)
-                sequence, timestamp, ssrc = view.sequence, view.timestamp, view.ssrc
-        except (RtpError, IndexError, struct.error):
+            view = parse_rtp(packet)
+        except RtpError:
             self.malformed += 1
             return None
+        lost = self._accept(view.sequence, view.timestamp, view.ssrc, view.payload_type, len(packet), now)
+        if lost is None:
+            return None
+        return view if lost <= 0 else view._replace(lost=lost)
+
+    def _accept(self, sequence: int, timestamp: int, ssrc: int, payload_type: int, size: int, now: float) -> int | None:
+        """Count a packet; the packets lost before it, -1 for a late one to pass on, None for one of no use."""
         step = (sequence - self._highest) & 0xFFFF
-        if step == 1 and ssrc == self.ssrc:
-            lost = 0
-        else:
+        lost = 0
+        if step != 1 or ssrc != self.ssrc:
             found = self._out_of_line(sequence, ssrc, step)
-            if found is None:
-                return None
+            if found is None or found < 0:
+                return found
             lost = found
-            if lost < 0:  # late, and wanted
-                return view
         if sequence < self._highest:
             self._cycles += 0x10000
         self._highest = sequence
         self.packets += 1
-        self.bytes += len(packet)
+        self.bytes += size
         if timestamp != self._last_timestamp:
             # Packets of one frame share a timestamp: only the first says something about the network.
             self._last_timestamp = timestamp
@@ -95,14 +93,14 @@ class RtpReceiver:
                 if deviation < 10 * self._clock_rate:
                     self._jitter += (deviation - self._jitter) / 16
             self._transit = transit
-        if self._payload_type is not None and view[3] != self._payload_type:
+        if self._payload_type is not None and payload_type != self._payload_type:
             self.unexpected += 1
             self._carried += lost
             return None
-        if lost or self._carried:
-            view = view._replace(lost=lost + self._carried)
+        if self._carried:
+            lost += self._carried
             self._carried = 0
-        return view
+        return lost
 
     def receive_all(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
         """Count all that one wake brought, at `now`; return what can be used, in order. Only with `in_order`.
@@ -112,30 +110,34 @@ class RtpReceiver:
         """
         runs: list[RtpRun] = []
         run: RtpRun | None = None
-        unpack, payload_type = HEADER.unpack_from, self._payload_type
+        unpack, wanted = HEADER.unpack_from, self._payload_type
         for packet in packets:
-            if run is not None and len(packet) >= MIN_SIZE:
-                first, second, sequence, timestamp, ssrc = unpack(packet)
-                if (
-                    first == 0x80
-                    and sequence == self._highest + 1
-                    and timestamp == run.timestamp
-                    and ssrc == run.ssrc
-                    and (payload_type is None or second & 0x7F == payload_type)
-                ):
-                    self._highest = sequence
-                    self.packets += 1
-                    self.bytes += len(packet)
-                    run.payloads.append((packet[12:], second > 127))
-                    continue
-            view = self.receive(packet, now)
-            if view is None:
-                run = None  # what it was may have moved us elsewhere
-            elif run is None or view.lost or view.timestamp != run.timestamp or view.ssrc != run.ssrc:
-                run = RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)])
+            size = len(packet)
+            if size < MIN_SIZE or packet[0] != 0x80:  # padding, extension, CSRC: or no RTP at all
+                view = self.receive(packet, now)
+                run = None
+                if view is not None:
+                    run = RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)])
+                    runs.append(run)
+                continue
+            _, second, sequence, timestamp, ssrc = unpack(packet)
+            if (
+                run is not None
+                and sequence == self._highest + 1
+                and timestamp == run.timestamp
+                and ssrc == run.ssrc
+                and (wanted is None or second & 0x7F == wanted)
+            ):
+                self._highest = sequence
+                self.packets += 1
+                self.bytes += size
+                run.payloads.append((packet[12:], second > 127))
+                continue
+            lost = self._accept(sequence, timestamp, ssrc, second & 0x7F, size, now)
+            run = None
+            if lost is not None:
+                run = RtpRun(timestamp, ssrc, lost, [(packet[12:], second > 127)])
                 runs.append(run)
-            else:
-                run.payloads.append((view.payload, view.marker))
         return runs
 
     def _out_of_line(self, sequence: int, ssrc: int, step: int) -> int | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from relay_worker.rtsp.sdp import Format, Media, SessionDescription
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
     VIDEO = "video"
     AUDIO = "audio"
 

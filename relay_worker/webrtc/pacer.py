@@ -168,20 +168,16 @@ class Pacer:
             # An access unit delimiter came by itself, before the parameter sets.
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
-        if not (self._held or self._ready or self._skipping) and self._frame[1] <= now and self._pays(size, now):
-            self._sending = media_time
-            return True
+        if self._frame[1] <= now and not (self._held or self._ready or self._skipping):
+            rate = self._settings.floor_bitrate
+            if self.ceiling is not None and self.ceiling < rate:
+                rate = self.ceiling
+            tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate / 8)
+            if tokens >= size:
+                self._tokens, self._tokens_at, self._sending = tokens - size, now, media_time
+                return True
         self._queue(payloads, media_time, size, now)
         return False
-
-    def _pays(self, size: int, now: float) -> bool:
-        """Whether the bucket, which nothing else waits for, pays for all of this at once."""
-        rate = self._settings.floor_bitrate if self.ceiling is None else min(self.ceiling, self._settings.floor_bitrate)
-        tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate / 8)
-        if tokens < size:
-            return False
-        self._tokens, self._tokens_at = tokens - size, now
-        return True
 
     def _queue(self, payloads: PayloadRun, media_time: float, size: int, now: float) -> None:
         if self._skipping:

@@ -93,6 +93,7 @@ def rtp_receiver(data: bytes) -> None:
         for now, piece in enumerate(chunks(data)):
             view = receiver.receive(piece, float(now))
             assert view is None or len(view.payload) <= len(piece)
+        RtpReceiver(90000, 96, in_order=True).receive_all(chunks(data), 0.0)
         report = receiver.receiver_report(1e6)
         if report is not None:
             rtcp.parse_compound(rtcp.pack_receiver_report(1, [report]))
@@ -107,6 +108,8 @@ def rtcp_compound(data: bytes) -> None:
 
 def h264(data: bytes) -> None:
     passthrough, assembler = H264Passthrough(MAX_PAYLOAD), AccessUnitAssembler(max_size=4096)
+    if run := [(piece, bool(len(piece) & 1)) for piece in chunks(data)]:
+        assert all(len(sent) <= MAX_PAYLOAD for sent, _ in H264Passthrough(MAX_PAYLOAD).receive_run(run, 0, 0))
     for number, piece in enumerate(chunks(data)):
         if not piece:
             continue

@@ -257,3 +257,25 @@ def test_takes_any_payload(packets: list[tuple[bytes, bool, int, int]]) -> None:
         assert all(0 < len(payload) <= 100 for payload, _ in out)
         assert sum(marker for _, marker in out) <= 1
         assert len(passthrough._carry or b"") <= 300
+
+
+SHORT = st.one_of(
+    payloads,
+    st.builds(
+        lambda header, body: bytes((0x7C, header)) + body, st.sampled_from([1, 5, 65, 129]), st.binary(min_size=1)
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.lists(st.tuples(SHORT, st.booleans()), min_size=1, max_size=8), st.integers(0, 1))))
+def test_a_run_is_taken_as_each_payload_by_itself(runs: list[tuple[list[tuple[bytes, bool]], int]]) -> None:
+    one, whole = H264Passthrough(100, SPROP), H264Passthrough(100, SPROP)
+    for timestamp, (run, lost) in enumerate(runs):
+        singly = [
+            item
+            for index, (payload, marker) in enumerate(run)
+            for item in one.receive(payload, marker, timestamp // 2, 0 if index else lost)
+        ]
+        assert whole.receive_run(run, timestamp // 2, lost) == singly
+    state = [{name: value for name, value in vars(p).items() if name != "parameter_sets"} for p in (one, whole)]
+    assert state[0] == state[1]

@@ -7,7 +7,7 @@ from aiortc.rtp import RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_worker.rtp.packet import RtpError, RtpView, parse_rtp
+from relay_worker.rtp.packet import RtpError, RtpView, join_runs, parse_rtp
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
 
@@ -209,3 +209,54 @@ def test_reorder_loses_nothing_within_its_bounds(order: list[int]) -> None:
         released += buffer.receive(view(sequence), 0.0)
     assert [v.sequence for v in released] == [0xFFFF, *range(20)]
     assert not any(v.lost for v in released)
+
+
+# Whole wakes
+
+PACKETS = st.lists(
+    st.one_of(
+        st.binary(max_size=14),
+        st.tuples(
+            st.sampled_from([0, 0, 0, 1, 2, 40000]),  # how far the sequence number steps beyond the next
+            st.sampled_from([0, 0, 0, 3000]),  # and the timestamp
+            st.sampled_from([1, 1, 1, 1, 2]),
+            st.sampled_from([96, 96, 96, 97]),
+            st.booleans(),
+            st.sampled_from([0x80, 0x80, 0x80, 0xA0, 0x90]),
+        ),
+    ),
+    max_size=40,
+)
+
+
+def written(plan: list[bytes | tuple[int, int, int, int, bool, int]]) -> list[bytes]:
+    """The packets of a plan, from a sequence number that soon wraps."""
+    sequence, timestamp, packets = 65520, 0, []
+    for step in plan:
+        if isinstance(step, bytes):
+            packets.append(step)
+            continue
+        skip, ticks, ssrc, payload_type, marker, first = step
+        sequence, timestamp = sequence + 1 + skip, timestamp + ticks
+        header = struct.pack("!BBHII", first, marker << 7 | payload_type, sequence & 0xFFFF, timestamp, ssrc)
+        packets.append(header + b"\x00\x00\x00\x01" + bytes(4) + b"x")
+    return packets
+
+
+@given(PACKETS, st.integers(1, 10))
+def test_a_wake_of_packets_is_received_as_each_by_itself(
+    plan: list[bytes | tuple[int, int, int, int, bool, int]], size: int
+) -> None:
+    packets = written(plan)
+    one, all_of_them = RtpReceiver(90000, 96), RtpReceiver(90000, 96)
+    singly, together = [], []
+    for start in range(0, len(packets), size):
+        wake = packets[start : start + size]
+        singly += join_runs([view for packet in wake if (view := one.receive(packet, 0.1 * start)) is not None])
+        together += all_of_them.receive_all(wake, 0.1 * start)
+    flat = [
+        [(run.timestamp, run.ssrc, run.lost if not i else 0, p) for run in runs for i, p in enumerate(run.payloads)]
+        for runs in (singly, together)
+    ]
+    assert flat[0] == flat[1]
+    assert vars(one) == vars(all_of_them)
