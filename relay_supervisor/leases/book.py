@@ -15,9 +15,16 @@ import msgspec
 from relay_common.errors import Remedy
 from relay_supervisor.leases import planner
 from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, LeaseSettings, State
+from relay_supervisor.leases.lease import ALIVE, ENDING, UNDER_WAY, Event, Lease, LeaseSettings, State
 from relay_supervisor.leases.trouble import AccountTrouble, servers_fault
-from relay_supervisor.nest.errors import NestError, NotExtendable, OfferUnavailable, RateLimited, StreamGone
+from relay_supervisor.nest.errors import (
+    NestError,
+    NotExtendable,
+    OfferUnavailable,
+    RateLimited,
+    StreamGone,
+    WrongProtocol,
+)
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.command import Command, Result, Verb
@@ -105,7 +112,8 @@ class LeaseBook:
         if lease is None or lease.state is State.RELEASED:
             return
         self.queue.cancel(camera)
-        held = lease.stream if lease.state is State.HELD and lease.expires > now else None
+        # A Stop over a protocol that the camera does not speak any more would only be refused.
+        held = lease.stream if lease.state is State.HELD and lease.expires > now and not lease.moved else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
             self.queue.submit(self._stop(lease, held, now))
@@ -139,14 +147,18 @@ class LeaseBook:
         self._rearrange(now)
 
     def device_seen(self, camera: str, device: Device, now: float) -> None:
-        """Rediscovery found the device: a parked camera is tried again."""
+        """Rediscovery found the device: a parked camera is tried again, one that speaks another protocol followed."""
         lease = self.leases.get(camera)
         if lease is None:
             return
-        if lease.state in ALIVE or lease.state is State.GENERATING:
+        if lease.state is State.GENERATING:
             lease.device = device
             return
-        lease.traits_read(device)
+        changed = lease.traits_read(device)
+        if lease.state in ALIVE:
+            if changed:
+                self._follow(lease, now)
+            return
         if lease.state is State.PARKED:
             lease.failures = 0
             lease.fire(Event.RETRY, now)
@@ -175,7 +187,7 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
-        if lease.state not in (State.REPLACING, State.RENEWING):
+        if lease.state not in (State.DOUBTED, State.REPLACING, State.RENEWING):
             self._lose(lease, why, now, failed=True)
 
     # --- what to send
@@ -199,6 +211,8 @@ class LeaseBook:
             lease.fire(Event.REPLACE if command.verb is Verb.GENERATE and lease.stream else Event.SENT, now)
         elif lease is not None and command.verb is Verb.STOP:
             lease.fire(Event.RENEW, now)
+        elif lease is not None and command.verb is Verb.GET:
+            lease.reading = True
         return command
 
     def next_deadline(self, now: float) -> float | None:
@@ -206,7 +220,7 @@ class LeaseBook:
         soonest = self.queue.next_deadline(now) if self._probe is None else None
         best = math.inf if soonest is None else soonest
         for lease in self.leases.values():
-            if lease.expires < best and lease.state is State.HELD:
+            if lease.expires < best and lease.state in ENDING:
                 best = lease.expires
             elif lease.retry_at < best and lease.state is State.HELD_OFF and not lease.reread:
                 best = lease.retry_at
@@ -234,6 +248,7 @@ class LeaseBook:
         if lease is None or lease.generation != command.generation:
             self.superseded += command.verb is not Verb.STOP
             return
+        lease.reading &= command.verb is not Verb.GET
         if isinstance(result, NestError):
             self._failed(lease, command, result, now)
         else:
@@ -274,10 +289,8 @@ class LeaseBook:
             assert lease.stream is not None
             self.effects.append(Renewed(lease.camera, lease.generation, lease.stream, lease.expires))
             self._plan(lease, now)
-        elif isinstance(result, Device) and lease.state is State.HELD_OFF:
-            if lease.traits_read(result):
-                lease.retry_at = now
-            self.effects.append(TraitsRead(lease.camera, result))
+        elif isinstance(result, Device):
+            self._traits_read(lease, result, now)
         elif lease.state is State.RENEWING:
             self._lose(lease, "the stream was stopped to be generated anew", now, failed=False)
 
@@ -295,15 +308,21 @@ class LeaseBook:
             self._extension_failed(lease, error, now)
         elif lease.state is State.REPLACING:
             self._replacement_failed(lease, error, now)
+        elif lease.state is State.DOUBTED:
+            self._refused(lease, lease.last_error, now)
         elif command.verb is Verb.GENERATE:
-            lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
-            lease.generate_failed(str(error), now, error.retry_after or 0.0)
-            if lease.reread and lease.failures < 2:
-                lease.retry_at = now
-            self._plan(lease, now)
+            self._generate_failed(lease, error, now)
         else:
             lease.reread = False  # the traits could not be read: just try again after the pause
             lease.retry_at = max(lease.retry_at, now + (error.retry_after or 0.0))
+            self._plan(lease, now)
+
+    def _generate_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
+        lease.generate_failed(str(error), now, error.retry_after or 0.0)
+        if lease.reread and lease.failures < 2:
+            lease.retry_at = now
+        self._plan(lease, now)
 
     def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
         if isinstance(error, NotExtendable):
@@ -311,18 +330,50 @@ class LeaseBook:
             self.effects.append(NotExtended(lease.camera))
             lease.fire(Event.SENT_BACK, now)
             self._rearrange(now)
-        elif error.remedy is Remedy.REGENERATE:
-            # A stream refused well before its end, twice running, is of a kind that cannot be extended.
-            early = isinstance(error, StreamGone) and lease.expires - now > 0.25 * lease.life
-            lease.refused_extensions += early
-            lease.extendable = lease.refused_extensions < 2
-            self._lose(lease, str(error), now, failed=True)
+        elif isinstance(error, WrongProtocol):
+            if lease.moved:  # a discovery has told meanwhile
+                lease.fire(Event.SENT_BACK, now)
+            else:
+                lease.doubt(str(error), now)
+            self._plan(lease, now)
+        elif isinstance(error, StreamGone):
+            self._refused(lease, str(error), now)
         else:
             lease.extension_failed(str(error), now, error.retry_after or 0.0)
             self._plan(lease, now)
 
+    def _refused(self, lease: Lease, why: str, now: float) -> None:
+        """Google does not know the stream any more: only another one helps."""
+        # A stream refused well before its end, twice running, is of a kind that cannot be extended.
+        lease.refused_extensions += lease.expires - now > 0.25 * lease.life
+        lease.extendable = lease.refused_extensions < 2
+        self._lose(lease, why, now, failed=True)
+
+    def _traits_read(self, lease: Lease, device: Device, now: float) -> None:
+        """The answer to what was asked when a command was refused as if the camera spoke another protocol."""
+        if not (lease.reread or lease.state is State.DOUBTED):
+            self._plan(lease, now)  # a discovery was faster
+            return
+        changed = lease.traits_read(device)
+        self.effects.append(TraitsRead(lease.camera, device))
+        if changed:
+            lease.retry_at = now
+        if lease.state is State.DOUBTED and not changed:
+            self._refused(lease, lease.last_error, now)
+        else:
+            self._follow(lease, now)
+
+    def _follow(self, lease: Lease, now: float) -> None:
+        """Go on with the protocol that the camera speaks now: a stream over another plays until one over that comes."""
+        if lease.state is State.DOUBTED:
+            lease.switch(now)
+        self._rearrange(now)
+
     def _replacement_failed(self, lease: Lease, error: NestError, now: float) -> None:
         """The old stream plays on: try again while it lasts, or end it first where Google grants no second one."""
+        if lease.moved:
+            self._generate_failed(lease, error, now)
+            return
         lease.beside = lease.server_fault or isinstance(error, OfferUnavailable)
         if lease.beside:
             lease.extension_failed(str(error), now, error.retry_after or 0.0)
@@ -340,7 +391,7 @@ class LeaseBook:
 
     def _tick(self, now: float) -> None:
         for lease in self.leases.values():
-            if lease.expires <= now and lease.state is State.HELD:
+            if lease.expires <= now and lease.state in ENDING:
                 worked = lease.live or lease.life >= 2.0
                 self._lose(lease, _expired(lease), now, failed=not worked)
             elif lease.retry_at <= now and lease.state is State.HELD_OFF and not lease.reread:
