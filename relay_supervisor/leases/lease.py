@@ -201,6 +201,11 @@ class Lease:
         return self.beside and self.protocol is Protocol.WEB_RTC
 
     @property
+    def asks(self) -> bool:
+        """Whether it has to know the camera's traits before it goes on."""
+        return self.reread or self.state is State.DOUBTED
+
+    @property
     def moved(self) -> bool:
         """Whether the camera no longer speaks the protocol of the stream it still sends."""
         return self.stream is not None and self.stream.protocol is not self.protocol
@@ -254,6 +259,7 @@ class Lease:
         """An Extend was refused as if the camera spoke another protocol, which is no failure of the stream."""
         self.fire(Event.DOUBT, now)
         self.last_error = why
+        self.retry_at = now
 
     def switch(self, now: float) -> None:
         """The camera does speak another protocol: the stream it still sends plays until one over that comes."""
@@ -299,7 +305,7 @@ class Lease:
         """Drop the stream and whatever is under way for it."""
         self.generation += 1
         self.stream = None
-        self.live = self.reading = False
+        self.live = self.reread = self.reading = False
         self.expires = -math.inf
 
     def traits_read(self, device: Device) -> bool:
@@ -324,9 +330,7 @@ class Lease:
                 return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
             case _ if self.reading:
                 return None
-            case State.DOUBTED:
-                return self._command(Verb.GET, deadline=self.expires)
-            case State.HELD_OFF | State.HELD if self.reread:
+            case _ if self.asks:
                 return self._command(Verb.GET, not_before=self.retry_at)
             case State.HELD if self.moved:
                 return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)

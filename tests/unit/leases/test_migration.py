@@ -143,19 +143,21 @@ def test_a_discovery_that_names_the_other_protocol_saves_the_extension() -> None
     assert google.sent == [(Verb.GENERATE, WEB_RTC)]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_discovery_settles_a_doubt(asked: bool) -> None:
+@pytest.mark.parametrize(
+    "answer", [None, device(WEB_RTC), errors.ServerError("500", status=500), errors.RateLimited("429")]
+)
+def test_a_discovery_settles_a_doubt_whatever_is_said_to_the_question(answer: Result) -> None:
     google = Google()
     google.step(REFUSED)
-    get = google.next() if asked else None
+    get = google.next() if answer is not None else None
     google.book.device_seen("door", device(RTSP), google.now)
     assert google.lease.state is State.DOUBTED, "the list may be older than the refusal"
     google.book.device_seen("door", device(WEB_RTC), google.now)
     command = google.next()
     assert (command.verb, command.protocol) == (Verb.GENERATE, WEB_RTC)
     if get is not None:
-        google.settle(get, device(WEB_RTC))
-    google.settle(command, stream(WEB_RTC))
+        google.settle(get, answer)
+    assert [type(effect) for effect in google.settle(command, stream(WEB_RTC))] == [Granted]
     assert google.next().verb is Verb.EXTEND
 
 
