@@ -6,9 +6,9 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common import VERSION, protocol
@@ -16,6 +16,7 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
 from relay_common.errors import ConfigError
+from relay_common.tasks import Tasks
 from relay_supervisor.account import Account
 from relay_supervisor.camera_status import camera_status, totals
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
@@ -74,7 +75,7 @@ class Supervisor:
         self._http = HttpInterface(self, config, self._clock)
         self._otel = OtelExport(config.otel, self._clock)
         self._launcher: Launcher = launcher or ForkServerLauncher()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(log, "a part of the supervisor failed", level=logging.CRITICAL)
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
 
@@ -172,19 +173,17 @@ class Supervisor:
                 index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
             )
             self._discoveries.append(discovery)
-            self._spawn(discovery.run())
-        self._spawn(self._events.run(self.status))
-        self._spawn(self._viewers.watch())
-        self._spawn(self._let_go())
-        self._spawn(self._broker.watch(VERIFY))
+            self._tasks.spawn(discovery.run())
+        self._tasks.spawn(self._events.run(self.status))
+        self._tasks.spawn(self._viewers.watch())
+        self._tasks.spawn(self._let_go())
+        self._tasks.spawn(self._broker.watch(VERIFY))
 
     async def stop(self, *, keep_workers: bool = False) -> None:
         """Stop in order: HTTP, workers, publications, leases, queue; with `keep_workers` media goes on without us."""
         self.verbs.close()
         await self._http.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose()
         await self.director.close()
         await self._viewers.aclose(within=0.5)
         if keep_workers:
@@ -244,16 +243,6 @@ class Supervisor:
             self._asked_for(self._viewers.watched())
             if self.director.demand.let_go(self._registry, self._clock.now()):
                 self.director.reconcile()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a part of the supervisor failed", exc_info=error)
 
     # --- what the HTTP interface sees (RelayView) --------------------------------------------------------------------
 

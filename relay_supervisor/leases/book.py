@@ -117,7 +117,7 @@ class LeaseBook:
         held = lease.stream if lease.state is State.HELD and lease.expires > now and not lease.moved else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
-            self.queue.submit(self._stop(lease, held, now))
+            self.queue.submit(lease.stop_command(now, _STOP_WITHIN))
         lease.released(now)
         self._schedule.rearrange(now)
 
@@ -292,20 +292,6 @@ class LeaseBook:
             elif lease.retry_at <= now and lease.state is State.HELD_OFF and not lease.reread:
                 lease.fire(Event.RETRY, now)
                 self._schedule.plan(lease, now)
-
-    def _stop(self, lease: Lease, stream: Stream, now: float) -> Command:
-        return Command(
-            verb=Verb.STOP,
-            camera=lease.camera,
-            device=lease.device.id,
-            kind=lease.device.kind,
-            protocol=stream.protocol,
-            generation=lease.generation,
-            handle=stream.handle,
-            not_before=now,
-            deadline=min(lease.expires, now + _STOP_WITHIN),
-            submitted=now,
-        )
 
 
 def _expired(lease: Lease) -> str:

@@ -349,6 +349,12 @@ class Lease:
             case _:
                 return None
 
+    def stop_command(self, now: float, within: float) -> Command:
+        """The command that ends its stream because nobody wants the camera any more."""
+        command = self._command(Verb.STOP, not_before=now, deadline=min(self.expires, now + within))
+        command.submitted = now
+        return command
+
     def _command(
         self,
         verb: Verb,

@@ -7,7 +7,6 @@ comes, when the page falls silent, or when the SFU lost the session. What is in 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import secrets
@@ -18,6 +17,7 @@ from typing import Any, Final
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.tasks import Tasks
 from relay_supervisor.publications.broker import Broker
 from relay_supervisor.publications.view import Sources, View
 from relay_supervisor.publications.views import (
@@ -73,7 +73,7 @@ class Viewers:
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, View] = {}
         self._opening: list[list[str]] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self._sources = Sources(client, broker, clock, list(ice_servers), self.outcomes)
 
@@ -189,11 +189,7 @@ class Viewers:
         """End all views and wait at most `within` seconds for the SFU to be told."""
         for view in list(self._views.values()):
             self._end(view, "closed")
-        if self._closing:
-            _, late = await asyncio.wait(self._closing, timeout=within)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._closing.aclose(within=within)
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -235,9 +231,7 @@ class Viewers:
             return
         view.closed = True
         self.outcomes[outcome] += 1
-        task = asyncio.get_running_loop().create_task(self._close(view))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing.spawn(self._close(view))
 
     async def _close(self, view: View) -> None:
         try:
