@@ -6,9 +6,9 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common import VERSION, protocol
@@ -16,6 +16,7 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
 from relay_common.errors import ConfigError
+from relay_common.tasks import Tasks
 from relay_supervisor.account import Account
 from relay_supervisor.camera_status import camera_status, totals
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
@@ -23,13 +24,10 @@ from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.health import Health, PartStatus, judge
-from relay_supervisor.http.app import HttpSettings, create_app
-from relay_supervisor.http.auth import Gatekeeper, check_listen, is_loopback
+from relay_supervisor.http.auth import is_loopback
 from relay_supervisor.http.events import EventHub
-from relay_supervisor.http.links import viewer_settings
-from relay_supervisor.http.metrics import RelayCollector, Telemetry
-from relay_supervisor.http.server import HttpServer
-from relay_supervisor.http.unix import UnixServer
+from relay_supervisor.http.interface import HttpInterface
+from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.leases.store import SavedPublication, Store
 from relay_supervisor.lock import StateLock
 from relay_supervisor.otel import OtelExport
@@ -58,6 +56,9 @@ class Supervisor:
     ConfigError when the configuration cannot work, and RelayError when another supervisor holds the state.
     """
 
+    director: Director
+    fleet: Fleet
+
     def __init__(
         self,
         config: Config,
@@ -69,32 +70,23 @@ class Supervisor:
         self.config = config
         self._clock: Clock = clock or SystemClock()
         self._rng = random.Random()
-        host, port = check_listen(config.http.listen, config.http.token or None)
+        self._began = self._clock.now()
+        self._events = EventHub(self._clock, boot=secrets.token_hex(4))
+        self._http = HttpInterface(self, config, self._clock)
         self._otel = OtelExport(config.otel, self._clock)
         self._launcher: Launcher = launcher or ForkServerLauncher()
-        self._registry = Registry(config.cameras, Overrides(_private(config.paths.state())))
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._began = self._clock.now()
-        self._runtime_dir = _private(config.paths.runtime())
-        if len(str(self._runtime_dir)) > _LONGEST_SOCKET_PATH:
-            raise ConfigError(
-                f"paths.runtime_dir is too long for a socket path: {self._runtime_dir}", hint="Choose a shorter one"
-            )
-        self._lock = StateLock(_private(config.paths.state()))
-        self._lock.acquire()
-        self._store = Store(config.paths.state() / "relay.sqlite3", self._clock)
-        cloudflare = config.cloudflare
-        self._client = SfuClient(
-            cloudflare.app_id,
-            cloudflare.app_secret,
-            clock=self._clock,
-            rng=self._rng,
-            base_url=cloudflare.api_base_url,
-        )
-        self._client.meter.on_call = self._otel.sfu_call
-        self._events = EventHub(self._clock, boot=secrets.token_hex(4))
+        self._tasks = Tasks(log, "a part of the supervisor failed", level=logging.CRITICAL)
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
+
+        state, self._runtime_dir = _private(config.paths.state()), _runtime(config.paths.runtime())
+        self._lock = StateLock(state)
+        self._lock.acquire()
+        self._store = Store(state / "relay.sqlite3", self._clock)
+        self._registry = Registry(config.cameras, Overrides(state))
+
+        # Parts that call one that is made after them do so through `self`.
+        self._client = self._sfu_client()
         self._broker = Broker(
             self._client,
             self._clock,
@@ -106,21 +98,42 @@ class Supervisor:
         )
         self.director.demand.resumed((saved.camera for saved in self._store.workers()), self._clock.now())
         self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
-        self.fleet = Fleet(
+        self.fleet = self.director.fleet = self._make_fleet()
+        self._viewers = self._make_viewers()
+        self.verbs = self._make_verbs(reread)
+        self.director.on_worker_ready = self.verbs.worker_ready
+        self.director.on_other_message = self.verbs.worker_message
+
+    def _sfu_client(self) -> SfuClient:
+        at = self.config.cloudflare
+        client = SfuClient(at.app_id, at.app_secret, clock=self._clock, rng=self._rng, base_url=at.api_base_url)
+        client.meter.on_call = self._otel.sfu_call
+        return client
+
+    def _make_fleet(self) -> Fleet:
+        return Fleet(
             self._launcher,
             self._bus.send,
             self.director,
             self._clock,
             self._runtime_dir,
-            memory_limit=config.workers.memory_limit_mb << 20,
+            memory_limit=self.config.workers.memory_limit_mb << 20,
         )
-        self.director.fleet = self.fleet
-        servers = [{"urls": cloudflare.ice_servers}] if cloudflare.ice_servers else []
-        self._viewers = Viewers(
-            self._client, self._broker, self._clock, rng=self._rng, ice_servers=servers, on_asked=self._asked_for
+
+    def _make_viewers(self) -> Viewers:
+        urls = self.config.cloudflare.ice_servers
+        return Viewers(
+            self._client,
+            self._broker,
+            self._clock,
+            rng=self._rng,
+            ice_servers=[{"urls": urls}] if urls else [],
+            on_asked=self._asked_for,
         )
-        self.verbs = Verbs(
-            config,
+
+    def _make_verbs(self, reread: Callable[[], Config] | None) -> Verbs:
+        return Verbs(
+            self.config,
             registry=self._registry,
             director=self.director,
             accounts=self.accounts,
@@ -129,17 +142,6 @@ class Supervisor:
             reread=reread,
             on_config=lambda changed: setattr(self, "config", changed),
         )
-        self.director.on_worker_ready = self.verbs.worker_ready
-        self.director.on_other_message = self.verbs.worker_message
-        watching = viewer_settings(config, host)
-        settings = HttpSettings(token=config.http.token or None, viewers=watching)
-        gatekeeper = Gatekeeper(settings.token, self._clock)
-        app = create_app(self, settings, self._clock, gatekeeper)
-        self._collector = RelayCollector(self.status, self.telemetry, self._events, gatekeeper)
-        self._http = HttpServer(app, host, port, on_stop=self._events.close)
-        # Whoever may open the socket needs no token.
-        local = create_app(self, HttpSettings(viewers=watching), clock=self._clock)
-        self._local = UnixServer(local, config.paths.socket(), on_stop=self._events.close)
 
     # --- start and stop --------------------------------------------------------------------------------------------
 
@@ -150,9 +152,8 @@ class Supervisor:
         self.verbs.logs.install()
         await self._bus.start()
         await self._http.start()
-        await self._local.start()
         await self._launcher.prepare()
-        self._otel.start(self._collector.collect)
+        self._otel.start(self._http.collector.collect)
         self._broker.restore([_restored(saved) for saved in self._store.publications()])
         for index, nest in enumerate(self.config.nest):
             account = Account(
@@ -172,19 +173,17 @@ class Supervisor:
                 index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
             )
             self._discoveries.append(discovery)
-            self._spawn(discovery.run())
-        self._spawn(self._events.run(self.status))
-        self._spawn(self._viewers.watch())
-        self._spawn(self._let_go())
-        self._spawn(self._broker.watch(VERIFY))
+            self._tasks.spawn(discovery.run())
+        self._tasks.spawn(self._events.run(self.status))
+        self._tasks.spawn(self._viewers.watch())
+        self._tasks.spawn(self._let_go())
+        self._tasks.spawn(self._broker.watch(VERIFY))
 
     async def stop(self, *, keep_workers: bool = False) -> None:
         """Stop in order: HTTP, workers, publications, leases, queue; with `keep_workers` media goes on without us."""
         self.verbs.close()
-        await asyncio.gather(self._http.stop(), self._local.stop())
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.stop()
+        await self._tasks.aclose()
         await self.director.close()
         await self._viewers.aclose(within=0.5)
         if keep_workers:
@@ -244,16 +243,6 @@ class Supervisor:
             self._asked_for(self._viewers.watched())
             if self.director.demand.let_go(self._registry, self._clock.now()):
                 self.director.reconcile()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a part of the supervisor failed", exc_info=error)
 
     # --- what the HTTP interface sees (RelayView) --------------------------------------------------------------------
 
@@ -330,6 +319,13 @@ class Supervisor:
 
 def _is_local(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
+
+
+def _runtime(directory: Path) -> Path:
+    """The directory of the sockets, private; raises ConfigError when a socket's path would be too long."""
+    if len(str(directory)) > _LONGEST_SOCKET_PATH:
+        raise ConfigError(f"paths.runtime_dir is too long for a socket path: {directory}", hint="Choose a shorter one")
+    return _private(directory)
 
 
 def _private(directory: Path) -> Path:

@@ -187,6 +187,18 @@ def pick(cameras: list[CameraSummary], name: str) -> CameraSummary:
     )
 
 
+def save(camera: CameraSummary, file: Path, content: bytes, as_json: bool, *, hint: str, private: bool = False) -> None:
+    """Write what was got of a camera, and say so; `hint` is what to do when `file` cannot be written."""
+    try:
+        if private:
+            file.touch(mode=0o600)
+        file.write_bytes(content)
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}. {hint}") from None
+    report = {"camera": camera.id, "name": camera.name, "file": str(file), "bytes": len(content)}
+    say(f"{camera.name}: {file} ({len(content) / 1024:.0f} KiB)", msgspec.json.encode(report), as_json)
+
+
 def say(text: str, body: bytes, as_json: bool) -> None:
     """Print the answer itself with --json, else `text`."""
     click.echo(body.decode() if as_json else text)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import msgspec
+
 from relay_common import protocol
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ANNOUNCE_WITHOUT: Final = 2.0
 """Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
+_TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
 
 
 class PublishRefused(RelayError):
@@ -218,40 +221,41 @@ class PublicationKeeper:
 
     def _retire(self, publisher: Publisher) -> None:
         for kind in Kind:
-            _add_sent(publisher, kind, self._retired[kind])
+            _add(self._retired[kind], _sent(publisher, kind))
 
     def count(self, kind: Kind, stats: TrackStats) -> None:
         """Add what was sent of one kind, over all publications, to `stats`."""
-        retired = self._retired[kind]
-        stats.packets_out += retired.packets_out
-        stats.bytes_out += retired.bytes_out
-        stats.retransmitted += retired.retransmitted
-        stats.nacks += retired.nacks
-        stats.plis += retired.plis
-        stats.firs += retired.firs
-        stats.send_drops += retired.send_drops
-        stats.dropped += retired.dropped
-        stats.thinned += retired.thinned
+        _add(stats, self._retired[kind])
         if self.publisher is not None:
-            _add_sent(self.publisher, kind, stats)
+            now = _sent(self.publisher, kind)
+            _add(stats, now)
+            stats.loss_out, stats.rtt, stats.ceiling = now.loss_out, now.rtt, now.ceiling
 
 
-def _add_sent(publisher: Publisher, kind: Kind, stats: TrackStats) -> None:
+def _add(stats: TrackStats, more: TrackStats) -> None:
+    """Add the totals of `more`, which are the whole numbers; a rate or a share is of its moment only."""
+    for name in _TOTALS:
+        setattr(stats, name, getattr(stats, name) + getattr(more, name))
+
+
+def _sent(publisher: Publisher, kind: Kind) -> TrackStats:
+    """What one publication has sent of `kind`."""
     now = publisher.stats()
     if (sent := now.tracks.get(kind.value)) is None:
-        return
-    stats.packets_out += sent.packets
-    stats.bytes_out += sent.bytes
-    stats.retransmitted += sent.retransmitted
-    stats.nacks += sent.nacks
-    stats.plis += sent.plis
-    stats.firs += sent.firs
-    stats.loss_out = sent.fraction_lost
-    stats.rtt = now.estimate.rtt or 0.0
+        return TrackStats()
+    stats = TrackStats(
+        packets_out=sent.packets,
+        bytes_out=sent.bytes,
+        retransmitted=sent.retransmitted,
+        nacks=sent.nacks,
+        plis=sent.plis,
+        firs=sent.firs,
+        loss_out=sent.fraction_lost,
+        rtt=now.estimate.rtt or 0.0,
+    )
     if kind is Kind.VIDEO:
-        stats.send_drops += now.drops
-        stats.dropped += now.pacer.dropped_packets
-        stats.thinned += now.pacer.thinned_frames
+        stats.send_drops, stats.dropped, stats.thinned = now.drops, now.pacer.dropped_packets, now.pacer.thinned_frames
         stats.ceiling = now.ceiling or 0.0
     else:
-        stats.dropped += now.pacer.dropped_audio
+        stats.dropped = now.pacer.dropped_audio
+    return stats

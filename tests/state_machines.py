@@ -30,7 +30,8 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Lease",
         "One camera's stream at Google, in the supervisor (`relay_supervisor/leases/lease.py`). `lost` is left at "
-        "once: a stream that had worked is generated again, one that had not waits first.",
+        "once: a stream that had worked is generated again, one that had not waits first. `doubted` is a camera that "
+        "may have been moved to the other protocol: while its traits are read, its stream plays on.",
         LEASE,
     ),
     (

@@ -6,7 +6,9 @@ rate allowed per session, and a request is repeated only where the documentation
 
 - creating a session, reading one and closing tracks by force may be repeated at will;
 - adding, re-pointing or renegotiating tracks is repeated only when the server says it did nothing; when its answer
-  is lost, `ResponseLost` tells the caller to replace the connection.
+  is lost, `ResponseLost` tells the caller to replace the connection;
+- 401 and 403 are believed when they come twice: the secret that they refuse worked a moment ago, as a rule, and
+  whoever believes them gives up for a minute.
 
 An SDP is handed on only after the status, the top-level error and every track's own error were looked at.
 """
@@ -33,6 +35,7 @@ from relay_common.cloudflare.errors import (
     request_error,
     safe_to_repeat,
     track_error,
+    unauthorized,
     worth_repeating,
 )
 from relay_common.cloudflare.gate import Gate
@@ -59,6 +62,8 @@ BASE_URL: Final = "https://rtc.live.cloudflare.com/v1"
 MAX_BODY: Final = 1 << 20
 """Largest answer read, in bytes."""
 ATTEMPTS: Final = 3
+ASK_AGAIN: Final = 2.0
+"""Most seconds until the second try of what was refused with 401 or 403; at least half as many."""
 _LONGEST_WAIT: Final = 10.0
 # A pull of a track without media is held by the SFU for 8.2 to 8.7 s before it says so.
 _TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0, pool=15.0)
@@ -208,16 +213,20 @@ class SfuClient:
         repeatable: bool = False,
     ) -> Reply:
         backoff = Backoff(0.25, 4.0, rng=self._rng)
+        refused = False
         while True:
             if session:
                 await self._gate.pace(session)
             try:
                 return await self._exchange(operation, method, path, body, repeatable)
             except SfuError as error:
-                helps = worth_repeating(error) if repeatable else safe_to_repeat(error) or _never_sent(error)
-                if not helps or backoff.failures + 1 >= ATTEMPTS:
-                    raise
-                delay = max(backoff.next_delay(), min(error.retry_after, _LONGEST_WAIT))
+                if unauthorized(error) and not refused:
+                    refused, delay = True, ASK_AGAIN * self._rng.uniform(0.5, 1.0)
+                else:
+                    helps = worth_repeating(error) if repeatable else safe_to_repeat(error) or _never_sent(error)
+                    if not helps or backoff.failures + 1 >= ATTEMPTS:
+                        raise
+                    delay = max(backoff.next_delay(), min(error.retry_after, _LONGEST_WAIT))
                 log.debug("retrying %s in %.2f s: %s", operation, delay, error.message)
             self.meter.retries[operation] += 1
             await self._clock.sleep(delay)

@@ -131,6 +131,11 @@ def safe_to_repeat(error: SfuError) -> bool:
     return error.status in (425, 429) or error.code in _TRANSIENT or (error.status == 503 and not error.code)
 
 
+def unauthorized(error: SfuError) -> bool:
+    """Whether the application's secret was refused; nothing was done then."""
+    return classify(error.status, error.code) is ErrorClass.UNAUTHORIZED
+
+
 def worth_repeating(error: RelayError) -> bool:
     """Whether a request that changes nothing, or may be repeated at will, deserves another try after `error`."""
     return isinstance(error, SfuError) and (error.status in (425, 429) or error.status >= 500 or error.status == 0)

@@ -9,16 +9,16 @@ It decides nothing about time or budget; each part does that for itself.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from relay_common import protocol
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
+from relay_common.tasks import Tasks
 from relay_supervisor.account import Account
 from relay_supervisor.cameras.demand import Demand
 from relay_supervisor.cameras.offers import OfferDesk
@@ -71,7 +71,7 @@ class Director:
         self.restart_causes: Counter[str] = Counter()
         self.offers = OfferDesk(lambda camera, message: self.fleet.send(camera, message))
         self._survivors = {saved.camera: saved for saved in store.workers()}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(log, "a camera's task failed")
 
     # --- which cameras run -----------------------------------------------------------------------------------------
 
@@ -86,13 +86,13 @@ class Director:
                 case Stop(camera, reason):
                     del self.running[camera.id]
                     words = NOBODY_WATCHES if self.demand.idle(camera) else reason
-                    self._spawn(self._stop(camera, words, self.fleet.stop(camera.id, words)))
+                    self._tasks.spawn(self._stop(camera, words, self.fleet.stop(camera.id, words)))
                 case Update(camera, restart):
                     self.running[camera.id] = camera
                     self.fleet.start(self._spec(camera))
                     self._want(camera)
                     if restart:
-                        self._spawn(self.fleet.restart(camera.id, "its settings changed"))
+                        self._tasks.spawn(self.fleet.restart(camera.id, "its settings changed"))
         for camera in self.running.values():
             self._leases(camera).device_seen(camera.id, camera.device)
 
@@ -136,9 +136,7 @@ class Director:
 
     async def close(self) -> None:
         """Drop what is under way."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose()
 
     def _leases(self, camera: Camera) -> LeaseManager:
         return self._accounts[camera.account].leases
@@ -171,7 +169,7 @@ class Director:
             return
         match message:
             case PublishRequest():
-                self._spawn(self._publish(found, message))
+                self._tasks.spawn(self._publish(found, message))
             case protocol.Published(publication=publication):
                 if not self._broker.mark_live(camera, publication):
                     self.fleet.send(camera, protocol.Republish(publication=publication, reason="it was superseded"))
@@ -303,13 +301,3 @@ class Director:
                 self.fleet.send(publication.camera, protocol.Republish(publication=publication.id, reason=reason))
             case Change.RETIRED:
                 self._store.forget_publication(publication.camera)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a camera's task failed", exc_info=error)

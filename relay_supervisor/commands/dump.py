@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import camera_argument, connect
+from relay_supervisor.cli import config_option, json_option
+from relay_supervisor.client import camera_argument, connect, save
 
 _PATIENCE = 30.0
 
@@ -36,13 +35,4 @@ def command(name: str, file: Path, seconds: float, config_path: Path, as_json: b
             click.echo(f"{camera.name}: capturing for {seconds:g} s", err=True)
         path = f"/api/cameras/{camera.id}/capture"
         pcapng = client.post(path, {"seconds": seconds}, timeout=_PATIENCE + seconds)
-    try:
-        file.touch(mode=0o600)
-        file.write_bytes(pcapng)
-    except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}. Name another file") from None
-    if as_json:
-        report = {"camera": camera.id, "name": camera.name, "file": str(file), "bytes": len(pcapng)}
-        click.echo(msgspec.json.encode(report).decode())
-    else:
-        click.echo(f"{camera.name}: {file} ({len(pcapng) / 1024:.0f} KiB)")
+    save(camera, file, pcapng, as_json, hint="Name another file", private=True)

@@ -12,23 +12,14 @@ import msgspec
 from relay_common.log import CATEGORIES
 from relay_supervisor.cli import Failure, config_option, json_option
 from relay_supervisor.client import RelayClient, connect, decode
+from relay_supervisor.log_ring import LogEntry
 
 _COLOURS: Final = {"debug": "bright_black", "info": "cyan", "warning": "yellow", "error": "red", "critical": "red"}
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-class _Line(msgspec.Struct):
-    sequence: int
-    at: float
-    level: str
-    logger: str
-    text: str
-    camera: str = ""
-    worker: bool = False
-
-
 class _Lines(msgspec.Struct):
-    lines: list[_Line]
+    lines: list[LogEntry]
 
 
 class _Debug(msgspec.Struct):
@@ -95,7 +86,7 @@ def _show(client: RelayClient, after: int, camera: str, level: str, most: int, a
     return found[-1].sequence if found else after
 
 
-def _text(line: _Line) -> str:
+def _text(line: LogEntry) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(line.at)) + f".{int(line.at % 1 * 1000):03d}"
     level = click.style(f"{line.level.upper():<7}", fg=_COLOURS.get(line.level))
     where = f" [{line.camera}]" if line.camera else ""

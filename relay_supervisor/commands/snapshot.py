@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import camera_argument, connect
+from relay_supervisor.cli import config_option, json_option
+from relay_supervisor.client import camera_argument, connect, save
 
 _PATIENCE = 30.0
 
@@ -38,12 +37,4 @@ def command(name: str, output: str, config_path: Path, as_json: bool) -> None:
         sys.stdout.buffer.write(jpeg)
         return
     path = Path(output or f"{camera.name.replace('/', '-')}.jpg")
-    try:
-        path.write_bytes(jpeg)
-    except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}. Name another file with -o") from None
-    if as_json:
-        report = {"camera": camera.id, "name": camera.name, "file": str(path), "bytes": len(jpeg)}
-        click.echo(msgspec.json.encode(report).decode())
-    else:
-        click.echo(f"{camera.name}: {path} ({len(jpeg) / 1024:.0f} KiB)")
+    save(camera, path, jpeg, as_json, hint="Name another file with -o")

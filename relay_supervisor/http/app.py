@@ -1,11 +1,10 @@
-"""The HTTP application: dashboard, API, viewer endpoints, health and metrics.
+"""The HTTP application: dashboard, health, metrics and what an operator asks; the rest is joined to it.
 
 It knows the relay only through `RelayView`, so tests and the demo can put anything behind it.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Final, Protocol
 from urllib.parse import parse_qs
 
@@ -17,21 +16,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.health import Health
-from relay_supervisor.http import admin
+from relay_supervisor.http import admin, viewing
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
-from relay_supervisor.http.events import EventHub, Subscription, TooManyClients
+from relay_supervisor.http.event_stream import EventStream
+from relay_supervisor.http.events import EventHub, TooManyClients
 from relay_supervisor.http.guard import Guard, address
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
 from relay_supervisor.http.replies import (
     ASSETS,
     ApiError,
+    camera_in,
     json_reply,
     on_api_error,
     on_http_exception,
@@ -39,24 +40,8 @@ from relay_supervisor.http.replies import (
     read_body,
     read_json,
     sign_in_page,
-    watch_page,
 )
-from relay_supervisor.publications.views import Audience, ViewAnswer
 from relay_supervisor.stats import CameraStatus, RelayStatus
-
-
-class ViewService(Protocol):
-    """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
-
-    async def open(self, cameras: list[str], audio: bool, *, audience: Audience) -> ViewAnswer: ...
-
-    async def answer(self, view: str, sdp: str, *, audience: Audience) -> None: ...
-
-    async def update(
-        self, view: str, cameras: list[str] | None, stale: list[str], *, audience: Audience
-    ) -> ViewAnswer: ...
-
-    async def close(self, view: str, *, audience: Audience) -> None: ...
 
 
 class RelayView(Protocol):
@@ -66,7 +51,7 @@ class RelayView(Protocol):
     def events(self) -> EventHub: ...
 
     @property
-    def viewers(self) -> ViewService: ...
+    def viewers(self) -> viewing.ViewService: ...
 
     def status(self) -> RelayStatus:
         """Everything, now."""
@@ -101,48 +86,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     viewers: ViewerSettings = ViewerSettings()
 
 
-class ViewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/view."""
-
-    cameras: list[str]
-    audio: bool = True
-
-
-class AnswerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/view/{id}/answer."""
-
-    sdp: str
-
-
-class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/view/{id}/update."""
-
-    cameras: list[str] | None = None
-    """What the view is to hold from now on; absent: what it held."""
-    stale: list[str] = []
-    """Cameras whose picture stands still on the page: they are pulled anew."""
-
-
 class LinkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /api/cameras/{id}/link."""
 
     seconds: Annotated[int, msgspec.Meta(ge=1, le=90 * 86400)] = 86400
-
-
-class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a camera's own page is told: nothing of the relay, the account or other cameras."""
-
-    id: str
-    name: str
-    state: str
-    reason: str
-    enabled: bool
-    viewable: bool
-    publication: str
-    next_action: str
-    next_at: float
-    at: float
-    """The relay's clock, Unix seconds."""
 
 
 class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,12 +151,7 @@ class _Api:
             Route("/api/stats", self.stats),
             Route("/api/events", self.events),
             *admin.routes(self._relay),
-            Route("/watch/{id}", self.watch_page),
-            Route("/api/watch/{id}", self.watch),
-            Route("/api/view", self.open_view, methods=["POST"]),
-            Route("/api/view/{id}", self.close_view, methods=["DELETE"]),
-            Route("/api/view/{id}/answer", self.answer_view, methods=["POST"]),
-            Route("/api/view/{id}/update", self.update_view, methods=["POST"]),
+            *viewing.routes(self._relay),
         ]
 
     # --- pages ----------------------------------------------------------------------------------------------------
@@ -277,121 +219,28 @@ class _Api:
             raise ApiError(
                 503, "too_many_clients", "Too many event streams are open", "Close other pages and try again"
             ) from error
-        return _EventStream(self._relay.events, subscription)
+        return EventStream(self._relay.events, subscription)
 
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     async def restart(self, request: Request) -> Response:
-        camera = self._camera(request)
+        camera = camera_in(self._relay.status(), request)
         await self._relay.restart(camera.id)
         return json_reply({"ok": True})
 
     async def keyframe(self, request: Request) -> Response:
-        camera = self._camera(request)
+        camera = camera_in(self._relay.status(), request)
         await self._relay.keyframe(camera.id)
         return json_reply({"ok": True})
 
     async def link(self, request: Request) -> Response:
-        camera = self._camera(request)
+        camera = camera_in(self._relay.status(), request)
         wanted: LinkRequest = await read_json(request, LinkRequest)
         if not self._links.enabled:
             raise ApiError(
                 409, "links_off", "Links to cameras are switched off here", 'Set viewers.access to "links" and restart'
             )
         return json_reply(self._links.make(camera.id, wanted.seconds))
-
-    def _camera(self, request: Request) -> CameraStatus:
-        wanted = request.path_params["id"]
-        for camera in self._relay.status().cameras:
-            if camera.id == wanted:
-                return camera
-        raise ApiError(404, "unknown_camera", "There is no camera with that id", "GET /api/cameras lists them")
-
-    # --- viewers --------------------------------------------------------------------------------------------------
-
-    async def watch_page(self, request: Request) -> Response:
-        return watch_page(200)
-
-    async def watch(self, request: Request) -> Response:
-        audience: Audience = request.state.audience
-        if not audience.sees(request.path_params["id"]):
-            raise ApiError(403, "not_allowed", "Your link does not show that camera", "Ask for another link")
-        camera = self._camera(request)
-        return json_reply(
-            WatchStatus(
-                id=camera.id,
-                name=camera.name,
-                state=camera.state,
-                reason=camera.reason,
-                enabled=camera.enabled,
-                viewable=camera.viewable,
-                publication=camera.publication,
-                next_action=camera.lease.next_action,
-                next_at=camera.lease.next_at,
-                at=self._relay.status().at,
-            )
-        )
-
-    async def open_view(self, request: Request) -> Response:
-        wanted: ViewRequest = await read_json(request, ViewRequest)
-        audience = request.state.audience
-        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience))
-
-    async def answer_view(self, request: Request) -> Response:
-        given: AnswerRequest = await read_json(request, AnswerRequest)
-        view = request.path_params["id"]
-        await self._relay.viewers.answer(view, given.sdp, audience=request.state.audience)
-        return json_reply({"ok": True})
-
-    async def update_view(self, request: Request) -> Response:
-        wanted: UpdateRequest = await read_json(request, UpdateRequest)
-        view, audience = request.path_params["id"], request.state.audience
-        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
-
-    async def close_view(self, request: Request) -> Response:
-        await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)
-        return json_reply({"ok": True})
-
-
-class _EventStream(Response):
-    """Sends a subscription until either side ends it, also while a slow client blocks the sending."""
-
-    def __init__(self, hub: EventHub, subscription: Subscription) -> None:
-        super().__init__()
-        self._hub, self._subscription = hub, subscription
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
-            sending = asyncio.ensure_future(self._send(send))
-            ends = [
-                sending,
-                asyncio.ensure_future(self._subscription.wait_closed()),
-                asyncio.ensure_future(self._gone(receive)),
-            ]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                if self._subscription.closed:
-                    # A client that reads gets a clean end.
-                    await asyncio.wait([sending], timeout=0.2)
-            finally:
-                for task in ends:
-                    task.cancel()
-                await asyncio.gather(*ends, return_exceptions=True)
-        finally:
-            self._hub.unsubscribe(self._subscription)
-
-    async def _send(self, send: Send) -> None:
-        async for frame in self._subscription:
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-    @staticmethod
-    async def _gone(receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
 
 
 def _summary(camera: CameraStatus) -> CameraSummary:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from relay_common.errors import RelayError, Remedy
 from relay_supervisor.publications.views import ViewError
+from relay_supervisor.stats import CameraStatus, RelayStatus
 
 MAX_BODY: Final = 640 * 1024
 """Largest request body, in bytes: an SDP for 64 media sections fits."""
@@ -90,6 +91,15 @@ async def read_json(request: Request, model: type[Any]) -> Any:
         raise ApiError(400, "bad_request", f"The body is not what this call takes: {error}") from error
     except UnicodeDecodeError as error:
         raise ApiError(400, "bad_request", "The body is not UTF-8") from error
+
+
+def camera_in(status: RelayStatus, request: Request) -> CameraStatus:
+    """The camera that the request's path names; raises ApiError (404)."""
+    wanted = request.path_params["id"]
+    for camera in status.cameras:
+        if camera.id == wanted:
+            return camera
+    raise ApiError(404, "unknown_camera", "There is no camera with that id", "GET /api/cameras lists them")
 
 
 class Assets:

@@ -108,6 +108,14 @@ class HttpServer:
                 raise ConfigError(f"[http] listen: the server at {self.url} ended at once")
             await asyncio.sleep(0.01)
 
+    async def _listen_instead(self, sock: socket.socket) -> None:
+        """Take new connections from `sock`, and no more from where they came from so far; what is open goes on."""
+        assert self._server is not None
+        before = self._server.servers
+        await self._server.startup(sockets=[sock])
+        for listener in before:
+            listener.close()
+
     async def stop(self) -> None:
         """Stop within two seconds; open streams are ended, requests under way get one second."""
         if self._server is None or self._task is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -11,15 +13,26 @@ from typing import Any, Final
 from relay_common.errors import ConfigError
 from relay_supervisor.http.server import HttpServer
 
+log = logging.getLogger(__name__)
+
+FILE_CHECK: Final = 2.0
+"""Seconds between two looks at whether the socket's file is still there."""
 _BACKLOG: Final = 64
 
 
 class UnixServer(HttpServer):
-    """Serves `app` at `path`, mode 0600; a socket that an earlier process left there is replaced."""
+    """Serves `app` at `path`, mode 0600; a socket that an earlier process left there is replaced.
 
-    def __init__(self, app: Any, path: Path, *, on_stop: Callable[[], None] = lambda: None) -> None:
+    A file that is deleted while it serves (by a cleaner of /tmp) is made again; `rebound` counts how often.
+    """
+
+    def __init__(
+        self, app: Any, path: Path, *, on_stop: Callable[[], None] = lambda: None, check: float = FILE_CHECK
+    ) -> None:
         super().__init__(app, "", 0, on_stop=on_stop)
-        self._path = path
+        self._path, self._check = path, check
+        self._keeper: asyncio.Task[None] | None = None
+        self.rebound = 0
 
     @property
     def url(self) -> str:
@@ -28,24 +41,55 @@ class UnixServer(HttpServer):
 
     async def start(self) -> int:
         """Listen; raises ConfigError when the directory cannot hold a socket. Returns 0: there is no port."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        previous = os.umask(0o177)  # the mode from the first moment on
         try:
-            self._path.unlink(missing_ok=True)
-            sock.bind(str(self._path))
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
+            sock = _bind(self._path)
         except OSError as error:
-            sock.close()
             raise ConfigError(
                 f"{self._path}: cannot listen there ({error.strerror})", hint="Set paths.runtime_dir"
             ) from error
-        finally:
-            os.umask(previous)
         await self._serve(sock)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_bound(), name="http socket file")
         return 0
 
     async def stop(self) -> None:
         """Stop, and remove the socket."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         await super().stop()
         self._path.unlink(missing_ok=True)
+
+    async def _keep_bound(self) -> None:
+        problem = ""
+        while True:
+            await asyncio.sleep(self._check)
+            if self._path.exists():
+                continue
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                await self._listen_instead(_bind(self._path))
+            except OSError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    log.error("%s was deleted and cannot be made again: %s", self._path, error)
+            else:
+                problem = ""
+                self.rebound += 1
+                log.warning("%s was deleted: made again", self._path)
+
+
+def _bind(path: Path) -> socket.socket:
+    """A listening socket at `path`; raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)  # the mode from the first moment on
+    try:
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(previous)
+    return sock

@@ -12,19 +12,18 @@ from typing import Final
 
 import msgspec
 
-from relay_common.errors import Remedy
-from relay_supervisor.leases import planner
-from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, LeaseSettings, State
-from relay_supervisor.leases.trouble import AccountTrouble, servers_fault
-from relay_supervisor.nest.errors import NestError, NotExtendable, OfferUnavailable, RateLimited, StreamGone
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.leases.effects import Effect, Granted, Listed
+from relay_supervisor.leases.lease import ALIVE, ENDING, Event, Lease, LeaseSettings, State
+from relay_supervisor.leases.outcomes import Outcomes
+from relay_supervisor.leases.schedule import Schedule
+from relay_supervisor.leases.trouble import AccountTrouble
+from relay_supervisor.nest.errors import NestError, RateLimited
+from relay_supervisor.nest.models import Device, Stream
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.limits import Limits
 from relay_supervisor.quota.queue import CommandQueue
 
-_USUAL_LATENCY: Final = 0.5
 _HURRY_WITHIN: Final = 20.0
 _STOP_WITHIN: Final = 60.0
 _LISTING: Final = ""
@@ -55,7 +54,6 @@ class LeaseBook:
         self.budget = Budget(limits)
         self.queue = CommandQueue(self.budget)
         self.leases: dict[str, Lease] = {}
-        self.admitted: set[str] = set()
         self.effects: list[Effect] = []
         self.superseded = 0
         """Results that came too late to concern anyone."""
@@ -64,8 +62,18 @@ class LeaseBook:
         self._settings = settings or LeaseSettings()
         self._trouble = AccountTrouble(self._rng)
         self._leftovers: dict[str, _Leftover] = {}
-        self._alive = 0
         self._probe: Command | None = None
+        self._schedule = Schedule(self.budget, self.queue, self.leases)
+        self._outcomes = Outcomes(self._schedule, lambda effect: self.effects.append(effect))
+
+    @property
+    def admitted(self) -> set[str]:
+        """The cameras that the budget has room for."""
+        return self._schedule.admitted
+
+    def capacity(self) -> int:
+        """How many cameras the budget holds at present."""
+        return self._schedule.capacity()
 
     @property
     def account_error(self) -> str:
@@ -87,7 +95,7 @@ class LeaseBook:
         if lease.state is not State.RELEASED:
             self.device_seen(camera, device, now)
             if changed:
-                self._rearrange(now)
+                self._schedule.rearrange(now)
             return
         lease.device, lease.protocol = device, device.protocol
         left = self._leftovers.pop(camera, None)
@@ -97,7 +105,7 @@ class LeaseBook:
             self.effects.append(Granted(camera, lease.generation, stream, lease.expires))
         else:
             lease.fire(Event.WANT, now)
-        self._rearrange(now)
+        self._schedule.rearrange(now)
 
     def unwant(self, camera: str, now: float, *, stop: bool = True) -> None:
         """Let the camera go; with `stop` its stream is ended at Google, if the budget has nothing better to do."""
@@ -105,12 +113,13 @@ class LeaseBook:
         if lease is None or lease.state is State.RELEASED:
             return
         self.queue.cancel(camera)
-        held = lease.stream if lease.state is State.HELD and lease.expires > now else None
+        # A Stop over a protocol that the camera does not speak any more would only be refused.
+        held = lease.stream if lease.state is State.HELD and lease.expires > now and not lease.moved else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
-            self.queue.submit(self._stop(lease, held, now))
+            self.queue.submit(lease.stop_command(now, _STOP_WITHIN))
         lease.released(now)
-        self._rearrange(now)
+        self._schedule.rearrange(now)
 
     def drop(self, camera: str, now: float) -> None:
         """Forget the camera altogether."""
@@ -136,21 +145,25 @@ class LeaseBook:
         lease.on_demand = on_demand
         lease.resume(stream, generation, granted, now)
         self.effects.append(Granted(camera, generation, stream, lease.expires))
-        self._rearrange(now)
+        self._schedule.rearrange(now)
 
     def device_seen(self, camera: str, device: Device, now: float) -> None:
-        """Rediscovery found the device: a parked camera is tried again."""
+        """Rediscovery found the device: a parked camera is tried again, one that speaks another protocol followed."""
         lease = self.leases.get(camera)
         if lease is None:
             return
-        if lease.state in ALIVE or lease.state is State.GENERATING:
+        if lease.state is State.GENERATING:
             lease.device = device
             return
-        lease.traits_read(device)
+        changed = lease.traits_read(device)
+        if lease.state in ALIVE:
+            if changed:
+                self._outcomes.follow(lease, now)
+            return
         if lease.state is State.PARKED:
             lease.failures = 0
             lease.fire(Event.RETRY, now)
-            self._rearrange(now)
+            self._schedule.rearrange(now)
 
     def list_devices(self, now: float) -> None:
         """Ask for devices.list within the budget; `Listed` follows."""
@@ -175,8 +188,8 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
-        if lease.state not in (State.REPLACING, State.RENEWING):
-            self._lose(lease, why, now, failed=True)
+        if lease.state not in (State.DOUBTED, State.REPLACING, State.RENEWING):
+            self._outcomes.lose(lease, why, now, failed=True)
 
     # --- what to send
 
@@ -199,6 +212,8 @@ class LeaseBook:
             lease.fire(Event.REPLACE if command.verb is Verb.GENERATE and lease.stream else Event.SENT, now)
         elif lease is not None and command.verb is Verb.STOP:
             lease.fire(Event.RENEW, now)
+        elif lease is not None and command.verb is Verb.GET:
+            lease.reading = True
         return command
 
     def next_deadline(self, now: float) -> float | None:
@@ -206,7 +221,7 @@ class LeaseBook:
         soonest = self.queue.next_deadline(now) if self._probe is None else None
         best = math.inf if soonest is None else soonest
         for lease in self.leases.values():
-            if lease.expires < best and lease.state is State.HELD:
+            if lease.expires < best and lease.state in ENDING:
                 best = lease.expires
             elif lease.retry_at < best and lease.state is State.HELD_OFF and not lease.reread:
                 best = lease.retry_at
@@ -234,10 +249,15 @@ class LeaseBook:
         if lease is None or lease.generation != command.generation:
             self.superseded += command.verb is not Verb.STOP
             return
+        if command.verb is Verb.GET:
+            lease.reading = False
+            if not lease.asks:  # a discovery was faster
+                self._schedule.plan(lease, now)
+                return
         if isinstance(result, NestError):
-            self._failed(lease, command, result, now)
+            self._outcomes.failed(lease, command, result, now)
         else:
-            self._succeeded(lease, command, result, now)
+            self._outcomes.succeeded(lease, command, result, now)
 
     def _account_for(self, command: Command, result: Result, now: float) -> None:
         ticket = command.ticket
@@ -262,155 +282,16 @@ class LeaseBook:
                 if lease.server_fault:
                     lease.hurry(now, _HURRY_WITHIN)
 
-    def _succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
-        sent = command.ticket.sent if command.ticket else now
-        if isinstance(result, Stream) and lease.state in (State.GENERATING, State.REPLACING):
-            # One that was replaced is not stopped: its worker leaves it at the new one's first picture, and it ends.
-            lease.granted(result, sent)
-            self.effects.append(Granted(lease.camera, lease.generation, result, lease.expires))
-            self._rearrange(now)
-        elif isinstance(result, Extension) and lease.state is State.EXTENDING:
-            lease.extended(result, sent)
-            assert lease.stream is not None
-            self.effects.append(Renewed(lease.camera, lease.generation, lease.stream, lease.expires))
-            self._plan(lease, now)
-        elif isinstance(result, Device) and lease.state is State.HELD_OFF:
-            if lease.traits_read(result):
-                lease.retry_at = now
-            self.effects.append(TraitsRead(lease.camera, result))
-        elif lease.state is State.RENEWING:
-            self._lose(lease, "the stream was stopped to be generated anew", now, failed=False)
-
-    def _failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
-        if lease.state is State.RENEWING:
-            self._lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
-            return
-        if error.account or error.remedy is Remedy.HOLD:
-            self._send_back(lease, now)
-            return
-        lease.server_fault = servers_fault(error)
-        if error.remedy is Remedy.PARK:
-            self._park(lease, error, now)
-        elif command.verb is Verb.EXTEND:
-            self._extension_failed(lease, error, now)
-        elif lease.state is State.REPLACING:
-            self._replacement_failed(lease, error, now)
-        elif command.verb is Verb.GENERATE:
-            lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
-            lease.generate_failed(str(error), now, error.retry_after or 0.0)
-            if lease.reread and lease.failures < 2:
-                lease.retry_at = now
-            self._plan(lease, now)
-        else:
-            lease.reread = False  # the traits could not be read: just try again after the pause
-            lease.retry_at = max(lease.retry_at, now + (error.retry_after or 0.0))
-
-    def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
-        if isinstance(error, NotExtendable):
-            lease.extendable = False
-            self.effects.append(NotExtended(lease.camera))
-            lease.fire(Event.SENT_BACK, now)
-            self._rearrange(now)
-        elif error.remedy is Remedy.REGENERATE:
-            # A stream refused well before its end, twice running, is of a kind that cannot be extended.
-            early = isinstance(error, StreamGone) and lease.expires - now > 0.25 * lease.life
-            lease.refused_extensions += early
-            lease.extendable = lease.refused_extensions < 2
-            self._lose(lease, str(error), now, failed=True)
-        else:
-            lease.extension_failed(str(error), now, error.retry_after or 0.0)
-            self._plan(lease, now)
-
-    def _replacement_failed(self, lease: Lease, error: NestError, now: float) -> None:
-        """The old stream plays on: try again while it lasts, or end it first where Google grants no second one."""
-        lease.beside = lease.server_fault or isinstance(error, OfferUnavailable)
-        if lease.beside:
-            lease.extension_failed(str(error), now, error.retry_after or 0.0)
-        else:
-            lease.fire(Event.FAILED, now)
-        self._rearrange(now)
-
-    def _send_back(self, lease: Lease, now: float) -> None:
-        """Not the camera's fault: as if it had never been sent."""
-        if lease.state in UNDER_WAY:
-            lease.fire(Event.SENT_BACK, now)
-        self._rearrange(now)
-
-    # --- moves
+    # --- parts
 
     def _tick(self, now: float) -> None:
         for lease in self.leases.values():
-            if lease.expires <= now and lease.state is State.HELD:
+            if lease.expires <= now and lease.state in ENDING:
                 worked = lease.live or lease.life >= 2.0
-                self._lose(lease, _expired(lease), now, failed=not worked)
+                self._outcomes.lose(lease, _expired(lease), now, failed=not worked)
             elif lease.retry_at <= now and lease.state is State.HELD_OFF and not lease.reread:
                 lease.fire(Event.RETRY, now)
-                self._plan(lease, now)
-
-    def _lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:
-        generation = lease.generation
-        lease.lose(why, now, failed=failed)
-        self.effects.append(Lost(lease.camera, generation, why))
-        self._rearrange(now)
-
-    def _park(self, lease: Lease, error: NestError, now: float) -> None:
-        generation, alive = lease.generation, lease.state in ALIVE
-        lease.park(str(error), now)
-        if alive:
-            self.effects.append(Lost(lease.camera, generation, str(error)))
-        self._rearrange(now)
-
-    def _stop(self, lease: Lease, stream: Stream, now: float) -> Command:
-        return Command(
-            verb=Verb.STOP,
-            camera=lease.camera,
-            device=lease.device.id,
-            kind=lease.device.kind,
-            protocol=stream.protocol,
-            generation=lease.generation,
-            handle=stream.handle,
-            not_before=now,
-            deadline=min(lease.expires, now + _STOP_WITHIN),
-            submitted=now,
-        )
-
-    # --- plans
-
-    def rate(self, calls: int) -> float:
-        """Commands per second that `calls` places sustain."""
-        api = self.budget.api
-        return calls / (api.span + api.guard + _USUAL_LATENCY)
-
-    def capacity(self) -> int:
-        """How many cameras the budget holds at the shortest life that Google grants at present."""
-        return planner.capacity(self.rate(self.budget.api.limit), self._usual_life())
-
-    def _usual_life(self) -> float:
-        return min((lease.life for lease in self.leases.values() if lease.life), default=planner.ASSUMED_LIFE)
-
-    def _rearrange(self, now: float) -> None:
-        """The set of cameras or their cost changed: admit and plan all of them again."""
-        wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
-        wanting.sort(key=lambda lease: (lease.on_demand, lease.camera not in self.admitted))
-        life = self._usual_life()
-        loads = [lease.load(life) for lease in wanting]
-        self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
-        self._alive = sum(lease.state in ALIVE for lease in wanting)
-        api = self.budget.api
-        self.queue.reserve = planner.reserve(api.limit, self._alive, life, 1 / self.rate(1))
-        for lease in wanting:
-            self._plan(lease, now)
-
-    def _plan(self, lease: Lease, now: float) -> None:
-        """Put into the queue what the lease wants next."""
-        self.queue.cancel(lease.camera)
-        if lease.camera not in self.admitted:
-            return
-        margin = planner.margin(lease.life, self._alive, self.rate(self.budget.api.ceiling))
-        pace = self.budget.limits.device_pace(lease.device.kind)
-        command = lease.wanted_command(now, margin=margin, pace=pace)
-        if command is not None:
-            self.queue.submit(command)
+                self._schedule.plan(lease, now)
 
 
 def _expired(lease: Lease) -> str:

@@ -34,8 +34,10 @@ class State(enum.Enum):
     """The stream is alive and its extension planned."""
     EXTENDING = "extending"
     """Extend is under way."""
+    DOUBTED = "doubted"
+    """The stream plays, but Extend was refused as if the camera spoke another protocol: its traits will tell."""
     REPLACING = "replacing"
-    """A stream that cannot be extended still plays while its successor is generated."""
+    """A stream that cannot be extended (any more) still plays while its successor is generated."""
     RENEWING = "renewing"
     """A stream that cannot be extended is being stopped, to be generated anew."""
     LOST = "lost"
@@ -56,6 +58,8 @@ class Event(enum.Enum):
     GRANTED = "granted"
     EXTENDED = "extended"
     SENT_BACK = "sent back"
+    DOUBT = "doubt"
+    SWITCH = "switch"
     FAILED = "failed"
     LOSE = "lose"
     RETRY = "retry"
@@ -88,9 +92,14 @@ LEASE: Final = Table(
         (State.EXTENDING, Event.EXTENDED): State.HELD,
         (State.EXTENDING, Event.SENT_BACK): State.HELD,
         (State.EXTENDING, Event.FAILED): State.HELD,
+        (State.EXTENDING, Event.DOUBT): State.DOUBTED,
         (State.EXTENDING, Event.LOSE): State.LOST,
         (State.EXTENDING, Event.PARK): State.PARKED,
         (State.EXTENDING, Event.UNWANT): State.RELEASED,
+        (State.DOUBTED, Event.SWITCH): State.HELD,
+        (State.DOUBTED, Event.LOSE): State.LOST,
+        (State.DOUBTED, Event.PARK): State.PARKED,
+        (State.DOUBTED, Event.UNWANT): State.RELEASED,
         (State.REPLACING, Event.GRANTED): State.HELD,
         (State.REPLACING, Event.SENT_BACK): State.HELD,
         (State.REPLACING, Event.FAILED): State.HELD,
@@ -109,8 +118,10 @@ LEASE: Final = Table(
     },
 )
 
-ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.REPLACING, State.RENEWING})
+ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.DOUBTED, State.REPLACING, State.RENEWING})
 """States with a stream that has not ended yet."""
+ENDING: Final = frozenset({State.HELD, State.DOUBTED})
+"""Those of them in which its end is the end of the lease: no command is under way that gives it another."""
 UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
 """States with a command at Google."""
 
@@ -153,6 +164,8 @@ class Lease:
         self.on_demand = False
         self.refused_extensions = 0
         self.reread = False
+        self.reading = False
+        """Whether its traits are being read."""
         self.failures = self.generates = self.extends = 0
         self.live = False
         self.last_error = ""
@@ -187,6 +200,16 @@ class Lease:
         """Whether its successor may be generated while it plays: over WebRTC, until Google refuses a second one."""
         return self.beside and self.protocol is Protocol.WEB_RTC
 
+    @property
+    def asks(self) -> bool:
+        """Whether it has to know the camera's traits before it goes on."""
+        return self.reread or self.state is State.DOUBTED
+
+    @property
+    def moved(self) -> bool:
+        """Whether the camera no longer speaks the protocol of the stream it still sends."""
+        return self.stream is not None and self.stream.protocol is not self.protocol
+
     def granted(self, stream: Stream, sent: float) -> None:
         """A Generate sent at `sent` succeeded."""
         self.generation += self.state is State.REPLACING
@@ -210,7 +233,6 @@ class Lease:
         """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
         self.fire(Event.RESUME, now)
         self.stream, self.generation = stream, generation
-        self.protocol = stream.protocol
         self.generated_at = self.granted_at = granted
         self.expires = now + stream.expires_in
         self.life = self.expires - granted
@@ -233,8 +255,20 @@ class Lease:
         pause = min(15.0, left / 4) * self._rng.uniform(0.6, 1.0)
         self.retry_at = now + max(pause, min(least_wait, left / 2))
 
+    def doubt(self, why: str, now: float) -> None:
+        """An Extend was refused as if the camera spoke another protocol, which is no failure of the stream."""
+        self.fire(Event.DOUBT, now)
+        self.last_error = why
+        self.retry_at = now
+
+    def switch(self, now: float) -> None:
+        """The camera does speak another protocol: the stream it still sends plays until one over that comes."""
+        self.fire(Event.SWITCH, now)
+        self.last_error = ""
+        self.reading = False
+
     def generate_failed(self, why: str, now: float, least_wait: float) -> None:
-        """A Generate failed."""
+        """A Generate failed; a stream that it should have replaced plays on."""
         self.fire(Event.FAILED, now)
         self._count(why)
         self._hold_off(now, least_wait)
@@ -271,13 +305,16 @@ class Lease:
         """Drop the stream and whatever is under way for it."""
         self.generation += 1
         self.stream = None
-        self.live = False
+        self.live = self.reread = self.reading = False
         self.expires = -math.inf
 
     def traits_read(self, device: Device) -> bool:
         """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
         changed = device.protocol is not self.protocol
         self.device, self.protocol, self.reread = device, device.protocol, False
+        if changed:  # what was learnt concerns the streams of the other protocol
+            self.extendable = self.beside = True
+            self.refused_extensions = 0
         return changed
 
     def hurry(self, now: float, within: float) -> None:
@@ -291,6 +328,12 @@ class Lease:
             case State.WANTED:
                 renewal = not self.extendable and self.failures == 0 and self.generates > 0
                 return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
+            case _ if self.reading:
+                return None
+            case _ if self.asks:
+                return self._command(Verb.GET, not_before=self.retry_at)
+            case State.HELD if self.moved:
+                return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)
             case State.HELD if self.extendable:
                 times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
                 begin = max(times.not_before, self.retry_at)
@@ -303,10 +346,14 @@ class Lease:
                     begin = max(end, self.retry_at)
                     return self._command(Verb.GENERATE, not_before=begin, due=end, deadline=self.expires, renewal=True)
                 return self._command(Verb.STOP, not_before=end, due=end, deadline=self.expires, renewal=True)
-            case State.HELD_OFF if self.reread:
-                return self._command(Verb.GET, not_before=self.retry_at)
             case _:
                 return None
+
+    def stop_command(self, now: float, within: float) -> Command:
+        """The command that ends its stream because nobody wants the camera any more."""
+        command = self._command(Verb.STOP, not_before=now, deadline=min(self.expires, now + within))
+        command.submitted = now
+        return command
 
     def _command(
         self,
@@ -323,7 +370,7 @@ class Lease:
             camera=self.camera,
             device=self.device.id,
             kind=self.device.kind,
-            protocol=self.protocol,
+            protocol=self._protocol_of(verb),
             generation=self.generation,
             not_before=not_before,
             due=due,
@@ -336,6 +383,10 @@ class Lease:
         if self.stream is not None:
             command.handle = self.stream.handle
         return command
+
+    def _protocol_of(self, verb: Verb) -> Protocol:
+        """A new stream comes over the protocol that the camera speaks now; the present one keeps its own."""
+        return self.protocol if verb is Verb.GENERATE or self.stream is None else self.stream.protocol
 
     def _new_life(self, life: float, sent: float) -> None:
         self.granted_at, self.life, self.expires = sent, life, sent + life

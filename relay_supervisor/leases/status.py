@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.lease import ALIVE, Lease, State
 from relay_supervisor.quota.command import Verb
 from relay_supervisor.stats import BudgetStatus, LeaseStatus
+
+_PLANS: Final = {
+    Verb.EXTEND: "extend",
+    Verb.STOP: "stop and generate anew",
+    Verb.GENERATE: "generate its successor",
+    Verb.GET: "read the camera's traits again",
+}
+"""What may be planned for a stream that plays, in words."""
 
 
 def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> LeaseStatus:
@@ -19,7 +28,7 @@ def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> Lease
     action, at = next_action(book, lease, now)
     return LeaseStatus(
         state=lease.state.value,
-        protocol=lease.protocol.value,
+        protocol=(lease.stream or lease).protocol.value,
         expires_at=wall + lease.expires - now if alive else 0.0,
         expires_in=max(0.0, lease.expires - now) if alive else 0.0,
         generates=lease.generates,
@@ -41,6 +50,8 @@ def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
             return f"parked until the device is seen again: {lease.last_error}", math.inf
         case State.GENERATING | State.EXTENDING | State.REPLACING | State.RENEWING:
             return f"{lease.state.value}: waiting for Google's answer", now
+        case _ if lease.reading:
+            return "reading the camera's traits: waiting for Google's answer", now
         case _ if book.account_error:
             return f"waiting for the account: {book.account_error}", book.queue.held_until
         case _ if lease.camera not in book.admitted:
@@ -99,7 +110,7 @@ def _waiting(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
 
 
 def _planned(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
-    for verb, words in ((Verb.EXTEND, "extend"), (Verb.STOP, "stop and generate anew")):
+    for verb, words in _PLANS.items():
         command = book.queue.find(lease.camera, verb)
         if command is not None:
             at = max(command.not_before, book.queue.ready_at(command, now))

@@ -105,7 +105,7 @@ class NotExtendable(NestError):
 
 
 class WrongProtocol(NestError):
-    """400 INVALID_ARGUMENT on Generate: the camera speaks the other protocol now, or a parameter was bad."""
+    """400 INVALID_ARGUMENT on Generate or Extend: the camera speaks the other protocol now, or a parameter was bad."""
 
     remedy = Remedy.SWITCH_PROTOCOL
 
@@ -245,14 +245,14 @@ def error_for(refusal: Refusal, *, what: str, verb: str, retry_after: float | No
 
 
 def _bad_request(refusal: Refusal, message: str, verb: str, retry_after: float | None) -> NestError:
+    if refusal.word == "INVALID_ARGUMENT" and verb in ("generate", "extend"):
+        return WrongProtocol(message, status=400, hint="The camera's supported protocols are read again")
     if verb == "extend":
         if refusal.word == "FAILED_PRECONDITION" and _NOT_EXTENDABLE.search(refusal.message):
             return NotExtendable(message, status=400, hint="The stream is generated anew before it expires")
         return StreamGone(message, status=400)
     if verb == "stop":
         return StreamGone(message, status=400)
-    if refusal.word == "INVALID_ARGUMENT" and verb == "generate":
-        return WrongProtocol(message, status=400, hint="The camera's supported protocols are read again")
     if refusal.word == "FAILED_PRECONDITION" and verb == "generate":
         return CameraUnavailable(
             message,

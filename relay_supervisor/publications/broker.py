@@ -12,8 +12,8 @@ import enum
 import logging
 import random
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuCli
 from relay_common.errors import Remedy
 from relay_common.ids import slug
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
+from relay_common.tasks import Tasks
 
 log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")
@@ -101,8 +102,8 @@ class Broker:
         self._listener, self._new_id = listener, new_id
         self._cameras: dict[str, _Camera] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._closing: set[asyncio.Task[None]] = set()
-        self._handovers: set[asyncio.Task[None]] = set()
+        self._closing = Tasks(log, "a publication could not be closed")
+        self._handovers = Tasks(log, "a publication could not be handed over")
         self.superseded = 0
         self.unclosed = 0
         """Publications whose tracks could not be closed; the SFU collects them after 30 s without packets."""
@@ -175,7 +176,7 @@ class Broker:
         found.live = True
         entry.backoff.reset()
         if previous is not None:
-            _spawn(self._handovers, self._hand_over(previous))
+            self._handovers.spawn(self._hand_over(previous))
         self._listener(Change.LIVE, found, "")
         return True
 
@@ -222,13 +223,8 @@ class Broker:
 
     async def aclose(self, *, within: float = 3.0) -> None:
         """Wait at most `within` seconds for closings under way, then give them up."""
-        for waiting in self._handovers:
-            waiting.cancel()
-        if self._closing:
-            _, late = await asyncio.wait(self._closing, timeout=within)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._handovers.aclose()
+        await self._closing.aclose(within=within)
 
     # --- verification ---------------------------------------------------------------------------------------------
 
@@ -305,7 +301,7 @@ class Broker:
         return found
 
     def _close_later(self, publication: Publication) -> asyncio.Task[None]:
-        return _spawn(self._closing, self._close(publication))
+        return self._closing.spawn(self._close(publication))
 
     async def _hand_over(self, replaced: Publication) -> None:
         await self._clock.sleep(HANDOVER)
@@ -322,13 +318,6 @@ class Broker:
             log.debug("tracks stay open: %s", error.message, extra={"camera": publication.camera})
         finally:
             self._client.forget(publication.session)
-
-
-def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    task = asyncio.get_running_loop().create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
 
 
 def _unusable(tracks: list[LocalTrack]) -> str:

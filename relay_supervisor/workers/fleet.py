@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from relay_common import ids, protocol
 from relay_common.clock import Clock
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState, WorkerStats
+from relay_common.tasks import Tasks
 from relay_supervisor.workers.ending import end, take_down
 from relay_supervisor.workers.launcher import Launcher
 from relay_supervisor.workers.process import Exit, WorkerProcess
@@ -67,7 +68,7 @@ class Fleet:
         self._runtime_dir, self._policy, self._memory_limit = runtime_dir, policy, memory_limit
         self._slots: dict[str, Slot] = {}
         self._by_instance: dict[str, Slot] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(log, "fleet task failed")
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
 
@@ -109,18 +110,16 @@ class Fleet:
             one.wanted = False
             if one.machine.can(Happening.STOP):
                 one.machine.fire(Happening.STOP)
-        return self._spawn(self._end_all(both, reason, within))
+        return self._tasks.spawn(self._end_all(both, reason, within))
 
     async def stop_all(self, reason: str, within: float = 3.0) -> None:
         """End all workers at once, each within its time."""
         await asyncio.gather(*(self.stop(camera, reason, within) for camera in list(self._slots)))
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
 
     def abandon(self) -> None:
         """Stop watching and leave all workers running, for another supervisor to adopt."""
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         for slot in self._by_instance.values():
             if slot.process is not None:
                 slot.process.forget()
@@ -207,7 +206,7 @@ class Fleet:
     def _hello(self, slot: Slot, hello: Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:
             log.error("worker speaks protocol %s: replacing it", hello.protocol, extra=slot.context)
-            self._spawn(self.restart(slot.camera, "protocol version"))
+            self._tasks.spawn(self.restart(slot.camera, "protocol version"))
             return
         if not slot.machine.can(Happening.HELLO):
             return
@@ -219,7 +218,7 @@ class Fleet:
         if slot.predecessor is None:
             self._listener.worker_ready(slot.camera, hello)
         else:
-            self._spawn(self._end(slot.predecessor, "another worker takes over"))
+            self._tasks.spawn(self._end(slot.predecessor, "another worker takes over"))
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """A worker nobody started here: find out who it is, then adopt it or send it away."""
@@ -243,7 +242,7 @@ class Fleet:
         slot.machine.fire(Happening.LAUNCH)
         slot.state, slot.stats, slot.hello, slot.over_limit = WorkerState.STARTING, None, None, 0
         slot.seen_at = self._clock.now()
-        slot.launching = self._spawn(self._start_process(slot))
+        slot.launching = self._tasks.spawn(self._start_process(slot))
 
     async def _start_process(self, slot: Slot) -> None:
         spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.camera))
@@ -264,7 +263,7 @@ class Fleet:
     def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
         slot.instance, slot.process, slot.seen_at = instance, process, self._clock.now()
         self._by_instance[instance] = slot
-        self._spawn(self._watch(slot, process, instance))
+        self._tasks.spawn(self._watch(slot, process, instance))
 
     async def _watch(self, slot: Slot, process: WorkerProcess, instance: str) -> None:
         """Until the process ends: see that it speaks; then see that it is replaced when it is still wanted."""
@@ -309,7 +308,7 @@ class Fleet:
             slot.last_exit, slot.next_start = slot.policy.words(now), now + delay
             if delay:
                 log.warning("worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
-            self._spawn(self._relaunch(slot, delay))
+            self._tasks.spawn(self._relaunch(slot, delay))
         elif slot.wanted:
             self._launch(slot)  # it was wanted again while it stopped
 
@@ -333,14 +332,3 @@ class Fleet:
             await self._clock.sleep(delay)
         if slot.wanted and slot.phase is Phase.BACKOFF:
             self._launch(slot)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("fleet task failed", exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page
 
-from relay_supervisor.publications import viewers
+from relay_supervisor.publications import view
 from tests.fixtures.dashboard import decoding, first_that, follows, picture, served, stats, until, watch_console
 from tests.fixtures.fake_relay import live_camera
 
@@ -110,7 +110,7 @@ async def test_a_session_that_took_enough_offers_is_replaced_while_it_plays(
     chromium_page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = chromium_page
-    monkeypatch.setattr(viewers, "_MOST_OFFERS", 1)
+    monkeypatch.setattr(view, "_MOST_OFFERS", 1)
     async with served(2) as dashboard:
         await dashboard.publish(0)
         ids = [camera.id for camera in dashboard.relay.cameras]

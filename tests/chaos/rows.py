@@ -187,8 +187,9 @@ SFU: Final[tuple[tuple[Row, ...], ...]] = (
     (sfu("410 in mid-stream", of_session(end=True), within=25),
      sfu("collects the track (nothing of it arrives)", of_session(upstream_loss=1.0), within=30),
      sfu("connection that never completes", of_publishing(operation="sessions/new", kind="never_connect"), within=25),
-     sfu("401 (a wrong secret)", of_publishing(operation="sessions/new", status=401, code="unauthorized"), within=90,
-         degraded=("reconnecting", "app_secret"))),
+     sfu("401, once", of_publishing(operation="sessions/new", status=401, code="unauthorized")),
+     sfu("401 (a wrong secret)", of_publishing(operation="sessions/new", status=401, code="unauthorized", times=2),
+         within=90, degraded=("reconnecting", "app_secret"))),
 )
 
 WHOLE: Final[tuple[Row, ...]] = (

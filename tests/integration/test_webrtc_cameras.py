@@ -109,6 +109,11 @@ async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_i
         before = relay.camera("Front Door")
         assert before.lease.protocol == "RTSP"
         await relay.nest("cameras/Front Door/device", {"protocol": "WEB_RTC"})
+        said = len((await relay.nest("commands"))["commands"])
+        await relay.until(lambda: relay.camera("Front Door").lease.protocol == "WEB_RTC", 10.0, "it is followed")
+        sent = [(one["command"], one["status"]) for one in (await relay.nest("commands"))["commands"][said:]]
+        assert sent == [("ExtendRtspStream", 400), ("GenerateWebRtcStream", 200)], "no command is wasted"
+        assert relay.camera("Front Door").lease.failures == 0
         await relay.until(lambda: relay.camera("Front Door").audio.codec == "OPUS", 30.0, "it comes over WebRTC")
         await relay.until_live(within=5.0)
         after = relay.camera("Front Door")

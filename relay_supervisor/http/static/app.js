@@ -6,7 +6,7 @@ import { Egress } from "./egress.js";
 import { Feed } from "./feed.js";
 import { bits, clock, span } from "./format.js";
 import { Large } from "./large.js";
-import { Player } from "./player.js";
+import { Player, expose } from "./player.js";
 import { Sight } from "./sight.js";
 import { Tile, text } from "./tile.js";
 
@@ -142,11 +142,4 @@ feed.addEventListener("link", ({ detail }) => {
   banner();
 });
 
-// For tests and the curious: what the page receives, read-only.
-Object.defineProperty(window, "relay", {
-  value: Object.freeze({
-    get pcs() { return player.connections.map((connection) => connection.pc); },
-    get tracks() { return player.connections.flatMap((connection) => [...connection.tracks.values()]); },
-    stats: () => player.stats(),
-  }),
-});
+expose(player);

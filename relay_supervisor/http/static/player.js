@@ -280,3 +280,14 @@ function audioNumbers(entry) {
     concealedSamples: entry.concealedSamples ?? 0,
   };
 }
+
+// For tests and the curious: what the page receives, read-only, as `window.relay`.
+export function expose(player) {
+  Object.defineProperty(window, "relay", {
+    value: Object.freeze({
+      get pcs() { return player.connections.map((connection) => connection.pc); },
+      get tracks() { return player.connections.flatMap((connection) => [...connection.tracks.values()]); },
+      stats: () => player.stats(),
+    }),
+  });
+}

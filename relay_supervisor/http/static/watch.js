@@ -2,7 +2,7 @@
 
 import { call, useLink } from "./api.js";
 import { capital, next, tone } from "./format.js";
-import { Player } from "./player.js";
+import { Player, expose } from "./player.js";
 import { Sight } from "./sight.js";
 import { text } from "./tile.js";
 
@@ -80,11 +80,4 @@ part("sound").addEventListener("click", () => {
 video.addEventListener("playing", () => { part("why").hidden = !refusal; });
 look();
 
-// For tests and the curious: what the page receives, read-only.
-Object.defineProperty(window, "relay", {
-  value: Object.freeze({
-    get pcs() { return player.connections.map((connection) => connection.pc); },
-    get tracks() { return player.connections.flatMap((connection) => [...connection.tracks.values()]); },
-    stats: () => player.stats(),
-  }),
-});
+expose(player);

@@ -13,6 +13,7 @@ import pytest
 
 from relay_common.clock import ManualClock
 from relay_common.cloudflare import LocalTrack, RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
+from relay_common.cloudflare.client import ASK_AGAIN
 from relay_common.cloudflare.errors import ErrorClass
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.secrets import Secret
@@ -133,11 +134,13 @@ def close(client: SfuClient) -> Any:
     ("work", "first", "requests", "remedy"),
     [
         # What the server says it did not do may be asked again; the second answer here ends it.
-        (publish, failure(425, "session_error"), 2, Remedy.FATAL),
-        (publish, failure(429), 2, Remedy.FATAL),
-        (publish, failure(503), 2, Remedy.FATAL),
-        (publish, failure(500, "retryable_transient_error"), 2, Remedy.FATAL),
-        (publish, httpx.ConnectError, 2, Remedy.FATAL),
+        (publish, failure(425, "session_error"), 2, Remedy.REGENERATE),
+        (publish, failure(429), 2, Remedy.REGENERATE),
+        (publish, failure(503), 2, Remedy.REGENERATE),
+        (publish, failure(500, "retryable_transient_error"), 2, Remedy.REGENERATE),
+        (publish, httpx.ConnectError, 2, Remedy.REGENERATE),
+        (publish, failure(401, "unauthorized"), 2, Remedy.REGENERATE),
+        (publish, failure(403), 2, Remedy.REGENERATE),
         # An unknown state, or a lost answer: replace the connection.
         (publish, failure(500, "internal_error"), 1, Remedy.RETRY),
         (publish, httpx.ReadTimeout, 1, Remedy.REGENERATE),
@@ -145,24 +148,38 @@ def close(client: SfuClient) -> Any:
         (renegotiate, httpx.ReadTimeout, 1, Remedy.REGENERATE),
         (publish, failure(406, "invalid_session_description"), 1, Remedy.REGENERATE),
         (publish, failure(410, "session_error"), 1, Remedy.REGENERATE),
-        (publish, failure(401, "unauthorized"), 1, Remedy.FATAL),
         (publish, failure(404, "not_found"), 1, Remedy.FATAL),
         # These may be repeated at will.
-        (new_session, httpx.ReadTimeout, 2, Remedy.FATAL),
-        (new_session, failure(500, "internal_error"), 2, Remedy.FATAL),
+        (new_session, httpx.ReadTimeout, 2, Remedy.REGENERATE),
+        (new_session, failure(500, "internal_error"), 2, Remedy.REGENERATE),
+        (new_session, failure(401), 2, Remedy.REGENERATE),
         (new_session, failure(400, "decoding_error"), 1, Remedy.REGENERATE),
-        (close, httpx.ReadTimeout, 2, Remedy.FATAL),
+        (close, httpx.ReadTimeout, 2, Remedy.REGENERATE),
     ],
 )
 async def test_repeats_only_where_it_helps(
     work: Callable[[SfuClient], Any], first: Step, requests: int, remedy: Remedy
 ) -> None:
-    client, script, clock = make(first, failure(401, "unauthorized"))
+    client, script, clock = make(first, failure(400, "decoding_error"))
     with pytest.raises(SfuError) as caught:
         await finish(clock, work(client))
     assert len(script.requests) == requests
     assert caught.value.remedy is remedy
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_refused_secret_is_believed_when_it_is_refused_twice() -> None:
+    refused = failure(401, "unauthorized")
+    client, script, clock = make(refused, (201, {"sessionId": "s"}), refused, refused)
+    asking = asyncio.ensure_future(client.new_session())
+    await clock.advance(ASK_AGAIN / 2 - 0.1)
+    assert len(script.requests) == 1, "not at once: it would only be refused again"
+    await clock.advance(ASK_AGAIN / 2 + 0.2)
+    assert await asking == "s"
+    with pytest.raises(SfuError, match="app_secret") as caught:
+        await finish(clock, client.new_session())
+    assert (caught.value.remedy, caught.value.code) == (Remedy.FATAL, "unauthorized")
+    assert len(script.requests) == 4
 
 
 async def test_lost_answers_and_gone_sessions_have_their_own_types() -> None:

@@ -18,7 +18,7 @@ NOT_FOUND_DEVICE = "Device enterprises/p/devices/d not found."
     [
         (400, "FAILED_PRECONDITION", "not supported for doorbell", "extend", errors.NotExtendable, Remedy.REGENERATE),
         (400, "FAILED_PRECONDITION", "Precondition check failed.", "extend", errors.StreamGone, Remedy.REGENERATE),
-        (400, "INVALID_ARGUMENT", "bad", "extend", errors.StreamGone, Remedy.REGENERATE),
+        (400, "INVALID_ARGUMENT", "bad", "extend", errors.WrongProtocol, Remedy.SWITCH_PROTOCOL),
         (400, "INVALID_ARGUMENT", "bad", "generate", errors.WrongProtocol, Remedy.SWITCH_PROTOCOL),
         (400, "FAILED_PRECONDITION", "Precondition", "generate", errors.CameraUnavailable, Remedy.RETRY),
         (400, "INVALID_ARGUMENT", "bad", "stop", errors.StreamGone, Remedy.REGENERATE),

@@ -1,0 +1,43 @@
+"""Tasks that nobody waits for, kept until they have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Tasks:
+    """A set of running tasks: none is forgotten by the event loop, and one that fails is logged as `failed`."""
+
+    def __init__(self, log: logging.Logger, failed: str, *, level: int = logging.ERROR) -> None:
+        self._log, self._failed, self._level = log, failed, level
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin `work`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def cancel(self) -> None:
+        """Cancel all, without waiting for their ends."""
+        for task in list(self._running):
+            task.cancel()
+
+    async def aclose(self, *, within: float = 0.0) -> None:
+        """Wait at most `within` seconds for all to end by themselves, then cancel those that have not."""
+        if within and self._running:
+            await asyncio.wait(self._running, timeout=within)
+        self.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.log(self._level, self._failed, exc_info=error)

@@ -1,0 +1,137 @@
+"""The part of the HTTP interface that shows cameras: views of them for pages, and a camera's own page."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
+from relay_supervisor.publications.views import Audience, ViewAnswer
+from relay_supervisor.stats import RelayStatus
+
+
+class ViewService(Protocol):
+    """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
+
+    async def open(self, cameras: list[str], audio: bool, *, audience: Audience) -> ViewAnswer: ...
+
+    async def answer(self, view: str, sdp: str, *, audience: Audience) -> None: ...
+
+    async def update(
+        self, view: str, cameras: list[str] | None, stale: list[str], *, audience: Audience
+    ) -> ViewAnswer: ...
+
+    async def close(self, view: str, *, audience: Audience) -> None: ...
+
+
+class ViewedRelay(Protocol):
+    """The relay as these endpoints see it."""
+
+    @property
+    def viewers(self) -> ViewService: ...
+
+    def status(self) -> RelayStatus: ...
+
+
+class ViewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view."""
+
+    cameras: list[str]
+    audio: bool = True
+
+
+class AnswerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view/{id}/answer."""
+
+    sdp: str
+
+
+class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view/{id}/update."""
+
+    cameras: list[str] | None = None
+    """What the view is to hold from now on; absent: what it held."""
+    stale: list[str] = []
+    """Cameras whose picture stands still on the page: they are pulled anew."""
+
+
+class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a camera's own page is told: nothing of the relay, the account or other cameras."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    enabled: bool
+    viewable: bool
+    publication: str
+    next_action: str
+    next_at: float
+    at: float
+    """The relay's clock, Unix seconds."""
+
+
+def routes(relay: ViewedRelay) -> list[Route]:
+    """The endpoints, for the application's list."""
+    viewing = _Viewing(relay)
+    return [
+        Route("/watch/{id}", viewing.watch_page),
+        Route("/api/watch/{id}", viewing.watch),
+        Route("/api/view", viewing.open_view, methods=["POST"]),
+        Route("/api/view/{id}", viewing.close_view, methods=["DELETE"]),
+        Route("/api/view/{id}/answer", viewing.answer_view, methods=["POST"]),
+        Route("/api/view/{id}/update", viewing.update_view, methods=["POST"]),
+    ]
+
+
+class _Viewing:
+    def __init__(self, relay: ViewedRelay) -> None:
+        self._relay = relay
+
+    async def watch_page(self, request: Request) -> Response:
+        return watch_page(200)
+
+    async def watch(self, request: Request) -> Response:
+        audience: Audience = request.state.audience
+        if not audience.sees(request.path_params["id"]):
+            raise ApiError(403, "not_allowed", "Your link does not show that camera", "Ask for another link")
+        status = self._relay.status()
+        camera = camera_in(status, request)
+        return json_reply(
+            WatchStatus(
+                id=camera.id,
+                name=camera.name,
+                state=camera.state,
+                reason=camera.reason,
+                enabled=camera.enabled,
+                viewable=camera.viewable,
+                publication=camera.publication,
+                next_action=camera.lease.next_action,
+                next_at=camera.lease.next_at,
+                at=status.at,
+            )
+        )
+
+    async def open_view(self, request: Request) -> Response:
+        wanted: ViewRequest = await read_json(request, ViewRequest)
+        audience = request.state.audience
+        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience))
+
+    async def answer_view(self, request: Request) -> Response:
+        given: AnswerRequest = await read_json(request, AnswerRequest)
+        view = request.path_params["id"]
+        await self._relay.viewers.answer(view, given.sdp, audience=request.state.audience)
+        return json_reply({"ok": True})
+
+    async def update_view(self, request: Request) -> Response:
+        wanted: UpdateRequest = await read_json(request, UpdateRequest)
+        view, audience = request.path_params["id"], request.state.audience
+        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
+
+    async def close_view(self, request: Request) -> Response:
+        await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)
+        return json_reply({"ok": True})

@@ -1,0 +1,58 @@
+"""Which leases of an account are served, and what is queued for each: the planner's arithmetic on the leases of now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from relay_supervisor.leases import planner
+from relay_supervisor.leases.lease import ALIVE, Lease, State
+from relay_supervisor.quota.budget import Budget
+from relay_supervisor.quota.queue import CommandQueue
+
+_USUAL_LATENCY: Final = 0.5
+
+
+class Schedule:
+    """Admits as many of `leases` as the budget holds, and keeps in `queue` what each admitted one wants next."""
+
+    def __init__(self, budget: Budget, queue: CommandQueue, leases: Mapping[str, Lease]) -> None:
+        self.budget, self.queue, self.leases = budget, queue, leases
+        self.admitted: set[str] = set()
+        self._alive = 0
+
+    def rate(self, calls: int) -> float:
+        """Commands per second that `calls` places sustain."""
+        api = self.budget.api
+        return calls / (api.span + api.guard + _USUAL_LATENCY)
+
+    def capacity(self) -> int:
+        """How many cameras the budget holds at the shortest life that Google grants at present."""
+        return planner.capacity(self.rate(self.budget.api.limit), self._usual_life())
+
+    def _usual_life(self) -> float:
+        return min((lease.life for lease in self.leases.values() if lease.life), default=planner.ASSUMED_LIFE)
+
+    def rearrange(self, now: float) -> None:
+        """The set of cameras or their cost changed: admit and plan all of them again."""
+        wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
+        wanting.sort(key=lambda lease: (lease.on_demand, lease.camera not in self.admitted))
+        life = self._usual_life()
+        loads = [lease.load(life) for lease in wanting]
+        self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
+        self._alive = sum(lease.state in ALIVE for lease in wanting)
+        api = self.budget.api
+        self.queue.reserve = planner.reserve(api.limit, self._alive, life, 1 / self.rate(1))
+        for lease in wanting:
+            self.plan(lease, now)
+
+    def plan(self, lease: Lease, now: float) -> None:
+        """Put into the queue what the lease wants next."""
+        self.queue.cancel(lease.camera)
+        if lease.camera not in self.admitted:
+            return
+        margin = planner.margin(lease.life, self._alive, self.rate(self.budget.api.ceiling))
+        pace = self.budget.limits.device_pace(lease.device.kind)
+        command = lease.wanted_command(now, margin=margin, pace=pace)
+        if command is not None:
+            self.queue.submit(command)
