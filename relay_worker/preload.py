@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import ssl
 
 import aioice
 import aiortc
@@ -16,17 +15,19 @@ import uvloop
 import zmq
 import zmq.asyncio
 
+import relay_worker.entry
 import relay_worker.worker
 from relay_worker.media.opus import OpusTranscoder
+from relay_worker.rtsp.transport import client_context
 
-LOADED = (aioice, aiortc, av, uvloop, zmq, relay_worker.worker)
+LOADED = (aioice, aiortc, av, uvloop, zmq, relay_worker.entry, relay_worker.worker)
 LOADED_IN = os.getpid()
 """Pid of the process that imported this: in a forked worker it is the fork server's."""
 
 
 def _warm_up() -> None:
     """Use once what builds tables at its first use: built here they are shared, in a worker each has its own."""
-    ssl.create_default_context()
+    client_context()
     aiortc.RTCCertificate.generateCertificate()
     decoder = av.CodecContext.create("aac", "r")
     decoder.extradata = bytes.fromhex("1408")  # AAC-LC, 16 kHz, mono

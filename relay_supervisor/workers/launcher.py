@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
-from typing import Protocol
+import multiprocessing.process
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from relay_supervisor.workers.process import WorkerProcess
 from relay_worker.entry import run_worker
 from relay_worker.spec import WorkerSpec
 
 PRELOAD = "relay_worker.preload"
+
+_starting: Final = threading.Lock()
 
 
 class Launcher(Protocol):
@@ -46,9 +53,29 @@ class ForkServerLauncher:
     async def start(self, spec: WorkerSpec) -> WorkerProcess:
         process = self._context.Process(target=run_worker, args=(spec,), name=f"relay-worker-{spec.camera}")
         # Blocks until the server has forked, which takes its import time when it has only just started.
-        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(_start, process)
         assert process.pid is not None
         return WorkerProcess(process.pid, process)
 
     def adopt(self, pid: int) -> WorkerProcess:
         return WorkerProcess(pid)
+
+
+def _start(process: multiprocessing.process.BaseProcess) -> None:
+    with _starting, _main_unnamed():
+        process.start()
+
+
+@contextlib.contextmanager
+def _main_unnamed() -> Iterator[None]:
+    """Hide the file of the running script from multiprocessing, which would run it anew in every child.
+
+    A worker needs nothing of the program that started it, and for a script that is the whole supervisor.
+    """
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            main["__file__"] = file
