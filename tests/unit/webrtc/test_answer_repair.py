@@ -150,6 +150,7 @@ def test_the_offer_has_googles_shape() -> None:
     assert lines.count("a=recvonly") == 2
     assert "a=group:BUNDLE 0 1 2" in lines
     assert lines.count("a=candidate:1 1 udp 7 127.0.0.1 9 typ host") == 3
+    assert lines.count("a=end-of-candidates") == 3
     assert "a=ice-options:trickle" not in lines
     assert not any("transport-cc" in line for line in lines), "Google's sender would go by it and not by REMB"
     assert {"nack", "nack pli", "ccm fir", "goog-remb"} <= {
