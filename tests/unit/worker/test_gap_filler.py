@@ -1,4 +1,4 @@
-"""Filler in place of a camera that is away: when it begins, what it is, and that it is never mixed with live pictures."""
+"""Filler in place of a camera that is away: when it begins, what it is, and that it never mixes with live pictures."""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ def test_sound_that_goes_on_is_not_covered_by_silence(world: World) -> None:
     left = world.now
     world.wait(6.0, each=world.sound)
     assert world.since(left), "a slate for the picture"
+    assert (world.filler.gaps, world.pipeline.filling) == (1, True), "sound alone does not end it"
     assert {sent.payload for sent in world.since(left, Kind.AUDIO)} == {OPUS}
 
 
