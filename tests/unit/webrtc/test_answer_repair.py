@@ -127,6 +127,12 @@ def test_an_endless_answer_is_refused() -> None:
         repair_answer("v=0\n" + "a=x\n" * 100_000)
 
 
+def test_of_endless_candidates_some_are_kept() -> None:
+    lines = repair_answer(GOOGLE.replace(UDP, "\n".join([UDP] * 500))).sdp.split("\r\n")
+    sections = "\n".join(lines).split("\nm=")
+    assert max(section.count("a=candidate:") for section in sections) == 64
+
+
 async def test_a_stock_peer_refuses_the_answer_as_it_came_and_takes_it_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
