@@ -42,9 +42,9 @@ class World:
         self.pipeline.output = self
         self.filler = GapFiller("Porch", self.pipeline)
         self._video = Track(Kind.VIDEO, Format(106, "H264", 90000), control="")
-        self._audio = Track(Kind.AUDIO, Format(111, "OPUS", 48000), control="")
+        self.audio = Track(Kind.AUDIO, Format(111, "OPUS", 48000), control="")
         self._sequence = {Kind.VIDEO: 0, Kind.AUDIO: 0}
-        self.pipeline.on_playing([self._video, self._audio], self.now)
+        self.pipeline.on_playing([self._video, self.audio], self.now)
 
     def send(self, frame: Frame, now: float) -> None:
         self.sent += [Sent(now, frame.kind, bytes(payload), frame.media_time) for payload, _ in frame.payloads]
@@ -54,18 +54,18 @@ class World:
         self.timer = when, callback
         return SimpleNamespace(cancel=lambda: setattr(self, "timer", None))
 
-    def camera(self, *payloads: bytes, track: Track | None = None) -> None:
-        """Packets of one picture come."""
+    def camera(self, *payloads: bytes, track: Track | None = None, late: float = 0.0) -> None:
+        """Packets of one picture come, `late` by so many seconds."""
         track = track or self._video
         rate = 90_000 if track.kind is Kind.VIDEO else 48_000
         for index, payload in enumerate(payloads):
             self._sequence[track.kind] += 1
             second = (index == len(payloads) - 1) << 7 | track.format.payload_type
-            head = struct.pack("!BBHII", 0x80, second, self._sequence[track.kind], round(self.now * rate), 7)
+            head = struct.pack("!BBHII", 0x80, second, self._sequence[track.kind], round((self.now - late) * rate), 7)
             self.pipeline.on_media([Batch(track, [head + payload], [])], self.now)
 
     def sound(self) -> None:
-        self.camera(OPUS, track=self._audio)
+        self.camera(OPUS, track=self.audio)
 
     def wait(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
         """Time passes: timers fire, and the relay judges, and `each` happens, ten times a second."""
@@ -131,6 +131,21 @@ def test_the_camera_comes_back_with_its_first_keyframe_and_nothing_is_mixed(worl
     assert world.since(back, Kind.AUDIO) == [], "no silence either"
     times = [sent.media_time for sent in world.sent if sent.kind is Kind.VIDEO]
     assert times == sorted(times)
+
+
+def test_what_a_stall_held_back_follows_the_filler(world: World) -> None:
+    """The network gives it all at once; by the camera's clock it would belong before the slates."""
+    world.wait(6.0)
+    filled = max(sent.media_time for sent in world.sent)
+    assert filled > world.now - 1.1
+    for late in range(4, 0, -1):
+        world.camera(*((SETS, IDR) if late == 4 else (SLICE,)), late=late)
+        world.camera(OPUS, track=world.audio, late=late)
+    world.wait(4.0, each=lambda: world.camera(SLICE))
+    for kind in Kind:
+        times = [sent.media_time for sent in world.sent if sent.kind is kind]
+        assert times == sorted(times)
+    assert world.now - world.since(0.0)[-1].media_time < 0.15, "what was late is not kept as delay"
 
 
 def test_sound_that_goes_on_is_not_covered_by_silence(world: World) -> None:
