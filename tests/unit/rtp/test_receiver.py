@@ -70,7 +70,8 @@ def test_takes_any_bytes(packets: list[bytes], in_order: bool) -> None:
     receiver = RtpReceiver(90000, in_order=in_order)
     for now, data in enumerate(packets):
         receiver.receive(data, now)
-        receiver.receive(b"\x80" + data, now)
+        for first in (0x80, 0x90, 0xB3):  # plain; with extension; with everything
+            receiver.receive(bytes((first,)) + data, now)
         receiver.receiver_report(now)
 
 
