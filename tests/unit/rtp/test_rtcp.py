@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 from aiortc import rtp as peer
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay_worker.rtp import rtcp
@@ -152,6 +152,8 @@ def test_takes_any_bytes(data: bytes, changes: list[tuple[int, int]], tail: byte
             pass
 
 
+@settings(max_examples=300)
+@example(1, rtcp.SDES, [bytes(4)])
 @given(st.integers(0, 31), st.integers(200, 206), st.lists(st.binary(min_size=4, max_size=4), max_size=12))
 def test_takes_any_body(count: int, kind: int, words: list[bytes]) -> None:
     try:
