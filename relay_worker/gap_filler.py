@@ -59,4 +59,5 @@ class GapFiller:
             live_audio = now - pipeline.last_frame.get(Kind.AUDIO, 0.0) < PATIENCE
             if pipeline.output is not None and not (kind == "audio" and live_audio):
                 pipeline.output.send(Frame(Kind(kind), payloads, media_time), now)
+                pipeline.timeline.filled(Kind(kind), media_time)
         self._timer = asyncio.get_running_loop().call_at(filler.next_time(), self._fill)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ANNOUNCE_WITHOUT: Final = 2.0
 """Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
 _TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
+CANCEL_AGAIN: Final = 0.5
 
 
 class PublishRefused(RelayError):
@@ -115,10 +116,11 @@ class PublicationKeeper:
 
     async def close(self) -> None:
         """End the publication."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Python 3.11's wait_for loses a cancellation that comes in the same moment as what it waits for.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN)
 
     def check(self, now: float) -> None:
         """Judge liveness, about once a second."""
@@ -181,9 +183,11 @@ class PublicationKeeper:
         self._hurried.clear()
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
         hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait((pause, hurried), return_when=asyncio.FIRST_COMPLETED)
-        pause.cancel()
-        hurried.cancel()
+        try:
+            await asyncio.wait((pause, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            hurried.cancel()
 
     async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
         """One publication, from offer to end; the seconds to wait before the next."""

@@ -28,6 +28,8 @@ class CameraReport(msgspec.Struct):
     generates: int
     extends: int
     restarts: int
+    protocol: str
+    """RTSP or WEB_RTC."""
 
 
 class DemoReport(msgspec.Struct):
@@ -129,6 +131,7 @@ def _report(status: RelayStatus, expected: int) -> DemoReport:
             generates=camera.lease.generates,
             extends=camera.lease.extends,
             restarts=camera.worker.restarts,
+            protocol=camera.lease.protocol,
         )
         for camera in status.cameras
     ]

@@ -130,6 +130,15 @@ class Timeline:
         self._tracks[track].ntp_offset = None
         self._tracks[track].clock = None
 
+    def filled(self, track: Hashable, media_time: float) -> None:
+        """Something was sent in this track's place at `media_time`: what comes next follows it, by elapsed time.
+
+        After a stall all that was held back comes at once, and by its own clock it would belong before the filler.
+        """
+        if (state := self._tracks.get(track)) is not None:
+            state.floor = max(state.floor, media_time)
+            self.discontinuity(track)
+
     def lateness(self, track: Hashable, now: float) -> float:
         """Seconds by which the latest packet of the track trails the local clock; 0 before its first."""
         state = self._tracks[track]

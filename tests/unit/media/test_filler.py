@@ -59,6 +59,7 @@ def test_the_slate_shows_the_name() -> None:
     blank, short, long = (bright(picture(slate(name, 640, 360, "").payloads)) for name in ("", "i", "WWW"))
     assert blank == 0
     assert 0 < short < long
+    assert slate("Porch").payloads == slate("Porch", caption="Reconnecting").payloads
 
 
 def test_names_beyond_the_font_are_drawn_as_far_as_possible() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relay_worker.media.access_unit import AccessUnit, AccessUnitAssembler
 from relay_worker.media.keyframes import has_recovery_point, is_reference, slice_type, starts_idr
-from relay_worker.media.parameter_sets import ParameterSetError, ParameterSets, parse_sps
+from relay_worker.media.parameter_sets import MAX_SETS, MAX_SIZE, ParameterSetError, ParameterSets, parse_sps
 from relay_worker.rtp.h264 import FU_A, PayloadError, fragment, join_stap_a, split_stap_a
 
 
@@ -103,6 +103,19 @@ def test_sprop_and_changes() -> None:
     assert sets.info is not None
     assert sets.info.width == 640
     assert sets.nals() == [find(large, 7), find(small, 8)]
+
+
+def test_what_is_kept_of_parameter_sets_is_bounded() -> None:
+    sets = ParameterSets()
+    for number in range(1, 200):
+        bits = f"{number + 1:b}"
+        code = ("0" * (len(bits) - 1) + bits + "1").ljust(24, "0")  # Exp-Golomb, then the stop bit
+        sets.add(b"\x68" + int(code, 2).to_bytes(3, "big"))
+    assert len(sets.nals()) == MAX_SETS
+    assert sets.malformed == 199 - MAX_SETS
+    sets = ParameterSets()
+    sets.add(b"\x68\xee" + bytes(MAX_SIZE))
+    assert (sets.nals(), sets.malformed) == ([], 1)
 
 
 def test_slice_types_and_references() -> None:

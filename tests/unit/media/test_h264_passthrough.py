@@ -246,6 +246,7 @@ payloads = st.one_of(
         [SPS, PPS, IDR, P, join_stap_a([SPS, PPS, IDR]), b"\x7c\x85" + b"i" * 300, b"\x7c\x45" + b"i" * 90]
     ),
     st.builds(lambda header, body: bytes((0x7C, header)) + body, st.integers(0, 255), st.binary(max_size=250)),
+    st.builds(lambda body: b"\x78" + body, st.binary(max_size=50)),
 )
 
 

@@ -129,6 +129,20 @@ def test_through_reconnects() -> None:
     in_step(eyes, 0.0, 6)
 
 
+def test_through_a_reconnect_after_which_the_camera_has_another_time_of_day() -> None:
+    pipeline, eyes = Pipeline(), Eyes()
+    pipeline.output = eyes
+    camera = ManualCamera(pipeline, VIDEO, AUDIO)
+    camera.sound_late = 0.3
+    camera.connect()
+    camera.run(6.0)
+    camera.now += 20.0
+    camera.wall_ahead = -3600.0
+    camera.connect()
+    camera.run(8.0)
+    in_step(eyes, camera.now - 4.0, 3)
+
+
 @pytest.mark.parametrize(("track", "by"), [("both", 3600.0), ("video", -7200.0), ("audio", 3600.0)])
 def test_through_jumps_of_the_cameras_clock(track: str, by: float) -> None:
     camera, eyes = playing()

@@ -75,6 +75,27 @@ def test_stereo_is_kept_when_asked_for() -> None:
     assert all(data[0] & 0x04 for data, _ in packets)
 
 
+@pytest.mark.parametrize("side", [0, 1], ids=["left", "right"])
+def test_both_sides_of_a_stereo_camera_are_heard(side: int) -> None:
+    coder = av.CodecContext.create("aac", "w")
+    assert isinstance(coder, AudioCodecContext)
+    coder.sample_rate, coder.layout, coder.format = 48000, "stereo", av.AudioFormat("fltp")
+    coder.time_base, coder.bit_rate = Fraction(1, 48000), 128_000
+    units: list[bytes] = []
+    for index in range(100):
+        frame = av.AudioFrame(format="fltp", layout="stereo", samples=AAC_SAMPLES)
+        frame.sample_rate, frame.pts = 48000, index * AAC_SAMPLES
+        times = range(index * AAC_SAMPLES, (index + 1) * AAC_SAMPLES)
+        frame.planes[side].update(array.array("f", (0.5 * math.sin(math.tau * 500 * t / 48000) for t in times)))
+        frame.planes[1 - side].update(bytes(4 * AAC_SAMPLES))
+        units += map(bytes, coder.encode(frame))
+    transcoder = OpusTranscoder("aac", bytes(coder.extradata or b""))
+    packets = [p for i, unit in enumerate(units) for p in transcoder.transcode(unit, i * AAC_SAMPLES / 48000)]
+    samples = decoded(packets)
+    assert power_at(samples, 500) > 0.8
+    assert max(samples[-48000:]) > 0.1
+
+
 def test_every_packet_is_one_frame_of_20_ms() -> None:
     _, packets = transcode_clip(AudioSpec())
     # Code 0, and a 20 ms configuration of CELT (configurations 16-31, the last of each four).

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_worker.rtp.h264 import PayloadError
-from relay_worker.rtp.latm import LatmDepacketizer, LatmFormat, parse_latm_fmtp
+from relay_worker.rtp.latm import MAX_ELEMENT, LatmDepacketizer, LatmFormat, parse_latm_fmtp
 
 # RFC 6416 §7.3's example configurations: 24 kHz-style stereo and mono AAC.
 FORMAT = parse_latm_fmtp({"cpresent": "0", "config": "400026203fc0"})
@@ -44,6 +44,14 @@ def test_loss_inside_an_element() -> None:
     assert depacketizer.receive(b"\x09abc", False, 7, 0) == []
     assert depacketizer.receive(b"\x02xy", True, 8, 1) == [(b"xy", 8)]
     assert (depacketizer.incomplete, depacketizer.malformed) == (1, 0)
+
+
+def test_an_element_that_never_ends_is_given_up() -> None:
+    depacketizer = LatmDepacketizer(FORMAT)
+    for _ in range(MAX_ELEMENT // 1000 + 1):
+        assert depacketizer.receive(bytes(1000), False, 7, 0) == []
+    assert depacketizer.malformed == 1
+    assert depacketizer.receive(b"\x02ab", True, 8, 0) == [(b"ab", 8)]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.integers(0, 3), st.integers(0, 1))), st.binary())

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 from aiortc.rtp import RtpPacket
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay_worker.rtp.packet import RtpError, RtpView, join_runs, parse_rtp
@@ -65,12 +65,18 @@ def test_malformed(data: bytes) -> None:
     assert receiver.malformed == 1
 
 
+@example([bytes(11)], True)
 @given(st.lists(st.binary(max_size=40), max_size=20), st.booleans())
 def test_takes_any_bytes(packets: list[bytes], in_order: bool) -> None:
     receiver = RtpReceiver(90000, in_order=in_order)
     for now, data in enumerate(packets):
         receiver.receive(data, now)
-        receiver.receive(b"\x80" + data, now)
+        for first in (0x80, 0x90, 0xB3):  # plain; with extension; with everything
+            receiver.receive(bytes((first,)) + data, now)
+            try:
+                parse_rtp(bytes((first,)) + data)
+            except RtpError:
+                pass
         receiver.receiver_report(now)
 
 

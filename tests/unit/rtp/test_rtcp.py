@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from aiortc import rtp as peer
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay_worker.rtp import rtcp
@@ -152,7 +153,22 @@ def test_takes_any_bytes(data: bytes, changes: list[tuple[int, int]], tail: byte
             pass
 
 
+@settings(max_examples=300)
+@example(1, rtcp.SDES, [bytes(4)])
+@given(st.integers(0, 31), st.integers(200, 206), st.lists(st.binary(min_size=4, max_size=4), max_size=12))
+def test_takes_any_body(count: int, kind: int, words: list[bytes]) -> None:
+    try:
+        rtcp.parse_compound(struct.pack("!BBH", 0x80 | count, kind, len(words)) + b"".join(words))
+    except rtcp.RtcpError:
+        pass
+
+
 def test_a_small_packet_cannot_ask_for_much_memory() -> None:
     body = struct.pack("!IIHHI", 1, 2, 0, 0xFFFF, 0) + b"\x3f\xff" * 8
-    with pytest.raises(rtcp.RtcpError):
-        rtcp.parse_compound(struct.pack("!BBH", 0x8F, 205, len(body) // 4) + body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(rtcp.RtcpError):
+            rtcp.parse_compound(struct.pack("!BBH", 0x8F, 205, len(body) // 4) + body)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()

@@ -177,6 +177,15 @@ def test_timestamps_wrap() -> None:
     assert all(abs(media - 1000 - at) < 0.002 for at, media in out["video"] + out["audio"])
 
 
+def test_a_report_on_the_other_side_of_the_wrap_is_no_set_clock() -> None:
+    timeline = Timeline()
+    timeline.add_track("video", VIDEO)
+    timeline.map("video", 50, 1000.0)
+    for step in range(3):
+        timeline.sender_report("video", int((NTP + step / VIDEO) * 2**32), (step * 100 - 100) & 0xFFFFFFFF)
+    assert (timeline.clock_steps, timeline.disbelieved) == (0, 0)
+
+
 @pytest.mark.parametrize("jump", [-100_000.0, -5.0, 5.0, 20_000.0])
 def test_jumps_are_bridged_and_sync_found_again(jump: float) -> None:
     timeline = Timeline()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_worker.rtsp.messages import Headers, Request, Response
-from relay_worker.rtsp.parser import MAX_BODY, MAX_GARBAGE, Item, ParseError, RtspParser
+from relay_worker.rtsp.parser import MAX_BODY, MAX_GARBAGE, MAX_START_LINE, Item, ParseError, RtspParser
 
 OK = b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"
 
@@ -69,6 +69,7 @@ def test_endless_garbage_is_an_error() -> None:
         b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n",
         b"RTSP/1.0 200 OK\r\nA: " + b"b" * 70_000,
         b"RTSP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1),
+        b"RTSP/1.0 200 " + b"O" * (MAX_START_LINE + MAX_GARBAGE),
     ],
 )
 def test_limits(data: bytes) -> None:
@@ -89,6 +90,7 @@ pieces = st.one_of(
     st.builds(frame, st.integers(0, 40), st.binary(max_size=40)),
     st.sampled_from([OK, b"RTSP/1.0 404 Not Found\nContent-Length: 2\n\nab", b"\r\n", b"RTSP/", b"$", b"$\x00", b"RT"]),
     st.sampled_from([b"PLAY_NOTIFY rtsp://x RTSP/1.0\r\n\r\n", b"rtsp/1.0 200\r\n\r\n", b"OPTIONS \xff\r\n"]),
+    st.sampled_from([b"RTSP/1.0 200 \xff\r\nA: \xfe\r\n\r\n"]),
     st.binary(max_size=30),
 )
 

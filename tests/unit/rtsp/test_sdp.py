@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_worker.rtsp.sdp import SdpError, SessionDescription, parse_sdp
+from relay_worker.rtsp.sdp import MAX_FORMATS, MAX_MEDIA, SdpError, SessionDescription, parse_sdp
 from relay_worker.rtsp.tracks import base_url, choose_tracks, is_rtsp_url, resolve_control, without_credentials
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sdp"
@@ -48,6 +48,14 @@ def test_inactive_media_is_not_chosen_and_recvonly_is() -> None:
 
 def test_fmtp_before_rtpmap() -> None:
     assert load("fmtp_before_rtpmap").media[0].formats[0].parameters == {"packetization-mode": "1"}
+
+
+def test_what_is_kept_of_a_description_is_bounded() -> None:
+    formats = " ".join(map(str, range(120))) + " 96" * 5000
+    body = b"v=0\r\n" + f"m=video 0 RTP/AVP {formats}\r\n".encode() * 500
+    description = parse_sdp(body)
+    assert len(description.media) == MAX_MEDIA
+    assert all(len(media.formats) <= MAX_FORMATS for media in description.media)
 
 
 def test_no_media() -> None:

@@ -10,7 +10,7 @@ from relay_common.secrets import Secret
 from relay_worker.rtsp import errors
 from relay_worker.rtsp.errors import RtspError, Stage
 from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionSettings
-from relay_worker.rtsp.session import RtspSession
+from relay_worker.rtsp.session import MAX_DIALOGUE, RtspSession
 from relay_worker.rtsp.states import TABLE, Event, State
 
 URL = "rtsps://cam.example/x?auth=g.0.token"
@@ -156,6 +156,7 @@ def test_unanswered_keepalives_do_not_pile_up() -> None:
         session.receive(b"$\x00\x00\x00", second - 1.0)
         session.poll(float(second))
     assert len(session._pending) == 1
+    assert len(session.dialogue) <= MAX_DIALOGUE
 
 
 def test_media_may_come_before_the_answer_to_play() -> None:
@@ -242,6 +243,11 @@ def test_unusable_channels(channels: str) -> None:
     assert isinstance(playing, Playing)
     assert [track.kind.value for track in playing.tracks] == ["video"]
     assert "unusable" in session.refused[0]
+
+
+def test_a_message_beyond_all_limits_is_a_typed_error() -> None:
+    with pytest.raises(errors.ProtocolError, match="body"):
+        opened().receive(answer("200 OK", "Content-Length: 99999999", cseq=6), 1.0)
 
 
 replies = st.one_of(

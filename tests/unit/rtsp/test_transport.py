@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import tracemalloc
 from pathlib import Path
 
 from relay_common.simulation.certs import make_server_context
-from relay_worker.rtsp.transport import client_context, connect
+from relay_worker.rtsp.transport import BUFFER_SIZE, MAX_UNSENT, client_context, connect
 
 
 async def test_all_records_that_have_arrived_are_delivered(tmp_path: Path) -> None:
@@ -32,6 +34,55 @@ async def test_all_records_that_have_arrived_are_delivered(tmp_path: Path) -> No
             await complete.wait()
         assert received == b"".join(bytes([number]) * 1000 for number in range(40))
         assert connection.bytes == 40_000
+        connection.close()
+
+
+async def test_reading_takes_no_memory_but_for_what_came() -> None:
+    """Reads go into one buffer that is used again: what is allocated is as large as what has arrived."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = await connect("127.0.0.1", listener.getsockname()[1], None, 10.0)
+        server, _ = listener.accept()
+        peaks: list[int] = []
+        done = asyncio.Event()
+
+        def on_data(data: bytes) -> None:
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            if len(peaks) < 20:
+                server.send(bytes(1000))
+            else:
+                done.set()
+
+        connection.start(on_data, lambda error: None)
+        tracemalloc.start()
+        try:
+            server.send(bytes(1000))
+            async with asyncio.timeout(10):
+                await done.wait()
+        finally:
+            tracemalloc.stop()
+            connection.close()
+            server.close()
+        assert max(peaks) < BUFFER_SIZE // 2
+
+
+async def test_a_server_that_does_not_read_is_given_up() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await closed.wait()
+        writer.transport.abort()
+
+    closed = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        connection = await connect("127.0.0.1", server.sockets[0].getsockname()[1], None, 10.0)
+        heard: list[Exception | None] = []
+        connection.start(lambda data: None, heard.append)
+        for _ in range(64 * 1024 * 1024 // MAX_UNSENT):
+            connection.write(bytes(MAX_UNSENT))
+            if heard:
+                break
+        closed.set()
+        assert [type(error) for error in heard] == [OSError]
         connection.close()
 
 

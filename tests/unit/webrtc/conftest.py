@@ -56,7 +56,7 @@ class Wire:
         self._far.settimeout(10)
         near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         near.setblocking(False)
-        self.near = near
+        self.near, self.far_address = near, self._far.getsockname()
         self.path = UdpPath(near, self._far.getsockname(), gso=gso)
         self._taken = 0
 

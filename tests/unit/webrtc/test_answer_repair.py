@@ -127,6 +127,12 @@ def test_an_endless_answer_is_refused() -> None:
         repair_answer("v=0\n" + "a=x\n" * 100_000)
 
 
+def test_of_endless_candidates_some_are_kept() -> None:
+    lines = repair_answer(GOOGLE.replace(UDP, "\n".join([UDP] * 500))).sdp.split("\r\n")
+    sections = "\n".join(lines).split("\nm=")
+    assert max(section.count("a=candidate:") for section in sections) == 64
+
+
 async def test_a_stock_peer_refuses_the_answer_as_it_came_and_takes_it_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -150,6 +156,7 @@ def test_the_offer_has_googles_shape() -> None:
     assert lines.count("a=recvonly") == 2
     assert "a=group:BUNDLE 0 1 2" in lines
     assert lines.count("a=candidate:1 1 udp 7 127.0.0.1 9 typ host") == 3
+    assert lines.count("a=end-of-candidates") == 3
     assert "a=ice-options:trickle" not in lines
     assert not any("transport-cc" in line for line in lines), "Google's sender would go by it and not by REMB"
     assert {"nack", "nack pli", "ccm fir", "goog-remb"} <= {

@@ -51,13 +51,16 @@ class PacedOutput:
         return [left - media for media, left in self.left.items() if begin + first <= media < begin + last]
 
 
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "no reports"])
 @pytest.mark.parametrize("ppm", [200.0, -200.0])
-def test_bursts_and_drift_neither_add_jitter_nor_let_delay_grow(ppm: float) -> None:
+def test_bursts_and_drift_neither_add_jitter_nor_let_delay_grow(ppm: float, reports: bool) -> None:
     pipeline, output = Pipeline(audio=False), PacedOutput()
     pipeline.output = output
     camera = ManualCamera(pipeline, VIDEO)
     camera.inflict("burst")
     camera.inflict("drift", ppm=ppm)
+    if not reports:
+        camera.inflict("no_sender_reports")
     camera.connect()
     camera.run(600.0)
     assert output.pacer.stats.dropped_packets == 0

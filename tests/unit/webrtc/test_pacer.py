@@ -192,6 +192,14 @@ def test_the_queue_is_bounded_in_bytes() -> None:
     assert not pacer.wants_keyframe
 
 
+def test_the_queue_is_bounded_in_bytes_without_a_ceiling_too() -> None:
+    pacer = Pacer(PacerSettings(max_queue_bytes=100_000))
+    for i in range(100):  # nobody pops
+        pacer.take_video(frame(i, 10), i * FRAME, 1.0)
+        assert pacer.queued_bytes <= 100_000
+    assert pacer.stats.overflows > 0
+
+
 def test_audio_is_bounded() -> None:
     pacer = Pacer()
     # One early packet makes everything after it wait.

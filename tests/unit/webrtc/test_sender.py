@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import pack_transport_feedback
 from relay_worker.webrtc.answer import AcceptedTrack
+from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.history import SentHistory
 from relay_worker.webrtc.offer import make_offer
 from relay_worker.webrtc.sender import RESEND_BURST, MediaSender
@@ -221,6 +223,37 @@ def test_transport_wide_numbers_and_feedback(wire: Any) -> None:
     assert estimate.delay_gradient == pytest.approx(0.05, abs=0.01)
     assert estimate.transport_loss == pytest.approx(0.25 * 0.094, abs=0.005)
     assert estimate.received_bitrate == pytest.approx(8 * sum(len(p.payload) + 36 for p in media) * 0.9, rel=0.1)
+
+
+def test_what_is_remembered_for_transport_feedback_is_bounded(wire: Any) -> None:
+    sender = MediaSender(wire.protector, wire.path, [track := audio_track()], cname="c", transport_cc=3)
+    for index in range(5000):
+        sender.send(track, [(b"opus", False)], 0, index / 1000)
+    sender.receive_rtcp(pack_transport_feedback(FAR, track.ssrc, 0, [(n, 100.0) for n in range(1, 50)]), now=5.0)
+    assert sender.estimate.received_bitrate == 0.0, "long forgotten"
+    sender.receive_rtcp(pack_transport_feedback(FAR, track.ssrc, 1, [(n, 100.0) for n in range(4900, 5000)]), now=5.0)
+    assert sender.estimate.received_bitrate > 0.0
+
+
+def test_packets_are_protected_where_they_are_written(wire: Any) -> None:
+    """One buffer, for ever: no packet is copied or allocated between its payload and the system call."""
+
+    class Path(UdpPath):
+        def send(self, packets: Sequence[memoryview]) -> None:
+            buffers.update(id(packet.obj) for packet in packets)
+            calls.append([len(packet) for packet in packets])
+            super().send(packets)
+
+    buffers: set[int] = set()
+    calls: list[list[int]] = []
+    wire.path = Path(wire.near, wire.far_address, gso=wire.path.gso)
+    sender = MediaSender(wire.protector, wire.path, [track := video_track()], cname="c")
+    for index in range(20):
+        sender.send(track, run(index, 12), 0, now=index / 30)
+    media, _ = wire.receive()
+    assert len(media) == 240
+    assert buffers == {id(wire.protector.buffer.obj)}
+    assert {len(call) for call in calls} == {12}, "a frame in one go"
 
 
 def test_a_repeat_without_rtx_is_the_very_same_packet(wire: Any) -> None:
