@@ -81,12 +81,18 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
     handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter(sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    _level(root, logging.getLevelNamesMapping()[level.upper()])
     # These tell every request and every ICE check at INFO, URLs included.
     for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        _level(logging.getLogger(noisy), logging.WARNING)
     # A worker that outlives its terminal must not die of a closed pipe.
     logging.raiseExceptions = False
+
+
+def _level(logger: logging.Logger, level: int) -> None:
+    # Setting a level visits every logger there is: in a forked worker that costs half a megabyte of pages to copy.
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 CATEGORIES: Final = {
@@ -102,7 +108,7 @@ CATEGORIES: Final = {
 
 def set_level(level: str) -> None:
     """Log from `level` on."""
-    logging.getLogger().setLevel(level.upper())
+    _level(logging.getLogger(), logging.getLevelNamesMapping()[level.upper()])
 
 
 def set_debug(categories: Iterable[str]) -> None:
@@ -112,4 +118,4 @@ def set_debug(categories: Iterable[str]) -> None:
         raise ValueError(f"no such debug category: {', '.join(sorted(unknown))}; known: {', '.join(CATEGORIES)}")
     for category, names in CATEGORIES.items():
         for name in names:
-            logging.getLogger(name).setLevel(logging.DEBUG if category in wanted else logging.NOTSET)
+            _level(logging.getLogger(name), logging.DEBUG if category in wanted else logging.NOTSET)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from relay_common.errors import RemoteError
 from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Stage
+from relay_worker.rtp import rtcp
+from relay_worker.webrtc.answer import AcceptedTrack
+from relay_worker.webrtc.offer import make_offer
 from relay_worker.webrtc.publisher import (
     PUBLISHER_TABLE,
     Publisher,
@@ -19,6 +23,8 @@ from relay_worker.webrtc.publisher import (
     PublisherState,
     PublishTrack,
 )
+from relay_worker.webrtc.sender import MediaSender
+from relay_worker.webrtc.track import OutgoingTrack
 
 
 class Answering:
@@ -93,6 +99,32 @@ async def test_closing_while_publishing_ends_it() -> None:
     with pytest.raises(PublishError, match="closed while it was being published"):
         await start
     assert publisher.state is PublisherState.CLOSED
+
+
+async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wire: Any) -> None:
+    lost: list[PublishError] = []
+    publisher = Publisher("porch", Answering(""), settings=SETTINGS, on_lost=lost.append)
+    video, audio = (
+        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False, None))
+        for index, offered in enumerate(make_offer(audio=True).tracks)
+    )
+    publisher._video, publisher._audio = video, audio
+    publisher._sender = sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
+    for event in (PublisherEvent.START, PublisherEvent.ANSWERED, PublisherEvent.ESTABLISHED):
+        publisher._fire(event)
+    for second in range(30):
+        now = 1000.0 + second
+        publisher.send_video([(b"\x41\x9a", True)], now, now)
+        publisher.send_audio([(b"opus", False)], now, 0.02, now)
+        heard = [audio] if second >= 10 else [video] if second < 3 else [video, audio]
+        reports = [rtcp.ReportBlock(track.ssrc, 0, 0, track.sequence - 1, 0, 0, 0) for track in heard]
+        sender.receive_rtcp(rtcp.pack_receiver_report(7, reports), now)
+        # A track on which the SFU has never reported is not judged: it may not report on sound at all.
+        if not publisher.check(now):
+            break
+    assert second == 17
+    assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet for 7 s"]
+    await publisher.close()
 
 
 async def test_media_before_the_connection_is_counted_not_kept() -> None:

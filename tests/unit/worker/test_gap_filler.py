@@ -122,6 +122,7 @@ def test_the_camera_comes_back_with_its_first_keyframe_and_nothing_is_mixed(worl
     assert SLICE not in {sent.payload for sent in world.since(away)}, "it would refer to the slate"
     assert world.pipeline.filling
     world.now += 0.01
+    world.sound()
     world.camera(SETS, IDR)
     back = world.now
     assert [sent.payload for sent in world.sent[-2:]] == [SETS, IDR]
@@ -154,6 +155,28 @@ def test_sound_that_goes_on_is_not_covered_by_silence(world: World) -> None:
     assert world.since(left), "a slate for the picture"
     assert (world.filler.gaps, world.pipeline.filling) == (1, True), "sound alone does not end it"
     assert {sent.payload for sent in world.since(left, Kind.AUDIO)} == {OPUS}
+
+
+def test_silence_stands_in_for_sound_that_stops_while_the_picture_goes_on(world: World) -> None:
+    left = world.now
+    world.wait(6.0, each=lambda: world.camera(SLICE))
+    sounds = world.since(left, Kind.AUDIO)
+    assert {sent.payload for sent in sounds} == {SILENCE_100MS}
+    assert PATIENCE <= sounds[0].at - left <= PATIENCE + 0.2
+    assert len(sounds) == pytest.approx(40, abs=2)
+    assert {sent.payload for sent in world.since(left)} == {SLICE}, "the picture is left alone"
+    assert (world.filler.gaps, world.filler.silences) == (0, 1)
+
+    def both() -> None:
+        world.camera(SLICE)
+        world.sound()
+
+    back = world.now + 0.1
+    world.wait(3.0, each=both)
+    assert {sent.payload for sent in world.since(back, Kind.AUDIO)} == {OPUS}
+    assert world.timer is None, "no timer is left"
+    times = [sent.media_time for sent in world.sent if sent.kind is Kind.AUDIO]
+    assert times == sorted(times)
 
 
 def test_without_a_publication_or_before_the_first_picture_there_is_nothing_to_hold(

@@ -84,11 +84,11 @@ async def test_the_label_that_stands_first_follows_the_cameras_own_sps(profile: 
     assert not any(one.startswith("64") for one in labels)
 
 
-def watched(spec: VideoSpec) -> tuple[CameraRelay, World]:
+def watched(spec: VideoSpec, *others: RtpTrack) -> tuple[CameraRelay, World]:
     world = World()
     relay = world.relay()
     relay.publish_to(world)
-    camera = ManualCamera(relay.pipeline, video_track(spec))
+    camera = ManualCamera(relay.pipeline, video_track(spec), *others)
     camera.connect()
     camera.run(4.0)
     return relay, world
@@ -110,3 +110,13 @@ def test_a_stream_without_b_frames_is_not_accused_of_them() -> None:
     stats = relay.stats(1004.0)
     assert not stats.video.b_frames
     assert stats.reason == ""
+
+
+def test_a_camera_whose_sound_stops_is_live_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay, _ = watched(VideoSpec(profile="main", **SMALL), SOUND)
+    monkeypatch.setattr(CameraRelay, "state", WorkerState.LIVE)
+    heard = relay.pipeline.last_media[Kind.AUDIO]
+    assert relay.stats(heard + 9.0).reason == ""
+    stats = relay.stats(heard + 12.0)
+    assert (stats.state, stats.stage) == (WorkerState.LIVE, Stage.STREAMING)
+    assert "no sound has come from the camera for 12 s" in stats.reason
