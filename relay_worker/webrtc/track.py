@@ -24,6 +24,7 @@ class TrackStats:
     packets: int = 0
     bytes: int = 0
     retransmitted: int = 0
+    """Packets sent again, on request or as a precaution."""
     retransmitted_bytes: int = 0
     nacks: int = 0
     """Sequence numbers asked for again."""
