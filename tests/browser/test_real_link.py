@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 SECONDS: Final = 60.0
 RATE: Final = 8e6
 """Bit/s of the links: no limit to one camera, but a keyframe does not pass at once."""
+STALL: Final = 130.0
+"""Milliseconds between pictures, three of them late, that only the machine can have caused where nothing is lost.
+A repair takes 80 or more: with that on top it is a freeze, which begins at some 180."""
 
 
 @contextlib.asynccontextmanager
@@ -45,17 +48,23 @@ async def test_loss_on_the_way_to_the_sfu_is_not_seen() -> None:
             viewers = [await rig.view(await browser.new_page()) for rig in rigs]
             # On the way up, where the media is. A request that is lost on the way back is the SFU's to repeat.
             two.up.loss, five.up.loss = 0.02, 0.05
+            control = viewers[0].page
+            await control.evaluate("time()")
             await asyncio.sleep(2.0)
             for _ in range(2):
+                await control.evaluate("longestGap()")
                 seen = await asyncio.gather(*(viewer.watch(SECONDS) for viewer in viewers))
-                control, at_two, at_five = seen
+                _, at_two, at_five = seen
                 if at_two.freezes == 0 and at_five.freezes <= 1 and at_five.frozen < 0.300:
                     break
-                # Once more only where the machine was too busy to tell: the stream that loses nothing, in the same
-                # browser at the same time, stood still as well.
-                assert control.freezes > 0, f"seen at 0, 2 and 5 % loss: {seen}"
+                # Once more only where the machine was too busy to tell: in the same browser at the same time it held up
+                # the stream that loses nothing, too.
+                held_up = await control.evaluate("longestGap()")
+                said = f"at 0, 2 and 5 % loss {seen}; without loss a picture took up to {held_up:.0f} ms"
+                assert held_up >= STALL, said
+                print(said)
             else:
-                pytest.fail(f"the machine is too busy: {control} without any loss")
+                pytest.fail(f"too often: {said}")
             assert whole.up.lost == 0
             assert two.up.lost > 100
             assert five.up.lost > 250
