@@ -81,18 +81,12 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
     handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter(sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    _level(root, logging.getLevelNamesMapping()[level.upper()])
+    root.setLevel(level.upper())
     # These tell every request and every ICE check at INFO, URLs included.
     for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
-        _level(logging.getLogger(noisy), logging.WARNING)
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     # A worker that outlives its terminal must not die of a closed pipe.
     logging.raiseExceptions = False
-
-
-def _level(logger: logging.Logger, level: int) -> None:
-    # Setting a level visits every logger there is: in a forked worker that costs half a megabyte of pages to copy.
-    if logger.level != level:
-        logger.setLevel(level)
 
 
 CATEGORIES: Final = {
@@ -108,7 +102,7 @@ CATEGORIES: Final = {
 
 def set_level(level: str) -> None:
     """Log from `level` on."""
-    _level(logging.getLogger(), logging.getLevelNamesMapping()[level.upper()])
+    logging.getLogger().setLevel(level.upper())
 
 
 def set_debug(categories: Iterable[str]) -> None:
@@ -118,4 +112,4 @@ def set_debug(categories: Iterable[str]) -> None:
         raise ValueError(f"no such debug category: {', '.join(sorted(unknown))}; known: {', '.join(CATEGORIES)}")
     for category, names in CATEGORIES.items():
         for name in names:
-            _level(logging.getLogger(name), logging.DEBUG if category in wanted else logging.NOTSET)
+            logging.getLogger(name).setLevel(logging.DEBUG if category in wanted else logging.NOTSET)

@@ -51,18 +51,24 @@ class DemoWorld:
 
 @contextlib.asynccontextmanager
 async def demo_world(
-    cameras: int = 6, size: str = "640x360", options: Sequence[str] = (), sfu_options: Sequence[str] = ()
+    cameras: int = 6,
+    size: str = "640x360",
+    options: Sequence[str] = (),
+    sfu_options: Sequence[str] = (),
+    sfu_command: Sequence[str] = (),
 ) -> AsyncIterator[DemoWorld]:
     """Start the simulators (Nest and cameras in one process, the SFU in another) and stop them afterwards.
 
     `options` and `sfu_options` are passed to the one and the other `python -m relay_common.simulation`. Raises
-    RelayError when one does not start. Everything lives in a temporary directory that is removed.
+    RelayError when one does not start. `sfu_command`, such as `nsenter`, is what runs the SFU's process. Everything
+    lives in a temporary directory that is removed.
     """
     with tempfile.TemporaryDirectory(prefix="relay-") as name:
         world = DemoWorld({}, Path(name))
         nest = ["--only", "nest", "--cameras", str(cameras), "--size", size, "--workdir", name, *options]
+        sfu = ["--only", "sfu", *sfu_options]
         try:
-            started = await asyncio.gather(_start(world, nest), _start(world, ["--only", "sfu", *sfu_options]))
+            started = await asyncio.gather(_start(world, nest), _start(world, sfu, sfu_command))
             for endpoints in started:
                 control = world.endpoints.get("control", {}) | endpoints.pop("control", {})
                 world.endpoints |= endpoints | {"control": control}
@@ -71,8 +77,9 @@ async def demo_world(
             await asyncio.gather(*map(_stop, world.processes))
 
 
-async def _start(world: DemoWorld, options: list[str]) -> dict[str, Any]:
+async def _start(world: DemoWorld, options: list[str], command: Sequence[str] = ()) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
+        *command,
         sys.executable,
         "-m",
         "relay_common.simulation",

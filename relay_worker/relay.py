@@ -33,6 +33,8 @@ from relay_worker.webrtc_source import IngestSettings
 
 log = logging.getLogger(__name__)
 
+SOUND_PATIENCE: Final = 10.0
+"""Seconds without sound after which it is said; a session is not renewed for it, which would cost the picture."""
 LIVE_PATIENCE: Final = 3.0
 """Seconds without a live frame of video after which a camera no longer counts as live."""
 
@@ -274,11 +276,21 @@ class CameraRelay:
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
         if stats.video.b_frames and not stats.reason:
             stats.stage, stats.reason = Stage.DECODE, B_FRAMES
+        silent = self._silent_for(now)
+        if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_PATIENCE:
+            stats.stage = Stage.STREAMING
+            stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
         return stats
+
+    def _silent_for(self, now: float) -> float:
+        """Seconds since sound last came on a track that the camera has announced; 0 without one."""
+        if Kind.AUDIO not in self.pipeline.inputs:
+            return 0.0
+        return now - self.pipeline.last_media.get(Kind.AUDIO, now)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 

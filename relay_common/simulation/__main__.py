@@ -40,6 +40,7 @@ from relay_common.simulation.world import World, WorldConfig
 @click.option("--flash", is_flag=True, help="A flash and a beep each second, for lip-sync measurements.")
 @click.option("--plain", is_flag=True, help="RTSP without TLS.")
 @click.option("--collect-after", default=30.0, show_default=True, help="Seconds until the SFU drops a silent track.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 @click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Leave out the other part.")
 @click.option("--no-sfu", is_flag=True, help="The same as --only nest.")
 def main(
@@ -58,6 +59,7 @@ def main(
     flash: bool,
     plain: bool,
     collect_after: float,
+    host: str,
     only: Literal["all", "nest", "sfu"],
     no_sfu: bool,
 ) -> None:
@@ -82,6 +84,7 @@ def main(
             limits=UNLIMITED if unlimited else Limits(),
             tls=not plain,
             collect_after=collect_after,
+            host=host,
             adjust=lambda index, settings: _adjust(settings, any_play=any_play, flash=flash),
             only="nest" if no_sfu else only,
         )

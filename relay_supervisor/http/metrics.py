@@ -81,7 +81,7 @@ _TRACK_COUNTERS: Final = (
     ("dropped_packets", "Packets deliberately not forwarded.", "dropped"),
     ("sent_packets", "RTP packets sent to the SFU.", "packets_out"),
     ("sent_bytes", "RTP bytes sent to the SFU.", "bytes_out"),
-    ("retransmitted_packets", "Packets sent again on request.", "retransmitted"),
+    ("retransmitted_packets", "Packets sent again, on request or as a precaution.", "retransmitted"),
     ("nacks", "NACKs received from the SFU.", "nacks"),
     ("plis", "Picture loss indications received from the SFU.", "plis"),
     ("firs", "Full intra requests received from the SFU.", "firs"),

@@ -117,13 +117,13 @@ class FillerMedia(NamedTuple):
 
 
 class Filler:
-    """Makes filler due by a media time: an IDR a second and, when `audio`, 100 ms of silence ten times a second.
+    """Makes filler due by a media time: `video` is an IDR a second, `audio` 100 ms of silence ten times a second.
 
     `begin` after the last live frame, `poll` at `next_time` (both media times), stop calling when the camera is back.
     """
 
-    def __init__(self, name: str, *, audio: bool, width: int = 640, height: int = 360) -> None:
-        self._name, self._size, self._with_audio = name, (width, height), audio
+    def __init__(self, name: str, *, audio: bool, video: bool = True, width: int = 640, height: int = 360) -> None:
+        self._name, self._size, self._with_audio, self._with_video = name, (width, height), audio, video
         self._video_at = self._audio_at = 0.0
         self.video_frames = self.audio_packets = 0
 
@@ -133,6 +133,8 @@ class Filler:
 
     def next_time(self) -> float:
         """Media time at which `poll` has something."""
+        if not self._with_video:
+            return self._audio_at
         return min(self._video_at, self._audio_at) if self._with_audio else self._video_at
 
     def poll(self, media_time: float) -> Iterator[FillerMedia]:
@@ -144,7 +146,7 @@ class Filler:
                 yield FillerMedia("audio", ((SILENCE_100MS, False),), self._audio_at)
                 self._audio_at += AUDIO_INTERVAL
                 self.audio_packets += 1
-        if self._video_at <= media_time:
+        if self._with_video and self._video_at <= media_time:
             yield FillerMedia("video", slate(self._name, *self._size).payloads, self._video_at)
             self._video_at = max(self._video_at + VIDEO_INTERVAL, media_time)
             self.video_frames += 1

@@ -62,6 +62,11 @@ class CongestionController:
         self._queue = 0.0  # at the last report
         self._loss = 0.0
 
+    @property
+    def loss(self) -> float:
+        """Share lost before repair, averaged over a few reports."""
+        return self._loss
+
     def ceiling(self, now: float) -> float | None:
         """Bit/s of video that may be sent at `now` (monotonic seconds)."""
         remb = self._remb if now < self._remb_until else None

@@ -35,6 +35,9 @@ REPORT_SILENCE: Final = 7.0
 and ICE consent notices only after 33 s."""
 
 
+_UNHEARD: Final = "A new session is made; if it happens again look at the uplink and at UDP filters"
+
+
 class PublishTrack(NamedTuple):
     """A track as signalling must name it."""
 
@@ -232,7 +235,9 @@ class Publisher:
         tracks = [PublishTrack(track.mid, track.kind) for track in self._offer.tracks]
         timeout = self._settings.signaling_timeout
         try:
-            return await asyncio.wait_for(self._signaling.publish(sdp, tracks), timeout)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout):
+                return await self._signaling.publish(sdp, tracks)
         except TimeoutError:
             message = f"no SDP answer within {timeout:g} s"
             raise PublishError(self.camera, Stage.PUBLISH, message, hint="Check the way to the SFU's API") from None
@@ -344,7 +349,8 @@ class Publisher:
         """Judge liveness; call it about once a second from the worker's watchdog.
 
         The SFU acknowledges new packets in every receiver report. When media was sent and none was acknowledged for
-        `report_silence` seconds, the publication fails (`on_lost`). True while it is good.
+        `report_silence` seconds, the publication fails (`on_lost`), and so it does for one track, once the SFU has been
+        seen to report on it. True while it is good.
         """
         sender = self._sender
         if not self.connected or sender is None or sender.first_sent is None or sender.last_sent is None:
@@ -353,10 +359,10 @@ class Publisher:
         heard = max(sender.first_sent, sender.estimate.last_progress or 0.0)
         # What was not sent cannot be acknowledged: only silence during which we went on sending counts.
         if sender.last_sent - heard > silence:
-            self._fail(
-                f"the SFU acknowledged none of our packets for {silence:g} s",
-                "A new session is made; if it happens again look at the uplink and at UDP filters",
-            )
+            self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
+        for track in sender.tracks:
+            if track.acknowledged is not None and track.last_sent - track.acknowledged > silence:
+                self._fail(f"the SFU acknowledged no {track.kind} packet for {silence:g} s", _UNHEARD)
         return self.connected
 
     # --- end

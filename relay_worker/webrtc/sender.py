@@ -70,6 +70,8 @@ class MediaSender:
         self.feedback = Feedback()
         self.resend_rate: float = RESEND_RATE
         """Bytes per second that retransmission may take; a second's worth at once."""
+        self.repairs_twice = self.tails_twice = False
+        """Whether a first request brings two copies, and a picture's last packet goes twice: `uplink` says."""
         self.malformed_rtcp = 0
         self.ignored_rtcp = 0
         self._by_ssrc = {track.ssrc: track for track in tracks}
@@ -128,7 +130,10 @@ class MediaSender:
         stats.bytes += size
         if track.history is not None and kept:
             track.history.append(SentRun(now, first, rtp_timestamp, step, kept, size, first_number))
-        self.last_sent = now
+            if self.tails_twice and kept[-1][1]:
+                self._refill_budget(now)
+                self._put_copies(track, [(sequence - 1) & 0xFFFF], now)
+        self.last_sent = track.last_sent = now
         if self.first_sent is None:
             self.first_sent = now
         if self._keyframe_wanted or now >= self._next_report:
@@ -247,6 +252,8 @@ class MediaSender:
         if track is None:
             return
         self.feedback.report(block, now)
+        if block.highest_sequence > track.highest:
+            track.highest, track.acknowledged = block.highest_sequence, now
         stats = track.stats
         stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost
         stats.jitter = block.jitter / track.clock_rate
@@ -279,13 +286,12 @@ class MediaSender:
         assert track.history is not None
         lowest, highest = RESEND_INTERVAL
         interval = min(highest, max(lowest, self._repeat_after()))
-        elapsed, self._budget_at = now - self._budget_at, now
-        burst = min(RESEND_BURST, self.resend_rate)
-        self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
+        self._refill_budget(now)
         stats = track.stats
         stats.nacks += len(sequences)
+        fresh = []
         for sequence in sequences:
-            packet = track.history.get(sequence)
+            packet, repaired = track.history.get(sequence), track.history.repaired
             if packet is None:
                 stats.nacks_too_late += 1
             elif self._resend_budget < len(packet.payload):
@@ -293,6 +299,26 @@ class MediaSender:
             elif not track.history.resend(sequence, now, interval):
                 stats.nacks_suppressed += 1
             else:
+                self._resend_budget -= len(packet.payload)
+                self._put_again(track, sequence, packet, now)
+                if track.history.repaired > repaired:
+                    fresh.append(sequence)
+        if self.repairs_twice:
+            self._put_copies(track, fresh, now)
+        if self._ready:
+            self._flush()
+
+    def _refill_budget(self, now: float) -> None:
+        elapsed, self._budget_at = now - self._budget_at, now
+        burst = min(RESEND_BURST, self.resend_rate)
+        self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
+
+    def _put_copies(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
+        """Send once more what was only just sent; half of the budget is left for what is asked for."""
+        assert track.history is not None
+        for sequence in sequences:
+            packet = track.history.get(sequence)
+            if packet is not None and self._resend_budget >= RESEND_BURST / 2 + len(packet.payload):
                 self._resend_budget -= len(packet.payload)
                 self._put_again(track, sequence, packet, now)
         if self._ready:
@@ -307,6 +333,8 @@ class MediaSender:
         estimate = self.estimate
         if estimate.lowest_rtt is None:
             return UNKNOWN_RTT
+        if self.repairs_twice:  # whoever asks again so early gets a third, at another time than the two
+            return 0.5 * estimate.lowest_rtt
         return 0.9 * estimate.lowest_rtt + (estimate.queue_delay if estimate.queue_delay > QUEUE_LIMIT else 0.0)
 
     def _put_again(self, track: OutgoingTrack, sequence: int, packet: SentPacket, now: float) -> None:

@@ -24,6 +24,7 @@ class TrackStats:
     packets: int = 0
     bytes: int = 0
     retransmitted: int = 0
+    """Packets sent again, on request or as a precaution."""
     retransmitted_bytes: int = 0
     nacks: int = 0
     """Sequence numbers asked for again."""
@@ -68,6 +69,12 @@ class OutgoingTrack:
         # Audio asks for no NACK in our offer, and a lost 20 ms is concealed.
         self.history = (history or SentHistory()) if accepted.nack else None
         self.stats = TrackStats()
+        self.last_sent = 0.0
+        """When the latest packet left (monotonic seconds)."""
+        self.acknowledged: float | None = None
+        """When a receiver report last told of packets that had not come before; None when none has."""
+        self.highest = 0
+        """The highest extended sequence number that was acknowledged."""
         self.reported: tuple[float, int, int] | None = None
         """When the last receiver report came, its highest sequence number, and how many packets had been sent again."""
 

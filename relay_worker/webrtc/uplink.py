@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay_worker.webrtc.congestion import CongestionController, PathSample
+from relay_worker.webrtc.congestion import QUEUE_LIMIT, CongestionController, PathSample
 from relay_worker.webrtc.pacer import Pacer
 from relay_worker.webrtc.sender import RESEND_RATE, MediaSender
 from relay_worker.webrtc.track import OutgoingTrack
 
 RESEND_SHARE: Final = 0.4
 """Share of a ceiling that retransmissions may take."""
+FAR: Final = 0.06
+"""Round trip in seconds above which a repair that is lost, too, comes too late: browsers call 150 ms a freeze."""
+LOSSY: Final = 0.02
+"""Share lost from which on such a path the last packet of a picture goes twice. Its loss is noticed a picture later
+than that of the others, which on top of the round trip is too late again."""
 
 
 class Uplink:
@@ -38,4 +43,9 @@ class Uplink:
             pacer.limited = False
         ceiling = pacer.ceiling = self._congestion.ceiling(now)
         pacer.network_delay = estimate.queue_delay
+        # Copies cost a share of the rate that is about the loss. Where a queue or a ceiling says that there is no room
+        # they would do harm.
+        roomy = ceiling is None and estimate.queue_delay <= QUEUE_LIMIT
+        self._sender.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
+        self._sender.tails_twice = self._sender.repairs_twice and self._congestion.loss >= LOSSY
         self._sender.resend_rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)

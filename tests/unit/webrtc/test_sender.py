@@ -136,6 +136,50 @@ def test_a_repeated_nack_within_a_round_trip_is_ignored(wire: Any) -> None:
     assert (track.stats.retransmitted, track.stats.nacks_suppressed) == (2, 1)
 
 
+def test_on_request_repairs_go_twice(wire: Any) -> None:
+    track = video_track(sequence=0)
+    sender = MediaSender(wire.protector, wire.path, [track], cname="c")
+    sender.send(track, run(0, 20), 777, now=0.0)
+    sender.repairs_twice, sender.estimate.lowest_rtt = True, 0.08
+    wire.receive()
+    sender.receive_rtcp(nack(track, 3, 4), now=0.1)
+    media, _ = wire.receive()
+    assert [int.from_bytes(p.payload[:2], "big") for p in media] == [3, 4, 3, 4]
+    assert len({p.sequence for p in media}) == 4
+    sender.receive_rtcp(nack(track, *range(20)), now=0.11)
+    assert track.stats.retransmitted == 4 + 2 * 18, "the others; these two are under way"
+    assert track.history is not None
+    assert track.history.repaired == 20, "a copy is no sign of loss"
+    sender.receive_rtcp(nack(track, 3), now=0.15)
+    assert track.stats.retransmitted == 41, "asked for again: a third"
+
+
+def test_on_request_the_last_packet_of_a_picture_goes_twice(wire: Any) -> None:
+    video, audio = video_track(sequence=0), audio_track()
+    sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
+    sender.tails_twice = True
+    sender.send(video, run(0, 3)[:2], 777, now=0.0)  # a part of one
+    sender.send(video, run(2, 1), 777, now=0.01)
+    sender.send(audio, [(b"opus", True)], 0, now=0.01)
+    media, _ = wire.receive()
+    assert [p.ssrc for p in media] == [VIDEO.ssrc] * 3 + [VIDEO.rtx_ssrc, AUDIO.ssrc]
+    assert media[3].payload == (2).to_bytes(2, "big") + media[2].payload
+    assert media[3].marker
+
+
+def test_copies_leave_half_of_the_budget_to_repairs(wire: Any) -> None:
+    track = video_track(sequence=0)
+    sender = MediaSender(wire.protector, wire.path, [track], cname="c")
+    sender.repairs_twice = sender.tails_twice = True
+    for index in range(200):
+        sender.send(track, run(index, 1, last=1200), index, now=10.0)
+    copies = RESEND_BURST // 2 // 1200
+    assert track.stats.retransmitted == copies
+    sender.receive_rtcp(nack(track, *range(50)), now=10.0)
+    assert track.stats.retransmitted == copies + 50
+    assert track.stats.nacks_over_budget == 0
+
+
 def test_what_is_gone_or_was_never_sent_is_counted(wire: Any) -> None:
     track = video_track(sequence=0, history=SentHistory(seconds=1.5))
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
