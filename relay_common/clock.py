@@ -32,11 +32,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks and the running event loop's sleep."""
 
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))

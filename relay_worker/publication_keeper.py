@@ -133,14 +133,11 @@ class PublicationKeeper:
     # --- output of the pipeline ------------------------------------------------------------------------------------
 
     def send(self, frame: Frame, now: float) -> None:
-        """Hand a frame to the publication."""
+        """Hand a frame to the publication, and note when all of its tracks have begun."""
         publisher = self.publisher
         if publisher is None:
             return
-        if frame.kind is Kind.VIDEO:
-            publisher.send_video(frame.payloads, frame.media_time, now)
-        else:
-            publisher.send_audio(frame.payloads, frame.media_time, frame.step, now)
+        publisher.send(frame, now)
         if self._silent:
             self._sent(frame.kind, now)
 
@@ -153,6 +150,9 @@ class PublicationKeeper:
     def _announce(self) -> None:
         self._silent.clear()
         self.live = True
+        # From here on frames need not come by us.
+        if self.publisher is not None and self._pipeline.output is self:
+            self._pipeline.output = self.publisher
         self._backoff.reset()
         self._on_live(self.publication)
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import av
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
 from relay_worker.media.opus_encoder import (
@@ -79,7 +80,7 @@ class OpusTranscoder:
         self.stats = OpusStats()
         self._decoder: AudioCodecContext | None = None
         self._chain: _Encoder | None = None
-        self._source: tuple[str, str, int] = ("", "", 0)
+        self._source = (0, 0)  # sample rate and planes of the chain
 
     def transcode(self, data: bytes, media_time: float) -> list[tuple[bytes, float]]:
         """Take one access unit whose sound begins at `media_time` (seconds); return Opus packets with their times.
@@ -117,11 +118,15 @@ class OpusTranscoder:
         return decoder
 
     def _encode(self, frame: AudioFrame, media_time: float) -> list[tuple[bytes, float]]:
-        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        planes = frame.planes
+        # The decoder's format never changes; asking for names makes objects.
+        source = (frame.sample_rate, len(planes))
         if self._chain is None or source != self._source:
             self._source = source
-            self._chain = _Encoder(*source, settings=self._settings, stats=self.stats)
-        return self._chain.encode(frame, media_time)
+            self._chain = _Encoder(
+                frame.format.name, frame.layout.name, frame.sample_rate, settings=self._settings, stats=self.stats
+            )
+        return self._chain.encode(frame, planes[0], media_time)
 
 
 class _Encoder:
@@ -144,16 +149,26 @@ class _Encoder:
         self._time: float | None = None
         self._codec = make_encoder(direct, rate, settings)
 
-    def encode(self, frame: AudioFrame, media_time: float) -> list[tuple[bytes, float]]:
-        """Packets that `frame`, which begins at `media_time`, completes."""
-        samples = bytearray()
-        for part in [frame] if self._resampler is None else self._resampler.resample(frame):
-            samples += memoryview(part.planes[0])[: part.samples * self._stride]
-        self._place(samples, media_time)
-        return self._encode_whole()
+    def encode(self, frame: AudioFrame, plane: AudioPlane, media_time: float) -> list[tuple[bytes, float]]:
+        """Packets that `frame`, which begins at `media_time` and whose first plane is `plane`, completes.
 
-    def _place(self, samples: bytearray, media_time: float) -> None:
-        """Append `samples` where they belong in time."""
+        The encoder's look-ahead (2.5 ms for lowdelay) is left uncorrected.
+        """
+        if self._resampler is None:
+            samples = bytearray(memoryview(plane)[: frame.samples * self._stride])
+        else:
+            samples = bytearray()
+            for part in self._resampler.resample(frame):
+                samples += memoryview(part.planes[0])[: part.samples * self._stride]
+        at = self._place(samples, media_time)
+        whole = len(self._pending) // self._frame_bytes * self._frame_bytes
+        packets = self._codec.encode(bytes(self._pending[:whole]))
+        del self._pending[:whole]
+        self._time = at + FRAME_SECONDS * len(packets)
+        return [(packet, at + FRAME_SECONDS * number) for number, packet in enumerate(packets)]
+
+    def _place(self, samples: bytearray, media_time: float) -> float:
+        """Append `samples` where they belong in time; the media time of the first sample that is pending now."""
         if self._time is None:
             self._time = media_time
         seconds_per_byte = 1 / (self._stride * self._rate)
@@ -172,14 +187,4 @@ class _Encoder:
             self._stats.overlapped += surplus * seconds_per_byte
             del samples[:surplus]
         self._pending += samples
-
-    def _encode_whole(self) -> list[tuple[bytes, float]]:
-        """Whole frames of what is pending; the encoder's look-ahead (2.5 ms for lowdelay) is left uncorrected."""
-        assert self._time is not None
-        packets = []
-        size = self._frame_bytes
-        for start in range(0, len(self._pending) - size + 1, size):
-            packets.append((self._codec.encode(bytes(self._pending[start : start + size])), self._time))
-            self._time += FRAME_SECONDS
-        del self._pending[: len(packets) * size]
-        return packets
+        return self._time

@@ -39,7 +39,7 @@ _ffi.cdef("""
     int opus_encoder_ctl(OpusEncoder *encoder, int request, ...);
     int32_t opus_encode(OpusEncoder *encoder, const char *samples, int count, unsigned char *out, int32_t room);
     int32_t opus_encode_float(OpusEncoder *encoder, const char *samples, int count, unsigned char *out, int32_t room);
-""")  # the samples' pointers are void, so that bytes can be passed as they are
+""")  # samples are plain bytes to us
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class EncoderError(Exception):
 class OpusEncoder(Protocol):
     """Encodes 20 ms frames of interleaved samples."""
 
-    def encode(self, samples: bytes) -> bytes:
-        """One Opus packet of one whole frame; raises EncoderError."""
+    def encode(self, samples: bytes) -> list[bytes]:
+        """One Opus packet for each whole frame that there is; raises EncoderError."""
         ...
 
 
@@ -103,14 +103,15 @@ class NativeEncoder:
         self._out = _ffi.new("unsigned char[]", MAX_PACKET)
         self._packet = _ffi.buffer(self._out)
 
-    def encode(self, samples: bytes) -> bytes:
-        if len(samples) != self._size:  # libopus would read beyond its end
-            raise EncoderError(f"a frame has {self._size} bytes, not {len(samples)}")
-        length = self._encode(self._encoder, samples, self._samples, self._out, MAX_PACKET)
-        if length < 0:
-            raise EncoderError(f"libopus error {length}")
-        packet: bytes = self._packet[:length]
-        return packet
+    def encode(self, samples: bytes) -> list[bytes]:
+        packets: list[bytes] = []
+        start = _ffi.from_buffer(samples)
+        for offset in range(0, len(samples) - self._size + 1, self._size):
+            length = self._encode(self._encoder, start + offset, self._samples, self._out, MAX_PACKET)
+            if length < 0:
+                raise EncoderError(f"libopus error {length}")
+            packets.append(self._packet[:length])
+        return packets
 
 
 class AvEncoder:
@@ -119,6 +120,7 @@ class AvEncoder:
     def __init__(self, sample_format: SampleFormat, rate: int, settings: OpusSettings) -> None:
         self._format, self._layout = sample_format, "mono" if settings.channels == 1 else "stereo"
         self._rate, self._samples, self._position = rate, round(rate * FRAME_SECONDS), 0
+        self._size = self._samples * settings.channels * SAMPLE_BYTES[sample_format]
         with _as_encoder_error():
             encoder = av.CodecContext.create("libopus", "w")
             assert isinstance(encoder, AudioCodecContext)
@@ -133,14 +135,17 @@ class AvEncoder:
             }
             self._codec = encoder
 
-    def encode(self, samples: bytes) -> bytes:
+    def encode(self, samples: bytes) -> list[bytes]:
+        packets: list[bytes] = []
         with _as_encoder_error():
-            frame = AudioFrame(format=self._format, layout=self._layout, samples=self._samples)
-            frame.planes[0].update(samples)
-            frame.sample_rate, frame.pts = self._rate, self._position
-            self._position += self._samples
-            (packet,) = self._codec.encode(frame)
-            return bytes(packet)
+            for start in range(0, len(samples) - self._size + 1, self._size):
+                frame = AudioFrame(format=self._format, layout=self._layout, samples=self._samples)
+                frame.planes[0].update(samples[start : start + self._size])
+                frame.sample_rate, frame.pts = self._rate, self._position
+                self._position += self._samples
+                (packet,) = self._codec.encode(frame)
+                packets.append(bytes(packet))
+        return packets
 
 
 @contextlib.contextmanager

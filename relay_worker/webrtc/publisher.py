@@ -20,6 +20,8 @@ from relay_common.errors import RelayError, Remedy
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Stage
 from relay_worker.delay import DelayMeter
+from relay_worker.inputs import Frame
+from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.answer import Answer, AnswerError, parse_answer
 from relay_worker.webrtc.feedback import Estimate
 from relay_worker.webrtc.gso import PacketPath, UdpPath
@@ -271,24 +273,23 @@ class Publisher:
         if self._sender is not None:
             self._sender.set_clock(media_time, wall, now)
 
-    def send_video(self, payloads: PayloadRun, media_time: float, now: float) -> None:
-        """Send RTP payloads of one access unit (or of a part of it), each with its marker bit."""
-        if not self.connected or self._video is None:
+    def send(self, frame: Frame, now: float) -> None:
+        """Send a frame, or the part of it that is there, which came in at `now`. Implements `pipeline.Output`."""
+        video = frame.kind is Kind.VIDEO
+        track = self._video if video else self._audio
+        if track is None or not self.connected:
             self._not_connected += 1
-        elif self._pacer.take_video(payloads, media_time, now):
-            self._send(self._video, payloads, media_time, 0.0, now)
-            self._delay.add(self._clock.now() - now, len(payloads))
+            return
+        if video:
+            passed = self._pacer.take_video(frame.payloads, frame.media_time, now)
         else:
+            passed = self._pacer.take_audio(frame.payloads, frame.media_time, frame.step, now)
+        if not passed:
             self._pump(now)
-
-    def send_audio(self, packets: PayloadRun, media_time: float, step: float, now: float) -> None:
-        """Send Opus packets, the first of which is of `media_time` and each other `step` seconds later."""
-        if not self.connected or self._audio is None:
-            self._not_connected += 1
-        elif self._pacer.take_audio(packets, media_time, step, now):
-            self._send(self._audio, packets, media_time, step, now)
-        else:
-            self._pump(now)
+            return
+        self._send(track, frame.payloads, frame.media_time, frame.step, now)
+        if video:
+            self._delay.add(self._clock.now() - now, len(frame.payloads))
 
     @property
     def audio_accepted(self) -> bool:

@@ -17,6 +17,7 @@ from tests.benchmarks import control_plane, peers, proc
 from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
+from tests.benchmarks.soak import measure_soak
 from tests.benchmarks.stage import Stage, stage
 from tests.benchmarks.table import Report, render
 from tests.benchmarks.weather import measure_bursts, measure_loss
@@ -36,7 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cameras", default=",".join(map(str, CAMERAS)), help="numbers of cameras, as 1,5,10,20")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each CPU measurement")
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
-    parser.add_argument("--parts", default="cost,kills,weather,plain,control", help="which parts to run")
+    parts = "which parts to run; soak, which takes eleven minutes, only runs when it is named"
+    parser.add_argument("--parts", default="cost,kills,weather,plain,control", help=parts)
+    parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
@@ -55,7 +58,7 @@ async def run(options: argparse.Namespace, report: Report) -> None:
                 title, part = parts.pop(0)
                 report.progress(title)
                 try:
-                    await asyncio.wait_for(part(world), _PART_TIMEOUT)
+                    await asyncio.wait_for(part(world), _PART_TIMEOUT + ("soak" in title) * options.soak_seconds)
                 except Exception as error:
                     report.failed(title, error)
                     break
@@ -85,6 +88,9 @@ def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse
     if "plain" in wanted:
         at = most if options.peers else few
         parts.append((f"av and aiortc, {at} cameras", lambda world: measure_peer(world, report, PLAIN, at, seconds)))
+    if "soak" in wanted:
+        work = functools.partial(measure_soak, report=report, cameras=most, seconds=options.soak_seconds)
+        parts.append((f"soak, {most} cameras", work))
     if options.peers:
         parts += [
             (f"video only, {most} cameras", lambda world: measure_cpu(world, report, most, seconds, audio=False)),

@@ -9,6 +9,7 @@ import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import WorkerState
+from relay_worker.inputs import Frame
 from relay_worker.rtsp.tracks import Kind
 from tests.benchmarks.delay import match
 from tests.fixtures.media_rig import MediaRig, media_rig
@@ -94,16 +95,16 @@ async def test_a_lost_keyframe_of_300_kb_is_repaired_whole() -> None:
         before = await rig.published()
         await rig.sfu("faults", {"upstream_loss": 0.3})
         clock = SystemClock()
-        publisher.send_video(keyframe, time.monotonic() + 0.001, clock.now())
+        publisher.send(Frame(Kind.VIDEO, keyframe, time.monotonic() + 0.001), clock.now())
         tail = time.monotonic()
         while time.monotonic() - tail < 1.0:
-            publisher.send_video([(b"\x41\x9a" + bytes(50), True)], time.monotonic(), clock.now())
+            publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a" + bytes(50), True)], time.monotonic()), clock.now())
             await clock.sleep(0.033)
         await rig.sfu("faults", {"upstream_loss": 0.0})
         deadline = time.monotonic() + 5.0
         while (after := await rig.published())["lost"]:
             assert time.monotonic() < deadline, after
-            publisher.send_video([(b"\x41\x9a" + bytes(50), True)], time.monotonic(), clock.now())
+            publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a" + bytes(50), True)], time.monotonic()), clock.now())
             await clock.sleep(0.05)
         assert after["lost_before_repair"] - before["lost_before_repair"] > 50
         assert after["gaps"] == before["gaps"]

@@ -19,7 +19,9 @@ from relay_common.protocol import Stage
 from relay_common.simulation.media import VideoSpec, video_clip
 from relay_common.simulation.sfu import SfuSimulator
 from relay_common.simulation.sfu_options import SfuFaults, SfuTimings, SfuVariant
+from relay_worker.inputs import Frame
 from relay_worker.media.filler import SILENCE_20MS
+from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.packetize import packetize, split_annex_b
 from relay_worker.webrtc.publisher import (
     Publisher,
@@ -90,11 +92,11 @@ async def play(publisher: Publisher, units: Units, *, audio: bool = True) -> Non
     index = 0
     while publisher.connected:
         now = time.monotonic()
-        publisher.send_video(units[index % len(units)], start + index / FPS, now)
+        publisher.send(Frame(Kind.VIDEO, units[index % len(units)], start + index / FPS), now)
         index += 1
         if audio:
             for step in range(2):
-                publisher.send_audio([(SILENCE_20MS, False)], start + (2 * index + step) * 0.02, 0.02, now)
+                publisher.send(Frame(Kind.AUDIO, [(SILENCE_20MS, False)], start + (2 * index + step) * 0.02, 0.02), now)
         await asyncio.sleep(max(0.0, start + index / FPS - time.monotonic()))
 
 
@@ -330,7 +332,7 @@ async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
         for burst in range(1, 9):
             await asyncio.sleep(max(0.0, start + burst * 0.5 - time.monotonic()))
             for index in range((burst - 1) * 15, burst * 15):
-                publisher.send_video(units[index % len(units)], start + index / FPS, time.monotonic())
+                publisher.send(Frame(Kind.VIDEO, units[index % len(units)], start + index / FPS), time.monotonic())
         await until(lambda: publisher.stats().queued_bytes == 0)
         await publisher.close()
         arrivals = sfu.arrivals()

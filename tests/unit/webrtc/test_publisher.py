@@ -11,7 +11,9 @@ import pytest
 from relay_common.errors import RemoteError
 from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Stage
+from relay_worker.inputs import Frame
 from relay_worker.rtp import rtcp
+from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.answer import AcceptedTrack
 from relay_worker.webrtc.offer import make_offer
 from relay_worker.webrtc.publisher import (
@@ -114,8 +116,8 @@ async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wir
         publisher._fire(event)
     for second in range(30):
         now = 1000.0 + second
-        publisher.send_video([(b"\x41\x9a", True)], now, now)
-        publisher.send_audio([(b"opus", False)], now, 0.02, now)
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], now, 0.02), now)
         heard = [audio] if second >= 10 else [video] if second < 3 else [video, audio]
         reports = [rtcp.ReportBlock(track.ssrc, 0, 0, track.sequence - 1, 0, 0, 0) for track in heard]
         sender.receive_rtcp(rtcp.pack_receiver_report(7, reports), now)
@@ -129,8 +131,8 @@ async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wir
 
 async def test_media_before_the_connection_is_counted_not_kept() -> None:
     publisher = Publisher("porch", Answering(""), settings=SETTINGS)
-    publisher.send_video([(b"\x65x", True)], 1.0, 1.0)
-    publisher.send_audio([(b"opus", False)], 1.0, 0.02, 1.0)
+    publisher.send(Frame(Kind.VIDEO, [(b"\x65x", True)], 1.0), 1.0)
+    publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], 1.0, 0.02), 1.0)
     assert publisher.stats().not_connected == 2
     assert publisher.stats().queued_bytes == 0
     assert not publisher.check(1.0)
