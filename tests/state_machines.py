@@ -13,7 +13,7 @@ from relay_common.fsm import Table
 from relay_supervisor.leases.lease import LEASE
 from relay_supervisor.workers.slot import WORKER_TABLE
 from relay_worker.rtsp.states import TABLE as RTSP_TABLE
-from relay_worker.webrtc.publisher import PUBLISHER_TABLE
+from relay_worker.webrtc.publisher_states import PUBLISHER_TABLE
 from relay_worker.webrtc_source import INGEST_TABLE
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "state-machines.md"

@@ -8,7 +8,6 @@ asks Cloudflare itself.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from aiortc import RTCIceServer
 
 from relay_common.clock import Clock, SystemClock
 from relay_common.errors import RelayError, Remedy
-from relay_common.fsm import Machine, Table
+from relay_common.fsm import Machine
 from relay_common.protocol import Stage
 from relay_worker.delay import DelayMeter
 from relay_worker.inputs import Frame
@@ -27,6 +26,7 @@ from relay_worker.webrtc.feedback import Estimate
 from relay_worker.webrtc.gso import PacketPath, UdpPath
 from relay_worker.webrtc.offer import make_offer
 from relay_worker.webrtc.pacer import Pacer, PacerSettings, PacerStats
+from relay_worker.webrtc.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.webrtc.sender import MediaSender
 from relay_worker.webrtc.track import OutgoingTrack, PayloadRun, TrackStats
 from relay_worker.webrtc.transport import CONNECT_TIMEOUT, ConnectError, MediaTransport, default_host_addresses
@@ -57,44 +57,6 @@ class Signaling(Protocol):
         Raises RelayError when the SFU or the way to it refuses.
         """
         ...
-
-
-class PublisherState(enum.Enum):
-    NEW = "new"
-    OFFERING = "offering"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-class PublisherEvent(enum.Enum):
-    START = "start"
-    ANSWERED = "answered"
-    ESTABLISHED = "established"
-    FAIL = "fail"
-    CLOSE = "close"
-
-
-_S, _E = PublisherState, PublisherEvent
-
-PUBLISHER_TABLE: Final = Table(
-    "publisher",
-    _S.NEW,
-    {
-        (_S.NEW, _E.START): _S.OFFERING,
-        (_S.NEW, _E.CLOSE): _S.CLOSED,
-        (_S.OFFERING, _E.ANSWERED): _S.CONNECTING,
-        (_S.OFFERING, _E.FAIL): _S.FAILED,
-        (_S.OFFERING, _E.CLOSE): _S.CLOSED,
-        (_S.CONNECTING, _E.ESTABLISHED): _S.CONNECTED,
-        (_S.CONNECTING, _E.FAIL): _S.FAILED,
-        (_S.CONNECTING, _E.CLOSE): _S.CLOSED,
-        (_S.CONNECTED, _E.FAIL): _S.FAILED,
-        (_S.CONNECTED, _E.CLOSE): _S.CLOSED,
-        (_S.FAILED, _E.CLOSE): _S.CLOSED,
-    },
-)
 
 
 class PublishError(RelayError):

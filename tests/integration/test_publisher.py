@@ -23,13 +23,8 @@ from relay_worker.inputs import Frame
 from relay_worker.media.filler import SILENCE_20MS
 from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.packetize import packetize, split_annex_b
-from relay_worker.webrtc.publisher import (
-    Publisher,
-    PublishError,
-    PublisherSettings,
-    PublisherState,
-    PublishTrack,
-)
+from relay_worker.webrtc.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.webrtc.publisher_states import PublisherState
 
 pytestmark = pytest.mark.media
 

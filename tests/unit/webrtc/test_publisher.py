@@ -16,15 +16,8 @@ from relay_worker.rtp import rtcp
 from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.answer import AcceptedTrack
 from relay_worker.webrtc.offer import make_offer
-from relay_worker.webrtc.publisher import (
-    PUBLISHER_TABLE,
-    Publisher,
-    PublisherEvent,
-    PublishError,
-    PublisherSettings,
-    PublisherState,
-    PublishTrack,
-)
+from relay_worker.webrtc.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.webrtc.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.webrtc.sender import MediaSender
 from relay_worker.webrtc.track import OutgoingTrack
 

@@ -13,7 +13,8 @@ from relay_worker.publication_keeper import PublicationKeeper
 from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.feedback import Estimate
 from relay_worker.webrtc.pacer import PacerStats
-from relay_worker.webrtc.publisher import Publisher, PublisherSettings, PublisherState, PublisherStats
+from relay_worker.webrtc.publisher import Publisher, PublisherSettings, PublisherStats
+from relay_worker.webrtc.publisher_states import PublisherState
 from relay_worker.webrtc.track import TrackStats as Sent
 
 
