@@ -15,7 +15,7 @@ from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
 from relay_worker.ingest_keeper import IngestKeeper
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
+from relay_worker.rtsp.errors import RtspError, RtspTimeoutError, SessionLostError
 from relay_worker.rtsp.errors import Stage as RtspStage
 from relay_worker.rtsp.events import RtspMessage
 from relay_worker.rtsp.source import RtspSource, SourceSettings
@@ -193,6 +193,10 @@ class SourceKeeper:
             await source.run()
         except RtspError as error:
             return error
+        except Exception:
+            # A fault of ours must not leave the camera black: another session begins with fresh state.
+            log.exception("receiving from the camera failed")
+            return SessionLostError(RtspStage.STREAMING, "a packet could not be handled; see the log")
         finally:
             self._source = None
         return self._stalled

@@ -62,7 +62,7 @@ async def test_wedges_are_found_named_and_mended() -> None:
 
         # Packets come and no frame comes of them: the smallest thing that helps is another session.
         stuck = pipeline.inputs[Kind.VIDEO]
-        stuck.receive = lambda packets, now, out: stuck._views(packets, now)  # type: ignore[method-assign,assignment]
+        stuck.receive = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
         took = await rig.until(lambda: pipeline.sessions == 2, "another session with the camera", within=15.0)
         assert took <= 11.0
         assert any("video packets come, and no frame" in stats.reason for stats in rig.stats)
@@ -71,11 +71,11 @@ async def test_wedges_are_found_named_and_mended() -> None:
 
         # Sound alone is stuck: its input is made anew, and nothing else.
         audio = pipeline.inputs[Kind.AUDIO]
-        audio.receive = lambda packets, now, out: audio._views(packets, now)  # type: ignore[method-assign,assignment]
+        audio.receive = lambda packets, now, out: audio.receiver.receive_all(packets, now)  # type: ignore[method-assign]
         # Frames are ready and none leaves: a new publication.
         publisher = keeper.publisher
         assert publisher is not None
-        publisher._pump = lambda now: None  # type: ignore[method-assign]
+        publisher.send = lambda frame, now: None  # type: ignore[method-assign]
         took = await rig.until(lambda: keeper.published == 2, "another publication", within=15.0)
         assert took <= 11.0
         await rig.until(lambda: pipeline.inputs[Kind.AUDIO] is not audio, "another audio input", within=15.0)

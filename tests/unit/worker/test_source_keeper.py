@@ -80,3 +80,31 @@ async def test_a_session_without_video_is_ended_and_its_url_played_again(tmp_pat
     finally:
         await keeper.close()
         await server.stop()
+
+
+async def test_a_fault_of_our_own_costs_a_session_and_not_the_camera(tmp_path: Path) -> None:
+    tls, ca_file = make_server_context(tmp_path)
+    camera = Camera(CameraSettings("Test", VIDEO))
+    await asyncio.to_thread(camera.prepare)
+    server = RtspServer(lambda path, token, wall: Admission(200, camera, path), tls=tls)
+    await server.start()
+    world = World(ca_file)
+    send = world.send
+
+    def fault(frame: Frame, now: float) -> None:
+        world.send = send  # type: ignore[method-assign]
+        raise RuntimeError("once")
+
+    world.send = fault  # type: ignore[method-assign]
+    try:
+        async with asyncio.timeout(30):
+            world.keeper.play(Stream(1, Protocol.RTSP, Secret(f"{server.url}/x?auth=g.0.abc"), time.time() + 300))
+            await world.frame.wait()
+        assert world.pipeline.sessions == 2
+        ((stage, reason),) = world.problems
+        assert stage is Stage.STREAMING
+        assert "a packet could not be handled" in reason
+        assert world.failed == []
+    finally:
+        await world.keeper.close()
+        await server.stop()
