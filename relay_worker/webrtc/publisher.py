@@ -143,7 +143,9 @@ class Publisher:
         self._sender: MediaSender | None = None
         self._video: OutgoingTrack | None = None
         self._audio: OutgoingTrack | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """When it is due: uvloop gives a plain handle for what is due at once, which cannot be asked."""
         self._not_connected = 0
         self.connected = False
         """Whether the state is CONNECTED: asked for every frame."""
@@ -281,15 +283,17 @@ class Publisher:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        elif self._timer is None or self._timer.when() > deadline:
+        elif self._timer is None or self._timer_at > deadline:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_at(deadline, self._timer_fired)
+            self._timer_at = deadline
 
     def _timer_fired(self) -> None:
         self._timer = None
         if self.connected:
-            self._pump(self._clock.now())
+            # A loop may round, and call a moment early: that moment is not worth another timer.
+            self._pump(max(self._clock.now(), self._timer_at))
 
     # --- feedback in
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import uvloop
 
 from relay_common.errors import RemoteError
 from relay_common.fsm import IllegalTransition, Machine
@@ -98,15 +100,9 @@ async def test_closing_while_publishing_ends_it() -> None:
 
 async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wire: Any) -> None:
     lost: list[PublishError] = []
-    publisher = Publisher("porch", Answering(""), settings=SETTINGS, on_lost=lost.append)
-    video, audio = (
-        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False, None))
-        for index, offered in enumerate(make_offer(audio=True).tracks)
-    )
-    publisher._video, publisher._audio = video, audio
-    publisher._sender = sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
-    for event in (PublisherEvent.START, PublisherEvent.ANSWERED, PublisherEvent.ESTABLISHED):
-        publisher._fire(event)
+    publisher, video, audio = connected(wire, on_lost=lost.append)
+    sender = publisher._sender
+    assert sender is not None
     for second in range(30):
         now = 1000.0 + second
         publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
@@ -120,6 +116,36 @@ async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wir
     assert second == 17
     assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet for 7 s"]
     await publisher.close()
+
+
+def connected(wire: Any, **settings: Any) -> tuple[Publisher, OutgoingTrack, OutgoingTrack]:
+    """A publisher whose connection is `wire`, and its tracks."""
+    publisher = Publisher("porch", Answering(""), settings=SETTINGS, **settings)
+    video, audio = (
+        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False, None))
+        for index, offered in enumerate(make_offer(audio=True).tracks)
+    )
+    publisher._video, publisher._audio = video, audio
+    publisher._sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
+    for event in (PublisherEvent.START, PublisherEvent.ANSWERED, PublisherEvent.ESTABLISHED):
+        publisher._fire(event)
+    return publisher, video, audio
+
+
+def test_what_is_due_at_once_leaves_on_the_workers_loop_too(wire: Any) -> None:
+    """uvloop answers `call_at` with another kind of handle when the time has come already."""
+
+    async def late() -> None:
+        publisher, video, _ = connected(wire)
+        for number in range(5):
+            now = time.monotonic() - 0.1  # it was read long ago
+            publisher.send(Frame(Kind.VIDEO, [(b"\x65\x88" + bytes(1198), False)] * 40, 1000.0 + number), now)
+        async with asyncio.timeout(10):
+            while video.stats.packets < 200:
+                await asyncio.sleep(0.01)
+        await publisher.close()
+
+    uvloop.run(late())
 
 
 async def test_media_before_the_connection_is_counted_not_kept() -> None:
