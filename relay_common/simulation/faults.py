@@ -43,7 +43,7 @@ class FaultKind(enum.Enum):
     NO_AUDIO = "no_audio"
     """New DESCRIBEs have no audio."""
     DESCRIBE_STATUS = "describe_status"
-    """DESCRIBE is answered with `status`."""
+    """DESCRIBE is answered with `status`; with `one_stream` only that of the stream that asks first."""
     SLOW_DESCRIBE = "slow_describe"
     """Every DESCRIBE takes `delay` seconds."""
     NO_SENDER_REPORTS = "no_sender_reports"
@@ -64,7 +64,7 @@ PARAMETERS: Final[Mapping[FaultKind, Mapping[str, Any]]] = {
     FaultKind.DRIFT: {"ppm": 200.0},
     FaultKind.LOSS: {"rate": 0.01},
     FaultKind.REORDER: {"rate": 0.01},
-    FaultKind.DESCRIBE_STATUS: {"status": 404},
+    FaultKind.DESCRIBE_STATUS: {"status": 404, "one_stream": False},
     FaultKind.SLOW_DESCRIBE: {"delay": 8.0},
 }
 """Parameters by kind with their defaults; a kind that is not listed has none."""
@@ -115,6 +115,7 @@ class FaultSet:
 
     def __init__(self) -> None:
         self._active: dict[FaultKind, tuple[Fault, float]] = {}
+        self._met: dict[FaultKind, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._active)
@@ -123,6 +124,7 @@ class FaultSet:
         """Switch `fault` on, replacing one of its kind."""
         until = float("inf") if fault.seconds is None else now + fault.seconds
         self._active[fault.kind] = (fault, until)
+        self._met.pop(fault.kind, None)
 
     def clear(self, kind: FaultKind | None = None) -> None:
         """Switch off one kind, or everything."""
@@ -139,6 +141,13 @@ class FaultSet:
         fault, until = entry
         if now >= until:
             del self._active[kind]
+            return None
+        return fault
+
+    def of_stream(self, kind: FaultKind, stream: str, now: float) -> Fault | None:
+        """The same as `get`; a fault with `one_stream` is about the stream that met it first, and spares later ones."""
+        fault = self.get(kind, now)
+        if fault is not None and fault["one_stream"] and self._met.setdefault(kind, stream) != stream:
             return None
         return fault
 

@@ -205,7 +205,7 @@ class Connection:
         camera = admission.camera
         if camera is None or admission.status != 200:
             return admission.status, {}
-        fault = camera.faults.get(FaultKind.DESCRIBE_STATUS, self._clock.now())
+        fault = camera.faults.of_stream(FaultKind.DESCRIBE_STATUS, admission.key, self._clock.now())
         if fault:
             return fault["status"], {}
         if camera.settings.redirect:

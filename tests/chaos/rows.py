@@ -161,9 +161,11 @@ RTSP: Final[tuple[tuple[Row, ...], ...]] = (
           bites=later(5.0))),
     (rtsp("stall, answers included", of_camera("stall", seconds=9.0), within=30),
      rtsp("silence, longer than the SFU keeps a track", of_camera("silence", seconds=COLLECT_AFTER + 4), within=25),
-     rtsp("403", of_camera("describe_status", status=403, seconds=4.0, reset=True), within=25, generates=1)),
-    # Longer than one URL is tried (10.7 s of pauses, and seven dialogues on a busy machine), shorter than two are.
-    (rtsp("404, lasting", of_camera("describe_status", status=404, seconds=18.0, reset=True), within=35, generates=1),),
+     # Until there is another URL, however long that takes on a busy machine.
+     rtsp("403", of_camera("describe_status", status=403, one_stream=True, seconds=60.0, reset=True), within=25,
+          generates=1)),
+    (rtsp("404, lasting", of_camera("describe_status", status=404, one_stream=True, seconds=60.0, reset=True),
+          within=35, generates=1),),
 )
 
 PROCESS: Final[tuple[tuple[Row, ...], ...]] = (

@@ -39,3 +39,11 @@ def test_wrong_faults_say_what_there_is(kind: str, parameters: dict[str, object]
     with pytest.raises(ValueError) as raised:
         parse_fault(kind, **parameters)  # type: ignore[arg-type]
     assert text in str(raised.value)
+
+
+def test_a_fault_of_one_stream_spares_the_next() -> None:
+    faults = FaultSet()
+    faults.add(parse_fault("describe_status", status=403, one_stream=True), 0.0)
+    assert [faults.of_stream(FaultKind.DESCRIBE_STATUS, key, 1.0) is not None for key in "aaba"] == [1, 1, 0, 1]
+    faults.add(parse_fault("describe_status", status=404), 2.0)
+    assert all(faults.of_stream(FaultKind.DESCRIBE_STATUS, key, 3.0) for key in "ab")
