@@ -20,7 +20,7 @@ from relay_worker.rtp.aac import AacDepacketizer, parse_fmtp
 from relay_worker.rtp.h264 import PayloadError
 from relay_worker.rtp.latm import LatmDepacketizer, parse_latm_fmtp
 from relay_worker.rtp.packet import RtpRun, join_runs
-from relay_worker.rtp.receiver import RtpReceiver
+from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED, RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
@@ -33,7 +33,7 @@ MAX_PAYLOAD: Final = 1200
 """RTP payload bytes that leave: room for SRTP, RTX, IPv6 and TURN below any sane MTU."""
 
 
-REORDER: Final = {Kind.VIDEO: (256, 0.25), Kind.AUDIO: (4, 0.06)}
+REORDER: Final = {Kind.VIDEO: (MAX_MISORDER_REPAIRED, 0.25), Kind.AUDIO: (4, 0.06)}
 """Packets and seconds to wait for a missing packet where packets come out of order: video has it sent again."""
 
 

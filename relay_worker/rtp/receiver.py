@@ -12,6 +12,8 @@ MAX_DROPOUT: Final = 3000
 """Largest forward step of the sequence number that still counts as loss (A.1)."""
 MAX_MISORDER: Final = 100
 """Largest backward step that still counts as a late packet (A.1)."""
+MAX_MISORDER_REPAIRED: Final = 512
+"""The same where lost packets are sent again: behind a pause, or within a large keyframe, a repair comes that late."""
 
 
 class RtpReceiver:
@@ -27,6 +29,7 @@ class RtpReceiver:
 
     def __init__(self, clock_rate: int, payload_type: int | None = None, *, in_order: bool = True) -> None:
         self._clock_rate, self._payload_type, self._in_order = clock_rate, payload_type, in_order
+        self._misorder = MAX_MISORDER if in_order else MAX_MISORDER_REPAIRED
         self.packets = 0
         self.bytes = 0
         self.lost = 0
@@ -146,7 +149,7 @@ class RtpReceiver:
             self.ssrc = ssrc
             self._reset(sequence)
             return 0
-        if ssrc != self.ssrc or MAX_DROPOUT <= step <= 0x10000 - MAX_MISORDER:
+        if ssrc != self.ssrc or MAX_DROPOUT <= step <= 0x10000 - self._misorder:
             if self._candidate != (ssrc, sequence):
                 self._candidate = (ssrc, (sequence + 1) & 0xFFFF)
                 self.unexpected += 1
@@ -157,9 +160,9 @@ class RtpReceiver:
             self._reset(sequence)
             return 1
         if 0 < step < MAX_DROPOUT:
-            for missing in range(sequence - min(step - 1, MAX_MISORDER), sequence):
+            for missing in range(sequence - min(step - 1, self._misorder), sequence):
                 self._missing[missing & 0xFFFF] = None
-            while len(self._missing) > MAX_MISORDER:
+            while len(self._missing) > self._misorder:
                 del self._missing[next(iter(self._missing))]
             self.lost += step - 1
             return step - 1

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from relay_worker.rtp.packet import RtpView
+from relay_worker.rtp.patience import Patience
 
 
 class ReorderBuffer:
     """Puts packets back in sequence, waiting at most `max_wait` seconds or `max_packets` packets for a missing one.
 
-    Feed it what `RtpReceiver(in_order=False)` returns; it works out `lost` itself. `forced` counts gaps given up on,
-    `late` packets that came after their gap was given up on.
+    Feed it what `RtpReceiver(in_order=False)` returns, and call `poll` after all that one wake brought: what a packet
+    waits for may be right behind it. It works out `lost` itself. `forced` counts gaps given up on, `late` packets that
+    came after their gap was given up on.
     """
 
     def __init__(self, max_packets: int = 64, max_wait: float = 0.1) -> None:
         self._max_packets, self._max_wait = max_packets, max_wait
-        self._held: dict[int, tuple[RtpView, float]] = {}
+        self._held: dict[int, tuple[RtpView, float]] = {}  # with what `_patience` said; the oldest first
+        self._patience = Patience()
         self._next: int | None = None
         self._ssrc = -1
         self.forced = 0
@@ -30,24 +33,19 @@ class ReorderBuffer:
         if (view.sequence - self._next) & 0x8000:
             self.late += 1
             return []
-        self._held[view.sequence] = (view, now)
+        self._held[view.sequence] = (view, self._patience.arrived(now))
         released = self._run(0)
         if len(self._held) > self._max_packets:
             released += self._skip()
-        return released + self.poll(now)
-
-    def poll(self, now: float) -> list[RtpView]:
-        """Packets that have waited long enough behind a gap."""
-        released: list[RtpView] = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            released += self._skip()
         return released
 
-    def next_deadline(self) -> float | None:
-        """When `poll` has something to do, or None while nothing is held back."""
-        if not self._held:
-            return None
-        return min(arrival for _, arrival in self._held.values()) + self._max_wait
+    def poll(self, now: float) -> list[RtpView]:
+        """Packets that have waited long enough behind a gap; pauses of the whole stream do not count (`Patience`)."""
+        released: list[RtpView] = []
+        overdue = self._patience.at(now) - self._max_wait
+        while self._held and next(iter(self._held.values()))[1] <= overdue:
+            released += self._skip()
+        return released
 
     def _run(self, lost: int) -> list[RtpView]:
         released: list[RtpView] = []

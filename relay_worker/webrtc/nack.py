@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay_worker.rtp.patience import Patience
+
 MAX_AGE: Final = 0.25
-"""Seconds for which a missing packet is asked for: after that it has been given up (`inputs.REORDER_WAIT`)."""
+"""Seconds for which a missing packet is asked for, pauses left out: then it is given up, as in `inputs.REORDER`."""
 MAX_TRIES: Final = 8
 MAX_MISSING: Final = 256
 """Packets asked for at the same time; a larger hole is for a keyframe to mend."""
 FIRST_RTT: Final = 0.1
 """Round trip assumed in seconds before one was measured."""
 _SHORTEST_RETRY: Final = 0.02
+_LONGEST_RETRY: Final = MAX_AGE / 3
+"""One slow answer must not leave a packet with a single try."""
 
 
 class _Missing:
     __slots__ = ("asked_at", "since", "tries")
 
-    def __init__(self, now: float) -> None:
-        self.since = self.asked_at = now
+    def __init__(self, waited: float) -> None:
+        self.since = waited
+        self.asked_at = 0.0
         self.tries = 0
 
 
@@ -26,6 +31,7 @@ class NackTracker:
     """Tracks one stream. `asked`, `repaired` and `given_up` count packets, `rtt` is the measured time to a repair."""
 
     def __init__(self) -> None:
+        self._patience = Patience()
         self.rtt = FIRST_RTT
         self.asked = self.repaired = self.given_up = 0
         self._highest: int | None = None
@@ -44,6 +50,8 @@ class NackTracker:
         if self._highest is None:
             self._highest = sequence
             return
+        if self._missing:
+            self._patience.arrived(now)
         step = (sequence - self._highest) & 0xFFFF
         if step == 1:
             self._highest = sequence
@@ -54,8 +62,9 @@ class NackTracker:
             if step > MAX_MISSING:
                 self._give_up()
                 return
+            waited = self._patience.arrived(now)
             for missing in range(sequence - step + 1, sequence):
-                self._missing[missing & 0xFFFF] = _Missing(now)
+                self._missing[missing & 0xFFFF] = _Missing(waited)
             if len(self._missing) > MAX_MISSING:
                 self._give_up()
 
@@ -75,9 +84,10 @@ class NackTracker:
         """Sequence numbers to ask for now, oldest first; each counts as asked."""
         asked: list[int] = []
         hopeless: list[int] = []
-        interval = max(_SHORTEST_RETRY, 1.5 * self.rtt)
+        interval = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
+        waited = self._patience.at(now)
         for sequence, missing in self._missing.items():
-            if now - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
+            if waited - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
                 hopeless.append(sequence)
             elif not missing.tries or now - missing.asked_at >= interval:
                 missing.tries += 1

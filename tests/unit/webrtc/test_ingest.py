@@ -205,6 +205,7 @@ def test_requests_are_bounded_in_number_time_and_tries() -> None:
     while tracker:
         asked += len(tracker.due(now))
         now += 0.001
+        tracker.received(2, now)
     assert now <= MAX_AGE + 0.01
     assert 2 <= asked <= MAX_TRIES
     assert tracker.given_up == 1
@@ -234,3 +235,27 @@ def test_the_round_trip_is_learnt_from_first_answers_only() -> None:
     tracker.due(50.1)
     tracker.received(81, 50.2)
     assert abs(tracker.rtt - 0.02) < 0.001
+
+
+def test_a_pause_of_the_stream_is_no_time_to_wait() -> None:
+    tracker = NackTracker()
+    tracker.received(0, 0.0)
+    tracker.received(2, 0.03)
+    assert tracker.due(0.03) == [1]
+    tracker.received(3, 2.0)
+    assert tracker.due(2.0) == [1], "what was sent before the pause is asked for once more"
+    assert 1 in tracker
+    tracker.received(1, 2.04)
+    assert (tracker.repaired, tracker.given_up) == (1, 0)
+
+
+def test_a_slow_answer_does_not_leave_later_packets_with_a_single_try() -> None:
+    tracker = NackTracker()
+    tracker.received(0, 0.0)
+    tracker.received(2, 0.0)
+    assert tracker.due(0.0) == [1]
+    tracker.received(1, 5.0)
+    assert tracker.rtt > 1
+    tracker.received(4, 6.0)
+    tries = sum(3 in tracker.due(6.0 + n / 50) for n in range(13))
+    assert tries >= 3
