@@ -2,11 +2,33 @@
 
 Examples are the same at every run, so that a change is judged by what it did and not by luck. To look for more:
 HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer.
+
+What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's.
 """
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
+
+WORKERS = ("unit/media", "unit/rtp", "unit/rtsp", "unit/webrtc", "unit/worker", "integration/test_ingest.py")
+WORKERS += ("integration/test_media_quality.py", "integration/test_publisher.py")
+"""Tests of worker code in the test's own process."""
+
+LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
+    """uvloop where workers have it (`relay_worker.entry`)."""
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    if path in WORKERS or path.rpartition("/")[0] in WORKERS:
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
 
 settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile(
