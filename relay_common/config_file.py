@@ -8,12 +8,10 @@ once, each with the key, what it holds and the fix.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import stat
 import tomllib
-import typing
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from relay_common.config import (
     ViewersConfig,
     WorkersConfig,
 )
+from relay_common.config_mistakes import describe, kind_of, mismatch, suggest
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -140,13 +139,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Each section as a list of tables: only [[nest]] may have more than one."""
     for key in document.keys() - SECTIONS.keys():
-        problems.append(f"[{key}] is not a section.{_suggest(key, SECTIONS)}")
+        problems.append(f"[{key}] is not a section.{suggest(key, SECTIONS)}")
     sections: dict[str, list[dict[str, Any]]] = {}
     for name in SECTIONS:
         value = document.get(name, {})
         tables = value if name == "nest" and isinstance(value, list) and value else [value]
         if not all(isinstance(t, dict) for t in tables):
-            problems.append(f"{name} is {_describe(value)}; it must be a table: write [{name}] on a line of its own")
+            problems.append(f"{name} is {describe(value)}; it must be a table: write [{name}] on a line of its own")
             tables = [{}]
         sections[name] = [dict(t) for t in tables]
     cameras = sections["cameras"][0]
@@ -169,7 +168,7 @@ def _apply_environment(
             continue  # RELAY_REQUIRE_BROWSER and the like belong to others
         known = _keys(struct)
         if key not in known:
-            problems.append(f"environment variable {variable}: {section}.{key} is not a key.{_suggest(key, known)}")
+            problems.append(f"environment variable {variable}: {section}.{key} is not a key.{suggest(key, known)}")
             continue
         text = environ[variable]
         if key.removesuffix("_file") in _secret_fields(struct):
@@ -206,7 +205,7 @@ def _build(
     before = len(problems)
     known = _keys(struct) | ({"settings"} if struct is CamerasConfig else set())
     for key in table.keys() - known:
-        problems.append(f"{label}.{key} is not a key.{_suggest(key, known - {'settings'})}")
+        problems.append(f"{label}.{key} is not a key.{suggest(key, known - {'settings'})}")
     values = {k: v for k, v in table.items() if (k in known and not k.endswith("_file")) or k == "ca_file"}
     for secret in _secret_fields(struct):
         value = _secret(label, secret, table, base, problems)
@@ -224,7 +223,7 @@ def _build(
             try:
                 values[field.name] = msgspec.convert(values[field.name], field.type)
             except msgspec.ValidationError as error:
-                problems.append(_mismatch(f"{label}.{field.name}", values[field.name], str(error), field.type))
+                problems.append(mismatch(label, field, values[field.name], error))
     return struct(**values) if len(problems) == before else None
 
 
@@ -247,12 +246,12 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     if direct is not None:
         if isinstance(direct, str) and direct.strip():
             return Secret(direct.strip())
-        problems.append(f"{label}.{name} is {_kind(direct)}; expected a non-empty string")
+        problems.append(f"{label}.{name} is {kind_of(direct)}; expected a non-empty string")
         return None
     if file is None:
         return None
     if not isinstance(file, str) or not file:
-        problems.append(f"{label}.{name}_file is {_describe(file)}; expected the path of a file")
+        problems.append(f"{label}.{name}_file is {describe(file)}; expected the path of a file")
         return None
     path = Path(file).expanduser()
     path = path if path.is_absolute() or base is None else base / path
@@ -282,29 +281,3 @@ def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
                         if path.stat().st_mode & _PRIVATE_BITS:
                             loose.append(str(path))
     return loose
-
-
-def _mismatch(key: str, value: Any, error: str, wanted: Any) -> str:
-    expected = error.partition(" - at `$")[0].partition(", got")[0].replace("`", "")
-    if typing.get_origin(wanted) is typing.Literal:
-        expected = "expected one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(wanted))
-    elif key == "cameras.include":
-        expected = 'expected "all" or an array of display names or device ids'
-    return f"{key} is {_describe(value)}; {expected[0].lower()}{expected[1:]}"
-
-
-def _describe(value: Any) -> str:
-    shown = repr(value) if not isinstance(value, (dict, list)) else ""
-    return f"{_kind(value)} {shown}".strip() if len(shown) <= 60 else _kind(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "a table"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _suggest(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"

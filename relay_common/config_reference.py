@@ -15,6 +15,7 @@ import msgspec
 
 from relay_common import config
 from relay_common.config_file import ENV_PREFIX, SECRET_SUFFIX, SECTIONS
+from relay_common.config_mistakes import default_of
 from relay_common.secrets import Secret
 
 HEAD = """\
@@ -100,8 +101,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     if field.type is Secret:
         return "none"
-    default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-    return f"`{msgspec.json.encode(default).decode()}`"
+    return f"`{msgspec.json.encode(default_of(field)).decode()}`"
 
 
 if __name__ == "__main__":

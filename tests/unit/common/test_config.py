@@ -54,10 +54,32 @@ def test_wrong_types_name_key_value_and_expectation() -> None:
             cameras={"include": 5, "Front Door": {"enabled": "yes"}},
         )
     )
-    assert "rtsp.connect_timeout is a string 'ten'; expected float" in text
+    assert "rtsp.connect_timeout is a string 'ten'; expected a number" in text
     assert 'log.level is a string \'loud\'; expected one of "debug", "info", "warning", "error"' in text
     assert 'cameras.include is an integer 5; expected "all" or an array of display names' in text
-    assert "cameras.\"Front Door\".enabled is a string 'yes'; expected bool" in text
+    assert "cameras.\"Front Door\".enabled is a string 'yes'; expected true or false" in text
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "fix"),
+    [
+        ("rtsp", "read_timeout", "30", "read_timeout = 30.0"),
+        ("workers", "memory_limit_mb", "200", "memory_limit_mb = 200"),
+        ("cloudflare", "ice_servers", "stun:host", 'ice_servers = ["stun:host"]'),
+        ("log", "level", "Debug", 'level = "debug"'),
+        ("otel", "traces", "yes", "traces = true"),
+        ("nest", "project_id", 5, 'project_id = "5"'),
+        ("rtsp", "ca_file", 5, 'ca_file = "5"'),
+        ("http", "listen", 8080, 'listen = "127.0.0.1:8080", the default'),
+        ("rtsp", "connect_timeout", "ten", "connect_timeout = 10.0, the default"),
+        ("limits", "commands_per_minute", 0, "commands_per_minute = 10, the default"),
+        ("cameras", "include", 5, 'include = "all", the default'),
+        ("log", "format", "loud", 'format = "console", the default'),
+    ],
+)
+def test_a_wrong_value_comes_with_the_line_to_write(section: str, key: str, value: object, fix: str) -> None:
+    table = document().get(section, {}) | {key: value}
+    assert f"; write {fix}" in problems(document(**{section: table}))
 
 
 def test_every_missing_value_is_reported_at_once_with_its_fix() -> None:

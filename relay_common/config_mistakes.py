@@ -1,0 +1,87 @@
+"""What is said about a mistake in the configuration: the key, what it holds, what belongs there, and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+_TOML_NAMES: Final = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+}
+_SPOKEN: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+
+def mismatch(label: str, field: msgspec.structs.FieldInfo, value: Any, error: msgspec.ValidationError) -> str:
+    """A value that `field` of the section `label` cannot take."""
+    return f"{label}.{field.name} is {describe(value)}; expected {_expected(field, error)}{_fix(field, value)}"
+
+
+def _expected(field: msgspec.structs.FieldInfo, error: msgspec.ValidationError) -> str:
+    if field.name == "include":
+        return '"all" or an array of display names or device ids'
+    if typing.get_origin(field.type) is typing.Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(field.type))
+    said = str(error).partition(" - at `$")[0].partition(", got")[0].replace("`", "").removeprefix("Expected ")
+    name, space, bounds = said.partition(" ")
+    return _TOML_NAMES.get(name, name) + space + bounds
+
+
+def _fix(field: msgspec.structs.FieldInfo, value: Any) -> str:
+    """The line to write: the same value where only its type is wrong, else what holds by default."""
+    default = default_of(field)
+    for meant in _meant(value, as_text=not default):
+        try:
+            return f"; write {field.name} = {_toml(msgspec.convert(meant, field.type, strict=False))}"
+        except (msgspec.ValidationError, ValueError):
+            continue
+    return "" if field.required else f"; write {field.name} = {_toml(default)}, the default, or leave it out"
+
+
+def _meant(value: Any, *, as_text: bool) -> Iterator[Any]:
+    """What somebody who wrote `value` may have had in mind."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        yield _SPOKEN.get(word, word)
+        yield [value]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and as_text:
+        yield str(value)
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> Any:
+    """What holds when the key is left out; None for a key that is required."""
+    if field.required:
+        return None
+    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+
+
+def _toml(value: Any) -> str:
+    """A string, number, boolean or array of these as TOML, which writes them as JSON does."""
+    return msgspec.json.encode(value).decode()
+
+
+def describe(value: Any) -> str:
+    """Kind and value, or only the kind of what is long or has parts."""
+    shown = repr(value) if not isinstance(value, (dict, list)) else ""
+    return f"{kind_of(value)} {shown}".strip() if len(shown) <= 60 else kind_of(value)
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value in TOML's words."""
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "a table"}
+    return names.get(type(value), type(value).__name__)
+
+
+def suggest(key: str, known: Iterable[str]) -> str:
+    """The known key that was probably meant, or all of them."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"
