@@ -8,6 +8,7 @@ What runs in a worker is tested on the worker's event loop, what runs in the sup
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 
+
+# A suite that a shell started in the background ignores interrupts, and so would every process that it starts and
+# interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile(
