@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import random
 from typing import Any
 
 import av
@@ -280,3 +281,34 @@ def test_a_run_is_taken_as_each_payload_by_itself(runs: list[tuple[list[tuple[by
         assert whole.receive_run(run, timestamp // 2, lost) == singly
     state = [{name: value for name, value in vars(p).items() if name != "parameter_sets"} for p in (one, whole)]
     assert state[0] == state[1]
+
+
+@pytest.mark.parametrize("packet_size", [300, 900, 1472])
+@pytest.mark.parametrize("slices", [1, 3])
+def test_runs_of_a_real_stream_with_holes_are_taken_as_each_payload_by_itself(packet_size: int, slices: int) -> None:
+    for seed in range(10):
+        rng = random.Random(seed)
+        one, whole = H264Passthrough(1000), H264Passthrough(1000)
+        singly: list[tuple[bytes, bool]] = []
+        together: list[tuple[bytes, bool]] = []
+        lost = skipped = 0
+        run: list[tuple[bytes, bool]] = []
+        before = 0  # lost before the run
+        timestamp = 0
+        for view in clip(packet_size, slices):
+            if seed and rng.random() < 0.01:
+                lost += 1
+                skipped += 1
+                continue
+            if lost or view.timestamp != timestamp or rng.random() < 0.1:
+                together += whole.receive_run(run, timestamp, before)
+                run, before, timestamp = [], lost, view.timestamp
+            singly += one.receive(view.payload, view.marker, view.timestamp, lost)
+            lost = 0
+            run.append((view.payload, view.marker))
+        together += whole.receive_run(run, timestamp, before)
+        assert together == singly
+        counters = [{name: value for name, value in vars(p).items() if isinstance(value, int)} for p in (one, whole)]
+        assert counters[0] == counters[1]
+        assert (whole.frames == FRAMES) == (not skipped)
+        assert seed or whole.keyframes == FRAMES // GOP

@@ -153,6 +153,56 @@ def test_bursts_of_500_ms_are_evened_out() -> None:
     assert len(sent) == 300 * 8
 
 
+def test_sound_in_bursts_of_500_ms_is_evened_out_too() -> None:
+    sounds = [(burst, i) for burst in range(20) for i in range(25)]
+    pushes = [
+        Push(10.5 + burst * 0.5, "audio", [(b"%d" % (25 * burst + i), False)], (25 * burst + i) * 0.02)
+        for burst, i in sounds
+    ]
+    sent = drive(Pacer(), pushes)
+    assert [s.payload for s in sent] == [b"%d" % number for number in range(500)]
+    assert all(abs(b.at - a.at - 0.02) < 0.015 for a, b in itertools.pairwise(sent[50:]))
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_keyframe_leaves_at_a_multiple_of_the_bitrate_whatever_part_of_a_second_has_passed(at: float) -> None:
+    """2.36 Mbit/s come, so 5.9 leave: the 24 packets beyond the burst take 40 ms, where the spread alone gives 60."""
+    pacer = Pacer(PacerSettings(floor_bitrate=0))
+    pushes = [Push(10 + i * FRAME, "video", frame(i, 8), i * FRAME) for i in range(60 + round(30 * at))]
+    media_time = len(pushes) * FRAME
+    pushes.append(Push(10 + media_time, "video", frame(len(pushes), 40, IDR), media_time))
+    sent = [s for s in drive(pacer, pushes) if s.media_time == media_time]
+    assert 0.03 <= sent[-1].at - sent[0].at <= 0.05
+
+
+def test_a_queue_that_is_cut_to_its_keyframe_goes_on_from_there() -> None:
+    pacer = Pacer(PacerSettings(max_queue_bytes=100_000))
+    pacer.take_video(frame(0, 40, IDR), 0.0, 10.0)
+    pacer.pop(10.0)
+    number = 1
+    while not pacer.stats.overflows:  # nobody pops
+        pacer.take_video(frame(number, 5, IDR if number == 5 else PICTURE), number * FRAME, 10.0)
+        number += 1
+    assert number > 6
+    assert not pacer.wants_keyframe
+    pacer.take_video(frame(number, 2), number * FRAME, 10.0)
+    numbers = {round(release.media_time / FRAME) for n in range(100) for release in pacer.pop(10 + n / 50)}
+    assert numbers == {0, *range(5, number + 1)}
+    assert pacer.stats.thinned_frames == 4
+    assert pacer.stats.dropped_packets == 20
+
+
+def test_a_delimiter_that_comes_alone_before_a_keyframe_is_no_frame_left_out() -> None:
+    pacer = Pacer()
+    pacer.wants_keyframe = True
+    assert not pacer.take_video(frame(0, 3), 0.0, 10.0)
+    assert not pacer.take_video([(b"\x09\xf0", False)], FRAME, 10.03)
+    assert (pacer.stats.thinned_frames, pacer.stats.dropped_packets) == (2, 4)
+    assert pacer.take_video(frame(1, 2, IDR), FRAME, 10.03)
+    assert not pacer.wants_keyframe
+    assert pacer.stats.thinned_frames == 1
+
+
 def test_a_ceiling_drops_to_the_next_keyframe_and_says_so() -> None:
     pacer = Pacer()
     pacer.ceiling = 1_200_000  # the source sends about 2.3 Mbit/s
