@@ -214,7 +214,6 @@ class H264Passthrough:
             self._malformed()
             return []
         waiting = self.wants_keyframe
-        has_slice = any(NAL_SLICE <= nal[0] & 0x1F <= NAL_IDR for nal in nals)
         out: Payloads = []
         whole = len(payload) <= self._max and not waiting
         for index, nal in enumerate(nals):
@@ -225,11 +224,7 @@ class H264Passthrough:
             last = marker and index == len(nals) - 1
             pieces = fragment(nal, self._max)
             out += head + [(piece, last and piece is pieces[-1]) for piece in pieces]
-        if whole:
-            return [(payload, marker)]
-        if marker and has_slice and out and not out[-1][1]:
-            out[-1] = (out[-1][0], True)
-        return out
+        return [(payload, marker)] if whole else out
 
     def _fragment(self, payload: bytes, marker: bool) -> Payloads:
         """An FU-A that starts a NAL unit, is too large, or belongs to one that is being re-cut or held back."""
