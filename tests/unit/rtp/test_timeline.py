@@ -217,6 +217,56 @@ def test_a_source_that_becomes_late_for_good_is_followed_forward() -> None:
     assert abs(skew(out)) < 0.005
 
 
+def test_a_source_that_becomes_early_is_followed_to_its_arrival_and_no_further() -> None:
+    camera = Camera(Timeline())
+    camera.delay = {"video": 0.5, "audio": 0.5}
+    camera.play(0, 20)
+    camera.delay = {"video": 0.0, "audio": 0.0}
+    out = camera.play(20, 10)
+    assert increasing(out["video"])
+    assert all(abs(media - 1000 - at) < 0.005 for at, media in out["video"][30:] + out["audio"][30:])
+
+
+def test_a_source_that_becomes_a_little_early_is_followed_slowly() -> None:
+    camera = Camera(Timeline())
+    camera.delay = {"video": 0.05, "audio": 0.05}
+    camera.play(0, 20)
+    camera.delay = {"video": 0.0, "audio": 0.0}
+    out = camera.play(20, 20)["video"]
+    steps = [b[1] - a[1] for a, b in itertools.pairwise(out)]
+    assert all(0.988 / 30 <= step <= 1.0005 / 30 for step in steps), "at most a hundredth slower"
+    assert abs(out[-1][1] - 1000 - out[-1][0]) < 0.002
+
+
+def test_a_report_that_differs_from_those_before_it_moves_nothing_at_once() -> None:
+    camera = Camera(Timeline())
+    camera.play(0, 20)
+    at, step = 20.0, 1 / 30
+    before = camera.map("video", at)
+    camera.ntp += 0.2
+    camera.report("video", at)
+    camera.ntp -= 0.2
+    camera.map("audio", at)
+    for _ in range(60):
+        at += step
+        media = camera.map("video", at)
+        assert abs(media - before - step) <= 0.055 * step
+        before = media
+
+
+def test_a_set_clock_goes_on_from_where_a_move_had_come() -> None:
+    timeline = Timeline()
+    camera = Camera(timeline, audio_late=0.3)
+    camera.play(0, 10, reports=())
+    out = camera.play(10, 1)["audio"]  # the sound has begun to move over
+    assert 0.02 < abs(skew({"audio": out, "video": [(10.967, 1010.967)]})) < 0.28
+    camera.ntp += 7200.0
+    camera.report("video", 11.0)
+    after = camera.map("audio", 11.0)
+    assert timeline.clock_steps == 1
+    assert abs(after - out[-1][1] - 1 / 30) < 0.003
+
+
 def test_a_cached_gop_at_the_start_does_not_leave_delay() -> None:
     camera = Camera(Timeline())
     times = [camera.timeline.map("video", camera.rtp("video", at / 30), 1002.0) for at in range(60)]

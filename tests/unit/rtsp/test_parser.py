@@ -58,6 +58,14 @@ def test_after_garbage_only_known_channels_are_believed() -> None:
     assert parser.receive(b"\x80\x60$\x00\x00\x02ab" + frame(2, b"x")) == [(2, b"x")]
 
 
+@pytest.mark.parametrize("between", [OK, frame(0, b"one")])
+def test_garbage_that_ends_is_forgiven(between: bytes) -> None:
+    parser = RtspParser()
+    for _ in range(4):
+        assert parser.receive(b"\x01" * (MAX_GARBAGE // 2) + between)
+    assert parser.garbage == 4 * (MAX_GARBAGE // 2)
+
+
 def test_endless_garbage_is_an_error() -> None:
     with pytest.raises(ParseError, match="neither RTSP nor"):
         parse(b"\x01" * (MAX_GARBAGE + 10))

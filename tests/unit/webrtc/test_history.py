@@ -70,6 +70,7 @@ def test_numbers_wrap(first: int, counts: list[int]) -> None:
 def test_a_repeat_within_the_interval_is_refused_and_forgotten_with_its_packet() -> None:
     history = SentHistory(seconds=1.0)
     history.append(run(7, 0.0, 3))
+    assert history.resend(9, 0.05, 0.05)
     assert history.resend(7, 0.1, 0.05)
     assert not history.resend(7, 0.12, 0.05)
     assert history.resend(7, 0.16, 0.05)
