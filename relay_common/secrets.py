@@ -41,9 +41,11 @@ _PATTERNS: Final = (
     # user:password@ in any URL.
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(@)"), rf"\1{REDACTED}\2"),
     (
-        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|digest|link)\s+)[^\r\n\"']+"),
+        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|link)\s+)[^\r\n\"']+"),
         rf"\1{REDACTED}",
     ),
+    # Its parameters are quoted: user name, nonce and response are enough to guess a password at leisure.
+    (re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?digest\s+)[^\r\n]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{REDACTED}"),
     (
         re.compile(

@@ -7,6 +7,19 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from relay_common.clock import Clock
+
+
+async def pause(clock: Clock, seconds: float, over: asyncio.Event) -> None:
+    """Sleep for `seconds`, or until `over` is set."""
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    waiting = asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait((sleeping, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleeping.cancel()
+        waiting.cancel()
+
 
 class Tasks:
     """A set of running tasks: none is forgotten by the event loop, and one that fails is logged as `failed`."""

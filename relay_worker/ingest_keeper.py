@@ -102,6 +102,11 @@ class IngestKeeper:
         except IngestError as error:
             if session in (self._next, self._shown):  # otherwise it was closed on purpose
                 self._failed(session, error)
+        except Exception:
+            # A fault of ours must not leave the stream connecting for ever: another one is asked for.
+            log.exception("connecting to the camera failed")
+            if session in (self._next, self._shown):
+                self._failed(session, IngestError(Stage.ICE, "a fault of the relay's own; see the log"))
 
     def _took_over(self, session: _Session) -> None:
         before, self._shown = self._shown, session

@@ -19,7 +19,7 @@ from relay_worker.rtp import rtcp
 from relay_worker.rtp.aac import AacDepacketizer, parse_fmtp
 from relay_worker.rtp.h264 import PayloadError
 from relay_worker.rtp.latm import LatmDepacketizer, parse_latm_fmtp
-from relay_worker.rtp.packet import RtpRun, join_runs
+from relay_worker.rtp.packet import RtpRun, RtpView, join_runs
 from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED, RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
 from relay_worker.rtp.rtcp import ReportBlock
@@ -68,9 +68,16 @@ class TrackInput(abc.ABC):
 
     def _reordered(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
         """The packets put in order, without those that are of no use; an empty list gives up on what is overdue."""
-        reorder = self._reorder
-        views = [view for packet in packets if (view := self.receiver.receive(packet, now)) is not None]
-        return join_runs([ready for view in views for ready in reorder.receive(view, now)] + reorder.poll(now))
+        receiver, reorder = self.receiver, self._reorder
+        ready: list[RtpView] = []
+        for packet in packets:
+            restarts = receiver.restarts
+            view = receiver.receive(packet, now)
+            if receiver.restarts != restarts:
+                reorder.restart()
+            if view is not None:
+                ready += reorder.receive(view, now)
+        return join_runs(ready + reorder.poll(now))
 
     def receive_rtcp(self, packet: bytes, now: float) -> None:
         """Take a compound RTCP packet of the source: its sender reports place the track on the timeline."""

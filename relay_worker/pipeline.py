@@ -58,6 +58,8 @@ class Pipeline:
         self.capture: Callable[[Sequence[Batch], float], None] | None = None
         """Is shown all that arrives, while packets are being captured."""
         self.sessions = 0
+        self.playing_since = 0.0
+        """When the present session began to play."""
         self.held_over = 0
         """Payloads dropped because no output came before the bound."""
         self._audio, self._on_tracks = audio, on_tracks
@@ -74,6 +76,7 @@ class Pipeline:
         """A source session begins: new inputs, and the media clock goes on."""
         self._retire()
         self.sessions += 1
+        self.playing_since = now
         self.timeline.rebase()
         for track in tracks:
             if track.kind is Kind.AUDIO and not self._audio:

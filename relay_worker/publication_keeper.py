@@ -16,6 +16,7 @@ from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.protocol import Stage, TrackOffer, TrackStats
+from relay_common.tasks import pause
 from relay_worker.inputs import Frame
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.tracks import Kind
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 ANNOUNCE_WITHOUT: Final = 2.0
 """Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
+LONG_ENOUGH: Final = 5.0
+"""Seconds after which a publication counts as good. One that is lost sooner is made again at once, the next after it
+with growing pauses: each costs a session at the SFU, and moves the viewers."""
 _TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
 CANCEL_AGAIN: Final = 0.5
 
@@ -82,6 +86,8 @@ class PublicationKeeper:
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
         self._on_keyframe_request = on_keyframe_request
         self._backoff = Backoff(0.25, 10.0, rng=rng)
+        self._short_lived = Backoff(0.25, 10.0, rng=rng)
+        self._audio = True
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -97,15 +103,14 @@ class PublicationKeeper:
 
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
         """Publish from now on; a change of `audio` makes a new publication, anything else is left as it is."""
+        changed, self._audio = self._audio != audio, audio
         if self._task is None:
-            self._task = asyncio.create_task(self._keep(audio, profile_idc))
-        elif self.publisher is not None and self.publisher.connected and self._audio != audio:
-            self.republish("the camera's tracks changed", audio=audio)
+            self._task = asyncio.create_task(self._keep(profile_idc))
+        elif changed:
+            self.republish("the camera's tracks changed")
 
-    def republish(self, reason: str, *, audio: bool | None = None) -> None:
-        """Replace the present publication by a new one."""
-        if audio is not None:
-            self._audio = audio
+    def republish(self, reason: str) -> None:
+        """Replace the present publication, or the one that is being made, by a new one."""
         self._why = reason
         self._ended.set()
 
@@ -158,50 +163,53 @@ class PublicationKeeper:
 
     # --- life ------------------------------------------------------------------------------------------------------
 
-    async def _keep(self, audio: bool, profile_idc: int | None) -> None:
-        self._audio = audio
+    async def _keep(self, profile_idc: int | None) -> None:
         while True:
-            signaling = _NamedSignaling(self._signaling)
-            publisher = Publisher(
-                self._name,
-                signaling,
-                audio=self._audio,
-                profile_idc=profile_idc,
-                settings=self._settings,
-                clock=self._clock,
-                on_keyframe_request=self._on_keyframe_request,
-                on_lost=lambda error: self.republish(error.message),
-                delay=self._pipeline.delay,
-            )
+            delay = await self._publish(profile_idc)
+            self._hurried.clear()
+            await pause(self._clock, delay, self._hurried)
+
+    async def _publish(self, profile_idc: int | None) -> float:
+        """One publication, from its making to its end; the seconds to wait before the next."""
+        self._ended.clear()
+        signaling = _NamedSignaling(self._signaling)
+        publisher = Publisher(
+            self._name,
+            signaling,
+            audio=self._audio,
+            profile_idc=profile_idc,
+            settings=self._settings,
+            clock=self._clock,
+            on_keyframe_request=self._on_keyframe_request,
+            on_lost=lambda error: self.republish(error.message),
+            delay=self._pipeline.delay,
+        )
+        try:
             try:
-                delay = await self._live(publisher, signaling)
+                await publisher.start()
+                return await self._live(publisher, signaling)
             finally:
                 await publisher.close()
-            await self._pause(delay)
-
-    async def _pause(self, seconds: float) -> None:
-        self._hurried.clear()
-        pause = asyncio.ensure_future(self._clock.sleep(seconds))
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        try:
-            await asyncio.wait((pause, hurried), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            pause.cancel()
-            hurried.cancel()
-
-    async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
-        """One publication, from offer to end; the seconds to wait before the next."""
-        self._ended.clear()
-        try:
-            await publisher.start()
         except RelayError as error:
             stage = getattr(error, "stage", Stage.PUBLISH)
-            self._on_problem(stage, error.message)
-            delay = max(self._backoff.next_delay(), getattr(error, "retry_after", 0.0))
-            log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, error.message, delay)
-            if signaling.publication:
-                self._on_lost(signaling.publication, error.message)
-            return delay
+            return self._failed(signaling, stage, error.message, getattr(error, "retry_after", 0.0))
+        except Exception:
+            # A fault of ours must not leave the camera unpublished for good.
+            log.exception("publishing failed")
+            return self._failed(signaling, Stage.PUBLISH, "a fault of the relay's own; see the log")
+
+    def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
+        """Say that a publication was not made; the seconds to wait, `least` at least."""
+        self._on_problem(stage, reason)
+        delay = max(self._backoff.next_delay(), least)
+        log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)
+        if signaling.publication:
+            self._on_lost(signaling.publication, reason)
+        return delay
+
+    async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
+        """A publication that is connected, to its end; the seconds to wait before the next."""
+        began = self._clock.now()
         self.publisher, self.publication = publisher, signaling.publication
         self.published += 1
         self._silent = {Kind.VIDEO, Kind.AUDIO} if publisher.audio_accepted else {Kind.VIDEO}
@@ -219,7 +227,11 @@ class PublicationKeeper:
             self.publisher, self.live = None, False
         log.warning("publication ended: %s", self._why)
         self._on_lost(publication, self._why)
-        return 0.0
+        if self._clock.now() - began >= LONG_ENOUGH:
+            self._short_lived.reset()
+            return 0.0
+        delay = self._short_lived.next_delay()
+        return delay if self._short_lived.failures > 1 else 0.0
 
     # --- counters ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -13,6 +12,7 @@ from relay_common.clock import Clock
 from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
+from relay_common.tasks import pause
 from relay_worker.ingest_keeper import IngestKeeper
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.errors import RtspError, RtspTimeoutError, SessionLostError
@@ -35,7 +35,7 @@ WARM_DESCRIBE: Final = 12.0
 STALL: Final = 7.0
 """Seconds without a video packet after which a playing session counts as dead."""
 PROVEN: Final = 5.0
-"""Seconds of media after which a session counts as good and earlier failures are forgotten."""
+"""Seconds of video sent on after which a session counts as good and earlier failures are forgotten."""
 
 
 OnFailed = Callable[[Stream, Stage, Remedy, str], None]
@@ -65,6 +65,7 @@ class SourceKeeper:
         self.stream: Stream | None = None
         self._source: RtspSource | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()  # for the present task
         self._stalled: RtspError | None = None
         self._began = 0.0
         self.stalls = 0
@@ -100,7 +101,8 @@ class SourceKeeper:
             self.ingests.play(stream)
             return
         self.ingests.drop()
-        self._task = asyncio.create_task(self._keep(stream, previous))
+        self._stopped = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(stream, previous, self._stopped))
 
     def extended(self, generation: int, url: Secret, expires_at: float) -> None:
         """The stream lives on: `url` is for the next connection, the present one is not touched."""
@@ -156,23 +158,24 @@ class SourceKeeper:
         self._on_failed(stream, error.stage, error.remedy, str(error))
 
     def _stop_source(self) -> None:
+        self._stopped.set()
         if self._source is not None:
             self._source.stop()
 
-    async def _keep(self, stream: Stream, previous: asyncio.Task[None] | None) -> None:
+    async def _keep(self, stream: Stream, previous: asyncio.Task[None] | None, stopped: asyncio.Event) -> None:
         if previous is not None:
             # One client per URL, one source per pipeline: the old session ends before the new one begins.
             await asyncio.wait([previous])
         failures, settings = 0, self._settings
         while self.stream is stream:
-            began = self._began = time.monotonic()
+            began = self._began = self._clock.now()
             error = await self._play(stream, settings)
             if self.stream is not stream or error is None:
                 return
             if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
                 patience = min(WARM_DESCRIBE, self._settings.session.describe_timeout)
                 settings = replace(self._settings, session=replace(self._settings.session, describe_timeout=patience))
-            if self._pipeline.last_media.get(Kind.VIDEO, 0.0) - began > PROVEN:
+            if self._proven(began):
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message)
             delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
@@ -182,8 +185,13 @@ class SourceKeeper:
                 self._on_failed(stream, Stage(error.stage.value), remedy, str(error))
                 return
             log.info("source: %s; trying again in %.1f s", error.message, delays[failures])
-            await self._clock.sleep(delays[failures])
+            await pause(self._clock, delays[failures], stopped)
             failures += 1
+
+    def _proven(self, began: float) -> bool:
+        """Whether the session tried at `began` gave pictures for a while: an answer to PLAY alone proves nothing."""
+        since = self._pipeline.playing_since
+        return since >= began and self._pipeline.last_frame.get(Kind.VIDEO, 0.0) - since > PROVEN
 
     async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
         """One session; the error it ended with, or None when it was stopped on purpose."""

@@ -19,17 +19,14 @@ class ReorderBuffer:
         self._held: dict[int, tuple[RtpView, float]] = {}  # with what `_patience` said; the oldest first
         self._patience = Patience()
         self._next: int | None = None
-        self._ssrc = -1
         self.forced = 0
         self.late = 0
 
     def receive(self, view: RtpView, now: float) -> list[RtpView]:
         """Take one packet; return those whose turn it is, each with the number of packets lost before it."""
-        if self._next is None or view.ssrc != self._ssrc:
-            restarted = self._next is not None
-            self._held.clear()
-            self._ssrc, self._next = view.ssrc, (view.sequence + 1) & 0xFFFF
-            return [view._replace(lost=max(1, view.lost)) if restarted else view]
+        if self._next is None:
+            self._next = (view.sequence + 1) & 0xFFFF
+            return [view]
         if (view.sequence - self._next) & 0x8000:
             self.late += 1
             return []
@@ -38,6 +35,11 @@ class ReorderBuffer:
         if len(self._held) > self._max_packets:
             released += self._skip()
         return released
+
+    def restart(self) -> None:
+        """The source begins anew: what comes next has no place among what came before."""
+        self._held.clear()
+        self._next = None
 
     def poll(self, now: float) -> list[RtpView]:
         """Packets that have waited long enough behind a gap; pauses of the whole stream do not count (`Patience`)."""

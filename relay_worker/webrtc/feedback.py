@@ -47,8 +47,6 @@ class Estimate:
     """Share of video packets sent again meanwhile: what was lost, when reports count what repair brought."""
     last_report: float | None = None
     """When a report about one of our streams last came."""
-    last_progress: float | None = None
-    """When such a report last acknowledged new packets."""
     last_feedback: float | None = None
     """When transport-wide feedback last came."""
     last_remb: float | None = None
@@ -59,7 +57,6 @@ class Feedback:
 
     def __init__(self) -> None:
         self.estimate = Estimate()
-        self._highest: dict[int, int] = {}
         self._fractions: dict[int, float] = {}
         self._reports_sent: deque[tuple[int, float]] = deque(maxlen=8)
         self._sent: dict[int, tuple[float, int]] = {}
@@ -77,10 +74,6 @@ class Feedback:
         """A receiver report block about one of our streams."""
         estimate = self.estimate
         estimate.last_report = now
-        # A first report of 0 acknowledges nothing, and RFC 3550's extended number only ever grows.
-        if block.highest_sequence > self._highest.get(block.ssrc, 0):
-            self._highest[block.ssrc] = block.highest_sequence
-            estimate.last_progress = now
         self._fractions[block.ssrc] = block.fraction_lost / 256
         estimate.fraction_lost = max(self._fractions.values())
         for ntp, sent in self._reports_sent:

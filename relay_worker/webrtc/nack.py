@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay_worker.rtp.patience import Patience
+from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED
 
 MAX_AGE: Final = 0.25
 """Seconds for which a missing packet is asked for, pauses left out: then it is given up, as in `inputs.REORDER`."""
@@ -56,7 +57,11 @@ class NackTracker:
         if step == 1:
             self._highest = sequence
         elif step & 0x8000:
-            self._late(sequence, now)
+            if step < 0x10000 - MAX_MISORDER_REPAIRED:  # the source counts anew
+                self._highest = sequence
+                self._give_up()
+            else:
+                self._late(sequence, now)
         elif step:
             self._highest = sequence
             if step > MAX_MISSING:

@@ -320,15 +320,14 @@ class Publisher:
         seen to report on it. True while it is good.
         """
         sender = self._sender
-        if not self.connected or sender is None or sender.first_sent is None or sender.last_sent is None:
+        if not self.connected or sender is None:
             return self.connected
         silence = self._settings.report_silence
-        heard = max(sender.first_sent, sender.estimate.last_progress or 0.0)
         # What was not sent cannot be acknowledged: only silence during which we went on sending counts.
-        if sender.last_sent - heard > silence:
+        if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
             self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
         for track in sender.tracks:
-            if track.acknowledged is not None and track.last_sent - track.acknowledged > silence:
+            if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > silence:
                 self._fail(f"the SFU acknowledged no {track.kind} packet for {silence:g} s", _UNHEARD)
         return self.connected
 

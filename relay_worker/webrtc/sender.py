@@ -86,8 +86,9 @@ class MediaSender:
         self._resend_budget, self._budget_at = float(RESEND_BURST), 0.0
         self._keyframe_wanted = False
         self._keyframe_asked = -KEYFRAME_INTERVAL
-        self.first_sent: float | None = None
-        self.last_sent: float | None = None
+        self.last_sent = 0.0
+        self.owed_since: float | None = None
+        """When the first packet left of those sent since any was acknowledged; None when there are none."""
 
     @property
     def estimate(self) -> Estimate:
@@ -134,8 +135,10 @@ class MediaSender:
                 self._refill_budget(now)
                 self._put_copies(track, [(sequence - 1) & 0xFFFF], now)
         self.last_sent = track.last_sent = now
-        if self.first_sent is None:
-            self.first_sent = now
+        if track.owed_since is None:
+            track.owed_since = now
+        if self.owed_since is None:
+            self.owed_since = now
         if self._keyframe_wanted or now >= self._next_report:
             self._say_what_is_due(now)
 
@@ -252,8 +255,10 @@ class MediaSender:
         if track is None:
             return
         self.feedback.report(block, now)
+        # A first report of 0 acknowledges nothing, and RFC 3550's extended number only ever grows.
         if block.highest_sequence > track.highest:
-            track.highest, track.acknowledged = block.highest_sequence, now
+            track.highest, track.acknowledged = block.highest_sequence, True
+            track.owed_since = self.owed_since = None
         stats = track.stats
         stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost
         stats.jitter = block.jitter / track.clock_rate

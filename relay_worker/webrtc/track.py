@@ -71,8 +71,10 @@ class OutgoingTrack:
         self.stats = TrackStats()
         self.last_sent = 0.0
         """When the latest packet left (monotonic seconds)."""
-        self.acknowledged: float | None = None
-        """When a receiver report last told of packets that had not come before; None when none has."""
+        self.acknowledged = False
+        """Whether a receiver report has ever told of its packets."""
+        self.owed_since: float | None = None
+        """When the first packet left of those sent since the last such report; None when there are none."""
         self.highest = 0
         """The highest extended sequence number that was acknowledged."""
         self.reported: tuple[float, int, int] | None = None

@@ -174,3 +174,20 @@ async def test_a_stream_whose_offer_is_gone_fails_at_once_and_offers_are_bounded
         home.keeper.play(Stream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0"), offer=generation))
     assert [generation for generation, _ in home.failed] == [1, 99]
     assert home.keeper.stream is None
+
+
+async def test_a_fault_of_our_own_while_connecting_asks_for_another_stream(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(answer: str) -> None:
+        raise KeyError("on purpose")
+
+    monkeypatch.setattr("relay_worker.webrtc_source.parse_ingest_answer", fault)
+    await home.play(1)
+    async with asyncio.timeout(10):
+        while not home.failed:
+            await asyncio.sleep(0.01)
+    ((generation, error),) = home.failed
+    assert generation == 1
+    assert "fault of the relay's own" in error.message
+    assert home.keeper.stream is None

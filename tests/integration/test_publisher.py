@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import aioice.ice
-import httpx
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
@@ -25,6 +24,7 @@ from relay_worker.rtsp.tracks import Kind
 from relay_worker.webrtc.packetize import packetize, split_annex_b
 from relay_worker.webrtc.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
 from relay_worker.webrtc.publisher_states import PublisherState
+from tests.fixtures.direct_signaling import DirectSignaling
 
 pytestmark = pytest.mark.media
 
@@ -46,27 +46,6 @@ async def peer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RTCPeerConnecti
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     yield connection
     await connection.close()
-
-
-class DirectSignaling:
-    """Publishes at the simulator's HTTP API, as the supervisor does."""
-
-    def __init__(self, sfu: SfuSimulator) -> None:
-        self._sfu = sfu
-        self.offer = ""
-
-    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
-        self.offer = offer
-        headers = {"Authorization": "Bearer secret"}
-        async with httpx.AsyncClient(base_url=f"{self._sfu.base_url}/apps/app/", headers=headers) as http:
-            session = (await http.post("sessions/new")).json()["sessionId"]
-            body = {
-                "sessionDescription": {"type": "offer", "sdp": offer},
-                "tracks": [{"location": "local", "mid": t.mid, "trackName": t.kind} for t in tracks],
-            }
-            response = await http.post(f"sessions/{session}/tracks/new", json=body)
-            response.raise_for_status()
-            return str(response.json()["sessionDescription"]["sdp"])
 
 
 class PeerSignaling:
@@ -124,7 +103,7 @@ async def test_media_reaches_the_sfu_whole_and_is_reported_back(units: Units, gs
         async with playing(publisher, units):
             await until(lambda: publisher.stats().tracks["video"].packets > 150)
             await until(lambda: publisher.stats().estimate.rtt is not None)
-            await until(lambda: publisher.stats().estimate.last_progress is not None)
+            await until(lambda: publisher.stats().estimate.last_report is not None)
             stats = publisher.stats()
             assert publisher.check(time.monotonic())
             video, audio = sfu.published("video"), sfu.published("audio")
@@ -297,7 +276,7 @@ async def test_packets_that_no_longer_get_through_are_noticed_by_their_reports(u
         )
         await publisher.start()
         async with playing(publisher, units):
-            await until(lambda: publisher.stats().estimate.last_progress is not None)
+            await until(lambda: publisher.stats().estimate.last_report is not None)
             assert publisher.check(time.monotonic())
             sfu.faults.upstream_loss = 1.0
             await until(lambda: not publisher.check(time.monotonic()))

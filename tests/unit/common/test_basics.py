@@ -98,13 +98,26 @@ SECRETS = [
     "client_secret=GOCSPX-abcdef&grant_type=x",
     "a=ice-pwd:Zx9abcdefghijklmnopqrstuv",
     "rtsp://admin:hunter2pass@10.0.0.1/live",
+    'Authorization: Digest username="operator7", realm="cam", nonce="n0nce", uri="/", response="6629fae49393a053"',
     "redirect https://www.google.com/?code=4/0AY0e-g7secret&scope=x",
 ]
 
 
 @pytest.mark.parametrize("text", SECRETS)
 def test_redaction_leaves_no_secret(text: str) -> None:
-    secrets = ("eyJhbGci", "ya29", "cf-secret", "1//04", "CjY5", "GOCSPX", "Zx9abc", "hunter2", "4/0AY0")
+    secrets = (
+        "eyJhbGci",
+        "ya29",
+        "cf-secret",
+        "1//04",
+        "CjY5",
+        "GOCSPX",
+        "Zx9abc",
+        "hunter2",
+        "4/0AY0",
+        "operator7",
+        "6629fae",
+    )
     shown = redact(f"before {text} after")
     assert not any(secret in shown for secret in secrets), shown
     assert shown.startswith("before ")

@@ -259,3 +259,10 @@ def test_a_slow_answer_does_not_leave_later_packets_with_a_single_try() -> None:
     tracker.received(4, 6.0)
     tries = sum(3 in tracker.due(6.0 + n / 50) for n in range(13))
     assert tries >= 3
+
+
+def test_a_source_that_counts_anew_is_asked_for_what_is_missing_there() -> None:
+    tracker = NackTracker()
+    for sequence in (40000, 40001, 20000, 20001, 20003):
+        tracker.received(sequence, 0.0)
+    assert tracker.due(0.0) == [20002]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import struct
 
+import pytest
+
 from relay_worker.inputs import REORDER, Frame
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.events import Batch
@@ -79,6 +81,18 @@ def test_a_packet_that_never_comes_is_given_up_and_a_keyframe_wanted() -> None:
     pipeline.on_media([Batch(track, keyframe(24, 12000), [])], 0.5)
     assert output.payloads(Kind.VIDEO)[2:] == [SETS, IDR]
     assert pipeline.keyframe_at == 0.5
+
+
+@pytest.mark.parametrize("first", [20000, 50000])
+def test_a_source_that_counts_anew_is_followed_at_its_next_keyframe(first: int) -> None:
+    """The same SSRC, as when a camera's sender starts again; its numbers go back, or far ahead."""
+    track = video()
+    pipeline, output = playing(track)
+    before = [*keyframe(40000, 3000), packet(40002, SLICE, 6000)]
+    again = [packet(first, SLICE, 9000), *keyframe(first + 1, 12000), packet(first + 3, SLICE, 15000)]
+    for number, one in enumerate([*before, *again]):
+        pipeline.on_media([Batch(track, [one], [])], number * 0.03)
+    assert output.payloads(Kind.VIDEO) == [SETS, IDR, SLICE, SETS, IDR, SLICE]
 
 
 def test_two_payload_types_are_one_video() -> None:

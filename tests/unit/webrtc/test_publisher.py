@@ -98,6 +98,20 @@ async def test_closing_while_publishing_ends_it() -> None:
     assert publisher.state is PublisherState.CLOSED
 
 
+async def test_a_pause_in_sending_is_no_silence_of_the_sfu(wire: Any) -> None:
+    """Under a ceiling everything up to the next keyframe may be left out, and that may be ten seconds."""
+    publisher, video, _ = connected(wire)
+    sender = publisher._sender
+    assert sender is not None
+    for now in (1000.0, 1001.0, 1011.5, 1012.0):
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        assert publisher.check(now), "the report on what was just sent is not there yet"
+        sender.receive_rtcp(
+            rtcp.pack_receiver_report(7, [rtcp.ReportBlock(video.ssrc, 0, 0, video.sequence - 1, 0, 0, 0)]), now + 0.3
+        )
+    await publisher.close()
+
+
 async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wire: Any) -> None:
     lost: list[PublishError] = []
     publisher, video, audio = connected(wire, on_lost=lost.append)
@@ -113,7 +127,7 @@ async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wir
         # A track on which the SFU has never reported is not judged: it may not report on sound at all.
         if not publisher.check(now):
             break
-    assert second == 17
+    assert second == 18  # the first that was not acknowledged left at 10
     assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet for 7 s"]
     await publisher.close()
 

@@ -223,9 +223,13 @@ def test_receiver_reports_give_loss_jitter_and_round_trip(wire: Any) -> None:
     estimate = sender.estimate
     assert estimate.rtt == pytest.approx(0.08, abs=0.001)
     assert (track.stats.fraction_lost, track.stats.lost, track.stats.jitter) == (0.25, 3, 0.01)
-    assert estimate.last_report == estimate.last_progress == 5.58
+    assert estimate.last_report == 5.58
+    assert track.acknowledged
+    assert track.owed_since is sender.owed_since is None
+    sender.send(track, run(10, 2), 3000, now=6.0)
     sender.receive_rtcp(rtcp.pack_receiver_report(FAR, [block]), now=6.58)
-    assert (estimate.last_report, estimate.last_progress) == (6.58, 5.58)
+    assert estimate.last_report == 6.58
+    assert track.owed_since == sender.owed_since == 6.0, "the same number again acknowledges nothing"
     strange = block._replace(ssrc=1)
     sender.receive_rtcp(rtcp.pack_receiver_report(FAR, [strange]), now=9.0)
     assert estimate.last_report == 6.58

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_common.clock import SystemClock
+from relay_common.clock import ManualClock, SystemClock
 from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
@@ -20,8 +20,12 @@ from relay_common.simulation.rtsp_server import RtspServer
 from relay_common.simulation.rtsp_streams import Admission
 from relay_worker.inputs import Frame
 from relay_worker.pipeline import Pipeline
+from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
+from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.sdp import Format
 from relay_worker.rtsp.source import SourceSettings
-from relay_worker.source_keeper import STALL, SourceKeeper
+from relay_worker.rtsp.tracks import Kind, Track
+from relay_worker.source_keeper import PROVEN, RETRY_DELAYS, STALL, SourceKeeper
 from relay_worker.stream import Stream
 
 pytestmark = pytest.mark.media
@@ -105,3 +109,52 @@ async def test_a_fault_of_our_own_costs_a_session_and_not_the_camera(world: Worl
     assert stage is Stage.STREAMING
     assert "a packet could not be handled" in reason
     assert world.failed == []
+
+
+class Mute(SourceKeeper):
+    """Each session is answered after `answer` seconds and then gives nothing, on a manual clock."""
+
+    def __init__(self, clock: ManualClock, answer: float) -> None:
+        self.pipeline, self.failed, self.tries = Pipeline(), list[Remedy](), 0
+        super().__init__(
+            self.pipeline,
+            clock,
+            SourceSettings(),
+            lambda stream, stage, remedy, reason: self.failed.append(remedy),
+        )
+        self._answer = answer
+
+    async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
+        self.tries += 1
+        await self._clock.sleep(self._answer)
+        self.pipeline.on_playing([Track(Kind.VIDEO, Format(96, "H264", 90000), control="")], self._clock.now())
+        await self._clock.sleep(STALL)
+        return RtspTimeoutError(RtspStage.STREAMING, "no video")
+
+
+@pytest.mark.parametrize("answer", [0.1, PROVEN + 1.0])
+async def test_a_stream_that_is_answered_and_gives_nothing_is_given_up(answer: float) -> None:
+    """However long the answer takes: only pictures prove that a URL is good."""
+    clock = ManualClock()
+    keeper = Mute(clock, answer)
+    keeper.play(Stream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
+    await clock.advance(len(RETRY_DELAYS) * (answer + STALL + max(RETRY_DELAYS)) + answer + STALL)
+    assert keeper.tries == len(RETRY_DELAYS) + 1
+    assert keeper.failed == [Remedy.REGENERATE]
+    await keeper.close()
+
+
+@pytest.mark.parametrize("end", ["close", "play"])
+async def test_a_pause_between_two_tries_delays_nothing(end: str) -> None:
+    """Nobody moves the clock: a pause would not end by itself."""
+    clock = ManualClock()
+    keeper = Mute(clock, 0.1)
+    keeper.play(Stream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
+    await clock.advance(0.1 + STALL + 0.1)
+    async with asyncio.timeout(5):
+        if end == "play":
+            keeper.play(Stream(2, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.def"), clock.wall() + 300))
+            while keeper.tries < 2:
+                await asyncio.sleep(0)
+            await clock.advance(0.1 + STALL + 0.1)
+        await keeper.close()
