@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -11,7 +11,25 @@ from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
 from relay_supervisor.publications.views import Audience, ViewAnswer
-from relay_supervisor.stats import RelayStatus
+from relay_supervisor.stats import CameraStatus, RelayStatus
+
+# All that a guest is told of a camera that is not live, by the state of the camera and of its lease. The operator's
+# words are not for guests: they quote errors, name the account's project and count the other cameras.
+_REASONS: Final = {
+    "disabled": "it is switched off at the relay",
+    "idle": "nobody watches it",
+    "offline": "it cannot be reached",
+    "degraded": "it fails again and again",
+}
+_AT_REST: Final = frozenset({"live", "disabled", "idle", "stopped"})
+_NEXT: Final = {
+    "wanted": "the relay waits until it may ask for its picture",
+    "generating": "the relay asks for its picture",
+    "held_off": "the relay tries again",
+    "parked": "the relay tries again when the camera is back",
+    "released": "",
+}
+_RECONNECTED: Final = "it is being reconnected"
 
 
 class ViewService(Protocol):
@@ -60,7 +78,10 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a camera's own page is told: nothing of the relay, the account or other cameras."""
+    """What a camera's own page is told: nothing of the relay, the account or other cameras.
+
+    `reason` and `next_action` are of a small fixed vocabulary. `next_at` is in Unix seconds, 0 when it is not known.
+    """
 
     id: str
     name: str
@@ -101,20 +122,7 @@ class _Viewing:
             raise ApiError(403, "not_allowed", "Your link does not show that camera", "Ask for another link")
         status = self._relay.status()
         camera = camera_in(status, request)
-        return json_reply(
-            WatchStatus(
-                id=camera.id,
-                name=camera.name,
-                state=camera.state,
-                reason=camera.reason,
-                enabled=camera.enabled,
-                viewable=camera.viewable,
-                publication=camera.publication,
-                next_action=camera.lease.next_action,
-                next_at=camera.lease.next_at,
-                at=status.at,
-            )
-        )
+        return json_reply(_watch_status(camera, status.at))
 
     async def open_view(self, request: Request) -> Response:
         wanted: ViewRequest = await read_json(request, ViewRequest)
@@ -135,3 +143,19 @@ class _Viewing:
     async def close_view(self, request: Request) -> Response:
         await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)
         return json_reply({"ok": True})
+
+
+def _watch_status(camera: CameraStatus, at: float) -> WatchStatus:
+    lease = camera.lease
+    return WatchStatus(
+        id=camera.id,
+        name=camera.name,
+        state=camera.state,
+        reason=_REASONS.get(camera.state, ""),
+        enabled=camera.enabled,
+        viewable=camera.viewable,
+        publication=camera.publication,
+        next_action="" if camera.state in _AT_REST else _NEXT.get(lease.state, _RECONNECTED),
+        next_at=lease.next_at if lease.state == "held_off" else 0.0,
+        at=at,
+    )

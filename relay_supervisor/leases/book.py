@@ -232,6 +232,19 @@ class LeaseBook:
         if command.ticket is not None:
             command.ticket.sent = now
 
+    def sends_again(self, command: Command, now: float) -> float:
+        """The last request of `command` was answered and it needs another: 0 once counted, else seconds to wait.
+
+        Infinity when its place depends on a call still under way. The ticket is the new request's from then on.
+        """
+        if command.ticket is not None:
+            self.budget.answered(command.ticket, now)
+            command.ticket = None
+        if (ready := self.budget.ready_at(command.call, now)) > now:
+            return ready - now
+        command.ticket = self.budget.take(command.call, now)
+        return 0.0
+
     # --- what came of it
 
     def settle(self, command: Command, result: Result, now: float) -> None:

@@ -1,16 +1,20 @@
 """SQLite behind a thread: writes are remembered, coalesced by row and made durable off the event loop.
 
-A database that cannot be read is set aside; one that cannot be written (disk full) is tried again every few
-seconds, and what was to be written is kept meanwhile, one entry a row.
+A database that is corrupt is set aside. One that is sound but cannot be opened for writing at the start (disk full,
+read-only file system) is copied to memory, so that this run knows what it holds; one that cannot be written later is
+tried again every few seconds, and what was to be written is kept meanwhile, one entry a row.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import sqlite3
 import threading
+import time
+import urllib.parse
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +22,12 @@ from relay_supervisor.leases.schema import NewerSchema, migrate
 
 _RETRY: Final = 5.0
 _MOST_PENDING: Final = 10_000
+_BUSY: Final = 2.0  # seconds that SQLite itself waits for a lock
+_LOCKED: Final = 5.0  # seconds after which a file that another program holds is given up at the start
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Neither writes anything. The first reads the write-ahead log too, but needs a -shm file, which the failed opening
+# leaves behind where the directory can be written; the second is for where it cannot.
+_READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
 
 Row = tuple[str, str]
 Statement = tuple[str, tuple[Any, ...]]
@@ -27,15 +37,17 @@ class Database:
     """One SQLite file, mode 0600, WAL, written by its own thread.
 
     `problem` says in words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
+    Opening it raises nothing on account of the file, and takes a few seconds at most.
     """
 
     def __init__(self, path: Path, *, stamp: int) -> None:
         self.path = path
         self.problem = ""
         self.notice = ""
-        """What happened to an unreadable predecessor; "" when there was none."""
+        """What became of a file that could not be used as it was, and what to do; "" when it could."""
         self.dropped = 0
         self._connection = self._open(stamp)
+        self._lasting = self.problem  # no write to memory mends what kept the file from being used
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
@@ -82,33 +94,62 @@ class Database:
         return done
 
     def _open(self, stamp: int) -> sqlite3.Connection:
-        try:
-            return self._connect(str(self.path))
-        except OSError as error:
-            self.problem = f"{self.path}: {error.strerror}: leases will not survive a restart"
-        except NewerSchema as error:
-            return self._set_aside(f"newer-{stamp}", str(error))
-        except sqlite3.DatabaseError as error:
-            return self._set_aside(f"corrupt-{stamp}", str(error))
-        return self._connect(":memory:")
+        give_up = time.monotonic() + _LOCKED
+        while True:
+            try:
+                return self._connect(str(self.path))
+            except OSError as error:
+                return self._recall(error.strerror or type(error).__name__)
+            except NewerSchema as error:
+                return self._set_aside(f"newer-{stamp}", str(error))
+            except sqlite3.DatabaseError as error:
+                code = _primary_code(error)
+                if code in _CORRUPT:
+                    return self._set_aside(f"corrupt-{stamp}", str(error))
+                if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > give_up:
+                    return self._recall(str(error))
+                time.sleep(0.1)
 
     def _connect(self, name: str) -> sqlite3.Connection:
         if name != ":memory:":
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
             os.chmod(name, 0o600)
-        connection = sqlite3.connect(name, timeout=2.0, isolation_level=None, check_same_thread=False)
+        connection = _opened(name)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            migrate(connection)
+            _prepare(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _recall(self, why: str) -> sqlite3.Connection:
+        """A database in memory that begins with what the file holds, as far as it can be read."""
+        connection, known = self._copy(), "what it holds was read and is known to this run"
+        if connection is None:
+            connection, known = self._connect(":memory:"), "nothing could be read from it"
+        self.problem = self.notice = (
+            f"{self.path} cannot be written ({why}): {known}, but nothing is saved: leases will not survive a restart. "
+            "Free space there, or mend what else is named, and restart the relay: its state is in memory until then"
+        )
+        return connection
+
+    def _copy(self) -> sqlite3.Connection | None:
+        for how in _READ_ONLY:
+            memory = _opened(":memory:")
+            try:
+                address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
+                with contextlib.closing(_opened(address)) as source:
+                    # Python's backup waits for a lock without end: this takes it first, or fails.
+                    source.execute("BEGIN")
+                    source.execute("SELECT 1 FROM sqlite_master").fetchone()
+                    source.backup(memory)
+                _prepare(memory)
+            except (sqlite3.Error, NewerSchema):
+                memory.close()
+            else:
+                return memory
+        return None
 
     def _set_aside(self, suffix: str, why: str) -> sqlite3.Connection:
         aside = self.path.with_name(f"{self.path.name}.{suffix}")
@@ -159,8 +200,28 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return False
-        self.problem = ""
+        self.problem = self._lasting
         return True
+
+
+def _opened(name: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        name, timeout=_BUSY, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
+    )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    migrate(connection)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its details; our own verdict on a failed check has none and means corrupt."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
 def _release(waiting: list[concurrent.futures.Future[None]]) -> None:

@@ -84,7 +84,7 @@ class Store:
 
     @property
     def notice(self) -> str:
-        """What happened to an unreadable predecessor, to be told once."""
+        """What became of a state file that could not be used as it was, to be told once; "" when it could."""
         return self.database.notice
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The SDM API: devices and live stream commands, typed.
 
 One call here is one request, except that devices.list follows its pages and that list and get repeat themselves
-once with a fresh token after a 401. Stream commands are never repeated here: the dispatcher does that, within the
-budget.
+once with a fresh token after a 401: each further request waits for its `Turn`, because Google counts it too. Stream
+commands are never repeated here: the dispatcher does that, within the budget.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import email.utils
 import logging
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar
 
 import httpx
@@ -55,6 +55,13 @@ _HANDLES: Final = {StreamProtocol.RTSP: "streamExtensionToken", StreamProtocol.W
 
 T = TypeVar("T")
 
+Turn = Callable[[], Awaitable[None]]
+"""Awaited before each request of a call beyond its first; returns once the quota has a place for that request."""
+
+
+async def at_once() -> None:
+    """The `Turn` of whoever keeps no budget."""
+
 
 class Tokens(Protocol):
     """Where access tokens come from (`TokenSource`)."""
@@ -88,14 +95,16 @@ class NestApi:
         self._parent = f"enterprises/{urllib.parse.quote(project_id, safe='')}"
         self._tokens, self._base, self._http, self._wall = tokens, base_url.rstrip("/"), http, wall
 
-    async def devices(self, *, timeout: float = COMMAND_TIMEOUT) -> list[Device]:
+    async def devices(self, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> list[Device]:
         """Every device with a live stream, in Google's order (devices.list)."""
         found: list[Device] = []
         page = ""
         for _ in range(_MOST_PAGES):
             query = {"pageToken": page} if page else None
-            path = f"{self._parent}/devices"
-            response = await self._fresh(path, what="list of devices", verb="list", query=query, timeout=timeout)
+            if page:
+                await turn()
+            path, what = f"{self._parent}/devices", "list of devices"
+            response = await self._fresh(path, what=what, verb="list", query=query, timeout=timeout, turn=turn)
             body = _decode(response, DeviceListBody, "list of devices")
             found += [device for device in map(device_from, body.devices) if device is not None]
             page = body.next_page_token
@@ -103,10 +112,10 @@ class NestApi:
                 break
         return found
 
-    async def device(self, device: str, *, timeout: float = COMMAND_TIMEOUT) -> Device:
+    async def device(self, device: str, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Device:
         """One device (devices.get); MalformedAnswer when it has no live stream (any more)."""
         what = f"traits of device {_short(device)}"
-        response = await self._fresh(self._path(device), what=what, verb="get", timeout=timeout)
+        response = await self._fresh(self._path(device), what=what, verb="get", timeout=timeout, turn=turn)
         found = device_from(_decode(response, DeviceBody, what))
         if found is None:
             raise MalformedAnswer(f"{what}: Google names no live stream")
@@ -156,12 +165,13 @@ class NestApi:
         return results, life, expires_at
 
     async def _fresh(
-        self, path: str, *, what: str, verb: str, timeout: float, query: dict[str, str] | None = None
+        self, path: str, *, what: str, verb: str, timeout: float, turn: Turn, query: dict[str, str] | None = None
     ) -> httpx.Response:
         """A GET that repeats itself once with a new token after a 401."""
         try:
             return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
         except Unauthenticated:
+            await turn()
             return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
 
     async def _request(

@@ -132,17 +132,20 @@ class TokenSource:
         refresh_token = self._refresh_token
         try:
             token, life = await asyncio.to_thread(self._ask_google, refresh_token)
-        except NestError as error:
+        except Exception as error:  # google-auth lets an unexpected answer out as whatever it stumbled over
             if refresh_token == self._refresh_token:
-                self._refreshing = None
-                self._failure = error
+                self._failure = _typed_failure(error)
                 self._not_before = self._clock.now() + self._backoff.next_delay()
-            return
-        if refresh_token == self._refresh_token:
-            self._refreshing = self._failure = None
-            self._token, self._life, self._expires = token, life, self._clock.now() + life
-            self._backoff.reset()
-            self.refreshes += 1
+        else:
+            if refresh_token == self._refresh_token:
+                self._failure = None
+                self._token, self._life, self._expires = token, life, self._clock.now() + life
+                self._backoff.reset()
+                self.refreshes += 1
+        finally:
+            # However it ended, the next call asks again; a refresh for a newer refresh token is not ours to forget.
+            if self._refreshing is asyncio.current_task():
+                self._refreshing = None
 
     def _ask_google(self, refresh_token: Secret) -> tuple[Secret, float]:
         """Refresh, blocking; the token and its life in seconds."""
@@ -193,6 +196,15 @@ class TokenSource:
             "configuration and reload it; no restart is needed. If this comes back every 7 days, the OAuth consent "
             "screen is still in Testing: publish it to production first"
         )
+
+
+def _typed_failure(error: Exception) -> NestError:
+    """What is told of a failed refresh; of an unforeseen one the type only, for its words may quote the answer."""
+    if isinstance(error, NestError):
+        return error
+    return TokenUnavailable(
+        f"the access token could not be refreshed, for an unforeseen reason ({type(error).__name__})"
+    )
 
 
 class _Response(google.auth.transport.Response):

@@ -7,6 +7,7 @@ supervisor that is killed in between counts it all the same.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -14,20 +15,22 @@ from typing import Protocol
 from relay_common.clock import Clock
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret
+from relay_supervisor.nest.api import Turn
 from relay_supervisor.nest.errors import NestError, NestUnreachable, OfferUnavailable
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 
 _OFFER_TIMEOUT = 10.0
+_LOOK_AGAIN = 1.0  # seconds at most after which a request beyond a command's first looks for a place again
 log = logging.getLogger(__name__)
 
 
 class Api(Protocol):
     """What is needed of the SDM API (`NestApi`)."""
 
-    async def devices(self) -> list[Device]: ...
+    async def devices(self, *, turn: Turn) -> list[Device]: ...
 
-    async def device(self, device: str) -> Device: ...
+    async def device(self, device: str, *, turn: Turn) -> Device: ...
 
     async def generate(
         self, device: str, protocol: StreamProtocol, *, offer_sdp: str = "", timeout: float = 30.0
@@ -48,6 +51,10 @@ class Source(Protocol):
     def next_deadline(self, now: float) -> float | None: ...
 
     def sent(self, command: Command, now: float) -> None: ...
+
+    def sends_again(self, command: Command, now: float) -> float:
+        """Count one more request of a command whose last was answered: 0 when it may go, else seconds to wait."""
+        ...
 
     def settle(self, command: Command, result: Result, now: float) -> None: ...
 
@@ -159,9 +166,17 @@ class Dispatcher:
                 await self._api.stop(device, protocol, handle, timeout=command.timeout)
                 return None
             case Verb.GET:
-                return await self._api.device(device)
+                return await self._api.device(device, turn=functools.partial(self._turn, command))
             case Verb.LIST:
-                return await self._api.devices()
+                return await self._api.devices(turn=functools.partial(self._turn, command))
+
+    async def _turn(self, command: Command) -> None:
+        """Return when `command` may send one request more (a page, or the same with a fresh token)."""
+        while (wait := self._source.sends_again(command, self._clock.now())) > 0:
+            await self._clock.sleep(min(wait, _LOOK_AGAIN))
+        if self._journal is not None:
+            self._journal.settled(command, True)
+            await self._journal.sending(command)
 
     async def _offer_for(self, command: Command) -> str:
         if command.verb is not Verb.GENERATE or command.protocol is not StreamProtocol.WEB_RTC:

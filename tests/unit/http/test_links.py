@@ -58,6 +58,36 @@ async def test_a_link_opens_its_camera_until_it_expires() -> None:
     assert len(relay.viewers) == 0
 
 
+@pytest.mark.parametrize(
+    ("state", "lease", "words", "when"),
+    [
+        ("live", "held", ("", ""), 0.0),
+        ("connecting", "wanted", ("", "the relay waits until it may ask for its picture"), 0.0),
+        ("reconnecting", "extending", ("", "it is being reconnected"), 0.0),
+        ("degraded", "held_off", ("it fails again and again", "the relay tries again"), 60.0),
+        ("offline", "parked", ("it cannot be reached", "the relay tries again when the camera is back"), 0.0),
+        ("disabled", "released", ("it is switched off at the relay", ""), 0.0),
+    ],
+)
+async def test_a_guest_is_told_nothing_of_the_account_or_of_other_cameras(
+    state: str, lease: str, words: tuple[str, str], when: float
+) -> None:
+    http, relay, _ = served()
+    _, link = await shared(http)
+    camera = relay.cameras[0]
+    camera.state, camera.lease.state, camera.lease.next_at = state, lease, 60.0
+    camera.reason = camera.lease.last_error = "Google refused the refresh token of project my-project"
+    camera.lease.next_action = (
+        "waiting for the account: open https://nestservices.google.com/partnerconnections/my-project/auth?"
+        "client_id=my-client; 10 commands a minute hold 45 cameras, and 44 are being served"
+    )
+    reply = await http.get("/api/watch/cam00000", headers=link)
+    status = reply.json()
+    assert ((status["reason"], status["next_action"]), status["next_at"]) == (words, when)
+    for secret in ("my-project", "my-client", "account", "cameras", "44"):
+        assert secret not in reply.text
+
+
 async def test_a_link_opens_nothing_else() -> None:
     http, _, _ = served()
     _, link = await shared(http)

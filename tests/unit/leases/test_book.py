@@ -405,6 +405,22 @@ def test_listing_goes_through_the_budget() -> None:
     assert desk.effects() == [Listed([])]
 
 
+def test_every_request_of_a_listing_counts_against_the_budget() -> None:
+    desk = Desk(devices_list_per_minute=2)
+    desk.book.list_devices(desk.now)
+    command, book, began = desk.next(), desk.book, desk.now
+    assert book.sends_again(command, began + 1.0) == 0.0, "the second page"
+    wait = book.sends_again(command, began + 2.0)
+    assert 59.0 < wait < 61.0, "the third, when the first is let go"
+    desk.now = began + 2.0 + wait
+    assert book.sends_again(command, desk.now) == 0.0
+    book.settle(command, [], desk.now)
+    again = desk.now
+    book.list_devices(desk.now)
+    desk.next()
+    assert 0.5 < desk.now - again < 2.0, "as soon as the second page is let go"
+
+
 def test_while_the_account_is_in_trouble_one_command_at_a_time_finds_out_whether_it_is_over() -> None:
     desk = Desk()
     desk.want("a", "b", "c")

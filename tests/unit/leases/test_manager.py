@@ -93,6 +93,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_every_request_of_a_listing_is_in_the_log_of_the_quota(google: Google, tmp_path: Path) -> None:
+    google.backend.page_size = 1
+    store = Store(tmp_path / "relay.db", SystemClock())
+    async with running(google, [], store) as (manager, tokens):
+        await tokens.token()
+        google.oauth.expire_all()
+        assert len(await manager.discover()) == 2
+    store.close()
+    calls = Store(tmp_path / "relay.db", SystemClock()).calls("acct")
+    assert [call.call.method for call in calls] == ["ListDevices"] * 3, "one refused for its token, and two pages"
+    assert all(call.answered is not None for call in calls)
+
+
 async def test_discover_generate_extend_and_restart_without_a_generate(google: Google, tmp_path: Path) -> None:
     effects: list[Effect] = []
     store = Store(tmp_path / "relay.db", SystemClock())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import subprocess
@@ -18,8 +19,9 @@ from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases import schema
-from relay_supervisor.leases.store import SavedLease, Store
+from relay_supervisor.leases.store import SavedLease, SavedWorker, Store
 from relay_supervisor.nest.models import Stream
+from relay_supervisor.quota.budget import Call
 
 CAMERAS = 20
 KILLS = 25
@@ -232,3 +234,121 @@ def test_a_supervisor_may_start_on_a_full_disk(small_disk: Path) -> None:
     began = time.monotonic()
     store.close()
     assert time.monotonic() - began < 5.0
+
+
+def remembering(path: Path) -> None:
+    """Leave a state behind that the next run must know."""
+    store = opened(path)
+    for n in range(50):
+        store.save_lease("acct", lease(n))
+    store.write_call("acct", "call", Call("m"), 990.0, 991.0)
+    store.save_worker(SavedWorker("inst", "cam0", 4711, 99))
+    store.close()
+
+
+def known(store: Store) -> tuple[int, int, int]:
+    """How many leases, calls and workers it knows of."""
+    return len(store.leases("acct")), len(store.calls("acct")), len(store.workers())
+
+
+def untouched(path: Path) -> None:
+    """The state file was not set aside, and is the state again once the trouble is over."""
+    assert [file.name for file in path.parent.glob("*.corrupt-*")] == []
+    store = opened(path)
+    assert store.notice == store.problem == ""
+    assert known(store) == (50, 1, 1)
+    store.close()
+
+
+def test_on_a_full_disk_a_sound_state_is_known_and_kept(small_disk: Path) -> None:
+    path = small_disk / "relay.sqlite3"
+    remembering(path)
+    ballast = fill(small_disk / "ballast")
+    store = opened(path)
+    assert known(store) == (50, 1, 1)
+    assert "Free space" in store.notice
+    store.save_lease("acct", lease(60))
+    store.database._barrier().result(5.0)
+    assert "nothing is saved" in store.problem, "a write to memory does not end that"
+    store.close()
+    ballast.unlink()
+    untouched(path)
+
+
+NO_BYTE_MORE = textwrap.dedent("""
+    import os, pathlib, resource, sys
+    from tests.unit.leases.test_power_loss import known, lease, opened, remembering
+
+    path = pathlib.Path(sys.argv[1])
+    if sys.argv[2] == "killed":
+        if not os.fork():
+            remembering.__globals__["Store"].close = lambda store: store.database._barrier().result(5.0)
+            remembering(path)
+            os._exit(0)
+        os.wait()
+        assert pathlib.Path(f"{path}-wal").stat().st_size
+    else:
+        remembering(path)
+    # From here on no write to any file succeeds, as on a full disk, whoever one is.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    store = opened(path)
+    print(known(store), store.problem == store.notice != "")
+    store.close()
+""")
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_where_nothing_can_be_written_a_sound_state_is_known_and_kept(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "relay #1?.sqlite3"
+    command = [sys.executable, "-c", NO_BYTE_MORE, str(path), end]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=False)
+    assert (run.stdout, run.returncode) == ("(50, 1, 1) True\n", 0), run.stderr
+    untouched(path)
+
+
+def test_on_a_read_only_file_system_a_sound_state_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "relay.sqlite3"
+    remembering(path)
+    with monkeypatch.context() as read_only:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        read_only.setattr(os, "open", refuse)
+        store = opened(path)
+    assert "Read-only file system" in store.problem
+    assert known(store) == (50, 1, 1)
+    store.close()
+    untouched(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program holds the state file for itself."""
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("CREATE TABLE IF NOT EXISTS held (x)")
+    holder.execute("COMMIT")
+    try:
+        yield
+    finally:
+        holder.close()
+
+
+def test_a_locked_state_is_waited_for_and_never_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay_supervisor.leases.database._BUSY", 0.01)
+    monkeypatch.setattr("relay_supervisor.leases.database._LOCKED", 0.2)
+    path = tmp_path / "relay.sqlite3"
+    remembering(path)
+    with locked(path):
+        store = opened(path)
+        assert "locked" in store.problem
+        assert known(store) == (50, 1, 1)
+        store.close()
+    untouched(path)
+    monkeypatch.setattr("relay_supervisor.leases.database._LOCKED", 5.0)
+    holding = contextlib.ExitStack()
+    holding.enter_context(locked(path))
+    monkeypatch.setattr(time, "sleep", lambda _: holding.close())
+    untouched(path)

@@ -169,6 +169,27 @@ async def test_a_401_of_a_list_is_repeated_once_with_a_new_token() -> None:
         await google.api().devices()
 
 
+async def test_every_request_of_a_listing_but_the_first_waits_for_its_turn() -> None:
+    google = Google(
+        refusal(401),
+        httpx.Response(200, json={"devices": [CAMERA], "nextPageToken": "2"}),
+        refusal(401),
+        httpx.Response(200, json={}),
+        refusal(401),
+        httpx.Response(200, json=CAMERA),
+    )
+    sent_before: list[int] = []
+
+    async def turn() -> None:
+        sent_before.append(len(google.requests))
+
+    api = google.api()
+    assert len(await api.devices(turn=turn)) == 1
+    assert sent_before == [1, 2, 3]
+    await api.device("d1", turn=turn)
+    assert sent_before == [1, 2, 3, 5]
+
+
 async def test_a_401_of_a_command_is_left_to_the_budget_but_the_token_is_replaced() -> None:
     google = Google(refusal(401), results(RTSP))
     api = google.api()

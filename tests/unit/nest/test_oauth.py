@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.responses import Response
 
 from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
@@ -15,6 +16,7 @@ from relay_common.secrets import Secret
 from relay_common.simulation.nest import NestBackend
 from relay_common.simulation.nest_api import NestApi as SimulatedApi
 from relay_common.simulation.nest_devices import Device
+from relay_common.simulation.nest_errors import Reply
 from relay_common.simulation.nest_oauth import Client, OAuth
 from relay_supervisor.nest.api import NestApi
 from relay_supervisor.nest.errors import AuthorizationRevoked, ClientRefused, TokenUnavailable
@@ -146,6 +148,48 @@ async def test_an_unreachable_endpoint_is_a_typed_error() -> None:
     with pytest.raises(TokenUnavailable) as caught:
         await tokens.token()
     assert "abcdefgh" not in str(caught.value)
+    await tokens.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, b"<html>secret-in-the-body</html>", "TypeError"),
+        (502, b"\xff\xfe secret-in-the-body", "UnicodeDecodeError"),
+        (400, b'["secret-in-the-body"]', "AttributeError"),
+        (200, b'{"access_token": "t", "expires_in": "secret-in-the-body"}', "ValueError"),
+    ],
+)
+async def test_after_an_answer_that_nobody_foresaw_the_endpoint_is_asked_again(
+    google: Google, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, kind: str
+) -> None:
+    async def odd(reply: Reply) -> Response:
+        return Response(body, status)
+
+    tokens = google.tokens()
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(google.server, "_send", odd)
+        with pytest.raises(TokenUnavailable, match=kind) as caught:
+            await tokens.token()
+    assert "secret-in-the-body" not in str(caught.value)
+    await google.clock.advance(60)
+    assert (await tokens.token()).reveal().startswith("ya29.")
+    assert tokens.error is None
+    await tokens.aclose()
+
+
+async def test_without_a_thread_to_ask_from_it_asks_later(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = google.tokens()
+    with monkeypatch.context() as crowded:
+
+        def no_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        crowded.setattr(asyncio, "to_thread", no_thread)
+        with pytest.raises(TokenUnavailable, match="RuntimeError"):
+            await tokens.token()
+    await google.clock.advance(60)
+    assert (await tokens.token()).reveal().startswith("ya29.")
     await tokens.aclose()
 
 

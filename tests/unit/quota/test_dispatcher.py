@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
+from relay_supervisor.nest.api import Turn
 from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
@@ -21,6 +22,8 @@ class Script:
     def __init__(self, *commands: Command) -> None:
         self.waiting = list(commands)
         self.settled: list[tuple[str, Result, float]] = []
+        self.places: list[float] = []
+        """When each further request of a command may go."""
 
     def poll(self, now: float) -> Command | None:
         if self.waiting and self.waiting[0].not_before <= now:
@@ -33,6 +36,12 @@ class Script:
     def sent(self, command: Command, now: float) -> None:
         command.submitted = now
 
+    def sends_again(self, command: Command, now: float) -> float:
+        if self.places[0] > now:
+            return self.places[0] - now
+        del self.places[0]
+        return 0.0
+
     def settle(self, command: Command, result: Result, now: float) -> None:
         self.settled.append((command.camera, result, now))
 
@@ -44,6 +53,8 @@ class Google:
         self.clock, self.delays = clock, delays
         self.offers: list[str] = []
         self.failure: Exception | None = None
+        self.requests = 1
+        """How many a reading of devices takes."""
 
     async def generate(self, device: str, protocol: Protocol, *, offer_sdp: str = "", timeout: float = 30.0) -> Stream:
         self.offers.append(offer_sdp)
@@ -59,11 +70,13 @@ class Google:
     async def stop(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> None:
         await self.clock.sleep(self.delays.get(device, 0.1))
 
-    async def device(self, device: str) -> Device:
+    async def device(self, device: str, *, turn: Turn) -> Device:
+        for _ in range(self.requests - 1):
+            await turn()
         return Device(device, device, "CAMERA", device, (Protocol.RTSP,))
 
-    async def devices(self) -> list[Device]:
-        return [await self.device("d")]
+    async def devices(self, *, turn: Turn) -> list[Device]:
+        return [await self.device("d", turn=turn)]
 
 
 class Notebook:
@@ -199,6 +212,19 @@ async def test_reading_devices() -> None:
         await clock.advance(1.0)
     assert isinstance(source.settled[0][1], Device)
     assert isinstance(source.settled[1][1], list)
+
+
+async def test_each_further_request_of_a_reading_waits_for_its_place_and_is_logged() -> None:
+    clock = ManualClock(now=0.0)
+    source, google, journal = Script(command("list", Verb.LIST)), Google(clock, {}), Notebook()
+    google.requests, source.places = 3, [0.0, 61.0]
+    async with dispatching(source, clock, google, journal=journal):
+        await clock.advance(60.0)
+        assert journal.notes == ["sending list", "settled list True", "sending list"]
+        assert source.settled == []
+        await clock.advance(2.0)
+    assert journal.notes[3:] == ["settled list True", "sending list", "settled list True"]
+    assert isinstance(source.settled[0][1], list)
 
 
 async def test_cancelling_gives_up_what_is_under_way() -> None:
