@@ -30,6 +30,7 @@ from relay_supervisor.http.interface import HttpInterface
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.leases.store import SavedPublication, Store
 from relay_supervisor.lock import StateLock
+from relay_supervisor.nest.models import Listing
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.publications.broker import Broker, Publication
 from relay_supervisor.publications.viewers import Viewers
@@ -206,7 +207,7 @@ class Supervisor:
         before = sum(nest.project_id == project for nest in self.config.nest[:index])
         return f"{project}#{before + 1}" if before else project
 
-    def _found(self) -> None:
+    def _found(self, account: int, listing: Listing) -> None:
         """An account's cameras were listed."""
         self.director.reconcile()
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)

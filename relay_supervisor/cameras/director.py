@@ -268,7 +268,7 @@ class Director:
             return
         if device.protocol is not found.device.protocol:
             self._events.publish("camera", f"speaks {device.protocol.value} now", camera)
-        self._registry.seen(found.account, device)
+        device = self._registry.seen(found.account, device)
         self.running[camera] = dataclasses.replace(found, device=device)
 
     def _lost(self, camera: str, generation: int, reason: str) -> None:

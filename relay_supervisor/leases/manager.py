@@ -17,7 +17,7 @@ from relay_supervisor.leases.lease import ALIVE, LeaseSettings, State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.leases.store import SavedLease, Store
 from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing
 from relay_supervisor.quota.dispatcher import Api, Dispatcher, Offer, OnCommand
 from relay_supervisor.quota.limits import Limits
 from relay_supervisor.stats import BudgetStatus, LeaseStatus
@@ -65,7 +65,7 @@ class LeaseManager:
             on_change=self._carry_out_effects,
             on_command=on_command,
         )
-        self._listing: asyncio.Future[list[Device]] | None = None
+        self._listing: asyncio.Future[Listing] | None = None
 
     async def run(self) -> None:
         """Serve the leases until cancelled."""
@@ -121,7 +121,7 @@ class LeaseManager:
             return None
         return Granted(camera, lease.generation, lease.stream, lease.expires)
 
-    async def discover(self) -> list[Device]:
+    async def discover(self) -> Listing:
         """devices.list within the budget; callers at the same time share one. Raises NestError."""
         if self._listing is None or self._listing.done():
             self._listing = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ from relay_common.clock import Clock
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret
 from relay_supervisor.nest.errors import NestError, NestUnreachable, OfferUnavailable
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 
 _OFFER_TIMEOUT = 10.0
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class Api(Protocol):
     """What is needed of the SDM API (`NestApi`)."""
 
-    async def devices(self) -> list[Device]: ...
+    async def listing(self) -> Listing: ...
 
     async def device(self, device: str) -> Device: ...
 
@@ -161,7 +161,7 @@ class Dispatcher:
             case Verb.GET:
                 return await self._api.device(device)
             case Verb.LIST:
-                return await self._api.devices()
+                return await self._api.listing()
 
     async def _offer_for(self, command: Command) -> str:
         if command.verb is not Verb.GENERATE or command.protocol is not StreamProtocol.WEB_RTC:

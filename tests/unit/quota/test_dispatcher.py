@@ -10,7 +10,7 @@ from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.dispatcher import Dispatcher, Offer, OnCommand
 
@@ -62,8 +62,8 @@ class Google:
     async def device(self, device: str) -> Device:
         return Device(device, device, "CAMERA", device, (Protocol.RTSP,))
 
-    async def devices(self) -> list[Device]:
-        return [await self.device("d")]
+    async def listing(self) -> Listing:
+        return Listing([await self.device("d")])
 
 
 class Notebook:
@@ -198,7 +198,7 @@ async def test_reading_devices() -> None:
     async with dispatching(source, clock, Google(clock, {})):
         await clock.advance(1.0)
     assert isinstance(source.settled[0][1], Device)
-    assert isinstance(source.settled[1][1], list)
+    assert isinstance(source.settled[1][1], Listing)
 
 
 async def test_cancelling_gives_up_what_is_under_way() -> None:
