@@ -147,7 +147,8 @@ class Supervisor:
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start every part; returns when the HTTP interface serves. Cameras follow as they are discovered."""
+        """Start every part; returns when the HTTP interface serves. Cameras that an earlier run knew are
+        taken up at once; others follow as they are discovered."""
         if self._store.notice:
             log.warning("%s", self._store.notice)
         self.verbs.logs.install()
@@ -170,11 +171,14 @@ class Supervisor:
             )
             self.accounts.append(account)
             account.start()
+            self._registry.restored(index, account.leases.devices)
             discovery = Discovery(
                 index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
             )
             self._discoveries.append(discovery)
             self._tasks.spawn(discovery.run())
+        # Streams that an earlier supervisor left have minutes to live, and a listing may take longer to succeed.
+        self.director.reconcile()
         self._tasks.spawn(self._events.run(self.status))
         self._tasks.spawn(self._viewers.watch())
         self._tasks.spawn(self._let_go())

@@ -269,6 +269,7 @@ class Director:
         if device.protocol is not found.device.protocol:
             self._events.publish("camera", f"speaks {device.protocol.value} now", camera)
         device = self._registry.seen(found.account, device)
+        self._leases(found).remember(self._registry.devices(found.account))
         self.running[camera] = dataclasses.replace(found, device=device)
 
     def _lost(self, camera: str, generation: int, reason: str) -> None:

@@ -72,6 +72,7 @@ class Discovery:
             return  # two asked at the same time: it is still only one listing
         self._last = listing
         absent = self._registry.discovered(self._account, listing)
+        self._leases.remember(self._registry.devices(self._account))
         delay = self._registry.config.rediscover
         if absent:
             delay = min(delay, RECHECK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from relay_common import ids
@@ -43,6 +43,14 @@ class Registry:
         self._devices: dict[int, list[Device]] = {}
         self._absent: dict[int, set[str]] = {}
         """Names of known devices that an account's last listing did not have; one entry an account that was listed."""
+
+    def restored(self, account: int, devices: Iterable[Device]) -> None:
+        """Begin with the devices that an earlier process knew of an account; its listings correct them."""
+        self._devices[account] = list(devices)
+
+    def devices(self, account: int) -> list[Device]:
+        """What is known of an account's devices."""
+        return list(self._devices.get(account, []))
 
     def discovered(self, account: int, listing: Listing) -> list[Device]:
         """Take over a listing of one account; returns the devices that are known and were not in it.

@@ -107,6 +107,18 @@ def test_a_camera_whose_name_is_not_available_keeps_it_and_so_stays_selected() -
     assert relay.listed(Listing([msgspec.structs.replace(DOOR, display_name="Hall"), YARD])) == ["Door"], "renamed"
 
 
+def test_what_an_earlier_process_knew_runs_at_once_and_two_listings_correct_it() -> None:
+    relay = Relay()
+    relay.registry.restored(0, [DOOR, YARD])
+    assert relay.stopped() == []
+    assert len(relay.running) == 2
+    assert relay.registry.accounts == 0, "it has not been listed yet"
+    assert relay.listed(Listing([YARD, device("attic")])) == []
+    assert relay.registry.accounts == 1
+    assert relay.listed(Listing([YARD, device("attic")])) == ["Door"]
+    assert relay.registry.devices(0) == [YARD, device("attic")]
+
+
 class Google:
     """Answers each listing with the next of what it was given, the last for ever; and the discovery that asks."""
 
@@ -114,6 +126,7 @@ class Google:
         self.clock = ManualClock(now=0.0)
         self.answers, self.asked = list(answers), list[float]()
         self.told: list[Listing] = []
+        self.remembered: list[Device] = []
         self.registry = Registry(CamerasConfig())
         self.discovery = Discovery(
             0,
@@ -131,6 +144,9 @@ class Google:
         if isinstance(answer, NestError):
             raise answer
         return msgspec.structs.replace(answer)
+
+    def remember(self, devices: list[Device]) -> None:
+        self.remembered = devices
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -154,14 +170,16 @@ async def test_after_the_second_listing_without_it_the_pace_is_the_usual_one() -
     async with google.running():
         await google.clock.advance(1300.0)
     assert google.asked == [0.0, 600.0, 630.0, 1230.0]
-    assert list(google.registry) == []
+    assert list(google.registry) == google.remembered == []
 
 
 async def test_a_listing_that_a_person_asked_for_brings_the_next_one_forward() -> None:
     google = Google(BOTH, NONE, BOTH)
     async with google.running():
         await google.clock.advance(100.0)
+        assert google.remembered == [DOOR, YARD]
         await google.discovery.refresh()
+        assert google.remembered == [DOOR, YARD], "for the next process as for this one"
         await google.clock.advance(60.0)
     assert google.asked == [0.0, 100.0, 130.0]
 

@@ -97,7 +97,9 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     effects: list[Effect] = []
     store = Store(tmp_path / "relay.db", SystemClock())
     async with running(google, effects, store) as (manager, _):
+        assert manager.devices == []
         devices = (await manager.discover()).devices
+        manager.remember(devices)
         assert [device.display_name for device in devices] == ["Camera 0", "Camera 1"]
         for device in devices:
             manager.want(device.display_name, device)
@@ -111,7 +113,8 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     again: list[Effect] = []
     store = Store(tmp_path / "relay.db", SystemClock())
     async with running(google, again, store) as (manager, _):
-        for device in devices:
+        assert manager.devices == devices
+        for device in manager.devices:
             manager.want(device.display_name, device)
         assert [type(effect) for effect in again] == [Granted, Granted]
         assert {effect.generation for effect in again} == {current.generation}  # type: ignore[union-attr]
