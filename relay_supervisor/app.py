@@ -97,7 +97,7 @@ class Supervisor:
         self.director = Director(
             self._registry, self.accounts, self._broker, self._store, self._events, self._spec, self._clock.wall
         )
-        self.director.demand.resumed((saved.camera for saved in self._store.workers()), self._clock.now())
+        self.director.demand.resumed(self.director.survivors, self._clock.now())
         self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
         self.fleet = self.director.fleet = self._make_fleet()
         self._viewers = self._make_viewers()
@@ -147,8 +147,10 @@ class Supervisor:
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start every part; returns when the HTTP interface serves. Cameras that an earlier run knew are
-        taken up at once; others follow as they are discovered."""
+        """Start every part; returns when the HTTP interface serves.
+
+        Cameras that an earlier run knew are taken up at once; others follow as they are discovered.
+        """
         if self._store.notice:
             log.warning("%s", self._store.notice)
         self.verbs.logs.install()
@@ -213,7 +215,7 @@ class Supervisor:
 
     def _found(self, account: int, listing: Listing) -> None:
         """An account's cameras were listed."""
-        self.director.reconcile()
+        self.director.listed(account, listing)
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
     def _spec(self, camera: Camera) -> WorkerSpec:

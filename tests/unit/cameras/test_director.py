@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import pytest
 
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
+from relay_common.proc import start_ticks
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.http.events import EventHub
 from relay_supervisor.leases.effects import TraitsRead
-from relay_supervisor.leases.store import Store
+from relay_supervisor.leases.store import SavedWorker, Store
 from relay_supervisor.nest.models import Device, Listing
 
 
@@ -41,16 +43,21 @@ class Leases:
 
 
 class Fleet:
-    """Workers of an earlier supervisor are adopted or not, as `expect` was told."""
+    """Adopts workers of an earlier supervisor while `adopts`."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.adopts = True
 
     def start(self, spec: Any) -> None:
         self.started.append(spec.camera)
 
     def expect(self, spec: Any, instance: str, pid: int, started: int) -> bool:
-        return False
+        return self.adopts
+
+
+def saved(camera: str, instance: str, pid: int, started: int) -> SavedWorker:
+    return SavedWorker(instance, camera, pid, started)
 
 
 class World:
@@ -79,6 +86,53 @@ class World:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[], World]:
     return lambda: World(tmp_path)
+
+
+async def test_parked_cameras_are_tried_again_for_what_a_listing_shows_and_nothing_else(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door"), device("yard"), device("attic")]))
+    world.director.reconcile()
+    assert world.leases.seen == []
+    listing = Listing([device("door")], frozenset({device("yard").name}))
+    world.registry.discovered(0, listing)
+    world.director.listed(1, listing)
+    assert world.leases.seen == []
+    world.director.listed(0, listing)
+    assert world.leases.seen == ["Door"]
+    world.director.reconcile()
+    assert world.leases.seen == ["Door"]
+
+
+async def test_workers_that_died_while_no_supervisor_ran_are_forgotten(make: Callable[[], World]) -> None:
+    first, here = make(), os.getpid()
+    alive = saved("door", "alive", here, start_ticks(here))
+    for worker in (alive, saved("door", "late", here, 1), saved("yard", "dead", 2**22 + 1, 5), saved("x", "odd", 0, 0)):
+        first.store.save_worker(worker)
+    first.store.close()
+
+    second = make()
+    assert list(second.director.survivors) == ["door"], "no other wakes a camera on demand"
+    second.store.close()
+    assert make().store.workers() == [alive]
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+async def test_a_worker_that_cannot_be_adopted_is_forgotten(make: Callable[[], World], adopts: bool) -> None:
+    first, here = make(), os.getpid()
+    first.registry.restored(0, [device("door")])
+    door = first.camera("Door")
+    first.store.save_worker(saved(door, "left", here, start_ticks(here)))
+    first.store.close()
+
+    second = make()
+    second.fleet.adopts = adopts
+    second.registry.restored(0, [device("door")])
+    second.director.reconcile()
+    assert second.fleet.started == ([] if adopts else [door])
+    second.store.close()
+    assert len(make().store.workers()) == adopts
 
 
 async def test_a_protocol_that_was_read_between_listings_is_remembered(make: Callable[[], World]) -> None:
