@@ -30,6 +30,7 @@ from relay_supervisor.http.interface import HttpInterface
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.leases.store import SavedPublication, Store
 from relay_supervisor.lock import StateLock
+from relay_supervisor.nest.models import Listing
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.publications.broker import Broker, Publication
 from relay_supervisor.publications.viewers import Viewers
@@ -96,7 +97,7 @@ class Supervisor:
         self.director = Director(
             self._registry, self.accounts, self._broker, self._store, self._events, self._spec, self._clock.wall
         )
-        self.director.demand.resumed((saved.camera for saved in self._store.workers()), self._clock.now())
+        self.director.demand.resumed(self.director.survivors, self._clock.now())
         self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
         self.fleet = self.director.fleet = self._make_fleet()
         self._viewers = self._make_viewers()
@@ -146,7 +147,10 @@ class Supervisor:
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start every part; returns when the HTTP interface serves. Cameras follow as they are discovered."""
+        """Start every part; returns when the HTTP interface serves.
+
+        Cameras that an earlier run knew are taken up at once; others follow as they are discovered.
+        """
         if self._store.notice:
             log.warning("%s", self._store.notice)
         self.verbs.logs.install()
@@ -169,11 +173,14 @@ class Supervisor:
             )
             self.accounts.append(account)
             account.start()
+            self._registry.restored(index, account.leases.devices)
             discovery = Discovery(
                 index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
             )
             self._discoveries.append(discovery)
             self._tasks.spawn(discovery.run())
+        # Streams that an earlier supervisor left have minutes to live, and a listing may take longer to succeed.
+        self.director.reconcile()
         self._tasks.spawn(self._events.run(self.status))
         self._tasks.spawn(self._viewers.watch())
         self._tasks.spawn(self._let_go())
@@ -206,9 +213,9 @@ class Supervisor:
         before = sum(nest.project_id == project for nest in self.config.nest[:index])
         return f"{project}#{before + 1}" if before else project
 
-    def _found(self) -> None:
+    def _found(self, account: int, listing: Listing) -> None:
         """An account's cameras were listed."""
-        self.director.reconcile()
+        self.director.listed(account, listing)
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
     def _spec(self, camera: Camera) -> WorkerSpec:

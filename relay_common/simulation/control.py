@@ -6,8 +6,8 @@
     POST /control/cameras/{name}/clear            {"kind"?}
     POST /control/cameras/{name}/fail_commands    {"status", "command"?, "count"?, "message"?, "grpc_status"?,
                                                    "raw_body"?, "delay"?, "after_effect"?}
-    POST /control/cameras/{name}/device           {"offline"?, "withdrawn"?, "renamed"?, "protocol"?, "lease"?,
-                                                   "max_streams"?, "extendable"?, "renews_session_id"?}
+    POST /control/cameras/{name}/device           {"offline"?, "withdrawn"?, "traitless"?, "renamed"?, "protocol"?,
+                                                   "lease"?, "max_streams"?, "extendable"?, "renews_session_id"?}
     POST /control/cameras/{name}/webrtc           {habit: value, ...}: see WebRtcHabits; for new sessions
     POST /control/cameras/{name}/expire           {}: ends the camera's streams now
     POST /control/cameras/{name}/record           {"limit"?, "stop"?}: log the last RTP packets written
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _DEVICE_FIELDS: Final = {
     "offline",
     "withdrawn",
+    "traitless",
     "renamed",
     "protocol",
     "lease",

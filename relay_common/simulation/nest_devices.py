@@ -14,7 +14,8 @@ class Device:
     `lease` in seconds (0: the project's); `max_streams` at once (0: any number); `extendable` is False for battery
     doorbells; `renews_session_id` gives each extension of a WebRTC stream a new mediaSessionId; `answer` makes a WebRTC
     answer from (offer, the stream's path) or raises OfferError. `offline` devices still get RTSP streams,
-    whose URL then leads nowhere; `withdrawn` ones are gone from the API.
+    whose URL then leads nowhere; `withdrawn` ones are gone from the API; `traitless` ones are there without their live
+    stream and their name.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Device:
     renews_session_id: bool = False
     offline: bool = False
     withdrawn: bool = False
+    traitless: bool = False
     answer: Callable[[str, str], str] | None = None
     generates: int = 0
     extends: int = 0
@@ -39,20 +41,20 @@ class Device:
     def resource(self, project_id: str) -> dict[str, Any]:
         """The device as devices.get gives it."""
         name = f"enterprises/{project_id}/devices/{self.id}"
+        traits = {
+            "sdm.devices.traits.Info": {"customName": self.name},
+            "sdm.devices.traits.CameraLiveStream": {
+                "maxVideoResolution": {"width": self.width, "height": self.height},
+                "videoCodecs": ["H264"],
+                "audioCodecs": ["AAC" if self.protocol == "RTSP" else "OPUS"],
+                "supportedProtocols": [self.protocol],
+            },
+        }
         return {
             "name": name,
             "type": f"sdm.devices.types.{self.kind}",
             "assignee": f"enterprises/{project_id}/structures/home/rooms/room",
-            "traits": {
-                "sdm.devices.traits.Info": {"customName": self.name},
-                "sdm.devices.traits.CameraLiveStream": {
-                    "maxVideoResolution": {"width": self.width, "height": self.height},
-                    "videoCodecs": ["H264"],
-                    "audioCodecs": ["AAC" if self.protocol == "RTSP" else "OPUS"],
-                    "supportedProtocols": [self.protocol],
-                },
-                "sdm.devices.traits.CameraMotion": {},
-            },
+            "traits": {**({} if self.traitless else traits), "sdm.devices.traits.CameraMotion": {}},
             "parentRelations": [
                 {"parent": f"enterprises/{project_id}/structures/home/rooms/room", "displayName": self.room}
             ],

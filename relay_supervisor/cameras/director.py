@@ -12,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from relay_common import protocol
 from relay_common.errors import RelayError, Remedy
+from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
 from relay_supervisor.account import Account
@@ -28,7 +29,7 @@ from relay_supervisor.http.events import EventHub
 from relay_supervisor.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.leases.store import SavedPublication, SavedWorker, Store
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing
 from relay_supervisor.publications.broker import Broker, Change, Publication
 from relay_supervisor.workers.fleet import Fleet
 from relay_worker.spec import WorkerSpec
@@ -70,8 +71,18 @@ class Director:
         self.running: dict[str, Camera] = {}
         self.restart_causes: Counter[str] = Counter()
         self.offers = OfferDesk(lambda camera, message: self.fleet.send(camera, message))
-        self._survivors = {saved.camera: saved for saved in store.workers()}
+        self._survivors: dict[str, SavedWorker] = {}
+        for saved in store.workers():
+            if saved.started and start_ticks(saved.pid) == saved.started:
+                self._survivors[saved.camera] = saved
+            else:
+                store.forget_worker(saved.instance)  # it ended while no supervisor ran, so that nobody noted it
         self._tasks = Tasks(log, "a camera's task failed")
+
+    @property
+    def survivors(self) -> Collection[str]:
+        """The cameras whose workers of an earlier supervisor live and have not been taken over yet, by id."""
+        return self._survivors.keys()
 
     # --- which cameras run -----------------------------------------------------------------------------------------
 
@@ -93,14 +104,22 @@ class Director:
                     self._want(camera)
                     if restart:
                         self._tasks.spawn(self.fleet.restart(camera.id, "its settings changed"))
+
+    def listed(self, account: int, listing: Listing) -> None:
+        """The registry has taken over a listing: follow it, and give parked cameras that it shows another try."""
+        self.reconcile()
+        shown = {device.name for device in listing.devices}
         for camera in self.running.values():
-            self._leases(camera).device_seen(camera.id, camera.device)
+            if camera.account == account and camera.device.name in shown:
+                self._leases(camera).device_seen(camera.id, camera.device)
 
     def _start(self, camera: Camera) -> None:
         self.running[camera.id] = camera
         self._events.publish("camera", "started", camera.id)
         spec, left = self._spec(camera), self._survivors.pop(camera.id, None)
         if left is None or not self.fleet.expect(spec, left.instance, left.pid, left.started):
+            if left is not None:
+                self._store.forget_worker(left.instance)
             self.fleet.start(spec)
         self._want(camera)
 
@@ -268,7 +287,8 @@ class Director:
             return
         if device.protocol is not found.device.protocol:
             self._events.publish("camera", f"speaks {device.protocol.value} now", camera)
-        self._registry.seen(found.account, device)
+        device = self._registry.seen(found.account, device)
+        self._leases(found).remember(self._registry.devices(found.account))
         self.running[camera] = dataclasses.replace(found, device=device)
 
     def _lost(self, camera: str, generation: int, reason: str) -> None:

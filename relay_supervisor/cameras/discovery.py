@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from typing import Final
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
@@ -13,14 +14,18 @@ from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.http.events import EventHub
 from relay_supervisor.leases.manager import LeaseManager
 from relay_supervisor.nest.errors import NestError
+from relay_supervisor.nest.models import Listing
 
 log = logging.getLogger(__name__)
+
+RECHECK: Final = 30.0
+"""Seconds until the next listing, at most, when one lacked a camera that is known."""
 
 
 class Discovery:
     """Keeps what the registry knows of one account up to date; `account` is its place in the configuration.
 
-    `on_found` is called after each listing.
+    `on_found` is told of each listing and its account, once the registry has it.
     """
 
     def __init__(
@@ -31,48 +36,66 @@ class Discovery:
         events: EventHub,
         clock: Clock,
         rng: random.Random,
-        on_found: Callable[[], None],
+        on_found: Callable[[int, Listing], None],
     ) -> None:
         self._account, self._leases, self._registry = account, leases, registry
         self._events, self._clock, self._on_found = events, clock, on_found
         self._backoff = Backoff(2.0, 60.0, rng=rng)
         self._wake = asyncio.Event()
+        self._due = clock.now()
+        self._last: Listing | None = None
         self.problem = "the cameras have not been listed yet"
         """Why this account's cameras are not known; empty once they have been listed."""
 
     async def run(self) -> None:
-        """List the cameras every `cameras.rediscover` seconds, and more often while that fails, until cancelled."""
+        """List the cameras every `cameras.rediscover` seconds, until cancelled.
+
+        More often while that fails, and sooner after a listing that lacked a known camera.
+        """
         while True:
             self._wake.clear()
             try:
                 await self.refresh()
             except NestError as error:
                 delay = self._backoff.next_delay()
+                self._due = self._clock.now() + delay
                 if self.problem:
                     self.problem = f"the cameras cannot be listed: {error}"
                 log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
                 self._events.publish("account", f"cameras cannot be listed: {error}")
-            else:
-                delay = self._registry.config.rediscover
-            await self._pause(delay)
+            await self._pause()
 
     async def refresh(self) -> None:
         """List the cameras now (devices.list, five a minute at most); raises NestError."""
-        self._registry.discovered(self._account, await self._leases.discover())
+        listing = await self._leases.discover()
+        if listing is self._last:
+            return  # two asked at the same time: it is still only one listing
+        self._last = listing
+        absent = self._registry.discovered(self._account, listing)
+        self._leases.remember(self._registry.devices(self._account))
+        delay = self._registry.config.rediscover
+        if absent:
+            delay = min(delay, RECHECK)
+            names = ", ".join(device.display_name for device in absent)
+            log.warning("Google's list of devices lacks %s: asking again in %.0f s", names, delay)
+        self._due = self._clock.now() + delay
         self._backoff.reset()
         self.problem = ""
         for name in self._registry.unknown_names():
             log.warning("the configuration names %r, but no such camera is shared with this project", name)
-        self._on_found()
+        self._on_found(self._account, listing)
 
     def wake(self) -> None:
         """Do not wait any longer for the next listing."""
         self._wake.set()
 
-    async def _pause(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    async def _pause(self) -> None:
+        while not self._wake.is_set() and (left := self._due - self._clock.now()) > 0:
+            # In parts: a listing that a person asked for may bring the next one forward.
+            sleep = asyncio.ensure_future(self._clock.sleep(min(left, RECHECK)))
+            wake = asyncio.ensure_future(self._wake.wait())
+            try:
+                await asyncio.wait([sleep, wake], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleep.cancel()
+                wake.cancel()

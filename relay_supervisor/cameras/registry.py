@@ -1,4 +1,4 @@
-"""Which cameras exist: the last discovery of every account, under stable short ids; and which of them are wanted."""
+"""Which cameras exist: what every account's listings showed, under stable short ids; and which of them are wanted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from relay_common import ids
 from relay_common.config import CamerasConfig, CameraSettings
 from relay_supervisor.cameras.overrides import Override, Overrides
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing, updated
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,52 @@ class Registry:
         self.overrides = overrides or Overrides()
         self.only: set[str] | None = None
         self._devices: dict[int, list[Device]] = {}
+        self._absent: dict[int, set[str]] = {}
+        """Names of known devices that an account's last listing did not have; one entry an account that was listed."""
 
-    def discovered(self, account: int, devices: Iterable[Device]) -> None:
-        """Replace what is known of one account by the result of a discovery."""
+    def restored(self, account: int, devices: Iterable[Device]) -> None:
+        """Begin with the devices that an earlier process knew of an account; its listings correct them."""
         self._devices[account] = list(devices)
 
-    def seen(self, account: int, device: Device) -> None:
-        """Take over what was read of one known device since the last discovery."""
+    def devices(self, account: int) -> list[Device]:
+        """What is known of an account's devices."""
+        return list(self._devices.get(account, []))
+
+    def discovered(self, account: int, listing: Listing) -> list[Device]:
+        """Take over a listing of one account; returns the devices that are known and were not in it.
+
+        Those are kept until the next listing, and dropped when that lacks them, too: a single listing may be
+        incomplete. One that is listed without a live stream, which says that the trait is not available at present,
+        stays what it was.
+        """
+        listed = {device.name: device for device in listing.devices}
+        before = self._absent.get(account, set())
+        kept: list[Device] = []
+        absent: list[Device] = []
+        for known in self._devices.get(account, []):
+            fresh = listed.pop(known.name, None)
+            if fresh is not None:
+                kept.append(updated(known, fresh))
+            elif known.name in listing.others:
+                kept.append(known)
+            elif known.name not in before:
+                kept.append(known)
+                absent.append(known)
+        self._devices[account] = [*kept, *listed.values()]
+        self._absent[account] = {device.name for device in absent}
+        return absent
+
+    def seen(self, account: int, device: Device) -> Device:
+        """Take over what was read of one device since the last discovery; returns what is known of it now."""
         known = self._devices.get(account, [])
+        device = next((updated(one, device) for one in known if one.name == device.name), device)
         self._devices[account] = [device if one.name == device.name else one for one in known]
+        return device
 
     @property
     def accounts(self) -> int:
         """How many accounts have been listed so far."""
-        return len(self._devices)
+        return len(self._absent)
 
     def __iter__(self) -> Iterator[Camera]:
         for account, devices in sorted(self._devices.items()):

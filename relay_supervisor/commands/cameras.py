@@ -62,7 +62,7 @@ async def _from_google(config: Config) -> list[CameraSummary]:
     for index, nest in enumerate(config.nest):
         api, tokens, http = open_api(nest, SystemClock())
         try:
-            registry.discovered(index, await api.devices())
+            registry.discovered(index, await api.listing())
         finally:
             await tokens.aclose()
             await http.aclose()

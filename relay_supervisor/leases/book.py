@@ -18,7 +18,7 @@ from relay_supervisor.leases.outcomes import Outcomes
 from relay_supervisor.leases.schedule import Schedule
 from relay_supervisor.leases.trouble import AccountTrouble
 from relay_supervisor.nest.errors import NestError, RateLimited
-from relay_supervisor.nest.models import Device, Stream
+from relay_supervisor.nest.models import Device, Listing, Stream
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.limits import Limits
@@ -255,7 +255,7 @@ class LeaseBook:
         if command.verb is Verb.LIST:
             if isinstance(result, RateLimited):
                 self.list_devices(now)
-            elif isinstance(result, (list, NestError)):
+            elif isinstance(result, (Listing, NestError)):
                 self.effects.append(Listed(result))
             return
         lease = self.leases.get(command.camera)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device, Stream
+from relay_supervisor.nest.models import Device, Listing, Stream
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class TraitsRead(msgspec.Struct, frozen=True):
 class Listed(msgspec.Struct, frozen=True):
     """The devices.list that was asked for was answered."""
 
-    result: list[Device] | NestError
+    result: Listing | NestError
 
 
 Effect = Granted | Renewed | Lost | NotExtended | TraitsRead | Listed

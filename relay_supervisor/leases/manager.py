@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relay_common.clock import Clock
 from relay_supervisor.leases.book import LeaseBook
@@ -17,7 +17,7 @@ from relay_supervisor.leases.lease import ALIVE, LeaseSettings, State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.leases.store import SavedLease, Store
 from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing
 from relay_supervisor.quota.dispatcher import Api, Dispatcher, Offer, OnCommand
 from relay_supervisor.quota.limits import Limits
 from relay_supervisor.stats import BudgetStatus, LeaseStatus
@@ -30,7 +30,7 @@ class LeaseManager:
 
     `on_effect` is told of `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
     offer for cameras that speak WebRTC. `on_command` is told of every command that is over. With a `store`, leases and
-    the quota log of an earlier process are taken over.
+    the quota log of an earlier process are taken over, and `devices` are those that it knew.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class LeaseManager:
         self._clock, self._store, self._on_effect = clock, store, on_effect
         self.book = LeaseBook(limits, rng=rng, settings=settings, first_generation=int(clock.wall()))
         self._saved: dict[str, SavedLease] = {}
+        self.devices: list[Device] = []
         journal = None
         if store is not None:
             self.book.budget.restore(store.calls(account))
             self._saved = {saved.camera: saved for saved in store.leases(account)}
+            self.devices = store.devices(account)
             journal = store.journal(account)
         self._dispatcher = Dispatcher(
             api,
@@ -65,7 +67,7 @@ class LeaseManager:
             on_change=self._carry_out_effects,
             on_command=on_command,
         )
-        self._listing: asyncio.Future[list[Device]] | None = None
+        self._listing: asyncio.Future[Listing] | None = None
 
     async def run(self) -> None:
         """Serve the leases until cancelled."""
@@ -121,13 +123,18 @@ class LeaseManager:
             return None
         return Granted(camera, lease.generation, lease.stream, lease.expires)
 
-    async def discover(self) -> list[Device]:
+    async def discover(self) -> Listing:
         """devices.list within the budget; callers at the same time share one. Raises NestError."""
         if self._listing is None or self._listing.done():
             self._listing = asyncio.get_running_loop().create_future()
             self.book.list_devices(self._clock.now())
             self._dispatcher.wake()
         return await asyncio.shield(self._listing)
+
+    def remember(self, devices: Sequence[Device]) -> None:
+        """Keep what is known of the account's devices for the next process, which need not list them first."""
+        if self._store is not None:
+            self._store.save_devices(self.account, devices)
 
     async def release_all(self, within: float) -> None:
         """Stop every stream at Google, as far as the budget allows it in `within` seconds (graceful shutdown)."""

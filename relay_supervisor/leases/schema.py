@@ -27,7 +27,11 @@ CREATE TABLE workers (
 );
 """
 
-MIGRATIONS: Final = (_VERSION_1,)
+_VERSION_2: Final = """
+CREATE TABLE devices (account TEXT PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 """Scripts that lead from version n to n + 1, in order."""
 
 

@@ -1,4 +1,4 @@
-"""What outlives the supervisor: leases with their tokens, the quota log, publications and worker instances.
+"""What outlives the supervisor: leases with their tokens, the quota log, devices, publications and worker instances.
 
 Times are kept twice: on the wall clock, and on the machine's monotonic clock together with its boot id. After a
 restart on the same boot the monotonic times hold, whatever the wall clock did; after a reboot the wall times do.
@@ -7,6 +7,7 @@ restart on the same boot the monotonic times hold, whatever the wall clock did; 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +17,13 @@ from relay_common.clock import Clock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.database import Database
-from relay_supervisor.nest.models import Stream
+from relay_supervisor.nest.models import Device, Stream
 from relay_supervisor.quota.budget import Call, LoggedCall
 from relay_supervisor.quota.command import Command
 
 _CALLS_KEPT = 3700.0
 _FLUSH_WITHIN = 1.0
+_DEVICES_KEPT = 200
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -153,6 +155,18 @@ class Store:
             found.append(LoggedCall(Call(method, command, device, kind), sent, answered))
         return found
 
+    # --- devices
+
+    def save_devices(self, account: str, devices: Sequence[Device]) -> None:
+        """Remember what is known of an account's devices, 200 at most, in place of what was known before."""
+        body = msgspec.json.encode(devices[:_DEVICES_KEPT])
+        self.database.write(("devices", account), "INSERT OR REPLACE INTO devices VALUES (?, ?)", account, body)
+
+    def devices(self, account: str) -> list[Device]:
+        """The devices that were known; none when what was written cannot be read."""
+        rows = self.database.read("SELECT body FROM devices WHERE account = ?", account)
+        return [device for devices in _decoded(rows, list[Device]) for device in devices]
+
     # --- publications and workers
 
     def save_publication(self, saved: SavedPublication) -> None:
@@ -239,6 +253,6 @@ def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:
     for (body,) in rows:
         try:
             found.append(msgspec.json.decode(body, type=kind))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
             continue  # written by a version that said it differently: as if it had not been there
     return found

@@ -36,6 +36,7 @@ from relay_supervisor.nest.models import (
     DeviceBody,
     DeviceListBody,
     Extension,
+    Listing,
     Stream,
     StreamBody,
     device_from,
@@ -95,9 +96,14 @@ class NestApi:
         self._parent = f"enterprises/{urllib.parse.quote(project_id, safe='')}"
         self._tokens, self._base, self._http, self._wall = tokens, base_url.rstrip("/"), http, wall
 
-    async def devices(self, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> list[Device]:
+    async def devices(self, *, timeout: float = COMMAND_TIMEOUT) -> list[Device]:
         """Every device with a live stream, in Google's order (devices.list)."""
+        return (await self.listing(timeout=timeout)).devices
+
+    async def listing(self, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Listing:
+        """Every device, those without a live stream by name only (devices.list)."""
         found: list[Device] = []
+        others: set[str] = set()
         page = ""
         for _ in range(_MOST_PAGES):
             query = {"pageToken": page} if page else None
@@ -106,11 +112,16 @@ class NestApi:
             path, what = f"{self._parent}/devices", "list of devices"
             response = await self._fresh(path, what=what, verb="list", query=query, timeout=timeout, turn=turn)
             body = _decode(response, DeviceListBody, "list of devices")
-            found += [device for device in map(device_from, body.devices) if device is not None]
+            for one in body.devices:
+                device = device_from(one)
+                if device is None:
+                    others.add(one.name)
+                else:
+                    found.append(device)
             page = body.next_page_token
             if not page:
                 break
-        return found
+        return Listing(found, frozenset(others))
 
     async def device(self, device: str, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Device:
         """One device (devices.get); MalformedAnswer when it has no live stream (any more)."""

@@ -32,7 +32,8 @@ class Device(msgspec.Struct, frozen=True):
     """A device with a camera live stream.
 
     `name` is the full resource path (`enterprises/…/devices/…`), `id` its last part, `kind` the SDM type without
-    its prefix (CAMERA, DOORBELL, DISPLAY), which decides the device-instance limits and nothing else.
+    its prefix (CAMERA, DOORBELL, DISPLAY), which decides the device-instance limits and nothing else. `named` is False
+    when Google gave no Info trait, so that `display_name` is only a stand-in.
     """
 
     name: str
@@ -43,11 +44,22 @@ class Device(msgspec.Struct, frozen=True):
     video_codecs: tuple[str, ...] = ()
     audio_codecs: tuple[str, ...] = ()
     resolution: Resolution = Resolution()
+    named: bool = True
 
     @property
     def protocol(self) -> Protocol:
         """The protocol to use: a camera that names WEB_RTC answers only WebRTC commands (SDM CameraLiveStream)."""
         return Protocol.WEB_RTC if Protocol.WEB_RTC in self.protocols else Protocol.RTSP
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What one devices.list said: the devices with a live stream, in Google's order, and the names of the others.
+
+    A camera whose CameraLiveStream trait is "not currently available" (SDM) is among the others, with the thermostats.
+    """
+
+    devices: list[Device]
+    others: frozenset[str] = frozenset()
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -156,7 +168,19 @@ def device_from(body: DeviceBody) -> Device | None:
         video_codecs=_strings(live.get("videoCodecs")),
         audio_codecs=_strings(live.get("audioCodecs")),
         resolution=_resolution(live.get("maxVideoResolution")),
+        named=isinstance(body.traits.get(INFO), dict),
     )
+
+
+def updated(known: Device, device: Device) -> Device:
+    """`device` as it was read just now, with the name it is known by when the answer left that out.
+
+    A missing trait is not available at present, which says nothing about the camera; and it is by their names that the
+    configuration selects cameras.
+    """
+    if device.named or not known.named:
+        return device
+    return msgspec.structs.replace(device, display_name=known.display_name, named=True)
 
 
 def _display_name(body: DeviceBody) -> str:

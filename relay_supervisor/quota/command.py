@@ -11,7 +11,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.nest.api import COMMAND_TIMEOUT, command_name
 from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.budget import Call, Ticket
 from relay_supervisor.quota.limits import EXECUTE, GET, LIST
 
@@ -73,5 +73,5 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
         return max(0.0, now - since)
 
 
-Result = Stream | Extension | Device | list[Device] | None | NestError
+Result = Stream | Extension | Device | Listing | None | NestError
 """What became of a command: what Google granted (None for a stop), or why not."""

@@ -17,7 +17,7 @@ from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret
 from relay_supervisor.nest.api import Turn
 from relay_supervisor.nest.errors import NestError, NestUnreachable, OfferUnavailable
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 
 _OFFER_TIMEOUT = 10.0
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Api(Protocol):
     """What is needed of the SDM API (`NestApi`)."""
 
-    async def devices(self, *, turn: Turn) -> list[Device]: ...
+    async def listing(self, *, turn: Turn) -> Listing: ...
 
     async def device(self, device: str, *, turn: Turn) -> Device: ...
 
@@ -168,7 +168,7 @@ class Dispatcher:
             case Verb.GET:
                 return await self._api.device(device, turn=functools.partial(self._turn, command))
             case Verb.LIST:
-                return await self._api.devices(turn=functools.partial(self._turn, command))
+                return await self._api.listing(turn=functools.partial(self._turn, command))
 
     async def _turn(self, command: Command) -> None:
         """Return when `command` may send one request more (a page, or the same with a fresh token)."""

@@ -51,6 +51,11 @@ async def test_cameras_come_go_and_are_renamed_without_touching_the_rest() -> No
         untouched = relay.camera("Front Door")
         (before,) = await relay.published("Front Door")
 
+        await relay.nest("cameras/Front Door/device", {"traitless": True})
+        await asyncio.sleep(3.5)  # three listings
+        assert relay.camera("Front Door").state == "live", "its traits are not available: it is still a camera"
+        await relay.nest("cameras/Front Door/device", {"traitless": False})
+
         await relay.nest("cameras/Back Garden/device", {"withdrawn": True})
 
         def there(name: str) -> bool:

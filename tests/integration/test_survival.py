@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from relay_common.clock import SystemClock
+from relay_supervisor.account import open_api
 from relay_supervisor.demo import DemoWorld, demo_world
+from relay_supervisor.nest.errors import RateLimited
 from tests.fixtures.running_relay import SMALL
 from tests.fixtures.supervisor_process import SUPERVISOR, relay_processes, status, supervisor, until_live
 
@@ -64,6 +68,30 @@ async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port
             assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
             assert adopted_in < 8.0
         assert {pid: state for pid in pids.values() if (state := process_state(pid))} == {}, "workers were stopped, too"
+
+
+async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_port: int) -> None:
+    """Leases and workers are taken over from what the killed supervisor knew of its cameras."""
+    port = unused_tcp_port
+    async with demo_world(2, "320x180", SMALL) as world, httpx.AsyncClient(timeout=10) as http:
+        async with supervisor(world, port) as first:
+            before = await until_live(http, port, 2, 40.0)
+            first.kill()
+            await first.wait()
+        api, tokens, connection = open_api(world.config().nest[0], SystemClock())
+        with contextlib.suppress(RateLimited):  # somebody else has used the minute's listings up
+            while True:
+                await api.listing()
+        await tokens.aclose()
+        await connection.aclose()
+        async with supervisor(world, port):
+            after = await until_live(http, port, 2, 20.0)
+            assert {c["name"]: c["worker"]["pid"] for c in after["cameras"]} == {
+                c["name"]: c["worker"]["pid"] for c in before["cameras"]
+            }
+            assert [c["lease"]["state"] for c in after["cameras"]] == ["held"] * 2
+            commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
+            assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
 
 
 async def test_a_second_supervisor_on_the_same_state_is_refused(unused_tcp_port: int) -> None:

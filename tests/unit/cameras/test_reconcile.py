@@ -10,7 +10,7 @@ from relay_common.config import CamerasConfig, CameraSettings
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing
 
 
 def device(n: int, name: str = "", protocol: Protocol = Protocol.RTSP) -> Device:
@@ -19,7 +19,7 @@ def device(n: int, name: str = "", protocol: Protocol = Protocol.RTSP) -> Device
 
 def fleet(*devices: Device, config: CamerasConfig | None = None) -> dict[str, Camera]:
     registry = Registry(config or CamerasConfig())
-    registry.discovered(0, devices)
+    registry.discovered(0, Listing(list(devices)))
     return registry.desired()
 
 
@@ -58,7 +58,7 @@ def test_a_camera_that_speaks_another_protocol_now_keeps_its_worker() -> None:
 
 def test_traits_read_between_discoveries_are_not_undone_by_the_next_reconcile() -> None:
     registry = Registry(CamerasConfig())
-    registry.discovered(0, [device(1), device(2)])
+    registry.discovered(0, Listing([device(1), device(2)]))
     registry.seen(0, device(2, protocol=Protocol.WEB_RTC))
     assert [c.device.protocol for c in registry] == [Protocol.RTSP, Protocol.WEB_RTC]
 
@@ -68,7 +68,7 @@ def test_the_configuration_selects_by_name_or_id_and_can_disable() -> None:
         include=["Camera 1", "d2"], settings={"Camera 1": CameraSettings(enabled=False), "Attic": CameraSettings()}
     )
     registry = Registry(config)
-    registry.discovered(0, [device(1), device(2), device(3)])
+    registry.discovered(0, Listing([device(1), device(2), device(3)]))
     assert [c.name for c in registry.desired().values()] == ["Camera 2"]
     assert registry.unknown_names() == ["Attic"]
     assert dataclasses.replace(next(iter(registry))).track_prefix.startswith("camera-1-")

@@ -23,14 +23,15 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.overrides import FILE, Override, Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.nest.models import Device
+from relay_supervisor.nest.models import Device, Listing
 from relay_supervisor.reload import compare, merged
 
 
 def registry(directory: Path, config: CamerasConfig | None = None) -> Registry:
     made = Registry(config or CamerasConfig(), Overrides(directory))
     names = ("Front Door", "Garage")
-    made.discovered(0, [Device(f"enterprises/p/devices/{n}", n, "CAMERA", n, (Protocol.RTSP,)) for n in names])
+    devices = [Device(f"enterprises/p/devices/{n}", n, "CAMERA", n, (Protocol.RTSP,)) for n in names]
+    made.discovered(0, Listing(devices))
     return made
 
 

@@ -15,7 +15,7 @@ from relay_supervisor.leases.effects import Granted, Listed, Lost, NotExtended, 
 from relay_supervisor.leases.lease import State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.nest import errors
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.limits import limits_from
 
@@ -394,15 +394,15 @@ def test_budget_status() -> None:
 def test_listing_goes_through_the_budget() -> None:
     desk = Desk(devices_list_per_minute=1)
     desk.book.list_devices(desk.now)
-    assert desk.step([device()]).verb is Verb.LIST
+    assert desk.step(Listing([device()])).verb is Verb.LIST
     (listed,) = desk.effects()
-    assert listed == Listed([device()])
+    assert listed == Listed(Listing([device()]))
     before = desk.now
     desk.book.list_devices(desk.now)
     desk.step(errors.RateLimited("429", bucket="ListDevices"))
-    desk.step([])
+    desk.step(Listing([]))
     assert desk.now - before > 119.0
-    assert desk.effects() == [Listed([])]
+    assert desk.effects() == [Listed(Listing([]))]
 
 
 def test_every_request_of_a_listing_counts_against_the_budget() -> None:

@@ -99,7 +99,7 @@ async def test_every_request_of_a_listing_is_in_the_log_of_the_quota(google: Goo
     async with running(google, [], store) as (manager, tokens):
         await tokens.token()
         google.oauth.expire_all()
-        assert len(await manager.discover()) == 2
+        assert len((await manager.discover()).devices) == 2
     store.close()
     calls = Store(tmp_path / "relay.db", SystemClock()).calls("acct")
     assert [call.call.method for call in calls] == ["ListDevices"] * 3, "one refused for its token, and two pages"
@@ -110,7 +110,9 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     effects: list[Effect] = []
     store = Store(tmp_path / "relay.db", SystemClock())
     async with running(google, effects, store) as (manager, _):
-        devices = await manager.discover()
+        assert manager.devices == []
+        devices = (await manager.discover()).devices
+        manager.remember(devices)
         assert [device.display_name for device in devices] == ["Camera 0", "Camera 1"]
         for device in devices:
             manager.want(device.display_name, device)
@@ -124,7 +126,8 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     again: list[Effect] = []
     store = Store(tmp_path / "relay.db", SystemClock())
     async with running(google, again, store) as (manager, _):
-        for device in devices:
+        assert manager.devices == devices
+        for device in manager.devices:
             manager.want(device.display_name, device)
         assert [type(effect) for effect in again] == [Granted, Granted]
         assert {effect.generation for effect in again} == {current.generation}  # type: ignore[union-attr]
@@ -138,7 +141,7 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
 async def test_a_failing_camera_recovers_and_the_other_never_notices(google: Google) -> None:
     effects: list[Effect] = []
     async with running(google, effects) as (manager, _):
-        for device in await manager.discover():
+        for device in (await manager.discover()).devices:
             manager.want(device.display_name, device)
         await until(lambda: len(effects) == 2)
         google.backend.failures.add("Camera 0", ANY, failure(500, count=10**6))
@@ -154,7 +157,7 @@ async def test_a_failing_camera_recovers_and_the_other_never_notices(google: Goo
 async def test_an_expired_access_token_is_replaced_within_the_budget(google: Google) -> None:
     effects: list[Effect] = []
     async with running(google, effects) as (manager, tokens):
-        (device, _) = await manager.discover()
+        (device, _) = (await manager.discover()).devices
         google.oauth.expire_all()
         manager.want("cam", device)
         await until(lambda: any(isinstance(effect, Granted) for effect in effects))
@@ -166,7 +169,7 @@ async def test_an_expired_access_token_is_replaced_within_the_budget(google: Goo
 async def test_a_revoked_grant_is_told_and_mended_without_a_restart(google: Google) -> None:
     effects: list[Effect] = []
     async with running(google, effects) as (manager, tokens):
-        (device, _) = await manager.discover()
+        (device, _) = (await manager.discover()).devices
         google.oauth.expire_all()
         google.oauth.revoked = True
         manager.want("cam", device)
@@ -183,7 +186,7 @@ async def test_a_revoked_grant_is_told_and_mended_without_a_restart(google: Goog
 async def test_releasing_all_stops_the_streams(google: Google) -> None:
     effects: list[Effect] = []
     async with running(google, effects) as (manager, _):
-        for device in await manager.discover():
+        for device in (await manager.discover()).devices:
             manager.want(device.display_name, device)
         await until(lambda: len(effects) == 2)
         await manager.release_all(within=10.0)

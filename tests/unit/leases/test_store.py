@@ -15,7 +15,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.schema import MIGRATIONS
 from relay_supervisor.leases.store import SavedLease, SavedPublication, SavedWorker, Store
-from relay_supervisor.nest.models import Stream
+from relay_supervisor.nest.models import Device, Resolution, Stream
 from relay_supervisor.quota.budget import Call
 from relay_supervisor.quota.command import Command, Verb
 
@@ -150,6 +150,50 @@ def test_publications_and_workers(tmp_path: Path) -> None:
     again = opened(tmp_path, clock)
     assert again.publications() == [publication]
     assert again.workers() == [worker]
+
+
+def known(n: int) -> Device:
+    name = f"enterprises/p/devices/d{n}"
+    return Device(name, f"d{n}", "DOORBELL", f"Door {n}", (Protocol.WEB_RTC,), ("H264",), ("OPUS",), Resolution(4, 3))
+
+
+def test_an_accounts_devices_survive_as_they_were_last_known(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_devices("acct", [known(1), known(2)])
+    store.save_devices("acct", [msgspec.structs.replace(known(2), named=False)])
+    store.save_devices("other", [known(3)])
+    store.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.devices("acct") == [msgspec.structs.replace(known(2), named=False)]
+    assert again.devices("elsewhere") == []
+    again.save_devices("acct", [known(n) for n in range(1000)])
+    again.close()
+    assert len(opened(tmp_path, ManualClock()).devices("acct")) == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[{}]", b"{}", b'[{"name": "\xff"}]', b"\xff", 7, b'[{"protocols": ["MOQ"]}]'])
+def test_devices_that_cannot_be_read_are_as_if_unknown(tmp_path: Path, body: object) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_devices("acct", [known(1)])
+    store.database.write(("devices", "acct"), "INSERT OR REPLACE INTO devices VALUES (?, ?)", "acct", body)
+    store.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.devices("acct") == []
+    assert again.problem == ""
+
+
+def test_a_store_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.executescript("DROP TABLE devices; PRAGMA user_version = 1;")
+    connection.close()
+    again = opened(tmp_path, clock)
+    assert again.notice == ""
+    assert len(again.leases("acct")) == 1
+    assert again.devices("acct") == []
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:

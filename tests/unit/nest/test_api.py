@@ -156,6 +156,17 @@ async def test_devices_follow_their_pages() -> None:
     assert google.requests[1].url.params["pageToken"] == "2"
 
 
+async def test_a_listing_names_the_devices_without_a_live_stream() -> None:
+    camera = {"name": "enterprises/p/devices/d2", "traits": {"sdm.devices.traits.CameraMotion": {}}}
+    google = Google(
+        httpx.Response(200, json={"devices": [{"name": "enterprises/p/devices/t"}], "nextPageToken": "2"}),
+        httpx.Response(200, json={"devices": [CAMERA, camera]}),
+    )
+    listing = await google.api().listing()
+    assert [device.id for device in listing.devices] == ["d1"]
+    assert listing.others == {"enterprises/p/devices/t", "enterprises/p/devices/d2"}
+
+
 async def test_an_empty_account() -> None:
     assert await Google(httpx.Response(200, json={})).api().devices() == []
 
@@ -184,7 +195,7 @@ async def test_every_request_of_a_listing_but_the_first_waits_for_its_turn() -> 
         sent_before.append(len(google.requests))
 
     api = google.api()
-    assert len(await api.devices(turn=turn)) == 1
+    assert len((await api.listing(turn=turn)).devices) == 1
     assert sent_before == [1, 2, 3]
     await api.device("d1", turn=turn)
     assert sent_before == [1, 2, 3, 5]

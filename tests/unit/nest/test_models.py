@@ -14,6 +14,7 @@ from relay_supervisor.nest.models import (
     Resolution,
     Stream,
     device_from,
+    updated,
     with_token,
 )
 
@@ -89,6 +90,20 @@ def test_a_missing_resolution(resolution: object) -> None:
     assert device is not None
     assert device.resolution == Resolution()
     assert str(device.resolution) == "unknown"
+
+
+def test_a_name_that_is_not_available_leaves_the_one_that_is_known() -> None:
+    known = device_from(body())
+    nameless = device_from(body(traits={"sdm.devices.traits.CameraLiveStream": {"supportedProtocols": ["RTSP"]}}))
+    unnamed = device_from(body(traits=traits({"customName": ""})))
+    assert known is not None
+    assert nameless is not None
+    assert unnamed is not None
+    assert (nameless.display_name, nameless.named) == ("Hall", False)
+    fresh = updated(known, nameless)
+    assert (fresh.display_name, fresh.named, fresh.protocol) == ("Front door", True, Protocol.RTSP)
+    assert updated(known, unnamed).display_name == "Hall", "Google says that it has no name of its own"
+    assert updated(nameless, known) == known
 
 
 def test_a_thermostat_is_no_camera() -> None:

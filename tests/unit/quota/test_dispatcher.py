@@ -11,7 +11,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.nest.api import Turn
 from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
-from relay_supervisor.nest.models import Device, Extension, Stream
+from relay_supervisor.nest.models import Device, Extension, Listing, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
 from relay_supervisor.quota.dispatcher import Dispatcher, Offer, OnCommand
 
@@ -75,8 +75,8 @@ class Google:
             await turn()
         return Device(device, device, "CAMERA", device, (Protocol.RTSP,))
 
-    async def devices(self, *, turn: Turn) -> list[Device]:
-        return [await self.device("d", turn=turn)]
+    async def listing(self, *, turn: Turn) -> Listing:
+        return Listing([await self.device("d", turn=turn)])
 
 
 class Notebook:
@@ -211,7 +211,7 @@ async def test_reading_devices() -> None:
     async with dispatching(source, clock, Google(clock, {})):
         await clock.advance(1.0)
     assert isinstance(source.settled[0][1], Device)
-    assert isinstance(source.settled[1][1], list)
+    assert isinstance(source.settled[1][1], Listing)
 
 
 async def test_each_further_request_of_a_reading_waits_for_its_place_and_is_logged() -> None:
@@ -224,7 +224,7 @@ async def test_each_further_request_of_a_reading_waits_for_its_place_and_is_logg
         assert source.settled == []
         await clock.advance(2.0)
     assert journal.notes[3:] == ["settled list True", "sending list", "settled list True"]
-    assert isinstance(source.settled[0][1], list)
+    assert isinstance(source.settled[0][1], Listing)
 
 
 async def test_cancelling_gives_up_what_is_under_way() -> None:

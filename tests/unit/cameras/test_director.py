@@ -1,0 +1,144 @@
+"""What the director tells leases and the store, with workers and publications that do nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.config import CamerasConfig
+from relay_common.proc import start_ticks
+from relay_common.protocol import Protocol
+from relay_supervisor.cameras.director import Director
+from relay_supervisor.cameras.registry import Registry
+from relay_supervisor.http.events import EventHub
+from relay_supervisor.leases.effects import TraitsRead
+from relay_supervisor.leases.store import SavedWorker, Store
+from relay_supervisor.nest.models import Device, Listing
+
+
+def device(name: str, protocol: Protocol = Protocol.RTSP) -> Device:
+    return Device(f"enterprises/p/devices/{name}", name, "CAMERA", name.title(), (protocol,))
+
+
+class Leases:
+    """Takes what the director says of one account's cameras."""
+
+    def __init__(self) -> None:
+        self.remembered: list[Device] = []
+        self.seen: list[str] = []
+
+    def device_seen(self, camera: str, device: Device) -> None:
+        self.seen.append(device.display_name)
+
+    def want(self, camera: str, device: Device, *, on_demand: bool) -> None: ...
+
+    def remember(self, devices: list[Device]) -> None:
+        self.remembered = devices
+
+
+class Fleet:
+    """Adopts workers of an earlier supervisor while `adopts`."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.adopts = True
+
+    def start(self, spec: Any) -> None:
+        self.started.append(spec.camera)
+
+    def expect(self, spec: Any, instance: str, pid: int, started: int) -> bool:
+        return self.adopts
+
+
+def saved(camera: str, instance: str, pid: int, started: int) -> SavedWorker:
+    return SavedWorker(instance, camera, pid, started)
+
+
+class World:
+    """A director with its parts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = ManualClock()
+        self.store = Store(directory / "relay.db", self.clock, boot="boot")
+        self.registry = Registry(CamerasConfig())
+        self.leases, self.fleet = Leases(), Fleet()
+        self.director = Director(
+            self.registry,
+            [SimpleNamespace(leases=self.leases)],  # type: ignore[list-item]
+            SimpleNamespace(),  # type: ignore[arg-type]
+            self.store,
+            EventHub(self.clock, boot="b"),
+            lambda camera: SimpleNamespace(camera=camera.id),  # type: ignore[arg-type,return-value]
+            self.clock.wall,
+        )
+        self.director.fleet = self.fleet  # type: ignore[assignment]
+
+    def camera(self, name: str) -> str:
+        return next(camera.id for camera in self.registry if camera.name == name)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[], World]:
+    return lambda: World(tmp_path)
+
+
+async def test_parked_cameras_are_tried_again_for_what_a_listing_shows_and_nothing_else(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door"), device("yard"), device("attic")]))
+    world.director.reconcile()
+    assert world.leases.seen == []
+    listing = Listing([device("door")], frozenset({device("yard").name}))
+    world.registry.discovered(0, listing)
+    world.director.listed(1, listing)
+    assert world.leases.seen == []
+    world.director.listed(0, listing)
+    assert world.leases.seen == ["Door"]
+    world.director.reconcile()
+    assert world.leases.seen == ["Door"]
+
+
+async def test_workers_that_died_while_no_supervisor_ran_are_forgotten(make: Callable[[], World]) -> None:
+    first, here = make(), os.getpid()
+    alive = saved("door", "alive", here, start_ticks(here))
+    for worker in (alive, saved("door", "late", here, 1), saved("yard", "dead", 2**22 + 1, 5), saved("x", "odd", 0, 0)):
+        first.store.save_worker(worker)
+    first.store.close()
+
+    second = make()
+    assert list(second.director.survivors) == ["door"], "no other wakes a camera on demand"
+    second.store.close()
+    assert make().store.workers() == [alive]
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+async def test_a_worker_that_cannot_be_adopted_is_forgotten(make: Callable[[], World], adopts: bool) -> None:
+    first, here = make(), os.getpid()
+    first.registry.restored(0, [device("door")])
+    door = first.camera("Door")
+    first.store.save_worker(saved(door, "left", here, start_ticks(here)))
+    first.store.close()
+
+    second = make()
+    second.fleet.adopts = adopts
+    second.registry.restored(0, [device("door")])
+    second.director.reconcile()
+    assert second.fleet.started == ([] if adopts else [door])
+    second.store.close()
+    assert len(make().store.workers()) == adopts
+
+
+async def test_a_protocol_that_was_read_between_listings_is_remembered(make: Callable[[], World]) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door"), device("yard")]))
+    world.director.reconcile()
+    moved = device("door", Protocol.WEB_RTC)
+    world.director.lease_effect(TraitsRead(world.camera("Door"), moved))
+    assert world.leases.remembered == [moved, device("yard")]
