@@ -17,6 +17,7 @@ from relay_common.backoff import Backoff
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Protocol
 from relay_supervisor.leases.planner import Load, extension_times, least_margin
+from relay_supervisor.leases.probation import Probation
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Verb
 
@@ -125,6 +126,9 @@ ENDING: Final = frozenset({State.HELD, State.DOUBTED})
 UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
 """States with a command at Google."""
 
+_UNMOVED: Final = 0.1
+"""Part of a life by which an extension has to move the stream's end, or it was none."""
+
 
 class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How failures are paced; seconds."""
@@ -160,9 +164,12 @@ class Lease:
         self.retry_at = -math.inf
         self.wanted_since = 0.0
         self.extendable = True
+        """Whether the camera's streams are believed to be extendable."""
+        self.probation = Probation(rng)
+        self.spent = False
+        """Whether the present stream is not extended any further, whatever the camera's others are."""
         self.beside = True
         self.on_demand = False
-        self.refused_extensions = 0
         self.reread = False
         self.reading = False
         """Whether its traits are being read."""
@@ -192,8 +199,13 @@ class Lease:
         return self._machine.can(event)
 
     def load(self, assumed_life: float) -> Load:
-        """What it costs the budget; `assumed_life` is for one that has never been granted."""
+        """What it costs the budget; `assumed_life` is for one that has no stream."""
         return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
+
+    @property
+    def probing(self) -> bool:
+        """Whether its stream is to show that the camera's can be extended after all."""
+        return not (self.extendable or self.spent) and self.generated_at >= self.probation.ends
 
     @property
     def replaceable(self) -> bool:
@@ -214,7 +226,7 @@ class Lease:
         """A Generate sent at `sent` succeeded."""
         self.generation += self.state is State.REPLACING
         self.fire(Event.GRANTED, sent)
-        self.stream, self.live = stream, False
+        self.stream, self.live, self.spent = stream, False, False
         self.generated_at = sent
         self._new_life(stream.expires_in, sent)
         self.generates += 1
@@ -224,10 +236,28 @@ class Lease:
         assert self.stream is not None
         self.fire(Event.EXTENDED, sent)
         self.stream = self.stream.extended(extension)
-        self._new_life(extension.expires_in, sent)
         self.extends += 1
-        self.refused_extensions = 0
         self.healthy()
+        gained = sent + extension.expires_in - self.expires
+        # Lives are known to a second; an end that moves far back is that of a shorter life, not one that stays.
+        if abs(gained) < _UNMOVED * self.life - 1.0:
+            self.spent = True
+            self.expires += gained
+            self.not_extended(sent)
+        else:
+            self._new_life(extension.expires_in, sent)
+            self.extendable = True
+            self.probation.passed()
+
+    def not_extended(self, now: float, weight: float = 1.0) -> None:
+        """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
+        if self.probation.failed(weight):
+            self.not_extendable(now)
+
+    def not_extendable(self, now: float) -> None:
+        """The camera's streams are taken to be of a kind that cannot be extended, for as long as its probation says."""
+        self.extendable = False
+        self.probation.begin(now)
 
     def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
         """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
@@ -299,6 +329,7 @@ class Lease:
     def released(self, now: float) -> None:
         """Nobody wants it any more."""
         self.forget()
+        self.spent = False
         self.fire(Event.UNWANT, now)
 
     def forget(self) -> None:
@@ -307,6 +338,7 @@ class Lease:
         self.stream = None
         self.live = self.reread = self.reading = False
         self.expires = -math.inf
+        self.life = 0.0  # that of a stream which is gone says nothing about the next
 
     def traits_read(self, device: Device) -> bool:
         """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
@@ -314,7 +346,7 @@ class Lease:
         self.device, self.protocol, self.reread = device, device.protocol, False
         if changed:  # what was learnt concerns the streams of the other protocol
             self.extendable = self.beside = True
-            self.refused_extensions = 0
+            self.probation.passed()
         return changed
 
     def hurry(self, now: float, within: float) -> None:
@@ -326,7 +358,8 @@ class Lease:
         """The command that would bring it on, or None in a state that only waits."""
         match self.state:
             case State.WANTED:
-                renewal = not self.extendable and self.failures == 0 and self.generates > 0
+                ran_out = self.spent or not self.extendable
+                renewal = ran_out and self.failures == 0 and self.generates > 0
                 return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
             case _ if self.reading:
                 return None
@@ -334,7 +367,7 @@ class Lease:
                 return self._command(Verb.GET, not_before=self.retry_at)
             case State.HELD if self.moved:
                 return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)
-            case State.HELD if self.extendable:
+            case State.HELD if self.probing or (self.extendable and not self.spent):
                 times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
                 begin = max(times.not_before, self.retry_at)
                 command = self._command(Verb.EXTEND, not_before=begin, due=times.due, deadline=self.expires)
