@@ -1,4 +1,4 @@
-"""One camera's stream lease: a table of states, and the facts that go with them.
+"""One camera's stream lease: the facts that go with the states of its table (`states.py`).
 
 A lease decides nothing about the budget: it says which command it wants next (`wanted_command`), and is told what
 came of it. Times are monotonic seconds.
@@ -6,7 +6,6 @@ came of it. Times are monotonic seconds.
 
 from __future__ import annotations
 
-import enum
 import math
 import random
 from typing import Final
@@ -14,117 +13,13 @@ from typing import Final
 import msgspec
 
 from relay_common.backoff import Backoff
-from relay_common.fsm import Machine, Table
+from relay_common.fsm import Machine
 from relay_common.protocol import Protocol
 from relay_supervisor.leases.planner import Load, extension_times, least_margin
 from relay_supervisor.leases.probation import Probation
+from relay_supervisor.leases.states import LEASE, Event, State
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Verb
-
-
-class State(enum.Enum):
-    """Where a lease is."""
-
-    RELEASED = "released"
-    """Nobody wants the camera."""
-    WANTED = "wanted"
-    """Waiting for its turn to be generated."""
-    GENERATING = "generating"
-    """Generate is under way."""
-    HELD = "held"
-    """The stream is alive and its extension planned."""
-    EXTENDING = "extending"
-    """Extend is under way."""
-    DOUBTED = "doubted"
-    """The stream plays, but Extend was refused as if the camera spoke another protocol: its traits will tell."""
-    REPLACING = "replacing"
-    """A stream that cannot be extended (any more) still plays while its successor is generated."""
-    RENEWING = "renewing"
-    """A stream that cannot be extended is being stopped, to be generated anew."""
-    LOST = "lost"
-    """The stream is gone; what follows is decided at once."""
-    HELD_OFF = "held_off"
-    """Waiting after a failure."""
-    PARKED = "parked"
-    """Only a change made by a person helps."""
-
-
-class Event(enum.Enum):
-    """What happens to a lease."""
-
-    WANT = "want"
-    UNWANT = "unwant"
-    RESUME = "resume"
-    SENT = "sent"
-    GRANTED = "granted"
-    EXTENDED = "extended"
-    SENT_BACK = "sent back"
-    DOUBT = "doubt"
-    SWITCH = "switch"
-    FAILED = "failed"
-    LOSE = "lose"
-    RETRY = "retry"
-    HOLD_OFF = "hold off"
-    REPLACE = "replace"
-    RENEW = "renew"
-    PARK = "park"
-
-
-LEASE: Final = Table(
-    "lease",
-    State.RELEASED,
-    {
-        (State.RELEASED, Event.WANT): State.WANTED,
-        (State.RELEASED, Event.RESUME): State.HELD,
-        (State.WANTED, Event.SENT): State.GENERATING,
-        (State.WANTED, Event.UNWANT): State.RELEASED,
-        (State.WANTED, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.GRANTED): State.HELD,
-        (State.GENERATING, Event.SENT_BACK): State.WANTED,
-        (State.GENERATING, Event.FAILED): State.HELD_OFF,
-        (State.GENERATING, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.UNWANT): State.RELEASED,
-        (State.HELD, Event.SENT): State.EXTENDING,
-        (State.HELD, Event.REPLACE): State.REPLACING,
-        (State.HELD, Event.RENEW): State.RENEWING,
-        (State.HELD, Event.LOSE): State.LOST,
-        (State.HELD, Event.PARK): State.PARKED,
-        (State.HELD, Event.UNWANT): State.RELEASED,
-        (State.EXTENDING, Event.EXTENDED): State.HELD,
-        (State.EXTENDING, Event.SENT_BACK): State.HELD,
-        (State.EXTENDING, Event.FAILED): State.HELD,
-        (State.EXTENDING, Event.DOUBT): State.DOUBTED,
-        (State.EXTENDING, Event.LOSE): State.LOST,
-        (State.EXTENDING, Event.PARK): State.PARKED,
-        (State.EXTENDING, Event.UNWANT): State.RELEASED,
-        (State.DOUBTED, Event.SWITCH): State.HELD,
-        (State.DOUBTED, Event.LOSE): State.LOST,
-        (State.DOUBTED, Event.PARK): State.PARKED,
-        (State.DOUBTED, Event.UNWANT): State.RELEASED,
-        (State.REPLACING, Event.GRANTED): State.HELD,
-        (State.REPLACING, Event.SENT_BACK): State.HELD,
-        (State.REPLACING, Event.FAILED): State.HELD,
-        (State.REPLACING, Event.PARK): State.PARKED,
-        (State.REPLACING, Event.UNWANT): State.RELEASED,
-        (State.RENEWING, Event.LOSE): State.LOST,
-        (State.RENEWING, Event.PARK): State.PARKED,
-        (State.RENEWING, Event.UNWANT): State.RELEASED,
-        (State.LOST, Event.RETRY): State.WANTED,
-        (State.LOST, Event.HOLD_OFF): State.HELD_OFF,
-        (State.HELD_OFF, Event.RETRY): State.WANTED,
-        (State.HELD_OFF, Event.PARK): State.PARKED,
-        (State.HELD_OFF, Event.UNWANT): State.RELEASED,
-        (State.PARKED, Event.RETRY): State.WANTED,
-        (State.PARKED, Event.UNWANT): State.RELEASED,
-    },
-)
-
-ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.DOUBTED, State.REPLACING, State.RENEWING})
-"""States with a stream that has not ended yet."""
-ENDING: Final = frozenset({State.HELD, State.DOUBTED})
-"""Those of them in which its end is the end of the lease: no command is under way that gives it another."""
-UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
-"""States with a command at Google."""
 
 _UNMOVED: Final = 0.1
 """Part of a life by which an extension has to move the stream's end, or it was none."""

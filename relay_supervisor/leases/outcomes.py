@@ -8,9 +8,10 @@ from typing import Final
 
 from relay_common.errors import Remedy
 from relay_supervisor.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, State
+from relay_supervisor.leases.lease import Lease
 from relay_supervisor.leases.planner import ASSUMED_LIFE
 from relay_supervisor.leases.schedule import Schedule
+from relay_supervisor.leases.states import ALIVE, UNDER_WAY, Event, State
 from relay_supervisor.leases.trouble import servers_fault
 from relay_supervisor.nest.errors import NestError, NotExtendable, OfferUnavailable, StreamGone, WrongProtocol
 from relay_supervisor.nest.models import Device, Extension, Stream

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from relay_supervisor.leases import planner
-from relay_supervisor.leases.lease import ALIVE, Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.states import ALIVE, State
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.queue import CommandQueue
 

@@ -12,7 +12,8 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Lost
-from relay_supervisor.leases.lease import Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.states import State
 from relay_supervisor.nest.errors import NestError, NotExtendable, StreamGone
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Verb
