@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay_common.fsm import Table
-from relay_supervisor.leases.lease import LEASE
+from relay_supervisor.leases.states import LEASE
 from relay_supervisor.workers.slot import WORKER_TABLE
 from relay_worker.rtsp.states import TABLE as RTSP_TABLE
 from relay_worker.webrtc.publisher_states import PUBLISHER_TABLE
@@ -29,7 +29,7 @@ raises, and leaves the state as it was.
 MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Lease",
-        "One camera's stream at Google, in the supervisor (`relay_supervisor/leases/lease.py`). `lost` is left at "
+        "One camera's stream at Google, in the supervisor (`relay_supervisor/leases/states.py`). `lost` is left at "
         "once: a stream that had worked is generated again, one that had not waits first. `doubted` is a camera that "
         "may have been moved to the other protocol: while its traits are read, its stream plays on.",
         LEASE,

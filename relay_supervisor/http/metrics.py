@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from relay_common.cloudflare.meter import CallMeter, Histogram
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.lease import State
+from relay_supervisor.leases.states import State
 from relay_supervisor.publications.viewers import OUTCOMES
 from relay_supervisor.stats import CameraStatus, RelayStatus
 

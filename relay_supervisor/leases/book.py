@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from relay_supervisor.leases.effects import Effect, Granted, Listed
-from relay_supervisor.leases.lease import ALIVE, ENDING, Event, Lease, LeaseSettings, State
+from relay_supervisor.leases.lease import Lease, LeaseSettings
 from relay_supervisor.leases.outcomes import Outcomes
 from relay_supervisor.leases.schedule import Schedule
+from relay_supervisor.leases.states import ALIVE, ENDING, Event, State
 from relay_supervisor.leases.trouble import AccountTrouble
 from relay_supervisor.nest.errors import NestError, RateLimited
 from relay_supervisor.nest.models import Device, Listing, Stream

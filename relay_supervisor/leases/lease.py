@@ -1,4 +1,4 @@
-"""One camera's stream lease: a table of states, and the facts that go with them.
+"""One camera's stream lease: the facts that go with the states of its table (`states.py`).
 
 A lease decides nothing about the budget: it says which command it wants next (`wanted_command`), and is told what
 came of it. Times are monotonic seconds.
@@ -6,7 +6,6 @@ came of it. Times are monotonic seconds.
 
 from __future__ import annotations
 
-import enum
 import math
 import random
 from typing import Final
@@ -14,116 +13,16 @@ from typing import Final
 import msgspec
 
 from relay_common.backoff import Backoff
-from relay_common.fsm import Machine, Table
+from relay_common.fsm import Machine
 from relay_common.protocol import Protocol
 from relay_supervisor.leases.planner import Load, extension_times, least_margin
+from relay_supervisor.leases.probation import Probation
+from relay_supervisor.leases.states import LEASE, Event, State
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Verb
 
-
-class State(enum.Enum):
-    """Where a lease is."""
-
-    RELEASED = "released"
-    """Nobody wants the camera."""
-    WANTED = "wanted"
-    """Waiting for its turn to be generated."""
-    GENERATING = "generating"
-    """Generate is under way."""
-    HELD = "held"
-    """The stream is alive and its extension planned."""
-    EXTENDING = "extending"
-    """Extend is under way."""
-    DOUBTED = "doubted"
-    """The stream plays, but Extend was refused as if the camera spoke another protocol: its traits will tell."""
-    REPLACING = "replacing"
-    """A stream that cannot be extended (any more) still plays while its successor is generated."""
-    RENEWING = "renewing"
-    """A stream that cannot be extended is being stopped, to be generated anew."""
-    LOST = "lost"
-    """The stream is gone; what follows is decided at once."""
-    HELD_OFF = "held_off"
-    """Waiting after a failure."""
-    PARKED = "parked"
-    """Only a change made by a person helps."""
-
-
-class Event(enum.Enum):
-    """What happens to a lease."""
-
-    WANT = "want"
-    UNWANT = "unwant"
-    RESUME = "resume"
-    SENT = "sent"
-    GRANTED = "granted"
-    EXTENDED = "extended"
-    SENT_BACK = "sent back"
-    DOUBT = "doubt"
-    SWITCH = "switch"
-    FAILED = "failed"
-    LOSE = "lose"
-    RETRY = "retry"
-    HOLD_OFF = "hold off"
-    REPLACE = "replace"
-    RENEW = "renew"
-    PARK = "park"
-
-
-LEASE: Final = Table(
-    "lease",
-    State.RELEASED,
-    {
-        (State.RELEASED, Event.WANT): State.WANTED,
-        (State.RELEASED, Event.RESUME): State.HELD,
-        (State.WANTED, Event.SENT): State.GENERATING,
-        (State.WANTED, Event.UNWANT): State.RELEASED,
-        (State.WANTED, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.GRANTED): State.HELD,
-        (State.GENERATING, Event.SENT_BACK): State.WANTED,
-        (State.GENERATING, Event.FAILED): State.HELD_OFF,
-        (State.GENERATING, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.UNWANT): State.RELEASED,
-        (State.HELD, Event.SENT): State.EXTENDING,
-        (State.HELD, Event.REPLACE): State.REPLACING,
-        (State.HELD, Event.RENEW): State.RENEWING,
-        (State.HELD, Event.LOSE): State.LOST,
-        (State.HELD, Event.PARK): State.PARKED,
-        (State.HELD, Event.UNWANT): State.RELEASED,
-        (State.EXTENDING, Event.EXTENDED): State.HELD,
-        (State.EXTENDING, Event.SENT_BACK): State.HELD,
-        (State.EXTENDING, Event.FAILED): State.HELD,
-        (State.EXTENDING, Event.DOUBT): State.DOUBTED,
-        (State.EXTENDING, Event.LOSE): State.LOST,
-        (State.EXTENDING, Event.PARK): State.PARKED,
-        (State.EXTENDING, Event.UNWANT): State.RELEASED,
-        (State.DOUBTED, Event.SWITCH): State.HELD,
-        (State.DOUBTED, Event.LOSE): State.LOST,
-        (State.DOUBTED, Event.PARK): State.PARKED,
-        (State.DOUBTED, Event.UNWANT): State.RELEASED,
-        (State.REPLACING, Event.GRANTED): State.HELD,
-        (State.REPLACING, Event.SENT_BACK): State.HELD,
-        (State.REPLACING, Event.FAILED): State.HELD,
-        (State.REPLACING, Event.PARK): State.PARKED,
-        (State.REPLACING, Event.UNWANT): State.RELEASED,
-        (State.RENEWING, Event.LOSE): State.LOST,
-        (State.RENEWING, Event.PARK): State.PARKED,
-        (State.RENEWING, Event.UNWANT): State.RELEASED,
-        (State.LOST, Event.RETRY): State.WANTED,
-        (State.LOST, Event.HOLD_OFF): State.HELD_OFF,
-        (State.HELD_OFF, Event.RETRY): State.WANTED,
-        (State.HELD_OFF, Event.PARK): State.PARKED,
-        (State.HELD_OFF, Event.UNWANT): State.RELEASED,
-        (State.PARKED, Event.RETRY): State.WANTED,
-        (State.PARKED, Event.UNWANT): State.RELEASED,
-    },
-)
-
-ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.DOUBTED, State.REPLACING, State.RENEWING})
-"""States with a stream that has not ended yet."""
-ENDING: Final = frozenset({State.HELD, State.DOUBTED})
-"""Those of them in which its end is the end of the lease: no command is under way that gives it another."""
-UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
-"""States with a command at Google."""
+_UNMOVED: Final = 0.1
+"""Part of a life by which an extension has to move the stream's end, or it was none."""
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,9 +59,12 @@ class Lease:
         self.retry_at = -math.inf
         self.wanted_since = 0.0
         self.extendable = True
+        """Whether the camera's streams are believed to be extendable."""
+        self.probation = Probation(rng)
+        self.spent = False
+        """Whether the present stream is not extended any further, whatever the camera's others are."""
         self.beside = True
         self.on_demand = False
-        self.refused_extensions = 0
         self.reread = False
         self.reading = False
         """Whether its traits are being read."""
@@ -192,8 +94,13 @@ class Lease:
         return self._machine.can(event)
 
     def load(self, assumed_life: float) -> Load:
-        """What it costs the budget; `assumed_life` is for one that has never been granted."""
+        """What it costs the budget; `assumed_life` is for one that has no stream."""
         return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
+
+    @property
+    def probing(self) -> bool:
+        """Whether its stream is to show that the camera's can be extended after all."""
+        return not (self.extendable or self.spent) and self.generated_at >= self.probation.ends
 
     @property
     def replaceable(self) -> bool:
@@ -214,7 +121,7 @@ class Lease:
         """A Generate sent at `sent` succeeded."""
         self.generation += self.state is State.REPLACING
         self.fire(Event.GRANTED, sent)
-        self.stream, self.live = stream, False
+        self.stream, self.live, self.spent = stream, False, False
         self.generated_at = sent
         self._new_life(stream.expires_in, sent)
         self.generates += 1
@@ -224,10 +131,28 @@ class Lease:
         assert self.stream is not None
         self.fire(Event.EXTENDED, sent)
         self.stream = self.stream.extended(extension)
-        self._new_life(extension.expires_in, sent)
         self.extends += 1
-        self.refused_extensions = 0
         self.healthy()
+        gained = sent + extension.expires_in - self.expires
+        # Lives are known to a second; an end that moves far back is that of a shorter life, not one that stays.
+        if abs(gained) < _UNMOVED * self.life - 1.0:
+            self.spent = True
+            self.expires += gained
+            self.not_extended(sent)
+        else:
+            self._new_life(extension.expires_in, sent)
+            self.extendable = True
+            self.probation.passed()
+
+    def not_extended(self, now: float, weight: float = 1.0) -> None:
+        """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
+        if self.probation.failed(weight):
+            self.not_extendable(now)
+
+    def not_extendable(self, now: float) -> None:
+        """The camera's streams are taken to be of a kind that cannot be extended, for as long as its probation says."""
+        self.extendable = False
+        self.probation.begin(now)
 
     def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
         """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
@@ -299,6 +224,7 @@ class Lease:
     def released(self, now: float) -> None:
         """Nobody wants it any more."""
         self.forget()
+        self.spent = False
         self.fire(Event.UNWANT, now)
 
     def forget(self) -> None:
@@ -307,6 +233,7 @@ class Lease:
         self.stream = None
         self.live = self.reread = self.reading = False
         self.expires = -math.inf
+        self.life = 0.0  # that of a stream which is gone says nothing about the next
 
     def traits_read(self, device: Device) -> bool:
         """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
@@ -314,7 +241,7 @@ class Lease:
         self.device, self.protocol, self.reread = device, device.protocol, False
         if changed:  # what was learnt concerns the streams of the other protocol
             self.extendable = self.beside = True
-            self.refused_extensions = 0
+            self.probation.passed()
         return changed
 
     def hurry(self, now: float, within: float) -> None:
@@ -326,7 +253,8 @@ class Lease:
         """The command that would bring it on, or None in a state that only waits."""
         match self.state:
             case State.WANTED:
-                renewal = not self.extendable and self.failures == 0 and self.generates > 0
+                ran_out = self.spent or not self.extendable
+                renewal = ran_out and self.failures == 0 and self.generates > 0
                 return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
             case _ if self.reading:
                 return None
@@ -334,7 +262,7 @@ class Lease:
                 return self._command(Verb.GET, not_before=self.retry_at)
             case State.HELD if self.moved:
                 return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)
-            case State.HELD if self.extendable:
+            case State.HELD if self.probing or (self.extendable and not self.spent):
                 times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
                 begin = max(times.not_before, self.retry_at)
                 command = self._command(Verb.EXTEND, not_before=begin, due=times.due, deadline=self.expires)

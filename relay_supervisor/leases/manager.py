@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from relay_common.clock import Clock
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Effect, Granted, Listed, Lost, Renewed
-from relay_supervisor.leases.lease import ALIVE, LeaseSettings, State
+from relay_supervisor.leases.lease import LeaseSettings
+from relay_supervisor.leases.states import ALIVE, State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.leases.store import SavedLease, Store
 from relay_supervisor.nest.errors import NestError

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Final
 
 from relay_common.errors import Remedy
 from relay_supervisor.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.lease import ALIVE, UNDER_WAY, Event, Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.planner import ASSUMED_LIFE
 from relay_supervisor.leases.schedule import Schedule
+from relay_supervisor.leases.states import ALIVE, UNDER_WAY, Event, State
 from relay_supervisor.leases.trouble import servers_fault
 from relay_supervisor.nest.errors import NestError, NotExtendable, OfferUnavailable, StreamGone, WrongProtocol
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
+
+_TOGETHER: Final = 120.0
+"""Seconds within which the refusals of different cameras belong together: less than lies between two of one camera."""
+_TOGETHER_WEIGHT: Final = 0.15
+"""What the refusal of an extension counts while other cameras' are refused, too: it is probably an outage of Google's.
+Not nothing, or several doorbells would never be learnt."""
 
 
 class Outcomes:
@@ -19,6 +29,7 @@ class Outcomes:
 
     def __init__(self, schedule: Schedule, emit: Callable[[Effect], None]) -> None:
         self._schedule, self._emit = schedule, emit
+        self._refused_at: dict[str, float] = {}
 
     def succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
         """Google did what `command` asked."""
@@ -29,10 +40,14 @@ class Outcomes:
             self._emit(Granted(lease.camera, lease.generation, result, lease.expires))
             self._schedule.rearrange(now)
         elif isinstance(result, Extension) and lease.state is State.EXTENDING:
+            cost = lease.load(ASSUMED_LIFE).rate
             lease.extended(result, sent)
             assert lease.stream is not None
             self._emit(Renewed(lease.camera, lease.generation, lease.stream, lease.expires))
-            self._schedule.plan(lease, now)
+            if math.isclose(lease.load(ASSUMED_LIFE).rate, cost, rel_tol=0.1):
+                self._schedule.plan(lease, now)
+            else:
+                self._schedule.rearrange(now)
         elif isinstance(result, Device):
             self._traits_read(lease, result, now)
         elif lease.state is State.RENEWING:
@@ -71,7 +86,7 @@ class Outcomes:
 
     def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
         if isinstance(error, NotExtendable):
-            lease.extendable = False
+            lease.not_extendable(now)
             self._emit(NotExtended(lease.camera))
             lease.fire(Event.SENT_BACK, now)
             self._schedule.rearrange(now)
@@ -89,10 +104,23 @@ class Outcomes:
 
     def _refused(self, lease: Lease, why: str, now: float) -> None:
         """Google does not know the stream any more: only another one helps."""
-        # A stream refused well before its end, twice running, is of a kind that cannot be extended.
-        lease.refused_extensions += lease.expires - now > 0.25 * lease.life
-        lease.extendable = lease.refused_extensions < 2
-        self.lose(lease, why, now, failed=True)
+        probing, together = lease.probing, self._refused_together(lease.camera, now)
+        # A stream refused well before its end is perhaps of a kind that cannot be extended.
+        if lease.expires - now > 0.25 * lease.life:
+            lease.not_extended(now, _TOGETHER_WEIGHT if together else 1.0)
+        if probing and lease.state is State.EXTENDING:
+            # As was to be expected; nothing says that it does not play to its end.
+            lease.spent = True
+            lease.fire(Event.SENT_BACK, now)
+            self._schedule.rearrange(now)
+        else:
+            self.lose(lease, why, now, failed=True)
+
+    def _refused_together(self, camera: str, now: float) -> bool:
+        """Whether the extension of another camera was refused within the last two minutes."""
+        self._refused_at = {other: at for other, at in self._refused_at.items() if now - at < _TOGETHER}
+        self._refused_at[camera] = now
+        return len(self._refused_at) > 1
 
     def _traits_read(self, lease: Lease, device: Device, now: float) -> None:
         """The answer to what was asked when a command was refused as if the camera spoke another protocol."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Final
 
 from relay_supervisor.leases import planner
-from relay_supervisor.leases.lease import ALIVE, Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.states import ALIVE, State
 from relay_supervisor.quota.budget import Budget
 from relay_supervisor.quota.queue import CommandQueue
 
 _USUAL_LATENCY: Final = 0.5
+_LEAST_ASSUMED: Final = 60.0
+"""Least life in seconds assumed for a lease without a stream: one camera's trouble must not keep others out."""
+_DEAR: Final = 3.0
+"""A lease that costs so many times the usual gives up its place first."""
 
 
 class Schedule:
@@ -27,18 +33,25 @@ class Schedule:
         return calls / (api.span + api.guard + _USUAL_LATENCY)
 
     def capacity(self) -> int:
-        """How many cameras the budget holds at the shortest life that Google grants at present."""
+        """How many cameras the budget holds at the life that Google usually grants at present."""
         return planner.capacity(self.rate(self.budget.api.limit), self._usual_life())
 
     def _usual_life(self) -> float:
-        return min((lease.life for lease in self.leases.values() if lease.life), default=planner.ASSUMED_LIFE)
+        lives = [lease.life for lease in self.leases.values() if lease.state in ALIVE]
+        return statistics.median_low(lives) if lives else planner.ASSUMED_LIFE
 
     def rearrange(self, now: float) -> None:
         """The set of cameras or their cost changed: admit and plan all of them again."""
         wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
-        wanting.sort(key=lambda lease: (lease.on_demand, lease.camera not in self.admitted))
         life = self._usual_life()
-        loads = [lease.load(life) for lease in wanting]
+        assumed = max(life, _LEAST_ASSUMED)
+        dear = _DEAR * planner.Load("", life).rate
+
+        def place(lease: Lease) -> tuple[bool, bool, float]:
+            return lease.on_demand, lease.camera not in self.admitted, max(lease.load(assumed).rate, dear)
+
+        wanting.sort(key=place)
+        loads = [lease.load(assumed) for lease in wanting]
         self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
         self._alive = sum(lease.state in ALIVE for lease in wanting)
         api = self.budget.api

@@ -6,7 +6,8 @@ import math
 from typing import Final
 
 from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.lease import ALIVE, Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.states import ALIVE, State
 from relay_supervisor.quota.command import Verb
 from relay_supervisor.stats import BudgetStatus, LeaseStatus
 

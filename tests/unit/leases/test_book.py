@@ -12,7 +12,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.lease import State
+from relay_supervisor.leases.states import State
 from relay_supervisor.leases.status import budget_status, lease_status
 from relay_supervisor.nest import errors
 from relay_supervisor.nest.models import Device, Extension, Listing, Stream

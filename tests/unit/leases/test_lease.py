@@ -10,7 +10,8 @@ import pytest
 from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.leases.lease import LEASE, Event, Lease, LeaseSettings, State
+from relay_supervisor.leases.lease import Lease, LeaseSettings
+from relay_supervisor.leases.states import LEASE, Event, State
 from relay_supervisor.nest.models import Device, Extension, Stream
 from relay_supervisor.quota.command import Verb
 

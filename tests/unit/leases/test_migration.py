@@ -11,7 +11,8 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Effect, Granted, Lost, TraitsRead
-from relay_supervisor.leases.lease import Lease, State
+from relay_supervisor.leases.lease import Lease
+from relay_supervisor.leases.states import State
 from relay_supervisor.leases.status import lease_status
 from relay_supervisor.nest import errors
 from relay_supervisor.nest.models import Device, Extension, Stream

@@ -8,7 +8,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.leases.book import LeaseBook
 from relay_supervisor.leases.effects import Effect, Granted, Lost
-from relay_supervisor.leases.lease import State
+from relay_supervisor.leases.states import State
 from relay_supervisor.nest.errors import NotExtendable, ServerError, StreamGone
 from relay_supervisor.nest.models import Device, Stream
 from relay_supervisor.quota.command import Command, Result, Verb
