@@ -50,7 +50,7 @@ _PATTERNS: Final = (
     (
         re.compile(
             r"(?i)([\"']?(?:refresh_token|access_token|client_secret|app_secret|streamToken|streamExtensionToken|id_token)"
-            r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]+"
+            r"[\"']?\s*[:=]\s*[\"']?)(?!…[,)])[^\s\"',&}]+"
         ),
         rf"\1{REDACTED}",
     ),

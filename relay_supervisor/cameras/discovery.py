@@ -10,6 +10,7 @@ from typing import Final
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
+from relay_common.tasks import pause
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.http.events import EventHub
 from relay_supervisor.leases.manager import LeaseManager
@@ -92,10 +93,4 @@ class Discovery:
     async def _pause(self) -> None:
         while not self._wake.is_set() and (left := self._due - self._clock.now()) > 0:
             # In parts: a listing that a person asked for may bring the next one forward.
-            sleep = asyncio.ensure_future(self._clock.sleep(min(left, RECHECK)))
-            wake = asyncio.ensure_future(self._wake.wait())
-            try:
-                await asyncio.wait([sleep, wake], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleep.cancel()
-                wake.cancel()
+            await pause(self._clock, min(left, RECHECK), self._wake)

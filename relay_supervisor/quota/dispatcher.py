@@ -15,6 +15,7 @@ from typing import Protocol
 from relay_common.clock import Clock
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret
+from relay_common.tasks import pause
 from relay_supervisor.nest.api import Turn
 from relay_supervisor.nest.errors import NestError, NestUnreachable, OfferUnavailable
 from relay_supervisor.nest.models import Device, Extension, Listing, Stream
@@ -124,13 +125,7 @@ class Dispatcher:
         if deadline is None:
             await self._wake.wait()
             return
-        sleeper = asyncio.ensure_future(self._clock.sleep(max(0.001, deadline - self._clock.now())))
-        waker = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            waker.cancel()
+        await pause(self._clock, max(0.001, deadline - self._clock.now()), self._wake)
 
     async def _execute(self, command: Command) -> None:
         result: Result

@@ -124,6 +124,12 @@ def test_redaction_leaves_no_secret(text: str) -> None:
     assert redact(shown) == shown
 
 
+def test_redaction_leaves_advice_alone() -> None:
+    advice = "cloudflare.app_secret is missing. Set it to the secret (app_secret = …, app_secret_file = a file)"
+    assert redact(advice) == advice
+    assert "hush" not in redact("app_secret = …hush, and app_secret = hush")
+
+
 @pytest.mark.parametrize("formatter", [ConsoleFormatter(colour=False), JsonFormatter()])
 def test_logs_are_redacted_with_their_context_and_traceback(formatter: logging.Formatter) -> None:
     try:
