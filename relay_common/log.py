@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from relay_common.secrets import redact
+from relay_common.stderr import StderrHandler
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -75,11 +76,15 @@ class ContextFilter(logging.Filter):
 
 
 def configure(level: str = "info", style: str = "console", context: Mapping[str, str] | None = None) -> None:
-    """Send all logs to standard error; `style` is "console" or "json", `context` goes into every line."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send all logs to standard error; `style` is "console" or "json", `context` goes into every line.
+
+    Logging never waits for whoever reads standard error (`relay_common.stderr`).
+    """
+    handler = StderrHandler()
     handler.addFilter(ContextFilter(context or {}))
     handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter(sys.stderr.isatty()))
     root = logging.getLogger()
+    flush()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These tell every request and every ICE check at INFO, URLs included.
@@ -87,6 +92,12 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # A worker that outlives its terminal must not die of a closed pipe.
     logging.raiseExceptions = False
+
+
+def flush() -> None:
+    """Let what was logged be written, for at most a second; before an end that passes `atexit` by."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 CATEGORIES: Final = {

@@ -39,4 +39,7 @@ def run_worker(spec: WorkerSpec) -> None:
     from relay_worker import preload, worker
 
     # A wake of asyncio's own loop costs some 60 µs before a byte is read: most of it is Python with cold caches.
-    uvloop.run(worker.run(spec, preloaded=preload.inherited()))
+    try:
+        uvloop.run(worker.run(spec, preloaded=preload.inherited()))
+    finally:
+        log.flush()  # a child of the fork server ends without `atexit`

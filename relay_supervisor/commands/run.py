@@ -39,6 +39,7 @@ def command(config_path: Path) -> None:
     log.configure(config.log.level, config.log.format)
     asyncio.run(_run(config, lambda: config_file.load(config_path, dict(environment))))
     sys.stdout.flush()
+    log.flush()
     # Workers may be meant to live on; multiprocessing would wait for them at a normal exit.
     os._exit(0)
 

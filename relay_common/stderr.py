@@ -1,0 +1,119 @@
+"""Log lines on their way to standard error, where writing may block: a thread writes, everybody else only queues.
+
+A terminal that is paused, or a `| tee` that is stuck, stops whoever writes to it. Here that is one thread that does
+nothing else. What it cannot write in time is dropped, oldest first, and the next line that gets through is preceded
+by how many were dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from typing import Final
+
+BOUND: Final = 1 << 20
+"""Bytes of log lines that wait at most."""
+_BROKEN: Final = 1.0
+"""Seconds between two attempts to write where writing fails."""
+
+log = logging.getLogger(__name__)
+
+
+class StderrHandler(logging.Handler):
+    """Writes records to the standard error that is current when it is made; `emit` never waits for a reader.
+
+    `dropped` counts lines that were dropped because nobody read. It survives a fork: the child gets a thread of its
+    own at its first line, and none of its parent's lines.
+    """
+
+    def __init__(self, bound: int = BOUND) -> None:
+        super().__init__()
+        self._bound = bound
+        try:
+            self._fd = sys.stderr.fileno()
+        except (AttributeError, OSError, ValueError):
+            self._fd = 2
+        self.dropped = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lines: deque[bytes] = deque()
+        self._size = self._unreported = 0
+        self._writing = False
+        self._change = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        except Exception:
+            self.handleError(record)
+            return
+        if self._pid != os.getpid():
+            self._begin()
+        with self._change:
+            self._lines.append(line)
+            self._size += len(line)
+            while self._size > self._bound and len(self._lines) > 1:
+                self._size -= len(self._lines.popleft())
+                self.dropped += 1
+                self._unreported += 1
+            if self._thread is None:
+                self._start_thread()
+            self._change.notify_all()
+
+    def flush(self, within: float = 1.0) -> None:
+        """Wait until all is written, at most `within` seconds."""
+        if self._pid != os.getpid():
+            return
+        with self._change:
+            if self._thread is not None:
+                self._change.wait_for(lambda: not self._lines and not self._writing, within)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # no room for a thread at present: the next line tries again
+        self._thread = thread
+
+    def _write_all(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: bool(self._lines))
+                line = self._lines.popleft()
+                self._size -= len(line)
+                missing, self._unreported = self._unreported, 0
+                self._writing = True
+            if missing:
+                line = self._report(missing) + line
+            self._write(line)
+            with self._change:
+                self._writing = False
+                self._change.notify_all()
+
+    def _report(self, missing: int) -> bytes:
+        text = "%d log lines were dropped: nobody read standard error"
+        record = log.makeRecord(log.name, logging.WARNING, __file__, 0, text, (missing,), None)
+        for filter_ in self.filters:
+            if isinstance(filter_, logging.Filter):
+                filter_.filter(record)
+        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody who shares the terminal has made it non-blocking
+                select.select([], [self._fd], [], _BROKEN)
+            except OSError:
+                # A closed pipe or a full disk: the line is lost, and a worker that outlives its terminal goes on.
+                time.sleep(_BROKEN)
+                return

@@ -1,0 +1,84 @@
+"""Logging to a standard error that nobody reads: in processes of their own, on real pipes."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+
+LINES = 20_000
+SCRIPT = """
+import logging, sys, time
+from relay_common import log
+log.configure("info", sys.argv[1], {"camera": "Porch"})
+logger, began = logging.getLogger("relay_worker.test"), time.monotonic()
+for number in range(int(sys.argv[2])):
+    logger.info("line %d of many, and each is long enough to fill a pipe soon", number)
+print(time.monotonic() - began, flush=True)
+sys.stdin.readline()
+"""
+
+
+def start(style: str, lines: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, style, str(lines)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_that_is_stuck_stops_nobody_and_is_told_what_it_missed() -> None:
+    process = start("json", LINES)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    fcntl.fcntl(process.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+    took = float(process.stdout.readline())  # would never come from one that waits for its reader
+    assert took < 30.0
+    _, text = process.communicate("\n", timeout=30.0)
+    lines = text.splitlines()
+    (notice,) = [line for line in lines if "log lines were dropped" in line]
+    dropped = int(notice.partition('"message":"')[2].split()[0])
+    assert '"camera":"Porch"' in notice
+    assert dropped > 0
+    assert len(lines) - 1 + dropped == LINES
+    assert f"line {LINES - 1} of many" in lines[-1], "the newest are kept"
+
+
+def test_a_reader_that_reads_misses_nothing_and_gets_the_lines_in_order() -> None:
+    process = start("console", 2000)
+    _, text = process.communicate("\n", timeout=60.0)
+    numbers = [int(line.partition("line ")[2].split()[0]) for line in text.splitlines()]
+    assert numbers == list(range(2000))
+
+
+def test_a_closed_pipe_ends_nobody() -> None:
+    process = start("json", 50)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.wait(30.0) == 0
+
+
+def test_a_forked_child_writes_its_own_lines_only() -> None:
+    script = """
+import logging, os
+from relay_common import log
+log.configure("info", "console")
+logging.getLogger("relay_worker.test").info("of the parent")
+child = os.fork()
+if not child:
+    logging.getLogger("relay_worker.test").info("of the child")
+log.flush()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60.0)
+    assert done.stderr.count("of the parent") == 1
+    assert done.stderr.count("of the child") == 1
