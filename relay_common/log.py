@@ -101,12 +101,18 @@ def flush() -> None:
 
 
 CATEGORIES: Final = {
-    "rtsp": ("relay_worker.rtsp", "relay_worker.source_keeper"),
-    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.inputs", "relay_worker.pipeline"),
+    "rtsp": ("relay_worker.rtsp", "relay_worker.camera"),
+    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.pipeline"),
     "sdp": ("relay.sdp",),
-    "sfu": ("relay_common.cloudflare", "relay_supervisor.publications", "relay_worker.webrtc"),
-    "nest": ("relay_supervisor.nest", "relay_supervisor.leases", "relay_supervisor.quota"),
-    "bus": ("relay_supervisor.workers", "relay_worker.control", "relay_worker.publication_keeper"),
+    "sfu": (
+        "relay_common.cloudflare",
+        "relay_supervisor.sinks",
+        "relay_supervisor.viewing",
+        "relay_worker.webrtc",
+        "relay_worker.publish",
+    ),
+    "nest": ("relay_supervisor.google", "relay_supervisor.state"),
+    "bus": ("relay_supervisor.fleet", "relay_worker.process"),
 }
 """Subsystems whose debug lines can be switched on one by one, and the loggers that each of them is."""
 

@@ -7,7 +7,7 @@ get the supervisor's libraries that way.
 
 def main() -> None:
     """Run the command line."""
-    from relay_supervisor.cli import cli
+    from relay_supervisor.commands.cli import cli
 
     cli()
 

@@ -17,29 +17,29 @@ from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_common.tasks import Tasks
-from relay_supervisor.account import Account
-from relay_supervisor.camera_status import camera_status, totals
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.health import Health, PartStatus, judge
-from relay_supervisor.http.auth import is_loopback
-from relay_supervisor.http.events import EventHub
+from relay_supervisor.cameras.status import camera_status, totals
+from relay_supervisor.events import EventHub
+from relay_supervisor.fleet.bus import Bus
+from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.fleet.launcher import ForkServerLauncher, Launcher
+from relay_supervisor.google.leases.account import Account
+from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
 from relay_supervisor.http.metrics import Telemetry
-from relay_supervisor.leases.store import SavedPublication, Store
-from relay_supervisor.lock import StateLock
-from relay_supervisor.nest.models import Listing
+from relay_supervisor.net import is_loopback
+from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
-from relay_supervisor.publications.broker import Broker, Publication
-from relay_supervisor.publications.viewers import Viewers
-from relay_supervisor.stats import BudgetStatus, CameraStatus, RelayStatus
-from relay_supervisor.verbs import Verbs
-from relay_supervisor.workers.bus import Bus
-from relay_supervisor.workers.fleet import Fleet
-from relay_supervisor.workers.launcher import ForkServerLauncher, Launcher
-from relay_worker.spec import WorkerSpec
+from relay_supervisor.sinks.broker import Broker, Publication
+from relay_supervisor.state.lock import StateLock
+from relay_supervisor.state.store import SavedPublication, Store
+from relay_supervisor.status.health import Health, PartStatus, judge
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.viewing.viewers import Viewers
+from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 

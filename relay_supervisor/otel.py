@@ -23,8 +23,8 @@ from relay_common.cloudflare.errors import ErrorClass
 from relay_common.config import OtelConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import redact
-from relay_supervisor.nest.errors import NestError
-from relay_supervisor.quota.command import Command, Result
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.quota.command import Command, Result
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Observation

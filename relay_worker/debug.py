@@ -23,11 +23,11 @@ from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState, WorkerStats
 from relay_common.secrets import Secret, redact
-from relay_worker.publication_keeper import PublishRefused
+from relay_worker.camera.granted import Stream
+from relay_worker.publish.file import FileSink, NullSink
+from relay_worker.publish.keeper import PublishRefused
+from relay_worker.publish.publisher import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
-from relay_worker.sinks import FileSink, NullSink
-from relay_worker.stream import Stream
-from relay_worker.webrtc.publisher import PublisherSettings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

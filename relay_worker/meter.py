@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from relay_common.protocol import TrackStats, WorkerState, WorkerStats
+from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.publication_keeper import PublicationKeeper
-from relay_worker.rtsp.tracks import Kind
+from relay_worker.publish.keeper import PublicationKeeper
 
 SHORTEST: float = 0.2
 """Seconds between reports below which rates are not computed anew: they would be noise."""

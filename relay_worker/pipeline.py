@@ -12,28 +12,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from relay_common.protocol import TrackStats
-from relay_worker.delay import DelayMeter
-from relay_worker.inputs import Frame, TrackInput, VideoInput, make_input
+from relay_worker.media.delay import DelayMeter
+from relay_worker.media.inputs import TrackInput, VideoInput, make_input
+from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
+from relay_worker.rtp.h264_packetize import starts_keyframe
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
-from relay_worker.rtsp.session import Batch
-from relay_worker.rtsp.tracks import Kind, Track
-from relay_worker.webrtc.packetize import starts_keyframe
 
 MAX_HELD_BYTES: Final = 192 * 1024
 MAX_HELD_SECONDS: Final = 2.0
 """Bounds on the group of pictures that waits for an output: what a socket takes at once without loss."""
-
-
-class Output(Protocol):
-    """Where frames go: a publication at the SFU, a file, or nowhere."""
-
-    def send(self, frame: Frame, now: float) -> None:
-        """Send the frame (or the part of it that is there), which came in at `now`; must not block or raise."""
-        ...
 
 
 class Pipeline:

@@ -15,21 +15,21 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState, WorkerStats
 from relay_common.secrets import Secret
-from relay_worker.dump import Capture
-from relay_worker.gap_filler import GapFiller
-from relay_worker.inputs import VideoInput
-from relay_worker.media.snapshot import KeyframeTap, to_jpeg
+from relay_worker.camera.granted import Stream
+from relay_worker.camera.source_keeper import SourceKeeper
+from relay_worker.camera.webrtc_source import IngestSettings
+from relay_worker.capture import Capture
+from relay_worker.media.inputs import VideoInput
+from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
-from relay_worker.pipeline import Output, Pipeline
-from relay_worker.publication_keeper import PublicationKeeper, Signaling
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.gap_filler import GapFiller
+from relay_worker.publish.keeper import PublicationKeeper, Signaling
+from relay_worker.publish.publisher import PublisherSettings
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
-from relay_worker.rtsp.tracks import Kind
-from relay_worker.source_keeper import SourceKeeper
-from relay_worker.stream import Stream
+from relay_worker.snapshot import KeyframeTap, to_jpeg
 from relay_worker.watchdog import Mend, Vitals, Watchdog
-from relay_worker.webrtc.publisher import PublisherSettings
-from relay_worker.webrtc_source import IngestSettings
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from relay_common.liveness import Liveness
 from relay_common.protocol import Stage
-from relay_worker.rtsp.tracks import Kind
+from relay_worker.media.stream import Kind
 
 PATIENCE: Final = 8.0
 """Seconds for which a stage may take and give nothing: longer than a camera's time between keyframes."""

@@ -24,7 +24,7 @@ LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
-    """uvloop where workers have it (`relay_worker.entry`)."""
+    """uvloop where workers have it (`relay_worker.process.entry`)."""
     path = item.path.relative_to(Path(__file__).parent).as_posix()
     if path in WORKERS or path.rpartition("/")[0] in WORKERS:
         return {"uvloop": uvloop.new_event_loop}

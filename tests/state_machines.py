@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay_common.fsm import Table
-from relay_supervisor.leases.states import LEASE
-from relay_supervisor.workers.slot import WORKER_TABLE
+from relay_supervisor.fleet.slot import WORKER_TABLE
+from relay_supervisor.google.leases.states import LEASE
+from relay_worker.camera.webrtc_source import INGEST_TABLE
+from relay_worker.publish.publisher_states import PUBLISHER_TABLE
 from relay_worker.rtsp.states import TABLE as RTSP_TABLE
-from relay_worker.webrtc.publisher_states import PUBLISHER_TABLE
-from relay_worker.webrtc_source import INGEST_TABLE
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "state-machines.md"
 
@@ -29,14 +29,14 @@ raises, and leaves the state as it was.
 MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Lease",
-        "One camera's stream at Google, in the supervisor (`relay_supervisor/leases/states.py`). `lost` is left at "
-        "once: a stream that had worked is generated again, one that had not waits first. `doubted` is a camera that "
-        "may have been moved to the other protocol: while its traits are read, its stream plays on.",
+        "One camera's stream at Google, in the supervisor (`relay_supervisor/google/leases/states.py`). `lost` is left "
+        "at once: a stream that had worked is generated again, one that had not waits first. `doubted` is a camera "
+        "that may have been moved to the other protocol: while its traits are read, its stream plays on.",
         LEASE,
     ),
     (
         "Worker process",
-        "One camera's process, as the supervisor sees it (`relay_supervisor/workers/slot.py`).",
+        "One camera's process, as the supervisor sees it (`relay_supervisor/fleet/slot.py`).",
         WORKER_TABLE,
     ),
     (
@@ -46,12 +46,12 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     ),
     (
         "WebRTC ingest",
-        "One session with a camera that speaks WebRTC, in the worker (`relay_worker/webrtc_source.py`).",
+        "One session with a camera that speaks WebRTC, in the worker (`relay_worker/camera/webrtc_source.py`).",
         INGEST_TABLE,
     ),
     (
         "Publisher",
-        "One connection to the SFU, in the worker (`relay_worker/webrtc/publisher.py`).",
+        "One connection to the SFU, in the worker (`relay_worker/publish/publisher.py`).",
         PUBLISHER_TABLE,
     ),
 )

@@ -19,8 +19,8 @@ from typing import Literal
 
 import click
 
-from relay_common.simulation.camera import CameraSettings
-from relay_common.simulation.nest_quota import UNLIMITED, Limits
+from relay_common.simulation.camera.camera import CameraSettings
+from relay_common.simulation.google.quota import UNLIMITED, Limits
 from relay_common.simulation.world import World, WorldConfig
 
 

@@ -29,8 +29,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from relay_common.simulation.faults import FaultKind, parse_fault
-from relay_common.simulation.nest_failures import ANY, failure
+from relay_common.simulation.camera.faults import FaultKind, parse_fault
+from relay_common.simulation.google.failures import ANY, failure
 
 if TYPE_CHECKING:
     from relay_common.simulation.home import SimulatedHome

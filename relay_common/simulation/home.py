@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from relay_common.clock import Clock, SystemClock
 from relay_common.simulation import control
-from relay_common.simulation.camera import Camera
-from relay_common.simulation.faults import Fault, FaultKind
-from relay_common.simulation.media import prepare
-from relay_common.simulation.nest import NestBackend
-from relay_common.simulation.nest_api import NestApi
-from relay_common.simulation.nest_devices import Device
-from relay_common.simulation.nest_failures import ANY, Failure
-from relay_common.simulation.nest_quota import MINUTE, most_in_any
-from relay_common.simulation.player import Sent
-from relay_common.simulation.rtsp_server import RtspServer
-from relay_common.simulation.rtsp_streams import Admission
+from relay_common.simulation.camera.camera import Camera
+from relay_common.simulation.camera.faults import Fault, FaultKind
+from relay_common.simulation.camera.media import prepare
+from relay_common.simulation.camera.player import Sent
+from relay_common.simulation.camera.rtsp_server import RtspServer
+from relay_common.simulation.camera.rtsp_streams import Admission
+from relay_common.simulation.google.api import NestApi
+from relay_common.simulation.google.backend import NestBackend
+from relay_common.simulation.google.devices import Device
+from relay_common.simulation.google.failures import ANY, Failure
+from relay_common.simulation.google.quota import MINUTE, most_in_any
 
 if TYPE_CHECKING:
-    from relay_common.simulation.webrtc_camera_port import WebRtcEdge
+    from relay_common.simulation.camera.webrtc_port import WebRtcEdge
 
 
 class SimulatedHome:
@@ -176,7 +176,7 @@ class SimulatedHome:
     def _webrtc_edge(self) -> WebRtcEdge:
         if self._webrtc is None:
             # Imported late: a home without such cameras should not carry the WebRTC stack.
-            from relay_common.simulation.webrtc_camera_port import WebRtcEdge
+            from relay_common.simulation.camera.webrtc_port import WebRtcEdge
 
             self._webrtc = WebRtcEdge(clock=self._clock, **self._webrtc_settings)
             self._webrtc.open()

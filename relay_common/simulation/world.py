@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from relay_common.simulation.camera import Camera, CameraSettings
-from relay_common.simulation.certs import make_server_context
+from relay_common.simulation.camera.camera import Camera, CameraSettings
+from relay_common.simulation.camera.certs import make_server_context
+from relay_common.simulation.camera.media import AudioSpec, VideoSpec
+from relay_common.simulation.camera.webrtc_habits import WebRtcHabits
+from relay_common.simulation.google.backend import NestBackend
+from relay_common.simulation.google.devices import Device
+from relay_common.simulation.google.oauth import Client, OAuth
+from relay_common.simulation.google.quota import Limits
 from relay_common.simulation.home import SimulatedHome
-from relay_common.simulation.media import AudioSpec, VideoSpec
-from relay_common.simulation.nest import NestBackend
-from relay_common.simulation.nest_devices import Device
-from relay_common.simulation.nest_oauth import Client, OAuth
-from relay_common.simulation.nest_quota import Limits
-from relay_common.simulation.webrtc_camera import WebRtcHabits
 
 if TYPE_CHECKING:
-    from relay_common.simulation.sfu import SfuSimulator
+    from relay_common.simulation.sfu.simulator import SfuSimulator
 
 # fmt: off
 CAMERA_NAMES: Final = (
@@ -211,8 +211,8 @@ class World:
 
     async def _start_sfu(self) -> SfuSimulator:
         # Imported late: a process that serves only cameras should not carry the WebRTC stack.
-        from relay_common.simulation.sfu import SfuSimulator
-        from relay_common.simulation.sfu_options import SfuTimings
+        from relay_common.simulation.sfu.options import SfuTimings
+        from relay_common.simulation.sfu.simulator import SfuSimulator
 
         config = self.config
         timings = SfuTimings(collect_after=config.collect_after)

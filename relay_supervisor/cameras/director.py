@@ -20,19 +20,19 @@ from relay_common.errors import RelayError, Remedy
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
-from relay_supervisor.account import Account
 from relay_supervisor.cameras.demand import Demand
 from relay_supervisor.cameras.offers import OfferDesk
 from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.manager import LeaseManager
-from relay_supervisor.leases.store import SavedPublication, SavedWorker, Store
-from relay_supervisor.nest.models import Device, Listing
-from relay_supervisor.publications.broker import Broker, Change, Publication
-from relay_supervisor.workers.fleet import Fleet
-from relay_worker.spec import WorkerSpec
+from relay_supervisor.events import EventHub
+from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.google.leases.account import Account
+from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
+from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.google.models import Device, Listing
+from relay_supervisor.sinks.broker import Broker, Change, Publication
+from relay_supervisor.state.store import SavedPublication, SavedWorker, Store
+from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.tasks import pause
 from relay_supervisor.cameras.registry import Registry
-from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.manager import LeaseManager
-from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Listing
+from relay_supervisor.events import EventHub
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.google.models import Listing
 
 log = logging.getLogger(__name__)
 

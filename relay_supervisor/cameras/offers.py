@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed, MakeOffer
-from relay_supervisor.nest.errors import OfferUnavailable
+from relay_supervisor.google.errors import OfferUnavailable
 
 
 class OfferDesk:

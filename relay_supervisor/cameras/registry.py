@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from relay_common import ids
 from relay_common.config import CamerasConfig, CameraSettings
 from relay_supervisor.cameras.overrides import Override, Overrides
-from relay_supervisor.nest.models import Device, Listing, updated
+from relay_supervisor.google.models import Device, Listing, updated
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from relay_common.clock import SystemClock
 from relay_common.config import Config, LimitsConfig, NestConfig
 from relay_common.errors import ConfigError
 from relay_supervisor.checks.report import Finding, failed, ok, warn
-from relay_supervisor.http.auth import check_listen
+from relay_supervisor.google import grant
+from relay_supervisor.google.quota.budget import Budget, Call
+from relay_supervisor.google.quota.limits import EXECUTE, limits_from
 from relay_supervisor.http.links import viewer_settings
-from relay_supervisor.http.server import bind
-from relay_supervisor.leases.store import Store
-from relay_supervisor.nest import grant
-from relay_supervisor.quota.budget import Budget, Call
-from relay_supervisor.quota.limits import EXECUTE, limits_from
-from relay_supervisor.stats import BudgetStatus
+from relay_supervisor.net import bind, check_listen
+from relay_supervisor.state.store import Store
+from relay_supervisor.status.model import BudgetStatus
 
 _SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
 

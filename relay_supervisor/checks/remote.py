@@ -13,10 +13,10 @@ from relay_common.cloudflare import SfuClient, SfuError
 from relay_common.config import CamerasConfig, CloudflareConfig, NestConfig
 from relay_common.errors import ConfigError
 from relay_supervisor.checks.report import Finding, failed, ok, warn
-from relay_supervisor.nest.api import NestApi
-from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device
-from relay_supervisor.nest.oauth import TokenSource, authorize_url
+from relay_supervisor.google.api import NestApi
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.models import Device
+from relay_supervisor.google.oauth import TokenSource, authorize_url
 
 SKEW_NOTED = 5.0
 SKEW_BAD = 300.0

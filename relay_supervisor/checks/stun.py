@@ -11,7 +11,7 @@ from aioice import stun
 
 from relay_common.config import CloudflareConfig
 from relay_supervisor.checks.report import Finding, failed, ok, warn
-from relay_supervisor.http.auth import is_loopback
+from relay_supervisor.net import is_loopback
 
 SERVER: Final = "stun.cloudflare.com:3478"
 _TRIES: Final = 3

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import camera_argument, connect
 from relay_supervisor.commands.change import change
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import camera_argument, connect
 
 _DISCOVERY_PATIENCE = 90.0
 

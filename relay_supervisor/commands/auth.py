@@ -16,14 +16,14 @@ from relay_common.clock import SystemClock
 from relay_common.config import NestConfig
 from relay_common.errors import ConfigError, RelayError
 from relay_common.secrets import Secret
-from relay_supervisor import setup_files
-from relay_supervisor.account import open_api
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import connect
-from relay_supervisor.nest import credentials, grant
-from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.models import Device
-from relay_supervisor.nest.oauth import REDIRECT_URI, authorize_url
+from relay_supervisor.commands import setup_files
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import connect
+from relay_supervisor.google import credentials, grant
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.leases.account import open_api
+from relay_supervisor.google.models import Device
+from relay_supervisor.google.oauth import REDIRECT_URI, authorize_url
 
 _DEFAULTS: Final = NestConfig(project_id="-", client_id="-", client_secret=Secret(""), refresh_token=Secret(""))
 _FIRST: Final = f"""\

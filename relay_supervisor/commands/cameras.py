@@ -12,11 +12,11 @@ import msgspec
 from relay_common import ids
 from relay_common.clock import SystemClock
 from relay_common.config import Config
-from relay_supervisor.account import open_api
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.cli import Failure, config_option, json_option, load
-from relay_supervisor.client import CameraList, CameraSummary, connect
+from relay_supervisor.commands.cli import Failure, config_option, json_option, load
+from relay_supervisor.commands.client import CameraList, CameraSummary, connect
+from relay_supervisor.google.leases.account import open_api
 
 _ROW: Final = "{:<24} {:<9} {:<8} {:<11} {:<12} {:<13} {}"
 

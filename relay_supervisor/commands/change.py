@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay_supervisor.client import CameraSummary, RelayClient, decode, say
+from relay_supervisor.commands.client import CameraSummary, RelayClient, decode, say
 
 
 class _Changed(msgspec.Struct):

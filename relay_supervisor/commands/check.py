@@ -13,9 +13,9 @@ from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Finding, Verdict
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import connect, decode
-from relay_supervisor.stats import RelayStatus
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import connect, decode
+from relay_supervisor.status.model import RelayStatus
 
 
 @click.command("check")

@@ -13,8 +13,8 @@ import msgspec
 
 from relay_common import log
 from relay_supervisor.app import Supervisor
-from relay_supervisor.demo import demo_world
-from relay_supervisor.stats import RelayStatus
+from relay_supervisor.commands.demo_world import demo_world
+from relay_supervisor.status.model import RelayStatus
 
 
 class CameraReport(msgspec.Struct):

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import RelayClient, connect, decode, say
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import RelayClient, connect, decode, say
 
 
 class _Drain(msgspec.Struct):

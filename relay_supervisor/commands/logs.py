@@ -10,9 +10,9 @@ import click
 import msgspec
 
 from relay_common.log import CATEGORIES
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import RelayClient, connect, decode
-from relay_supervisor.log_ring import LogEntry
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import RelayClient, connect, decode
+from relay_supervisor.status.log_ring import LogEntry
 
 _COLOURS: Final = {"debug": "bright_black", "info": "cyan", "warning": "yellow", "error": "red", "critical": "red"}
 _LEVELS: Final = ("debug", "info", "warning", "error")

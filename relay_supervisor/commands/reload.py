@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from relay_supervisor.cli import config_option, json_option
-from relay_supervisor.client import connect, decode, say
-from relay_supervisor.reload import ReloadReport
+from relay_supervisor.commands.cli import config_option, json_option
+from relay_supervisor.commands.client import connect, decode, say
+from relay_supervisor.operations.reload import ReloadReport
 
 
 @click.command("reload")

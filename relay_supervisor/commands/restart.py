@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from relay_supervisor.cli import config_option, json_option
-from relay_supervisor.client import camera_argument, connect, say
+from relay_supervisor.commands.cli import config_option, json_option
+from relay_supervisor.commands.client import camera_argument, connect, say
 
 
 @click.command("restart")

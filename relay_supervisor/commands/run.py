@@ -16,8 +16,8 @@ from relay_common import config_file, log
 from relay_common.config import Config
 from relay_common.errors import RelayError
 from relay_supervisor.app import Supervisor
-from relay_supervisor.cli import config_option, load
-from relay_supervisor.systemd import ServiceManager
+from relay_supervisor.commands.cli import config_option, load
+from relay_supervisor.commands.systemd import ServiceManager
 
 logger = logging.getLogger(__name__)
 

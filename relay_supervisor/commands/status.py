@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import RelayClient, connect, decode, say
-from relay_supervisor.stats import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import RelayClient, connect, decode, say
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
 
 _COLOURS: Final = {
     "live": "green",

@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from relay_common.proc import start_ticks
-from relay_supervisor.cli import Failure, config_option, json_option
-from relay_supervisor.client import RelayClient, connect, decode, say
+from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.client import RelayClient, connect, decode, say
 
 
 class _Stopping(msgspec.Struct):

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, json_reply, read_json
-from relay_supervisor.log_ring import LogEntry
-from relay_supervisor.reload import ReloadReport
-from relay_supervisor.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.operations.reload import ReloadReport
+from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.status.log_ring import LogEntry
 
 MOST_LINES: Final = 4000
 

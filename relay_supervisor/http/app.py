@@ -21,11 +21,10 @@ from starlette.types import ASGIApp
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
-from relay_supervisor.health import Health
+from relay_supervisor.events import EventHub, TooManyClients
 from relay_supervisor.http import admin, viewing
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
-from relay_supervisor.http.events import EventHub, TooManyClients
 from relay_supervisor.http.guard import Guard, address
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
@@ -41,7 +40,8 @@ from relay_supervisor.http.replies import (
     read_json,
     sign_in_page,
 )
-from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.status.health import Health
+from relay_supervisor.status.model import CameraStatus, RelayStatus
 
 
 class RelayView(Protocol):
@@ -58,7 +58,7 @@ class RelayView(Protocol):
         ...
 
     def health(self) -> Health:
-        """The verdict of `relay_supervisor.health.judge`."""
+        """The verdict of `relay_supervisor.status.health.judge`."""
         ...
 
     def telemetry(self) -> Telemetry:

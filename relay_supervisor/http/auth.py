@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common.clock import Clock
-from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
+from relay_supervisor.net import is_loopback
 
 COOKIE: Final = "relay_session"
 SESSION_LIFE: Final = 30 * 86400
 """Seconds that a sign-in lasts."""
-SHORTEST_TOKEN: Final = 16
 _FAILURES: Final = 10
 _WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 1024
@@ -52,44 +50,6 @@ def page_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
         sites = " ".join(frame_ancestors)
         headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'", f"frame-ancestors {sites}")
     return headers
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address, without port or brackets) is this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
-    """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
-
-    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
-    when the token is too short to be one.
-    """
-    try:
-        parts = urlsplit(f"//{listen}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if not host or port is None or parts.path or parts.username:
-        raise ConfigError(
-            f"[http] listen is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
-        )
-    if token and len(token.reveal()) < SHORTEST_TOKEN:
-        raise ConfigError(
-            f"[http] token is shorter than {SHORTEST_TOKEN} characters",
-            hint="Make one with: openssl rand -hex 24",
-        )
-    if not token and not is_loopback(host):
-        raise ConfigError(
-            f"[http] listen is {listen!r}, which other machines can reach, and there is no [http] token",
-            hint='Set token or token_file (openssl rand -hex 24), or listen on "127.0.0.1:8080"',
-        )
-    return host, port
 
 
 class FailureLimiter:

@@ -7,7 +7,7 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relay_supervisor.http.events import EventHub, Subscription
+from relay_supervisor.events import EventHub, Subscription
 
 
 class EventStream(Response):

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, page_headers, same_origin
 from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
 from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
-from relay_supervisor.publications.views import ALL_CAMERAS
+from relay_supervisor.viewing.views import ALL_CAMERAS
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = ("watch", "api", "connection", "format", "player", "sight", "tile")

@@ -7,11 +7,12 @@ import asyncio
 from relay_common.clock import Clock
 from relay_common.config import Config
 from relay_supervisor.http.app import HttpSettings, RelayView, create_app
-from relay_supervisor.http.auth import Gatekeeper, check_listen
+from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
+from relay_supervisor.net import check_listen
 
 
 class HttpInterface:

@@ -18,8 +18,8 @@ from relay_common.clock import Clock
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
-from relay_supervisor.http.auth import SHORTEST_TOKEN, is_loopback
-from relay_supervisor.publications.views import Audience
+from relay_supervisor.net import SHORTEST_TOKEN, is_loopback
+from relay_supervisor.viewing.views import Audience
 
 SCHEME: Final = "link"
 """Of `Authorization: Link CAMERA.EXPIRES.SIGNATURE`, which the camera's page sends with every call."""

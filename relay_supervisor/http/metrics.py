@@ -15,11 +15,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay_common.cloudflare.meter import CallMeter, Histogram
+from relay_supervisor.events import EventHub
+from relay_supervisor.google.leases.states import State
 from relay_supervisor.http.auth import Gatekeeper
-from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.states import State
-from relay_supervisor.publications.viewers import OUTCOMES
-from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.status.model import CameraStatus, RelayStatus
+from relay_supervisor.viewing.viewers import OUTCOMES
 
 CAMERA_STATES: Final = (
     "live",

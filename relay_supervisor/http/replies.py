@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from relay_common.errors import RelayError, Remedy
-from relay_supervisor.publications.views import ViewError
-from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.status.model import CameraStatus, RelayStatus
+from relay_supervisor.viewing.views import ViewError
 
 MAX_BODY: Final = 640 * 1024
 """Largest request body, in bytes: an SDP for 64 media sections fits."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -16,8 +15,8 @@ from typing import Any, Final
 import uvicorn
 
 from relay_common.errors import ConfigError
+from relay_supervisor.net import bind
 
-_BACKLOG: Final = 128
 _STOP_WITHIN: Final = 1.5
 
 
@@ -26,39 +25,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         # Signals belong to the supervisor.
         yield
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening-ready socket of `host` and `port`; raises ConfigError that names the key and the fix."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise ConfigError(
-            f"[http] listen: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'
-        ) from error
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        # Listen here: two binds of one port may succeed, two listeners do not.
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"[http] listen: cannot listen on {host}:{port} ({error.strerror})", hint=_advice(error, port)
-        ) from error
-    return sock
-
-
-def _advice(error: OSError, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in [http] listen"
-        )
-    if error.errno == errno.EACCES:
-        return "Ports below 1024 need privileges: choose a higher one in [http] listen"
-    return "Choose an address of this machine in [http] listen"
 
 
 class HttpServer:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
-from relay_supervisor.publications.views import Audience, ViewAnswer
-from relay_supervisor.stats import CameraStatus, RelayStatus
+from relay_supervisor.status.model import CameraStatus, RelayStatus
+from relay_supervisor.viewing.views import Audience, ViewAnswer
 
 # All that a guest is told of a camera that is not live, by the state of the camera and of its lease. The operator's
 # words are not for guests: they quote errors, name the account's project and count the other cameras.

@@ -1,1 +1,1 @@
-"""Codecs and pictures: H.264 passthrough, AAC to Opus, filler while a camera is away, snapshots."""
+"""Media as values: the vocabulary, H.264 passthrough, sound into Opus, access units."""

@@ -7,7 +7,6 @@ IDR picture that lacks them. After loss nothing goes out until the first slice o
 
 from __future__ import annotations
 
-from relay_worker.media.keyframes import is_b_slice, is_first_slice
 from relay_worker.media.parameter_sets import ParameterSets, SpsInfo
 from relay_worker.rtp.h264 import (
     FU_A,
@@ -23,6 +22,7 @@ from relay_worker.rtp.h264 import (
     join_stap_a,
     split_stap_a,
 )
+from relay_worker.rtp.h264_slices import is_b_slice, is_first_slice
 
 Payloads = list[tuple[bytes, bool]]
 """Outgoing RTP payloads with their marker bits."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-import msgspec
-
 from relay_common.secrets import Secret
-from relay_worker.rtsp.tracks import Track
+from relay_worker.media.stream import Batch, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +22,6 @@ class SessionSettings:
     user_agent: str = "nest-relay"
     audio: bool = True
     """Set up the audio track, too: what nobody will hear need not be sent."""
-
-
-class Batch(msgspec.Struct, gc=False):
-    """What arrived for one track in one wake, in order."""
-
-    track: Track
-    rtp: list[bytes]
-    rtcp: list[bytes]
 
 
 class RtspMessage(NamedTuple):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+
+from relay_worker.media.stream import Format
+from relay_worker.rtp.fmtp import parse_fmtp
 
 MAX_MEDIA: Final = 32
 MAX_FORMATS: Final = 64
@@ -26,20 +29,6 @@ _RTPMAP: Final = re.compile(r"(\d{1,3})\s+([^/\s]+)\s*(?:/\s*(\d+))?\s*(?:/\s*(\
 
 class SdpError(ValueError):
     """A description with no media in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One payload type of a media line."""
-
-    payload_type: int
-    encoding: str
-    """Upper-case encoding name, empty when nothing says."""
-    clock_rate: int
-    """Hz; 0 when nothing says."""
-    channels: int = 1
-    parameters: dict[str, str] = field(default_factory=dict)
-    """fmtp parameters; names in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +96,7 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
         elif key == "fmtp":
             number, _, rest = value.partition(" ")
             if number.isascii() and number.isdigit():
-                parameters.setdefault(int(number), {}).update(_parse_fmtp(rest))
+                parameters.setdefault(int(number), {}).update(parse_fmtp(rest))
     types = [int(item) for item in fields[3 : 3 + MAX_FORMATS] if item.isascii() and item.isdigit() and len(item) < 4]
     formats = tuple(_format(number, maps, parameters) for number in types if number < 128)
     return Media(fields[0].lower() if fields else "", formats, control, sending)
@@ -116,12 +105,3 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
 def _format(number: int, maps: dict[int, tuple[str, int, int]], parameters: dict[int, dict[str, str]]) -> Format:
     encoding, rate, channels = maps.get(number) or _STATIC.get(number) or ("", 0, 1)
     return Format(number, encoding, rate, channels, parameters.get(number, {}))
-
-
-def _parse_fmtp(text: str) -> dict[str, str]:
-    parameters = {}
-    for part in text.split(";"):
-        name, _, value = part.partition("=")
-        if name.strip():
-            parameters[name.strip().lower()] = value.strip()
-    return parameters

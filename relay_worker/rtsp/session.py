@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from relay_common.fsm import Machine
 from relay_common.secrets import Secret
+from relay_worker.media.stream import Batch, Kind, Track
 from relay_worker.rtsp.auth import Authenticator
 from relay_worker.rtsp.errors import (
     ProtocolError,
@@ -24,21 +25,13 @@ from relay_worker.rtsp.errors import (
     UnsupportedError,
     error_for_status,
 )
-from relay_worker.rtsp.events import Batch, Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
+from relay_worker.rtsp.events import Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
 from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
 from relay_worker.rtsp.messages import Headers, Request, Response
 from relay_worker.rtsp.parser import ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.states import TABLE, Event, State
-from relay_worker.rtsp.tracks import (
-    Kind,
-    Track,
-    aggregate_url,
-    base_url,
-    choose_tracks,
-    is_rtsp_url,
-    without_credentials,
-)
+from relay_worker.rtsp.tracks import aggregate_url, base_url, choose_tracks, is_rtsp_url, without_credentials
 
 log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")

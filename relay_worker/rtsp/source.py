@@ -6,19 +6,20 @@ import asyncio
 import math
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common.clock import Clock
 from relay_common.secrets import Secret
-from relay_worker.rtp.rtcp import ReportBlock, pack_receiver_report, pack_sdes
+from relay_worker.media.stream import Batch, MediaSink, Track
+from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
 from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, SessionLostError, Stage
-from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionSettings
+from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
 from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.states import State
-from relay_worker.rtsp.tracks import Track, is_rtsp_url
+from relay_worker.rtsp.tracks import is_rtsp_url
 from relay_worker.rtsp.transport import Connection, client_context, connect
 
 MAX_REDIRECTS: Final = 3
@@ -26,22 +27,6 @@ REPORT_INTERVAL: Final = 5.0
 """Least seconds between receiver reports; they go out when media comes in, without a timer."""
 TEARDOWN_TIMEOUT: Final = 1.0
 _DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
-
-
-class MediaSink(Protocol):
-    """What takes a source's media; called on the event loop, must not block."""
-
-    def on_playing(self, tracks: Sequence[Track], now: float) -> None:
-        """The stream begins; `tracks` are those that follow in batches."""
-        ...
-
-    def on_media(self, batches: Sequence[Batch], now: float) -> None:
-        """Everything that one wake brought: per track its RTP and RTCP packets in order."""
-        ...
-
-    def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
-        """The report on this track for the server, or None when there is none yet."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from relay_worker.rtsp.sdp import Format, Media, SessionDescription
-
-
-class Kind(enum.StrEnum):
-    VIDEO = "video"
-    AUDIO = "audio"
-
+from relay_worker.media.stream import Format, Kind, Track
+from relay_worker.rtsp.sdp import Media, SessionDescription
 
 VIDEO_ENCODINGS: Final = frozenset(("H264",))
 AUDIO_ENCODINGS: Final = frozenset(("MPEG4-GENERIC", "MP4A-LATM", "OPUS", "PCMU", "PCMA"))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Track:
-    """One track that is to be, or is, played. Compared by identity: a reconnect makes new ones."""
-
-    kind: Kind
-    format: Format
-    control: str = field(repr=False)
-    """URL for SETUP; may hold a token. Empty for a track of a WebRTC camera."""
-    ordered: bool = True
-    """Whether packets come in order, and all with the format's payload type: as over TCP, and unlike over UDP."""
-
-    @property
-    def clock_rate(self) -> int:
-        """RTP clock rate in Hz, never 0."""
-        return self.format.clock_rate or (90000 if self.kind is Kind.VIDEO else 8000)
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """The fmtp parameters; names in lower case."""
-        return self.format.parameters
 
 
 def choose_tracks(description: SessionDescription, aggregate: str) -> list[Track]:

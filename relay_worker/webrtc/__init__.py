@@ -1,1 +1,1 @@
-"""WebRTC: offers and answers, the media transport, and the sender that publishes one camera to the SFU."""
+"""ICE, DTLS and SRTP for both directions, and the SDP that both share."""

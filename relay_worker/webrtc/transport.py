@@ -25,9 +25,8 @@ from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
 from pylibsrtp._binding import ffi, lib
 
 from relay_common.errors import RelayError, Remedy
-from relay_worker.webrtc.answer import RemoteTransport
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
-from relay_worker.webrtc.offer import LocalTransport
+from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 
 SLOTS: Final = 16
 """Packets that can be prepared before they are sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from relay_supervisor.quota.command import Verb
+from relay_supervisor.google.quota.command import Verb
 from tests.benchmarks.table import Report
 from tests.simulation import test_leases_day as days
 from tests.simulation.world import DAY, World

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from relay_common.proc import start_ticks
-from relay_supervisor.demo import DemoWorld, demo_world
+from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 
 SIZE: Final = "1280x720"
 BITRATE: Final = 2_200_000

@@ -17,12 +17,12 @@ from typing import Final
 
 import httpx
 
-from relay_common.simulation import sfu_sdp
-from relay_common.simulation.sfu import SfuSimulator
-from relay_common.simulation.sfu_negotiation import parse_description, take_transport
-from relay_common.simulation.sfu_publication import Publication
-from relay_common.simulation.sfu_sdp import Codec, Section
-from relay_common.simulation.sfu_sessions import Track
+from relay_common.simulation.sfu import sdp as sfu_sdp
+from relay_common.simulation.sfu.negotiation import parse_description, take_transport
+from relay_common.simulation.sfu.publication import Publication
+from relay_common.simulation.sfu.sdp import Codec, Section
+from relay_common.simulation.sfu.sessions import Track
+from relay_common.simulation.sfu.simulator import SfuSimulator
 
 _FEEDBACK: Final = ("nack", "nack pli", "ccm fir")
 _H264: Final = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page
 
-from relay_supervisor.publications import view
+from relay_supervisor.viewing import view
 from tests.fixtures.dashboard import decoding, first_that, follows, picture, served, stats, until, watch_console
 from tests.fixtures.fake_relay import live_camera
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.async_api import Page
 
-from relay_common.simulation.sfu import SfuSimulator, SfuTimings, SfuVariant
+from relay_common.simulation.sfu.simulator import SfuSimulator, SfuTimings, SfuVariant
 from tests.fixtures.stock_publisher import StockPublisher, encoded_loop
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]

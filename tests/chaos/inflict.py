@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from relay_common import protocol
-from relay_supervisor.workers.fleet import OVER_LIMIT
+from relay_supervisor.fleet.fleet import OVER_LIMIT
 from tests.chaos.world import STATE_SIZE, Chaos, Sight
 
 Inflict = Callable[[Chaos, str], Awaitable[None]]

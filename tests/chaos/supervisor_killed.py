@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from relay_supervisor.demo import demo_world
+from relay_supervisor.commands.demo_world import demo_world
 from tests.fixtures.running_relay import SMALL
 from tests.integration.test_survival import status, supervisor, until_live, video_tracks
 

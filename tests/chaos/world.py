@@ -22,8 +22,8 @@ import httpx
 from relay_common.clock import SystemClock
 from relay_common.simulation.world import CAMERA_NAMES
 from relay_supervisor.app import Supervisor
-from relay_supervisor.demo import demo_world
-from relay_supervisor.stats import CameraStatus
+from relay_supervisor.commands.demo_world import demo_world
+from relay_supervisor.status.model import CameraStatus
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay
 
 WITNESS = CAMERA_NAMES[0]

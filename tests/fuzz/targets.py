@@ -12,9 +12,12 @@ from typing import Final
 
 from relay_common import wire
 from relay_common.secrets import Secret
+from relay_worker.camera.ingest_answer import parse_ingest_answer
 from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.parameter_sets import ParameterSetError, parse_sps
+from relay_worker.publish.answer import parse_answer
+from relay_worker.publish.offer import make_offer
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.aac import AacDepacketizer, parse_audio_config, parse_fmtp
 from relay_worker.rtp.h264 import PayloadError
@@ -25,9 +28,7 @@ from relay_worker.rtsp.errors import RtspError
 from relay_worker.rtsp.parser import MAX_BODY, ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.session import RtspSession
-from relay_worker.webrtc.answer import AnswerError, parse_answer
-from relay_worker.webrtc.ingest_answer import parse_ingest_answer
-from relay_worker.webrtc.offer import make_offer
+from relay_worker.webrtc.sdp import AnswerError
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures"
 MAX_PAYLOAD: Final = 200

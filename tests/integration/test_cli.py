@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay_common.proc import start_ticks
-from relay_supervisor.cli import cli
+from relay_supervisor.commands.cli import cli
 from tests.fixtures import pcapng
 from tests.fixtures.cli_world import CliWorld, end_workers, invoke, start_simulators
 

@@ -16,8 +16,8 @@ from relay_common.cloudflare import RemoteTrack, ResponseLost, SessionGone, SfuC
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishFailed, PublishRequest, TrackOffer
 from relay_common.secrets import Secret
-from relay_common.simulation.sfu import ApiFault, SfuFaults, SfuSimulator, SfuTimings
-from relay_supervisor.publications.broker import Change, Publication
+from relay_common.simulation.sfu.simulator import ApiFault, SfuFaults, SfuSimulator, SfuTimings
+from relay_supervisor.sinks.broker import Change, Publication
 from tests.fixtures.fake_relay import BrokeredCamera, FakeRelay, connected
 from tests.fixtures.stock_publisher import encoded_loop
 

@@ -15,8 +15,8 @@ import pytest
 from relay_common import config_file
 from relay_common.secrets import Secret
 from relay_supervisor.app import Supervisor
-from relay_supervisor.demo import demo_world
-from relay_supervisor.publications.views import ViewAnswer
+from relay_supervisor.commands.demo_world import demo_world
+from relay_supervisor.viewing.views import ViewAnswer
 from tests.fixtures.running_relay import SMALL, RunningRelay, running_relay
 
 pytestmark = pytest.mark.media

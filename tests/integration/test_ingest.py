@@ -12,12 +12,11 @@ import pytest
 from relay_common.clock import SystemClock
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
-from relay_worker.ingest_keeper import MAX_OFFERS, IngestKeeper
-from relay_worker.inputs import Frame
+from relay_worker.camera.granted import Stream
+from relay_worker.camera.ingest_keeper import MAX_OFFERS, IngestKeeper
+from relay_worker.camera.webrtc_source import IngestError, IngestSettings
+from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.tracks import Kind
-from relay_worker.stream import Stream
-from relay_worker.webrtc_source import IngestError, IngestSettings
 from tests.fixtures.stock_camera import StockCamera
 from tests.fixtures.stock_publisher import encoded_loop
 
@@ -182,7 +181,7 @@ async def test_a_fault_of_our_own_while_connecting_asks_for_another_stream(
     def fault(answer: str) -> None:
         raise KeyError("on purpose")
 
-    monkeypatch.setattr("relay_worker.webrtc_source.parse_ingest_answer", fault)
+    monkeypatch.setattr("relay_worker.camera.webrtc_source.parse_ingest_answer", fault)
     await home.play(1)
     async with asyncio.timeout(10):
         while not home.failed:

@@ -9,8 +9,7 @@ import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import WorkerState
-from relay_worker.inputs import Frame
-from relay_worker.rtsp.tracks import Kind
+from relay_worker.media.stream import Frame, Kind
 from tests.benchmarks.delay import match
 from tests.fixtures.media_rig import MediaRig, media_rig
 

@@ -15,15 +15,14 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 
 from relay_common.protocol import Stage
-from relay_common.simulation.media import VideoSpec, video_clip
-from relay_common.simulation.sfu import SfuSimulator
-from relay_common.simulation.sfu_options import SfuFaults, SfuTimings, SfuVariant
-from relay_worker.inputs import Frame
-from relay_worker.media.filler import SILENCE_20MS
-from relay_worker.rtsp.tracks import Kind
-from relay_worker.webrtc.packetize import packetize, split_annex_b
-from relay_worker.webrtc.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
-from relay_worker.webrtc.publisher_states import PublisherState
+from relay_common.simulation.camera.media import VideoSpec, video_clip
+from relay_common.simulation.sfu.options import SfuFaults, SfuTimings, SfuVariant
+from relay_common.simulation.sfu.simulator import SfuSimulator
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.publish.filler import SILENCE_20MS
+from relay_worker.publish.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publisher_states import PublisherState
+from relay_worker.rtp.h264_packetize import packetize, split_annex_b
 from tests.fixtures.direct_signaling import DirectSignaling
 
 pytestmark = pytest.mark.media

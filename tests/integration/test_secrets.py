@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from relay_supervisor.demo import demo_world
+from relay_supervisor.commands.demo_world import demo_world
 from tests.fixtures.running_relay import SMALL, UNLIMITED, running_relay
 from tests.fixtures.supervisor_process import supervisor, until_live
 

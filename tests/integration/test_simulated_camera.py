@@ -19,11 +19,11 @@ import av
 import httpx
 import pytest
 
-from relay_common.simulation.camera import CameraSettings
-from relay_common.simulation.faults import parse_fault
-from relay_common.simulation.nest_failures import failure
-from relay_common.simulation.nest_quota import UNLIMITED
-from relay_common.simulation.rtsp_wire import Credentials
+from relay_common.simulation.camera.camera import CameraSettings
+from relay_common.simulation.camera.faults import parse_fault
+from relay_common.simulation.camera.rtsp_wire import Credentials
+from relay_common.simulation.google.failures import failure
+from relay_common.simulation.google.quota import UNLIMITED
 from relay_common.simulation.world import World, WorldConfig, camera_name
 
 pytestmark = pytest.mark.media

@@ -20,7 +20,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 
-from relay_common.simulation.sfu import SfuFaults, SfuSimulator, SfuTimings, SfuVariant
+from relay_common.simulation.sfu.simulator import SfuFaults, SfuSimulator, SfuTimings, SfuVariant
 from tests.fixtures.stock_publisher import StockPublisher, encoded_loop
 
 pytestmark = pytest.mark.media

@@ -14,8 +14,8 @@ import aioice.ice
 import httpx
 import pytest
 
-from relay_common.simulation.faults import parse_fault
-from relay_common.simulation.nest_quota import UNLIMITED
+from relay_common.simulation.camera.faults import parse_fault
+from relay_common.simulation.google.quota import UNLIMITED
 from relay_common.simulation.world import World, WorldConfig, camera_name
 from tests.fixtures.stock_camera_client import Google, StockClient
 

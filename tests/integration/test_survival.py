@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from relay_common.clock import SystemClock
-from relay_supervisor.account import open_api
-from relay_supervisor.demo import DemoWorld, demo_world
-from relay_supervisor.nest.errors import RateLimited
+from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from relay_supervisor.google.errors import RateLimited
+from relay_supervisor.google.leases.account import open_api
 from tests.fixtures.running_relay import SMALL
 from tests.fixtures.supervisor_process import SUPERVISOR, relay_processes, status, supervisor, until_live
 

@@ -13,12 +13,12 @@ import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import FromWorker, Hello
-from relay_supervisor.workers import fleet as fleet_module
-from relay_supervisor.workers.bus import Bus
-from relay_supervisor.workers.fleet import Fleet
-from relay_supervisor.workers.restart import RestartPolicy
-from relay_supervisor.workers.slot import Phase, Slot
-from relay_worker.spec import WorkerSpec
+from relay_supervisor.fleet import fleet as fleet_module
+from relay_supervisor.fleet.bus import Bus
+from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.fleet.restart import RestartPolicy
+from relay_supervisor.fleet.slot import Phase, Slot
+from relay_worker.process.spec import WorkerSpec
 from tests.fixtures.running_relay import SMALL, running_relay
 from tests.fixtures.stub_worker import StubLauncher
 

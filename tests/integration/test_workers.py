@@ -17,10 +17,10 @@ import pytest
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.demo import demo_world
-from relay_worker.spec import WorkerSpec
-from relay_worker.stream import Stream
-from relay_worker.worker import Worker
+from relay_supervisor.commands.demo_world import demo_world
+from relay_worker.camera.granted import Stream
+from relay_worker.process.spec import WorkerSpec
+from relay_worker.process.worker import Worker
 from tests.fixtures.running_relay import SMALL, running_relay
 
 pytestmark = pytest.mark.media

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-from relay_supervisor.quota.command import Verb
+from relay_supervisor.google.quota.command import Verb
 from tests.simulation.world import Camera, World
 
 WIDTH: Final = 1440

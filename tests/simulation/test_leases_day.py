@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_supervisor.quota.command import Verb
+from relay_supervisor.google.quota.command import Verb
 from tests.simulation.plot import plot_if_asked, svg
 from tests.simulation.world import DAY, World
 

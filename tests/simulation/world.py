@@ -22,19 +22,19 @@ import msgspec
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_common.simulation.nest import NestBackend
-from relay_common.simulation.nest_devices import Device as SimulatedDevice
-from relay_common.simulation.nest_failures import ANY, failure
-from relay_common.simulation.nest_oauth import Client, OAuth
-from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.effects import Granted, Lost, Renewed
-from relay_supervisor.leases.store import SavedLease, Store
-from relay_supervisor.nest.api import life_of
-from relay_supervisor.nest.errors import NestTimeout, TokenUnavailable, error_for, parse_refusal
-from relay_supervisor.nest.models import CommandBody, Device, Extension, Stream
-from relay_supervisor.quota.budget import Call, LoggedCall
-from relay_supervisor.quota.command import Command, Result, Verb
-from relay_supervisor.quota.limits import limits_from
+from relay_common.simulation.google.backend import NestBackend
+from relay_common.simulation.google.devices import Device as SimulatedDevice
+from relay_common.simulation.google.failures import ANY, failure
+from relay_common.simulation.google.oauth import Client, OAuth
+from relay_supervisor.google.api import life_of
+from relay_supervisor.google.errors import NestTimeout, TokenUnavailable, error_for, parse_refusal
+from relay_supervisor.google.leases.book import LeaseBook
+from relay_supervisor.google.leases.effects import Granted, Lost, Renewed
+from relay_supervisor.google.models import CommandBody, Device, Extension, Stream
+from relay_supervisor.google.quota.budget import Call, LoggedCall
+from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.limits import limits_from
+from relay_supervisor.state.store import SavedLease, Store
 
 DAY = 86_400.0
 WALL = 1_700_000_000.0

@@ -11,7 +11,7 @@ from relay_common.protocol import Protocol
 from relay_supervisor.cameras.demand import Demand
 from relay_supervisor.cameras.reconcile import reconcile
 from relay_supervisor.cameras.registry import Camera
-from relay_supervisor.nest.models import Device
+from relay_supervisor.google.models import Device
 
 
 def camera(name: str, mode: Literal["auto", "always", "on_demand"] = "on_demand", idle_after: float = 30.0) -> Camera:

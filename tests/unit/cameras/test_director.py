@@ -16,10 +16,10 @@ from relay_common.proc import start_ticks
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
-from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.effects import TraitsRead
-from relay_supervisor.leases.store import SavedWorker, Store
-from relay_supervisor.nest.models import Device, Listing
+from relay_supervisor.events import EventHub
+from relay_supervisor.google.leases.effects import TraitsRead
+from relay_supervisor.google.models import Device, Listing
+from relay_supervisor.state.store import SavedWorker, Store
 
 
 def device(name: str, protocol: Protocol = Protocol.RTSP) -> Device:

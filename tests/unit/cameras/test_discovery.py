@@ -17,10 +17,10 @@ from relay_common.protocol import Protocol
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.reconcile import Stop, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.http.events import EventHub
-from relay_supervisor.leases.manager import LeaseManager
-from relay_supervisor.nest.errors import NestError, NestUnreachable
-from relay_supervisor.nest.models import Device, Listing
+from relay_supervisor.events import EventHub
+from relay_supervisor.google.errors import NestError, NestUnreachable
+from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.google.models import Device, Listing
 
 
 def device(name: str) -> Device:

@@ -8,7 +8,7 @@ import pytest
 
 from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed, MakeOffer
 from relay_supervisor.cameras.offers import OfferDesk
-from relay_supervisor.nest.errors import OfferUnavailable
+from relay_supervisor.google.errors import OfferUnavailable
 
 
 class Workers:

@@ -10,7 +10,7 @@ from relay_common.config import CamerasConfig, CameraSettings
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.nest.models import Device, Listing
+from relay_supervisor.google.models import Device, Listing
 
 
 def device(n: int, name: str = "", protocol: Protocol = Protocol.RTSP) -> Device:

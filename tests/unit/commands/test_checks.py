@@ -14,9 +14,9 @@ from relay_common.config import CloudflareConfig, Config, HttpConfig, LimitsConf
 from relay_common.secrets import Secret
 from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Verdict
-from relay_supervisor.leases.store import Store
-from relay_supervisor.quota.budget import Call
-from relay_supervisor.quota.limits import EXECUTE
+from relay_supervisor.google.quota.budget import Call
+from relay_supervisor.google.quota.limits import EXECUTE
+from relay_supervisor.state.store import Store
 
 NEST = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
 REAL = CloudflareConfig(app_id="app", app_secret=Secret("secret"))

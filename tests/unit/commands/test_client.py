@@ -14,8 +14,8 @@ import pytest
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.secrets import Secret
-from relay_supervisor.cli import Failure
-from relay_supervisor.client import CameraSummary, RelayClient, pick
+from relay_supervisor.commands.cli import Failure
+from relay_supervisor.commands.client import CameraSummary, RelayClient, pick
 
 CAMERAS = [
     CameraSummary(id="3f9a01c2", name="Front Door", device="…abcdEFGH"),

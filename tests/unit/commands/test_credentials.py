@@ -11,8 +11,8 @@ import pytest
 
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
-from relay_supervisor.nest import grant
-from relay_supervisor.nest.credentials import (
+from relay_supervisor.google import grant
+from relay_supervisor.google.credentials import (
     client_id_problem,
     client_secret_problem,
     exchange,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from relay_supervisor.cli import VERBS, cli
+from relay_supervisor.commands.cli import VERBS, cli
 
 NAMED = ("add", "remove", "enable", "disable", "restart", "keyframe", "snapshot")
 ASKING = (*NAMED, "status", "drain", "stop", "reload", "logs")

@@ -15,7 +15,7 @@ from relay_common.clock import ManualClock
 from relay_common.secrets import Secret
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.metrics import RelayCollector
-from relay_supervisor.stats import BudgetStatus, CameraStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus
 from tests.fixtures.fake_relay import FakeRelay
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import httpx
 
 from relay_common import config_file
 from relay_supervisor.app import Supervisor
-from relay_supervisor.workers.launcher import ForkServerLauncher
+from relay_supervisor.fleet.launcher import ForkServerLauncher
 
 NOWHERE = "http://127.0.0.1:9"
 

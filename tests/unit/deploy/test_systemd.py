@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_supervisor.systemd import ServiceManager
+from relay_supervisor.commands.systemd import ServiceManager
 
 
 def listening(address: str) -> socket.socket:

@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay_common.clock import ManualClock, SystemClock
 from relay_common.errors import ConfigError, RelayError, Remedy
-from relay_supervisor.health import PartStatus, judge
 from relay_supervisor.http.app import HttpSettings, create_app
 from relay_supervisor.http.metrics import CAMERA_STATES, RESTART_CAUSES
 from relay_supervisor.http.server import HttpServer
-from relay_supervisor.stats import RelayStatus
+from relay_supervisor.status.health import PartStatus, judge
+from relay_supervisor.status.model import RelayStatus
 from tests.fixtures.fake_relay import FakeRelay
 
 

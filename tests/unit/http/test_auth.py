@@ -9,7 +9,8 @@ from relay_common.clock import ManualClock
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 from relay_supervisor.http.app import HttpSettings, create_app
-from relay_supervisor.http.auth import COOKIE, FailureLimiter, check_listen, same_origin
+from relay_supervisor.http.auth import COOKIE, FailureLimiter, same_origin
+from relay_supervisor.net import check_listen
 from tests.fixtures.fake_relay import FakeRelay
 
 TOKEN = "a-token-that-is-long-enough"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay_common.clock import ManualClock
-from relay_supervisor.http.events import HEARTBEAT, STALLED, EventHub, Subscription, TooManyClients
+from relay_supervisor.events import HEARTBEAT, STALLED, EventHub, Subscription, TooManyClients
 from tests.fixtures.fake_relay import FakeRelay
 
 

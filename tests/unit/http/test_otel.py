@@ -19,11 +19,11 @@ from relay_common.cloudflare.errors import ErrorClass
 from relay_common.config import OtelConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
+from relay_supervisor.google.errors import RateLimited
+from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.metrics import RelayCollector
-from relay_supervisor.nest.errors import RateLimited
 from relay_supervisor.otel import OtelExport
-from relay_supervisor.quota.command import Command, Verb
 from tests.fixtures.fake_relay import FakeRelay
 from tests.fixtures.otlp_receiver import Receiver, spans_of, texts
 

@@ -21,37 +21,37 @@ from relay_common.secrets import Secret as Secret
 from relay_common.wire import encode as encode_message
 from relay_supervisor.cameras import overrides
 from relay_supervisor.checks.report import Finding
-from relay_supervisor.cli import cli as supervisor_cli
+from relay_supervisor.commands.cli import cli as supervisor_cli
 from relay_supervisor.commands.demo import DemoReport
-from relay_supervisor.health import Health
+from relay_supervisor.events import Event
+from relay_supervisor.events import EventHub as EventHub
+from relay_supervisor.fleet.bus import Bus as Bus
+from relay_supervisor.fleet.slot import Phase
+from relay_supervisor.google import grant
+from relay_supervisor.google.leases import states as lease_states
+from relay_supervisor.google.models import Device as Device
+from relay_supervisor.google.models import Resolution as Resolution
+from relay_supervisor.google.models import Stream as Stream
+from relay_supervisor.google.quota.command import Command as Command
+from relay_supervisor.google.quota.command import Verb
 from relay_supervisor.http import admin, viewing
 from relay_supervisor.http.app import CameraSummary, LinkRequest
 from relay_supervisor.http.app import HttpSettings as HttpSettings
 from relay_supervisor.http.app import create_app as create_app
-from relay_supervisor.http.events import Event
-from relay_supervisor.http.events import EventHub as EventHub
 from relay_supervisor.http.links import Link
-from relay_supervisor.leases import states as lease_states
-from relay_supervisor.leases.store import SavedLease as SavedLease
-from relay_supervisor.leases.store import SavedPublication as SavedPublication
-from relay_supervisor.leases.store import SavedWorker as SavedWorker
-from relay_supervisor.leases.store import Store as Store
-from relay_supervisor.nest import grant
-from relay_supervisor.nest.models import Device as Device
-from relay_supervisor.nest.models import Resolution as Resolution
-from relay_supervisor.nest.models import Stream as Stream
-from relay_supervisor.publications.views import ViewAnswer
-from relay_supervisor.quota.command import Command as Command
-from relay_supervisor.quota.command import Verb
-from relay_supervisor.reload import ReloadReport
-from relay_supervisor.stats import RelayStatus
-from relay_supervisor.verbs import CameraChange, DrainStatus, Stopping
-from relay_supervisor.workers.bus import Bus as Bus
-from relay_supervisor.workers.slot import Phase
+from relay_supervisor.operations.reload import ReloadReport
+from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.state.store import SavedLease as SavedLease
+from relay_supervisor.state.store import SavedPublication as SavedPublication
+from relay_supervisor.state.store import SavedWorker as SavedWorker
+from relay_supervisor.state.store import Store as Store
+from relay_supervisor.status.health import Health
+from relay_supervisor.status.model import RelayStatus
+from relay_supervisor.viewing.views import ViewAnswer
+from relay_worker.camera.webrtc_source import IngestState
 from relay_worker.debug import cli as worker_cli
+from relay_worker.publish.publisher_states import PublisherState
 from relay_worker.rtsp.states import State as RtspState
-from relay_worker.webrtc.publisher_states import PublisherState
-from relay_worker.webrtc_source import IngestState
 from tests.fixtures.fake_relay import FakeRelay as FakeRelay
 
 PROGRAMS = {"relay-supervisor": supervisor_cli, "relay-worker": worker_cli}

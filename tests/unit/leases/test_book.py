@@ -10,14 +10,14 @@ import pytest
 from relay_common.config import LimitsConfig
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.effects import Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.leases.states import State
-from relay_supervisor.leases.status import budget_status, lease_status
-from relay_supervisor.nest import errors
-from relay_supervisor.nest.models import Device, Extension, Listing, Stream
-from relay_supervisor.quota.command import Command, Result, Verb
-from relay_supervisor.quota.limits import limits_from
+from relay_supervisor.google import errors
+from relay_supervisor.google.leases.book import LeaseBook
+from relay_supervisor.google.leases.effects import Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
+from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.leases.status import budget_status, lease_status
+from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.limits import limits_from
 
 
 def device(name: str = "cam", protocol: Protocol = Protocol.RTSP) -> Device:

@@ -10,10 +10,10 @@ import pytest
 from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.leases.lease import Lease, LeaseSettings
-from relay_supervisor.leases.states import LEASE, Event, State
-from relay_supervisor.nest.models import Device, Extension, Stream
-from relay_supervisor.quota.command import Verb
+from relay_supervisor.google.leases.lease import Lease, LeaseSettings
+from relay_supervisor.google.leases.states import LEASE, Event, State
+from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.quota.command import Verb
 
 DEVICE = Device("enterprises/p/devices/d", "d", "CAMERA", "Door", (Protocol.RTSP,))
 STREAM = Stream(Protocol.RTSP, Secret("x1"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t1"))

@@ -14,20 +14,20 @@ import pytest
 from relay_common.clock import SystemClock
 from relay_common.config import LimitsConfig
 from relay_common.secrets import Secret
-from relay_common.simulation.nest import NestBackend
-from relay_common.simulation.nest_api import NestApi as SimulatedApi
-from relay_common.simulation.nest_devices import Device as SimulatedDevice
-from relay_common.simulation.nest_failures import ANY, failure
-from relay_common.simulation.nest_oauth import Client, OAuth
-from relay_common.simulation.nest_quota import UNLIMITED
-from relay_supervisor.leases.effects import Effect, Granted, Lost, Renewed
-from relay_supervisor.leases.lease import LeaseSettings
-from relay_supervisor.leases.manager import LeaseManager
-from relay_supervisor.leases.store import Store
-from relay_supervisor.nest.api import NestApi
-from relay_supervisor.nest.errors import NestError
-from relay_supervisor.nest.oauth import TokenSource
-from relay_supervisor.quota.limits import limits_from
+from relay_common.simulation.google.api import NestApi as SimulatedApi
+from relay_common.simulation.google.backend import NestBackend
+from relay_common.simulation.google.devices import Device as SimulatedDevice
+from relay_common.simulation.google.failures import ANY, failure
+from relay_common.simulation.google.oauth import Client, OAuth
+from relay_common.simulation.google.quota import UNLIMITED
+from relay_supervisor.google.api import NestApi
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.leases.effects import Effect, Granted, Lost, Renewed
+from relay_supervisor.google.leases.lease import LeaseSettings
+from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.google.oauth import TokenSource
+from relay_supervisor.google.quota.limits import limits_from
+from relay_supervisor.state.store import Store
 
 MANY = LimitsConfig(
     commands_per_minute=1000, device_commands_per_minute=1000, camera_per_minute=1000, camera_per_hour=10_000

@@ -10,14 +10,14 @@ import pytest
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.effects import Lost
-from relay_supervisor.leases.lease import Lease
-from relay_supervisor.leases.states import State
-from relay_supervisor.nest.errors import NestError, NotExtendable, StreamGone
-from relay_supervisor.nest.models import Device, Extension, Stream
-from relay_supervisor.quota.command import Command, Verb
-from relay_supervisor.quota.limits import limits_from
+from relay_supervisor.google.errors import NestError, NotExtendable, StreamGone
+from relay_supervisor.google.leases.book import LeaseBook
+from relay_supervisor.google.leases.effects import Lost
+from relay_supervisor.google.leases.lease import Lease
+from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.google.quota.limits import limits_from
 
 GONE = StreamGone("404", status=404)
 HALF_AN_HOUR = 1800.0

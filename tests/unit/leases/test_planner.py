@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_supervisor.leases.planner import Load, admit, capacity, extension_times, least_margin, margin, reserve
+from relay_supervisor.google.leases.planner import Load, admit, capacity, extension_times, least_margin, margin, reserve
 
 RATE = 10 / 60.75
 

@@ -6,13 +6,13 @@ import random
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.leases.book import LeaseBook
-from relay_supervisor.leases.effects import Effect, Granted, Lost
-from relay_supervisor.leases.states import State
-from relay_supervisor.nest.errors import NotExtendable, ServerError, StreamGone
-from relay_supervisor.nest.models import Device, Stream
-from relay_supervisor.quota.command import Command, Result, Verb
-from relay_supervisor.quota.limits import limits_from
+from relay_supervisor.google.errors import NotExtendable, ServerError, StreamGone
+from relay_supervisor.google.leases.book import LeaseBook
+from relay_supervisor.google.leases.effects import Effect, Granted, Lost
+from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.models import Device, Stream
+from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.limits import limits_from
 
 DOORBELL = Device("enterprises/p/devices/d", "d", "DOORBELL", "Door", (Protocol.WEB_RTC,))
 

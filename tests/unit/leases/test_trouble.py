@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from relay_supervisor.leases.trouble import AccountTrouble
-from relay_supervisor.nest.errors import Unauthenticated
+from relay_supervisor.google.errors import Unauthenticated
+from relay_supervisor.google.leases.trouble import AccountTrouble
 
 
 def trouble() -> AccountTrouble:

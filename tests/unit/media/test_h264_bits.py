@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_worker.media.access_unit import AccessUnit, AccessUnitAssembler
-from relay_worker.media.keyframes import has_recovery_point, is_reference, slice_type, starts_idr
 from relay_worker.media.parameter_sets import MAX_SETS, MAX_SIZE, ParameterSetError, ParameterSets, parse_sps
 from relay_worker.rtp.h264 import FU_A, PayloadError, fragment, join_stap_a, split_stap_a
+from relay_worker.rtp.h264_slices import has_recovery_point, is_reference, slice_type, starts_idr
 
 
 @functools.cache

@@ -11,12 +11,11 @@ import array
 import av
 import pytest
 
-from relay_common.simulation.media import AudioSpec, VideoSpec
-from relay_common.simulation.packetizer import audio_track, video_track
-from relay_worker.inputs import Frame
+from relay_common.simulation.camera.media import AudioSpec, VideoSpec
+from relay_common.simulation.camera.packetizer import audio_track, video_track
 from relay_worker.media.access_unit import AccessUnitAssembler
+from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.tracks import Kind
 from tests.fixtures.manual_camera import ManualCamera
 
 BAR = 0.045

@@ -11,7 +11,7 @@ import av
 import pytest
 from av.audio.codeccontext import AudioCodecContext
 
-from relay_common.simulation.media import AudioSpec, audio_clip
+from relay_common.simulation.camera.media import AudioSpec, audio_clip
 from relay_worker.media.opus import FRAME_SECONDS, OpusSettings, OpusTranscoder
 
 AAC_SAMPLES = 1024

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.nest.api import Turn
-from relay_supervisor.nest.errors import NestError, OfferUnavailable, ServerError
-from relay_supervisor.nest.models import Device, Extension, Listing, Stream
-from relay_supervisor.quota.command import Command, Result, Verb
-from relay_supervisor.quota.dispatcher import Dispatcher, Offer, OnCommand
+from relay_supervisor.google.api import Turn
+from relay_supervisor.google.errors import NestError, OfferUnavailable, ServerError
+from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.dispatcher import Dispatcher, Offer, OnCommand
 
 
 class Script:

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from relay_common.config import LimitsConfig
-from relay_supervisor.quota.budget import UNANSWERED, Budget, Call, LoggedCall
-from relay_supervisor.quota.limits import EXECUTE, GET, LIST, limits_from
+from relay_supervisor.google.quota.budget import UNANSWERED, Budget, Call, LoggedCall
+from relay_supervisor.google.quota.limits import EXECUTE, GET, LIST, limits_from
 
 EXTEND = Call(EXECUTE, "ExtendRtspStream", "d1", "CAMERA")
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_common.config import LimitsConfig
-from relay_supervisor.quota.budget import Budget
-from relay_supervisor.quota.command import Command, Verb
-from relay_supervisor.quota.limits import limits_from
-from relay_supervisor.quota.queue import CommandQueue
+from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.google.quota.limits import limits_from
+from relay_supervisor.google.quota.queue import CommandQueue
 
 
 def queue(limit: int = 10, **config: int) -> CommandQueue:

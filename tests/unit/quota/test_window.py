@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_supervisor.quota.window import HOLD, SlidingLog
+from relay_supervisor.google.quota.window import HOLD, SlidingLog
 
 SPAN = 60.0
 

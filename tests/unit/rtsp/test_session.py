@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from relay_common.errors import Remedy
 from relay_common.fsm import IllegalTransition, Machine
 from relay_common.secrets import Secret
+from relay_worker.media.stream import Batch
 from relay_worker.rtsp import errors
 from relay_worker.rtsp.errors import RtspError, Stage
-from relay_worker.rtsp.events import Batch, Playing, Redirected, SessionSettings
+from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
 from relay_worker.rtsp.session import MAX_DIALOGUE, RtspSession
 from relay_worker.rtsp.states import TABLE, Event, State
 

@@ -12,18 +12,18 @@ import pytest
 from relay_common.clock import SystemClock
 from relay_common.errors import Remedy
 from relay_common.secrets import Secret
-from relay_common.simulation.camera import Camera, CameraSettings
-from relay_common.simulation.certs import make_server_context
-from relay_common.simulation.media import VideoSpec
-from relay_common.simulation.rtsp_server import RtspServer
-from relay_common.simulation.rtsp_streams import Admission
+from relay_common.simulation.camera.camera import Camera, CameraSettings
+from relay_common.simulation.camera.certs import make_server_context
+from relay_common.simulation.camera.media import VideoSpec
+from relay_common.simulation.camera.rtsp_server import RtspServer
+from relay_common.simulation.camera.rtsp_streams import Admission
+from relay_worker.media.stream import Batch, Track
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtsp import errors, source
 from relay_worker.rtsp.errors import RtspError, Stage
-from relay_worker.rtsp.events import Batch, SessionSettings
+from relay_worker.rtsp.events import SessionSettings
 from relay_worker.rtsp.source import RtspSource, SourceSettings
-from relay_worker.rtsp.tracks import Track
 
 pytestmark = pytest.mark.media
 

@@ -5,7 +5,7 @@ import socket
 import tracemalloc
 from pathlib import Path
 
-from relay_common.simulation.certs import make_server_context
+from relay_common.simulation.camera.certs import make_server_context
 from relay_worker.rtsp.transport import BUFFER_SIZE, MAX_UNSENT, client_context, connect
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay_common.simulation.faults import FaultKind, FaultSet, parse_fault
+from relay_common.simulation.camera.faults import FaultKind, FaultSet, parse_fault
 
 
 def test_a_fault_ends_after_its_seconds() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import av
 import pytest
 
-from relay_common.simulation.media import AudioSpec, Clip, VideoSpec, audio_clip, video_clip
-from relay_common.simulation.packetizer import audio_track, video_track
-from relay_common.simulation.picture import FRAME_NUMBER_BITS, frame_number_blocks
+from relay_common.simulation.camera.media import AudioSpec, Clip, VideoSpec, audio_clip, video_clip
+from relay_common.simulation.camera.packetizer import audio_track, video_track
+from relay_common.simulation.camera.picture import FRAME_NUMBER_BITS, frame_number_blocks
 
 SMALL = VideoSpec(name="Door", width=160, height=120, seconds=2.0, gop=1.0)
 

@@ -7,12 +7,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from relay_common.simulation.nest import COMMAND_PREFIX, NestBackend
-from relay_common.simulation.nest_devices import Device
-from relay_common.simulation.nest_errors import Reply
-from relay_common.simulation.nest_failures import failure
-from relay_common.simulation.nest_oauth import Client, OAuth
-from relay_common.simulation.nest_quota import UNLIMITED, Limits, most_in_any
+from relay_common.simulation.google.backend import COMMAND_PREFIX, NestBackend
+from relay_common.simulation.google.devices import Device
+from relay_common.simulation.google.errors import Reply
+from relay_common.simulation.google.failures import failure
+from relay_common.simulation.google.oauth import Client, OAuth
+from relay_common.simulation.google.quota import UNLIMITED, Limits, most_in_any
 
 T0 = 1_700_000_000.0
 CLIENT = Client("id", "secret", "1//refresh")

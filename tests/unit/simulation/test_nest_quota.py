@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_common.simulation.nest_quota import Accounting, Bucket, Limits, most_in_any
+from relay_common.simulation.google.quota import Accounting, Bucket, Limits, most_in_any
 
 calls = st.lists(st.floats(0, 500, allow_nan=False).map(lambda t: round(t, 2)), max_size=80).map(sorted)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from relay_common.simulation.faults import FaultSet, parse_fault
-from relay_common.simulation.media import AudioSpec, VideoSpec
-from relay_common.simulation.packetizer import audio_track, video_track
-from relay_common.simulation.player import PlaybackCounters, Player, TrackPlayback, sender_report
+from relay_common.simulation.camera.faults import FaultSet, parse_fault
+from relay_common.simulation.camera.media import AudioSpec, VideoSpec
+from relay_common.simulation.camera.packetizer import audio_track, video_track
+from relay_common.simulation.camera.player import PlaybackCounters, Player, TrackPlayback, sender_report
 
 SMALL = VideoSpec(name="Door", width=160, height=120, seconds=2.0, gop=1.0)
 WALL = 1_700_000_000.25

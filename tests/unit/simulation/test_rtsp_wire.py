@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from relay_common.simulation.rtsp_wire import (
+from relay_common.simulation.camera.rtsp_wire import (
     BadRequest,
     Credentials,
     InterleavedFrame,

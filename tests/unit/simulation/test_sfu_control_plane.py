@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from relay_common.simulation import sfu_sdp
-from relay_common.simulation.sfu import ApiFault, SfuFaults, SfuSimulator, SfuTimings, SfuVariant
-from relay_common.simulation.sfu_sessions import SESSION_TABLE, ApiError, Event, State
+from relay_common.simulation.sfu import sdp as sfu_sdp
+from relay_common.simulation.sfu.sessions import SESSION_TABLE, ApiError, Event, State
+from relay_common.simulation.sfu.simulator import ApiFault, SfuFaults, SfuSimulator, SfuTimings, SfuVariant
 
 QUICK = {
     "connect_wait": 0.05,

@@ -10,14 +10,14 @@ from aiortc import rtp as aiortc_rtp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_common.simulation import sfu_rtcp
-from relay_common.simulation.sfu_codecs import fit, translate
-from relay_common.simulation.sfu_downstream import Downstream
-from relay_common.simulation.sfu_feedback import TransportFeedback, one_byte_extension
-from relay_common.simulation.sfu_options import SfuTimings
-from relay_common.simulation.sfu_publication import Publication
-from relay_common.simulation.sfu_sdp import Codec, Section
-from relay_common.simulation.sfu_upstream import Upstream, begins_idr
+from relay_common.simulation.sfu import rtcp as sfu_rtcp
+from relay_common.simulation.sfu.codecs import fit, translate
+from relay_common.simulation.sfu.downstream import Downstream
+from relay_common.simulation.sfu.feedback import TransportFeedback, one_byte_extension
+from relay_common.simulation.sfu.options import SfuTimings
+from relay_common.simulation.sfu.publication import Publication
+from relay_common.simulation.sfu.sdp import Codec, Section
+from relay_common.simulation.sfu.upstream import Upstream, begins_idr
 
 H264 = Codec(101, "H264", 90000, fmtp="packetization-mode=1", feedback=("nack", "nack pli"))
 RTX = Codec(102, "rtx", 90000, fmtp="apt=101")

@@ -7,9 +7,9 @@ from aioice import stun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_common.simulation import sfu_sdp
-from relay_common.simulation.sfu_ice import IceLite, local_ufrag
-from relay_common.simulation.sfu_sdp import LocalTransport, SdpError
+from relay_common.simulation.sfu import sdp as sfu_sdp
+from relay_common.simulation.sfu.ice import IceLite, local_ufrag
+from relay_common.simulation.sfu.sdp import LocalTransport, SdpError
 
 OFFER = "\r\n".join(
     """v=0

@@ -10,15 +10,15 @@ from typing import Any
 import av
 import pytest
 
-from relay_common.simulation.camera import Camera, CameraSettings
-from relay_common.simulation.faults import parse_fault
-from relay_common.simulation.media import VideoSpec
-from relay_common.simulation.picture import FRAME_NUMBER_BITS, frame_number_blocks
-from relay_common.simulation.webrtc_camera import WebRtcHabits
-from relay_common.simulation.webrtc_camera_media import live_specs
-from relay_common.simulation.webrtc_camera_player import WebRtcPlayer
-from relay_common.simulation.webrtc_camera_sdp import SentTrack
-from relay_common.simulation.webrtc_camera_track import OutgoingTrack, Packet
+from relay_common.simulation.camera.camera import Camera, CameraSettings
+from relay_common.simulation.camera.faults import parse_fault
+from relay_common.simulation.camera.media import VideoSpec
+from relay_common.simulation.camera.picture import FRAME_NUMBER_BITS, frame_number_blocks
+from relay_common.simulation.camera.webrtc_habits import WebRtcHabits
+from relay_common.simulation.camera.webrtc_media import live_specs
+from relay_common.simulation.camera.webrtc_player import WebRtcPlayer
+from relay_common.simulation.camera.webrtc_sdp import SentTrack
+from relay_common.simulation.camera.webrtc_track import OutgoingTrack, Packet
 
 SMALL = VideoSpec(name="Door", width=160, height=120, seconds=4.0, gop=1.0, profile="high")
 WALL = 1_700_000_000.25

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from relay_common.simulation.nest_errors import OfferError
-from relay_common.simulation.webrtc_camera import WebRtcHabits
-from relay_common.simulation.webrtc_camera_sdp import Answer, Transport, make_answer, read_offer
+from relay_common.simulation.camera.webrtc_habits import WebRtcHabits
+from relay_common.simulation.camera.webrtc_sdp import Answer, Transport, make_answer, read_offer
+from relay_common.simulation.google.errors import OfferError
 
 SECRET = "v" * 22
 HEAD = f"""v=0

@@ -6,13 +6,10 @@ import struct
 
 import pytest
 
-from relay_common.simulation.media import AudioSpec, audio_clip
-from relay_worker.inputs import Frame
+from relay_common.simulation.camera.media import AudioSpec, audio_clip
+from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
 from relay_worker.pipeline import MAX_HELD_BYTES, MAX_HELD_SECONDS, Pipeline
 from relay_worker.rtp.h264 import fragment
-from relay_worker.rtsp.events import Batch
-from relay_worker.rtsp.sdp import Format
-from relay_worker.rtsp.tracks import Kind, Track
 
 SPS, PPS = bytes.fromhex("6742c01e95a0280bfe54"), bytes.fromhex("68ce3c80")
 SETS = b"\x78" + b"".join(len(nal).to_bytes(2, "big") + nal for nal in (SPS, PPS))

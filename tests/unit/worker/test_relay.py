@@ -10,13 +10,12 @@ import pytest
 
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, Stage, TrackOffer, WorkerState
-from relay_common.simulation.media import AudioSpec, VideoSpec
-from relay_common.simulation.packetizer import RtpTrack, audio_track, video_track
-from relay_worker.inputs import Frame
-from relay_worker.publication_keeper import PublishRefused
+from relay_common.simulation.camera.media import AudioSpec, VideoSpec
+from relay_common.simulation.camera.packetizer import RtpTrack, audio_track, video_track
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.publish.keeper import PublishRefused
+from relay_worker.publish.publisher import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
-from relay_worker.rtsp.tracks import Kind
-from relay_worker.webrtc.publisher import PublisherSettings
 from tests.fixtures.manual_camera import ManualCamera
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "seconds": 2.0}

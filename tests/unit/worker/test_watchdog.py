@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from relay_common.protocol import Stage
-from relay_worker.rtsp.tracks import Kind
+from relay_worker.media.stream import Kind
 from relay_worker.watchdog import MAX_PATIENCE, Mend, Verdict, Vitals, Watchdog
 
 

@@ -1,0 +1,1 @@
+"""Simulated cameras: their media, and their RTSP and WebRTC edges."""

@@ -1,0 +1,1 @@
+"""Google's side of the simulation: the SDM API, tokens, quota, streams."""

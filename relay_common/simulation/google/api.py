@@ -1,0 +1,126 @@
+"""HTTP in front of the Nest core: the SDM API, the token endpoint and the control interface, on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay_common.clock import Clock, SystemClock
+from relay_common.simulation.google.backend import NestBackend
+from relay_common.simulation.google.errors import Reply, error, not_found
+
+
+class NestApi:
+    """Serves a `NestBackend`; `extra` routes (control) share its port.
+
+    `host` is an IPv4 address; port 0 picks one. `start` raises OSError when the port is taken.
+    """
+
+    def __init__(
+        self,
+        backend: NestBackend,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        extra: Iterable[BaseRoute] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self._backend, self._clock = backend, clock or SystemClock()
+        self._host, self._port = host, port
+        self._extra = list(extra)
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port; the SDM API is under /v1, the token endpoint at /token."""
+        return f"http://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen and serve in the running loop."""
+        listener = socket.create_server((self._host, self._port))
+        self._port = listener.getsockname()[1]
+        config = uvicorn.Config(self._app(), lifespan="off", log_config=None, access_log=False, ws="none")
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="nest api")
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stop at once; requests in flight are dropped."""
+        if self._server is None or self._serving is None:
+            return
+        self._server.should_exit = self._server.force_exit = True
+        await self._serving
+
+    def _app(self) -> Starlette:
+        devices = "/v1/enterprises/{project}/devices"
+        routes: list[BaseRoute] = [
+            Route("/token", self._token, methods=["POST"]),
+            Route(devices, self._project(self._list), methods=["GET"]),
+            Route(devices + "/{device}:executeCommand", self._project(self._execute), methods=["POST"]),
+            Route(devices + "/{device}", self._project(self._get), methods=["GET"]),
+            *self._extra,
+        ]
+        return Starlette(routes=routes)
+
+    async def _token(self, request: Request) -> Response:
+        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        return await self._send(self._backend.oauth.token(form, self._clock.wall()))
+
+    def _project(self, handler: Callable[[Request, str], Awaitable[Reply]]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            if request.path_params["project"] != self._backend.project_id:
+                return await self._send(not_found("Enterprise not found."))
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            reply = await handler(request, token if scheme.lower() == "bearer" else "")
+            return await self._send(reply)
+
+        return endpoint
+
+    async def _list(self, request: Request, token: str) -> Reply:
+        query = request.query_params
+        size = query.get("pageSize", "0")
+        return self._backend.list_devices(
+            token, query.get("pageToken", ""), self._clock.wall(), int(size) if size.isdecimal() else 0
+        )
+
+    async def _get(self, request: Request, token: str) -> Reply:
+        return self._backend.get_device(token, request.path_params["device"], self._clock.wall())
+
+    async def _execute(self, request: Request, token: str) -> Reply:
+        try:
+            body: Any = json.loads(await request.body())
+            command, params = str(body["command"]), body.get("params", {})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return error(400, "Invalid JSON payload received.")
+        if not isinstance(params, dict):
+            return error(400, "Invalid value at 'params'.")
+        device = request.path_params["device"]
+        return self._backend.execute(token, device, command, params, self._clock.wall())
+
+    async def _send(self, reply: Reply) -> Response:
+        if reply.delay:
+            await self._clock.sleep(reply.delay)
+        if isinstance(reply.body, str):
+            return Response(reply.body, reply.status, media_type="text/html")
+        return Response(json.dumps(reply.body), reply.status, media_type="application/json")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside somebody else's loop: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

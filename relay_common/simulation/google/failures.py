@@ -1,0 +1,81 @@
+"""Commands that fail on purpose: how many, of which camera, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from relay_common.simulation.google.errors import Reply, error
+
+ANY: Final = "*"
+
+_MESSAGES: Final[Mapping[int, str]] = {
+    401: "Request had invalid authentication credentials.",
+    403: "The caller does not have permission",
+    404: "Requested entity was not found.",
+    409: "The operation was aborted.",
+    429: "Rate limited for the ExecuteDeviceCommand API for the user.",
+    500: "Internal error encountered.",
+    503: "The service is currently unavailable.",
+}
+
+
+@dataclass
+class Failure:
+    """The next `remaining` commands of a kind get `reply`.
+
+    With `after_effect` the command is carried out all the same and only its answer is lost or late: the reply's own
+    delay is used, and its body when the status is not 200.
+    """
+
+    reply: Reply
+    remaining: int = 1
+    after_effect: bool = False
+
+    def applied_to(self, answer: Reply) -> Reply:
+        """What the client gets instead of the true `answer`."""
+        return replace(answer, delay=self.reply.delay) if self.reply.status == 200 else self.reply
+
+
+class Failures:
+    """Failures that wait for their commands, by camera name and command; "*" stands for any."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, str], Failure] = {}
+
+    def add(self, camera: str, command: str, failure: Failure) -> None:
+        """Make the next commands fail, replacing what was asked for before."""
+        self._waiting[camera, command] = failure
+
+    def clear(self) -> None:
+        """Let everything succeed again."""
+        self._waiting.clear()
+
+    def take(self, camera: str, command: str) -> Failure | None:
+        """The failure for a command that has just arrived, counted down."""
+        for key in ((camera, command), (camera, ANY), (ANY, command), (ANY, ANY)):
+            failure = self._waiting.get(key)
+            if failure is None:
+                continue
+            failure.remaining -= 1
+            if failure.remaining <= 0:
+                del self._waiting[key]
+            return failure
+        return None
+
+
+def failure(
+    status: int,
+    *,
+    count: int = 1,
+    message: str = "",
+    grpc_status: str = "",
+    raw_body: str | None = None,
+    delay: float = 0.0,
+    after_effect: bool = False,
+) -> Failure:
+    """A failure with Google's body for `status`, or `raw_body` as it is (for answers that are not JSON)."""
+    reply = error(status, message or _MESSAGES.get(status, "Error"), grpc_status)
+    body: dict[str, Any] | str = reply.body if raw_body is None else raw_body
+    return Failure(Reply(status, body, delay), count, after_effect)

@@ -1,0 +1,1 @@
+"""The simulated SFU: Cloudflare's session API and a media plane."""

@@ -1,0 +1,97 @@
+"""`/control`: what tests read of the simulated SFU, and how they make it misbehave, from another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relay_common.simulation.sfu.sessions import Session
+
+if TYPE_CHECKING:
+    from relay_common.simulation.sfu.simulator import SfuSimulator
+
+_RECORD_LIMIT = 1_000_000
+
+
+def describe(session: Session, now: float) -> dict[str, Any]:
+    """One session for `GET /control/sessions`: state, transport counters, published and pulled tracks."""
+    peer = session.peer
+    published, pulled = [], []
+    for track in session.tracks:
+        entry: dict[str, Any] = {"mid": track.mid, "name": track.name, "active": track.active}
+        if track.publication is not None:
+            upstream = track.publication.upstream
+            entry |= {"subscribers": len(track.publication.subscribers), **upstream.snapshot(now)}
+        if track.downstream is not None:
+            entry |= {"forwarding": track.downstream.active, **track.downstream.snapshot()}
+        if track.location == "local":
+            published.append(entry)
+        else:
+            pulled.append({"session": track.source_session, **entry})
+    return {
+        "session": session.id,
+        "state": session.state.value,
+        "age": now - session.created,
+        "address": list(peer.ice.remote or ()),
+        "srtp": peer.dtls.profile,
+        "dtls_failure": peer.dtls.failure,
+        "checks": peer.ice.answered,
+        "checks_refused": peer.ice.refused,
+        "unauthenticated": peer.unauthenticated,
+        "unrouted": peer.unrouted,
+        "malformed": peer.malformed,
+        "dropped_by_fault": peer.dropped_by_fault,
+        "last_datagram_age": None if peer.last_datagram is None else now - peer.last_datagram,
+        "published": published,
+        "pulled": pulled,
+    }
+
+
+def routes(simulator: SfuSimulator) -> list[Route]:
+    """The control routes; request and answer bodies are JSON."""
+
+    async def sessions(request: Request) -> Response:
+        waiting = [dataclasses.asdict(fault) for fault in simulator.faults.api]
+        return JSONResponse(
+            {"sessions": simulator.sessions(), "port": simulator.port_counters(), "api_faults": waiting}
+        )
+
+    async def faults(request: Request) -> Response:
+        try:
+            simulator.faults.change(await request.json())
+        except (ValueError, AttributeError) as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        return JSONResponse({})
+
+    async def session(request: Request) -> Response:
+        body = await request.json()
+        try:
+            if body.get("end"):
+                simulator.end_session(request.path_params["session"])
+            if "upstream_loss" in body:
+                simulator.lose_upstream(request.path_params["session"], body["upstream_loss"])
+        except KeyError:
+            return JSONResponse({"error": "no such session"}, status_code=404)
+        return JSONResponse({})
+
+    async def record(request: Request) -> Response:
+        if request.method == "POST":
+            body = await request.json()
+            if body.get("stop"):
+                simulator.stop_recording()
+            else:
+                simulator.start_recording(min(int(body.get("limit", 200_000)), _RECORD_LIMIT))
+            return JSONResponse({})
+        return JSONResponse({"now": time.monotonic(), "arrivals": simulator.arrivals()})
+
+    return [
+        Route("/control/sessions", sessions, methods=["GET"]),
+        Route("/control/sessions/{session}", session, methods=["POST"]),
+        Route("/control/faults", faults, methods=["POST"]),
+        Route("/control/record", record, methods=["GET", "POST"]),
+    ]

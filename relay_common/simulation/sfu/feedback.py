@@ -1,0 +1,59 @@
+"""Arrival times of packets that carry a transport-wide sequence number (transport-cc), and their feedback."""
+
+from __future__ import annotations
+
+from relay_common.simulation.sfu import rtcp as sfu_rtcp
+from relay_common.simulation.sfu.downstream import header_size
+
+_LIMIT = 1000
+
+
+class TransportFeedback:
+    """Collects arrivals for one session; `report` empties the collection."""
+
+    def __init__(self, extension: int) -> None:
+        self._extension = extension
+        self._arrivals: dict[int, float] = {}
+        self._highest = -1
+        self._number = 0
+
+    def receive(self, packet: memoryview, now: float) -> None:
+        """Note the arrival of a plain RTP packet."""
+        sequence = one_byte_extension(packet, self._extension)
+        if sequence is None or len(self._arrivals) >= _LIMIT:
+            return
+        if self._highest < 0:
+            self._highest = sequence + 0x10000
+        delta = (sequence - self._highest + 0x8000 & 0xFFFF) - 0x8000
+        self._arrivals[self._highest + delta] = now
+        self._highest = max(self._highest, self._highest + delta)
+
+    def report(self, sender: int, media: int) -> bytes | None:
+        """The feedback packet for everything since the last one, None when there is nothing."""
+        if not self._arrivals:
+            return None
+        floor = self._highest - 4 * _LIMIT
+        arrivals = {sequence: at for sequence, at in self._arrivals.items() if sequence > floor}
+        self._arrivals = {}
+        self._number += 1
+        return sfu_rtcp.transport_feedback(sender, media, self._number, arrivals)
+
+
+def one_byte_extension(packet: memoryview, wanted: int) -> int | None:
+    """The 16-bit value of a one-byte header extension element (RFC 8285 4.2), None when it is not there."""
+    if not packet[0] & 0x10:
+        return None
+    position = 12 + 4 * (packet[0] & 15)
+    if bytes(packet[position : position + 2]) != b"\xbe\xde":
+        return None
+    end = min(header_size(packet), len(packet))
+    position += 4
+    while position + 1 < end:
+        number, length = packet[position] >> 4, (packet[position] & 15) + 1
+        if packet[position] == 0:
+            position += 1
+        elif number == wanted and length == 2 and position + 3 <= end:
+            return packet[position + 1] << 8 | packet[position + 2]
+        else:
+            position += 1 + length
+    return None

@@ -1,0 +1,247 @@
+"""One session's transport: ICE-lite, DTLS, SRTP in place, and the routing of RTP and RTCP."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pylibsrtp._binding import lib
+
+from relay_common.simulation.sfu import rtcp as sfu_rtcp
+from relay_common.simulation.sfu.downstream import Downstream
+from relay_common.simulation.sfu.dtls import DtlsIdentity, DtlsServer
+from relay_common.simulation.sfu.feedback import TransportFeedback
+from relay_common.simulation.sfu.ice import Address, IceLite
+from relay_common.simulation.sfu.publication import Publication
+
+_HEADER = struct.Struct("!BBHII")
+
+
+class Port(Protocol):
+    """The shared UDP port as a peer sees it."""
+
+    scratch: memoryview
+    scratch_pointer: Any
+    length: Any
+    lossy: dict[Publication, None]
+    record: Callable[[float, int, int, int, int, bool], None] | None
+
+    def send(self, datagram: bytes | memoryview, address: Address) -> None: ...
+
+    def lose_downstream(self) -> bool: ...
+
+
+class Peer:
+    """The media side of one session. `receive_*` are called by the port; `connected` fires when DTLS is done."""
+
+    def __init__(self, port: Port, ice: IceLite, identity: DtlsIdentity, ssrc: int) -> None:
+        self._port = port
+        self.ice = ice
+        self.dtls = DtlsServer(identity)
+        self.ssrc = ssrc
+        self.scratch = port.scratch
+        self.publications: list[Publication] = []
+        self.downstreams: dict[int, Downstream] = {}
+        """By the SSRC that the viewer sees."""
+        self.sources: dict[Downstream, Publication] = {}
+        self.on_connected: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[], None] = lambda: None
+        self.closed = False
+        self.last_datagram: float | None = None
+        self.first_check: float | None = None
+        self.mute_checks = False
+        self.upstream_loss: float | None = None
+        """This session's own loss, in place of the port's."""
+        self.feedback: TransportFeedback | None = None
+        self.unauthenticated = self.unrouted = self.malformed = self.dropped_by_fault = self.send_errors = 0
+        self._routes: dict[int, tuple[Publication, bool]] = {}
+        self._types: dict[int, tuple[Publication, bool]] = {}
+        self._inbound: Any = None
+        self._outbound: Any = None
+
+    # -- set-up -------------------------------------------------------------------------------------------------
+
+    def publish(self, publication: Publication) -> None:
+        """Route the section's SSRCs and payload types to `publication` from now on."""
+        self.publications.append(publication)
+        section = publication.section
+        rtx = set(section.rtx_ssrcs.values())
+        for ssrc in section.ssrcs:
+            self._routes[ssrc] = publication, ssrc in rtx
+        for codec in section.codecs:
+            self._types[codec.payload_type] = publication, codec.apt is not None
+
+    def unpublish(self, publication: Publication) -> None:
+        """Drop what arrives for `publication` from now on."""
+        if publication in self.publications:
+            self.publications.remove(publication)
+        self._routes = {s: route for s, route in self._routes.items() if route[0] is not publication}
+        self._types = {t: route for t, route in self._types.items() if route[0] is not publication}
+
+    def subscribe(self, downstream: Downstream, publication: Publication) -> None:
+        """Forward `publication` through `downstream`, instead of what it carried before."""
+        self.unsubscribe(downstream)
+        self.downstreams[downstream.ssrc] = downstream
+        self.sources[downstream] = publication
+        publication.subscribers.append(downstream)
+
+    def unsubscribe(self, downstream: Downstream) -> None:
+        """Stop forwarding through `downstream`."""
+        self.downstreams.pop(downstream.ssrc, None)
+        if (publication := self.sources.pop(downstream, None)) is not None:
+            publication.subscribers.remove(downstream)
+
+    # -- in -----------------------------------------------------------------------------------------------------
+
+    def receive_check(self, datagram: bytes, source: Address) -> None:
+        """Answer a STUN binding request."""
+        if (response := self.ice.receive(datagram, source)) is not None:
+            self._port.send(response, source)
+
+    def receive_dtls(self, datagram: bytes) -> None:
+        """Advance the handshake, or note that the peer has gone."""
+        was_ready = self.dtls.srtp is not None
+        self.dtls.receive(datagram)
+        self.flush_dtls()
+        if not was_ready and self.dtls.srtp is not None:
+            self._inbound, self._outbound = (session._srtp[0] for session in self.dtls.srtp)
+            self.on_connected()
+        if self.dtls.closed and not self.closed:
+            self.on_closed()
+
+    def flush_dtls(self) -> None:
+        """Send what DTLS has to say."""
+        if self.ice.remote is not None:
+            for datagram in self.dtls.outgoing():
+                self._port.send(datagram, self.ice.remote)
+
+    def receive_media(self, buffer: memoryview, pointer: Any, now: float) -> None:
+        """Take an SRTP or SRTCP packet; `pointer` is the C address of `buffer`, which is decrypted in place."""
+        if self._inbound is None or len(buffer) < 12:
+            self.malformed += 1
+            return
+        length = self._port.length
+        length[0] = len(buffer)
+        if 192 <= buffer[1] <= 223:
+            if lib.srtp_unprotect_rtcp(self._inbound, pointer, length):
+                self.unauthenticated += 1
+            else:
+                self._receive_rtcp(buffer[: length[0]], now)
+            return
+        if lib.srtp_unprotect(self._inbound, pointer, length):
+            self.unauthenticated += 1
+            return
+        packet = buffer[: length[0]]
+        _, second, sequence, timestamp, ssrc = _HEADER.unpack_from(packet)
+        port = self._port
+        if port.record is not None:
+            port.record(now, ssrc, sequence, timestamp, len(packet), second > 127)
+        if self.feedback is not None:
+            self.feedback.receive(packet, now)
+        route = self._routes.get(ssrc) or self._latch(ssrc, second & 127)
+        if route is None:
+            return
+        publication, rtx = route
+        if rtx:
+            publication.receive_rtx(packet, timestamp, now)
+        else:
+            publication.receive(packet, sequence, timestamp, ssrc, now)
+        if publication.upstream.missing:
+            port.lossy[publication] = None
+
+    def _latch(self, ssrc: int, payload_type: int) -> tuple[Publication, bool] | None:
+        route = self._types.get(payload_type)
+        if route is None:
+            self.unrouted += 1
+        elif len(self._routes) < 64:
+            self._routes[ssrc] = route
+        return route
+
+    def _receive_rtcp(self, compound: memoryview, now: float) -> None:
+        for kind, count, body in sfu_rtcp.packets(compound):
+            if kind == sfu_rtcp.SR and len(body) >= 24:
+                self._receive_sender_report(body, now)
+                self._receive_blocks(body[24:], count)
+            elif kind == sfu_rtcp.RR and len(body) >= 4:
+                self._receive_blocks(body[4:], count)
+            elif kind in (sfu_rtcp.RTPFB, sfu_rtcp.PSFB) and len(body) >= 8:
+                self._receive_feedback(kind, count, body, now)
+
+    def _receive_sender_report(self, body: memoryview, now: float) -> None:
+        ssrc, ntp, rtp = struct.unpack_from("!IQI", body)
+        for publication in self.publications:
+            if publication.upstream.ssrc == ssrc:
+                publication.upstream.sender_report = ntp, rtp, now
+                publication.upstream.sender_reports += 1
+
+    def _receive_blocks(self, blocks: memoryview, count: int) -> None:
+        for index in range(min(count, len(blocks) // 24)):
+            ssrc, loss = struct.unpack_from("!II", blocks, 24 * index)
+            if (downstream := self.downstreams.get(ssrc)) is not None:
+                downstream.reported_lost = loss & 0xFFFFFF
+
+    def _receive_feedback(self, kind: int, fmt: int, body: memoryview, now: float) -> None:
+        (media,) = struct.unpack_from("!I", body, 4)
+        intra = kind == sfu_rtcp.PSFB and fmt == sfu_rtcp.FMT_FIR
+        if intra and len(body) >= 16:
+            (media,) = struct.unpack_from("!I", body, 8)
+        if (downstream := self.downstreams.get(media)) is None:
+            return
+        if intra or (kind == sfu_rtcp.PSFB and fmt == sfu_rtcp.FMT_PLI):
+            downstream.firs += intra
+            downstream.plis += not intra
+            self.sources[downstream].request_keyframe(now, intra=intra)
+        elif kind == sfu_rtcp.RTPFB and fmt == sfu_rtcp.FMT_NACK:
+            downstream.retransmit(sfu_rtcp.nacked(body)[:512])
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def send_rtp(self, size: int) -> None:
+        """Protect and send the first `size` bytes of `scratch`."""
+        port = self._port
+        length = port.length
+        length[0] = size
+        if self._outbound is None or lib.srtp_protect(self._outbound, port.scratch_pointer, length):
+            self.send_errors += 1
+        elif not port.lose_downstream():
+            port.send(self.scratch[: length[0]], self.ice.remote)  # type: ignore[arg-type]
+
+    def send_rtcp(self, compound: bytes) -> None:
+        """Protect and send a compound (or reduced-size) RTCP packet."""
+        port = self._port
+        size = len(compound)
+        self.scratch[:size] = compound
+        port.length[0] = size
+        if self._outbound is None or lib.srtp_protect_rtcp(self._outbound, port.scratch_pointer, port.length):
+            self.send_errors += 1
+        else:
+            port.send(self.scratch[: port.length[0]], self.ice.remote)  # type: ignore[arg-type]
+
+    def send_reports(self, now: float, remb: int | None, *, probe: bool = False) -> None:
+        """Receiver reports about what is published, sender reports about what is forwarded."""
+        if self._outbound is None or self.closed:
+            return
+        live = [p for p in self.publications if p.upstream.ssrc is not None]
+        blocks = [block for p in live if (block := p.upstream.report_block(now)) is not None]
+        if blocks:
+            compound = sfu_rtcp.receiver_report(self.ssrc, blocks[:31])
+            if remb is not None:
+                compound += sfu_rtcp.remb(self.ssrc, remb, [p.upstream.ssrc or 0 for p in live])
+            self.send_rtcp(compound)
+        for downstream in self.downstreams.values():
+            if downstream.active and (report := downstream.report(now)) is not None:
+                self.send_rtcp(report)
+                if probe:
+                    downstream.probe()
+
+    def close(self) -> None:
+        """Stop everything; the peer is told by a DTLS alert where there is a connection."""
+        if self.closed:
+            return
+        self.closed = True
+        for downstream in list(self.downstreams.values()):
+            self.unsubscribe(downstream)
+        self.dtls.close()
+        self.flush_dtls()
+        self._inbound = self._outbound = None

@@ -1,0 +1,116 @@
+"""One camera in words and numbers: from lease, worker and publication to what people are shown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from relay_common.protocol import Stage, TrackStats, WorkerState, WorkerStats
+from relay_supervisor.cameras.registry import Camera
+from relay_supervisor.fleet.slot import Phase, Slot
+from relay_supervisor.status.model import CameraStatus, LeaseStatus, Totals, WorkerStatus
+
+_WORDS: Final = {
+    WorkerState.STARTING: "connecting",
+    WorkerState.CONNECTING: "connecting",
+    WorkerState.LIVE: "live",
+    WorkerState.RECONNECTING: "reconnecting",
+    WorkerState.WAITING: "waiting",
+    WorkerState.STOPPING: "stopped",
+}
+
+
+def camera_status(
+    camera: Camera, *, why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, publication: str, now: float
+) -> CameraStatus:
+    """The status of `camera`; `why_not` says why it should not run, if it should not, and `idle` why it need not at
+    present; `publication` is the live one's name, or empty; `now` is monotonic seconds."""
+    stats = slot.stats if slot is not None and not ((why_not or idle) and slot.phase is Phase.ABSENT) else None
+    state, reason, stage = _verdict(why_not, idle, lease, slot, stats, now)
+    status = CameraStatus(
+        id=camera.id,
+        name=camera.name,
+        device=f"…{camera.device.id[-8:]}",
+        state=state,
+        reason=reason,
+        stage=stage,
+        enabled=not why_not,
+        viewable=bool(publication) and state not in ("stopped", "idle"),
+        publication=publication,
+        lease=lease,
+        worker=_worker(slot, now),
+    )
+    status.lease.protocol = status.lease.protocol or camera.device.protocol.value
+    if stats is None or slot is None:
+        width, height = camera.device.resolution.width, camera.device.resolution.height
+        codec = next(iter(camera.device.video_codecs), "")
+        status.video = TrackStats(width=width, height=height, codec=codec)
+        return status
+    status.uptime, status.stats_age = stats.uptime, now - slot.stats_at
+    status.webrtc, status.source, status.source_sessions = stats.webrtc, stats.source, stats.source_sessions
+    status.video, status.audio = stats.video, stats.audio
+    status.delay_p50, status.delay_p99, status.skew = stats.delay_p50, stats.delay_p99, stats.skew
+    return status
+
+
+def _verdict(
+    why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, stats: WorkerStats | None, now: float
+) -> tuple[str, str, str]:
+    """State, reason and stage."""
+    if why_not:
+        return "disabled", why_not, ""
+    if idle:
+        return "idle", idle, ""
+    if slot is None:
+        return "stopped", "", ""
+    if slot.running and slot.state is WorkerState.LIVE:
+        return "live", "", ""
+    if lease.state == "parked":
+        return "offline", lease.last_error, ""
+    if slot.phase in (Phase.BACKOFF, Phase.HUNG):
+        reason = f"its worker {slot.last_exit}"
+        if not slot.policy.degraded(now):
+            return "reconnecting", reason, ""
+        return "degraded", f"{reason}; it is started again in {max(0.0, slot.next_start - now):.0f} s", ""
+    if lease.degraded:
+        return "degraded", lease.last_error, ""
+    reason = lease.last_error or (stats.reason if stats is not None else "")
+    stage = stats.stage.value if stats is not None and stats.stage is not Stage.NONE else ""
+    return _WORDS[slot.state], reason, stage
+
+
+def _worker(slot: Slot | None, now: float) -> WorkerStatus:
+    if slot is None:
+        return WorkerStatus()
+    stats = slot.stats
+    return WorkerStatus(
+        state=slot.phase.value,
+        instance=slot.instance,
+        pid=slot.process.pid if slot.process is not None else 0,
+        uptime=stats.uptime if stats is not None else 0.0,
+        restarts=slot.policy.restarts,
+        last_exit=slot.last_exit,
+        heartbeat_age=now - slot.seen_at if slot.process is not None else 0.0,
+        cpu=stats.cpu if stats is not None else 0.0,
+        rss=stats.rss if stats is not None else 0,
+    )
+
+
+def totals(cameras: Sequence[CameraStatus], *, viewers: int) -> Totals:
+    """Sums over all cameras."""
+    enabled = [camera for camera in cameras if camera.enabled]
+    live = sum(camera.state == "live" for camera in enabled)
+    idle = sum(camera.state == "idle" for camera in enabled)
+    return Totals(
+        cameras=len(enabled),
+        connected=live,
+        failed=len(enabled) - live - idle,
+        video_packets=sum(camera.video.packets_in for camera in cameras),
+        video_frames=sum(camera.video.frames for camera in cameras),
+        audio_packets=sum(camera.audio.packets_in for camera in cameras),
+        audio_frames=sum(camera.audio.frames for camera in cameras),
+        bytes=sum(camera.video.bytes_in + camera.audio.bytes_in for camera in cameras),
+        bitrate=sum(camera.video.bitrate_in + camera.audio.bitrate_in for camera in cameras),
+        restarts=sum(camera.worker.restarts for camera in cameras),
+        viewers=viewers,
+    )

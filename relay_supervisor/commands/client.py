@@ -1,0 +1,220 @@
+"""The command line's connection to the running supervisor: HTTP over its Unix socket, or over TCP with the token."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import click
+import click.shell_completion
+import httpx
+import msgspec
+
+from relay_common import config_file
+from relay_common.config import HttpConfig, PathsConfig
+from relay_common.errors import ConfigError
+from relay_supervisor.commands.cli import Failure
+
+TIMEOUT: Final = 10.0
+
+T = TypeVar("T")
+
+
+class CameraSummary(msgspec.Struct, kw_only=True):
+    """One camera in GET /api/cameras."""
+
+    id: str
+    name: str
+    device: str
+    """The end of the SDM device id, behind an ellipsis."""
+    protocol: str = ""
+    state: str = ""
+    reason: str = ""
+    enabled: bool = True
+    codecs: list[str] = []
+    width: int = 0
+    height: int = 0
+
+
+class CameraList(msgspec.Struct):
+    """Answer of GET /api/cameras."""
+
+    cameras: list[CameraSummary]
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str = ""
+    hint: str = ""
+
+
+class _ErrorReply(msgspec.Struct):
+    error: _ErrorBody = msgspec.field(default_factory=_ErrorBody)
+
+
+class RelayClient:
+    """Speaks to the supervisor that `paths` and `http` point at; a context manager.
+
+    Every method raises `Failure`: exit code 3 when no supervisor answers, 2 when it wants another token, 1 when it says
+    no.
+    """
+
+    def __init__(self, paths: PathsConfig, http: HttpConfig) -> None:
+        self._socket = paths.socket()
+        self._tcp = _tcp_url(http)
+        self._token = http.token.reveal()
+        self._http = httpx.Client(
+            base_url="http://localhost",
+            transport=httpx.HTTPTransport(uds=str(self._socket)),
+            timeout=TIMEOUT,
+        )
+
+    def __enter__(self) -> RelayClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, *, timeout: float = TIMEOUT, **query: str | int) -> bytes:
+        """The body of an answer to GET."""
+        return self._request("GET", path, params=query, timeout=timeout).content
+
+    def post(self, path: str, body: Any = None, *, timeout: float = TIMEOUT) -> bytes:
+        """The body of an answer to POST."""
+        content = msgspec.json.encode(body) if body is not None else b""
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        return self._request("POST", path, content=content, headers=headers, timeout=timeout).content
+
+    def alive(self) -> bool:
+        """Whether the supervisor still answers where it answered before."""
+        try:
+            return self._http.get("/livez").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def cameras(self) -> list[CameraSummary]:
+        """All cameras that the supervisor knows."""
+        return decode(self.get("/api/cameras"), CameraList).cameras
+
+    def camera(self, name: str) -> CameraSummary:
+        """The camera that `name` means: its id, its display name in any case, or the end of its device id."""
+        return pick(self.cameras(), name)
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            try:
+                response = self._http.request(method, path, **options)
+            except (httpx.ConnectError, PermissionError):
+                self._switch_to_tcp()
+                response = self._http.request(method, path, **options)
+        except httpx.TimeoutException:
+            raise Failure("The supervisor did not answer in time. Look at its log, or try again") from None
+        except httpx.HTTPError:
+            raise Failure(
+                f"No supervisor answers at {self._socket} or {self._tcp}. Start one with `relay-supervisor run`, or "
+                "name the configuration that it runs with (--config): paths.runtime_dir and http.listen say where",
+                3,
+            ) from None
+        if response.status_code == 401:
+            raise Failure("The supervisor wants a token: set http.token (or http.token_file) as it has it", 2)
+        if response.status_code >= 400:
+            raise Failure(_explanation(response))
+        return response
+
+    def _switch_to_tcp(self) -> None:
+        self._http.close()
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        self._http = httpx.Client(base_url=self._tcp, headers=headers, timeout=TIMEOUT, trust_env=False)
+
+
+def _complete_camera(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """Names of cameras for the shell; none when no supervisor answers."""
+    try:
+        with connect(Path(context.params.get("config_path") or "relay.toml")) as client:
+            names = [camera.name for camera in client.cameras()]
+    except (Failure, ConfigError):
+        return []
+    fitting = [name for name in names if name.casefold().startswith(incomplete.casefold())]
+    return [click.shell_completion.CompletionItem(name) for name in fitting]
+
+
+camera_argument = click.argument("name", shell_complete=_complete_camera)
+"""The NAME of a verb that concerns one camera."""
+
+
+def connect(config_path: Path) -> RelayClient:
+    """A client of the supervisor that runs with the configuration at `config_path`.
+
+    When the default file is not there, the environment and the defaults say where to look. Mistakes in [paths] and
+    [http] end the command with exit code 2.
+    """
+    default = config_path == Path("relay.toml") and not config_path.exists()
+    paths, http = config_file.load_interface(None if default else config_path)
+    return RelayClient(paths, http)
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """An answer as `kind`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Failure(f"The supervisor's answer is not understood ({error}). Is it of another version?") from None
+
+
+def pick(cameras: list[CameraSummary], name: str) -> CameraSummary:
+    """The camera that `name` means among `cameras`; see `RelayClient.camera`."""
+    tail = f"…{name[-8:]}"
+    found = [c for c in cameras if name in (c.id, c.name)] or [
+        c for c in cameras if c.name.casefold() == name.casefold() or (len(name) > 20 and c.device == tail)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(f"{c.id} (device {c.device})" for c in found)
+        raise Failure(f"{len(found)} cameras are called {name!r}: use an id instead: {ids}")
+    known = [c.name for c in cameras]
+    near = difflib.get_close_matches(name.casefold(), [k.casefold() for k in known], n=1)
+    hint = next((f"Did you mean {k!r}?" for k in known if near and k.casefold() == near[0]), "")
+    raise Failure(
+        f"There is no camera {name!r}. {hint or 'There are: ' + (', '.join(known) or 'none yet')}\n"
+        "A camera that was only just shared with the project is found by `relay-supervisor add NAME`"
+    )
+
+
+def save(camera: CameraSummary, file: Path, content: bytes, as_json: bool, *, hint: str, private: bool = False) -> None:
+    """Write what was got of a camera, and say so; `hint` is what to do when `file` cannot be written."""
+    try:
+        if private:
+            file.touch(mode=0o600)
+        file.write_bytes(content)
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}. {hint}") from None
+    report = {"camera": camera.id, "name": camera.name, "file": str(file), "bytes": len(content)}
+    say(f"{camera.name}: {file} ({len(content) / 1024:.0f} KiB)", msgspec.json.encode(report), as_json)
+
+
+def say(text: str, body: bytes, as_json: bool) -> None:
+    """Print the answer itself with --json, else `text`."""
+    click.echo(body.decode() if as_json else text)
+
+
+def _tcp_url(http: HttpConfig) -> str:
+    parts = urlsplit(f"//{http.listen}")
+    host = parts.hostname or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"
+
+
+def _explanation(response: httpx.Response) -> str:
+    try:
+        error = msgspec.json.decode(response.content, type=_ErrorReply).error
+    except msgspec.MsgspecError:
+        return f"The supervisor answered {response.status_code}"
+    message = error.message or f"the supervisor answered {response.status_code}"
+    return f"{message}. {error.hint}" if error.hint else message

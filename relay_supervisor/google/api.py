@@ -1,0 +1,277 @@
+"""The SDM API: devices and live stream commands, typed.
+
+One call here is one request, except that devices.list follows its pages and that list and get repeat themselves
+once with a fresh token after a 401: each further request waits for its `Turn`, because Google counts it too. Stream
+commands are never repeated here: the dispatcher does that, within the budget.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import logging
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar
+
+import httpx
+import msgspec
+
+from relay_common.protocol import Protocol as StreamProtocol
+from relay_common.secrets import Secret, redact
+from relay_supervisor.google.errors import (
+    MalformedAnswer,
+    NestError,
+    NestTimeout,
+    NestUnreachable,
+    Unauthenticated,
+    error_for,
+    parse_refusal,
+    parse_retry_after,
+)
+from relay_supervisor.google.models import (
+    CommandBody,
+    Device,
+    DeviceBody,
+    DeviceListBody,
+    Extension,
+    Listing,
+    Stream,
+    StreamBody,
+    device_from,
+)
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT: Final = 30.0
+UNKNOWN_LIFE: Final = 60.0
+"""Seconds of life assumed for a stream whose expiry is missing or senseless: short, so that it is extended soon."""
+_CLOCKS_AGREE: Final = 5.0
+_LONGEST_LIFE: Final = 86_400.0
+_MOST_PAGES: Final = 50
+_COMMANDS: Final = "sdm.devices.commands.CameraLiveStream."
+_NAMES: Final = {StreamProtocol.RTSP: "RtspStream", StreamProtocol.WEB_RTC: "WebRtcStream"}
+_HANDLES: Final = {StreamProtocol.RTSP: "streamExtensionToken", StreamProtocol.WEB_RTC: "mediaSessionId"}
+
+T = TypeVar("T")
+
+Turn = Callable[[], Awaitable[None]]
+"""Awaited before each request of a call beyond its first; returns once the quota has a place for that request."""
+
+
+async def at_once() -> None:
+    """The `Turn` of whoever keeps no budget."""
+
+
+class Tokens(Protocol):
+    """Where access tokens come from (`TokenSource`)."""
+
+    async def token(self) -> Secret: ...
+
+    def invalidate(self, token: Secret) -> None: ...
+
+
+def command_name(verb: str, protocol: StreamProtocol) -> str:
+    """Short name of a stream command, for example GenerateRtspStream; Google's 429 messages use it too."""
+    return f"{verb.capitalize()}{_NAMES[protocol]}"
+
+
+class NestApi:
+    """The Smart Device Management API v1 for one Device Access project and user.
+
+    Devices are named by id or by full resource name. Times out after `timeout` seconds a request. All methods raise
+    `NestError`s (see errors.py) and nothing else. Source: https://developers.google.com/nest/device-access/api.
+    """
+
+    def __init__(
+        self,
+        project_id: str,
+        tokens: Tokens,
+        base_url: str,
+        http: httpx.AsyncClient,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._parent = f"enterprises/{urllib.parse.quote(project_id, safe='')}"
+        self._tokens, self._base, self._http, self._wall = tokens, base_url.rstrip("/"), http, wall
+
+    async def devices(self, *, timeout: float = COMMAND_TIMEOUT) -> list[Device]:
+        """Every device with a live stream, in Google's order (devices.list)."""
+        return (await self.listing(timeout=timeout)).devices
+
+    async def listing(self, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Listing:
+        """Every device, those without a live stream by name only (devices.list)."""
+        found: list[Device] = []
+        others: set[str] = set()
+        page = ""
+        for _ in range(_MOST_PAGES):
+            query = {"pageToken": page} if page else None
+            if page:
+                await turn()
+            path, what = f"{self._parent}/devices", "list of devices"
+            response = await self._fresh(path, what=what, verb="list", query=query, timeout=timeout, turn=turn)
+            body = _decode(response, DeviceListBody, "list of devices")
+            for one in body.devices:
+                device = device_from(one)
+                if device is None:
+                    others.add(one.name)
+                else:
+                    found.append(device)
+            page = body.next_page_token
+            if not page:
+                break
+        return Listing(found, frozenset(others))
+
+    async def device(self, device: str, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Device:
+        """One device (devices.get); MalformedAnswer when it has no live stream (any more)."""
+        what = f"traits of device {_short(device)}"
+        response = await self._fresh(self._path(device), what=what, verb="get", timeout=timeout, turn=turn)
+        found = device_from(_decode(response, DeviceBody, what))
+        if found is None:
+            raise MalformedAnswer(f"{what}: Google names no live stream")
+        return found
+
+    async def generate(
+        self, device: str, protocol: StreamProtocol, *, offer_sdp: str = "", timeout: float = COMMAND_TIMEOUT
+    ) -> Stream:
+        """Have a new stream made; `offer_sdp` for WebRTC only."""
+        params = {"offerSdp": offer_sdp} if protocol is StreamProtocol.WEB_RTC else {}
+        what = _what("generate", protocol, device)
+        results, life, expires_at = await self._command("generate", protocol, device, params, timeout)
+        if protocol is StreamProtocol.RTSP:
+            if results.stream_urls is None or not results.stream_extension_token:
+                raise MalformedAnswer(f"{what}: the answer has no URL or no extension token")
+            url = Secret(results.stream_urls.rtsp_url)
+            return Stream(protocol, Secret(results.stream_extension_token), life, expires_at, url=url)
+        if not results.answer_sdp or not results.media_session_id:
+            raise MalformedAnswer(f"{what}: the answer has no SDP or no media session id")
+        answer = Secret(results.answer_sdp)
+        return Stream(protocol, Secret(results.media_session_id), life, expires_at, answer_sdp=answer)
+
+    async def extend(
+        self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = COMMAND_TIMEOUT
+    ) -> Extension:
+        """Give a stream a new full life."""
+        params = {_HANDLES[protocol]: handle.reveal()}
+        results, life, expires_at = await self._command("extend", protocol, device, params, timeout)
+        new = results.stream_extension_token or results.media_session_id
+        return Extension(Secret(new), life, expires_at, Secret(results.stream_token))
+
+    async def stop(
+        self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = COMMAND_TIMEOUT
+    ) -> None:
+        """End a stream before it expires."""
+        await self._command("stop", protocol, device, {_HANDLES[protocol]: handle.reveal()}, timeout)
+
+    async def _command(
+        self, verb: str, protocol: StreamProtocol, device: str, params: dict[str, str], timeout: float
+    ) -> tuple[StreamBody, float, float]:
+        what = _what(verb, protocol, device)
+        body = {"command": _COMMANDS + command_name(verb, protocol), "params": params}
+        path = f"{self._path(device)}:executeCommand"
+        response = await self._request(path, what=what, verb=verb, body=body, timeout=timeout)
+        results = _decode(response, CommandBody, what).results
+        life, expires_at = life_of(results.expires_at, response.headers.get("date"), self._wall())
+        return results, life, expires_at
+
+    async def _fresh(
+        self, path: str, *, what: str, verb: str, timeout: float, turn: Turn, query: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """A GET that repeats itself once with a new token after a 401."""
+        try:
+            return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
+        except Unauthenticated:
+            await turn()
+            return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
+
+    async def _request(
+        self,
+        path: str,
+        *,
+        what: str,
+        verb: str,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        query: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        token = await self._tokens.token()
+        method = "GET" if body is None else "POST"
+        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        try:
+            response = await self._http.request(
+                method, f"{self._base}/{path}", headers=headers, json=body, params=query, timeout=timeout
+            )
+        except httpx.TimeoutException:
+            raise NestTimeout(f"{what}: no answer within {timeout:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NestUnreachable(f"{what}: {type(error).__name__}: {redact(str(error))[:200]}") from None
+        log.debug("%s: %d", what, response.status_code)
+        if response.status_code == 200:
+            return response
+        refused = _refused(response, what, verb)
+        if isinstance(refused, Unauthenticated):
+            self._tokens.invalidate(token)
+        raise refused
+
+    def _path(self, device: str) -> str:
+        return device if device.startswith("enterprises/") else f"{self._parent}/devices/{device}"
+
+
+def life_of(expires_at: str, date: str | None, wall: float) -> tuple[float, float]:
+    """Seconds of life that an answer's `expiresAt` leaves, and the wall time of its end.
+
+    The server's clock counts where its Date header tells it; `wall`, our own (Unix seconds), where it does not. Where
+    both agree the shorter life is taken: a busy server's Date may be a second or two old.
+    """
+    expires = _rfc3339(expires_at)
+    if expires is None:
+        return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
+    # A Date header is cut to whole seconds: the server's clock may be almost a second further.
+    server = _http_date(date)
+    life = by_our_clock = expires - wall
+    if server is not None:
+        life = expires - (server + 1.0)
+        if abs(life - by_our_clock) < _CLOCKS_AGREE:
+            life = min(life, by_our_clock)
+    if life > _LONGEST_LIFE or (server is None and life <= 0):
+        return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
+    return max(0.0, life), expires
+
+
+def _refused(response: httpx.Response, what: str, verb: str) -> NestError:
+    refusal = parse_refusal(response.status_code, response.content)
+    return error_for(refusal, what=what, verb=verb, retry_after=parse_retry_after(response.headers.get("retry-after")))
+
+
+def _what(verb: str, protocol: StreamProtocol, device: str) -> str:
+    return f"{command_name(verb, protocol)} of device {_short(device)}"
+
+
+def _short(device: str) -> str:
+    """The tail of a device id, enough to know it by."""
+    return f"…{device.rsplit('/', 1)[-1][-8:]}"
+
+
+def _decode(response: httpx.Response, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedAnswer(f"{what}: unexpected answer: {redact(str(error))[:200]}") from None
+
+
+def _rfc3339(text: str) -> float | None:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else moment.replace(tzinfo=datetime.UTC).timestamp()
+
+
+def _http_date(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

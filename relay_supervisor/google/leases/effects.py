@@ -1,0 +1,56 @@
+"""What a `LeaseBook` asks its owner to do."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.models import Device, Listing, Stream
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A new stream for the camera's worker."""
+
+    camera: str
+    generation: int
+    stream: Stream
+    expires: float
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The stream lives on; its token is new."""
+
+    camera: str
+    generation: int
+    stream: Stream
+    expires: float
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The lease of `generation` is gone. Media that still flows may be used until another stream comes."""
+
+    camera: str
+    generation: int
+    reason: str
+
+
+class NotExtended(msgspec.Struct, frozen=True):
+    """Google does not extend streams of this camera at all."""
+
+    camera: str
+
+
+class TraitsRead(msgspec.Struct, frozen=True):
+    """The camera's traits were read again."""
+
+    camera: str
+    device: Device
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """The devices.list that was asked for was answered."""
+
+    result: Listing | NestError
+
+
+Effect = Granted | Renewed | Lost | NotExtended | TraitsRead | Listed

@@ -1,0 +1,331 @@
+"""One camera's stream lease: the facts that go with the states of its table (`states.py`).
+
+A lease decides nothing about the budget: it says which command it wants next (`wanted_command`), and is told what
+came of it. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+import msgspec
+
+from relay_common.backoff import Backoff
+from relay_common.fsm import Machine
+from relay_common.protocol import Protocol
+from relay_supervisor.google.leases.planner import Load, extension_times, least_margin
+from relay_supervisor.google.leases.probation import Probation
+from relay_supervisor.google.leases.states import LEASE, Event, State
+from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.quota.command import Command, Verb
+
+_UNMOVED: Final = 0.1
+"""Part of a life by which an extension has to move the stream's end, or it was none."""
+
+
+class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How failures are paced; seconds."""
+
+    backoff: float = 5.0
+    backoff_ceiling: float = 300.0
+    slow_retry: float = 300.0
+    """Interval of retries once degraded."""
+    degraded_after: int = 5
+    """Failures in a row that make a camera degraded."""
+    stable_after: float = 60.0
+    """A stream that lived this long (or its whole life) did not fail: losing it later is retried at once."""
+
+
+class Lease:
+    """The lease of one camera.
+
+    `generation` names the stream at present worked on: results and complaints about another one are stale.
+    """
+
+    def __init__(self, camera: str, device: Device, settings: LeaseSettings, rng: random.Random) -> None:
+        self.camera, self.device = camera, device
+        self._settings, self._rng = settings, rng
+        self._machine = Machine(LEASE)
+        self._backoff = Backoff(settings.backoff, max(settings.backoff, settings.backoff_ceiling), rng=rng)
+        self.phase = rng.random()
+        self.protocol = device.protocol
+        self.generation = 0
+        self.stream: Stream | None = None
+        self.generated_at = self.granted_at = -math.inf
+        self.life = 0.0
+        self.expires = -math.inf
+        self.retry_at = -math.inf
+        self.wanted_since = 0.0
+        self.extendable = True
+        """Whether the camera's streams are believed to be extendable."""
+        self.probation = Probation(rng)
+        self.spent = False
+        """Whether the present stream is not extended any further, whatever the camera's others are."""
+        self.beside = True
+        self.on_demand = False
+        self.reread = False
+        self.reading = False
+        """Whether its traits are being read."""
+        self.failures = self.generates = self.extends = 0
+        self.live = False
+        self.last_error = ""
+        self.server_fault = False
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self._machine.state
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it failed so often in a row that it is only retried slowly."""
+        return self.failures >= self._settings.degraded_after
+
+    def fire(self, event: Event, now: float) -> None:
+        """Make a move of the table."""
+        self._machine.fire(event)
+        if self.state is State.WANTED and event is not Event.SENT_BACK:
+            self.wanted_since = now
+
+    def can(self, event: Event) -> bool:
+        """Whether the table allows `event` now."""
+        return self._machine.can(event)
+
+    def load(self, assumed_life: float) -> Load:
+        """What it costs the budget; `assumed_life` is for one that has no stream."""
+        return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
+
+    @property
+    def probing(self) -> bool:
+        """Whether its stream is to show that the camera's can be extended after all."""
+        return not (self.extendable or self.spent) and self.generated_at >= self.probation.ends
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether its successor may be generated while it plays: over WebRTC, until Google refuses a second one."""
+        return self.beside and self.protocol is Protocol.WEB_RTC
+
+    @property
+    def asks(self) -> bool:
+        """Whether it has to know the camera's traits before it goes on."""
+        return self.reread or self.state is State.DOUBTED
+
+    @property
+    def moved(self) -> bool:
+        """Whether the camera no longer speaks the protocol of the stream it still sends."""
+        return self.stream is not None and self.stream.protocol is not self.protocol
+
+    def granted(self, stream: Stream, sent: float) -> None:
+        """A Generate sent at `sent` succeeded."""
+        self.generation += self.state is State.REPLACING
+        self.fire(Event.GRANTED, sent)
+        self.stream, self.live, self.spent = stream, False, False
+        self.generated_at = sent
+        self._new_life(stream.expires_in, sent)
+        self.generates += 1
+
+    def extended(self, extension: Extension, sent: float) -> None:
+        """An Extend sent at `sent` succeeded."""
+        assert self.stream is not None
+        self.fire(Event.EXTENDED, sent)
+        self.stream = self.stream.extended(extension)
+        self.extends += 1
+        self.healthy()
+        gained = sent + extension.expires_in - self.expires
+        # Lives are known to a second; an end that moves far back is that of a shorter life, not one that stays.
+        if abs(gained) < _UNMOVED * self.life - 1.0:
+            self.spent = True
+            self.expires += gained
+            self.not_extended(sent)
+        else:
+            self._new_life(extension.expires_in, sent)
+            self.extendable = True
+            self.probation.passed()
+
+    def not_extended(self, now: float, weight: float = 1.0) -> None:
+        """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
+        if self.probation.failed(weight):
+            self.not_extendable(now)
+
+    def not_extendable(self, now: float) -> None:
+        """The camera's streams are taken to be of a kind that cannot be extended, for as long as its probation says."""
+        self.extendable = False
+        self.probation.begin(now)
+
+    def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
+        """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
+        self.fire(Event.RESUME, now)
+        self.stream, self.generation = stream, generation
+        self.generated_at = self.granted_at = granted
+        self.expires = now + stream.expires_in
+        self.life = self.expires - granted
+
+    def healthy(self) -> None:
+        """Media flows: forget the failures."""
+        self.live = True
+        self.failures = 0
+        self.last_error = ""
+        self.server_fault = False
+
+    def extension_failed(self, why: str, now: float, least_wait: float) -> None:
+        """An Extend failed in a way that a retry may mend: again after a part of the life that is left.
+
+        `least_wait` is kept to unless the stream would end first: to lose it costs a Generate and the picture.
+        """
+        self.fire(Event.FAILED, now)
+        self._count(why)
+        left = self.expires - now
+        pause = min(15.0, left / 4) * self._rng.uniform(0.6, 1.0)
+        self.retry_at = now + max(pause, min(least_wait, left / 2))
+
+    def doubt(self, why: str, now: float) -> None:
+        """An Extend was refused as if the camera spoke another protocol, which is no failure of the stream."""
+        self.fire(Event.DOUBT, now)
+        self.last_error = why
+        self.retry_at = now
+
+    def switch(self, now: float) -> None:
+        """The camera does speak another protocol: the stream it still sends plays until one over that comes."""
+        self.fire(Event.SWITCH, now)
+        self.last_error = ""
+        self.reading = False
+
+    def generate_failed(self, why: str, now: float, least_wait: float) -> None:
+        """A Generate failed; a stream that it should have replaced plays on."""
+        self.fire(Event.FAILED, now)
+        self._count(why)
+        self._hold_off(now, least_wait)
+
+    def lose(self, why: str, now: float, *, failed: bool) -> None:
+        """The stream is gone. `failed` says that it never worked or broke, rather than ran out."""
+        lived = now - self.generated_at
+        stable = lived >= min(self._settings.stable_after, self.life)
+        self.forget()
+        self.fire(Event.LOSE, now)
+        if failed:
+            self._count(why)
+        else:
+            self.last_error = why
+        if stable or not failed:
+            self._backoff.reset()
+            self.fire(Event.RETRY, now)
+        else:
+            self._hold_off(now, 0.0)
+            self.fire(Event.HOLD_OFF, now)
+
+    def park(self, why: str, now: float) -> None:
+        """Nothing but a change made by a person helps."""
+        self.forget()
+        self._count(why)
+        self.fire(Event.PARK, now)
+
+    def released(self, now: float) -> None:
+        """Nobody wants it any more."""
+        self.forget()
+        self.spent = False
+        self.fire(Event.UNWANT, now)
+
+    def forget(self) -> None:
+        """Drop the stream and whatever is under way for it."""
+        self.generation += 1
+        self.stream = None
+        self.live = self.reread = self.reading = False
+        self.expires = -math.inf
+        self.life = 0.0  # that of a stream which is gone says nothing about the next
+
+    def traits_read(self, device: Device) -> bool:
+        """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
+        changed = device.protocol is not self.protocol
+        self.device, self.protocol, self.reread = device, device.protocol, False
+        if changed:  # what was learnt concerns the streams of the other protocol
+            self.extendable = self.beside = True
+            self.probation.passed()
+        return changed
+
+    def hurry(self, now: float, within: float) -> None:
+        """What made it fail is over: do not wait much longer."""
+        self._backoff.reset()
+        self.retry_at = min(self.retry_at, now + within * self._rng.random())
+
+    def wanted_command(self, now: float, *, margin: float, pace: float) -> Command | None:
+        """The command that would bring it on, or None in a state that only waits."""
+        match self.state:
+            case State.WANTED:
+                ran_out = self.spent or not self.extendable
+                renewal = ran_out and self.failures == 0 and self.generates > 0
+                return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
+            case _ if self.reading:
+                return None
+            case _ if self.asks:
+                return self._command(Verb.GET, not_before=self.retry_at)
+            case State.HELD if self.moved:
+                return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)
+            case State.HELD if self.probing or (self.extendable and not self.spent):
+                times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
+                begin = max(times.not_before, self.retry_at)
+                command = self._command(Verb.EXTEND, not_before=begin, due=times.due, deadline=self.expires)
+                command.latest = self.expires - least_margin(self.life)
+                return command
+            case State.HELD:
+                end = self.expires - least_margin(self.life)
+                if self.replaceable:
+                    begin = max(end, self.retry_at)
+                    return self._command(Verb.GENERATE, not_before=begin, due=end, deadline=self.expires, renewal=True)
+                return self._command(Verb.STOP, not_before=end, due=end, deadline=self.expires, renewal=True)
+            case _:
+                return None
+
+    def stop_command(self, now: float, within: float) -> Command:
+        """The command that ends its stream because nobody wants the camera any more."""
+        command = self._command(Verb.STOP, not_before=now, deadline=min(self.expires, now + within))
+        command.submitted = now
+        return command
+
+    def _command(
+        self,
+        verb: Verb,
+        *,
+        not_before: float = -math.inf,
+        due: float = math.inf,
+        deadline: float = math.inf,
+        attempts: int = 0,
+        renewal: bool = False,
+    ) -> Command:
+        command = Command(
+            verb=verb,
+            camera=self.camera,
+            device=self.device.id,
+            kind=self.device.kind,
+            protocol=self._protocol_of(verb),
+            generation=self.generation,
+            not_before=not_before,
+            due=due,
+            deadline=deadline,
+            attempts=attempts,
+            renewal=renewal,
+            submitted=self.wanted_since,
+            on_demand=self.on_demand,
+        )
+        if self.stream is not None:
+            command.handle = self.stream.handle
+        return command
+
+    def _protocol_of(self, verb: Verb) -> Protocol:
+        """A new stream comes over the protocol that the camera speaks now; the present one keeps its own."""
+        return self.protocol if verb is Verb.GENERATE or self.stream is None else self.stream.protocol
+
+    def _new_life(self, life: float, sent: float) -> None:
+        self.granted_at, self.life, self.expires = sent, life, sent + life
+        self.retry_at = -math.inf
+
+    def _count(self, why: str) -> None:
+        self.failures += 1
+        self.last_error = why
+
+    def _hold_off(self, now: float, least_wait: float) -> None:
+        delay = self._backoff.next_delay()
+        if self.degraded:
+            delay = self._settings.slow_retry * self._rng.uniform(0.9, 1.1)
+        self.retry_at = now + max(delay, least_wait)

@@ -1,0 +1,172 @@
+"""What the answer to a command, or the end of a stream, means for its lease: the moves of the table that follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from relay_common.errors import Remedy
+from relay_supervisor.google.errors import NestError, NotExtendable, OfferUnavailable, StreamGone, WrongProtocol
+from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
+from relay_supervisor.google.leases.lease import Lease
+from relay_supervisor.google.leases.planner import ASSUMED_LIFE
+from relay_supervisor.google.leases.schedule import Schedule
+from relay_supervisor.google.leases.states import ALIVE, UNDER_WAY, Event, State
+from relay_supervisor.google.leases.trouble import servers_fault
+from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.quota.command import Command, Result, Verb
+
+_TOGETHER: Final = 120.0
+"""Seconds within which the refusals of different cameras belong together: less than lies between two of one camera."""
+_TOGETHER_WEIGHT: Final = 0.15
+"""What the refusal of an extension counts while other cameras' are refused, too: it is probably an outage of Google's.
+Not nothing, or several doorbells would never be learnt."""
+
+
+class Outcomes:
+    """Moves leases on by what came of their commands; tells `emit` what else is to be done, and plans what is next."""
+
+    def __init__(self, schedule: Schedule, emit: Callable[[Effect], None]) -> None:
+        self._schedule, self._emit = schedule, emit
+        self._refused_at: dict[str, float] = {}
+
+    def succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
+        """Google did what `command` asked."""
+        sent = command.ticket.sent if command.ticket else now
+        if isinstance(result, Stream) and lease.state in (State.GENERATING, State.REPLACING):
+            # One that was replaced is not stopped: its worker leaves it at the new one's first picture, and it ends.
+            lease.granted(result, sent)
+            self._emit(Granted(lease.camera, lease.generation, result, lease.expires))
+            self._schedule.rearrange(now)
+        elif isinstance(result, Extension) and lease.state is State.EXTENDING:
+            cost = lease.load(ASSUMED_LIFE).rate
+            lease.extended(result, sent)
+            assert lease.stream is not None
+            self._emit(Renewed(lease.camera, lease.generation, lease.stream, lease.expires))
+            if math.isclose(lease.load(ASSUMED_LIFE).rate, cost, rel_tol=0.1):
+                self._schedule.plan(lease, now)
+            else:
+                self._schedule.rearrange(now)
+        elif isinstance(result, Device):
+            self._traits_read(lease, result, now)
+        elif lease.state is State.RENEWING:
+            self.lose(lease, "the stream was stopped to be generated anew", now, failed=False)
+
+    def failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
+        """Google refused `command`, or it could not be carried out."""
+        if lease.state is State.RENEWING:
+            self.lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
+            return
+        if error.account or error.remedy is Remedy.HOLD:
+            self._send_back(lease, now)
+            return
+        lease.server_fault = servers_fault(error)
+        if error.remedy is Remedy.PARK:
+            self._park(lease, error, now)
+        elif command.verb is Verb.EXTEND:
+            self._extension_failed(lease, error, now)
+        elif lease.state is State.REPLACING:
+            self._replacement_failed(lease, error, now)
+        elif lease.state is State.DOUBTED:
+            self._refused(lease, lease.last_error, now)
+        elif command.verb is Verb.GENERATE:
+            self._generate_failed(lease, error, now)
+        else:
+            lease.reread = False  # the traits could not be read: just try again after the pause
+            lease.retry_at = max(lease.retry_at, now + (error.retry_after or 0.0))
+            self._schedule.plan(lease, now)
+
+    def _generate_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        lease.reread = error.remedy is Remedy.SWITCH_PROTOCOL
+        lease.generate_failed(str(error), now, error.retry_after or 0.0)
+        if lease.reread and lease.failures < 2:
+            lease.retry_at = now
+        self._schedule.plan(lease, now)
+
+    def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        if isinstance(error, NotExtendable):
+            lease.not_extendable(now)
+            self._emit(NotExtended(lease.camera))
+            lease.fire(Event.SENT_BACK, now)
+            self._schedule.rearrange(now)
+        elif isinstance(error, WrongProtocol):
+            if lease.moved:  # a discovery has told meanwhile
+                lease.fire(Event.SENT_BACK, now)
+            else:
+                lease.doubt(str(error), now)
+            self._schedule.plan(lease, now)
+        elif isinstance(error, StreamGone):
+            self._refused(lease, str(error), now)
+        else:
+            lease.extension_failed(str(error), now, error.retry_after or 0.0)
+            self._schedule.plan(lease, now)
+
+    def _refused(self, lease: Lease, why: str, now: float) -> None:
+        """Google does not know the stream any more: only another one helps."""
+        probing, together = lease.probing, self._refused_together(lease.camera, now)
+        # A stream refused well before its end is perhaps of a kind that cannot be extended.
+        if lease.expires - now > 0.25 * lease.life:
+            lease.not_extended(now, _TOGETHER_WEIGHT if together else 1.0)
+        if probing and lease.state is State.EXTENDING:
+            # As was to be expected; nothing says that it does not play to its end.
+            lease.spent = True
+            lease.fire(Event.SENT_BACK, now)
+            self._schedule.rearrange(now)
+        else:
+            self.lose(lease, why, now, failed=True)
+
+    def _refused_together(self, camera: str, now: float) -> bool:
+        """Whether the extension of another camera was refused within the last two minutes."""
+        self._refused_at = {other: at for other, at in self._refused_at.items() if now - at < _TOGETHER}
+        self._refused_at[camera] = now
+        return len(self._refused_at) > 1
+
+    def _traits_read(self, lease: Lease, device: Device, now: float) -> None:
+        """The answer to what was asked when a command was refused as if the camera spoke another protocol."""
+        changed = lease.traits_read(device)
+        self._emit(TraitsRead(lease.camera, device))
+        if changed:
+            lease.retry_at = now
+        if lease.state is State.DOUBTED and not changed:
+            self._refused(lease, lease.last_error, now)
+        else:
+            self.follow(lease, now)
+
+    def follow(self, lease: Lease, now: float) -> None:
+        """Go on with the protocol that the camera speaks now: a stream over another plays until one over that comes."""
+        if lease.state is State.DOUBTED:
+            lease.switch(now)
+        self._schedule.rearrange(now)
+
+    def _replacement_failed(self, lease: Lease, error: NestError, now: float) -> None:
+        """The old stream plays on: try again while it lasts, or end it first where Google grants no second one."""
+        if lease.moved:
+            self._generate_failed(lease, error, now)
+            return
+        lease.beside = lease.server_fault or isinstance(error, OfferUnavailable)
+        if lease.beside:
+            lease.extension_failed(str(error), now, error.retry_after or 0.0)
+        else:
+            lease.fire(Event.FAILED, now)
+        self._schedule.rearrange(now)
+
+    def _send_back(self, lease: Lease, now: float) -> None:
+        """Not the camera's fault: as if it had never been sent."""
+        if lease.state in UNDER_WAY:
+            lease.fire(Event.SENT_BACK, now)
+        self._schedule.rearrange(now)
+
+    def lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:
+        """The stream is gone; `failed` says that it broke rather than ran out."""
+        generation = lease.generation
+        lease.lose(why, now, failed=failed)
+        self._emit(Lost(lease.camera, generation, why))
+        self._schedule.rearrange(now)
+
+    def _park(self, lease: Lease, error: NestError, now: float) -> None:
+        generation, alive = lease.generation, lease.state in ALIVE
+        lease.park(str(error), now)
+        if alive:
+            self._emit(Lost(lease.camera, generation, str(error)))
+        self._schedule.rearrange(now)

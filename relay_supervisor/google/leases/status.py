@@ -1,0 +1,124 @@
+"""What a book tells about its leases and its budget, in the words of the HTTP API."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from relay_supervisor.google.leases.book import LeaseBook
+from relay_supervisor.google.leases.lease import Lease
+from relay_supervisor.google.leases.states import ALIVE, State
+from relay_supervisor.google.quota.command import Verb
+from relay_supervisor.status.model import BudgetStatus, LeaseStatus
+
+_PLANS: Final = {
+    Verb.EXTEND: "extend",
+    Verb.STOP: "stop and generate anew",
+    Verb.GENERATE: "generate its successor",
+    Verb.GET: "read the camera's traits again",
+}
+"""What may be planned for a stream that plays, in words."""
+
+
+def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> LeaseStatus:
+    """One camera's lease; a camera the book does not know is released."""
+    lease = book.leases.get(camera)
+    if lease is None:
+        return LeaseStatus()
+    alive = lease.state in ALIVE
+    action, at = next_action(book, lease, now)
+    return LeaseStatus(
+        state=lease.state.value,
+        protocol=(lease.stream or lease).protocol.value,
+        expires_at=wall + lease.expires - now if alive else 0.0,
+        expires_in=max(0.0, lease.expires - now) if alive else 0.0,
+        generates=lease.generates,
+        extends=lease.extends,
+        failures=lease.failures,
+        degraded=lease.degraded,
+        last_error=lease.last_error,
+        next_action=action,
+        next_at=wall + at - now if math.isfinite(at) else 0.0,
+    )
+
+
+def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
+    """What happens next to a lease and when (infinity when that is not known), in words."""
+    match lease.state:
+        case State.RELEASED:
+            return "", math.inf
+        case State.PARKED:
+            return f"parked until the device is seen again: {lease.last_error}", math.inf
+        case State.GENERATING | State.EXTENDING | State.REPLACING | State.RENEWING:
+            return f"{lease.state.value}: waiting for Google's answer", now
+        case _ if lease.reading:
+            return "reading the camera's traits: waiting for Google's answer", now
+        case _ if book.account_error:
+            return f"waiting for the account: {book.account_error}", book.queue.held_until
+        case _ if lease.camera not in book.admitted:
+            return _not_admitted(book, lease), math.inf
+        case State.HELD_OFF:
+            what = "read the camera's traits again" if lease.reread else "generate again"
+            tried = f"degraded after {lease.failures} failures in a row" if lease.degraded else "after a failure"
+            return f"{what} in about {_seconds(lease.retry_at, now)} ({tried})", lease.retry_at
+        case State.WANTED:
+            return _waiting(book, lease, now)
+        case _:
+            return _planned(book, lease, now)
+
+
+def budget_status(book: LeaseBook, account: str, now: float) -> BudgetStatus:
+    """The account's command budget and the queue in front of it."""
+    queue, api = book.queue, book.budget.api
+    return BudgetStatus(
+        account=account,
+        used=len(queue.recent(now)),
+        limit=api.limit,
+        peak=queue.peak,
+        hold=book.budget.held_for(now),
+        depth=queue.depth(now),
+        executed=queue.executed,
+        failed=queue.failed,
+        wait_mean=queue.waits.mean,
+        wait_max=queue.waits.longest,
+        capacity=book.capacity(),
+        auth_error=book.account_error,
+        recent=[now - sent for sent in queue.recent(now)],
+    )
+
+
+def _not_admitted(book: LeaseBook, lease: Lease) -> str:
+    limit = book.budget.api.limit
+    return (
+        f"waiting for room: {limit} commands a minute hold {book.capacity()} cameras at the life Google grants, "
+        f"and {len(book.admitted)} are being served"
+    )
+
+
+def _waiting(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
+    command = book.queue.find(lease.camera, Verb.GENERATE)
+    if command is None:
+        return "generate", now
+    ready = book.queue.ready_at(command, now)
+    held = book.budget.held_for(now)
+    if held:
+        return f"generate; Google's quota is used up, no command for {held:.0f} s", now + held
+    if not math.isfinite(ready):
+        return "generate; waiting for an answer that frees a place in the budget", math.inf
+    if ready > now:
+        return f"generate; waiting for budget, about {_seconds(ready, now)}", ready
+    return "generate; extensions of other cameras go first", math.inf
+
+
+def _planned(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
+    for verb, words in _PLANS.items():
+        command = book.queue.find(lease.camera, verb)
+        if command is not None:
+            at = max(command.not_before, book.queue.ready_at(command, now))
+            at = at if math.isfinite(at) else command.due
+            return f"{words} in about {_seconds(at, now)}", max(now, at)
+    return "let the stream run out", lease.expires
+
+
+def _seconds(at: float, now: float) -> str:
+    return f"{max(0.0, at - now):.0f} s"

@@ -1,0 +1,72 @@
+"""Failures that concern the whole account: the token, the configuration, Google itself."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from relay_common.backoff import Backoff
+from relay_supervisor.google.errors import (
+    NestError,
+    NestTimeout,
+    NestUnreachable,
+    ServerError,
+    TokenUnavailable,
+    Unauthenticated,
+)
+
+_FATAL_PAUSE: Final = 300.0
+_UNAUTHENTICATED_PAUSE: Final = 30.0
+_OUTAGE: Final = 5
+
+
+def servers_fault(error: NestError) -> bool:
+    """Whether Google's side (or the way there) failed, rather than the camera."""
+    return isinstance(error, (ServerError, NestTimeout, NestUnreachable))
+
+
+class AccountTrouble:
+    """Keeps count of what goes wrong with the account, and says how long to send nothing."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.error = ""
+        """Why no command can be sent, with what to do about it; "" when commands can be sent."""
+        self._backoff = Backoff(2.0, 30.0, rng=rng)
+        self._strikes = 0
+        self._struck = -math.inf
+        self._outage = 0
+
+    def failed(self, error: NestError, sent: float, now: float) -> float:
+        """A command that was sent at `sent` failed; seconds for which nothing should be sent (0: go on)."""
+        self._outage += servers_fault(error)
+        if not error.account:
+            return 0.0
+        if isinstance(error, Unauthenticated):
+            # The first 401 is answered with a fresh token and the same command again. Commands that were under way
+            # with the same dead token say nothing new.
+            if sent < self._struck:
+                return 0.0
+            self._struck = now
+            self._strikes += 1
+            if self._strikes < 2:
+                return 0.0
+            pause = _UNAUTHENTICATED_PAUSE
+        elif isinstance(error, TokenUnavailable):
+            pause = self._backoff.next_delay()
+        else:
+            pause = _FATAL_PAUSE
+        self.error = str(error)
+        return pause
+
+    def succeeded(self) -> bool:
+        """A command succeeded; whether that ends an outage (five failures of Google's side in a row)."""
+        ended = self._outage >= _OUTAGE
+        self.mended()
+        return ended
+
+    def mended(self) -> None:
+        """Forget it all."""
+        self.error = ""
+        self._strikes = self._outage = 0
+        self._backoff.reset()

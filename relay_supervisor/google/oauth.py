@@ -1,0 +1,249 @@
+"""Access tokens for the SDM API, refreshed by google-auth in a thread.
+
+`TokenSource.token()` never blocks the loop; callers share one refresh, which starts well before the token
+expires, so that a token endpoint that is down for minutes goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final
+
+import google.auth.exceptions
+import google.auth.transport
+import google.oauth2.credentials
+import httpx
+
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.secrets import Secret, redact
+from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, NestError, TokenUnavailable
+
+SCOPE: Final = "https://www.googleapis.com/auth/sdm.service"
+REDIRECT_URI: Final = "https://www.google.com"
+_AHEAD: Final = 600.0  # seconds before expiry from which a refresh is tried in the background
+_LATEST: Final = 30.0  # seconds before expiry from which a token is no longer handed out
+_AHEAD_SHARE: Final = 0.2  # the same two as most parts of a token's life, for tokens that live only minutes
+_LATEST_SHARE: Final = 0.05
+
+
+def authorize_url(project_id: str, client_id: str, *, redirect_uri: str = REDIRECT_URI) -> str:
+    """The Partner Connections Manager page where the owner of the cameras grants access.
+
+    Source: https://developers.google.com/nest/device-access/authorize.
+    """
+    query = urllib.parse.urlencode(
+        {
+            "redirect_uri": redirect_uri,
+            "access_type": "offline",
+            "prompt": "consent",
+            "client_id": client_id,
+            "response_type": "code",
+            "scope": SCOPE,
+        }
+    )
+    project = urllib.parse.quote(project_id, safe="")
+    return f"https://nestservices.google.com/partnerconnections/{project}/auth?{query}"
+
+
+class TokenSource:
+    """The access token of one Google account, always fresh.
+
+    `timeout` bounds each of google-auth's (at most three) attempts, in seconds. Until `replace_refresh_token`, an
+    `invalid_grant` is final: every later call raises the same `AuthorizationRevoked` without asking Google.
+    """
+
+    def __init__(
+        self,
+        *,
+        project_id: str,
+        client_id: str,
+        client_secret: Secret,
+        refresh_token: Secret,
+        token_url: str,
+        clock: Clock,
+        timeout: float = 5.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._project_id, self._client_id, self._client_secret = project_id, client_id, client_secret
+        self._refresh_token, self._token_url, self._clock = refresh_token, token_url, clock
+        self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+        self._backoff = Backoff(1.0, 30.0)
+        self._token = Secret("")
+        self._life = self._expires = 0.0
+        self._refreshing: asyncio.Task[None] | None = None
+        self._failure: NestError | None = None
+        self._not_before = 0.0
+        self.refreshes = 0
+
+    @property
+    def error(self) -> NestError | None:
+        """Why no token can be had at present; None while all is well."""
+        return self._failure
+
+    async def token(self) -> Secret:
+        """A token good for at least half a minute (a twentieth of its life, when it lives less than ten minutes).
+
+        Raises AuthorizationRevoked or ClientRefused (final until a person acts) or TokenUnavailable.
+        """
+        left = self._expires - self._clock.now() if self._token else 0.0
+        if left > min(_AHEAD, _AHEAD_SHARE * self._life):
+            return self._token
+        refresh = self._start_refresh()
+        if left <= min(_LATEST, _LATEST_SHARE * self._life):
+            if refresh is not None:
+                await asyncio.shield(refresh)
+            if self._failure is not None:
+                raise self._failure
+        return self._token
+
+    def invalidate(self, token: Secret) -> None:
+        """Google refused `token`: the next call fetches another, unless that has happened already."""
+        if token == self._token:
+            self._token = Secret("")
+
+    def replace_refresh_token(self, refresh_token: Secret) -> None:
+        """Use the refresh token of a new authorisation from now on; clears a final error."""
+        self._refresh_token = refresh_token
+        self._token, self._failure, self._not_before = Secret(""), None, 0.0
+        self._refreshing = None  # a refresh under way is for the old one: its result is dropped
+        self._backoff.reset()
+
+    async def aclose(self) -> None:
+        """Let go of the connection; a refresh under way ends with its attempt."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        self._http.close()
+
+    def _start_refresh(self) -> asyncio.Task[None] | None:
+        """The refresh under way, a new one, or None when it is not time to ask again."""
+        if self._refreshing is not None:
+            return self._refreshing
+        final = self._failure is not None and not isinstance(self._failure, TokenUnavailable)
+        if final or self._clock.now() < self._not_before:
+            return None
+        self._refreshing = asyncio.create_task(self._refresh(), name="token refresh")
+        return self._refreshing
+
+    async def _refresh(self) -> None:
+        refresh_token = self._refresh_token
+        try:
+            token, life = await asyncio.to_thread(self._ask_google, refresh_token)
+        except Exception as error:  # google-auth lets an unexpected answer out as whatever it stumbled over
+            if refresh_token == self._refresh_token:
+                self._failure = _typed_failure(error)
+                self._not_before = self._clock.now() + self._backoff.next_delay()
+        else:
+            if refresh_token == self._refresh_token:
+                self._failure = None
+                self._token, self._life, self._expires = token, life, self._clock.now() + life
+                self._backoff.reset()
+                self.refreshes += 1
+        finally:
+            # However it ended, the next call asks again; a refresh for a newer refresh token is not ours to forget.
+            if self._refreshing is asyncio.current_task():
+                self._refreshing = None
+
+    def _ask_google(self, refresh_token: Secret) -> tuple[Secret, float]:
+        """Refresh, blocking; the token and its life in seconds."""
+        credentials = google.oauth2.credentials.Credentials(  # type: ignore[no-untyped-call]
+            token=None,
+            refresh_token=refresh_token.reveal(),
+            token_uri=self._token_url,
+            client_id=self._client_id,
+            client_secret=self._client_secret.reveal(),
+        )
+        try:
+            credentials.refresh(_Request(self._http))  # type: ignore[no-untyped-call]
+        except google.auth.exceptions.RefreshError as error:
+            raise self._typed(error) from None
+        except google.auth.exceptions.GoogleAuthError as error:
+            said = redact(str(error))[:200]
+            raise TokenUnavailable(f"Google's token endpoint cannot be reached: {said}") from None
+        if not credentials.token:
+            raise TokenUnavailable("Google's token endpoint answered without a token")
+        # google-auth keeps a wall-clock expiry that it has just computed: back to a span, which no clock step harms.
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        life = (credentials.expiry - now).total_seconds() if credentials.expiry else 3600.0
+        return Secret(credentials.token), max(0.0, life)
+
+    def _typed(self, error: google.auth.exceptions.RefreshError) -> NestError:
+        body = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], dict) else {}
+        code = str(body.get("error", ""))
+        said = redact(str(error.args[0] if error.args else error))[:200]
+        if code == "invalid_grant":
+            return AuthorizationRevoked(
+                f"Google refused the refresh token of project {self._project_id} ({said})",
+                hint=self._how_to_authorise(),
+            )
+        if code in ("invalid_client", "unauthorized_client", "deleted_client", "disabled_client"):
+            hint = (
+                "Check nest.client_id and nest.client_secret: they belong to the OAuth client (type Web application) "
+                "whose id was given to the Device Access project"
+            )
+            return ClientRefused(f"Google refused the OAuth client of project {self._project_id} ({said})", hint=hint)
+        return TokenUnavailable(f"Google's token endpoint gave no token ({said})")
+
+    def _how_to_authorise(self) -> str:
+        return (
+            "Authorise again: (1) open "
+            f"{authorize_url(self._project_id, self._client_id)} in the browser of the Google account that owns the "
+            "cameras, (2) switch on the home and every camera, allow, allow again, (3) copy the code from the address "
+            "of the page you land on and run `relay-supervisor auth`, or store the new refresh token in the "
+            "configuration and reload it; no restart is needed. If this comes back every 7 days, the OAuth consent "
+            "screen is still in Testing: publish it to production first"
+        )
+
+
+def _typed_failure(error: Exception) -> NestError:
+    """What is told of a failed refresh; of an unforeseen one the type only, for its words may quote the answer."""
+    if isinstance(error, NestError):
+        return error
+    return TokenUnavailable(
+        f"the access token could not be refreshed, for an unforeseen reason ({type(error).__name__})"
+    )
+
+
+class _Response(google.auth.transport.Response):
+    """google-auth's view of an httpx response."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        return self._response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    @property
+    def data(self) -> bytes:
+        return self._response.content
+
+
+class _Request(google.auth.transport.Request):
+    """google-auth's transport over an httpx client."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> _Response:
+        try:
+            return _Response(self._http.request(method, url, content=body, headers=headers))
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
+            # RuntimeError: the client was closed while a retry waited.
+            said = f"{type(error).__name__}: {error}"
+            raise google.auth.exceptions.TransportError(said) from None  # type: ignore[no-untyped-call]

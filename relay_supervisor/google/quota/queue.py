@@ -1,0 +1,219 @@
+"""The priority queue in front of Google: what to send now, and when to look again.
+
+Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
+generates, first-timers before retries and both before cameras on demand; extensions that are merely possible; stops
+that nobody waits for. A generate goes only if, after it, every live lease can still be extended with time for a second
+try: so recovery takes whatever the leases do not need and never what they do. Early extensions and cameras on demand
+keep a place free, so that a lost stream finds one at once; early extensions are also paced, so that leases which began
+together drift apart.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.google.quota.limits import EXECUTE
+from relay_supervisor.google.quota.waits import Waits
+from relay_supervisor.google.quota.window import TICK
+
+_TRY: Final = 5.0
+"""Seconds that a try usually takes at most."""
+
+
+class CommandQueue:
+    """At most one command per camera and verb; no I/O, no clock: `now` is monotonic seconds."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.held_until = -math.inf
+        """No command for a camera before this time (the account cannot be used)."""
+        self.executed = self.failed = self.dropped = 0
+        self.waits = Waits()
+        self.peak = 0
+        """Most stream commands sent in any 60 s since the start."""
+        self._sent: deque[float] = deque()
+        self._commands: dict[tuple[str, Verb], Command] = {}
+        self.reserve = 0
+        """Places that early extensions leave free for recovery."""
+        self._last_early = -math.inf
+        self._crowded = False  # a generate found no room in the present poll
+
+    def submit(self, command: Command) -> None:
+        """Queue `command`; it replaces one of the same verb for the same camera."""
+        self._commands[command.camera, command.verb] = command
+
+    def cancel(self, camera: str) -> None:
+        """Forget every queued command of `camera`."""
+        for key in [key for key in self._commands if key[0] == camera]:
+            del self._commands[key]
+
+    def depth(self, now: float) -> int:
+        """Commands that could be sent if the budget allowed."""
+        return sum(command.not_before <= now for command in self._commands.values())
+
+    def recent(self, now: float) -> list[float]:
+        """When the stream commands of the last 60 s were sent, oldest first."""
+        while self._sent and now - self._sent[0] > 60.0:
+            self._sent.popleft()
+        return list(self._sent)
+
+    def find(self, camera: str, verb: Verb) -> Command | None:
+        """The queued command of this camera and verb."""
+        return self._commands.get((camera, verb))
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self._commands.values())
+
+    def poll(self, now: float) -> Command | None:
+        """The command to send now, its places in the budget taken; None when nothing may be sent."""
+        self._drop_pointless(now)
+        full = self.budget.api.ready_at(now) > now
+        eligible = [
+            command
+            for command in self._commands.values()
+            if command.not_before <= now
+            and not (full and command.call.method == EXECUTE)
+            and self._held(command) <= now
+        ]
+        self._crowded = False
+        for command in sorted(eligible, key=lambda command: self._rank(command, now)):
+            if self._may_go(command, now):
+                return self._take(command, now)
+        return None
+
+    def next_deadline(self, now: float) -> float | None:
+        """When `poll` may have something to say that it has not now; None: not before something else happens."""
+        best = math.inf
+        place = self.budget.api.ready_at(now)
+        free = min(
+            (release + TICK for release in self.budget.api.releases(now) if release + TICK > now), default=math.inf
+        )
+        for command in self._commands.values():
+            streams = command.call.method == EXECUTE
+            if command.not_before < best and not (streams and place >= best):
+                best = min(best, self._next_chance(command, now, free if streams else math.inf))
+        return None if math.isinf(best) else best
+
+    def ready_at(self, command: Command, now: float) -> float:
+        """Earliest time at which the budget alone would let `command` go."""
+        return max(command.not_before, self._held(command), self.budget.ready_at(command.call, now))
+
+    def _held(self, command: Command) -> float:
+        """A person who asks for the list of devices is told at once what is wrong with the account."""
+        return -math.inf if command.verb is Verb.LIST else self.held_until
+
+    def _rank(self, command: Command, now: float) -> tuple[int, int, float]:
+        match command.verb:
+            case Verb.EXTEND if command.due <= now:
+                return 0, 0, command.deadline
+            case Verb.STOP | Verb.GENERATE if command.renewal:
+                return 1, 0, command.deadline
+            case Verb.GENERATE | Verb.GET | Verb.LIST:
+                return 2, 2 * command.on_demand + (command.attempts > 0), command.submitted
+            case Verb.EXTEND:
+                return 3, 0, command.deadline
+            case _:
+                return 4, 0, command.submitted
+
+    def _may_go(self, command: Command, now: float) -> bool:
+        spare = self._spare(command, now)
+        if self.budget.ready_at(command.call, now, spare) > now:
+            return False
+        if command.verb is Verb.GENERATE or self._optional(command):
+            room = self._leaves_room(now)
+            # Nobody hurries on account of these.
+            self._crowded |= not (room or self._optional(command))
+            return room
+        return not self._early(command, now) or now >= self._last_early + self._pace()
+
+    def _spare(self, command: Command, now: float) -> int:
+        """Places of the method's log that `command` must leave free."""
+        if self._optional(command):
+            return max(1, self.reserve)
+        match command.verb:
+            case Verb.EXTEND if self._early(command, now):
+                # While a generate finds no room, extending at full speed is what makes room.
+                return 0 if self._crowded else self.reserve
+            case Verb.EXTEND:
+                return 0 if self._pressed(command, now) else self._retry_place()
+            case Verb.GENERATE:
+                pressed = any(self._pressed(other, now) for other in self._commands.values())
+                return self._retry_place() if pressed else 0
+            case _:
+                return 0
+
+    @staticmethod
+    def _optional(command: Command) -> bool:
+        """Whether only a camera on demand, or nobody, would miss it."""
+        if command.verb is Verb.GENERATE:
+            return command.on_demand
+        return command.verb is Verb.STOP and not command.renewal
+
+    def _retry_place(self) -> int:
+        """One place kept for the second try of a lease whose end comes before the next place would be let go."""
+        return 1 if self.budget.api.ceiling > 2 else 0
+
+    def _pressed(self, command: Command, now: float) -> bool:
+        api = self.budget.api
+        return command.verb is Verb.EXTEND and command.deadline <= now + api.span + api.guard + _TRY
+
+    def _early(self, command: Command, now: float) -> bool:
+        return command.verb is Verb.EXTEND and now < command.due
+
+    def _pace(self) -> float:
+        api = self.budget.api
+        return (api.span + api.guard) / max(1, api.ceiling - (0 if self._crowded else self.reserve))
+
+    def _leaves_room(self, now: float) -> bool:
+        """Whether, one place fewer, each queued extension still finds a place while two tries are possible."""
+        api = self.budget.api
+        busy = api.releases(now)
+        places = [max(release, api.held_until) for release in busy]
+        places += [max(now, api.held_until)] * (api.ceiling - len(busy) - 1)
+        places.append(now + api.span + api.guard)  # the generate's own, once it is let go
+        heapq.heapify(places)
+        extensions = sorted(
+            (max(command.latest, command.not_before, now + TICK), command.not_before)
+            for command in self._commands.values()
+            if command.verb is Verb.EXTEND
+        )
+        for latest, not_before in extensions:
+            start = max(places[0], not_before)
+            if start > latest:
+                return False
+            heapq.heapreplace(places, start + api.span + api.guard)
+        return True
+
+    def _take(self, command: Command, now: float) -> Command:
+        if self._early(command, now):
+            self._last_early = now
+        del self._commands[command.camera, command.verb]
+        command.ticket = self.budget.take(command.call, now)
+        self.executed += 1
+        if command.call.method == EXECUTE:
+            self._sent.append(now)
+            self.peak = max(self.peak, len(self.recent(now)))
+        self.waits.record(command.waited(now))
+        return command
+
+    def _drop_pointless(self, now: float) -> None:
+        for key in [key for key, command in self._commands.items() if command.deadline <= now]:
+            del self._commands[key]
+            self.dropped += 1
+
+    def _next_chance(self, command: Command, now: float, free: float) -> float:
+        """When `command` may go, or be worth another look; `free` is when the next place is let go."""
+        api = self.budget.api
+        ready = self.ready_at(command, now)
+        if ready > now:
+            return min(ready, max(command.deadline, now + TICK))
+        chances = [free, command.deadline, command.due, command.deadline - api.span - api.guard - _TRY]
+        if self._early(command, now):
+            chances.append(self._last_early + self._pace())
+        return min((chance for chance in chances if chance > now), default=math.inf)

@@ -1,0 +1,87 @@
+"""Addresses to listen on: which are this machine's own, and a socket on one of them, or a clear error."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+from relay_common.errors import ConfigError
+from relay_common.secrets import Secret
+
+SHORTEST_TOKEN: Final = 16
+"""Characters of a token that could not be guessed."""
+_BACKLOG: Final = 128
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address, without port or brackets) is this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
+    """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
+
+    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
+    when the token is too short to be one.
+    """
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or port is None or parts.path or parts.username:
+        raise ConfigError(
+            f"[http] listen is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
+        )
+    if token and len(token.reveal()) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"[http] token is shorter than {SHORTEST_TOKEN} characters",
+            hint="Make one with: openssl rand -hex 24",
+        )
+    if not token and not is_loopback(host):
+        raise ConfigError(
+            f"[http] listen is {listen!r}, which other machines can reach, and there is no [http] token",
+            hint='Set token or token_file (openssl rand -hex 24), or listen on "127.0.0.1:8080"',
+        )
+    return host, port
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening-ready socket of `host` and `port`; raises ConfigError that names the key and the fix."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"[http] listen: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'
+        ) from error
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        # Listen here: two binds of one port may succeed, two listeners do not.
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"[http] listen: cannot listen on {host}:{port} ({error.strerror})", hint=_advice(error, port)
+        ) from error
+    return sock
+
+
+def _advice(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in [http] listen"
+        )
+    if error.errno == errno.EACCES:
+        return "Ports below 1024 need privileges: choose a higher one in [http] listen"
+    return "Choose an address of this machine in [http] listen"

@@ -1,0 +1,251 @@
+"""What people tell a running supervisor: the server half of the command line's verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from relay_common import log as log_setup
+from relay_common import protocol
+from relay_common.clock import Clock
+from relay_common.config import Config
+from relay_common.errors import ConfigError, RelayError, Remedy
+from relay_common.proc import start_ticks
+from relay_common.protocol import FromWorker
+from relay_supervisor.cameras.director import Director, UnknownCamera
+from relay_supervisor.cameras.discovery import Discovery
+from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.fleet.slot import Phase
+from relay_supervisor.google import grant
+from relay_supervisor.google.leases.account import Account
+from relay_supervisor.operations.reload import ReloadReport, compare, merged
+from relay_supervisor.operations.worker_files import WorkerFiles
+from relay_supervisor.status.log_ring import LogEntry, LogRing
+
+log = logging.getLogger(__name__)
+
+DRAIN_PATIENCE: Final = 8.0
+"""Seconds for one camera to stop while draining, before the next one's turn comes."""
+
+
+class CameraChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A camera after add, remove, enable or disable; `why_not` says why it does not run, when it does not."""
+
+    id: str
+    name: str
+    running: bool
+    why_not: str = ""
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True):
+    """Which process is ending: its pid and kernel start time (`relay_common.proc.start_ticks`)."""
+
+    pid: int
+    started: int
+
+
+class DrainStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far draining has come: display names of the cameras that still run."""
+
+    draining: bool
+    left: list[str]
+
+
+class Verbs:
+    """The supervisor, as far as people command it. `reread` reads the configuration again (None: it has no file).
+
+    Methods raise RelayError that says what to do.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        registry: Registry,
+        director: Director,
+        accounts: Sequence[Account],
+        discoveries: Sequence[Discovery],
+        clock: Clock,
+        reread: Callable[[], Config] | None,
+        on_config: Callable[[Config], None],
+    ) -> None:
+        self.stop_requested = asyncio.Event()
+        self.keep_workers = False
+        self.logs = LogRing()
+        self._config, self._reread, self._on_config = config, reread, on_config
+        self._registry, self._director = registry, director
+        self._accounts, self._discoveries, self._clock = accounts, discoveries, clock
+        self._files = WorkerFiles(lambda *said: self._director.fleet.send(*said))
+        self._debug: list[str] = []
+        self._grants = self._recall()
+        self._draining: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        if self._draining is not None:
+            self._draining.cancel()
+
+    # --- what workers say ----------------------------------------------------------------------------------------
+
+    def worker_ready(self, camera: Camera) -> None:
+        """A worker begins: it is to log what the others log."""
+        self._director.fleet.send(camera.id, self._log_settings())
+
+    def worker_message(self, camera: Camera, message: FromWorker) -> None:
+        """A worker answered a verb, or logged something."""
+        match message:
+            case protocol.FilePart():
+                self._files.receive(camera.id, message)
+            case protocol.LogLine():
+                self.logs.worker_line(camera.name, message)
+            case _:
+                pass
+
+    # --- single cameras ------------------------------------------------------------------------------------------
+
+    def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange:
+        """Add (`included`), remove, enable or disable a camera; it holds across restarts until the opposite is said."""
+        found = self._find(camera)
+        self._registry.override(found, included=included, enabled=enabled)
+        self._director.reconcile()
+        why_not = self._registry.why_not(found)
+        return CameraChange(id=found.id, name=found.name, running=not why_not, why_not=why_not)
+
+    async def snapshot(self, camera: str) -> bytes:
+        """A JPEG of what a camera shows now."""
+        return await self._files.snapshot(camera, self._find(camera).name)
+
+    async def capture(self, camera: str, seconds: float) -> bytes:
+        """A camera's packets of the next `seconds` as a pcapng file."""
+        return await self._files.capture(camera, self._find(camera).name, seconds)
+
+    async def discover(self) -> int:
+        """List the cameras of every account now; how many there are."""
+        for discovery in self._discoveries:
+            await discovery.refresh()
+        return len(list(self._registry))
+
+    def _find(self, camera: str) -> Camera:
+        found = self._registry.get(camera)
+        if found is None:
+            raise UnknownCamera(camera)
+        return found
+
+    # --- the whole relay -----------------------------------------------------------------------------------------
+
+    def stop(self, *, keep_workers: bool) -> Stopping:
+        """End the supervisor, and with it its workers unless `keep_workers`."""
+        self.keep_workers = keep_workers
+        self.stop_requested.set()
+        return Stopping(pid=os.getpid(), started=start_ticks(os.getpid()))
+
+    def drain(self, on: bool) -> DrainStatus:
+        """Stop all cameras one by one and start none until draining is ended with `on` False."""
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        if on:
+            self._registry.only = set(self._director.running)
+            self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+        else:
+            self._registry.only = None
+            self._director.reconcile()
+        return self.drained()
+
+    def drained(self) -> DrainStatus:
+        """How far draining has come."""
+        left = [camera.name for camera in self._director.running.values()]
+        return DrainStatus(draining=self._registry.only is not None, left=left)
+
+    async def _drain(self) -> None:
+        held = self._registry.only or set()
+        # Those without a picture first: they are the ones for which a new stream might be generated meanwhile.
+        for camera in sorted(held, key=self._is_live):
+            held.discard(camera)
+            self._director.reconcile()
+            end = self._clock.now() + DRAIN_PATIENCE
+            while self._runs(camera) and self._clock.now() < end:
+                await self._clock.sleep(0.1)
+        log.info("drained: no camera runs")
+
+    def _runs(self, camera: str) -> bool:
+        slot = self._director.fleet.slot(camera)
+        return slot is not None and slot.phase is not Phase.ABSENT
+
+    def _is_live(self, camera: str) -> bool:
+        slot = self._director.fleet.slot(camera)
+        return slot is not None and slot.state is protocol.WorkerState.LIVE
+
+    def reload(self) -> ReloadReport:
+        """Read the configuration and the overrides again and apply what can be applied; mistakes change nothing."""
+        if self._reread is None:
+            raise RelayError(
+                "this relay has no configuration file", remedy=Remedy.PARK, hint="It was started for a demo"
+            )
+        try:
+            fresh = self._reread()
+        except ConfigError as error:
+            raise RelayError(
+                f"nothing was changed: {error.message}", remedy=Remedy.PARK, hint=error.hint or "Correct it and reload"
+            ) from None
+        report = compare(self._config, fresh)
+        previous, self._config = self._config, merged(self._config, fresh)
+        self._on_config(self._config)
+        self._registry.config = self._config.cameras
+        self._registry.overrides.load()
+        self._grants = self._recall()
+        for index, (was, now) in enumerate(zip(previous.nest, self._config.nest, strict=True)):
+            if was.refresh_token != now.refresh_token:
+                self._accounts[index].tokens.replace_refresh_token(now.refresh_token)
+                self._accounts[index].leases.resume_account()
+                self._discoveries[index].wake()
+        if previous.log != self._config.log:
+            log_setup.configure(self._config.log.level, self._config.log.format)
+            self.logs.install()
+            self._tell_log_settings()
+        self._director.reconcile()
+        for key in report.restart:
+            log.warning("%s has changed: it takes effect when the supervisor is started again", key)
+        log.info("configuration reloaded: %s", ", ".join(report.applied + report.later) or "nothing to apply")
+        return report
+
+    def auth_warning(self, account: int) -> str:
+        """That the authorisation of this account will end soon, in words; "" when it will not, or nobody knows."""
+        return grant.warning(self._grants[account], self._clock.wall())
+
+    def _recall(self) -> list[grant.Grant | None]:
+        state_dir = self._config.paths.state()
+        return [grant.recall(state_dir, nest.refresh_token) for nest in self._config.nest]
+
+    # --- logs ----------------------------------------------------------------------------------------------------
+
+    def recent(self, *, after: int, camera: str, level: str, most: int) -> list[LogEntry]:
+        """Lines of the log; `camera` is an id, or empty for all."""
+        name = self._find(camera).name if camera else ""
+        return self.logs.since(after, camera=name, level=level, most=most)
+
+    @property
+    def debug(self) -> list[str]:
+        """Subsystems whose debug lines are switched on."""
+        return self._debug
+
+    def set_debug(self, categories: list[str]) -> None:
+        """Switch the debug lines of these subsystems on, here and in all workers, and those of the others off."""
+        try:
+            log_setup.set_debug(categories)
+        except ValueError as error:
+            raise RelayError(str(error), remedy=Remedy.PARK) from None
+        self._debug = sorted(set(categories))
+        self._tell_log_settings()
+
+    def _tell_log_settings(self) -> None:
+        for camera in self._director.running:
+            self._director.fleet.send(camera, self._log_settings())
+
+    def _log_settings(self) -> protocol.SetLog:
+        return protocol.SetLog(level=self._config.log.level, debug=self._debug)

@@ -1,1 +1,0 @@
-"""Publications: which camera is at which SFU session, and who watches it."""

@@ -1,0 +1,1 @@
+"""Where media goes: publications at the SFU."""

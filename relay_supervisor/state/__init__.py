@@ -1,0 +1,1 @@
+"""What outlives the supervisor: the state database and the lock on it."""

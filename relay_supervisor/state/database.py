@@ -1,0 +1,230 @@
+"""SQLite behind a thread: writes are remembered, coalesced by row and made durable off the event loop.
+
+A database that is corrupt is set aside. One that is sound but cannot be opened for writing at the start (disk full,
+read-only file system) is copied to memory, so that this run knows what it holds; one that cannot be written later is
+tried again every few seconds, and what was to be written is kept meanwhile, one entry a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any, Final
+
+from relay_supervisor.state.schema import NewerSchema, migrate
+
+_RETRY: Final = 5.0
+_MOST_PENDING: Final = 10_000
+_BUSY: Final = 2.0  # seconds that SQLite itself waits for a lock
+_LOCKED: Final = 5.0  # seconds after which a file that another program holds is given up at the start
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Neither writes anything. The first reads the write-ahead log too, but needs a -shm file, which the failed opening
+# leaves behind where the directory can be written; the second is for where it cannot.
+_READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
+
+Row = tuple[str, str]
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class Database:
+    """One SQLite file, mode 0600, WAL, written by its own thread.
+
+    `problem` says in words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
+    Opening it raises nothing on account of the file, and takes a few seconds at most.
+    """
+
+    def __init__(self, path: Path, *, stamp: int) -> None:
+        self.path = path
+        self.problem = ""
+        self.notice = ""
+        """What became of a file that could not be used as it was, and what to do; "" when it could."""
+        self.dropped = 0
+        self._connection = self._open(stamp)
+        self._lasting = self.problem  # no write to memory mends what kept the file from being used
+        self._pending: dict[Row, Statement] = {}
+        self._waiting: list[concurrent.futures.Future[None]] = []
+        self._condition = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
+        self._thread.start()
+
+    def read(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Rows of a query; for use at the start, before anything is written."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            self.problem = f"{self.path}: cannot be read: {error}"
+            return []
+
+    def write(self, row: Row, sql: str, *parameters: object) -> None:
+        """Have a statement carried out soon; a later one for the same `row` replaces it."""
+        with self._condition:
+            if row not in self._pending and len(self._pending) >= _MOST_PENDING:
+                self.dropped += 1
+                return
+            self._pending[row] = (sql, parameters)
+            self._condition.notify()
+
+    async def flush(self, timeout: float) -> None:
+        """Return when all that was written so far is on disk, or after `timeout` seconds."""
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._barrier()), timeout)
+        except TimeoutError:
+            self.problem = self.problem or f"{self.path}: the disk is slow"
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is left and let go of the file."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join(timeout)
+
+    def _barrier(self) -> concurrent.futures.Future[None]:
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with self._condition:
+            self._waiting.append(done)
+            self._condition.notify()
+        return done
+
+    def _open(self, stamp: int) -> sqlite3.Connection:
+        give_up = time.monotonic() + _LOCKED
+        while True:
+            try:
+                return self._connect(str(self.path))
+            except OSError as error:
+                return self._recall(error.strerror or type(error).__name__)
+            except NewerSchema as error:
+                return self._set_aside(f"newer-{stamp}", str(error))
+            except sqlite3.DatabaseError as error:
+                code = _primary_code(error)
+                if code in _CORRUPT:
+                    return self._set_aside(f"corrupt-{stamp}", str(error))
+                if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > give_up:
+                    return self._recall(str(error))
+                time.sleep(0.1)
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        if name != ":memory:":
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
+            os.chmod(name, 0o600)
+        connection = _opened(name)
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _recall(self, why: str) -> sqlite3.Connection:
+        """A database in memory that begins with what the file holds, as far as it can be read."""
+        connection, known = self._copy(), "what it holds was read and is known to this run"
+        if connection is None:
+            connection, known = self._connect(":memory:"), "nothing could be read from it"
+        self.problem = self.notice = (
+            f"{self.path} cannot be written ({why}): {known}, but nothing is saved: leases will not survive a restart. "
+            "Free space there, or mend what else is named, and restart the relay: its state is in memory until then"
+        )
+        return connection
+
+    def _copy(self) -> sqlite3.Connection | None:
+        for how in _READ_ONLY:
+            memory = _opened(":memory:")
+            try:
+                address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
+                with contextlib.closing(_opened(address)) as source:
+                    # Python's backup waits for a lock without end: this takes it first, or fails.
+                    source.execute("BEGIN")
+                    source.execute("SELECT 1 FROM sqlite_master").fetchone()
+                    source.backup(memory)
+                _prepare(memory)
+            except (sqlite3.Error, NewerSchema):
+                memory.close()
+            else:
+                return memory
+        return None
+
+    def _set_aside(self, suffix: str, why: str) -> sqlite3.Connection:
+        aside = self.path.with_name(f"{self.path.name}.{suffix}")
+        try:
+            for tail in ("", "-wal", "-shm"):
+                source = Path(f"{self.path}{tail}")
+                if source.exists():
+                    source.rename(f"{aside}{tail}")
+            connection = self._connect(str(self.path))
+        except (OSError, sqlite3.Error, NewerSchema) as error:
+            self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {error}"
+            return self._connect(":memory:")
+        self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and a new one begun"
+        return connection
+
+    def _write_loop(self) -> None:
+        while True:
+            with self._condition:
+                if not self._pending and not self._waiting and not self._closing:
+                    self._condition.wait()
+                batch, self._pending = self._pending, {}
+                waiting, self._waiting = self._waiting, []
+                closing = self._closing
+            written = self._write_batch(batch)
+            with self._condition:
+                if not written:
+                    self._pending = {**batch, **self._pending}
+                    self._waiting = waiting + self._waiting
+                elif not closing:
+                    _release(waiting)
+                if not written and not closing:
+                    self._condition.wait_for(lambda: self._closing, _RETRY)
+            if closing:
+                break
+        _release(waiting)
+        self._connection.close()
+
+    def _write_batch(self, batch: dict[Row, Statement]) -> bool:
+        if not batch:
+            return True
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for sql, parameters in batch.values():
+                self._connection.execute(sql, parameters)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.problem = f"{self.path}: cannot be written: {error}: tried again every {_RETRY:g} s"
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return False
+        self.problem = self._lasting
+        return True
+
+
+def _opened(name: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        name, timeout=_BUSY, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
+    )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    migrate(connection)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its details; our own verdict on a failed check has none and means corrupt."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+
+
+def _release(waiting: list[concurrent.futures.Future[None]]) -> None:
+    for done in waiting:
+        if done.set_running_or_notify_cancel():
+            done.set_result(None)

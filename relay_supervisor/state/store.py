@@ -1,0 +1,258 @@
+"""What outlives the supervisor: leases with their tokens, the quota log, devices, publications and worker instances.
+
+Times are kept twice: on the wall clock, and on the machine's monotonic clock together with its boot id. After a
+restart on the same boot the monotonic times hold, whatever the wall clock did; after a reboot the wall times do.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from relay_common.clock import Clock
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.google.models import Device, Stream
+from relay_supervisor.google.quota.budget import Call, LoggedCall
+from relay_supervisor.google.quota.command import Command
+from relay_supervisor.state.database import Database
+
+_CALLS_KEPT = 3700.0
+_FLUSH_WITHIN = 1.0
+_DEVICES_KEPT = 200
+_WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+T = TypeVar("T")
+
+
+class SavedLease(msgspec.Struct, frozen=True):
+    """A lease as it was when its supervisor ended; times are on the present monotonic clock."""
+
+    camera: str
+    device: str
+    generation: int
+    granted: float
+    expires: float
+    stream: Stream
+
+
+class SavedPublication(msgspec.Struct, frozen=True):
+    """What a camera publishes at the SFU: the opaque publication name, the SFU session behind it and its tracks."""
+
+    camera: str
+    publication: str
+    session: str
+    tracks: dict[str, str] = {}
+    created_at: float = 0.0
+
+
+class SavedWorker(msgspec.Struct, frozen=True):
+    """A worker process: instance id, camera, pid with its kernel start time, and what it was working on."""
+
+    instance: str
+    camera: str
+    pid: int
+    started: int
+    generation: int = 0
+    publication: str = ""
+    protocol: int = 0
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot; "" where there is none, which makes every restart look like a reboot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+class Store:
+    """The state database, typed. Reads are for the start; writes return at once and are durable soon after."""
+
+    def __init__(self, path: Path, clock: Clock, *, boot: str | None = None) -> None:
+        self._clock = clock
+        self._boot = boot_id() if boot is None else boot
+        self.database = Database(path, stamp=int(clock.wall()))
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the state directory, in words; "" when nothing is."""
+        return self.database.problem
+
+    @property
+    def notice(self) -> str:
+        """What became of a state file that could not be used as it was, to be told once; "" when it could."""
+        return self.database.notice
+
+    def close(self) -> None:
+        """Write what is left; blocks for two seconds at most."""
+        self.database.close()
+
+    # --- leases
+
+    def save_lease(self, account: str, lease: SavedLease) -> None:
+        """Remember a lease in its present form."""
+        stream = lease.stream
+        url = stream.url.reveal() if stream.url else ""
+        offset = self._clock.wall() - self._clock.now()
+        self.database.write(
+            (f"lease {account}", lease.camera),
+            _WRITE_LEASE,
+            *(account, lease.camera, lease.device, stream.protocol.value, url, stream.handle.reveal()),
+            *(lease.generation, lease.granted + offset, lease.granted, lease.expires + offset, lease.expires),
+            self._boot,
+        )
+
+    def forget_lease(self, account: str, camera: str) -> None:
+        """The lease is gone."""
+        sql = "DELETE FROM leases WHERE account = ? AND camera = ?"
+        self.database.write((f"lease {account}", camera), sql, account, camera)
+
+    def leases(self, account: str) -> list[SavedLease]:
+        """Leases that are still alive; the others are forgotten."""
+        now = self._clock.now()
+        found = []
+        columns = "camera, device, protocol, url, handle, generation, granted_wall, granted_mono, expires_wall"
+        sql = f"SELECT {columns}, expires_mono, boot FROM leases WHERE account = ?"
+        for camera, device, protocol, url, handle, generation, *times, boot in self.database.read(sql, account):
+            granted_wall, granted_mono, expires_wall, expires_mono = times
+            granted = self._moment(granted_wall, granted_mono, boot)
+            # No clock step makes a lease live longer than it was granted for.
+            expires = min(self._moment(expires_wall, expires_mono, boot), now + expires_wall - granted_wall)
+            if expires <= now:
+                self.forget_lease(account, camera)
+                continue
+            stream = Stream(
+                Protocol(protocol), Secret(handle), expires - now, expires_wall, url=Secret(url) if url else None
+            )
+            found.append(SavedLease(camera, device, generation, granted, expires, stream))
+        return found
+
+    # --- quota log
+
+    def journal(self, account: str) -> CallJournal:
+        """The quota log of one account, for its dispatcher."""
+        return CallJournal(self, account)
+
+    def calls(self, account: str) -> list[LoggedCall]:
+        """Calls that may still count."""
+        now = self._clock.now()
+        found = []
+        columns = "id, method, command, device, kind, sent_wall, sent_mono, answered_wall, answered_mono, boot"
+        sql = f"SELECT {columns} FROM calls WHERE account = ?"
+        for call_id, method, command, device, kind, *times, boot in self.database.read(sql, account):
+            sent_wall, sent_mono, answered_wall, answered_mono = times
+            sent = min(now, self._moment(sent_wall, sent_mono, boot))
+            answered = None if answered_wall is None else min(now, self._moment(answered_wall, answered_mono, boot))
+            if now - sent > _CALLS_KEPT:
+                self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
+                continue
+            found.append(LoggedCall(Call(method, command, device, kind), sent, answered))
+        return found
+
+    # --- devices
+
+    def save_devices(self, account: str, devices: Sequence[Device]) -> None:
+        """Remember what is known of an account's devices, 200 at most, in place of what was known before."""
+        body = msgspec.json.encode(devices[:_DEVICES_KEPT])
+        self.database.write(("devices", account), "INSERT OR REPLACE INTO devices VALUES (?, ?)", account, body)
+
+    def devices(self, account: str) -> list[Device]:
+        """The devices that were known; none when what was written cannot be read."""
+        rows = self.database.read("SELECT body FROM devices WHERE account = ?", account)
+        return [device for devices in _decoded(rows, list[Device]) for device in devices]
+
+    # --- publications and workers
+
+    def save_publication(self, saved: SavedPublication) -> None:
+        """Remember what a camera publishes."""
+        sql = "INSERT OR REPLACE INTO publications VALUES (?, ?, ?)"
+        row = ("publication", saved.camera)
+        self.database.write(row, sql, saved.camera, saved.publication, msgspec.json.encode(saved))
+
+    def forget_publication(self, camera: str) -> None:
+        """The camera publishes nothing any more."""
+        self.database.write(("publication", camera), "DELETE FROM publications WHERE camera = ?", camera)
+
+    def publications(self) -> list[SavedPublication]:
+        """Everything that was being published."""
+        return _decoded(self.database.read("SELECT body FROM publications"), SavedPublication)
+
+    def save_worker(self, saved: SavedWorker) -> None:
+        """Remember a worker process."""
+        sql = "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)"
+        self.database.write(("worker", saved.instance), sql, saved.instance, saved.camera, msgspec.json.encode(saved))
+
+    def forget_worker(self, instance: str) -> None:
+        """The worker has ended."""
+        self.database.write(("worker", instance), "DELETE FROM workers WHERE instance = ?", instance)
+
+    def workers(self) -> list[SavedWorker]:
+        """Workers that were running."""
+        return _decoded(self.database.read("SELECT body FROM workers"), SavedWorker)
+
+    # --- the journal's part
+
+    def write_call(self, account: str, call_id: str, call: Call, sent: float, answered: float | None) -> None:
+        """Remember a call, and later its answer under the same id; drops what no longer counts."""
+        offset = self._clock.wall() - self._clock.now()
+        self.database.write(
+            ("call", call_id),
+            _WRITE_CALL,
+            *(call_id, account, call.method, call.command, call.device, call.kind, sent + offset, sent),
+            *(None if answered is None else answered + offset, answered, self._boot),
+        )
+        # A step of the wall clock must not make calls of this boot look old: they still count.
+        sql = "DELETE FROM calls WHERE CASE boot WHEN ? THEN sent_mono < ? ELSE sent_wall < ? END"
+        now, wall = self._clock.now(), self._clock.wall()
+        self.database.write(("calls", "old"), sql, self._boot, now - _CALLS_KEPT, wall - _CALLS_KEPT)
+
+    def forget_call(self, call_id: str) -> None:
+        """The call was never sent."""
+        self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
+
+    def _moment(self, wall: float, mono: float, boot: str) -> float:
+        """A stored moment on the present monotonic clock."""
+        if boot and boot == self._boot:
+            return mono
+        return self._clock.now() - (self._clock.wall() - wall)
+
+
+class CallJournal:
+    """The quota log of one account: every call is on disk before it is sent."""
+
+    def __init__(self, store: Store, account: str) -> None:
+        self._store, self._account = store, account
+        self._under_way: dict[int, tuple[str, float]] = {}
+
+    async def sending(self, command: Command) -> None:
+        """Write the call down; waits a second at most, because a full disk must not end every stream."""
+        call_id, sent = uuid.uuid4().hex, self._store._clock.now()
+        self._under_way[id(command)] = (call_id, sent)
+        self._store.write_call(self._account, call_id, command.call, sent, None)
+        await self._store.database.flush(_FLUSH_WITHIN)
+
+    def settled(self, command: Command, counted: bool) -> None:
+        """The command was answered; `counted` is False when it never reached Google."""
+        call_id, sent = self._under_way.pop(id(command), ("", 0.0))
+        if not call_id:
+            return
+        if counted:
+            self._store.write_call(self._account, call_id, command.call, sent, self._store._clock.now())
+        else:
+            self._store.forget_call(call_id)
+
+
+def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:
+    found = []
+    for (body,) in rows:
+        try:
+            found.append(msgspec.json.decode(body, type=kind))
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+            continue  # written by a version that said it differently: as if it had not been there
+    return found

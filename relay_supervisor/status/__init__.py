@@ -1,0 +1,1 @@
+"""What the relay tells about itself: status, health, recent log lines."""

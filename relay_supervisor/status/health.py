@@ -1,0 +1,71 @@
+"""Whether the relay works, and if not, which camera or part is the reason.
+
+Pure judgement of a `RelayStatus` and of the parts that the application reports; nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from relay_supervisor.status.model import RelayStatus
+
+
+class PartStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the supervisor that everything depends on: the bus, the fork server, the store…"""
+
+    name: str
+    ok: bool
+    reason: str = ""
+    """What is wrong, in words; empty when it is well."""
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as it should be: a part or a camera, what is wrong and what happens next."""
+
+    reason: str
+    part: str = ""
+    camera: str = ""
+    name: str = ""
+    next: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict: `ready` when every part is well and at least one enabled camera (if there is any) is live.
+
+    `reasons` are what stands against being ready; `degraded` are cameras that are not live while the relay as a whole
+    does its work.
+    """
+
+    ready: bool
+    reasons: list[Reason]
+    degraded: list[Reason]
+    cameras: int
+    """Cameras that should be live: those that are enabled, but for those on demand that nobody watches."""
+    live: int
+
+
+def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
+    """The health of the relay from its status and its parts."""
+    reasons = [Reason(part=part.name, reason=part.reason or "it does not work") for part in parts if not part.ok]
+    reasons += [
+        Reason(part="nest account", name=budget.account, reason=budget.auth_error)
+        for budget in status.budgets
+        if budget.auth_error
+    ]
+    enabled = [camera for camera in status.cameras if camera.enabled and camera.state != "idle"]
+    dark = [
+        Reason(
+            camera=camera.id,
+            name=camera.name,
+            reason=camera.reason or camera.lease.last_error or f"it is {camera.state}",
+            next=camera.lease.next_action,
+        )
+        for camera in enabled
+        if camera.state != "live"
+    ]
+    if enabled and len(dark) == len(enabled):
+        reasons, dark = reasons + dark, []
+    live = sum(camera.state == "live" for camera in enabled)
+    return Health(ready=not reasons, reasons=reasons, degraded=dark, cameras=len(enabled), live=live)

@@ -1,0 +1,1 @@
+"""Who watches: views of published cameras, and what guests are told."""

@@ -1,0 +1,187 @@
+"""One view: a session at the SFU that pulls cameras, and follows them from publication to publication.
+
+When a camera is published anew its mids are re-pointed in place (`tracks/update`), and where the SFU does not allow
+the camera is pulled anew. Whatever is added to a view comes as another offer on the same session; after a few of them
+the page is told to open a fresh view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.clock import Clock
+from relay_common.cloudflare import Pull, RemoteTrack, SfuClient
+from relay_supervisor.sinks.broker import KINDS, Broker, Publication
+from relay_supervisor.viewing.concealment import conceal
+from relay_supervisor.viewing.views import Audience, Unavailable, ViewAnswer, ViewTrack, why_missing
+
+log = logging.getLogger(__name__)
+
+_MOST_OFFERS: Final = 8
+"""Offers on one session: each may add media sections, of which a session takes only so many."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What all views draw on; `outcomes` counts what becomes of them."""
+
+    client: SfuClient
+    broker: Broker
+    clock: Clock
+    ice_servers: list[dict[str, Any]]
+    outcomes: Counter[str]
+
+    def locate(self, cameras: Sequence[str]) -> tuple[list[Publication], list[Unavailable]]:
+        """Where those of `cameras` are published that are, and the others."""
+        located, missing = [], []
+        for camera in cameras:
+            publication = self.broker.locate(camera)
+            if publication is None:
+                missing.append(Unavailable(camera=camera, reason="The camera is not live"))
+            else:
+                located.append(publication)
+        return located, missing
+
+
+class View:
+    """A page's session. `lock` is held by whoever changes it."""
+
+    def __init__(
+        self, sources: Sources, name: str, session: str, cameras: list[str], audio: bool, audience: Audience
+    ) -> None:
+        self._at = sources
+        self.name, self.session, self.cameras, self.audio, self.audience = name, session, cameras, audio, audience
+        self.lock = asyncio.Lock()
+        self.tracks: dict[str, ViewTrack] = {}
+        self.offers = 0
+        self.offered_at: float | None = None
+        """When an offer was handed out that is not answered yet."""
+        self.touched_at = sources.clock.now()
+        self.closed = False
+
+    def has(self, camera: str) -> bool:
+        """Whether a track of the camera is in it."""
+        return any(track.camera == camera for track in self.tracks.values())
+
+    def missing(self) -> list[Unavailable]:
+        """Cameras that it should hold, does not, and cannot get now."""
+        return self._at.locate(self._absent())[1]
+
+    async def pull(self, publications: Sequence[Publication]) -> Pull:
+        """Ask the SFU for the tracks of `publications`. Raises SfuError."""
+        tracks = [
+            track
+            for publication in publications
+            for kind in KINDS
+            if kind in self._kinds(publication) and (track := publication.remote(kind)) is not None
+        ]
+        return await self._at.client.pull(self.session, tracks)
+
+    def take(self, publications: Sequence[Publication], pull: Pull, missing: list[Unavailable]) -> ViewAnswer:
+        """Hold what a pull of `publications` brought; the answer has its offer, and names what is `missing` besides."""
+        asked = {publication.session: publication for publication in publications}
+        for result in pull.tracks:
+            publication = asked[result.track.session]
+            if result.error is None:
+                self.tracks[result.mid] = ViewTrack(
+                    mid=result.mid, camera=publication.camera, kind=result.track.kind, publication=publication.id
+                )
+        missing = missing + [
+            Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in publications if not self.has(p.camera)
+        ]
+        if pull.offer is None:
+            return self.describe("none", missing)
+        self.offers += 1
+        self.offered_at = self._at.clock.now()
+        offer = conceal(pull.offer, {track.mid: track.camera for track in self.tracks.values()})
+        return self.describe("answer", missing, offer)
+
+    async def follow(self, stale: Sequence[str]) -> ViewAnswer:
+        """Bring it up to date with the publications; those in `stale` are pulled anew. Raises SfuError."""
+        await self._drop(self._unfit() | set(stale))
+        await self._repoint()
+        return await self._add()
+
+    def reopen(self) -> ViewAnswer:
+        """The page has to open a fresh view; what plays in this one goes on until it does, if it can."""
+        self._at.outcomes["reopened"] += 1
+        return self.describe("reopen", [])
+
+    def describe(self, action: str, missing: list[Unavailable], offer: str = "") -> ViewAnswer:
+        """What is in it, for the page."""
+        return ViewAnswer(
+            view=self.name,
+            action=action,
+            tracks=list(self.tracks.values()),
+            unavailable=missing,
+            offer=offer,
+            ice_servers=self._at.ice_servers,
+        )
+
+    def _unfit(self) -> set[str]:
+        """Cameras in the view that are not wanted any more, or whose publication has other kinds of tracks now."""
+        unfit = set()
+        for camera in {track.camera for track in self.tracks.values()}:
+            tracks = [track for track in self.tracks.values() if track.camera == camera]
+            publication = self._at.broker.locate(camera)
+            if camera not in self.cameras or (publication is not None and self._has_other_kinds(tracks, publication)):
+                unfit.add(camera)
+        return unfit
+
+    async def _repoint(self) -> None:
+        """Point mids at the present publications; cameras for which the SFU refuses that are dropped."""
+        moves: list[tuple[ViewTrack, Publication, RemoteTrack]] = []
+        for track in self.tracks.values():
+            publication = self._at.broker.locate(track.camera)
+            if publication is None or publication.id == track.publication:
+                continue
+            remote = publication.remote(track.kind)
+            if remote is not None:
+                moves.append((track, publication, remote))
+        if not moves:
+            return
+        results = await self._at.client.update(self.session, [(track.mid, remote) for track, _, remote in moves])
+        refused = set()
+        for (track, publication, _), result in zip(moves, results, strict=True):
+            if result.error is None:
+                self.tracks[track.mid] = msgspec.structs.replace(track, publication=publication.id)
+            else:
+                log.info("a track cannot be re-pointed: %s", result.error.message, extra={"camera": track.camera})
+                refused.add(track.camera)
+        self._at.outcomes["repointed"] += not refused
+        await self._drop(refused)
+
+    async def _drop(self, cameras: set[str]) -> None:
+        """Stop pulling `cameras`; those that are still wanted are added again as new tracks."""
+        mids = [mid for mid, track in self.tracks.items() if track.camera in cameras]
+        for mid in mids:
+            del self.tracks[mid]
+        if mids:
+            await self._at.client.close(self.session, mids)
+
+    async def _add(self) -> ViewAnswer:
+        """Pull the cameras that are wanted, live, and not in the view yet."""
+        located, missing = self._at.locate(self._absent())
+        if not located:
+            return self.describe("none", missing)
+        if self.offers >= _MOST_OFFERS:
+            return self.reopen()
+        return self.take(located, await self.pull(located), missing)
+
+    def _absent(self) -> list[str]:
+        return [camera for camera in self.cameras if not self.has(camera)]
+
+    def _kinds(self, publication: Publication) -> set[str]:
+        return {track.kind for track in publication.tracks if self.audio or track.kind == "video"}
+
+    def _has_other_kinds(self, tracks: Sequence[ViewTrack], publication: Publication) -> bool:
+        # The same publication with fewer tracks is one that the SFU handed out in part: asking again changes nothing.
+        renewed = any(track.publication != publication.id for track in tracks)
+        return renewed and {track.kind for track in tracks} != self._kinds(publication)

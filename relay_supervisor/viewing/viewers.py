@@ -1,0 +1,258 @@
+"""Viewers: one SFU session per page, pulling the cameras it asks for.
+
+The page gets an offer and learns which mid is which camera; sessions, track names and the application's secret stay
+here. A view is *offered* until the page's answer came, then *open*; it ends when the page closes it, when no answer
+comes, when the page falls silent, or when the SFU lost the session. What is in one: view.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.tasks import Tasks
+from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.viewing.view import Sources, View
+from relay_supervisor.viewing.views import (
+    ALL_CAMERAS,
+    Audience,
+    Unavailable,
+    ViewAnswer,
+    ViewError,
+    may_come,
+    name_of,
+    sfu_failure,
+    view_gone,
+    why_missing,
+)
+
+log = logging.getLogger(__name__)
+
+CAMERAS_PER_VIEW: Final = 32
+"""Two tracks each make the 64 that one call to the SFU takes."""
+MAX_VIEWS: Final = 128
+ANSWER_WITHIN: Final = 15.0
+"""Seconds a page has for its answer."""
+IDLE_AFTER: Final = 180.0
+"""Seconds after the page's last request until its view is ended; background tabs wake once a minute."""
+_PULL_ATTEMPTS: Final = 4
+_LONGEST_SDP: Final = 512 * 1024
+
+OUTCOMES: Final = (
+    *("opened", "answered", "refused", "repointed", "reopened"),
+    *("closed", "unanswered", "idle", "expired", "lost"),
+)
+
+
+class Viewers:
+    """All views of this supervisor.
+
+    `ice_servers` goes to the page as it is; `new_id` makes unguessable names; `on_asked` is told of what a page wants.
+    """
+
+    def __init__(
+        self,
+        client: SfuClient,
+        broker: Broker,
+        clock: Clock,
+        *,
+        rng: random.Random,
+        ice_servers: Sequence[dict[str, Any]] = (),
+        new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+        bound: int = MAX_VIEWS,
+        on_asked: Callable[[list[str]], None] = lambda cameras: None,
+    ) -> None:
+        self._client, self._clock, self._rng = client, clock, rng
+        self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
+        self._views: dict[str, View] = {}
+        self._opening: list[list[str]] = []
+        self._closing = Tasks(log, "a view could not be closed")
+        self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._sources = Sources(client, broker, clock, list(ice_servers), self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def watched(self) -> set[str]:
+        """Cameras that somebody has a view of, or is getting one of."""
+        wanted = [view.cameras for view in self._views.values()] + self._opening
+        return {camera for cameras in wanted for camera in cameras}
+
+    # --- what the page asks ---------------------------------------------------------------------------------------
+
+    # `audience` is who asks: a camera that it may not see is refused, and so is a view that was made for others.
+
+    async def open(self, cameras: Sequence[str], audio: bool = True, *, audience: Audience = ALL_CAMERAS) -> ViewAnswer:
+        """Make a view of `cameras` (at most 32 ids), with their sound when `audio`.
+
+        The answer's action is `answer` when at least one camera can be had, else `none` with an empty view name.
+        """
+        wanted = _checked(cameras, audience)
+        self._on_asked(wanted)
+        if len(self._views) + len(self._opening) >= self._bound:
+            self.outcomes["refused"] += 1
+            raise ViewError(
+                "too_many_views",
+                503,
+                f"{self._bound} views are open, which is the most this relay serves",
+                hint="Close other pages, or wait until idle ones expire",
+            )
+        self._opening.append(wanted)
+        try:
+            return await self._open(wanted, audio, audience)
+        except SfuError as error:
+            raise sfu_failure(error) from error
+        finally:
+            self._opening.remove(wanted)
+
+    async def answer(self, view: str, sdp: str, *, audience: Audience = ALL_CAMERAS) -> None:
+        """Hand the page's answer to the SFU."""
+        if not sdp.startswith("v=0") or len(sdp) > _LONGEST_SDP:
+            raise ViewError("bad_sdp", 400, "The answer is not an SDP", hint='Send {"sdp": localDescription.sdp}')
+        found = self._get(view, audience)
+        async with found.lock:
+            if found.closed:
+                raise view_gone("it was closed")
+            if found.offered_at is None:
+                raise ViewError("no_offer", 409, "This view waits for no answer", hint="Open a fresh view")
+            try:
+                await self._client.renegotiate(found.session, sdp)
+            except SfuError as error:
+                self._end(found, "lost")
+                raise view_gone(f"the SFU did not take the answer ({name_of(error)})") from error
+            found.offered_at = None
+            self.outcomes["answered"] += 1
+
+    async def update(
+        self,
+        view: str,
+        cameras: Sequence[str] | None = None,
+        stale: Sequence[str] = (),
+        *,
+        audience: Audience = ALL_CAMERAS,
+    ) -> ViewAnswer:
+        """Bring the view up to date with the publications; also what keeps a quiet page's view alive.
+
+        `cameras` replaces what the view holds; those in `stale` are pulled anew. The answer says what the page has
+        to do; while an offer is unanswered nothing changes.
+        """
+        found = self._get(view, audience)
+        async with found.lock:
+            if found.closed:
+                raise view_gone("it was closed")
+            if cameras is not None:
+                found.cameras = _checked(cameras, found.audience)
+            self._on_asked(found.cameras)
+            if found.offered_at is not None:
+                return found.describe("none", found.missing())
+            try:
+                return await found.follow(stale)
+            except SfuError as error:
+                log.info("a view has to be opened anew: %s", error.message)
+                answer = found.reopen()
+                self._end(found, "lost")
+                return answer
+
+    async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:
+        """End a view; one that is not known counts as ended."""
+        found = self._views.get(view)
+        if found is not None and audience.covers(found.audience):
+            self._end(found, "closed")
+
+    # --- expiry ---------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """End views whose answer or page is overdue, or whose time is over; `now` is the clock's monotonic time."""
+        wall = self._clock.wall()
+        for view in list(self._views.values()):
+            if view.offered_at is not None and now - view.offered_at >= ANSWER_WITHIN:
+                self._end(view, "unanswered")
+            elif now - view.touched_at >= IDLE_AFTER:
+                self._end(view, "idle")
+            elif view.audience.until is not None and wall >= view.audience.until:
+                self._end(view, "expired")
+
+    async def watch(self) -> None:
+        """Sweep every few seconds; runs until cancelled."""
+        while True:
+            self.sweep(self._clock.now())
+            await self._clock.sleep(5.0)
+
+    async def aclose(self, *, within: float = 2.0) -> None:
+        """End all views and wait at most `within` seconds for the SFU to be told."""
+        for view in list(self._views.values()):
+            self._end(view, "closed")
+        await self._closing.aclose(within=within)
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    async def _open(self, cameras: list[str], audio: bool, audience: Audience) -> ViewAnswer:
+        backoff = Backoff(0.25, 2.0, rng=self._rng)
+        while True:
+            located, missing = self._sources.locate(cameras)
+            if not located:
+                return self._nothing(missing)
+            # A session whose first pull failed does not serve a second one reliably: take a new one each time.
+            session = await self._client.new_session("view")
+            view = View(self._sources, self._new_id(), session, cameras, audio, audience)
+            pull = await view.pull(located)
+            if pull.offer is not None:
+                self._views[view.name] = view
+                self.outcomes["opened"] += 1
+                return view.take(located, pull, missing)
+            self._client.forget(session)
+            if backoff.failures + 1 >= _PULL_ATTEMPTS or not may_come(pull):
+                missing += [Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in located]
+                return self._nothing(missing)
+            await self._clock.sleep(backoff.next_delay())
+
+    def _nothing(self, missing: list[Unavailable]) -> ViewAnswer:
+        servers = self._sources.ice_servers
+        return ViewAnswer(view="", action="none", tracks=[], unavailable=missing, ice_servers=servers)
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _get(self, name: str, audience: Audience) -> View:
+        view = self._views.get(name)
+        if view is None or not audience.covers(view.audience):
+            raise view_gone("it is not known: it expired, was closed, or the relay was restarted")
+        view.touched_at = self._clock.now()
+        return view
+
+    def _end(self, view: View, outcome: str) -> None:
+        if self._views.pop(view.name, None) is None:
+            return
+        view.closed = True
+        self.outcomes[outcome] += 1
+        self._closing.spawn(self._close(view))
+
+    async def _close(self, view: View) -> None:
+        try:
+            if view.tracks:
+                await self._client.close(view.session, list(view.tracks))
+        except SfuError as error:
+            log.debug("a view's tracks stay open until the SFU collects them: %s", error.message)
+        finally:
+            self._client.forget(view.session)
+
+
+def _checked(cameras: Sequence[str], audience: Audience) -> list[str]:
+    wanted = list(dict.fromkeys(cameras))
+    if not all(audience.sees(camera) for camera in wanted):
+        # The same words whether or not there is such a camera.
+        raise ViewError("not_allowed", 403, "Your link does not show that camera", hint="Ask for another link")
+    if 1 <= len(wanted) <= CAMERAS_PER_VIEW:
+        return wanted
+    raise ViewError(
+        "bad_request",
+        400,
+        f"A view holds 1 to {CAMERAS_PER_VIEW} cameras, not {len(wanted)}",
+        hint="Open several views",
+    )

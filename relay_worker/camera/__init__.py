@@ -1,0 +1,1 @@
+"""The camera's side: sources over RTSP and WebRTC, kept playing."""

@@ -1,0 +1,176 @@
+"""Sessions of a camera that speaks WebRTC: offers made, the session that is shown, and the one that will replace it.
+
+A stream that comes while another plays is connected beside it and takes over at its first keyframe (make before
+break): battery doorbells cannot be extended and get a new stream every few minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final
+
+from relay_common.clock import Clock
+from relay_common.protocol import Stage
+from relay_worker.camera.granted import Stream
+from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
+
+log = logging.getLogger(__name__)
+
+MAX_OFFERS: Final = 2
+"""Offers that wait for an answer; an older one was given up by whoever asked."""
+OFFER_LIFE: Final = 90.0
+"""Seconds for which an offer can be answered: Generate may wait for its turn, then takes 30 s at most."""
+
+
+@dataclass
+class _Session:
+    stream: Stream
+    source: WebRtcSource
+
+
+class IngestKeeper:
+    """Plays WebRTC streams into `sink`. A stream that fails is told to `on_failed` once and not tried again."""
+
+    def __init__(
+        self,
+        sink: IngestSink,
+        clock: Clock,
+        settings: IngestSettings,
+        on_failed: Callable[[Stream, IngestError], None],
+    ) -> None:
+        self._sink, self._clock, self._settings, self._on_failed = sink, clock, settings, on_failed
+        self._offers: dict[int, tuple[WebRtcSource, float]] = {}
+        self._shown: _Session | None = None
+        self._next: _Session | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_handover: Callable[[], None] = lambda: None
+        """Called when a session has taken over from a playing one."""
+        self.handovers = 0
+        """Sessions that took over from a playing one."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """The newest stream that has not failed."""
+        session = self._next or self._shown
+        return session.stream if session is not None else None
+
+    @property
+    def state(self) -> str:
+        """The state of the session that is shown, or else of the one that is to be; "idle" without either."""
+        session = self._shown or self._next
+        return session.source.state.value if session is not None else "idle"
+
+    @property
+    def playing(self) -> bool:
+        """Whether a session feeds the sink."""
+        return self._shown is not None and self._shown.source.state is IngestState.PLAYING
+
+    async def offer(self, request: int) -> str:
+        """Make the offer that a later stream with `offer == request` will answer. Raises IngestError."""
+        source = WebRtcSource(self._sink, self._clock, self._settings)
+        self._offers[request] = source, self._clock.now()
+        while len(self._offers) > MAX_OFFERS:
+            self._withdraw(next(iter(self._offers)))
+        try:
+            return await source.offer()
+        except OSError as error:
+            raise IngestError(Stage.OFFER, f"no UDP socket could be opened: {error}") from None
+
+    def play(self, stream: Stream) -> None:
+        """Play a stream, in place of what is played at its first keyframe."""
+        source, _ = self._offers.pop(stream.offer, (None, 0.0))
+        if source is None or source.state is not IngestState.OFFERED:
+            error = IngestError(Stage.OFFER, "the offer that this stream answers is gone")
+            self._on_failed(stream, error)
+            return
+        if self._next is not None:
+            self._close(self._next)
+        if not self.playing and self._shown is not None:
+            self._close(self._shown)
+            self._shown = None
+        session = self._next = _Session(stream, source)
+        source.on_playing = lambda: self._took_over(session)
+        source.on_ended = lambda error: self._failed(session, error)
+        self._spawn(self._connect(session, handover=self._shown is not None))
+
+    async def _connect(self, session: _Session, *, handover: bool) -> None:
+        try:
+            await session.source.connect(session.stream.answer, handover=handover)
+        except IngestError as error:
+            if session in (self._next, self._shown):  # otherwise it was closed on purpose
+                self._failed(session, error)
+        except Exception:
+            # A fault of ours must not leave the stream connecting for ever: another one is asked for.
+            log.exception("connecting to the camera failed")
+            if session in (self._next, self._shown):
+                self._failed(session, IngestError(Stage.ICE, "a fault of the relay's own; see the log"))
+
+    def _took_over(self, session: _Session) -> None:
+        before, self._shown = self._shown, session
+        if self._next is session:
+            self._next = None
+        if before is not None:
+            self.handovers += 1
+            log.info("a new session took over at its keyframe")
+            self._close(before)
+            self.on_handover()
+
+    def _failed(self, session: _Session, error: IngestError) -> None:
+        if self._next is session:
+            self._next = None
+        if self._shown is session:
+            self._shown = None
+        self._close(session)
+        self._on_failed(session.stream, error)
+
+    def request_keyframe(self) -> None:
+        """A viewer waits for a keyframe."""
+        if self._shown is not None:
+            self._shown.source.request_keyframe()
+
+    def check(self, now: float) -> None:
+        """Judge liveness, about once a second."""
+        for session in (self._shown, self._next):
+            if session is not None:
+                session.source.check(now)
+        for request in [request for request, (_, at) in self._offers.items() if now - at > OFFER_LIFE]:
+            self._withdraw(request)
+
+    def fail(self, reason: str) -> None:
+        """The session that is shown is of no use: only a new stream helps."""
+        if self._shown is not None:
+            self._failed(self._shown, IngestError(Stage.STREAMING, reason))
+
+    def drop(self) -> None:
+        """End what is played; offers stay."""
+        for session in (self._shown, self._next):
+            if session is not None:
+                self._close(session)
+        self._shown = self._next = None
+
+    async def close(self) -> None:
+        """End everything and wait for it."""
+        self.drop()
+        for request in list(self._offers):
+            self._withdraw(request)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _withdraw(self, request: int) -> None:
+        source, _ = self._offers.pop(request)
+        self._spawn(source.close())
+
+    def _close(self, session: _Session) -> None:
+        self._spawn(session.source.close())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a WebRTC session's task failed", exc_info=error)

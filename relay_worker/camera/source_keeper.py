@@ -1,0 +1,210 @@
+"""Keeps a camera's stream playing: connects, reconnects, and says when only a new stream can help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from relay_common.clock import Clock
+from relay_common.errors import Remedy
+from relay_common.protocol import Protocol, Stage
+from relay_common.secrets import Secret
+from relay_common.tasks import pause
+from relay_worker.camera.granted import Stream
+from relay_worker.camera.ingest_keeper import IngestKeeper
+from relay_worker.camera.webrtc_source import IngestError, IngestSettings
+from relay_worker.media.stream import Kind
+from relay_worker.pipeline import Pipeline
+from relay_worker.rtsp.errors import RtspError, RtspTimeoutError, SessionLostError
+from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.events import RtspMessage
+from relay_worker.rtsp.source import RtspSource, SourceSettings
+from relay_worker.rtsp.states import State
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
+"""Seconds before each further try of the same URL: Google's edge answers 404 for seconds after a stream was made."""
+REFUSED_DELAYS: Final = (0.5, 1.5)
+"""The same after 401 or 403: our own last connection may still be counted as the one client that a URL may have."""
+WARM_DESCRIBE: Final = 12.0
+"""Seconds for the answer to DESCRIBE once a stream has played: it comes at once then, and asking again is free."""
+STALL: Final = 7.0
+"""Seconds without a video packet after which a playing session counts as dead."""
+PROVEN: Final = 5.0
+"""Seconds of video sent on after which a session counts as good and earlier failures are forgotten."""
+
+
+OnFailed = Callable[[Stream, Stage, Remedy, str], None]
+OnProblem = Callable[[Stage, str], None]
+
+
+class SourceKeeper:
+    """Plays one `Stream` at a time into the pipeline, over RTSP itself, over WebRTC through `ingests`.
+
+    Trying the same RTSP URL again costs no command at Google, so that is done first, a few times; when it does not
+    help, `on_failed` is called once with the remedy, and nothing more happens until the next `play`. `on_problem`
+    hears of every failure.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        clock: Clock,
+        settings: SourceSettings,
+        on_failed: OnFailed,
+        on_problem: OnProblem = lambda stage, reason: None,
+        ingest: IngestSettings | None = None,
+    ) -> None:
+        self._pipeline, self._clock, self._settings = pipeline, clock, settings
+        self._on_failed, self._on_problem = on_failed, on_problem
+        self.ingests = IngestKeeper(pipeline, clock, ingest or IngestSettings(), self._ingest_failed)
+        self.stream: Stream | None = None
+        self._source: RtspSource | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()  # for the present task
+        self._stalled: RtspError | None = None
+        self._began = 0.0
+        self.stalls = 0
+
+    @property
+    def state(self) -> str:
+        """The state of the session with the camera, or "idle" while there is none."""
+        if self._over_webrtc:
+            return self.ingests.state
+        session = self._source.session if self._source is not None else None
+        return session.state.value if session is not None else "connecting" if self._source is not None else "idle"
+
+    @property
+    def dialogue(self) -> list[RtspMessage]:
+        """The last RTSP messages with the camera, credentials and all."""
+        session = self._source.session if self._source is not None else None
+        return list(session.dialogue) if session is not None else []
+
+    @property
+    def playing(self) -> bool:
+        """Whether a session is up and delivers."""
+        if self._over_webrtc:
+            return self.ingests.playing
+        session = self._source.session if self._source is not None else None
+        return session is not None and session.state is State.PLAYING
+
+    def play(self, stream: Stream) -> None:
+        """Play `stream` from now on, in place of what was played before."""
+        previous = self._task
+        self._stop_source()
+        self.stream = stream
+        if stream.protocol is Protocol.WEB_RTC:
+            self.ingests.play(stream)
+            return
+        self.ingests.drop()
+        self._stopped = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(stream, previous, self._stopped))
+
+    def extended(self, generation: int, url: Secret, expires_at: float) -> None:
+        """The stream lives on: `url` is for the next connection, the present one is not touched."""
+        if self.stream is not None and self.stream.generation == generation:
+            self.stream.url, self.stream.expires_at = url, expires_at
+
+    def drop(self) -> None:
+        """Stop playing; the stream is gone."""
+        self.stream = None
+        self._stop_source()
+        self.ingests.drop()
+
+    async def close(self) -> None:
+        """Stop playing, politely, and wait for it."""
+        task = self._task
+        self.drop()
+        await self.ingests.close()
+        if task is not None:
+            await asyncio.wait([task])
+
+    def request_keyframe(self) -> None:
+        """A viewer waits for a keyframe; RTSP has no way to ask the camera for one."""
+        self.ingests.request_keyframe()
+
+    def check(self, now: float) -> None:
+        """Judge liveness, about once a second: end a session that delivers no video any more."""
+        self.ingests.check(now)
+        if self._source is None or not self.playing or self._stalled is not None:
+            return
+        last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
+        if now - max(last, self._began) > STALL:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {STALL:.0f} s")
+            self.stalls += 1
+            self._source.stop()
+
+    def renew(self, reason: str) -> None:
+        """The session delivers what is of no use: begin another, of the same stream where that is possible (RTSP)."""
+        if self._over_webrtc:
+            self.ingests.fail(reason)
+        elif self._source is not None and self.playing and self._stalled is None:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, reason)
+            self._source.stop()
+
+    @property
+    def _over_webrtc(self) -> bool:
+        return self.stream is not None and self.stream.protocol is Protocol.WEB_RTC
+
+    def _ingest_failed(self, stream: Stream, error: IngestError) -> None:
+        if self.stream is stream:
+            # The session that it should have replaced may play on until its own end.
+            self.stream = self.ingests.stream
+        self._on_problem(error.stage, error.message)
+        self._on_failed(stream, error.stage, error.remedy, str(error))
+
+    def _stop_source(self) -> None:
+        self._stopped.set()
+        if self._source is not None:
+            self._source.stop()
+
+    async def _keep(self, stream: Stream, previous: asyncio.Task[None] | None, stopped: asyncio.Event) -> None:
+        if previous is not None:
+            # One client per URL, one source per pipeline: the old session ends before the new one begins.
+            await asyncio.wait([previous])
+        failures, settings = 0, self._settings
+        while self.stream is stream:
+            began = self._began = self._clock.now()
+            error = await self._play(stream, settings)
+            if self.stream is not stream or error is None:
+                return
+            if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
+                patience = min(WARM_DESCRIBE, self._settings.session.describe_timeout)
+                settings = replace(self._settings, session=replace(self._settings.session, describe_timeout=patience))
+            if self._proven(began):
+                failures = 0
+            self._on_problem(Stage(error.stage.value), error.message)
+            delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
+            if error.remedy is Remedy.PARK or failures >= len(delays):
+                remedy = error.escalation if error.remedy is Remedy.RETRY else error.remedy
+                self.stream = None
+                self._on_failed(stream, Stage(error.stage.value), remedy, str(error))
+                return
+            log.info("source: %s; trying again in %.1f s", error.message, delays[failures])
+            await pause(self._clock, delays[failures], stopped)
+            failures += 1
+
+    def _proven(self, began: float) -> bool:
+        """Whether the session tried at `began` gave pictures for a while: an answer to PLAY alone proves nothing."""
+        since = self._pipeline.playing_since
+        return since >= began and self._pipeline.last_frame.get(Kind.VIDEO, 0.0) - since > PROVEN
+
+    async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
+        """One session; the error it ended with, or None when it was stopped on purpose."""
+        self._stalled = None
+        self._source = source = RtspSource(stream.url, self._pipeline, self._clock, settings)
+        try:
+            await source.run()
+        except RtspError as error:
+            return error
+        except Exception:
+            # A fault of ours must not leave the camera black: another session begins with fresh state.
+            log.exception("receiving from the camera failed")
+            return SessionLostError(RtspStage.STREAMING, "a packet could not be handled; see the log")
+        finally:
+            self._source = None
+        return self._stalled

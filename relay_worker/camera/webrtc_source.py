@@ -1,0 +1,290 @@
+"""A WebRTC source: one session with a camera, from our offer to its end.
+
+Google's answer is spent with the session: it cannot be joined again, so every end asks for a new stream.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aiortc import RTCIceServer
+
+from relay_common.clock import Clock
+from relay_common.errors import Remedy, RemoteError
+from relay_common.fsm import Machine, Table
+from relay_common.protocol import Stage
+from relay_common.secrets import Secret
+from relay_worker.camera.handover import Audition
+from relay_worker.camera.ingest_answer import IngestAnswer, parse_ingest_answer
+from relay_worker.camera.ingest_offer import make_ingest_offer
+from relay_worker.camera.webrtc_ingest import Ingest
+from relay_worker.media.stream import Batch, Kind, MediaSink
+from relay_worker.webrtc.sdp import AnswerError
+from relay_worker.webrtc.transport import ConnectError, MediaTransport, default_host_addresses
+
+log = logging.getLogger(__name__)
+
+FIRST_PICTURE: Final = 30.0
+"""Seconds from the connection to the first video packet: a camera that has to wake up takes 15 and more."""
+STALL: Final = 15.0
+"""Seconds without a video packet after which a session counts as dead; pauses of more than five are normal."""
+CONNECT_TIMEOUT: Final = 15.0
+
+
+class IngestState(enum.Enum):
+    NEW = "new"
+    OFFERED = "offered"
+    CONNECTING = "connecting"
+    STANDBY = "standby"
+    """Connected; the picture has not begun, and another session may still be the one that is shown."""
+    PLAYING = "playing"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class IngestEvent(enum.Enum):
+    GATHERED = "offer made"
+    ANSWERED = "answered"
+    CONNECTED = "connected"
+    TAKE_OVER = "take over"
+    FAIL = "fail"
+    CLOSE = "close"
+
+
+_S, _E = IngestState, IngestEvent
+
+INGEST_TABLE: Final = Table(
+    "ingest",
+    _S.NEW,
+    {
+        (_S.NEW, _E.GATHERED): _S.OFFERED,
+        (_S.NEW, _E.CLOSE): _S.CLOSED,
+        (_S.OFFERED, _E.ANSWERED): _S.CONNECTING,
+        (_S.OFFERED, _E.CLOSE): _S.CLOSED,
+        (_S.CONNECTING, _E.CONNECTED): _S.STANDBY,
+        (_S.CONNECTING, _E.FAIL): _S.FAILED,
+        (_S.CONNECTING, _E.CLOSE): _S.CLOSED,
+        (_S.STANDBY, _E.TAKE_OVER): _S.PLAYING,
+        (_S.STANDBY, _E.FAIL): _S.FAILED,
+        (_S.STANDBY, _E.CLOSE): _S.CLOSED,
+        (_S.PLAYING, _E.FAIL): _S.FAILED,
+        (_S.PLAYING, _E.CLOSE): _S.CLOSED,
+        (_S.FAILED, _E.CLOSE): _S.CLOSED,
+    },
+)
+
+CONNECTED: Final = frozenset((_S.STANDBY, _S.PLAYING))
+
+
+class IngestError(RemoteError):
+    """The session with the camera could not be made or has ended, at `stage`; only a new stream helps."""
+
+    remedy = Remedy.REGENERATE
+
+    def __init__(self, stage: Stage, message: str, *, hint: str = "") -> None:
+        super().__init__(f"WebRTC {stage.value}: {message}", hint=hint)
+        self.stage = stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """How to receive; times in seconds."""
+
+    ice_servers: tuple[RTCIceServer, ...] = ()
+    loopback: bool = False
+    """Use 127.0.0.1 only: for a camera that is simulated on this machine."""
+    connect_timeout: float = CONNECT_TIMEOUT
+    first_picture: float = FIRST_PICTURE
+    stall: float = STALL
+
+
+class IngestSink(MediaSink, Protocol):
+    """What takes the camera's media: a `MediaSink` that also tells of keyframes (`pipeline.Pipeline`)."""
+
+    @property
+    def waits_for_keyframe(self) -> bool: ...
+
+    @property
+    def keyframe_at(self) -> float: ...
+
+    def flush(self, now: float) -> None: ...
+
+
+class WebRtcSource:
+    """One session. `offer`, then `connect` with the answer to it; it feeds `sink` until `close` or `on_ended`.
+
+    A source is used once.
+    """
+
+    def __init__(
+        self,
+        sink: IngestSink,
+        clock: Clock,
+        settings: IngestSettings,
+    ) -> None:
+        self._sink, self._clock, self._settings = sink, clock, settings
+        self.on_playing: Callable[[], None] = lambda: None
+        """Called when its media begins to go to the sink."""
+        self.on_ended: Callable[[IngestError], None] = lambda error: None
+        """Called once when it ends by itself after `connect`."""
+        self._machine = Machine(INGEST_TABLE)
+        self._offer = make_ingest_offer()
+        self._transport = MediaTransport(
+            ice_servers=settings.ice_servers,
+            addresses=default_host_addresses(loopback=settings.loopback),
+            peer="the camera",
+            on_packet=self._received,
+            on_wake=self._woken,
+            on_closed=lambda: self._end("the camera closed the connection, or no longer answers on it"),
+        )
+        self._batches: list[Batch] = []
+        self._audition: Audition | None = None
+        self._alive_at = 0.0
+        self._patience = settings.first_picture
+        self.ingest: Ingest | None = None
+        self.answer: IngestAnswer | None = None
+
+    @property
+    def state(self) -> IngestState:
+        return self._machine.state
+
+    async def offer(self) -> str:
+        """Gather addresses and return the SDP offer."""
+        local = await self._transport.gather()
+        self._machine.fire(IngestEvent.GATHERED)
+        return self._offer.sdp(local)
+
+    async def connect(self, answer: Secret, *, handover: bool = False) -> None:
+        """Connect with the answer. Raises IngestError; `close` is then still the caller's.
+
+        With `handover` the sink has another source: this one takes over at its first keyframe.
+        """
+        self._machine.fire(IngestEvent.ANSWERED)
+        try:
+            self.answer = parse_ingest_answer(answer.reveal())
+            await self._transport.connect(self.answer.transport, self._settings.connect_timeout)
+        except AnswerError as error:
+            raise self._failed(IngestError(Stage.OFFER, error.message, hint=error.hint)) from None
+        except ConnectError as error:
+            raise self._failed(IngestError(Stage(error.stage), error.message, hint=error.hint)) from None
+        if self.state is not IngestState.CONNECTING:
+            raise IngestError(Stage.ICE, "closed while it was connecting")
+        if self.answer.repairs:
+            log.debug("repaired in the camera's answer: %s", dict(self.answer.repairs))
+        now = self._clock.now()
+        self._machine.fire(IngestEvent.CONNECTED)
+        self.ingest = Ingest(self.answer, self._offer.ssrc, self._sink.receiver_report)
+        self._alive_at = now
+        self.ingest.request_keyframe(now)
+        if handover:
+            self._audition = Audition()
+        else:
+            self._take_over(now)
+        self._send_feedback(self.ingest, now)
+
+    def _failed(self, error: IngestError) -> IngestError:
+        if self._machine.can(IngestEvent.FAIL):
+            self._machine.fire(IngestEvent.FAIL)
+        return error
+
+    # --- media in --------------------------------------------------------------------------------------------------
+
+    def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
+        ingest = self.ingest
+        if ingest is None or self.state not in CONNECTED:
+            return
+        if is_rtcp:
+            self._batches += ingest.receive_rtcp(packet)
+        elif (batch := ingest.receive(packet, now)) is not None:
+            batches = self._batches
+            if batches and batches[-1].track is batch.track:
+                batches[-1].rtp.append(batch.rtp[0])
+            else:
+                batches.append(batch)
+            if batch.track.kind is Kind.VIDEO:
+                self._alive_at, self._patience = now, self._settings.stall
+
+    def _woken(self, now: float) -> None:
+        """All that had arrived was received: hand it over together, and answer."""
+        ingest = self.ingest
+        if ingest is None or self.state not in CONNECTED:
+            return
+        batches, self._batches = self._batches, []
+        try:
+            if batches:
+                self._hand_over(batches, now)
+            if ingest.may_request(now):
+                self._want_keyframe(ingest, now)
+            self._send_feedback(ingest, now)
+        except Exception:
+            log.exception("receiving from the camera failed")
+            self._end("a packet could not be handled; see the log")
+
+    def _hand_over(self, batches: Sequence[Batch], now: float) -> None:
+        if self._audition is None:
+            self._sink.on_media(batches, now)
+            return
+        audition = self._audition
+        begun = False
+        for batch in batches:
+            begun = audition.receive(batch) or begun
+        if begun:
+            self._audition = None
+            self._take_over(now)
+            self._sink.on_media(audition.held, now)
+
+    def _take_over(self, now: float) -> None:
+        assert self.answer is not None
+        self._machine.fire(IngestEvent.TAKE_OVER)
+        self._sink.on_playing(self.answer.tracks, now)
+        self.on_playing()
+
+    # --- feedback out ----------------------------------------------------------------------------------------------
+
+    def request_keyframe(self) -> None:
+        """A viewer waits for a keyframe: ask the camera, at most once a second."""
+        if self.ingest is not None and self.state is IngestState.PLAYING:
+            now = self._clock.now()
+            self.ingest.request_keyframe(now)
+            self._send_feedback(self.ingest, now)
+
+    def _want_keyframe(self, ingest: Ingest, now: float) -> None:
+        """Ask for a keyframe while the picture cannot go on without one."""
+        if self._audition is not None or self._sink.waits_for_keyframe:
+            ingest.request_keyframe(now)
+        else:
+            ingest.keyframe_came(self._sink.keyframe_at)
+
+    def _send_feedback(self, ingest: Ingest, now: float) -> None:
+        packet = ingest.feedback(now)
+        transport = self._transport
+        if packet and transport.protector is not None and transport.path is not None:
+            transport.path.send([memoryview(transport.protector.protect_rtcp(packet))])
+
+    # --- liveness and end --------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Judge liveness and say what is due, about once a second."""
+        if self.ingest is None or self.state not in CONNECTED:
+            return
+        if self.state is IngestState.PLAYING:
+            self._sink.flush(now)
+        self._want_keyframe(self.ingest, now)
+        self._send_feedback(self.ingest, now)
+        if now - self._alive_at > self._patience:
+            self._end(f"no video for {self._patience:.0f} s")
+
+    def _end(self, message: str) -> None:
+        if self.state in CONNECTED:
+            self._machine.fire(IngestEvent.FAIL)
+            self.on_ended(IngestError(Stage.STREAMING, message))
+
+    async def close(self) -> None:
+        """Say goodbye and release everything; safe in any state and more than once."""
+        if self.state is not IngestState.CLOSED:
+            self._machine.fire(IngestEvent.CLOSE)
+            await self._transport.close()

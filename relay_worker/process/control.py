@@ -1,0 +1,127 @@
+"""The worker's end of the bus: a DEALER for control and a PUB for stats, and signalling over it.
+
+A supervisor that is away costs nothing: sockets reconnect by themselves, messages that cannot be delivered are
+dropped and counted, and the supervisor that comes back asks who is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from relay_common import protocol, wire
+from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer, WorkerStats
+from relay_worker.process.spec import WorkerSpec
+from relay_worker.publish.keeper import PublishRefused
+
+log = logging.getLogger(__name__)
+
+QUEUE = 200
+STATS_QUEUE = 4
+PUBLISH_TIMEOUT = 25.0
+"""Seconds for the supervisor and the SFU to answer an offer: the SFU alone may take 5 s, with retries more."""
+
+
+class Control:
+    """The worker's connection to its supervisor. `undelivered` counts messages nobody was there to take."""
+
+    def __init__(self, spec: WorkerSpec, handler: Callable[[FromSupervisor], None]) -> None:
+        self._handler = handler
+        self._reader = wire.worker_reader()
+        self._context = zmq.asyncio.Context()
+        self._control = self._socket(zmq.DEALER, spec.control, QUEUE, identity=spec.instance)
+        self._stats = self._socket(zmq.PUB, spec.stats, STATS_QUEUE)
+        self._requests = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.undelivered = 0
+        self.connected = False
+
+    def _socket(self, kind: int, endpoint: str, queue: int, identity: str = "") -> zmq.asyncio.Socket:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.SNDHWM, queue)
+        socket.setsockopt(zmq.RCVHWM, queue)
+        socket.setsockopt(zmq.LINGER, 200)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        # Queue for a connected peer only: what was said to an absent supervisor is stale when one comes.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        if identity:
+            socket.setsockopt(zmq.IDENTITY, identity.encode())
+        socket.connect(endpoint)
+        return socket
+
+    @property
+    def refused(self) -> int:
+        """Frames that were oversized, malformed or of an unknown type."""
+        return self._reader.oversized + self._reader.malformed + self._reader.unknown
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self._task = asyncio.create_task(self._receive())
+
+    async def close(self) -> None:
+        """Close the sockets, letting what was just said go out."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._context.destroy()
+
+    def send(self, message: FromWorker) -> bool:
+        """Send to the supervisor; False (and counted) when none is there."""
+        self.connected = wire.delivered(self._control.send(wire.encode(message), flags=zmq.DONTWAIT))
+        if not self.connected:
+            self.undelivered += 1
+        return self.connected
+
+    def report(self, stats: WorkerStats) -> None:
+        """Publish a stats report; it is lost when nobody listens."""
+        wire.delivered(self._stats.send(wire.encode(stats), flags=zmq.DONTWAIT))
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        """Have the SFU answer `offer`; raises PublishRefused with the time after which to try again."""
+        request = next(self._requests)
+        answer: asyncio.Future[protocol.PublishAnswer] = asyncio.get_running_loop().create_future()
+        self._answers[request] = answer
+        try:
+            if not self.send(protocol.PublishRequest(request=request, offer=offer, tracks=tracks)):
+                raise PublishRefused("no supervisor to carry the offer to the SFU", retry_after=1.0)
+            return await asyncio.wait_for(answer, PUBLISH_TIMEOUT)
+        except TimeoutError:
+            raise PublishRefused(f"no answer to the offer within {PUBLISH_TIMEOUT:.0f} s", retry_after=1.0) from None
+        finally:
+            del self._answers[request]
+
+    def forget_requests(self) -> None:
+        """Another supervisor has come: it knows nothing of what was asked before."""
+        for waiter in self._answers.values():
+            if not waiter.done():
+                waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
+
+    async def _receive(self) -> None:
+        while True:
+            message = self._reader.decode(await self._control.recv())
+            if message is None:
+                continue
+            try:
+                self._dispatch(message)
+            except Exception:
+                # The media must go on whatever a message did.
+                log.exception("handling %s failed", type(message).__name__)
+
+    def _dispatch(self, message: FromSupervisor) -> None:
+        if isinstance(message, protocol.PublishAnswer | protocol.PublishFailed):
+            waiter = self._answers.get(message.request)
+            if waiter is None or waiter.done():
+                return
+            if isinstance(message, protocol.PublishAnswer):
+                waiter.set_result(message)
+            else:
+                waiter.set_exception(PublishRefused(message.reason, message.retry_after))
+            return
+        self._handler(message)

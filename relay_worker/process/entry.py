@@ -1,0 +1,45 @@
+"""Where a forked worker begins. Imports nothing heavy, because the supervisor imports it too."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from pathlib import Path
+
+import setproctitle
+
+from relay_common import log
+from relay_worker.process.confine import confine
+from relay_worker.process.spec import WorkerSpec
+
+
+def stacks_file(runtime_dir: Path, instance: str) -> Path:
+    """Where the worker `instance` writes its threads' stacks when it gets SIGUSR1."""
+    return runtime_dir / f"{instance}.stacks"
+
+
+def run_worker(spec: WorkerSpec) -> None:
+    """Body of a worker process; returns when the worker has ended cleanly.
+
+    The process leaves the supervisor's session, so that a Ctrl-C or a hang-up of the terminal reaches the
+    supervisor alone, which then stops its workers in order.
+    """
+    os.setsid()
+    confine()
+    setproctitle.setproctitle(f"relay-worker: {spec.name}")
+    log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
+    # The control socket's directory is the runtime directory.
+    stacks = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance).open("w")
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+
+    import uvloop
+
+    from relay_worker.process import preload, worker
+
+    # A wake of asyncio's own loop costs some 60 µs before a byte is read: most of it is Python with cold caches.
+    try:
+        uvloop.run(worker.run(spec, preloaded=preload.inherited()))
+    finally:
+        log.flush()  # a child of the fork server ends without `atexit`

@@ -1,0 +1,240 @@
+"""The worker process: one relay, one bus connection, one heartbeat.
+
+The heartbeat and the stats come from the loop that moves media, so a stuck media loop is a missed heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Coroutine
+
+from aiortc import RTCIceServer
+
+import relay_common
+from relay_common import log as log_setup
+from relay_common import proc, protocol
+from relay_common.errors import RelayError, Remedy
+from relay_common.protocol import FromSupervisor, Stage, WorkerState
+from relay_common.secrets import Secret
+from relay_worker.camera.granted import Stream
+from relay_worker.camera.webrtc_source import IngestSettings
+from relay_worker.process.control import Control
+from relay_worker.process.log_forward import LogForwarder
+from relay_worker.process.spec import WorkerSpec
+from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.relay import CameraRelay, RelaySettings
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+SNAPSHOT_PATIENCE = 15.0
+"""Seconds for a keyframe to come: cameras make one every few seconds."""
+LONGEST_CAPTURE = 60.0
+FILE_PART = 128 * 1024
+"""Bytes of a picture or capture in one message, below `protocol.MAX_FRAME`; a largest capture makes 120 of them."""
+
+
+class Worker:
+    """Connects the relay to the supervisor; see `run`."""
+
+    def __init__(self, spec: WorkerSpec, preloaded: bool) -> None:
+        self._spec, self._preloaded = spec, preloaded
+        self._control = Control(spec, self._handle)
+        publisher = PublisherSettings(
+            ice_servers=tuple(RTCIceServer(urls=url) for url in spec.ice_servers), loopback=spec.loopback
+        )
+        settings = RelaySettings(
+            name=spec.name,
+            audio=spec.audio,
+            ca_file=spec.ca_file,
+            connect_timeout=spec.connect_timeout,
+            read_timeout=spec.read_timeout,
+            publisher=publisher,
+            ingest=IngestSettings(loopback=spec.camera_loopback),
+        )
+        self._relay = CameraRelay(settings, self._control, self)
+        self._started = time.monotonic()
+        self._heard = self._started
+        self._welcomed = False
+        self._sequence = 0
+        self._stop = asyncio.Event()
+        self._stop_within = 3.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until the supervisor says stop, SIGTERM comes, or nobody is left to work for."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._control.start()
+        forwarder = LogForwarder(self._control.send)
+        logging.getLogger().addHandler(forwarder)
+        beat = asyncio.create_task(self._beat())
+        beat.add_done_callback(lambda _: self._stop.set())
+        await self._stop.wait()
+        beat.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beat
+        self._control.send(protocol.Heartbeat(state=WorkerState.STOPPING))
+        try:
+            await asyncio.wait_for(self._relay.close(), self._stop_within)
+        except TimeoutError:
+            log.warning("the relay did not close within %.1f s", self._stop_within)
+        logging.getLogger().removeHandler(forwarder)
+        await self._control.close()
+
+    # --- from the supervisor -----------------------------------------------------------------------------------
+
+    def _handle(self, message: FromSupervisor) -> None:
+        self._heard = time.monotonic()
+        match message:
+            case protocol.Identify():
+                self._say_hello()
+            case protocol.Welcome():
+                self._welcomed = True
+                self._control.forget_requests()
+                self._relay.keeper.hurry()
+            case protocol.Play():
+                self._relay.play(_stream(message))
+            case protocol.MakeOffer(request=request):
+                self._spawn(self._make_offer(request))
+            case protocol.Extended():
+                self._relay.extended(message.generation, Secret(message.url), message.expires_at)
+            case protocol.StreamLost():
+                self._relay.stream_lost(message.generation, message.reason)
+            case protocol.Republish():
+                self._relay.republish(message.publication, message.reason)
+            case protocol.RequestKeyframe():
+                self._relay.request_keyframe()
+            case protocol.TakeSnapshot(request=request):
+                self._spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
+            case protocol.TakeCapture(request=request, seconds=seconds):
+                self._spawn(self._send_file(request, self._capture(seconds)))
+            case protocol.SetLog(level=level, debug=debug):
+                log_setup.set_level(level)
+                log_setup.set_debug(set(debug) & log_setup.CATEGORIES.keys())
+            case protocol.DumpStacks():
+                self._control.send(protocol.StackDump(text="\n".join(map(repr, asyncio.all_tasks()))))
+            case protocol.Stop():
+                log.info("stopping: %s", message.reason, extra=self._context())
+                self._stop_within = message.within
+                self._stop.set()
+
+    async def _make_offer(self, request: int) -> None:
+        try:
+            offer = await self._relay.make_offer(request)
+        except RelayError as error:
+            self._control.send(protocol.IngestOfferFailed(request=request, reason=str(error)))
+        else:
+            self._control.send(protocol.IngestOffer(request=request, offer=offer))
+
+    async def _capture(self, seconds: float) -> bytes:
+        self._relay.start_capture()
+        await asyncio.sleep(min(seconds, LONGEST_CAPTURE))
+        # Not in the loop that moves media.
+        return await asyncio.to_thread(self._relay.finish_capture().file)
+
+    async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
+        try:
+            file = await making
+        except RelayError as error:
+            self._control.send(protocol.FilePart(request=request, last=True, error=str(error)))
+            return
+        for start in range(0, len(file), FILE_PART):
+            end = start + FILE_PART
+            self._control.send(protocol.FilePart(request=request, data=file[start:end], last=end >= len(file)))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- from the relay (RelayListener) --------------------------------------------------------------------
+
+    def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None:
+        self._control.send(protocol.StateChanged(state=state, stage=stage, reason=reason))
+
+    def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None:
+        log.warning("source failed at %s: %s", stage.value, reason, extra=self._context())
+        self._control.send(
+            protocol.SourceFailed(generation=generation, stage=stage, remedy=remedy.value, reason=reason)
+        )
+
+    def published(self, publication: str) -> None:
+        self._control.send(protocol.Published(publication=publication))
+
+    def unpublished(self, publication: str, reason: str) -> None:
+        self._control.send(protocol.Unpublished(publication=publication, reason=reason))
+
+    # --- telling about ourselves -----------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        relay = self._relay
+        self._control.send(
+            protocol.Hello(
+                protocol=protocol.PROTOCOL,
+                instance=self._spec.instance,
+                camera=self._spec.camera,
+                pid=os.getpid(),
+                started=proc.start_ticks(os.getpid()),
+                state=relay.state,
+                generation=relay.generation,
+                expires_at=relay.expires_at,
+                publication=relay.publication,
+                preloaded=self._preloaded,
+                version=relay_common.VERSION,
+            )
+        )
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._welcomed and not self._orphaned():
+            self._say_hello()
+            await asyncio.sleep(0.2)
+        due = loop.time()
+        while not self._orphaned():
+            now = loop.time()
+            self._relay.tick(now)
+            self._control.send(protocol.Heartbeat(state=self._relay.state, lag=max(0.0, now - due)))
+            self._report(now)
+            due = max(due + BEAT, now)
+            await asyncio.sleep(due - now if due > now else BEAT)
+        log.warning("no supervisor and no lease: ending", extra=self._context())
+
+    def _orphaned(self) -> bool:
+        """Nobody has spoken for a long time, nobody is connected, and there is no stream to go on with."""
+        if self._control.connected or time.time() < self._relay.expires_at:
+            return False
+        return time.monotonic() - self._heard > self._spec.orphan_grace
+
+    def _report(self, now: float) -> None:
+        self._sequence += 1
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        stats = self._relay.stats(now)
+        stats.instance, stats.camera = self._spec.instance, self._spec.camera
+        stats.sequence, stats.at = self._sequence, time.time()
+        stats.uptime = time.monotonic() - self._started
+        stats.unknown_messages = self._control.refused
+        stats.cpu = usage.ru_utime + usage.ru_stime
+        stats.rss = proc.resident_bytes()
+        self._control.report(stats)
+
+    def _context(self) -> dict[str, str]:
+        return {"camera": self._spec.name, "instance": self._spec.instance}
+
+
+def _stream(play: protocol.Play) -> Stream:
+    return Stream(
+        play.generation, play.protocol, Secret(play.url), play.expires_at, answer=Secret(play.answer), offer=play.offer
+    )
+
+
+async def run(spec: WorkerSpec, *, preloaded: bool) -> None:
+    """Be the worker that `spec` describes until told to stop."""
+    await Worker(spec, preloaded).run()

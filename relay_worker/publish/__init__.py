@@ -1,0 +1,1 @@
+"""The publishing side: one publication at the SFU, its pacer, sender and filler."""

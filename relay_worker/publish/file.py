@@ -1,0 +1,103 @@
+"""Outputs of the pipeline other than the SFU: nowhere, or an MP4 file."""
+
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+from av.video.stream import VideoStream
+
+from relay_common.errors import RelayError
+from relay_worker.media.access_unit import AccessUnitAssembler
+from relay_worker.media.stream import Frame, Kind
+
+VIDEO_CLOCK: Final = 90000
+OPUS_FRAME: Final = Fraction(1, 50)
+
+
+class NullSink:
+    """Counts what would be sent."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.bytes = 0
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Count a frame's payloads."""
+        self.packets += len(frame.payloads)
+        self.bytes += sum(len(payload) for payload, _ in frame.payloads)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class FileSink(NullSink):
+    """Writes an MP4 file with the H.264 as it came and Opus sound, from the first keyframe on.
+
+    Raises RelayError when the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._assembler = AccessUnitAssembler()
+        self._start: float | None = None
+        self._video: VideoStream | None = None
+        self._waiting_audio: list[Frame] = []
+        try:
+            self._container = av.open(str(path), "w", format="mp4")
+            self._audio = self._container.add_stream("libopus", rate=48000, layout="mono")
+        except (OSError, av.error.FFmpegError, ValueError) as error:
+            raise RelayError(f"{path} cannot be written: {error}") from None
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Write a frame; a part of an access unit waits for the rest."""
+        super().send(frame, now)
+        if frame.kind is Kind.AUDIO:
+            self._write_audio(frame)
+            return
+        timestamp = round(frame.media_time * VIDEO_CLOCK)
+        for payload, marker in frame.payloads:
+            for unit in self._assembler.receive(bytes(payload), marker, timestamp):
+                self._write_video(unit.data, unit.timestamp, unit.keyframe)
+
+    def _write_video(self, data: bytes, timestamp: int, keyframe: bool) -> None:
+        if self._video is None:
+            if not keyframe:
+                return
+            self._video = self._container.add_stream("h264", rate=30)
+            self._start = timestamp / VIDEO_CLOCK
+            # The muxer wants parameter sets up front: a decoder reads them, and the size, from the first keyframe.
+            decoder = av.CodecContext.create("h264", "r")
+            with contextlib.suppress(av.error.FFmpegError):
+                frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+                if frames:
+                    self._video.width, self._video.height = frames[0].width, frames[0].height
+            self._video.codec_context.extradata = data
+        assert self._start is not None
+        packet = av.Packet(data)
+        packet.stream = self._video
+        packet.time_base = Fraction(1, VIDEO_CLOCK)
+        packet.pts = packet.dts = timestamp - round(self._start * VIDEO_CLOCK)
+        packet.is_keyframe = keyframe
+        self._container.mux(packet)
+
+    def _write_audio(self, frame: Frame) -> None:
+        for number, (payload, _) in enumerate(frame.payloads):
+            media_time = frame.media_time + number * frame.step
+            if self._start is None or media_time < self._start:
+                continue
+            packet = av.Packet(bytes(payload))
+            packet.stream = self._audio
+            packet.time_base = Fraction(1, 48000)
+            packet.pts = packet.dts = round((media_time - self._start) * 48000)
+            packet.duration = 960
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._video is not None:
+            self._container.close()

@@ -1,0 +1,276 @@
+"""Keeps a camera published: makes an offer, connects, watches, and makes a new publication when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from relay_common import protocol
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.errors import RelayError
+from relay_common.protocol import Stage, TrackOffer, TrackStats
+from relay_common.tasks import pause
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.publisher import Publisher, PublisherSettings, PublishTrack
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_WITHOUT: Final = 2.0
+"""Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
+LONG_ENOUGH: Final = 5.0
+"""Seconds after which a publication counts as good. One that is lost sooner is made again at once, the next after it
+with growing pauses: each costs a session at the SFU, and moves the viewers."""
+_TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
+CANCEL_AGAIN: Final = 0.5
+
+
+class PublishRefused(RelayError):
+    """The SFU or the way to it did not take an offer; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Signaling(Protocol):
+    """Has the SFU answer an offer in a new session; raises PublishRefused."""
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer: ...
+
+
+class _NamedSignaling:
+    """The publisher's view of signalling; remembers what the publication is called."""
+
+    def __init__(self, signaling: Signaling) -> None:
+        self._signaling = signaling
+        self.publication = ""
+
+    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
+        answer = await self._signaling.publish(offer, [TrackOffer(kind=t.kind, mid=t.mid) for t in tracks])
+        self.publication = answer.publication
+        return answer.answer
+
+
+class PublicationKeeper:
+    """Keeps one connected publication while it is wanted.
+
+    `on_live(publication)` is called when packets of every track have left, `on_lost(publication, reason)` when a live
+    or connected publication is gone, `on_problem(stage, reason)` for every failure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: Pipeline,
+        signaling: Signaling,
+        clock: Clock,
+        settings: PublisherSettings,
+        *,
+        on_live: Callable[[str], None],
+        on_lost: Callable[[str, str], None],
+        on_problem: Callable[[Stage, str], None],
+        on_keyframe_request: Callable[[], None],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._name, self._pipeline, self._signaling = name, pipeline, signaling
+        self._clock, self._settings = clock, settings
+        self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
+        self._on_keyframe_request = on_keyframe_request
+        self._backoff = Backoff(0.25, 10.0, rng=rng)
+        self._short_lived = Backoff(0.25, 10.0, rng=rng)
+        self._audio = True
+        self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._why = ""
+        self.publisher: Publisher | None = None
+        self.publication = ""
+        self.live = False
+        self.published = 0
+        """Publications made so far."""
+        self._silent: set[Kind] = set()
+        self._first_sent = 0.0
+        self._retired = {kind: TrackStats() for kind in Kind}
+
+    def start(self, *, audio: bool, profile_idc: int | None) -> None:
+        """Publish from now on; a change of `audio` makes a new publication, anything else is left as it is."""
+        changed, self._audio = self._audio != audio, audio
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(profile_idc))
+        elif changed:
+            self.republish("the camera's tracks changed")
+
+    def republish(self, reason: str) -> None:
+        """Replace the present publication, or the one that is being made, by a new one."""
+        self._why = reason
+        self._ended.set()
+
+    def hurry(self) -> None:
+        """What stood in the way of publishing is over (another supervisor came): try at once."""
+        self._backoff.reset()
+        self._hurried.set()
+
+    async def close(self) -> None:
+        """End the publication."""
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Python 3.11's wait_for loses a cancellation that comes in the same moment as what it waits for.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN)
+
+    def check(self, now: float) -> None:
+        """Judge liveness, about once a second."""
+        if self.publisher is None or not self.publisher.connected:
+            return
+        self.publisher.check(now)
+        if self._silent and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
+            self._announce()
+
+    # --- output of the pipeline ------------------------------------------------------------------------------------
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Hand a frame to the publication, and note when all of its tracks have begun."""
+        publisher = self.publisher
+        if publisher is None:
+            return
+        publisher.send(frame, now)
+        if self._silent:
+            self._sent(frame.kind, now)
+
+    def _sent(self, kind: Kind, now: float) -> None:
+        self._first_sent = self._first_sent or now
+        self._silent.discard(kind)
+        if not self._silent:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._silent.clear()
+        self.live = True
+        # From here on frames need not come by us.
+        if self.publisher is not None and self._pipeline.output is self:
+            self._pipeline.output = self.publisher
+        self._backoff.reset()
+        self._on_live(self.publication)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def _keep(self, profile_idc: int | None) -> None:
+        while True:
+            delay = await self._publish(profile_idc)
+            self._hurried.clear()
+            await pause(self._clock, delay, self._hurried)
+
+    async def _publish(self, profile_idc: int | None) -> float:
+        """One publication, from its making to its end; the seconds to wait before the next."""
+        self._ended.clear()
+        signaling = _NamedSignaling(self._signaling)
+        publisher = Publisher(
+            self._name,
+            signaling,
+            audio=self._audio,
+            profile_idc=profile_idc,
+            settings=self._settings,
+            clock=self._clock,
+            on_keyframe_request=self._on_keyframe_request,
+            on_lost=lambda error: self.republish(error.message),
+            delay=self._pipeline.delay,
+        )
+        try:
+            try:
+                await publisher.start()
+                return await self._live(publisher, signaling)
+            finally:
+                await publisher.close()
+        except RelayError as error:
+            stage = getattr(error, "stage", Stage.PUBLISH)
+            return self._failed(signaling, stage, error.message, getattr(error, "retry_after", 0.0))
+        except Exception:
+            # A fault of ours must not leave the camera unpublished for good.
+            log.exception("publishing failed")
+            return self._failed(signaling, Stage.PUBLISH, "a fault of the relay's own; see the log")
+
+    def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
+        """Say that a publication was not made; the seconds to wait, `least` at least."""
+        self._on_problem(stage, reason)
+        delay = max(self._backoff.next_delay(), least)
+        log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)
+        if signaling.publication:
+            self._on_lost(signaling.publication, reason)
+        return delay
+
+    async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
+        """A publication that is connected, to its end; the seconds to wait before the next."""
+        began = self._clock.now()
+        self.publisher, self.publication = publisher, signaling.publication
+        self.published += 1
+        self._silent = {Kind.VIDEO, Kind.AUDIO} if publisher.audio_accepted else {Kind.VIDEO}
+        self._first_sent = 0.0
+        now = time.monotonic()
+        # The pipeline's media clock is the monotonic clock.
+        publisher.set_clock(now, self._clock.wall(), now)
+        self._pipeline.attach(self)
+        try:
+            await self._ended.wait()
+        finally:
+            self._pipeline.detach()
+            self._retire(publisher)
+            publication, self.publication = self.publication, ""
+            self.publisher, self.live = None, False
+        log.warning("publication ended: %s", self._why)
+        self._on_lost(publication, self._why)
+        if self._clock.now() - began >= LONG_ENOUGH:
+            self._short_lived.reset()
+            return 0.0
+        delay = self._short_lived.next_delay()
+        return delay if self._short_lived.failures > 1 else 0.0
+
+    # --- counters ----------------------------------------------------------------------------------------------------
+
+    def _retire(self, publisher: Publisher) -> None:
+        for kind in Kind:
+            _add(self._retired[kind], _sent(publisher, kind))
+
+    def count(self, kind: Kind, stats: TrackStats) -> None:
+        """Add what was sent of one kind, over all publications, to `stats`."""
+        _add(stats, self._retired[kind])
+        if self.publisher is not None:
+            now = _sent(self.publisher, kind)
+            _add(stats, now)
+            stats.loss_out, stats.rtt, stats.ceiling = now.loss_out, now.rtt, now.ceiling
+
+
+def _add(stats: TrackStats, more: TrackStats) -> None:
+    """Add the totals of `more`, which are the whole numbers; a rate or a share is of its moment only."""
+    for name in _TOTALS:
+        setattr(stats, name, getattr(stats, name) + getattr(more, name))
+
+
+def _sent(publisher: Publisher, kind: Kind) -> TrackStats:
+    """What one publication has sent of `kind`."""
+    now = publisher.stats()
+    if (sent := now.tracks.get(kind.value)) is None:
+        return TrackStats()
+    stats = TrackStats(
+        packets_out=sent.packets,
+        bytes_out=sent.bytes,
+        retransmitted=sent.retransmitted,
+        nacks=sent.nacks,
+        plis=sent.plis,
+        firs=sent.firs,
+        loss_out=sent.fraction_lost,
+        rtt=now.estimate.rtt or 0.0,
+    )
+    if kind is Kind.VIDEO:
+        stats.send_drops, stats.dropped, stats.thinned = now.drops, now.pacer.dropped_packets, now.pacer.thinned_frames
+        stats.ceiling = now.ceiling or 0.0
+    else:
+        stats.dropped = now.pacer.dropped_audio
+    return stats

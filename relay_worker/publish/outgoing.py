@@ -1,0 +1,78 @@
+"""State of one outgoing RTP stream: numbers, counters, history."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from relay_worker.media.stream import AUDIO_CLOCK_RATE, VIDEO_CLOCK_RATE
+from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.history import SentHistory
+
+
+@dataclass
+class TrackStats:
+    """Totals since the track began; `bytes` are payload bytes."""
+
+    packets: int = 0
+    bytes: int = 0
+    retransmitted: int = 0
+    """Packets sent again, on request or as a precaution."""
+    retransmitted_bytes: int = 0
+    nacks: int = 0
+    """Sequence numbers asked for again."""
+    nacks_suppressed: int = 0
+    """Of those, asked for again within one round trip."""
+    nacks_over_budget: int = 0
+    """Of those, not answered because retransmissions already took their share."""
+    nacks_too_late: int = 0
+    """Of those, no longer (or never) in the history."""
+    plis: int = 0
+    firs: int = 0
+    oversized: int = 0
+    """Payloads that did not fit a packet and were not sent."""
+    fraction_lost: float = 0.0
+    """From the last receiver report, 0..1."""
+    lost: int = 0
+    """Packets lost in all, from the last receiver report."""
+    jitter: float = 0.0
+    """Seconds, from the last receiver report."""
+
+
+class OutgoingTrack:
+    """One negotiated stream. `sequence` and `timestamp_base` may be given to continue an earlier session's."""
+
+    def __init__(
+        self,
+        accepted: AcceptedTrack,
+        *,
+        sequence: int | None = None,
+        timestamp_base: int | None = None,
+        history: SentHistory | None = None,
+    ) -> None:
+        offered = accepted.offered
+        self.kind, self.ssrc, self.payload_type = offered.kind, offered.ssrc, accepted.payload_type
+        self.rtx_ssrc = offered.rtx_ssrc if accepted.rtx_payload_type is not None else None
+        self.rtx_payload_type = accepted.rtx_payload_type
+        self.clock_rate = VIDEO_CLOCK_RATE if offered.kind == "video" else AUDIO_CLOCK_RATE
+        # Half the range, so that libsrtp never sees the first packets wrap (RFC 3711 §3.3.1, as libwebrtc does).
+        self.sequence = secrets.randbelow(0x8000) if sequence is None else sequence
+        self.rtx_sequence = secrets.randbelow(0x8000)
+        self.timestamp_base = secrets.randbits(32) if timestamp_base is None else timestamp_base
+        # Audio asks for no NACK in our offer, and a lost 20 ms is concealed.
+        self.history = (history or SentHistory()) if accepted.nack else None
+        self.stats = TrackStats()
+        self.last_sent = 0.0
+        """When the latest packet left (monotonic seconds)."""
+        self.acknowledged = False
+        """Whether a receiver report has ever told of its packets."""
+        self.owed_since: float | None = None
+        """When the first packet left of those sent since the last such report; None when there are none."""
+        self.highest = 0
+        """The highest extended sequence number that was acknowledged."""
+        self.reported: tuple[float, int, int] | None = None
+        """When the last receiver report came, its highest sequence number, and how many packets had been sent again."""
+
+    def rtp_time(self, media_time: float) -> int:
+        """RTP timestamp of a media time in seconds."""
+        return (self.timestamp_base + round(media_time * self.clock_rate)) & 0xFFFFFFFF

@@ -1,0 +1,373 @@
+"""One publication at the SFU: offer, answer, connection, media out, keyframe requests back.
+
+A `Publisher` lives for one session and is never renegotiated: when it fails, its owner makes a new one
+(`cloudflare-sfu.md` 5.2). Signalling is an interface, so that a worker asks its supervisor and `relay-worker debug`
+asks Cloudflare itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from aiortc import RTCIceServer
+
+from relay_common.clock import Clock, SystemClock
+from relay_common.errors import RelayError, Remedy
+from relay_common.fsm import Machine
+from relay_common.protocol import Stage
+from relay_worker.media.delay import DelayMeter
+from relay_worker.media.stream import Frame, Kind, PayloadRun
+from relay_worker.publish.answer import Answer, parse_answer
+from relay_worker.publish.feedback import Estimate
+from relay_worker.publish.offer import make_offer
+from relay_worker.publish.outgoing import OutgoingTrack, TrackStats
+from relay_worker.publish.pacer import Pacer, PacerSettings, PacerStats
+from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
+from relay_worker.publish.sender import MediaSender
+from relay_worker.publish.uplink import Uplink
+from relay_worker.webrtc.gso import PacketPath, UdpPath
+from relay_worker.webrtc.sdp import AnswerError
+from relay_worker.webrtc.transport import CONNECT_TIMEOUT, ConnectError, MediaTransport, default_host_addresses
+
+REPORT_SILENCE: Final = 7.0
+"""Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
+and ICE consent notices only after 33 s."""
+
+
+_UNHEARD: Final = "A new session is made; if it happens again look at the uplink and at UDP filters"
+
+
+class PublishTrack(NamedTuple):
+    """A track as signalling must name it."""
+
+    mid: str
+    kind: str
+    """`"video"` or `"audio"`."""
+
+
+class Signaling(Protocol):
+    """Carries an offer to the SFU and its answer back."""
+
+    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
+        """Open a new session, publish `tracks` with this SDP offer, and return the SDP answer.
+
+        Raises RelayError when the SFU or the way to it refuses.
+        """
+        ...
+
+
+class PublishError(RelayError):
+    """The publication could not be made or was lost at `stage`; a new session is the remedy."""
+
+    remedy = Remedy.REGENERATE
+
+    def __init__(self, camera: str, stage: Stage, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{camera}: {message}", hint=hint)
+        self.stage = stage
+
+
+@dataclass(frozen=True)
+class PublisherSettings:
+    """How to publish. Times in seconds."""
+
+    ice_servers: tuple[RTCIceServer, ...] = ()
+    """STUN or TURN servers; none are needed where UDP gets through."""
+    loopback: bool = False
+    """Use 127.0.0.1 only: for an SFU on this machine."""
+    gso: bool = True
+    connect_timeout: float = CONNECT_TIMEOUT
+    signaling_timeout: float = 30.0
+    report_silence: float = REPORT_SILENCE
+    stereo: bool = False
+    pacer: PacerSettings = field(default_factory=PacerSettings)
+
+
+@dataclass(frozen=True)
+class PublisherStats:
+    """A snapshot of one publication."""
+
+    state: PublisherState
+    tracks: dict[str, TrackStats]
+    """By kind; live objects, read them at once."""
+    estimate: Estimate
+    pacer: PacerStats
+    ceiling: float | None
+    """Bit/s of video that the uplink carries; None when it is not the limit."""
+    queued_bytes: int
+    drops: int
+    """Packets that the socket did not take."""
+    system_calls: int
+    gso: bool
+    not_connected: int
+    """Payload runs given while there was no connection."""
+    malformed_rtcp: int
+    history_evicted: int
+
+
+class Publisher:
+    """Publishes video (mid 0) and, when `audio`, Opus (mid 1) of one camera in one SFU session.
+
+    `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
+    `on_keyframe_request` asks the camera for a keyframe, at most once a second. `on_lost` is called once when a
+    connected publication fails by itself, with the reason. `delay` takes how long each run of video was here. Media
+    times are seconds on the pipeline's timeline, `now` is when the media came in (monotonic seconds).
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        signaling: Signaling,
+        *,
+        audio: bool = True,
+        profile_idc: int | None = None,
+        settings: PublisherSettings | None = None,
+        clock: Clock | None = None,
+        on_keyframe_request: Callable[[], None] = lambda: None,
+        on_lost: Callable[[PublishError], None] = lambda error: None,
+        delay: DelayMeter | None = None,
+    ) -> None:
+        self.camera = camera
+        self._signaling = signaling
+        self._settings = settings or PublisherSettings()
+        self._clock = clock or SystemClock()
+        self._on_keyframe_request, self._on_lost = on_keyframe_request, on_lost
+        self._machine = Machine(PUBLISHER_TABLE)
+        self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)
+        self._pacer = Pacer(self._settings.pacer)
+        self._delay = delay or DelayMeter()
+        self._uplink: Uplink | None = None
+        self._transport: MediaTransport | None = None
+        self._sender: MediaSender | None = None
+        self._video: OutgoingTrack | None = None
+        self._audio: OutgoingTrack | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """When it is due: uvloop gives a plain handle for what is due at once, which cannot be asked."""
+        self._not_connected = 0
+        self.connected = False
+        """Whether the state is CONNECTED: asked for every frame."""
+        self.answer: Answer | None = None
+        self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
+        """Is shown all that leaves, while packets are being captured."""
+
+    @property
+    def state(self) -> PublisherState:
+        return self._machine.state
+
+    def _fire(self, event: PublisherEvent) -> None:
+        self.connected = self._machine.fire(event) is PublisherState.CONNECTED
+
+    async def start(self) -> None:
+        """Publish and connect. Raises PublishError, or the RelayError of signalling; then `close` the publisher.
+
+        It must be closed after a cancellation, too.
+        """
+        self._fire(PublisherEvent.START)
+        settings = self._settings
+        try:
+            self._transport = transport = MediaTransport(
+                ice_servers=settings.ice_servers,
+                addresses=default_host_addresses(loopback=settings.loopback),
+                gso=settings.gso,
+                on_packet=self._received,
+                on_closed=self._transport_closed,
+            )
+            local = await transport.gather()
+            self.answer = parse_answer(await self._ask(self._offer.sdp(local)), self._offer)
+            self._fire(PublisherEvent.ANSWERED)
+            await transport.connect(self.answer.transport, settings.connect_timeout)
+            self._begin(transport, self.answer)
+            self._fire(PublisherEvent.ESTABLISHED)
+        except RelayError as error:
+            raise self._failed(error) from error
+        # A viewer can only begin at a keyframe, and the camera's next one may be seconds away.
+        self._on_keyframe_request()
+
+    def _failed(self, error: RelayError) -> RelayError:
+        """Note that `start` failed, and name the camera and the stage."""
+        if not self._machine.can(PublisherEvent.FAIL):
+            return PublishError(self.camera, Stage.PUBLISH, "closed while it was being published")
+        self._fire(PublisherEvent.FAIL)
+        if isinstance(error, ConnectError):
+            return PublishError(self.camera, Stage(error.stage), error.message, hint=error.hint)
+        if isinstance(error, AnswerError):
+            return PublishError(self.camera, Stage.PUBLISH, error.message, hint=error.hint)
+        return error
+
+    async def _ask(self, sdp: str) -> str:
+        tracks = [PublishTrack(track.mid, track.kind) for track in self._offer.tracks]
+        timeout = self._settings.signaling_timeout
+        try:
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout):
+                return await self._signaling.publish(sdp, tracks)
+        except TimeoutError:
+            message = f"no SDP answer within {timeout:g} s"
+            raise PublishError(self.camera, Stage.PUBLISH, message, hint="Check the way to the SFU's API") from None
+
+    def _begin(self, transport: MediaTransport, answer: Answer) -> None:
+        assert transport.protector is not None
+        assert transport.path is not None
+        tracks = [OutgoingTrack(accepted) for accepted in answer.tracks]
+        self._video = next((track for track in tracks if track.kind == "video"), None)
+        self._audio = next((track for track in tracks if track.kind == "audio"), None)
+        extensions = {accepted.transport_cc for accepted in answer.tracks}
+        self._sender = MediaSender(
+            transport.protector,
+            transport.path,
+            tracks,
+            cname=self._offer.cname,
+            # Under BUNDLE one id means one extension in all sections; used only when every section agreed to it.
+            transport_cc=extensions.pop() if len(extensions) == 1 else None,
+            on_keyframe_request=self._on_keyframe_request,
+        )
+        if self._video is not None:
+            self._uplink = Uplink(self._pacer, self._sender, self._video)
+
+    # --- media out
+
+    def set_clock(self, media_time: float, wall: float, now: float) -> None:
+        """State that at monotonic `now` the media clock shows `media_time` and it is `wall`; see MediaSender.
+
+        Optional: without it the first media sent is taken as the present.
+        """
+        if self._sender is not None:
+            self._sender.set_clock(media_time, wall, now)
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Send a frame, or the part of it that is there, which came in at `now`. Implements `pipeline.Output`."""
+        video = frame.kind is Kind.VIDEO
+        track = self._video if video else self._audio
+        if track is None or not self.connected:
+            self._not_connected += 1
+            return
+        if video:
+            passed = self._pacer.take_video(frame.payloads, frame.media_time, now)
+        else:
+            passed = self._pacer.take_audio(frame.payloads, frame.media_time, frame.step, now)
+        if not passed:
+            self._pump(now)
+            return
+        self._send(track, frame.payloads, frame.media_time, frame.step, now)
+        if video:
+            self._delay.add(self._clock.now() - now, len(frame.payloads))
+
+    @property
+    def audio_accepted(self) -> bool:
+        """Whether the SFU takes audio; known once connected."""
+        return self._audio is not None
+
+    def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
+        sender = self._sender
+        assert sender is not None
+        if sender.clock is None:
+            sender.set_clock(media_time, self._clock.wall(), now)
+        timestamp, ticks = track.rtp_time(media_time), round(step * track.clock_rate)
+        if self.capture is not None:
+            self.capture(track, payloads, timestamp, ticks, now)
+        sender.send(track, payloads, timestamp, now, ticks)
+
+    def _pump(self, now: float) -> None:
+        """Send what may leave, and set the one timer for what may not yet."""
+        for kind, payloads, media_time, step, came in self._pacer.pop(now):
+            track = self._video if kind == "video" else self._audio
+            assert track is not None
+            self._send(track, payloads, media_time, step, now)
+            if track is self._video:
+                self._delay.add(self._clock.now() - came, len(payloads))
+        deadline = self._pacer.next_deadline()
+        if deadline is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or self._timer_at > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._timer_fired)
+            self._timer_at = deadline
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self.connected:
+            # A loop may round, and call a moment early: that moment is not worth another timer.
+            self._pump(max(self._clock.now(), self._timer_at))
+
+    # --- feedback in
+
+    def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
+        if is_rtcp and self._sender is not None:
+            self._sender.receive_rtcp(packet, now)
+            if self._uplink is not None:
+                self._uplink.heard(now)
+
+    def _transport_closed(self) -> None:
+        self._fail("the SFU closed the connection, or no longer answers on it")
+
+    def _fail(self, message: str, hint: str = "") -> None:
+        if self.connected:
+            self._fire(PublisherEvent.FAIL)
+            self._stop_timer()
+            self._on_lost(PublishError(self.camera, Stage.SENDING, message, hint=hint))
+
+    def check(self, now: float) -> bool:
+        """Judge liveness; call it about once a second from the worker's watchdog.
+
+        The SFU acknowledges new packets in every receiver report. When media was sent and none was acknowledged for
+        `report_silence` seconds, the publication fails (`on_lost`), and so it does for one track, once the SFU has been
+        seen to report on it. True while it is good.
+        """
+        sender = self._sender
+        if not self.connected or sender is None:
+            return self.connected
+        silence = self._settings.report_silence
+        # What was not sent cannot be acknowledged: only silence during which we went on sending counts.
+        if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
+            self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
+        for track in sender.tracks:
+            if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > silence:
+                self._fail(f"the SFU acknowledged no {track.kind} packet for {silence:g} s", _UNHEARD)
+        return self.connected
+
+    # --- end
+
+    def stats(self) -> PublisherStats:
+        """Counters of now."""
+        sender, path = self._sender, self._transport.path if self._transport is not None else None
+        tracks = sender.tracks if sender is not None else ()
+        return PublisherStats(
+            state=self.state,
+            tracks={track.kind: track.stats for track in tracks},
+            estimate=sender.estimate if sender is not None else Estimate(),
+            pacer=self._pacer.stats,
+            ceiling=self._pacer.ceiling,
+            queued_bytes=self._pacer.queued_bytes,
+            drops=path.drops if path is not None else 0,
+            system_calls=_system_calls(path),
+            gso=isinstance(path, UdpPath) and path.gso,
+            not_connected=self._not_connected,
+            malformed_rtcp=sender.malformed_rtcp if sender is not None else 0,
+            history_evicted=sum(track.history.evicted_early for track in tracks if track.history is not None),
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Say goodbye and release everything; safe in any state and more than once."""
+        if self.state is PublisherState.CLOSED:
+            return
+        if self.connected and self._sender is not None:
+            self._sender.say_goodbye(self._clock.now())
+        self._fire(PublisherEvent.CLOSE)
+        self._stop_timer()
+        if self._transport is not None:
+            await self._transport.close()
+
+
+def _system_calls(path: PacketPath | None) -> int:
+    return path.system_calls if isinstance(path, UdpPath) else 0

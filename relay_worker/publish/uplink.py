@@ -1,0 +1,51 @@
+"""Between what the SFU reports and what the pacer may send: one publication's uplink."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay_worker.publish.congestion import QUEUE_LIMIT, CongestionController, PathSample
+from relay_worker.publish.outgoing import OutgoingTrack
+from relay_worker.publish.pacer import Pacer
+from relay_worker.publish.sender import RESEND_RATE, MediaSender
+
+RESEND_SHARE: Final = 0.4
+"""Share of a ceiling that retransmissions may take."""
+FAR: Final = 0.06
+"""Round trip in seconds above which a repair that is lost, too, comes too late: browsers call 150 ms a freeze."""
+LOSSY: Final = 0.02
+"""Share lost from which on such a path the last packet of a picture goes twice. Its loss is noticed a picture later
+than that of the others, which on top of the round trip is too late again."""
+
+
+class Uplink:
+    """Keeps what pacer and sender may send at what the uplink carries."""
+
+    def __init__(self, pacer: Pacer, sender: MediaSender, video: OutgoingTrack) -> None:
+        self._pacer, self._sender, self._video = pacer, sender, video
+        self._congestion = CongestionController()
+        self._judged = 0.0  # when the last report came that was used
+        self._resent = 0
+
+    def heard(self, now: float) -> None:
+        """The sender has taken an RTCP packet that came at `now` (monotonic seconds)."""
+        pacer, video, estimate = self._pacer, self._video, self._sender.estimate
+        resent, self._resent = self._resent, video.stats.retransmitted_bytes
+        pacer.charge(self._resent - resent)
+        if estimate.remb is not None and estimate.last_remb == now:
+            self._congestion.remb(estimate.remb, pacer.needed, now)
+        if video.reported is not None and video.reported[0] == now != self._judged:
+            self._judged = now
+            loss = max(video.stats.fraction_lost, estimate.repair_share, estimate.transport_loss)
+            if estimate.delivered_bitrate is not None:
+                sample = PathSample(estimate.delivered_bitrate, loss, estimate.queue_delay, pacer.limited)
+                self._congestion.update(sample, now)
+            pacer.limited = False
+        ceiling = pacer.ceiling = self._congestion.ceiling(now)
+        pacer.network_delay = estimate.queue_delay
+        # Copies cost a share of the rate that is about the loss. Where a queue or a ceiling says that there is no room
+        # they would do harm.
+        roomy = ceiling is None and estimate.queue_delay <= QUEUE_LIMIT
+        self._sender.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
+        self._sender.tails_twice = self._sender.repairs_twice and self._congestion.loss >= LOSSY
+        self._sender.resend_rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)

@@ -1,0 +1,134 @@
+"""Adding, removing, enabling and disabling by hand, over what the configuration says; and reloading that."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay_common.config import (
+    CamerasConfig,
+    CameraSettings,
+    CloudflareConfig,
+    Config,
+    HttpConfig,
+    LogConfig,
+    NestConfig,
+)
+from relay_common.errors import RelayError
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.cameras.overrides import FILE, Override, Overrides
+from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.google.models import Device, Listing
+from relay_supervisor.operations.reload import compare, merged
+
+
+def registry(directory: Path, config: CamerasConfig | None = None) -> Registry:
+    made = Registry(config or CamerasConfig(), Overrides(directory))
+    names = ("Front Door", "Garage")
+    devices = [Device(f"enterprises/p/devices/{n}", n, "CAMERA", n, (Protocol.RTSP,)) for n in names]
+    made.discovered(0, Listing(devices))
+    return made
+
+
+def camera(registry: Registry, name: str) -> Camera:
+    return next(camera for camera in registry if camera.name == name)
+
+
+def wanted(registry: Registry) -> set[str]:
+    return {camera.name for camera in registry.desired().values()}
+
+
+def test_a_word_said_by_hand_wins_and_outlives_a_restart(tmp_path: Path) -> None:
+    first = registry(tmp_path)
+    first.override(camera(first, "Garage"), enabled=False)
+    assert wanted(first) == {"Front Door"}
+    assert "by hand" in first.why_not(camera(first, "Garage"))
+    again = registry(tmp_path)
+    assert wanted(again) == {"Front Door"}
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+
+
+def test_what_agrees_with_the_configuration_is_not_kept(tmp_path: Path) -> None:
+    made = registry(tmp_path, CamerasConfig(include=["Front Door"]))
+    garage = camera(made, "Garage")
+    assert made.why_not(garage) == "not included in the configuration"
+    made.override(garage, included=True)
+    assert wanted(made) == {"Front Door", "Garage"}
+    made.override(garage, included=False)
+    assert json.loads((tmp_path / FILE).read_text()) == {}
+
+
+def test_enabled_and_included_are_two_things(tmp_path: Path) -> None:
+    made = registry(tmp_path, CamerasConfig(settings={"Garage": CameraSettings(enabled=False)}))
+    garage = camera(made, "Garage")
+    made.override(garage, included=True)
+    assert made.why_not(garage) == "disabled in the configuration"
+    made.override(garage, enabled=True)
+    assert made.why_not(garage) == ""
+    made.override(garage, included=False)
+    made.override(garage, included=True)
+    assert made.why_not(garage) == "", "to be enabled was not forgotten"
+
+
+def test_draining_wins_over_all(tmp_path: Path) -> None:
+    made = registry(tmp_path)
+    made.only = {camera(made, "Garage").id}
+    assert wanted(made) == {"Garage"}
+    assert "drained" in made.why_not(camera(made, "Front Door"))
+
+
+def test_a_broken_file_is_ignored_and_an_unwritable_one_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("{")
+    made = registry(tmp_path)
+    assert wanted(made) == {"Front Door", "Garage"}
+    (tmp_path / "overrides.new").mkdir()
+    with pytest.raises(RelayError, match="left as it is"):
+        made.override(camera(made, "Garage"), enabled=False)
+    assert wanted(made) == {"Front Door", "Garage"}
+
+
+def test_the_file_is_bounded(tmp_path: Path) -> None:
+    overrides = Overrides()
+    for number in range(1000):
+        overrides.set(str(number), Override(enabled=False))
+    with pytest.raises(RelayError, match="more than 1000"):
+        overrides.set("one more", Override(enabled=False))
+
+
+CONFIG = Config(
+    nest=[NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))],
+    cloudflare=CloudflareConfig(app_id="a", app_secret=Secret("s")),
+)
+
+
+def test_reload_sorts_what_changed() -> None:
+    replace = msgspec.structs.replace
+    nest = replace(CONFIG.nest[0], refresh_token=Secret("new"), client_id="other")
+    new = replace(
+        CONFIG,
+        nest=[nest],
+        cameras=CamerasConfig(include=["Garage"]),
+        log=LogConfig(level="debug"),
+        http=HttpConfig(listen="127.0.0.1:1"),
+        rtsp=replace(CONFIG.rtsp, read_timeout=12.0),
+    )
+    report = compare(CONFIG, new)
+    assert report.applied == ["cameras.include", "log.level", "nest.refresh_token"]
+    assert report.later == ["rtsp.read_timeout"]
+    assert report.restart == ["http.listen", "nest.client_id"]
+    taken = merged(CONFIG, new)
+    assert taken.nest[0].refresh_token == Secret("new")
+    assert (taken.nest[0].client_id, taken.http.listen) == ("c", "127.0.0.1:8080")
+    assert compare(taken, new).applied == []
+    assert compare(taken, new).restart == report.restart, "what needs a restart is named again"
+
+
+def test_another_number_of_accounts_needs_a_restart() -> None:
+    new = msgspec.structs.replace(CONFIG, nest=CONFIG.nest * 2)
+    assert compare(CONFIG, new).restart == ["nest (number of accounts)"]
+    assert len(merged(CONFIG, new).nest) == 1

@@ -1,0 +1,164 @@
+"""The ceiling and what the pacer makes of it, against a link of limited rate, with receiver reports alone."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+
+import pytest
+
+from relay_worker.publish.congestion import LOWEST, CongestionController, PathSample
+from relay_worker.publish.pacer import PACKET_OVERHEAD, Pacer, Release
+from tests.fixtures.link_emulator import Link
+from tests.fixtures.pacing import hand_in
+
+FPS = 30
+GOP = 60
+KEYFRAME, PICTURE = 20, 3
+"""Packets: about 940 kbit/s at 1200 bytes."""
+NEEDED = 8 * FPS * (1200 + PACKET_OVERHEAD) * (KEYFRAME + (GOP - 1) * PICTURE) / GOP
+
+
+class World:
+    """A camera, a pacer, a link, and an SFU that sends a receiver report a second. `now` is moved by hand."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self.pacer, self.control = link, Pacer(), CongestionController()
+        self.now = 100.0
+        self.arrived: list[tuple[float, float]] = []
+        """(arrival, media time) of each packet."""
+        self._flight: list[tuple[float, int, float]] = []
+        self._order = itertools.count()
+        self._frame = 0
+        self._lost = self._got = 0
+        self._report_at = self.now + 1.0
+        self.ceilings: list[float | None] = []
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            camera = 100.0 + self._frame / FPS
+            due = min(camera, self._report_at, self.pacer.next_deadline() or 1e9)
+            if due > end:
+                self.now = end
+                return
+            self.now = max(self.now, due)
+            if camera <= self.now:
+                self._shoot()
+            if self._report_at <= self.now:
+                self._report()
+            self._leave(self.pacer.pop(self.now))
+
+    def _leave(self, releases: list[Release]) -> None:
+        for release in releases:
+            for payload, _ in release.payloads:
+                self._cross(len(payload) + PACKET_OVERHEAD, release.media_time)
+
+    def _shoot(self) -> None:
+        key = self._frame % GOP == 0
+        head = (b"\x67" if key else b"\x41") + bytes(1199)
+        payloads = [(head, False)] * (KEYFRAME if key else PICTURE)
+        self._leave(hand_in(self.pacer, "video", payloads, 100.0 + self._frame / FPS, self.now))
+        self._frame += 1
+
+    def _cross(self, size: int, media_time: float) -> None:
+        at = self.link.admit(size, self.now)
+        if at is None:
+            self._lost += 1
+        else:
+            heapq.heappush(self._flight, (at, next(self._order), media_time))
+
+    def _report(self) -> None:
+        while self._flight and self._flight[0][0] <= self.now:
+            at, _, media_time = heapq.heappop(self._flight)
+            self.arrived.append((at, media_time))
+            self._got += 1
+        # What the sender knows from the last sender report's round trip: the queue that it met.
+        queue = max(0.0, self.link.busy_until - self.now) if self.link.rate else 0.0
+        loss = self._lost / max(1, self._lost + self._got)
+        delivered = 8 * (1200 + PACKET_OVERHEAD) * self._got
+        self.control.update(PathSample(delivered, loss, queue, self.pacer.limited), self.now)
+        self.pacer.limited = False
+        self.pacer.ceiling = self.control.ceiling(self.now)
+        self.pacer.network_delay = queue
+        self.ceilings.append(self.pacer.ceiling)
+        self._lost = self._got = 0
+        self._report_at += 1.0
+
+    def since(self, at: float) -> list[tuple[float, float]]:
+        return [packet for packet in self.arrived if packet[0] >= at]
+
+    def frames(self, since: float) -> int:
+        return len({media for _, media in self.since(since)})
+
+
+def test_a_link_that_is_wide_enough_is_never_limited() -> None:
+    world = World(Link(rate=1.4 * NEEDED, delay=0.02))
+    world.run(60)
+    assert set(world.ceilings) == {None}
+    assert world.pacer.stats.thinned_frames == 0
+
+
+def test_repaired_random_loss_is_not_congestion() -> None:
+    world = World(Link(loss=0.05, delay=0.04, rng=random.Random(3)))
+    world.run(60)
+    assert set(world.ceilings) == {None}
+
+
+@pytest.mark.parametrize("queue", [40_000, 100_000, 1_000_000])
+def test_at_80_percent_the_picture_is_thinned_and_late_by_less_than_1500_ms(queue: int) -> None:
+    world = World(Link(rate=0.8 * NEEDED, delay=0.02, queue=queue))
+    world.run(60)
+    assert max(at - media for at, media in world.arrived) <= 1.5
+    assert world.pacer.stats.thinned_frames > 0
+    # Live and never black: pictures in every stretch of two groups, and most of those the link could carry.
+    for start in range(100, 156):
+        assert any(start <= at < start + 2 for at, _ in world.arrived), start
+    assert world.frames(110) / (50 * FPS) >= 0.45
+    assert world.link.overflowed <= 300
+
+
+def test_recovery_is_quick() -> None:
+    world = World(Link(rate=0.8 * NEEDED, delay=0.02, queue=100_000))
+    world.run(20)
+    world.link.rate = 10e6
+    world.run(15)
+    thinned = world.pacer.stats.thinned_frames
+    world.run(10)
+    assert world.pacer.stats.thinned_frames == thinned
+    assert world.ceilings[-1] is None
+    assert max(at - media for at, media in world.since(world.now - 9)) <= 0.3
+
+
+def test_a_link_that_nearly_breaks_leaves_keyframes_and_comes_back() -> None:
+    world = World(Link(delay=0.02, queue=60_000))
+    world.run(5)
+    world.link.rate = 0.2 * NEEDED
+    world.run(20)
+    assert world.frames(world.now - 10) >= 3
+    world.link.rate = 0.0
+    world.run(30)
+    assert world.ceilings[-1] is None
+
+
+def test_a_longer_route_or_radio_loss_is_accepted_in_the_end() -> None:
+    control = CongestionController()
+    for sample in (PathSample(1e6, 0.0, 0.25, True), PathSample(1e6, 0.2, 0.0, True)):
+        for second in range(40):
+            control.update(sample, 100.0 + second)
+        before = control.decreases
+        for second in range(40, 60):
+            control.update(sample, 100.0 + second)
+        assert control.decreases == before
+
+
+def test_remb_is_a_ceiling_while_it_is_fresh_and_matters() -> None:
+    control = CongestionController()
+    control.remb(800_000, needed=1e6, now=10.0)
+    assert control.ceiling(10.0) == 800_000
+    assert control.ceiling(15.1) is None
+    control.remb(5_000_000, needed=1e6, now=20.0)
+    assert control.ceiling(20.0) is None
+    control.remb(1, needed=1e6, now=30.0)
+    assert control.ceiling(30.0) == LOWEST

@@ -1,0 +1,143 @@
+"""Keeping a camera published: refusals and faults are retried, and what does not last is not made too fast."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from relay_common import protocol
+from relay_common.clock import Clock, ManualClock, SystemClock
+from relay_common.protocol import Stage, TrackOffer
+from relay_common.simulation.sfu.simulator import SfuSimulator
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.keeper import PublicationKeeper, PublishRefused
+from relay_worker.publish.publisher import PublisherSettings
+from tests.fixtures.direct_signaling import DirectSignaling
+
+
+class Refusing:
+    """Signalling that refuses every offer for an hour, the first with `fault` when there is one."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.offers: list[list[str]] = []
+        self._fault = fault
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        self.offers.append([track.kind for track in tracks])
+        fault, self._fault = self._fault, None
+        raise fault or PublishRefused("no", retry_after=3600.0)
+
+
+class Connecting:
+    """Signalling by a real SFU; what was offered, and when."""
+
+    def __init__(self, sfu: SfuSimulator) -> None:
+        self._sfu = DirectSignaling(sfu)
+        self.asked: list[tuple[float, list[str]]] = []
+        self.on_asked: Callable[[], None] = lambda: None
+
+    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        self.asked.append((time.monotonic(), [track.kind for track in tracks]))
+        self.on_asked()
+        answer = await self._sfu.publish(offer, tracks)
+        return protocol.PublishAnswer(request=0, publication=f"number {len(self.asked)}", answer=answer)
+
+
+class Subject:
+    def __init__(self, signaling: Refusing | Connecting, clock: Clock) -> None:
+        self.problems: list[Stage] = []
+        self.lost: list[str] = []
+        self.keeper = PublicationKeeper(
+            "Porch",
+            Pipeline(),
+            signaling,
+            clock,
+            PublisherSettings(loopback=True),
+            on_live=lambda publication: None,
+            on_lost=lambda publication, reason: self.lost.append(publication),
+            on_problem=lambda stage, reason: self.problems.append(stage),
+            on_keyframe_request=lambda: None,
+            rng=random.Random(1),
+        )
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Gathering candidates takes real time, however little."""
+    async with asyncio.timeout(20.0):
+        while not met():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_new_supervisor_is_asked_at_once() -> None:
+    clock, signaling = ManualClock(), Refusing()
+    subject = Subject(signaling, clock)
+    subject.keeper.start(audio=True, profile_idc=None)
+    await until(lambda: len(subject.problems) == 1)
+    await clock.advance(3000.0)
+    assert len(signaling.offers) == 1
+    subject.keeper.hurry()
+    await until(lambda: len(subject.problems) == 2)
+    await clock.advance(3601.0)
+    await until(lambda: len(subject.problems) == 3)
+    assert subject.problems == [Stage.PUBLISH] * 3
+    await subject.keeper.close()
+
+
+async def test_a_fault_of_our_own_does_not_end_publishing() -> None:
+    clock, signaling = ManualClock(), Refusing(KeyError("on purpose"))
+    subject = Subject(signaling, clock)
+    subject.keeper.start(audio=True, profile_idc=None)
+    await until(lambda: len(subject.problems) == 1)
+    await clock.advance(1.0)
+    await until(lambda: len(signaling.offers) == 2)
+    assert subject.problems[0] is Stage.PUBLISH
+    await subject.keeper.close()
+
+
+async def test_tracks_that_change_between_two_tries_are_in_the_next() -> None:
+    clock, signaling = ManualClock(), Refusing()
+    subject = Subject(signaling, clock)
+    subject.keeper.start(audio=False, profile_idc=None)
+    await until(lambda: len(subject.problems) == 1)
+    subject.keeper.start(audio=True, profile_idc=None)
+    await clock.advance(3601.0)
+    await until(lambda: len(subject.problems) == 2)
+    assert signaling.offers == [["video"], ["video", "audio"]]
+    await subject.keeper.close()
+
+
+@pytest.mark.media
+async def test_tracks_that_change_while_it_connects_make_another_publication() -> None:
+    async with SfuSimulator() as sfu:
+        signaling = Connecting(sfu)
+        subject = Subject(signaling, SystemClock())
+        keeper = subject.keeper
+        signaling.on_asked = lambda: keeper.start(audio=True, profile_idc=None)
+        keeper.start(audio=False, profile_idc=None)
+        await until(lambda: keeper.publication == "number 2")
+        assert [kinds for _, kinds in signaling.asked] == [["video"], ["video", "audio"]]
+        assert subject.lost == ["number 1"]
+        await keeper.close()
+
+
+@pytest.mark.media
+async def test_publications_that_do_not_last_are_made_with_growing_pauses() -> None:
+    async with SfuSimulator() as sfu:
+        signaling = Connecting(sfu)
+        subject = Subject(signaling, SystemClock())
+        subject.keeper.start(audio=True, profile_idc=None)
+        ended: list[float] = []
+        for number in range(1, 5):
+            await until(lambda name=f"number {number}": subject.keeper.publication == name)  # type: ignore[misc]
+            ended.append(time.monotonic())
+            subject.keeper.republish("lost at once")
+        await until(lambda: len(signaling.asked) == 5)
+        pauses = [asked - end for (asked, _), end in zip(signaling.asked[1:], ended, strict=True)]
+        assert all(pause > least for pause, least in zip(pauses, (0.0, 0.25, 0.5, 1.0), strict=True))
+        assert subject.lost == [f"number {number}" for number in range(1, 5)]
+        assert subject.problems == []
+        await subject.keeper.close()

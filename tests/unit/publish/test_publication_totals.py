@@ -1,0 +1,106 @@
+"""What was sent is counted over all publications of a worker's life."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from relay_common.clock import ManualClock
+from relay_common.protocol import TrackStats
+from relay_worker.media.stream import Kind
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.feedback import Estimate
+from relay_worker.publish.keeper import PublicationKeeper
+from relay_worker.publish.outgoing import TrackStats as Sent
+from relay_worker.publish.pacer import PacerStats
+from relay_worker.publish.publisher import Publisher, PublisherSettings, PublisherStats
+from relay_worker.publish.publisher_states import PublisherState
+
+
+class Stub:
+    """A publisher that has sent a lot: each of its totals is another number, `times` over."""
+
+    def __init__(self, times: int) -> None:
+        sent = Sent(packets=1 * times, bytes=2 * times, retransmitted=3 * times, nacks=4 * times, plis=5 * times)
+        sent.firs, sent.fraction_lost = 6 * times, 0.1 * times
+        self._stats = PublisherStats(
+            state=PublisherState.CONNECTED,
+            tracks={"video": sent},
+            estimate=Estimate(rtt=0.02 * times),
+            pacer=PacerStats(dropped_packets=7 * times, thinned_frames=8 * times, dropped_audio=9 * times),
+            ceiling=1e6 * times,
+            queued_bytes=0,
+            drops=10 * times,
+            system_calls=0,
+            gso=False,
+            not_connected=0,
+            malformed_rtcp=0,
+            history_evicted=0,
+        )
+
+    def stats(self) -> PublisherStats:
+        return self._stats
+
+
+def publisher(times: int) -> Publisher:
+    return cast(Publisher, Stub(times))
+
+
+def keeper() -> PublicationKeeper:
+    nothing: Any = lambda *_: None  # noqa: E731
+    return PublicationKeeper(
+        "Door",
+        Pipeline(),
+        cast(Any, None),
+        ManualClock(),
+        PublisherSettings(),
+        on_live=nothing,
+        on_lost=nothing,
+        on_problem=nothing,
+        on_keyframe_request=nothing,
+    )
+
+
+def counted(subject: PublicationKeeper, kind: Kind = Kind.VIDEO) -> dict[str, float]:
+    stats = TrackStats(packets_in=1000, dropped=100)
+    subject.count(kind, stats)
+    known = msgspec.structs.asdict(TrackStats())
+    return {name: value for name, value in msgspec.structs.asdict(stats).items() if value != known[name]}
+
+
+def test_totals_are_of_all_publications_and_shares_of_the_present_one() -> None:
+    subject = keeper()
+    subject._retire(publisher(1))
+    subject._retire(publisher(10))
+    subject.publisher = publisher(100)
+    assert counted(subject) == {
+        "packets_in": 1000,
+        "packets_out": 111,
+        "bytes_out": 222,
+        "retransmitted": 333,
+        "nacks": 444,
+        "plis": 555,
+        "firs": 666,
+        "dropped": 877,
+        "thinned": 888,
+        "send_drops": 1110,
+        "loss_out": 10.0,
+        "rtt": 2.0,
+        "ceiling": 1e8,
+    }
+
+
+def test_between_two_publications_the_totals_stand_still() -> None:
+    subject = keeper()
+    subject._retire(publisher(1))
+    first = counted(subject)
+    assert first == counted(subject)
+    assert "rtt" not in first
+    assert first["send_drops"] == 10
+
+
+def test_a_track_that_is_not_published_has_sent_nothing() -> None:
+    subject = keeper()
+    subject.publisher = publisher(1)
+    assert counted(subject, Kind.AUDIO) == {"packets_in": 1000, "dropped": 100}

@@ -1,0 +1,172 @@
+"""The publisher's state table, and what it says when signalling fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import uvloop
+
+from relay_common.errors import RemoteError
+from relay_common.fsm import IllegalTransition, Machine
+from relay_common.protocol import Stage
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.offer import make_offer
+from relay_worker.publish.outgoing import OutgoingTrack
+from relay_worker.publish.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
+from relay_worker.publish.sender import MediaSender
+from relay_worker.rtp import rtcp
+
+
+class Answering:
+    def __init__(self, answer: str | Exception, delay: float = 0.0) -> None:
+        self._answer, self._delay = answer, delay
+        self.offers: list[tuple[str, list[PublishTrack]]] = []
+
+    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
+        self.offers.append((offer, list(tracks)))
+        await asyncio.sleep(self._delay)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+SETTINGS = PublisherSettings(loopback=True, signaling_timeout=0.05)
+
+
+def test_every_edge_of_the_table() -> None:
+    edges = list(PUBLISHER_TABLE.edges())
+    for source, event, target in edges:
+        assert Machine(PUBLISHER_TABLE, source).fire(event) is target
+    legal = {(source, event) for source, event, _ in edges}
+    for source in PublisherState:
+        for event in PublisherEvent:
+            if (source, event) not in legal:
+                machine = Machine(PUBLISHER_TABLE, source)
+                with pytest.raises(IllegalTransition):
+                    machine.fire(event)
+                assert machine.state is source
+    # Every state is left for closed in one step, and closed is the end.
+    assert all(
+        PUBLISHER_TABLE.target(s, PublisherEvent.CLOSE) for s in PublisherState if s is not PublisherState.CLOSED
+    )
+
+
+async def test_signalling_is_given_the_offer_and_its_tracks() -> None:
+    signaling = Answering("nonsense")
+    publisher = Publisher("porch", signaling, settings=SETTINGS)
+    with pytest.raises(PublishError, match="porch: the answer is not SDP") as failure:
+        await publisher.start()
+    assert failure.value.stage is Stage.PUBLISH
+    ((offer, tracks),) = signaling.offers
+    assert tracks == [PublishTrack("0", "video"), PublishTrack("1", "audio")]
+    assert "127.0.0.1" in offer
+    assert publisher.state is PublisherState.FAILED
+    await publisher.close()
+    assert publisher.state is PublisherState.CLOSED
+
+
+async def test_an_error_of_signalling_passes_unchanged() -> None:
+    error = RemoteError("the SFU refuses", hint="wait")
+    publisher = Publisher("porch", Answering(error), settings=SETTINGS)
+    with pytest.raises(RemoteError) as failure:
+        await publisher.start()
+    assert failure.value is error
+    await publisher.close()
+
+
+async def test_silence_of_signalling_is_an_error() -> None:
+    publisher = Publisher("porch", Answering("", delay=10), settings=SETTINGS)
+    with pytest.raises(PublishError, match=r"porch: no SDP answer within 0\.05 s"):
+        await publisher.start()
+    await publisher.close()
+
+
+async def test_closing_while_publishing_ends_it() -> None:
+    publisher = Publisher("porch", Answering("x", delay=0.02), settings=SETTINGS)
+    start = asyncio.create_task(publisher.start())
+    await asyncio.sleep(0.01)
+    await publisher.close()
+    with pytest.raises(PublishError, match="closed while it was being published"):
+        await start
+    assert publisher.state is PublisherState.CLOSED
+
+
+async def test_a_pause_in_sending_is_no_silence_of_the_sfu(wire: Any) -> None:
+    """Under a ceiling everything up to the next keyframe may be left out, and that may be ten seconds."""
+    publisher, video, _ = connected(wire)
+    sender = publisher._sender
+    assert sender is not None
+    for now in (1000.0, 1001.0, 1011.5, 1012.0):
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        assert publisher.check(now), "the report on what was just sent is not there yet"
+        sender.receive_rtcp(
+            rtcp.pack_receiver_report(7, [rtcp.ReportBlock(video.ssrc, 0, 0, video.sequence - 1, 0, 0, 0)]), now + 0.3
+        )
+    await publisher.close()
+
+
+async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wire: Any) -> None:
+    lost: list[PublishError] = []
+    publisher, video, audio = connected(wire, on_lost=lost.append)
+    sender = publisher._sender
+    assert sender is not None
+    for second in range(30):
+        now = 1000.0 + second
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], now, 0.02), now)
+        heard = [audio] if second >= 10 else [video] if second < 3 else [video, audio]
+        reports = [rtcp.ReportBlock(track.ssrc, 0, 0, track.sequence - 1, 0, 0, 0) for track in heard]
+        sender.receive_rtcp(rtcp.pack_receiver_report(7, reports), now)
+        # A track on which the SFU has never reported is not judged: it may not report on sound at all.
+        if not publisher.check(now):
+            break
+    assert second == 18  # the first that was not acknowledged left at 10
+    assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet for 7 s"]
+    await publisher.close()
+
+
+def connected(wire: Any, **settings: Any) -> tuple[Publisher, OutgoingTrack, OutgoingTrack]:
+    """A publisher whose connection is `wire`, and its tracks."""
+    publisher = Publisher("porch", Answering(""), settings=SETTINGS, **settings)
+    video, audio = (
+        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False, None))
+        for index, offered in enumerate(make_offer(audio=True).tracks)
+    )
+    publisher._video, publisher._audio = video, audio
+    publisher._sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
+    for event in (PublisherEvent.START, PublisherEvent.ANSWERED, PublisherEvent.ESTABLISHED):
+        publisher._fire(event)
+    return publisher, video, audio
+
+
+def test_what_is_due_at_once_leaves_on_the_workers_loop_too(wire: Any) -> None:
+    """uvloop answers `call_at` with another kind of handle when the time has come already."""
+
+    async def late() -> None:
+        publisher, video, _ = connected(wire)
+        for number in range(5):
+            now = time.monotonic() - 0.1  # it was read long ago
+            publisher.send(Frame(Kind.VIDEO, [(b"\x65\x88" + bytes(1198), False)] * 40, 1000.0 + number), now)
+        async with asyncio.timeout(10):
+            while video.stats.packets < 200:
+                await asyncio.sleep(0.01)
+        await publisher.close()
+
+    uvloop.run(late())
+
+
+async def test_media_before_the_connection_is_counted_not_kept() -> None:
+    publisher = Publisher("porch", Answering(""), settings=SETTINGS)
+    publisher.send(Frame(Kind.VIDEO, [(b"\x65x", True)], 1.0), 1.0)
+    publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], 1.0, 0.02), 1.0)
+    assert publisher.stats().not_connected == 2
+    assert publisher.stats().queued_bytes == 0
+    assert not publisher.check(1.0)
+    await publisher.close()
+    await publisher.close()

@@ -1,0 +1,43 @@
+"""What the way to the SFU makes of repairs: copies where a second request would come too late, and there is room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.offer import make_offer
+from relay_worker.publish.outgoing import OutgoingTrack
+from relay_worker.publish.pacer import Pacer
+from relay_worker.publish.sender import MediaSender
+from relay_worker.publish.uplink import FAR, Uplink
+
+(VIDEO,) = make_offer(audio=False).tracks
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "queue", "lost", "remb", "repairs", "tails"),
+    [
+        (FAR / 2, 0.0, 0.05, None, False, False),  # asking twice is quick enough
+        (FAR * 2, 0.0, 0.0, None, True, False),
+        (FAR * 2, 0.0, 0.05, None, True, True),
+        (FAR * 2, 0.2, 0.05, None, False, False),  # a queue: more would lengthen it
+        (FAR * 2, 0.0, 0.05, 200_000, False, False),  # a ceiling
+    ],
+)
+def test_copies_where_they_help(
+    wire: Any, round_trip: float, queue: float, lost: float, remb: int | None, repairs: bool, tails: bool
+) -> None:
+    track = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True, None))
+    pacer, sender = Pacer(), MediaSender(wire.protector, wire.path, [track], cname="c")
+    uplink, estimate = Uplink(pacer, sender, track), sender.estimate
+    for second in range(1, 6):
+        now = float(second)
+        pacer.take_video([(bytes(1200), True)] * 100, now, now)
+        estimate.lowest_rtt, estimate.queue_delay, estimate.delivered_bitrate = round_trip, queue, 1e6
+        track.stats.fraction_lost, track.reported = lost, (now, 0, 0)
+        if remb is not None:
+            estimate.remb, estimate.last_remb = remb, now
+        uplink.heard(now)
+    assert (sender.repairs_twice, sender.tails_twice) == (repairs, tails)

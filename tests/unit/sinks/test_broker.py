@@ -1,0 +1,247 @@
+"""The broker: who is published where, and whose late answers count for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import msgspec
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.cloudflare import ResponseLost, SessionGone, SfuError
+from relay_common.errors import Remedy
+from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest, TrackOffer
+from relay_supervisor.sinks.broker import HANDOVER, Broker, Change, Publication
+from tests.fixtures.scripted_sfu import ScriptedSfu
+
+LOST = ResponseLost("the answer was lost", remedy=Remedy.REGENERATE)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.sfu, self.clock = ScriptedSfu(), ManualClock()
+        self.changes: list[tuple[Change, str, str]] = []
+        numbers = iter(range(1, 1000))
+        self.broker = Broker(
+            self.sfu.client,
+            self.clock,
+            rng=random.Random(1),
+            listener=lambda change, publication, reason: self.changes.append((change, publication.id, reason)),
+            new_id=lambda: f"pub{next(numbers)}",
+        )
+
+    async def publish(self, number: int = 1, camera: str = "cam") -> PublishAnswer | PublishFailed | None:
+        tracks = [TrackOffer(kind="video", mid="0"), TrackOffer(kind="audio", mid="1")]
+        return await self.broker.publish(
+            camera, "Front Door", PublishRequest(request=number, offer="v=0", tracks=tracks)
+        )
+
+    async def live(self, number: int = 1) -> str:
+        answer = await self.publish(number)
+        assert isinstance(answer, PublishAnswer)
+        assert self.broker.mark_live("cam", answer.publication)
+        return answer.publication
+
+    async def closings(self) -> list[str]:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return [argument[0] for name, argument in self.sfu.calls if name == "close"]
+
+
+async def test_an_offer_gets_its_answer_and_is_live_only_when_packets_left() -> None:
+    rig = Rig()
+    answer = await rig.publish(7)
+    assert answer == PublishAnswer(request=7, publication="pub1", answer="v=0 answer of session1")
+    assert rig.broker.locate("cam") is None
+    assert rig.broker.mark_live("cam", "pub1")
+    found = rig.broker.locate("cam")
+    assert found is not None
+    assert [(t.name, t.mid, t.kind) for t in found.tracks] == [
+        ("front-door-cam-video", "0", "video"),
+        ("front-door-cam-audio", "1", "audio"),
+    ]
+    assert rig.changes == [(Change.LIVE, "pub1", "")]
+    assert rig.broker.mark_live("cam", "pub1")  # said twice: nothing new
+    assert not rig.broker.mark_live("cam", "another")
+    assert not rig.broker.mark_live("unknown", "pub1")
+    assert len(rig.changes) == 1
+
+
+async def test_a_new_publication_replaces_the_old_when_it_is_live_not_before() -> None:
+    rig = Rig()
+    await rig.live(1)
+    await rig.publish(2)
+    found = rig.broker.locate("cam")
+    assert found is not None
+    assert found.id == "pub1"
+    assert await rig.closings() == []
+    rig.broker.mark_live("cam", "pub2")
+    found = rig.broker.locate("cam")
+    assert found is not None
+    assert found.id == "pub2"
+    await rig.clock.advance(HANDOVER - 1)
+    assert await rig.closings() == []  # viewers are moving
+    await rig.clock.advance(2)
+    assert await rig.closings() == ["session1"]
+
+
+async def test_a_late_answer_of_a_superseded_request_is_dropped_and_closed() -> None:
+    rig = Rig()
+    rig.sfu.held = "publish"
+    first = asyncio.ensure_future(rig.publish(1))
+    await asyncio.sleep(0.01)
+    second = asyncio.ensure_future(rig.publish(2))
+    await asyncio.sleep(0.01)
+    rig.sfu.release()
+    assert await first is None
+    answer = await second
+    assert isinstance(answer, PublishAnswer)
+    assert answer.request == 2
+    assert await rig.closings() == ["session1"]
+    assert rig.broker.superseded == 1
+
+
+async def test_a_pending_publication_that_is_overtaken_is_closed() -> None:
+    rig = Rig()
+    await rig.publish(1)
+    await rig.publish(2)
+    assert await rig.closings() == ["session1"]
+    assert not rig.broker.mark_live("cam", "pub1")
+
+
+@pytest.mark.parametrize("operation", ["new_session", "publish"])
+async def test_failures_say_when_to_try_again_and_back_off(operation: str) -> None:
+    rig = Rig()
+    rig.sfu.fail(operation, *[LOST] * 8)
+    waits = []
+    for number in range(8):
+        failed = await rig.publish(number)
+        assert isinstance(failed, PublishFailed)
+        assert (failed.request, failed.reason) == (number, "the answer was lost")
+        waits.append(failed.retry_after)
+    assert 0 < waits[0] <= 0.25
+    assert 5 <= waits[-1] <= 10
+    # A session that may hold tracks is closed; one that was never made is not.
+    assert len(await rig.closings()) == (8 if operation == "publish" else 0)
+    await rig.live(9)
+    rig.sfu.fail("publish", LOST)
+    failed = await rig.publish(10)
+    assert isinstance(failed, PublishFailed)
+    assert failed.retry_after <= 0.25  # success forgets the failures
+
+
+async def test_a_wrong_secret_is_not_tried_every_few_seconds() -> None:
+    rig = Rig()
+    rig.sfu.fail("new_session", SfuError("no", status=401, remedy=Remedy.FATAL, hint="Check app_secret"))
+    failed = await rig.publish()
+    assert isinstance(failed, PublishFailed)
+    assert failed.retry_after >= 60
+    assert "Check app_secret" in failed.reason
+
+
+@pytest.mark.parametrize(
+    "tracks",
+    [
+        [],
+        [TrackOffer(kind="video", mid="0"), TrackOffer(kind="video", mid="1")],
+        [TrackOffer(kind="video", mid="0"), TrackOffer(kind="audio", mid="0")],
+        [TrackOffer(kind="video", mid="")],
+        [TrackOffer(kind="data", mid="0")],
+    ],
+)
+async def test_an_offer_that_makes_no_sense_never_reaches_the_sfu(tracks: list[TrackOffer]) -> None:
+    rig = Rig()
+    result = await rig.broker.publish("cam", "Door", PublishRequest(request=1, offer="v=0", tracks=tracks))
+    assert isinstance(result, PublishFailed)
+    assert not rig.sfu.calls
+
+
+async def test_retiring_closes_and_drops_answers_under_way() -> None:
+    rig = Rig()
+    await rig.live(1)
+    rig.sfu.held = "publish"
+    under_way = asyncio.ensure_future(rig.publish(2))
+    await asyncio.sleep(0.01)
+    await rig.broker.retire("cam")
+    rig.sfu.release()
+    assert await under_way is None
+    assert rig.broker.locate("cam") is None
+    assert sorted(await rig.closings()) == ["session1", "session2"]
+    assert rig.changes[-1] == (Change.RETIRED, "pub1", "stopped")
+    await rig.broker.retire("cam")
+    await rig.broker.retire("never heard of")
+
+
+async def test_retiring_takes_no_longer_than_told_and_counts_what_stays_open() -> None:
+    rig = Rig()
+    await rig.live(1)
+    rig.sfu.held = "close"
+    await rig.broker.retire("cam", "pub1", within=0.01)
+    await rig.broker.aclose(within=0.01)
+    await rig.live(2)
+    rig.sfu.release()
+    rig.sfu.fail("close", LOST)
+    await rig.broker.retire("cam")
+    assert rig.broker.unclosed == 1
+
+
+async def test_lost_publications_are_forgotten_at_once() -> None:
+    rig = Rig()
+    await rig.live(1)
+    assert rig.broker.lost("cam", "pub1", "receiver reports stopped")
+    assert rig.broker.locate("cam") is None
+    assert rig.changes[-1] == (Change.RETIRED, "pub1", "receiver reports stopped")
+    assert not rig.broker.lost("cam", "pub1", "again")
+
+
+async def test_verification_believes_only_a_definite_no() -> None:
+    rig = Rig()
+    assert await rig.broker.verify("cam")
+    await rig.live(1)
+    rig.sfu.fail("get_session", SfuError("busy", status=503, remedy=Remedy.RETRY))
+    assert await rig.broker.verify("cam")
+    rig.sfu.fail("get_session", SessionGone("gone", status=410, remedy=Remedy.REGENERATE))
+    assert not await rig.broker.verify("cam")
+    assert rig.broker.locate("cam") is None
+    assert rig.changes[-1] == (Change.GONE, "pub1", "gone")
+
+
+async def test_watching_verifies_every_camera_once_per_interval() -> None:
+    rig = Rig()
+    watching = asyncio.ensure_future(rig.broker.watch(60.0))
+    await rig.clock.advance(120)
+    for camera in ("a", "b"):
+        answer = await rig.publish(camera=camera)
+        assert isinstance(answer, PublishAnswer)
+        rig.broker.mark_live(camera, answer.publication)
+    await rig.clock.advance(300)
+    assert 8 <= rig.sfu.names().count("get_session") <= 11
+    watching.cancel()
+
+
+async def test_a_snapshot_brings_back_what_was_published() -> None:
+    rig = Rig()
+    await rig.live(1)
+    await rig.publish(2)
+    stored = msgspec.json.encode(rig.broker.snapshot())
+    other = Rig()
+    other.broker.restore(msgspec.json.decode(stored, type=list[Publication]))
+    found = other.broker.locate("cam")
+    assert found is not None
+    assert found.id == "pub1"
+    assert other.broker.mark_live("cam", "pub1")
+    assert other.broker.mark_live("cam", "pub2")
+    await other.clock.advance(HANDOVER + 1)
+    assert await other.closings() == ["session1"]
+
+
+async def test_a_forgotten_camera_takes_no_late_answer() -> None:
+    rig = Rig()
+    rig.sfu.held = "publish"
+    under_way = asyncio.ensure_future(rig.publish(1))
+    await asyncio.sleep(0.01)
+    rig.broker.forget("cam")
+    rig.sfu.release()
+    assert await under_way is None
+    assert rig.broker.snapshot() == []

@@ -1,0 +1,284 @@
+"""What outlives the supervisor, and what happens to a file that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.protocol import Protocol
+from relay_common.secrets import Secret
+from relay_supervisor.google.models import Device, Resolution, Stream
+from relay_supervisor.google.quota.budget import Call
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.state.schema import MIGRATIONS
+from relay_supervisor.state.store import SavedLease, SavedPublication, SavedWorker, Store
+
+STREAM = Stream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
+
+
+def opened(directory: Path, clock: ManualClock, boot: str = "boot1") -> Store:
+    return Store(directory / "state" / "relay.db", clock, boot=boot)
+
+
+def lease(now: float, camera: str = "cam", life: float = 300.0) -> SavedLease:
+    return SavedLease(camera, "dev", 7, now, now + life, STREAM)
+
+
+def test_a_lease_survives_and_has_aged(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.save_lease("other", lease(1000.0, "elsewhere"))
+    store.close()
+    clock._now += 40.0
+    (found,) = opened(tmp_path, clock).leases("acct")
+    assert (found.camera, found.device, found.generation) == ("cam", "dev", 7)
+    assert (found.granted, found.expires) == (1000.0, 1300.0)
+    assert found.stream.expires_in == 260.0
+    assert found.stream.handle == Secret("handle")
+    assert found.stream.url == Secret("rtsps://h/p?auth=t")
+
+
+def test_the_last_write_of_a_row_wins_and_expired_or_forgotten_leases_are_gone(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    for n in range(50):
+        store.save_lease("acct", lease(950.0 + n))
+    store.save_lease("acct", lease(1000.0, "short", 10.0))
+    store.save_lease("acct", lease(1000.0, "stopped"))
+    store.forget_lease("acct", "stopped")
+    store.close()
+    clock._now += 20.0
+    found = opened(tmp_path, clock).leases("acct")
+    assert [(saved.camera, saved.expires) for saved in found] == [("cam", 1299.0)]
+
+
+@pytest.mark.parametrize("step", [-7200.0, 0.0, 7200.0])
+def test_on_the_same_boot_no_clock_step_matters(tmp_path: Path, step: float) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.write_call("acct", "1", Call("m"), 990.0, 991.0)
+    store.close()
+    clock.step_wall(step)
+    again = opened(tmp_path, clock)
+    assert [saved.expires for saved in again.leases("acct")] == [1300.0]
+    assert [(call.sent, call.answered) for call in again.calls("acct")] == [(990.0, 991.0)]
+
+
+def test_after_a_reboot_the_wall_clock_tells(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0, wall=5000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.write_call("acct", "1", Call("m", "c", "d", "k"), 990.0, None)
+    store.close()
+    after = ManualClock(now=3.0, wall=5100.0)
+    again = opened(tmp_path, after, boot="boot2")
+    assert [saved.stream.expires_in for saved in again.leases("acct")] == [200.0]
+    (call,) = again.calls("acct")
+    assert (call.call, call.sent, call.answered) == (Call("m", "c", "d", "k"), -107.0, None)
+
+
+def test_after_a_reboot_with_the_clock_set_back_nothing_lies_in_the_future(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock(now=1000.0, wall=5000.0))
+    store.save_lease("acct", lease(1000.0))
+    store.write_call("acct", "1", Call("m"), 990.0, 991.0)
+    store.close()
+    again = opened(tmp_path, ManualClock(now=3.0, wall=100.0), boot="boot2")
+    assert [saved.stream.expires_in for saved in again.leases("acct")] == [300.0]
+    assert [(call.sent, call.answered) for call in again.calls("acct")] == [(3.0, 3.0)]
+
+
+def test_calls_older_than_an_hour_are_dropped(tmp_path: Path) -> None:
+    clock = ManualClock(now=10_000.0)
+    store = opened(tmp_path, clock)
+    store.write_call("acct", "old", Call("m"), 5000.0, 5001.0)
+    store.write_call("acct", "new", Call("m"), 9000.0, 9001.0)
+    store.write_call("acct", "unsent", Call("m"), 9999.0, None)
+    store.forget_call("unsent")
+    store.close()
+    assert [call.sent for call in opened(tmp_path, clock).calls("acct")] == [9000.0]
+
+
+def test_a_step_of_the_wall_clock_drops_no_call_that_still_counts(tmp_path: Path) -> None:
+    clock = ManualClock(now=10_000.0)
+    store = opened(tmp_path, clock)
+    store.write_call("acct", "before", Call("ExecuteDeviceCommand"), 10_000.0, 10_000.0)
+    clock.step_wall(7200.0)
+    store.write_call("acct", "after", Call("ExecuteDeviceCommand"), 10_000.0, 10_000.0)
+    store.close()
+    assert len(opened(tmp_path, clock).calls("acct")) == 2
+
+
+async def test_the_journal_is_on_disk_before_the_call_is_sent(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    journal = store.journal("acct")
+    first, second, unsent = (Command(verb=Verb.GENERATE, camera=name, device=name) for name in "abc")
+    for command in (first, second, unsent):
+        await journal.sending(command)
+    reader = sqlite3.connect(tmp_path / "state" / "relay.db")
+    assert reader.execute("SELECT count(*) FROM calls").fetchone() == (3,)
+    clock._now += 1.0
+    journal.settled(first, True)
+    journal.settled(unsent, False)
+    await store.database.flush(5.0)
+    rows = reader.execute("SELECT device, answered_mono FROM calls ORDER BY device").fetchall()
+    assert rows == [("a", 1001.0), ("b", None)]
+    reader.close()
+    store.close()
+
+
+def test_publications_and_workers(tmp_path: Path) -> None:
+    clock = ManualClock()
+    publication = SavedPublication("cam", "pub1", "session", {"video": "v", "audio": "a"}, 5.0)
+    worker = SavedWorker("inst", "cam", 4711, 99, 7, "pub1", 1)
+    store = opened(tmp_path, clock)
+    store.save_publication(publication)
+    store.save_publication(msgspec.structs.replace(publication, camera="gone"))
+    store.forget_publication("gone")
+    store.save_worker(worker)
+    store.save_worker(msgspec.structs.replace(worker, instance="gone"))
+    store.forget_worker("gone")
+    store.close()
+    again = opened(tmp_path, clock)
+    assert again.publications() == [publication]
+    assert again.workers() == [worker]
+
+
+def known(n: int) -> Device:
+    name = f"enterprises/p/devices/d{n}"
+    return Device(name, f"d{n}", "DOORBELL", f"Door {n}", (Protocol.WEB_RTC,), ("H264",), ("OPUS",), Resolution(4, 3))
+
+
+def test_an_accounts_devices_survive_as_they_were_last_known(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_devices("acct", [known(1), known(2)])
+    store.save_devices("acct", [msgspec.structs.replace(known(2), named=False)])
+    store.save_devices("other", [known(3)])
+    store.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.devices("acct") == [msgspec.structs.replace(known(2), named=False)]
+    assert again.devices("elsewhere") == []
+    again.save_devices("acct", [known(n) for n in range(1000)])
+    again.close()
+    assert len(opened(tmp_path, ManualClock()).devices("acct")) == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[{}]", b"{}", b'[{"name": "\xff"}]', b"\xff", 7, b'[{"protocols": ["MOQ"]}]'])
+def test_devices_that_cannot_be_read_are_as_if_unknown(tmp_path: Path, body: object) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_devices("acct", [known(1)])
+    store.database.write(("devices", "acct"), "INSERT OR REPLACE INTO devices VALUES (?, ?)", "acct", body)
+    store.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.devices("acct") == []
+    assert again.problem == ""
+
+
+def test_a_store_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.executescript("DROP TABLE devices; PRAGMA user_version = 1;")
+    connection.close()
+    again = opened(tmp_path, clock)
+    assert again.notice == ""
+    assert len(again.leases("acct")) == 1
+    assert again.devices("acct") == []
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_lease("acct", lease(1000.0))
+    for name in os.listdir(tmp_path / "state"):
+        assert stat.S_IMODE((tmp_path / "state" / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is not a database, not at all" * 100, b"SQLite format 3\x00" + b"\x07" * 4096]
+)
+def test_a_corrupt_store_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state" / "relay.db"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    store = opened(tmp_path, ManualClock(wall=1234.0))
+    assert "set aside as relay.db.corrupt-1234" in store.notice
+    assert store.problem == ""
+    assert (tmp_path / "state" / "relay.db.corrupt-1234").read_bytes() == content
+    store.save_lease("acct", lease(1000.0))
+    store.close()
+    assert len(opened(tmp_path, ManualClock()).leases("acct")) == 1
+
+
+def test_a_store_of_a_newer_program_is_set_aside(tmp_path: Path) -> None:
+    opened(tmp_path, ManualClock()).close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    assert "newer" in opened(tmp_path, ManualClock()).notice
+
+
+def test_an_empty_file_is_a_store_at_version_0(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "relay.db").touch()
+    store = opened(tmp_path, ManualClock())
+    assert store.notice == store.problem == ""
+    assert store.database.read("PRAGMA user_version") == [(len(MIGRATIONS),)]
+    store.close()
+
+
+def test_without_a_usable_directory_it_runs_in_memory_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the directory should be")
+    store = opened(tmp_path, ManualClock())
+    assert "will not survive a restart" in store.problem
+    store.save_lease("acct", lease(1000.0))
+    store.close()
+
+
+async def test_a_full_disk_is_told_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay_supervisor.state.database._RETRY", 0.05)
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    await store.database.flush(5.0)
+    connection = store.database._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    for n in range(300):
+        store.save_lease("acct", lease(1000.0, f"cam{n}"))
+    await store.database.flush(0.3)
+    assert "full" in store.problem
+    connection.execute("PRAGMA max_page_count = 100000")
+    await store.database.flush(10.0)
+    assert store.problem == ""
+    store.close()
+    assert len(opened(tmp_path, clock).leases("acct")) == 300
+
+
+def test_power_loss_leaves_a_readable_store(tmp_path: Path) -> None:
+    """A copy of the files taken at any moment opens, and holds whole rows."""
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    for n in range(40):
+        store.save_lease("acct", lease(1000.0, f"cam{n}"))
+        copy = tmp_path / f"copy{n}" / "state"
+        copy.mkdir(parents=True)
+        for name in ("relay.db", "relay.db-wal"):
+            source = tmp_path / "state" / name
+            if source.exists():
+                (copy / name).write_bytes(source.read_bytes())
+        again = opened(tmp_path / f"copy{n}", clock)
+        assert again.notice == ""
+        assert len(again.leases("acct")) <= n + 1
+        again.close()
+    store.close()

@@ -1,0 +1,154 @@
+"""Imports go down only: between the three packages, and between the folders of each, as this table allows.
+
+A node is a folder, or a file that stands at a package's root. A new arrow is a decision: it goes into the table, and
+into the map in docs/architecture.md when the map shows it. An arrow that nothing needs any more has to go, too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("relay_common", "relay_worker", "relay_supervisor")
+
+ALLOWED = {
+    "relay_worker": {
+        "__main__": "debug",
+        "debug": "camera publish relay",
+        "process": "camera media publish relay rtsp",
+        "relay": "camera capture media meter pipeline publish rtsp snapshot watchdog",
+        "capture": "media publish rtsp",
+        "snapshot": "media",
+        "meter": "media pipeline publish",
+        "watchdog": "media",
+        "camera": "media pipeline rtp rtsp webrtc",
+        "publish": "media pipeline rtp webrtc",
+        "pipeline": "media rtp",
+        "rtsp": "media rtp",
+        "webrtc": "",
+        "media": "rtp",
+        "rtp": "",
+    },
+    "relay_supervisor": {
+        "__main__": "commands",
+        "commands": "app cameras checks google google.leases operations status",
+        "app": "cameras events fleet google google.leases http net operations otel sinks state status viewing",
+        "checks": "google google.quota http net state status",
+        "http": "events google.leases net operations status viewing",
+        "operations": "cameras fleet google google.leases status",
+        "cameras": "events fleet google google.leases sinks state status",
+        "fleet": "",
+        "viewing": "sinks",
+        "sinks": "",
+        "google.leases": "google google.quota state status",
+        "state": "google google.quota",
+        "google.quota": "google",
+        "google": "",
+        "events": "status",
+        "otel": "google google.quota",
+        "status": "",
+        "net": "",
+    },
+    "relay_common": {
+        "simulation": "clock simulation.camera simulation.google simulation.sfu",
+        "simulation.camera": "clock simulation.google simulation.sfu",
+        "simulation.google": "clock",
+        "simulation.sfu": "fsm",
+        "cloudflare": "backoff clock errors secrets",
+        "config_reference": "config config_file config_mistakes secrets",
+        "config_file": "config config_mistakes errors secrets",
+        "config": "secrets",
+        "fsm": "errors",
+        "log": "secrets stderr",
+        "tasks": "clock",
+        "wire": "protocol",
+    },
+}
+"""Which node may import which others of its own package; nodes that are not named import none."""
+
+BELOW = {
+    "relay_common": (),
+    "relay_worker": ("relay_common",),
+    "relay_supervisor": ("relay_common", "relay_worker.process"),
+}
+"""What each package may import of the others. The launcher forks `relay_worker.process`; simulators serve the demo."""
+
+SIMULATION = "relay_common.simulation"
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+FOLDERS = {name for name, path in FILES.items() if path.name == "__init__.py"}
+
+
+def node(name: str) -> str:
+    """The folder of a module, or the module itself where it stands at a package's root; without the package."""
+    package, _, rest = name.partition(".")
+    folder = rest if name in FOLDERS else rest.rpartition(".")[0]
+    return f"{package}.{folder or rest}"
+
+
+def imports(name: str) -> Iterator[str]:
+    """The modules of ours that a module imports, wherever in the file."""
+    for statement in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names if alias.name in FILES)
+        elif isinstance(statement, ast.ImportFrom) and (statement.module or "") in FILES:
+            for alias in statement.names:
+                full = f"{statement.module}.{alias.name}"
+                yield full if full in FILES else str(statement.module)
+
+
+ARROWS = {
+    (node(name), node(target)): name
+    for name in FILES
+    for target in imports(name)
+    if node(target) != node(name) and target not in PACKAGES
+}
+"""Every arrow there is, with a module that draws it."""
+
+
+def test_folders_import_only_what_the_table_allows() -> None:
+    allowed = {
+        (f"{package}.{source}", f"{package}.{target}")
+        for package, table in ALLOWED.items()
+        for source, targets in table.items()
+        for target in targets.split()
+    }
+    within = {pair: name for pair, name in ARROWS.items() if pair[0].split(".")[0] == pair[1].split(".")[0]}
+    assert {pair: name for pair, name in within.items() if pair not in allowed} == {}, "an arrow the table lacks"
+    assert allowed - within.keys() == set(), "the table allows what nobody needs"
+
+
+def test_the_table_has_no_way_back_up() -> None:
+    for table in ALLOWED.values():
+        list(TopologicalSorter({source: targets.split() for source, targets in table.items()}).static_order())
+
+
+def test_packages_import_only_what_lies_below() -> None:
+    for (source, target), name in ARROWS.items():
+        mine, theirs = source.split(".")[0], target.split(".")[0]
+        if mine != theirs:
+            assert theirs in BELOW[mine] or target in BELOW[mine], f"{name} imports {target}"
+
+
+def test_simulators_and_product_do_not_know_each_other() -> None:
+    shared = {"relay_common.clock", "relay_common.fsm"}
+    for (source, target), name in ARROWS.items():
+        if source.startswith(SIMULATION) and not target.startswith(SIMULATION):
+            assert target in shared, f"{name} imports {target}"
+        if target.startswith(SIMULATION) and not source.startswith(SIMULATION):
+            assert name == "relay_supervisor.commands.demo", f"{name} imports {target}"
+
+
+def test_the_vocabulary_of_the_media_path_imports_nothing_of_ours() -> None:
+    tree = ast.parse(FILES["relay_worker.media.stream"].read_text())
+    top = [statement for statement in tree.body if isinstance(statement, ast.ImportFrom)]
+    assert not [statement.module for statement in top if (statement.module or "").startswith(PACKAGES)]
