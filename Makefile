@@ -4,7 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types unit browser bench wheel containers clean
+# Only what the locks name is installed, and only what has the hash that stands there; then the project itself.
+PIP := $(BIN)/pip --disable-pip-version-check
+INSTALL_LOCKED := $(PIP) install --quiet --require-hashes -r
+INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
+
+.PHONY: help demo test lint types unit browser bench wheel containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -29,9 +34,9 @@ unit: $(VENV)/installed-dev ## the quick tests only
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)
 
-wheel: $(VENV)/python ## the wheel, into dist/
+wheel: $(VENV)/installed ## the wheel, into dist/
 	@rm -rf build
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build; ls dist/*.whl
 
 containers: ## build the image and run it for real, from nothing (root on Debian; a few minutes)
@@ -55,12 +60,26 @@ $(VENV)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/installed: $(VENV)/python pyproject.toml
+$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock
 	@echo "installing the relay and its libraries"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(INSTALL_LOCKED) requirements.lock
+	@$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/python pyproject.toml
+$(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock
 	@echo "installing the relay, its libraries and the test tools"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(INSTALL_LOCKED) requirements-dev.lock
+	@$(INSTALL_PROJECT)
 	@touch $@ $(VENV)/installed
+
+# Both locks, for every Python and processor that we support: uv resolves for all of them at once, and is needed for
+# nothing else. The second lock takes the first one's versions. What builds the project is locked like what it runs on.
+COMPILE = pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" $(if $(PACKAGE),--upgrade-package $(PACKAGE),--upgrade)
+
+lock: ## renew both lock files; PACKAGE=name renews that package only
+	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	$(PYTHON) -m venv "$$tools"; export PATH="$$tools/bin:$$PATH"; pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; \
+	python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >"$$tools/build.in"; \
+	uv $(COMPILE) pyproject.toml "$$tools/build.in" --output-file requirements.lock; \
+	uv $(COMPILE) pyproject.toml "$$tools/build.in" --all-extras --constraint requirements.lock --output-file requirements-dev.lock
