@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relay_worker.publish.offer import TRANSPORT_CC_URI, Offer, OfferedTrack
+from relay_worker.publish.extensions import ABS_SEND_TIME_URI, NO_EXTENSIONS, TRANSPORT_CC_URI, HeaderExtensions
+from relay_worker.publish.offer import Offer, OfferedTrack
 from relay_worker.rtp.fmtp import parse_fmtp
 from relay_worker.webrtc.sdp import (
     AnswerError,
@@ -32,8 +33,10 @@ class AcceptedTrack:
     profile_level_id: str
     """H.264 label that was accepted; empty for audio."""
     nack: bool
-    transport_cc: int | None
-    """Header extension id of the transport-wide sequence number, when the answer echoes it."""
+    extensions: HeaderExtensions = NO_EXTENSIONS
+    """Header extensions that the answer echoes; the transport-wide number only with its feedback."""
+    remb: bool = False
+    """Whether the answerer's bandwidth estimates (goog-remb) were agreed; others are not to be believed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
         rtx_payload_type=int(rtx) if rtx is not None and track.rtx_ssrc is not None else None,
         profile_level_id=level,
         nack="nack" in wanted,
-        transport_cc=_transport_cc(section) if "transport-cc" in wanted else None,
+        extensions=HeaderExtensions(
+            abs_send_time=_extension_id(section, ABS_SEND_TIME_URI),
+            transport_cc=_extension_id(section, TRANSPORT_CC_URI) if "transport-cc" in wanted else None,
+        ),
+        remb="goog-remb" in wanted,
     )
 
 
@@ -124,11 +131,13 @@ def _choose_h264(
     return None, ""
 
 
-def _transport_cc(section: Section) -> int | None:
+def _extension_id(section: Section, wanted: str) -> int | None:
+    """The id under which the section takes the header extension with this URI."""
     for value in section.values("extmap"):
         number, _, uri = value.partition(" ")
-        number = number.split("/")[0]
-        # One-byte header extensions carry ids 1..14 (RFC 8285 §4.2).
-        if uri.split(" ")[0] == TRANSPORT_CC_URI and number.isdigit() and 1 <= int(number) <= 14:
+        number, _, direction = number.partition("/")
+        # One-byte header extensions carry ids 1..14 (RFC 8285 §4.2); an answerer that only sends it wants none of ours.
+        known = uri.split(" ")[0] == wanted and number.isascii() and number.isdigit() and 1 <= int(number) <= 14
+        if known and direction not in ("sendonly", "inactive"):
             return int(number)
     return None

@@ -4,6 +4,11 @@ Pure: `update` takes what was measured since the last report, `ceiling` is the v
 limit). The signals are those of draft-ietf-rmcat-gcc-02 (loss, and delay that grows), reckoned for reports that come
 once a second, for that is all that Cloudflare sends: a queue shows as a round trip above its lowest, and what arrives
 meanwhile is what the uplink carries.
+
+A receiver's own estimate (REMB) is hearsay: a browser without send times reckons a tenth of what arrives at the same
+moment. It lowers the bar for a queue, and the ceiling once the uplink was found overused, and does nothing by itself.
+A ceiling is tried again as soon as nothing suffers under it: what media leaves of it is filled with repeats
+(`probing`), and when that arrives the ceiling rises.
 """
 
 from __future__ import annotations
@@ -20,12 +25,14 @@ LOWEST: Final = 100_000.0
 """Bit/s below which no ceiling goes: a keyframe now and then."""
 REMB_PATIENCE: Final = 5.0
 """Seconds for which a REMB holds."""
+DOUBTED_QUEUE: Final = 0.5 * QUEUE_LIMIT
+"""The limit for queueing while a REMB says that the uplink carries less than the camera needs."""
 UNLIMITED_AFTER: Final = 5
 """Reports in a row without strain and with nothing held back after which the ceiling is lifted."""
 
 _LOSS_WEIGHT: Final = 0.5
 _STEP: Final = 1.08
-_STEPS: Final = (1.1, 1.2, 1.4)  # beyond what the uplink last carried: it is a better one now
+_STEPS: Final = (1.2, 1.4, 1.6)  # beyond what the uplink last carried: it is a better one now
 _NEAR: Final = 1.1
 _TRIED: Final = 0.75  # share of the ceiling that must have been used for it to rise
 _FLOOR: Final = 0.7  # of a ceiling; what arrives may be little because little was sent
@@ -36,7 +43,7 @@ class PathSample(NamedTuple):
     """The way to the SFU since the last sample."""
 
     delivered: float
-    """Video that arrived, bit/s with headers."""
+    """Video, probes included, that arrived, bit/s with headers."""
     loss: float
     """Share lost before repair, 0..1."""
     queue_delay: float
@@ -67,15 +74,18 @@ class CongestionController:
         """Share lost before repair, averaged over a few reports."""
         return self._loss
 
-    def ceiling(self, now: float) -> float | None:
-        """Bit/s of video that may be sent at `now` (monotonic seconds)."""
-        remb = self._remb if now < self._remb_until else None
-        if self._own is None or remb is None:
-            return self._own if remb is None else remb
-        return min(self._own, remb)
+    @property
+    def ceiling(self) -> float | None:
+        """Bit/s of video that may be sent; None when the uplink is not the limit."""
+        return self._own
+
+    @property
+    def probing(self) -> bool:
+        """Whether to fill the ceiling, so that it shows whether the uplink carries more: nothing suffers under it."""
+        return self._own is not None and not self._strained
 
     def remb(self, bitrate: float, needed: float, now: float) -> None:
-        """The receiver's own estimate; it is a ceiling when it comes near what is `needed`."""
+        """The receiver's own estimate; it matters when it comes near what is `needed`."""
         self._remb = max(LOWEST, bitrate)
         self._remb_until = now + REMB_PATIENCE if bitrate < 1.5 * needed else 0.0
 
@@ -90,7 +100,8 @@ class CongestionController:
         loss, loss_now = self._loss - self._accepted_loss, sample.loss - self._accepted_loss
         if self._own is not None and QUEUE_LIMIT < queue < 0.9 * before and loss <= LOSS_LIMIT:
             return  # it drains
-        if queue > QUEUE_LIMIT or loss > LOSS_LIMIT or loss_now > LOSS_ALARM:
+        queue_limit = DOUBTED_QUEUE if now < self._remb_until else QUEUE_LIMIT
+        if queue > queue_limit or loss > LOSS_LIMIT or loss_now > LOSS_ALARM:
             self._strained, self._unlimited = self._strained + 1, 0
             if (loss_now > LOSS_ALARM or self._strained > 1) and now >= self._settle_until:
                 self._decrease(sample, queue, max(loss, loss_now), now)
@@ -119,6 +130,8 @@ class CongestionController:
         room = 1.0 - min(0.5, max(0.15, queue / 2)) if queue > QUEUE_LIMIT else 0.95
         self.capacity = max(sample.delivered, _FLOOR * (self._own or 0.0))
         self._own = max(LOWEST, self.capacity * room)
+        if now < self._remb_until:
+            self._own = max(LOWEST, _FLOOR * self.capacity, min(self._own, self._remb))
         self._raises = 0
         # What was in flight until now is reported on by the next report: its verdict is on the past.
         self._settle_until = now + 1.0 + min(1.0, max(0.0, queue))

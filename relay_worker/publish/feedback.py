@@ -1,4 +1,4 @@
-"""What the SFU says about our packets: loss, round trip, receive rate and delay trend.
+"""What the SFU says about our packets: loss, round trip, receive rate and queueing delay.
 
 Bookkeeping only: `congestion` draws conclusions from it. RFC 3550 §6.4, draft-alvestrand-rmcat-remb,
 draft-holmer-rmcat-transport-wide-cc-extensions.
@@ -6,6 +6,7 @@ draft-holmer-rmcat-transport-wide-cc-extensions.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -13,9 +14,11 @@ from typing import Final
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.transport_cc import TransportFeedback
 
-_SENT_KEPT: Final = 2048
+SENT_KEPT: Final = 4096
+"""Packets whose time and size are remembered for transport-wide feedback; a power of two."""
 _RATE_WINDOW: Final = 1.0
-_TREND_PACKETS: Final = 100
+_CLOCK_PERIOD: Final = 0.064 * 2**24
+"""Seconds after which the reference time of transport-wide feedback begins anew."""
 _SMOOTHING: Final = 0.25
 _LOWEST_WINDOW: Final = 20.0
 """Seconds of one half of the window in which the shortest way is remembered."""
@@ -30,19 +33,17 @@ class Estimate:
     fraction_lost: float = 0.0
     """Share lost in the last receiver report (the worst track), 0..1."""
     remb: int | None = None
-    """Receiver's bitrate estimate in bit/s."""
+    """Receiver's bitrate estimate in bit/s, where such estimates were agreed."""
     received_bitrate: float | None = None
     """Bit/s that transport-wide feedback acknowledged over the last second."""
     transport_loss: float = 0.0
     """Smoothed share lost by transport-wide feedback, 0..1."""
-    delay_gradient: float = 0.0
-    """Growth of one-way delay in seconds per second; above 0.01 a queue is building."""
     lowest_rtt: float | None = None
     """The lowest round trip of the last 20 to 40 seconds."""
     queue_delay: float = 0.0
     """Seconds by which the last round trip (or one-way delay, where it is known) exceeded its lowest of late."""
     delivered_bitrate: float | None = None
-    """Bit/s of video that arrived between the last two receiver reports, with headers."""
+    """Bit/s of video, probes included, that arrived between the last two receiver reports, with headers."""
     repair_share: float = 0.0
     """Share of video packets sent again meanwhile: what was lost, when reports count what repair brought."""
     last_report: float | None = None
@@ -59,11 +60,13 @@ class Feedback:
         self.estimate = Estimate()
         self._fractions: dict[int, float] = {}
         self._reports_sent: deque[tuple[int, float]] = deque(maxlen=8)
-        self._sent: dict[int, tuple[float, int]] = {}
-        self._order: deque[int] = deque()
+        # Of the packet with transport-wide number n at n % SENT_KEPT: no object for each packet.
+        self._sent_at, self._sent_size = array("d", bytes(8 * SENT_KEPT)), array("H", bytes(2 * SENT_KEPT))
+        self._newest = 0
+        self._arrived_last: float | None = None
+        self._clock_offset = 0.0
         self._acknowledged: deque[tuple[float, int]] = deque()
         self._acknowledged_bytes = 0
-        self._delays: deque[tuple[float, float]] = deque(maxlen=_TREND_PACKETS)
         self._round_trips, self._one_way = _Lowest(), _Lowest()
 
     def sender_report_sent(self, ntp: int, now: float) -> None:
@@ -92,34 +95,43 @@ class Feedback:
 
     def packet_sent(self, sequence: int, size: int, now: float) -> None:
         """A packet left with this transport-wide number."""
-        if len(self._order) >= _SENT_KEPT:
-            self._sent.pop(self._order.popleft(), None)
-        self._order.append(sequence)
-        self._sent[sequence] = (now, size)
+        index = sequence % SENT_KEPT
+        self._sent_at[index], self._sent_size[index], self._newest = now, size, sequence
 
     def transport_feedback(self, feedback: TransportFeedback, now: float) -> None:
-        """Arrival times by transport-wide number; unknown numbers are ignored."""
+        """Arrival times by transport-wide number; numbers unknown or told of before are ignored."""
         estimate = self.estimate
         estimate.last_feedback = now
-        known = 0
+        known = size = 0
         delay = 0.0
+        offset = self._unwrap(feedback)
         for sequence, arrival in feedback.received:
-            sent = self._sent.pop(sequence, None)
-            if sent is None:
+            index = sequence % SENT_KEPT
+            sent = self._sent_at[index]
+            if not sent or (self._newest - sequence) & 0xFFFF >= SENT_KEPT:
                 continue
+            self._sent_at[index] = 0.0
             known += 1
-            delay += arrival - sent[0]
-            self._delays.append((sent[0], arrival - sent[0]))
-            self._acknowledged.append((now, sent[1]))
-            self._acknowledged_bytes += sent[1]
-        while self._acknowledged and self._acknowledged[0][0] <= now - _RATE_WINDOW:
+            size += self._sent_size[index]
+            delay += arrival + offset - sent
+        self._acknowledged.append((now, size))
+        self._acknowledged_bytes += size
+        while self._acknowledged[0][0] <= now - _RATE_WINDOW:
             self._acknowledged_bytes -= self._acknowledged.popleft()[1]
         estimate.received_bitrate = self._acknowledged_bytes * 8 / _RATE_WINDOW
         if feedback.packet_count and known:
             lost = max(0.0, 1 - len(feedback.received) / feedback.packet_count)
             estimate.transport_loss += _SMOOTHING * (lost - estimate.transport_loss)
             estimate.queue_delay = delay / known - self._one_way.add(delay / known, now)
-        estimate.delay_gradient = _slope(self._delays)
+
+    def _unwrap(self, feedback: TransportFeedback) -> float:
+        """Seconds to add to the arrival times, so that they go on when the receiver's clock of 12 days begins anew."""
+        if feedback.received:
+            arrival, last = feedback.received[0][1], self._arrived_last
+            if last is not None and abs(last - arrival) > _CLOCK_PERIOD / 2:
+                self._clock_offset += _CLOCK_PERIOD if arrival < last else -_CLOCK_PERIOD
+            self._arrived_last = feedback.received[-1][1]
+        return self._clock_offset
 
 
 class _Lowest:
@@ -134,14 +146,3 @@ class _Lowest:
             self._before, self._current, self._until = self._current, value, now + _LOWEST_WINDOW
         self._current = min(self._current, value)
         return min(self._current, self._before)
-
-
-def _slope(points: deque[tuple[float, float]]) -> float:
-    """Least-squares slope of (x, y) points; 0 while there are too few."""
-    count = len(points)
-    if count < 10:
-        return 0.0
-    mean_x = sum(x for x, _ in points) / count
-    mean_y = sum(y for _, y in points) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0

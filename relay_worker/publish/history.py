@@ -42,8 +42,11 @@ class SentPacket(NamedTuple):
     marker: bool
     timestamp: int
     transport_sequence: int
-    """A repeat must carry the same: SRTP takes its nonce from SSRC and sequence number, and two different packets under
-    one nonce would give away the key."""
+    sent: float
+    """Monotonic seconds when it left first.
+
+    A repeat must carry the same number and send time: SRTP takes its nonce from SSRC and sequence number, and two
+    different packets under one nonce would give away the key."""
 
 
 class SentHistory:
@@ -87,7 +90,8 @@ class SentHistory:
             if index < len(run.packets):
                 payload, marker = run.packets[index]
                 number = (run.transport_sequence + index) & 0xFFFF
-                return SentPacket(payload, marker, (run.timestamp + index * run.step) & 0xFFFFFFFF, number)
+                timestamp = (run.timestamp + index * run.step) & 0xFFFFFFFF
+                return SentPacket(payload, marker, timestamp, number, run.sent)
         return None
 
     def size_of(self, sequence: int, count: int) -> float:

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from relay_worker.publish.extensions import ABS_SEND_TIME_ID, ABS_SEND_TIME_URI, TRANSPORT_CC_ID, TRANSPORT_CC_URI
 from relay_worker.webrtc.sdp import OPUS, H264Format, LocalTransport
-
-TRANSPORT_CC_URI: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
-TRANSPORT_CC_ID: Final = 3
 
 BASELINE_LEVEL: Final = "42e01f"
 MAIN_LEVEL: Final = "4d001f"
@@ -90,6 +88,7 @@ class Offer:
             f"a=fingerprint:sha-256 {local.fingerprint}",
             "a=setup:actpass",
             f"a=mid:{track.mid}",
+            f"a=extmap:{ABS_SEND_TIME_ID} {ABS_SEND_TIME_URI}",
             f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC_URI}",
             "a=sendonly",
             f"a=msid:{msid}",

@@ -27,6 +27,10 @@ class TrackStats:
     """Of those, not answered because retransmissions already took their share."""
     nacks_too_late: int = 0
     """Of those, no longer (or never) in the history."""
+    probes: int = 0
+    """Packets sent once more to find out whether the uplink carries more than its ceiling was …"""
+    probe_bytes: int = 0
+    """… and the bytes of their payloads."""
     plis: int = 0
     firs: int = 0
     oversized: int = 0
@@ -54,6 +58,8 @@ class OutgoingTrack:
         self.kind, self.ssrc, self.payload_type = offered.kind, offered.ssrc, accepted.payload_type
         self.rtx_ssrc = offered.rtx_ssrc if accepted.rtx_payload_type is not None else None
         self.rtx_payload_type = accepted.rtx_payload_type
+        self.extensions = accepted.extensions
+        self.remb = accepted.remb
         self.clock_rate = VIDEO_CLOCK_RATE if offered.kind == "video" else AUDIO_CLOCK_RATE
         # Half the range, so that libsrtp never sees the first packets wrap (RFC 3711 §3.3.1, as libwebrtc does).
         self.sequence = secrets.randbelow(0x8000) if sequence is None else sequence
@@ -70,8 +76,9 @@ class OutgoingTrack:
         """When the first packet left of those sent since the last such report; None when there are none."""
         self.highest = 0
         """The highest extended sequence number that was acknowledged."""
-        self.reported: tuple[float, int, int] | None = None
-        """When the last receiver report came, its highest sequence number, and how many packets had been sent again."""
+        self.reported: tuple[float, int, int, int] | None = None
+        """When the last receiver report came, its highest sequence number, and how many packets and how many bytes of
+        probes had been sent again."""
 
     def rtp_time(self, media_time: float) -> int:
         """RTP timestamp of a media time in seconds."""

@@ -27,6 +27,8 @@ BURST_BYTES: Final = 16 * (1200 + PACKET_OVERHEAD)
 QUANTUM_BYTES: Final = BURST_BYTES // 2
 """What a timer waits for: half a burst, so that a keyframe costs few wakes."""
 MIN_WAIT: Final = 0.005
+PROBE_RESERVE: Final = 12 * (1200 + PACKET_OVERHEAD)
+"""What probes leave in the bucket, so that the next picture need not wait for them."""
 MAX_DEBT: Final = 0.3
 """Seconds for which retransmissions may hold up what is new, under a ceiling."""
 MIN_QUEUE_TIME: Final = 0.2
@@ -133,8 +135,16 @@ class Pacer:
         """Video bytes waiting."""
         return self._held_bytes + self._ready_bytes
 
+    def spare(self, now: float) -> int:
+        """Bytes that may leave past the pacer at `now` without holding up any picture; 0 without a ceiling."""
+        if self.ceiling is None or self._ready:
+            return 0
+        self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * self.ceiling / 8)
+        self._tokens_at = now
+        return max(0, int(self._tokens - PROBE_RESERVE))
+
     def charge(self, size: int) -> None:
-        """Count bytes that left past the pacer (retransmissions) against the ceiling."""
+        """Count bytes that left past the pacer (retransmissions, probes) against the ceiling."""
         if self.ceiling is not None:
             self._tokens = max(self._tokens - size, -MAX_DEBT * self.ceiling / 8)
 

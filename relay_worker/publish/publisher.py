@@ -104,6 +104,8 @@ class PublisherStats:
     not_connected: int
     """Payload runs given while there was no connection."""
     malformed_rtcp: int
+    unagreed_feedback: int
+    """RTCP packets that count for nothing because the answer did not agree to them."""
     history_evicted: int
 
 
@@ -214,14 +216,11 @@ class Publisher:
         tracks = [OutgoingTrack(accepted) for accepted in answer.tracks]
         self._video = next((track for track in tracks if track.kind == "video"), None)
         self._audio = next((track for track in tracks if track.kind == "audio"), None)
-        extensions = {accepted.transport_cc for accepted in answer.tracks}
         self._sender = MediaSender(
             transport.protector,
             transport.path,
             tracks,
             cname=self._offer.cname,
-            # Under BUNDLE one id means one extension in all sections; used only when every section agreed to it.
-            transport_cc=extensions.pop() if len(extensions) == 1 else None,
             on_keyframe_request=self._on_keyframe_request,
         )
         if self._video is not None:
@@ -248,6 +247,8 @@ class Publisher:
             passed = self._pacer.take_video(frame.payloads, frame.media_time, now)
         else:
             passed = self._pacer.take_audio(frame.payloads, frame.media_time, frame.step, now)
+        if self._uplink is not None and self._uplink.probing:
+            self._uplink.probe(now)
         if not passed:
             self._pump(now)
             return
@@ -349,6 +350,7 @@ class Publisher:
             gso=isinstance(path, UdpPath) and path.gso,
             not_connected=self._not_connected,
             malformed_rtcp=sender.malformed_rtcp if sender is not None else 0,
+            unagreed_feedback=sender.unagreed_feedback if sender is not None else 0,
             history_evicted=sum(track.history.evicted_early for track in tracks if track.history is not None),
         )
 

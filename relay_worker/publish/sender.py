@@ -7,12 +7,12 @@ ride on media. RFC 3550, RFC 4585 (NACK, PLI), RFC 4588 (RTX), RFC 5104 (FIR).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from relay_worker.media.stream import Payload, PayloadRun
+from relay_worker.media.stream import PayloadRun
 from relay_worker.publish.congestion import QUEUE_LIMIT
+from relay_worker.publish.extensions import abs_send_time
 from relay_worker.publish.feedback import Estimate, Feedback
 from relay_worker.publish.history import SentHistory, SentPacket, SentRun
 from relay_worker.publish.outgoing import OutgoingTrack
@@ -32,10 +32,6 @@ RESEND_RATE: Final = 256 * 1024
 MIN_REPORT_INTERVAL: Final = 0.1
 """Receiver reports closer together say nothing about a rate."""
 MAX_RTP_PAYLOAD: Final = 1400
-
-_HEADER: Final = struct.Struct("!BBHII")
-# With the transport-wide number as a one-byte header extension (RFC 8285 §4.2).
-_EXTENDED: Final = struct.Struct("!BBHIIHHBHx")
 
 
 class Protector(Protocol):
@@ -61,7 +57,6 @@ class MediaSender:
         tracks: Sequence[OutgoingTrack],
         *,
         cname: str,
-        transport_cc: int | None = None,
         on_keyframe_request: Callable[[], None] = lambda: None,
     ) -> None:
         self._protector, self._path, self._cname = protector, path, cname
@@ -74,9 +69,11 @@ class MediaSender:
         """Whether a first request brings two copies, and a picture's last packet goes twice: `uplink` says."""
         self.malformed_rtcp = 0
         self.ignored_rtcp = 0
+        self.unagreed_feedback = 0
+        """Estimates, transport-wide feedback and NACKs that the answer did not agree to: they count for nothing."""
         self._by_ssrc = {track.ssrc: track for track in tracks}
-        self._extension = transport_cc << 4 | 1 if transport_cc is not None else 0
-        self._header_size = _EXTENDED.size if self._extension else _HEADER.size
+        self._remb = any(track.remb for track in tracks)
+        self._transport_cc = any(track.extensions.transport_cc is not None for track in tracks)
         self._transport_sequence = 0
         self._slot_size = len(protector.slots[0])
         self._ready: list[memoryview] = []
@@ -106,34 +103,29 @@ class MediaSender:
 
     def send(self, track: OutgoingTrack, payloads: PayloadRun, rtp_timestamp: int, now: float, step: int = 0) -> None:
         """Send payloads in order, at once; their timestamps are `step` RTP ticks apart (0: they share one)."""
-        stats, plain_type, first = track.stats, track.payload_type, track.sequence
-        first_number = (self._transport_sequence + 1) & 0xFFFF
-        size, timestamp, sequence = 0, rtp_timestamp, first
+        stats, first = track.stats, track.sequence
+        size = 0
         kept: list[tuple[bytes, bool]] = []
         for payload, marker in payloads:
             if len(payload) > MAX_RTP_PAYLOAD:
                 stats.oversized += 1
                 continue
-            if self._extension:
-                self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
-            second_byte = plain_type | 0x80 if marker else plain_type
-            self._put(track.ssrc, second_byte, sequence, timestamp, payload, self._transport_sequence, now)
             # A view may be into a buffer that its owner uses again; bytes() of bytes is no copy.
             kept.append((bytes(payload), marker))
             size += len(payload)
-            sequence = (sequence + 1) & 0xFFFF
-            timestamp = (timestamp + step) & 0xFFFFFFFF
+        number = self._take_numbers(track, len(kept))
+        self._put(track, track.ssrc, track.payload_type, first, rtp_timestamp, kept, number, now, now, step)
         if self._ready:
-            self._path.send(self._ready)
-            self._ready.clear()
-        track.sequence = sequence
+            self._flush()
+        # libsrtp takes no jump (RFC 3711 §3.3.1): a packet's number is one more than that of the one before it.
+        track.sequence = (first + len(kept)) & 0xFFFF
         stats.packets += len(kept)
         stats.bytes += size
         if track.history is not None and kept:
-            track.history.append(SentRun(now, first, rtp_timestamp, step, kept, size, first_number))
+            track.history.append(SentRun(now, first, rtp_timestamp, step, kept, size, number))
             if self.tails_twice and kept[-1][1]:
                 self._refill_budget(now)
-                self._put_copies(track, [(sequence - 1) & 0xFFFF], now)
+                self._put_copies(track, [(track.sequence - 1) & 0xFFFF], now)
         self.last_sent = track.last_sent = now
         if track.owed_since is None:
             track.owed_since = now
@@ -142,39 +134,54 @@ class MediaSender:
         if self._keyframe_wanted or now >= self._next_report:
             self._say_what_is_due(now)
 
+    def _take_numbers(self, track: OutgoingTrack, count: int) -> int:
+        """The first of `count` transport-wide numbers for packets of `track`; 0 where it carries none."""
+        if track.extensions.transport_cc is None:
+            return 0
+        first = (self._transport_sequence + 1) & 0xFFFF
+        self._transport_sequence = (self._transport_sequence + count) & 0xFFFF
+        return first
+
     def _put(
-        self, ssrc: int, second_byte: int, sequence: int, timestamp: int, payload: Payload, number: int, now: float
+        self,
+        track: OutgoingTrack,
+        ssrc: int,
+        payload_type: int,
+        sequence: int,
+        timestamp: int,
+        payloads: Sequence[tuple[bytes, bool]],
+        number: int,
+        stamp: float,
+        now: float,
+        step: int = 0,
     ) -> None:
-        """Write and encrypt one packet into the next slot; send what is ready when it was the last."""
-        ready, protector = self._ready, self._protector
-        slot = len(ready)
-        start = slot * self._slot_size
-        if self._extension:
-            _EXTENDED.pack_into(
-                protector.buffer,
-                start,
-                0x90,
-                second_byte,
-                sequence,
-                timestamp,
-                ssrc,
-                0xBEDE,
-                1,
-                self._extension,
-                number,
-            )
-        else:
-            _HEADER.pack_into(protector.buffer, start, 0x80, second_byte, sequence, timestamp, ssrc)
-        length = self._header_size + len(payload)
-        protector.buffer[start + self._header_size : start + length] = payload
-        length = protector.protect(slot, length)
-        if not length:
-            return
-        ready.append(protector.slots[slot][:length])
-        if self._extension:
-            self.feedback.packet_sent(number, length, now)
-        if slot + 1 == len(protector.slots):
-            self._flush()
+        """Write and encrypt packets into the next slots, and send what is ready whenever all slots are full.
+
+        `sequence`, `timestamp` and the transport-wide `number` are the first packet's; `stamp` is the send time that
+        they state.
+        """
+        ready, slot_size = self._ready, self._slot_size
+        buffer, slots, protect = self._protector.buffer, self._protector.slots, self._protector.protect
+        extensions = track.extensions
+        header_size, write, numbered = extensions.header_size, extensions.write, extensions.transport_cc is not None
+        send_time = abs_send_time(stamp)
+        for payload, marker in payloads:
+            slot = len(ready)
+            start = slot * slot_size
+            second_byte = payload_type | 0x80 if marker else payload_type
+            write(buffer, start, second_byte, sequence, timestamp, ssrc, send_time, number)
+            length = header_size + len(payload)
+            buffer[start + header_size : start + length] = payload
+            length = protect(slot, length)
+            if length:
+                ready.append(slots[slot][:length])
+                if numbered:
+                    self.feedback.packet_sent(number, length, now)
+                if slot + 1 == len(slots):
+                    self._flush()
+            sequence = (sequence + 1) & 0xFFFF
+            number = (number + 1) & 0xFFFF
+            timestamp = (timestamp + step) & 0xFFFFFFFF
 
     def _flush(self) -> None:
         self._path.send(self._ready)
@@ -234,6 +241,8 @@ class MediaSender:
             track = self._by_ssrc.get(packet.media_ssrc)
             if track is not None and track.history is not None:
                 self._resend(track, packet.sequences, now)
+            else:
+                self.unagreed_feedback += 1
         elif isinstance(packet, rtcp.Pli):
             if (track := self._by_ssrc.get(packet.media_ssrc)) is not None:
                 track.stats.plis += 1
@@ -244,9 +253,16 @@ class MediaSender:
                     track.stats.firs += 1
                     self._ask_keyframe(now)
         elif isinstance(packet, rtcp.Remb):
-            self.feedback.remb(packet.bitrate, now)
+            # Browsers send an estimate that nobody agreed to as well, reckoned from what they have: it is no good.
+            if self._remb:
+                self.feedback.remb(packet.bitrate, now)
+            else:
+                self.unagreed_feedback += 1
         elif isinstance(packet, TransportFeedback):
-            self.feedback.transport_feedback(packet, now)
+            if self._transport_cc:
+                self.feedback.transport_feedback(packet, now)
+            else:
+                self.unagreed_feedback += 1
         else:
             self.ignored_rtcp += 1
 
@@ -268,16 +284,16 @@ class MediaSender:
     def _note_delivery(self, track: OutgoingTrack, history: SentHistory, block: rtcp.ReportBlock, now: float) -> None:
         """What arrived since the report before this one."""
         before, highest = track.reported, block.highest_sequence & 0xFFFF
-        track.reported = (now, highest, history.repaired)
+        track.reported = (now, highest, history.repaired, track.stats.probe_bytes)
         if before is None:
             return
         packets = (highest - before[1]) & 0xFFFF
-        if now - before[0] < MIN_REPORT_INTERVAL or not 0 < packets < 0x8000:
+        probes = track.stats.probe_bytes - before[3]
+        if now - before[0] < MIN_REPORT_INTERVAL or packets >= 0x8000 or not packets + probes:
             return
-        size = history.size_of(highest, packets) + self._header_size
-        arrived = packets * (1 - block.fraction_lost / 256)
-        self.estimate.delivered_bitrate = 8 * size * arrived / (now - before[0])
-        self.estimate.repair_share = min(1.0, (history.repaired - before[2]) / packets)
+        size = packets * (history.size_of(highest, packets) + track.extensions.header_size) + probes
+        self.estimate.delivered_bitrate = 8 * size * (1 - block.fraction_lost / 256) / (now - before[0])
+        self.estimate.repair_share = min(1.0, (history.repaired - before[2]) / max(1, packets))
 
     def _ask_keyframe(self, now: float) -> None:
         # A request inside the interval is kept and passed on with the next media: its viewer may have missed the
@@ -346,15 +362,38 @@ class MediaSender:
         track.stats.retransmitted += 1
         track.stats.retransmitted_bytes += len(packet.payload)
         if track.rtx_ssrc is None or track.rtx_payload_type is None:
-            number = packet.transport_sequence
-            second_byte = track.payload_type | packet.marker << 7
-            self._put(track.ssrc, second_byte, sequence, packet.timestamp, packet.payload, number, now)
-            return
+            number, payload = packet.transport_sequence, (packet.payload, packet.marker)
+            stamp = packet.sent
+            self._put(track, track.ssrc, track.payload_type, sequence, packet.timestamp, [payload], number, stamp, now)
+        else:
+            self._put_rtx(track, track.rtx_ssrc, track.rtx_payload_type, sequence, packet, now)
+
+    def _put_rtx(
+        self, track: OutgoingTrack, ssrc: int, payload_type: int, sequence: int, packet: SentPacket, now: float
+    ) -> None:
         # RFC 4588 §4: the original sequence number stands before the original payload.
-        if self._extension:
-            self._transport_sequence = (self._transport_sequence + 1) & 0xFFFF
-        second_byte = track.rtx_payload_type | packet.marker << 7
-        payload = sequence.to_bytes(2, "big") + packet.payload
-        number = self._transport_sequence
-        self._put(track.rtx_ssrc, second_byte, track.rtx_sequence, packet.timestamp, payload, number, now)
+        payload = (sequence.to_bytes(2, "big") + packet.payload, packet.marker)
+        number = self._take_numbers(track, 1)
+        self._put(track, ssrc, payload_type, track.rtx_sequence, packet.timestamp, [payload], number, now, now)
         track.rtx_sequence = (track.rtx_sequence + 1) & 0xFFFF
+
+    def probe(self, track: OutgoingTrack, size: int, now: float) -> int:
+        """Send the newest packets once more by RTX, up to `size` bytes; the bytes that were sent.
+
+        What a receiver has already it throws away, and what it lost it gets: better padding than padded media, which
+        not every receiver takes. Nothing is sent where RTX was not agreed.
+        """
+        if track.history is None or track.rtx_ssrc is None or track.rtx_payload_type is None:
+            return 0
+        sent = 0
+        sequence = track.sequence
+        while (packet := track.history.get(sequence := (sequence - 1) & 0xFFFF)) is not None:
+            if sent + len(packet.payload) > size:
+                break
+            self._put_rtx(track, track.rtx_ssrc, track.rtx_payload_type, sequence, packet, now)
+            sent += len(packet.payload)
+            track.stats.probes += 1
+        track.stats.probe_bytes += sent
+        if self._ready:
+            self._flush()
+        return sent

@@ -26,6 +26,8 @@ class Uplink:
         self._congestion = CongestionController()
         self._judged = 0.0  # when the last report came that was used
         self._resent = 0
+        self.probing = False
+        """Whether `probe` is to be called whenever media comes."""
 
     def heard(self, now: float) -> None:
         """The sender has taken an RTCP packet that came at `now` (monotonic seconds)."""
@@ -41,7 +43,8 @@ class Uplink:
                 sample = PathSample(estimate.delivered_bitrate, loss, estimate.queue_delay, pacer.limited)
                 self._congestion.update(sample, now)
             pacer.limited = False
-        ceiling = pacer.ceiling = self._congestion.ceiling(now)
+        ceiling = pacer.ceiling = self._congestion.ceiling
+        self.probing = self._congestion.probing
         pacer.network_delay = estimate.queue_delay
         # Copies cost a share of the rate that is about the loss. Where a queue or a ceiling says that there is no room
         # they would do harm.
@@ -49,3 +52,8 @@ class Uplink:
         self._sender.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
         self._sender.tails_twice = self._sender.repairs_twice and self._congestion.loss >= LOSSY
         self._sender.resend_rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
+
+    def probe(self, now: float) -> None:
+        """Fill with repeats what media leaves of the ceiling: what is never tried is never found to be more."""
+        if spare := self._pacer.spare(now):
+            self._pacer.charge(self._sender.probe(self._video, spare, now))

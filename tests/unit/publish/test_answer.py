@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from relay_common.errors import Remedy
 from relay_worker.publish.answer import Answer, parse_answer
-from relay_worker.publish.offer import BASELINE, MAIN, TRANSPORT_CC_URI, Offer, make_offer
+from relay_worker.publish.extensions import ABS_SEND_TIME_URI, NO_EXTENSIONS, TRANSPORT_CC_URI
+from relay_worker.publish.offer import BASELINE, MAIN, Offer, make_offer
 from relay_worker.webrtc.sdp import MAX_ANSWER, AnswerError
 
 PASSWORD = "secretsecretsecretsecret"
@@ -80,7 +81,8 @@ def test_cloudflares_answer() -> None:
     assert (picture.payload_type, picture.rtx_payload_type, picture.profile_level_id) == (106, 107, "42e01f")
     assert picture.nack
     assert (sound.payload_type, sound.rtx_payload_type, sound.nack) == (111, None, False)
-    assert picture.transport_cc is sound.transport_cc is None
+    assert picture.extensions == sound.extensions == NO_EXTENSIONS
+    assert not picture.remb
     assert (picture.offered, sound.offered) == offer.tracks
     assert answer.rejected == ()
 
@@ -120,11 +122,22 @@ def test_a_lower_level_is_the_same_profile() -> None:
 def test_transport_cc_needs_both_the_extension_and_the_feedback() -> None:
     extension = f"a=extmap:5 {TRANSPORT_CC_URI}\n"
     offer = make_offer(audio=False)
-    assert answer_to(offer, SESSION + video(extra=extension)).tracks[0].transport_cc is None
+    assert answer_to(offer, SESSION + video(extra=extension)).tracks[0].extensions.transport_cc is None
     both = extension + "a=rtcp-fb:106 transport-cc\n"
-    assert answer_to(offer, SESSION + video(extra=both)).tracks[0].transport_cc == 5
+    assert answer_to(offer, SESSION + video(extra=both)).tracks[0].extensions.transport_cc == 5
     anyone = f"a=extmap:5/sendrecv {TRANSPORT_CC_URI}\na=rtcp-fb:* transport-cc\n"
-    assert answer_to(offer, SESSION + video(extra=anyone)).tracks[0].transport_cc == 5
+    assert answer_to(offer, SESSION + video(extra=anyone)).tracks[0].extensions.transport_cc == 5
+
+
+def test_only_what_is_echoed_is_agreed() -> None:
+    offer = make_offer(audio=True)
+    sendtime, feedback = f"a=extmap:7 {ABS_SEND_TIME_URI}\n", "a=rtcp-fb:106 goog-remb\n"
+    picture, sound = answer_to(offer, SESSION + video(extra=sendtime + feedback) + AUDIO).tracks
+    assert (picture.extensions, picture.remb) == ((7, None), True)
+    assert (sound.extensions, sound.remb) == ((None, None), False)
+    for unusable in ("7/sendonly", "7/inactive", "0", "15", "x"):
+        extension = sendtime.replace("7 ", f"{unusable} ")
+        assert answer_to(offer, SESSION + video(extra=extension) + AUDIO).tracks[0].extensions.abs_send_time is None
 
 
 def test_an_answer_without_rtx_is_used_without_it() -> None:

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from relay_worker.publish.congestion import LOWEST, CongestionController, PathSample
+from relay_worker.publish.congestion import CongestionController, PathSample
 from relay_worker.publish.pacer import PACKET_OVERHEAD, Pacer, Release
 from tests.fixtures.link_emulator import Link
 from tests.fixtures.pacing import hand_in
@@ -28,7 +28,7 @@ class World:
         self.now = 100.0
         self.arrived: list[tuple[float, float]] = []
         """(arrival, media time) of each packet."""
-        self._flight: list[tuple[float, int, float]] = []
+        self._flight: list[tuple[float, int, float | None]] = []
         self._order = itertools.count()
         self._frame = 0
         self._lost = self._got = 0
@@ -61,8 +61,13 @@ class World:
         payloads = [(head, False)] * (KEYFRAME if key else PICTURE)
         self._leave(hand_in(self.pacer, "video", payloads, 100.0 + self._frame / FPS, self.now))
         self._frame += 1
+        if self.control.probing:
+            while self.pacer.spare(self.now) > 1200:
+                self.pacer.charge(1200)
+                self._cross(1200 + PACKET_OVERHEAD, None)
 
-    def _cross(self, size: int, media_time: float) -> None:
+    def _cross(self, size: int, media_time: float | None) -> None:
+        """A packet enters the link; a probe has no media time."""
         at = self.link.admit(size, self.now)
         if at is None:
             self._lost += 1
@@ -72,7 +77,8 @@ class World:
     def _report(self) -> None:
         while self._flight and self._flight[0][0] <= self.now:
             at, _, media_time = heapq.heappop(self._flight)
-            self.arrived.append((at, media_time))
+            if media_time is not None:
+                self.arrived.append((at, media_time))
             self._got += 1
         # What the sender knows from the last sender report's round trip: the queue that it met.
         queue = max(0.0, self.link.busy_until - self.now) if self.link.rate else 0.0
@@ -80,7 +86,7 @@ class World:
         delivered = 8 * (1200 + PACKET_OVERHEAD) * self._got
         self.control.update(PathSample(delivered, loss, queue, self.pacer.limited), self.now)
         self.pacer.limited = False
-        self.pacer.ceiling = self.control.ceiling(self.now)
+        self.pacer.ceiling = self.control.ceiling
         self.pacer.network_delay = queue
         self.ceilings.append(self.pacer.ceiling)
         self._lost = self._got = 0
@@ -153,12 +159,47 @@ def test_a_longer_route_or_radio_loss_is_accepted_in_the_end() -> None:
         assert control.decreases == before
 
 
-def test_remb_is_a_ceiling_while_it_is_fresh_and_matters() -> None:
+def test_remb_alone_is_no_ceiling() -> None:
     control = CongestionController()
-    control.remb(800_000, needed=1e6, now=10.0)
-    assert control.ceiling(10.0) == 800_000
-    assert control.ceiling(15.1) is None
-    control.remb(5_000_000, needed=1e6, now=20.0)
-    assert control.ceiling(20.0) is None
-    control.remb(1, needed=1e6, now=30.0)
-    assert control.ceiling(30.0) == LOWEST
+    for second in range(60):
+        control.remb(47_000, needed=1e6, now=10.0 + second)
+        control.update(PathSample(1e6, 0.0, 0.0, False), 10.0 + second)
+    assert control.ceiling is None
+
+
+def test_remb_lowers_the_bar_for_a_queue_while_it_is_fresh_and_matters() -> None:
+    def ceiling(bitrate: float, age: float, queue: float) -> float | None:
+        control = CongestionController()
+        for second in range(3):
+            control.remb(bitrate, needed=1e6, now=10.0 + second - age)
+            control.update(PathSample(1e6, 0.0, queue, False), 10.0 + second)
+        return control.ceiling
+
+    assert ceiling(800_000, 0.0, 0.08) == 800_000
+    assert ceiling(100_000, 0.0, 0.08) == pytest.approx(700_000), "more than that arrived at the same time"
+    assert ceiling(800_000, 5.1, 0.08) is None
+    assert ceiling(5_000_000, 0.0, 0.08) is None
+    assert ceiling(800_000, 0.0, 0.03) is None
+
+
+def test_a_ceiling_that_was_wrong_costs_seconds() -> None:
+    world = World(Link(delay=0.02, queue=100_000, rate=0.05 * NEEDED))
+    world.run(10)
+    world.link.rate = 0.0
+    assert (world.pacer.ceiling or NEEDED) <= 0.2 * NEEDED
+    world.run(12)
+    thinned = world.pacer.stats.thinned_frames
+    world.run(10)
+    assert world.pacer.stats.thinned_frames == thinned
+
+
+def test_from_80_percent_to_full_takes_ten_seconds_at_most() -> None:
+    """From the moment when the link is wide again to the last picture that is left out."""
+    for began in (20.0, 20.3, 21.1, 21.9, 23.4):
+        world = World(Link(rate=0.8 * NEEDED, delay=0.02, queue=100_000))
+        world.run(began)
+        world.link.rate = 10e6
+        world.run(10)
+        thinned = world.pacer.stats.thinned_frames
+        world.run(10)
+        assert world.pacer.stats.thinned_frames == thinned, began

@@ -29,8 +29,8 @@ class Publication:
     def __init__(self, wire: Any) -> None:
         self.pacer = Pacer()
         self.waits = 0
-        self._video = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True, None))
-        self._audio = OutgoingTrack(AcceptedTrack(AUDIO, 111, None, "", False, None))
+        self._video = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True))
+        self._audio = OutgoingTrack(AcceptedTrack(AUDIO, 111, None, "", False))
         self._sender = MediaSender(wire.protector, wire.path, [self._video, self._audio], cname="c")
         self._sender.set_clock(1000.0, 1_700_000_000.0, 1000.0)
 

@@ -8,7 +8,8 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription
 
-from relay_worker.publish.offer import BASELINE, MAIN, TRANSPORT_CC_URI, h264_formats, make_offer
+from relay_worker.publish.extensions import ABS_SEND_TIME_URI, TRANSPORT_CC_URI
+from relay_worker.publish.offer import BASELINE, MAIN, h264_formats, make_offer
 from relay_worker.webrtc.sdp import LocalTransport
 
 LOCAL = LocalTransport(
@@ -34,7 +35,8 @@ def test_sections_mids_and_directions() -> None:
         assert media.dtls.role == "auto"
         assert [(c.ip, c.port) for c in media.ice_candidates] == [("192.0.2.10", 40000)]
         assert media.ice_candidates_complete
-        assert [extension.uri for extension in media.rtp.headerExtensions] == [TRANSPORT_CC_URI]
+        extensions = [(extension.id, extension.uri) for extension in media.rtp.headerExtensions]
+        assert extensions == [(2, ABS_SEND_TIME_URI), (3, TRANSPORT_CC_URI)]
 
 
 def test_video_codecs_and_feedback() -> None:

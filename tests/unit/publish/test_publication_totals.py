@@ -36,6 +36,7 @@ class Stub:
             gso=False,
             not_connected=0,
             malformed_rtcp=0,
+            unagreed_feedback=0,
             history_evicted=0,
         )
 

@@ -135,7 +135,7 @@ def connected(wire: Any, **settings: Any) -> tuple[Publisher, OutgoingTrack, Out
     """A publisher whose connection is `wire`, and its tracks."""
     publisher = Publisher("porch", Answering(""), settings=SETTINGS, **settings)
     video, audio = (
-        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False, None))
+        OutgoingTrack(AcceptedTrack(offered, 100 + index, None, "42e01f", False))
         for index, offered in enumerate(make_offer(audio=True).tracks)
     )
     publisher._video, publisher._audio = video, audio

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
@@ -28,14 +29,17 @@ class World:
 
     def __init__(self, wire: Any, *, transport_cc: int | None = None) -> None:
         self._wire, self.now = wire, 100.0
-        self.track = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True, transport_cc), sequence=0)
-        self.sender = MediaSender(wire.protector, wire.path, [self.track], cname="c", transport_cc=transport_cc)
+        extensions = HeaderExtensions(transport_cc=transport_cc)
+        self.track = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True, extensions, remb=True), sequence=0)
+        self.sender = MediaSender(wire.protector, wire.path, [self.track], cname="c")
         self.sender.set_clock(0.0, 1_700_000_000.0, self.now)
         self.pacer = Pacer()
         self.uplink = Uplink(self.pacer, self.sender, self.track)
         self._report_sent = (0, 0.0)  # NTP time of the last sender report, and when it left
         self._sent: list[tuple[int, float]] = []  # transport-wide number and time of each packet
-        self._feedbacks = 0
+        self._feedbacks = self._seconds = 0
+        self.gop = 1
+        """Seconds from one keyframe to the next."""
 
     def run(self, seconds: int, *, loss: float = 0.0, queue: float = 0.0) -> None:
         """Play; receiver reports tell of `loss` and of a round trip that a queue lengthens by `queue` seconds."""
@@ -54,12 +58,15 @@ class World:
         """A second of video."""
         for index in range(FPS):
             media_time = self.now + index / FPS
-            head = b"\x67" if index == 0 else b"\x41"
+            head = b"\x67" if index == 0 and self._seconds % self.gop == 0 else b"\x41"
             payloads = [(head + bytes(SIZE - 1), False)] * PACKETS
             for release in hand_in(self.pacer, "video", payloads, media_time, media_time):
                 self.sender.send(self.track, release.payloads, self.track.rtp_time(media_time), media_time)
+            if self.uplink.probing:
+                self.uplink.probe(media_time)
             self._note(media_time)
         self.now += 1.0
+        self._seconds += 1
 
     def _note(self, at: float) -> None:
         media, control = self._wire.receive()
@@ -118,14 +125,38 @@ def test_loss_that_repair_hides_from_reports_counts(wire: Any) -> None:
     assert world.pacer.ceiling is not None
 
 
-def test_remb_below_what_the_camera_needs_is_the_ceiling(wire: Any) -> None:
+@pytest.mark.parametrize(
+    ("remb", "queue", "limited"),
+    [(47_000, 0.0, False), (47_000, 0.03, False), (47_000, 0.08, True), (9_000_000, 0.08, False)],
+)
+def test_remb_is_a_ceiling_only_where_a_queue_agrees(wire: Any, remb: int, queue: float, limited: bool) -> None:
     world = World(wire)
     world.run(3)
     assert world.pacer.needed == pytest.approx(NEEDED, rel=0.1)
-    world.hear(rtcp.pack_remb(FAR, 500_000, [world.track.ssrc]))
-    assert world.pacer.ceiling == pytest.approx(500_000, rel=0.001)
-    world.hear(rtcp.pack_remb(FAR, 9_000_000, [world.track.ssrc]))
+    for _ in range(10):
+        world.hear(rtcp.pack_remb(FAR, remb, [world.track.ssrc]))
+        world.run(1, queue=queue)
+    assert (world.pacer.ceiling is not None) is limited
+    assert (world.pacer.stats.thinned_frames > 0) is limited
+
+
+def test_a_ceiling_is_filled_with_repeats_and_rises_until_it_is_gone(wire: Any) -> None:
+    world = World(wire)
+    world.gop = 4
+    world.run(4)
+    world.run(4, loss=0.4)
+    assert world.pacer.ceiling is not None
+    assert world.pacer.ceiling < 0.5 * NEEDED
+    assert world.track.stats.probes == 0, "not while it suffers"
+    world.run(10)
+    assert world.track.stats.probes > 0
+    thinned = world.pacer.stats.thinned_frames
+    world.run(10)
     assert world.pacer.ceiling is None
+    assert world.pacer.stats.thinned_frames == thinned
+    probes = world.track.stats.probes
+    world.run(3)
+    assert world.track.stats.probes == probes
 
 
 @pytest.mark.parametrize(("loss", "queue"), [(0.5, 0.0), (0.0, 0.4)], ids=["loss", "queue"])
@@ -142,14 +173,17 @@ def test_transport_wide_feedback_alone_brings_a_ceiling(wire: Any, loss: float, 
 def test_what_is_sent_again_has_its_share_of_the_ceiling(wire: Any) -> None:
     world = World(wire)
     world.run(3)
-    world.hear(rtcp.pack_remb(FAR, 800_000, [world.track.ssrc]))
-    assert world.sender.resend_rate == pytest.approx(RESEND_SHARE * 800_000 / 8, rel=0.001)
+    world.run(2, queue=0.4)
+    ceiling = world.pacer.ceiling
+    assert ceiling is not None
+    assert world.sender.resend_rate == pytest.approx(RESEND_SHARE * ceiling / 8, rel=0.001)
 
 
 def test_what_is_sent_again_takes_from_what_is_new(wire: Any) -> None:
     world = World(wire)
     world.run(3)
-    world.hear(rtcp.pack_remb(FAR, 800_000, [world.track.ssrc]))
+    world.run(2, queue=0.4)
+    assert world.pacer.ceiling is not None
     picture = [(b"\x67" + bytes(SIZE - 1), True)]
     assert hand_in(world.pacer, "video", picture, world.now, world.now)
     last = world.track.sequence
