@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +17,6 @@ from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
 from relay_common.errors import ConfigError
-from relay_common.tasks import Tasks
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
@@ -38,6 +38,7 @@ from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import SavedPublication, Store
 from relay_supervisor.status.health import Health, PartStatus, judge
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.supervise import Loops
 from relay_supervisor.viewing.viewers import Viewers
 from relay_worker.process.spec import WorkerSpec
 
@@ -76,14 +77,19 @@ class Supervisor:
         self._http = HttpInterface(self, config, self._clock)
         self._otel = OtelExport(config.otel, self._clock)
         self._launcher: Launcher = launcher or ForkServerLauncher()
-        self._tasks = Tasks(log, "a part of the supervisor failed", level=logging.CRITICAL)
+        self._started = contextlib.AsyncExitStack()
+        self._keep_workers = False
+        self._loops, self._activities = Loops(self._clock), Loops(self._clock)
+        """What runs until everything has been stopped, and what ends first."""
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
 
         state, self._runtime_dir = _private(config.paths.state()), _runtime(config.paths.runtime())
         self._lock = StateLock(state)
         self._lock.acquire()
+        self._started.callback(self._lock.release)
         self._store = Store(state / "relay.sqlite3", self._clock)
+        self._started.callback(self._store.close)
         self._registry = Registry(config.cameras, Overrides(state))
 
         # Parts that call one that is made after them do so through `self`.
@@ -98,7 +104,12 @@ class Supervisor:
             self._registry, self.accounts, self._broker, self._store, self._events, self._spec, self._clock.wall
         )
         self.director.demand.resumed(self.director.survivors, self._clock.now())
-        self._bus = Bus(self._runtime_dir, lambda *said: self.fleet.on_message(*said), lambda s: self.fleet.on_stats(s))
+        self._bus = Bus(
+            self._runtime_dir,
+            lambda *said: self.fleet.on_message(*said),
+            lambda stats: self.fleet.on_stats(stats),
+            self._loops,
+        )
         self.fleet = self.director.fleet = self._make_fleet()
         self._viewers = self._make_viewers()
         self.verbs = self._make_verbs(reread)
@@ -119,6 +130,7 @@ class Supervisor:
             self._clock,
             self._runtime_dir,
             memory_limit=self.config.workers.memory_limit_mb << 20,
+            reading=lambda: self._bus.reading,
         )
 
     def _make_viewers(self) -> Viewers:
@@ -149,63 +161,85 @@ class Supervisor:
     async def start(self) -> None:
         """Start every part; returns when the HTTP interface serves.
 
-        Cameras that an earlier run knew are taken up at once; others follow as they are discovered.
+        Cameras that an earlier run knew are taken up at once; others follow as they are discovered. When a part cannot
+        be started, those that were are stopped again.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, *, keep_workers: bool = False) -> None:
+        """Stop whatever was started, in reverse; with `keep_workers` media goes on without us."""
+        self._keep_workers = keep_workers
+        self.verbs.close()
+        await self._started.aclose()
+
+    async def _start(self) -> None:
+        # Each part is followed by how it is stopped: in reverse, whatever happens to the others.
+        started = self._started
         if self._store.notice:
             log.warning("%s", self._store.notice)
         self.verbs.logs.install()
+        started.callback(self.verbs.logs.remove)
+        started.push_async_callback(self._bus.stop)
         await self._bus.start()
+        started.push_async_callback(self._loops.aclose)
+        stop_http = _once(self._http.stop)
         await self._http.start()
+        started.push_async_callback(stop_http)
         await self._launcher.prepare()
+        started.push_async_callback(self._otel.stop)
         self._otel.start(self._http.collector.collect)
+        started.push_async_callback(self._client.aclose)
+        started.push_async_callback(self._broker.aclose, within=0.5)
         self._broker.restore([_restored(saved) for saved in self._store.publications()])
-        for index, nest in enumerate(self.config.nest):
-            account = Account(
-                nest,
-                self.config.limits,
-                self._clock,
-                self._store,
-                self.director.lease_effect,
-                self.director.offers.offer,
-                self._rng,
-                self._account_name(index),
-                self._otel.command,
-            )
-            self.accounts.append(account)
-            account.start()
-            self._registry.restored(index, account.leases.devices)
-            discovery = Discovery(
-                index, account.leases, self._registry, self._events, self._clock, self._rng, self._found
-            )
-            self._discoveries.append(discovery)
-            self._tasks.spawn(discovery.run())
+        started.push_async_callback(self._stop_accounts)
+        self._loops.start("workers", self.fleet.run)
+        started.push_async_callback(self._stop_workers)
+        started.push_async_callback(self._viewers.aclose, within=0.5)
+        started.push_async_callback(self.director.close)
+        started.push_async_callback(self._activities.aclose)
+        started.push_async_callback(stop_http)  # nothing may be asked for any more while all else is stopped
+        for index in range(len(self.config.nest)):
+            self._start_account(index)
         # Streams that an earlier supervisor left have minutes to live, and a listing may take longer to succeed.
         self.director.reconcile()
-        self._tasks.spawn(self._events.run(self.status))
-        self._tasks.spawn(self._viewers.watch())
-        self._tasks.spawn(self._let_go())
-        self._tasks.spawn(self._broker.watch(VERIFY))
+        self._activities.start("events", lambda: self._events.run(self.status))
+        self._activities.start("viewers", self._viewers.watch)
+        self._activities.start("cameras on demand", self._let_go)
+        self._activities.start("publications", lambda: self._broker.watch(VERIFY))
 
-    async def stop(self, *, keep_workers: bool = False) -> None:
-        """Stop in order: HTTP, workers, publications, leases, queue; with `keep_workers` media goes on without us."""
-        self.verbs.close()
-        await self._http.stop()
-        await self._tasks.aclose()
-        await self.director.close()
-        await self._viewers.aclose(within=0.5)
-        if keep_workers:
+    def _start_account(self, index: int) -> None:
+        account = Account(
+            self.config.nest[index],
+            self.config.limits,
+            self._clock,
+            self._store,
+            self.director.lease_effect,
+            self.director.offers.offer,
+            self._rng,
+            self._account_name(index),
+            self._otel.command,
+        )
+        self.accounts.append(account)
+        account.start(self._loops.start)
+        self._registry.restored(index, account.leases.devices)
+        discovery = Discovery(index, account.leases, self._registry, self._events, self._clock, self._rng, self._found)
+        self._discoveries.append(discovery)
+        self._activities.start("discovery", discovery.run)
+
+    async def _stop_accounts(self) -> None:
+        release = not self._keep_workers
+        await asyncio.gather(*(account.stop(release=release, within=0.5) for account in self.accounts))
+
+    async def _stop_workers(self) -> None:
+        if self._keep_workers:
             self.fleet.abandon()
-        else:
-            await self.fleet.stop_all("the supervisor stops", within=1.5)
-            await asyncio.gather(*(self._broker.retire(camera, within=0.5) for camera in self.director.running))
-        await asyncio.gather(*(account.stop(release=not keep_workers, within=0.5) for account in self.accounts))
-        await self._broker.aclose(within=0.5)
-        await self._client.aclose()
-        await self._otel.stop()
-        await self._bus.stop()
-        self._store.close()
-        self._lock.release()
-        self.verbs.logs.remove()
+            return
+        await self.fleet.stop_all("the supervisor stops", within=1.5)
+        await asyncio.gather(*(self._broker.retire(camera, within=0.5) for camera in self.director.running))
 
     def _account_name(self, index: int) -> str:
         """The project's id, numbered where several users granted the same project."""
@@ -305,6 +339,8 @@ class Supervisor:
             PartStatus(name="leases", ok=account.running, reason="" if account.running else "its task has ended")
             for account in self.accounts
         ]
+        problems = self._loops.problems | self._activities.problems
+        parts += [PartStatus(name=name, ok=False, reason=reason) for name, reason in problems.items()]
         status = self.status()
         if not status.cameras:
             # Nothing is wanted because nothing is known: that is not "all well".
@@ -322,6 +358,19 @@ class Supervisor:
     async def keyframe(self, camera: str) -> None:
         """Ask a camera for a keyframe."""
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
+
+
+def _once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """`stop`, the first time; nothing, after that."""
+    done = False
+
+    async def first() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            await stop()
+
+    return first
 
 
 def _is_local(url: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay_common.fsm import Table
+from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE
 from relay_supervisor.fleet.slot import WORKER_TABLE
 from relay_supervisor.google.leases.states import LEASE
 from relay_worker.camera.webrtc_source import INGEST_TABLE
@@ -38,6 +39,11 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
         "Worker process",
         "One camera's process, as the supervisor sees it (`relay_supervisor/fleet/slot.py`).",
         WORKER_TABLE,
+    ),
+    (
+        "Replacement of a worker",
+        "A worker that works, and its successor (`relay_supervisor/fleet/replacement.py`).",
+        REPLACEMENT_TABLE,
     ),
     (
         "RTSP session",

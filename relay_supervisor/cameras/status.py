@@ -76,7 +76,8 @@ def _verdict(
         return "degraded", lease.last_error, ""
     reason = lease.last_error or (stats.reason if stats is not None else "")
     stage = stats.stage.value if stats is not None and stats.stage is not Stage.NONE else ""
-    return _WORDS[slot.state], reason, stage
+    state = WorkerState.RECONNECTING if slot.state is WorkerState.LIVE else slot.state  # it was, and is being ended
+    return _WORDS[state], reason, stage
 
 
 def _worker(slot: Slot | None, now: float) -> WorkerStatus:

@@ -16,7 +16,9 @@ import zmq
 import zmq.asyncio
 
 from relay_common import wire
+from relay_common.clock import SystemClock
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine, WorkerStats
+from relay_supervisor.supervise import Loops
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Bus:
     cleaner of /tmp took them): connected workers do not notice, new ones could not connect.
     """
 
-    def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats) -> None:
+    def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats, loops: Loops | None = None) -> None:
         self.control_endpoint = f"ipc://{directory}/control.sock"
         self.stats_endpoint = f"ipc://{directory}/stats.sock"
         self._on_message, self._on_stats = on_message, on_stats
@@ -45,7 +47,10 @@ class Bus:
         self._stats: zmq.asyncio.Socket = self._context.socket(zmq.SUB)
         self._control_reader = wire.supervisor_reader()
         self._stats_reader = wire.stats_reader()
+        self._loops = loops or Loops(SystemClock())
         self._tasks: list[asyncio.Task[None]] = []
+        self.reading = False
+        """Whether messages of workers are being received: while they are not, their silence means nothing."""
         self.undeliverable = 0
         self.rebound = 0
 
@@ -73,7 +78,9 @@ class Bus:
                 socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.bind(endpoint)
         self._tasks = [
-            asyncio.create_task(work) for work in (self._receive_control(), self._receive_stats(), self._keep_bound())
+            self._loops.start("bus", self._receive_control),
+            self._loops.start("bus statistics", self._receive_stats),
+            self._loops.start("bus files", self._keep_bound),
         ]
 
     async def stop(self) -> None:
@@ -113,14 +120,18 @@ class Bus:
                     log.warning("%s was deleted: made again", file)
 
     async def _receive_control(self) -> None:
-        while True:
-            frames = await self._control.recv_multipart()
-            if len(frames) != 2:
-                self._control_reader.malformed += 1
-                continue
-            message = self._control_reader.decode(frames[1])
-            if message is not None:
-                self._dispatch(frames[0].decode("ascii", "replace"), message)
+        self.reading = True
+        try:
+            while True:
+                frames = await self._control.recv_multipart()
+                if len(frames) != 2:
+                    self._control_reader.malformed += 1
+                    continue
+                message = self._control_reader.decode(frames[1])
+                if message is not None:
+                    self._dispatch(frames[0].decode("ascii", "replace"), message)
+        finally:
+            self.reading = False
 
     def _dispatch(self, instance: str, message: FromWorker) -> None:
         if not isinstance(message, Heartbeat | LogLine):

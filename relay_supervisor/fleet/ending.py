@@ -1,50 +1,90 @@
-"""How worker processes are ended: asked first, then signalled; and a hung one tells where it hangs."""
+"""How a worker process is ended: asked first, then signalled, and given up at last; as a plan with a time each step.
+
+A process that is asked to stop has its time for it, then gets SIGTERM, then SIGKILL, again and again. A hung one is
+made to write its stacks first. The kernel may keep even a killed process for long (it waits for a disk that does not
+answer): after `GIVE_UP_AFTER` more seconds it is left to its fate, so that its camera gets another worker.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import enum
 import logging
-import signal
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-from relay_supervisor.fleet.handle import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 DUMP_TIME: Final = 0.3
 TERM_TIME: Final = 1.0
 """Seconds between the steps of taking a hung worker down: stack dump, SIGTERM, SIGKILL."""
+KILL_AGAIN: Final = 5.0
+GIVE_UP_AFTER: Final = 30.0
+"""Seconds from the first SIGKILL until a process that is still there is given up."""
 _LONGEST_DUMP: Final = 8000
 
 
-async def ended(process: WorkerProcess, within: float) -> bool:
-    """Whether the process ends within so many seconds."""
+class Step(enum.Enum):
+    """One thing that is done to a process which has to end."""
+
+    DUMP = "dump"
+    """Have it write what its threads do."""
+    TERM = "term"
+    KILL = "kill"
+    GIVE_UP = "give up"
+    """Watch it no longer."""
+
+
+class Ending:
+    """The steps that are left and the time of each; see `of_asked` and `of_hung`. Times are on the fleet's clock."""
+
+    def __init__(self, steps: list[tuple[float, Step]]) -> None:
+        self._steps = steps
+
+    @classmethod
+    def of_asked(cls, now: float, within: float) -> Ending:
+        """For a process that was asked at `now` to stop within so many seconds."""
+        return cls([(now + within, Step.TERM), *_kills(now + within + TERM_TIME)])
+
+    @classmethod
+    def of_hung(cls, now: float) -> Ending:
+        """For a process that does not answer any more."""
+        return cls([(now, Step.DUMP), (now + DUMP_TIME, Step.TERM), *_kills(now + DUMP_TIME + TERM_TIME)])
+
+    @property
+    def next_at(self) -> float:
+        """When the next step is due."""
+        return self._steps[0][0]
+
+    def due(self, now: float) -> Step | None:
+        """The step whose time has come, once each; at most one is due at a time, so that each has its effect first."""
+        if len(self._steps) and self._steps[0][0] <= now:
+            at, step = self._steps.pop(0)
+            self.put_off(now - at)
+            return step
+        return None
+
+    def put_off(self, seconds: float) -> None:
+        """Give the process so much more time for each step: we were away ourselves, or late."""
+        self._steps = [(at + seconds, step) for at, step in self._steps]
+
+
+def _kills(first: float) -> list[tuple[float, Step]]:
+    times = int(GIVE_UP_AFTER / KILL_AGAIN)
+    return [(first + number * KILL_AGAIN, Step.KILL) for number in range(times)] + [
+        (first + GIVE_UP_AFTER, Step.GIVE_UP)
+    ]
+
+
+def log_stacks(stacks: Path, context: Mapping[str, str]) -> None:
+    """Log what a hung worker's threads were doing, as far as it could write that to `stacks`."""
     try:
-        await asyncio.wait_for(process.wait(), within)
-    except TimeoutError:
-        return False
-    return True
-
-
-async def end(process: WorkerProcess, within: float, context: Mapping[str, str]) -> None:
-    """See that a process that was asked to stop does; signal it when it has not `within` seconds."""
-    for wait, number in ((within, signal.SIGTERM), (TERM_TIME, signal.SIGKILL)):
-        if await ended(process, wait):
-            return
-        log.warning("worker did not stop: sending %s", number.name, extra=context)
-        process.send_signal(number)
-    await ended(process, TERM_TIME)
-
-
-async def take_down(process: WorkerProcess, stacks: Path, context: Mapping[str, str]) -> None:
-    """End a hung process; what its threads were doing, which it writes to `stacks`, is logged."""
-    process.send_signal(signal.SIGUSR1)
-    if await ended(process, DUMP_TIME):
+        with stacks.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:  # none was written, or there is no descriptor left to read it with
+        log.warning("the stacks of the hung worker cannot be read: %s", error.strerror, extra=dict(context))
         return
-    if stacks.exists() and (text := stacks.read_text(errors="replace")[-_LONGEST_DUMP:]):
-        log.error("stacks of the hung worker:\n%s", text, extra=context)
-    process.send_signal(signal.SIGTERM)
-    if not await ended(process, TERM_TIME):
-        process.send_signal(signal.SIGKILL)
+    if text:
+        log.error("stacks of the hung worker:\n%s", text, extra=dict(context))

@@ -1,58 +1,50 @@
 """All worker processes: one for each wanted camera, started, watched, replaced and stopped.
 
 The fleet decides nothing about streams: it keeps a process running for each camera it is told to, hands that
-process's messages up, and sends messages down.
+process's messages up, and sends messages down. Its rules stand in `slot.py` and `replacement.py`. What happens to a
+worker comes from three sides: from the bus (`on_message`, `on_stats`), from the kernel (a process ends) and from
+`tick`, which looks at every slot's deadline four times a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from relay_common import ids, protocol
+from relay_common import protocol
 from relay_common.clock import Clock
+from relay_common.pauses import PauseDetector
 from relay_common.proc import start_ticks
-from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerStats
 from relay_common.tasks import Tasks
-from relay_supervisor.fleet.ending import end, take_down
-from relay_supervisor.fleet.handle import Exit, WorkerProcess
+from relay_supervisor.fleet.ending import TERM_TIME
+from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
 from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.replacement import PairEvent, Replacement
 from relay_supervisor.fleet.restart import RestartPolicy
-from relay_supervisor.fleet.slot import Happening, Phase, Slot
-from relay_worker.process.entry import stacks_file
+from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
 from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-SILENCE: Final = 4.0
-"""Seconds without any message after which a worker counts as hung (a beat comes every second)."""
-HELLO_PATIENCE: Final = 20.0
-"""Seconds a new process may take to say hello, on a machine that starts twenty of them at once."""
+TICK: Final = 0.25
+"""Seconds between two looks at the deadlines of all slots."""
 OVER_LIMIT: Final = 3
 """Stats reports in a row over the memory limit after which a worker is replaced: a snapshot takes some for a moment."""
 REPLACE_PAUSE: Final = 120.0
 """Least seconds between two replacements of a camera's worker for its memory."""
 
 
-class FleetListener(Protocol):
-    """Who is told what happens to workers."""
-
-    def worker_ready(self, camera: str, hello: Hello) -> None:
-        """A worker, new or adopted, has said hello."""
-
-    def worker_message(self, camera: str, message: FromWorker) -> None:
-        """A worker said something else."""
-
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
-        """A worker ended, wanted or not."""
-
-
 class Fleet:
-    """Keeps one worker running for each wanted camera; `memory_limit` is in bytes of resident set, 0: none."""
+    """Keeps one worker running for each wanted camera; `memory_limit` is in bytes of resident set, 0: none.
+
+    `run` has to run all the while. `reading` says whether the bus is being read: while it is not, nobody's silence
+    counts.
+    """
 
     def __init__(
         self,
@@ -63,12 +55,17 @@ class Fleet:
         runtime_dir: Path,
         policy: Callable[[], RestartPolicy] = RestartPolicy,
         memory_limit: int = 0,
+        reading: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._launcher, self._send, self._listener, self._clock = launcher, send, listener, clock
-        self._runtime_dir, self._policy, self._memory_limit = runtime_dir, policy, memory_limit
-        self._slots: dict[str, Slot] = {}
-        self._by_instance: dict[str, Slot] = {}
+        self._send, self._listener, self._clock = send, listener, clock
+        self._policy, self._memory_limit, self._reading = policy, memory_limit, reading
+        self._keeper = SlotKeeper(launcher, send, listener, clock, runtime_dir)
+        self._slots, self._by_instance = self._keeper.slots, self._keeper.by_instance
         self._tasks = Tasks(log, "fleet task failed")
+        self._pauses = PauseDetector(TICK)
+        self._ticked_at = clock.now()
+        self._back_at = math.inf
+        self._abandoned = False
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
 
@@ -83,46 +80,50 @@ class Fleet:
         slot = self._slots.get(template.camera)
         if slot is None:
             slot = self._slots[template.camera] = Slot(template, self._policy(), self._clock.now())
-        for one in (slot, slot.successor):
-            if one is not None:
-                one.template, one.wanted = template, True
+        for one in _pair(slot):
+            one.template, one.wanted = template, True
         if slot.phase is Phase.ABSENT:
-            self._launch(slot)
+            self._keeper.launch(slot)
 
     def expect(self, template: WorkerSpec, instance: str, pid: int, started: int) -> bool:
         """Adopt a worker of an earlier supervisor, if the process with this pid and start time still lives."""
         if started == 0 or start_ticks(pid) != started:
             return False
+        slot = Slot(template, self._policy(), self._clock.now())
         try:
-            process = self._launcher.adopt(pid)
+            self._keeper.adopt(slot, instance, pid, started)
         except ProcessLookupError:
             return False
-        slot = self._slots[template.camera] = Slot(template, self._policy(), self._clock.now())
-        slot.machine.fire(Happening.ADOPT)
-        self._bind(slot, instance, process)
+        except OSError as error:
+            # Starting a second one would cut off the first one's stream.
+            log.error("worker cannot be watched yet: %s", error.strerror, extra=slot.context)
+            self._keeper.await_hello(slot)
+        self._slots[template.camera] = slot
         return True
 
     def stop(self, camera: str, reason: str, within: float = 3.0) -> Awaitable[None]:
-        """End a camera's worker and keep it ended until `start` says otherwise; it is gone when the result is done."""
+        """End a camera's worker and keep it ended until `start` says otherwise.
+
+        The result is done when it is gone, or somewhat after it should have been.
+        """
         slot = self._slots.get(camera)
-        both = [one for one in (slot, slot.successor) if one is not None] if slot is not None else []
+        both = list(_pair(slot)) if slot is not None else []
         for one in both:
             one.wanted = False
-            if one.machine.can(Happening.STOP):
-                one.machine.fire(Happening.STOP)
-        return self._tasks.spawn(self._end_all(both, reason, within))
+            self._keeper.ask_to_stop(one, reason, within)
+        return self._tasks.spawn(_all_ended(both, within + 2 * TERM_TIME + 4 * TICK))
 
     async def stop_all(self, reason: str, within: float = 3.0) -> None:
         """End all workers at once, each within its time."""
         await asyncio.gather(*(self.stop(camera, reason, within) for camera in list(self._slots)))
         self._tasks.cancel()
+        self._keeper.cancel_launches()
 
     def abandon(self) -> None:
         """Stop watching and leave all workers running, for another supervisor to adopt."""
+        self._abandoned = True
         self._tasks.cancel()
-        for slot in self._by_instance.values():
-            if slot.process is not None:
-                slot.process.forget()
+        self._keeper.abandon()
 
     async def restart(self, camera: str, reason: str) -> None:
         """Replace a camera's worker: the old one ends first."""
@@ -140,33 +141,21 @@ class Fleet:
         connect; but not for its start, and not at all when it does not start.
         """
         slot = self._slots.get(camera)
-        if slot is None or not slot.running or slot.successor is not None:
+        if slot is None or not slot.running or slot.replacement is not None:
             return
         log.warning("worker is replaced: %s", reason, extra=slot.context)
         slot.replaced_at = self._clock.now()
         slot.last_exit = reason
-        slot.successor = successor = Slot(slot.template, slot.policy, slot.replaced_at)
-        successor.predecessor = slot
-        self._launch(successor)
-
-    async def _end_all(self, slots: list[Slot], reason: str, within: float) -> None:
-        await asyncio.gather(*(self._end(slot, reason, within) for slot in slots))
-
-    async def _end(self, slot: Slot, reason: str, within: float = 3.0) -> None:
-        if slot.machine.can(Happening.STOP):
-            slot.machine.fire(Happening.STOP)
-        if slot.launching is not None:
-            await asyncio.wait([slot.launching], timeout=within)
-        if slot.process is not None:
-            self._send(slot.instance, protocol.Stop(reason=reason, within=within))
-            await end(slot.process, within, slot.context)
+        successor = Slot(slot.template, slot.policy, slot.replaced_at)
+        slot.replacement = successor.replacement = Replacement(slot, successor)
+        self._keeper.launch(successor)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
     def send(self, camera: str, message: FromSupervisor) -> bool:
         """Send to a camera's worker; False when it has none or cannot be reached."""
         slot = self._slots.get(camera)
-        return slot is not None and slot.running and self._send(slot.instance, message)
+        return slot is not None and slot.phase is Phase.RUNNING and self._send(slot.instance, message)
 
     def on_message(self, instance: str, message: FromWorker) -> None:
         """Take a control message from the bus."""
@@ -186,7 +175,9 @@ class Fleet:
                 slot.state = message.state
                 self._listener.worker_message(slot.camera, message)
             case protocol.StackDump():
-                log.warning("stacks of worker:\n%s", message.text, extra=slot.context)
+                log.warning("tasks of the worker:\n%s", message.text, extra=slot.context)
+            case protocol.Goodbye():
+                slot.farewell = message.reason
             case _:
                 self._listener.worker_message(slot.camera, message)
 
@@ -208,17 +199,18 @@ class Fleet:
             log.error("worker speaks protocol %s: replacing it", hello.protocol, extra=slot.context)
             self._tasks.spawn(self.restart(slot.camera, "protocol version"))
             return
-        if not slot.machine.can(Happening.HELLO):
+        if not slot.machine.can(SlotEvent.HELLO):
             return
-        slot.machine.fire(Happening.HELLO)
+        slot.machine.fire(SlotEvent.HELLO)
         slot.hello, slot.state = hello, hello.state
         if not hello.preloaded:
-            log.error("worker did not inherit the media stack: it uses more memory than it should")
+            log.error("worker did not inherit the media stack: it uses more memory than it should", extra=slot.context)
         self._send(slot.instance, protocol.Welcome())
-        if slot.predecessor is None:
-            self._listener.worker_ready(slot.camera, hello)
+        if slot.replacement is not None and slot.replaces:
+            slot.replacement.fire(PairEvent.HELLO)
+            self._keeper.ask_to_stop(slot.replacement.predecessor, "another worker takes over", 3.0)
         else:
-            self._tasks.spawn(self._end(slot.predecessor, "another worker takes over"))
+            self._listener.worker_ready(slot.camera, hello)
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """A worker nobody started here: find out who it is, then adopt it or send it away."""
@@ -228,107 +220,69 @@ class Fleet:
         slot = self._slots.get(message.camera)
         if slot is None and not self.cameras_known:
             return
-        adoptable = slot is not None and slot.wanted and slot.machine.can(Happening.ADOPT)
+        adoptable = slot is not None and slot.wanted and slot.machine.can(SlotEvent.ADOPT)
         if slot is None or not adoptable or start_ticks(message.pid) != message.started:
             self._send(instance, protocol.Stop(reason="not wanted by this supervisor"))
             return
-        slot.machine.fire(Happening.ADOPT)
-        self._bind(slot, instance, self._launcher.adopt(message.pid))
+        try:
+            self._keeper.adopt(slot, instance, message.pid, message.started)
+        except OSError as error:  # it says hello again
+            log.error("worker cannot be adopted: %s", error.strerror, extra=slot.context)
+            return
         self._hello(slot, message)
 
-    # --- processes ---------------------------------------------------------------------------------------------
+    # --- time --------------------------------------------------------------------------------------------------
 
-    def _launch(self, slot: Slot) -> None:
-        slot.machine.fire(Happening.LAUNCH)
-        slot.state, slot.stats, slot.hello, slot.over_limit = WorkerState.STARTING, None, None, 0
-        slot.seen_at = self._clock.now()
-        slot.launching = self._tasks.spawn(self._start_process(slot))
+    async def run(self) -> None:
+        """Look at every slot's deadline four times a second, until cancelled."""
+        while True:
+            self.tick(self._clock.now())
+            await self._clock.sleep(TICK)
 
-    async def _start_process(self, slot: Slot) -> None:
-        spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.camera))
-        # Known before the process exists: its hello may overtake the launcher's answer.
-        slot.instance = spec.instance
-        self._by_instance[spec.instance] = slot
+    def tick(self, now: float) -> None:
+        """Let pass what is due in any slot; `now` is the clock's.
+
+        After a pause of this process itself nobody is judged before the next tick: what the workers said meanwhile is
+        read first. Those of which nothing has come by then are asked.
+        """
+        if self._abandoned:
+            return
+        since, self._ticked_at = now - self._ticked_at, now
+        if away := self._pauses.observe(now):
+            log.warning("the supervisor stood still for %.1f s, which is held against no worker", away)
+            self._back_at = now
+            for slot in self._all():
+                slot.put_off(away)
+            return
+        back, self._back_at = self._back_at, math.inf
+        for slot in self._all():
+            if not self._reading():
+                slot.put_off(since)
+            if slot.seen_at <= back < math.inf and slot.running:
+                self._send(slot.instance, protocol.Identify())
+            try:
+                self._keeper.look(slot, now)
+            except Exception:
+                # One camera's trouble must not keep the others from being looked after.
+                log.exception("looking after a worker failed", extra=slot.context)
+
+    def _all(self) -> Iterator[Slot]:
+        for slot in list(self._slots.values()):
+            yield from _pair(slot)
+
+
+def _pair(slot: Slot) -> Iterator[Slot]:
+    """The camera's worker, and the one that is to replace it."""
+    yield slot
+    if slot.replacement is not None:
+        yield slot.replacement.successor
+
+
+async def _all_ended(slots: list[Slot], within: float) -> None:
+    if slots:
+        waiting = [asyncio.ensure_future(slot.ended.wait()) for slot in slots]
         try:
-            process = await self._launcher.start(spec)
-        except (OSError, EOFError) as error:
-            log.error("worker could not be started: %s", error, extra=slot.context)
-            self._by_instance.pop(spec.instance, None)
-            slot.machine.fire(Happening.GIVE_UP if slot.machine.can(Happening.GIVE_UP) else Happening.EXIT)
-            self._gone(slot, f"could not be started: {error}")
-            return
-        log.info("worker started", extra={**slot.context, "pid": process.pid})
-        self._bind(slot, spec.instance, process)
-
-    def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
-        slot.instance, slot.process, slot.seen_at = instance, process, self._clock.now()
-        self._by_instance[instance] = slot
-        self._tasks.spawn(self._watch(slot, process, instance))
-
-    async def _watch(self, slot: Slot, process: WorkerProcess, instance: str) -> None:
-        """Until the process ends: see that it speaks; then see that it is replaced when it is still wanted."""
-        ended = asyncio.ensure_future(process.wait())
-        while not ended.done():
-            patience = SILENCE if slot.hello is not None else HELLO_PATIENCE
-            silence = self._clock.now() - slot.seen_at
-            if silence > patience and slot.machine.can(Happening.SILENCE):
-                slot.machine.fire(Happening.SILENCE)
-                log.error("worker hangs: silent for %.1f s", silence, extra=slot.context)
-                await take_down(process, stacks_file(self._runtime_dir, instance), slot.context)
-            await asyncio.wait([ended], timeout=0.5)
-        self._exited(slot, instance, ended.result())
-
-    def _exited(self, slot: Slot, instance: str, exit_: Exit) -> None:
-        self._by_instance.pop(instance, None)
-        stacks_file(self._runtime_dir, instance).unlink(missing_ok=True)
-        slot.process = None
-        asked = slot.phase is Phase.STOPPING
-        words = f"hung{slot.whereabouts}, {exit_}" if slot.phase is Phase.HUNG else f"{exit_}{slot.whereabouts}"
-        slot.machine.fire(Happening.EXIT)
-        log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
-        if slot.predecessor is not None:
-            self._part(slot)  # it never took over: the old one goes on
-            return
-        if slot.successor is None or not asked:
-            slot.last_exit = str(exit_) if asked else words
-        self._gone(slot, slot.last_exit)
-        self._listener.worker_gone(slot.camera, instance, slot.last_exit)
-        if slot.successor is not None:
-            self._promote(slot, slot.successor)
-
-    def _gone(self, slot: Slot, why: str) -> None:
-        """A slot has no process any more: start another, now or later, when one is wanted."""
-        if slot.predecessor is not None:
-            self._part(slot)
-        elif slot.successor is not None:
-            return
-        elif slot.phase is Phase.BACKOFF:
-            now = self._clock.now()
-            delay = slot.policy.died(now, why)
-            slot.last_exit, slot.next_start = slot.policy.words(now), now + delay
-            if delay:
-                log.warning("worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
-            self._tasks.spawn(self._relaunch(slot, delay))
-        elif slot.wanted:
-            self._launch(slot)  # it was wanted again while it stopped
-
-    def _promote(self, slot: Slot, successor: Slot) -> None:
-        """The successor is the camera's worker from now on."""
-        self._part(successor)
-        self._slots[slot.camera] = successor
-        successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
-        successor.policy.restarts += 1
-        if successor.hello is not None and successor.running:
-            self._listener.worker_ready(successor.camera, successor.hello)
-
-    @staticmethod
-    def _part(successor: Slot) -> None:
-        assert successor.predecessor is not None
-        successor.predecessor.successor = None
-        successor.predecessor = None
-
-    async def _relaunch(self, slot: Slot, delay: float) -> None:
-        if delay:
-            await self._clock.sleep(delay)
-        if slot.wanted and slot.phase is Phase.BACKOFF:
-            self._launch(slot)
+            await asyncio.wait(waiting, timeout=within)
+        finally:
+            for one in waiting:
+                one.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
@@ -12,6 +13,8 @@ from relay_common.proc import start_ticks
 
 EXIT_CODE_PATIENCE = 0.5
 """Seconds to wait for the fork server to report the exit code of a process that is already gone."""
+_SERVER_GONE = 255
+"""The exit code that multiprocessing makes up when the fork server, which alone knows it, is gone."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,42 @@ class Exit:
 
 
 class WorkerProcess:
-    """A running worker: its pid, its end, and signals that cannot hit a recycled pid."""
+    """A running worker: its pid, its end, and signals that cannot hit a recycled pid.
+
+    Raises ProcessLookupError when there is no such process, OSError when no descriptor is left to watch it with.
+    """
 
     def __init__(self, pid: int, process: BaseProcess | None = None) -> None:
         self.pid = pid
-        self.started = start_ticks(pid)
         self._process = process
         self._pidfd = os.pidfd_open(pid)
+        # Read after the descriptor is open, which holds on to this process: it cannot be another one's any more.
+        self.started = start_ticks(pid)
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._collecting: asyncio.Task[None] | None = None
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
     @property
     def alive(self) -> bool:
+        """Whether it runs and is watched."""
         return not self._exit.done()
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, once it has."""
+        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
 
     async def wait(self) -> Exit:
         """How the process ended, once it has."""
         return await asyncio.shield(self._exit)
 
+    def when_ended(self, told: Callable[[], None]) -> None:
+        """Have `told` called soon after the process has ended."""
+        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else told())
+
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the process; nothing happens when it is gone already."""
-        if self.alive:
+        if self._pidfd >= 0:
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
@@ -65,10 +82,10 @@ class WorkerProcess:
 
     def forget(self) -> None:
         """Stop watching; the process itself is left alone."""
-        if self.alive:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._exit.cancel()
+        self._release()
+        if self._collecting is not None:
+            self._collecting.cancel()
+        self._exit.cancel()
 
     def _gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -77,10 +94,19 @@ class WorkerProcess:
     async def _collect(self) -> None:
         # The fork server is the parent: it reaps the process and passes the code on a moment later.
         code = None
-        if self._process is not None:
-            deadline = asyncio.get_running_loop().time() + EXIT_CODE_PATIENCE
-            while (code := self._process.exitcode) is None and asyncio.get_running_loop().time() < deadline:
-                await asyncio.sleep(0.01)
-        os.close(self._pidfd)
-        if not self._exit.done():
-            self._exit.set_result(Exit(code))
+        try:
+            if self._process is not None:
+                deadline = asyncio.get_running_loop().time() + EXIT_CODE_PATIENCE
+                while (code := self._process.exitcode) is None and asyncio.get_running_loop().time() < deadline:
+                    await asyncio.sleep(0.01)
+        finally:
+            self._release()
+            if not self._exit.done():
+                self._exit.set_result(Exit(None if code == _SERVER_GONE else code))
+
+    def _release(self) -> None:
+        """Close the pidfd, once: its number may be somebody else's descriptor a moment later."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.process
+import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from relay_supervisor.fleet.handle import WorkerProcess
 from relay_worker.process.entry import run_worker
 from relay_worker.process.spec import WorkerSpec
 
-PRELOAD = "relay_worker.process.preload"
+log = logging.getLogger(__name__)
 
-_starting: Final = threading.Lock()
+PRELOAD = "relay_worker.process.preload"
+FORK_PATIENCE: Final = 45.0
+"""Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
 
 
 class Launcher(Protocol):
@@ -29,7 +34,7 @@ class Launcher(Protocol):
         ...
 
     async def start(self, spec: WorkerSpec) -> WorkerProcess:
-        """Start one worker; raises OSError when the system has no room for it."""
+        """Start one worker; raises OSError (or whatever the system finds) when that cannot be done."""
         ...
 
     def adopt(self, pid: int) -> WorkerProcess:
@@ -41,29 +46,81 @@ class ForkServerLauncher:
     """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
 
     The fork server is started with the environment as it is at `prepare`: secrets must be gone from it by then.
+    A server that does not answer within `patience` seconds is killed, and the next worker comes from a new one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = FORK_PATIENCE) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOAD])
+        self._patience = patience
+        self._one_at_a_time = asyncio.Lock()
 
     async def prepare(self) -> None:
         await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
 
     async def start(self, spec: WorkerSpec) -> WorkerProcess:
         process = self._context.Process(target=run_worker, args=(spec,), name=f"relay-worker-{spec.camera}")
-        # Blocks until the server has forked, which takes its import time when it has only just started.
-        await asyncio.to_thread(_start, process)
+        async with self._one_at_a_time:
+            # Blocks until the server has forked, which takes its import time when it has only just started. In a
+            # thread of its own: one that is stuck must not take those that others wait for.
+            forked = _in_thread(lambda: _start(process))
+            done, _ = await asyncio.wait([forked], timeout=self._patience)
+            if not done:
+                log.error("the fork server has not answered for %.0f s: starting another one", self._patience)
+                _kill_fork_server()  # which ends the thread that waits for it
+                await asyncio.wait([forked], timeout=1.0)
+                raise TimeoutError(f"the fork server did not answer within {self._patience:.0f} s")
+            forked.result()
         assert process.pid is not None
-        return WorkerProcess(process.pid, process)
+        try:
+            return WorkerProcess(process.pid, process)
+        except OSError:
+            # Without a descriptor it cannot be watched; and nobody may run unwatched.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            raise
 
     def adopt(self, pid: int) -> WorkerProcess:
         return WorkerProcess(pid)
 
 
+def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run `work` in a thread; the result comes here, if the loop still runs then. Raises RuntimeError without room."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(None)
+        else:
+            result.set_exception(error)
+            result.exception()  # retrieved: whoever asked may have gone
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="fork", daemon=True).start()
+    return result
+
+
 def _start(process: multiprocessing.process.BaseProcess) -> None:
-    with _starting, _main_unnamed():
+    with _main_unnamed():
         process.start()
+
+
+def _kill_fork_server() -> None:
+    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,37 @@
-"""One camera's place for a worker process: what it is doing, as a table, and what is known about it."""
+"""One camera's place for a worker process: a state machine, and what is known about the process in it.
+
+Rules that the slot and the fleet (`fleet.py`) keep:
+
+1. A slot has at most one process. It is ABSENT or in BACKOFF without one, and HUNG with one. STARTING and STOPPING may
+   begin without one while the launcher has not answered yet; so may RUNNING, when the hello overtakes that answer.
+
+2. Every phase but ABSENT has a deadline, and passing it is an event. Nothing waits for ever: not for a launcher that
+   never answers, not for a hello, not for a process that not even SIGKILL ends.
+
+       phase      deadline                                        what happens then
+       ABSENT     none: nothing runs, and nothing is wanted
+       STARTING   LAUNCH_PATIENCE, until the launcher answers     GIVE UP: to BACKOFF; the process is killed if it
+                                                                  appears after all
+                  HELLO_PATIENCE, from then until the hello       SILENCE: to HUNG
+       RUNNING    SILENCE, since the worker's last word           SILENCE: to HUNG; without a process as STARTING
+       HUNG       the next step of its `Ending`: stacks,          the step; after the last one GIVE UP: to BACKOFF
+                  SIGTERM, SIGKILL, giving it up
+       STOPPING   the next step of its `Ending`; LAUNCH_PATIENCE  the step; after the last one GIVE UP: to ABSENT
+                  while the launcher has not answered
+       BACKOFF    `next_start`                                    LAUNCH: to STARTING
+
+3. Deadlines of a process are counted in time during which the supervisor was awake and read its bus. After a pause of
+   its own every one of them is put off by as long as the pause was (`put_off`): what the worker said meanwhile lies
+   unread, or the worker was stopped together with its supervisor.
+
+4. A process that ends is followed by another one when that is wanted. From RUNNING, STARTING and HUNG the way leads
+   through BACKOFF, where the restart policy says how long to wait; from STOPPING, which was asked for, to ABSENT, and
+   on to STARTING at once when the camera was wanted again meanwhile.
+
+5. `running` is said of a process that is watched, is alive and has said hello; nothing else is ever shown as live.
+
+6. While a worker is being replaced there are two slots for its camera, tied by a `Replacement` (`replacement.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +41,9 @@ import math
 
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Hello, Stage, WorkerState, WorkerStats
+from relay_supervisor.fleet.ending import Ending
 from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.replacement import Replacement
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_worker.process.spec import WorkerSpec
 
@@ -28,7 +63,7 @@ class Phase(enum.Enum):
     """Died; waiting to be started again."""
 
 
-class Happening(enum.Enum):
+class SlotEvent(enum.Enum):
     """What can happen to a worker process."""
 
     LAUNCH = "launch"
@@ -38,57 +73,67 @@ class Happening(enum.Enum):
     STOP = "stop"
     EXIT = "exit"
     GIVE_UP = "give up"
+    """The launcher failed or did not answer, or a process outlived SIGKILL."""
 
 
-WORKER_TABLE: Table[Phase, Happening] = Table(
+WORKER_TABLE: Table[Phase, SlotEvent] = Table(
     "worker",
     Phase.ABSENT,
     {
-        (Phase.ABSENT, Happening.LAUNCH): Phase.STARTING,
-        (Phase.ABSENT, Happening.ADOPT): Phase.RUNNING,
-        (Phase.BACKOFF, Happening.LAUNCH): Phase.STARTING,
-        (Phase.BACKOFF, Happening.ADOPT): Phase.RUNNING,
-        (Phase.BACKOFF, Happening.STOP): Phase.ABSENT,
-        (Phase.STARTING, Happening.HELLO): Phase.RUNNING,
-        (Phase.STARTING, Happening.SILENCE): Phase.HUNG,
-        (Phase.STARTING, Happening.STOP): Phase.STOPPING,
-        (Phase.STARTING, Happening.EXIT): Phase.BACKOFF,
+        (Phase.ABSENT, SlotEvent.LAUNCH): Phase.STARTING,
+        (Phase.ABSENT, SlotEvent.ADOPT): Phase.RUNNING,
+        (Phase.BACKOFF, SlotEvent.LAUNCH): Phase.STARTING,
+        (Phase.BACKOFF, SlotEvent.ADOPT): Phase.RUNNING,
+        (Phase.BACKOFF, SlotEvent.STOP): Phase.ABSENT,
+        (Phase.STARTING, SlotEvent.HELLO): Phase.RUNNING,
+        (Phase.STARTING, SlotEvent.SILENCE): Phase.HUNG,
+        (Phase.STARTING, SlotEvent.STOP): Phase.STOPPING,
+        (Phase.STARTING, SlotEvent.EXIT): Phase.BACKOFF,
+        (Phase.STARTING, SlotEvent.GIVE_UP): Phase.BACKOFF,
         # A running worker says hello again when its supervisor's socket came back.
-        (Phase.RUNNING, Happening.HELLO): Phase.RUNNING,
-        (Phase.RUNNING, Happening.SILENCE): Phase.HUNG,
-        (Phase.RUNNING, Happening.STOP): Phase.STOPPING,
-        (Phase.RUNNING, Happening.EXIT): Phase.BACKOFF,
-        (Phase.HUNG, Happening.STOP): Phase.STOPPING,
-        (Phase.HUNG, Happening.EXIT): Phase.BACKOFF,
-        (Phase.STOPPING, Happening.EXIT): Phase.ABSENT,
-        (Phase.STARTING, Happening.GIVE_UP): Phase.BACKOFF,
+        (Phase.RUNNING, SlotEvent.HELLO): Phase.RUNNING,
+        (Phase.RUNNING, SlotEvent.SILENCE): Phase.HUNG,
+        (Phase.RUNNING, SlotEvent.STOP): Phase.STOPPING,
+        (Phase.RUNNING, SlotEvent.EXIT): Phase.BACKOFF,
+        (Phase.RUNNING, SlotEvent.GIVE_UP): Phase.BACKOFF,
+        (Phase.HUNG, SlotEvent.STOP): Phase.STOPPING,
+        (Phase.HUNG, SlotEvent.EXIT): Phase.BACKOFF,
+        (Phase.HUNG, SlotEvent.GIVE_UP): Phase.BACKOFF,
+        (Phase.STOPPING, SlotEvent.EXIT): Phase.ABSENT,
+        (Phase.STOPPING, SlotEvent.GIVE_UP): Phase.ABSENT,
     },
 )
 
 
 class Slot:
-    """What the fleet knows about one camera's worker."""
+    """What the fleet knows about one camera's worker. Times are on the fleet's clock."""
 
     def __init__(self, template: WorkerSpec, policy: RestartPolicy, now: float) -> None:
         self.template = template
         self.policy = policy
-        self.machine: Machine[Phase, Happening] = Machine(WORKER_TABLE)
+        self.machine: Machine[Phase, SlotEvent] = Machine(WORKER_TABLE)
         self.process: WorkerProcess | None = None
-        self.launching: asyncio.Task[None] | None = None
         self.instance = ""
+        self.launched_at = now
+        self.ending: Ending | None = None
+        """What is done to the process, while it is HUNG or STOPPING."""
+        self.ended: asyncio.Event = asyncio.Event()
+        """Set whenever the slot is without a process, and none is being launched."""
+        self.ended.set()
         self.hello: Hello | None = None
         """What the process said of itself; None until it has."""
         self.state = WorkerState.STARTING
         self.stats: WorkerStats | None = None
         self.stats_at = now
         self.seen_at = now
+        self.farewell = ""
+        """Why it ends, as it said itself before it did."""
         self.last_exit = ""
         self.wanted = True
         self.next_start = now
         """When it is started again, while it is in backoff."""
-        self.predecessor: Slot | None = None
-        self.successor: Slot | None = None
-        """Of a worker that is being replaced, and of its replacement: the other one."""
+        self.replacement: Replacement[Slot] | None = None
+        """While it is being replaced, or is the replacement itself."""
         self.over_limit = 0
         """Reports in a row with more memory than allowed."""
         self.replaced_at = -math.inf
@@ -108,11 +153,47 @@ class Slot:
 
     @property
     def whereabouts(self) -> str:
-        """What the worker said last that it was doing, to follow how it ended: " in tls", " while live", """ ""
+        """What the worker said last that it was doing, to follow how it ended: " in tls", " while live"."""
         if self.stats is not None and self.stats.stage is not Stage.NONE and self.state is not WorkerState.LIVE:
             return f" in {self.stats.stage.value}"
         return f" while {self.state.value}"
 
     @property
     def running(self) -> bool:
-        return self.machine.state is Phase.RUNNING
+        """Whether it has a process that is alive and has said hello (or is taken over from another supervisor)."""
+        return self.phase is Phase.RUNNING and self.process is not None and self.process.alive
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it is the replacement of another worker, which is still the camera's."""
+        return self.replacement is not None and self.replacement.successor is self
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another worker is to take its place."""
+        return self.replacement is not None and self.replacement.predecessor is self
+
+    def launch(self, instance: str, now: float) -> None:
+        """A process of that name is being launched: nothing of an earlier one holds any more."""
+        self.machine.fire(SlotEvent.LAUNCH)
+        self.instance, self.launched_at, self.seen_at = instance, now, now
+        self.state, self.stats, self.hello = WorkerState.STARTING, None, None
+        self.over_limit, self.farewell, self.ending = 0, "", None
+        self.ended.clear()
+
+    def bind(self, instance: str, process: WorkerProcess, now: float) -> None:
+        """This is its process from now on."""
+        self.instance, self.process, self.seen_at = instance, process, now
+        self.ended.clear()
+
+    def unbind(self) -> None:
+        """It has no process any more."""
+        self.process, self.ending, self.state = None, None, WorkerState.STARTING
+        self.ended.set()
+
+    def put_off(self, seconds: float) -> None:
+        """We were away for so long, and cannot know what the process did meanwhile: its deadlines move."""
+        self.seen_at += seconds
+        self.launched_at += seconds
+        if self.ending is not None:
+            self.ending.put_off(seconds)

@@ -13,11 +13,12 @@ import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import FromWorker, Hello
-from relay_supervisor.fleet import fleet as fleet_module
+from relay_supervisor.fleet import keeper as keeper_module
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot
+from relay_supervisor.supervise import Loops
 from relay_worker.process.spec import WorkerSpec
 from tests.fixtures.running_relay import SMALL, running_relay
 from tests.fixtures.stub_worker import StubLauncher
@@ -71,11 +72,14 @@ class Rig:
 async def rig(directory: Path, behaviour: str, memory_limit: int = 0) -> AsyncIterator[Rig]:
     subject = Rig(directory, behaviour, memory_limit)
     await subject.bus.start()
+    loops = Loops(SystemClock())
+    loops.start("fleet", subject.fleet.run)
     subject.fleet.start(subject.spec)
     try:
         yield subject
     finally:
         await subject.fleet.stop_all("the test is over")
+        await loops.aclose()
         await subject.bus.stop()
 
 
@@ -93,7 +97,7 @@ async def test_a_worker_that_keeps_crashing_becomes_degraded_and_says_where_it_c
 async def test_a_hung_worker_tells_where_it_hangs_before_it_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fleet_module, "SILENCE", 1.0)
+    monkeypatch.setattr(keeper_module, "SILENCE", 1.0)
     async with rig(tmp_path, "hang") as subject:
         await subject.until(lambda: bool(subject.reasons))
         assert subject.reasons[0].startswith("hung in tls, ")
@@ -124,16 +128,16 @@ async def test_while_the_replacement_does_not_come_up_the_old_worker_goes_on(
 ) -> None:
     async with rig(tmp_path, "well") as subject:
         await subject.until(lambda: subject.slot.running)
-        monkeypatch.setattr(fleet_module, "HELLO_PATIENCE", 1.0)
+        monkeypatch.setattr(keeper_module, "HELLO_PATIENCE", 1.0)
         old = subject.slot
         subject.launcher.behaviour = "mute"
         subject.fleet.replace("cam", "a test")
-        await subject.until(lambda: old.successor is not None and old.successor.process is not None)
+        await subject.until(lambda: old.replacement is not None and old.replacement.successor.process is not None)
         if replacement == "is killed":
-            assert old.successor is not None
-            assert old.successor.process is not None
-            old.successor.process.send_signal(signal.SIGKILL)
-        await subject.until(lambda: old.successor is None)
+            assert old.replacement is not None
+            assert old.replacement.successor.process is not None
+            old.replacement.successor.process.send_signal(signal.SIGKILL)
+        await subject.until(lambda: old.replacement is None)
         assert subject.slot is old
         assert old.running
         assert subject.told == [("ready", old.instance)]
@@ -173,7 +177,7 @@ async def test_stopping_in_the_middle_of_a_replacement_leaves_no_process(tmp_pat
             await subject.fleet.stop("cam", "a test")
             await subject.until(lambda: not subject.fleet._by_instance, 5.0)
             assert subject.slot.phase is Phase.ABSENT
-            assert subject.slot.successor is None
+            assert subject.slot.replacement is None
             subject.fleet.start(subject.spec)
 
 

@@ -35,12 +35,14 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases operations status",
-        "app": "cameras events fleet google google.leases http net operations otel sinks state status viewing",
+        "app": "cameras events fleet google google.leases http net operations otel sinks state status supervise"
+        " viewing",
+        "supervise": "",
         "checks": "google google.quota http net state status",
         "http": "events google.leases net operations status viewing",
         "operations": "cameras fleet google google.leases status",
         "cameras": "events fleet google google.leases sinks state status",
-        "fleet": "",
+        "fleet": "supervise",
         "viewing": "sinks",
         "sinks": "",
         "google.leases": "google google.quota state status",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httpx
 
@@ -66,9 +66,9 @@ class Account:
         )
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to serve leases."""
-        self._task = asyncio.create_task(self.leases.run(), name="leases")
+    def start(self, keep: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]) -> None:
+        """Begin to serve leases; `keep` (`Loops.start`) keeps an endless loop running under a name."""
+        self._task = keep("leases", self.leases.run)
 
     @property
     def running(self) -> bool:

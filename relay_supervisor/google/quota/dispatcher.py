@@ -116,10 +116,11 @@ class Dispatcher:
                     task.add_done_callback(self._running.discard)
                 self._on_change()
                 await self._wait(self._source.next_deadline(self._clock.now()))
-        finally:
+        except asyncio.CancelledError:  # of any other failure commands under way do not know, and are settled as ever
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+            raise
 
     async def _wait(self, deadline: float | None) -> None:
         if deadline is None:

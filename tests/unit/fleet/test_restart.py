@@ -6,7 +6,7 @@ import random
 
 from relay_supervisor.fleet.handle import Exit
 from relay_supervisor.fleet.restart import RestartPolicy
-from relay_supervisor.fleet.slot import WORKER_TABLE, Happening, Phase
+from relay_supervisor.fleet.slot import WORKER_TABLE, Phase, SlotEvent
 
 
 def test_the_first_restart_is_immediate_and_a_crash_loop_slows_down() -> None:
@@ -52,7 +52,7 @@ def test_every_edge_of_the_worker_table_is_reachable_from_the_start() -> None:
     assert reached == set(Phase)
     # Whatever the phase of a live process, its exit must have a place to go.
     for phase in (Phase.STARTING, Phase.RUNNING, Phase.HUNG, Phase.STOPPING):
-        assert WORKER_TABLE.target(phase, Happening.EXIT) is not None
+        assert WORKER_TABLE.target(phase, SlotEvent.EXIT) is not None
 
 
 def test_exits_are_told_in_words() -> None:

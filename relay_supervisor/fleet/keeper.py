@@ -1,0 +1,272 @@
+"""What happens to the process of a slot: launched, taken over, listened to, ended, followed by another.
+
+The half of the fleet that deals with processes and deadlines; its rules stand in `slot.py` and `replacement.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from relay_common import ids, protocol
+from relay_common.clock import Clock
+from relay_common.protocol import FromSupervisor, FromWorker, Hello
+from relay_common.tasks import Tasks
+from relay_supervisor.fleet.ending import Ending, Step, log_stacks
+from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.replacement import PairEvent
+from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
+from relay_worker.process.entry import stacks_file
+from relay_worker.process.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+SILENCE: Final = 4.0
+"""Seconds without any message after which a worker counts as hung (a beat comes every second)."""
+HELLO_PATIENCE: Final = 20.0
+"""Seconds a new process may take to say hello, on a machine that starts twenty of them at once."""
+LAUNCH_PATIENCE: Final = 150.0
+"""Seconds for the launcher to start a process, or to say that it cannot; it serves one camera after another."""
+ADOPT_PATIENCE: Final = 10.0
+"""Seconds for a worker that could not be watched to say hello, which gives the next chance, before another starts."""
+_LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
+"""Phases in which the launcher may not have answered yet: a hello may overtake its answer."""
+
+
+class FleetListener(Protocol):
+    """Who is told what happens to workers."""
+
+    def worker_ready(self, camera: str, hello: Hello) -> None:
+        """A worker, new or adopted, has said hello."""
+
+    def worker_message(self, camera: str, message: FromWorker) -> None:
+        """A worker said something else."""
+
+    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+        """A worker ended, wanted or not."""
+
+
+class SlotKeeper:
+    """Moves slots along their table. `slots` holds each camera's by its id, `by_instance` those with a process."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        send: Callable[[str, FromSupervisor], bool],
+        listener: FleetListener,
+        clock: Clock,
+        runtime_dir: Path,
+    ) -> None:
+        self._launcher, self._send, self._listener, self._clock = launcher, send, listener, clock
+        self._runtime_dir = runtime_dir
+        self._launches = Tasks(log, "launching a worker failed")
+        self.slots: dict[str, Slot] = {}
+        self.by_instance: dict[str, Slot] = {}
+
+    # --- deadlines ---------------------------------------------------------------------------------------------
+
+    def look(self, slot: Slot, now: float) -> None:
+        """Let pass what is due in the slot (rule 2 of `slot.py`)."""
+        if slot.process is not None and not slot.process.alive:
+            self._exited(slot)
+            return
+        match slot.phase:
+            case Phase.STARTING | Phase.RUNNING | Phase.STOPPING if slot.process is None:
+                if now - slot.launched_at > LAUNCH_PATIENCE:
+                    self._give_up(slot, f"not started within {LAUNCH_PATIENCE:.0f} s")
+            case Phase.STARTING:
+                self._listen(slot, HELLO_PATIENCE, now)
+            case Phase.RUNNING:
+                # A worker that is taken over may not know yet that this supervisor is there.
+                self._listen(slot, SILENCE if slot.hello is not None else HELLO_PATIENCE, now)
+            case Phase.HUNG | Phase.STOPPING if slot.ending is not None:
+                if (step := slot.ending.due(now)) is not None:
+                    self._end(slot, step)
+            case Phase.BACKOFF if slot.wanted and now >= slot.next_start:
+                self.launch(slot)
+
+    def _listen(self, slot: Slot, patience: float, now: float) -> None:
+        silence = now - slot.seen_at
+        if silence > patience:
+            slot.machine.fire(SlotEvent.SILENCE)
+            log.error("worker hangs: silent for %.1f s", silence, extra=slot.context)
+            slot.ending = Ending.of_hung(now)
+            self.look(slot, now)
+
+    def _end(self, slot: Slot, step: Step) -> None:
+        """Do the next thing to a process that has to end."""
+        assert slot.process is not None
+        match step:
+            case Step.DUMP:
+                self._send(slot.instance, protocol.DumpStacks())
+                slot.process.send_signal(signal.SIGUSR1)
+            case Step.TERM:
+                if slot.phase is Phase.HUNG:
+                    log_stacks(stacks_file(self._runtime_dir, slot.instance), slot.context)
+                else:
+                    log.warning("worker did not stop: sending SIGTERM", extra=slot.context)
+                slot.process.send_signal(signal.SIGTERM)
+            case Step.KILL:
+                log.warning("worker did not end: sending SIGKILL", extra=slot.context)
+                slot.process.send_signal(signal.SIGKILL)
+            case Step.GIVE_UP:
+                self._give_up(slot, "cannot be killed")
+
+    # --- processes ---------------------------------------------------------------------------------------------
+
+    def launch(self, slot: Slot) -> None:
+        """Start a process in the slot."""
+        spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.camera))
+        slot.launch(spec.instance, self._clock.now())
+        # Known before the process exists: its hello may overtake the launcher's answer.
+        self.by_instance[spec.instance] = slot
+        self._launches.spawn(self._start_process(slot, spec))
+
+    async def _start_process(self, slot: Slot, spec: WorkerSpec) -> None:
+        try:
+            process = await self._launcher.start(spec)
+        except Exception as error:  # whatever it is, there is no process
+            if slot.instance == spec.instance and slot.process is None and slot.phase in _LAUNCHING:
+                self._give_up(slot, f"could not be started: {error or type(error).__name__}")
+            return
+        if slot.instance != spec.instance or slot.process is not None or slot.phase not in _LAUNCHING:
+            log.warning("worker appeared after it had been given up: ending it", extra=slot.context)
+            if slot.process is None or slot.process.pid != process.pid:
+                process.send_signal(signal.SIGKILL)
+            process.forget()
+            return
+        log.info("worker started", extra={**slot.context, "pid": process.pid})
+        self._bind(slot, spec.instance, process)
+        if slot.phase is Phase.STOPPING:
+            slot.ending = Ending.of_asked(self._clock.now(), 0.0)
+
+    def adopt(self, slot: Slot, instance: str, pid: int, started: int) -> None:
+        """Take over the running process with this pid and start time.
+
+        Raises ProcessLookupError when it is gone, OSError when it cannot be watched at present.
+        """
+        process = self._launcher.adopt(pid)
+        if process.started != started:  # its pid has just been used again
+            process.forget()
+            raise ProcessLookupError(pid)
+        slot.machine.fire(SlotEvent.ADOPT)
+        self._bind(slot, instance, process)
+
+    def await_hello(self, slot: Slot) -> None:
+        """A process of this slot lives but cannot be watched: its hello, if it comes in time, gives another chance."""
+        now = self._clock.now()
+        slot.launch("", now)
+        slot.machine.fire(SlotEvent.GIVE_UP)
+        slot.unbind()
+        slot.next_start = now + ADOPT_PATIENCE
+
+    def abandon(self) -> None:
+        """Watch no process any more, and leave all of them running."""
+        self._launches.cancel()
+        for slot in self.by_instance.values():
+            if slot.process is not None:
+                slot.process.forget()
+
+    def cancel_launches(self) -> None:
+        """Wait for no launch any more."""
+        self._launches.cancel()
+
+    def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
+        slot.bind(instance, process, self._clock.now())
+        self.by_instance[instance] = slot
+        process.when_ended(lambda: self._exited(slot) if slot.process is process else None)
+
+    def ask_to_stop(self, slot: Slot, reason: str, within: float) -> None:
+        """Ask the slot's process, if it has one, to end within so many seconds, and see that it does."""
+        again = slot.phase is Phase.STOPPING
+        if slot.machine.can(SlotEvent.STOP):
+            slot.machine.fire(SlotEvent.STOP)
+        if slot.process is None:
+            return
+        ending = Ending.of_asked(self._clock.now(), within)
+        # One that is being taken down already has no more time than it had.
+        if slot.ending is None or (again and ending.next_at < slot.ending.next_at):
+            slot.ending = ending
+        self._send(slot.instance, protocol.Stop(reason=reason, within=within))
+
+    def _exited(self, slot: Slot) -> None:
+        assert slot.process is not None
+        exit_, asked = slot.process.exit, slot.phase is Phase.STOPPING
+        if slot.farewell and exit_ is not None and exit_.clean:
+            words = f"{exit_} ({slot.farewell})"
+        else:
+            words = f"hung{slot.whereabouts}, {exit_}" if slot.phase is Phase.HUNG else f"{exit_}{slot.whereabouts}"
+        log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
+        self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words)
+
+    def _give_up(self, slot: Slot, why: str) -> None:
+        """There is no process, or none that can be ended: go on without it."""
+        log.error("worker %s", why, extra=slot.context)
+        if slot.process is not None:
+            slot.process.forget()
+        self._over(slot, SlotEvent.GIVE_UP, why)
+
+    def _over(self, slot: Slot, event: SlotEvent, why: str) -> None:
+        """A slot has no process any more: settle what follows, then tell."""
+        instance, had_process = slot.instance, slot.process is not None
+        self.by_instance.pop(instance, None)
+        if had_process:
+            _remove(stacks_file(self._runtime_dir, instance))
+        slot.machine.fire(event)
+        slot.unbind()
+        if slot.replaces:
+            self._drop(slot)
+            return  # it never took over: the old one goes on
+        # A planned replacement says why it was made, not how the old worker went.
+        if not (slot.replaced and slot.phase is Phase.ABSENT):
+            slot.last_exit = why
+        told = slot.last_exit
+        promoted = self._promote(slot) if slot.replaced else None
+        if promoted is None:
+            self._follow(slot)
+        if had_process:
+            self._listener.worker_gone(slot.camera, instance, told)
+        if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
+            self._listener.worker_ready(promoted.camera, promoted.hello)
+
+    def _follow(self, slot: Slot) -> None:
+        """Start another worker, now or later, when one is wanted."""
+        if slot.phase is Phase.BACKOFF:
+            now = self._clock.now()
+            delay = slot.policy.died(now, slot.last_exit)
+            slot.last_exit, slot.next_start = slot.policy.words(now), now + delay
+            if delay:
+                log.warning("worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
+                return
+        if slot.wanted:
+            self.launch(slot)
+
+    def _drop(self, successor: Slot) -> None:
+        """A successor has ended: the worker that it should have replaced goes on."""
+        assert successor.replacement is not None
+        successor.replacement.fire(PairEvent.SUCCESSOR_ENDED)
+        successor.replacement.predecessor.replacement = None
+        successor.replacement = None
+
+    def _promote(self, slot: Slot) -> Slot:
+        """A worker that is being replaced has ended: its successor is the camera's from now on."""
+        assert slot.replacement is not None
+        slot.replacement.fire(PairEvent.PREDECESSOR_ENDED)
+        successor = slot.replacement.successor
+        slot.replacement = successor.replacement = None
+        self.slots[slot.camera] = successor
+        successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
+        successor.policy.restarts += 1
+        return successor
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s cannot be removed: %s", file, error.strerror)

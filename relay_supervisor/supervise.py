@@ -1,0 +1,63 @@
+"""Loops that never end by themselves: each is started again when it does, and what befell it shows in the health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from relay_common.backoff import Backoff
+from relay_common.clock import Clock
+from relay_common.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+STEADY: Final = 10.0
+"""Seconds that a loop has to run before a failure counts as overcome."""
+
+
+class Loops:
+    """Runs endless loops until `aclose`.
+
+    A loop that raises (or returns, which it must not) is started again: after 0.5 s at first, later each time, half a
+    minute at most. `problems` says in words what is wrong with which, by name; `restarts` counts over all of them.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tasks = Tasks(log, "a loop cannot be kept running", level=logging.CRITICAL)
+        self.problems: dict[str, str] = {}
+        self.restarts = 0
+
+    def start(self, name: str, loop: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Keep `loop` running; cancel the task to end it."""
+        return self._tasks.spawn(self._keep(name, loop))
+
+    async def aclose(self) -> None:
+        """End all loops and wait for their ends."""
+        await self._tasks.aclose()
+
+    async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        backoff = Backoff(0.5, 30.0)
+        try:
+            while True:
+                began = self._clock.now()
+                steady = asyncio.get_running_loop().call_later(STEADY, self.problems.pop, name, None)
+                try:
+                    await loop()
+                    problem = "it ended by itself"
+                    log.critical("%s: the loop ended by itself; starting it again", name)
+                except Exception as error:
+                    # The type alone: a message may hold anything.
+                    problem = f"internal error ({type(error).__name__}); see the log"
+                    log.critical("%s: the loop failed; starting it again", name, exc_info=error)
+                finally:
+                    steady.cancel()
+                if self._clock.now() - began >= STEADY:
+                    backoff.reset()
+                self.restarts += 1
+                self.problems[name] = problem
+                await self._clock.sleep(backoff.next_delay())
+        finally:
+            self.problems.pop(name, None)

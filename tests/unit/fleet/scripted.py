@@ -1,0 +1,202 @@
+"""A fleet on a manual clock, whose launcher and processes do what a test tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from relay_common import protocol
+from relay_common.clock import ManualClock
+from relay_common.proc import start_ticks
+from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState, WorkerStats
+from relay_supervisor.fleet.fleet import TICK, Fleet
+from relay_supervisor.fleet.handle import Exit, WorkerProcess
+from relay_supervisor.fleet.restart import RestartPolicy
+from relay_supervisor.fleet.slot import Phase, Slot
+from relay_worker.process.spec import WorkerSpec
+
+SPEC = WorkerSpec(camera="cam", name="Cam", instance="", control="ipc:///nowhere", stats="ipc:///nowhere")
+
+
+class Process:
+    """Stands for a worker process: it ends when the test says so, or by SIGKILL unless it is `stubborn`."""
+
+    def __init__(self, pid: int, started: int = 1) -> None:
+        self.pid, self.started = pid, started
+        self.signals: list[signal.Signals] = []
+        self.exit: Exit | None = None
+        self.forgotten = False
+        self.stubborn = True
+        self._told: list[Callable[[], None]] = []
+
+    @property
+    def alive(self) -> bool:
+        return self.exit is None and not self.forgotten
+
+    def when_ended(self, told: Callable[[], None]) -> None:
+        self._told.append(told)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+
+    def forget(self) -> None:
+        self.forgotten = True
+
+    def end(self, code: int = 0, *, unseen: bool = False) -> None:
+        """It ends; with `unseen` the kernel's notice gets lost."""
+        self.exit = Exit(code)
+        if not unseen:
+            for told in self._told:
+                told()
+
+
+class Launcher:
+    """Answers when the test says so; `adoptable` is what `adopt` gives or raises."""
+
+    def __init__(self) -> None:
+        self.specs: list[WorkerSpec] = []
+        self.waiting: list[asyncio.Future[Process]] = []
+        self.adoptable: Process | BaseException = ProcessLookupError()
+        self._pids = itertools.count(100)
+
+    async def prepare(self) -> None: ...
+
+    async def start(self, spec: WorkerSpec) -> WorkerProcess:
+        self.specs.append(spec)
+        answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+        self.waiting.append(answer)
+        return cast("WorkerProcess", await answer)
+
+    def adopt(self, pid: int) -> WorkerProcess:
+        if isinstance(self.adoptable, BaseException):
+            raise self.adoptable
+        return cast("WorkerProcess", self.adoptable)
+
+    async def answer(self, error: BaseException | None = None) -> Process:
+        """Start what was asked for first, or fail to."""
+        process = Process(next(self._pids))
+        waiting = self.waiting.pop(0)
+        if error is None:
+            waiting.set_result(process)
+        else:
+            waiting.set_exception(error)
+        await settle()
+        return process
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Rig:
+    """The fleet, and all that it said to whom."""
+
+    def __init__(self, directory: Path, memory_limit: int = 0) -> None:
+        self.clock, self.launcher = ManualClock(), Launcher()
+        self.sent: list[tuple[str, FromSupervisor]] = []
+        self.told: list[tuple[str, str]] = []
+        self.directory = directory
+        self.reading = True
+        self.fleet = Fleet(
+            self.launcher,
+            lambda instance, message: self.sent.append((instance, message)) is None,
+            self,
+            self.clock,
+            directory,
+            lambda: RestartPolicy(intensity=3, base=2.0, ceiling=30.0, rng=random.Random(1)),
+            memory_limit,
+            lambda: self.reading,
+        )
+
+    # what the fleet tells
+
+    def worker_ready(self, camera: str, hello: Hello) -> None:
+        self.told.append(("ready", hello.instance))
+
+    def worker_message(self, camera: str, message: FromWorker) -> None:
+        self.told.append(("message", type(message).__name__))
+
+    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+        self.told.append(("gone", reason))
+
+    # what a test does
+
+    @property
+    def slot(self) -> Slot:
+        slot = self.fleet.slot("cam")
+        assert slot is not None
+        return slot
+
+    @property
+    def phase(self) -> Phase:
+        return self.slot.phase
+
+    async def launch(self) -> Process:
+        """Want the camera, and have its process started."""
+        self.fleet.start(SPEC)
+        await settle()
+        return await self.launcher.answer()
+
+    async def run(self) -> Process:
+        """Want the camera, and have its worker run."""
+        process = await self.launch()
+        self.hello()
+        assert self.phase is Phase.RUNNING
+        return process
+
+    def hello(self, instance: str = "", **fields: Any) -> None:
+        """The worker of that instance (the newest launched) says hello."""
+        name = instance or self.launcher.specs[-1].instance
+        said = Hello(
+            protocol=protocol.PROTOCOL,
+            instance=name,
+            camera="cam",
+            pid=os.getpid(),
+            started=1,
+            state=WorkerState.STARTING,
+            preloaded=True,
+        )
+        self.fleet.on_message(name, msgspec.structs.replace(said, **fields))
+
+    def beat(self, slot: Slot | None = None) -> None:
+        self.fleet.on_message((slot or self.slot).instance, protocol.Heartbeat(state=WorkerState.LIVE))
+
+    def report(self, mebibytes: int) -> None:
+        stats = WorkerStats(
+            instance=self.slot.instance, camera="cam", sequence=1, at=0.0, uptime=1.0, state=WorkerState.LIVE
+        )
+        stats.rss = mebibytes << 20
+        self.fleet.on_stats(stats)
+
+    async def wait(self, seconds: float, *, beats: bool = False) -> None:
+        """Time passes, with the fleet's ticks; the workers beat meanwhile, or do not."""
+        end = self.clock.now() + seconds
+        while self.clock.now() < end - 1e-9:
+            await self.clock.advance(min(TICK, end - self.clock.now()))
+            if beats:
+                self.beat()
+            self.fleet.tick(self.clock.now())
+            await settle()
+
+    async def away(self, seconds: float) -> None:
+        """The supervisor stands still for so long, and looks at its slots when it is back."""
+        await self.clock.advance(seconds)
+        self.fleet.tick(self.clock.now())
+        await settle()
+
+    def messages(self, kind: type, instance: str = "") -> int:
+        """How many messages of that type went to that instance (to any)."""
+        return sum(isinstance(message, kind) and instance in ("", to) for to, message in self.sent)
+
+
+MYSELF = (os.getpid(), start_ticks(os.getpid()))
+"""A pid and start time that name a running process."""

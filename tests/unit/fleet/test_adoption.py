@@ -1,0 +1,115 @@
+"""Workers that another supervisor left: taken over when it is surely they, and left alone or sent away when not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay_common import protocol
+from relay_common.protocol import WorkerState
+from relay_supervisor.fleet.fleet import TICK
+from relay_supervisor.fleet.keeper import ADOPT_PATIENCE, HELLO_PATIENCE
+from relay_supervisor.fleet.slot import Phase
+from tests.unit.fleet.scripted import MYSELF, SPEC, Process, Rig, settle
+
+PID, STARTED = MYSELF
+NO_DESCRIPTOR = OSError(24, "Too many open files")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def hello(rig: Rig, instance: str = "cam.old", started: int = STARTED) -> None:
+    rig.hello(instance, pid=PID, started=started, state=WorkerState.LIVE)
+
+
+async def test_a_survivor_is_watched_at_once_and_ready_when_it_speaks(rig: Rig) -> None:
+    process = rig.launcher.adoptable = Process(PID, STARTED)
+    assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    assert rig.slot.running
+    await rig.wait(HELLO_PATIENCE - 1.0)
+    assert process.signals == [], "it has to find its new supervisor first"
+    hello(rig)
+    assert rig.told == [("ready", "cam.old")]
+
+
+@pytest.mark.parametrize(("pid", "started"), [(PID, STARTED + 1), (PID, 0), (2**22 + 1, STARTED)])
+async def test_another_process_with_that_pid_is_never_touched(rig: Rig, pid: int, started: int) -> None:
+    process = rig.launcher.adoptable = Process(pid, STARTED)
+    assert not rig.fleet.expect(SPEC, "cam.old", pid, started)
+    assert (rig.fleet.slot("cam"), process.signals) == (None, [])
+
+
+async def test_a_pid_that_is_used_again_in_the_very_moment_is_let_go(rig: Rig) -> None:
+    process = rig.launcher.adoptable = Process(PID, STARTED + 1)
+    assert not rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    assert (process.forgotten, process.signals, rig.fleet.slot("cam")) == (True, [], None)
+
+
+async def test_a_survivor_that_ended_meanwhile_is_not_expected(rig: Rig) -> None:
+    rig.launcher.adoptable = ProcessLookupError()
+    assert not rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+
+
+async def test_a_survivor_that_cannot_be_watched_yet_is_adopted_at_its_hello(rig: Rig) -> None:
+    rig.launcher.adoptable = NO_DESCRIPTOR
+    assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    assert (rig.phase, rig.slot.running) == (Phase.BACKOFF, False)
+    hello(rig)
+    assert rig.phase is Phase.BACKOFF, "nothing is said to run that nobody watches"
+    rig.launcher.adoptable = Process(PID, STARTED)
+    hello(rig)
+    assert rig.slot.running
+    assert rig.told == [("ready", "cam.old")]
+    assert rig.launcher.specs == []
+
+
+async def test_a_survivor_that_stays_silent_is_followed_by_a_new_worker(rig: Rig) -> None:
+    rig.launcher.adoptable = NO_DESCRIPTOR
+    assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    await rig.wait(ADOPT_PATIENCE - TICK)
+    assert rig.launcher.specs == []
+    await rig.wait(2 * TICK)
+    assert len(rig.launcher.specs) == 1
+
+
+async def test_a_stranger_is_asked_and_left_alone_until_all_cameras_are_known(rig: Rig) -> None:
+    rig.fleet.on_message("cam.old", protocol.Heartbeat(state=WorkerState.LIVE))
+    assert rig.messages(protocol.Identify, "cam.old") == 1
+    hello(rig)
+    assert rig.messages(protocol.Stop) == 0
+    rig.fleet.cameras_known = True
+    hello(rig)
+    assert rig.messages(protocol.Stop, "cam.old") == 1
+
+
+@pytest.mark.parametrize("started", [STARTED, STARTED + 1])
+async def test_a_stranger_takes_an_empty_place_if_it_is_who_it_says(rig: Rig, started: int) -> None:
+    for _ in range(2):  # into backoff
+        process = await rig.launch() if not rig.launcher.specs else await rig.launcher.answer()
+        process.end(1)
+        await settle()
+    rig.told.clear()
+    rig.launcher.adoptable = Process(PID, STARTED)
+    hello(rig, started=started)
+    assert rig.slot.running is (started == STARTED)
+    assert rig.messages(protocol.Stop, "cam.old") == (started != STARTED)
+
+
+async def test_a_stranger_for_a_place_that_is_taken_is_sent_away(rig: Rig) -> None:
+    await rig.run()
+    rig.launcher.adoptable = Process(PID, STARTED)
+    hello(rig)
+    assert rig.messages(protocol.Stop, "cam.old") == 1
+    assert rig.slot.instance != "cam.old"
+
+
+async def test_an_adopted_worker_that_ends_is_followed(rig: Rig) -> None:
+    process = rig.launcher.adoptable = Process(PID, STARTED)
+    assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    process.end()
+    await settle()
+    assert rig.phase is Phase.STARTING
