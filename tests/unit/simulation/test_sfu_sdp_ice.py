@@ -177,6 +177,7 @@ def test_a_nomination_moves_the_address_and_a_plain_check_does_not() -> None:
         (check("ours:stranger"), 401),
         (check("ours:theirs", **{"ICE-CONTROLLED": 1}), 487),
     ],
+    ids=["wrong password", "unknown peer", "not controlling"],
 )
 def test_bad_checks_are_refused(request_: bytes, code: int) -> None:
     agent = negotiated()
