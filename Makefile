@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+# Most tests of whole processes and browsers wait more than they compute.
+JOBS ?= $(shell expr $(CORES) + 1)
 
 # Only what the locks name is installed, and only what has the hash that stands there; then the project itself.
 PIP := $(BIN)/pip --disable-pip-version-check
 INSTALL_LOCKED := $(PIP) install --quiet --require-hashes -r
 INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 
-.PHONY: help demo test lint types unit browser bench wheel containers lock clean
+.PHONY: help demo quick test lint types unit browser bench wheel containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -17,9 +20,18 @@ help: ## what can be made
 demo: $(VENV)/installed ## six simulated cameras on a page, relayed live; Ctrl-C ends it
 	@$(BIN)/relay-supervisor demo $(ARGS)
 
+quick: lint types ## lint, types and unit tests but the slow ones, within a minute
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest tests/unit -q -m 'not slow' -n $(CORES) $(ARGS)
+
+# Two stages that are each other's complement: what shares nothing runs side by side, and what judges media by the clock
+# has the machine to itself. With ARGS that select tests, one of them may find none (pytest's exit code 5).
 test: lint types ## everything that is checked: lint, types, tests on real media and a real browser
 	@$(MAKE) --no-print-directory browser
-	$(BIN)/pytest $(ARGS)
+	@side_by_side=0; alone=0; \
+	$(BIN)/pytest -m 'not serial' -n $(JOBS) --dist loadgroup $(ARGS) || side_by_side=$$?; \
+	$(BIN)/pytest -m serial $(ARGS) || alone=$$?; \
+	case "$$side_by_side $$alone" in '0 0' $(if $(ARGS),| '0 5' | '5 0')) ;; \
+	*) echo "exit codes of pytest: $$side_by_side side by side, $$alone alone"; exit 1;; esac
 
 lint: $(VENV)/installed-dev ## ruff
 	$(BIN)/ruff check .
@@ -28,8 +40,8 @@ lint: $(VENV)/installed-dev ## ruff
 types: $(VENV)/installed-dev ## mypy --strict
 	$(BIN)/mypy
 
-unit: $(VENV)/installed-dev ## the quick tests only
-	$(BIN)/pytest tests/unit $(ARGS)
+unit: $(VENV)/installed-dev ## every unit test
+	$(BIN)/pytest tests/unit -n $(CORES) $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

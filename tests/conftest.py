@@ -1,14 +1,16 @@
 """For all tests: hypothesis without a deadline per example, because the machine may be busy.
 
 Examples are the same at every run, so that a change is judged by what it did and not by luck. To look for more:
-HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer.
+HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer. `make quick` looks at fewer.
 
 What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's.
 """
 
 import asyncio
 import os
+import random
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,7 +38,36 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("quick", settings.get_profile("same"), max_examples=20)
 settings.register_profile(
     "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=2000, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that stays free until it is used, for what has to be found again after a restart.
+
+    It lies below the range from which the kernel serves everybody who asks for any port (Linux: 32768 and up), such as
+    the other tests that run at the same time.
+    """
+    ports = random.Random()  # not the seed of the test, which another process may have as well
+    while True:
+        port = ports.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """In place of pytest-asyncio's, whose ports the kernel gives to others, too."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def unused_tcp_port_factory() -> Callable[[], int]:
+    return free_port

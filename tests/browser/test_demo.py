@@ -11,7 +11,7 @@ from playwright.async_api import Page
 
 from tests.fixtures.running_relay import running_relay
 
-pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 
 async def stats(page: Page) -> dict[str, dict[str, Any]]:

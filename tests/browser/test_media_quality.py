@@ -14,7 +14,7 @@ from relay_common.protocol import WorkerState
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.media_rig import MediaRig, Viewer, Watched, media_rig
 
-pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 SYNC_BAR = 0.045
 SYNC_RESOLUTION = 0.040

@@ -22,7 +22,7 @@ from tests.chaos.rows import LANES, ROWS, SDM, SUPERVISOR_KILLED, WHOLE, Row, Se
 from tests.chaos.supervisor_killed import kill_supervisor
 from tests.chaos.world import WITNESS, Chaos, Sight, chaos_world
 
-pytestmark = [pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.serial, pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(420)]
 
 NAMES = dict(zip(LANES, CAMERA_NAMES[1:], strict=False))
 """The camera of each lane."""

@@ -95,6 +95,7 @@ async def test_video_and_opus_arrive_on_one_clock_without_transcoding(home: Home
         assert abs(sum(steps) / len(steps) - step) < step / 5
 
 
+@pytest.mark.serial
 async def test_a_second_session_takes_over_at_its_keyframe_and_the_first_is_left(home: Home) -> None:
     handovers: list[float] = []
     home.keeper.on_handover = lambda: handovers.append(time.monotonic())

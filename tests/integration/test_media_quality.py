@@ -13,7 +13,7 @@ from relay_worker.media.stream import Frame, Kind
 from tests.benchmarks.delay import match
 from tests.fixtures.media_rig import MediaRig, media_rig
 
-pytestmark = [pytest.mark.media, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.serial, pytest.mark.media, pytest.mark.timeout(120)]
 
 
 async def windows(rig: MediaRig, count: int, from_now: int) -> list[tuple[float, float]]:

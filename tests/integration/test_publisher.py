@@ -296,6 +296,7 @@ async def test_other_srtp_profiles(units: Units, profile: str) -> None:
         assert session["published"][0]["lost"] == 0
 
 
+@pytest.mark.serial
 async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
     async with SfuSimulator() as sfu:
         publisher = Publisher("porch", DirectSignaling(sfu), settings=LOCAL, audio=False)

@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("relay_common", "relay_supervisor", "relay_worker")
 
+pytestmark = pytest.mark.xdist_group("one wheel for all")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
