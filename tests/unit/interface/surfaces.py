@@ -47,16 +47,17 @@ def command_line() -> list[str]:
     return lines + [f"exit code: {line}" for line in _exit_codes()]
 
 
-def _command(name: str, command: click.Command) -> Iterator[str]:
+def _command(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     yield f"{name}"
-    context = click.Context(command)
+    # As when it is typed: -h is the group's setting, and click keeps the option that it makes first.
+    context = click.Context(command, parent, **command.context_settings)
     for parameter in command.get_params(context):
         yield f"{name} {_parameter(parameter)}"
     if isinstance(command, click.Group):
         for verb in sorted(command.list_commands(context)):
             found = command.get_command(context, verb)
             assert found is not None, f"{name} {verb} is listed, but is not there"
-            yield from _command(f"{name} {verb}", found)
+            yield from _command(f"{name} {verb}", found, context)
 
 
 def _parameter(parameter: click.Parameter) -> str:
