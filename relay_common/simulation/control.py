@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,9 +31,7 @@ from starlette.routing import BaseRoute, Route
 
 from relay_common.simulation.camera.faults import FaultKind, parse_fault
 from relay_common.simulation.google.failures import ANY, failure
-
-if TYPE_CHECKING:
-    from relay_common.simulation.home import SimulatedHome
+from relay_common.simulation.home import SimulatedHome
 
 _DEVICE_FIELDS: Final = {
     "offline",
@@ -50,6 +48,11 @@ _RECORD_LIMIT: Final = 1_000_000
 _OAUTH_FIELDS: Final = {"revoked", "down", "forbidden", "expire_tokens"}
 
 Action = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+def join(home: SimulatedHome) -> None:
+    """Serve the control interface of `home` on its API's port; before it starts."""
+    home.api.extend(routes(home))
 
 
 def routes(home: SimulatedHome) -> list[BaseRoute]:

@@ -1,6 +1,6 @@
 """A simulated home: its cameras, Google's API in front of them, and the RTSP and WebRTC edges that serve their streams.
 
-Everything that a test or a person may do to it is a method here; `control` offers the same over HTTP.
+Everything that a test or a person may do to it is a method here; `control.join` offers the same over HTTP.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from relay_common.clock import Clock, SystemClock
-from relay_common.simulation import control
 from relay_common.simulation.camera.camera import Camera
 from relay_common.simulation.camera.faults import Fault, FaultKind
 from relay_common.simulation.camera.media import prepare
@@ -61,7 +60,7 @@ class SimulatedHome:
         self._webrtc: WebRtcEdge | None = None
         self._webrtc_settings: dict[str, Any] = {"host": host, "port": webrtc_port, "seed": seed}
         self.rtsp = RtspServer(self._admit, host=host, port=rtsp_port, tls=tls, clock=self._clock, seed=seed)
-        self.api = NestApi(backend, host=host, port=api_port, extra=control.routes(self), clock=self._clock)
+        self.api = NestApi(backend, host=host, port=api_port, clock=self._clock)
         backend.streams.on_stop = self._recheck
 
     async def start(self) -> None:

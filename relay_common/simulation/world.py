@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from relay_common.simulation import control
 from relay_common.simulation.camera.camera import Camera, CameraSettings
 from relay_common.simulation.camera.certs import make_server_context
 from relay_common.simulation.camera.media import AudioSpec, VideoSpec
@@ -198,7 +199,7 @@ class World:
             cameras[index][1].protocol = "WEB_RTC"
         for index in webrtc[max(0, len(webrtc) - config.doorbells) :]:
             cameras[index][1].kind, cameras[index][1].extendable = "DOORBELL", False
-        return SimulatedHome(
+        home = SimulatedHome(
             backend,
             cameras,
             tls=tls,
@@ -208,6 +209,8 @@ class World:
             webrtc_port=config.webrtc_port,
             seed=config.seed,
         )
+        control.join(home)
+        return home
 
     async def _start_sfu(self) -> SfuSimulator:
         # Imported late: a process that serves only cameras should not carry the WebRTC stack.

@@ -10,6 +10,7 @@ from pathlib import Path
 import setproctitle
 
 from relay_common import log
+from relay_worker.process import shared_stack
 from relay_worker.process.confine import confine
 from relay_worker.process.spec import WorkerSpec
 
@@ -36,10 +37,10 @@ def run_worker(spec: WorkerSpec) -> None:
 
     import uvloop
 
-    from relay_worker.process import preload, worker
+    from relay_worker.process import worker
 
     # A wake of asyncio's own loop costs some 60 µs before a byte is read: most of it is Python with cold caches.
     try:
-        uvloop.run(worker.run(spec, preloaded=preload.inherited()))
+        uvloop.run(worker.run(spec, preloaded=shared_stack.inherited()))
     finally:
         log.flush()  # a child of the fork server ends without `atexit`

@@ -6,23 +6,20 @@ Importing this module must not start a thread, a loop or a socket: it is followe
 from __future__ import annotations
 
 import gc
-import os
 
-import aioice
+import aioice  # noqa: F401
 import aiortc
 import av
-import uvloop
-import zmq
-import zmq.asyncio
+import uvloop  # noqa: F401
+import zmq.asyncio  # noqa: F401
 
 import relay_worker.process.entry
-import relay_worker.process.worker
+import relay_worker.process.worker  # noqa: F401
 from relay_worker.media.opus import OpusTranscoder
+from relay_worker.process import shared_stack
 from relay_worker.rtsp.transport import client_context
 
-LOADED = (aioice, aiortc, av, uvloop, zmq, relay_worker.process.entry, relay_worker.process.worker)
-LOADED_IN = os.getpid()
-"""Pid of the process that imported this: in a forked worker it is the fork server's."""
+shared_stack.loaded()
 
 
 def _warm_up() -> None:
@@ -42,8 +39,3 @@ _warm_up()
 # A collection in a child would touch, and so copy, every page that holds an inherited object.
 gc.collect()
 gc.freeze()
-
-
-def inherited() -> bool:
-    """Whether this process got the media stack from its fork server."""
-    return os.getpid() != LOADED_IN

@@ -134,6 +134,11 @@ def test_the_table_has_no_way_back_up() -> None:
         list(TopologicalSorter({source: targets.split() for source, targets in table.items()}).static_order())
 
 
+def test_no_two_files_import_each_other() -> None:
+    """Neither directly nor by way of others; imports inside functions and for types alone count, too."""
+    list(TopologicalSorter({name: set(imports(name)) - {name, *FOLDERS} for name in FILES}).static_order())
+
+
 def test_packages_import_only_what_lies_below() -> None:
     for (source, target), name in ARROWS.items():
         mine, theirs = source.split(".")[0], target.split(".")[0]

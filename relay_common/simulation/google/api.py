@@ -22,7 +22,7 @@ from relay_common.simulation.google.errors import Reply, error, not_found
 
 
 class NestApi:
-    """Serves a `NestBackend`; `extra` routes (control) share its port.
+    """Serves a `NestBackend`; routes given to `extend` (control) share its port.
 
     `host` is an IPv4 address; port 0 picks one. `start` raises OSError when the port is taken.
     """
@@ -33,12 +33,11 @@ class NestApi:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        extra: Iterable[BaseRoute] = (),
         clock: Clock | None = None,
     ) -> None:
         self._backend, self._clock = backend, clock or SystemClock()
         self._host, self._port = host, port
-        self._extra = list(extra)
+        self._extra: list[BaseRoute] = []
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -46,6 +45,10 @@ class NestApi:
     def url(self) -> str:
         """Scheme, host and port; the SDM API is under /v1, the token endpoint at /token."""
         return f"http://{self._host}:{self._port}"
+
+    def extend(self, routes: Iterable[BaseRoute]) -> None:
+        """Serve these, too; before `start`."""
+        self._extra += routes
 
     async def start(self) -> None:
         """Listen and serve in the running loop."""

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from relay_common.simulation.sfu.options import SfuFaults
+from relay_common.simulation.sfu.port import Arrival
 from relay_common.simulation.sfu.sessions import Session
 
-if TYPE_CHECKING:
-    from relay_common.simulation.sfu.simulator import SfuSimulator
-
 _RECORD_LIMIT = 1_000_000
+
+
+class Controlled(Protocol):
+    """What the interface controls: the simulator, which knows this file and not the other way round."""
+
+    faults: SfuFaults
+
+    def sessions(self) -> list[dict[str, Any]]: ...
+    def port_counters(self) -> dict[str, int]: ...
+    def end_session(self, session_id: str) -> None: ...
+    def lose_upstream(self, session_id: str, share: float | None) -> None: ...
+    def start_recording(self, limit: int = ...) -> None: ...
+    def stop_recording(self) -> None: ...
+    def arrivals(self) -> list[Arrival]: ...
 
 
 def describe(session: Session, now: float) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def describe(session: Session, now: float) -> dict[str, Any]:
     }
 
 
-def routes(simulator: SfuSimulator) -> list[Route]:
+def routes(simulator: Controlled) -> list[Route]:
     """The control routes; request and answer bodies are JSON."""
 
     async def sessions(request: Request) -> Response:
