@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from relay_common import protocol
+from relay_common.worker_stats import WorkerStats
 
 M = TypeVar("M")
 
@@ -86,6 +87,6 @@ def worker_reader() -> Reader[protocol.FromSupervisor]:
     return Reader(protocol.FromSupervisor)
 
 
-def stats_reader() -> Reader[protocol.WorkerStats]:
+def stats_reader() -> Reader[WorkerStats]:
     """Reader for the supervisor's stats socket."""
-    return Reader(protocol.WorkerStats)
+    return Reader(WorkerStats)

@@ -21,8 +21,9 @@ from relay_common import VERSION, log, protocol
 from relay_common.clock import SystemClock
 from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
 from relay_common.errors import Remedy
-from relay_common.protocol import Stage, TrackOffer, WorkerState, WorkerStats
+from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
+from relay_common.worker_stats import WorkerStats
 from relay_worker.camera.granted import Stream
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay_common.protocol import TrackStats, WorkerState, WorkerStats
+from relay_common.protocol import WorkerState
+from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.keeper import PublicationKeeper

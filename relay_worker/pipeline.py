@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from relay_common.protocol import TrackStats
+from relay_common.worker_stats import TrackStats
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.inputs import TrackInput, VideoInput, make_input
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track

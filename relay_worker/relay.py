@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 from relay_common.clock import Clock, SystemClock
 from relay_common.errors import RelayError, Remedy
-from relay_common.protocol import Stage, WorkerState, WorkerStats
+from relay_common.protocol import Stage, WorkerState
 from relay_common.secrets import Secret
+from relay_common.worker_stats import WorkerStats
 from relay_worker.camera.granted import Stream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from relay_common.protocol import Stage, TrackStats, WorkerState, WorkerStats
+from relay_common.protocol import Stage, WorkerState
+from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_supervisor.status.model import CameraStatus, LeaseStatus, Totals, WorkerStatus

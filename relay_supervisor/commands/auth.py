@@ -77,7 +77,36 @@ def command(
     base = config_path.parent
     if not existing.document:
         _say(_FIRST)
-    nest = NestConfig(
+    nest = _settings(existing, base, project_id, client_id, api_base_url, token_url)
+    if published is None:
+        published = click.confirm('Is the OAuth consent screen published ("In production")?', default=False, err=True)
+    if not published:
+        _say(click.style(_TESTING, fg="yellow"))
+    nest = msgspec.structs.replace(nest, refresh_token=_authorise(nest, code))
+    _say("Google has granted access.")
+    note = _write(config_path, existing, nest, yes)
+    grant.remember(existing.state_dir, nest.refresh_token, time.time(), published=published)
+    devices = asyncio.run(_cameras(nest))
+    reloaded = _tell_supervisor(config_path)
+    if as_json:
+        report = {"config": str(config_path), "reloaded": reloaded, "cameras": [_report(one) for one in devices]}
+        click.echo(msgspec.json.encode(report).decode())
+        return
+    _list_cameras(devices)
+    _say(note)
+    _say("The running supervisor uses it now." if reloaded else "Next: `relay-supervisor check`")
+
+
+def _settings(
+    existing: setup_files.Existing,
+    base: Path,
+    project_id: str | None,
+    client_id: str | None,
+    api_base_url: str | None,
+    token_url: str | None,
+) -> NestConfig:
+    """What the options, the configuration and the person say, checked; without a refresh token."""
+    return NestConfig(
         project_id=_value(
             "Device Access project id", project_id or existing.nest("project_id"), credentials.project_id_problem
         ),
@@ -94,27 +123,14 @@ def command(
         api_base_url=api_base_url or existing.nest("api_base_url") or _DEFAULTS.api_base_url,
         token_url=token_url or existing.nest("token_url") or _DEFAULTS.token_url,
     )
-    if published is None:
-        published = click.confirm('Is the OAuth consent screen published ("In production")?', default=False, err=True)
-    if not published:
-        _say(click.style(_TESTING, fg="yellow"))
-    nest = msgspec.structs.replace(nest, refresh_token=_authorise(nest, code))
-    _say("Google has granted access.")
-    note = _write(config_path, existing, nest, yes)
-    grant.remember(existing.state_dir, nest.refresh_token, time.time(), published=published)
-    devices = asyncio.run(_cameras(nest))
-    reloaded = _tell_supervisor(config_path)
-    if as_json:
-        report = {"config": str(config_path), "reloaded": reloaded, "cameras": [_report(one) for one in devices]}
-        click.echo(msgspec.json.encode(report).decode())
-        return
+
+
+def _list_cameras(devices: list[Device]) -> None:
     click.echo(f"{len(devices)} cameras:")
     for device in devices:
         click.echo(f"  {device.display_name:<24} {device.protocol.value:<8} {device.resolution}")
     if not devices:
         click.echo("  none: open the link again and switch on the home and its cameras")
-    _say(note)
-    _say("The running supervisor uses it now." if reloaded else "Next: `relay-supervisor check`")
 
 
 def _value(what: str, given: str, problem: Callable[[str], str], *, hidden: bool = False) -> str:

@@ -38,6 +38,10 @@ VERBS = (
 )
 
 
+OF_ONE_CAMERA = frozenset(("add", "remove", "enable", "disable", "restart", "keyframe"))
+"""Verbs that take a camera's name and nothing else: the rows of `camera_verbs.VERBS`."""
+
+
 class Failure(click.ClickException):
     """An error for people, with one of the exit codes documented above."""
 
@@ -60,7 +64,11 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"relay_supervisor.commands.{cmd_name}").command
+        if cmd_name in OF_ONE_CAMERA:
+            verbs = importlib.import_module("relay_supervisor.commands.camera_verbs")
+            command = verbs.make_command(cmd_name)
+        else:
+            command = importlib.import_module(f"relay_supervisor.commands.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -17,7 +17,8 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import SystemClock
-from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.supervise import Loops
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from relay_common import protocol
 from relay_common.clock import Clock
 from relay_common.pauses import PauseDetector
 from relay_common.proc import start_ticks
-from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.tasks import Tasks
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.ending import TERM_TIME
 from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
 from relay_supervisor.fleet.launcher import Launcher

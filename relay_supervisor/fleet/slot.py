@@ -40,7 +40,8 @@ import enum
 import math
 
 from relay_common.fsm import Machine, Table
-from relay_common.protocol import Hello, Stage, WorkerState, WorkerStats
+from relay_common.protocol import Hello, Stage, WorkerState
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.ending import Ending
 from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.fleet.replacement import Replacement

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay_common.protocol import TrackStats
+from relay_common.worker_stats import TrackStats
 
 
 class LeaseStatus(msgspec.Struct, kw_only=True):

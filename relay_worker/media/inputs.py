@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from relay_common.protocol import TrackStats
+from relay_common.worker_stats import TrackStats
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.opus import FRAME_SECONDS, Codec, OpusTranscoder
 from relay_worker.media.stream import Frame, Kind, Track

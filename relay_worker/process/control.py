@@ -15,7 +15,8 @@ import zmq
 import zmq.asyncio
 
 from relay_common import protocol, wire
-from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer
+from relay_common.worker_stats import WorkerStats
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.publish.keeper import PublishRefused
 

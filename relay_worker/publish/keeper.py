@@ -15,8 +15,9 @@ from relay_common import protocol
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
-from relay_common.protocol import Stage, TrackOffer, TrackStats
+from relay_common.protocol import Stage, TrackOffer
 from relay_common.tasks import pause
+from relay_common.worker_stats import TrackStats
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.publisher import Publisher, PublisherSettings, PublishTrack

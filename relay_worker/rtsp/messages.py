@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 
 class Headers:
@@ -81,3 +82,16 @@ def _encode(lines: list[str], body: bytes) -> bytes:
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError("line break inside an RTSP header")
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
+
+
+_SERVED: Final = ("OPTIONS", "ANNOUNCE", "GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "TEARDOWN")
+"""Requests that a server may make of its client (RFC 2326 §10)."""
+
+
+def reply_to(request: Request) -> Response:
+    """The client's answer to a server's request: 200 to those it knows, 501 to any other."""
+    fields = [("CSeq", request.headers.get("CSeq", "0"))]
+    if request.method == "OPTIONS":
+        fields.append(("Public", ", ".join(_SERVED)))
+    known = request.method in _SERVED
+    return Response(200 if known else 501, "OK" if known else "Not Implemented", Headers(fields))

@@ -27,7 +27,7 @@ from relay_worker.rtsp.errors import (
 )
 from relay_worker.rtsp.events import Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
 from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
-from relay_worker.rtsp.messages import Headers, Request, Response
+from relay_worker.rtsp.messages import Headers, Request, Response, reply_to
 from relay_worker.rtsp.parser import ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.states import TABLE, Event, State
@@ -392,12 +392,7 @@ class RtspSession:
         return Redirected(Secret(location))
 
     def _server_request(self, request: Request) -> list[SessionEvent]:
-        known = request.method in ("OPTIONS", "ANNOUNCE", "GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "TEARDOWN")
-        fields = [("CSeq", request.headers.get("CSeq", "0"))]
-        if request.method == "OPTIONS":
-            fields.append(("Public", "OPTIONS, ANNOUNCE, GET_PARAMETER, SET_PARAMETER, REDIRECT, TEARDOWN"))
-        status, reason = (200, "OK") if known else (501, "Not Implemented")
-        self.outgoing += Response(status, reason, Headers(fields)).encode()
+        self.outgoing += reply_to(request).encode()
         if request.method == "TEARDOWN" and self.state is not State.TEARDOWN:
             raise SessionLostError(self.stage, "the server ended the session")
         if request.method == "REDIRECT" and self._machine.can(Event.REDIRECT):

@@ -66,7 +66,8 @@ ALLOWED = {
         "fsm": "errors",
         "log": "secrets stderr",
         "tasks": "clock",
-        "wire": "protocol",
+        "wire": "protocol worker_stats",
+        "worker_stats": "protocol",
     },
 }
 """Which node may import which others of its own package; nodes that are not named import none."""

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_common import protocol, wire
-from relay_common.protocol import Hello, Play, WorkerState, WorkerStats
+from relay_common.protocol import Hello, Play, WorkerState
+from relay_common.worker_stats import WorkerStats
 
 
 def test_messages_survive_the_wire() -> None:

@@ -16,7 +16,8 @@ import msgspec
 from relay_common import protocol
 from relay_common.clock import ManualClock
 from relay_common.proc import start_ticks
-from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState, WorkerStats
+from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.fleet import TICK, Fleet
 from relay_supervisor.fleet.handle import Exit, WorkerProcess
 from relay_supervisor.fleet.restart import RestartPolicy

@@ -19,6 +19,7 @@ from relay_common.log import JsonFormatter as JsonFormatter
 from relay_common.log import configure as configure_log
 from relay_common.secrets import Secret as Secret
 from relay_common.wire import encode as encode_message
+from relay_common.worker_stats import WorkerStats as WorkerStats
 from relay_supervisor.cameras import overrides
 from relay_supervisor.checks.report import Finding
 from relay_supervisor.commands.cli import cli as supervisor_cli
@@ -61,7 +62,7 @@ CAMERA_SETTINGS = CameraSettings
 
 FROM_WORKER = bus_messages.FromWorker
 FROM_SUPERVISOR = bus_messages.FromSupervisor
-STATS = bus_messages.WorkerStats
+STATS = WorkerStats
 PROTOCOL = bus_messages.PROTOCOL
 MAX_FRAME = bus_messages.MAX_FRAME
 Protocol = bus_messages.Protocol

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from relay_common.clock import ManualClock
-from relay_common.protocol import TrackStats
+from relay_common.worker_stats import TrackStats
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.feedback import Estimate

@@ -1,0 +1,92 @@
+"""What a worker reports about once a second, from its PUB to the supervisor's SUB (`wire.stats_reader`).
+
+Like every message on the bus: new fields go last, with a default; a field never changes its type.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay_common.protocol import Stage, WorkerState
+
+
+class TrackStats(msgspec.Struct, kw_only=True):
+    """Counters of one media track; all are totals since the worker started unless a unit says otherwise."""
+
+    codec: str = ""
+    packets_in: int = 0
+    bytes_in: int = 0
+    lost_in: int = 0
+    """Packets missing between the source's sequence numbers."""
+    jitter_in: float = 0.0
+    """Interarrival jitter at the source side, seconds (RFC 3550 6.4.1)."""
+    frames: int = 0
+    """Video: access units; audio: encoded frames."""
+    keyframes: int = 0
+    keyframe_interval: float = 0.0
+    """Seconds between the last two keyframes."""
+    fps: float = 0.0
+    """Frames per second over the last stats interval."""
+    bitrate_in: float = 0.0
+    """Bits per second received over the last stats interval."""
+    bitrate_out: float = 0.0
+    dropped: int = 0
+    """Packets received but deliberately not forwarded (before the first IDR, after a gap, over a bound)."""
+    packets_out: int = 0
+    bytes_out: int = 0
+    retransmitted: int = 0
+    nacks: int = 0
+    plis: int = 0
+    firs: int = 0
+    send_drops: int = 0
+    """Packets that the socket would not take."""
+    loss_out: float = 0.0
+    """Fraction lost as last reported by the SFU, 0..1."""
+    rtt: float = 0.0
+    """Round trip to the SFU from receiver reports, seconds."""
+    width: int = 0
+    height: int = 0
+    profile: str = ""
+    """H.264 profile-level-id, six hex digits."""
+    thinned: int = 0
+    """Frames left out because the uplink could not carry them in time."""
+    ceiling: float = 0.0
+    """Bits per second that the uplink was found to carry; 0 while it is not the limit."""
+    b_frames: bool = False
+    """Whether pictures come out of display order: browsers may play them unevenly."""
+
+
+class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
+    """One report of a worker, about once a second."""
+
+    instance: str
+    camera: str
+    sequence: int
+    at: float
+    uptime: float
+    state: WorkerState
+    stage: Stage = Stage.NONE
+    reason: str = ""
+    source: str = "idle"
+    """RTSP (or ingest) state."""
+    webrtc: str = "new"
+    """State of the publishing transport."""
+    publication: str = ""
+    generation: int = 0
+    expires_at: float = 0.0
+    source_sessions: int = 0
+    """Sessions opened to the camera since the worker started."""
+    video: TrackStats = msgspec.field(default_factory=TrackStats)
+    audio: TrackStats = msgspec.field(default_factory=TrackStats)
+    delay_p50: float = 0.0
+    """Seconds from a video packet's arrival to its departure, over the last interval."""
+    delay_p99: float = 0.0
+    skew: float = 0.0
+    """Audio behind video on the media clock, seconds."""
+    malformed: int = 0
+    """Frames or packets that could not be parsed and were counted instead."""
+    unknown_messages: int = 0
+    cpu: float = 0.0
+    """CPU seconds used by the process."""
+    rss: int = 0
+    """Resident set, bytes."""
