@@ -8,7 +8,6 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,7 +15,6 @@ from relay_common import VERSION, protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient
 from relay_common.config import Config
-from relay_common.errors import ConfigError
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
@@ -34,6 +32,7 @@ from relay_supervisor.net import is_loopback
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.sinks.broker import Broker, Publication
+from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import SavedPublication, Store
 from relay_supervisor.status.health import Health, PartStatus, judge
@@ -48,7 +47,6 @@ VERIFY: Final = 60.0
 """Seconds within which every publication is checked once at the SFU."""
 LET_GO: Final = 1.0
 """Seconds between two looks at who watches which camera on demand."""
-_LONGEST_SOCKET_PATH: Final = 90
 
 
 class Supervisor:
@@ -84,7 +82,7 @@ class Supervisor:
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
 
-        state, self._runtime_dir = _private(config.paths.state()), _runtime(config.paths.runtime())
+        state, self._runtime_dir = private(config.paths.state()), runtime(config.paths.runtime())
         self._lock = StateLock(state)
         self._lock.acquire()
         self._started.callback(self._lock.release)
@@ -375,25 +373,6 @@ def _once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
 
 def _is_local(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
-
-
-def _runtime(directory: Path) -> Path:
-    """The directory of the sockets, private; raises ConfigError when a socket's path would be too long."""
-    if len(str(directory)) > _LONGEST_SOCKET_PATH:
-        raise ConfigError(f"paths.runtime_dir is too long for a socket path: {directory}", hint="Choose a shorter one")
-    return _private(directory)
-
-
-def _private(directory: Path) -> Path:
-    """Make `directory` with mode 0700 when it is missing; raises ConfigError when it cannot be used."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.chmod(0o700)
-    except OSError as error:
-        raise ConfigError(
-            f"{directory} cannot be used: {error.strerror}", hint="Set paths.state_dir and paths.runtime_dir"
-        ) from None
-    return directory
 
 
 def _restored(saved: SavedPublication) -> Publication:
