@@ -58,10 +58,10 @@ class TrackInput(abc.ABC):
         ready: list[RtpView] = []
         for packet in packets:
             restarts = receiver.restarts
-            view = receiver.receive(packet, now)
+            views = receiver.receive(packet, now)
             if receiver.restarts != restarts:
                 reorder.restart()
-            if view is not None:
+            for view in views:
                 ready += reorder.receive(view, now)
         return join_runs(ready + reorder.poll(now))
 

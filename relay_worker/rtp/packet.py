@@ -32,7 +32,10 @@ class RtpView(NamedTuple):
 
 
 def parse_rtp(packet: bytes) -> RtpView:
-    """The packet's fields, with extension, CSRC list and padding taken off; raises RtpError for anything malformed."""
+    """The packet's fields, with extension, CSRC list and padding taken off; raises RtpError for anything malformed.
+
+    A padding count of 0 is no padding: some senders set the bit on every packet and pad none.
+    """
     if len(packet) < MIN_SIZE:
         raise RtpError("RTP packet shorter than its header")
     first, second, sequence, timestamp, ssrc = HEADER.unpack_from(packet)
@@ -49,10 +52,18 @@ def parse_rtp(packet: bytes) -> RtpView:
         raise RtpError("RTP header longer than its packet")
     if first & 0x20:
         padding = packet[-1]
-        if not 0 < padding <= end - start:
+        if start == end or padding > end - start:
             raise RtpError("RTP padding longer than its packet")
         end -= padding
     return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[start:end])
+
+
+def parse_header(packet: bytes) -> RtpView | None:
+    """The fixed fields of a packet that `parse_rtp` refuses, with an empty payload; None when it is no RTP at all."""
+    if len(packet) < MIN_SIZE or packet[0] >> 6 != 2:
+        return None
+    _, second, sequence, timestamp, ssrc = HEADER.unpack_from(packet)
+    return RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, b"")
 
 
 class RtpRun(msgspec.Struct, gc=False):

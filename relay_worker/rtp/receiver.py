@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from relay_worker.rtp.packet import HEADER, MIN_SIZE, RtpError, RtpRun, RtpView, parse_rtp
+from relay_worker.rtp.packet import HEADER, MIN_SIZE, RtpError, RtpRun, RtpView, parse_header, parse_rtp
 from relay_worker.rtp.rtcp import ReportBlock
 
 MAX_DROPOUT: Final = 3000
@@ -14,17 +14,25 @@ MAX_MISORDER: Final = 100
 """Largest backward step that still counts as a late packet (A.1)."""
 MAX_MISORDER_REPAIRED: Final = 512
 """The same where lost packets are sent again: behind a pause, or within a large keyframe, a repair comes that late."""
+MAX_PAUSE: Final = 5.0
+"""Seconds by which timestamps may go on where a sequence starts anew, for it to count as the same stream."""
+
+# What `_accept` says besides a number of lost packets.
+_ON_PROBATION: Final = -2
+_RESTARTED: Final = -3
 
 
 class RtpReceiver:
     """Receives one track's packets.
 
-    A packet with an unknown SSRC, or a sequence number far from the expected one, is taken only when the next packet
-    follows it (so a stray packet cannot restart the stream); the view after such a restart has `lost` ≥ 1.
+    A packet with an unknown SSRC, or a sequence number far from the expected one, is held until the next packet
+    follows it (so a stray packet cannot restart the stream). Then both are returned; the first has `lost` 1 unless
+    nothing can be missing: over a stream transport, when the timestamps go on.
 
     With `in_order` (a stream transport) late packets are dropped; without it they are returned with `lost` 0, and
     `rtp.reorder` puts things right. Packets of another payload type than `payload_type` are counted in statistics and
-    `unexpected`, and not returned.
+    `unexpected`, and not returned. A malformed packet of this source counts as arrived and is returned empty, so that
+    it does not look like loss.
     """
 
     def __init__(self, clock_rate: int, payload_type: int | None = None, *, in_order: bool = True) -> None:
@@ -40,7 +48,8 @@ class RtpReceiver:
         self.unexpected = 0
         self.restarts = 0
         self.ssrc: int | None = None
-        self._candidate: tuple[int, int] | None = None  # (SSRC, next sequence) of a source on probation
+        self._candidate: RtpView | None = None  # first packet of a source, or of a sequence, on probation
+        self._candidate_size = 0
         self._carried = 0  # loss before a packet that was not returned
         self._reset(0)
 
@@ -60,24 +69,57 @@ class RtpReceiver:
         """Interarrival jitter in seconds."""
         return self._jitter / self._clock_rate
 
-    def receive(self, packet: bytes, now: float) -> RtpView | None:
-        """Count a packet that arrived at `now` (seconds); return its fields, or None when there is nothing to use."""
+    def receive(self, packet: bytes, now: float) -> list[RtpView]:
+        """Count a packet that arrived at `now` (seconds); the packets that can be used: none, it, or two at a restart."""
         try:
             view = parse_rtp(packet)
         except RtpError:
             self.malformed += 1
-            return None
-        lost = self._accept(view.sequence, view.timestamp, view.ssrc, view.payload_type, len(packet), now)
+            found = parse_header(packet)
+            if found is None or found.ssrc != self.ssrc:
+                return []
+            view = found
+        size = len(packet)
+        lost = self._accept(view.sequence, view.timestamp, view.ssrc, view.payload_type, size, now)
         if lost is None:
-            return None
-        return view if lost <= 0 else view._replace(lost=lost)
+            return []
+        if lost == _RESTARTED:
+            return self._restart(view, size, now)
+        if lost == _ON_PROBATION:
+            self._candidate, self._candidate_size = view, size
+            return []
+        return [view if lost <= 0 else view._replace(lost=lost)]
+
+    def _restart(self, view: RtpView, size: int, now: float) -> list[RtpView]:
+        """`view` follows the packet on probation: begin anew with that one."""
+        first = self._candidate
+        assert first is not None
+        ahead = (first.timestamp - self._last_timestamp) & 0xFFFFFFFF
+        # A stream transport loses nothing: where time simply goes on, only the numbers were set anew.
+        whole = self._in_order and first.ssrc == self.ssrc and ahead <= MAX_PAUSE * self._clock_rate
+        self._candidate = None
+        self.ssrc = first.ssrc
+        self.restarts += 1
+        timestamp = self._last_timestamp
+        self._reset(first.sequence)
+        self._highest -= 1  # neither of the two is counted yet
+        self._last_timestamp = timestamp if whole else -1
+        views = []
+        for packet, length in ((first, self._candidate_size), (view, size)):
+            lost = self._accept(packet.sequence, packet.timestamp, packet.ssrc, packet.payload_type, length, now)
+            if lost is not None:
+                views.append(packet._replace(lost=lost if whole or views else lost + 1))
+        return views
 
     def _accept(self, sequence: int, timestamp: int, ssrc: int, payload_type: int, size: int, now: float) -> int | None:
-        """Count a packet; the packets lost before it, -1 for a late one to pass on, None for one of no use."""
+        """Count a packet; the packets lost before it, -1 for a late one to pass on, None for one of no use.
+
+        Or `_ON_PROBATION` or `_RESTARTED`, and it is not counted yet.
+        """
         step = (sequence - self._highest) & 0xFFFF
         lost = 0
         if step != 1 or ssrc != self.ssrc:
-            found = self._out_of_line(sequence, ssrc, step)
+            found = self._out_of_line(sequence, timestamp, ssrc, payload_type, step)
             if found is None or found < 0:
                 return found
             lost = found
@@ -117,11 +159,7 @@ class RtpReceiver:
         for packet in packets:
             size = len(packet)
             if size < MIN_SIZE or packet[0] != 0x80:  # padding, extension, CSRC: or no RTP at all
-                view = self.receive(packet, now)
-                run = None
-                if view is not None:
-                    run = RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)])
-                    runs.append(run)
+                run = _append(runs, self.receive(packet, now))
                 continue
             _, second, sequence, timestamp, ssrc = unpack(packet)
             if (
@@ -138,27 +176,34 @@ class RtpReceiver:
                 continue
             lost = self._accept(sequence, timestamp, ssrc, second & 0x7F, size, now)
             run = None
-            if lost is not None:
-                run = RtpRun(timestamp, ssrc, lost, [(packet[12:], second > 127)])
-                runs.append(run)
+            if lost is None:
+                continue
+            if lost < 0:
+                view = RtpView(sequence, timestamp, second > 127, second & 0x7F, ssrc, packet[12:])
+                if lost == _ON_PROBATION:
+                    self._candidate, self._candidate_size = view, size
+                else:
+                    run = _append(runs, self._restart(view, size, now))
+                continue
+            run = RtpRun(timestamp, ssrc, lost, [(packet[12:], second > 127)])
+            runs.append(run)
         return runs
 
-    def _out_of_line(self, sequence: int, ssrc: int, step: int) -> int | None:
-        """Loss before a packet that is not the next one; -1 for a late packet to pass on, None for one to drop."""
+    def _out_of_line(self, sequence: int, timestamp: int, ssrc: int, payload_type: int, step: int) -> int | None:
+        """What `_accept` says of a packet that is not the next one."""
+        if ssrc != self.ssrc and not self._is_media(payload_type):
+            self.unexpected += 1
+            return None
         if self.ssrc is None:
             self.ssrc = ssrc
             self._reset(sequence)
             return 0
-        if ssrc != self.ssrc or MAX_DROPOUT <= step <= 0x10000 - self._misorder:
-            if self._candidate != (ssrc, sequence):
-                self._candidate = (ssrc, (sequence + 1) & 0xFFFF)
-                self.unexpected += 1
-                return None
-            self._candidate = None
-            self.ssrc = ssrc
-            self.restarts += 1
-            self._reset(sequence)
-            return 1
+        if ssrc != self.ssrc or MAX_DROPOUT <= step <= 0x10000 - self._misorder or self._starts_anew(timestamp, step):
+            first = self._candidate
+            if first is not None and (first.ssrc, (first.sequence + 1) & 0xFFFF) == (ssrc, sequence):
+                return _RESTARTED
+            self.unexpected += 1
+            return _ON_PROBATION
         if 0 < step < MAX_DROPOUT:
             for missing in range(sequence - min(step - 1, self._misorder), sequence):
                 self._missing[missing & 0xFFFF] = None
@@ -174,6 +219,16 @@ class RtpReceiver:
         self.lost -= 1
         self.packets += 1
         return None if self._in_order else -1
+
+    def _is_media(self, payload_type: int) -> bool:
+        """Whether a packet may begin a stream: RTCP on the RTP channel has payload types 72 to 76 (RFC 5761 §4)."""
+        return payload_type == self._payload_type if self._payload_type is not None else not 72 <= payload_type <= 76
+
+    def _starts_anew(self, timestamp: int, step: int) -> bool:
+        """Whether a packet that seems to be late over a stream transport has a later timestamp than all before it."""
+        if not self._in_order or step < MAX_DROPOUT or self._last_timestamp < 0:
+            return False
+        return 0 < (timestamp - self._last_timestamp) & 0xFFFFFFFF <= MAX_PAUSE * self._clock_rate
 
     def sender_report(self, ntp: int, now: float) -> None:
         """Remember the sender report (64-bit NTP time) that arrived at `now`, for LSR and DLSR."""
@@ -198,3 +253,9 @@ class RtpReceiver:
             lsr=self._lsr,
             dlsr=min(max(0, dlsr), 0xFFFFFFFF),
         )
+
+
+def _append(runs: list[RtpRun], views: Sequence[RtpView]) -> RtpRun | None:
+    """Add packets that came out of line as runs of their own; the last of them."""
+    runs += [RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)]) for view in views]
+    return runs[-1] if views else None

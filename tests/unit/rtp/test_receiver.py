@@ -18,8 +18,7 @@ def packet(sequence: int, timestamp: int = 0, ssrc: int = 1, payload: bytes = b"
 
 
 def feed(receiver: RtpReceiver, *sequences: int) -> list[tuple[int, int]]:
-    views = (receiver.receive(packet(sequence), 0.0) for sequence in sequences)
-    return [(view.sequence, view.lost) for view in views if view is not None]
+    return [(view.sequence, view.lost) for s in sequences for view in receiver.receive(packet(s), 0.0)]
 
 
 # Parsing
@@ -54,7 +53,6 @@ def test_extension_is_skipped() -> None:
         b"\x90" + bytes(12),
         b"\x90" + bytes(13) + b"\xff\xff",
         b"\xa0" + bytes(11),
-        b"\xa0" + bytes(12),
         b"\xa0" + bytes(12) + b"\x09",
     ],
 )
@@ -62,8 +60,28 @@ def test_malformed(data: bytes) -> None:
     with pytest.raises(RtpError):
         parse_rtp(data)
     receiver = RtpReceiver(90000)
-    assert receiver.receive(data, 0.0) is None
+    assert receiver.receive(data, 0.0) == []
     assert receiver.malformed == 1
+
+
+def test_padding_of_no_octets_is_none() -> None:
+    data = b"\xa0\x60" + bytes(10) + b"body\x00"
+    assert parse_rtp(data).payload == b"body\x00"
+    receiver = RtpReceiver(90000)
+    assert [view.payload for view in receiver.receive(data, 0.0)] == [b"body\x00"]
+    assert receiver.malformed == 0
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_malformed_packet_is_no_loss(in_order: bool) -> None:
+    receiver = RtpReceiver(90000, in_order=in_order)
+    damaged = b"\xa0" + packet(2)[1:] + b"\xff"
+    got = [view for data in (packet(1), damaged, packet(3)) for view in receiver.receive(data, 0.0)]
+    assert [(view.sequence, view.lost, view.payload) for view in got] == [(1, 0, b"x"), (2, 0, b""), (3, 0, b"x")]
+    assert (receiver.malformed, receiver.lost, receiver.packets) == (1, 0, 3)
+    # Of another source, or before the first packet, nothing vouches for its numbers.
+    assert receiver.receive(b"\xa0" + packet(9, ssrc=5)[1:] + b"\xff", 0.0) == []
+    assert (receiver.malformed, receiver.ssrc) == (2, 1)
 
 
 @example([bytes(11)], True)
@@ -116,7 +134,7 @@ def test_duplicates_and_late_packets() -> None:
 def test_a_stray_packet_cannot_restart_the_stream() -> None:
     receiver = RtpReceiver(90000)
     assert feed(receiver, 10, 30000, 11) == [(10, 0), (11, 0)]
-    assert receiver.receive(packet(12, ssrc=2), 0.0) is None
+    assert receiver.receive(packet(12, ssrc=2), 0.0) == []
     assert feed(receiver, 12) == [(12, 0)]
     assert (receiver.unexpected, receiver.restarts) == (2, 0)
 
@@ -124,25 +142,71 @@ def test_a_stray_packet_cannot_restart_the_stream() -> None:
 def test_a_new_source_takes_over_with_its_second_packet() -> None:
     receiver = RtpReceiver(90000)
     feed(receiver, 10)
-    assert receiver.receive(packet(500, ssrc=2), 0.0) is None
-    view = receiver.receive(packet(501, ssrc=2), 0.0)
-    assert view is not None
-    assert (view.ssrc, view.lost) == (2, 1)
+    assert receiver.receive(packet(500, ssrc=2), 0.0) == []
+    first, second = receiver.receive(packet(501, ssrc=2), 0.0)
+    assert (first.sequence, first.ssrc, first.lost) == (500, 2, 1)
+    assert (second.sequence, second.ssrc, second.lost) == (501, 2, 0)
     assert receiver.ssrc == 2
     assert receiver.restarts == 1
 
 
-def test_a_restarted_sequence_is_followed() -> None:
+def test_a_restarted_sequence_loses_nothing_over_a_stream() -> None:
     receiver = RtpReceiver(90000)
-    assert feed(receiver, 10, 30000, 30001, 30002) == [(10, 0), (30001, 1), (30002, 0)]
+    assert feed(receiver, 10, 30000, 30001, 30002) == [(10, 0), (30000, 0), (30001, 0), (30002, 0)]
+    assert (receiver.lost, receiver.packets, receiver.restarts) == (0, 4, 1)
+    block = receiver.receiver_report(0.0)
+    assert block is not None
+    assert (block.lost, block.highest_sequence) == (0, 30002)
+
+
+def test_a_sequence_restarted_over_datagrams_may_have_lost_something() -> None:
+    receiver = RtpReceiver(90000, in_order=False)
+    assert feed(receiver, 10, 30000, 30001) == [(10, 0), (30000, 1), (30001, 0)]
+
+
+def test_a_sequence_restarted_after_a_pause_may_have_lost_something() -> None:
+    receiver = RtpReceiver(90000)
+    receiver.receive(packet(10), 0.0)
+    receiver.receive(packet(30000, 60 * 90000), 60.0)
+    assert [view.lost for view in receiver.receive(packet(30001, 60 * 90000), 60.0)] == [1, 0]
+
+
+@pytest.mark.parametrize("wholly", [False, True])
+def test_a_sequence_restarted_just_below_is_not_taken_for_late_packets(wholly: bool) -> None:
+    receiver = RtpReceiver(90000)
+    sent = [(sequence, 3000 * index) for index, sequence in enumerate([*range(60), *range(60)])]
+    packets = [packet(sequence, timestamp) for sequence, timestamp in sent]
+    if wholly:
+        got = [payload for run in receiver.receive_all(packets, 0.0) for payload in run.payloads]
+    else:
+        got = [view for data in packets for view in receiver.receive(data, 0.0)]
+    assert len(got) == 120
+    assert (receiver.lost, receiver.restarts, receiver.duplicates) == (0, 1, 0)
+
+
+def test_rtcp_on_the_rtp_channel_begins_no_stream() -> None:
+    report = struct.pack("!BBHIIIIII", 0x80, 200, 6, 0xCAFE, 3_900_000_000, 0, 0, 0, 0)
+    for payload_type in (96, None):
+        receiver = RtpReceiver(90000, payload_type)
+        assert receiver.receive(report, 0.0) == receiver.receive_all([report, report], 0.0) == []
+        assert receiver.ssrc is None
+        assert feed(receiver, 6, 7, 8) == [(6, 0), (7, 0), (8, 0)]
+        assert (receiver.unexpected, receiver.lost, receiver.restarts) == (3, 0, 0)
+
+
+def test_another_payload_type_begins_no_stream() -> None:
+    receiver = RtpReceiver(90000, payload_type=96)
+    assert receiver.receive(packet(1, ssrc=9, pt=107), 0.0) == []
+    assert feed(receiver, 500, 501) == [(500, 0), (501, 0)]
+    assert receiver.receive(packet(7, ssrc=9, pt=107), 0.0) == receiver.receive(packet(8, ssrc=9, pt=107), 0.0) == []
+    assert feed(receiver, 502) == [(502, 0)]
 
 
 def test_other_payload_types_are_counted_and_left_out() -> None:
     receiver = RtpReceiver(90000, payload_type=96)
-    assert receiver.receive(packet(1), 0.0) is not None
-    assert receiver.receive(packet(4, pt=97), 0.0) is None
-    view = receiver.receive(packet(5), 0.0)
-    assert view is not None
+    assert len(receiver.receive(packet(1), 0.0)) == 1
+    assert receiver.receive(packet(4, pt=97), 0.0) == []
+    (view,) = receiver.receive(packet(5), 0.0)
     assert view.lost == 2
     assert receiver.unexpected == 1
 
@@ -264,7 +328,7 @@ def both_ways(packets: list[bytes], size: int) -> int:
     singly, together = [], []
     for start in range(0, len(packets), size):
         wake = packets[start : start + size]
-        singly += join_runs([view for packet in wake if (view := one.receive(packet, 0.1 * start)) is not None])
+        singly += join_runs([view for packet in wake for view in one.receive(packet, 0.1 * start)])
         together += all_of_them.receive_all(wake, 0.1 * start)
     flat = [
         [(run.timestamp, run.ssrc, run.lost if not i else 0, p) for run in runs for i, p in enumerate(run.payloads)]
