@@ -26,10 +26,6 @@ from relay_worker.rtp.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-MAX_PAYLOAD: Final = 1200
-"""RTP payload bytes that leave: room for SRTP, RTX, IPv6 and TURN below any sane MTU."""
-
-
 REORDER: Final = {Kind.VIDEO: (MAX_MISORDER_REPAIRED, 0.25), Kind.AUDIO: (4, 0.06)}
 """Packets and seconds to wait for a missing packet where packets come out of order: video has it sent again."""
 
@@ -46,11 +42,17 @@ class TrackInput(abc.ABC):
         self._timeline = timeline
         self._ssrc: int | None = None
         self.malformed_rtcp = 0
+        self.due = 0.0
+        """When `end_waiting` is to be called (monotonic seconds); 0 when nothing waits."""
         timeline.add_track(track.kind, track.clock_rate)
 
     @abc.abstractmethod
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         """Take the packets of one wake, in order."""
+
+    def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
+        """Send what waits until `due`."""
+        self.due = 0.0
 
     def _reordered(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
         """The packets put in order, without those that are of no use; an empty list gives up on what is overdue."""
@@ -113,7 +115,7 @@ class VideoInput(TrackInput):
 
     def __init__(self, track: Track, timeline: Timeline) -> None:
         super().__init__(track, timeline)
-        self.passthrough = H264Passthrough(MAX_PAYLOAD, track.parameters.get("sprop-parameter-sets", ""))
+        self.passthrough = H264Passthrough(sprop_parameter_sets=track.parameters.get("sprop-parameter-sets", ""))
         self.keyframe_at = 0.0
         self.keyframe_interval = 0.0
         self._keyframes = 0
@@ -123,15 +125,32 @@ class VideoInput(TrackInput):
         # All that one wake brought of a frame goes out together, so that it can leave in one system call.
         for run in self._runs(packets, now):
             payloads = passthrough.receive_run(run.payloads, run.timestamp, run.lost)
-            if payloads:
+            if payloads or passthrough.earlier:
                 if run.ssrc != self._ssrc:
                     self._another_source(run.ssrc)
-                out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, run.timestamp, now)))
+                if passthrough.earlier:
+                    self._send_earlier(now, out)
+                if payloads:
+                    out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, passthrough.timestamp, now)))
+        self.due = now + passthrough.patience if passthrough.held is not None else 0.0
         if passthrough.keyframes != self._keyframes:
             self._keyframes = passthrough.keyframes
             if self.keyframe_at:
                 self.keyframe_interval = now - self.keyframe_at
             self.keyframe_at = now
+
+    def _send_earlier(self, now: float, out: Callable[[Frame], None]) -> None:
+        """Send the ends of access units that are over."""
+        ended, self.passthrough.earlier = self.passthrough.earlier, []
+        for timestamp, payloads in ended:
+            if payloads:
+                out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, timestamp, now)))
+
+    def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
+        """Send the packet that waits at `due`: none came behind it, so that it is the last of its picture."""
+        self.due = 0.0
+        self.passthrough.end_waiting()
+        self._send_earlier(now, out)
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

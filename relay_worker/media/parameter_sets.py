@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Final, NamedTuple
 
-from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS
+from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS, split_nal
 
 MAX_SETS: Final = 32
 """Parameter sets of each kind that are kept; an H.264 stream has at most 32 SPS, and a camera a handful of PPS."""
@@ -36,6 +36,8 @@ class SpsInfo(NamedTuple):
     reorder_frames: int | None
     """Frames that may precede another in decoding order and follow it in output order: 0 when there are no B-frames
     that reorder, None when the SPS does not say."""
+    frames_only: bool = True
+    """Whether no picture is a field."""
 
     @property
     def profile_level_id(self) -> str:
@@ -104,7 +106,7 @@ def parse_sps(nal: bytes) -> SpsInfo:
                 reorder = _reorder_frames(bits)
         except ParameterSetError:
             reorder = None  # some cameras truncate the VUI; nothing else is lost with it
-    return SpsInfo(sps_id, profile, flags, level, width, height, reorder)
+    return SpsInfo(sps_id, profile, flags, level, width, height, reorder, bool(frames_only))
 
 
 def _skip_high_profile_fields(bits: _BitReader) -> int:
@@ -226,10 +228,14 @@ class ParameterSets:
         self.info = info or self.info
 
     def add_sprop(self, sprop_parameter_sets: str) -> None:
-        """Keep the sets of an SDP's `sprop-parameter-sets` (base64, comma separated, RFC 6184 §8.1)."""
+        """Keep the sets of an SDP's `sprop-parameter-sets` (base64, comma separated, RFC 6184 §8.1).
+
+        Start codes are stripped.
+        """
         for part in sprop_parameter_sets.split(","):
             try:
-                self.add(base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4)))
+                for nal in split_nal(base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4))):
+                    self.add(nal)
             except (binascii.Error, ValueError):
                 self.malformed += 1
 

@@ -18,7 +18,8 @@ from av.video.codeccontext import VideoCodecContext
 
 from relay_worker.media.stream import PayloadRun
 from relay_worker.publish.slate_font import GLYPH_HEIGHT, GLYPH_WIDTH, glyph
-from relay_worker.rtp.h264_packetize import NAL_SEI, packetize, split_annex_b
+from relay_worker.rtp.h264 import NAL_SEI, split_annex_b
+from relay_worker.rtp.h264_packetize import packetize
 
 VIDEO_INTERVAL: Final = 1.0
 AUDIO_INTERVAL: Final = 0.1

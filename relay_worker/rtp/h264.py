@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,21 +18,49 @@ FU_A: Final = 28
 FU_START: Final = 0x80
 FU_END: Final = 0x40
 
+MAX_PAYLOAD: Final = 1200
+"""RTP payload bytes that leave: room for SRTP, RTX, IPv6 and TURN below any sane MTU."""
+
+_START_CODE: Final = re.compile(rb"\x00\x00\x01")
+
 
 class PayloadError(ValueError):
     """An RTP payload that breaks its format; the message says how."""
 
 
+def split_annex_b(data: bytes) -> list[bytes]:
+    """The NAL units of a byte stream (ITU-T H.264 Annex B), without start codes and trailing zeros."""
+    starts = [match.end() for match in _START_CODE.finditer(data)]
+    ends = [start - 3 for start in starts[1:]] + [len(data)]
+    units = (data[start:end].rstrip(b"\x00") for start, end in zip(starts, ends, strict=False))
+    return [unit for unit in units if unit]
+
+
+def split_nal(nal: bytes) -> list[bytes]:
+    """The NAL units in what should be one: where start codes stand before or inside it, they separate units.
+
+    No NAL unit has a start code inside (emulation prevention, H.264 §7.4.1).
+    """
+    position = nal.find(b"\x00\x00\x01")
+    if position < 0:
+        return [nal]
+    return split_annex_b(nal if not any(nal[:position]) else b"\x00\x00\x01" + nal)
+
+
 def split_stap_a(payload: bytes) -> list[bytes]:
-    """The NAL units of a STAP-A payload; raises PayloadError when a size field is wrong."""
+    """The NAL units of a STAP-A payload; empty ones (zero padding) are left out.
+
+    Raises PayloadError when a size field is wrong, or when there is no unit.
+    """
     nals = []
     position, end = 1, len(payload)
     while position < end:
         size = int.from_bytes(payload[position : position + 2], "big")
         position += 2
-        if not size or position + size > end:
-            raise PayloadError("STAP-A unit longer than its packet" if size else "empty STAP-A unit")
-        nals.append(payload[position : position + size])
+        if position + size > end and size:
+            raise PayloadError("STAP-A unit longer than its packet")
+        if size:
+            nals.append(payload[position : position + size])
         position += size
     if not nals:
         raise PayloadError("empty STAP-A packet")

@@ -70,7 +70,7 @@ class RtpReceiver:
         return self._jitter / self._clock_rate
 
     def receive(self, packet: bytes, now: float) -> list[RtpView]:
-        """Count a packet that arrived at `now` (seconds); the packets that can be used: none, it, or two at a restart."""
+        """Count a packet that arrived at `now` (seconds); return what can be used: nothing, it, or two at a restart."""
         try:
             view = parse_rtp(packet)
         except RtpError:
@@ -104,7 +104,7 @@ class RtpReceiver:
         self._reset(first.sequence)
         self._highest -= 1  # neither of the two is counted yet
         self._last_timestamp = timestamp if whole else -1
-        views = []
+        views: list[RtpView] = []
         for packet, length in ((first, self._candidate_size), (view, size)):
             lost = self._accept(packet.sequence, packet.timestamp, packet.ssrc, packet.payload_type, length, now)
             if lost is not None:

@@ -22,7 +22,8 @@ from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.filler import SILENCE_20MS
 from relay_worker.publish.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
 from relay_worker.publish.publisher_states import PublisherState
-from relay_worker.rtp.h264_packetize import packetize, split_annex_b
+from relay_worker.rtp.h264 import split_annex_b
+from relay_worker.rtp.h264_packetize import packetize
 from tests.fixtures.direct_signaling import DirectSignaling
 
 pytestmark = pytest.mark.media

@@ -10,7 +10,8 @@ from av.video.codeccontext import VideoCodecContext
 from relay_worker.media.stream import PayloadRun
 from relay_worker.publish.filler import SILENCE_20MS, SILENCE_100MS, Filler, slate
 from relay_worker.publish.slate_font import glyph
-from relay_worker.rtp.h264_packetize import MAX_PAYLOAD, starts_keyframe
+from relay_worker.rtp.h264 import MAX_PAYLOAD
+from relay_worker.rtp.h264_packetize import starts_keyframe
 
 
 def picture(payloads: PayloadRun) -> av.VideoFrame:

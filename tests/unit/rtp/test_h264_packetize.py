@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_worker.rtp.h264_packetize import packetize, split_annex_b, starts_keyframe
+from relay_worker.rtp.h264 import split_annex_b
+from relay_worker.rtp.h264_packetize import packetize, starts_keyframe
 
 
 def unpack(payloads: list[bytes]) -> list[bytes]:
