@@ -54,6 +54,8 @@ class TrackStats(msgspec.Struct, kw_only=True):
     """Bits per second that the uplink was found to carry; 0 while it is not the limit."""
     b_frames: bool = False
     """Whether pictures come out of display order: browsers may play them unevenly."""
+    tolerated: dict[str, int] = msgspec.field(default_factory=dict)
+    """What of the camera's stream was put right, and how often, by its name in docs/quirks.md; nothing that is 0."""
 
 
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):

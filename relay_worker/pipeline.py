@@ -10,6 +10,7 @@ bounds, so that a publication which comes up in the middle of it need not wait f
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -27,13 +28,25 @@ MAX_HELD_SECONDS: Final = 2.0
 """Bounds on the group of pictures that waits for an output: what a socket takes at once without loss."""
 
 
+CallAt = Callable[[float, Callable[[], None]], object]
+"""Calls a function at a monotonic time: an event loop's `call_at`."""
+
+
+def loop_call_at(when: float, function: Callable[[], None]) -> asyncio.TimerHandle:
+    """The running loop's timer."""
+    return asyncio.get_running_loop().call_at(when, function)
+
+
 class Pipeline:
     """Moves one camera's media from its source to its output. Implements `rtsp.source.MediaSink`.
 
-    `on_tracks` is told the kinds of media each new source session brings.
+    `on_tracks` is told the kinds of media each new source session brings. `call_at` sets the timer for packets that
+    wait (`VideoInput.due`); without one they leave with the next packet or at `flush`.
     """
 
-    def __init__(self, *, audio: bool = True, on_tracks: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, *, audio: bool = True, on_tracks: Callable[[], None] = lambda: None, call_at: CallAt | None = None
+    ) -> None:
         self.timeline = Timeline()
         self.inputs: dict[Kind, TrackInput] = {}
         self.delay = DelayMeter()
@@ -53,7 +66,8 @@ class Pipeline:
         """When the present session began to play."""
         self.held_over = 0
         """Payloads dropped because no output came before the bound."""
-        self._audio, self._on_tracks = audio, on_tracks
+        self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
+        self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
         self._retired = {kind: TrackStats() for kind in Kind}
         self._retired_malformed = 0
@@ -92,12 +106,32 @@ class Pipeline:
             if batch.rtp:
                 self.last_media[batch.track.kind] = now
                 taker.receive(batch.rtp, now, self._forward)
+                if taker.due and not self._timer_due:
+                    self._wake_at(taker.due)
+
+    def _wake_at(self, due: float) -> None:
+        """Set the timer for a packet that waits: only where the camera's marker bits cannot be trusted."""
+        if self._call_at is not None:
+            self._timer_due = due
+            self._call_at(due, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        self._now, self._timer_due = self._timer_due, 0.0
+        self._end_due(self._now)
+
+    def _end_due(self, now: float) -> None:
+        for taker in list(self.inputs.values()):
+            if taker.due > now:
+                self._wake_at(taker.due)
+            elif taker.due:
+                taker.end_waiting(now, self._forward)
 
     def flush(self, now: float) -> None:
         """Give up on packets that stay missing; called about once a second."""
         self._now = now
         for taker in list(self.inputs.values()):
             taker.receive([], now, self._forward)
+        self._end_due(now)
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
         """The report on a track for the source."""
@@ -146,7 +180,7 @@ class Pipeline:
         """Send no video until the next keyframe."""
         video = self.inputs.get(Kind.VIDEO)
         if isinstance(video, VideoInput):
-            video.passthrough.wants_keyframe = True
+            video.passthrough.hold_until_keyframe()
 
     def _hold(self, frame: Frame) -> None:
         if frame.kind is not Kind.VIDEO:
@@ -207,4 +241,6 @@ class Pipeline:
 
 def copy_stats(stats: TrackStats) -> TrackStats:
     """A copy that can be added to."""
-    return TrackStats(**{name: getattr(stats, name) for name in TrackStats.__struct_fields__})
+    copy = TrackStats(**{name: getattr(stats, name) for name in TrackStats.__struct_fields__})
+    copy.tolerated = dict(stats.tolerated)
+    return copy

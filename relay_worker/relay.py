@@ -23,7 +23,7 @@ from relay_worker.capture import Capture
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
-from relay_worker.pipeline import Pipeline
+from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper, Signaling
 from relay_worker.publish.publisher import PublisherSettings
@@ -87,7 +87,7 @@ class CameraRelay:
     ) -> None:
         clock = clock or SystemClock()
         self._listener = listener
-        self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known)
+        self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known, call_at=loop_call_at)
         self.source = SourceKeeper(
             self.pipeline,
             clock,

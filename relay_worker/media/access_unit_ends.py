@@ -26,6 +26,8 @@ CLOSING: Final = b"\x0c\xff\x80"
 """A filler data NAL unit (§7.3.2.7): carries the mark of a picture whose last packet has left without one."""
 MAX_UNDATED: Final = 32
 """Payloads before a picture that wait for its timestamp."""
+MAX_INTERVAL: Final = VIDEO_CLOCK_RATE // 2
+"""Ticks between two pictures from which on they say nothing about the frame interval."""
 DEFAULT_INTERVAL: Final = 1 / 30
 _INTERVALS: Final = (1 / 60, 0.2)
 _MAX_PATIENCE: Final = 4
@@ -56,7 +58,9 @@ class AccessUnitEnds:
         self.unmarked = self.misplaced = self.split = 0
         self._out: Payloads = []
         self._stamp = -1  # the camera's timestamp of the last packet
-        self._shift = 0  # what was added to it, while pictures share one
+        self._raw = -1  # … of the present picture
+        self._shift = 0  # what is added to it, while pictures share one
+        self._sharing = 1  # pictures that had it so far
         self._stage = _NONE
         self._fields = False  # pictures may be fields: two may share a timestamp
         self._undated = False  # what stands before the picture has the timestamp of the one before it
@@ -78,11 +82,6 @@ class AccessUnitEnds:
         return min(max(lowest, self._interval), highest) * self._patience
 
     @property
-    def _holds(self) -> bool:
-        """Whether the end of a NAL unit may have to wait."""
-        return self._mistrusted or self._omits or self._probation > 0
-
-    @property
     def _is_over(self) -> bool:
         """Whether no picture is under way whose end is still open."""
         return self._stage != _PICTURE or self._closed or self._marked
@@ -102,7 +101,8 @@ class AccessUnitEnds:
 
     def _begin_nal(self, kind: int, first: bool, timestamp: int, marker: bool) -> None:
         """A NAL unit of type `kind` begins; `first`: it is a slice with first_mb_in_slice 0, `marker`: and marked."""
-        self._release()
+        if self.held is not None:
+            self._release()
         self._waits = False
         stage = self._stage
         if kind <= NAL_IDR:
@@ -126,7 +126,8 @@ class AccessUnitEnds:
 
     def _is_next_picture(self, first: bool, timestamp: int) -> bool:
         if timestamp == self._stamp:
-            return first and not self._fields
+            # Where the marker is set as it should be, it and the timestamp say that the picture goes on.
+            return first and not self._fields and (self._marked or self._omits or self._mistrusted)
         # A slice from the middle of a picture goes on with it, unless time and marker agree that it does not.
         return first or self._marked
 
@@ -169,20 +170,28 @@ class AccessUnitEnds:
         if self._out or again:
             self._finish()
         if not self._undated:
-            before, self.timestamp = self.timestamp, self._dated(timestamp, again=again)
-            step = (self.timestamp - before) & 0xFFFFFFFF
-            if before >= 0 and 0 < step < VIDEO_CLOCK_RATE // 2:
-                self._interval = step / VIDEO_CLOCK_RATE
+            self.timestamp = self._dated(timestamp, again=again)
         self._sent = self._key = self._closed = self._timed = self._marked = False
         self._sets_seen = 0
 
     def _dated(self, timestamp: int, *, again: bool) -> int:
         """The timestamp to leave with: two pictures must not share one, even where the camera's does not move."""
+        before = self.timestamp
         if again:
-            self._shift = (self.timestamp - timestamp + round(self._interval * VIDEO_CLOCK_RATE)) & 0xFFFFFFFF
-        elif self._shift and 0 < (timestamp - self.timestamp) & 0xFFFFFFFF < 2 * VIDEO_CLOCK_RATE:
-            self._shift = 0
-        return (timestamp + self._shift) & 0xFFFFFFFF if self._shift else timestamp
+            self._sharing += 1
+            self._shift = before + round(self._interval * VIDEO_CLOCK_RATE) - timestamp
+        else:
+            step = (timestamp - self._raw) & 0xFFFFFFFF
+            if self._raw >= 0 and 0 < step < MAX_INTERVAL:
+                self._interval = step / VIDEO_CLOCK_RATE / self._sharing
+            if self._shift:
+                behind = (before - timestamp) & 0xFFFFFFFF
+                if behind < VIDEO_CLOCK_RATE:
+                    self._shift = before + 1 - timestamp
+                elif behind > 0xFFFFFFFF - 2 * VIDEO_CLOCK_RATE:
+                    self._shift = 0
+            self._sharing, self._raw = 1, timestamp
+        return (timestamp + self._shift) & 0xFFFFFFFF
 
     def _end_unit(self) -> None:
         """The picture is over, and its mark has not left."""
@@ -225,8 +234,6 @@ class AccessUnitEnds:
         if self._undated:
             self._pending = (self._pending + out)[-MAX_UNDATED:]
             return []
-        if self._waits:
-            self._waits = False
-            if out:
-                self.held = out.pop()[0]
+        if self._waits and out:
+            self.held = out.pop()[0]
         return out

@@ -10,65 +10,26 @@ padding. Where pictures end is for `access_unit_ends` to say.
 
 from __future__ import annotations
 
-from typing import Final
-
-from relay_worker.media.access_unit_ends import TRAILERS, AccessUnitEnds, Payloads
-from relay_worker.media.parameter_sets import ParameterSets, SpsInfo
+from relay_worker.media.access_unit_ends import MAX_INTERVAL, Payloads
+from relay_worker.media.nal_units import MAX_COLLECTED, NalUnits
+from relay_worker.media.stream import VIDEO_CLOCK_RATE
 from relay_worker.rtp.h264 import (
     FU_A,
     FU_END,
     FU_START,
-    MAX_PAYLOAD,
     NAL_IDR,
-    NAL_PPS,
     NAL_SLICE,
-    NAL_SPS,
     STAP_A,
-    PayloadError,
-    fragment,
-    join_stap_a,
     split_nal,
-    split_stap_a,
 )
-from relay_worker.rtp.h264_slices import is_b_slice, is_first_slice
-
-MAX_COLLECTED: Final = 1024 * 1024
-"""Bytes of fragments that are collected because several NAL units may be in them."""
+from relay_worker.rtp.h264_slices import is_first_slice
 
 
-class H264Passthrough(AccessUnitEnds):
+class H264Passthrough(NalUnits):
     """One H.264 track's way through the relay.
 
-    `max_payload` (bytes, ≥ 64) bounds what leaves. Counters, besides those of `AccessUnitEnds`: `b_frames` forwarded,
-    `dropped` payloads held back while waiting for an IDR, `losses` (times the stream was broken), `malformed` and
-    `ignored` payloads, `empty` ones (bandwidth probes, and fragments without data), `annex_b` payloads with start codes
-    in them, `padded` aggregates.
+    `max_payload` (bytes, ≥ 64) bounds what leaves. Counters: see `NalUnits` and `AccessUnitEnds`.
     """
-
-    def __init__(self, max_payload: int = MAX_PAYLOAD, sprop_parameter_sets: str = "") -> None:
-        super().__init__()
-        if max_payload < 64:
-            raise ValueError(f"max_payload must be at least 64 bytes, not {max_payload}")
-        self._max = max_payload
-        self.parameter_sets = ParameterSets()
-        if sprop_parameter_sets:
-            self.parameter_sets.add_sprop(sprop_parameter_sets)
-        self.wants_keyframe = True
-        """Nothing goes out until an IDR picture comes."""
-        self._in_fragment = False  # the NAL unit of the last FU-A is not complete, and goes out or is collected
-        self._starts_late = False  # the fragment that began it was empty: the next begins it
-        self._carry: bytes | None = None  # rest of a fragment that is being re-cut; None when fragments fit
-        self._carry_start = 0  # FU_START until the first packet of a re-cut NAL unit has gone out
-        self._header = 0  # of the NAL unit that is being re-cut
-        self._collected: bytearray | None = None  # a fragmented NAL unit that may be several
-        self.b_frames = 0
-        self.dropped = self.losses = self.malformed = self.ignored = self.empty = 0
-        self.annex_b = self.padded = 0
-
-    @property
-    def sps(self) -> SpsInfo | None:
-        """The stream's profile, level and size, once an SPS was seen."""
-        return self.parameter_sets.info
 
     def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> Payloads:
         """The payloads to send for one that was received, all with `self.timestamp`; possibly none.
@@ -89,16 +50,27 @@ class H264Passthrough(AccessUnitEnds):
             self._single(payload, kind, marker, timestamp)
         else:
             self.ignored += 1
-        return self._take() if self._out else []
+        if self._waits or self._undated:
+            return self._take()
+        out, self._out = self._out, []
+        return out
 
     def receive_run(self, payloads: Payloads, timestamp: int, lost: int) -> Payloads:
         """What `receive` gives for each payload in turn, all with `timestamp`; `lost` packets are missing before."""
         out: Payloads = []
         index = 0
         while index < len(payloads):
-            end = self._middle(payloads, index) if not lost and timestamp == self._stamp else index
+            payload, marker = payloads[index]
+            end = index
+            if timestamp == self._stamp:
+                if not lost:
+                    end = self._middle(payloads, index)
+            elif not lost and self._begins_plainly(payload, marker, timestamp):
+                out += self._out
+                self._out = []
+                index += 1
+                continue
             if end == index:
-                payload, marker = payloads[index]
                 over = len(self.earlier)
                 sent = self.receive(payload, marker, timestamp, lost)
                 if len(self.earlier) > over:
@@ -140,130 +112,64 @@ class H264Passthrough(AccessUnitEnds):
             index += 1
         return index
 
-    def hold_until_keyframe(self) -> None:
-        """Send nothing until the next IDR picture; the rest of a NAL unit that is under way is not sent, either."""
-        self.wants_keyframe = True
-        self._in_fragment = self._starts_late = False
-        self._carry = self._collected = None
-        self._abandon()
+    def _begins_plainly(self, payload: bytes, marker: bool, timestamp: int) -> bool:
+        """Take the first fragment of a slice that begins a picture, with all as it should be; False for anything else.
 
-    def _broken(self) -> None:
-        """The bitstream has a hole here: hold everything back until the next IDR picture."""
-        if not self.wants_keyframe:
-            self.losses += 1
-        self.hold_until_keyframe()
-
-    def _malformed(self) -> None:
-        self.malformed += 1
-        self._broken()
-
-    def _single(self, payload: bytes, kind: int, marker: bool, timestamp: int) -> None:
-        if self._in_fragment:
-            self._malformed()
-        if 0 < kind <= NAL_IDR:
-            self._whole(payload, marker, timestamp)  # a start code in it does no harm: decoders read Annex B
-            return
-        nals = split_nal(payload)
-        if len(nals) != 1 or nals[0] is not payload:
-            self.annex_b += 1
-        for index, nal in enumerate(nals):
-            self._whole(nal, marker and index == len(nals) - 1, timestamp)
-
-    def _whole(self, nal: bytes, marker: bool, timestamp: int) -> None:
-        kind = nal[0] & 0x1F
-        if not 0 < kind < STAP_A or self._is_late(kind):
-            self.ignored += 1
-            return
-        self._begin_nal(kind, is_first_slice(nal), timestamp, marker)
-        sent = self._admit(nal, kind, nal)
-        if sent:
-            self._put(nal)
-        self._end_nal(marker, sent)
-
-    def _put(self, nal: bytes) -> None:
-        if len(nal) <= self._max:
-            self._out.append((nal, False))
-        else:
-            self._out += [(piece, False) for piece in fragment(nal, self._max)]
-
-    def _admit(self, nal: bytes, kind: int, start: bytes) -> bool:
-        """Put out what must go before this NAL unit; False when the unit is to be held back.
-
-        `nal` is the whole unit as far as it is known, `start` its header octet and the first octets of its body.
+        `receive` would do the same.
         """
-        if kind in (NAL_SPS, NAL_PPS):
-            self.parameter_sets.add(nal)
-            info = self.parameter_sets.info
-            self._fields = info is not None and not info.frames_only
-            if not self.wants_keyframe:
-                self._sets_seen |= 1 if kind == NAL_SPS else 2
-        elif kind == NAL_IDR and is_first_slice(start):
-            if not self.parameter_sets.complete:
-                self.dropped += 1
-                return False
-            self.wants_keyframe = False
-            self._key = True
-            self._put_parameter_sets()
-        if self.wants_keyframe:
-            self.dropped += 1
+        if (
+            not self._closed
+            or self._timed
+            or marker
+            or self.wants_keyframe
+            or self._shift
+            or len(payload) < 3
+            or payload[0] & 0x1F != FU_A
+            or payload[1] != FU_START | NAL_SLICE
+            or payload[2] < 0x80
+            or self._starts_late
+        ):
             return False
-        if kind <= NAL_IDR:
-            self._sent = True
-            if kind == NAL_SLICE and is_b_slice(start):
-                self.b_frames += 1
+        step = (timestamp - self._raw) & 0xFFFFFFFF
+        if step < MAX_INTERVAL:
+            self._interval = step / VIDEO_CLOCK_RATE / self._sharing
+        self.timestamp = self._stamp = self._raw = timestamp
+        self._sharing = 1
+        self._closed = self._marked = self._key = False
+        self._sent = self._in_fragment = True
+        self._sets_seen = self._carry_start = 0
+        self._header = payload[0] & 0xE0 | NAL_SLICE
+        second = payload[2]
+        if second >> 4 == 0b1010 or second >> 2 == 0b100111:
+            self.b_frames += 1
+        if len(payload) <= self._max:
+            self._out.append((payload, False))
+        else:
+            self._carry_start = FU_START
+            self._recut(payload[2:], FU_START)
         return True
-
-    def _put_parameter_sets(self) -> None:
-        """Put out the cached sets, unless this access unit has had them."""
-        if self._sets_seen == 3:
-            return
-        self._sets_seen = 3
-        nals = self.parameter_sets.nals()
-        joined = join_stap_a(nals)
-        for payload in [joined] if len(joined) <= self._max else nals:
-            self._put(payload)
-
-    def _aggregate(self, payload: bytes, marker: bool, timestamp: int) -> None:
-        """A STAP-A: forwarded whole when nothing in it must be changed, else taken apart."""
-        if self._in_fragment:
-            self._malformed()
-        try:
-            units = split_stap_a(payload)
-        except PayloadError:
-            self._malformed()
-            return
-        nals = [nal for unit in units for nal in split_nal(unit)]
-        padded = 1 + sum(2 + len(unit) for unit in units) != len(payload)
-        self.padded += padded
-        self.annex_b += nals != units
-        whole = len(payload) <= self._max and not self.wants_keyframe and not padded and nals == units
-        start = over = -1
-        sent = False
-        for nal in nals:
-            kind = nal[0] & 0x1F
-            if not 0 < kind < STAP_A or self._is_late(kind):
-                self.ignored += 1
-                whole = False
-                continue
-            self._begin_nal(kind, is_first_slice(nal), timestamp, marker)
-            if over < 0:
-                start, over = len(self._out), len(self.earlier)
-            before = len(self._out)
-            sent = self._admit(nal, kind, nal)
-            whole = whole and len(self._out) == before and len(self.earlier) == over
-            if sent:
-                self._put(nal)
-        if whole:
-            self._out[start:] = [(payload, False)]
-        self._end_nal(marker, sent)
-
-    def _is_late(self, kind: int) -> bool:
-        """Whether this NAL unit belongs to a picture whose end has left, or waits to: no decoder misses it."""
-        return kind in TRAILERS and self._is_over
 
     def _fragment(self, payload: bytes, marker: bool, timestamp: int) -> None:
         """An FU-A: begins a NAL unit, or goes on with one that is sent, collected or held back."""
         header = payload[1]
+        if (
+            self._carry is not None
+            and header < FU_START
+            and self._collected is None
+            and not marker
+            and len(payload) > 2
+        ):
+            self._stamp = timestamp
+            self._recut(payload[2:], header)
+            if header & FU_END:
+                self._in_fragment = False
+                if marker and not (self._mistrusted or self._probation):
+                    self._out[-1] = (self._out[-1][0], True)
+                    self._marked = self._closed = True
+                    self._count()
+                else:
+                    self._end_nal(marker, sent=True)
+            return
         if self._starts_late and not header & FU_START:
             header |= FU_START
             payload = bytes((payload[0], header)) + payload[2:]

@@ -103,6 +103,19 @@ class TrackInput(abc.ABC):
         stats.lost_in += receiver.lost
         stats.jitter_in = receiver.jitter
         stats.codec = self.track.format.encoding
+        for name, number in self.tolerated():
+            if number:
+                stats.tolerated[name] = stats.tolerated.get(name, 0) + number
+
+    def tolerated(self) -> list[tuple[str, int]]:
+        """What was put right, by the names of docs/quirks.md."""
+        receiver = self.receiver
+        return [
+            ("malformed_packet", receiver.malformed),
+            ("unexpected_packet", receiver.unexpected),
+            ("duplicate_packet", receiver.duplicates),
+            ("restarted_sequence", receiver.restarts),
+        ]
 
     @property
     def malformed(self) -> int:
@@ -132,7 +145,10 @@ class VideoInput(TrackInput):
                     self._send_earlier(now, out)
                 if payloads:
                     out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, passthrough.timestamp, now)))
-        self.due = now + passthrough.patience if passthrough.held is not None else 0.0
+        if passthrough.held is None:
+            self.due = 0.0
+        elif packets:
+            self.due = now + passthrough.patience
         if passthrough.keyframes != self._keyframes:
             self._keyframes = passthrough.keyframes
             if self.keyframe_at:
@@ -162,6 +178,22 @@ class VideoInput(TrackInput):
         stats.keyframe_interval = self.keyframe_interval or stats.keyframe_interval
         if (sps := passthrough.sps) is not None:
             stats.width, stats.height, stats.profile = sps.width, sps.height, sps.profile_level_id
+
+    def tolerated(self) -> list[tuple[str, int]]:
+        passthrough = self.passthrough
+        return [
+            *super().tolerated(),
+            ("marker_missing", passthrough.unmarked),
+            ("marker_misplaced", passthrough.misplaced),
+            ("picture_split", passthrough.split),
+            ("annex_b", passthrough.annex_b),
+            ("stap_padding", passthrough.padded),
+            ("empty_payload", passthrough.empty),
+            ("unknown_payload", passthrough.ignored),
+            ("broken_stream", passthrough.losses),
+            ("malformed_parameter_set", passthrough.parameter_sets.malformed),
+            ("changed_parameter_set", passthrough.parameter_sets.changes),
+        ]
 
     @property
     def malformed(self) -> int:

@@ -64,6 +64,8 @@ def example(kind: Any, name: str) -> Any:
         return example(arguments[0], name)
     if origin is list:
         return [example(arguments[0], name)]
+    if origin is dict:
+        return {name: example(arguments[1], name)}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return example_of(kind)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

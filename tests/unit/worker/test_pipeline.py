@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -35,21 +36,30 @@ class Camera:
     def __init__(self, pipeline: Pipeline, sound: Format | None = None) -> None:
         self._pipeline = pipeline
         self._sequence = dict.fromkeys(Kind, 0)
+        self.mute_markers = False
         self.video = Track(Kind.VIDEO, Format(96, "H264", 90_000), control="")
         self.audio = Track(Kind.AUDIO, sound, control="") if sound is not None else None
         pipeline.on_playing([track for track in (self.video, self.audio) if track is not None], 0.0)
 
     def packet(self, track: Track, payload: bytes, timestamp: int, *, marker: bool = True) -> bytes:
         self._sequence[track.kind] += 1
+        marker = marker and not self.mute_markers
         second = marker << 7 | track.format.payload_type
         return struct.pack("!BBHII", 0x80, second, self._sequence[track.kind], timestamp, 1) + payload
 
     def shoot(self, index: int, *payloads: bytes) -> None:
         """One picture, in one wake."""
+        last = len(payloads) - 1
         packets = [
-            self.packet(self.video, payload, index * FRAME, marker=payload is payloads[-1]) for payload in payloads
+            self.packet(self.video, payload, index * FRAME, marker=number == last)
+            for number, payload in enumerate(payloads)
         ]
         self._pipeline.on_media([Batch(self.video, packets, [])], index / 30)
+
+    def take(self, payload: bytes, index: int, *, marker: bool = False) -> None:
+        """One packet of a picture, in a wake of its own."""
+        packet = self.packet(self.video, payload, index * FRAME, marker=marker)
+        self._pipeline.on_media([Batch(self.video, [packet], [])], index / 30)
 
     def sound(self, payload: bytes, timestamp: int, now: float) -> None:
         assert self.audio is not None
@@ -161,3 +171,78 @@ def test_sound_that_cannot_be_had_costs_no_picture(sound: Format) -> None:
     camera.sound(b"anything", 0, 0.0)
     assert output.payloads() == [SETS, IDR]
     assert list(pipeline.inputs) == [Kind.VIDEO]
+
+
+class Timers:
+    """An event loop's `call_at`, moved by hand."""
+
+    def __init__(self) -> None:
+        self.set: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, when: float, function: Callable[[], None]) -> None:
+        self.set.append((when, function))
+
+    def fire(self) -> float:
+        when, function = self.set.pop(0)
+        function()
+        return when
+
+
+def test_the_end_of_a_picture_without_a_mark_waits_for_one_frame_interval() -> None:
+    timers, output = Timers(), Output()
+    pipeline = Pipeline(call_at=timers)
+    pipeline.attach(output)
+    camera = Camera(pipeline)
+    camera.mute_markers = True
+    camera.shoot(0, SETS, IDR)
+    for index in range(1, 10):
+        camera.shoot(index, SLICE + bytes((index,)))
+    assert len(timers.set) == 1, "one timer, however many pictures"
+    timers.fire()
+    when, _ = timers.set[0]
+    assert when == pytest.approx(9 / 30 + 1 / 30)
+    assert SLICE + b"\x09" not in output.payloads()
+    timers.fire()
+    assert output.payloads()[-1] == SLICE + b"\x09"
+    marks = [(frame.media_time, marker) for frame in output.frames for _, marker in frame.payloads]
+    assert len([time for time, marker in marks if marker]) == len({time for time, _ in marks}) == 10
+    assert not timers.set
+    assert pipeline.track_stats(Kind.VIDEO).tolerated["marker_missing"] == 10
+
+
+def test_a_sane_camera_sets_no_timer() -> None:
+    timers, output = Timers(), Output()
+    pipeline = Pipeline(call_at=timers)
+    pipeline.attach(output)
+    camera = Camera(pipeline)
+    for index in range(30):
+        camera.shoot(index, *([SETS, IDR] if not index % 10 else [SLICE]))
+    assert len(output.frames) == 30
+    assert not timers.set
+    assert pipeline.track_stats(Kind.VIDEO).tolerated == {}
+
+
+def test_the_tail_of_a_picture_is_no_frame_after_a_resync() -> None:
+    pipeline, output = Pipeline(), Output()
+    pipeline.attach(output)
+    camera = Camera(pipeline)
+    camera.shoot(0, SETS, IDR)
+    first, *rest = fragment(SLICE + bytes(3000), 1200)
+    camera.take(first, 1)
+    pipeline.filling = True
+    pipeline.resync()
+    before = len(output.frames)
+    for piece in rest:
+        camera.take(piece, 1, marker=piece is rest[-1])
+    assert pipeline.filling
+    assert len(output.frames) == before
+    camera.shoot(2, SETS, IDR)
+    assert not pipeline.filling
+
+
+def test_what_was_tolerated_adds_up_over_sessions() -> None:
+    pipeline = Pipeline()
+    for _ in range(2):
+        camera = Camera(pipeline)
+        camera.shoot(0, b"\x00\x00\x01" + SETS[3:13], IDR)
+    assert pipeline.track_stats(Kind.VIDEO).tolerated["annex_b"] == 2
