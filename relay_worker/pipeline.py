@@ -17,8 +17,9 @@ from typing import Final
 
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.delay import DelayMeter
-from relay_worker.media.inputs import TrackInput, VideoInput, make_input
+from relay_worker.media.inputs import VideoInput, make_input
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
+from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
