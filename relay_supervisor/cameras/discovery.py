@@ -58,13 +58,20 @@ class Discovery:
             try:
                 await self.refresh()
             except NestError as error:
-                delay = self._backoff.next_delay()
-                self._due = self._clock.now() + delay
-                if self.problem:
-                    self.problem = f"the cameras cannot be listed: {error}"
+                delay = self._failed(str(error))
                 log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
-                self._events.publish("account", f"cameras cannot be listed: {error}")
+            except Exception as error:
+                delay = self._failed(f"internal error ({type(error).__name__}); see the log")
+                log.exception("listing the cameras failed unexpectedly; trying again in %.0f s", delay)
             await self._pause()
+
+    def _failed(self, why: str) -> float:
+        """A listing failed; seconds until the next."""
+        delay = self._backoff.next_delay()
+        self._due = self._clock.now() + delay
+        self.problem = f"the cameras cannot be listed: {why}" if self.problem else ""
+        self._events.publish("account", f"cameras cannot be listed: {why}")
+        return delay
 
     async def refresh(self) -> None:
         """List the cameras now (devices.list, five a minute at most); raises NestError."""

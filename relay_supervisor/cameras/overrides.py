@@ -8,13 +8,13 @@ go by the configuration alone.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from relay_common.errors import RelayError
+from relay_common.files import write_private
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +71,8 @@ class Overrides:
         if self._path is None:
             return
         text = msgspec.json.format(msgspec.json.encode(cameras), indent=2) + b"\n"
-        fresh = self._path.with_suffix(".new")
         try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(text)
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            write_private(self._path, text)
         except OSError as error:
             raise RelayError(
                 f"{self._path} cannot be written: {error.strerror}",

@@ -94,9 +94,11 @@ def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: Budg
         if not path.exists():
             return ok(part, "no command was sent from this machine yet")
         clock = SystemClock()
-        store = Store(path, clock)
-        calls = store.calls(nest.project_id)
+        store = Store(path, clock, read_only=True)
+        calls, problem = store.calls(nest.project_id), store.problem
         store.close()
+        if problem:
+            return warn(part, problem, "The supervisor says in its log what becomes of it, when it is started")
         budget, now = Budget(limits_from(limits)), clock.now()
         budget.restore(calls)
         used = sum(call.call.method == EXECUTE and now - call.sent < 60 for call in calls)

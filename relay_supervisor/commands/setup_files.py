@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from relay_common import files
 from relay_common.config import NestConfig, PathsConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
@@ -102,12 +103,7 @@ def new_configuration(nest: NestConfig, app_id: str, base: Path) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all; raises ConfigError."""
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        fresh.replace(path)
+        files.write_private(path, text.encode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", hint="Name a file you may write") from None

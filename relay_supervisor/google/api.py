@@ -7,13 +7,14 @@ commands are never repeated here: the dispatcher does that, within the budget.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import email.utils
 import logging
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import httpx
 import msgspec
@@ -25,6 +26,8 @@ from relay_supervisor.google.errors import (
     NestError,
     NestTimeout,
     NestUnreachable,
+    NotReached,
+    TokenUnavailable,
     Unauthenticated,
     error_for,
     parse_refusal,
@@ -37,6 +40,7 @@ from relay_supervisor.google.models import (
     DeviceListBody,
     Extension,
     Listing,
+    NameBody,
     Stream,
     StreamBody,
     device_from,
@@ -50,11 +54,23 @@ UNKNOWN_LIFE: Final = 60.0
 _CLOCKS_AGREE: Final = 5.0
 _LONGEST_LIFE: Final = 86_400.0
 _MOST_PAGES: Final = 50
+_LONGEST_BODY: Final = 2 << 20
+"""Bytes of an answer: a page of devices takes some hundred thousand at most."""
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _COMMANDS: Final = "sdm.devices.commands.CameraLiveStream."
 _NAMES: Final = {StreamProtocol.RTSP: "RtspStream", StreamProtocol.WEB_RTC: "WebRtcStream"}
 _HANDLES: Final = {StreamProtocol.RTSP: "streamExtensionToken", StreamProtocol.WEB_RTC: "mediaSessionId"}
 
 T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """What Google answered, read to its end."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
 
 Turn = Callable[[], Awaitable[None]]
 """Awaited before each request of a call beyond its first; returns once the quota has a place for that request."""
@@ -80,8 +96,9 @@ def command_name(verb: str, protocol: StreamProtocol) -> str:
 class NestApi:
     """The Smart Device Management API v1 for one Device Access project and user.
 
-    Devices are named by id or by full resource name. Times out after `timeout` seconds a request. All methods raise
-    `NestError`s (see errors.py) and nothing else. Source: https://developers.google.com/nest/device-access/api.
+    Devices are named by id or by full resource name. A request takes at most `timeout` seconds until its answer has
+    been read to the end, however slowly that trickles in. All methods raise `NestError`s (see errors.py) and nothing
+    else. Source: https://developers.google.com/nest/device-access/api.
     """
 
     def __init__(
@@ -112,13 +129,13 @@ class NestApi:
             path, what = f"{self._parent}/devices", "list of devices"
             response = await self._fresh(path, what=what, verb="list", query=query, timeout=timeout, turn=turn)
             body = _decode(response, DeviceListBody, "list of devices")
-            for one in body.devices:
-                device = device_from(one)
-                if device is None:
-                    others.add(one.name)
-                else:
+            for one in body.devices or []:
+                device = _listed(one)
+                if isinstance(device, Device):
                     found.append(device)
-            page = body.next_page_token
+                elif device:
+                    others.add(device)
+            page = body.next_page_token or ""
             if not page:
                 break
         return Listing(found, frozenset(others))
@@ -138,7 +155,7 @@ class NestApi:
         """Have a new stream made; `offer_sdp` for WebRTC only."""
         params = {"offerSdp": offer_sdp} if protocol is StreamProtocol.WEB_RTC else {}
         what = _what("generate", protocol, device)
-        results, life, expires_at = await self._command("generate", protocol, device, params, timeout)
+        results, life, expires_at = await self._command("generate", protocol, device, params, timeout, offer_sdp)
         if protocol is StreamProtocol.RTSP:
             if results.stream_urls is None or not results.stream_extension_token:
                 raise MalformedAnswer(f"{what}: the answer has no URL or no extension token")
@@ -155,8 +172,8 @@ class NestApi:
         """Give a stream a new full life."""
         params = {_HANDLES[protocol]: handle.reveal()}
         results, life, expires_at = await self._command("extend", protocol, device, params, timeout)
-        new = results.stream_extension_token or results.media_session_id
-        return Extension(Secret(new), life, expires_at, Secret(results.stream_token))
+        new = results.stream_extension_token or results.media_session_id or ""
+        return Extension(Secret(new), life, expires_at, Secret(results.stream_token or ""))
 
     async def stop(
         self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = COMMAND_TIMEOUT
@@ -165,19 +182,19 @@ class NestApi:
         await self._command("stop", protocol, device, {_HANDLES[protocol]: handle.reveal()}, timeout)
 
     async def _command(
-        self, verb: str, protocol: StreamProtocol, device: str, params: dict[str, str], timeout: float
+        self, verb: str, protocol: StreamProtocol, device: str, params: dict[str, str], timeout: float, offer: str = ""
     ) -> tuple[StreamBody, float, float]:
         what = _what(verb, protocol, device)
         body = {"command": _COMMANDS + command_name(verb, protocol), "params": params}
         path = f"{self._path(device)}:executeCommand"
-        response = await self._request(path, what=what, verb=verb, body=body, timeout=timeout)
+        response = await self._request(path, what=what, verb=verb, body=body, timeout=timeout, offer=offer)
         results = _decode(response, CommandBody, what).results
-        life, expires_at = life_of(results.expires_at, response.headers.get("date"), self._wall())
+        life, expires_at = life_of(results.expires_at or "", response.headers.get("date"), self._wall())
         return results, life, expires_at
 
     async def _fresh(
         self, path: str, *, what: str, verb: str, timeout: float, turn: Turn, query: dict[str, str] | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         """A GET that repeats itself once with a new token after a 401."""
         try:
             return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
@@ -194,25 +211,54 @@ class NestApi:
         timeout: float,
         body: dict[str, Any] | None = None,
         query: dict[str, str] | None = None,
-    ) -> httpx.Response:
-        token = await self._tokens.token()
-        method = "GET" if body is None else "POST"
-        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        offer: str = "",
+    ) -> Answer:
+        end = asyncio.get_running_loop().time() + timeout
+        token = await self._token(end, what)
+        request = self._http.build_request(
+            "GET" if body is None else "POST",
+            f"{self._base}/{path}",
+            headers={"Authorization": f"Bearer {token.reveal()}"},
+            json=body,
+            params=query,
+            timeout=timeout,
+        )
         try:
-            response = await self._http.request(
-                method, f"{self._base}/{path}", headers=headers, json=body, params=query, timeout=timeout
-            )
-        except httpx.TimeoutException:
-            raise NestTimeout(f"{what}: no answer within {timeout:g} s") from None
+            async with asyncio.timeout_at(end):
+                answer = await self._exchange(request, what)
+        except _NOT_SENT as error:
+            raise _not_reached(error, what) from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise NestTimeout(f"{what}: no complete answer within {timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NestUnreachable(f"{what}: {type(error).__name__}: {redact(str(error))[:200]}") from None
-        log.debug("%s: %d", what, response.status_code)
-        if response.status_code == 200:
-            return response
-        refused = _refused(response, what, verb)
+        log.debug("%s: %d", what, answer.status)
+        if answer.status == 200:
+            return answer
+        refused = _refused(answer, what, verb, offer)
         if isinstance(refused, Unauthenticated):
             self._tokens.invalidate(token)
         raise refused
+
+    async def _token(self, end: float, what: str) -> Secret:
+        try:
+            async with asyncio.timeout_at(end):
+                return await self._tokens.token()
+        except TimeoutError:
+            raise TokenUnavailable(f"{what}: Google's token endpoint gave no token in time") from None
+
+    async def _exchange(self, request: httpx.Request, what: str) -> Answer:
+        """Send a request and read its answer, bounded in length."""
+        response = await self._http.send(request, stream=True)
+        try:
+            body = bytearray()
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > _LONGEST_BODY:
+                    raise MalformedAnswer(f"{what}: the answer is longer than {_LONGEST_BODY >> 20} MiB")
+            return Answer(response.status_code, response.headers, bytes(body))
+        finally:
+            await response.aclose()
 
     def _path(self, device: str) -> str:
         return device if device.startswith("enterprises/") else f"{self._parent}/devices/{device}"
@@ -239,9 +285,31 @@ def life_of(expires_at: str, date: str | None, wall: float) -> tuple[float, floa
     return max(0.0, life), expires
 
 
-def _refused(response: httpx.Response, what: str, verb: str) -> NestError:
-    refusal = parse_refusal(response.status_code, response.content)
-    return error_for(refusal, what=what, verb=verb, retry_after=parse_retry_after(response.headers.get("retry-after")))
+def _listed(body: msgspec.Raw) -> Device | str:
+    """The device that one entry of a list describes, or only its name ("" when not even that can be read)."""
+    try:
+        one = msgspec.json.decode(body, type=DeviceBody)
+        return device_from(one) or one.name
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("a device in Google's list cannot be read: %s", redact(str(error))[:200])
+    try:
+        return msgspec.json.decode(body, type=NameBody).name
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _not_reached(error: httpx.TransportError, what: str) -> NotReached:
+    said = redact(str(error))[:200]
+    hint = "Check this host's network: interface, route and name resolution"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        hint = "Check this host's clock, and whether a captive portal or a proxy answers in Google's place"
+    return NotReached(f"{what}: Google cannot be reached ({type(error).__name__}: {said})", hint=hint)
+
+
+def _refused(answer: Answer, what: str, verb: str, offer: str) -> NestError:
+    refusal = parse_refusal(answer.status, answer.body)
+    retry_after = parse_retry_after(answer.headers.get("retry-after"))
+    return error_for(refusal, what=what, verb=verb, retry_after=retry_after, offer=offer)
 
 
 def _what(verb: str, protocol: StreamProtocol, device: str) -> str:
@@ -253,9 +321,9 @@ def _short(device: str) -> str:
     return f"…{device.rsplit('/', 1)[-1][-8:]}"
 
 
-def _decode(response: httpx.Response, kind: type[T], what: str) -> T:
+def _decode(answer: Answer, kind: type[T], what: str) -> T:
     try:
-        return msgspec.json.decode(response.content, type=kind)
+        return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedAnswer(f"{what}: unexpected answer: {redact(str(error))[:200]}") from None
 

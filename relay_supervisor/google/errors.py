@@ -131,7 +131,14 @@ class NestTimeout(NestError):
 
 
 class NestUnreachable(NestError):
-    """No connection, or it broke."""
+    """The connection broke; the request may have arrived."""
+
+
+class NotReached(NestUnreachable):
+    """No connection was made (name resolution, route, TLS), so Google saw nothing: it says nothing about a camera."""
+
+    account = True
+    counted = False
 
 
 class MalformedAnswer(NestError):
@@ -142,6 +149,14 @@ class RequestRefused(NestError):
     """Any other refusal."""
 
 
+class OfferRefused(NestError):
+    """Google found fault with the SDP offer of GenerateWebRtcStream: neither the camera's failure nor an outage.
+
+    Since June 2026 an offer without a host candidate is reported to be answered with 500, and one whose sections are
+    not audio, video, application with 400 (go2rtc#2311).
+    """
+
+
 class OfferUnavailable(NestError):
     """The worker gave no WebRTC offer, so nothing was sent to Google."""
 
@@ -149,7 +164,7 @@ class OfferUnavailable(NestError):
 
 
 class AuthorizationRevoked(NestError):
-    """`invalid_grant`: the refresh token is dead. Final until a person authorises again."""
+    """`invalid_grant`: the refresh token is dead, as a rule until a person authorises again."""
 
     remedy = Remedy.FATAL
     account = True
@@ -172,8 +187,8 @@ class TokenUnavailable(NestError):
 
 
 class _ErrorDetail(msgspec.Struct):
-    message: str = ""
-    status: str = ""
+    message: str | None = None
+    status: str | None = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -198,7 +213,7 @@ def parse_refusal(status: int, body: bytes) -> Refusal:
         detail = msgspec.json.decode(body, type=_ErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
         detail = _ErrorDetail()
-    return Refusal(status, detail.status, detail.message)
+    return Refusal(status, detail.status or "", detail.message or "")
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -210,6 +225,8 @@ def parse_retry_after(value: str | None) -> float | None:
     return min(seconds, 3600.0) if seconds is not None and seconds >= 0 else None
 
 
+_HOST_CANDIDATE = re.compile(r"^a=candidate:.* typ host\b", re.MULTILINE)
+_OFFER_AT_FAULT = re.compile(r"\boffer|\bsdp\b|\bm-?lines?\b|media section", re.IGNORECASE)
 _BUCKET = re.compile(r"Rate limited for the (.+?)(?: API| command)?(?: for the user|\.|$)", re.IGNORECASE)
 _DEVICE_NOT_FOUND = re.compile(r"\bdevices?\b.*not found", re.IGNORECASE)
 _NO_SUCH_COMMAND = re.compile(r"command", re.IGNORECASE)
@@ -217,13 +234,17 @@ _NOT_EXTENDABLE = re.compile(r"not supported|doorbell|battery", re.IGNORECASE)
 _API_DISABLED = re.compile(r"has not been used in project|is disabled|SERVICE_DISABLED", re.IGNORECASE)
 
 
-def error_for(refusal: Refusal, *, what: str, verb: str, retry_after: float | None = None) -> NestError:
+def error_for(
+    refusal: Refusal, *, what: str, verb: str, retry_after: float | None = None, offer: str = ""
+) -> NestError:
     """The typed error for a refused request.
 
     `what` says in words what was asked for and of which device; `verb` is generate, extend, stop, get or list: the
-    same status means different things for each.
+    same status means different things for each. `offer` is the SDP that a generate over WebRTC carried.
     """
     message = f"{what}: Google answered {refusal}"
+    if offer and (refused := _offer_refused(refusal, message, offer)) is not None:
+        return refused
     match refusal.http:
         case 429:
             named = _BUCKET.search(refusal.message)
@@ -242,6 +263,16 @@ def error_for(refusal: Refusal, *, what: str, verb: str, retry_after: float | No
             return ServerError(message, status=status, retry_after=retry_after)
         case status:
             return RequestRefused(message, status=status, retry_after=retry_after)
+
+
+def _offer_refused(refusal: Refusal, message: str, offer: str) -> OfferRefused | None:
+    """What is wrong with `offer`, when that is why it was refused; a 500 to a complete offer is Google's own."""
+    if refusal.http == 500 and not _HOST_CANDIDATE.search(offer):
+        hint = "The offer had no host candidate: give this host a network interface with an address of its own"
+        return OfferRefused(message, status=500, hint=hint)
+    if refusal.http == 400 and refusal.word != "FAILED_PRECONDITION" and _OFFER_AT_FAULT.search(refusal.message):
+        return OfferRefused(message, status=400, hint="This is a bug in the relay: please report it")
+    return None
 
 
 def _bad_request(refusal: Refusal, message: str, verb: str, retry_after: float | None) -> NestError:

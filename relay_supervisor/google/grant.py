@@ -8,12 +8,12 @@ record holds a digest of the token, never the token. Source: https://developers.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from relay_common.files import write_private
 from relay_common.secrets import Secret
 
 FILE: Final = "grants.json"
@@ -35,9 +35,7 @@ def remember(directory: Path, token: Secret, at: float, *, published: bool) -> N
     """Write down that `token` was granted at `at`; raises OSError."""
     path = directory / FILE
     grants = [known for known in _read(path) if known.token != _digest(token)][-_KEPT:]
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode([*grants, Grant(_digest(token), at, published)]))
+    write_private(path, msgspec.json.encode([*grants, Grant(_digest(token), at, published)]))
 
 
 def recall(directory: Path, token: Secret) -> Grant | None:

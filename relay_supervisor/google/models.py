@@ -118,16 +118,25 @@ class DeviceBody(msgspec.Struct):
     """One device as devices.list and devices.get give it."""
 
     name: str
-    type: str = ""
-    traits: dict[str, Any] = {}
-    parent_relations: list[ParentRelation] | None = msgspec.field(name="parentRelations", default=None)
+    type: str | None = None
+    traits: dict[str, Any] | None = None
+    parent_relations: list[ParentRelation | None] | None = msgspec.field(name="parentRelations", default=None)
 
 
 class DeviceListBody(msgspec.Struct):
-    """A page of devices.list; an account without devices answers without the key."""
+    """A page of devices.list; an account without devices answers without the key.
 
-    devices: list[DeviceBody] = []
-    next_page_token: str = msgspec.field(name="nextPageToken", default="")
+    Devices are decoded one by one, so that a malformed one costs no other.
+    """
+
+    devices: list[msgspec.Raw] | None = None
+    next_page_token: str | None = msgspec.field(name="nextPageToken", default=None)
+
+
+class NameBody(msgspec.Struct):
+    """What is left of a device whose other fields cannot be read."""
+
+    name: str
 
 
 class StreamUrlsBody(msgspec.Struct):
@@ -140,11 +149,11 @@ class StreamBody(msgspec.Struct):
     """`results` of any stream command; which fields are present depends on the command."""
 
     stream_urls: StreamUrlsBody | None = msgspec.field(name="streamUrls", default=None)
-    stream_token: str = msgspec.field(name="streamToken", default="")
-    stream_extension_token: str = msgspec.field(name="streamExtensionToken", default="")
-    answer_sdp: str = msgspec.field(name="answerSdp", default="")
-    media_session_id: str = msgspec.field(name="mediaSessionId", default="")
-    expires_at: str = msgspec.field(name="expiresAt", default="")
+    stream_token: str | None = msgspec.field(name="streamToken", default=None)
+    stream_extension_token: str | None = msgspec.field(name="streamExtensionToken", default=None)
+    answer_sdp: str | None = msgspec.field(name="answerSdp", default=None)
+    media_session_id: str | None = msgspec.field(name="mediaSessionId", default=None)
+    expires_at: str | None = msgspec.field(name="expiresAt", default=None)
 
 
 class CommandBody(msgspec.Struct):
@@ -155,20 +164,21 @@ class CommandBody(msgspec.Struct):
 
 def device_from(body: DeviceBody) -> Device | None:
     """The device that `body` describes, or None when it has no live stream."""
-    live = body.traits.get(LIVE_STREAM)
+    traits = body.traits or {}
+    live = traits.get(LIVE_STREAM)
     if not isinstance(live, dict):
         return None
     device_id = body.name.rsplit("/", 1)[-1]
     return Device(
         name=body.name,
         id=device_id,
-        kind=body.type.rsplit(".", 1)[-1],
+        kind=(body.type or "").rsplit(".", 1)[-1],
         display_name=_display_name(body) or device_id,
         protocols=_protocols(live.get("supportedProtocols")),
         video_codecs=_strings(live.get("videoCodecs")),
         audio_codecs=_strings(live.get("audioCodecs")),
         resolution=_resolution(live.get("maxVideoResolution")),
-        named=isinstance(body.traits.get(INFO), dict),
+        named=isinstance(traits.get(INFO), dict),
     )
 
 
@@ -184,11 +194,11 @@ def updated(known: Device, device: Device) -> Device:
 
 
 def _display_name(body: DeviceBody) -> str:
-    info = body.traits.get(INFO)
+    info = (body.traits or {}).get(INFO)
     custom = info.get("customName") if isinstance(info, dict) else None
     if isinstance(custom, str) and custom.strip():
         return custom.strip()
-    names = (relation.display_name for relation in body.parent_relations or [])
+    names = (relation.display_name for relation in body.parent_relations or [] if relation is not None)
     return next((name.strip() for name in names if name and name.strip()), "")
 
 

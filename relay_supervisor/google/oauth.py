@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,6 +25,7 @@ from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, 
 
 SCOPE: Final = "https://www.googleapis.com/auth/sdm.service"
 REDIRECT_URI: Final = "https://www.google.com"
+_LONGEST_BODY: Final = 64 << 10
 _AHEAD: Final = 600.0  # seconds before expiry from which a refresh is tried in the background
 _LATEST: Final = 30.0  # seconds before expiry from which a token is no longer handed out
 _AHEAD_SHARE: Final = 0.2  # the same two as most parts of a token's life, for tokens that live only minutes
@@ -52,8 +54,9 @@ def authorize_url(project_id: str, client_id: str, *, redirect_uri: str = REDIRE
 class TokenSource:
     """The access token of one Google account, always fresh.
 
-    `timeout` bounds each of google-auth's (at most three) attempts, in seconds. Until `replace_refresh_token`, an
-    `invalid_grant` is final: every later call raises the same `AuthorizationRevoked` without asking Google.
+    `timeout` bounds each of google-auth's (at most three) attempts, in seconds. After a failure Google is asked again
+    only after a pause, and the calls in between raise the same error: seconds for an endpoint that cannot be reached,
+    one minute to one hour for a refusal that a person has to mend. `replace_refresh_token` ends the pause.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class TokenSource:
         self._project_id, self._client_id, self._client_secret = project_id, client_id, client_secret
         self._refresh_token, self._token_url, self._clock = refresh_token, token_url, clock
         self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+        self._timeout = timeout
         self._backoff = Backoff(1.0, 30.0)
+        self._refused = Backoff(60.0, 3600.0)
         self._token = Secret("")
         self._life = self._expires = 0.0
         self._refreshing: asyncio.Task[None] | None = None
@@ -87,18 +92,22 @@ class TokenSource:
     async def token(self) -> Secret:
         """A token good for at least half a minute (a twentieth of its life, when it lives less than ten minutes).
 
-        Raises AuthorizationRevoked or ClientRefused (final until a person acts) or TokenUnavailable.
+        Raises AuthorizationRevoked or ClientRefused (a person has to act) or TokenUnavailable.
         """
-        left = self._expires - self._clock.now() if self._token else 0.0
-        if left > min(_AHEAD, _AHEAD_SHARE * self._life):
-            return self._token
-        refresh = self._start_refresh()
-        if left <= min(_LATEST, _LATEST_SHARE * self._life):
+        while True:
+            left = self._expires - self._clock.now() if self._token else 0.0
+            if left > min(_AHEAD, _AHEAD_SHARE * self._life):
+                return self._token
+            refresh = self._start_refresh()
+            if left > min(_LATEST, _LATEST_SHARE * self._life):
+                return self._token
             if refresh is not None:
                 await asyncio.shield(refresh)
             if self._failure is not None:
                 raise self._failure
-        return self._token
+            if self._token:
+                return self._token
+            # What was waited for was of a refresh token that has been replaced meanwhile, or refused again at once.
 
     def invalidate(self, token: Secret) -> None:
         """Google refused `token`: the next call fetches another, unless that has happened already."""
@@ -106,11 +115,12 @@ class TokenSource:
             self._token = Secret("")
 
     def replace_refresh_token(self, refresh_token: Secret) -> None:
-        """Use the refresh token of a new authorisation from now on; clears a final error."""
+        """Use the refresh token of a new authorisation (or the same, once more) from now on, without a pause."""
         self._refresh_token = refresh_token
         self._token, self._failure, self._not_before = Secret(""), None, 0.0
         self._refreshing = None  # a refresh under way is for the old one: its result is dropped
         self._backoff.reset()
+        self._refused.reset()
 
     async def aclose(self) -> None:
         """Let go of the connection; a refresh under way ends with its attempt."""
@@ -122,8 +132,7 @@ class TokenSource:
         """The refresh under way, a new one, or None when it is not time to ask again."""
         if self._refreshing is not None:
             return self._refreshing
-        final = self._failure is not None and not isinstance(self._failure, TokenUnavailable)
-        if final or self._clock.now() < self._not_before:
+        if self._clock.now() < self._not_before:
             return None
         self._refreshing = asyncio.create_task(self._refresh(), name="token refresh")
         return self._refreshing
@@ -133,14 +142,16 @@ class TokenSource:
         try:
             token, life = await asyncio.to_thread(self._ask_google, refresh_token)
         except Exception as error:  # google-auth lets an unexpected answer out as whatever it stumbled over
-            if refresh_token == self._refresh_token:
+            if self._refreshing is asyncio.current_task():
                 self._failure = _typed_failure(error)
-                self._not_before = self._clock.now() + self._backoff.next_delay()
+                pauses = self._backoff if isinstance(self._failure, TokenUnavailable) else self._refused
+                self._not_before = self._clock.now() + pauses.next_delay()
         else:
-            if refresh_token == self._refresh_token:
-                self._failure = None
+            if self._refreshing is asyncio.current_task():
+                self._failure, self._not_before = None, 0.0
                 self._token, self._life, self._expires = token, life, self._clock.now() + life
                 self._backoff.reset()
+                self._refused.reset()
                 self.refreshes += 1
         finally:
             # However it ended, the next call asks again; a refresh for a newer refresh token is not ours to forget.
@@ -157,7 +168,7 @@ class TokenSource:
             client_secret=self._client_secret.reveal(),
         )
         try:
-            credentials.refresh(_Request(self._http))  # type: ignore[no-untyped-call]
+            credentials.refresh(_Request(self._http, self._timeout))  # type: ignore[no-untyped-call]
         except google.auth.exceptions.RefreshError as error:
             raise self._typed(error) from None
         except google.auth.exceptions.GoogleAuthError as error:
@@ -208,10 +219,10 @@ def _typed_failure(error: Exception) -> NestError:
 
 
 class _Response(google.auth.transport.Response):
-    """google-auth's view of an httpx response."""
+    """google-auth's view of an httpx response whose body has been read."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, response: httpx.Response, body: bytes) -> None:
+        self._response, self._body = response, body
 
     @property
     def status(self) -> int:
@@ -223,14 +234,14 @@ class _Response(google.auth.transport.Response):
 
     @property
     def data(self) -> bytes:
-        return self._response.content
+        return self._body
 
 
 class _Request(google.auth.transport.Request):
-    """google-auth's transport over an httpx client."""
+    """google-auth's transport over an httpx client: an answer takes `within` seconds at most and is bounded."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, http: httpx.Client, within: float) -> None:
+        self._http, self._within = http, within
 
     def __call__(
         self,
@@ -241,8 +252,15 @@ class _Request(google.auth.transport.Request):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> _Response:
+        end = time.monotonic() + self._within
         try:
-            return _Response(self._http.request(method, url, content=body, headers=headers))
+            with self._http.stream(method, url, content=body, headers=headers) as response:
+                read = bytearray()
+                for part in response.iter_bytes():
+                    read += part
+                    if len(read) > _LONGEST_BODY or time.monotonic() > end:
+                        raise httpx.ReadTimeout("the answer does not end")
+                return _Response(response, bytes(read))
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
             # RuntimeError: the client was closed while a retry waited.
             said = f"{type(error).__name__}: {error}"

@@ -199,11 +199,9 @@ class Verbs:
         self._registry.config = self._config.cameras
         self._registry.overrides.load()
         self._grants = self._recall()
-        for index, (was, now) in enumerate(zip(previous.nest, self._config.nest, strict=True)):
-            if was.refresh_token != now.refresh_token:
-                self._accounts[index].tokens.replace_refresh_token(now.refresh_token)
-                self._accounts[index].leases.resume_account()
-                self._discoveries[index].wake()
+        for account, discovery, nest in zip(self._accounts, self._discoveries, self._config.nest, strict=True):
+            if account.authorised(nest.refresh_token):
+                discovery.wake()
         if previous.log != self._config.log:
             log_setup.configure(self._config.log.level, self._config.log.format)
             self.logs.install()

@@ -36,17 +36,18 @@ Statement = tuple[str, tuple[Any, ...]]
 class Database:
     """One SQLite file, mode 0600, WAL, written by its own thread.
 
+    With `read_only` the file is only looked at: what it holds is copied to memory, where writes stay, too.
     `problem` says in words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
     Opening it raises nothing on account of the file, and takes a few seconds at most.
     """
 
-    def __init__(self, path: Path, *, stamp: int) -> None:
+    def __init__(self, path: Path, *, stamp: int, read_only: bool = False) -> None:
         self.path = path
         self.problem = ""
         self.notice = ""
         """What became of a file that could not be used as it was, and what to do; "" when it could."""
         self.dropped = 0
-        self._connection = self._open(stamp)
+        self._connection = self._borrow() if read_only else self._open(stamp)
         self._lasting = self.problem  # no write to memory mends what kept the file from being used
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
@@ -101,7 +102,7 @@ class Database:
             except OSError as error:
                 return self._recall(error.strerror or type(error).__name__)
             except NewerSchema as error:
-                return self._set_aside(f"newer-{stamp}", str(error))
+                return self._set_aside(f"newer-{stamp}", str(error), newer=True)
             except sqlite3.DatabaseError as error:
                 code = _primary_code(error)
                 if code in _CORRUPT:
@@ -134,8 +135,18 @@ class Database:
         )
         return connection
 
-    def _copy(self) -> sqlite3.Connection | None:
-        for how in _READ_ONLY:
+    def _borrow(self) -> sqlite3.Connection:
+        """A copy in memory for somebody who only wants to look."""
+        # The first way of reading makes a write-ahead log where there is none; without one, nobody writes.
+        alone = not Path(f"{self.path}-wal").exists()
+        connection = self._copy(_READ_ONLY[1:] if alone else _READ_ONLY)
+        if connection is None:
+            self.problem = f"{self.path} cannot be read"
+            connection = self._connect(":memory:")
+        return connection
+
+    def _copy(self, ways: tuple[str, ...] = _READ_ONLY) -> sqlite3.Connection | None:
+        for how in ways:
             memory = _opened(":memory:")
             try:
                 address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
@@ -151,7 +162,7 @@ class Database:
                 return memory
         return None
 
-    def _set_aside(self, suffix: str, why: str) -> sqlite3.Connection:
+    def _set_aside(self, suffix: str, why: str, *, newer: bool = False) -> sqlite3.Connection:
         aside = self.path.with_name(f"{self.path.name}.{suffix}")
         try:
             for tail in ("", "-wal", "-shm"):
@@ -159,10 +170,13 @@ class Database:
                 if source.exists():
                     source.rename(f"{aside}{tail}")
             connection = self._connect(str(self.path))
+            if newer:
+                _take_over(connection, aside)
         except (OSError, sqlite3.Error, NewerSchema) as error:
             self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {error}"
             return self._connect(":memory:")
-        self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and a new one begun"
+        kept = "a new one begun with what this program knows of it" if newer else "a new one begun"
+        self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and {kept}"
         return connection
 
     def _write_loop(self) -> None:
@@ -217,6 +231,18 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     migrate(connection)
+
+
+def _take_over(connection: sqlite3.Connection, newer: Path) -> None:
+    """Copy from a newer program's database the tables and columns that this one knows, each table for itself."""
+    connection.execute("ATTACH ? AS newer", (str(newer),))
+    try:
+        for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+    finally:
+        connection.execute("DETACH newer")
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -72,12 +72,15 @@ def boot_id() -> str:
 
 
 class Store:
-    """The state database, typed. Reads are for the start; writes return at once and are durable soon after."""
+    """The state database, typed. Reads are for the start; writes return at once and are durable soon after.
 
-    def __init__(self, path: Path, clock: Clock, *, boot: str | None = None) -> None:
+    With `read_only` the file is neither made, changed nor renamed, whatever it holds.
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, boot: str | None = None, read_only: bool = False) -> None:
         self._clock = clock
         self._boot = boot_id() if boot is None else boot
-        self.database = Database(path, stamp=int(clock.wall()))
+        self.database = Database(path, stamp=int(clock.wall()), read_only=read_only)
 
     @property
     def problem(self) -> str:

@@ -11,6 +11,7 @@ import httpx
 
 from relay_common.clock import Clock
 from relay_common.config import LimitsConfig, NestConfig
+from relay_common.secrets import Secret
 from relay_supervisor.google.api import NestApi
 from relay_supervisor.google.leases.effects import Effect
 from relay_supervisor.google.leases.manager import LeaseManager
@@ -64,11 +65,21 @@ class Account:
             rng=rng,
             on_command=on_command,
         )
+        self._refresh_token = config.refresh_token
         self._task: asyncio.Task[None] | None = None
 
     def start(self, keep: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]) -> None:
         """Begin to serve leases; `keep` (`Loops.start`) keeps an endless loop running under a name."""
         self._task = keep("leases", self.leases.run)
+
+    def authorised(self, refresh_token: Secret) -> bool:
+        """The configuration was read again: whether Google is asked anew, because the token or the trouble is new."""
+        if refresh_token == self._refresh_token and self.tokens.error is None and not self.leases.book.account_error:
+            return False
+        self._refresh_token = refresh_token
+        self.tokens.replace_refresh_token(refresh_token)
+        self.leases.resume_account()
+        return True
 
     @property
     def running(self) -> bool:

@@ -291,6 +291,8 @@ class LeaseBook:
             return
         self.budget.answered(ticket, now)
         self.budget.accepted(ticket)
+        if self.account_error:
+            self.queue.held_until = now  # whatever kept the account from being used is over
         if self._trouble.succeeded():
             for lease in self.leases.values():
                 if lease.server_fault:

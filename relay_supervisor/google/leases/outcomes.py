@@ -55,11 +55,11 @@ class Outcomes:
 
     def failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
         """Google refused `command`, or it could not be carried out."""
-        if lease.state is State.RENEWING:
-            self.lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
-            return
         if error.account or error.remedy is Remedy.HOLD:
             self._send_back(lease, now)
+            return
+        if lease.state is State.RENEWING:
+            self.lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
             return
         lease.server_fault = servers_fault(error)
         if error.remedy is Remedy.PARK:

@@ -92,6 +92,7 @@ LEASE: Final = Table(
         (State.REPLACING, Event.FAILED): State.HELD,
         (State.REPLACING, Event.PARK): State.PARKED,
         (State.REPLACING, Event.UNWANT): State.RELEASED,
+        (State.RENEWING, Event.SENT_BACK): State.HELD,
         (State.RENEWING, Event.LOSE): State.LOST,
         (State.RENEWING, Event.PARK): State.PARKED,
         (State.RENEWING, Event.UNWANT): State.RELEASED,

@@ -11,6 +11,7 @@ from relay_supervisor.google.errors import (
     NestError,
     NestTimeout,
     NestUnreachable,
+    NotReached,
     ServerError,
     TokenUnavailable,
     Unauthenticated,
@@ -33,6 +34,8 @@ class AccountTrouble:
         self.error = ""
         """Why no command can be sent, with what to do about it; "" when commands can be sent."""
         self._backoff = Backoff(2.0, 30.0, rng=rng)
+        self._no_network = Backoff(1.0, 10.0, rng=rng)
+        """Short, because a call that never reaches Google costs nothing."""
         self._strikes = 0
         self._struck = -math.inf
         self._outage = 0
@@ -54,6 +57,8 @@ class AccountTrouble:
             pause = _UNAUTHENTICATED_PAUSE
         elif isinstance(error, TokenUnavailable):
             pause = self._backoff.next_delay()
+        elif isinstance(error, NotReached):
+            pause = self._no_network.next_delay()
         else:
             pause = _FATAL_PAUSE
         self.error = str(error)
@@ -70,3 +75,4 @@ class AccountTrouble:
         self.error = ""
         self._strikes = self._outage = 0
         self._backoff.reset()
+        self._no_network.reset()

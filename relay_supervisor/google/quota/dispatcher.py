@@ -138,7 +138,8 @@ class Dispatcher:
             result = error
         except Exception as error:  # a bug of ours must not leave a lease waiting for ever
             log.exception("%s of %s failed unexpectedly", command.verb.value, command.camera)
-            result = NestUnreachable(f"{command.verb.value} of {command.camera}: {type(error).__name__}")
+            what = f"{command.verb.value} of {command.camera}"
+            result = NestUnreachable(f"{what}: internal error ({type(error).__name__}); see the log")
         if self._journal is not None:
             self._journal.settled(command, not isinstance(result, NestError) or result.counted)
         now = self._clock.now()

@@ -18,7 +18,7 @@ from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.reconcile import Stop, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
-from relay_supervisor.google.errors import NestError, NestUnreachable
+from relay_supervisor.google.errors import NestUnreachable
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device, Listing
 
@@ -122,7 +122,7 @@ def test_what_an_earlier_process_knew_runs_at_once_and_two_listings_correct_it()
 class Google:
     """Answers each listing with the next of what it was given, the last for ever; and the discovery that asks."""
 
-    def __init__(self, *answers: Listing | NestError) -> None:
+    def __init__(self, *answers: Listing | Exception) -> None:
         self.clock = ManualClock(now=0.0)
         self.answers, self.asked = list(answers), list[float]()
         self.told: list[Listing] = []
@@ -141,7 +141,7 @@ class Google:
     async def discover(self) -> Listing:
         self.asked.append(self.clock.now())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, NestError):
+        if isinstance(answer, Exception):
             raise answer
         return msgspec.structs.replace(answer)
 
@@ -201,6 +201,16 @@ async def test_failures_are_retried_sooner_and_stop_nothing() -> None:
         assert google.asked[2] < 605.0
     assert len(list(google.registry)) == 2
     assert len(google.told) == 2
+
+
+async def test_an_exception_that_nobody_expected_does_not_end_the_listing() -> None:
+    google = Google(KeyError("surprise"), BOTH)
+    async with google.running():
+        await google.clock.advance(0.5)
+        assert "internal error (KeyError)" in google.discovery.problem
+        await google.clock.advance(5.0)
+        assert google.discovery.problem == ""
+    assert len(list(google.registry)) == 2
 
 
 async def test_one_listing_that_two_asked_for_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

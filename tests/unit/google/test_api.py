@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -15,9 +16,13 @@ from relay_supervisor.google.errors import (
     MalformedAnswer,
     NestTimeout,
     NestUnreachable,
+    NotReached,
+    OfferRefused,
     RateLimited,
     ServerError,
+    TokenUnavailable,
     Unauthenticated,
+    WrongProtocol,
 )
 
 WALL = 1_700_000_000.0  # 2023-11-14T22:13:20Z
@@ -147,6 +152,89 @@ async def test_every_precision_of_rfc3339(digits: str) -> None:
     assert 299.0 <= stream.expires_in < 300.0
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"name": "enterprises/p/devices/d2", "traits": {"sdm.devices.traits.CameraLiveStream": {}}, "type": 7},
+        {"name": "enterprises/p/devices/d2", "traits": 5},
+        {"name": "enterprises/p/devices/d2", "traits": None, "type": None, "parentRelations": [None]},
+    ],
+)
+async def test_a_device_that_cannot_be_read_costs_no_other_and_is_still_known_by_name(broken: object) -> None:
+    listing = (
+        await Google(httpx.Response(200, json={"devices": [broken, CAMERA], "nextPageToken": None})).api().listing()
+    )
+    assert [device.id for device in listing.devices] == ["d1"]
+    assert listing.others == {"enterprises/p/devices/d2"}
+
+
+@pytest.mark.parametrize("broken", [None, {"name": None}, [], {}])
+async def test_an_entry_that_names_no_device_is_left_out(broken: object) -> None:
+    listing = await Google(httpx.Response(200, json={"devices": [CAMERA, broken]})).api().listing()
+    assert [device.id for device in listing.devices] == ["d1"]
+    assert listing.others == frozenset()
+
+
+async def test_a_null_beside_a_granted_stream_does_not_cost_it() -> None:
+    answer = {**RTSP, "answerSdp": None, "mediaSessionId": None, "expiresAt": None}
+    stream = await Google(results(answer)).api().generate("d1", Protocol.RTSP)
+    assert (stream.handle, stream.expires_in) == (Secret("x1"), UNKNOWN_LIFE)
+
+
+class Trickle(httpx.AsyncByteStream):
+    """A body that comes in parts, each after `pause` seconds."""
+
+    def __init__(self, part: bytes, pause: float) -> None:
+        self.part, self.pause = part, pause
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield self.part
+            await asyncio.sleep(self.pause)
+
+
+async def test_an_answer_that_trickles_ends_at_the_calls_deadline() -> None:
+    google = Google(httpx.Response(200, stream=Trickle(b" ", 0.02)))
+    with pytest.raises(NestTimeout) as caught:
+        await asyncio.wait_for(google.api().extend("d1", Protocol.RTSP, Secret("x"), timeout=0.3), 30.0)
+    assert caught.value.counted, "Google has carried it out, for all we know"
+
+
+async def test_an_answer_without_end_is_given_up() -> None:
+    google = Google(httpx.Response(200, stream=Trickle(b" " * 65536, 0.0)))
+    with pytest.raises(MalformedAnswer, match="longer than"):
+        await asyncio.wait_for(google.api().devices(), 30.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (httpx.ConnectError("[Errno -3] Temporary failure in name resolution"), "name resolution"),
+        (httpx.ConnectError("[Errno 101] Network is unreachable"), "route"),
+        (httpx.ConnectTimeout(""), "interface"),
+        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate is not yet valid"), "clock"),
+    ],
+)
+async def test_a_call_that_never_reached_google_is_told_apart(error: Exception, hint: str) -> None:
+    with pytest.raises(NotReached, match=hint) as caught:
+        await Google(error).api().generate("d1", Protocol.RTSP)
+    assert not caught.value.counted
+    assert caught.value.account, "it says nothing about the camera"
+
+
+async def test_a_token_that_does_not_come_in_time_is_no_call() -> None:
+    class Slow(Tokens):
+        async def token(self) -> Secret:
+            await asyncio.sleep(60.0)
+            raise AssertionError
+
+    google = Google()
+    api = NestApi("p", Slow(), "https://google.test/v1", httpx.AsyncClient(transport=httpx.MockTransport(google)))
+    with pytest.raises(TokenUnavailable):
+        await asyncio.wait_for(api.extend("d1", Protocol.RTSP, Secret("x"), timeout=0.1), 30.0)
+    assert google.requests == []
+
+
 async def test_devices_follow_their_pages() -> None:
     google = Google(
         httpx.Response(200, json={"devices": [CAMERA, {"name": "enterprises/p/devices/t"}], "nextPageToken": "2"}),
@@ -250,3 +338,26 @@ async def test_an_incomplete_webrtc_answer() -> None:
 async def test_a_device_that_is_no_camera_any_more() -> None:
     with pytest.raises(MalformedAnswer, match="no live stream"):
         await Google(httpx.Response(200, json={**CAMERA, "traits": {}})).api().device("d1")
+
+
+COMPLETE = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=candidate:1 1 udp 2113937151 192.0.2.7 50000 typ host\r\n"
+BARE = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
+
+
+@pytest.mark.parametrize(
+    ("offer", "status", "message", "kind"),
+    [
+        (BARE, 500, "Internal error encountered.", OfferRefused),
+        (COMPLETE, 500, "Internal error encountered.", ServerError),
+        (BARE, 503, "The service is currently unavailable.", ServerError),
+        (COMPLETE, 400, "Invalid offer SDP: m-lines must be audio, video, application", OfferRefused),
+        (COMPLETE, 400, "Request contains an invalid argument.", WrongProtocol),
+    ],
+)
+async def test_what_google_finds_wrong_with_an_offer_is_no_outage(
+    offer: str, status: int, message: str, kind: type[Exception]
+) -> None:
+    word = {400: "INVALID_ARGUMENT", 500: "INTERNAL", 503: "UNAVAILABLE"}[status]
+    body = {"error": {"code": status, "status": word, "message": message}}
+    with pytest.raises(kind):
+        await Google(httpx.Response(status, json=body)).api().generate("d1", Protocol.WEB_RTC, offer_sdp=offer)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
@@ -49,6 +50,18 @@ async def google() -> AsyncIterator[Google]:
     await subject.server.start()
     yield subject
     await subject.server.stop()
+
+
+def mocked(clock: ManualClock, answer: Callable[[httpx.Request], httpx.Response]) -> TokenSource:
+    return TokenSource(
+        project_id="p",
+        client_id="c",
+        client_secret=Secret("s"),
+        refresh_token=Secret("r"),
+        token_url="http://token.test",
+        clock=clock,
+        transport=httpx.MockTransport(answer),
+    )
 
 
 async def settled(tokens: TokenSource) -> None:
@@ -193,7 +206,7 @@ async def test_without_a_thread_to_ask_from_it_asks_later(google: Google, monkey
     await tokens.aclose()
 
 
-async def test_a_revoked_grant_is_final_and_says_how_to_authorise(google: Google) -> None:
+async def test_a_revoked_grant_says_how_to_authorise_and_is_tried_again_slowly(google: Google) -> None:
     google.oauth.revoked = True
     tokens = google.tokens()
     with pytest.raises(AuthorizationRevoked) as caught:
@@ -206,9 +219,64 @@ async def test_a_revoked_grant_is_final_and_says_how_to_authorise(google: Google
     assert "GOCSPX" not in text
     assert caught.value.remedy is Remedy.FATAL
     google.oauth.revoked = False
-    await google.clock.advance(3600)
+    await google.clock.advance(25)
     with pytest.raises(AuthorizationRevoked):
         await tokens.token()
+    await google.clock.advance(36)
+    assert (await tokens.token()).reveal().startswith("ya29.")
+    assert tokens.error is None
+    await tokens.aclose()
+
+
+async def test_the_pauses_after_refusals_widen_to_an_hour() -> None:
+    asked = list[float]()
+    clock = ManualClock(now=0.0)
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(clock.now())
+        return httpx.Response(400, json={"error": "invalid_grant"})
+
+    tokens = mocked(clock, refuse)
+    for _ in range(8 * 360):
+        with pytest.raises(AuthorizationRevoked):
+            await tokens.token()
+        await clock.advance(10.0)
+    pauses = [after - before for before, after in itertools.pairwise(asked)]
+    assert 30 <= pauses[0] <= 70
+    assert 1790 <= pauses[-1] <= 3610
+    assert len(asked) < 24
+    await tokens.aclose()
+
+
+async def test_the_same_refresh_token_once_more_is_tried_at_once(google: Google) -> None:
+    google.oauth.revoked = True
+    tokens = google.tokens()
+    with pytest.raises(AuthorizationRevoked):
+        await tokens.token()
+    google.oauth.revoked = False
+    tokens.replace_refresh_token(Secret("1//refresh-token-long"))
+    assert (await tokens.token()).reveal().startswith("ya29.")
+    await tokens.aclose()
+
+
+async def test_who_waits_for_a_refresh_while_the_refresh_token_is_replaced_gets_a_token(google: Google) -> None:
+    tokens = google.tokens()
+    asking = asyncio.create_task(tokens.token())
+    await asyncio.sleep(0)
+    tokens.replace_refresh_token(Secret("1//refresh-token-long"))
+    assert (await asking).reveal().startswith("ya29."), "not an empty one"
+    await tokens.aclose()
+
+
+async def test_an_answer_that_trickles_or_never_ends_is_given_up() -> None:
+    class Trickle(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            for _ in range(10_000_000):
+                yield b" " * 1000
+
+    tokens = mocked(ManualClock(), lambda request: httpx.Response(200, stream=Trickle()))
+    with pytest.raises(TokenUnavailable):
+        await asyncio.wait_for(tokens.token(), 60.0)
     await tokens.aclose()
 
 

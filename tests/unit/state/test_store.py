@@ -229,6 +229,52 @@ def test_a_store_of_a_newer_program_is_set_aside(tmp_path: Path) -> None:
     assert "newer" in opened(tmp_path, ManualClock()).notice
 
 
+def test_a_downgrade_keeps_what_the_older_program_can_use(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_lease("acct", lease(1000.0))
+    store.write_call("acct", "1", Call("ExecuteDeviceCommand"), 990.0, 991.0)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.execute("ALTER TABLE leases ADD COLUMN novelty TEXT NOT NULL DEFAULT 'x'")
+    connection.execute("ALTER TABLE workers RENAME COLUMN body TO something_else")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    older = opened(tmp_path, ManualClock())
+    assert "with what this program knows" in older.notice
+    assert [kept.stream.handle for kept in older.leases("acct")] == [lease(1000.0).stream.handle]
+    assert len(older.calls("acct")) == 1
+    assert older.workers() == []
+    assert older.problem == ""
+    older.close()
+    assert len(opened(tmp_path, ManualClock()).leases("acct")) == 1, "and saved"
+
+
+@pytest.mark.parametrize("state", ["sound", "corrupt", "newer", "missing"])
+def test_who_only_looks_changes_nothing(tmp_path: Path, state: str) -> None:
+    path = tmp_path / "state" / "relay.db"
+    if state != "missing":
+        store = opened(tmp_path, ManualClock())
+        store.save_lease("acct", lease(1000.0))
+        store.close()
+    if state == "corrupt":
+        path.write_bytes(b"this is not a database" * 100)
+    if state == "newer":
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+
+    def seen() -> dict[str, tuple[bytes, int]]:
+        return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.rglob("*.*")}
+
+    before = seen()
+    looking = Store(path, ManualClock(), read_only=True)
+    assert len(looking.leases("acct")) == (state == "sound")
+    looking.forget_lease("acct", "cam")
+    looking.close()
+    assert bool(looking.problem) == (state != "sound")
+    assert seen() == before
+
+
 def test_an_empty_file_is_a_store_at_version_0(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "relay.db").touch()
