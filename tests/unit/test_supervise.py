@@ -9,7 +9,7 @@ import pytest
 
 from relay_common.clock import ManualClock, SystemClock
 from relay_supervisor import supervise
-from relay_supervisor.app import _private
+from relay_supervisor.state.directories import private
 from relay_supervisor.supervise import Loops
 
 
@@ -75,9 +75,9 @@ async def test_one_that_runs_steadily_again_is_well(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o700])
-def test_a_directory_that_exists_is_made_private(tmp_path: Path, mode: int) -> None:
+def test_a_directory_that_exists_is_madeprivate(tmp_path: Path, mode: int) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     directory.chmod(mode)
-    _private(directory)
+    private(directory)
     assert directory.stat().st_mode & 0o777 == 0o700
