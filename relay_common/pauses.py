@@ -33,3 +33,7 @@ class PauseDetector:
         self.pauses += 1
         self.away += late
         return late
+
+    def counters(self) -> dict[str, int]:
+        """How often the loop stood still, and for how many whole seconds in all."""
+        return {"pauses": self.pauses, "seconds": round(self.away)}

@@ -92,3 +92,6 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """CPU seconds used by the process."""
     rss: int = 0
     """Resident set, bytes."""
+    counters: dict[str, int] = msgspec.field(default_factory=dict)
+    """What the worker's parts have counted, as `part.name`, without those at zero: tolerances, bounds, repairs. Those
+    of a session or a publication begin anew with it."""

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 from relay_common import VERSION, protocol
 from relay_common.clock import Clock, SystemClock
-from relay_common.cloudflare import LocalTrack, SfuClient
+from relay_common.cloudflare import SfuClient
 from relay_common.config import Config
+from relay_common.counters import joined
 from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.cameras.restored import restored
 from relay_supervisor.cameras.status import camera_status, totals
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
@@ -31,10 +33,10 @@ from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.net import is_loopback
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
-from relay_supervisor.sinks.broker import Broker, Publication
+from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
-from relay_supervisor.state.store import SavedPublication, Store
+from relay_supervisor.state.store import Store
 from relay_supervisor.status.health import Health, PartStatus, judge
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
 from relay_supervisor.supervise import Loops
@@ -192,7 +194,7 @@ class Supervisor:
         self._otel.start(self._http.collector.collect)
         started.push_async_callback(self._client.aclose)
         started.push_async_callback(self._broker.aclose, within=0.5)
-        self._broker.restore([_restored(saved) for saved in self._store.publications()])
+        self._broker.restore([restored(saved) for saved in self._store.publications()])
         started.push_async_callback(self._stop_accounts)
         self._loops.start("workers", self.fleet.run)
         started.push_async_callback(self._stop_workers)
@@ -311,6 +313,18 @@ class Supervisor:
             totals=totals(cameras, viewers=len(self._viewers)),
             budgets=[self._budget(index, account) for index, account in enumerate(self.accounts)],
             cameras=cameras,
+            counters=self._counters(),
+        )
+
+    def _counters(self) -> dict[str, int]:
+        accounts = {f"account_{index}": account.counters() for index, account in enumerate(self.accounts)}
+        return joined(
+            bus=self._bus.counters(),
+            socket=self._http.counters(),
+            sfu=self._client.counters(),
+            publications=self._broker.counters(),
+            loop=self.fleet.counters(),
+            **accounts,
         )
 
     def _budget(self, index: int, account: Account) -> BudgetStatus:
@@ -373,20 +387,3 @@ def _once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
 
 def _is_local(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
-
-
-def _restored(saved: SavedPublication) -> Publication:
-    tracks = [
-        LocalTrack(mid=mid, kind=kind, name=name)
-        for mid, text in saved.tracks.items()
-        for kind, _, name in [text.partition(" ")]
-    ]
-    return Publication(
-        id=saved.publication,
-        camera=saved.camera,
-        session=saved.session,
-        tracks=tracks,
-        attempt=0,
-        created_at=saved.created_at,
-        live=True,
-    )

@@ -199,6 +199,8 @@ async def _run(
         click.echo(msgspec.json.encode(report).decode())
     else:
         stage, text = _verdict(stats, reporter, flowing)
+        if stats.counters:
+            click.echo("counted: " + " ".join(f"{name}={value}" for name, value in stats.counters.items()))
         click.echo(f"verdict: {text}" if flowing else f"verdict: problem at {stage}: {text}")
     return flowing
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.inputs import VideoInput, make_input
@@ -238,6 +239,11 @@ class Pipeline:
         """Whether video is held back until the camera's next keyframe."""
         video = self.inputs.get(Kind.VIDEO)
         return isinstance(video, VideoInput) and video.passthrough.wants_keyframe
+
+    def counters(self) -> dict[str, int]:
+        """What the parts of the present session have counted, as `part.name`."""
+        inputs = {kind.value: taker.counters() for kind, taker in self.inputs.items()}
+        return joined(pipeline={"held_over": self.held_over}, timeline=self.timeline.counters(), **inputs)
 
 
 def copy_stats(stats: TrackStats) -> TrackStats:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from relay_common.clock import Clock, SystemClock
+from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState
 from relay_common.secrets import Secret
@@ -285,6 +286,7 @@ class CameraRelay:
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
+        stats.counters = self.counters()
         return stats
 
     def _silent_for(self, now: float) -> float:
@@ -330,3 +332,17 @@ class CameraRelay:
         if state is not self._told:
             self._told = state
             self._listener.state_changed(state, self._stage, self._reason)
+
+    def counters(self) -> dict[str, int]:
+        """What the parts have counted, as `part.name`, without those at zero; sessions and publications begin anew."""
+        publisher = self.keeper.publisher
+        return {
+            **joined(
+                relay={"keyframe_requests": self.keyframe_requests},
+                filler=self._filler.counters(),
+                watchdog=self._watchdog.counters(),
+                publication=publisher.counters() if publisher is not None else {},
+            ),
+            **self.pipeline.counters(),
+            **self.source.counters(),
+        }

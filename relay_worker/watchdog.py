@@ -114,3 +114,7 @@ class Watchdog:
     def _expect(watch: _TrackWatch, name: str, patience: float, now: float) -> None:
         watch.patience[name] = patience
         watch.liveness.watch(name, patience, now)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"wedges": self.wedges}

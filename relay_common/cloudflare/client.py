@@ -268,6 +268,10 @@ class SfuClient:
         retry_after = response.headers.get("retry-after", "")
         return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self._gate.counters()
+
 
 # Errors before the request left: repeating cannot do a thing twice.
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)

@@ -75,3 +75,7 @@ class Gate:
                 self.forgotten += 1
                 if len(self._sessions) <= self._bound:
                     return
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"forgotten": self.forgotten}

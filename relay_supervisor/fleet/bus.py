@@ -151,3 +151,7 @@ class Bus:
                     self._on_stats(stats)
                 except Exception:
                     log.exception("handling stats failed", extra={"instance": stats.instance})
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"rebound": self.rebound, "undeliverable": self.undeliverable}

@@ -271,6 +271,10 @@ class Fleet:
         for slot in list(self._slots.values()):
             yield from _pair(slot)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self._pauses.counters()
+
 
 def _pair(slot: Slot) -> Iterator[Slot]:
     """The camera's worker, and the one that is to replace it."""

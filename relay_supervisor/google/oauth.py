@@ -208,6 +208,10 @@ class TokenSource:
             "screen is still in Testing: publish it to production first"
         )
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"refreshes": self.refreshes}
+
 
 def _typed_failure(error: Exception) -> NestError:
     """What is told of a failed refresh; of an unforeseen one the type only, for its words may quote the answer."""

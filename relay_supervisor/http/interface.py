@@ -44,3 +44,7 @@ class HttpInterface:
     async def stop(self) -> None:
         """Stop both, within two seconds."""
         await asyncio.gather(self._tcp.stop(), self._local.stop())
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self._local.counters()

@@ -77,6 +77,10 @@ class UnixServer(HttpServer):
                 self.rebound += 1
                 log.warning("%s was deleted: made again", self._path)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"rebound": self.rebound}
+
 
 def _bind(path: Path) -> socket.socket:
     """A listening socket at `path`; raises OSError."""

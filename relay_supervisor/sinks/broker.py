@@ -319,6 +319,10 @@ class Broker:
         finally:
             self._client.forget(publication.session)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"superseded": self.superseded, "unclosed": self.unclosed}
+
 
 def _unusable(tracks: list[LocalTrack]) -> str:
     kinds = [track.kind for track in tracks]

@@ -78,6 +78,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     worker: WorkerStatus = msgspec.field(default_factory=WorkerStatus)
     stats_age: float = 0.0
     """Seconds since the worker last reported."""
+    counters: dict[str, int] = msgspec.field(default_factory=dict)
+    """What the worker's parts have counted (`WorkerStats.counters`)."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -134,3 +136,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     totals: Totals
     budgets: list[BudgetStatus]
     cameras: list[CameraStatus]
+    counters: dict[str, int] = msgspec.field(default_factory=dict)
+    """What the supervisor's parts have counted since its start, as `part.name`, without those at zero."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay_common.clock import Clock
+from relay_common.counters import joined
 from relay_common.protocol import Stage
 from relay_worker.camera.granted import Stream
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
@@ -174,3 +175,8 @@ class IngestKeeper:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a WebRTC session's task failed", exc_info=error)
+
+    def counters(self) -> dict[str, int]:
+        """What the session that is shown has counted, as `part.name`."""
+        shown = self._shown.source.counters() if self._shown is not None else {}
+        return shown | joined(ingest={"handovers": self.handovers})

@@ -103,3 +103,7 @@ class NackTracker:
         self.given_up += len(hopeless)
         self.asked += len(asked)
         return asked
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"asked": self.asked, "given_up": self.given_up}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from relay_common.clock import Clock
+from relay_common.counters import joined
 from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
@@ -208,3 +209,8 @@ class SourceKeeper:
         finally:
             self._source = None
         return self._stalled
+
+    def counters(self) -> dict[str, int]:
+        """What the present source has counted, as `part.name`."""
+        rtsp = self._source.counters() if self._source is not None else {}
+        return rtsp | self.ingests.counters() | joined(source={"stalls": self.stalls})

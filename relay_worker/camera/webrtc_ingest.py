@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from relay_common.counters import joined
 from relay_worker.camera.ingest_answer import IngestAnswer
 from relay_worker.camera.nack import NackTracker
 from relay_worker.media.stream import Batch, Kind, Track
@@ -169,3 +170,8 @@ class Ingest:
         blocks = [self._report(track, now) for track in self._answer.tracks] if report else []
         head = rtcp.pack_receiver_report(self._ssrc, [block for block in blocks if block is not None])
         return b"".join((head, rtcp.pack_sdes(self._ssrc, CNAME), *parts))
+
+    def counters(self) -> dict[str, int]:
+        """What this session has counted, as `part.name`."""
+        here = {"keyframe_requests": self.keyframe_requests, **self.ignored}
+        return joined(ingest=here, nack=self.nack.counters())

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from aiortc import RTCIceServer
 
 from relay_common.clock import Clock
+from relay_common.counters import joined
 from relay_common.errors import Remedy, RemoteError
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Stage
@@ -288,3 +289,8 @@ class WebRtcSource:
         if self.state is not IngestState.CLOSED:
             self._machine.fire(IngestEvent.CLOSE)
             await self._transport.close()
+
+    def counters(self) -> dict[str, int]:
+        """What this session has counted, as `part.name`."""
+        ingest = self.ingest.counters() if self.ingest is not None else {}
+        return ingest | joined(transport=self._transport.counters())

@@ -278,6 +278,10 @@ class H264Passthrough(NalUnits):
             for index, nal in enumerate(nals):
                 self._whole(nal, marker and index == len(nals) - 1, timestamp)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"losses": self.losses, "unmarked": self.unmarked, "set_changes": self.parameter_sets.changes}
+
 
 def _behind_start_code(data: bytes) -> bytes:
     """What stands behind the start code that `data` begins with, when there is no other; else nothing."""

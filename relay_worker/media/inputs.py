@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.opus import FRAME_SECONDS, Codec, OpusTranscoder
@@ -98,6 +99,10 @@ class VideoInput(TrackInput):
     def malformed(self) -> int:
         return super().malformed + self.passthrough.malformed
 
+    def counters(self) -> dict[str, int]:
+        """What its parts have counted, as `part.name`."""
+        return super().counters() | joined(passthrough=self.passthrough.counters())
+
 
 class AudioInput(TrackInput):
     """AAC or G.711 to Opus. Raises PayloadError when the track's format cannot be served."""
@@ -141,6 +146,11 @@ class AudioInput(TrackInput):
     def count(self, stats: TrackStats) -> None:
         super().count(stats)
         stats.frames += self.frames
+
+    def counters(self) -> dict[str, int]:
+        """What its parts have counted, as `part.name`."""
+        units = self._depacketizer.counters() if self._depacketizer is not None else {}
+        return super().counters() | joined(units=units, opus=self._transcoder.counters())
 
 
 def make_input(track: Track, timeline: Timeline) -> TrackInput | None:

@@ -128,6 +128,18 @@ class OpusTranscoder:
             )
         return self._chain.encode(frame, planes[0], media_time)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        stats = self.stats
+        return {
+            "decoded": stats.decoded,
+            "encoded": stats.encoded,
+            "faults": stats.faults,
+            "jumps": stats.jumps,
+            "filled_ms": round(stats.filled * 1e3),
+            "overlapped_ms": round(stats.overlapped * 1e3),
+        }
+
 
 class _Encoder:
     """Samples of one format into Opus packets, keeping their time.

@@ -247,3 +247,7 @@ class ParameterSets:
     def nals(self) -> list[bytes]:
         """All sets kept, SPS first."""
         return [*self._sps.values(), *self._pps.values()]
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"changes": self.changes}

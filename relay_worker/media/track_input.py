@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.stream import Frame, Kind, Track
 from relay_worker.rtp import rtcp
@@ -116,3 +117,7 @@ class TrackInput(abc.ABC):
     def malformed(self) -> int:
         """Packets of this track that could not be used for what they hold."""
         return self.receiver.malformed + self.malformed_rtcp
+
+    def counters(self) -> dict[str, int]:
+        """What its parts have counted, as `part.name`."""
+        return joined(receiver=self.receiver.counters(), reorder=self._reorder.counters())

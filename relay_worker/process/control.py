@@ -126,3 +126,7 @@ class Control:
                 waiter.set_exception(PublishRefused(message.reason, message.retry_after))
             return
         self._handler(message)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"undelivered": self.undelivered}

@@ -19,6 +19,7 @@ from aiortc import RTCIceServer
 import relay_common
 from relay_common import log as log_setup
 from relay_common import proc, protocol
+from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.secrets import Secret
@@ -221,6 +222,7 @@ class Worker:
         stats.sequence, stats.at = self._sequence, time.time()
         stats.uptime = time.monotonic() - self._started
         stats.unknown_messages = self._control.refused
+        stats.counters |= joined(bus=self._control.counters())
         stats.cpu = usage.ru_utime + usage.ru_stime
         stats.rss = proc.resident_bytes()
         self._control.report(stats)

@@ -153,3 +153,7 @@ class CongestionController:
             else:
                 self._own *= _STEPS[min(self._raises, len(_STEPS) - 1)]
                 self._raises += 1
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"decreases": self.decreases}

@@ -82,3 +82,7 @@ class GapFiller:
                 pipeline.output.send(Frame(Kind(kind), payloads, media_time), now)
                 pipeline.timeline.filled(Kind(kind), media_time)
         self._timer = asyncio.get_running_loop().call_at(filler.next_time(), self._fill)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"gaps": self.gaps, "silences": self.silences}

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from aiortc import RTCIceServer
 
 from relay_common.clock import Clock, SystemClock
+from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.fsm import Machine
 from relay_common.protocol import Stage
@@ -369,6 +370,16 @@ class Publisher:
         self._stop_timer()
         if self._transport is not None:
             await self._transport.close()
+
+    def counters(self) -> dict[str, int]:
+        """What this publication has counted, as `part.name`."""
+        sender, uplink, transport = self._sender, self._uplink, self._transport
+        return joined(
+            pacer={"overflows": self._pacer.stats.overflows},
+            sender={"ignored_rtcp": sender.ignored_rtcp} if sender is not None else {},
+            uplink=uplink.counters() if uplink is not None else {},
+            transport=transport.counters() if transport is not None else {},
+        )
 
 
 def _system_calls(path: PacketPath | None) -> int:

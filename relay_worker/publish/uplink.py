@@ -57,3 +57,7 @@ class Uplink:
         """Fill with repeats what media leaves of the ceiling: what is never tried is never found to be more."""
         if spare := self._pacer.spare(now):
             self._pacer.charge(self._sender.probe(self._video, spare, now))
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self._congestion.counters()

@@ -158,6 +158,10 @@ class AacDepacketizer:
             raise PayloadError("AU header section is not whole headers")
         return sizes, start
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"incomplete": self.incomplete}
+
 
 class Bits:
     """Reads big-endian bit fields."""

@@ -89,3 +89,7 @@ class LatmDepacketizer:
             units.append((unit, (timestamp + index * self._format.config.frame_samples) & 0xFFFFFFFF))
             position += size
         return units
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"incomplete": self.incomplete}

@@ -254,6 +254,10 @@ class RtpReceiver:
             dlsr=min(max(0, dlsr), 0xFFFFFFFF),
         )
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"unexpected": self.unexpected}
+
 
 def _append(runs: list[RtpRun], views: Sequence[RtpView]) -> RtpRun | None:
     """Add packets that came out of line as runs of their own; the last of them."""

@@ -65,3 +65,7 @@ class ReorderBuffer:
         self._next = min(self._held, key=lambda sequence: (sequence - expected) & 0xFFFF)
         self.forced += 1
         return self._run((self._next - expected) & 0xFFFF)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"forced": self.forced, "late": self.late}

@@ -234,3 +234,7 @@ class Timeline:
             if state.ntp_offset is not None and state.clock is not None:
                 state.clock = _SourceClock(state.ntp_offset + state.clock.offset + state.skew, state.arrival)
                 state.ntp_offset, state.skew = None, 0.0
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"clock_steps": self.clock_steps, "disbelieved": self.disbelieved, "jumps": self.jumps}

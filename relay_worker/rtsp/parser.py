@@ -170,6 +170,10 @@ class RtspParser:
                 raise ParseError(f"RTSP message with more than {MAX_HEADERS} headers")
         return Headers(fields)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"bad_headers": self.bad_headers, "garbage": self.garbage, "resyncs": self.resyncs}
+
 
 def _text(data: bytes) -> str:
     return data.strip().decode("utf-8", "replace")

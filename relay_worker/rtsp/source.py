@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common.clock import Clock
+from relay_common.counters import joined
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch, MediaSink, Track
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
@@ -233,3 +234,11 @@ class RtspSource:
     def _end(self, result: Redirected | None) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(result)
+
+    def counters(self) -> dict[str, int]:
+        """What the present connection has counted, as `part.name`."""
+        session = self._session
+        if session is None:
+            return {}
+        here = {"unknown_channel": session.unknown_channel, "unmatched": session.unmatched}
+        return joined(session=here, parser=session.parser.counters())

@@ -261,3 +261,7 @@ class MediaTransport:
         await self._ice.stop()
         if isinstance(self.path, UdpPath):
             self.path.close()
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"received_packets": self.received_packets, "rejected_packets": self.rejected_packets}

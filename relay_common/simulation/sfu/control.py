@@ -58,6 +58,7 @@ def describe(session: Session, now: float) -> dict[str, Any]:
         "unauthenticated": peer.unauthenticated,
         "unrouted": peer.unrouted,
         "malformed": peer.malformed,
+        "send_errors": peer.send_errors,
         "dropped_by_fault": peer.dropped_by_fault,
         "last_datagram_age": None if peer.last_datagram is None else now - peer.last_datagram,
         "published": published,

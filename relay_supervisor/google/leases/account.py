@@ -95,3 +95,7 @@ class Account:
             await asyncio.gather(self._task, return_exceptions=True)
         await self.tokens.aclose()
         await self._http.aclose()
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self.leases.counters() | self.tokens.counters()

@@ -309,6 +309,10 @@ class LeaseBook:
                 lease.fire(Event.RETRY, now)
                 self._schedule.plan(lease, now)
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"superseded": self.superseded}
+
 
 def _expired(lease: Lease) -> str:
     return f"the stream ran out ({lease.last_error})" if lease.last_error else "the stream ran out"

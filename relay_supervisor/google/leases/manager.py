@@ -191,3 +191,7 @@ class LeaseManager:
             self._store.save_lease(self.account, saved)
         elif isinstance(effect, Lost):
             self._store.forget_lease(self.account, effect.camera)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self.book.counters()
