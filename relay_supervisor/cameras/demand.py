@@ -21,7 +21,8 @@ class Demand:
 
     def __init__(self) -> None:
         self._asked_at: dict[str, float] = {}
-        self._battery: set[str] = set()
+        self._battery: dict[str, float] = {}
+        """Cameras whose streams are not extended, and until when that is believed."""
 
     def on_demand(self, camera: Camera) -> bool:
         """Whether the camera runs only while it is watched."""
@@ -35,9 +36,9 @@ class Demand:
         """Whether the camera is on demand and nobody demands it."""
         return self.on_demand(camera) and camera.id not in self._asked_at
 
-    def not_extendable(self, camera: str) -> None:
-        """Google refused to extend this camera's streams on principle."""
-        self._battery.add(camera)
+    def not_extendable(self, camera: str, until: float) -> None:
+        """Google refused to extend this camera's streams on principle, which is believed `until` then."""
+        self._battery[camera] = until
 
     def resumed(self, cameras: Iterable[str], now: float) -> None:
         """These, by id, were awake when an earlier supervisor ended: their viewers may come back."""
@@ -52,9 +53,15 @@ class Demand:
         return woken
 
     def let_go(self, cameras: Iterable[Camera], now: float) -> bool:
-        """Forget cameras that nobody has watched for their `idle_after`; whether one of them becomes idle by that."""
-        freed = False
+        """Forget cameras that nobody has watched for their `idle_after`, and refusals that are too old.
+
+        Whether anything changes by that: a camera becomes idle, or is to run all the time again.
+        """
         known = {camera.id: camera for camera in cameras}
+        freed = False
+        for id_ in [id_ for id_, until in self._battery.items() if until <= now]:
+            freed |= id_ in known and self.idle(known[id_])
+            del self._battery[id_]
         for id_, asked_at in list(self._asked_at.items()):
             camera = known.get(id_)
             if now - asked_at >= (camera.settings.idle_after if camera is not None else _UNKNOWN):

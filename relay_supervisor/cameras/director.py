@@ -241,8 +241,11 @@ class Director:
                 self._renewed(effect)
             case Lost(camera, generation, reason):
                 self._lost(camera, generation, reason)
-            case NotExtended(camera):
-                self.demand.not_extendable(camera)
+            case NotExtended(camera, until):
+                self.demand.not_extendable(camera, until)
+                self.reconcile()
+                if (found := self.running.get(camera)) is not None:
+                    self._want(found)  # somebody watches it: it goes on, on demand
             case TraitsRead(camera, device):
                 self._traits_read(camera, device)
             case _:

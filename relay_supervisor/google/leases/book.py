@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from relay_common.protocol import Protocol
 from relay_supervisor.google.errors import NestError, RateLimited
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
 from relay_supervisor.google.leases.lease import Lease, LeaseSettings
@@ -189,8 +190,14 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
-        if lease.state not in (State.DOUBTED, State.REPLACING, State.RENEWING):
-            self._outcomes.lose(lease, why, now, failed=True)
+        if lease.state in (State.DOUBTED, State.REPLACING, State.RENEWING):
+            return
+        # A WebRTC session without its receiver stays open at the camera, which serves few of them.
+        orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
+        command = lease.orphan_command(now) if orphaned else None
+        self._outcomes.lose(lease, why, now, failed=True)
+        if command is not None:
+            self.queue.submit(command)
 
     # --- what to send
 
@@ -205,7 +212,9 @@ class LeaseBook:
         if self.account_error and command.verb is not Verb.LIST:
             self._probe = command  # one is enough to find out whether that is over
         lease = self.leases.get(command.camera)
-        if command.verb is Verb.STOP and not command.renewal:
+        if command.orphan:
+            pass
+        elif command.verb is Verb.STOP and not command.renewal:
             self._leftovers.pop(command.camera, None)
         elif lease is not None and command.verb in (Verb.EXTEND, Verb.GENERATE):
             if command.verb is Verb.EXTEND:
@@ -260,6 +269,8 @@ class LeaseBook:
                 self.effects.append(Listed(result))
             return
         lease = self.leases.get(command.camera)
+        if command.orphan:
+            return  # whatever came of it, the session ends by itself in minutes
         if lease is None or lease.generation != command.generation:
             self.superseded += command.verb is not Verb.STOP
             return

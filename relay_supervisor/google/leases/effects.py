@@ -35,9 +35,10 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class NotExtended(msgspec.Struct, frozen=True):
-    """Google does not extend streams of this camera at all."""
+    """Google does not extend streams of this camera at all; believed until that time (monotonic seconds)."""
 
     camera: str
+    until: float
 
 
 class TraitsRead(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from relay_common.backoff import Backoff
 from relay_common.fsm import Machine
 from relay_common.protocol import Protocol
 from relay_supervisor.google.leases.planner import Load, extension_times, least_margin
-from relay_supervisor.google.leases.probation import Probation
+from relay_supervisor.google.leases.refusals import LearntRefusal
 from relay_supervisor.google.leases.states import LEASE, Event, State
 from relay_supervisor.google.models import Device, Extension, Stream
 from relay_supervisor.google.quota.command import Command, Verb
@@ -58,12 +58,12 @@ class Lease:
         self.expires = -math.inf
         self.retry_at = -math.inf
         self.wanted_since = 0.0
-        self.extendable = True
-        """Whether the camera's streams are believed to be extendable."""
-        self.probation = Probation(rng)
+        self.extension = LearntRefusal(rng, enough=2.0)
+        """That the camera's streams cannot be extended."""
+        self.second_stream = LearntRefusal(rng, enough=1.0)
+        """That Google grants no second stream while the first one plays."""
         self.spent = False
         """Whether the present stream is not extended any further, whatever the camera's others are."""
-        self.beside = True
         self.on_demand = False
         self.reread = False
         self.reading = False
@@ -98,14 +98,20 @@ class Lease:
         return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
 
     @property
+    def extendable(self) -> bool:
+        """Whether the camera's streams are believed to be extendable."""
+        return not self.extension.believed
+
+    @property
     def probing(self) -> bool:
         """Whether its stream is to show that the camera's can be extended after all."""
-        return not (self.extendable or self.spent) and self.generated_at >= self.probation.ends
+        return not self.spent and self.extension.doubted(self.generated_at)
 
     @property
     def replaceable(self) -> bool:
-        """Whether its successor may be generated while it plays: over WebRTC, until Google refuses a second one."""
-        return self.beside and self.protocol is Protocol.WEB_RTC
+        """Whether its successor may be generated while it plays: over WebRTC, unless Google refuses a second one."""
+        refused = self.second_stream.believed and not self.second_stream.doubted(self.generated_at)
+        return self.protocol is Protocol.WEB_RTC and not refused
 
     @property
     def asks(self) -> bool:
@@ -119,7 +125,10 @@ class Lease:
 
     def granted(self, stream: Stream, sent: float) -> None:
         """A Generate sent at `sent` succeeded."""
-        self.generation += self.state is State.REPLACING
+        if self.state is State.REPLACING:
+            self.generation += 1
+            if not self.moved:
+                self.second_stream.disproved()
         self.fire(Event.GRANTED, sent)
         self.stream, self.live, self.spent = stream, False, False
         self.generated_at = sent
@@ -141,18 +150,11 @@ class Lease:
             self.not_extended(sent)
         else:
             self._new_life(extension.expires_in, sent)
-            self.extendable = True
-            self.probation.passed()
+            self.extension.disproved()
 
     def not_extended(self, now: float, weight: float = 1.0) -> None:
         """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
-        if self.probation.failed(weight):
-            self.not_extendable(now)
-
-    def not_extendable(self, now: float) -> None:
-        """The camera's streams are taken to be of a kind that cannot be extended, for as long as its probation says."""
-        self.extendable = False
-        self.probation.begin(now)
+        self.extension.refused(weight, now)
 
     def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
         """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
@@ -240,8 +242,8 @@ class Lease:
         changed = device.protocol is not self.protocol
         self.device, self.protocol, self.reread = device, device.protocol, False
         if changed:  # what was learnt concerns the streams of the other protocol
-            self.extendable = self.beside = True
-            self.probation.passed()
+            self.extension.disproved()
+            self.second_stream.disproved()
         return changed
 
     def hurry(self, now: float, within: float) -> None:
@@ -281,6 +283,12 @@ class Lease:
         """The command that ends its stream because nobody wants the camera any more."""
         command = self._command(Verb.STOP, not_before=now, deadline=min(self.expires, now + within))
         command.submitted = now
+        return command
+
+    def orphan_command(self, now: float) -> Command:
+        """The command that ends its stream because whoever received it is gone."""
+        command = self._command(Verb.STOP, deadline=self.expires)
+        command.orphan, command.submitted = True, now
         return command
 
     def _command(

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Final
 
 from relay_common.errors import Remedy
-from relay_supervisor.google.errors import NestError, NotExtendable, OfferUnavailable, StreamGone, WrongProtocol
+from relay_supervisor.google.errors import (
+    NestError,
+    NotExtendable,
+    OfferRefused,
+    OfferUnavailable,
+    StreamGone,
+    WrongProtocol,
+)
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.planner import ASSUMED_LIFE
@@ -86,8 +93,8 @@ class Outcomes:
 
     def _extension_failed(self, lease: Lease, error: NestError, now: float) -> None:
         if isinstance(error, NotExtendable):
-            lease.not_extendable(now)
-            self._emit(NotExtended(lease.camera))
+            lease.extension.believe(now)
+            self._emit(NotExtended(lease.camera, lease.extension.until))
             lease.fire(Event.SENT_BACK, now)
             self._schedule.rearrange(now)
         elif isinstance(error, WrongProtocol):
@@ -144,10 +151,10 @@ class Outcomes:
         if lease.moved:
             self._generate_failed(lease, error, now)
             return
-        lease.beside = lease.server_fault or isinstance(error, OfferUnavailable)
-        if lease.beside:
+        if lease.server_fault or isinstance(error, (OfferRefused, OfferUnavailable)):
             lease.extension_failed(str(error), now, error.retry_after or 0.0)
         else:
+            lease.second_stream.refused(1.0, now)
             lease.fire(Event.FAILED, now)
         self._schedule.rearrange(now)
 

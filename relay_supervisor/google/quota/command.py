@@ -35,7 +35,8 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     is hardly time for a second try; from `deadline` on the command is pointless. `generation` tells the lease whether
     the result still concerns it. `renewal` marks the stop and the generate that replace a stream which cannot be
     extended. `attempts` counts failures before this one. `on_demand` is for a camera that runs only while it is
-    watched: its generate takes what nobody else wants.
+    watched: its generate takes what nobody else wants. `orphan` marks the stop of a session whose receiver is gone: it
+    is not part of its lease's plan, and goes before generates when the budget has room for all of them.
     """
 
     verb: Verb
@@ -52,6 +53,7 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     attempts: int = 0
     renewal: bool = False
     on_demand: bool = False
+    orphan: bool = False
     submitted: float = 0.0
     timeout: float = COMMAND_TIMEOUT
     ticket: Ticket | None = None

@@ -2,10 +2,11 @@
 
 Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
 generates, first-timers before retries and both before cameras on demand; extensions that are merely possible; stops
-that nobody waits for. A generate goes only if, after it, every live lease can still be extended with time for a second
-try: so recovery takes whatever the leases do not need and never what they do. Early extensions and cameras on demand
-keep a place free, so that a lost stream finds one at once; early extensions are also paced, so that leases which began
-together drift apart.
+that nobody waits for. The stop of a session whose receiver is gone goes before the generate that replaces it, but only
+while every waiting generate finds a place, too. A generate goes only if, after it, every live lease can still be
+extended with time for a second try: so recovery takes whatever the leases do not need and never what they do. Early
+extensions and cameras on demand keep a place free, so that a lost stream finds one at once; early extensions are also
+paced, so that leases which began together drift apart.
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.google.quota.waits import Waits
 from relay_supervisor.google.quota.window import TICK
 
+_MOST_ORPHANS: Final = 4
+"""Stops of abandoned sessions that are kept for one camera."""
 _TRY: Final = 5.0
 """Seconds that a try usually takes at most."""
 
 
+_Key = tuple[str, Verb, str]
+
+
+def _key(command: Command) -> _Key:
+    return command.camera, command.verb, command.handle.reveal() if command.orphan else ""
+
+
 class CommandQueue:
-    """At most one command per camera and verb; no I/O, no clock: `now` is monotonic seconds."""
+    """At most one command per camera and verb, besides stops of orphans; no I/O, no clock: `now` is in monotonic s."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -38,19 +48,24 @@ class CommandQueue:
         self.peak = 0
         """Most stream commands sent in any 60 s since the start."""
         self._sent: deque[float] = deque()
-        self._commands: dict[tuple[str, Verb], Command] = {}
+        self._commands: dict[_Key, Command] = {}
         self.reserve = 0
         """Places that early extensions leave free for recovery."""
         self._last_early = -math.inf
         self._crowded = False  # a generate found no room in the present poll
 
     def submit(self, command: Command) -> None:
-        """Queue `command`; it replaces one of the same verb for the same camera."""
-        self._commands[command.camera, command.verb] = command
+        """Queue `command`; it replaces one of the same verb for the same camera, but for stops of orphans."""
+        if command.orphan:
+            orphans = [key for key, other in self._commands.items() if other.orphan and key[0] == command.camera]
+            if len(orphans) >= _MOST_ORPHANS:
+                del self._commands[orphans[0]]
+                self.dropped += 1
+        self._commands[_key(command)] = command
 
     def cancel(self, camera: str) -> None:
-        """Forget every queued command of `camera`."""
-        for key in [key for key in self._commands if key[0] == camera]:
+        """Forget every queued command of `camera` but the stops of its orphans."""
+        for key in [key for key, command in self._commands.items() if key[0] == camera and not command.orphan]:
             del self._commands[key]
 
     def depth(self, now: float) -> int:
@@ -65,7 +80,7 @@ class CommandQueue:
 
     def find(self, camera: str, verb: Verb) -> Command | None:
         """The queued command of this camera and verb."""
-        return self._commands.get((camera, verb))
+        return self._commands.get((camera, verb, ""))
 
     def __iter__(self) -> Iterator[Command]:
         return iter(self._commands.values())
@@ -112,6 +127,8 @@ class CommandQueue:
         match command.verb:
             case Verb.EXTEND if command.due <= now:
                 return 0, 0, command.deadline
+            case Verb.STOP if command.orphan:
+                return 2, -1, command.submitted
             case Verb.STOP | Verb.GENERATE if command.renewal:
                 return 1, 0, command.deadline
             case Verb.GENERATE | Verb.GET | Verb.LIST:
@@ -134,6 +151,9 @@ class CommandQueue:
 
     def _spare(self, command: Command, now: float) -> int:
         """Places of the method's log that `command` must leave free."""
+        if command.orphan:
+            waiting = sum(other.verb is Verb.GENERATE and other.not_before <= now for other in self._commands.values())
+            return max(1, self.reserve, waiting)
         if self._optional(command):
             return max(1, self.reserve)
         match command.verb:
@@ -193,7 +213,7 @@ class CommandQueue:
     def _take(self, command: Command, now: float) -> Command:
         if self._early(command, now):
             self._last_early = now
-        del self._commands[command.camera, command.verb]
+        del self._commands[_key(command)]
         command.ticket = self.budget.take(command.call, now)
         self.executed += 1
         if command.call.method == EXECUTE:

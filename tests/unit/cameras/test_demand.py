@@ -34,7 +34,7 @@ def test_a_camera_is_awake_from_the_first_question_until_its_idle_time_has_passe
 
 def test_a_camera_that_is_always_on_is_never_idle() -> None:
     demand, door = Demand(), camera("door", "always")
-    demand.not_extendable("door")
+    demand.not_extendable("door", 1800.0)
     assert not demand.idle(door)
     assert not demand.watched([door], 0.0)
     assert not demand.let_go([door], 1e6)
@@ -45,10 +45,19 @@ def test_auto_means_always_until_google_refuses_to_extend() -> None:
     demand, door = Demand(), camera("door", "auto")
     assert not demand.idle(door)
     demand.watched([door], 0.0)
-    demand.not_extendable("door")
+    demand.not_extendable("door", 1800.0)
     assert not demand.idle(door), "somebody watches it"
     assert demand.let_go([door], 30.0)
     assert demand.idle(door)
+
+
+def test_a_refusal_to_extend_is_forgotten_at_its_age() -> None:
+    demand, door = Demand(), camera("door", "auto")
+    demand.not_extendable("door", 1800.0)
+    assert demand.idle(door)
+    assert not demand.let_go([door], 1799.0)
+    assert demand.let_go([door], 1800.0), "it runs again, to be tried again"
+    assert not demand.on_demand(door)
 
 
 def test_what_was_awake_before_a_restart_stays_so_for_its_idle_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from relay_common.protocol import Protocol
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.events import EventHub
-from relay_supervisor.google.leases.effects import TraitsRead
+from relay_supervisor.google.leases.effects import NotExtended, TraitsRead
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.state.store import SavedWorker, Store
 
@@ -32,11 +33,13 @@ class Leases:
     def __init__(self) -> None:
         self.remembered: list[Device] = []
         self.seen: list[str] = []
+        self.wanted: dict[str, bool] = {}
 
     def device_seen(self, camera: str, device: Device) -> None:
         self.seen.append(device.display_name)
 
-    def want(self, camera: str, device: Device, *, on_demand: bool) -> None: ...
+    def want(self, camera: str, device: Device, *, on_demand: bool) -> None:
+        self.wanted[camera] = on_demand
 
     def remember(self, devices: list[Device]) -> None:
         self.remembered = devices
@@ -47,10 +50,15 @@ class Fleet:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.stopped: list[tuple[str, str]] = []
         self.adopts = True
 
     def start(self, spec: Any) -> None:
         self.started.append(spec.camera)
+
+    def stop(self, camera: str, reason: str) -> Any:
+        self.stopped.append((camera, reason))
+        return asyncio.sleep(3600)
 
     def expect(self, spec: Any, instance: str, pid: int, started: int) -> bool:
         return self.adopts
@@ -103,6 +111,23 @@ async def test_parked_cameras_are_tried_again_for_what_a_listing_shows_and_nothi
     assert world.leases.seen == ["Door"]
     world.director.reconcile()
     assert world.leases.seen == ["Door"]
+
+
+async def test_a_doorbell_that_nobody_watches_is_let_go_as_soon_as_it_is_known_for_one(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door"), device("yard")]))
+    world.director.reconcile()
+    door, yard = world.camera("Door"), world.camera("Yard")
+    world.director.demand.watched([camera for camera in world.registry if camera.id == yard], world.clock.now())
+    for camera in (door, yard):
+        world.director.lease_effect(NotExtended(camera, world.clock.now() + 1800.0))
+    await asyncio.sleep(0)
+    assert world.fleet.stopped == [(door, "on demand, nobody watches")]
+    assert list(world.director.running) == [yard]
+    assert world.leases.wanted[yard], "it goes on while it is watched, after the others"
+    await world.director.close()
 
 
 async def test_workers_that_died_while_no_supervisor_ran_are_forgotten(make: Callable[[], World]) -> None:

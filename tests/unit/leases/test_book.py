@@ -466,4 +466,4 @@ def test_cameras_that_are_always_on_are_admitted_first() -> None:
 def test_a_stream_that_cannot_be_extended_is_told() -> None:
     desk = Desk().held()
     desk.step(errors.NotExtendable("not supported for doorbell"))
-    assert NotExtended("cam") in desk.effects()
+    assert NotExtended("cam", desk.book.leases["cam"].extension.until) in desk.effects()

@@ -148,7 +148,7 @@ def test_losing_raises_the_generation_so_that_late_results_are_known() -> None:
 
 def test_a_stream_that_cannot_be_extended_is_stopped_before_its_end_and_generated_anew() -> None:
     subject = held()
-    subject.extendable = False
+    subject.extension.believe(1000.0)
     command = subject.wanted_command(1.0, margin=60.0, pace=36.0)
     assert command is not None
     assert (command.verb, command.renewal, command.not_before) == (Verb.STOP, True, 270.0)
@@ -167,7 +167,7 @@ def doorbell() -> Lease:
     subject.fire(Event.WANT, 0.0)
     subject.fire(Event.SENT, 0.0)
     subject.granted(Stream(Protocol.WEB_RTC, Secret("m1"), 300.0, 0.0, answer_sdp=Secret("a1")), 0.0)
-    subject.extendable = False
+    subject.extension.believe(1000.0)
     return subject
 
 
@@ -187,7 +187,7 @@ def test_a_webrtc_stream_that_cannot_be_extended_is_replaced_while_it_plays() ->
 def test_where_a_second_stream_is_refused_the_first_is_stopped() -> None:
     subject = doorbell()
     subject.fire(Event.REPLACE, 270.0)
-    subject.beside = False
+    subject.second_stream.believe(1000.0)
     subject.fire(Event.FAILED, 270.0)
     command = subject.wanted_command(270.0, margin=60.0, pace=36.0)
     assert command is not None

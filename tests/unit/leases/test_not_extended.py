@@ -247,5 +247,5 @@ def test_several_cameras_that_can_never_be_extended_are_learnt_all_the_same() ->
         home.want(camera)
         home.run(30.0)
     home.run(3000.0)
-    learnt = [camera for camera in home.book.leases if home.lease(camera).probation.ends < 1e6]
+    learnt = [camera for camera in home.book.leases if home.lease(camera).extension.until < 1e6]
     assert learnt == names(5)

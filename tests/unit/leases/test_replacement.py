@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from relay_common.protocol import Protocol
@@ -94,3 +95,42 @@ def test_a_failure_of_googles_is_tried_again_while_the_old_stream_lasts() -> Non
     assert google.now < expires
     (granted,) = google.answer(again, stream("m2"))
     assert isinstance(granted, Granted)
+
+
+def test_that_no_second_stream_is_granted_is_believed_for_half_an_hour_then_tried_again_later_each_time() -> None:
+    google = Google()
+    google.held()
+    refused_at = list[float]()
+    serial = 0
+    while google.now < 1000.0 + 4 * 3600.0:
+        command = google.command()
+        match command.verb:
+            case Verb.GENERATE if google.book.leases["door"].state is State.REPLACING:
+                refused_at.append(google.now)
+                google.answer(command, StreamGone("one stream at a time"))
+            case Verb.GENERATE:
+                serial += 1
+                google.answer(command, stream(f"n{serial}"))
+            case Verb.EXTEND:
+                google.answer(command, NotExtendable("not supported for doorbell"))
+            case _:
+                google.answer(command, None)
+    assert 3 <= len(refused_at) <= 6
+    pauses = [later - before for before, later in itertools.pairwise(refused_at)]
+    assert 900.0 <= pauses[0] <= 2400.0
+    assert pauses[-1] > 1.5 * pauses[0]
+
+
+def test_a_second_stream_that_is_granted_after_all_ends_the_stops() -> None:
+    google = Google()
+    google.held()
+    google.answer(google.command(), StreamGone("one stream at a time"))
+    lease = google.book.leases["door"]
+    for n in range(60):
+        command = google.command()
+        if command.verb is Verb.EXTEND:
+            google.answer(command, NotExtendable("not supported for doorbell"))
+        else:
+            google.answer(command, stream(f"n{n}") if command.verb is Verb.GENERATE else None)
+    assert not lease.second_stream.believed
+    assert lease.replaceable
