@@ -280,7 +280,15 @@ class H264Passthrough(NalUnits):
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
-        return {"losses": self.losses, "unmarked": self.unmarked, "set_changes": self.parameter_sets.changes}
+        return {
+            "losses": self.losses,
+            "unmarked": self.unmarked,
+            "misplaced": self.misplaced,
+            "split": self.split,
+            "annex_b": self.annex_b,
+            "padded": self.padded,
+            "set_changes": self.parameter_sets.changes,
+        }
 
 
 def _behind_start_code(data: bytes) -> bytes:

@@ -112,11 +112,11 @@ class AudioInput(TrackInput):
         self._depacketizer: AacDepacketizer | LatmDepacketizer | None = None
         if encoding == "MPEG4-GENERIC":
             aac = parse_fmtp(track.parameters)
-            self._depacketizer = AacDepacketizer(aac)
+            self._depacketizer = AacDepacketizer(aac, track.clock_rate)
             self._transcoder = OpusTranscoder("aac", aac.config.data)
         elif encoding == "MP4A-LATM":
             latm = parse_latm_fmtp(track.parameters)
-            self._depacketizer = LatmDepacketizer(latm)
+            self._depacketizer = LatmDepacketizer(latm, track.clock_rate)
             self._transcoder = OpusTranscoder("aac", latm.config.data)
         elif encoding in ("PCMU", "PCMA"):
             codec: Codec = "pcmu" if encoding == "PCMU" else "pcma"
@@ -125,20 +125,31 @@ class AudioInput(TrackInput):
             raise PayloadError(f"audio encoding {encoding} is not supported")
         super().__init__(track, timeline)
         self.frames = 0
+        self._timestamp = -1
+        self._missing = False
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         for run in self._runs(packets, now):
             lost = run.lost
             for payload, marker in run.payloads:
+                if not payload:
+                    continue
+                if run.ssrc != self._ssrc:
+                    self._another_source(run.ssrc)
                 if self._depacketizer is None:
                     units = [(payload, run.timestamp)]
                 else:
                     units = self._depacketizer.receive(payload, marker, run.timestamp, lost)
-                for unit, timestamp in units:
-                    if run.ssrc != self._ssrc:
-                        self._another_source(run.ssrc)
-                    media_time = self._timeline.map(Kind.AUDIO, timestamp, now)
-                    if frames := self._transcoder.transcode(unit, media_time):
+                self._missing |= lost > 0
+                for number, (unit, timestamp) in enumerate(units):
+                    media_time = None
+                    # Of several units in a packet only the first has a timestamp; one that stands still says nothing.
+                    if number == 0 and (timestamp != self._timestamp or self._missing):
+                        media_time = self._timeline.map(Kind.AUDIO, timestamp, now)
+                        self._timestamp = timestamp
+                    frames = self._transcoder.transcode(unit, media_time, now, lost=self._missing)
+                    self._missing = False
+                    if frames:
                         self.frames += len(frames)
                         out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
                 lost = 0
@@ -150,7 +161,24 @@ class AudioInput(TrackInput):
     def counters(self) -> dict[str, int]:
         """What its parts have counted, as `part.name`."""
         units = self._depacketizer.counters() if self._depacketizer is not None else {}
-        return super().counters() | joined(units=units, opus=self._transcoder.counters())
+        return super().counters() | joined(
+            units=units, opus=self._transcoder.counters(), clock=self._transcoder.clock.counters()
+        )
+
+    def tolerated(self) -> list[tuple[str, int]]:
+        stats, clock, depacketizer = self._transcoder.stats, self._transcoder.clock, self._depacketizer
+        return [
+            *super().tolerated(),
+            ("sound_unit_malformed", depacketizer.malformed if depacketizer is not None else 0),
+            ("sound_unit_incomplete", depacketizer.incomplete if depacketizer is not None else 0),
+            ("sound_unit_undecodable", stats.faults),
+            ("sound_gap_filled_ms", round(1000 * stats.filled)),
+            ("sound_gap_jumped", stats.jumps),
+            ("sound_overlap_ms", round(1000 * stats.overlapped)),
+            ("sound_frame_inserted", clock.inserted),
+            ("sound_frame_removed", clock.removed),
+            ("sound_moved", clock.moved),
+        ]
 
 
 def make_input(track: Track, timeline: Timeline) -> TrackInput | None:

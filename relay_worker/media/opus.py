@@ -23,13 +23,18 @@ from relay_worker.media.opus_encoder import (
     SampleFormat,
     make_encoder,
 )
+from relay_worker.media.sound_clock import QUIET, SoundClock, peak
+from relay_worker.media.stream import AUDIO_CLOCK_RATE
 
 __all__ = ["FRAME_SECONDS", "Codec", "OpusSettings", "OpusStats", "OpusTranscoder"]
 
+FRAME_TICKS: Final = round(FRAME_SECONDS * AUDIO_CLOCK_RATE)
 OPUS_RATES: Final = frozenset({8000, 12000, 16000, 24000, 48000})
 
 TOLERANCE: Final = 0.040
-"""Difference in seconds between an access unit's time and where the sound so far ends that counts as jitter."""
+"""Seconds of a pause that are not worth filling."""
+PAUSE: Final = 0.150
+"""A timestamp that is so many seconds later than the unit before it ends means a pause, also without loss."""
 MAX_FILL: Final = 0.500
 """A longer gap in seconds is not filled with silence: time jumps there instead."""
 
@@ -81,28 +86,46 @@ class OpusTranscoder:
         self._decoder: AudioCodecContext | None = None
         self._chain: _Encoder | None = None
         self._source = (0, 0)  # sample rate and planes of the chain
+        self._expected = float("inf")  # media time of the next unit, by the timestamps before it
+        self._latest = float("-inf")
+        self._hole = False  # sound is missing because it could not be decoded
+        self.clock = SoundClock()
 
-    def transcode(self, data: bytes, media_time: float) -> list[tuple[bytes, float]]:
-        """Take one access unit whose sound begins at `media_time` (seconds); return Opus packets with their times.
+    def transcode(
+        self, data: bytes, media_time: float | None, now: float, *, lost: bool = False
+    ) -> list[tuple[bytes, float]]:
+        """Take one access unit, received at `now`; return Opus packets with their media times (seconds).
 
-        Times rise by exactly 20 ms except where a gap was too long to fill.
+        `media_time` is where its timestamp places it, None when that says nothing; `lost` that sound is missing before
+        it. Units follow each other by their length. Times rise by exactly 20 ms except over a pause too long to fill.
         """
+        pause = lost or self._hole
+        if media_time is not None:
+            pause = pause or media_time - self._expected >= PAUSE
+            if media_time < self._latest and self._chain is not None:
+                self.stats.overlapped += self._chain.cut_back_to(media_time)
+            self._latest = media_time
         try:
             if self._decoder is None:
                 self._decoder = self._open_decoder()
+            # An empty packet would end the decoder for good.
             frames = self._decoder.decode(av.Packet(data)) if data else []
         except (av.error.FFmpegError, ValueError, MemoryError):
             self.stats.faults += 1
+            self._hole = True
             return []
+        self._hole = self._hole and not frames
         packets: list[tuple[bytes, float]] = []
         for frame in frames:
             self.stats.decoded += 1
             try:
-                packets += self._encode(frame, media_time)
+                packets += self._encode(frame, media_time, now, pause)
             except (av.error.FFmpegError, EncoderError, ValueError):
                 self.stats.faults += 1
                 self._chain = None
-            media_time += frame.samples / frame.sample_rate
+            length = frame.samples / frame.sample_rate
+            self._expected = (self._expected if media_time is None else media_time) + length
+            media_time, pause = None, False
         self.stats.encoded += len(packets)
         return packets
 
@@ -117,16 +140,20 @@ class OpusTranscoder:
             decoder.layout = "mono" if channels == 1 else "stereo"
         return decoder
 
-    def _encode(self, frame: AudioFrame, media_time: float) -> list[tuple[bytes, float]]:
+    def _encode(
+        self, frame: AudioFrame, media_time: float | None, now: float, pause: bool
+    ) -> list[tuple[bytes, float]]:
         planes = frame.planes
         # The decoder's format never changes; asking for names makes objects.
         source = (frame.sample_rate, len(planes))
         if self._chain is None or source != self._source:
+            position = self._chain.position if self._chain is not None else None
             self._source = source
             self._chain = _Encoder(
                 frame.format.name, frame.layout.name, frame.sample_rate, settings=self._settings, stats=self.stats
             )
-        return self._chain.encode(frame, planes[0], media_time)
+            self._chain.clock, self._chain.position = self.clock, position
+        return self._chain.encode(frame, planes[0], media_time, now, pause)
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
@@ -144,7 +171,7 @@ class OpusTranscoder:
 class _Encoder:
     """Samples of one format into Opus packets, keeping their time.
 
-    `_time` is the media time of the first sample in `_pending`.
+    `position` is the media time of the first sample in `_pending`, in ticks: sums of seconds would run off the tick.
     """
 
     def __init__(self, sample_format: str, layout: str, rate: int, *, settings: OpusSettings, stats: OpusStats) -> None:
@@ -158,11 +185,16 @@ class _Encoder:
         self._stride = SAMPLE_BYTES[direct] * settings.channels
         self._frame_bytes = round(rate * FRAME_SECONDS) * self._stride
         self._pending = bytearray()
-        self._time: float | None = None
+        self._format = direct
+        self._cut = 0  # bytes that are to be left out
+        self.clock = SoundClock()
+        self.position: int | None = None
         self._codec = make_encoder(direct, rate, settings)
 
-    def encode(self, frame: AudioFrame, plane: AudioPlane, media_time: float) -> list[tuple[bytes, float]]:
-        """Packets that `frame`, which begins at `media_time` and whose first plane is `plane`, completes.
+    def encode(
+        self, frame: AudioFrame, plane: AudioPlane, media_time: float | None, now: float, pause: bool
+    ) -> list[tuple[bytes, float]]:
+        """Packets that `frame`, whose first plane is `plane`, completes. See `OpusTranscoder.transcode`.
 
         The encoder's look-ahead (2.5 ms for lowdelay) is left uncorrected.
         """
@@ -172,31 +204,48 @@ class _Encoder:
             samples = bytearray()
             for part in self._resampler.resample(frame):
                 samples += memoryview(part.planes[0])[: part.samples * self._stride]
-        at = self._place(samples, media_time)
+        if media_time is not None:
+            self._place(samples, media_time, now, pause)
+        at = self.position
+        if at is None:
+            return []  # nothing says when this is
+        if self._cut:
+            cut = min(self._cut, len(samples))
+            self._cut -= cut
+            del samples[:cut]
+        self._pending += samples
         whole = len(self._pending) // self._frame_bytes * self._frame_bytes
         packets = self._codec.encode(bytes(self._pending[:whole]))
         del self._pending[:whole]
-        self._time = at + FRAME_SECONDS * len(packets)
-        return [(packet, at + FRAME_SECONDS * number) for number, packet in enumerate(packets)]
+        self.position = at + FRAME_TICKS * len(packets)
+        return [(packet, (at + FRAME_TICKS * number) / AUDIO_CLOCK_RATE) for number, packet in enumerate(packets)]
 
-    def _place(self, samples: bytearray, media_time: float) -> float:
-        """Append `samples` where they belong in time; the media time of the first sample that is pending now."""
-        if self._time is None:
-            self._time = media_time
-        seconds_per_byte = 1 / (self._stride * self._rate)
-        gap = media_time - (self._time + len(self._pending) * seconds_per_byte)
-        if abs(gap) <= TOLERANCE:
-            gap = 0.0
-        elif not -MAX_FILL <= gap <= MAX_FILL:
-            self._stats.jumps += 1
-            self._pending.clear()
-            self._time, gap = media_time, 0.0
-        if gap > 0:
+    def _place(self, samples: bytearray, media_time: float, now: float, pause: bool) -> None:
+        """Put silence before `samples`, or take from them, where they do not follow on what is pending."""
+        if self.position is None:
+            self.position = round(media_time * AUDIO_CLOCK_RATE)
+        bytes_per_second = self._stride * self._rate
+        gap = media_time - (self.position / AUDIO_CLOCK_RATE + len(self._pending) / bytes_per_second)
+        if pause and gap > TOLERANCE:
+            if gap > MAX_FILL:
+                self._stats.jumps += 1
+                self._pending.clear()
+                self.position = round(media_time * AUDIO_CLOCK_RATE)
+                return
             self._stats.filled += gap
             self._pending += bytes(round(gap * self._rate) * self._stride)
-        elif gap < 0:
-            surplus = min(len(samples), round(-gap * self._rate) * self._stride)
-            self._stats.overlapped += surplus * seconds_per_byte
-            del samples[:surplus]
-        self._pending += samples
-        return self._time
+            return
+        if self._cut:
+            return
+        frames = self.clock.correction(gap, FRAME_SECONDS, now, lambda: peak(samples, self._format) < QUIET)
+        if frames > 0:
+            self._pending += bytes(frames * self._frame_bytes)
+        elif frames < 0:
+            self._cut = -frames * self._frame_bytes
+
+    def cut_back_to(self, media_time: float) -> float:
+        """Sound from this time on comes again: leave so much of it out. Seconds that will be."""
+        assert self.position is not None
+        ahead = self.position / AUDIO_CLOCK_RATE + len(self._pending) / (self._stride * self._rate) - media_time
+        self._cut = max(0, round(ahead * self._rate)) * self._stride
+        return max(0.0, ahead)

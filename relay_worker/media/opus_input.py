@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.sound_clock import OpusLevel, SoundClock
 from relay_worker.media.stream import AUDIO_CLOCK_RATE, Frame, Kind, Track
@@ -12,6 +13,8 @@ from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.opus import frame_ticks, join_frames, packet_ticks, split_frames
 from relay_worker.rtp.timeline import Timeline
 
+MAX_ERROR: Final = AUDIO_CLOCK_RATE
+"""Ticks by which sound may lag behind its timestamps before it is placed anew."""
 MAX_GAP: Final = 2 * AUDIO_CLOCK_RATE
 """Ticks of a pause (discontinuous transmission, loss) that is kept to the tick; a longer one is placed anew."""
 
@@ -58,7 +61,9 @@ class OpusInput(TrackInput):
             self._expected = timestamp
         elif not frozen:
             frame = frame_ticks(packet)
-            if ahead >= frame:
+            if target - position > MAX_ERROR:
+                position = target  # something else was sent in its place
+            elif ahead >= frame:
                 pause = ahead // frame * frame
                 position += pause
                 self._expected += pause
@@ -109,6 +114,10 @@ class OpusInput(TrackInput):
             ("sound_frame_removed", self.clock.removed),
             ("sound_moved", self.clock.moved),
         ]
+
+    def counters(self) -> dict[str, int]:
+        """What its parts have counted, as `part.name`."""
+        return super().counters() | joined(opus={"unusable": self.unusable}, clock=self.clock.counters())
 
     @property
     def malformed(self) -> int:

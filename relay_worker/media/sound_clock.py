@@ -11,6 +11,7 @@ from typing import Final
 
 import av
 from av.audio.codeccontext import AudioCodecContext
+from typing_extensions import Buffer
 
 from relay_worker.rtp.opus import packet_ticks
 
@@ -18,10 +19,14 @@ INTERVAL: Final = 30.0
 """Least seconds between two corrections."""
 WAIT: Final = 10.0
 """Longest that a correction waits for silence."""
-TOLERANCE: Final = (0.020, 0.040)
+TOLERANCE: Final = (0.020, 0.035)
 """Bounds of the error in seconds from which on it is corrected; between them it is 3/4 of a frame."""
-LIMIT: Final = 0.080
+LIMIT: Final = 0.040
 """An error of so many seconds is no drift: sound is moved at once, by as many frames as it takes."""
+BUDGET: Final = (0.6, 0.01)
+"""Seconds that it may be moved at once, and per second: timestamps that make no sense must not cut it to pieces."""
+AVERAGE: Final = 0.5
+"""Seconds over which the error is averaged: single timestamps are uneven."""
 
 QUIET: Final = 0.01
 """Peak of full scale below which a packet counts as silence (-40 dB)."""
@@ -30,10 +35,12 @@ _WARM: Final = 5  # packets after which a decoder that was begun in the middle t
 
 
 class SoundClock:
-    """Decides on corrections. `inserted` and `removed` count frames, `moved` errors beyond `LIMIT`."""
+    """Decides on corrections. `inserted` and `removed` count frames, `moved` how often the error was beyond `LIMIT`."""
 
     def __init__(self) -> None:
         self.inserted = self.removed = self.moved = 0
+        self._error = 0.0
+        self._budget, self._now = BUDGET[0], float("-inf")
         self._corrected = float("-inf")
         self._since: float | None = None
 
@@ -43,26 +50,38 @@ class SoundClock:
         `error` is by how many seconds the timestamps place it later than where the sound so far ends, `frame` the
         seconds that a frame lasts. `is_quiet` is asked only while a correction is due.
         """
-        if abs(error) >= LIMIT:
-            self._since = None
-            self.moved += 1
-            return round(error / frame)
+        elapsed, self._now = now - self._now, now
+        self._error += (error - self._error) * min(1.0, max(elapsed, 0.001) / AVERAGE)
+        self._budget = min(BUDGET[0], self._budget + elapsed * BUDGET[1])
         lowest, highest = TOLERANCE
-        if abs(error) < min(max(lowest, 0.75 * frame), highest):
+        frames = 0
+        if abs(self._error) >= LIMIT:
+            frames = self._move(frame)
+        elif abs(self._error) < min(max(lowest, 0.75 * frame), highest):
             self._since = None
-            return 0
-        if now - self._corrected < INTERVAL:
-            return 0
-        if self._since is None:
-            self._since = now
-        if not is_quiet() and now - self._since < WAIT:
-            return 0
-        self._corrected, self._since = now, None
-        if error > 0:
-            self.inserted += 1
-            return 1
-        self.removed += 1
-        return -1
+        elif now - self._corrected >= INTERVAL:
+            if self._since is None:
+                self._since = now
+            if is_quiet() or now - self._since >= WAIT:
+                self._corrected, self._since = now, None
+                frames = 1 if self._error > 0 else -1
+                self.inserted += frames > 0
+                self.removed += frames < 0
+        self._error -= frames * frame
+        return frames
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"inserted": self.inserted, "removed": self.removed, "moved": self.moved}
+
+    def _move(self, frame: float) -> int:
+        affordable = int(self._budget / frame)
+        frames = max(-affordable, min(affordable, round(self._error / frame)))
+        if frames:
+            self._budget -= abs(frames) * frame
+            self.moved += 1
+            self._since = None
+        return frames
 
 
 class OpusLevel:
@@ -91,12 +110,17 @@ class OpusLevel:
             self.forget()
             return False
         self._heard += 1
-        peak = max((_peak(frame) for frame in frames), default=1.0)
-        return self._heard > _WARM and peak < QUIET
+        loudest = max((_peak(frame) for frame in frames), default=1.0)
+        return self._heard > _WARM and loudest < QUIET
 
 
 def _peak(frame: av.AudioFrame) -> float:
-    samples = memoryview(frame.planes[0])
-    if frame.format.name.startswith("s16"):
-        return max(map(abs, samples.cast("h")), default=0) / 32768
-    return max(map(abs, samples.cast("f")), default=0.0)
+    return peak(frame.planes[0], frame.format.name)
+
+
+def peak(samples: Buffer, sample_format: str) -> float:
+    """The largest sample, as a share of full scale; `sample_format` is flt or s16 (FFmpeg's names, planar ones too)."""
+    view = memoryview(samples)
+    if sample_format.startswith("s16"):
+        return max(map(abs, view.cast("h")), default=0) / 32768
+    return max(map(abs, view.cast("f")), default=0.0)

@@ -31,7 +31,7 @@ def _warm_up() -> None:
     decoder.open()
     transcoder = OpusTranscoder("pcmu")
     for number in range(5):
-        transcoder.transcode(bytes(320), number * 0.04)
+        transcoder.transcode(bytes(320), number * 0.04, number * 0.04)
 
 
 _warm_up()

@@ -87,11 +87,14 @@ _LENGTHS: Final = (("sizelength", "13"), ("indexlength", "3"), ("indexdeltalengt
 class AacDepacketizer:
     """Turns RTP payloads into AAC access units.
 
+    `clock_rate` is that of the RTP timestamps, where it is not the configuration's: HE-AAC often has the core's.
     `malformed` counts payloads that break the format, `incomplete` fragmented units of which a part was lost.
     """
 
-    def __init__(self, aac_format: AacFormat) -> None:
+    def __init__(self, aac_format: AacFormat, clock_rate: int = 0) -> None:
         self._format = aac_format
+        config = aac_format.config
+        self._ticks = config.frame_samples * (clock_rate or config.sample_rate) / config.sample_rate
         self._plain = (aac_format.size_length, aac_format.index_length) == (13, 3)
         self._fragment = b""
         self._fragment_size = 0
@@ -120,7 +123,7 @@ class AacDepacketizer:
             if len(unit) != size or not size:
                 self.malformed += 1
                 break
-            units.append((unit, (timestamp + index * self._format.config.frame_samples) & 0xFFFFFFFF))
+            units.append((unit, (timestamp + round(index * self._ticks)) & 0xFFFFFFFF))
             position += size
         return units
 

@@ -25,7 +25,8 @@ class LatmFormat(NamedTuple):
 
 def parse_latm_fmtp(parameters: Mapping[str, str]) -> LatmFormat:
     """The format from an fmtp line's parameters (lower-case names); raises PayloadError when it cannot be served."""
-    if parameters.get("cpresent", "1") != "0":
+    # RFC 6416 §7.1 makes in band the default, but who gives a configuration means it.
+    if parameters.get("cpresent", "0" if parameters.get("config") else "1") != "0":
         raise PayloadError("LATM with its configuration in band is not supported")
     try:
         data = bytes.fromhex(parameters.get("config", "").strip('"'))
@@ -47,8 +48,10 @@ def parse_latm_fmtp(parameters: Mapping[str, str]) -> LatmFormat:
 class LatmDepacketizer:
     """Turns RTP payloads into AAC access units; `malformed` and `incomplete` count elements that could not be used."""
 
-    def __init__(self, latm_format: LatmFormat) -> None:
+    def __init__(self, latm_format: LatmFormat, clock_rate: int = 0) -> None:
         self._format = latm_format
+        config = latm_format.config
+        self._ticks = config.frame_samples * (clock_rate or config.sample_rate) / config.sample_rate
         self._data = b""
         self._timestamp = -1
         self.malformed = 0
@@ -86,7 +89,7 @@ class LatmDepacketizer:
             if not size or len(unit) != size:
                 self.malformed += 1
                 break
-            units.append((unit, (timestamp + index * self._format.config.frame_samples) & 0xFFFFFFFF))
+            units.append((unit, (timestamp + round(index * self._ticks)) & 0xFFFFFFFF))
             position += size
         return units
 

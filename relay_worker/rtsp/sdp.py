@@ -98,6 +98,9 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
             if number.isascii() and number.isdigit():
                 parameters.setdefault(int(number), {}).update(parse_fmtp(rest))
     types = [int(item) for item in fields[3 : 3 + MAX_FORMATS] if item.isascii() and item.isdigit() and len(item) < 4]
+    if len(types) == 1 and len(parameters) == 1 and types[0] not in parameters:
+        # Parameters for another payload type, where there is only one, are meant for that.
+        parameters[types[0]] = next(iter(parameters.values()))
     formats = tuple(_format(number, maps, parameters) for number in types if number < 128)
     return Media(fields[0].lower() if fields else "", formats, control, sending)
 

@@ -24,7 +24,7 @@ def transcode_clip(
     transcoder = OpusTranscoder("aac", clip.config, settings=settings)
     packets: list[tuple[bytes, float]] = []
     for index, unit in zip(range(count), itertools.cycle(clip.units), strict=False):
-        packets += transcoder.transcode(unit.data, 100.0 + index * AAC_SAMPLES / spec.rate)
+        packets += transcoder.transcode(unit.data, at := 100.0 + index * AAC_SAMPLES / spec.rate, at)
     return transcoder, packets
 
 
@@ -90,7 +90,11 @@ def test_both_sides_of_a_stereo_camera_are_heard(side: int) -> None:
         frame.planes[1 - side].update(bytes(4 * AAC_SAMPLES))
         units += map(bytes, coder.encode(frame))
     transcoder = OpusTranscoder("aac", bytes(coder.extradata or b""))
-    packets = [p for i, unit in enumerate(units) for p in transcoder.transcode(unit, i * AAC_SAMPLES / 48000)]
+    packets = [
+        p
+        for i, unit in enumerate(units)
+        for p in transcoder.transcode(unit, i * AAC_SAMPLES / 48000, i * AAC_SAMPLES / 48000)
+    ]
     samples = decoded(packets)
     assert power_at(samples, 500) > 0.8
     assert max(samples[-48000:]) > 0.1
@@ -116,14 +120,14 @@ def test_g711(codec: str, encoder: str) -> None:
         tone = (int(9000 * math.sin(2 * math.pi * 500 * (index * 160 + i) / 8000)) for i in range(160))
         frame.planes[0].update(array.array("h", tone).tobytes())
         for packet in coder.encode(frame):
-            packets += transcoder.transcode(bytes(packet), index * 0.02)
+            packets += transcoder.transcode(bytes(packet), index * 0.02, index * 0.02)
     assert_continuous([time for _, time in packets])
     assert power_at(decoded(packets), 500) > 0.8
 
 
 def feed(transcoder: OpusTranscoder, times: list[float]) -> list[float]:
     units = itertools.cycle(audio_clip(AudioSpec()).units)
-    return [time for at, unit in zip(times, units, strict=False) for _, time in transcoder.transcode(unit.data, at)]
+    return [time for at, unit in zip(times, units, strict=False) for _, time in transcoder.transcode(unit.data, at, at)]
 
 
 def aac() -> OpusTranscoder:
@@ -180,7 +184,7 @@ def test_faults_are_counted_and_become_silence() -> None:
     out: list[tuple[bytes, float]] = []
     for index, unit in zip(range(60), itertools.cycle(clip.units), strict=False):
         data = b"\xff\xf1broken" if index == 30 else unit.data
-        out += transcoder.transcode(data, index * 0.064)
+        out += transcoder.transcode(data, index * 0.064, index * 0.064)
     assert transcoder.stats.faults == 1
     assert_continuous([time for _, time in out])
     assert transcoder.stats.filled > 0
@@ -190,5 +194,5 @@ def test_nothing_makes_it_raise() -> None:
     for config in (b"", b"\x00", b"\xff" * 40):
         transcoder = OpusTranscoder("aac", config)
         for size in range(0, 300, 7):
-            transcoder.transcode(bytes((size * 7 + i * 13) & 0xFF for i in range(size)), size * 0.064)
+            transcoder.transcode(bytes((size * 7 + i * 13) & 0xFF for i in range(size)), size * 0.064, 0.0)
         assert transcoder.stats.faults > 0
