@@ -11,9 +11,8 @@ bounds, so that a publication which comes up in the middle of it need not wait f
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
@@ -30,7 +29,13 @@ MAX_HELD_SECONDS: Final = 2.0
 """Bounds on the group of pictures that waits for an output: what a socket takes at once without loss."""
 
 
-CallAt = Callable[[float, Callable[[], None]], object]
+class Timer(Protocol):
+    """A timer that was set."""
+
+    def cancel(self) -> None: ...
+
+
+CallAt = Callable[[float, Callable[[], None]], Timer]
 """Calls a function at a monotonic time: an event loop's `call_at`."""
 
 
@@ -163,9 +168,8 @@ class Pipeline:
 
     # --- to the output -------------------------------------------------------------------------------------------
 
-    def attach(self, output: Output) -> None:
-        """Send to `output` from now on, beginning with the group of pictures that is held."""
-        now = time.monotonic()
+    def attach(self, output: Output, now: float) -> None:
+        """Send to `output` from `now` on, beginning with the group of pictures that is held."""
         held, self._held, self._held_bytes = self._held, [], 0
         self.output = output
         for frame in held:

@@ -86,7 +86,7 @@ class CameraRelay:
         listener: RelayListener,
         clock: Clock | None = None,
     ) -> None:
-        clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
         self._listener = listener
         self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known, call_at=loop_call_at)
         self.source = SourceKeeper(
@@ -109,7 +109,7 @@ class CameraRelay:
             on_problem=self._problem,
             on_keyframe_request=self.request_keyframe,
         )
-        self._filler = GapFiller(settings.name, self.pipeline)
+        self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdog = Watchdog()
         self._meter = Meter()
         self._told = WorkerState.STARTING
@@ -131,7 +131,7 @@ class CameraRelay:
     def publish_to(self, output: Output) -> None:
         """Send to `output` instead of the SFU (a file, or nowhere); call it before `play`."""
         self._publishing = False
-        self.pipeline.attach(output)
+        self.pipeline.attach(output, self._clock.now())
 
     def extended(self, generation: int, url: Secret, expires_at: float) -> None:
         """The stream's lease was extended."""
@@ -267,7 +267,7 @@ class CameraRelay:
         if (
             (self.keeper.live or not self._publishing)
             and not self.pipeline.filling
-            and time.monotonic() - last < LIVE_PATIENCE
+            and self._clock.now() - last < LIVE_PATIENCE
         ):
             return WorkerState.LIVE
         return WorkerState.RECONNECTING if self._was_live else WorkerState.CONNECTING

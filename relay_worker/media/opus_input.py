@@ -15,6 +15,8 @@ from relay_worker.rtp.timeline import Timeline
 
 MAX_ERROR: Final = AUDIO_CLOCK_RATE
 """Ticks by which sound may lag behind its timestamps before it is placed anew."""
+MAX_LEAD: Final = AUDIO_CLOCK_RATE // 5
+"""Ticks by which a pause may bring sound before its time on the timeline."""
 MAX_GAP: Final = 2 * AUDIO_CLOCK_RATE
 """Ticks of a pause (discontinuous transmission, loss) that is kept to the tick; a longer one is placed anew."""
 
@@ -65,8 +67,9 @@ class OpusInput(TrackInput):
                 position = target  # something else was sent in its place
             elif ahead >= frame:
                 pause = ahead // frame * frame
-                position += pause
                 self._expected += pause
+                # After a stall all that was held back comes at once, and the timeline has put it together.
+                position = position + pause if position + pause < target + MAX_LEAD else max(position, target)
             correction = self.clock.correction(
                 (target - position) / AUDIO_CLOCK_RATE,
                 frame / AUDIO_CLOCK_RATE,

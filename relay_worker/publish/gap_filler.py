@@ -5,29 +5,32 @@ The SFU collects a track after 30 s without packets, and a viewer of a collected
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections.abc import Callable
 from typing import Final
 
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.pipeline import Pipeline
-from relay_worker.publish.filler import Filler
+from relay_worker.pipeline import CallAt, Pipeline, Timer
+from relay_worker.publish.filler import SILENCE_100MS, Filler
 
-PATIENCE: Final = 2.0
+FILL_AFTER: Final = 2.0
 """Seconds without a live frame after which filler begins."""
+KEEPALIVE: Final = 10.0
+"""Seconds between two packets of silence where the camera's session has no sound: with them the SFU keeps the track,
+which the next session may need."""
 
 
 class GapFiller:
     """Feeds the pipeline's output while the source gives nothing; the first live frame ends it.
 
     Both tracks are filled while the picture is away; while only the sound is, silence stands in for it. `gaps` counts
-    the former, `silences` the latter.
+    the former, `silences` the latter. `now` tells the time on the media clock (monotonic), `call_at` sets
+    timers on it.
     """
 
-    def __init__(self, name: str, pipeline: Pipeline) -> None:
-        self._name, self._pipeline = name, pipeline
+    def __init__(self, name: str, pipeline: Pipeline, now: Callable[[], float], call_at: CallAt) -> None:
+        self._name, self._pipeline, self._clock_now, self._call_at = name, pipeline, now, call_at
         self._filler: Filler | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self.gaps = self.silences = 0
 
     def check(self, now: float) -> None:
@@ -44,6 +47,8 @@ class GapFiller:
             size = (video.width, video.height) if video.width and video.height else (640, 360)
             audio = Kind.AUDIO in pipeline.last_frame
             self._begin(Filler(self._name, audio=audio, width=size[0], height=size[1]), now)
+        elif Kind.AUDIO not in pipeline.inputs:
+            self._keep_sound_alive(now)
         elif self._missing(Kind.AUDIO, now) and self._filler is None:
             self.silences += 1
             self._begin(Filler(self._name, audio=True, video=False), now)
@@ -55,7 +60,14 @@ class GapFiller:
 
     def _missing(self, kind: Kind, now: float) -> bool:
         last = self._pipeline.last_frame.get(kind)
-        return last is not None and now - last >= PATIENCE
+        return last is not None and now - last >= FILL_AFTER
+
+    def _keep_sound_alive(self, now: float) -> None:
+        pipeline = self._pipeline
+        if now - pipeline.last_frame.get(Kind.AUDIO, now) >= KEEPALIVE and pipeline.output is not None:
+            pipeline.last_frame[Kind.AUDIO] = now
+            pipeline.output.send(Frame(Kind.AUDIO, [(SILENCE_100MS, False)], now), now)
+            pipeline.timeline.filled(Kind.AUDIO, now)
 
     def _begin(self, filler: Filler, now: float) -> None:
         self._end()
@@ -71,9 +83,8 @@ class GapFiller:
 
     def _fill(self) -> None:
         pipeline, filler = self._pipeline, self._filler
-        # The pipeline's media clock is the monotonic clock.
-        now = time.monotonic()
-        silent = self._missing(Kind.AUDIO, now)
+        now = self._clock_now()
+        silent = self._missing(Kind.AUDIO, now) and (pipeline.filling or Kind.AUDIO in pipeline.inputs)
         if filler is None or not (pipeline.filling or silent):
             self._end()
             return
@@ -81,7 +92,7 @@ class GapFiller:
             if pipeline.output is not None and (silent if kind == "audio" else pipeline.filling):
                 pipeline.output.send(Frame(Kind(kind), payloads, media_time), now)
                 pipeline.timeline.filled(Kind(kind), media_time)
-        self._timer = asyncio.get_running_loop().call_at(filler.next_time(), self._fill)
+        self._timer = self._call_at(filler.next_time(), self._fill)
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -214,10 +213,9 @@ class PublicationKeeper:
         self.published += 1
         self._silent = {Kind.VIDEO, Kind.AUDIO} if publisher.audio_accepted else {Kind.VIDEO}
         self._first_sent = 0.0
-        now = time.monotonic()
         # The pipeline's media clock is the monotonic clock.
-        publisher.set_clock(now, self._clock.wall(), now)
-        self._pipeline.attach(self)
+        publisher.set_clock(began, self._clock.wall(), began)
+        self._pipeline.attach(self, began)
         try:
             await self._ended.wait()
         finally:

@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from relay_worker.camera.handover import MAX_HELD_BYTES, Audition
-from relay_worker.media.inputs import REORDER
 from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
+from relay_worker.media.track_input import REORDER
 from relay_worker.pipeline import Pipeline
 
 SPS, PPS = bytes.fromhex("6742c01e95a0280bfe54"), bytes.fromhex("68ce3c80")
@@ -44,7 +44,7 @@ class Output:
 
 def playing(*tracks: Track) -> tuple[Pipeline, Output]:
     pipeline, output = Pipeline(), Output()
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     pipeline.on_playing(tracks, 0.0)
     return pipeline, output
 

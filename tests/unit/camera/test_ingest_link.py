@@ -66,7 +66,7 @@ def relay(camera: Camera, pauses: dict[int, float]) -> tuple[Pipeline, Output, I
     answer = parse_ingest_answer(NO_SSRC)
     pipeline, output = Pipeline(), Output()
     ingest = Ingest(answer, OURS, pipeline.receiver_report)
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     pipeline.on_playing(answer.tracks, 0.0)
     number, checked, now = 0, 0.0, 0.0
     while number < FRAMES or camera.link:

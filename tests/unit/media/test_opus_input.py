@@ -41,7 +41,7 @@ class Camera:
 
     def __init__(self, *, ppm: float = 0.0, jitter: float = 0.0, seed: int = 1, ordered: bool = False) -> None:
         self.pipeline = Pipeline()
-        self.pipeline.attach(self)
+        self.pipeline.attach(self, 1000.0)
         self.track = Track(Kind.AUDIO, Format(111, "OPUS", CLOCK), control="", ordered=ordered)
         self.pipeline.on_playing([self.track], 1000.0)
         self._speed, self._jitter, self._rng = 1 + ppm * 1e-6, jitter, random.Random(seed)

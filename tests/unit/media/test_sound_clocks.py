@@ -32,7 +32,7 @@ class Camera:
 
     def __init__(self, sound: Format) -> None:
         self.pipeline = Pipeline()
-        self.pipeline.attach(self)
+        self.pipeline.attach(self, 1000.0)
         self.track = Track(Kind.AUDIO, sound, control="")
         self.pipeline.on_playing([self.track], 1000.0)
         self.ticks: list[int] = []

@@ -12,7 +12,7 @@ import pytest
 from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.filler import SILENCE_100MS, slate
-from relay_worker.publish.gap_filler import PATIENCE, GapFiller
+from relay_worker.publish.gap_filler import FILL_AFTER, GapFiller
 
 SPS, PPS = bytes.fromhex("6742c01e95a0280bfe54"), bytes.fromhex("68ce3c80")
 SETS = b"\x78" + b"".join(len(nal).to_bytes(2, "big") + nal for nal in (SPS, PPS))
@@ -29,19 +29,17 @@ class Sent(NamedTuple):
 class World:
     """A camera, a pipeline with its filler, and what goes out; time and timers are moved by hand."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 1000.0
         self.sent: list[Sent] = []
         self.timer: tuple[float, Callable[[], None]] | None = None
-        monkeypatch.setattr("relay_worker.publish.gap_filler.time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr("relay_worker.publish.gap_filler.asyncio", SimpleNamespace(get_running_loop=lambda: self))
         self.pipeline = Pipeline()
         self.pipeline.output = self
-        self.filler = GapFiller("Porch", self.pipeline)
-        self._video = Track(Kind.VIDEO, Format(106, "H264", 90000), control="")
+        self.filler = GapFiller("Porch", self.pipeline, lambda: self.now, self.call_at)
+        self.video = Track(Kind.VIDEO, Format(106, "H264", 90000), control="")
         self.audio = Track(Kind.AUDIO, Format(111, "OPUS", 48000), control="")
         self._sequence = {Kind.VIDEO: 0, Kind.AUDIO: 0}
-        self.pipeline.on_playing([self._video, self.audio], self.now)
+        self.pipeline.on_playing([self.video, self.audio], self.now)
 
     def send(self, frame: Frame, now: float) -> None:
         self.sent += [Sent(now, frame.kind, bytes(payload), frame.media_time) for payload, _ in frame.payloads]
@@ -53,7 +51,7 @@ class World:
 
     def camera(self, *payloads: bytes, track: Track | None = None, late: float = 0.0) -> None:
         """Packets of one picture come, `late` by so many seconds."""
-        track = track or self._video
+        track = track or self.video
         rate = 90_000 if track.kind is Kind.VIDEO else 48_000
         for index, payload in enumerate(payloads):
             self._sequence[track.kind] += 1
@@ -81,8 +79,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(monkeypatch)
+def world() -> World:
+    made = World()
     made.camera(SETS, IDR)
     made.sound()
     return made
@@ -92,9 +90,9 @@ def test_it_begins_two_seconds_after_the_last_picture_and_holds_both_tracks(worl
     left = world.now
     world.wait(12.0)
     pictures, sounds = world.since(left), world.since(left, Kind.AUDIO)
-    assert PATIENCE == 2.0
-    assert PATIENCE <= pictures[0].at - left <= PATIENCE + 0.1
-    assert PATIENCE <= sounds[0].at - left <= PATIENCE + 0.1
+    assert FILL_AFTER == 2.0
+    assert FILL_AFTER <= pictures[0].at - left <= FILL_AFTER + 0.1
+    assert FILL_AFTER <= sounds[0].at - left <= FILL_AFTER + 0.1
     size = world.pipeline.track_stats(Kind.VIDEO)
     whole = [bytes(payload) for payload, _ in slate("Porch", size.width, size.height).payloads]
     count = len(pictures) // len(whole)
@@ -159,7 +157,7 @@ def test_silence_stands_in_for_sound_that_stops_while_the_picture_goes_on(world:
     world.wait(6.0, each=lambda: world.camera(SLICE))
     sounds = world.since(left, Kind.AUDIO)
     assert {sent.payload for sent in sounds} == {SILENCE_100MS}
-    assert PATIENCE <= sounds[0].at - left <= PATIENCE + 0.2
+    assert FILL_AFTER <= sounds[0].at - left <= FILL_AFTER + 0.2
     assert len(sounds) == pytest.approx(40, abs=2)
     assert {sent.payload for sent in world.since(left)} == {SLICE}, "the picture is left alone"
     assert (world.filler.gaps, world.filler.silences) == (0, 1)
@@ -176,10 +174,8 @@ def test_silence_stands_in_for_sound_that_stops_while_the_picture_goes_on(world:
     assert times == sorted(times)
 
 
-def test_without_a_publication_or_before_the_first_picture_there_is_nothing_to_hold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    world = World(monkeypatch)
+def test_without_a_publication_or_before_the_first_picture_there_is_nothing_to_hold() -> None:
+    world = World()
     world.wait(5.0)
     world.camera(SETS, IDR)
     world.pipeline.output = None
@@ -191,3 +187,22 @@ def test_closing_ends_it(world: World) -> None:
     world.wait(3.0)
     world.filler.close()
     assert (world.pipeline.filling, world.timer) == (False, None)
+
+
+def test_a_session_without_sound_costs_a_packet_in_ten_seconds_and_no_timer(world: World) -> None:
+    world.wait(3.0)
+    world.pipeline.on_playing([world.video], world.now)
+    world.camera(SETS, IDR)
+    left = world.now
+    world.wait(65.0, each=lambda: world.camera(SLICE))
+    sounds = world.since(left, Kind.AUDIO)
+    assert len(sounds) == 6
+    assert {sent.payload for sent in sounds} == {SILENCE_100MS}
+    assert world.timer is None
+    world.pipeline.on_playing([world.video, world.audio], world.now)
+    back = world.now
+    world.camera(SETS, IDR)
+    world.sound()
+    assert [sent.payload for sent in world.since(back - 0.001, Kind.AUDIO)] == [OPUS]
+    times = [sent.media_time for sent in world.sent if sent.kind is Kind.AUDIO]
+    assert times == sorted(times)

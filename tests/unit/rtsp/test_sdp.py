@@ -46,6 +46,13 @@ def test_inactive_media_is_not_chosen_and_recvonly_is() -> None:
     assert controls("video_inactive_then_active") == [BASE + "on"]
 
 
+def test_fmtp_for_another_payload_type_is_meant_for_the_only_one() -> None:
+    body = b"v=0\r\nm=audio 0 RTP/AVP %b\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\na=fmtp:96 config=1408\r\n"
+    (alone,) = parse_sdp(body % b"97").media[0].formats
+    assert alone.parameters == {"config": "1408"}
+    assert [found.parameters for found in parse_sdp(body % b"97 98").media[0].formats] == [{}, {}]
+
+
 def test_fmtp_before_rtpmap() -> None:
     assert load("fmtp_before_rtpmap").media[0].formats[0].parameters == {"packetization-mode": "1"}
 

@@ -68,7 +68,7 @@ class Camera:
 
 def test_each_packet_of_a_picture_goes_on_when_it_comes() -> None:
     pipeline, output = Pipeline(), Output()
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline)
     picture = fragment(IDR + bytes(5000), 1200)
     assert len(picture) == 5
@@ -88,7 +88,7 @@ def test_an_output_that_comes_within_a_group_of_pictures_gets_all_of_it() -> Non
     camera.shoot(0, SLICE)
     camera.shoot(1, SETS, IDR)
     camera.shoot(2, SLICE + b"2")
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera.shoot(3, SLICE + b"3")
     assert output.payloads() == [SETS, IDR, SLICE + b"2", SLICE + b"3"]
 
@@ -105,7 +105,7 @@ def test_what_waits_for_an_output_is_bounded(size: int, pictures: int) -> None:
         camera.shoot(0, SETS, IDR)
         for index in range(1, count):
             camera.shoot(index, *[SLICE + bytes(size)] * 4)
-        pipeline.attach(output)
+        pipeline.attach(output, 0.0)
         assert len(output.frames) in (0, count)
         assert pipeline.held_over == (0 if output.frames else 2 + 4 * (count - 1))
         return output.payloads()
@@ -120,7 +120,7 @@ def test_a_later_keyframe_replaces_what_was_held() -> None:
     camera.shoot(0, SETS, IDR)
     camera.shoot(1, SLICE)
     camera.shoot(2, SETS, IDR + b"2")
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     assert output.payloads() == [SETS, IDR + b"2"]
 
 
@@ -144,7 +144,7 @@ HBR = {"mode": "AAC-hbr", "config": "1408", "sizelength": "13", "indexlength": "
 )
 def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: int) -> None:
     pipeline, output = Pipeline(), Output()
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline, sound)
     for index in range(100):
         camera.sound(payload, index * ticks, index * ticks / sound.clock_rate)
@@ -165,7 +165,7 @@ def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: i
 )
 def test_sound_that_cannot_be_had_costs_no_picture(sound: Format) -> None:
     pipeline, output = Pipeline(), Output()
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline, sound)
     camera.shoot(0, SETS, IDR)
     camera.sound(b"anything", 0, 0.0)
@@ -179,8 +179,12 @@ class Timers:
     def __init__(self) -> None:
         self.set: list[tuple[float, Callable[[], None]]] = []
 
-    def __call__(self, when: float, function: Callable[[], None]) -> None:
+    def __call__(self, when: float, function: Callable[[], None]) -> Timers:
         self.set.append((when, function))
+        return self
+
+    def cancel(self) -> None:
+        """Nothing here cancels."""
 
     def fire(self) -> float:
         when, function = self.set.pop(0)
@@ -191,7 +195,7 @@ class Timers:
 def test_the_end_of_a_picture_without_a_mark_waits_for_one_frame_interval() -> None:
     timers, output = Timers(), Output()
     pipeline = Pipeline(call_at=timers)
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline)
     camera.mute_markers = True
     camera.shoot(0, SETS, IDR)
@@ -213,7 +217,7 @@ def test_the_end_of_a_picture_without_a_mark_waits_for_one_frame_interval() -> N
 def test_a_sane_camera_sets_no_timer() -> None:
     timers, output = Timers(), Output()
     pipeline = Pipeline(call_at=timers)
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline)
     for index in range(30):
         camera.shoot(index, *([SETS, IDR] if not index % 10 else [SLICE]))
@@ -224,7 +228,7 @@ def test_a_sane_camera_sets_no_timer() -> None:
 
 def test_the_tail_of_a_picture_is_no_frame_after_a_resync() -> None:
     pipeline, output = Pipeline(), Output()
-    pipeline.attach(output)
+    pipeline.attach(output, 0.0)
     camera = Camera(pipeline)
     camera.shoot(0, SETS, IDR)
     first, *rest = fragment(SLICE + bytes(3000), 1200)
