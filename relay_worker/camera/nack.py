@@ -8,7 +8,7 @@ from relay_worker.rtp.patience import Patience
 from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED
 
 MAX_AGE: Final = 0.25
-"""Seconds for which a missing packet is asked for, pauses left out: then it is given up, as in `track_input.REORDER`."""
+"""Seconds for which a missing packet is asked for, pauses left out: then it is given up, see `track_input.REORDER`."""
 MAX_TRIES: Final = 8
 MAX_MISSING: Final = 256
 """Packets asked for at the same time; a larger hole is for a keyframe to mend."""
