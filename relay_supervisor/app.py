@@ -361,7 +361,10 @@ class Supervisor:
 
     def telemetry(self) -> Telemetry:
         """Counters that are not in the status."""
-        return Telemetry(sfu=self._client.meter, restarts=self.director.restart_causes, views=self._viewers.outcomes)
+        told = Telemetry(sfu=self._client.meter, restarts=self.director.restart_causes, views=self._viewers.outcomes)
+        for account in self.accounts:
+            told.command_wait.add(account.leases.book.queue.waits)
+        return told
 
     async def restart(self, camera: str) -> None:
         """Replace a camera's worker."""

@@ -42,6 +42,7 @@ class Meter:
             audio=tracks[Kind.AUDIO],
             delay_p50=p50,
             delay_p99=p99,
+            skew=pipeline.skew,
             malformed=pipeline.malformed,
         )
 

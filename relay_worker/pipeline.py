@@ -228,6 +228,13 @@ class Pipeline:
         return stats
 
     @property
+    def skew(self) -> float:
+        """Seconds by which sound comes in behind the picture of its moment; 0 where there is only one of them."""
+        if len(self.inputs) < len(Kind):
+            return 0.0
+        return self.timeline.lateness(Kind.AUDIO) - self.timeline.lateness(Kind.VIDEO)
+
+    @property
     def malformed(self) -> int:
         """Packets that could not be parsed, over all sessions."""
         return self._retired_malformed + sum(taker.malformed for taker in self.inputs.values())

@@ -23,6 +23,11 @@ class Histogram:
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def add(self, other: Histogram) -> None:
+        """Count all that `other` has, whose bounds must be the same, as well."""
+        self._counts = [ours + theirs for ours, theirs in zip(self._counts, other._counts, strict=True)]
+        self.sum += other.sum
+
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper limit, observations up to it) for each bucket, "+Inf" last: what Prometheus wants."""
         total, rows = 0, []

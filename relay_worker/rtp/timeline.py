@@ -139,10 +139,10 @@ class Timeline:
             state.floor = max(state.floor, media_time)
             self.discontinuity(track)
 
-    def lateness(self, track: Hashable, now: float) -> float:
-        """Seconds by which the latest packet of the track trails the local clock; 0 before its first."""
+    def lateness(self, track: Hashable) -> float:
+        """Seconds by which the track's latest frame came after its place on the media clock; 0 before the first."""
         state = self._tracks[track]
-        return now - state.media if state.timestamp >= 0 else 0.0
+        return state.arrival - state.media if state.timestamp >= 0 else 0.0
 
     def map(self, track: Hashable, rtp_timestamp: int, now: float) -> float:
         """Media time in seconds of `rtp_timestamp`, seen at `now` (monotonic seconds)."""

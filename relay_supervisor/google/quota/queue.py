@@ -219,7 +219,7 @@ class CommandQueue:
         if command.call.method == EXECUTE:
             self._sent.append(now)
             self.peak = max(self.peak, len(self.recent(now)))
-        self.waits.record(command.waited(now))
+        self.waits.observe(command.waited(now))
         return command
 
     def _drop_pointless(self, now: float) -> None:

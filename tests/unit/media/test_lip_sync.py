@@ -99,6 +99,7 @@ def test_the_cameras_own_distance_counts_not_that_of_arrival() -> None:
     camera.connect()
     camera.run(12.0)
     in_step(eyes, camera.now - 6.0, 4)
+    assert pipeline.skew == pytest.approx(0.3, abs=0.1), "that of arrival is reported"
 
 
 def test_by_arrival_without_sender_reports() -> None:

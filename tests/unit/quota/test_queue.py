@@ -10,6 +10,7 @@ from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.google.quota.queue import CommandQueue
+from relay_supervisor.http.metrics import Telemetry
 
 
 def queue(limit: int = 10, **config: int) -> CommandQueue:
@@ -168,7 +169,10 @@ def test_waits_and_peak_are_counted() -> None:
     assert (subject.executed, subject.peak, subject.waits.count) == (4, 2, 4)
     assert subject.waits.longest == 61.0
     assert subject.waits.mean == 30.5
-    assert sum(subject.waits.counts) == 4
+    assert subject.waits.cumulative()[-1] == ("+Inf", 4.0)
+    told = Telemetry().command_wait
+    told.add(subject.waits)
+    assert (told.cumulative()[-1], told.sum) == (("+Inf", 4.0), subject.waits.sum), "what is exported takes it"
     assert [now - 61.0 for now in subject.recent(61.0)] == [0.0, 0.0]
 
 
