@@ -105,16 +105,16 @@ class Pipeline:
         if self.capture is not None:
             self.capture(batches, now)
         for batch in batches:
-            taker = self._by_track.get(batch.track)
-            if taker is None:
+            track_input = self._by_track.get(batch.track)
+            if track_input is None:
                 continue
             for report in batch.rtcp:
-                taker.receive_rtcp(report, now)
+                track_input.receive_rtcp(report, now)
             if batch.rtp:
                 self.last_media[batch.track.kind] = now
-                taker.receive(batch.rtp, now, self._forward)
-                if taker.due and not self._timer_due:
-                    self._wake_at(taker.due)
+                track_input.receive(batch.rtp, now, self._forward)
+                if track_input.due and not self._timer_due:
+                    self._wake_at(track_input.due)
 
     def _wake_at(self, due: float) -> None:
         """Set the timer for a packet that waits: only where the camera's marker bits cannot be trusted."""
@@ -127,23 +127,23 @@ class Pipeline:
         self._end_due(self._now)
 
     def _end_due(self, now: float) -> None:
-        for taker in list(self.inputs.values()):
-            if taker.due > now:
-                self._wake_at(taker.due)
-            elif taker.due:
-                taker.end_waiting(now, self._forward)
+        for track_input in list(self.inputs.values()):
+            if track_input.due > now:
+                self._wake_at(track_input.due)
+            elif track_input.due:
+                track_input.end_waiting(now, self._forward)
 
     def flush(self, now: float) -> None:
         """Give up on packets that stay missing; called about once a second."""
         self._now = now
-        for taker in list(self.inputs.values()):
-            taker.receive([], now, self._forward)
+        for track_input in list(self.inputs.values()):
+            track_input.receive([], now, self._forward)
         self._end_due(now)
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
         """The report on a track for the source."""
-        taker = self._by_track.get(track)
-        return taker.receiver_report(now) if taker is not None else None
+        track_input = self._by_track.get(track)
+        return track_input.receiver_report(now) if track_input is not None else None
 
     def _forward(self, frame: Frame) -> None:
         now = self._now
@@ -159,12 +159,12 @@ class Pipeline:
 
     def rebuild(self, kind: Kind) -> None:
         """Begin a track anew within its session: a fresh depacketizer and transcoder."""
-        if (taker := self.inputs.get(kind)) is None:
+        if (track_input := self.inputs.get(kind)) is None:
             return
-        self._retire_input(kind, taker)
-        made = make_input(taker.track, self.timeline)
+        self._retire_input(kind, track_input)
+        made = make_input(track_input.track, self.timeline)
         if made is not None:
-            self.inputs[kind] = self._by_track[taker.track] = made
+            self.inputs[kind] = self._by_track[track_input.track] = made
 
     # --- to the output -------------------------------------------------------------------------------------------
 
@@ -212,19 +212,19 @@ class Pipeline:
 
     def _retire(self) -> None:
         """Keep the totals of a session that is over."""
-        for kind, taker in list(self.inputs.items()):
-            self._retire_input(kind, taker)
+        for kind, track_input in list(self.inputs.items()):
+            self._retire_input(kind, track_input)
 
-    def _retire_input(self, kind: Kind, taker: TrackInput) -> None:
-        taker.count(self._retired[kind])
-        self._retired_malformed += taker.malformed
-        del self.inputs[kind], self._by_track[taker.track]
+    def _retire_input(self, kind: Kind, track_input: TrackInput) -> None:
+        track_input.count(self._retired[kind])
+        self._retired_malformed += track_input.malformed
+        del self.inputs[kind], self._by_track[track_input.track]
 
     def track_stats(self, kind: Kind) -> TrackStats:
         """Totals of one kind of media over all sessions so far."""
         stats = copy_stats(self._retired[kind])
-        if (taker := self.inputs.get(kind)) is not None:
-            taker.count(stats)
+        if (track_input := self.inputs.get(kind)) is not None:
+            track_input.count(stats)
         return stats
 
     @property
@@ -237,7 +237,7 @@ class Pipeline:
     @property
     def malformed(self) -> int:
         """Packets that could not be parsed, over all sessions."""
-        return self._retired_malformed + sum(taker.malformed for taker in self.inputs.values())
+        return self._retired_malformed + sum(track_input.malformed for track_input in self.inputs.values())
 
     @property
     def keyframe_at(self) -> float:
@@ -253,7 +253,7 @@ class Pipeline:
 
     def counters(self) -> dict[str, int]:
         """What the parts of the present session have counted, as `part.name`."""
-        inputs = {kind.value: taker.counters() for kind, taker in self.inputs.items()}
+        inputs = {kind.value: track_input.counters() for kind, track_input in self.inputs.items()}
         return joined(pipeline={"held_over": self.held_over}, timeline=self.timeline.counters(), **inputs)
 
 

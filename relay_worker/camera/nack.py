@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay_worker.rtp.patience import Patience
 from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED
+from relay_worker.rtp.wait_clock import WaitClock
 
 MAX_AGE: Final = 0.25
 """Seconds for which a missing packet is asked for, pauses left out: then it is given up, see `track_input.REORDER`."""
@@ -32,7 +32,7 @@ class NackTracker:
     """Tracks one stream. `asked`, `repaired` and `given_up` count packets, `rtt` is the measured time to a repair."""
 
     def __init__(self) -> None:
-        self._patience = Patience()
+        self._wait_clock = WaitClock()
         self.rtt = FIRST_RTT
         self.asked = self.repaired = self.given_up = 0
         self._highest: int | None = None
@@ -52,7 +52,7 @@ class NackTracker:
             self._highest = sequence
             return
         if self._missing:
-            self._patience.arrived(now)
+            self._wait_clock.arrived(now)
         step = (sequence - self._highest) & 0xFFFF
         if step == 1:
             self._highest = sequence
@@ -67,7 +67,7 @@ class NackTracker:
             if step > MAX_MISSING:
                 self._give_up()
                 return
-            waited = self._patience.arrived(now)
+            waited = self._wait_clock.arrived(now)
             for missing in range(sequence - step + 1, sequence):
                 self._missing[missing & 0xFFFF] = _Missing(waited)
             if len(self._missing) > MAX_MISSING:
@@ -90,7 +90,7 @@ class NackTracker:
         asked: list[int] = []
         hopeless: list[int] = []
         interval = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
-        waited = self._patience.at(now)
+        waited = self._wait_clock.at(now)
         for sequence, missing in self._missing.items():
             if waited - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
                 hopeless.append(sequence)

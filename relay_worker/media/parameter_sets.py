@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import Final, NamedTuple
 
+from relay_worker.rtp.bits import BitReader
 from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS, split_nal
 
 MAX_SETS: Final = 32
@@ -45,29 +46,8 @@ class SpsInfo(NamedTuple):
         return f"{self.profile_idc:02x}{self.constraint_flags:02x}{self.level_idc:02x}"
 
 
-class _BitReader:
-    def __init__(self, nal: bytes, start: int) -> None:
-        data = nal[start:].replace(b"\x00\x00\x03", b"\x00\x00")
-        self._value = int.from_bytes(data, "big")
-        self._left = len(data) * 8
-
-    def bits(self, count: int) -> int:
-        if count > self._left:
-            raise ParameterSetError("parameter set is truncated")
-        self._left -= count
-        return self._value >> self._left & ((1 << count) - 1)
-
-    def ue(self) -> int:
-        zeros = 0
-        while not self.bits(1):
-            zeros += 1
-            if zeros > 32:
-                raise ParameterSetError("Exp-Golomb code too long")
-        return (1 << zeros) - 1 + self.bits(zeros)
-
-    def se(self) -> int:
-        code = self.ue()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
+def _reader(nal: bytes, start: int) -> BitReader:
+    return BitReader(nal[start:].replace(b"\x00\x00\x03", b"\x00\x00"), ParameterSetError)
 
 
 def parse_sps(nal: bytes) -> SpsInfo:
@@ -75,7 +55,7 @@ def parse_sps(nal: bytes) -> SpsInfo:
     if len(nal) < 4 or nal[0] & 0x1F != NAL_SPS or len(nal) > MAX_SIZE:
         raise ParameterSetError("not a sequence parameter set")
     profile, flags, level = nal[1], nal[2], nal[3]
-    bits = _BitReader(nal, 4)
+    bits = _reader(nal, 4)
     sps_id = bits.ue()
     chroma = 1
     if profile in _HIGH_PROFILES:
@@ -83,14 +63,14 @@ def parse_sps(nal: bytes) -> SpsInfo:
     bits.ue()  # log2_max_frame_num_minus4
     order_type = _skip_picture_order(bits)
     bits.ue()  # max_num_ref_frames
-    bits.bits(1)  # gaps_in_frame_num_value_allowed_flag
+    bits.read(1)  # gaps_in_frame_num_value_allowed_flag
     width, height = 16 * (bits.ue() + 1), 16 * (bits.ue() + 1)
-    frames_only = bits.bits(1)
+    frames_only = bits.read(1)
     if not frames_only:
         height *= 2
-        bits.bits(1)  # mb_adaptive_frame_field_flag
-    bits.bits(1)  # direct_8x8_inference_flag
-    if bits.bits(1):  # frame_cropping_flag
+        bits.read(1)  # mb_adaptive_frame_field_flag
+    bits.read(1)  # direct_8x8_inference_flag
+    if bits.read(1):  # frame_cropping_flag
         unit_x = 2 if chroma in (1, 2) else 1
         unit_y = (2 if chroma == 1 else 1) * (1 if frames_only else 2)
         width -= unit_x * (bits.ue() + bits.ue())
@@ -102,28 +82,28 @@ def parse_sps(nal: bytes) -> SpsInfo:
         reorder = 0  # output order is decoding order (§7.4.2.1.1), or the profile has no B slices
     else:
         try:
-            if bits.bits(1):
+            if bits.read(1):
                 reorder = _reorder_frames(bits)
         except ParameterSetError:
             reorder = None  # some cameras truncate the VUI; nothing else is lost with it
     return SpsInfo(sps_id, profile, flags, level, width, height, reorder, bool(frames_only))
 
 
-def _skip_high_profile_fields(bits: _BitReader) -> int:
+def _skip_high_profile_fields(bits: BitReader) -> int:
     chroma = bits.ue()
     if chroma == 3:
-        bits.bits(1)  # separate_colour_plane_flag
+        bits.read(1)  # separate_colour_plane_flag
     bits.ue()  # bit_depth_luma_minus8
     bits.ue()  # bit_depth_chroma_minus8
-    bits.bits(1)  # qpprime_y_zero_transform_bypass_flag
-    if bits.bits(1):  # seq_scaling_matrix_present_flag
+    bits.read(1)  # qpprime_y_zero_transform_bypass_flag
+    if bits.read(1):  # seq_scaling_matrix_present_flag
         for index in range(12 if chroma == 3 else 8):
-            if bits.bits(1):
+            if bits.read(1):
                 _skip_scaling_list(bits, 16 if index < 6 else 64)
     return chroma
 
 
-def _skip_scaling_list(bits: _BitReader, size: int) -> None:
+def _skip_scaling_list(bits: BitReader, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -131,12 +111,12 @@ def _skip_scaling_list(bits: _BitReader, size: int) -> None:
         last = following or last
 
 
-def _skip_picture_order(bits: _BitReader) -> int:
+def _skip_picture_order(bits: BitReader) -> int:
     order_type = bits.ue()
     if order_type == 0:
         bits.ue()  # log2_max_pic_order_cnt_lsb_minus4
     elif order_type == 1:
-        bits.bits(1)  # delta_pic_order_always_zero_flag
+        bits.read(1)  # delta_pic_order_always_zero_flag
         bits.se()  # offset_for_non_ref_pic
         bits.se()  # offset_for_top_to_bottom_field
         count = bits.ue()
@@ -147,46 +127,46 @@ def _skip_picture_order(bits: _BitReader) -> int:
     return order_type
 
 
-def _reorder_frames(bits: _BitReader) -> int | None:
+def _reorder_frames(bits: BitReader) -> int | None:
     """max_num_reorder_frames from the VUI (§E.1.1), or None when it is not there."""
-    if bits.bits(1) and bits.bits(8) == _EXTENDED_SAR:  # aspect_ratio_info_present_flag
-        bits.bits(32)
-    if bits.bits(1):  # overscan_info_present_flag
-        bits.bits(1)
-    if bits.bits(1):  # video_signal_type_present_flag
-        bits.bits(4)
-        if bits.bits(1):  # colour_description_present_flag
-            bits.bits(24)
-    if bits.bits(1):  # chroma_loc_info_present_flag
+    if bits.read(1) and bits.read(8) == _EXTENDED_SAR:  # aspect_ratio_info_present_flag
+        bits.read(32)
+    if bits.read(1):  # overscan_info_present_flag
+        bits.read(1)
+    if bits.read(1):  # video_signal_type_present_flag
+        bits.read(4)
+        if bits.read(1):  # colour_description_present_flag
+            bits.read(24)
+    if bits.read(1):  # chroma_loc_info_present_flag
         bits.ue()
         bits.ue()
-    if bits.bits(1):  # timing_info_present_flag
-        bits.bits(65)
+    if bits.read(1):  # timing_info_present_flag
+        bits.read(65)
     nal_hrd = _skip_hrd(bits)
     vcl_hrd = _skip_hrd(bits)
     if nal_hrd or vcl_hrd:
-        bits.bits(1)  # low_delay_hrd_flag
-    bits.bits(1)  # pic_struct_present_flag
-    if not bits.bits(1):  # bitstream_restriction_flag
+        bits.read(1)  # low_delay_hrd_flag
+    bits.read(1)  # pic_struct_present_flag
+    if not bits.read(1):  # bitstream_restriction_flag
         return None
-    bits.bits(1)  # motion_vectors_over_pic_boundaries_flag
+    bits.read(1)  # motion_vectors_over_pic_boundaries_flag
     for _ in range(4):
         bits.ue()
     return bits.ue()
 
 
-def _skip_hrd(bits: _BitReader) -> bool:
-    if not bits.bits(1):
+def _skip_hrd(bits: BitReader) -> bool:
+    if not bits.read(1):
         return False
     count = bits.ue() + 1
     if count > 32:
         raise ParameterSetError("SPS with an impossible HRD")
-    bits.bits(8)
+    bits.read(8)
     for _ in range(count):
         bits.ue()
         bits.ue()
-        bits.bits(1)
-    bits.bits(20)
+        bits.read(1)
+    bits.read(20)
     return True
 
 
@@ -211,7 +191,7 @@ class ParameterSets:
                 info = parse_sps(nal)
                 key = info.sps_id
             elif kind == NAL_PPS and len(nal) <= MAX_SIZE:
-                info, key = None, _BitReader(nal[:8], 1).ue()
+                info, key = None, _reader(nal[:8], 1).ue()
             else:
                 raise ParameterSetError("not a parameter set")
         except ParameterSetError:

@@ -46,7 +46,6 @@ class FileSink(NullSink):
         self._assembler = AccessUnitAssembler()
         self._start: float | None = None
         self._video: VideoStream | None = None
-        self._waiting_audio: list[Frame] = []
         try:
             self._container = av.open(str(path), "w", format="mp4")
             self._audio = self._container.add_stream("libopus", rate=48000, layout="mono")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from relay_worker.rtp.bits import BitReader
 from relay_worker.rtp.h264 import PayloadError
 
 SAMPLE_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
@@ -36,7 +37,7 @@ class AacFormat(NamedTuple):
 
 def parse_audio_config(data: bytes) -> AudioConfig:
     """Read an AudioSpecificConfig; raises PayloadError when it is truncated or uses a reserved rate."""
-    bits = Bits(data)
+    bits = BitReader(data, PayloadError)
     object_type = _object_type(bits)
     sample_rate = core_rate = _sample_rate(bits)
     channels = bits.read(4)
@@ -49,12 +50,12 @@ def parse_audio_config(data: bytes) -> AudioConfig:
     return AudioConfig(object_type, sample_rate, 8 if channels == 7 else channels, frame_samples, data)
 
 
-def _object_type(bits: Bits) -> int:
+def _object_type(bits: BitReader) -> int:
     value = bits.read(5)
     return 32 + bits.read(6) if value == 31 else value
 
 
-def _sample_rate(bits: Bits) -> int:
+def _sample_rate(bits: BitReader) -> int:
     index = bits.read(4)
     if index == 15:
         return bits.read(24)
@@ -148,7 +149,7 @@ class AacDepacketizer:
         start = 2 + (length + 7) // 8
         if len(payload) < 2 or not length or start > len(payload):
             raise PayloadError("AU headers longer than their packet")
-        bits = Bits(payload[2:start])
+        bits = BitReader(payload[2:start], PayloadError)
         sizes: list[int] = []
         while length > 0:
             index_length = self._format.index_delta_length if sizes else self._format.index_length
@@ -164,17 +165,3 @@ class AacDepacketizer:
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
         return {"incomplete": self.incomplete}
-
-
-class Bits:
-    """Reads big-endian bit fields."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self.left = len(data) * 8
-
-    def read(self, count: int) -> int:
-        if count > self.left:
-            raise PayloadError("truncated bit field")
-        self.left -= count
-        return self._value >> self.left & ((1 << count) - 1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay_worker.rtp.h264 import NAL_IDR, NAL_SEI, NAL_SLICE
+from relay_worker.rtp.bits import BitReader
+from relay_worker.rtp.h264 import NAL_IDR, NAL_SEI, NAL_SLICE, PayloadError
 
 SEI_RECOVERY_POINT: Final = 6
 SLICE_TYPES: Final = "PBIpi"
@@ -63,13 +64,10 @@ def slice_type(nal: bytes) -> str | None:
     """The slice type (P, B, I, or p and i for SP and SI) of a slice NAL unit, None for anything else."""
     if not nal or nal[0] & 0x1F not in (NAL_SLICE, NAL_IDR):
         return None
-    bits = int.from_bytes(nal[1:17].ljust(16, b"\x00"), "big")
-    left = 128
-    value = 0
-    for _ in range(2):  # first_mb_in_slice, slice_type
-        zeros = left - (bits & ((1 << left) - 1)).bit_length()
-        left -= 2 * zeros + 1
-        if zeros > 31 or left < 0:
-            return None
-        value = (bits >> left & ((2 << zeros) - 1)) - 1
-    return SLICE_TYPES[value % 5] if 0 <= value < 10 else None
+    bits = BitReader(nal[1:17].ljust(16, b"\x00"), PayloadError)
+    try:
+        bits.ue()  # first_mb_in_slice
+        value = bits.ue()
+    except PayloadError:
+        return None
+    return SLICE_TYPES[value % 5] if value < 10 else None

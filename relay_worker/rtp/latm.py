@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from relay_worker.rtp.aac import AudioConfig, Bits, parse_audio_config
+from relay_worker.rtp.aac import AudioConfig, parse_audio_config
+from relay_worker.rtp.bits import BitReader
 from relay_worker.rtp.h264 import PayloadError
 
 MAX_ELEMENT: Final = 65536
@@ -32,7 +33,7 @@ def parse_latm_fmtp(parameters: Mapping[str, str]) -> LatmFormat:
         data = bytes.fromhex(parameters.get("config", "").strip('"'))
     except ValueError:
         raise PayloadError("LATM config is not hexadecimal") from None
-    bits = Bits(data)
+    bits = BitReader(data, PayloadError)
     if bits.read(1):
         raise PayloadError("LATM audioMuxVersion 1 is not supported")
     bits.read(1)  # allStreamsSameTimeFraming

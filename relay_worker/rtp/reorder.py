@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay_worker.rtp.packet import RtpView
-from relay_worker.rtp.patience import Patience
+from relay_worker.rtp.wait_clock import WaitClock
 
 
 class ReorderBuffer:
@@ -16,8 +16,8 @@ class ReorderBuffer:
 
     def __init__(self, max_packets: int = 64, max_wait: float = 0.1) -> None:
         self._max_packets, self._max_wait = max_packets, max_wait
-        self._held: dict[int, tuple[RtpView, float]] = {}  # with what `_patience` said; the oldest first
-        self._patience = Patience()
+        self._held: dict[int, tuple[RtpView, float]] = {}  # with the time on `_wait_clock`; the oldest first
+        self._wait_clock = WaitClock()
         self._next: int | None = None
         self.forced = 0
         self.late = 0
@@ -30,7 +30,7 @@ class ReorderBuffer:
         if (view.sequence - self._next) & 0x8000:
             self.late += 1
             return []
-        self._held[view.sequence] = (view, self._patience.arrived(now))
+        self._held[view.sequence] = (view, self._wait_clock.arrived(now))
         released = self._run(0)
         if len(self._held) > self._max_packets:
             released += self._skip()
@@ -42,9 +42,9 @@ class ReorderBuffer:
         self._next = None
 
     def poll(self, now: float) -> list[RtpView]:
-        """Packets that have waited long enough behind a gap; pauses of the whole stream do not count (`Patience`)."""
+        """Packets that have waited long enough behind a gap; pauses of the whole stream do not count (`WaitClock`)."""
         released: list[RtpView] = []
-        overdue = self._patience.at(now) - self._max_wait
+        overdue = self._wait_clock.at(now) - self._max_wait
         while self._held and next(iter(self._held.values()))[1] <= overdue:
             released += self._skip()
         return released

@@ -34,7 +34,7 @@ class Home:
         self.failed: list[tuple[int, IngestError]] = []
         self.cameras: list[StockCamera] = []
         self.pipeline = Pipeline()
-        self.pipeline.attach(self)
+        self.pipeline.attach(self, time.monotonic())
         self.keeper = IngestKeeper(
             self.pipeline,
             SystemClock(),

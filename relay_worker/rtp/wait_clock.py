@@ -8,7 +8,7 @@ LONGEST_STEP: Final = 0.1
 """Seconds between two packets that count as waiting: what is longer is a pause of the sender or of the link."""
 
 
-class Patience:
+class WaitClock:
     """A clock for giving up: it runs while packets arrive, and stands still in a pause.
 
     After a pause (a radio that loses its link for a second, a machine that was busy elsewhere) what was asked for
