@@ -11,7 +11,7 @@ _UNKNOWN: Final = 60.0
 """Seconds for which a camera that is not, or not yet, discovered is remembered."""
 
 
-class Demand:
+class OnDemand:
     """Which of the cameras on demand are awake.
 
     A camera is on demand when its settings say so; with `mode = "auto"`, when Google has refused to extend its stream:

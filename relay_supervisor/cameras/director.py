@@ -20,9 +20,9 @@ from relay_common.errors import RelayError, Remedy
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
-from relay_supervisor.cameras.demand import Demand
-from relay_supervisor.cameras.offers import OfferDesk
-from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
+from relay_supervisor.cameras.demand import OnDemand
+from relay_supervisor.cameras.offers import IngestOffers
+from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCamera, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.fleet import Fleet
@@ -67,10 +67,10 @@ class Director:
         self.on_worker_ready: Callable[[Camera], None] = lambda camera: None
         self.on_other_message: Callable[[Camera, FromWorker], None] = lambda camera, message: None
         """Told of new workers, and of their messages that do not concern streams."""
-        self.demand = Demand()
+        self.demand = OnDemand()
         self.running: dict[str, Camera] = {}
         self.restart_causes: Counter[str] = Counter()
-        self.offers = OfferDesk(lambda camera, message: self.fleet.send(camera, message))
+        self.offers = IngestOffers(lambda camera, message: self.fleet.send(camera, message))
         self._survivors: dict[str, SavedWorker] = {}
         for saved in store.workers():
             if saved.started and start_ticks(saved.pid) == saved.started:
@@ -90,15 +90,15 @@ class Director:
         """Make what runs equal to what is wanted; a camera that did not change is not touched."""
         desired = {id_: camera for id_, camera in self._registry.desired().items() if not self.demand.idle(camera)}
         for action in reconcile(desired, self.running):
-            log.info("%s", type(action).__name__.lower(), extra={"camera": action.camera.name})
+            log.info("%s", type(action).__name__.removesuffix("Camera").lower(), extra={"camera": action.camera.name})
             match action:
-                case Start(camera):
+                case StartCamera(camera):
                     self._start(camera)
-                case Stop(camera, reason):
+                case StopCamera(camera, reason):
                     del self.running[camera.id]
                     words = NOBODY_WATCHES if self.demand.idle(camera) else reason
                     self._tasks.spawn(self._stop(camera, words, self.fleet.stop(camera.id, words)))
-                case Update(camera, restart):
+                case UpdateCamera(camera, restart):
                     self.running[camera.id] = camera
                     self.fleet.start(self._spec(camera))
                     self._want(camera)

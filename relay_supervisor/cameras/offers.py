@@ -10,7 +10,7 @@ from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed
 from relay_supervisor.google.errors import OfferUnavailable
 
 
-class OfferDesk:
+class IngestOffers:
     """One offer a camera at a time; `send` reaches a camera's worker and is False when it has none.
 
     A worker that is only just starting, or is replaced meanwhile, is asked when it is there: the caller sets the limit

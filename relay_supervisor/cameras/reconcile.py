@@ -9,14 +9,14 @@ from relay_supervisor.cameras.registry import Camera
 
 
 @dataclass(frozen=True)
-class Start:
+class StartCamera:
     """Begin to relay a camera."""
 
     camera: Camera
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopCamera:
     """Stop relaying a camera."""
 
     camera: Camera
@@ -24,14 +24,14 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Update:
+class UpdateCamera:
     """Something about a running camera changed; `restart` when its worker must be started anew to follow."""
 
     camera: Camera
     restart: bool
 
 
-Action = Start | Stop | Update
+Action = StartCamera | StopCamera | UpdateCamera
 
 
 def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> list[Action]:
@@ -41,16 +41,16 @@ def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> li
     notices, and its worker follows with the publication in place.
     """
     actions: list[Action] = [
-        Stop(camera, "no longer configured or granted") for id_, camera in actual.items() if id_ not in desired
+        StopCamera(camera, "no longer configured or granted") for id_, camera in actual.items() if id_ not in desired
     ]
     for id_, camera in desired.items():
         running = actual.get(id_)
         if running is None:
-            actions.append(Start(camera))
+            actions.append(StartCamera(camera))
         elif running.account != camera.account:
-            actions += [Stop(running, "moved to another account"), Start(camera)]
+            actions += [StopCamera(running, "moved to another account"), StartCamera(camera)]
         elif running != camera:
             # What else there is in the settings concerns the supervisor alone.
             changed = (running.name, running.settings.audio) != (camera.name, camera.settings.audio)
-            actions.append(Update(camera, restart=changed))
+            actions.append(UpdateCamera(camera, restart=changed))
     return actions

@@ -40,8 +40,8 @@ from relay_supervisor.google.models import (
     DeviceListBody,
     Extension,
     Listing,
+    LiveStream,
     NameBody,
-    Stream,
     StreamBody,
     device_from,
 )
@@ -151,7 +151,7 @@ class NestApi:
 
     async def generate(
         self, device: str, protocol: StreamProtocol, *, offer_sdp: str = "", timeout: float = COMMAND_TIMEOUT
-    ) -> Stream:
+    ) -> LiveStream:
         """Have a new stream made; `offer_sdp` for WebRTC only."""
         params = {"offerSdp": offer_sdp} if protocol is StreamProtocol.WEB_RTC else {}
         what = _what("generate", protocol, device)
@@ -160,11 +160,11 @@ class NestApi:
             if results.stream_urls is None or not results.stream_extension_token:
                 raise MalformedAnswer(f"{what}: the answer has no URL or no extension token")
             url = Secret(results.stream_urls.rtsp_url)
-            return Stream(protocol, Secret(results.stream_extension_token), life, expires_at, url=url)
+            return LiveStream(protocol, Secret(results.stream_extension_token), life, expires_at, url=url)
         if not results.answer_sdp or not results.media_session_id:
             raise MalformedAnswer(f"{what}: the answer has no SDP or no media session id")
         answer = Secret(results.answer_sdp)
-        return Stream(protocol, Secret(results.media_session_id), life, expires_at, answer_sdp=answer)
+        return LiveStream(protocol, Secret(results.media_session_id), life, expires_at, answer_sdp=answer)
 
     async def extend(
         self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = COMMAND_TIMEOUT

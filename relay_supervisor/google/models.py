@@ -1,6 +1,6 @@
 """What the SDM API says, as types.
 
-The `*Body` structs mirror Google's JSON and ignore fields they do not know; `Device` and `Stream` are what the
+The `*Body` structs mirror Google's JSON and ignore fields they do not know; `Device` and `LiveStream` are what the
 rest of the supervisor works with. Secrets are wrapped as soon as they are read.
 """
 
@@ -62,7 +62,7 @@ class Listing(msgspec.Struct, frozen=True):
     others: frozenset[str] = frozenset()
 
 
-class Stream(msgspec.Struct, frozen=True):
+class LiveStream(msgspec.Struct, frozen=True):
     """A granted live stream.
 
     `handle` is what Extend and Stop want back: the streamExtensionToken (RTSP) or the mediaSessionId (WebRTC).
@@ -78,12 +78,12 @@ class Stream(msgspec.Struct, frozen=True):
     url: Secret | None = None
     answer_sdp: Secret | None = None
 
-    def extended(self, extension: Extension) -> Stream:
+    def extended(self, extension: Extension) -> LiveStream:
         """This stream after an extension: new handle, new life and, for RTSP, the URL a reconnect must use."""
         url = self.url
         if url is not None and extension.token:
             url = Secret(with_token(url.reveal(), extension.token.reveal()))
-        return Stream(
+        return LiveStream(
             protocol=self.protocol,
             handle=extension.handle or self.handle,
             expires_in=extension.expires_in,

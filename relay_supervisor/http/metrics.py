@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from relay_common.cloudflare.meter import CallMeter, Histogram
 from relay_supervisor.events import EventHub
-from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.viewers import OUTCOMES
@@ -32,7 +32,7 @@ CAMERA_STATES: Final = (
     "offline",
     "stopped",
 )
-LEASE_STATES: Final = tuple(state.value for state in State)
+LEASE_STATES: Final = tuple(state.value for state in LeaseState)
 RESTART_CAUSES: Final = ("exited", "killed", "hung", "memory", "requested", "failed", "other")
 """Why a worker was replaced."""
 

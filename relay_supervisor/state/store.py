@@ -16,7 +16,7 @@ import msgspec
 from relay_common.clock import Clock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.models import Device, Stream
+from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command
 from relay_supervisor.state.database import Database
@@ -38,7 +38,7 @@ class SavedLease(msgspec.Struct, frozen=True):
     generation: int
     granted: float
     expires: float
-    stream: Stream
+    stream: LiveStream
 
 
 class SavedPublication(msgspec.Struct, frozen=True):
@@ -130,7 +130,7 @@ class Store:
             if expires <= now:
                 self.forget_lease(account, camera)
                 continue
-            stream = Stream(
+            stream = LiveStream(
                 Protocol(protocol), Secret(handle), expires - now, expires_wall, url=Secret(url) if url else None
             )
             found.append(SavedLease(camera, device, generation, granted, expires, stream))

@@ -30,7 +30,7 @@ from relay_supervisor.google.api import life_of
 from relay_supervisor.google.errors import NestTimeout, TokenUnavailable, error_for, parse_refusal
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Granted, Lost, Renewed
-from relay_supervisor.google.models import CommandBody, Device, Extension, Stream
+from relay_supervisor.google.models import CommandBody, Device, Extension, LiveStream
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
@@ -326,7 +326,7 @@ class World:
         google = datetime.datetime.fromtimestamp(WALL + self.now, datetime.UTC)
         life, at = life_of(results.expires_at, email.utils.format_datetime(google, usegmt=True), self.clock.wall())
         if results.stream_urls is not None:
-            return Stream(Protocol.RTSP, handle, life, at, url=Secret(results.stream_urls.rtsp_url))
+            return LiveStream(Protocol.RTSP, handle, life, at, url=Secret(results.stream_urls.rtsp_url))
         return Extension(handle, life, at, token)
 
     def _follow(self, camera: Camera, ends: float) -> None:

@@ -14,13 +14,13 @@ import msgspec
 
 from relay_common.protocol import Protocol
 from relay_supervisor.google.errors import NestError, RateLimited
+from relay_supervisor.google.leases.account_errors import AccountErrors
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
 from relay_supervisor.google.leases.lease import Lease, LeaseSettings
 from relay_supervisor.google.leases.outcomes import Outcomes
 from relay_supervisor.google.leases.schedule import Schedule
-from relay_supervisor.google.leases.states import ALIVE, ENDING, Event, State
-from relay_supervisor.google.leases.trouble import AccountTrouble
-from relay_supervisor.google.models import Device, Listing, Stream
+from relay_supervisor.google.leases.states import ALIVE, ENDING, LeaseEvent, LeaseState
+from relay_supervisor.google.models import Device, Listing, LiveStream
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import Limits
@@ -34,7 +34,7 @@ _LISTING: Final = ""
 class _Leftover(msgspec.Struct, frozen=True):
     """A released stream whose Stop has not been sent: it can still be taken back."""
 
-    stream: Stream
+    stream: LiveStream
     granted: float
     expires: float
 
@@ -62,7 +62,7 @@ class LeaseBook:
         self._first_generation = first_generation
         self._rng = rng or random.Random()
         self._settings = settings or LeaseSettings()
-        self._trouble = AccountTrouble(self._rng)
+        self._account = AccountErrors(self._rng)
         self._leftovers: dict[str, _Leftover] = {}
         self._probe: Command | None = None
         self._schedule = Schedule(self.budget, self.queue, self.leases)
@@ -80,7 +80,7 @@ class LeaseBook:
     @property
     def account_error(self) -> str:
         """Why no command can be sent at all, with what to do about it; "" when commands can be sent."""
-        return self._trouble.error
+        return self._account.error
 
     # --- what is wanted
 
@@ -94,7 +94,7 @@ class LeaseBook:
             lease = self.leases[camera] = Lease(camera, device, self._settings, self._rng)
             lease.generation = self._first_generation
         changed, lease.on_demand = lease.on_demand != on_demand, on_demand
-        if lease.state is not State.RELEASED:
+        if lease.state is not LeaseState.RELEASED:
             self.device_seen(camera, device, now)
             if changed:
                 self._schedule.rearrange(now)
@@ -106,17 +106,17 @@ class LeaseBook:
             lease.resume(stream, lease.generation, left.granted, now)
             self.effects.append(Granted(camera, lease.generation, stream, lease.expires))
         else:
-            lease.fire(Event.WANT, now)
+            lease.fire(LeaseEvent.WANT, now)
         self._schedule.rearrange(now)
 
     def unwant(self, camera: str, now: float, *, stop: bool = True) -> None:
         """Let the camera go; with `stop` its stream is ended at Google, if the budget has nothing better to do."""
         lease = self.leases.get(camera)
-        if lease is None or lease.state is State.RELEASED:
+        if lease is None or lease.state is LeaseState.RELEASED:
             return
         self.queue.cancel(camera)
         # A Stop over a protocol that the camera does not speak any more would only be refused.
-        held = lease.stream if lease.state is State.HELD and lease.expires > now and not lease.moved else None
+        held = lease.stream if lease.state is LeaseState.HELD and lease.expires > now and not lease.moved else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
             self.queue.submit(lease.stop_command(now, _STOP_WITHIN))
@@ -135,7 +135,7 @@ class LeaseBook:
         self,
         camera: str,
         device: Device,
-        stream: Stream,
+        stream: LiveStream,
         generation: int,
         now: float,
         *,
@@ -154,7 +154,7 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None:
             return
-        if lease.state is State.GENERATING:
+        if lease.state is LeaseState.GENERATING:
             lease.device = device
             return
         changed = lease.traits_read(device)
@@ -162,9 +162,9 @@ class LeaseBook:
             if changed:
                 self._outcomes.follow(lease, now)
             return
-        if lease.state is State.PARKED:
+        if lease.state is LeaseState.PARKED:
             lease.failures = 0
-            lease.fire(Event.RETRY, now)
+            lease.fire(LeaseEvent.RETRY, now)
             self._schedule.rearrange(now)
 
     def list_devices(self, now: float) -> None:
@@ -174,7 +174,7 @@ class LeaseBook:
 
     def resume_account(self, now: float) -> None:
         """Somebody authorised again or mended the configuration: go on at once."""
-        self._trouble.mended()
+        self._account.mended()
         self.queue.held_until = now
 
     # --- what the workers say
@@ -190,7 +190,7 @@ class LeaseBook:
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
-        if lease.state in (State.DOUBTED, State.REPLACING, State.RENEWING):
+        if lease.state in (LeaseState.DOUBTED, LeaseState.REPLACING, LeaseState.RENEWING):
             return
         # A WebRTC session without its receiver stays open at the camera, which serves few of them.
         orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
@@ -219,9 +219,9 @@ class LeaseBook:
         elif lease is not None and command.verb in (Verb.EXTEND, Verb.GENERATE):
             if command.verb is Verb.EXTEND:
                 command.timeout = min(command.timeout, max(1.0, (command.deadline - now) / 3))
-            lease.fire(Event.REPLACE if command.verb is Verb.GENERATE and lease.stream else Event.SENT, now)
+            lease.fire(LeaseEvent.REPLACE if command.verb is Verb.GENERATE and lease.stream else LeaseEvent.SENT, now)
         elif lease is not None and command.verb is Verb.STOP:
-            lease.fire(Event.RENEW, now)
+            lease.fire(LeaseEvent.RENEW, now)
         elif lease is not None and command.verb is Verb.GET:
             lease.reading = True
         return command
@@ -233,7 +233,7 @@ class LeaseBook:
         for lease in self.leases.values():
             if lease.expires < best and lease.state in ENDING:
                 best = lease.expires
-            elif lease.retry_at < best and lease.state is State.HELD_OFF and not lease.reread:
+            elif lease.retry_at < best and lease.state is LeaseState.HELD_OFF and not lease.reread:
                 best = lease.retry_at
         return None if math.isinf(best) else best
 
@@ -297,14 +297,14 @@ class LeaseBook:
                 self.budget.refused(ticket, result.bucket, now, result.retry_after)
             elif result.counted:
                 self.budget.accepted(ticket)
-            if pause := self._trouble.failed(result, ticket.sent, now):
+            if pause := self._account.failed(result, ticket.sent, now):
                 self.queue.held_until = max(self.queue.held_until, now + pause)
             return
         self.budget.answered(ticket, now)
         self.budget.accepted(ticket)
         if self.account_error:
             self.queue.held_until = now  # whatever kept the account from being used is over
-        if self._trouble.succeeded():
+        if self._account.succeeded():
             for lease in self.leases.values():
                 if lease.server_fault:
                     lease.hurry(now, _HURRY_WITHIN)
@@ -316,8 +316,8 @@ class LeaseBook:
             if lease.expires <= now and lease.state in ENDING:
                 worked = lease.live or lease.life >= 2.0
                 self._outcomes.lose(lease, _expired(lease), now, failed=not worked)
-            elif lease.retry_at <= now and lease.state is State.HELD_OFF and not lease.reread:
-                lease.fire(Event.RETRY, now)
+            elif lease.retry_at <= now and lease.state is LeaseState.HELD_OFF and not lease.reread:
+                lease.fire(LeaseEvent.RETRY, now)
                 self._schedule.plan(lease, now)
 
     def counters(self) -> dict[str, int]:

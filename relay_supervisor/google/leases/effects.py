@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relay_supervisor.google.errors import NestError
-from relay_supervisor.google.models import Device, Listing, Stream
+from relay_supervisor.google.models import Device, Listing, LiveStream
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -13,7 +13,7 @@ class Granted(msgspec.Struct, frozen=True):
 
     camera: str
     generation: int
-    stream: Stream
+    stream: LiveStream
     expires: float
 
 
@@ -22,7 +22,7 @@ class Renewed(msgspec.Struct, frozen=True):
 
     camera: str
     generation: int
-    stream: Stream
+    stream: LiveStream
     expires: float
 
 

@@ -17,8 +17,8 @@ from relay_common.fsm import Machine
 from relay_common.protocol import Protocol
 from relay_supervisor.google.leases.planner import Load, extension_times, least_margin
 from relay_supervisor.google.leases.refusals import LearntRefusal
-from relay_supervisor.google.leases.states import LEASE, Event, State
-from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.leases.states import LEASE, LeaseEvent, LeaseState
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 
 _UNMOVED: Final = 0.1
@@ -52,7 +52,7 @@ class Lease:
         self.phase = rng.random()
         self.protocol = device.protocol
         self.generation = 0
-        self.stream: Stream | None = None
+        self.stream: LiveStream | None = None
         self.generated_at = self.granted_at = -math.inf
         self.life = 0.0
         self.expires = -math.inf
@@ -74,7 +74,7 @@ class Lease:
         self.server_fault = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> LeaseState:
         """Where it is."""
         return self._machine.state
 
@@ -83,13 +83,13 @@ class Lease:
         """Whether it failed so often in a row that it is only retried slowly."""
         return self.failures >= self._settings.degraded_after
 
-    def fire(self, event: Event, now: float) -> None:
+    def fire(self, event: LeaseEvent, now: float) -> None:
         """Make a move of the table."""
         self._machine.fire(event)
-        if self.state is State.WANTED and event is not Event.SENT_BACK:
+        if self.state is LeaseState.WANTED and event is not LeaseEvent.SENT_BACK:
             self.wanted_since = now
 
-    def can(self, event: Event) -> bool:
+    def can(self, event: LeaseEvent) -> bool:
         """Whether the table allows `event` now."""
         return self._machine.can(event)
 
@@ -116,20 +116,20 @@ class Lease:
     @property
     def asks(self) -> bool:
         """Whether it has to know the camera's traits before it goes on."""
-        return self.reread or self.state is State.DOUBTED
+        return self.reread or self.state is LeaseState.DOUBTED
 
     @property
     def moved(self) -> bool:
         """Whether the camera no longer speaks the protocol of the stream it still sends."""
         return self.stream is not None and self.stream.protocol is not self.protocol
 
-    def granted(self, stream: Stream, sent: float) -> None:
+    def granted(self, stream: LiveStream, sent: float) -> None:
         """A Generate sent at `sent` succeeded."""
-        if self.state is State.REPLACING:
+        if self.state is LeaseState.REPLACING:
             self.generation += 1
             if not self.moved:
                 self.second_stream.disproved()
-        self.fire(Event.GRANTED, sent)
+        self.fire(LeaseEvent.GRANTED, sent)
         self.stream, self.live, self.spent = stream, False, False
         self.generated_at = sent
         self._new_life(stream.expires_in, sent)
@@ -138,7 +138,7 @@ class Lease:
     def extended(self, extension: Extension, sent: float) -> None:
         """An Extend sent at `sent` succeeded."""
         assert self.stream is not None
-        self.fire(Event.EXTENDED, sent)
+        self.fire(LeaseEvent.EXTENDED, sent)
         self.stream = self.stream.extended(extension)
         self.extends += 1
         self.healthy()
@@ -156,9 +156,9 @@ class Lease:
         """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
         self.extension.refused(weight, now)
 
-    def resume(self, stream: Stream, generation: int, granted: float, now: float) -> None:
+    def resume(self, stream: LiveStream, generation: int, granted: float, now: float) -> None:
         """Take over the stream that an earlier process left, of which `stream.expires_in` seconds remain at `now`."""
-        self.fire(Event.RESUME, now)
+        self.fire(LeaseEvent.RESUME, now)
         self.stream, self.generation = stream, generation
         self.generated_at = self.granted_at = granted
         self.expires = now + stream.expires_in
@@ -176,7 +176,7 @@ class Lease:
 
         `least_wait` is kept to unless the stream would end first: to lose it costs a Generate and the picture.
         """
-        self.fire(Event.FAILED, now)
+        self.fire(LeaseEvent.FAILED, now)
         self._count(why)
         left = self.expires - now
         pause = min(15.0, left / 4) * self._rng.uniform(0.6, 1.0)
@@ -184,19 +184,19 @@ class Lease:
 
     def doubt(self, why: str, now: float) -> None:
         """An Extend was refused as if the camera spoke another protocol, which is no failure of the stream."""
-        self.fire(Event.DOUBT, now)
+        self.fire(LeaseEvent.DOUBT, now)
         self.last_error = why
         self.retry_at = now
 
     def switch(self, now: float) -> None:
         """The camera does speak another protocol: the stream it still sends plays until one over that comes."""
-        self.fire(Event.SWITCH, now)
+        self.fire(LeaseEvent.SWITCH, now)
         self.last_error = ""
         self.reading = False
 
     def generate_failed(self, why: str, now: float, least_wait: float) -> None:
         """A Generate failed; a stream that it should have replaced plays on."""
-        self.fire(Event.FAILED, now)
+        self.fire(LeaseEvent.FAILED, now)
         self._count(why)
         self._hold_off(now, least_wait)
 
@@ -205,29 +205,29 @@ class Lease:
         lived = now - self.generated_at
         stable = lived >= min(self._settings.stable_after, self.life)
         self.forget()
-        self.fire(Event.LOSE, now)
+        self.fire(LeaseEvent.LOSE, now)
         if failed:
             self._count(why)
         else:
             self.last_error = why
         if stable or not failed:
             self._backoff.reset()
-            self.fire(Event.RETRY, now)
+            self.fire(LeaseEvent.RETRY, now)
         else:
             self._hold_off(now, 0.0)
-            self.fire(Event.HOLD_OFF, now)
+            self.fire(LeaseEvent.HOLD_OFF, now)
 
     def park(self, why: str, now: float) -> None:
         """Nothing but a change made by a person helps."""
         self.forget()
         self._count(why)
-        self.fire(Event.PARK, now)
+        self.fire(LeaseEvent.PARK, now)
 
     def released(self, now: float) -> None:
         """Nobody wants it any more."""
         self.forget()
         self.spent = False
-        self.fire(Event.UNWANT, now)
+        self.fire(LeaseEvent.UNWANT, now)
 
     def forget(self) -> None:
         """Drop the stream and whatever is under way for it."""
@@ -254,7 +254,7 @@ class Lease:
     def wanted_command(self, now: float, *, margin: float, pace: float) -> Command | None:
         """The command that would bring it on, or None in a state that only waits."""
         match self.state:
-            case State.WANTED:
+            case LeaseState.WANTED:
                 ran_out = self.spent or not self.extendable
                 renewal = ran_out and self.failures == 0 and self.generates > 0
                 return self._command(Verb.GENERATE, attempts=self.failures, renewal=renewal)
@@ -262,15 +262,15 @@ class Lease:
                 return None
             case _ if self.asks:
                 return self._command(Verb.GET, not_before=self.retry_at)
-            case State.HELD if self.moved:
+            case LeaseState.HELD if self.moved:
                 return self._command(Verb.GENERATE, not_before=self.retry_at, deadline=self.expires, renewal=True)
-            case State.HELD if self.probing or (self.extendable and not self.spent):
+            case LeaseState.HELD if self.probing or (self.extendable and not self.spent):
                 times = extension_times(self.granted_at, self.life, phase=self.phase, margin=margin, pace=pace)
                 begin = max(times.not_before, self.retry_at)
                 command = self._command(Verb.EXTEND, not_before=begin, due=times.due, deadline=self.expires)
                 command.latest = self.expires - least_margin(self.life)
                 return command
-            case State.HELD:
+            case LeaseState.HELD:
                 end = self.expires - least_margin(self.life)
                 if self.replaceable:
                     begin = max(end, self.retry_at)

@@ -15,7 +15,7 @@ from relay_supervisor.google.errors import NestError
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed, Lost, Renewed
 from relay_supervisor.google.leases.lease import LeaseSettings
-from relay_supervisor.google.leases.states import ALIVE, State
+from relay_supervisor.google.leases.states import ALIVE, LeaseState
 from relay_supervisor.google.leases.status import budget_status, lease_status
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.google.quota.dispatcher import Api, Dispatcher, Offer, OnCommand
@@ -183,7 +183,7 @@ class LeaseManager:
             return
         if isinstance(effect, (Granted, Renewed)):
             lease = self.book.leases.get(effect.camera)
-            if lease is None or lease.state is State.RELEASED:
+            if lease is None or lease.state is LeaseState.RELEASED:
                 return
             saved = SavedLease(
                 effect.camera, lease.device.id, effect.generation, lease.granted_at, effect.expires, effect.stream

@@ -15,13 +15,13 @@ from relay_supervisor.google.errors import (
     StreamGone,
     WrongProtocol,
 )
+from relay_supervisor.google.leases.account_errors import servers_fault
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.planner import ASSUMED_LIFE
 from relay_supervisor.google.leases.schedule import Schedule
-from relay_supervisor.google.leases.states import ALIVE, UNDER_WAY, Event, State
-from relay_supervisor.google.leases.trouble import servers_fault
-from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.leases.states import ALIVE, UNDER_WAY, LeaseEvent, LeaseState
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 
 _TOGETHER: Final = 120.0
@@ -41,12 +41,12 @@ class Outcomes:
     def succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
         """Google did what `command` asked."""
         sent = command.ticket.sent if command.ticket else now
-        if isinstance(result, Stream) and lease.state in (State.GENERATING, State.REPLACING):
+        if isinstance(result, LiveStream) and lease.state in (LeaseState.GENERATING, LeaseState.REPLACING):
             # One that was replaced is not stopped: its worker leaves it at the new one's first picture, and it ends.
             lease.granted(result, sent)
             self._emit(Granted(lease.camera, lease.generation, result, lease.expires))
             self._schedule.rearrange(now)
-        elif isinstance(result, Extension) and lease.state is State.EXTENDING:
+        elif isinstance(result, Extension) and lease.state is LeaseState.EXTENDING:
             cost = lease.load(ASSUMED_LIFE).rate
             lease.extended(result, sent)
             assert lease.stream is not None
@@ -57,7 +57,7 @@ class Outcomes:
                 self._schedule.rearrange(now)
         elif isinstance(result, Device):
             self._traits_read(lease, result, now)
-        elif lease.state is State.RENEWING:
+        elif lease.state is LeaseState.RENEWING:
             self.lose(lease, "the stream was stopped to be generated anew", now, failed=False)
 
     def failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
@@ -65,7 +65,7 @@ class Outcomes:
         if error.account or error.remedy is Remedy.HOLD:
             self._send_back(lease, now)
             return
-        if lease.state is State.RENEWING:
+        if lease.state is LeaseState.RENEWING:
             self.lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
             return
         lease.server_fault = servers_fault(error)
@@ -73,9 +73,9 @@ class Outcomes:
             self._park(lease, error, now)
         elif command.verb is Verb.EXTEND:
             self._extension_failed(lease, error, now)
-        elif lease.state is State.REPLACING:
+        elif lease.state is LeaseState.REPLACING:
             self._replacement_failed(lease, error, now)
-        elif lease.state is State.DOUBTED:
+        elif lease.state is LeaseState.DOUBTED:
             self._refused(lease, lease.last_error, now)
         elif command.verb is Verb.GENERATE:
             self._generate_failed(lease, error, now)
@@ -95,11 +95,11 @@ class Outcomes:
         if isinstance(error, NotExtendable):
             lease.extension.believe(now)
             self._emit(NotExtended(lease.camera, lease.extension.until))
-            lease.fire(Event.SENT_BACK, now)
+            lease.fire(LeaseEvent.SENT_BACK, now)
             self._schedule.rearrange(now)
         elif isinstance(error, WrongProtocol):
             if lease.moved:  # a discovery has told meanwhile
-                lease.fire(Event.SENT_BACK, now)
+                lease.fire(LeaseEvent.SENT_BACK, now)
             else:
                 lease.doubt(str(error), now)
             self._schedule.plan(lease, now)
@@ -115,10 +115,10 @@ class Outcomes:
         # A stream refused well before its end is perhaps of a kind that cannot be extended.
         if lease.expires - now > 0.25 * lease.life:
             lease.not_extended(now, _TOGETHER_WEIGHT if together else 1.0)
-        if probing and lease.state is State.EXTENDING:
+        if probing and lease.state is LeaseState.EXTENDING:
             # As was to be expected; nothing says that it does not play to its end.
             lease.spent = True
-            lease.fire(Event.SENT_BACK, now)
+            lease.fire(LeaseEvent.SENT_BACK, now)
             self._schedule.rearrange(now)
         else:
             self.lose(lease, why, now, failed=True)
@@ -135,14 +135,14 @@ class Outcomes:
         self._emit(TraitsRead(lease.camera, device))
         if changed:
             lease.retry_at = now
-        if lease.state is State.DOUBTED and not changed:
+        if lease.state is LeaseState.DOUBTED and not changed:
             self._refused(lease, lease.last_error, now)
         else:
             self.follow(lease, now)
 
     def follow(self, lease: Lease, now: float) -> None:
         """Go on with the protocol that the camera speaks now: a stream over another plays until one over that comes."""
-        if lease.state is State.DOUBTED:
+        if lease.state is LeaseState.DOUBTED:
             lease.switch(now)
         self._schedule.rearrange(now)
 
@@ -155,13 +155,13 @@ class Outcomes:
             lease.extension_failed(str(error), now, error.retry_after or 0.0)
         else:
             lease.second_stream.refused(1.0, now)
-            lease.fire(Event.FAILED, now)
+            lease.fire(LeaseEvent.FAILED, now)
         self._schedule.rearrange(now)
 
     def _send_back(self, lease: Lease, now: float) -> None:
         """Not the camera's fault: as if it had never been sent."""
         if lease.state in UNDER_WAY:
-            lease.fire(Event.SENT_BACK, now)
+            lease.fire(LeaseEvent.SENT_BACK, now)
         self._schedule.rearrange(now)
 
     def lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:

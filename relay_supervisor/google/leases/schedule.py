@@ -8,7 +8,7 @@ from typing import Final
 
 from relay_supervisor.google.leases import planner
 from relay_supervisor.google.leases.lease import Lease
-from relay_supervisor.google.leases.states import ALIVE, State
+from relay_supervisor.google.leases.states import ALIVE, LeaseState
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.queue import CommandQueue
 
@@ -42,7 +42,9 @@ class Schedule:
 
     def rearrange(self, now: float) -> None:
         """The set of cameras or their cost changed: admit and plan all of them again."""
-        wanting = [lease for lease in self.leases.values() if lease.state not in (State.RELEASED, State.PARKED)]
+        wanting = [
+            lease for lease in self.leases.values() if lease.state not in (LeaseState.RELEASED, LeaseState.PARKED)
+        ]
         life = self._usual_life()
         assumed = max(life, _LEAST_ASSUMED)
         dear = _DEAR * planner.Load("", life).rate

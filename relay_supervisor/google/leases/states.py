@@ -8,7 +8,7 @@ from typing import Final
 from relay_common.fsm import Table
 
 
-class State(enum.Enum):
+class LeaseState(enum.Enum):
     """Where a lease is."""
 
     RELEASED = "released"
@@ -35,7 +35,7 @@ class State(enum.Enum):
     """Only a change made by a person helps."""
 
 
-class Event(enum.Enum):
+class LeaseEvent(enum.Enum):
     """What happens to a lease."""
 
     WANT = "want"
@@ -58,57 +58,59 @@ class Event(enum.Enum):
 
 LEASE: Final = Table(
     "lease",
-    State.RELEASED,
+    LeaseState.RELEASED,
     {
-        (State.RELEASED, Event.WANT): State.WANTED,
-        (State.RELEASED, Event.RESUME): State.HELD,
-        (State.WANTED, Event.SENT): State.GENERATING,
-        (State.WANTED, Event.UNWANT): State.RELEASED,
-        (State.WANTED, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.GRANTED): State.HELD,
-        (State.GENERATING, Event.SENT_BACK): State.WANTED,
-        (State.GENERATING, Event.FAILED): State.HELD_OFF,
-        (State.GENERATING, Event.PARK): State.PARKED,
-        (State.GENERATING, Event.UNWANT): State.RELEASED,
-        (State.HELD, Event.SENT): State.EXTENDING,
-        (State.HELD, Event.REPLACE): State.REPLACING,
-        (State.HELD, Event.RENEW): State.RENEWING,
-        (State.HELD, Event.LOSE): State.LOST,
-        (State.HELD, Event.PARK): State.PARKED,
-        (State.HELD, Event.UNWANT): State.RELEASED,
-        (State.EXTENDING, Event.EXTENDED): State.HELD,
-        (State.EXTENDING, Event.SENT_BACK): State.HELD,
-        (State.EXTENDING, Event.FAILED): State.HELD,
-        (State.EXTENDING, Event.DOUBT): State.DOUBTED,
-        (State.EXTENDING, Event.LOSE): State.LOST,
-        (State.EXTENDING, Event.PARK): State.PARKED,
-        (State.EXTENDING, Event.UNWANT): State.RELEASED,
-        (State.DOUBTED, Event.SWITCH): State.HELD,
-        (State.DOUBTED, Event.LOSE): State.LOST,
-        (State.DOUBTED, Event.PARK): State.PARKED,
-        (State.DOUBTED, Event.UNWANT): State.RELEASED,
-        (State.REPLACING, Event.GRANTED): State.HELD,
-        (State.REPLACING, Event.SENT_BACK): State.HELD,
-        (State.REPLACING, Event.FAILED): State.HELD,
-        (State.REPLACING, Event.PARK): State.PARKED,
-        (State.REPLACING, Event.UNWANT): State.RELEASED,
-        (State.RENEWING, Event.SENT_BACK): State.HELD,
-        (State.RENEWING, Event.LOSE): State.LOST,
-        (State.RENEWING, Event.PARK): State.PARKED,
-        (State.RENEWING, Event.UNWANT): State.RELEASED,
-        (State.LOST, Event.RETRY): State.WANTED,
-        (State.LOST, Event.HOLD_OFF): State.HELD_OFF,
-        (State.HELD_OFF, Event.RETRY): State.WANTED,
-        (State.HELD_OFF, Event.PARK): State.PARKED,
-        (State.HELD_OFF, Event.UNWANT): State.RELEASED,
-        (State.PARKED, Event.RETRY): State.WANTED,
-        (State.PARKED, Event.UNWANT): State.RELEASED,
+        (LeaseState.RELEASED, LeaseEvent.WANT): LeaseState.WANTED,
+        (LeaseState.RELEASED, LeaseEvent.RESUME): LeaseState.HELD,
+        (LeaseState.WANTED, LeaseEvent.SENT): LeaseState.GENERATING,
+        (LeaseState.WANTED, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.WANTED, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.GENERATING, LeaseEvent.GRANTED): LeaseState.HELD,
+        (LeaseState.GENERATING, LeaseEvent.SENT_BACK): LeaseState.WANTED,
+        (LeaseState.GENERATING, LeaseEvent.FAILED): LeaseState.HELD_OFF,
+        (LeaseState.GENERATING, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.GENERATING, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.HELD, LeaseEvent.SENT): LeaseState.EXTENDING,
+        (LeaseState.HELD, LeaseEvent.REPLACE): LeaseState.REPLACING,
+        (LeaseState.HELD, LeaseEvent.RENEW): LeaseState.RENEWING,
+        (LeaseState.HELD, LeaseEvent.LOSE): LeaseState.LOST,
+        (LeaseState.HELD, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.HELD, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.EXTENDING, LeaseEvent.EXTENDED): LeaseState.HELD,
+        (LeaseState.EXTENDING, LeaseEvent.SENT_BACK): LeaseState.HELD,
+        (LeaseState.EXTENDING, LeaseEvent.FAILED): LeaseState.HELD,
+        (LeaseState.EXTENDING, LeaseEvent.DOUBT): LeaseState.DOUBTED,
+        (LeaseState.EXTENDING, LeaseEvent.LOSE): LeaseState.LOST,
+        (LeaseState.EXTENDING, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.EXTENDING, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.DOUBTED, LeaseEvent.SWITCH): LeaseState.HELD,
+        (LeaseState.DOUBTED, LeaseEvent.LOSE): LeaseState.LOST,
+        (LeaseState.DOUBTED, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.DOUBTED, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.REPLACING, LeaseEvent.GRANTED): LeaseState.HELD,
+        (LeaseState.REPLACING, LeaseEvent.SENT_BACK): LeaseState.HELD,
+        (LeaseState.REPLACING, LeaseEvent.FAILED): LeaseState.HELD,
+        (LeaseState.REPLACING, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.REPLACING, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.RENEWING, LeaseEvent.SENT_BACK): LeaseState.HELD,
+        (LeaseState.RENEWING, LeaseEvent.LOSE): LeaseState.LOST,
+        (LeaseState.RENEWING, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.RENEWING, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.LOST, LeaseEvent.RETRY): LeaseState.WANTED,
+        (LeaseState.LOST, LeaseEvent.HOLD_OFF): LeaseState.HELD_OFF,
+        (LeaseState.HELD_OFF, LeaseEvent.RETRY): LeaseState.WANTED,
+        (LeaseState.HELD_OFF, LeaseEvent.PARK): LeaseState.PARKED,
+        (LeaseState.HELD_OFF, LeaseEvent.UNWANT): LeaseState.RELEASED,
+        (LeaseState.PARKED, LeaseEvent.RETRY): LeaseState.WANTED,
+        (LeaseState.PARKED, LeaseEvent.UNWANT): LeaseState.RELEASED,
     },
 )
 
-ALIVE: Final = frozenset({State.HELD, State.EXTENDING, State.DOUBTED, State.REPLACING, State.RENEWING})
+ALIVE: Final = frozenset(
+    {LeaseState.HELD, LeaseState.EXTENDING, LeaseState.DOUBTED, LeaseState.REPLACING, LeaseState.RENEWING}
+)
 """States with a stream that has not ended yet."""
-ENDING: Final = frozenset({State.HELD, State.DOUBTED})
+ENDING: Final = frozenset({LeaseState.HELD, LeaseState.DOUBTED})
 """Those of them in which its end is the end of the lease: no command is under way that gives it another."""
-UNDER_WAY: Final = frozenset({State.GENERATING, State.EXTENDING, State.REPLACING, State.RENEWING})
+UNDER_WAY: Final = frozenset({LeaseState.GENERATING, LeaseState.EXTENDING, LeaseState.REPLACING, LeaseState.RENEWING})
 """States with a command at Google."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.lease import Lease
-from relay_supervisor.google.leases.states import ALIVE, State
+from relay_supervisor.google.leases.states import ALIVE, LeaseState
 from relay_supervisor.google.quota.command import Verb
 from relay_supervisor.status.model import BudgetStatus, LeaseStatus
 
@@ -45,11 +45,11 @@ def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> Lease
 def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
     """What happens next to a lease and when (infinity when that is not known), in words."""
     match lease.state:
-        case State.RELEASED:
+        case LeaseState.RELEASED:
             return "", math.inf
-        case State.PARKED:
+        case LeaseState.PARKED:
             return f"parked until the device is seen again: {lease.last_error}", math.inf
-        case State.GENERATING | State.EXTENDING | State.REPLACING | State.RENEWING:
+        case LeaseState.GENERATING | LeaseState.EXTENDING | LeaseState.REPLACING | LeaseState.RENEWING:
             return f"{lease.state.value}: waiting for Google's answer", now
         case _ if lease.reading:
             return "reading the camera's traits: waiting for Google's answer", now
@@ -57,11 +57,11 @@ def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
             return f"waiting for the account: {book.account_error}", book.queue.held_until
         case _ if lease.camera not in book.admitted:
             return _not_admitted(book, lease), math.inf
-        case State.HELD_OFF:
+        case LeaseState.HELD_OFF:
             what = "read the camera's traits again" if lease.reread else "generate again"
             tried = f"degraded after {lease.failures} failures in a row" if lease.degraded else "after a failure"
             return f"{what} in about {_seconds(lease.retry_at, now)} ({tried})", lease.retry_at
-        case State.WANTED:
+        case LeaseState.WANTED:
             return _waiting(book, lease, now)
         case _:
             return _planned(book, lease, now)

@@ -11,7 +11,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import COMMAND_TIMEOUT, command_name
 from relay_supervisor.google.errors import NestError
-from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.budget import Call, Ticket
 from relay_supervisor.google.quota.limits import EXECUTE, GET, LIST
 
@@ -75,5 +75,5 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
         return max(0.0, now - since)
 
 
-Result = Stream | Extension | Device | Listing | None | NestError
+Result = LiveStream | Extension | Device | Listing | None | NestError
 """What became of a command: what Google granted (None for a stop), or why not."""

@@ -18,7 +18,7 @@ from relay_common.secrets import Secret
 from relay_common.tasks import pause
 from relay_supervisor.google.api import Turn
 from relay_supervisor.google.errors import NestError, NestUnreachable, OfferUnavailable
-from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 
 _OFFER_TIMEOUT = 10.0
@@ -35,7 +35,7 @@ class Api(Protocol):
 
     async def generate(
         self, device: str, protocol: StreamProtocol, *, offer_sdp: str = "", timeout: float = 30.0
-    ) -> Stream: ...
+    ) -> LiveStream: ...
 
     async def extend(
         self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = 30.0

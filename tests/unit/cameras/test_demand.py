@@ -8,7 +8,7 @@ import pytest
 
 from relay_common.config import CameraSettings
 from relay_common.protocol import Protocol
-from relay_supervisor.cameras.demand import Demand
+from relay_supervisor.cameras.demand import OnDemand
 from relay_supervisor.cameras.reconcile import reconcile
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.google.models import Device
@@ -20,7 +20,7 @@ def camera(name: str, mode: Literal["auto", "always", "on_demand"] = "on_demand"
 
 
 def test_a_camera_is_awake_from_the_first_question_until_its_idle_time_has_passed() -> None:
-    demand, door, yard = Demand(), camera("door"), camera("yard", idle_after=100.0)
+    demand, door, yard = OnDemand(), camera("door"), camera("yard", idle_after=100.0)
     assert demand.idle(door)
     assert demand.watched([door, yard], 0.0)
     assert not demand.watched([door], 20.0), "it was awake already"
@@ -33,7 +33,7 @@ def test_a_camera_is_awake_from_the_first_question_until_its_idle_time_has_passe
 
 
 def test_a_camera_that_is_always_on_is_never_idle() -> None:
-    demand, door = Demand(), camera("door", "always")
+    demand, door = OnDemand(), camera("door", "always")
     demand.not_extendable("door", 1800.0)
     assert not demand.idle(door)
     assert not demand.watched([door], 0.0)
@@ -42,7 +42,7 @@ def test_a_camera_that_is_always_on_is_never_idle() -> None:
 
 
 def test_auto_means_always_until_google_refuses_to_extend() -> None:
-    demand, door = Demand(), camera("door", "auto")
+    demand, door = OnDemand(), camera("door", "auto")
     assert not demand.idle(door)
     demand.watched([door], 0.0)
     demand.not_extendable("door", 1800.0)
@@ -52,7 +52,7 @@ def test_auto_means_always_until_google_refuses_to_extend() -> None:
 
 
 def test_a_refusal_to_extend_is_forgotten_at_its_age() -> None:
-    demand, door = Demand(), camera("door", "auto")
+    demand, door = OnDemand(), camera("door", "auto")
     demand.not_extendable("door", 1800.0)
     assert demand.idle(door)
     assert not demand.let_go([door], 1799.0)
@@ -61,7 +61,7 @@ def test_a_refusal_to_extend_is_forgotten_at_its_age() -> None:
 
 
 def test_what_was_awake_before_a_restart_stays_so_for_its_idle_time() -> None:
-    demand, door = Demand(), camera("door")
+    demand, door = OnDemand(), camera("door")
     demand.resumed(["door", "gone"], 10.0)
     assert not demand.let_go([], 12.0), "not discovered yet"
     assert not demand.idle(door)

@@ -15,7 +15,7 @@ from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.discovery import Discovery
-from relay_supervisor.cameras.reconcile import Stop, reconcile
+from relay_supervisor.cameras.reconcile import StopCamera, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
 from relay_supervisor.google.errors import NestUnreachable
@@ -47,7 +47,7 @@ class Relay:
         desired = self.registry.desired()
         actions = reconcile(desired, self.running)
         self.running = desired
-        return [action.camera.name for action in actions if isinstance(action, Stop)]
+        return [action.camera.name for action in actions if isinstance(action, StopCamera)]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed, MakeOffer
-from relay_supervisor.cameras.offers import OfferDesk
+from relay_supervisor.cameras.offers import IngestOffers
 from relay_supervisor.google.errors import OfferUnavailable
 
 
@@ -17,7 +17,7 @@ class Workers:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
         self.there = {"door", "drive"}
-        self.desk = OfferDesk(self.send)
+        self.desk = IngestOffers(self.send)
 
     def send(self, camera: str, message: FromSupervisor) -> bool:
         assert isinstance(message, MakeOffer)

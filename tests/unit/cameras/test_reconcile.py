@@ -8,7 +8,7 @@ import msgspec
 
 from relay_common.config import CamerasConfig, CameraSettings
 from relay_common.protocol import Protocol
-from relay_supervisor.cameras.reconcile import Start, Stop, Update, reconcile
+from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCamera, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.google.models import Device, Listing
 
@@ -30,7 +30,7 @@ def test_nothing_changed_means_nothing_to_do() -> None:
 def test_cameras_come_and_go_without_touching_the_rest() -> None:
     before, after = fleet(device(1), device(2)), fleet(device(2), device(3))
     actions = reconcile(after, before)
-    assert [type(a) for a in actions] == [Stop, Start]
+    assert [type(a) for a in actions] == [StopCamera, StartCamera]
     assert [a.camera.name for a in actions] == ["Camera 1", "Camera 3"]
 
 
@@ -38,7 +38,7 @@ def test_a_rename_keeps_the_identity_and_restarts_only_the_worker() -> None:
     before, after = fleet(device(1)), fleet(device(1, "Porch"))
     assert before.keys() == after.keys()
     (action,) = reconcile(after, before)
-    assert isinstance(action, Update)
+    assert isinstance(action, UpdateCamera)
     assert action.restart
 
 
@@ -46,13 +46,13 @@ def test_a_change_that_the_worker_does_not_see_does_not_restart_it() -> None:
     before = fleet(device(1))
     changed = msgspec.structs.replace(device(1), audio_codecs=("AAC",))
     (action,) = reconcile(fleet(changed), before)
-    assert isinstance(action, Update)
+    assert isinstance(action, UpdateCamera)
     assert not action.restart
 
 
 def test_a_camera_that_speaks_another_protocol_now_keeps_its_worker() -> None:
     (action,) = reconcile(fleet(device(1, protocol=Protocol.WEB_RTC)), fleet(device(1)))
-    assert isinstance(action, Update)
+    assert isinstance(action, UpdateCamera)
     assert not action.restart
 
 

@@ -11,8 +11,8 @@ from relay_supervisor.google.models import (
     DeviceBody,
     DeviceListBody,
     Extension,
+    LiveStream,
     Resolution,
-    Stream,
     device_from,
     updated,
     with_token,
@@ -127,12 +127,12 @@ def test_an_extension_replaces_the_whole_query(url: str, expected: str) -> None:
 
 
 def test_what_an_extension_does_not_renew_stays() -> None:
-    stream = Stream(Protocol.WEB_RTC, Secret("m1"), 300.0, 1.0, answer_sdp=Secret("v=0"))
+    stream = LiveStream(Protocol.WEB_RTC, Secret("m1"), 300.0, 1.0, answer_sdp=Secret("v=0"))
     after = stream.extended(Extension(Secret(""), 280.0, 2.0))
-    assert after == Stream(Protocol.WEB_RTC, Secret("m1"), 280.0, 2.0, answer_sdp=Secret("v=0"))
+    assert after == LiveStream(Protocol.WEB_RTC, Secret("m1"), 280.0, 2.0, answer_sdp=Secret("v=0"))
 
 
 def test_a_stream_does_not_print_its_secrets() -> None:
-    stream = Stream(Protocol.RTSP, Secret("handle"), 300.0, 1.0, url=Secret("rtsps://h/p?auth=token"))
+    stream = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 1.0, url=Secret("rtsps://h/p?auth=token"))
     assert "token" not in repr(stream)
     assert "'handle'" not in repr(stream)

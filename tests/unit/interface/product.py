@@ -31,8 +31,8 @@ from relay_supervisor.fleet.slot import Phase
 from relay_supervisor.google import grant
 from relay_supervisor.google.leases import states as lease_states
 from relay_supervisor.google.models import Device as Device
+from relay_supervisor.google.models import LiveStream as LiveStream
 from relay_supervisor.google.models import Resolution as Resolution
-from relay_supervisor.google.models import Stream as Stream
 from relay_supervisor.google.quota.command import Command as Command
 from relay_supervisor.google.quota.command import Verb
 from relay_supervisor.http import admin, viewing

@@ -13,9 +13,9 @@ from relay_common.secrets import Secret
 from relay_supervisor.google import errors
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Granted, Listed, Lost, NotExtended, Renewed, TraitsRead
-from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.google.leases.status import budget_status, lease_status
-from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -24,8 +24,8 @@ def device(name: str = "cam", protocol: Protocol = Protocol.RTSP) -> Device:
     return Device(f"enterprises/p/devices/{name}", name, "CAMERA", name, (protocol,))
 
 
-def stream(handle: str = "x1", life: float = 300.0) -> Stream:
-    return Stream(Protocol.RTSP, Secret(handle), life, 0.0, url=Secret("rtsps://h/p?auth=t1"))
+def stream(handle: str = "x1", life: float = 300.0) -> LiveStream:
+    return LiveStream(Protocol.RTSP, Secret(handle), life, 0.0, url=Secret("rtsps://h/p?auth=t1"))
 
 
 def extension(handle: str = "x2") -> Extension:
@@ -60,7 +60,7 @@ class Desk:
         self.book.settle(command, result, self.now)
         return command
 
-    def state(self, camera: str = "cam") -> State:
+    def state(self, camera: str = "cam") -> LeaseState:
         return self.book.leases[camera].state
 
     def effects(self) -> list[object]:
@@ -94,53 +94,53 @@ def test_a_lease_is_granted_and_extended_with_new_tokens() -> None:
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (errors.ServerError("500", status=500), State.HELD_OFF),
-        (errors.NestTimeout("slow"), State.HELD_OFF),
-        (errors.Conflict("409"), State.HELD_OFF),
-        (errors.CameraUnavailable("off"), State.HELD_OFF),
-        (errors.MalformedAnswer("?"), State.HELD_OFF),
-        (errors.OfferUnavailable("no offer"), State.HELD_OFF),
-        (errors.WrongProtocol("400"), State.HELD_OFF),
-        (errors.Forbidden("403"), State.PARKED),
-        (errors.DeviceNotFound("404"), State.PARKED),
-        (errors.CommandUnknown("404"), State.PARKED),
-        (errors.RateLimited("429", bucket="ExecuteDeviceCommand"), State.WANTED),
-        (errors.Unauthenticated("401"), State.WANTED),
-        (errors.TokenUnavailable("down"), State.WANTED),
-        (errors.AuthorizationRevoked("revoked"), State.WANTED),
-        (errors.ProjectNotFound("404"), State.WANTED),
+        (errors.ServerError("500", status=500), LeaseState.HELD_OFF),
+        (errors.NestTimeout("slow"), LeaseState.HELD_OFF),
+        (errors.Conflict("409"), LeaseState.HELD_OFF),
+        (errors.CameraUnavailable("off"), LeaseState.HELD_OFF),
+        (errors.MalformedAnswer("?"), LeaseState.HELD_OFF),
+        (errors.OfferUnavailable("no offer"), LeaseState.HELD_OFF),
+        (errors.WrongProtocol("400"), LeaseState.HELD_OFF),
+        (errors.Forbidden("403"), LeaseState.PARKED),
+        (errors.DeviceNotFound("404"), LeaseState.PARKED),
+        (errors.CommandUnknown("404"), LeaseState.PARKED),
+        (errors.RateLimited("429", bucket="ExecuteDeviceCommand"), LeaseState.WANTED),
+        (errors.Unauthenticated("401"), LeaseState.WANTED),
+        (errors.TokenUnavailable("down"), LeaseState.WANTED),
+        (errors.AuthorizationRevoked("revoked"), LeaseState.WANTED),
+        (errors.ProjectNotFound("404"), LeaseState.WANTED),
     ],
 )
-def test_what_a_failed_generate_leads_to(error: errors.NestError, state: State) -> None:
+def test_what_a_failed_generate_leads_to(error: errors.NestError, state: LeaseState) -> None:
     desk = Desk()
     desk.want("cam")
     desk.step(error)
     assert desk.state() is state
     lease = desk.book.leases["cam"]
-    assert lease.failures == (0 if state is State.WANTED else 1)
-    if state is not State.PARKED:
+    assert lease.failures == (0 if state is LeaseState.WANTED else 1)
+    if state is not LeaseState.PARKED:
         assert desk.step(stream()).verb in (Verb.GENERATE, Verb.GET)
 
 
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (errors.ServerError("500", status=500), State.HELD),
-        (errors.NestTimeout("slow"), State.HELD),
-        (errors.RateLimited("429"), State.HELD),
-        (errors.Unauthenticated("401"), State.HELD),
-        (errors.AuthorizationRevoked("revoked"), State.HELD),
-        (errors.NotExtendable("doorbell"), State.HELD),
-        (errors.StreamGone("404"), State.WANTED),
-        (errors.DeviceNotFound("404"), State.PARKED),
+        (errors.ServerError("500", status=500), LeaseState.HELD),
+        (errors.NestTimeout("slow"), LeaseState.HELD),
+        (errors.RateLimited("429"), LeaseState.HELD),
+        (errors.Unauthenticated("401"), LeaseState.HELD),
+        (errors.AuthorizationRevoked("revoked"), LeaseState.HELD),
+        (errors.NotExtendable("doorbell"), LeaseState.HELD),
+        (errors.StreamGone("404"), LeaseState.WANTED),
+        (errors.DeviceNotFound("404"), LeaseState.PARKED),
     ],
 )
-def test_what_a_failed_extension_leads_to(error: errors.NestError, state: State) -> None:
+def test_what_a_failed_extension_leads_to(error: errors.NestError, state: LeaseState) -> None:
     desk = Desk().held()
     desk.step(error)
     assert desk.state() is state
     lost = [effect for effect in desk.effects() if isinstance(effect, Lost)]
-    assert bool(lost) is (state is not State.HELD)
+    assert bool(lost) is (state is not LeaseState.HELD)
 
 
 def test_an_extension_is_tried_again_before_the_end() -> None:
@@ -149,7 +149,7 @@ def test_an_extension_is_tried_again_before_the_end() -> None:
         assert desk.step(errors.ServerError("500")).verb is Verb.EXTEND
     assert desk.step(extension()).verb is Verb.EXTEND
     assert desk.now < 1300.0
-    assert desk.state() is State.HELD
+    assert desk.state() is LeaseState.HELD
     assert desk.book.leases["cam"].failures == 0
 
 
@@ -251,14 +251,14 @@ def test_a_late_result_of_a_lost_stream_is_discarded() -> None:
     desk.book.settle(extend, extension(), desk.now + 1)
     assert desk.effects() == []
     assert desk.book.superseded == 1
-    assert desk.state() is State.WANTED
+    assert desk.state() is LeaseState.WANTED
 
 
 def test_complaints_about_another_generation_change_nothing() -> None:
     desk = Desk().held()
     desk.book.media_failed("cam", desk.book.leases["cam"].generation - 1, "EOF", desk.now)
     desk.book.media_failed("nobody", 0, "EOF", desk.now)
-    assert desk.state() is State.HELD
+    assert desk.state() is LeaseState.HELD
 
 
 def test_a_camera_that_is_never_live_is_degraded_and_slow() -> None:
@@ -302,9 +302,9 @@ def test_an_outage_of_google_ends_for_all_when_it_ends() -> None:
 def test_unwanting_stops_the_stream_and_wanting_again_takes_it_back() -> None:
     desk = Desk().held()
     desk.book.unwant("cam", desk.now)
-    assert desk.state() is State.RELEASED
+    assert desk.state() is LeaseState.RELEASED
     desk.want("cam")
-    assert desk.state() is State.HELD
+    assert desk.state() is LeaseState.HELD
     assert [type(effect) for effect in desk.effects()] == [Granted]
     assert desk.next().verb is Verb.EXTEND
 
@@ -324,7 +324,7 @@ def test_unwanting_while_generating_discards_the_stream() -> None:
     command = desk.next()
     desk.book.unwant("cam", desk.now)
     desk.book.settle(command, stream(), desk.now)
-    assert desk.state() is State.RELEASED
+    assert desk.state() is LeaseState.RELEASED
     assert desk.effects() == []
 
 
@@ -445,7 +445,7 @@ def test_a_camera_that_was_dropped_does_not_get_what_was_under_way_for_its_prede
     desk.want("cam")
     again = desk.next()
     desk.book.settle(under_way, stream("stale"), desk.now)
-    assert desk.state() is State.GENERATING
+    assert desk.state() is LeaseState.GENERATING
     desk.book.settle(again, stream("fresh"), desk.now)
     assert [effect.stream.handle for effect in desk.effects() if isinstance(effect, Granted)] == [Secret("fresh")]
 

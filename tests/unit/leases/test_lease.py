@@ -11,12 +11,12 @@ from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.leases.lease import Lease, LeaseSettings
-from relay_supervisor.google.leases.states import LEASE, Event, State
-from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.leases.states import LEASE, LeaseEvent, LeaseState
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Verb
 
 DEVICE = Device("enterprises/p/devices/d", "d", "CAMERA", "Door", (Protocol.RTSP,))
-STREAM = Stream(Protocol.RTSP, Secret("x1"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t1"))
+STREAM = LiveStream(Protocol.RTSP, Secret("x1"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t1"))
 
 
 def lease(**settings: float) -> Lease:
@@ -25,22 +25,22 @@ def lease(**settings: float) -> Lease:
 
 def held(**settings: float) -> Lease:
     subject = lease(**settings)
-    subject.fire(Event.WANT, 0.0)
-    subject.fire(Event.SENT, 0.0)
+    subject.fire(LeaseEvent.WANT, 0.0)
+    subject.fire(LeaseEvent.SENT, 0.0)
     subject.granted(STREAM, 0.0)
     return subject
 
 
 @pytest.mark.parametrize(("source", "event", "target"), list(LEASE.edges()))
-def test_every_edge(source: State, event: Event, target: State) -> None:
+def test_every_edge(source: LeaseState, event: LeaseEvent, target: LeaseState) -> None:
     machine = Machine(LEASE, source)
     assert machine.fire(event) is target
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_every_other_move_is_refused_and_changes_nothing(state: State) -> None:
+@pytest.mark.parametrize("state", list(LeaseState))
+def test_every_other_move_is_refused_and_changes_nothing(state: LeaseState) -> None:
     machine = Machine(LEASE, state)
-    for event in set(Event) - set(LEASE.allowed(state)):
+    for event in set(LeaseEvent) - set(LEASE.allowed(state)):
         with pytest.raises(IllegalTransition):
             machine.fire(event)
         assert machine.state is state
@@ -49,17 +49,17 @@ def test_every_other_move_is_refused_and_changes_nothing(state: State) -> None:
 def test_every_state_can_be_reached_and_left() -> None:
     reached = {target for _, _, target in LEASE.edges()}
     left = {source for source, _, _ in LEASE.edges()}
-    assert reached == left == set(State)
+    assert reached == left == set(LeaseState)
 
 
 def test_every_wanting_state_can_be_released() -> None:
-    for state in set(State) - {State.RELEASED, State.LOST}:
-        assert LEASE.target(state, Event.UNWANT) is State.RELEASED
+    for state in set(LeaseState) - {LeaseState.RELEASED, LeaseState.LOST}:
+        assert LEASE.target(state, LeaseEvent.UNWANT) is LeaseState.RELEASED
 
 
 def test_wanted_asks_for_a_generate() -> None:
     subject = lease()
-    subject.fire(Event.WANT, 5.0)
+    subject.fire(LeaseEvent.WANT, 5.0)
     command = subject.wanted_command(6.0, margin=60.0, pace=36.0)
     assert command is not None
     assert (command.verb, command.attempts, command.submitted) == (Verb.GENERATE, 0, 5.0)
@@ -76,7 +76,7 @@ def test_held_asks_for_an_extension_between_half_and_the_margin() -> None:
 
 def test_extension_renews_tokens_url_and_life() -> None:
     subject = held()
-    subject.fire(Event.SENT, 150.0)
+    subject.fire(LeaseEvent.SENT, 150.0)
     subject.extended(Extension(Secret("x2"), 290.0, 0.0, Secret("t2")), 150.0)
     assert subject.stream is not None
     assert subject.stream.handle == Secret("x2")
@@ -88,7 +88,7 @@ def test_extension_renews_tokens_url_and_life() -> None:
 def test_a_least_wait_is_cut_short_where_the_stream_would_end_first() -> None:
     for left, most in ((12.0, 6.0), (200.0, 30.0)):
         subject = held()
-        subject.fire(Event.SENT, 300.0 - left)
+        subject.fire(LeaseEvent.SENT, 300.0 - left)
         subject.extension_failed("409", 300.0 - left, 30.0)
         assert subject.retry_at - (300.0 - left) == most
 
@@ -97,7 +97,7 @@ def test_a_failed_extension_is_retried_within_what_is_left() -> None:
     subject = held()
     now, tries = 270.0, 0
     while now < 300.0:
-        subject.fire(Event.SENT, now)
+        subject.fire(LeaseEvent.SENT, now)
         subject.extension_failed("500", now + 1.0, 0.0)
         tries += 1
         assert subject.retry_at < 300.0
@@ -109,17 +109,17 @@ def test_a_failed_extension_is_retried_within_what_is_left() -> None:
 
 def test_generate_failures_back_off_and_degrade() -> None:
     subject = lease()
-    subject.fire(Event.WANT, 0.0)
+    subject.fire(LeaseEvent.WANT, 0.0)
     waits = []
     for _ in range(7):
-        subject.fire(Event.SENT, 0.0)
+        subject.fire(LeaseEvent.SENT, 0.0)
         subject.generate_failed("500", 0.0, 0.0)
         waits.append(subject.retry_at)
-        subject.fire(Event.RETRY, 0.0)
+        subject.fire(LeaseEvent.RETRY, 0.0)
     assert all(2.5 * 2**n <= wait <= 5 * 2**n for n, wait in enumerate(waits[:4]))
     assert all(270.0 <= wait <= 330.0 for wait in waits[4:])
     assert subject.degraded
-    subject.fire(Event.SENT, 0.0)
+    subject.fire(LeaseEvent.SENT, 0.0)
     subject.granted(STREAM, 0.0)
     assert subject.degraded, "Google makes streams for dead cameras too"
     subject.healthy()
@@ -129,11 +129,11 @@ def test_generate_failures_back_off_and_degrade() -> None:
 def test_a_stream_that_lived_is_regenerated_at_once_one_that_never_did_is_not() -> None:
     subject = held()
     subject.lose("EOF", 100.0, failed=True)
-    assert subject.state is State.WANTED
-    subject.fire(Event.SENT, 100.0)
+    assert subject.state is LeaseState.WANTED
+    subject.fire(LeaseEvent.SENT, 100.0)
     subject.granted(STREAM, 100.0)
     subject.lose("404", 110.0, failed=True)
-    assert subject.state is State.HELD_OFF
+    assert subject.state is LeaseState.HELD_OFF
     assert subject.retry_at > 110.0
 
 
@@ -152,8 +152,8 @@ def test_a_stream_that_cannot_be_extended_is_stopped_before_its_end_and_generate
     command = subject.wanted_command(1.0, margin=60.0, pace=36.0)
     assert command is not None
     assert (command.verb, command.renewal, command.not_before) == (Verb.STOP, True, 270.0)
-    subject.fire(Event.RENEW, 270.0)
-    assert subject.state is State.RENEWING
+    subject.fire(LeaseEvent.RENEW, 270.0)
+    assert subject.state is LeaseState.RENEWING
     subject.lose("renewed", 271.0, failed=False)
     again = subject.wanted_command(271.0, margin=60.0, pace=36.0)
     assert again is not None
@@ -164,9 +164,9 @@ def doorbell() -> Lease:
     """A held WebRTC stream that cannot be extended."""
     subject = lease()
     subject.traits_read(Device("n", "d", "DOORBELL", "Door", (Protocol.WEB_RTC,)))
-    subject.fire(Event.WANT, 0.0)
-    subject.fire(Event.SENT, 0.0)
-    subject.granted(Stream(Protocol.WEB_RTC, Secret("m1"), 300.0, 0.0, answer_sdp=Secret("a1")), 0.0)
+    subject.fire(LeaseEvent.WANT, 0.0)
+    subject.fire(LeaseEvent.SENT, 0.0)
+    subject.granted(LiveStream(Protocol.WEB_RTC, Secret("m1"), 300.0, 0.0, answer_sdp=Secret("a1")), 0.0)
     subject.extension.believe(1000.0)
     return subject
 
@@ -178,17 +178,17 @@ def test_a_webrtc_stream_that_cannot_be_extended_is_replaced_while_it_plays() ->
     assert command is not None
     assert (command.verb, command.renewal, command.not_before) == (Verb.GENERATE, True, 270.0)
     assert subject.load(300.0).commands == 1
-    subject.fire(Event.REPLACE, 270.0)
-    subject.granted(Stream(Protocol.WEB_RTC, Secret("m2"), 300.0, 0.0, answer_sdp=Secret("a2")), 271.0)
-    assert (subject.state, subject.expires) == (State.HELD, 571.0)
+    subject.fire(LeaseEvent.REPLACE, 270.0)
+    subject.granted(LiveStream(Protocol.WEB_RTC, Secret("m2"), 300.0, 0.0, answer_sdp=Secret("a2")), 271.0)
+    assert (subject.state, subject.expires) == (LeaseState.HELD, 571.0)
     assert subject.generation > before, "its worker must take it for another stream"
 
 
 def test_where_a_second_stream_is_refused_the_first_is_stopped() -> None:
     subject = doorbell()
-    subject.fire(Event.REPLACE, 270.0)
+    subject.fire(LeaseEvent.REPLACE, 270.0)
     subject.second_stream.believe(1000.0)
-    subject.fire(Event.FAILED, 270.0)
+    subject.fire(LeaseEvent.FAILED, 270.0)
     command = subject.wanted_command(270.0, margin=60.0, pace=36.0)
     assert command is not None
     assert (command.verb, command.renewal) == (Verb.STOP, True)
@@ -198,7 +198,7 @@ def test_where_a_second_stream_is_refused_the_first_is_stopped() -> None:
 def test_resuming_keeps_generation_and_end() -> None:
     subject = lease()
     subject.resume(STREAM, 7, 900.0, 1000.0)
-    assert (subject.state, subject.generation, subject.expires, subject.life) == (State.HELD, 7, 1300.0, 400.0)
+    assert (subject.state, subject.generation, subject.expires, subject.life) == (LeaseState.HELD, 7, 1300.0, 400.0)
 
 
 def test_a_device_that_speaks_another_protocol_is_noticed() -> None:

@@ -10,8 +10,8 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.errors import NestError, NotExtendable, NotReached, TokenUnavailable
 from relay_supervisor.google.leases.book import LeaseBook
-from relay_supervisor.google.leases.states import State
-from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.leases.states import LeaseState
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -47,7 +47,7 @@ class World:
     def _granted(verb: Verb) -> Result:
         match verb:
             case Verb.GENERATE:
-                return Stream(Protocol.RTSP, Secret("x"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
+                return LiveStream(Protocol.RTSP, Secret("x"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
             case Verb.EXTEND:
                 return Extension(Secret("x"), 300.0, 0.0, Secret("t"))
             case Verb.LIST:
@@ -63,10 +63,10 @@ def test_cameras_that_start_while_names_cannot_be_resolved_are_neither_failing_n
     assert len(world.tried) >= 5, "it looks again every few seconds"
     assert world.book.budget.api.used(world.now) == 0, "nothing arrived, nothing is counted"
     for lease in world.book.leases.values():
-        assert (lease.state, lease.failures, lease.degraded) == (State.WANTED, 0, False)
+        assert (lease.state, lease.failures, lease.degraded) == (LeaseState.WANTED, 0, False)
     assert "name resolution" in world.book.account_error
     world.run(1055.0 + 12.0)
-    assert [lease.state for lease in world.book.leases.values()] == [State.HELD] * 2
+    assert [lease.state for lease in world.book.leases.values()] == [LeaseState.HELD] * 2
     assert world.book.account_error == ""
 
 
@@ -89,7 +89,7 @@ def test_the_first_success_of_any_call_ends_the_wait() -> None:
     assert wait > 1.0
     world.book.list_devices(world.now)
     world.run(world.now + 0.5)
-    assert world.book.leases["door"].state is State.HELD
+    assert world.book.leases["door"].state is LeaseState.HELD
 
 
 @pytest.mark.parametrize("error", [UNREACHED, TokenUnavailable("down")])
@@ -105,6 +105,6 @@ def test_a_stop_that_was_never_sent_leaves_the_stream_as_it_is(error: NestError)
     assert command.verb is Verb.STOP
     generation = lease.generation
     world.book.settle(command, error, world.now)
-    assert (lease.state, lease.generation) == (State.HELD, generation)
+    assert (lease.state, lease.generation) == (LeaseState.HELD, generation)
     world.run(world.now + 60.0)
-    assert (lease.state, lease.generates) == (State.HELD, 2)
+    assert (lease.state, lease.generates) == (LeaseState.HELD, 2)

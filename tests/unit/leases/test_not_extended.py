@@ -14,8 +14,8 @@ from relay_supervisor.google.errors import NestError, NotExtendable, StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Lost
 from relay_supervisor.google.leases.lease import Lease
-from relay_supervisor.google.leases.states import State
-from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.leases.states import LeaseState
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -73,7 +73,7 @@ class Home:
             life = self.life.get(camera, 300.0)
             self.ends[camera] = self.now + life
             url, answer = (Secret("rtsps://h/p"), None) if self.protocol is Protocol.RTSP else (None, Secret("sdp"))
-            stream = Stream(self.protocol, Secret("x"), life, 0.0, url=url, answer_sdp=answer)
+            stream = LiveStream(self.protocol, Secret("x"), life, 0.0, url=url, answer_sdp=answer)
             self.book.settle(command, stream, self.now)
             self.book.media_live(camera, self.lease(camera).generation, self.now)
             return
@@ -99,7 +99,7 @@ def test_an_end_that_an_extension_does_not_move_is_the_end_of_extending() -> Non
     assert [verb for _, verb, _ in home.sent] == [Verb.GENERATE, Verb.EXTEND, Verb.STOP, Verb.GENERATE]
     assert home.last.renewal, "before cameras that have no picture yet"
     home.run(2000.0)
-    assert home.lease().state is State.HELD
+    assert home.lease().state is LeaseState.HELD
     assert home.count(Verb.EXTEND) <= 4, "learnt, and tried again once in a while"
     assert home.count(Verb.GENERATE) <= 9, "each stream is used up"
 
@@ -125,7 +125,7 @@ def test_a_session_that_is_capped_after_an_hour_is_no_reason_not_to_extend_the_n
     home.run(4 * 3600.0)
     assert home.lease().extendable
     assert 4 <= home.count(Verb.GENERATE) <= 5
-    assert home.lease().state is State.HELD
+    assert home.lease().state is LeaseState.HELD
 
 
 def test_a_shorter_life_is_not_taken_for_an_end_that_stays() -> None:
@@ -135,7 +135,7 @@ def test_a_shorter_life_is_not_taken_for_an_end_that_stays() -> None:
     home.life["cam"] = 60.0
     home.run(1000.0)
     assert home.count(Verb.GENERATE) == 1
-    assert home.lease().state is State.HELD
+    assert home.lease().state is LeaseState.HELD
 
 
 def test_a_life_that_is_over_does_not_count_against_its_camera_or_others() -> None:
@@ -145,13 +145,13 @@ def test_a_life_that_is_over_does_not_count_against_its_camera_or_others() -> No
     home.run(0.1)
     home.life.clear()
     home.run(100.0)
-    assert home.lease().state is State.HELD
+    assert home.lease().state is LeaseState.HELD
     home.life["short"] = 5.0
     home.want("short")
     home.run(1.0)
     home.want("late")
     home.run(1.0)
-    assert home.lease("late").state is State.HELD
+    assert home.lease("late").state is LeaseState.HELD
     assert home.book.capacity() > 0
     home.book.unwant("short", home.now)
     home.run(1.0)
@@ -167,7 +167,7 @@ def test_a_camera_with_short_lives_costs_the_healthy_ones_nothing() -> None:
     home.life.clear()
     home.run(900.0)
     assert set(home.gaps) <= {"dear"}
-    assert all(lease.state is State.HELD for lease in home.book.leases.values())
+    assert all(lease.state is LeaseState.HELD for lease in home.book.leases.values())
     assert len(home.book.admitted) == 39
 
 

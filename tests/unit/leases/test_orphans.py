@@ -8,8 +8,8 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.errors import StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
-from relay_supervisor.google.leases.states import State
-from relay_supervisor.google.models import Device, Stream
+from relay_supervisor.google.leases.states import LeaseState
+from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -27,7 +27,7 @@ class Home:
             self.book.want(name, device, self.now)
         self.run(120.0)
         for lease in self.book.leases.values():
-            assert lease.state is State.HELD
+            assert lease.state is LeaseState.HELD
         self.sent.clear()
 
     def run(self, seconds: float) -> None:
@@ -46,7 +46,7 @@ class Home:
         assert command.verb is Verb.GENERATE
         self.sessions += 1
         url, answer = (Secret("u"), None) if self.protocol is Protocol.RTSP else (None, Secret("sdp"))
-        stream = Stream(self.protocol, Secret(f"session{self.sessions}"), 300.0, 0.0, url=url, answer_sdp=answer)
+        stream = LiveStream(self.protocol, Secret(f"session{self.sessions}"), 300.0, 0.0, url=url, answer_sdp=answer)
         self.book.settle(command, stream, self.now)
         self.book.media_live(command.camera, self.book.leases[command.camera].generation, self.now)
 
@@ -60,7 +60,7 @@ def test_the_session_of_a_killed_worker_is_stopped_before_another_is_generated()
     home.run(5.0)
     assert home.sent == [(Verb.STOP, "cam0", "session1"), (Verb.GENERATE, "cam0", "")]
     lease = home.book.leases["cam0"]
-    assert (lease.state, lease.failures) == (State.HELD, 0), "a refused stop is nobody's failure"
+    assert (lease.state, lease.failures) == (LeaseState.HELD, 0), "a refused stop is nobody's failure"
 
 
 def test_recovery_goes_first_when_the_budget_is_short() -> None:
@@ -80,7 +80,7 @@ def test_sessions_that_are_left_behind_are_bounded() -> None:
     home.book.budget.api.held_until = home.now + 250.0
     lease = home.book.leases["cam0"]
     for n in range(9):
-        lease.stream = Stream(Protocol.WEB_RTC, Secret(f"m{n}"), 300.0, 0.0)
+        lease.stream = LiveStream(Protocol.WEB_RTC, Secret(f"m{n}"), 300.0, 0.0)
         lease.expires = home.now + 300.0
         command = lease.orphan_command(home.now)
         home.book.queue.submit(command)

@@ -10,16 +10,16 @@ from relay_common.secrets import Secret
 from relay_supervisor.google.errors import NotExtendable, ServerError, StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost
-from relay_supervisor.google.leases.states import State
-from relay_supervisor.google.models import Device, Stream
+from relay_supervisor.google.leases.states import LeaseState
+from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
 DOORBELL = Device("enterprises/p/devices/d", "d", "DOORBELL", "Door", (Protocol.WEB_RTC,))
 
 
-def stream(name: str) -> Stream:
-    return Stream(Protocol.WEB_RTC, Secret(name), 300.0, 0.0, answer_sdp=Secret(f"answer {name}"))
+def stream(name: str) -> LiveStream:
+    return LiveStream(Protocol.WEB_RTC, Secret(name), 300.0, 0.0, answer_sdp=Secret(f"answer {name}"))
 
 
 class Google:
@@ -64,12 +64,12 @@ def test_the_successor_is_generated_before_the_end_and_the_old_stream_never_lost
         assert command.verb is Verb.GENERATE
         assert 20.0 < expires - google.now <= 30.0
         google.book.media_failed("door", generation, "the camera hung up", google.now)
-        assert google.book.leases["door"].state is State.REPLACING, "a new stream is on its way already"
+        assert google.book.leases["door"].state is LeaseState.REPLACING, "a new stream is on its way already"
         (granted,) = google.answer(command, stream(name))
         assert isinstance(granted, Granted)
         assert granted.generation > generation
         generation = granted.generation
-        assert google.book.leases["door"].state is State.HELD
+        assert google.book.leases["door"].state is LeaseState.HELD
 
 
 def test_where_google_grants_no_second_stream_the_first_is_stopped_first_from_then_on() -> None:
@@ -77,7 +77,7 @@ def test_where_google_grants_no_second_stream_the_first_is_stopped_first_from_th
     google.held()
     assert google.answer(google.command(), StreamGone("one stream at a time")) == []
     lease = google.book.leases["door"]
-    assert lease.state is State.HELD, "the old stream plays on"
+    assert lease.state is LeaseState.HELD, "the old stream plays on"
     stop = google.command()
     assert stop.verb is Verb.STOP
     assert [type(effect) for effect in google.answer(stop, None)] == [Lost]
@@ -105,7 +105,7 @@ def test_that_no_second_stream_is_granted_is_believed_for_half_an_hour_then_trie
     while google.now < 1000.0 + 4 * 3600.0:
         command = google.command()
         match command.verb:
-            case Verb.GENERATE if google.book.leases["door"].state is State.REPLACING:
+            case Verb.GENERATE if google.book.leases["door"].state is LeaseState.REPLACING:
                 refused_at.append(google.now)
                 google.answer(command, StreamGone("one stream at a time"))
             case Verb.GENERATE:

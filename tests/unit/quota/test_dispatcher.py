@@ -11,7 +11,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import Turn
 from relay_supervisor.google.errors import NestError, OfferUnavailable, ServerError
-from relay_supervisor.google.models import Device, Extension, Listing, Stream
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.dispatcher import Dispatcher, Offer, OnCommand
 
@@ -56,12 +56,14 @@ class Google:
         self.requests = 1
         """How many a reading of devices takes."""
 
-    async def generate(self, device: str, protocol: Protocol, *, offer_sdp: str = "", timeout: float = 30.0) -> Stream:
+    async def generate(
+        self, device: str, protocol: Protocol, *, offer_sdp: str = "", timeout: float = 30.0
+    ) -> LiveStream:
         self.offers.append(offer_sdp)
         await self.clock.sleep(self.delays.get(device, 0.1))
         if self.failure is not None:
             raise self.failure
-        return Stream(protocol, Secret("h"), 300.0, 0.0)
+        return LiveStream(protocol, Secret("h"), 300.0, 0.0)
 
     async def extend(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> Extension:
         await self.clock.sleep(self.delays.get(device, 0.1))

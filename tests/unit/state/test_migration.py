@@ -13,9 +13,9 @@ from relay_supervisor.google import errors
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, TraitsRead
 from relay_supervisor.google.leases.lease import Lease
-from relay_supervisor.google.leases.states import State
+from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.google.leases.status import lease_status
-from relay_supervisor.google.models import Device, Extension, Stream
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -27,10 +27,10 @@ def device(*protocols: Protocol) -> Device:
     return Device("enterprises/p/devices/d", "d", "CAMERA", "Door", protocols)
 
 
-def stream(protocol: Protocol, life: float = 300.0) -> Stream:
+def stream(protocol: Protocol, life: float = 300.0) -> LiveStream:
     if protocol is RTSP:
-        return Stream(RTSP, Secret("x1"), life, 0.0, url=Secret("rtsps://h/p?auth=t1"))
-    return Stream(WEB_RTC, Secret("m1"), life, 0.0, answer_sdp=Secret("answer"))
+        return LiveStream(RTSP, Secret("x1"), life, 0.0, url=Secret("rtsps://h/p?auth=t1"))
+    return LiveStream(WEB_RTC, Secret("m1"), life, 0.0, answer_sdp=Secret("answer"))
 
 
 class Google:
@@ -72,7 +72,7 @@ def test_a_refused_extension_reads_the_traits_and_generates_beside_the_old_strea
     generation = google.lease.generation
     assert google.step(REFUSED) == []
     refused = google.now
-    assert google.lease.state is State.DOUBTED
+    assert google.lease.state is LeaseState.DOUBTED
     assert "traits" in lease_status(google.book, "door", google.now, 0.0).next_action
     assert [type(effect) for effect in google.step(device(WEB_RTC))] == [TraitsRead], "the old stream plays on"
     (granted,) = google.step(stream(WEB_RTC))
@@ -98,14 +98,14 @@ def test_where_the_protocol_is_the_same_the_stream_is_gone_and_generated_anew() 
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (errors.ServerError("500", status=500), State.WANTED),
-        (errors.MalformedAnswer("no live stream"), State.WANTED),
-        (errors.DeviceNotFound("404", status=404), State.PARKED),
-        (errors.RateLimited("429"), State.DOUBTED),
-        (errors.Unauthenticated("401"), State.DOUBTED),
+        (errors.ServerError("500", status=500), LeaseState.WANTED),
+        (errors.MalformedAnswer("no live stream"), LeaseState.WANTED),
+        (errors.DeviceNotFound("404", status=404), LeaseState.PARKED),
+        (errors.RateLimited("429"), LeaseState.DOUBTED),
+        (errors.Unauthenticated("401"), LeaseState.DOUBTED),
     ],
 )
-def test_traits_that_cannot_be_read(answer: errors.NestError, state: State) -> None:
+def test_traits_that_cannot_be_read(answer: errors.NestError, state: LeaseState) -> None:
     google = Google()
     google.step(REFUSED)
     google.step(answer)
@@ -131,7 +131,7 @@ def test_traits_are_read_once_whatever_else_is_planned_meanwhile() -> None:
     assert google.next().camera == "other"
     assert google.book.poll(google.now) is None
     google.book.media_failed("door", google.lease.generation, "the camera hung up", google.now)
-    assert google.lease.state is State.DOUBTED, "the answer says with what to go on"
+    assert google.lease.state is LeaseState.DOUBTED, "the answer says with what to go on"
     google.settle(get, device(WEB_RTC))
     assert google.next().protocol is WEB_RTC
 
@@ -152,7 +152,7 @@ def test_a_discovery_settles_a_doubt_whatever_is_said_to_the_question(answer: Re
     google.step(REFUSED)
     get = google.next() if answer is not None else None
     google.book.device_seen("door", device(RTSP), google.now)
-    assert google.lease.state is State.DOUBTED, "the list may be older than the refusal"
+    assert google.lease.state is LeaseState.DOUBTED, "the list may be older than the refusal"
     google.book.device_seen("door", device(WEB_RTC), google.now)
     command = google.next()
     assert (command.verb, command.protocol) == (Verb.GENERATE, WEB_RTC)
@@ -223,4 +223,4 @@ def test_a_camera_that_moved_while_no_supervisor_ran_is_followed() -> None:
     command = book.poll(1000.0)
     assert command is not None
     assert (command.verb, command.protocol) == (Verb.GENERATE, WEB_RTC)
-    assert book.leases["door"].state is State.REPLACING
+    assert book.leases["door"].state is LeaseState.REPLACING

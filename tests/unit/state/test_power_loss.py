@@ -18,7 +18,7 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.models import Stream
+from relay_supervisor.google.models import LiveStream
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.state import schema
 from relay_supervisor.state.store import SavedLease, SavedWorker, Store
@@ -52,7 +52,9 @@ WRITER = textwrap.dedent("""
 
 
 def lease(n: int, generation: int = 1) -> SavedLease:
-    stream = Stream(Protocol.RTSP, Secret(f"handle {generation}"), 300.0, 0.0, url=Secret(f"rtsps://h/{generation}"))
+    stream = LiveStream(
+        Protocol.RTSP, Secret(f"handle {generation}"), 300.0, 0.0, url=Secret(f"rtsps://h/{generation}")
+    )
     return SavedLease(f"cam{n}", f"dev{n}", generation, 1000.0, 1300.0, stream)
 
 

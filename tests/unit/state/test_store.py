@@ -13,13 +13,13 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.models import Device, Resolution, Stream
+from relay_supervisor.google.models import Device, LiveStream, Resolution
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.schema import MIGRATIONS
 from relay_supervisor.state.store import SavedLease, SavedPublication, SavedWorker, Store
 
-STREAM = Stream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
+STREAM = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
 
 
 def opened(directory: Path, clock: ManualClock, boot: str = "boot1") -> Store:

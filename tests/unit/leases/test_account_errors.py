@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 from relay_supervisor.google.errors import Unauthenticated
-from relay_supervisor.google.leases.trouble import AccountTrouble
+from relay_supervisor.google.leases.account_errors import AccountErrors
 
 
-def trouble() -> AccountTrouble:
-    return AccountTrouble(random.Random(1))
+def trouble() -> AccountErrors:
+    return AccountErrors(random.Random(1))
 
 
 def test_a_second_401_holds_the_account() -> None:

@@ -27,7 +27,7 @@ def servers_fault(error: NestError) -> bool:
     return isinstance(error, (ServerError, NestTimeout, NestUnreachable))
 
 
-class AccountTrouble:
+class AccountErrors:
     """Keeps count of what goes wrong with the account, and says how long to send nothing."""
 
     def __init__(self, rng: random.Random) -> None:
