@@ -73,7 +73,7 @@ class Account:
         self._task = keep("leases", self.leases.run)
 
     def authorised(self, refresh_token: Secret) -> bool:
-        """The configuration was read again: whether Google is asked anew, because the token or the trouble is new."""
+        """The configuration was read again: whether Google is asked anew, because the token is new or failed."""
         if refresh_token == self._refresh_token and self.tokens.error is None and not self.leases.book.account_error:
             return False
         self._refresh_token = refresh_token

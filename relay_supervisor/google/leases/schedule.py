@@ -14,7 +14,7 @@ from relay_supervisor.google.quota.queue import CommandQueue
 
 _USUAL_LATENCY: Final = 0.5
 _LEAST_ASSUMED: Final = 60.0
-"""Least life in seconds assumed for a lease without a stream: one camera's trouble must not keep others out."""
+"""Least life in seconds assumed for a lease without a stream: one camera's failures must not keep others out."""
 _DEAR: Final = 3.0
 """A lease that costs so many times the usual gives up its place first."""
 

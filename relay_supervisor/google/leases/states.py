@@ -1,4 +1,41 @@
-"""The states of a lease and the moves between them, as a table."""
+"""The states of a lease and the moves between them, as a table.
+
+A camera's live stream at Google is a lease: Generate begins it, it ends by itself after about five minutes, and Extend
+gives it a whole new life. Every command costs a place in a small budget, and a Generate also costs the picture. These
+are the rules; the table is their bookkeeping.
+
+1.  A stream that plays is worth more than one that could be had. While it is alive, a failed command leads back to
+    HELD, where it plays on, not to a new Generate.
+
+2.  Only three things end a stream: its time (`expires`), a Google that no longer knows it (StreamGone), and a worker
+    that cannot play it any more. Each is LOSE. LOST is left at once: a stream that had worked is WANTED again, one that
+    never did waits first (HELD_OFF), so that a broken camera cannot use up the budget of the others.
+
+3.  What concerns the account (token, network, quota) says nothing about a camera. Such a command is SENT_BACK: the
+    lease is where it was, as if it had never been sent, and the queue is held until one command finds out that it is
+    over.
+
+4.  A stream is extended while it can be. Where it cannot (battery doorbells; extensions that are granted and move
+    nothing), it is used up, and its successor is generated just before the end: beside it where Google grants a second
+    one (WebRTC, REPLACING), after a Stop where not (RENEWING).
+
+5.  What refusals teach is believed for a while only (`refusals.py`): an outage at Google looks the same.
+
+6.  A camera may be moved from RTSP to WebRTC while it plays. An Extend that is refused as if it spoke another protocol
+    makes its stream DOUBTED: the camera's traits are read while it plays on. If they name another protocol, a stream
+    over that is generated beside it (SWITCH, then REPLACE); if not, Google does not know the stream any more.
+
+7.  What only a person can mend (the device is not shared any more) is PARKED until a listing shows the device.
+
+8.  Every stream has a generation, which rises with each new one and with each loss. Answers and complaints that name
+    another generation come too late and change nothing.
+
+Who acts on it: `lease.py` holds one lease's facts and says which command it wants next; `outcomes.py` makes the moves
+that follow from answers; `schedule.py` decides which leases the budget holds (`planner.py` is the arithmetic) and
+queues their commands; `book.py` joins them for an account, without I/O; `manager.py` runs it; `account.py` opens and
+closes it. An Extend goes: `Lease.wanted_command` → `Schedule.plan` → `CommandQueue.poll` → `Dispatcher` →
+`NestApi.extend` → `LeaseBook.settle` → `Outcomes.succeeded` → `Lease.extended` → the effect `Renewed`.
+"""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Dispatcher:
             result = await self._call(command)
         except NestError as error:
             result = error
-        except Exception as error:  # a bug of ours must not leave a lease waiting for ever
+        except Exception as error:  # an internal error must not leave a lease waiting
             log.exception("%s of %s failed unexpectedly", command.verb.value, command.camera)
             what = f"{command.verb.value} of {command.camera}"
             result = NestUnreachable(f"{what}: internal error ({type(error).__name__}); see the log")

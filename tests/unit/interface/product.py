@@ -109,7 +109,7 @@ STORED: dict[str, Any] = {
 
 ENUMERATIONS: dict[str, Any] = {
     "remedy (code of an HTTP error, remedy of a failed source)": Remedy,
-    "cameras[].lease.state": lease_states.State,
+    "cameras[].lease.state": lease_states.LeaseState,
     "cameras[].worker.state": Phase,
     "cameras[].webrtc": PublisherState,
     "cameras[].source of an RTSP camera": RtspState,
