@@ -27,7 +27,7 @@ async def database() -> list[str]:
 
 async def _fill(store: product.Store) -> None:
     for protocol in product.Protocol:
-        stream = product.Stream(
+        stream = product.LiveStream(
             protocol, product.Secret("handle"), 300.0, 1_700_000_300.0, url=product.Secret("rtsps://host/a?auth=b")
         )
         store.save_lease("account", product.SavedLease(f"camera {protocol.value}", "device", 2, 990.0, 1290.0, stream))
