@@ -13,6 +13,8 @@ from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.opus import frame_ticks, join_frames, packet_ticks, split_frames
 from relay_worker.rtp.timeline import Timeline
 
+CHECK_INTERVAL: Final = 0.1
+"""Seconds between two looks at the clocks, while packets simply follow each other."""
 MAX_ERROR: Final = AUDIO_CLOCK_RATE
 """Ticks by which sound may lag behind its timestamps before it is placed anew."""
 MAX_LEAD: Final = AUDIO_CLOCK_RATE // 5
@@ -35,10 +37,11 @@ class OpusInput(TrackInput):
         self._expected = 0  # the camera's timestamp for that
         self._timestamp = -1
         self._before = b""
+        self._check_at = 0.0
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         for run in self._runs(packets, now):
-            lost = run.lost
+            lost, timestamp = run.lost, run.timestamp
             for payload, _ in run.payloads:
                 ticks = packet_ticks(payload)
                 if not ticks:
@@ -46,8 +49,17 @@ class OpusInput(TrackInput):
                     continue
                 if run.ssrc != self._ssrc:
                     self._another_source(run.ssrc)
-                    self._timestamp = -1
-                for packet, position in self._place(payload, ticks, run.timestamp, lost, now):
+                    self._timestamp, self._check_at = -1, 0.0
+                position = self._position
+                if timestamp == self._expected and not lost and now < self._check_at and position is not None:
+                    # Nearly always: it follows on the one before it, and the clocks were compared only just now.
+                    self._before, self._timestamp = payload, timestamp
+                    self._expected, self._position = (timestamp + ticks) & 0xFFFFFFFF, position + ticks
+                    self.frames += 1
+                    out(Frame(Kind.AUDIO, [(payload, False)], position / AUDIO_CLOCK_RATE))
+                    continue
+                self._check_at = now + CHECK_INTERVAL
+                for packet, position in self._place(payload, ticks, timestamp, lost, now):
                     self.frames += 1
                     out(Frame(Kind.AUDIO, [(packet, False)], position / AUDIO_CLOCK_RATE))
                 lost = 0
@@ -76,6 +88,8 @@ class OpusInput(TrackInput):
                 now,
                 lambda: self._level.is_quiet(packet),
             )
+        if self.clock.due_since is not None:
+            self._check_at = now  # silence is listened for, packet by packet
         before, self._before, self._timestamp = self._before, packet, timestamp
         self._expected = (self._expected + ticks) & 0xFFFFFFFF
         sent: list[tuple[bytes, int]] = []

@@ -42,7 +42,8 @@ class SoundClock:
         self._error = 0.0
         self._budget, self._now = BUDGET[0], float("-inf")
         self._corrected = float("-inf")
-        self._since: float | None = None
+        self.due_since: float | None = None
+        """Since when a correction is due and waits for silence."""
 
     def correction(self, error: float, frame: float, now: float, is_quiet: Callable[[], bool]) -> int:
         """Frames to insert (negative: to leave out) before what comes now.
@@ -58,12 +59,12 @@ class SoundClock:
         if abs(self._error) >= LIMIT:
             frames = self._move(frame)
         elif abs(self._error) < min(max(lowest, 0.75 * frame), highest):
-            self._since = None
+            self.due_since = None
         elif now - self._corrected >= INTERVAL:
-            if self._since is None:
-                self._since = now
-            if is_quiet() or now - self._since >= WAIT:
-                self._corrected, self._since = now, None
+            if self.due_since is None:
+                self.due_since = now
+            if is_quiet() or now - self.due_since >= WAIT:
+                self._corrected, self.due_since = now, None
                 frames = 1 if self._error > 0 else -1
                 self.inserted += frames > 0
                 self.removed += frames < 0
@@ -80,7 +81,7 @@ class SoundClock:
         if frames:
             self._budget -= abs(frames) * frame
             self.moved += 1
-            self._since = None
+            self.due_since = None
         return frames
 
 

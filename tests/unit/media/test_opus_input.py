@@ -127,7 +127,7 @@ def test_a_correction_waits_for_silence_and_not_for_longer_than_ten_seconds() ->
     for silent_after, expected in ((4.0, True), (60.0, False)):
         camera = Camera(ppm=-100)
         for index in range(50 * 260):
-            due = camera.input.clock._since
+            due = camera.input.clock.due_since
             quiet = due is not None and camera.sent[-1].now - due >= silent_after
             before = camera.input.clock.inserted
             camera.play(OPUS_SILENCE if quiet else tone()[index % 50])
