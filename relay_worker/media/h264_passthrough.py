@@ -80,7 +80,10 @@ class H264Passthrough(NalUnits):
                 else:
                     out += sent
                 lost, end = 0, index + 1
-            else:
+            elif self._out:
+                out += self._out
+                self._out = []
+            elif self._carry is None:
                 out += payloads[index:end]
             index = end
         return out
@@ -90,8 +93,10 @@ class H264Passthrough(NalUnits):
 
         Most packets of a stream pass here; `receive` would say the same of each.
         """
-        if not self._in_fragment or self._carry is not None:
+        if not self._in_fragment:
             return index
+        if self._carry is not None:
+            return self._recut_middle(payloads, index) if self._collected is None else index
         most = self._max
         for payload, marker in payloads[index:]:
             size = len(payload)
@@ -109,6 +114,30 @@ class H264Passthrough(NalUnits):
                 break
             if marker:
                 break
+            index += 1
+        return index
+
+    def _recut_middle(self, payloads: Payloads, index: int) -> int:
+        """The same for fragments that are re-cut, which it does: what may leave is in `_out`."""
+        for payload, marker in payloads[index:]:
+            header = payload[1] if len(payload) > 2 and payload[0] & 0x1F == FU_A else FU_START
+            if header >= FU_START:
+                break
+            if header & FU_END:
+                if self._mistrusted or self._omits or self._probation:
+                    break
+                self._recut(payload[2:], header)
+                index += 1
+                self._in_fragment = False
+                self._marked = marker
+                if marker:
+                    self._out[-1] = (self._out[-1][0], True)
+                    self._closed = True
+                    self._count()
+                break
+            if marker:
+                break
+            self._recut(payload[2:], header)
             index += 1
         return index
 
@@ -152,24 +181,6 @@ class H264Passthrough(NalUnits):
     def _fragment(self, payload: bytes, marker: bool, timestamp: int) -> None:
         """An FU-A: begins a NAL unit, or goes on with one that is sent, collected or held back."""
         header = payload[1]
-        if (
-            self._carry is not None
-            and header < FU_START
-            and self._collected is None
-            and not marker
-            and len(payload) > 2
-        ):
-            self._stamp = timestamp
-            self._recut(payload[2:], header)
-            if header & FU_END:
-                self._in_fragment = False
-                if marker and not (self._mistrusted or self._probation):
-                    self._out[-1] = (self._out[-1][0], True)
-                    self._marked = self._closed = True
-                    self._count()
-                else:
-                    self._end_nal(marker, sent=True)
-            return
         if self._starts_late and not header & FU_START:
             header |= FU_START
             payload = bytes((payload[0], header)) + payload[2:]
