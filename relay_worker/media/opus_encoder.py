@@ -96,7 +96,8 @@ class NativeEncoder:
             (_SET_VBR, 0),
             (_SET_COMPLEXITY, settings.complexity),
         ):
-            library.opus_encoder_ctl(self._encoder, request, _ffi.cast("int32_t", value))
+            if refused := library.opus_encoder_ctl(self._encoder, request, _ffi.cast("int32_t", value)):
+                raise EncoderError(f"libopus refuses setting {request} = {value} (error {refused})")
         self._encode = library.opus_encode_float if sample_format == "flt" else library.opus_encode
         self._samples = round(rate * FRAME_SECONDS)
         self._size = self._samples * settings.channels * SAMPLE_BYTES[sample_format]
@@ -133,7 +134,10 @@ class AvEncoder:
                 "frame_duration": "20",
                 "vbr": "off",
             }
+            encoder.open()
             self._codec = encoder
+        if encoder.options:  # PyAV leaves those here that the encoder does not know, and says nothing
+            raise EncoderError(f"FFmpeg's libopus does not know {', '.join(encoder.options)}")
 
     def encode(self, samples: bytes) -> list[bytes]:
         packets: list[bytes] = []

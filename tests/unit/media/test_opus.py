@@ -13,6 +13,7 @@ from av.audio.codeccontext import AudioCodecContext
 
 from relay_common.simulation.camera.media import AudioSpec, audio_clip
 from relay_worker.media.opus import FRAME_SECONDS, OpusSettings, OpusTranscoder
+from relay_worker.media.opus_encoder import AvEncoder, EncoderError, NativeEncoder
 
 AAC_SAMPLES = 1024
 
@@ -196,3 +197,11 @@ def test_nothing_makes_it_raise() -> None:
         for size in range(0, 300, 7):
             transcoder.transcode(bytes((size * 7 + i * 13) & 0xFF for i in range(size)), size * 0.064, 0.0)
         assert transcoder.stats.faults > 0
+
+
+def test_every_setting_of_the_encoders_is_in_force() -> None:
+    for made in (AvEncoder("flt", 48_000, OpusSettings()), NativeEncoder("flt", 48_000, OpusSettings())):
+        (packet,) = made.encode(bytes(4 * 960))
+        assert len(packet) == 32_000 // 50 // 8
+    with pytest.raises(EncoderError, match="refuses setting 4010 = 11"):
+        NativeEncoder("flt", 48_000, OpusSettings(complexity=11))
