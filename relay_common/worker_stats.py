@@ -55,7 +55,7 @@ class TrackStats(msgspec.Struct, kw_only=True):
     b_frames: bool = False
     """Whether pictures come out of display order: browsers may play them unevenly."""
     tolerated: dict[str, int] = msgspec.field(default_factory=dict)
-    """What of the camera's stream was put right, and how often, by its name in docs/quirks.md; nothing that is 0."""
+    """Deviations of the camera's stream that were corrected, by name (docs/quirks.md), without those at zero."""
 
 
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):

@@ -47,7 +47,7 @@ def loop_call_at(when: float, function: Callable[[], None]) -> asyncio.TimerHand
 class Pipeline:
     """Moves one camera's media from its source to its output. Implements `rtsp.source.MediaSink`.
 
-    `on_tracks` is told the kinds of media each new source session brings. `call_at` sets the timer for packets that
+    `on_tracks` is called when a new source session has brought its tracks. `call_at` sets the timer for packets that
     wait (`VideoInput.due`); without one they leave with the next packet or at `flush`.
     """
 
@@ -59,18 +59,18 @@ class Pipeline:
         self.delay = DelayMeter()
         self.output: Output | None = None
         self.last_media: dict[Kind, float] = {}
-        """When each kind of media last came in (monotonic seconds)."""
+        """When a packet of each kind was last received (monotonic seconds)."""
         self.last_frame: dict[Kind, float] = {}
-        """When each kind last was ready to be sent."""
+        """When a frame of each kind was last ready to be sent."""
         self.filling = False
-        """Filler goes out in place of the camera; ends with the first live frame of video."""
+        """Whether filler is being sent instead of the camera's media; the first live video frame ends it."""
         self.tap: Callable[[Frame], None] | None = None
-        """Is shown every live frame too, while a snapshot is being taken."""
+        """Called with every live frame while a snapshot is being taken."""
         self.capture: Callable[[Sequence[Batch], float], None] | None = None
-        """Is shown all that arrives, while packets are being captured."""
+        """Called with everything that arrives while packets are being captured."""
         self.sessions = 0
         self.playing_since = 0.0
-        """When the present session began to play."""
+        """When the current session began to play."""
         self.held_over = 0
         """Payloads dropped because no output came before the bound."""
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
@@ -85,7 +85,7 @@ class Pipeline:
     # --- from the source -----------------------------------------------------------------------------------------
 
     def on_playing(self, tracks: Sequence[Track], now: float) -> None:
-        """A source session begins: new inputs, and the media clock goes on."""
+        """Start a source session: make new inputs; the media clock continues."""
         self._retire()
         self.sessions += 1
         self.playing_since = now
@@ -100,7 +100,7 @@ class Pipeline:
         self._on_tracks()
 
     def on_media(self, batches: Sequence[Batch], now: float) -> None:
-        """All that one wake brought; it was read at `now`."""
+        """Process everything received in one wake, read at `now`."""
         self._now = now
         if self.capture is not None:
             self.capture(batches, now)
@@ -123,7 +123,8 @@ class Pipeline:
             self._call_at(due, self._end_waiting)
 
     def _end_waiting(self) -> None:
-        self._now, self._timer_due = self._timer_due, 0.0
+        # The loop may be late: media that came meanwhile must not be followed by an earlier time.
+        self._now, self._timer_due = max(self._now, self._timer_due), 0.0
         self._end_due(self._now)
 
     def _end_due(self, now: float) -> None:
@@ -134,14 +135,14 @@ class Pipeline:
                 track_input.end_waiting(now, self._forward)
 
     def flush(self, now: float) -> None:
-        """Give up on packets that stay missing; called about once a second."""
+        """Stop waiting for missing packets; called about once a second."""
         self._now = now
         for track_input in list(self.inputs.values()):
             track_input.receive([], now, self._forward)
         self._end_due(now)
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
-        """The report on a track for the source."""
+        """The receiver report block to send to the source for a track."""
         track_input = self._by_track.get(track)
         return track_input.receiver_report(now) if track_input is not None else None
 
@@ -158,7 +159,7 @@ class Pipeline:
             self._hold(frame)
 
     def rebuild(self, kind: Kind) -> None:
-        """Begin a track anew within its session: a fresh depacketizer and transcoder."""
+        """Restart one track within its session with a new depacketizer and transcoder."""
         if (track_input := self.inputs.get(kind)) is None:
             return
         self._retire_input(kind, track_input)
@@ -178,7 +179,7 @@ class Pipeline:
             self.resync()
 
     def detach(self) -> None:
-        """The output is gone."""
+        """Stop sending: the output has been closed."""
         self.output = None
         self.resync()
 
@@ -211,7 +212,7 @@ class Pipeline:
     # --- counters ------------------------------------------------------------------------------------------------
 
     def _retire(self) -> None:
-        """Keep the totals of a session that is over."""
+        """Add the totals of the ended session to those of earlier ones."""
         for kind, track_input in list(self.inputs.items()):
             self._retire_input(kind, track_input)
 

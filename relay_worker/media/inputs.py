@@ -1,6 +1,6 @@
 """One track's way from RTP packets to what can be sent: video and Opus pass through, other audio becomes Opus.
 
-An input belongs to one source session: a reconnect makes new ones, so no state of the old stream is left over.
+An input belongs to one source session; a reconnect creates new ones, so no state survives from the old stream.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class VideoInput(TrackInput):
             self.keyframe_at = now
 
     def _send_earlier(self, now: float, out: Callable[[Frame], None]) -> None:
-        """Send the ends of access units that are over."""
+        """Send the remaining packets of access units that have ended."""
         ended, self.passthrough.earlier = self.passthrough.earlier, []
         for timestamp, payloads in ended:
             if payloads:
                 out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, timestamp, now)))
 
     def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
-        """Send the packet that waits at `due`: none came behind it, so that it is the last of its picture."""
+        """Send the held packet: nothing followed it in time, so it ends its picture."""
         self.due = 0.0
         self.passthrough.end_waiting()
         self._send_earlier(now, out)
@@ -182,7 +182,7 @@ class AudioInput(TrackInput):
 
 
 def make_input(track: Track, timeline: Timeline) -> TrackInput | None:
-    """The input for a track; None, and logged, for audio that cannot be served: video goes on without it."""
+    """The input for a track; None (and a warning) for unsupported audio: video continues without it."""
     if track.kind is Kind.VIDEO:
         return VideoInput(track, timeline)
     if track.format.encoding == "OPUS":

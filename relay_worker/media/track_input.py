@@ -1,6 +1,6 @@
-"""What the inputs of all kinds of track do: receive packets in order, tell the timeline, count.
+"""Base of all track inputs: receives packets in order, feeds the timeline, keeps counters.
 
-An input belongs to one source session: a reconnect makes new ones, so no state of the old stream is left over.
+An input belongs to one source session; a reconnect creates new ones, so no state survives from the old stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REORDER: Final = {Kind.VIDEO: (MAX_MISORDER_REPAIRED, 0.25), Kind.AUDIO: (4, 0.0
 
 
 class TrackInput(abc.ABC):
-    """What both kinds of input do: receive, tell the timeline, count."""
+    """Receives one track's packets; subclasses turn them into frames."""
 
     def __init__(self, track: Track, timeline: Timeline) -> None:
         self.track = track
@@ -44,14 +44,14 @@ class TrackInput(abc.ABC):
 
     @abc.abstractmethod
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        """Take the packets of one wake, in order."""
+        """Process the packets of one wake, in order; `out` gets the frames."""
 
     def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
-        """Send what waits until `due`."""
+        """Send the packet that was held until `due`."""
         self.due = 0.0
 
     def _reordered(self, packets: Sequence[bytes], now: float) -> list[RtpRun]:
-        """The packets put in order, without those that are of no use; an empty list gives up on what is overdue."""
+        """Reorder packets and drop unusable ones; an empty list only releases what has waited long enough."""
         receiver, reorder = self.receiver, self._reorder
         ready: list[RtpView] = []
         for packet in packets:
@@ -104,7 +104,7 @@ class TrackInput(abc.ABC):
                 stats.tolerated[name] = stats.tolerated.get(name, 0) + number
 
     def tolerated(self) -> list[tuple[str, int]]:
-        """What was put right, by the names of docs/quirks.md."""
+        """Deviations that were corrected, by their names in docs/quirks.md."""
         receiver = self.receiver
         return [
             ("malformed_packet", receiver.malformed),
@@ -115,7 +115,7 @@ class TrackInput(abc.ABC):
 
     @property
     def malformed(self) -> int:
-        """Packets of this track that could not be used for what they hold."""
+        """Packets of this track whose contents could not be used."""
         return self.receiver.malformed + self.malformed_rtcp
 
     def counters(self) -> dict[str, int]:

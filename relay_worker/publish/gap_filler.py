@@ -20,10 +20,10 @@ which the next session may need."""
 
 
 class GapFiller:
-    """Feeds the pipeline's output while the source gives nothing; the first live frame ends it.
+    """Feeds the pipeline's output while the source delivers nothing; the first live frame ends it.
 
-    Both tracks are filled while the picture is away; while only the sound is, silence stands in for it. `gaps` counts
-    the former, `silences` the latter. `now` tells the time on the media clock (monotonic), `call_at` sets
+    Without video both tracks are filled; without sound alone, only silence is sent. `gaps` counts the former,
+    `silences` the latter. `now` tells the time on the media clock (monotonic), `call_at` sets
     timers on it.
     """
 
@@ -34,7 +34,7 @@ class GapFiller:
         self.gaps = self.silences = 0
 
     def check(self, now: float) -> None:
-        """Begin to fill when it is time; called about once a second."""
+        """Start filling when a track has been missing long enough; called about once a second."""
         pipeline = self._pipeline
         if pipeline.filling or pipeline.output is None or Kind.VIDEO not in pipeline.last_frame:
             return
