@@ -34,7 +34,7 @@ class NestConfig(_Section, frozen=True):
     client_secret: Secret
     """Secret of the OAuth client."""
     refresh_token: Secret
-    """What authorising the relay gave; `relay-supervisor auth` obtains it."""
+    """Refresh token obtained by `relay-supervisor auth`."""
     api_base_url: Text = "https://smartdevicemanagement.googleapis.com/v1"
     """Smart Device Management API."""
     token_url: Text = "https://www.googleapis.com/oauth2/v4/token"
@@ -77,7 +77,7 @@ class CameraSettings(_Section, frozen=True):
     Google has refused to extend the camera's stream, which it does for battery doorbells. Say `on_demand` for other
     battery cameras: Google does not tell which are."""
     idle_after: Seconds = 60.0
-    """Seconds without a viewer after which a camera on demand is let go."""
+    """Seconds without a viewer after which an on-demand camera is released."""
 
 
 class CamerasConfig(_Section, frozen=True):
@@ -108,7 +108,7 @@ class HttpConfig(_Section, frozen=True):
     listen: Text = "127.0.0.1:8080"
     """Address and port; another address than loopback needs `token`."""
     token: Secret = Secret("")
-    """What browsers and programs must present; at least 16 characters."""
+    """Bearer token clients must send; at least 16 characters."""
 
 
 class ViewersConfig(_Section, frozen=True):

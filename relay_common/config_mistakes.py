@@ -1,4 +1,4 @@
-"""What is said about a mistake in the configuration: the key, what it holds, what belongs there, and what to write."""
+"""Messages about configuration mistakes: the key, its value, what is expected, and what to write instead."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 def start_ticks(pid: int) -> int:
     """Kernel start time of `pid` in clock ticks since boot (field 22 of stat); 0 when no such process runs.
 
-    A pid and its start time together name a process for good: pids are used again, pairs are not.
+    A pid and its start time together identify a process permanently: pids are reused, pairs are not.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

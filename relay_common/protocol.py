@@ -81,7 +81,7 @@ class Hello(_Message, frozen=True, tag="hello"):
     camera: str
     pid: int
     started: int
-    """Kernel start time of the process in clock ticks since boot: with the pid it names a process for good."""
+    """Kernel start time in clock ticks since boot: with the pid it identifies a process permanently."""
     state: WorkerState
     generation: int = 0
     """Generation of the stream it works on; 0 when it has none."""

@@ -34,7 +34,7 @@ _HEARTBEAT_FRAME: Final = b": still here\n\n"
 _encode = msgspec.json.Encoder().encode
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class RelayEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened: `kind` for machines, `text` for people; `camera` is its id when it concerns one."""
 
     id: str
@@ -127,7 +127,7 @@ class EventHub:
     def publish(self, kind: str, text: str, camera: str = "") -> None:
         """Tell everybody that something happened; `text` is for people and holds no secret."""
         number, self._next = self._next, self._next + 1
-        event = Event(id=f"{self._boot}-{number}", at=self._clock.wall(), kind=kind, text=text, camera=camera)
+        event = RelayEvent(id=f"{self._boot}-{number}", at=self._clock.wall(), kind=kind, text=text, camera=camera)
         frame = _frame("event", _encode(event), event.id)
         self._ring.append((number, frame))
         self.published += 1

@@ -189,7 +189,7 @@ class _Snapshot:
             try:
                 self._loop.call_soon_threadsafe(self._read, reading)
                 self._families = reading.result(TIMEOUT)
-            except Exception as error:  # the loop is held up or has ended, or it is a bug of ours: once, not per metric
+            except Exception as error:  # the loop is busy or has ended, or this is a bug: report once, not per metric
                 self._families = {}
                 _SDK_LOG.warning("the relay's state could not be read: %s", type(error).__name__)
             self._read_at = time.monotonic()

@@ -24,7 +24,7 @@ from relay_common.errors import Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
 from relay_common.worker_stats import WorkerStats
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publisher import PublisherSettings
@@ -183,7 +183,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if capture is not None:
         relay.start_capture()
-    relay.play(Stream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
+    relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
     stats = await _watch(relay, reporter, stop, duration, as_json)
     flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0
     if capture is not None:

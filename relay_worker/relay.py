@@ -17,7 +17,7 @@ from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState
 from relay_common.secrets import Secret
 from relay_common.worker_stats import WorkerStats
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.capture import Capture
@@ -26,17 +26,17 @@ from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
 from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
-from relay_worker.publish.keeper import PublicationKeeper, Signaling
+from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
 from relay_worker.publish.publisher import PublisherSettings
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.snapshot import KeyframeTap, to_jpeg
-from relay_worker.watchdog import Mend, Vitals, Watchdog
+from relay_worker.watchdog import Rebuild, Vitals, Watchdog
 
 log = logging.getLogger(__name__)
 
 SOUND_PATIENCE: Final = 10.0
-"""Seconds without sound after which it is said; a session is not renewed for it, which would cost the picture."""
+"""Seconds without sound after which it is reported; a new session would interrupt the picture."""
 LIVE_PATIENCE: Final = 3.0
 """Seconds without a live frame of video after which a camera no longer counts as live."""
 
@@ -82,7 +82,7 @@ class CameraRelay:
     def __init__(
         self,
         settings: RelaySettings,
-        signaling: Signaling,
+        signaling: SupervisorSignaling,
         listener: RelayListener,
         clock: Clock | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class CameraRelay:
 
     # --- what to do ------------------------------------------------------------------------------------------------
 
-    def play(self, stream: Stream) -> None:
+    def play(self, stream: GrantedStream) -> None:
         """Relay `stream` in place of what was relayed before."""
         self.source.play(stream)
         self._update()
@@ -222,11 +222,11 @@ class CameraRelay:
         verdict = self._watchdog.observe(kind, vitals, now)
         if verdict is None:
             return
-        log.warning("wedged at %s: %s; renewing the %s", verdict.stage.value, verdict.reason, verdict.mend.value)
+        log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.mend.value)
         self._problem(verdict.stage, verdict.reason)
-        if verdict.mend is Mend.INPUT:
+        if verdict.mend is Rebuild.INPUT:
             self.pipeline.rebuild(kind)
-        elif verdict.mend is Mend.SOURCE:
+        elif verdict.mend is Rebuild.SOURCE:
             self.source.renew(verdict.reason)
         else:
             self.keeper.republish(verdict.reason)
@@ -304,7 +304,7 @@ class CameraRelay:
         sps = video.passthrough.sps if isinstance(video, VideoInput) else None
         self.keeper.start(audio=Kind.AUDIO in self.pipeline.inputs, profile_idc=sps.profile_idc if sps else None)
 
-    def _source_failed(self, stream: Stream, stage: Stage, remedy: Remedy, reason: str) -> None:
+    def _source_failed(self, stream: GrantedStream, stage: Stage, remedy: Remedy, reason: str) -> None:
         self._listener.source_failed(stream.generation, stage, remedy, reason)
         self._update()
 

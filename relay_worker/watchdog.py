@@ -21,7 +21,7 @@ ALIVE: Final = 2.0
 """Seconds since its last progress within which an input counts as alive."""
 
 
-class Mend(enum.Enum):
+class Rebuild(enum.Enum):
     """What to rebuild."""
 
     INPUT = "input"
@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
 
     kind: Kind
     stage: Stage
-    mend: Mend
+    mend: Rebuild
     reason: str
 
 
@@ -104,9 +104,9 @@ class Watchdog:
             self._expect(watch, name, min(MAX_PATIENCE, 2 * watch.patience[name]), now)
             if name == "out":
                 reason = f"{kind.value} frames are ready, and none was sent for {silence:.0f} s"
-                return Verdict(kind, Stage.SENDING, Mend.PUBLICATION, reason)
+                return Verdict(kind, Stage.SENDING, Rebuild.PUBLICATION, reason)
             reason = f"{kind.value} packets come, and no frame came of them for {silence:.0f} s"
-            mend = Mend.SOURCE if kind is Kind.VIDEO else Mend.INPUT
+            mend = Rebuild.SOURCE if kind is Kind.VIDEO else Rebuild.INPUT
             return Verdict(kind, Stage.DECODE, mend, reason)
         return None
 

@@ -1,4 +1,4 @@
-"""Cameras that run only while somebody watches: who asked for which, and when each is let go again. Pure."""
+"""Cameras that run only while somebody watches: which are requested, and when each is released. Pure."""
 
 from __future__ import annotations
 

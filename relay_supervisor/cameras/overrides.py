@@ -58,7 +58,7 @@ class Overrides:
             log.error("%s is ignored: %s; correct or delete it", self._path, error)
 
     def set(self, camera: str, override: Override) -> None:
-        """Replace what is said about a camera; an override that says nothing is dropped."""
+        """Replace a camera's override; an empty override is dropped."""
         cameras = {id_: kept for id_, kept in self._cameras.items() if id_ != camera}
         if override.included is not None or override.enabled is not None:
             cameras[camera] = override

@@ -31,7 +31,7 @@ class Camera:
 
 
 class Registry:
-    """All discovered cameras; which of them should run is said by the configuration and, over it, by `overrides`.
+    """All discovered cameras; the configuration, and above it `overrides`, decide which should run.
 
     `only` limits what runs to these ids while the relay is being drained; None: no limit.
     """
@@ -126,7 +126,7 @@ class Registry:
         return ""
 
     def override(self, camera: Camera, *, included: bool | None = None, enabled: bool | None = None) -> None:
-        """Say something about a camera that holds until the opposite is said; raises RelayError (see Overrides)."""
+        """Record an override for a camera, valid until it is reversed; raises RelayError (see Overrides)."""
         said = self.overrides[camera.id]
         if included is None:
             included = said.included

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 
-class Verdict(enum.Enum):
+class Grade(enum.Enum):
     """How a part was found."""
 
     OK = "ok"
@@ -18,9 +18,9 @@ class Verdict(enum.Enum):
 
 
 _MARKS: Final = {
-    Verdict.OK: click.style("✓", fg="green"),
-    Verdict.WARNING: click.style("!", fg="yellow"),
-    Verdict.FAILED: click.style("✗", fg="red"),
+    Grade.OK: click.style("✓", fg="green"),
+    Grade.WARNING: click.style("!", fg="yellow"),
+    Grade.FAILED: click.style("✗", fg="red"),
 }
 
 
@@ -28,7 +28,7 @@ class Finding(msgspec.Struct, frozen=True):
     """What was looked at, how it was found, in words, and what to do about it."""
 
     part: str
-    verdict: Verdict
+    verdict: Grade
     text: str
     remedy: str = ""
 
@@ -40,14 +40,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 def ok(part: str, text: str) -> Finding:
     """All is well."""
-    return Finding(part, Verdict.OK, text)
+    return Finding(part, Grade.OK, text)
 
 
 def warn(part: str, text: str, remedy: str = "") -> Finding:
     """It will work, but should be looked at; or it could not be tested."""
-    return Finding(part, Verdict.WARNING, text, remedy)
+    return Finding(part, Grade.WARNING, text, remedy)
 
 
 def failed(part: str, text: str, remedy: str = "") -> Finding:
     """It will not work."""
-    return Finding(part, Verdict.FAILED, text, remedy)
+    return Finding(part, Grade.FAILED, text, remedy)

@@ -12,7 +12,7 @@ import msgspec
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor.checks import local, remote, stun
-from relay_supervisor.checks.report import Finding, Verdict
+from relay_supervisor.checks.report import Finding, Grade
 from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import connect, decode
 from relay_supervisor.status.model import RelayStatus
@@ -36,12 +36,12 @@ def command(stun_server: str, config_path: Path, as_json: bool) -> None:
     findings, config = local.configuration(config_path)
     if config is not None:
         findings += asyncio.run(_look(config, running, stun_server))
-    bad = sum(finding.verdict is Verdict.FAILED for finding in findings)
+    bad = sum(finding.verdict is Grade.FAILED for finding in findings)
     if as_json:
         click.echo(msgspec.json.encode({"ok": not bad, "findings": findings}).decode())
     else:
         click.echo("\n".join(finding.line() for finding in findings))
-        click.echo(f"\n{bad} to be mended" if bad else "\nall is well: `relay-supervisor run`")
+        click.echo(f"\n{bad} to fix" if bad else "\nall is well: `relay-supervisor run`")
     sys.exit(1 if bad else 0)
 
 
@@ -63,7 +63,7 @@ async def _look(config: Config, running: RelayStatus | None, stun_server: str) -
     for nest in config.nest:
         said, devices, skew = await remote.google(nest)
         findings += said
-        listed = listed and said[-1].verdict is not Verdict.FAILED
+        listed = listed and said[-1].verdict is not Grade.FAILED
         found += devices
         skews.append(skew)
         age = local.token_age(nest, state_dir)

@@ -55,7 +55,7 @@ class Failure(click.ClickException):
         return self._exit_code
 
 
-class Verbs(click.Group):
+class VerbGroup(click.Group):
     """Finds each verb in `relay_supervisor.commands`, importing only the one that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,7 +81,7 @@ class Verbs(click.Group):
             raise Failure(str(error)) from None
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="relay-supervisor")
 def cli() -> None:
     """Relays Google Nest cameras to the web, live, one process per camera.

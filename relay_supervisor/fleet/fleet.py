@@ -1,6 +1,6 @@
 """All worker processes: one for each wanted camera, started, watched, replaced and stopped.
 
-The fleet decides nothing about streams: it keeps a process running for each camera it is told to, hands that
+The fleet decides nothing about streams: it keeps a process running for each camera it is given, hands that
 process's messages up, and sends messages down. Its rules stand in `slot.py` and `replacement.py`. What happens to a
 worker comes from three sides: from the bus (`on_message`, `on_stats`), from the kernel (a process ends) and from
 `tick`, which looks at every slot's deadline four times a second.

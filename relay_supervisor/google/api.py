@@ -64,7 +64,7 @@ _HANDLES: Final = {StreamProtocol.RTSP: "streamExtensionToken", StreamProtocol.W
 T = TypeVar("T")
 
 
-class Answer(NamedTuple):
+class CommandAnswer(NamedTuple):
     """What Google answered, read to its end."""
 
     status: int
@@ -194,7 +194,7 @@ class NestApi:
 
     async def _fresh(
         self, path: str, *, what: str, verb: str, timeout: float, turn: Turn, query: dict[str, str] | None = None
-    ) -> Answer:
+    ) -> CommandAnswer:
         """A GET that repeats itself once with a new token after a 401."""
         try:
             return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
@@ -212,7 +212,7 @@ class NestApi:
         body: dict[str, Any] | None = None,
         query: dict[str, str] | None = None,
         offer: str = "",
-    ) -> Answer:
+    ) -> CommandAnswer:
         end = asyncio.get_running_loop().time() + timeout
         token = await self._token(end, what)
         request = self._http.build_request(
@@ -247,7 +247,7 @@ class NestApi:
         except TimeoutError:
             raise TokenUnavailable(f"{what}: Google's token endpoint gave no token in time") from None
 
-    async def _exchange(self, request: httpx.Request, what: str) -> Answer:
+    async def _exchange(self, request: httpx.Request, what: str) -> CommandAnswer:
         """Send a request and read its answer, bounded in length."""
         response = await self._http.send(request, stream=True)
         try:
@@ -256,7 +256,7 @@ class NestApi:
                 body += part
                 if len(body) > _LONGEST_BODY:
                     raise MalformedAnswer(f"{what}: the answer is longer than {_LONGEST_BODY >> 20} MiB")
-            return Answer(response.status_code, response.headers, bytes(body))
+            return CommandAnswer(response.status_code, response.headers, bytes(body))
         finally:
             await response.aclose()
 
@@ -306,7 +306,7 @@ def _not_reached(error: httpx.TransportError, what: str) -> NotReached:
     return NotReached(f"{what}: Google cannot be reached ({type(error).__name__}: {said})", hint=hint)
 
 
-def _refused(answer: Answer, what: str, verb: str, offer: str) -> NestError:
+def _refused(answer: CommandAnswer, what: str, verb: str, offer: str) -> NestError:
     refusal = parse_refusal(answer.status, answer.body)
     retry_after = parse_retry_after(answer.headers.get("retry-after"))
     return error_for(refusal, what=what, verb=verb, retry_after=retry_after, offer=offer)
@@ -321,7 +321,7 @@ def _short(device: str) -> str:
     return f"…{device.rsplit('/', 1)[-1][-8:]}"
 
 
-def _decode(answer: Answer, kind: type[T], what: str) -> T:
+def _decode(answer: CommandAnswer, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -122,7 +122,7 @@ class Conflict(NestError):
     least_wait = 30.0
 
 
-class ServerError(NestError):
+class GoogleServerError(NestError):
     """5xx: Google's side failed."""
 
 
@@ -260,7 +260,7 @@ def error_for(
         case 409:
             return Conflict(message, status=409, retry_after=retry_after)
         case status if status >= 500:
-            return ServerError(message, status=status, retry_after=retry_after)
+            return GoogleServerError(message, status=status, retry_after=retry_after)
         case status:
             return RequestRefused(message, status=status, retry_after=retry_after)
 

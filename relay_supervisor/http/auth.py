@@ -112,7 +112,7 @@ class Gatekeeper:
         return f"{end}.{self._sign(end)}"
 
     def cookie_valid(self, value: str) -> bool:
-        """Whether `value` is a cookie of ours that has not ended."""
+        """Whether `value` is a session cookie we signed that has not expired."""
         end, _, signature = value.partition(".")
         if self.open or not end.isdecimal() or not end.isascii() or len(end) > 12:
             return False

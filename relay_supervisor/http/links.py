@@ -99,7 +99,7 @@ class Links:
         if not self.enabled:
             raise LinkError("links_off", "Links to cameras are switched off here", 'Set viewers.access to "links"')
         genuine = hmac.compare_digest(signature.encode(), self._sign(camera, expires).encode())
-        # Genuine first: then `expires` is digits of ours.
+        # Check the signature first: `expires` is then known to be digits we wrote.
         if not genuine:
             raise LinkError("link_invalid", "This link is not valid", "Use it as it was given, or ask for another")
         if self._clock.wall() >= int(expires):

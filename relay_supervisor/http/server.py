@@ -71,7 +71,7 @@ class HttpServer:
         while not self._server.started:
             if self._task.done():
                 await self._task
-                raise ConfigError(f"[http] listen: the server at {self.url} ended at once")
+                raise ConfigError(f"[http] listen: the server at {self.url} exited immediately")
             await asyncio.sleep(0.01)
 
     async def _listen_instead(self, sock: socket.socket) -> None:

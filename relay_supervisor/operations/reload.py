@@ -10,7 +10,7 @@ import msgspec
 from relay_common.config import Config
 
 _LIVE: Final = ("cameras", "log", "nest.refresh_token")
-"""Sections and keys that take effect at once."""
+"""Sections and keys that take effect immediately."""
 _LATER: Final = ("rtsp",)
 """Sections that a worker reads when it starts."""
 

@@ -109,7 +109,7 @@ class Verbs:
     # --- single cameras ------------------------------------------------------------------------------------------
 
     def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange:
-        """Add (`included`), remove, enable or disable a camera; it holds across restarts until the opposite is said."""
+        """Add (`included`), remove, enable or disable a camera; it persists across restarts until reversed."""
         found = self._find(camera)
         self._registry.override(found, included=included, enabled=enabled)
         self._director.reconcile()

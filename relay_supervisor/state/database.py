@@ -48,7 +48,7 @@ class Database:
         """What became of a file that could not be used as it was, and what to do; "" when it could."""
         self.dropped = 0
         self._connection = self._borrow() if read_only else self._open(stamp)
-        self._lasting = self.problem  # no write to memory mends what kept the file from being used
+        self._lasting = self.problem  # writing to memory does not fix what made the file unusable
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
@@ -81,7 +81,7 @@ class Database:
             self.problem = self.problem or f"{self.path}: the disk is slow"
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write what is left and let go of the file."""
+        """Write what is left and close the file."""
         with self._condition:
             self._closing = True
             self._condition.notify()

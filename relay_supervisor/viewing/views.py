@@ -23,7 +23,7 @@ class ViewError(RelayError):
 
 
 class Audience(msgspec.Struct, frozen=True, kw_only=True):
-    """What a viewer may see: these cameras (None: all), until then (Unix seconds; None: for good)."""
+    """What a viewer may see: these cameras (None: all), until this time (Unix seconds; None: no end)."""
 
     cameras: frozenset[str] | None = None
     until: float | None = None

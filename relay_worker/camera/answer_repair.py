@@ -1,4 +1,4 @@
-"""Mends Google's SDP answers, which no strict stack takes as they come.
+"""Repairs Google's SDP answers, which strict stacks reject as sent.
 
 What is known to be wrong with them (`nest-sdm.md` 2), each with the name under which it is counted:
 

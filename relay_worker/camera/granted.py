@@ -1,4 +1,4 @@
-"""What a worker is told to play."""
+"""The stream a worker has been granted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = Secret("")
 
 
 @dataclass
-class Stream:
+class GrantedStream:
     """A granted stream: over RTSP the `url` with its token; over WebRTC the `answer` to our offer number `offer`."""
 
     generation: int

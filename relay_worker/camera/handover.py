@@ -12,7 +12,7 @@ MAX_HELD_BYTES: Final = 512 * 1024
 """More than this before a keyframe is thrown away, and the wait begins anew."""
 
 
-class Audition:
+class KeyframeGate:
     """Give it what arrives; when `receive` is True, `held` is what a pipeline needs to begin with a whole keyframe.
 
     Audio is not held: it would come all at once, and a viewer hears the old session's until then.

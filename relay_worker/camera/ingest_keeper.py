@@ -15,32 +15,32 @@ from typing import Final
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.protocol import Stage
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
 
 log = logging.getLogger(__name__)
 
 MAX_OFFERS: Final = 2
-"""Offers that wait for an answer; an older one was given up by whoever asked."""
+"""Most offers that may wait for an answer; older ones are dropped."""
 OFFER_LIFE: Final = 90.0
 """Seconds for which an offer can be answered: Generate may wait for its turn, then takes 30 s at most."""
 
 
 @dataclass
 class _Session:
-    stream: Stream
+    stream: GrantedStream
     source: WebRtcSource
 
 
 class IngestKeeper:
-    """Plays WebRTC streams into `sink`. A stream that fails is told to `on_failed` once and not tried again."""
+    """Plays WebRTC streams into `sink`. A stream that fails is reported once through `on_failed` and not retried."""
 
     def __init__(
         self,
         sink: IngestSink,
         clock: Clock,
         settings: IngestSettings,
-        on_failed: Callable[[Stream, IngestError], None],
+        on_failed: Callable[[GrantedStream, IngestError], None],
     ) -> None:
         self._sink, self._clock, self._settings, self._on_failed = sink, clock, settings, on_failed
         self._offers: dict[int, tuple[WebRtcSource, float]] = {}
@@ -53,7 +53,7 @@ class IngestKeeper:
         """Sessions that took over from a playing one."""
 
     @property
-    def stream(self) -> Stream | None:
+    def stream(self) -> GrantedStream | None:
         """The newest stream that has not failed."""
         session = self._next or self._shown
         return session.stream if session is not None else None
@@ -80,7 +80,7 @@ class IngestKeeper:
         except OSError as error:
             raise IngestError(Stage.OFFER, f"no UDP socket could be opened: {error}") from None
 
-    def play(self, stream: Stream) -> None:
+    def play(self, stream: GrantedStream) -> None:
         """Play a stream, in place of what is played at its first keyframe."""
         source, _ = self._offers.pop(stream.offer, (None, 0.0))
         if source is None or source.state is not IngestState.OFFERED:
@@ -104,10 +104,10 @@ class IngestKeeper:
             if session in (self._next, self._shown):  # otherwise it was closed on purpose
                 self._failed(session, error)
         except Exception:
-            # A fault of ours must not leave the stream connecting for ever: another one is asked for.
+            # An internal error must not leave the stream connecting forever: ask for another.
             log.exception("connecting to the camera failed")
             if session in (self._next, self._shown):
-                self._failed(session, IngestError(Stage.ICE, "a fault of the relay's own; see the log"))
+                self._failed(session, IngestError(Stage.ICE, "internal error; see the log"))
 
     def _took_over(self, session: _Session) -> None:
         before, self._shown = self._shown, session

@@ -31,7 +31,7 @@ _FEEDBACK: Final = ("nack", "nack pli", "ccm fir", "goog-remb")
 
 
 @dataclass(frozen=True)
-class IngestOffer:
+class CameraOffer:
     """One offer; `ssrc` is the name under which our RTCP speaks."""
 
     session_id: int
@@ -88,6 +88,6 @@ def _video_codecs() -> list[str]:
     return lines
 
 
-def make_ingest_offer() -> IngestOffer:
+def make_ingest_offer() -> CameraOffer:
     """A fresh offer."""
-    return IngestOffer(session_id=secrets.randbits(62), ssrc=1 + secrets.randbelow(0xFFFFFFFE))
+    return CameraOffer(session_id=secrets.randbits(62), ssrc=1 + secrets.randbelow(0xFFFFFFFE))

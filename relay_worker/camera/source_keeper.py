@@ -14,16 +14,15 @@ from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
 from relay_common.tasks import pause
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import IngestKeeper
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.errors import RtspError, RtspTimeoutError, SessionLostError
-from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.errors import RtspError, RtspStage, RtspTimeoutError, SessionLostError
 from relay_worker.rtsp.events import RtspMessage
 from relay_worker.rtsp.source import RtspSource, SourceSettings
-from relay_worker.rtsp.states import State
+from relay_worker.rtsp.states import RtspState
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +38,12 @@ PROVEN: Final = 5.0
 """Seconds of video sent on after which a session counts as good and earlier failures are forgotten."""
 
 
-OnFailed = Callable[[Stream, Stage, Remedy, str], None]
+OnFailed = Callable[[GrantedStream, Stage, Remedy, str], None]
 OnProblem = Callable[[Stage, str], None]
 
 
 class SourceKeeper:
-    """Plays one `Stream` at a time into the pipeline, over RTSP itself, over WebRTC through `ingests`.
+    """Plays one `GrantedStream` at a time into the pipeline, over RTSP itself, over WebRTC through `ingests`.
 
     Trying the same RTSP URL again costs no command at Google, so that is done first, a few times; when it does not
     help, `on_failed` is called once with the remedy, and nothing more happens until the next `play`. `on_problem`
@@ -63,7 +62,7 @@ class SourceKeeper:
         self._pipeline, self._clock, self._settings = pipeline, clock, settings
         self._on_failed, self._on_problem = on_failed, on_problem
         self.ingests = IngestKeeper(pipeline, clock, ingest or IngestSettings(), self._ingest_failed)
-        self.stream: Stream | None = None
+        self.stream: GrantedStream | None = None
         self._source: RtspSource | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()  # for the present task
@@ -91,9 +90,9 @@ class SourceKeeper:
         if self._over_webrtc:
             return self.ingests.playing
         session = self._source.session if self._source is not None else None
-        return session is not None and session.state is State.PLAYING
+        return session is not None and session.state is RtspState.PLAYING
 
-    def play(self, stream: Stream) -> None:
+    def play(self, stream: GrantedStream) -> None:
         """Play `stream` from now on, in place of what was played before."""
         previous = self._task
         self._stop_source()
@@ -151,7 +150,7 @@ class SourceKeeper:
     def _over_webrtc(self) -> bool:
         return self.stream is not None and self.stream.protocol is Protocol.WEB_RTC
 
-    def _ingest_failed(self, stream: Stream, error: IngestError) -> None:
+    def _ingest_failed(self, stream: GrantedStream, error: IngestError) -> None:
         if self.stream is stream:
             # The session that it should have replaced may play on until its own end.
             self.stream = self.ingests.stream
@@ -163,7 +162,7 @@ class SourceKeeper:
         if self._source is not None:
             self._source.stop()
 
-    async def _keep(self, stream: Stream, previous: asyncio.Task[None] | None, stopped: asyncio.Event) -> None:
+    async def _keep(self, stream: GrantedStream, previous: asyncio.Task[None] | None, stopped: asyncio.Event) -> None:
         if previous is not None:
             # One client per URL, one source per pipeline: the old session ends before the new one begins.
             await asyncio.wait([previous])
@@ -194,7 +193,7 @@ class SourceKeeper:
         since = self._pipeline.playing_since
         return since >= began and self._pipeline.last_frame.get(Kind.VIDEO, 0.0) - since > PROVEN
 
-    async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
+    async def _play(self, stream: GrantedStream, settings: SourceSettings) -> RtspError | None:
         """One session; the error it ended with, or None when it was stopped on purpose."""
         self._stalled = None
         self._source = source = RtspSource(stream.url, self._pipeline, self._clock, settings)
@@ -203,7 +202,7 @@ class SourceKeeper:
         except RtspError as error:
             return error
         except Exception:
-            # A fault of ours must not leave the camera black: another session begins with fresh state.
+            # An internal error must not leave the camera black: start another session with fresh state.
             log.exception("receiving from the camera failed")
             return SessionLostError(RtspStage.STREAMING, "a packet could not be handled; see the log")
         finally:

@@ -19,13 +19,13 @@ from relay_common.errors import Remedy, RemoteError
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Stage
 from relay_common.secrets import Secret
-from relay_worker.camera.handover import Audition
+from relay_worker.camera.handover import KeyframeGate
 from relay_worker.camera.ingest_answer import IngestAnswer, parse_ingest_answer
 from relay_worker.camera.ingest_offer import make_ingest_offer
 from relay_worker.camera.webrtc_ingest import Ingest
 from relay_worker.media.stream import Batch, Kind, MediaSink
 from relay_worker.webrtc.sdp import AnswerError
-from relay_worker.webrtc.transport import ConnectError, MediaTransport, default_host_addresses
+from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, default_host_addresses
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class WebRtcSource:
             on_closed=lambda: self._end("the camera closed the connection, or no longer answers on it"),
         )
         self._batches: list[Batch] = []
-        self._audition: Audition | None = None
+        self._audition: KeyframeGate | None = None
         self._alive_at = 0.0
         self._patience = settings.first_picture
         self.ingest: Ingest | None = None
@@ -170,7 +170,7 @@ class WebRtcSource:
             await self._transport.connect(self.answer.transport, self._settings.connect_timeout)
         except AnswerError as error:
             raise self._failed(IngestError(Stage.OFFER, error.message, hint=error.hint)) from None
-        except ConnectError as error:
+        except PeerConnectError as error:
             raise self._failed(IngestError(Stage(error.stage), error.message, hint=error.hint)) from None
         if self.state is not IngestState.CONNECTING:
             raise IngestError(Stage.ICE, "closed while it was connecting")
@@ -182,7 +182,7 @@ class WebRtcSource:
         self._alive_at = now
         self.ingest.request_keyframe(now)
         if handover:
-            self._audition = Audition()
+            self._audition = KeyframeGate()
         else:
             self._take_over(now)
         self._send_feedback(self.ingest, now)

@@ -5,8 +5,8 @@ unit that may only stand before a picture (H.264 §7.4.1.2.3 and §7.4.1.2.4, RF
 earlier, and packets are cut through on its word, where the camera is known to set it right:
 
 - A marked packet before the first slice shows that it marks NAL units. Its marks wait for `PROBATION` pictures.
-- Another packet of the same picture behind a marked one shows that marks mean nothing: all wait, for good.
-- A picture that ends without a mark shows that marks are left out: unmarked packets wait, for good.
+- Another packet of the same picture behind a marked one shows that marks mean nothing: from then on all packets wait.
+- A picture that ends without a mark shows that marks are left out: from then on unmarked packets wait.
 
 Only the last packet of a NAL unit ever waits, until the next packet or for one frame interval (`patience`).
 """

@@ -108,7 +108,7 @@ class OpusTranscoder:
         try:
             if self._decoder is None:
                 self._decoder = self._open_decoder()
-            # An empty packet would end the decoder for good.
+            # An empty packet would end the decoder permanently.
             frames = self._decoder.decode(av.Packet(data)) if data else []
         except (av.error.FFmpegError, ValueError, MemoryError):
             self.stats.faults += 1

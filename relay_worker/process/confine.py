@@ -13,7 +13,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def confine() -> None:
-    """No new privileges, no core dumps, few descriptors; for this process and for good.
+    """No new privileges, no core dumps, few descriptors; permanently, for this process.
 
     Core dumps would hold keys and pictures. Raises OSError when the kernel refuses (Linux 3.5 and later do not).
     """

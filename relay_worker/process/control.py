@@ -29,7 +29,7 @@ PUBLISH_TIMEOUT = 25.0
 
 
 class Control:
-    """The worker's connection to its supervisor. `undelivered` counts messages nobody was there to take."""
+    """The worker's connection to its supervisor. `undelivered` counts messages dropped for want of a peer."""
 
     def __init__(self, spec: WorkerSpec, handler: Callable[[FromSupervisor], None]) -> None:
         self._handler = handler

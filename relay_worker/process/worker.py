@@ -23,7 +23,7 @@ from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.secrets import Secret
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.process.control import Control
 from relay_worker.process.log_forward import LogForwarder
@@ -231,8 +231,8 @@ class Worker:
         return {"camera": self._spec.name, "instance": self._spec.instance}
 
 
-def _stream(play: protocol.Play) -> Stream:
-    return Stream(
+def _stream(play: protocol.Play) -> GrantedStream:
+    return GrantedStream(
         play.generation, play.protocol, Secret(play.url), play.expires_at, answer=Secret(play.answer), offer=play.offer
     )
 

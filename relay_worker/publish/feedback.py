@@ -26,7 +26,7 @@ _LOWEST_WINDOW: Final = 20.0
 
 @dataclass
 class Estimate:
-    """The latest view of the way to the SFU; times are monotonic seconds, None means never heard."""
+    """Current estimate of the network path to the SFU; times are monotonic seconds, None means never heard."""
 
     rtt: float | None = None
     """Smoothed round trip time in seconds."""

@@ -40,7 +40,7 @@ class PublishRefused(RelayError):
         self.retry_after = retry_after
 
 
-class Signaling(Protocol):
+class SupervisorSignaling(Protocol):
     """Has the SFU answer an offer in a new session; raises PublishRefused."""
 
     async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer: ...
@@ -49,7 +49,7 @@ class Signaling(Protocol):
 class _NamedSignaling:
     """The publisher's view of signalling; remembers what the publication is called."""
 
-    def __init__(self, signaling: Signaling) -> None:
+    def __init__(self, signaling: SupervisorSignaling) -> None:
         self._signaling = signaling
         self.publication = ""
 
@@ -70,7 +70,7 @@ class PublicationKeeper:
         self,
         name: str,
         pipeline: Pipeline,
-        signaling: Signaling,
+        signaling: SupervisorSignaling,
         clock: Clock,
         settings: PublisherSettings,
         *,
@@ -114,7 +114,7 @@ class PublicationKeeper:
         self._ended.set()
 
     def hurry(self) -> None:
-        """What stood in the way of publishing is over (another supervisor came): try at once."""
+        """The obstacle to publishing is gone (another supervisor came up): retry immediately."""
         self._backoff.reset()
         self._hurried.set()
 
@@ -193,9 +193,9 @@ class PublicationKeeper:
             stage = getattr(error, "stage", Stage.PUBLISH)
             return self._failed(signaling, stage, error.message, getattr(error, "retry_after", 0.0))
         except Exception:
-            # A fault of ours must not leave the camera unpublished for good.
+            # An internal error must not stop publishing.
             log.exception("publishing failed")
-            return self._failed(signaling, Stage.PUBLISH, "a fault of the relay's own; see the log")
+            return self._failed(signaling, Stage.PUBLISH, "internal error; see the log")
 
     def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
         """Say that a publication was not made; the seconds to wait, `least` at least."""

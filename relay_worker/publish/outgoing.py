@@ -11,7 +11,7 @@ from relay_worker.publish.history import SentHistory
 
 
 @dataclass
-class TrackStats:
+class SentStats:
     """Totals since the track began; `bytes` are payload bytes."""
 
     packets: int = 0
@@ -67,7 +67,7 @@ class OutgoingTrack:
         self.timestamp_base = secrets.randbits(32) if timestamp_base is None else timestamp_base
         # Audio asks for no NACK in our offer, and a lost 20 ms is concealed.
         self.history = (history or SentHistory()) if accepted.nack else None
-        self.stats = TrackStats()
+        self.stats = SentStats()
         self.last_sent = 0.0
         """When the latest packet left (monotonic seconds)."""
         self.acknowledged = False

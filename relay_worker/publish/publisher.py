@@ -24,14 +24,14 @@ from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.publish.answer import Answer, parse_answer
 from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.offer import make_offer
-from relay_worker.publish.outgoing import OutgoingTrack, TrackStats
+from relay_worker.publish.outgoing import OutgoingTrack, SentStats
 from relay_worker.publish.pacer import Pacer, PacerSettings, PacerStats
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.uplink import Uplink
 from relay_worker.webrtc.gso import PacketPath, UdpPath
 from relay_worker.webrtc.sdp import AnswerError
-from relay_worker.webrtc.transport import CONNECT_TIMEOUT, ConnectError, MediaTransport, default_host_addresses
+from relay_worker.webrtc.transport import CONNECT_TIMEOUT, MediaTransport, PeerConnectError, default_host_addresses
 
 REPORT_SILENCE: Final = 7.0
 """Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
@@ -91,7 +91,7 @@ class PublisherStats:
     """A snapshot of one publication."""
 
     state: PublisherState
-    tracks: dict[str, TrackStats]
+    tracks: dict[str, SentStats]
     """By kind; live objects, read them at once."""
     estimate: Estimate
     pacer: PacerStats
@@ -194,7 +194,7 @@ class Publisher:
         if not self._machine.can(PublisherEvent.FAIL):
             return PublishError(self.camera, Stage.PUBLISH, "closed while it was being published")
         self._fire(PublisherEvent.FAIL)
-        if isinstance(error, ConnectError):
+        if isinstance(error, PeerConnectError):
             return PublishError(self.camera, Stage(error.stage), error.message, hint=error.hint)
         if isinstance(error, AnswerError):
             return PublishError(self.camera, Stage.PUBLISH, error.message, hint=error.hint)

@@ -75,7 +75,7 @@ class SourceDescription(NamedTuple):
     """(SSRC, CNAME) of each chunk; the CNAME is empty where the chunk has none."""
 
 
-class Goodbye(NamedTuple):
+class Bye(NamedTuple):
     ssrcs: tuple[int, ...]
 
 
@@ -120,7 +120,7 @@ class Unknown(NamedTuple):
 
 
 RtcpPacket: TypeAlias = (
-    SenderReport | ReceiverReport | SourceDescription | Goodbye | Nack | Pli | Fir | Remb | TransportFeedback | Unknown
+    SenderReport | ReceiverReport | SourceDescription | Bye | Nack | Pli | Fir | Remb | TransportFeedback | Unknown
 )
 
 
@@ -183,7 +183,7 @@ def _parse_body(packet_type: int, count: int, body: bytes) -> RtcpPacket:
     if packet_type == SDES:
         return _parse_sdes(body, count)
     if packet_type == BYE:
-        return Goodbye(struct.unpack_from(f"!{count}I", body))
+        return Bye(struct.unpack_from(f"!{count}I", body))
     if packet_type == RTPFB:
         return _parse_transport_layer_feedback(count, body)
     if packet_type == PSFB:

@@ -9,7 +9,7 @@ from relay_common.errors import Remedy, RemoteError
 from relay_common.secrets import redact
 
 
-class Stage(enum.Enum):
+class RtspStage(enum.Enum):
     """How far the source had come."""
 
     RESOLVE = "resolve"
@@ -27,7 +27,7 @@ class RtspError(RemoteError):
 
     escalation: ClassVar[Remedy] = Remedy.REGENERATE
 
-    def __init__(self, stage: Stage, message: str, *, hint: str = "", status: int = 0) -> None:
+    def __init__(self, stage: RtspStage, message: str, *, hint: str = "", status: int = 0) -> None:
         super().__init__(f"RTSP {stage.value}: {redact(message)}", hint=hint)
         self.stage = stage
         self.status = status
@@ -66,7 +66,7 @@ class SessionLostError(RtspError):
     """454, or the server ended the session: connect again."""
 
 
-class ServerError(RtspError):
+class RtspServerError(RtspError):
     """5xx and other refusals of a request."""
 
 
@@ -85,7 +85,7 @@ class UnsupportedError(RtspError):
 _HINT_TOKEN = "The stream URL's token is stale or in use elsewhere; a new URL is needed"
 
 
-def error_for_status(stage: Stage, method: str, status: int, reason: str) -> RtspError:
+def error_for_status(stage: RtspStage, method: str, status: int, reason: str) -> RtspError:
     """The typed error for a response that refuses `method`."""
     message = f"{method} was answered {status} {reason}".rstrip()
     if status == 404:
@@ -98,4 +98,4 @@ def error_for_status(stage: Stage, method: str, status: int, reason: str) -> Rts
         return SessionLostError(stage, message, status=status)
     if status in (415, 461):
         return UnsupportedError(stage, message, hint="The server offers no RTP over TCP (interleaved)", status=status)
-    return ServerError(stage, message, status=status)
+    return RtspServerError(stage, message, status=status)

@@ -18,7 +18,7 @@ MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 128
 MAX_BODY: Final = 1024 * 1024
 MAX_GARBAGE: Final = 256 * 1024
-"""Bytes in a row that make no sense before the stream is given up."""
+"""Consecutive unparseable bytes after which the stream is abandoned."""
 
 DOLLAR: Final = 0x24
 

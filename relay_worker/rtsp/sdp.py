@@ -45,14 +45,14 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionDescription:
+class RtspDescription:
     name: str
     control: str
     """Session-level a=control as written; empty when missing."""
     media: tuple[Media, ...]
 
 
-def parse_sdp(body: bytes) -> SessionDescription:
+def parse_sdp(body: bytes) -> RtspDescription:
     """Read a description; lines that make no sense are passed over. Raises SdpError when no media line is left."""
     name, control = "", ""
     sections: list[tuple[str, list[str]]] = []
@@ -75,7 +75,7 @@ def parse_sdp(body: bytes) -> SessionDescription:
     media = tuple(_parse_media(line, attributes) for line, attributes in sections)
     if not media:
         raise SdpError("the session description has no media")
-    return SessionDescription(name, control, media)
+    return RtspDescription(name, control, media)
 
 
 def _parse_media(line: str, attributes: list[str]) -> Media:

@@ -19,9 +19,9 @@ from relay_worker.rtsp.errors import (
     ProtocolError,
     RedirectError,
     RtspError,
+    RtspStage,
     RtspTimeoutError,
     SessionLostError,
-    Stage,
     UnsupportedError,
     error_for_status,
 )
@@ -30,7 +30,7 @@ from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, re
 from relay_worker.rtsp.messages import Headers, Request, Response, reply_to
 from relay_worker.rtsp.parser import ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
-from relay_worker.rtsp.states import TABLE, Event, State
+from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
 from relay_worker.rtsp.tracks import aggregate_url, base_url, choose_tracks, is_rtsp_url, without_credentials
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ MAX_DIALOGUE: Final = 64
 __all__ = ["Batch", "Playing", "Redirected", "RtspSession", "SessionEvent", "SessionSettings"]
 
 _STAGES: Final = {
-    State.OPTIONS: Stage.OPTIONS,
-    State.DESCRIBE: Stage.DESCRIBE,
-    State.SETUP: Stage.SETUP,
-    State.PLAY: Stage.PLAY,
+    RtspState.OPTIONS: RtspStage.OPTIONS,
+    RtspState.DESCRIBE: RtspStage.DESCRIBE,
+    RtspState.SETUP: RtspStage.SETUP,
+    RtspState.PLAY: RtspStage.PLAY,
 }
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 
@@ -110,14 +110,14 @@ class RtspSession:
         self.refused: list[str] = []
         """Why tracks were left out."""
 
-    def _fire(self, event: Event) -> State:
+    def _fire(self, event: RtspEvent) -> RtspState:
         self.state = self._machine.fire(event)
         return self.state
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> RtspStage:
         """The stage that an error now would belong to."""
-        return _STAGES.get(self.state, Stage.STREAMING)
+        return _STAGES.get(self.state, RtspStage.STREAMING)
 
     @property
     def parser(self) -> RtspParser:
@@ -126,7 +126,7 @@ class RtspSession:
 
     def start(self, now: float) -> None:
         """Send the first request."""
-        self._fire(Event.START)
+        self._fire(RtspEvent.START)
         self._last_data = now
         self._request("OPTIONS", self._url, now)
 
@@ -160,37 +160,37 @@ class RtspSession:
 
     def connection_lost(self) -> None:
         """The server closed the connection: always raises, unless the session was being ended by us."""
-        if self.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+        if self.state in (RtspState.TEARDOWN, RtspState.CLOSED, RtspState.REDIRECTED):
             return
         stage = self.stage
-        self._fire(Event.END)
+        self._fire(RtspEvent.END)
         raise SessionLostError(stage, "the server closed the connection")
 
     def stop(self, now: float) -> None:
         """End the session: TEARDOWN where there is something to tear down. Harmless when it is over already."""
-        if not self._machine.can(Event.STOP):
+        if not self._machine.can(RtspEvent.STOP):
             return
-        if self._fire(Event.STOP) is State.TEARDOWN and self._session_id:
+        if self._fire(RtspEvent.STOP) is RtspState.TEARDOWN and self._session_id:
             self._request("TEARDOWN", self._aggregate, now)
 
     def send_rtcp(self, track: Track, packet: bytes) -> None:
         """Queue an RTCP packet on the track's RTCP channel."""
         channel = next((entry.rtcp for entry in self._channels if entry.track == track), None)
-        if channel is not None and self.state is State.PLAYING:
+        if channel is not None and self.state is RtspState.PLAYING:
             self.outgoing += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
 
     def next_deadline(self) -> float | None:
         """When `poll` is due; None when nothing is waited for."""
-        if self.state is not State.PLAYING:
+        if self.state is not RtspState.PLAYING:
             return self._deadline
         silent = self._last_data + self._settings.read_timeout
         return silent if self._next_keepalive is None else min(silent, self._next_keepalive)
 
     def poll(self, now: float) -> None:
         """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
-        if self.state is State.PLAYING:
+        if self.state is RtspState.PLAYING:
             if now - self._last_data >= self._settings.read_timeout:
-                raise RtspTimeoutError(Stage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
+                raise RtspTimeoutError(RtspStage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
             if self._next_keepalive is not None and now >= self._next_keepalive:
                 self._keepalive(now)
         elif self._deadline is not None and now >= self._deadline:
@@ -260,10 +260,10 @@ class RtspSession:
             self._keepalive_answered(pending, response)
             return []
         if pending.method == "TEARDOWN":
-            self._fire(Event.END)
+            self._fire(RtspEvent.END)
             self._deadline = None
             return []
-        if self.state in (State.TEARDOWN, State.CLOSED, State.REDIRECTED):
+        if self.state in (RtspState.TEARDOWN, RtspState.CLOSED, RtspState.REDIRECTED):
             return []
         if response.status in _REDIRECTS and pending.method != "OPTIONS":
             return [self._redirect(response.headers.get("Location"))]
@@ -300,7 +300,7 @@ class RtspSession:
         if response.status < 300:
             names = ",".join(response.headers.get_all("Public"))
             self._public = frozenset(name.strip().upper() for name in names.split(","))
-        self._fire(Event.OPTIONS_ANSWERED)
+        self._fire(RtspEvent.OPTIONS_ANSWERED)
         self._request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
 
     def _described(self, response: Response, now: float) -> None:
@@ -308,7 +308,7 @@ class RtspSession:
         try:
             description = parse_sdp(response.body)
         except SdpError as error:
-            raise ProtocolError(Stage.DESCRIBE, str(error)) from None
+            raise ProtocolError(RtspStage.DESCRIBE, str(error)) from None
         headers = response.headers
         base = base_url(self._url, headers.get("Content-Base"), headers.get("Content-Location"))
         self._aggregate = aggregate_url(base, description.control)
@@ -317,11 +317,11 @@ class RtspSession:
         if not self._to_set_up:
             offered = {f.encoding or f"payload type {f.payload_type}" for m in description.media for f in m.formats}
             raise UnsupportedError(
-                Stage.DESCRIBE,
+                RtspStage.DESCRIBE,
                 f"no track that can be relayed among {', '.join(sorted(offered)[:8]) or 'none'}",
                 hint="H.264 video, and AAC, Opus or G.711 audio can be",
             )
-        self._fire(Event.DESCRIBED)
+        self._fire(RtspEvent.DESCRIBED)
         self._set_up_next(now)
 
     def _set_up_next(self, now: float) -> None:
@@ -332,17 +332,17 @@ class RtspSession:
             self._request("SETUP", track.control, now, [("Transport", transport)], track=track)
             return
         if not self._tracks:
-            raise UnsupportedError(Stage.SETUP, f"no track could be set up ({'; '.join(self.refused)})")
-        self._fire(Event.ALL_SET_UP)
+            raise UnsupportedError(RtspStage.SETUP, f"no track could be set up ({'; '.join(self.refused)})")
+        self._fire(RtspEvent.ALL_SET_UP)
         self._request("PLAY", self._aggregate, now, [("Range", "npt=0.000-")])
 
     def _setup_answered(self, track: Track, response: Response, now: float) -> None:
         try:
             if response.status >= 300:
-                raise error_for_status(Stage.SETUP, "SETUP", response.status, response.reason)
+                raise error_for_status(RtspStage.SETUP, "SETUP", response.status, response.reason)
             rtp, rtcp = self._channels_for(response.headers.get("Transport"))
         except RtspError as error:
-            # A broken audio track must not cost the picture.
+            # A broken audio track must not cost the video.
             if track.kind is Kind.VIDEO:
                 raise
             self.refused.append(f"{track.kind.value}: {error.message}")
@@ -355,27 +355,27 @@ class RtspSession:
             takers = self._parser.takers
             takers[rtp], takers[rtcp] = [], []
             self._parser.channels = takers
-        self._fire(Event.TRACK_DONE)
+        self._fire(RtspEvent.TRACK_DONE)
         self._set_up_next(now)
 
     def _channels_for(self, transport: str) -> tuple[int, int]:
         """The channels the server chose; ours when it does not say."""
         if not is_interleaved(transport):
-            raise UnsupportedError(Stage.SETUP, "the server insists on a transport other than interleaved TCP")
+            raise UnsupportedError(RtspStage.SETUP, "the server insists on a transport other than interleaved TCP")
         first, second = read_channels(transport, 2 * len(self._tracks))
         if first > 255 or second > 255 or first == second or {first, second} & self._parser.takers.keys():
-            raise ProtocolError(Stage.SETUP, f"the server chose unusable interleaved channels {first}-{second}")
+            raise ProtocolError(RtspStage.SETUP, f"the server chose unusable interleaved channels {first}-{second}")
         return first, second
 
     def _play_answered(self, now: float) -> Playing:
-        self._fire(Event.STARTED)
+        self._fire(RtspEvent.STARTED)
         self._deadline = None
         self._next_keepalive = now + self._keepalive_interval()
         return Playing(tuple(self._tracks), self._session_timeout)
 
     def _keepalive_answered(self, pending: _Pending, response: Response) -> None:
         if response.status == 454:
-            raise SessionLostError(Stage.STREAMING, "the server does not know the session any more", status=454)
+            raise SessionLostError(RtspStage.STREAMING, "the server does not know the session any more", status=454)
         if response.status >= 400 and pending.method == "GET_PARAMETER":
             self._public -= {"GET_PARAMETER"}
 
@@ -387,14 +387,14 @@ class RtspSession:
             raise RedirectError(stage, "redirect without a usable Location")
         if self._url.lower().startswith("rtsps:") and not location.lower().startswith("rtsps:"):
             raise RedirectError(stage, "redirect from TLS to plain RTSP refused")
-        self._fire(Event.REDIRECT)
+        self._fire(RtspEvent.REDIRECT)
         self._deadline = None
         return Redirected(Secret(location))
 
     def _server_request(self, request: Request) -> list[SessionEvent]:
         self.outgoing += reply_to(request).encode()
-        if request.method == "TEARDOWN" and self.state is not State.TEARDOWN:
+        if request.method == "TEARDOWN" and self.state is not RtspState.TEARDOWN:
             raise SessionLostError(self.stage, "the server ended the session")
-        if request.method == "REDIRECT" and self._machine.can(Event.REDIRECT):
+        if request.method == "REDIRECT" and self._machine.can(RtspEvent.REDIRECT):
             return [self._redirect(request.headers.get("Location"))]
         return []

@@ -16,10 +16,10 @@ from relay_common.counters import joined
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch, MediaSink, Track
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
-from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, SessionLostError, Stage
+from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, RtspStage, SessionLostError
 from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
 from relay_worker.rtsp.session import RtspSession
-from relay_worker.rtsp.states import State
+from relay_worker.rtsp.states import RtspState
 from relay_worker.rtsp.tracks import is_rtsp_url
 from relay_worker.rtsp.transport import Connection, client_context, connect
 
@@ -77,7 +77,7 @@ class RtspSource:
             if redirected is None:
                 return
             url = redirected.url
-        raise RedirectError(Stage.DESCRIBE, f"more than {MAX_REDIRECTS} redirects in a row")
+        raise RedirectError(RtspStage.DESCRIBE, f"more than {MAX_REDIRECTS} redirects in a row")
 
     def stop(self) -> None:
         """End the session politely; `run` returns within about a second."""
@@ -91,7 +91,7 @@ class RtspSource:
         assert self._session is not None
         self._session.stop(self._clock.now())
         self._flush()
-        if self._session.state is State.CLOSED:
+        if self._session.state is RtspState.CLOSED:
             self._end(None)
         else:
             self._cancel_timer()
@@ -99,7 +99,7 @@ class RtspSource:
 
     async def _play(self, url: Secret) -> Redirected | None:
         if not is_rtsp_url(url.reveal()):
-            raise ConnectError(Stage.RESOLVE, "the stream URL is not an rtsp:// or rtsps:// URL with a host")
+            raise ConnectError(RtspStage.RESOLVE, "the stream URL is not an rtsp:// or rtsps:// URL with a host")
         parts = urlsplit(url.reveal())
         context = self._context() if parts.scheme == "rtsps" else None
         self._ended = asyncio.get_running_loop().create_future()
@@ -133,7 +133,7 @@ class RtspSource:
         try:
             return client_context(self._settings.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConnectError(Stage.TLS, f"rtsp.ca_file cannot be read: {error}") from None
+            raise ConnectError(RtspStage.TLS, f"rtsp.ca_file cannot be read: {error}") from None
 
     def _received(self, data: bytes) -> None:
         now = self._clock.now()
@@ -146,7 +146,7 @@ class RtspSource:
                     batches.append(event)
                 else:
                     self._handle(event, now)
-            if session.state is not State.PLAYING:
+            if session.state is not RtspState.PLAYING:
                 self._dialogue(session)
             if batches:
                 self._sink.on_media(batches, now)
@@ -168,7 +168,7 @@ class RtspSource:
 
     def _dialogue(self, session: RtspSession) -> None:
         """A request may have been answered and another be waiting now, with a deadline of its own."""
-        if session.state is State.CLOSED:
+        if session.state is RtspState.CLOSED:
             self._end(None)
         else:
             self._arm()

@@ -8,7 +8,7 @@ from typing import Final
 from relay_common.fsm import Table
 
 
-class State(enum.Enum):
+class RtspState(enum.Enum):
     INIT = "init"
     OPTIONS = "options"
     DESCRIBE = "describe"
@@ -20,7 +20,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Event(enum.Enum):
+class RtspEvent(enum.Enum):
     START = "start"
     OPTIONS_ANSWERED = "options answered"
     DESCRIBED = "described"
@@ -32,21 +32,27 @@ class Event(enum.Enum):
     END = "end"
 
 
-_OPEN: Final = (State.OPTIONS, State.DESCRIBE, State.SETUP, State.PLAY, State.PLAYING)
+_OPEN: Final = (RtspState.OPTIONS, RtspState.DESCRIBE, RtspState.SETUP, RtspState.PLAY, RtspState.PLAYING)
 
-TABLE: Final[Table[State, Event]] = Table(
+TABLE: Final[Table[RtspState, RtspEvent]] = Table(
     "RTSP session",
-    State.INIT,
+    RtspState.INIT,
     {
-        (State.INIT, Event.START): State.OPTIONS,
-        (State.OPTIONS, Event.OPTIONS_ANSWERED): State.DESCRIBE,
-        (State.DESCRIBE, Event.DESCRIBED): State.SETUP,
-        (State.SETUP, Event.TRACK_DONE): State.SETUP,
-        (State.SETUP, Event.ALL_SET_UP): State.PLAY,
-        (State.PLAY, Event.STARTED): State.PLAYING,
-        **{(state, Event.REDIRECT): State.REDIRECTED for state in _OPEN},
-        **{(state, Event.STOP): State.TEARDOWN for state in (State.SETUP, State.PLAY, State.PLAYING)},
-        **{(state, Event.STOP): State.CLOSED for state in (State.INIT, State.OPTIONS, State.DESCRIBE)},
-        **{(state, Event.END): State.CLOSED for state in (*_OPEN, State.TEARDOWN, State.REDIRECTED)},
+        (RtspState.INIT, RtspEvent.START): RtspState.OPTIONS,
+        (RtspState.OPTIONS, RtspEvent.OPTIONS_ANSWERED): RtspState.DESCRIBE,
+        (RtspState.DESCRIBE, RtspEvent.DESCRIBED): RtspState.SETUP,
+        (RtspState.SETUP, RtspEvent.TRACK_DONE): RtspState.SETUP,
+        (RtspState.SETUP, RtspEvent.ALL_SET_UP): RtspState.PLAY,
+        (RtspState.PLAY, RtspEvent.STARTED): RtspState.PLAYING,
+        **{(state, RtspEvent.REDIRECT): RtspState.REDIRECTED for state in _OPEN},
+        **{
+            (state, RtspEvent.STOP): RtspState.TEARDOWN
+            for state in (RtspState.SETUP, RtspState.PLAY, RtspState.PLAYING)
+        },
+        **{
+            (state, RtspEvent.STOP): RtspState.CLOSED
+            for state in (RtspState.INIT, RtspState.OPTIONS, RtspState.DESCRIBE)
+        },
+        **{(state, RtspEvent.END): RtspState.CLOSED for state in (*_OPEN, RtspState.TEARDOWN, RtspState.REDIRECTED)},
     },
 )

@@ -6,13 +6,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay_worker.media.stream import Format, Kind, Track
-from relay_worker.rtsp.sdp import Media, SessionDescription
+from relay_worker.rtsp.sdp import Media, RtspDescription
 
 VIDEO_ENCODINGS: Final = frozenset(("H264",))
 AUDIO_ENCODINGS: Final = frozenset(("MPEG4-GENERIC", "MP4A-LATM", "OPUS", "PCMU", "PCMA"))
 
 
-def choose_tracks(description: SessionDescription, aggregate: str) -> list[Track]:
+def choose_tracks(description: RtspDescription, aggregate: str) -> list[Track]:
     """The first video and the first audio that the relay can carry, video first; `aggregate` is the base URL."""
     tracks = []
     for kind, encodings in ((Kind.VIDEO, VIDEO_ENCODINGS), (Kind.AUDIO, AUDIO_ENCODINGS)):

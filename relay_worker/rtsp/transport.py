@@ -13,11 +13,11 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from relay_worker.rtsp.errors import ConnectError, RtspTimeoutError, Stage
+from relay_worker.rtsp.errors import ConnectError, RtspStage, RtspTimeoutError
 
 BUFFER_SIZE: Final = 256 * 1024
 MAX_UNSENT: Final = 256 * 1024
-"""Bytes waiting to be sent at which the connection is given up: the server does not read."""
+"""Unsent bytes at which the connection is closed: the server is not reading."""
 
 _RECORD: Final = 16 * 1024 + 256
 
@@ -177,14 +177,14 @@ async def connect(host: str, port: int, context: ssl.SSLContext | None, timeout:
 
     Raises ConnectError or RtspTimeoutError.
     """
-    stage = Stage.RESOLVE
+    stage = RtspStage.RESOLVE
     sock: socket.socket | None = None
     try:
         async with asyncio.timeout(timeout):
             addresses = await _resolve(host, port)
-            stage = Stage.CONNECT
+            stage = RtspStage.CONNECT
             sock = await _connect_any(addresses, host, port, timeout)
-            stage = Stage.TLS
+            stage = RtspStage.TLS
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = None
             if context is not None:
@@ -204,7 +204,7 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ConnectError(Stage.RESOLVE, f"{host} has no address: {error}") from None
+        raise ConnectError(RtspStage.RESOLVE, f"{host} has no address: {error}") from None
     addresses: list[tuple[int, Any]] = [(family, address) for family, _, _, _, address in found]
     first = addresses[0][0]
     own, other = ([a for a in addresses if (a[0] == first) is same] for same in (True, False))
@@ -215,7 +215,7 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
 async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, timeout: float) -> socket.socket:
     """The first address that answers, each but the last having half of the time that is left for it."""
     loop = asyncio.get_running_loop()
-    problem: Exception = ConnectError(Stage.CONNECT, f"{host} has no address")
+    problem: Exception = ConnectError(RtspStage.CONNECT, f"{host} has no address")
     deadline = loop.time() + timeout
     for index, (family, address) in enumerate(addresses):
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -234,7 +234,7 @@ async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, t
             raise
     if isinstance(problem, TimeoutError):
         raise problem
-    raise ConnectError(Stage.CONNECT, f"{host}:{port}: {problem}") from None
+    raise ConnectError(RtspStage.CONNECT, f"{host}:{port}: {problem}") from None
 
 
 async def _handshake(
@@ -254,15 +254,15 @@ async def _handshake(
                 return
             data = await loop.sock_recv(sock, BUFFER_SIZE)
             if not data:
-                raise ConnectError(Stage.TLS, f"{host} closed the connection during the TLS handshake")
+                raise ConnectError(RtspStage.TLS, f"{host} closed the connection during the TLS handshake")
             incoming.write(data)
     except ssl.SSLCertVerificationError as error:
         raise ConnectError(
-            Stage.TLS,
+            RtspStage.TLS,
             f"the certificate of {host} is not trusted: {error.verify_message}",
             hint="A private authority's certificate can be given as rtsp.ca_file",
         ) from None
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, TimeoutError):
             raise
-        raise ConnectError(Stage.TLS, f"TLS with {host} failed: {error}") from None
+        raise ConnectError(RtspStage.TLS, f"TLS with {host} failed: {error}") from None

@@ -49,7 +49,7 @@ PacketHandler = Callable[[bytes, bool, float], None]
 """Called with a decrypted packet, whether it is RTCP, and the monotonic time of arrival."""
 
 
-class ConnectError(RelayError):
+class PeerConnectError(RelayError):
     """The peer could not be reached with this session; `stage` is "ice" or "dtls". A new session is the remedy."""
 
     remedy = Remedy.REGENERATE
@@ -177,7 +177,9 @@ class MediaTransport:
                 stage = "dtls"
                 await self._connect_dtls(remote)
         except TimeoutError:
-            raise ConnectError(stage, f"no {stage.upper()} connection to {self._peer} within {timeout:g} s") from None
+            raise PeerConnectError(
+                stage, f"no {stage.upper()} connection to {self._peer} within {timeout:g} s"
+            ) from None
 
     async def _connect_ice(self, remote: RemoteTransport) -> None:
         for text in remote.candidates:
@@ -190,7 +192,7 @@ class MediaTransport:
             RTCIceParameters(usernameFragment=remote.ice_ufrag, password=remote.ice_pwd, iceLite=remote.ice_lite)
         )
         if self._ice.state != "completed":
-            raise ConnectError("ice", f"none of the addresses of {self._peer} answered our connectivity checks")
+            raise PeerConnectError("ice", f"none of the addresses of {self._peer} answered our connectivity checks")
 
     async def _connect_dtls(self, remote: RemoteTransport) -> None:
         self._dtls._set_role(remote.dtls_role)
@@ -198,7 +200,7 @@ class MediaTransport:
             RTCDtlsParameters([RTCDtlsFingerprint(algorithm=a, value=v) for a, v in remote.fingerprints])
         )
         if self._dtls.state != "connected":
-            raise ConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
+            raise PeerConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
         pair = self._connection._nominated[1]
         self.protector = SrtpProtector(self._dtls._tx_srtp)
         self.path = self._open_path(pair)

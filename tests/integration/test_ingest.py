@@ -12,7 +12,7 @@ import pytest
 from relay_common.clock import SystemClock
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import MAX_OFFERS, IngestKeeper
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings
 from relay_worker.media.stream import Frame, Kind
@@ -51,7 +51,7 @@ class Home:
         camera = StockCamera(self._monkeypatch, UNITS, begin=begin)
         self.cameras.append(camera)
         answer = Secret(await camera.answer(offer))
-        self.keeper.play(Stream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=answer, offer=generation))
+        self.keeper.play(GrantedStream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=answer, offer=generation))
         return camera
 
     def count(self, kind: Kind) -> int:
@@ -126,7 +126,7 @@ async def test_a_replacement_that_fails_leaves_the_session_that_plays(home: Home
     await home.play(1)
     await home.until(10)
     await home.keeper.offer(2)
-    home.keeper.play(Stream(2, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0\nnonsense"), offer=2))
+    home.keeper.play(GrantedStream(2, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0\nnonsense"), offer=2))
     await asyncio.sleep(0.1)
     ((generation, error),) = home.failed
     assert (generation, error.stage) == (2, Stage.OFFER)
@@ -171,7 +171,9 @@ async def test_a_stream_whose_offer_is_gone_fails_at_once_and_offers_are_bounded
     for request in range(1, MAX_OFFERS + 2):
         await home.keeper.offer(request)
     for generation in (1, 99):
-        home.keeper.play(Stream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0"), offer=generation))
+        home.keeper.play(
+            GrantedStream(generation, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0"), offer=generation)
+        )
     assert [generation for generation, _ in home.failed] == [1, 99]
     assert home.keeper.stream is None
 

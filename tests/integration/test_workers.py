@@ -18,7 +18,7 @@ import pytest
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.commands.demo_world import demo_world
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
 from tests.fixtures.running_relay import SMALL, running_relay
@@ -63,7 +63,7 @@ async def test_a_worker_nobody_wants_ends_itself_and_one_with_a_lease_does_not(t
 
     leased = Worker(spec, preloaded=True)
     url = Secret("rtsp://127.0.0.1:9/nothing-listens-here")
-    leased._relay.play(Stream(1, Protocol.RTSP, url, expires_at=time.time() + 4.0))
+    leased._relay.play(GrantedStream(1, Protocol.RTSP, url, expires_at=time.time() + 4.0))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(running := asyncio.ensure_future(leased.run())), 3.0)
     await asyncio.wait_for(running, 20.0)

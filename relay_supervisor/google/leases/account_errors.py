@@ -8,11 +8,11 @@ from typing import Final
 
 from relay_common.backoff import Backoff
 from relay_supervisor.google.errors import (
+    GoogleServerError,
     NestError,
     NestTimeout,
     NestUnreachable,
     NotReached,
-    ServerError,
     TokenUnavailable,
     Unauthenticated,
 )
@@ -24,7 +24,7 @@ _OUTAGE: Final = 5
 
 def servers_fault(error: NestError) -> bool:
     """Whether Google's side (or the way there) failed, rather than the camera."""
-    return isinstance(error, (ServerError, NestTimeout, NestUnreachable))
+    return isinstance(error, (GoogleServerError, NestTimeout, NestUnreachable))
 
 
 class AccountErrors:

@@ -173,7 +173,7 @@ class LeaseBook:
             self.queue.submit(Command(verb=Verb.LIST, camera=_LISTING, submitted=now))
 
     def resume_account(self, now: float) -> None:
-        """Somebody authorised again or mended the configuration: go on at once."""
+        """The account was authorised again or its configuration fixed: resume immediately."""
         self._account.mended()
         self.queue.held_until = now
 

@@ -108,12 +108,12 @@ class LeaseManager:
         self.book.media_live(camera, generation, self._clock.now())
 
     def media_failed(self, camera: str, generation: int, why: str) -> None:
-        """A worker has given up on the stream of `generation`, after the retries that cost nothing."""
+        """A worker has given up on the stream of `generation` after its free retries."""
         self.book.media_failed(camera, generation, why, self._clock.now())
         self._changed()
 
     def resume_account(self) -> None:
-        """The account was authorised again or mended: go on at once."""
+        """The account was authorised again or its configuration fixed: resume immediately."""
         self.book.resume_account(self._clock.now())
         self._changed()
 

@@ -106,7 +106,7 @@ class Dispatcher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Dispatch until cancelled; commands under way are then given up."""
+        """Dispatch until cancelled; commands in flight are then abandoned."""
         try:
             while True:
                 self._wake.clear()

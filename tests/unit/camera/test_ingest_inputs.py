@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from relay_worker.camera.handover import MAX_HELD_BYTES, Audition
+from relay_worker.camera.handover import MAX_HELD_BYTES, KeyframeGate
 from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
 from relay_worker.media.track_input import REORDER
 from relay_worker.pipeline import Pipeline
@@ -118,7 +118,7 @@ def test_opus_passes_byte_for_byte_with_the_cameras_own_spacing() -> None:
 
 def test_an_audition_ends_with_a_whole_keyframe_and_gives_all_that_belongs_to_it() -> None:
     track, sound = video(), audio()
-    audition = Audition()
+    audition = KeyframeGate()
     assert not audition.receive(Batch(track, [packet(1, SLICE, 1000)], []))
     assert not audition.receive(Batch(track, [packet(2, IDR, 2000)], [])), "an IDR without its parameter sets"
     assert not audition.receive(Batch(sound, [packet(1, b"\xfc\x00", 0, pt=111)], []))
@@ -133,7 +133,7 @@ def test_an_audition_ends_with_a_whole_keyframe_and_gives_all_that_belongs_to_it
 
 def test_an_audition_is_bounded() -> None:
     track = video()
-    audition = Audition()
+    audition = KeyframeGate()
     for n in range(1000):
         assert not audition.receive(Batch(track, [packet(n, SLICE + bytes(1100), 3000 * n)], []))
         assert sum(len(one) for batch in audition.held for one in batch.rtp) <= MAX_HELD_BYTES + 1200

@@ -18,12 +18,11 @@ from relay_common.simulation.camera.certs import make_server_context
 from relay_common.simulation.camera.media import VideoSpec
 from relay_common.simulation.camera.rtsp_server import RtspServer
 from relay_common.simulation.camera.rtsp_streams import Admission
-from relay_worker.camera.granted import Stream
+from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import PROVEN, RETRY_DELAYS, STALL, SourceKeeper
 from relay_worker.media.stream import Format, Frame, Kind, Track
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.errors import RtspError, RtspTimeoutError
-from relay_worker.rtsp.errors import Stage as RtspStage
+from relay_worker.rtsp.errors import RtspError, RtspStage, RtspTimeoutError
 from relay_worker.rtsp.source import SourceSettings
 
 pytestmark = pytest.mark.media
@@ -52,7 +51,7 @@ class World:
         )
 
     def play(self) -> None:
-        self.keeper.play(Stream(1, Protocol.RTSP, Secret(self._url), time.time() + 300))
+        self.keeper.play(GrantedStream(1, Protocol.RTSP, Secret(self._url), time.time() + 300))
 
     def send(self, frame: Frame, now: float) -> None:
         if self.faults:
@@ -60,7 +59,7 @@ class World:
             raise RuntimeError("on purpose")
         self.frame.set()
 
-    def _failed(self, stream: Stream, stage: Stage, remedy: Remedy, reason: str) -> None:
+    def _failed(self, stream: GrantedStream, stage: Stage, remedy: Remedy, reason: str) -> None:
         self.failed.append(stage)
 
 
@@ -122,7 +121,7 @@ class Mute(SourceKeeper):
         )
         self._answer = answer
 
-    async def _play(self, stream: Stream, settings: SourceSettings) -> RtspError | None:
+    async def _play(self, stream: GrantedStream, settings: SourceSettings) -> RtspError | None:
         self.tries += 1
         await self._clock.sleep(self._answer)
         self.pipeline.on_playing([Track(Kind.VIDEO, Format(96, "H264", 90000), control="")], self._clock.now())
@@ -135,7 +134,7 @@ async def test_a_stream_that_is_answered_and_gives_nothing_is_given_up(answer: f
     """However long the answer takes: only pictures prove that a URL is good."""
     clock = ManualClock()
     keeper = Mute(clock, answer)
-    keeper.play(Stream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
+    keeper.play(GrantedStream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
     await clock.advance(len(RETRY_DELAYS) * (answer + STALL + max(RETRY_DELAYS)) + answer + STALL)
     assert keeper.tries == len(RETRY_DELAYS) + 1
     assert keeper.failed == [Remedy.REGENERATE]
@@ -147,11 +146,11 @@ async def test_a_pause_between_two_tries_delays_nothing(end: str) -> None:
     """Nobody moves the clock: a pause would not end by itself."""
     clock = ManualClock()
     keeper = Mute(clock, 0.1)
-    keeper.play(Stream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
+    keeper.play(GrantedStream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
     await clock.advance(0.1 + STALL + 0.1)
     async with asyncio.timeout(5):
         if end == "play":
-            keeper.play(Stream(2, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.def"), clock.wall() + 300))
+            keeper.play(GrantedStream(2, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.def"), clock.wall() + 300))
             while keeper.tries < 2:
                 await asyncio.sleep(0)
             await clock.advance(0.1 + STALL + 0.1)

@@ -13,7 +13,7 @@ from relay_common.clock import SystemClock
 from relay_common.config import CloudflareConfig, Config, HttpConfig, LimitsConfig, NestConfig, PathsConfig
 from relay_common.secrets import Secret
 from relay_supervisor.checks import local, remote, stun
-from relay_supervisor.checks.report import Verdict
+from relay_supervisor.checks.report import Grade
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.state.store import Store
@@ -35,7 +35,7 @@ def test_a_missing_or_wrong_configuration_says_how_to_go_on(tmp_path: Path) -> N
     file.write_text('[nest]\nproject_id = "p"\n[cloudflare]\nap_id = "x"\n')
     findings, nothing = local.configuration(file)
     assert nothing is None
-    assert {finding.verdict for finding in findings} == {Verdict.FAILED}
+    assert {finding.verdict for finding in findings} == {Grade.FAILED}
     assert any("nest.client_id is missing" in finding.text for finding in findings)
     assert any("Did you mean app_id?" in finding.text for finding in findings)
 
@@ -49,22 +49,22 @@ def test_secrets_that_others_may_read_are_told(tmp_path: Path) -> None:
     assert [finding.remedy for finding in local.secret_files(file)] == [f"chmod 600 {secret}", f"chmod 600 {file}"]
     secret.chmod(0o600)
     file.chmod(0o600)
-    assert [finding.verdict for finding in local.secret_files(file)] == [Verdict.OK]
+    assert [finding.verdict for finding in local.secret_files(file)] == [Grade.OK]
 
 
 def test_an_address_that_is_taken_or_open_to_all(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         found = local.listen(config(tmp_path, listen), running=False)
-        assert found.verdict is Verdict.FAILED
+        assert found.verdict is Grade.FAILED
         assert "another port" in found.remedy
-        assert local.listen(config(tmp_path, listen), running=True).verdict is Verdict.OK
+        assert local.listen(config(tmp_path, listen), running=True).verdict is Grade.OK
     assert "token" in local.listen(config(tmp_path, "0.0.0.0:0"), running=False).text
-    assert local.listen(config(tmp_path), running=False).verdict is Verdict.OK
+    assert local.listen(config(tmp_path), running=False).verdict is Grade.OK
 
 
 def test_directories(tmp_path: Path) -> None:
-    assert {finding.verdict for finding in local.directories(config(tmp_path))} == {Verdict.OK}
+    assert {finding.verdict for finding in local.directories(config(tmp_path))} == {Grade.OK}
     (tmp_path / "state").write_text("a file")
     assert "not a directory" in local.directories(config(tmp_path))[0].text
 
@@ -78,21 +78,21 @@ def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> 
         store.write_call("p", str(number), Call(EXECUTE, "GenerateRtspStream", "d"), clock.now() - 5, clock.now() - 4)
     store.close()
     found = local.quota(NEST, limits, tmp_path, None)
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is Grade.WARNING
     assert found.text.startswith("2 of 2 commands used")
-    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Verdict.OK
+    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Grade.OK
 
 
 @pytest.mark.parametrize(
     ("skews", "verdict", "words"),
     [
-        ([0.4, None], Verdict.OK, "within"),
-        ([None], Verdict.WARNING, "not tested"),
-        ([1.0, -30.0], Verdict.WARNING, "30 s ahead of"),
-        ([400.0], Verdict.FAILED, "400 s behind"),
+        ([0.4, None], Grade.OK, "within"),
+        ([None], Grade.WARNING, "not tested"),
+        ([1.0, -30.0], Grade.WARNING, "30 s ahead of"),
+        ([400.0], Grade.FAILED, "400 s behind"),
     ],
 )
-def test_clock(skews: list[float | None], verdict: Verdict, words: str) -> None:
+def test_clock(skews: list[float | None], verdict: Grade, words: str) -> None:
     found = remote.clock(skews)
     assert found.verdict is verdict
     assert words in found.text
@@ -128,7 +128,7 @@ async def test_udp_is_asked_again_and_tells_our_address() -> None:
     port = transport.get_extra_info("sockname")[1]
     found = await stun.reachability(REAL, f"127.0.0.1:{port}")
     transport.close()
-    assert found.verdict is Verdict.OK
+    assert found.verdict is Grade.OK
     assert "203.0.113.7:4711" in found.text
 
 
@@ -137,10 +137,10 @@ async def test_udp_that_is_not_answered_or_not_there(monkeypatch: pytest.MonkeyP
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         found = await stun.reachability(REAL, f"127.0.0.1:{silent.getsockname()[1]}")
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is Grade.FAILED
     assert "firewall" in found.remedy
     unknown = await stun.reachability(REAL, "no.such.host.invalid:3478")
-    assert unknown.verdict is Verdict.WARNING
+    assert unknown.verdict is Grade.WARNING
     assert "not tested" in unknown.text
     simulator = CloudflareConfig(app_id="a", app_secret=Secret("s"), api_base_url="http://127.0.0.1:1/v1")
     assert "simulator" in (await stun.reachability(simulator)).text

@@ -36,7 +36,11 @@ async def test_a_survivor_is_watched_at_once_and_ready_when_it_speaks(rig: Rig) 
     assert rig.told == [("ready", "cam.old")]
 
 
-@pytest.mark.parametrize(("pid", "started"), [(PID, STARTED + 1), (PID, 0), (2**22 + 1, STARTED)])
+@pytest.mark.parametrize(
+    ("pid", "started"),
+    [(PID, STARTED + 1), (PID, 0), (2**22 + 1, STARTED)],
+    ids=["another start", "no start", "no such pid"],
+)
 async def test_another_process_with_that_pid_is_never_touched(rig: Rig, pid: int, started: int) -> None:
     process = rig.launcher.adoptable = Process(pid, STARTED)
     assert not rig.fleet.expect(SPEC, "cam.old", pid, started)
@@ -86,7 +90,7 @@ async def test_a_stranger_is_asked_and_left_alone_until_all_cameras_are_known(ri
     assert rig.messages(protocol.Stop, "cam.old") == 1
 
 
-@pytest.mark.parametrize("started", [STARTED, STARTED + 1])
+@pytest.mark.parametrize("started", [STARTED, STARTED + 1], ids=["itself", "another"])
 async def test_a_stranger_takes_an_empty_place_if_it_is_who_it_says(rig: Rig, started: int) -> None:
     for _ in range(2):  # into backoff
         process = await rig.launch() if not rig.launcher.specs else await rig.launcher.answer()

@@ -13,13 +13,13 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import UNKNOWN_LIFE, NestApi
 from relay_supervisor.google.errors import (
+    GoogleServerError,
     MalformedAnswer,
     NestTimeout,
     NestUnreachable,
     NotReached,
     OfferRefused,
     RateLimited,
-    ServerError,
     TokenUnavailable,
     Unauthenticated,
     WrongProtocol,
@@ -315,7 +315,7 @@ Call = Callable[[NestApi], object]
         (httpx.Response(200, json=[]), MalformedAnswer),
         (results({}), MalformedAnswer),
         (results({"streamUrls": {"rtspUrl": "rtsps://h/p"}}), MalformedAnswer),
-        (httpx.Response(502, content=b"\xff<html>"), ServerError),
+        (httpx.Response(502, content=b"\xff<html>"), GoogleServerError),
         (httpx.ReadTimeout("slow"), NestTimeout),
         (httpx.ConnectError("refused"), NestUnreachable),
         (httpx.RemoteProtocolError("Bearer token1 rtsps://h?auth=secret1"), NestUnreachable),
@@ -348,8 +348,8 @@ BARE = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
     ("offer", "status", "message", "kind"),
     [
         (BARE, 500, "Internal error encountered.", OfferRefused),
-        (COMPLETE, 500, "Internal error encountered.", ServerError),
-        (BARE, 503, "The service is currently unavailable.", ServerError),
+        (COMPLETE, 500, "Internal error encountered.", GoogleServerError),
+        (BARE, 503, "The service is currently unavailable.", GoogleServerError),
         (COMPLETE, 400, "Invalid offer SDP: m-lines must be audio, video, application", OfferRefused),
         (COMPLETE, 400, "Request contains an invalid argument.", WrongProtocol),
     ],

@@ -34,9 +34,9 @@ NOT_FOUND_DEVICE = "Device enterprises/p/devices/d not found."
         (404, "NOT_FOUND", "Requested entity was not found.", "generate", errors.DeviceNotFound, Remedy.PARK),
         (409, "ABORTED", "", "generate", errors.Conflict, Remedy.RETRY),
         (429, "RESOURCE_EXHAUSTED", "", "extend", errors.RateLimited, Remedy.HOLD),
-        (500, "INTERNAL", "Internal error encountered.", "generate", errors.ServerError, Remedy.RETRY),
-        (503, "UNAVAILABLE", "", "extend", errors.ServerError, Remedy.RETRY),
-        (504, "DEADLINE_EXCEEDED", "", "extend", errors.ServerError, Remedy.RETRY),
+        (500, "INTERNAL", "Internal error encountered.", "generate", errors.GoogleServerError, Remedy.RETRY),
+        (503, "UNAVAILABLE", "", "extend", errors.GoogleServerError, Remedy.RETRY),
+        (504, "DEADLINE_EXCEEDED", "", "extend", errors.GoogleServerError, Remedy.RETRY),
         (418, "", "", "extend", errors.RequestRefused, Remedy.RETRY),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_429_names_its_bucket(message: str, bucket: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>Bad Gateway</html>", b"[1]", b'{"error": "x"}', b"\xff\xfe", b"{}"])
 def test_bodies_that_are_not_googles(body: bytes) -> None:
     error = error_for(parse_refusal(502, body), what="x", verb="extend")
-    assert isinstance(error, errors.ServerError)
+    assert isinstance(error, errors.GoogleServerError)
     assert "502" in str(error)
 
 
@@ -92,4 +92,4 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 def test_experience_gives_least_waits() -> None:
     assert errors.Conflict("x").retry_after == 30.0
     assert errors.CameraUnavailable("x").retry_after == 30.0
-    assert errors.ServerError("x").retry_after is None
+    assert errors.GoogleServerError("x").retry_after is None

@@ -24,8 +24,8 @@ from relay_supervisor.cameras import overrides
 from relay_supervisor.checks.report import Finding
 from relay_supervisor.commands.cli import cli as supervisor_cli
 from relay_supervisor.commands.demo import DemoReport
-from relay_supervisor.events import Event
 from relay_supervisor.events import EventHub as EventHub
+from relay_supervisor.events import RelayEvent
 from relay_supervisor.fleet.bus import Bus as Bus
 from relay_supervisor.fleet.slot import Phase
 from relay_supervisor.google import grant
@@ -52,7 +52,7 @@ from relay_supervisor.viewing.views import ViewAnswer
 from relay_worker.camera.webrtc_source import IngestState
 from relay_worker.debug import cli as worker_cli
 from relay_worker.publish.publisher_states import PublisherState
-from relay_worker.rtsp.states import State as RtspState
+from relay_worker.rtsp.states import RtspState as RtspState
 from tests.fixtures.fake_relay import FakeRelay as FakeRelay
 
 PROGRAMS = {"relay-supervisor": supervisor_cli, "relay-worker": worker_cli}
@@ -75,7 +75,7 @@ JSON: dict[str, Any] = {
     "GET /api/cameras: cameras[]": CameraSummary,
     "GET /api/stats": RelayStatus,
     "GET /readyz": Health,
-    "GET /api/events: event": Event,
+    "GET /api/events: event": RelayEvent,
     "POST /api/cameras/{id}/link: body": LinkRequest,
     "POST /api/cameras/{id}/link": Link,
     "POST /api/cameras/{id}/add, remove, enable, disable": CameraChange,

@@ -94,7 +94,7 @@ def test_a_lease_is_granted_and_extended_with_new_tokens() -> None:
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (errors.ServerError("500", status=500), LeaseState.HELD_OFF),
+        (errors.GoogleServerError("500", status=500), LeaseState.HELD_OFF),
         (errors.NestTimeout("slow"), LeaseState.HELD_OFF),
         (errors.Conflict("409"), LeaseState.HELD_OFF),
         (errors.CameraUnavailable("off"), LeaseState.HELD_OFF),
@@ -125,7 +125,7 @@ def test_what_a_failed_generate_leads_to(error: errors.NestError, state: LeaseSt
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (errors.ServerError("500", status=500), LeaseState.HELD),
+        (errors.GoogleServerError("500", status=500), LeaseState.HELD),
         (errors.NestTimeout("slow"), LeaseState.HELD),
         (errors.RateLimited("429"), LeaseState.HELD),
         (errors.Unauthenticated("401"), LeaseState.HELD),
@@ -146,7 +146,7 @@ def test_what_a_failed_extension_leads_to(error: errors.NestError, state: LeaseS
 def test_an_extension_is_tried_again_before_the_end() -> None:
     desk = Desk().held()
     for _ in range(3):
-        assert desk.step(errors.ServerError("500")).verb is Verb.EXTEND
+        assert desk.step(errors.GoogleServerError("500")).verb is Verb.EXTEND
     assert desk.step(extension()).verb is Verb.EXTEND
     assert desk.now < 1300.0
     assert desk.state() is LeaseState.HELD
@@ -280,7 +280,7 @@ def test_a_camera_that_is_never_live_is_degraded_and_slow() -> None:
 def test_media_that_flows_forgets_the_failures() -> None:
     desk = Desk()
     desk.want("cam")
-    desk.step(errors.ServerError("500"))
+    desk.step(errors.GoogleServerError("500"))
     desk.step(stream())
     desk.book.media_live("cam", desk.book.leases["cam"].generation, desk.now)
     assert lease_status(desk.book, "cam", desk.now, 0.0).failures == 0
@@ -291,7 +291,7 @@ def test_an_outage_of_google_ends_for_all_when_it_ends() -> None:
     cameras = [f"c{n}" for n in range(4)]
     desk.want(*cameras)
     while not all(desk.book.leases[camera].degraded for camera in cameras):
-        desk.step(errors.ServerError("500"))
+        desk.step(errors.GoogleServerError("500"))
     desk.step(stream())
     begun = desk.now
     for _ in range(3):

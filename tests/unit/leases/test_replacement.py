@@ -7,7 +7,7 @@ import random
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.errors import NotExtendable, ServerError, StreamGone
+from relay_supervisor.google.errors import GoogleServerError, NotExtendable, StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost
 from relay_supervisor.google.leases.states import LeaseState
@@ -89,7 +89,7 @@ def test_a_failure_of_googles_is_tried_again_while_the_old_stream_lasts() -> Non
     google = Google()
     google.held()
     expires = google.book.leases["door"].expires
-    assert google.answer(google.command(), ServerError("503")) == []
+    assert google.answer(google.command(), GoogleServerError("503")) == []
     again = google.command()
     assert again.verb is Verb.GENERATE
     assert google.now < expires

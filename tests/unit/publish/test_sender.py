@@ -442,7 +442,7 @@ def test_goodbye_names_every_stream(wire: Any) -> None:
     wire.receive()
     sender.say_goodbye(now=0.5)
     _, control = wire.receive()
-    byes = [p for c in control for p in rtcp.parse_compound(c) if isinstance(p, rtcp.Goodbye)]
+    byes = [p for c in control for p in rtcp.parse_compound(c) if isinstance(p, rtcp.Bye)]
     assert [bye.ssrcs for bye in byes] == [(VIDEO.ssrc, VIDEO.rtx_ssrc)]  # audio never spoke
 
 

@@ -10,7 +10,7 @@ from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import Turn
-from relay_supervisor.google.errors import NestError, OfferUnavailable, ServerError
+from relay_supervisor.google.errors import GoogleServerError, NestError, OfferUnavailable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.dispatcher import Dispatcher, Offer, OnCommand
@@ -150,7 +150,7 @@ async def test_who_listens_is_told_of_each_command_with_its_wait_and_its_time() 
         told.append((over.camera, isinstance(result, NestError), round(waited, 3), round(took, 3)))
 
     google = Google(clock, {"a": 2.0, "b": 1.0})
-    google.failure = ServerError("500")
+    google.failure = GoogleServerError("500")
     source = Script(command("a", submitted=88.0), command("b", Verb.EXTEND, due=97.0))
     async with dispatching(source, clock, google, on_command=listen):
         await clock.advance(5.0)
@@ -160,14 +160,14 @@ async def test_who_listens_is_told_of_each_command_with_its_wait_and_its_time() 
 async def test_a_call_is_on_disk_before_it_is_sent_and_noted_after() -> None:
     clock, journal = ManualClock(now=0.0), Notebook()
     google = Google(clock, {})
-    google.failure = ServerError("500")
+    google.failure = GoogleServerError("500")
     source = Script(command("a"))
     async with dispatching(source, clock, google, journal=journal):
         await clock.advance(0.05)
         assert journal.notes == ["sending a"]
         await clock.advance(1.0)
     assert journal.notes == ["sending a", "settled a True"]
-    assert isinstance(source.settled[0][1], ServerError)
+    assert isinstance(source.settled[0][1], GoogleServerError)
 
 
 async def test_a_webrtc_stream_needs_an_offer_first() -> None:

@@ -72,7 +72,7 @@ def test_payload_feedback_as_aiortc_reads_it() -> None:
         rtcp.Pli(1, 2),
         rtcp.Fir(1, ((2, 2),)),
         rtcp.Remb(1, 4_000_000, (2, 3)),
-        rtcp.Goodbye((1,)),
+        rtcp.Bye((1,)),
     ]
 
 
@@ -114,7 +114,7 @@ def test_good_packets_survive_a_bad_one() -> None:
     bad = struct.pack("!BBH", 0x81, 200, 1) + b"\0\0\0\1"
     with pytest.raises(rtcp.RtcpError) as caught:
         rtcp.parse_compound(rtcp.pack_pli(1, 2) + bad + rtcp.pack_bye(3) + b"\x80")
-    assert caught.value.packets == [rtcp.Pli(1, 2), rtcp.Goodbye((3,))]
+    assert caught.value.packets == [rtcp.Pli(1, 2), rtcp.Bye((3,))]
 
 
 def test_unknown_types_come_back_as_they_are() -> None:
@@ -124,7 +124,7 @@ def test_unknown_types_come_back_as_they_are() -> None:
 
 def test_padding_is_taken_off() -> None:
     data = struct.pack("!BBH", 0xA1, 203, 2) + b"\0\0\0\7" + b"\0\0\0\4"
-    assert rtcp.parse_compound(data) == [rtcp.Goodbye((7,))]
+    assert rtcp.parse_compound(data) == [rtcp.Bye((7,))]
 
 
 def test_ntp() -> None:

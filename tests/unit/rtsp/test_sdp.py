@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_worker.rtsp.sdp import MAX_FORMATS, MAX_MEDIA, SdpError, SessionDescription, parse_sdp
+from relay_worker.rtsp.sdp import MAX_FORMATS, MAX_MEDIA, RtspDescription, SdpError, parse_sdp
 from relay_worker.rtsp.tracks import base_url, choose_tracks, is_rtsp_url, resolve_control, without_credentials
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sdp"
 BASE = "rtsp://cam/live/"
 
 
-def load(name: str) -> SessionDescription:
+def load(name: str) -> RtspDescription:
     return parse_sdp((FIXTURES / f"{name}.sdp").read_bytes())
 
 

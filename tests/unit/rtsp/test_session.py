@@ -9,10 +9,10 @@ from relay_common.fsm import IllegalTransition, Machine
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch
 from relay_worker.rtsp import errors
-from relay_worker.rtsp.errors import RtspError, Stage
+from relay_worker.rtsp.errors import RtspError, RtspStage
 from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
 from relay_worker.rtsp.session import MAX_DIALOGUE, RtspSession
-from relay_worker.rtsp.states import TABLE, Event, State
+from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
 
 URL = "rtsps://cam.example/x?auth=g.0.token"
 SDP = (
@@ -49,8 +49,8 @@ def opened(count: int = 5, url: str = URL) -> RtspSession:
 
 def test_table_walks_every_edge_and_no_other() -> None:
     edges = {(state, event): target for state, event, target in TABLE.edges()}
-    for state in State:
-        for event in Event:
+    for state in RtspState:
+        for event in RtspEvent:
             machine = Machine(TABLE, state)
             if (state, event) in edges:
                 assert machine.fire(event) is edges[state, event]
@@ -68,12 +68,12 @@ def test_table_walks_every_edge_and_no_other() -> None:
         ("401 Unauthorized", errors.AccessError, Remedy.REGENERATE),
         ("410 Gone", errors.GoneError, Remedy.REGENERATE),
         ("454 Session Not Found", errors.SessionLostError, Remedy.RETRY),
-        ("503 Service Unavailable", errors.ServerError, Remedy.RETRY),
+        ("503 Service Unavailable", errors.RtspServerError, Remedy.RETRY),
         ("461 Unsupported Transport", errors.UnsupportedError, Remedy.PARK),
     ],
 )
-@pytest.mark.parametrize(("stage", "steps"), [(Stage.DESCRIBE, 1), (Stage.SETUP, 2), (Stage.PLAY, 4)])
-def test_refusals(status: str, kind: type[RtspError], remedy: Remedy, stage: Stage, steps: int) -> None:
+@pytest.mark.parametrize(("stage", "steps"), [(RtspStage.DESCRIBE, 1), (RtspStage.SETUP, 2), (RtspStage.PLAY, 4)])
+def test_refusals(status: str, kind: type[RtspError], remedy: Remedy, stage: RtspStage, steps: int) -> None:
     session = opened(steps)
     with pytest.raises(kind) as caught:
         session.receive(answer(status, cseq=steps + 1), 0.0)
@@ -191,7 +191,7 @@ def test_stop_tears_down() -> None:
     session.stop(0.0)
     assert session.data_to_send().startswith(b"TEARDOWN rtsps://cam.example/x/ ")
     session.receive(b"$\x00\x00\x01x" + answer(cseq=6), 0.0)
-    assert session.state is State.CLOSED
+    assert session.state is RtspState.CLOSED
     session.connection_lost()
     session.stop(0.0)
 
@@ -200,14 +200,14 @@ def test_stop_before_setup_has_nothing_to_tear_down() -> None:
     session = opened(1)
     session.stop(0.0)
     assert session.data_to_send() == b""
-    assert session.state is State.CLOSED
+    assert session.state is RtspState.CLOSED
 
 
 def test_end_of_connection_names_the_stage() -> None:
     session = opened(2)
     with pytest.raises(errors.SessionLostError) as caught:
         session.connection_lost()
-    assert caught.value.stage is Stage.SETUP
+    assert caught.value.stage is RtspStage.SETUP
 
 
 def test_rtcp_goes_out_interleaved() -> None:

@@ -21,7 +21,7 @@ from relay_worker.media.stream import Batch, Track
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtsp import errors, source
-from relay_worker.rtsp.errors import RtspError, Stage
+from relay_worker.rtsp.errors import RtspError, RtspStage
 from relay_worker.rtsp.events import SessionSettings
 from relay_worker.rtsp.source import RtspSource, SourceSettings
 
@@ -104,7 +104,7 @@ async def test_refusals(
     edge, _, ca_file = server
     with pytest.raises(kind) as caught:
         await RtspSource(Secret(f"{edge.url}/{path}?auth=g.0.abc"), Sink(), SystemClock(), settings(ca_file)).run()
-    assert caught.value.stage is Stage.DESCRIBE
+    assert caught.value.stage is RtspStage.DESCRIBE
     assert caught.value.remedy is remedy
     assert "g.0.abc" not in str(caught.value)
 
@@ -113,7 +113,7 @@ async def test_certificate_is_verified_by_default(server: tuple[RtspServer, Came
     edge, camera, _ = server
     with pytest.raises(errors.ConnectError, match=r"not trusted.*ca_file") as caught:
         await RtspSource(Secret(f"{edge.url}/x"), Sink(), SystemClock()).run()
-    assert caught.value.stage is Stage.TLS
+    assert caught.value.stage is RtspStage.TLS
     assert camera.counters.describes == 0
 
 
@@ -128,7 +128,7 @@ async def test_reset_while_streaming(server: tuple[RtspServer, Camera, Path]) ->
     with pytest.raises(errors.SessionLostError) as caught:
         async with asyncio.timeout(10):
             await running
-    assert caught.value.stage is Stage.STREAMING
+    assert caught.value.stage is RtspStage.STREAMING
 
 
 async def test_stop_while_describe_waits(server: tuple[RtspServer, Camera, Path]) -> None:
@@ -161,7 +161,7 @@ async def test_server_that_never_answers() -> None:
     async with server:
         with pytest.raises(errors.RtspTimeoutError) as caught:
             await RtspSource(Secret(url), Sink(), SystemClock(), settings(response_timeout=0.2)).run()
-        assert caught.value.stage is Stage.OPTIONS
+        assert caught.value.stage is RtspStage.OPTIONS
 
 
 async def test_deadline_of_describe_is_its_own() -> None:
@@ -169,7 +169,7 @@ async def test_deadline_of_describe_is_its_own() -> None:
     async with server:
         with pytest.raises(errors.RtspTimeoutError) as caught:
             await RtspSource(Secret(url), Sink(), SystemClock(), settings(describe_timeout=0.2)).run()
-        assert caught.value.stage is Stage.DESCRIBE
+        assert caught.value.stage is RtspStage.DESCRIBE
 
 
 async def test_redirects_are_followed_and_counted() -> None:
@@ -205,12 +205,12 @@ async def test_connection_refused_and_no_such_host() -> None:
     await server.wait_closed()
     with pytest.raises(errors.ConnectError) as caught:
         await RtspSource(Secret(url), Sink(), SystemClock()).run()
-    assert caught.value.stage is Stage.CONNECT
+    assert caught.value.stage is RtspStage.CONNECT
     with pytest.raises(errors.ConnectError, match="not an rtsp"):
         await RtspSource(Secret("http://x/"), Sink(), SystemClock()).run()
     with pytest.raises(errors.ConnectError) as caught:
         await RtspSource(Secret("rtsp://camera..invalid/"), Sink(), SystemClock()).run()
-    assert caught.value.stage is Stage.RESOLVE
+    assert caught.value.stage is RtspStage.RESOLVE
 
 
 async def test_missing_ca_file() -> None:

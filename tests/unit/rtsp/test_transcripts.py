@@ -13,7 +13,7 @@ import pytest
 from relay_common.secrets import Secret
 from relay_worker.rtsp.events import Playing, SessionEvent
 from relay_worker.rtsp.session import RtspSession
-from relay_worker.rtsp.states import State
+from relay_worker.rtsp.states import RtspState
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "rtsp"
 URL = "rtsps://cam.example:443/sdm_live_stream/x?auth=g.0.token"
@@ -52,7 +52,7 @@ ALL = sorted(path.stem for path in FIXTURES.glob("*.txt"))
 @pytest.mark.parametrize("name", ALL)
 def test_reaches_play(name: str) -> None:
     session, events, sent = play_through(name)
-    assert session.state is State.PLAYING
+    assert session.state is RtspState.PLAYING
     assert session.parser.garbage == 0
     (playing,) = events
     assert isinstance(playing, Playing)
@@ -65,7 +65,7 @@ def test_reaches_play(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "header_case", "lf_only", "folded_header"])
 def test_reaches_play_a_byte_at_a_time(name: str) -> None:
     session, _, _ = play_through(name, chunk=1)
-    assert session.state is State.PLAYING
+    assert session.state is RtspState.PLAYING
 
 
 def audio_encodings(name: str) -> list[str]:

@@ -98,7 +98,7 @@ def test_where_the_protocol_is_the_same_the_stream_is_gone_and_generated_anew() 
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (errors.ServerError("500", status=500), LeaseState.WANTED),
+        (errors.GoogleServerError("500", status=500), LeaseState.WANTED),
         (errors.MalformedAnswer("no live stream"), LeaseState.WANTED),
         (errors.DeviceNotFound("404", status=404), LeaseState.PARKED),
         (errors.RateLimited("429"), LeaseState.DOUBTED),
@@ -145,7 +145,7 @@ def test_a_discovery_that_names_the_other_protocol_saves_the_extension() -> None
 
 
 @pytest.mark.parametrize(
-    "answer", [None, device(WEB_RTC), errors.ServerError("500", status=500), errors.RateLimited("429")]
+    "answer", [None, device(WEB_RTC), errors.GoogleServerError("500", status=500), errors.RateLimited("429")]
 )
 def test_a_discovery_settles_a_doubt_whatever_is_said_to_the_question(answer: Result) -> None:
     google = Google()
@@ -174,7 +174,7 @@ def test_an_extension_refused_after_a_discovery_told_asks_no_more() -> None:
 @pytest.mark.parametrize(
     "failure",
     [
-        lambda: errors.ServerError("500", status=500),
+        lambda: errors.GoogleServerError("500", status=500),
         lambda: errors.Conflict("409", status=409),
         lambda: errors.OfferUnavailable("no offer"),
         lambda: errors.CameraUnavailable("off", status=400),

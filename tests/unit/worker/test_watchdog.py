@@ -6,7 +6,7 @@ import itertools
 
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
-from relay_worker.watchdog import MAX_PATIENCE, Mend, Verdict, Vitals, Watchdog
+from relay_worker.watchdog import MAX_PATIENCE, Rebuild, Verdict, Vitals, Watchdog
 
 
 class Camera:
@@ -41,7 +41,7 @@ def test_health_and_a_silent_source_are_no_wedge() -> None:
 
 
 def test_packets_without_frames() -> None:
-    for kind, mend in ((Kind.VIDEO, Mend.SOURCE), (Kind.AUDIO, Mend.INPUT)):
+    for kind, mend in ((Kind.VIDEO, Rebuild.SOURCE), (Kind.AUDIO, Rebuild.INPUT)):
         camera = Camera(kind)
         camera.run(30)
         camera.stuck = {"frames", "packets_out"}
@@ -61,7 +61,7 @@ def test_frames_that_are_not_sent() -> None:
     camera.run(10)
     [(at, verdict)] = camera.verdicts
     assert at - since <= 10
-    assert (verdict.stage, verdict.mend) == (Stage.SENDING, Mend.PUBLICATION)
+    assert (verdict.stage, verdict.mend) == (Stage.SENDING, Rebuild.PUBLICATION)
 
 
 def test_nothing_is_expected_of_a_publication_that_is_not_there() -> None:
