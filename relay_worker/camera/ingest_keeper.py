@@ -6,15 +6,15 @@ break): battery doorbells cannot be extended and get a new stream every few minu
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.protocol import Stage
+from relay_common.tasks import Tasks
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 MAX_OFFERS: Final = 2
 """Most offers that may wait for an answer; older ones are dropped."""
+CLOSE_WITHIN: Final = 5.0
+"""Seconds that sessions have to end when everything is closed."""
 OFFER_LIFE: Final = 90.0
 """Seconds for which an offer can be answered: Generate may wait for its turn, then takes 30 s at most."""
 
@@ -46,7 +48,7 @@ class IngestKeeper:
         self._offers: dict[int, tuple[WebRtcSource, float]] = {}
         self._shown: _Session | None = None
         self._next: _Session | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(log, "a WebRTC session's task failed")
         self.on_handover: Callable[[], None] = lambda: None
         """Called when a session has taken over from a playing one."""
         self.handovers = 0
@@ -95,7 +97,7 @@ class IngestKeeper:
         session = self._next = _Session(stream, source)
         source.on_playing = lambda: self._took_over(session)
         source.on_ended = lambda error: self._failed(session, error)
-        self._spawn(self._connect(session, handover=self._shown is not None))
+        self._tasks.spawn(self._connect(session, handover=self._shown is not None))
 
     async def _connect(self, session: _Session, *, handover: bool) -> None:
         try:
@@ -157,24 +159,14 @@ class IngestKeeper:
         self.drop()
         for request in list(self._offers):
             self._withdraw(request)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose(within=CLOSE_WITHIN)
 
     def _withdraw(self, request: int) -> None:
         source, _ = self._offers.pop(request)
-        self._spawn(source.close())
+        self._tasks.spawn(source.close())
 
     def _close(self, session: _Session) -> None:
-        self._spawn(session.source.close())
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a WebRTC session's task failed", exc_info=error)
+        self._tasks.spawn(session.source.close())
 
     def counters(self) -> dict[str, int]:
         """What the session that is shown has counted, as `part.name`."""
