@@ -129,7 +129,7 @@ def exchange(
             hint="Check the network and try again",
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise RelayError("Google's token endpoint gave an answer that is no JSON", hint="Try again") from None
+        raise RelayError("Google's token endpoint did not answer with JSON", hint="Try again") from None
     if reply.refresh_token:
         return Secret(reply.refresh_token)
     raise _refusal(reply)

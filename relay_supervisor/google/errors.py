@@ -54,7 +54,7 @@ class RateLimited(NestError):
 
 
 class Unauthenticated(NestError):
-    """401: the access token was not taken."""
+    """401: the access token was refused."""
 
     remedy = Remedy.REFRESH_TOKEN
     account = True
@@ -87,7 +87,7 @@ class ProjectNotFound(NestError):
 
 
 class CommandUnknown(NestError):
-    """404: Google does not know the command: a bug on our side."""
+    """404: Google does not know the command: a bug in the relay."""
 
     remedy = Remedy.PARK
 
@@ -142,7 +142,7 @@ class NotReached(NestUnreachable):
 
 
 class MalformedAnswer(NestError):
-    """A success whose body is not what the API promises."""
+    """A success whose body does not have the documented form."""
 
 
 class RequestRefused(NestError):

@@ -214,12 +214,10 @@ class TokenSource:
 
 
 def _typed_failure(error: Exception) -> NestError:
-    """What is told of a failed refresh; of an unforeseen one the type only, for its words may quote the answer."""
+    """The error to report for a failed refresh; of an unexpected one only its type: its text may quote the answer."""
     if isinstance(error, NestError):
         return error
-    return TokenUnavailable(
-        f"the access token could not be refreshed, for an unforeseen reason ({type(error).__name__})"
-    )
+    return TokenUnavailable(f"the access token could not be refreshed: unexpected {type(error).__name__}")
 
 
 class _Response(google.auth.transport.Response):

@@ -28,7 +28,7 @@ def servers_fault(error: NestError) -> bool:
 
 
 class AccountErrors:
-    """Keeps count of what goes wrong with the account, and says how long to send nothing."""
+    """Counts failures of the account as a whole, and says for how long to send nothing."""
 
     def __init__(self, rng: random.Random) -> None:
         self.error = ""
@@ -71,7 +71,7 @@ class AccountErrors:
         return ended
 
     def mended(self) -> None:
-        """Forget it all."""
+        """The account works (again): forget its failures."""
         self.error = ""
         self._strikes = self._outage = 0
         self._backoff.reset()

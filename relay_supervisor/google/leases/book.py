@@ -322,7 +322,7 @@ class LeaseBook:
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
-        return {"superseded": self.superseded}
+        return {"superseded": self.superseded, "commands_dropped": self.queue.dropped}
 
 
 def _expired(lease: Lease) -> str:

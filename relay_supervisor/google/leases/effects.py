@@ -27,7 +27,7 @@ class Renewed(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The lease of `generation` is gone. Media that still flows may be used until another stream comes."""
+    """The lease of `generation` has ended. Media that still flows may be used until the next stream arrives."""
 
     camera: str
     generation: int

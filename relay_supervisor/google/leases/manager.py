@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class LeaseManager:
     """Keeps streams of the wanted cameras alive at Google, within the quota.
 
-    `on_effect` is told of `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
-    offer for cameras that speak WebRTC. `on_command` is told of every command that is over. With a `store`, leases and
+    `on_effect` receives `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
+    offer for cameras that speak WebRTC. `on_command` is called after every command. With a `store`, leases and
     the quota log of an earlier process are taken over, and `devices` are those that it knew.
     """
 
@@ -167,7 +167,7 @@ class LeaseManager:
             try:
                 self._on_effect(effect)
             except Exception:
-                log.exception("%s of %s was not taken", type(effect).__name__, effect.camera)
+                log.exception("internal error while carrying out %s of %s", type(effect).__name__, effect.camera)
 
     def _listed(self, effect: Listed) -> None:
         if self._listing is None or self._listing.done():

@@ -74,7 +74,7 @@ Offer = Callable[[str], Awaitable[str]]
 """Gives the SDP offer of a camera's worker, for a WebRTC stream."""
 
 OnCommand = Callable[[Command, Result, float, float], None]
-"""Told of each command when it is over: its result, how long it waited and how long it then took, in seconds."""
+"""Called after each command with its result, how long it waited and how long it then took, in seconds."""
 
 
 class Dispatcher:

@@ -111,7 +111,7 @@ def test_a_code_is_exchanged_with_the_redirect_uri_it_was_made_for() -> None:
         (400, {"error": "redirect_uri_mismatch"}, "authorised redirect URIs"),
         (401, {"error": "invalid_client"}, "do not belong together"),
         (200, {"access_token": "ya29.x"}, "no refresh token"),
-        (502, "<html>", "no JSON"),
+        (502, "<html>", "not answer with JSON"),
         (400, {"error": SECRET}, "refused"),
     ],
 )

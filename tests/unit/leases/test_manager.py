@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from relay_common.clock import SystemClock
-from relay_common.config import LimitsConfig
+from relay_common.config import LimitsConfig, NestConfig
 from relay_common.secrets import Secret
 from relay_common.simulation.google.api import NestApi as SimulatedApi
 from relay_common.simulation.google.backend import NestBackend
@@ -21,13 +21,15 @@ from relay_common.simulation.google.failures import ANY, failure
 from relay_common.simulation.google.oauth import Client, OAuth
 from relay_common.simulation.google.quota import UNLIMITED
 from relay_supervisor.google.api import NestApi
-from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.errors import AuthorizationRevoked, NestError
+from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, Renewed
 from relay_supervisor.google.leases.lease import LeaseSettings
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.oauth import TokenSource
 from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.state.store import Store
+from relay_supervisor.supervise import Loops
 
 MANY = LimitsConfig(
     commands_per_minute=1000, device_commands_per_minute=1000, camera_per_minute=1000, camera_per_hour=10_000
@@ -191,3 +193,39 @@ async def test_releasing_all_stops_the_streams(google: Google) -> None:
         await until(lambda: len(effects) == 2)
         await manager.release_all(within=10.0)
     assert [device.stops for device in google.devices] == [1, 1]
+
+
+async def test_a_reload_with_the_same_refresh_token_tries_it_again_at_once(google: Google, tmp_path: Path) -> None:
+    """`auth` may write the token that is there; what was wrong with it may have been mended at Google."""
+    config = NestConfig(
+        project_id="proj",
+        client_id="id",
+        client_secret=Secret("secret"),
+        refresh_token=Secret("refresh"),
+        api_base_url=f"{google.server.url}/v1",
+        token_url=f"{google.server.url}/token",
+    )
+
+    async def offer(camera: str) -> str:
+        raise AssertionError("no camera speaks WebRTC")
+
+    store = Store(tmp_path / "relay.db", SystemClock())
+    account = Account(config, MANY, SystemClock(), store, lambda effect: None, offer, random.Random(1))
+    loops = Loops(SystemClock())
+    account.start(loops.start)
+    try:
+        google.oauth.revoked = True
+        with pytest.raises(AuthorizationRevoked):
+            await account.leases.discover()
+        assert "partnerconnections" in account.leases.budget().auth_error
+        google.oauth.revoked = False
+        with pytest.raises(AuthorizationRevoked):
+            await account.leases.discover()
+        assert account.authorised(Secret("refresh"))
+        assert len((await account.leases.discover()).devices) == 2
+        assert account.leases.budget().auth_error == ""
+        assert not account.authorised(Secret("refresh")), "nothing is wrong, nothing changed"
+    finally:
+        await account.stop(release=False)
+        await loops.aclose()
+        store.close()
