@@ -12,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 INSTALL_LOCKED := $(PIP) install --quiet --require-hashes -r
 INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 
-.PHONY: help demo quick test lint types unit browser bench wheel containers lock clean
+.PHONY: help demo quick test lint types unit pauses browser bench wheel containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -42,6 +42,9 @@ types: $(VENV)/installed-dev ## mypy --strict
 
 unit: $(VENV)/installed-dev ## every unit test
 	$(BIN)/pytest tests/unit -n $(CORES) $(ARGS)
+
+pauses: $(VENV)/installed-dev ## supervisor and whole tree stopped for up to three minutes (ten minutes)
+	RELAY_LONG_PAUSES=1 $(BIN)/pytest tests/chaos -k paused -s $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

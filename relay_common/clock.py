@@ -12,6 +12,8 @@ import itertools
 import time
 from typing import Protocol
 
+_NAP = 2.0
+
 
 class Clock(Protocol):
     """Source of time for everything that waits."""
@@ -30,13 +32,25 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks and the running event loop's sleep."""
+    """The machine's clocks and the running event loop's sleep.
 
-    now = staticmethod(time.monotonic)
+    `now` counts on while the machine is suspended (CLOCK_BOOTTIME), as the lives of streams, the quota's windows and
+    every other time agreed with others do. The event loop's own clock stands still then; a long sleep is therefore
+    made of short ones, so that it ends at most `_NAP` seconds late.
+    """
+
     wall = staticmethod(time.time)
 
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, seconds))
+        end = self.now() + seconds
+        left = seconds
+        while True:
+            await asyncio.sleep(max(0.0, min(left, _NAP)))
+            if (left := end - self.now()) <= 0:
+                return
 
 
 class ManualClock:

@@ -10,6 +10,7 @@ import enum
 from typing import Final, NamedTuple
 
 from relay_common.liveness import Liveness
+from relay_common.pauses import PauseDetector
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
 
@@ -60,6 +61,7 @@ class _TrackWatch:
         self.moved = dict.fromkeys(_GIVES, 0.0)
         """When each total last changed; deadlines in `liveness` are also put off while nothing can be expected."""
         self.patience = {"frames": PATIENCE, "out": PATIENCE}
+        self.pauses = PauseDetector(1.0)
 
 
 class Watchdog:
@@ -74,9 +76,16 @@ class Watchdog:
         watch = self._tracks[kind]
         before, watch.vitals = watch.vitals, vitals
         if before is None:
+            watch.pauses.observe(now)
             for name in _GIVES:
                 watch.moved[name] = now
                 watch.liveness.watch(name, PATIENCE, now)
+            return None
+        if watch.pauses.observe(now):
+            # We stood still ourselves: what came in meanwhile has not passed the stages yet.
+            for name in _GIVES:
+                watch.moved[name] = now
+                watch.liveness.progress(name, now)
             return None
         for name, field in _GIVES.items():
             # Totals may fall when a session's counters begin anew: that is progress, too.

@@ -17,6 +17,7 @@ from typing import Any, Final
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.viewing.view import Sources, View
@@ -49,6 +50,9 @@ OUTCOMES: Final = (
     *("opened", "answered", "refused", "repointed", "reopened"),
     *("closed", "unanswered", "idle", "expired", "lost"),
 )
+
+_SWEEP: Final = 5.0
+"""Seconds between two sweeps."""
 
 
 class Viewers:
@@ -181,9 +185,20 @@ class Viewers:
 
     async def watch(self) -> None:
         """Sweep every few seconds; runs until cancelled."""
+        pauses = PauseDetector(_SWEEP)
         while True:
-            self.sweep(self._clock.now())
-            await self._clock.sleep(5.0)
+            now = self._clock.now()
+            if away := pauses.observe(now):
+                self._put_off(away)
+            self.sweep(now)
+            await self._clock.sleep(_SWEEP)
+
+    def _put_off(self, seconds: float) -> None:
+        """We stood still for so long: pages may have asked meanwhile, and nobody has heard them."""
+        for view in self._views.values():
+            view.touched_at += seconds
+            if view.offered_at is not None:
+                view.offered_at += seconds
 
     async def aclose(self, *, within: float = 2.0) -> None:
         """End all views and wait at most `within` seconds for the SFU to be told."""

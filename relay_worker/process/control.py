@@ -27,6 +27,8 @@ STATS_QUEUE = 4
 PUBLISH_TIMEOUT = 25.0
 """Seconds for the supervisor and the SFU to answer an offer: the SFU alone may take 5 s, with retries more."""
 
+_RECEIVE_AGAIN = 1.0
+
 
 class Control:
     """The worker's connection to its supervisor. `undelivered` counts messages dropped for want of a peer."""
@@ -106,7 +108,14 @@ class Control:
 
     async def _receive(self) -> None:
         while True:
-            message = self._reader.decode(await self._control.recv())
+            try:
+                frame = await self._control.recv()
+            except zmq.ZMQError as error:
+                # Deaf, the worker could not even be stopped.
+                log.error("receiving from the supervisor failed: %s", error)
+                await asyncio.sleep(_RECEIVE_AGAIN)
+                continue
+            message = self._reader.decode(frame)
             if message is None:
                 continue
             try:

@@ -6,7 +6,6 @@ The heartbeat and the stats come from the loop that moves media, so a stuck medi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import resource
@@ -21,8 +20,10 @@ from relay_common import log as log_setup
 from relay_common import proc, protocol
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
+from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.secrets import Secret
+from relay_common.tasks import Tasks
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.process.control import Control
@@ -61,18 +62,22 @@ class Worker:
         )
         self._relay = CameraRelay(settings, self._control, self)
         self._started = time.monotonic()
-        self._heard = self._started
+        self._alone_since: float | None = None
+        """Since when there has been neither a supervisor nor a stream to go on with."""
+        self._pauses = PauseDetector(BEAT)
         self._welcomed = False
         self._sequence = 0
         self._stop = asyncio.Event()
         self._stop_within = 3.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._farewell = ""
+        """Why the worker ends although its supervisor did not ask it to."""
+        self._tasks = Tasks(log, "an answer to the supervisor failed")
 
     async def run(self) -> None:
         """Until the supervisor says stop, SIGTERM comes, or nobody is left to work for."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._signalled, number)
         self._control.start()
         forwarder = LogForwarder(self._control.send)
         logging.getLogger().addHandler(forwarder)
@@ -80,8 +85,12 @@ class Worker:
         beat.add_done_callback(lambda _: self._stop.set())
         await self._stop.wait()
         beat.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beat
+        (failure,) = await asyncio.gather(beat, return_exceptions=True)
+        if isinstance(failure, Exception):
+            log.error("the heartbeat failed: ending", exc_info=failure, extra=self._context())
+            self._farewell = f"internal error ({type(failure).__name__}); see the log"
+        if self._farewell:
+            self._control.send(protocol.Goodbye(reason=self._farewell))
         self._control.send(protocol.Heartbeat(state=WorkerState.STOPPING))
         try:
             await asyncio.wait_for(self._relay.close(), self._stop_within)
@@ -90,10 +99,13 @@ class Worker:
         logging.getLogger().removeHandler(forwarder)
         await self._control.close()
 
+    def _signalled(self, number: signal.Signals) -> None:
+        self._farewell = self._farewell or f"told to by {number.name}"
+        self._stop.set()
+
     # --- from the supervisor -----------------------------------------------------------------------------------
 
     def _handle(self, message: FromSupervisor) -> None:
-        self._heard = time.monotonic()
         match message:
             case protocol.Identify():
                 self._say_hello()
@@ -104,7 +116,7 @@ class Worker:
             case protocol.Play():
                 self._relay.play(_stream(message))
             case protocol.MakeOffer(request=request):
-                self._spawn(self._make_offer(request))
+                self._tasks.spawn(self._make_offer(request))
             case protocol.Extended():
                 self._relay.extended(message.generation, Secret(message.url), message.expires_at)
             case protocol.StreamLost():
@@ -114,9 +126,9 @@ class Worker:
             case protocol.RequestKeyframe():
                 self._relay.request_keyframe()
             case protocol.TakeSnapshot(request=request):
-                self._spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
+                self._tasks.spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
             case protocol.TakeCapture(request=request, seconds=seconds):
-                self._spawn(self._send_file(request, self._capture(seconds)))
+                self._tasks.spawn(self._send_file(request, self._capture(seconds)))
             case protocol.SetLog(level=level, debug=debug):
                 log_setup.set_level(level)
                 log_setup.set_debug(set(debug) & log_setup.CATEGORIES.keys())
@@ -130,8 +142,8 @@ class Worker:
     async def _make_offer(self, request: int) -> None:
         try:
             offer = await self._relay.make_offer(request)
-        except RelayError as error:
-            self._control.send(protocol.IngestOfferFailed(request=request, reason=str(error)))
+        except Exception as error:
+            self._control.send(protocol.IngestOfferFailed(request=request, reason=_in_words(error)))
         else:
             self._control.send(protocol.IngestOffer(request=request, offer=offer))
 
@@ -144,17 +156,12 @@ class Worker:
     async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
         try:
             file = await making
-        except RelayError as error:
-            self._control.send(protocol.FilePart(request=request, last=True, error=str(error)))
+        except Exception as error:
+            self._control.send(protocol.FilePart(request=request, last=True, error=_in_words(error)))
             return
         for start in range(0, len(file), FILE_PART):
             end = start + FILE_PART
             self._control.send(protocol.FilePart(request=request, data=file[start:end], last=end >= len(file)))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # --- from the relay (RelayListener) --------------------------------------------------------------------
 
@@ -195,11 +202,11 @@ class Worker:
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._welcomed and not self._orphaned():
+        while not self._welcomed and not self._orphaned(loop.time()):
             self._say_hello()
             await asyncio.sleep(0.2)
         due = loop.time()
-        while not self._orphaned():
+        while not self._orphaned(loop.time()):
             now = loop.time()
             self._relay.tick(now)
             self._control.send(protocol.Heartbeat(state=self._relay.state, lag=max(0.0, now - due)))
@@ -208,11 +215,17 @@ class Worker:
             await asyncio.sleep(due - now if due > now else BEAT)
         log.warning("no supervisor and no lease: ending", extra=self._context())
 
-    def _orphaned(self) -> bool:
-        """Nobody has spoken for a long time, nobody is connected, and there is no stream to go on with."""
+    def _orphaned(self, now: float) -> bool:
+        """Whether there has been neither a supervisor nor a lease for the whole of the grace.
+
+        Time in which this process stood still does not count: its supervisor may have stood still with it.
+        """
+        away = self._pauses.observe(now)
         if self._control.connected or time.time() < self._relay.expires_at:
+            self._alone_since = None
             return False
-        return time.monotonic() - self._heard > self._spec.orphan_grace
+        self._alone_since = now if self._alone_since is None else self._alone_since + away
+        return now - self._alone_since > self._spec.orphan_grace
 
     def _report(self, now: float) -> None:
         self._sequence += 1
@@ -229,6 +242,14 @@ class Worker:
 
     def _context(self) -> dict[str, str]:
         return {"camera": self._spec.name, "instance": self._spec.instance}
+
+
+def _in_words(error: Exception) -> str:
+    """Why an answer cannot be given; the supervisor must not wait for one that will not come."""
+    if isinstance(error, RelayError):
+        return str(error)
+    log.error("an answer to the supervisor failed", exc_info=error)
+    return "internal error; see the log"
 
 
 def _stream(play: protocol.Play) -> GrantedStream:

@@ -372,3 +372,22 @@ async def test_a_view_that_is_replaced_plays_on_until_its_page_closes_it() -> No
     assert len(rig.viewers) == 1
     await rig.viewers.close(answer.view)
     assert len(rig.viewers) == 0
+
+
+async def test_pages_that_nobody_could_hear_are_not_taken_for_idle() -> None:
+    """The supervisor stood still for longer than a view may be idle: it has to hear the pages first."""
+    rig = Rig()
+    await rig.camera("a")
+    answered, offered = await rig.opened("a"), await rig.viewers.open(["a"])
+    watching = asyncio.ensure_future(rig.viewers.watch())
+    await rig.clock.advance(6.0)
+    rig.clock._now += 2 * IDLE_AFTER  # no sleeper wakes meanwhile, as when the process is stopped
+    await rig.clock.advance(1.0)
+    assert len(rig.viewers) == 2
+    await rig.viewers.update(answered.view)
+    await rig.clock.advance(ANSWER_WITHIN)
+    assert rig.viewers.outcomes["unanswered"] == 1
+    assert offered.view != answered.view
+    await rig.clock.advance(IDLE_AFTER + 10.0)
+    assert len(rig.viewers) == 0
+    watching.cancel()

@@ -89,3 +89,18 @@ def test_what_mending_does_not_help_is_tried_ever_more_rarely() -> None:
     camera.verdicts.clear()
     camera.run(10)
     assert len(camera.verdicts) == 1
+
+
+def test_a_watchdog_that_stood_still_blames_no_stage_for_it() -> None:
+    for kind in Kind:
+        camera = Camera(kind)
+        camera.run(30)
+        camera.now += 120.0
+        camera.stuck = {"frames", "packets_out"}  # what has come in meanwhile has not passed the stages yet
+        camera.run(2)
+        camera.stuck = set()
+        camera.run(60)
+        assert camera.verdicts == []
+        camera.stuck = {"frames", "packets_out"}
+        camera.run(10)
+        assert len(camera.verdicts) == 1

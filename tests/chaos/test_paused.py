@@ -1,0 +1,80 @@
+"""Processes that stand still and go on: a supervisor alone, and the whole tree, as real processes stopped by SIGSTOP.
+
+The short pause is part of the suite. The long ones take minutes: `make pauses`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relay_common.simulation.world import CAMERA_NAMES
+from relay_supervisor.commands.demo_world import demo_world
+from tests.fixtures.running_relay import SMALL
+from tests.fixtures.supervisor_process import supervisor, until_live
+from tests.integration.test_survival import video_tracks
+
+pytestmark = [pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(600)]
+
+LONG = pytest.mark.skipif("RELAY_LONG_PAUSES" not in os.environ, reason="takes minutes: make pauses")
+SHORT_LEASE = 120.0
+"""Seconds of a stream that ends during the longest pause."""
+
+
+async def generates(http: httpx.AsyncClient, world: Any) -> Counter[str]:
+    """Generate commands that reached Google, by camera."""
+    commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
+    return Counter(one["device"] for one in commands if one["command"].startswith("Generate"))
+
+
+def workers(seen: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {camera["name"]: (camera["worker"]["pid"], camera["worker"]["restarts"]) for camera in seen["cameras"]}
+
+
+async def settled(http: httpx.AsyncClient, port: int, cameras: int) -> dict[str, Any]:
+    """The status once all are live and some time has passed in which that can have shown to be wrong."""
+    await until_live(http, port, cameras, 90.0)
+    await asyncio.sleep(6.0)
+    return await until_live(http, port, cameras, 30.0)
+
+
+@pytest.mark.parametrize("seconds", [6.0, pytest.param(30.0, marks=LONG), pytest.param(180.0, marks=LONG)])
+async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_meanwhile(
+    unused_tcp_port: int, tmp_path: Path, seconds: float
+) -> None:
+    port, names = unused_tcp_port, CAMERA_NAMES[:3]
+    async with demo_world(3, "320x180", SMALL) as world, httpx.AsyncClient(timeout=20) as http:
+        control = world.endpoints["control"]["nest"]
+        (await http.post(f"{control}/cameras/{names[2]}/device", json={"lease": SHORT_LEASE})).raise_for_status()
+        async with supervisor(world, port, log_file=tmp_path / "log") as process:
+            await until_live(http, port, 3, 60.0)
+            await asyncio.sleep(2.0)
+            before = await until_live(http, port, 3, 20.0)
+            left = {camera["name"]: camera["lease"]["expires_in"] for camera in before["cameras"]}
+            spent = await generates(http, world)
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            during = await video_tracks(http, world)
+            process.send_signal(signal.SIGCONT)
+            after = await settled(http, port, 3)
+            tracks, now = await video_tracks(http, world), await generates(http, world)
+        assert "hangs" not in (tmp_path / "log").read_text()
+        assert "stood still" in (tmp_path / "log").read_text()
+        assert workers(after) == workers(before)
+        kept = [name for name in left if left[name] > seconds + 5.0]
+        assert len(kept) == (2 if seconds > SHORT_LEASE else 3)
+        assert len(during) == len(tracks) == 3, "every camera kept its publication"
+        for camera in after["cameras"]:
+            name = camera["name"]
+            (track,) = [track for track in tracks.values() if track["name"].endswith(f"{camera['id']}-video")]
+            cost = now[name] - spent[name]
+            print(f"{seconds:.0f} s: {name}: {left[name]:.0f} s left, {cost} Generate, {track['lost']} lost")
+            assert (track["lost"], track["gaps"], track["restarts"]) == (0, [], 0)
+            assert cost == (name not in kept)

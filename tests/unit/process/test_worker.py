@@ -1,0 +1,84 @@
+"""What a worker says to its supervisor when something fails, and when it ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_common import protocol
+from relay_common.protocol import FromWorker
+from relay_worker.process.spec import WorkerSpec
+from relay_worker.process.worker import Worker
+
+
+class Rig:
+    """A worker whose words are kept and reach nobody."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = WorkerSpec(
+            camera="c",
+            name="Porch",
+            instance="c.1",
+            control=f"ipc://{directory}/control.sock",
+            stats=f"ipc://{directory}/stats.sock",
+            orphan_grace=60.0,
+        )
+        self.worker, self.said = Worker(spec, preloaded=True), list[FromWorker]()
+        monkeypatch.setattr(self.worker._control, "send", self.said.append)
+
+    async def answered(self) -> FromWorker:
+        async with asyncio.timeout(20.0):
+            while not self.said:
+                await asyncio.sleep(0.01)
+        (message,) = self.said
+        return message
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path, monkeypatch)
+    yield made
+    await made.worker._control.close()
+
+
+async def fail(*given: object) -> bytes:
+    raise ValueError("a fault of ours, with a secret in it")
+
+
+async def test_an_offer_that_fails_in_an_unforeseen_way_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.worker._relay, "make_offer", fail)
+    rig.worker._handle(protocol.MakeOffer(request=7))
+    assert await rig.answered() == protocol.IngestOfferFailed(request=7, reason="internal error; see the log")
+
+
+async def test_a_picture_that_fails_in_an_unforeseen_way_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.worker._relay, "snapshot", fail)
+    rig.worker._handle(protocol.TakeSnapshot(request=8))
+    assert await rig.answered() == protocol.FilePart(request=8, last=True, error="internal error; see the log")
+
+
+def seconds(begin: float, end: float) -> Iterator[float]:
+    while begin < end:
+        yield begin
+        begin += 1.0
+
+
+async def test_a_worker_is_an_orphan_after_its_grace_without_supervisor_and_lease(rig: Rig) -> None:
+    worker = rig.worker
+    assert not any(worker._orphaned(now) for now in seconds(100.0, 160.5))
+    assert worker._orphaned(161.5)
+    worker._control.connected = True
+    assert not worker._orphaned(162.5)
+    worker._control.connected = False
+    assert not any(worker._orphaned(now) for now in seconds(163.5, 223.0)), "the grace begins anew"
+    assert any(worker._orphaned(now) for now in seconds(223.5, 226.0))
+
+
+async def test_time_in_which_it_stood_still_makes_no_orphan(rig: Rig) -> None:
+    """Its supervisor may have stood still with it."""
+    assert not any(rig.worker._orphaned(now) for now in seconds(100.0, 130.5))
+    assert not any(rig.worker._orphaned(now) for now in seconds(1000.0, 1029.0))
+    assert any(rig.worker._orphaned(now) for now in seconds(1029.0, 1035.0))
