@@ -20,6 +20,7 @@ from relay_worker.media.delay import DelayMeter
 from relay_worker.media.inputs import VideoInput, make_input
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
+from relay_worker.rtp.h264 import MAX_PAYLOAD
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
@@ -68,6 +69,8 @@ class Pipeline:
         """Called with every live frame while a snapshot is being taken."""
         self.capture: Callable[[Sequence[Batch], float], None] | None = None
         """Called with everything that arrives while packets are being captured."""
+        self.max_payload = MAX_PAYLOAD
+        """Bytes of the largest video payload that the output has room for; see `fit`."""
         self.sessions = 0
         self.playing_since = 0.0
         """When the current session began to play."""
@@ -93,7 +96,7 @@ class Pipeline:
         for track in tracks:
             if track.kind is Kind.AUDIO and not self._audio:
                 continue
-            made = make_input(track, self.timeline)
+            made = self._make_input(track)
             if made is not None:
                 self.inputs[track.kind] = self._by_track[track] = made
                 self.last_media[track.kind] = now
@@ -163,11 +166,24 @@ class Pipeline:
         if (track_input := self.inputs.get(kind)) is None:
             return
         self._retire_input(kind, track_input)
-        made = make_input(track_input.track, self.timeline)
+        made = self._make_input(track_input.track)
         if made is not None:
             self.inputs[kind] = self._by_track[track_input.track] = made
 
     # --- to the output -------------------------------------------------------------------------------------------
+
+    def _make_input(self, track: Track) -> TrackInput | None:
+        made = make_input(track, self.timeline)
+        if isinstance(made, VideoInput):
+            made.passthrough.max_payload = self.max_payload
+        return made
+
+    def fit(self, max_payload: int) -> None:
+        """Cut video into payloads of at most so many bytes from now on."""
+        self.max_payload = max_payload
+        video = self.inputs.get(Kind.VIDEO)
+        if isinstance(video, VideoInput):
+            video.passthrough.max_payload = max_payload
 
     def attach(self, output: Output, now: float) -> None:
         """Send to `output` from `now` on, beginning with the group of pictures that is held."""

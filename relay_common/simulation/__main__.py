@@ -15,13 +15,20 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import click
 
 from relay_common.simulation.camera.camera import CameraSettings
 from relay_common.simulation.google.quota import UNLIMITED, Limits
 from relay_common.simulation.world import World, WorldConfig
+
+_SOUNDS: Final[dict[str, dict[str, Any] | None]] = {
+    "mono": {},
+    "stereo": {"rate": 48_000, "channels": 2, "bitrate": 96_000},
+    "opus": {"rate": 48_000, "codec": "opus"},
+    "none": None,
+}
 
 
 @click.command()
@@ -38,6 +45,8 @@ from relay_common.simulation.world import World, WorldConfig
 @click.option("--unlimited", is_flag=True, help="No command quota (for benchmarks).")
 @click.option("--any-play", is_flag=True, help="PLAY without Range brings media too (Google's edge sends nothing).")
 @click.option("--flash", is_flag=True, help="A flash and a beep each second, for lip-sync measurements.")
+@click.option("--high", is_flag=True, help="H.264 High profile.")
+@click.option("--sound", type=click.Choice(list(_SOUNDS)), default="mono", show_default=True, help="What cameras send.")
 @click.option("--plain", is_flag=True, help="RTSP without TLS.")
 @click.option("--collect-after", default=30.0, show_default=True, help="Seconds until the SFU drops a silent track.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
@@ -57,6 +66,8 @@ def main(
     unlimited: bool,
     any_play: bool,
     flash: bool,
+    high: bool,
+    sound: str,
     plain: bool,
     collect_after: float,
     host: str,
@@ -85,14 +96,29 @@ def main(
             tls=not plain,
             collect_after=collect_after,
             host=host,
-            adjust=lambda index, settings: _adjust(settings, any_play=any_play, flash=flash),
+            adjust=lambda index, settings: _adjust(
+                settings, any_play=any_play, flash=flash, high=high, sound=_SOUNDS[sound]
+            ),
             only="nest" if no_sfu else only,
         )
         asyncio.run(_serve(config))
 
 
-def _adjust(settings: CameraSettings, *, any_play: bool, flash: bool) -> CameraSettings:
+def _adjust(
+    settings: CameraSettings,
+    *,
+    any_play: bool,
+    flash: bool,
+    high: bool,
+    sound: dict[str, Any] | None,
+) -> CameraSettings:
     settings = replace(settings, needs_range=not any_play)
+    if high:
+        settings = replace(settings, video=replace(settings.video, profile="high"))
+    if sound is None:
+        settings = replace(settings, audio=None)
+    elif settings.audio is not None:
+        settings = replace(settings, audio=replace(settings.audio, **sound))
     if flash and settings.audio is not None:
         video, audio = replace(settings.video, pattern="flash"), replace(settings.audio, pattern="beep")
         settings = replace(settings, video=video, audio=audio)

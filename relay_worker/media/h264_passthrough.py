@@ -13,15 +13,7 @@ from __future__ import annotations
 from relay_worker.media.access_unit_ends import MAX_INTERVAL, Payloads
 from relay_worker.media.nal_units import MAX_COLLECTED, NalUnits
 from relay_worker.media.stream import VIDEO_CLOCK_RATE
-from relay_worker.rtp.h264 import (
-    FU_A,
-    FU_END,
-    FU_START,
-    NAL_IDR,
-    NAL_SLICE,
-    STAP_A,
-    split_nal,
-)
+from relay_worker.rtp.h264 import FU_A, FU_END, FU_START, NAL_IDR, NAL_SLICE, STAP_A, split_nal
 from relay_worker.rtp.h264_slices import is_first_slice
 
 
@@ -97,7 +89,7 @@ class H264Passthrough(NalUnits):
             return index
         if self._carry is not None:
             return self._recut_middle(payloads, index) if self._collected is None else index
-        most = self._max
+        most = self.max_payload
         for payload, marker in payloads[index:]:
             size = len(payload)
             if size < 3 or size > most or payload[0] & 0x1F != FU_A or payload[1] >= FU_START:
@@ -171,7 +163,7 @@ class H264Passthrough(NalUnits):
         second = payload[2]
         if second >> 4 == 0b1010 or second >> 2 == 0b100111:
             self.b_frames += 1
-        if len(payload) <= self._max:
+        if len(payload) <= self.max_payload:
             self._out.append((payload, False))
         else:
             self._carry_start = FU_START
@@ -235,14 +227,14 @@ class H264Passthrough(NalUnits):
             self._in_fragment, self._carry = False, None
             self._put(nal)
             self._end_nal(marker, sent=True)
-        elif self._carry is None and len(payload) <= self._max:
+        elif self._carry is None and len(payload) <= self.max_payload:
             self._carry_start = 0
             self._out.append((payload, False))
         else:
             self._recut(nal[1:], header)
 
     def _go_on_with(self, payload: bytes, header: int, marker: bool) -> None:
-        if self._carry is not None or len(payload) > self._max:
+        if self._carry is not None or len(payload) > self.max_payload:
             self._recut(payload[2:], header)
         elif len(payload) == 2:
             # The end bit has nothing to stand on. A zero behind a NAL unit is legal in Annex B (§B.1.1), an empty
@@ -258,7 +250,7 @@ class H264Passthrough(NalUnits):
     def _recut(self, data: bytes, header: int) -> None:
         """Cut full packets from what is carried and `data`; carry the rest, or send it when the unit ends."""
         data = (self._carry or b"") + data
-        room = self._max - 2
+        room = self.max_payload - 2
         indicator, kind = self._header & 0xE0 | FU_A, self._header & 0x1F
         position = 0
         # A full rest is carried too: the end bit must go onto the last packet, and it may come in an empty fragment.

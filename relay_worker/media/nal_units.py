@@ -40,7 +40,8 @@ class NalUnits(AccessUnitEnds):
         super().__init__()
         if max_payload < 64:
             raise ValueError(f"max_payload must be at least 64 bytes, not {max_payload}")
-        self._max = max_payload
+        self.max_payload = max_payload
+        """Bytes of the largest payload that leaves; may change at any time."""
         self.parameter_sets = ParameterSets()
         if sprop_parameter_sets:
             self.parameter_sets.add_sprop(sprop_parameter_sets)
@@ -102,10 +103,10 @@ class NalUnits(AccessUnitEnds):
         self._end_nal(marker, sent)
 
     def _put(self, nal: bytes) -> None:
-        if len(nal) <= self._max:
+        if len(nal) <= self.max_payload:
             self._out.append((nal, False))
         else:
-            self._out += [(piece, False) for piece in fragment(nal, self._max)]
+            self._out += [(piece, False) for piece in fragment(nal, self.max_payload)]
 
     def _admit(self, nal: bytes, kind: int, start: bytes) -> bool:
         """Put out what must go before this NAL unit; False when the unit is to be held back.
@@ -141,7 +142,7 @@ class NalUnits(AccessUnitEnds):
         self._sets_seen = 3
         nals = self.parameter_sets.nals()
         joined = join_stap_a(nals)
-        for payload in [joined] if len(joined) <= self._max else nals:
+        for payload in [joined] if len(joined) <= self.max_payload else nals:
             self._put(payload)
 
     def _aggregate(self, payload: bytes, marker: bool, timestamp: int) -> None:
@@ -157,7 +158,7 @@ class NalUnits(AccessUnitEnds):
         padded = 1 + sum(2 + len(unit) for unit in units) != len(payload)
         self.padded += padded
         self.annex_b += nals != units
-        whole = len(payload) <= self._max and not self.wants_keyframe and not padded and nals == units
+        whole = len(payload) <= self.max_payload and not self.wants_keyframe and not padded and nals == units
         start = over = -1
         sent = False
         for nal in nals:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from relay_worker.rtp.h264 import MAX_PAYLOAD
+
 ABS_SEND_TIME_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 ABS_SEND_TIME_ID: Final = 2
 TRANSPORT_CC_URI: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 TRANSPORT_CC_ID: Final = 3
 
-MAX_PAYLOAD: Final = 1200
-"""Bytes of the largest RTP payload on any path."""
 SMALLEST_MTU: Final = 1280
 """Bytes that every IPv6 path carries in one packet (RFC 8200 §5); more may be fragmented, or lost."""
-IPV4_HEADER: Final = 20
-IPV6_HEADER: Final = 40
 _UDP_HEADER: Final = 8
 _SRTP_TAG: Final = 16
 """The longest of the profiles that aiortc negotiates (RFC 7714)."""

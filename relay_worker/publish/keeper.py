@@ -215,6 +215,7 @@ class PublicationKeeper:
         self._first_sent = 0.0
         # The pipeline's media clock is the monotonic clock.
         publisher.set_clock(began, self._clock.wall(), began)
+        self._pipeline.fit(publisher.max_payload)
         self._pipeline.attach(self, began)
         try:
             await self._ended.wait()

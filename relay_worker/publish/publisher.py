@@ -22,6 +22,7 @@ from relay_common.protocol import Stage
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.publish.answer import Answer, parse_answer
+from relay_worker.publish.extensions import max_payload
 from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack, SentStats
@@ -102,6 +103,7 @@ class PublisherStats:
     """Packets that the socket did not take."""
     system_calls: int
     gso: bool
+    gso_refusals: int
     not_connected: int
     """Payload runs given while there was no connection."""
     malformed_rtcp: int
@@ -258,6 +260,12 @@ class Publisher:
             self._delay.add(self._clock.now() - now, len(frame.payloads))
 
     @property
+    def max_payload(self) -> int:
+        """Bytes of the largest video payload whose packet fits the path; known once connected."""
+        assert self._transport is not None
+        return max_payload(self._transport.ip_header, self._video.extensions.size if self._video is not None else 0)
+
+    @property
     def audio_accepted(self) -> bool:
         """Whether the SFU takes audio; known once connected."""
         return self._audio is not None
@@ -349,6 +357,7 @@ class Publisher:
             drops=path.drops if path is not None else 0,
             system_calls=_system_calls(path),
             gso=isinstance(path, UdpPath) and path.gso,
+            gso_refusals=path.gso_refusals if isinstance(path, UdpPath) else 0,
             not_connected=self._not_connected,
             malformed_rtcp=sender.malformed_rtcp if sender is not None else 0,
             unagreed_feedback=sender.unagreed_feedback if sender is not None else 0,

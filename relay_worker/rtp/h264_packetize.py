@@ -7,17 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay_worker.rtp.h264 import (
-    FU_A,
-    FU_START,
-    MAX_PAYLOAD,
-    NAL_IDR,
-    NAL_PPS,
-    NAL_SPS,
-    STAP_A,
-    fragment,
-    join_stap_a,
-)
+from relay_worker.rtp.h264 import FU_A, FU_START, MAX_PAYLOAD, NAL_IDR, NAL_PPS, NAL_SPS, STAP_A, fragment, join_stap_a
 
 
 def packetize(nals: Sequence[bytes], max_payload: int = MAX_PAYLOAD) -> list[tuple[bytes, bool]]:

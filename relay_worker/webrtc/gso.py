@@ -16,8 +16,13 @@ MAX_RUN_BYTES: Final = 65000
 """A run is one IP packet to the kernel until it is cut, so 64 KiB less headers bounds it."""
 MAX_RUN_PACKETS: Final = 64
 
-# What kernels and drivers answer when they cannot segment: old kernel, no checksum offload, segment above the MTU.
-_NO_GSO: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
+TRY_AGAIN_AFTER: Final = 4096
+"""Packets sent one by one after a segment did not fit the route, before segmentation is tried again; the number
+doubles with each further refusal, up to `TRY_AGAIN_AT_MOST`: routes change, and so do their MTUs."""
+TRY_AGAIN_AT_MOST: Final = 64 * TRY_AGAIN_AFTER
+
+# What kernels and drivers answer when they cannot segment at all: old kernel, no checksum offload.
+_NO_GSO: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 _SIZE: Final = struct.Struct("=H")
 
@@ -37,20 +42,26 @@ class PacketPath(Protocol):
 class UdpPath:
     """A non-blocking UDP socket towards one address.
 
-    `gso` tells whether segmentation offload is in use; it turns itself off at the kernel's first refusal.
+    `gso` tells whether segmentation offload is in use. It ends for good where the kernel cannot do it, and for a while
+    where a segment does not fit the route's MTU: a plain packet is fragmented there (`gso_refusals` counts both).
     `system_calls` counts sends, `drops` packets that the socket did not take.
     """
 
     def __init__(self, sock: socket.socket, address: Any, *, gso: bool = True) -> None:
         self._sock, self._address = sock, address
         self.gso = gso
-        self.packets = self.bytes = self.drops = self.system_calls = 0
+        self.packets = self.bytes = self.drops = self.system_calls = self.gso_refusals = 0
+        self._pause = TRY_AGAIN_AFTER
+        self._plain_left = 0  # packets to send one by one until segmentation is tried again; 0: it is not
         self._control: dict[int, list[tuple[int, int, bytes]]] = {}
 
     def send(self, packets: Sequence[memoryview]) -> None:
         if not self.gso or len(packets) == 1:
             for packet in packets:
                 self._send_one(packet)
+            if self._plain_left:
+                self._plain_left = max(0, self._plain_left - len(packets))
+                self.gso = not self._plain_left
             return
         start, count = 0, len(packets)
         while start < count:
@@ -80,8 +91,11 @@ class UdpPath:
             self.bytes += self._sock.sendmsg(run, control, 0, self._address)
             self.packets += len(run)
         except OSError as error:
-            if error.errno in _NO_GSO:
+            if error.errno in _NO_GSO or error.errno == errno.EMSGSIZE:
                 self.gso = False
+                self.gso_refusals += 1
+                if error.errno == errno.EMSGSIZE:
+                    self._plain_left, self._pause = self._pause, min(2 * self._pause, TRY_AGAIN_AT_MOST)
                 for packet in run:
                     self._send_one(packet)
             else:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import aioice.ice
 import pylibsrtp
+from aioice.candidate import candidate_priority
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcicetransport import RTCIceParameters
@@ -33,6 +34,9 @@ SLOTS: Final = 16
 SLOT_SIZE: Final = 1536
 TRAILER: Final = 16
 """Longest authentication tag of the profiles aiortc negotiates (RFC 7714)."""
+
+IPV4_HEADER: Final = 20
+IPV6_HEADER: Final = 40
 
 MAX_READS: Final = 64
 """Datagrams read in one wake: the loop has other things to do."""
@@ -152,7 +156,12 @@ class MediaTransport:
         gather = self._connection.get_component_candidates
 
         async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
-            return await gather(component, chosen, timeout)
+            candidates = await gather(component, chosen, timeout)
+            # aioice gives all of one type one priority, which leaves the pair to chance (RFC 8445 §5.1.2.1 wants each
+            # its own). Ours stand in the order of the addresses.
+            for place, candidate in enumerate(candidates):
+                candidate.priority = candidate_priority(component, candidate.type, 65535 - place)
+            return candidates
 
         self._connection.get_component_candidates = get_component_candidates  # type: ignore[method-assign]
 
@@ -206,6 +215,11 @@ class MediaTransport:
         self.path = self._open_path(pair)
         self._intercept(pair.protocol, self._dtls._rx_srtp)
         self._dtls.on("statechange", self._dtls_changed)
+
+    @property
+    def ip_header(self) -> int:
+        """Bytes of the IP header of packets to the peer, once connected."""
+        return IPV6_HEADER if ":" in self._connection._nominated[1].remote_addr[0] else IPV4_HEADER
 
     def _open_path(self, pair: aioice.ice.CandidatePair) -> PacketPath:
         transport = pair.protocol.transport

@@ -17,6 +17,7 @@ from tests.benchmarks import control_plane, peers, proc
 from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
+from tests.benchmarks.sfu_seat import measure_seat
 from tests.benchmarks.soak import measure_soak
 from tests.benchmarks.stage import Stage, stage
 from tests.benchmarks.table import Report, render
@@ -37,9 +38,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cameras", default=",".join(map(str, CAMERAS)), help="numbers of cameras, as 1,5,10,20")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each CPU measurement")
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
-    parts = "which parts to run; soak, which takes eleven minutes, only runs when it is named"
+    parts = "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, only run when they are named"
     parser.add_argument("--parts", default="cost,kills,weather,plain,control", help=parts)
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
+    parser.add_argument("--seat-seconds", type=float, default=60.0, help="length of each row of the seat")
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
@@ -63,6 +65,8 @@ async def run(options: argparse.Namespace, report: Report) -> None:
                     report.failed(title, error)
                     break
     peers.compare(report, max(numbers) if options.peers else min(_FEW, max(numbers)), cpu_row)
+    if "seat" in wanted:
+        await measure_seat(report, options.seat_seconds)
     if "control" in wanted:
         for measure in (control_plane.measure_cold_start, control_plane.measure_day, control_plane.measure_faulty_day):
             report.progress(measure.__name__.replace("_", " "))

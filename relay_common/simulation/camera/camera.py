@@ -106,7 +106,7 @@ class Camera:
         """Encode and packetise what it shows; takes seconds unless the clips were made before."""
         self._build(self.settings.video, self.settings.parameter_sets)
         if self.settings.audio:
-            audio_track(self.settings.audio, self.settings.payload)
+            self._sound(self.settings.audio)
 
     def prepare_live(self) -> None:
         """The same for its WebRTC side."""
@@ -147,7 +147,7 @@ class Camera:
         """What a DESCRIBE at `now` offers, video first."""
         yield self.video(now)
         if self.settings.audio and not self.faults.get(FaultKind.NO_AUDIO, now):
-            yield audio_track(self.settings.audio, self.settings.payload)
+            yield self._sound(self.settings.audio)
 
     def video(self, now: float) -> RtpTrack:
         """The video that is shown at `now`: the plain one while a changed one is not made."""
@@ -158,6 +158,10 @@ class Camera:
         """The video that a WebRTC client gets at `now`: the plain one while a changed one is not made."""
         changed = self._live.get(self._shown(self.faults, now)[0])
         return changed or self._build_live(self.settings.video)
+
+    def _sound(self, spec: AudioSpec) -> RtpTrack:
+        """What its RTSP side sends."""
+        return opus_track(spec) if spec.codec == "opus" else audio_track(spec, self.settings.payload)
 
     def opus(self) -> RtpTrack | None:
         """The sound that a WebRTC client gets."""

@@ -88,7 +88,8 @@ class VideoSpec:
 class AudioSpec:
     """What a camera's sound is: `rate` in Hz (8000 to 48000), one or two channels, `bitrate` in bit/s, `pitch` in Hz.
 
-    A tone's pitch is rounded to a whole number of periods per AAC frame, so that any whole number of frames loops.
+    `codec` is what an RTSP camera sends; WebRTC cameras always send Opus. A tone's pitch is rounded to a whole
+    number of periods per AAC frame, so that any whole number of frames loops.
     """
 
     rate: int = 16_000
@@ -96,6 +97,7 @@ class AudioSpec:
     bitrate: int = 32_000
     pitch: float = 440.0
     pattern: Literal["tone", "beep"] = "tone"
+    codec: Literal["aac", "opus"] = "aac"
 
     @property
     def frames(self) -> int:

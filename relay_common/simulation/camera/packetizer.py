@@ -125,7 +125,8 @@ def opus_track(spec: AudioSpec) -> RtpTrack:
     """`spec`'s clip as Opus, one packet a payload (RFC 7587 4.2: nothing is added, so no packetiser is needed)."""
     clip = opus_clip(spec)
     units = (RtpUnit(u.dts / clip.clock_rate, u.pts, True, ((AUDIO_PAYLOAD_TYPE, u.data),)) for u in clip.units)
-    return RtpTrack("audio", AUDIO_PAYLOAD_TYPE, OPUS_RATE, clip.ticks / OPUS_RATE, clip.ticks, tuple(units), ())
+    lines = (f"m=audio 0 RTP/AVP {AUDIO_PAYLOAD_TYPE}", f"a=rtpmap:{AUDIO_PAYLOAD_TYPE} opus/{OPUS_RATE}/2")
+    return RtpTrack("audio", AUDIO_PAYLOAD_TYPE, OPUS_RATE, clip.ticks / OPUS_RATE, clip.ticks, tuple(units), lines)
 
 
 class _Writes(io.RawIOBase):

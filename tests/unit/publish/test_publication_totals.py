@@ -34,6 +34,7 @@ class Stub:
             drops=10 * times,
             system_calls=0,
             gso=False,
+            gso_refusals=0,
             not_connected=0,
             malformed_rtcp=0,
             unagreed_feedback=0,

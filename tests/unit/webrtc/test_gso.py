@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay_worker.webrtc.gso import RelayPath, UdpPath
+from relay_worker.webrtc.gso import TRY_AGAIN_AFTER, RelayPath, UdpPath
 
 
 def views(*sizes: int) -> list[memoryview]:
@@ -68,7 +68,30 @@ def test_a_kernel_without_gso_is_noticed_once_and_nothing_is_lost(error: int) ->
     out.send(views(5, 5, 5, 7, 7))
     out.send(views(5, 5))
     assert fake.runs == [[5], [5], [5], [7], [7], [5], [5]]
-    assert (out.packets, out.drops, out.gso) == (7, 0, False)
+    assert (out.packets, out.drops, out.gso, out.gso_refusals) == (7, 0, False, 1)
+    for _ in range(3 * TRY_AGAIN_AFTER // 8):
+        out.send(views(*[5] * 8))
+    assert (out.gso, out.gso_refusals) == (False, 1), "not tried again"
+
+
+def test_a_segment_that_does_not_fit_the_route_is_sent_plainly_and_segmentation_tried_again() -> None:
+    fake = FakeSocket(gso_error=errno.EMSGSIZE)
+    out = path(fake)
+    out.send(views(5, 5, 5))
+    assert (fake.runs, out.gso, out.gso_refusals) == ([[5], [5], [5]], False, 1)
+    for _ in range(TRY_AGAIN_AFTER // 8):
+        assert not out.gso
+        out.send(views(*[5] * 8))
+    assert out.gso
+    out.send(views(5, 5))
+    assert (out.gso, out.gso_refusals) == (False, 2), "the route is as narrow as before"
+    for _ in range(2 * TRY_AGAIN_AFTER // 8):
+        assert not out.gso, "twice as long"
+        out.send(views(*[5] * 8))
+    fake._gso_error = 0
+    fake.runs.clear()
+    out.send(views(5, 5, 5))
+    assert (fake.runs, out.gso, out.gso_refusals, out.drops) == ([[5, 5, 5]], True, 2, 0)
 
 
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOBUFS, errno.ENETUNREACH, errno.EPERM])

@@ -30,6 +30,19 @@ async def test_gathering_on_loopback_gives_one_loopback_candidate() -> None:
         await transport.close()  # more than once is fine
 
 
+async def test_each_candidate_has_a_priority_of_its_own_in_the_order_of_the_addresses() -> None:
+    addresses = ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
+    transport = MediaTransport(addresses=addresses)
+    try:
+        candidates = [candidate.split() for candidate in (await transport.gather()).candidates]
+    finally:
+        await transport.close()
+    ranked = sorted(candidates, key=lambda words: -int(words[3]))
+    assert [words[4] for words in ranked] == addresses
+    assert len({words[3] for words in candidates}) == 3
+    assert max(int(words[3]) for words in candidates) == 126 << 24 | 65535 << 8 | 255
+
+
 def test_the_protector_is_in_place_and_counts_refusals() -> None:
     key = os.urandom(28)
     profile = Policy.SRTP_PROFILE_AEAD_AES_128_GCM

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 
+import aioice.candidate
 import aioice.ice
 import pylibsrtp
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport
@@ -30,6 +31,12 @@ def test_ice_gathers_on_addresses_that_it_is_given() -> None:
     assert "self.get_component_candidates(component=component, addresses=addresses)" in source
     assert connection.ice_controlling is False
     assert connection._nominated == {}, moved("aioice Connection", "_nominated")
+
+
+def test_a_candidates_priority_can_be_set() -> None:
+    signature = inspect.signature(aioice.candidate.candidate_priority)
+    assert list(signature.parameters)[2] == "local_pref", moved("aioice candidate_priority", "local_pref")
+    assert "local.priority" in inspect.getsource(aioice.ice.candidate_pair_priority)
 
 
 async def test_dtls_gives_role_and_srtp_sessions() -> None:

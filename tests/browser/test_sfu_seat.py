@@ -1,0 +1,72 @@
+"""Chromium in the SFU's seat: what a media stack that nobody here wrote makes of the relay, whatever feedback it sends.
+
+All pairs of settings, for a minute each: `make bench ARGS="--parts seat"`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from typing import Final
+
+import pytest
+from playwright.async_api import Page
+
+from tests.fixtures.link_emulator import Link, LinkEmulator
+from tests.fixtures.sfu_seat import Feedback, Row, seat_rig
+
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+
+SECONDS: Final = 20.0
+TRIES: Final = 3
+"""One good watch of several is enough: the machine may have been busy in the others."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        # It sends estimates all the same, of a hundredth of what arrives.
+        Row("720p", "mono", Feedback(False, False, False)),
+        Row("720p", "opus", Feedback(True, False, False)),
+        Row("720p", "none", Feedback()),
+    ],
+    ids=str,
+)
+async def test_the_picture_never_freezes(chromium_page: Page, row: Row) -> None:
+    size, options = row.camera
+    async with seat_rig(chromium_page, row.feedback, size=size, options=options) as rig:
+        await asyncio.sleep(3.0)
+        seen = []
+        for _ in range(TRIES):
+            seen.append(await rig.seat.watch(SECONDS))
+            assert rig.stats[-1].video.thinned == 0, "there is room for all"
+            if seen[-1].good:
+                break
+        else:
+            pytest.fail("; ".join(map(str, seen)))
+        publisher = rig.relay.keeper.publisher
+        assert publisher is not None
+        stats = publisher.stats()
+        agreed = row.feedback.abs_send_time or row.feedback.remb
+        assert (stats.unagreed_feedback > 0) is not agreed
+        assert (stats.estimate.received_bitrate is not None) is row.feedback.transport_cc
+
+
+async def test_from_80_percent_to_full_takes_ten_seconds_at_most(chromium_page: Page) -> None:
+    link = LinkEmulator(up=Link(delay=0.020, queue=100_000), down=Link(delay=0.020))
+    async with seat_rig(chromium_page, Feedback(True, False, False), link=link) as rig:
+        await asyncio.sleep(4.0)
+        link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
+        await asyncio.sleep(12.0)
+        narrow = rig.stats[-1].video
+        assert narrow.thinned > 0
+        assert narrow.ceiling > 0
+        assert (await rig.seat.watch(6.0)).fps >= 8.0
+        link.up.rate, began, wide = 0.0, time.monotonic(), rig.stats[-1].video.thinned
+        await asyncio.sleep(10.0)
+        thinned = rig.stats[-1].video.thinned
+        seen = await rig.seat.watch(5.0)
+        said = f"{time.monotonic() - began:.0f} s on: {seen}; {thinned - wide} pictures left out meanwhile"
+        assert rig.stats[-1].video.thinned == thinned, said
+        assert seen.fps >= 26.0, said
