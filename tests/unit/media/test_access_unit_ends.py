@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.access_unit_ends import CLOSING, PROBATION
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.rtp.h264 import fragment, join_stap_a
+from tests.unit.media.test_h264_passthrough import FRAMES, clip, decode
 
 SPS = bytes.fromhex("674d401eda0280bfe5840000030004000003 00f03c58ba80")
 PPS = bytes.fromhex("68ee3c80")
@@ -250,3 +252,18 @@ def test_marks_never_come_twice_for_a_timestamp_once_marks_are_known_to_lie(
     receiver.wait()
     marked = [stamp for _, marker, stamp in receiver.sent[before:] if marker]
     assert len(marked) == len(set(marked))
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+@pytest.mark.parametrize("packet_size", [500, 1472])
+@pytest.mark.parametrize("name", ["sane", "never", "each"])
+def test_every_frame_of_a_real_stream_decodes(name: str, packet_size: int, slices: int) -> None:
+    views = clip(packet_size, slices)
+    receiver = Receiver(max_payload=1200)
+    receiver.take(*CAMERAS[name]([(view.payload, view.marker, view.timestamp) for view in views]))
+    receiver.wait()
+    assembler = AccessUnitAssembler()
+    units = [unit for payload, marker, at in receiver.sent for unit in assembler.receive(payload, marker, at)]
+    assert len(units) == len(receiver.marks()) == FRAMES
+    assert all(unit.complete for unit in units)
+    assert decode(units) == FRAMES
