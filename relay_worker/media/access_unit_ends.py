@@ -111,6 +111,7 @@ class AccessUnitEnds:
             elif stage == _PICTURE:
                 self._go_on()
             elif self._undated:
+                self.earlier.append((self.timestamp, []))  # what has left so far had another timestamp
                 self.timestamp = self._dated(timestamp, again=timestamp == self._stamp)
                 self._out, self._pending = self._pending + self._out, []
             self._undated = False

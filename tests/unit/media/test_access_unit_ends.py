@@ -192,6 +192,14 @@ def test_sets_with_the_time_of_the_picture_before_them_leave_with_their_own() ->
     assert left == [(SPS, False, 2 * FRAME), (PPS, False, 2 * FRAME), (IDR, True, 2 * FRAME)]
 
 
+def test_a_picture_that_is_dated_within_a_run_leaves_apart_from_the_one_before_it() -> None:
+    passthrough = H264Passthrough(100, SPROP)
+    out = passthrough.receive_run([(SEI, False), (IDR, True), (SEI, False), (P, True)], 0, 0)
+    (earlier,) = passthrough.earlier
+    assert earlier == (0, [(join_stap_a([SPS, PPS]), False), (IDR, True)])
+    assert (passthrough.timestamp, out) == (FRAME, [(SEI, False), (P, True)])
+
+
 def test_a_marked_sei_behind_its_picture_ends_it() -> None:
     receiver = Receiver()
     receiver.take((SPS, False, 0), (PPS, False, 0), (IDR, False, 0))
