@@ -183,3 +183,10 @@ def test_corrections_are_seldom_and_bounded_whatever_the_error() -> None:
         abs(clock.correction(rng.uniform(-9, 9), 0.02, index * 0.02, lambda: False)) for index in range(50 * 600)
     )
     assert moved * 0.02 <= BUDGET[0] + 600 * BUDGET[1] + 0.02 * (600 / INTERVAL + 1)
+
+
+def test_two_corrections_are_thirty_seconds_apart_also_in_silence() -> None:
+    clock = SoundClock()
+    times = [at * 0.02 for at in range(50 * 100) if clock.correction(0.03, 0.02, at * 0.02, lambda: True)]
+    assert len(times) == 4
+    assert all(b - a >= INTERVAL for a, b in itertools.pairwise(times))
