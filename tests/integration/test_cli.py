@@ -208,7 +208,7 @@ def test_logs_hold_lines_of_workers_and_debug_can_be_switched(world: CliWorld) -
     assert "worker started" in world.type("logs").output
     serious = world.type("logs", "--level", "warning", "--json").stdout.splitlines()
     assert not {json.loads(line)["level"] for line in serious} & {"debug", "info"}
-    wanted = {"worker.rtsp.session", "worker.media.inputs", "relay.sdp", "common.cloudflare.client"}
+    wanted = {"worker.rtsp.session", "worker.media.track_input", "relay.sdp", "common.cloudflare.client"}
     wanted |= {"supervisor.google.api", "supervisor.fleet.bus"}
     try:
         assert "rtsp" in world.type("logs", "-n", "1", "--debug", "rtsp,rtp,sdp,sfu,nest,bus").output

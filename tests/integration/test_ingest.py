@@ -191,5 +191,5 @@ async def test_a_fault_of_our_own_while_connecting_asks_for_another_stream(
             await asyncio.sleep(0.01)
     ((generation, error),) = home.failed
     assert generation == 1
-    assert "fault of the relay's own" in error.message
+    assert "internal error" in error.message
     assert home.keeper.stream is None
