@@ -50,16 +50,21 @@ def test_a_minute_of_even_media_leaves_no_line_no_wait_and_no_object(
     camera = ManualCamera(pipeline, video_track(spec), audio_track(AudioSpec()))
     camera.connect()
     camera.run(10.0)
-    before, waited = wire.path.packets, output.waits
-    caplog.clear()
-    gc.collect()
-    objects = len(gc.get_objects())
-    with caplog.at_level(logging.DEBUG):
-        camera.run(60.0)
-    sent = wire.path.packets - before
-    assert sent > 3000
-    # Each sender report of the camera is worth a line when debugging; no packet is.
-    assert len(caplog.records) < 60
-    assert output.waits - waited < 60, "no timer but for keyframes"
-    gc.collect()
-    assert len(gc.get_objects()) - objects < sent / 20
+    kept = []
+    for _ in range(2):
+        before, waited = wire.path.packets, output.waits
+        caplog.clear()
+        gc.collect()
+        objects = len(gc.get_objects())
+        with caplog.at_level(logging.DEBUG):
+            camera.run(60.0)
+        sent = wire.path.packets - before
+        assert sent > 3000
+        # Each sender report of the camera is worth a line when debugging; no packet is.
+        lines = [record for record in caplog.records if record.name.startswith("relay")]
+        assert len(lines) < 60
+        assert output.waits - waited < 60, "no timer but for keyframes"
+        gc.collect()
+        kept.append((len(gc.get_objects()) - objects) / sent)
+    # What packets leave behind, every minute leaves; what else this process still holds from other tests, it does not.
+    assert min(kept) < 1 / 20
