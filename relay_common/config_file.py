@@ -128,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
-            hint="Copy deploy/config.example.toml there and fill it in, or name another file with --config",
+            hint="Run `relay-supervisor auth` to make one, or name another file with --config",
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

@@ -26,12 +26,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
-    """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
-
-    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
-    when the token is too short to be one.
-    """
+def split_listen(listen: str) -> tuple[str, int]:
+    """(host, port) of an address to listen on; raises ConfigError when it is none."""
     try:
         parts = urlsplit(f"//{listen}")
         host, port = parts.hostname or "", parts.port
@@ -41,6 +37,16 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
         raise ConfigError(
             f"[http] listen is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
         )
+    return host, port
+
+
+def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
+    """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
+
+    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
+    when the token is too short to be one.
+    """
+    host, port = split_listen(listen)
     if token and len(token.reveal()) < SHORTEST_TOKEN:
         raise ConfigError(
             f"[http] token is shorter than {SHORTEST_TOKEN} characters",

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supe
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ class VerbGroup(click.Group):
             command = importlib.import_module(f"relay_supervisor.commands.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`relay-supervisor --help` lists the verbs."
+            raise click.UsageError(f"There is no verb {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

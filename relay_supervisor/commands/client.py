@@ -6,7 +6,6 @@ import difflib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import click
 import click.shell_completion
@@ -17,6 +16,7 @@ from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.errors import ConfigError
 from relay_supervisor.commands.cli import Failure
+from relay_supervisor.net import split_listen
 
 TIMEOUT: Final = 10.0
 
@@ -205,10 +205,9 @@ def say(text: str, body: bytes, as_json: bool) -> None:
 
 
 def _tcp_url(http: HttpConfig) -> str:
-    parts = urlsplit(f"//{http.listen}")
-    host = parts.hostname or "127.0.0.1"
+    host, port = split_listen(http.listen)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _explanation(response: httpx.Response) -> str:

@@ -34,7 +34,7 @@ ALLOWED = {
     },
     "relay_supervisor": {
         "__main__": "commands",
-        "commands": "app cameras checks google google.leases operations status",
+        "commands": "app cameras checks google google.leases net operations status",
         "app": "cameras events fleet google google.leases http net operations otel sinks state status supervise"
         " viewing",
         "supervise": "",

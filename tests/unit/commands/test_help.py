@@ -57,3 +57,17 @@ def test_a_configuration_that_is_not_there_or_wrong_is_2(verb: str, tmp_path: Pa
 
 def test_an_unknown_verb_is_2() -> None:
     assert CliRunner().invoke(cli, ["strat"]).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["status", "check", "stop"])
+def test_an_address_that_is_none_is_said_in_words(verb: str, tmp_path: Path) -> None:
+    config = tmp_path / "relay.toml"
+    config.write_text('[http]\nlisten = "127.0.0.1:eighty"\n')
+    result = CliRunner().invoke(cli, [verb, "--config", str(config)])
+    assert result.exit_code in (1, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit), "no traceback"
+
+
+def test_a_misspelt_verb_is_corrected() -> None:
+    assert "Did you mean 'status'?" in CliRunner().invoke(cli, ["statsu"]).output
+    assert "--help" in CliRunner().invoke(cli, ["xyzzy"]).output
