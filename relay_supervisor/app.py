@@ -325,6 +325,9 @@ class Supervisor:
             publications=self._broker.counters(),
             loop=self.fleet.counters(),
             **accounts,
+            views=self._viewers.counters(),
+            loops=self._loops.counters(),
+            activities=self._activities.counters(),
         )
 
     def _budget(self, index: int, account: Account) -> BudgetStatus:

@@ -34,6 +34,10 @@ class Loops:
         """Keep `loop` running; cancel the task to end it."""
         return self._tasks.spawn(self._keep(name, loop))
 
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"restarts": self.restarts}
+
     async def aclose(self) -> None:
         """End all loops and wait for their ends."""
         await self._tasks.aclose()

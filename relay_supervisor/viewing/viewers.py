@@ -77,12 +77,17 @@ class Viewers:
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, View] = {}
         self._opening: list[list[str]] = []
+        self._pauses = PauseDetector(_SWEEP)
         self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self._sources = Sources(client, broker, clock, list(ice_servers), self.outcomes)
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return self._pauses.counters()
 
     def watched(self) -> set[str]:
         """Cameras that somebody has a view of, or is getting one of."""
@@ -185,10 +190,9 @@ class Viewers:
 
     async def watch(self) -> None:
         """Sweep every few seconds; runs until cancelled."""
-        pauses = PauseDetector(_SWEEP)
         while True:
             now = self._clock.now()
-            if away := pauses.observe(now):
+            if away := self._pauses.observe(now):
                 self._put_off(away)
             self.sweep(now)
             await self._clock.sleep(_SWEEP)
