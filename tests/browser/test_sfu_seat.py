@@ -16,7 +16,7 @@ from playwright.async_api import Page
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.sfu_seat import Feedback, Row, seat_rig
 
-pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 SECONDS: Final = 20.0
 TRIES: Final = 3

@@ -57,6 +57,7 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
         assert len(await relay.published(single)) == 1, "filler held the publication meanwhile"
 
 
+@pytest.mark.serial
 async def test_loss_disorder_and_pauses_do_not_end_a_session_or_the_picture() -> None:
     async with running_relay(1, options=(*SMALL, "--webrtc", "1")) as relay:
         await relay.until_live()
