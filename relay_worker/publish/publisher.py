@@ -37,6 +37,9 @@ from relay_worker.webrtc.transport import CONNECT_TIMEOUT, MediaTransport, PeerC
 REPORT_SILENCE: Final = 7.0
 """Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
 and ICE consent notices only after 33 s."""
+SOUND_REPORT_SILENCE: Final = 16.0
+"""The same for sound alone: receivers may report on it only every 2.5 to 7.5 s (RFC 3550 §6.2), as libwebrtc does, and
+one report may be lost."""
 
 
 _UNHEARD: Final = "A new session is made; if it happens again look at the uplink and at UDP filters"
@@ -337,8 +340,9 @@ class Publisher:
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
             self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
         for track in sender.tracks:
-            if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > silence:
-                self._fail(f"the SFU acknowledged no {track.kind} packet for {silence:g} s", _UNHEARD)
+            most = silence if track.kind == "video" else max(silence, SOUND_REPORT_SILENCE)
+            if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > most:
+                self._fail(f"the SFU acknowledged no {track.kind} packet for {most:g} s", _UNHEARD)
         return self.connected
 
     # --- end

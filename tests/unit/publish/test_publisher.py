@@ -170,3 +170,28 @@ async def test_media_before_the_connection_is_counted_not_kept() -> None:
     assert not publisher.check(1.0)
     await publisher.close()
     await publisher.close()
+
+
+@pytest.mark.parametrize(("every", "lives"), [(7.5, True), (None, False)], ids=["as libwebrtc may", "never again"])
+async def test_sound_is_reported_on_more_rarely(wire: Any, every: float | None, lives: bool) -> None:
+    """RFC 3550 §6.2: 5 s, randomised to 7.5 s at most; a browser in the SFU's seat was taken for dead at 7 s."""
+    lost: list[PublishError] = []
+    publisher, video, audio = connected(wire, on_lost=lost.append)
+    sender = publisher._sender
+    assert sender is not None
+    heard = 1000.0
+    for step in range(120):
+        now = 1000.0 + step / 2
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], now, 0.02), now)
+        tracks = [video]
+        if step == 0 or (every is not None and now - heard >= every):
+            tracks, heard = [video, audio], now
+        reports = [rtcp.ReportBlock(track.ssrc, 0, 0, track.sequence - 1, 0, 0, 0) for track in tracks]
+        sender.receive_rtcp(rtcp.pack_receiver_report(7, reports), now)
+        if not publisher.check(now):
+            break
+    assert [error.message for error in lost] == (
+        [] if lives else ["porch: the SFU acknowledged no audio packet for 16 s"]
+    )
+    await publisher.close()
