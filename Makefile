@@ -12,6 +12,10 @@ PIP := $(BIN)/pip --disable-pip-version-check
 INSTALL_LOCKED := $(PIP) install --quiet --require-hashes -r
 INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 
+# Compiled modules are kept, also where the environment says otherwise (images do): every process that a test starts
+# would compile the whole program again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo quick test lint types unit pauses browser bench wheel containers lock clean
 
 help: ## what can be made
@@ -21,14 +25,14 @@ demo: $(VENV)/installed ## six simulated cameras on a page, relayed live; Ctrl-C
 	@$(BIN)/relay-supervisor demo $(ARGS)
 
 quick: lint types ## lint, types and unit tests but the slow ones, within a minute
-	HYPOTHESIS_PROFILE=quick $(BIN)/pytest tests/unit -q -m 'not slow' -n $(CORES) $(ARGS)
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest tests/unit -q -m 'not slow' -n $(JOBS) $(ARGS)
 
 # Two stages that are each other's complement: what shares nothing runs side by side, and what judges media by the clock
 # has the machine to itself. With ARGS that select tests, one of them may find none (pytest's exit code 5).
 test: lint types ## everything that is checked: lint, types, tests on real media and a real browser
 	@$(MAKE) --no-print-directory browser
 	@side_by_side=0; alone=0; \
-	$(BIN)/pytest -m 'not serial' -n $(JOBS) --dist loadgroup $(ARGS) || side_by_side=$$?; \
+	$(BIN)/pytest -m 'not serial' -n $(JOBS) $(ARGS) || side_by_side=$$?; \
 	$(BIN)/pytest -m serial $(ARGS) || alone=$$?; \
 	case "$$side_by_side $$alone" in '0 0' $(if $(ARGS),| '0 5' | '5 0')) ;; \
 	*) echo "exit codes of pytest: $$side_by_side side by side, $$alone alone"; exit 1;; esac

@@ -13,10 +13,13 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
+
+from tests.fixtures import together
 
 WORKERS = ("unit/media", "unit/rtp", "unit/rtsp", "unit/webrtc", "unit/worker", "integration/test_ingest.py")
 WORKERS += ("integration/test_media_quality.py", "integration/test_publisher.py")
@@ -31,6 +34,12 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
     if path in WORKERS or path.rpartition("/")[0] in WORKERS:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For every run with `-n`, whatever `--dist` says."""
+    return together.scheduler(config, log)
 
 
 # A suite that a shell started in the background ignores interrupts, and so would every process that it starts and

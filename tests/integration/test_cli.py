@@ -23,7 +23,7 @@ from relay_supervisor.commands.cli import cli
 from tests.fixtures import pcapng
 from tests.fixtures.cli_world import CliWorld, end_workers, invoke, start_simulators
 
-pytestmark = [pytest.mark.media, pytest.mark.xdist_group("one supervisor for all verbs")]
+pytestmark = pytest.mark.media
 
 PROJECT = "5cd39b4c-0000-4000-8000-51a1a7edf00d"
 

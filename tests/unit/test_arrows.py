@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("relay_common", "relay_worker", "relay_supervisor")
+from tests.fixtures.product_source import PACKAGES, ROOT, files, nodes, tree
 
 ALLOWED = {
     "relay_worker": {
@@ -87,7 +87,7 @@ def module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+FILES = {module(path): path for path in files()}
 FOLDERS = {name for name, path in FILES.items() if path.name == "__init__.py"}
 
 
@@ -98,9 +98,8 @@ def node(name: str) -> str:
     return f"{package}.{folder or rest}"
 
 
-def imports(name: str) -> Iterator[str]:
-    """The modules of ours that a module imports, wherever in the file."""
-    for statement in ast.walk(ast.parse(FILES[name].read_text())):
+def _imports(name: str) -> Iterator[str]:
+    for statement in nodes(FILES[name]):
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names if alias.name in FILES)
         elif isinstance(statement, ast.ImportFrom) and (statement.module or "") in FILES:
@@ -109,13 +108,21 @@ def imports(name: str) -> Iterator[str]:
                 yield full if full in FILES else str(statement.module)
 
 
-ARROWS = {
-    (node(name), node(target)): name
-    for name in FILES
-    for target in imports(name)
-    if node(target) != node(name) and target not in PACKAGES
-}
-"""Every arrow there is, with a module that draws it."""
+@cache
+def imports(name: str) -> frozenset[str]:
+    """The modules of ours that a module imports, wherever in the file."""
+    return frozenset(_imports(name))
+
+
+@cache
+def arrows() -> dict[tuple[str, str], str]:
+    """Every arrow there is, with a module that draws it."""
+    return {
+        (node(name), node(target)): name
+        for name in FILES
+        for target in imports(name)
+        if node(target) != node(name) and target not in PACKAGES
+    }
 
 
 def test_folders_import_only_what_the_table_allows() -> None:
@@ -125,7 +132,7 @@ def test_folders_import_only_what_the_table_allows() -> None:
         for source, targets in table.items()
         for target in targets.split()
     }
-    within = {pair: name for pair, name in ARROWS.items() if pair[0].split(".")[0] == pair[1].split(".")[0]}
+    within = {pair: name for pair, name in arrows().items() if pair[0].split(".")[0] == pair[1].split(".")[0]}
     assert {pair: name for pair, name in within.items() if pair not in allowed} == {}, "an arrow the table lacks"
     assert allowed - within.keys() == set(), "the table allows what nobody needs"
 
@@ -137,11 +144,11 @@ def test_the_table_has_no_way_back_up() -> None:
 
 def test_no_two_files_import_each_other() -> None:
     """Neither directly nor by way of others; imports inside functions and for types alone count, too."""
-    list(TopologicalSorter({name: set(imports(name)) - {name, *FOLDERS} for name in FILES}).static_order())
+    list(TopologicalSorter({name: imports(name) - {name, *FOLDERS} for name in FILES}).static_order())
 
 
 def test_packages_import_only_what_lies_below() -> None:
-    for (source, target), name in ARROWS.items():
+    for (source, target), name in arrows().items():
         mine, theirs = source.split(".")[0], target.split(".")[0]
         if mine != theirs:
             assert theirs in BELOW[mine] or target in BELOW[mine], f"{name} imports {target}"
@@ -149,7 +156,7 @@ def test_packages_import_only_what_lies_below() -> None:
 
 def test_simulators_and_product_do_not_know_each_other() -> None:
     shared = {"relay_common.clock", "relay_common.fsm"}
-    for (source, target), name in ARROWS.items():
+    for (source, target), name in arrows().items():
         if source.startswith(SIMULATION) and not target.startswith(SIMULATION):
             assert target in shared, f"{name} imports {target}"
         if target.startswith(SIMULATION) and not source.startswith(SIMULATION):
@@ -157,6 +164,6 @@ def test_simulators_and_product_do_not_know_each_other() -> None:
 
 
 def test_the_vocabulary_of_the_media_path_imports_nothing_of_ours() -> None:
-    tree = ast.parse(FILES["relay_worker.media.stream"].read_text())
-    top = [statement for statement in tree.body if isinstance(statement, ast.ImportFrom)]
+    body = tree(FILES["relay_worker.media.stream"]).body
+    top = [statement for statement in body if isinstance(statement, ast.ImportFrom)]
     assert not [statement.module for statement in top if (statement.module or "").startswith(PACKAGES)]

@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("relay_common", "relay_worker", "relay_supervisor")
+from tests.fixtures.product_source import ROOT, files, nodes
+
 REPORTS = frozenset(("relay_common/worker_stats.py", "relay_supervisor/status/model.py", "relay_common/protocol.py"))
 """Files whose structs leave the process whole."""
-
-TREES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
-}
 
 
 def is_zero(value: ast.expr | None) -> bool:
     return isinstance(value, ast.Constant) and type(value.value) in (int, float) and value.value == 0
 
 
-def started(tree: ast.Module) -> set[str]:
+def started(module: list[ast.AST]) -> set[str]:
     """Attributes of `self` and fields of classes that start at zero."""
     names: set[str] = set()
-    for item in ast.walk(tree):
+    for item in module:
         if isinstance(item, ast.AnnAssign) and is_zero(item.value):
             names |= {item.target.attr} if isinstance(item.target, ast.Attribute) else set()
             names |= {item.target.id} if isinstance(item.target, ast.Name) else set()
@@ -43,22 +36,25 @@ def started(tree: ast.Module) -> set[str]:
     return names
 
 
-def raised(tree: ast.Module) -> Counter[str]:
+def raised(module: list[ast.AST]) -> Counter[str]:
     return Counter(
         item.target.attr
-        for item in ast.walk(tree)
+        for item in module
         if isinstance(item, ast.AugAssign) and isinstance(item.op, ast.Add) and isinstance(item.target, ast.Attribute)
     )
 
 
-def loaded(tree: ast.Module) -> set[str]:
-    return {item.attr for item in ast.walk(tree) if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load)}
+def loaded(module: list[ast.AST]) -> set[str]:
+    return {item.attr for item in module if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load)}
 
 
 def test_every_counter_has_a_reader() -> None:
-    read = set().union(*(loaded(tree) for tree in TREES.values()))
-    reported = set().union(*(started(TREES[name]) for name in REPORTS))
-    counters = {(name, counter) for name, tree in TREES.items() for counter in started(tree) & raised(tree).keys()}
+    modules = {path.relative_to(ROOT).as_posix(): nodes(path) for path in files()}
+    read = set().union(*map(loaded, modules.values()))
+    reported = set().union(*(started(modules[name]) for name in REPORTS))
+    counters = {
+        (name, counter) for name, module in modules.items() for counter in started(module) & raised(module).keys()
+    }
     assert len(counters) > 50
     unread = sorted(f"{name}: {counter}" for name, counter in counters if counter not in read | reported)
     assert unread == []

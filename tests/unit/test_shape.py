@@ -5,27 +5,24 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("relay_common", "relay_worker", "relay_supervisor")
+from tests.fixtures.product_source import PACKAGES, ROOT, files, nodes
+
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 SHARED_LINES = 12
 """Lines of code, comments and imports left out, that two places may have in common without being one."""
 
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-
 
 def test_no_file_and_no_function_is_too_long() -> None:
     long: list[str] = []
-    for path in FILES:
-        text, name = path.read_text(), path.relative_to(ROOT)
-        if (lines := text.count("\n")) > LONGEST_FILE:
+    for path in files():
+        name = path.relative_to(ROOT)
+        if (lines := path.read_text().count("\n")) > LONGEST_FILE:
             long.append(f"{name}: {lines} lines")
-        for item in ast.walk(ast.parse(text)):
+        for item in nodes(path):
             if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (item.end_lineno or 0) - item.lineno + 1
                 if lines > LONGEST_FUNCTION:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
+
+from tests.fixtures.together import TOGETHER
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +26,7 @@ def runs(target: str) -> list[list[str]]:
 
 def test_the_stages_of_the_suite_are_the_whole_suite() -> None:
     side_by_side, alone = runs("test")
-    assert side_by_side == ["-m", "not serial", "-n", "$(JOBS)", "--dist", "loadgroup", "$(ARGS)"]
+    assert side_by_side == ["-m", "not serial", "-n", "$(JOBS)", "$(ARGS)"]
     assert alone == ["-m", "serial", "$(ARGS)"]
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert options["testpaths"] == ["tests"]
@@ -29,4 +35,18 @@ def test_the_stages_of_the_suite_are_the_whole_suite() -> None:
 
 def test_only_what_is_slow_is_left_out_of_the_quick_run() -> None:
     (quick,) = runs("quick")
-    assert quick == ["tests/unit", "-q", "-m", "not slow", "-n", "$(CORES)", "$(ARGS)"]
+    assert quick == ["tests/unit", "-q", "-m", "not slow", "-n", "$(JOBS)", "$(ARGS)"]
+
+
+def test_what_stays_together_is_there() -> None:
+    assert [path for path in TOGETHER if not (ROOT / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_files_that_share_something_stay_in_one_process() -> None:
+    files = [path for path, what in TOGETHER.items() if what == "the source, parsed once"]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "2", "-p", "no:cacheprovider", "-m", "not slow", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    ran = re.findall(r"^\[(gw\d)\].* PASSED (\S+?)::", done.stdout, re.MULTILINE)
+    assert {path for _, path in ran} == set(files), done.stdout
+    assert len({process for process, _ in ran}) == 1, done.stdout

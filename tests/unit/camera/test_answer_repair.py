@@ -168,6 +168,7 @@ _PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=300), st.lists(_PIECES, max_size=80).map("\n".join)))
 def test_any_text_is_an_answer_or_an_answer_error(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +181,7 @@ def test_without_nack_in_the_answer_nothing_is_asked_for() -> None:
     assert "Nack" not in kinds(core, 0.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=20))
 def test_any_bytes_are_survived(packets: list[tuple[bool, bytes]]) -> None:

@@ -6,6 +6,8 @@ import fcntl
 import subprocess
 import sys
 
+import pytest
+
 LINES = 20_000
 SCRIPT = """
 import logging, sys, time
@@ -29,6 +31,7 @@ def start(style: str, lines: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_stuck_stops_nobody_and_is_told_what_it_missed() -> None:
     process = start("json", LINES)
     assert process.stdout is not None

@@ -228,6 +228,7 @@ async def test_a_revoked_grant_says_how_to_authorise_and_is_tried_again_slowly(g
     await tokens.aclose()
 
 
+@pytest.mark.slow
 async def test_the_pauses_after_refusals_widen_to_an_hour() -> None:
     asked = list[float]()
     clock = ManualClock(now=0.0)

@@ -8,20 +8,19 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from tests.fixtures.product_source import files, nodes
+
 _CODE = re.compile(r"[a-z][a-z_]*")
 
 
 @cache
 def calls() -> list[ast.Call]:
     """Every call in the product; the simulators are none of it."""
-    return [node for tree in _trees() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for file in _files() for node in nodes(file) if isinstance(node, ast.Call)]
 
 
-@cache
-def _trees() -> list[ast.Module]:
-    files = (file for package in sorted(ROOT.glob("relay_*")) for file in sorted(package.rglob("*.py")))
-    return [ast.parse(file.read_text()) for file in files if "simulation" not in file.parts]
+def _files() -> list[Path]:
+    return [file for file in files() if "simulation" not in file.parts]
 
 
 def event_kinds() -> list[str]:
@@ -52,8 +51,8 @@ def error_codes() -> list[str]:
 def written_objects() -> list[str]:
     """Keys of every literal that is written as JSON: where it stands as an argument, or under a name before."""
     found = set()
-    for tree in _trees():
-        for function in ast.walk(tree):
+    for file in _files():
+        for function in nodes(file):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 found |= {" ".join(keys) for keys in _written_by(function)}
     return sorted(found)
@@ -107,8 +106,8 @@ def _keys(value: ast.expr) -> set[str]:
 def _returned_by(name: str) -> set[str]:
     """Keys of the literals that functions of that name return."""
     found: set[str] = set()
-    for tree in _trees():
-        for node in ast.walk(tree):
+    for file in _files():
+        for node in nodes(file):
             if isinstance(node, ast.FunctionDef) and node.name == name:
                 returned = [r.value for r in ast.walk(node) if isinstance(r, ast.Return)]
                 for value in returned:

@@ -120,6 +120,7 @@ def test_recut_packets_are_full() -> None:
     assert len(sizes) < received / 1200 + 2.1 * FRAMES  # a short packet at the end of each frame, and few others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packet_size", [500, 1472])
 def test_after_any_loss_the_next_idr_and_nothing_before_it(packet_size: int) -> None:
     views = clip(packet_size)

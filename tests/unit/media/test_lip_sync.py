@@ -91,6 +91,7 @@ def test_from_the_first_second_on_and_by_sender_reports() -> None:
     in_step(eyes, 0.0, 5)
 
 
+@pytest.mark.slow
 def test_the_cameras_own_distance_counts_not_that_of_arrival() -> None:
     pipeline, eyes = Pipeline(), Eyes()
     pipeline.output = eyes
@@ -102,6 +103,7 @@ def test_the_cameras_own_distance_counts_not_that_of_arrival() -> None:
     assert pipeline.skew == pytest.approx(0.3, abs=0.1), "that of arrival is reported"
 
 
+@pytest.mark.slow
 def test_by_arrival_without_sender_reports() -> None:
     pipeline, eyes = Pipeline(), Eyes()
     pipeline.output = eyes
@@ -112,6 +114,7 @@ def test_by_arrival_without_sender_reports() -> None:
     in_step(eyes, 0.0, 6)
 
 
+@pytest.mark.slow
 def test_through_wrap_around() -> None:
     # Timestamps wrap after 2 s of video (4 s of audio), sequence numbers after 100 packets.
     camera, eyes = playing(offset=(1 << 32) - 180_000, sequence=(1 << 16) - 100)
@@ -119,6 +122,7 @@ def test_through_wrap_around() -> None:
     in_step(eyes, 0.0, 6)
 
 
+@pytest.mark.slow
 def test_through_reconnects() -> None:
     camera, eyes = playing()
     for _ in range(3):
@@ -129,6 +133,7 @@ def test_through_reconnects() -> None:
     in_step(eyes, 0.0, 6)
 
 
+@pytest.mark.slow
 def test_through_a_reconnect_after_which_the_camera_has_another_time_of_day() -> None:
     pipeline, eyes = Pipeline(), Eyes()
     pipeline.output = eyes
@@ -143,6 +148,7 @@ def test_through_a_reconnect_after_which_the_camera_has_another_time_of_day() ->
     in_step(eyes, camera.now - 4.0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("track", "by"), [("both", 3600.0), ("video", -7200.0), ("audio", 3600.0)])
 def test_through_jumps_of_the_cameras_clock(track: str, by: float) -> None:
     camera, eyes = playing()
@@ -155,6 +161,7 @@ def test_through_jumps_of_the_cameras_clock(track: str, by: float) -> None:
     in_step(eyes, settled, 4)
 
 
+@pytest.mark.slow
 def test_in_bursts_and_with_a_clock_that_drifts() -> None:
     camera, eyes = playing()
     camera.inflict("burst")

@@ -94,6 +94,7 @@ class Camera:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reports", [False, True])
 @pytest.mark.parametrize("ppm", [-100, 100])
 def test_an_hour_without_one_odd_step(ppm: float, reports: bool) -> None:
@@ -123,6 +124,7 @@ def test_an_hour_without_one_odd_step(ppm: float, reports: bool) -> None:
     assert tolerated["sound_frame_inserted" if ppm < 0 else "sound_frame_removed"] >= 15
 
 
+@pytest.mark.slow
 def test_a_correction_waits_for_silence_and_not_for_longer_than_ten_seconds() -> None:
     for silent_after, expected in ((4.0, True), (60.0, False)):
         camera = Camera(ppm=-100)
@@ -140,6 +142,7 @@ def test_a_correction_waits_for_silence_and_not_for_longer_than_ten_seconds() ->
             pytest.fail("no correction")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(480,), (1920,), (2880,), (960, 2880, 480), (120,)], ids=str)
 def test_packets_of_other_lengths_keep_their_own(sizes: tuple[int, ...]) -> None:
     toc = {120: 28 << 3, 480: 30 << 3, 960: 31 << 3, 1920: 2 << 3, 2880: 3 << 3}
@@ -150,6 +153,7 @@ def test_packets_of_other_lengths_keep_their_own(sizes: tuple[int, ...]) -> None
     assert abs(camera.lateness()) < 0.045 + 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_several_frames_in_a_packet_keep_their_length_and_lose_or_gain_one(count: int) -> None:
     packet = bytes(((31 << 3) | 3, count)) + b"\x07" * 40 * count

@@ -146,6 +146,7 @@ def test_a_real_pause_is_filled_or_jumped() -> None:
     assert (tolerated["sound_gap_filled_ms"], tolerated["sound_gap_jumped"]) == (250, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ppm", [-200, 200])
 def test_drift_is_followed_within_lip_sync(ppm: float) -> None:
     camera = Camera(Format(0, "PCMU", 8000))

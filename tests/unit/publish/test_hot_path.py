@@ -41,6 +41,7 @@ class Publication:
         self.waits += self.pacer.next_deadline() is not None
 
 
+@pytest.mark.slow
 def test_a_minute_of_even_media_leaves_no_line_no_wait_and_no_object(
     wire: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -124,6 +124,7 @@ async def test_tracks_that_change_while_it_connects_make_another_publication() -
         await keeper.close()
 
 
+@pytest.mark.slow
 @pytest.mark.media
 async def test_publications_that_do_not_last_are_made_with_growing_pauses() -> None:
     async with SfuSimulator() as sfu:

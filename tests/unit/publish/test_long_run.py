@@ -51,6 +51,7 @@ class PacedOutput:
         return [left - media for media, left in self.left.items() if begin + first <= media < begin + last]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "no reports"])
 @pytest.mark.parametrize("ppm", [200.0, -200.0])
 def test_bursts_and_drift_neither_add_jitter_nor_let_delay_grow(ppm: float, reports: bool) -> None:

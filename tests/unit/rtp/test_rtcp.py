@@ -153,6 +153,7 @@ def test_takes_any_bytes(data: bytes, changes: list[tuple[int, int]], tail: byte
             pass
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @example(1, rtcp.SDES, [bytes(4)])
 @given(st.integers(0, 31), st.integers(200, 206), st.lists(st.binary(min_size=4, max_size=4), max_size=12))

@@ -58,6 +58,7 @@ def test_flashes_are_white_at_the_start_of_each_second() -> None:
     assert bright == [0, 1, 2, 30, 31, 32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_tones_loop_without_a_seam(rate: int, channels: int) -> None:

@@ -193,6 +193,7 @@ def test_tokens_expire_and_grants_are_revoked() -> None:
     assert oauth.token(GOOD_FORM, T0).status == 200, "authorising again mends a revoked grant"
 
 
+@pytest.mark.slow
 def test_a_day_of_forty_cameras_stays_within_the_published_limits() -> None:
     project = Project(*(Device(f"d{n}", f"Door {n}") for n in range(40)), limits=Limits())
     tokens: dict[int, str] = {}

@@ -72,6 +72,7 @@ def whole(store: Store) -> list[SavedLease]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_of_writing_it_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "relay.sqlite3"
     command = [sys.executable, "-c", WRITER, str(path), str(KILLS)]
