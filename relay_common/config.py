@@ -109,6 +109,12 @@ class HttpConfig(_Section, frozen=True):
     """Address and port; another address than loopback needs `token`."""
     token: Secret = Secret("")
     """Bearer token clients must send; at least 16 characters."""
+    probe_listen: str = ""
+    """Address and port that answer `/livez` and `/readyz` alone, without reasons and without a token, however busy
+    `listen` is: for health checks of containers. Empty: they are answered on `listen` only."""
+    trusted_proxies: list[str] = []
+    """Reverse proxies, as addresses or networks (`["127.0.0.1", "172.18.0.0/16"]`), whose `X-Forwarded-For` says who is
+    asking. From anybody else the header is ignored."""
 
 
 class ViewersConfig(_Section, frozen=True):

@@ -32,7 +32,7 @@ from relay_common.config import (
     ViewersConfig,
     WorkersConfig,
 )
-from relay_common.config_mistakes import describe, kind_of, mismatch, suggest
+from relay_common.config_mistakes import describe, kind_of, mismatch, overheard, suggest
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -62,6 +62,9 @@ _WHERE = {
     "app_id": "the app id from the Cloudflare dashboard, Realtime > SFU",
     "app_secret": "the app secret shown when the Cloudflare app was created",
 }
+
+_CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
+"""Addresses that are sent tokens and secrets."""
 
 _PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -115,6 +118,12 @@ def parse(
         tables = sections[name]
         built = [_build(_label(name, i, len(tables)), struct, t, base, problems) for i, t in enumerate(tables)]
         values[name] = built if name == "nest" else built[0]
+        for i, section in enumerate(built):
+            problems += [
+                p
+                for key in _CREDENTIALS_GO_TO.get(name, ())
+                if (p := overheard(_label(name, i, len(built)), key, section))
+            ]
     if problems:
         lines = "".join(f"\n  {p}" for p in problems)
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")

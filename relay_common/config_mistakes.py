@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -85,3 +87,26 @@ def suggest(key: str, known: Iterable[str]) -> str:
     """The known key that was probably meant, or all of them."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"
+
+
+def overheard(label: str, key: str, section: object) -> str:
+    """What is wrong with `section.key`, where credentials are sent: it may be unencrypted. Empty when nothing is."""
+    url = getattr(section, key, "")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return f"{label}.{key} is {url!r}, which is no URL. Leave it out: the default is right"
+    if parts.scheme == "https" or not url or (parts.scheme == "http" and _is_loopback(host)):
+        return ""
+    return (
+        f"{label}.{key} is {url!r}: credentials are sent there, so it must begin with https:// "
+        "(http:// is for simulators on loopback). Leave it out: the default is right"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -38,8 +38,15 @@ REDACTED: Final = "[redacted]"
 _PATTERNS: Final = (
     # Stream URLs: Google puts a bearer token in the query.
     (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig|signature)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
-    # user:password@ in any URL.
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(@)"), rf"\1{REDACTED}\2"),
+    # user:password@ or token@ in any URL, also when the password holds an @; its / ? # must be escaped (RFC 3986 3.2.1)
+    # and often is not: what follows a colon and is no port is taken for a password up to the last @.
+    (
+        re.compile(
+            r"(?i)\b([a-z][a-z0-9+.-]*://)"
+            r"(?:[^/?#\s\"'<>]*|[^/?#\s@:\[]*:(?!\d{1,5}(?:[/?#]|$))[^\s\"'<>]*)(@)"
+        ),
+        rf"\1{REDACTED}\2",
+    ),
     (
         re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|link)\s+)[^\r\n\"']+"),
         rf"\1{REDACTED}",

@@ -13,7 +13,8 @@ from relay_common.secrets import Secret
 
 SHORTEST_TOKEN: Final = 16
 """Characters of a token that could not be guessed."""
-_BACKLOG: Final = 128
+BACKLOG: Final = 128
+"""Connections the kernel holds until they are accepted."""
 
 
 def is_loopback(host: str) -> bool:
@@ -26,8 +27,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def split_listen(listen: str) -> tuple[str, int]:
-    """(host, port) of an address to listen on; raises ConfigError when it is none."""
+def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:
+    """(host, port) of an address to listen on, the value of `key` in [http]; raises ConfigError when it is none."""
     try:
         parts = urlsplit(f"//{listen}")
         host, port = parts.hostname or "", parts.port
@@ -35,7 +36,7 @@ def split_listen(listen: str) -> tuple[str, int]:
         host, port = "", None
     if not host or port is None or parts.path or parts.username:
         raise ConfigError(
-            f"[http] listen is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
+            f"[http] {key} is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
         )
     return host, port
 
@@ -60,34 +61,34 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
     return host, port
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, key: str = "listen") -> socket.socket:
     """A listening-ready socket of `host` and `port`; raises ConfigError that names the key and the fix."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
         raise ConfigError(
-            f"[http] listen: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'
+            f"[http] {key}: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'
         ) from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         # Listen here: two binds of one port may succeed, two listeners do not.
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"[http] listen: cannot listen on {host}:{port} ({error.strerror})", hint=_advice(error, port)
+            f"[http] {key}: cannot listen on {host}:{port} ({error.strerror})", hint=_advice(error, port, key)
         ) from error
     return sock
 
 
-def _advice(error: OSError, port: int) -> str:
+def _advice(error: OSError, port: int, key: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in [http] listen"
+            f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in [http] {key}"
         )
     if error.errno == errno.EACCES:
-        return "Ports below 1024 need privileges: choose a higher one in [http] listen"
-    return "Choose an address of this machine in [http] listen"
+        return f"Ports below 1024 need privileges: choose a higher one in [http] {key}"
+    return f"Choose an address of this machine in [http] {key}"

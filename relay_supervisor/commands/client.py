@@ -15,6 +15,7 @@ import msgspec
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.errors import ConfigError
+from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure
 from relay_supervisor.net import split_listen
 
@@ -62,8 +63,9 @@ class RelayClient:
     """
 
     def __init__(self, paths: PathsConfig, http: HttpConfig) -> None:
-        self._socket = paths.socket()
-        self._tcp = _tcp_url(http)
+        self._socket, self._state = paths.socket(), paths.state()
+        self._host, self._port = _tcp_address(http)
+        self._tcp = f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
         self._token = http.token.reveal()
         self._http = httpx.Client(
             base_url="http://localhost",
@@ -120,15 +122,38 @@ class RelayClient:
                 3,
             ) from None
         if response.status_code == 401:
-            raise Failure("The supervisor wants a token: set http.token (or http.token_file) as it has it", 2)
+            sent = "Authorization" in self._http.headers
+            raise Failure(
+                "The supervisor wants a token: set http.token (or http.token_file) as it has it"
+                if sent or not self._token
+                else f"No process of this machine is known to listen at {self._tcp}, so the token was not sent. Run "
+                "this where the supervisor runs (in its container: docker compose exec)",
+                2,
+            )
         if response.status_code >= 400:
             raise Failure(_explanation(response))
         return response
 
     def _switch_to_tcp(self) -> None:
         self._http.close()
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        headers = {}
+        if self._token and (owners := self._owners()):
+            # Whoever has the port while the supervisor is down would be handed the right to do everything.
+            if not listener.trusted(owners, self._state, self._socket.parent):
+                raise Failure(
+                    f"{self._socket} does not answer, and {self._tcp} is served by another user's process "
+                    f"(uid {', '.join(map(str, sorted(owners)))}): the token was not sent there. Is the supervisor "
+                    "running? Run this as its user, or as root",
+                    3,
+                )
+            headers = {"Authorization": f"Bearer {self._token}"}
         self._http = httpx.Client(base_url=self._tcp, headers=headers, timeout=TIMEOUT, trust_env=False)
+
+    def _owners(self) -> set[int]:
+        try:
+            return listener.owners(self._host, self._port)
+        except ValueError:  # a name: only an address can be looked up
+            return set()
 
 
 def _complete_camera(
@@ -204,10 +229,9 @@ def say(text: str, body: bytes, as_json: bool) -> None:
     click.echo(body.decode() if as_json else text)
 
 
-def _tcp_url(http: HttpConfig) -> str:
+def _tcp_address(http: HttpConfig) -> tuple[str, int]:
     host, port = split_listen(http.listen)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
 def _explanation(response: httpx.Response) -> str:

@@ -13,11 +13,13 @@ from pathlib import Path
 import click
 
 from relay_common import config_file, log
+from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.errors import RelayError
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option, load
 from relay_supervisor.commands.systemd import ServiceManager
+from relay_supervisor.loop_errors import LoopErrors
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ async def _run(config: Config, reread: Callable[[], Config]) -> None:
     supervisor = Supervisor(config, reread=reread)
     stop = supervisor.verbs.stop_requested
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors(SystemClock()))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)

@@ -23,9 +23,10 @@ from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.events import EventHub, TooManyClients
 from relay_supervisor.http import admin, viewing
+from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
-from relay_supervisor.http.guard import Guard, address
+from relay_supervisor.http.guard import Guard
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
 from relay_supervisor.http.replies import (
@@ -84,6 +85,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     token: Secret | None = None
     viewers: ViewerSettings = ViewerSettings()
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class LinkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +113,7 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
 _TRUTHY: Final = ("1", "true", "yes")
 
 
-def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeeper: Gatekeeper | None = None) -> ASGIApp:
+def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeeper: Gatekeeper | None = None) -> Guard:
     """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`.
 
     `gatekeeper` is for a caller that wants its counters; it has to hold the same token.
@@ -127,7 +129,7 @@ def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeepe
             HTTPException: on_http_exception,
         },
     )
-    return Guard(starlette, gatekeeper, links, settings.viewers)
+    return Guard(starlette, gatekeeper, links, settings.viewers, TrustedProxies(settings.trusted_proxies))
 
 
 class _Api:
@@ -163,11 +165,14 @@ class _Api:
         return ASSETS.reply("index.html", request)
 
     async def login(self, request: Request) -> Response:
-        fields = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=8)
+        try:
+            fields = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=8)
+        except ValueError as error:
+            raise ApiError(400, "bad_request", "The form has too many fields", "Send token alone") from error
         return self._sign_in(request, fields.get("token", [""])[0])
 
     def _sign_in(self, request: Request, token: str) -> Response:
-        wait = self._gatekeeper.check_token(token.strip(), address(request.scope))
+        wait = self._gatekeeper.check_token(token.strip(), request.state.address)
         if wait is not None:
             page = sign_in_page(429 if wait else 401)
             if wait:

@@ -97,11 +97,13 @@ class Gatekeeper:
 
     def check_token(self, token: str, address: str) -> float | None:
         """Try `token` from `address`: None when it is right, else seconds to wait before another try (0: none)."""
+        # The right token first: other people's failures must not lock it out, and locked out or not, guessing at a
+        # token of 16 characters is hopeless. What the limit saves is the log and the time of who has a wrong one.
+        if self.token_matches(token):
+            return None
         if wait := self.limiter.blocked_for(address):
             self.blocked += 1
             return wait
-        if self.token_matches(token):
-            return None
         self.failures += 1
         self.limiter.failed(address)
         return self.limiter.blocked_for(address)
@@ -139,4 +141,9 @@ def same_origin(host: str, origin: str, fetch_site: str) -> bool:
     """
     if fetch_site:
         return fetch_site == "same-origin"
-    return not origin or (origin != "null" and urlsplit(origin).netloc.lower() == host.lower())
+    if not origin:
+        return True
+    try:
+        return origin != "null" and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # not an origin at all, so not ours
+        return False

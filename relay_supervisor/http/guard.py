@@ -9,10 +9,12 @@ from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relay_supervisor.http.addresses import TrustedProxies, forwarded_for, peer_of, share_of
+from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS, Share
 from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, page_headers, same_origin
 from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
 from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
-from relay_supervisor.viewing.views import ALL_CAMERAS
+from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = ("watch", "api", "connection", "format", "player", "sight", "tile")
@@ -30,12 +32,23 @@ _VIEWER_PATHS: Final = (_PAGES, "/api/watch/", "/api/view/")
 class Guard:
     """Checks Host, origin and credentials as `gatekeeper`, `links` and `viewers` say, then lets `app` answer.
 
-    `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none), and
-    `audience` which cameras it may see.
+    `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none),
+    `audience` which cameras it may see, `visitor` whose share its views count for, and `address` where it asks from, as
+    far as `proxies` are believed.
     """
 
-    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper, links: Links, viewers: ViewerSettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        gatekeeper: Gatekeeper,
+        links: Links,
+        viewers: ViewerSettings,
+        proxies: TrustedProxies | None = None,
+    ) -> None:
         self._app, self._gatekeeper, self._links = app, gatekeeper, links
+        self._proxies = proxies or TrustedProxies()
+        self._under_way = Share(MOST_OF_AN_ADDRESS)
+        self.refused_requests = 0
         self._all_may_watch = viewers.access == "open"
         self._page_headers = page_headers(viewers.frame_ancestors)
 
@@ -52,8 +65,34 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        state = scope.setdefault("state", {})
+        state["address"] = self._proxies.client(peer_of(scope), forwarded_for(scope))
         refusal = self._check(scope)
-        await (refusal or self._app)(scope, receive, send_guarded)
+        if refusal is not None:
+            await refusal(scope, receive, send_guarded)
+        elif state["visitor"].operator:
+            await self._app(scope, receive, send_guarded)
+        else:
+            await self._serve_within_share(scope, receive, send_guarded)
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"refused_requests": self.refused_requests}
+
+    async def _serve_within_share(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve who is not the operator, unless 64 of their requests are under way already."""
+        share = share_of(scope["state"]["address"])
+        if not self._under_way.take(share):
+            self.refused_requests += 1
+            busy = error_reply(
+                429, "too_many_requests", f"{MOST_OF_AN_ADDRESS} requests from your address are under way", "Wait"
+            )
+            await busy(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way.give_back(share)
 
     def _check(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
@@ -68,13 +107,16 @@ class Guard:
         origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "")
         if scope["method"] not in _SAFE and not same_origin(host, origin, site):
             return error_reply(403, "cross_origin", "Another site may not change anything here", "")
-        state, path = scope.setdefault("state", {}), scope["path"]
+        state, path = scope["state"], scope["path"]
         state["signed_in"], state["audience"] = False, ALL_CAMERAS
+        state["visitor"] = Visitor(operator=False, address=share_of(state["address"]))
         link = _link(scope, headers)
         if link is not None:
             return self._check_link(scope, link)
         signed_in, wait = self._credentials(scope, headers)
         state["signed_in"] = signed_in
+        if signed_in:
+            state["visitor"] = OPERATOR
         if signed_in or path in _PUBLIC or (path == "/" and "token" in Request(scope).query_params):
             return None
         if self._all_may_watch and _for_viewers(path):
@@ -101,7 +143,10 @@ class Guard:
         except LinkError as error:
             # The page asks the API, and shows what it says.
             return watch_page(403) if path.startswith(_PAGES) else error_reply(403, error.code, str(error), error.hint)
-        scope["state"]["audience"] = audience
+        state = scope["state"]
+        # A link is known by what it opens and until when: two with both the same are one.
+        state["visitor"] = Visitor(operator=False, address=state["visitor"].address, link=".".join(link[:2]))
+        state["audience"] = audience
         if _for_viewers(path) or path in _PUBLIC:
             return None
         return error_reply(
@@ -115,18 +160,12 @@ class Guard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return False, 0.0
-        wait = self._gatekeeper.check_token(token.strip(), address(scope))
+        wait = self._gatekeeper.check_token(token.strip(), scope["state"]["address"])
         return wait is None, wait or 0.0
 
 
 def _for_viewers(path: str) -> bool:
     return path == "/api/view" or path.startswith(_VIEWER_PATHS)
-
-
-def address(scope: Scope) -> str:
-    """The client's address; empty on a Unix socket."""
-    client = scope.get("client")
-    return client[0] if client else ""
 
 
 def _link(scope: Scope, headers: Headers) -> tuple[str, str, str] | None:

@@ -1,4 +1,4 @@
-"""Where the relay is asked: over TCP by who has the token, at a Unix socket by who may open the file."""
+"""Where the relay is asked: over TCP by who has the token, at a Unix socket by who may open the file, and by probes."""
 
 from __future__ import annotations
 
@@ -6,45 +6,66 @@ import asyncio
 
 from relay_common.clock import Clock
 from relay_common.config import Config
+from relay_common.counters import joined
+from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.app import HttpSettings, RelayView, create_app
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
+from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
-from relay_supervisor.net import check_listen
+from relay_supervisor.net import check_listen, split_listen
 
 
 class HttpInterface:
-    """The same application at both places. Raises ConfigError when what is configured is not safe to serve."""
+    """The same application at both places, and the probes where `http.probe_listen` says.
+
+    Raises ConfigError when what is configured is not safe to serve.
+    """
 
     def __init__(self, relay: RelayView, config: Config, clock: Clock) -> None:
-        token = config.http.token or None
-        host, port = check_listen(config.http.listen, token)
+        token, http = config.http.token or None, config.http
+        host, port = check_listen(http.listen, token)
         viewers, close = viewer_settings(config, host), relay.events.close
         gatekeeper = Gatekeeper(token, clock)
         self.collector = RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper)
         """The metrics, for who exports them besides."""
-        app = create_app(relay, HttpSettings(token=token, viewers=viewers), clock, gatekeeper)
-        self._tcp = HttpServer(app, host, port, on_stop=close)
+        settings = HttpSettings(token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies))
+        self._guard = create_app(relay, settings, clock, gatekeeper)
+        self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
         # Whoever may open the socket needs no token.
         local = create_app(relay, HttpSettings(viewers=viewers), clock)
         self._local = UnixServer(local, config.paths.socket(), on_stop=close)
+        self._probes: HttpServer | None = None
+        if http.probe_listen:
+            at = split_listen(http.probe_listen, "probe_listen")
+            self._probes = HttpServer(create_probes(relay.health), *at, most=MOST_CONNECTIONS, key="probe_listen")
 
     @property
     def url(self) -> str:
         """Where the dashboard is."""
         return self._tcp.url
 
+    @property
+    def probe_url(self) -> str:
+        """Where the probes are; empty without an address of their own."""
+        return self._probes.url if self._probes is not None else ""
+
     async def start(self) -> None:
         """Serve; raises ConfigError when an address or the socket cannot be had."""
         await self._tcp.start()
         await self._local.start()
+        if self._probes is not None:
+            await self._probes.start()
 
     async def stop(self) -> None:
-        """Stop both, within two seconds."""
-        await asyncio.gather(self._tcp.stop(), self._local.stop())
+        """Stop all of them, within two seconds."""
+        servers = [self._tcp, self._local, *([self._probes] if self._probes is not None else [])]
+        await asyncio.gather(*(server.stop() for server in servers))
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
-        return self._local.counters()
+        tcp = joined(tcp=self._tcp.counters() | self._guard.counters())
+        probes = joined(probes=self._probes.counters()) if self._probes is not None else {}
+        return self._local.counters() | tcp | probes

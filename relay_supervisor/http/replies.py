@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from importlib import resources
 from typing import Any, Final
@@ -17,6 +18,9 @@ from relay_supervisor.viewing.views import ViewError
 
 MAX_BODY: Final = 640 * 1024
 """Largest request body, in bytes: an SDP for 64 media sections fits."""
+
+BODY_WITHIN: Final = 20.0
+"""Seconds a request's body may take to come."""
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -68,13 +72,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def read_body(request: Request) -> bytes:
-    """The request's body; raises ApiError when it is larger than 640 KiB or breaks off."""
+    """The request's body; raises ApiError when it is larger than 640 KiB, takes over 20 s or breaks off."""
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise ApiError(413, "too_large", f"The request is larger than {MAX_BODY} bytes")
+        async with asyncio.timeout(BODY_WITHIN):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise ApiError(413, "too_large", f"The request is larger than {MAX_BODY} bytes")
+    except TimeoutError as error:
+        raise ApiError(408, "too_slow", f"The request's body did not come within {BODY_WITHIN:.0f} s") from error
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete", "The request broke off") from error
     return bytes(body)

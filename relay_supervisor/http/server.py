@@ -1,13 +1,14 @@
 """Runs the application on uvicorn inside the supervisor's own event loop.
 
 uvicorn's signal handlers stay out, the socket is ours (so that a port that is taken gives a clear error and port 0
-works), and stopping is bounded however many event streams are open.
+works), connections are bounded (admission.py), and stopping is bounded however many event streams are open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -15,7 +16,10 @@ from typing import Any, Final
 import uvicorn
 
 from relay_common.errors import ConfigError
-from relay_supervisor.net import bind
+from relay_supervisor.http.addresses import TrustedProxies
+from relay_supervisor.http.admission import Admission, most_connections
+from relay_supervisor.http.connection import Connection, Patience
+from relay_supervisor.net import BACKLOG, bind
 
 _STOP_WITHIN: Final = 1.5
 
@@ -28,10 +32,27 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves `app` on `host` and `port` (0: any free one); `on_stop` is called before stopping, to end streams."""
+    """Serves `app` on `host` and `port` (0: any free one); `on_stop` is called before stopping, to end streams.
 
-    def __init__(self, app: Any, host: str, port: int, *, on_stop: Callable[[], None] = lambda: None) -> None:
-        self._app, self._host, self._port, self._on_stop = app, host, port, on_stop
+    At most `most` connections are open at once; those of `proxies` are not bounded by address.
+    `key` is where in [http] the address was set, for errors.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        on_stop: Callable[[], None] = lambda: None,
+        most: int | None = None,
+        proxies: TrustedProxies | None = None,
+        key: str = "listen",
+        patience: Patience | None = None,
+    ) -> None:
+        self._app, self._host, self._port, self._on_stop, self._key = app, host, port, on_stop, key
+        self._bounds: Admission[Connection] = Admission(most_connections() if most is None else most)
+        self._proxies, self._patience = proxies or TrustedProxies(), patience or Patience()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -41,9 +62,13 @@ class HttpServer:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
+    def counters(self) -> dict[str, int]:
+        """Connections that were turned away or ended, counted since it began, by cause."""
+        return self._bounds.counters()
+
     async def start(self) -> int:
         """Listen, and return the port once requests are served; raises ConfigError when it cannot."""
-        sock = bind(self._host, self._port)
+        sock = bind(self._host, self._port, self._key)
         self._port = int(sock.getsockname()[1])
         await self._serve(sock)
         return self._port
@@ -52,18 +77,21 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             log_config=None,
-            log_level="warning",
+            # What clients do wrong is counted: a line for each would let any of them fill the disk.
+            log_level="error",
             access_log=False,
             lifespan="off",
             loop="none",
-            http="h11",
+            http=functools.partial(  # type: ignore[arg-type]
+                Connection, bounds=self._bounds, proxies=self._proxies, patience=self._patience
+            ),
             ws="none",
             proxy_headers=False,
             server_header=False,
             date_header=True,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=1,
-            limit_concurrency=512,
+            backlog=BACKLOG,
             h11_max_incomplete_event_size=64 * 1024,
         )
         self._server = _Server(config)
@@ -71,7 +99,7 @@ class HttpServer:
         while not self._server.started:
             if self._task.done():
                 await self._task
-                raise ConfigError(f"[http] listen: the server at {self.url} exited immediately")
+                raise ConfigError(f"[http] {self._key}: the server at {self.url} exited immediately")
             await asyncio.sleep(0.01)
 
     async def _listen_instead(self, sock: socket.socket) -> None:

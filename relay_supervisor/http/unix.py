@@ -79,7 +79,7 @@ class UnixServer(HttpServer):
 
     def counters(self) -> dict[str, int]:
         """Counted since it began, by name."""
-        return {"rebound": self.rebound}
+        return super().counters() | {"rebound": self.rebound}
 
 
 def _bind(path: Path) -> socket.socket:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
 from relay_supervisor.status.model import CameraStatus, RelayStatus
-from relay_supervisor.viewing.views import Audience, ViewAnswer
+from relay_supervisor.viewing.views import Audience, ViewAnswer, Visitor
 
 # All that a guest is told of a camera that is not live, by the state of the camera and of its lease. The operator's
 # words are not for guests: they quote errors, name the account's project and count the other cameras.
@@ -35,7 +35,7 @@ _RECONNECTED: Final = "it is being reconnected"
 class ViewService(Protocol):
     """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
 
-    async def open(self, cameras: list[str], audio: bool, *, audience: Audience) -> ViewAnswer: ...
+    async def open(self, cameras: list[str], audio: bool, *, audience: Audience, visitor: Visitor) -> ViewAnswer: ...
 
     async def answer(self, view: str, sdp: str, *, audience: Audience) -> None: ...
 
@@ -126,8 +126,10 @@ class _Viewing:
 
     async def open_view(self, request: Request) -> Response:
         wanted: ViewRequest = await read_json(request, ViewRequest)
-        audience = request.state.audience
-        return json_reply(await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience))
+        audience, visitor = request.state.audience, request.state.visitor
+        return json_reply(
+            await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience, visitor=visitor)
+        )
 
     async def answer_view(self, request: Request) -> Response:
         given: AnswerRequest = await read_json(request, AnswerRequest)

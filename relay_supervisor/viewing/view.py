@@ -20,7 +20,7 @@ from relay_common.clock import Clock
 from relay_common.cloudflare import Pull, RemoteTrack, SfuClient
 from relay_supervisor.sinks.broker import KINDS, Broker, Publication
 from relay_supervisor.viewing.concealment import conceal
-from relay_supervisor.viewing.views import Audience, Unavailable, ViewAnswer, ViewTrack, why_missing
+from relay_supervisor.viewing.views import Audience, Unavailable, ViewAnswer, ViewTrack, Visitor, why_missing
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,18 @@ class View:
     """A page's session. `lock` is held by whoever changes it."""
 
     def __init__(
-        self, sources: Sources, name: str, session: str, cameras: list[str], audio: bool, audience: Audience
+        self,
+        sources: Sources,
+        name: str,
+        session: str,
+        cameras: list[str],
+        audio: bool,
+        audience: Audience,
+        visitor: Visitor,
     ) -> None:
         self._at = sources
         self.name, self.session, self.cameras, self.audio, self.audience = name, session, cameras, audio, audience
+        self.visitor = visitor
         self.lock = asyncio.Lock()
         self.tracks: dict[str, ViewTrack] = {}
         self.offers = 0

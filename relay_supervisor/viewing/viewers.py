@@ -20,13 +20,16 @@ from relay_common.cloudflare import SfuClient, SfuError
 from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.viewing.bounds import MAX_VIEWS, refusal
 from relay_supervisor.viewing.view import Sources, View
 from relay_supervisor.viewing.views import (
     ALL_CAMERAS,
+    OPERATOR,
     Audience,
     Unavailable,
     ViewAnswer,
     ViewError,
+    Visitor,
     may_come,
     name_of,
     sfu_failure,
@@ -38,7 +41,6 @@ log = logging.getLogger(__name__)
 
 CAMERAS_PER_VIEW: Final = 32
 """Two tracks each make the 64 that one call to the SFU takes."""
-MAX_VIEWS: Final = 128
 ANSWER_WITHIN: Final = 15.0
 """Seconds a page has for its answer."""
 IDLE_AFTER: Final = 180.0
@@ -76,7 +78,7 @@ class Viewers:
         self._client, self._clock, self._rng = client, clock, rng
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, View] = {}
-        self._opening: list[list[str]] = []
+        self._opening: list[tuple[list[str], Visitor]] = []
         self._pauses = PauseDetector(_SWEEP)
         self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -91,35 +93,39 @@ class Viewers:
 
     def watched(self) -> set[str]:
         """Cameras that somebody has a view of, or is getting one of."""
-        wanted = [view.cameras for view in self._views.values()] + self._opening
+        wanted = [view.cameras for view in self._views.values()] + [cameras for cameras, _ in self._opening]
         return {camera for cameras in wanted for camera in cameras}
 
     # --- what the page asks ---------------------------------------------------------------------------------------
 
     # `audience` is who asks: a camera that it may not see is refused, and so is a view that was made for others.
 
-    async def open(self, cameras: Sequence[str], audio: bool = True, *, audience: Audience = ALL_CAMERAS) -> ViewAnswer:
-        """Make a view of `cameras` (at most 32 ids), with their sound when `audio`.
+    async def open(
+        self,
+        cameras: Sequence[str],
+        audio: bool = True,
+        *,
+        audience: Audience = ALL_CAMERAS,
+        visitor: Visitor = OPERATOR,
+    ) -> ViewAnswer:
+        """Make a view of `cameras` (at most 32 ids), with their sound when `audio`, out of the share of `visitor`.
 
         The answer's action is `answer` when at least one camera can be had, else `none` with an empty view name.
         """
         wanted = _checked(cameras, audience)
-        self._on_asked(wanted)
-        if len(self._views) + len(self._opening) >= self._bound:
+        present = [view.visitor for view in self._views.values()] + [opener for _, opener in self._opening]
+        if (full := refusal(visitor, present, self._bound)) is not None:
             self.outcomes["refused"] += 1
-            raise ViewError(
-                "too_many_views",
-                503,
-                f"{self._bound} views are open, which is the most this relay serves",
-                hint="Close other pages, or wait until idle ones expire",
-            )
-        self._opening.append(wanted)
+            raise full
+        self._on_asked(wanted)
+        opening = (wanted, visitor)
+        self._opening.append(opening)
         try:
-            return await self._open(wanted, audio, audience)
+            return await self._open(wanted, audio, audience, visitor)
         except SfuError as error:
             raise sfu_failure(error) from error
         finally:
-            self._opening.remove(wanted)
+            self._opening.remove(opening)
 
     async def answer(self, view: str, sdp: str, *, audience: Audience = ALL_CAMERAS) -> None:
         """Hand the page's answer to the SFU."""
@@ -212,7 +218,7 @@ class Viewers:
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    async def _open(self, cameras: list[str], audio: bool, audience: Audience) -> ViewAnswer:
+    async def _open(self, cameras: list[str], audio: bool, audience: Audience, visitor: Visitor) -> ViewAnswer:
         backoff = Backoff(0.25, 2.0, rng=self._rng)
         while True:
             located, missing = self._sources.locate(cameras)
@@ -220,7 +226,7 @@ class Viewers:
                 return self._nothing(missing)
             # A session whose first pull failed does not serve a second one reliably: take a new one each time.
             session = await self._client.new_session("view")
-            view = View(self._sources, self._new_id(), session, cameras, audio, audience)
+            view = View(self._sources, self._new_id(), session, cameras, audio, audience, visitor)
             pull = await view.pull(located)
             if pull.offer is not None:
                 self._views[view.name] = view

@@ -40,6 +40,19 @@ class Audience(msgspec.Struct, frozen=True, kw_only=True):
 ALL_CAMERAS: Final = Audience()
 
 
+class Visitor(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose share a view counts for."""
+
+    operator: bool
+    """Whether they may do everything here; the rest of the views is for them alone."""
+    address: str = ""
+    link: str = ""
+    """Of the link they came with; empty: none."""
+
+
+OPERATOR: Final = Visitor(operator=True)
+
+
 class ViewTrack(msgspec.Struct, frozen=True, kw_only=True):
     """One media section of the page's peer connection."""
 

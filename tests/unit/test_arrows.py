@@ -34,10 +34,11 @@ ALLOWED = {
     },
     "relay_supervisor": {
         "__main__": "commands",
-        "commands": "app cameras checks google google.leases net operations status",
+        "commands": "app cameras checks google google.leases loop_errors net operations status",
         "app": "cameras events fleet google google.leases http net operations otel sinks state status supervise"
         " viewing",
         "supervise": "",
+        "loop_errors": "",
         "checks": "google google.quota http net state status",
         "http": "events google.leases net operations status viewing",
         "operations": "cameras fleet google google.leases status",

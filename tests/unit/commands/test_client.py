@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +72,35 @@ def test_without_a_socket_it_is_tcp_with_the_token(tmp_path: Path) -> None:
         with RelayClient(paths, HttpConfig(listen=listen)) as client, pytest.raises(Failure, match="token") as failure:
             client.get("/api/stats")
         assert failure.value.exit_code == 2
+
+
+OTHERS = """
+import http.server, os
+os.setuid(54321)
+server = http.server.HTTPServer(("127.0.0.1", 0), type("H", (http.server.BaseHTTPRequestHandler,), {
+    "do_GET": lambda self: print("ASKED", self.headers.get("Authorization"), flush=True)}))
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start another user's process")
+def test_the_token_is_not_sent_to_another_users_process(tmp_path: Path) -> None:
+    paths = PathsConfig(runtime_dir=str(tmp_path / "run"), state_dir=str(tmp_path / "state"))
+    stranger = subprocess.Popen([sys.executable, "-c", OTHERS], stdout=subprocess.PIPE, text=True)
+    try:
+        assert stranger.stdout is not None
+        http = HttpConfig(
+            listen=f"127.0.0.1:{int(stranger.stdout.readline())}", token=Secret("a-token-of-24-characters")
+        )
+        with RelayClient(paths, http) as client, pytest.raises(Failure, match="the token was not sent") as failure:
+            client.get("/api/stats")
+        assert failure.value.exit_code == 3
+        assert "uid 54321" in str(failure.value)
+    finally:
+        stranger.kill()
+    assert stranger.stdout.read() == "", "it was asked"
+    stranger.wait()
 
 
 def test_secrets_that_a_client_may_not_read_do_not_hinder_it(tmp_path: Path) -> None:

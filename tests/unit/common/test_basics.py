@@ -98,6 +98,11 @@ SECRETS = [
     "client_secret=GOCSPX-abcdef&grant_type=x",
     "a=ice-pwd:Zx9abcdefghijklmnopqrstuv",
     "rtsp://admin:hunter2pass@10.0.0.1/live",
+    "rtsp://admin:hun@hunter2@10.0.0.1/live",
+    "rtsp://admin:hun/hunter2@10.0.0.1/live",
+    "rtsp://admin:p?hunter2#x@10.0.0.1:554/live",
+    "rtsp://hunter2@10.0.0.1:554/live?x=1",
+    "open rtsps://hunter2:@[2001:db8::7]/live failed",
     'Authorization: Digest username="operator7", realm="cam", nonce="n0nce", uri="/", response="6629fae49393a053"',
     "redirect https://www.google.com/?code=4/0AY0e-g7secret&scope=x",
 ]
@@ -122,6 +127,19 @@ def test_redaction_leaves_no_secret(text: str) -> None:
     assert not any(secret in shown for secret in secrets), shown
     assert shown.startswith("before ")
     assert redact(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://10.0.0.1:554/live@home",
+        "https://relay.example/watch/a@b",
+        "rtsp://[2001:db8::7]:554/live@home",
+        "http://127.0.0.1:8080 by alice@example.org",
+    ],
+)
+def test_redaction_leaves_addresses_alone(url: str) -> None:
+    assert redact(url) == url
 
 
 def test_redaction_leaves_advice_alone() -> None:

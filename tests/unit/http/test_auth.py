@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay_common.clock import ManualClock
 from relay_common.errors import ConfigError
@@ -159,7 +161,7 @@ async def test_a_forged_cookie_opens_nothing(value: str) -> None:
     assert reply.status_code == 401
 
 
-async def test_wrong_tokens_lock_the_address_out_for_a_while() -> None:
+async def test_wrong_tokens_lock_the_address_out_for_a_while_and_never_the_right_one() -> None:
     http, clock = client(TOKEN)
     wrong = {"Authorization": "Bearer wrong"}
     right = {"Authorization": f"Bearer {TOKEN}"}
@@ -168,9 +170,75 @@ async def test_wrong_tokens_lock_the_address_out_for_a_while() -> None:
     reply = await http.get("/api/stats", headers=wrong)
     assert reply.status_code == 429
     assert int(reply.headers["retry-after"]) > 0
-    assert (await http.get("/api/stats", headers=right)).status_code == 429
-    await clock.advance(61)
+    # Another site's page can make an operator's browser ask with any token it likes.
     assert (await http.get("/api/stats", headers=right)).status_code == 200
+    assert (await http.get(f"/?token={TOKEN}")).status_code == 303
+    http.cookies.clear()
+    assert (await http.get("/api/stats", headers=wrong)).status_code == 429
+    await clock.advance(61)
+    assert (await http.get("/api/stats", headers=wrong)).status_code == 401
+
+
+async def test_behind_a_trusted_proxy_each_client_has_its_own_lock() -> None:
+    clock = ManualClock()
+    behind = HttpSettings(token=Secret(TOKEN), trusted_proxies=("127.0.0.1",))
+    app = create_app(FakeRelay(clock, cameras=1), behind, clock)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay.example")
+
+    async def status(client: str, token: str = "wrong") -> int:
+        headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": client}
+        return (await http.get("/api/stats", headers=headers)).status_code
+
+    assert [await status("203.0.113.9") for _ in range(11)] == [401] * 9 + [429] * 2
+    assert await status("203.0.113.10") == 401
+    # What the client itself wrote in front changes nothing.
+    assert await status("203.0.113.77, 203.0.113.9") == 429
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://["},
+        {"Origin": "http://[::1"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8080", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
+async def test_an_origin_that_cannot_be_read_is_not_ours(headers: dict[str, str]) -> None:
+    http, _ = client()
+    assert (await http.post("/api/cameras/cam00000/restart", headers=headers)).status_code == 403
+
+
+async def test_a_form_with_many_fields_is_refused_in_words() -> None:
+    http, _ = client(TOKEN)
+    reply = await http.post("/login", content="&".join(f"f{n}=1" for n in range(9)))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
+
+
+_TEXT = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF), max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["GET", "POST", "DELETE"]),
+    st.sampled_from(["/", "/login", "/api/view", "/api/stats", "/watch/x", "/api/view/x", "/static/x", "/readyz"]),
+    st.dictionaries(
+        st.sampled_from(
+            ["Origin", "Host", "Authorization", "Cookie", "Sec-Fetch-Site", "X-Forwarded-For", "Content-Type", "Range"]
+        ),
+        _TEXT,
+    ),
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=40),
+    st.binary(max_size=60),
+)
+async def test_nothing_a_client_sends_is_an_internal_error(
+    method: str, path: str, headers: dict[str, str], query: str, body: bytes
+) -> None:
+    http, _ = client(TOKEN)
+    sent = {name: value.encode("latin-1") for name, value in headers.items()}
+    url = httpx.URL(f"http://127.0.0.1:8080{path}", query=query.encode())
+    reply = await http.request(method, url, headers=sent, content=body)
+    assert reply.status_code < 500
 
 
 async def test_the_limiter_remembers_a_bounded_number_of_addresses() -> None:

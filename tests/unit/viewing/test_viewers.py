@@ -13,8 +13,9 @@ from relay_common.cloudflare import SessionGone, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.viewing.bounds import MAX_VIEWS
 from relay_supervisor.viewing.viewers import ANSWER_WITHIN, IDLE_AFTER, Viewers
-from relay_supervisor.viewing.views import Audience, ViewAnswer, ViewError
+from relay_supervisor.viewing.views import Audience, ViewAnswer, ViewError, Visitor
 from tests.fixtures.scripted_sfu import ScriptedSfu
 
 GONE = SessionGone("session1 is gone", status=410, remedy=Remedy.REGENERATE)
@@ -391,3 +392,59 @@ async def test_pages_that_nobody_could_hear_are_not_taken_for_idle() -> None:
     await rig.clock.advance(IDLE_AFTER + 10.0)
     assert len(rig.viewers) == 0
     watching.cancel()
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+async def refused(rig: Rig, visitor: Visitor) -> str:
+    with pytest.raises(ViewError) as caught:
+        await rig.viewers.open(["a"], visitor=visitor)
+    assert caught.value.code == "too_many_views"
+    return f"{caught.value.status} {caught.value.message}"
+
+
+async def test_one_link_opens_eight_views_and_the_operator_still_gets_in() -> None:
+    rig = Rig(bound=MAX_VIEWS)
+    await rig.camera("a")
+    guests = [Visitor(operator=False, address=f"192.0.2.{n}", link="a.1") for n in range(9)]
+    views = [await rig.viewers.open(["a"], visitor=guest) for guest in guests[:8]]
+    assert "429 This link has 8 views open" in await refused(rig, guests[8])
+    await rig.viewers.open(["a"], visitor=Visitor(operator=False, address="192.0.2.9", link="a.2"))
+    await rig.viewers.open(["a"])
+    await rig.viewers.close(views[0].view)
+    await rig.viewers.open(["a"], visitor=guests[8])
+
+
+async def test_one_address_opens_32_views_with_any_number_of_links() -> None:
+    rig = Rig(bound=MAX_VIEWS)
+    await rig.camera("a")
+    for number in range(32):
+        await rig.viewers.open(["a"], visitor=Visitor(operator=False, address="192.0.2.1", link=f"a.{number}"))
+    assert "429 32 views are open from your address" in await refused(rig, Visitor(operator=False, address="192.0.2.1"))
+    await rig.viewers.open(["a"], visitor=Visitor(operator=False, address="192.0.2.2"))
+
+
+async def test_guests_leave_a_quarter_to_the_operator() -> None:
+    rig = Rig(bound=MAX_VIEWS)
+    await rig.camera("a")
+    for number in range(96):
+        await rig.viewers.open(["a"], visitor=Visitor(operator=False, address=f"192.0.2.{number}"))
+    assert "503 96 views of guests" in await refused(rig, Visitor(operator=False, address="198.51.100.1"))
+    for _ in range(32):
+        await rig.viewers.open(["a"])
+    assert "503 128 views are open" in await refused(rig, Visitor(operator=True))
+    assert rig.viewers.outcomes["refused"] == 2
+
+
+async def test_views_that_are_being_opened_count() -> None:
+    rig = Rig(bound=MAX_VIEWS)
+    await rig.camera("a")
+    rig.sfu.missing = {"a-a-video", "a-a-audio"}
+    guest = Visitor(operator=False, address="192.0.2.1", link="a.1")
+    opening = [asyncio.ensure_future(rig.viewers.open(["a"], visitor=guest)) for _ in range(8)]
+    await rig.settled()
+    assert "429" in await refused(rig, guest)
+    await rig.clock.advance(30)
+    assert {(await view).action for view in opening} == {"none"}
+    assert len(rig.viewers) == 0

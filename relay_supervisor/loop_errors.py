@@ -1,0 +1,44 @@
+"""What asyncio itself complains of, said once a minute: it repeats some complaints hundreds of times a second.
+
+Above all that no descriptor is left for a connection that waits (CPython 3.11 logs that up to backlog times a wake).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import Any, Final
+
+from relay_common.clock import Clock
+
+log = logging.getLogger(__name__)
+
+_EVERY: Final = 60.0
+_MOST_MESSAGES: Final = 64
+
+
+class LoopErrors:
+    """An exception handler for `loop.set_exception_handler`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._said: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """For each message when it was logged, and how often it came since."""
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log `context` unless the same message was logged within the last minute."""
+        error = context.get("exception")
+        message = str(context.get("message", "an error in the event loop"))
+        if isinstance(error, OSError):
+            # What the system refused says all; the traceback is always asyncio's own.
+            message, error = f"{message}: {error.strerror or error}", None
+        now, (last, repeated) = self._clock.now(), self._said.get(message, (-_EVERY, 0))
+        if now - last < _EVERY:
+            self._said[message] = (last, repeated + 1)
+            return
+        self._said[message] = (now, 0)
+        self._said.move_to_end(message)
+        if len(self._said) > _MOST_MESSAGES:
+            self._said.popitem(last=False)
+        log.error("%s%s", message, f" ({repeated} more since it was last said)" if repeated else "", exc_info=error)

@@ -1,0 +1,169 @@
+"""Strangers at the HTTP port: a flood that says nothing, and clients behind a real nginx."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
+
+pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
+
+TOKEN: Final = "a-token-for-the-tests-only"
+OPERATOR: Final = {"Authorization": f"Bearer {TOKEN}"}
+LEASE: Final = 16
+"""Seconds that a stream lives: each has to be extended during the flood."""
+
+FLOOD: Final = """
+import asyncio, resource, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+
+async def one(number, port):
+    while True:
+        try:
+            source = (f"127.0.1.{number % 24 + 1}", 0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=source)
+            if number % 2:
+                writer.write(b"GET /api/view HTTP/1.1\\r\\nHost: ")
+            await reader.read()
+            writer.close()
+        except OSError:
+            pass
+        await asyncio.sleep(0.5)
+
+async def main():
+    await asyncio.gather(*(one(number, int(sys.argv[1])) for number in range(1200)))
+
+asyncio.run(main())
+"""
+
+
+@contextlib.asynccontextmanager
+async def relay_with(**http: object) -> AsyncIterator[RunningRelay]:
+    options = (*SMALL, "--unlimited", "--lease", str(LEASE))
+    sections = UNLIMITED | {
+        "http": {"listen": "127.0.0.1:0", "probe_listen": "127.0.0.1:0", "token": TOKEN} | http,
+        "viewers": {"access": "links", "link_secret": "a-link-secret-for-tests"},
+    }
+    async with running_relay(3, options=options, sections=sections) as relay:
+        await relay.until_live()
+        yield relay
+
+
+async def test_1200_silent_connections_cost_nobody_anything() -> None:
+    async with relay_with() as relay:
+        http = relay.supervisor._http
+        port, probes = relay.supervisor.url.rpartition(":")[2], http.probe_url
+        before = {c.name: (c.lease.extends, c.lease.generates) for c in relay.supervisor.status().cameras}
+        flood = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, port)
+        try:
+            await relay.until(lambda: len(http._tcp._bounds) >= 250, 30.0, "full")
+            async with asyncio.timeout(LEASE + 10):
+                for _ in range(LEASE):
+                    async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+                        assert (await client.get(f"{probes}/livez")).json() == {"live": True}
+                        ready = await client.get(f"{probes}/readyz")
+                        assert (ready.status_code, ready.json()) == (200, {"ready": True})
+                        assert (await client.get(f"{probes}/api/stats")).status_code == 404
+                        reply = await client.get(f"{relay.supervisor.url}/api/stats", headers=OPERATOR)
+                        assert reply.status_code == 200
+                    await asyncio.sleep(1.0)
+        finally:
+            flood.kill()
+            await flood.wait()
+        counted = relay.supervisor.status().counters
+        assert counted["socket.tcp.displaced"] > 100
+        assert len(http._tcp._bounds) <= 256
+        for camera in relay.supervisor.status().cameras:
+            extends, generates = before[camera.name]
+            assert camera.state == "live", relay.summary()
+            assert camera.lease.extends > extends
+            assert camera.lease.generates == generates
+
+
+def nginx_command() -> str:
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if found is None:
+        if os.environ.get("RELAY_REQUIRE_PEERS"):
+            pytest.fail("nginx is missing, and RELAY_REQUIRE_PEERS is set (apt install nginx-light)")
+        pytest.skip("nginx is not installed (apt install nginx-light)")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def nginx(upstream: str, folder: Path) -> AsyncIterator[str]:
+    """nginx with the usual reverse-proxy configuration in front of `upstream`; yields its URL."""
+    command = nginx_command()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"""daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
+events {{}}
+http {{ access_log off; {temporary}
+  server {{ listen 127.0.0.1:{port};
+    location / {{ proxy_pass {upstream}; proxy_http_version 1.1; proxy_buffering off;
+      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}
+"""
+    )
+    process = await asyncio.create_subprocess_exec(command, "-p", str(folder), "-c", str(folder / "nginx.conf"))
+    try:
+        async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await client.get(f"http://127.0.0.1:{port}/livez")
+                    break
+                await asyncio.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_behind_a_real_nginx_one_bad_client_locks_no_other_out(tmp_path: Path) -> None:
+    nginx_command()
+    async with relay_with(trusted_proxies=["127.0.0.1"]) as relay, nginx(relay.supervisor.url, tmp_path) as url:
+
+        def client(address: str) -> httpx.AsyncClient:
+            transport = httpx.AsyncHTTPTransport(local_address=address)
+            return httpx.AsyncClient(base_url=url, transport=transport, timeout=10.0)
+
+        async with client("127.0.2.1") as bad, client("127.0.2.2") as good:
+            wrong = {"Authorization": "Bearer wrong-one-entirely"}
+            # What a client writes into the header itself names nobody.
+            forged = [{**wrong, "X-Forwarded-For": f"198.51.100.{n}"} for n in range(11)]
+            statuses = [(await bad.get("/api/stats", headers=headers)).status_code for headers in forged]
+            assert statuses == [401] * 9 + [429] * 2
+            assert (await good.get("/api/stats", headers=wrong)).status_code == 401
+            assert (await bad.get("/api/stats", headers=OPERATOR)).status_code == 200
+
+            camera = relay.camera("Front Door").id
+            links = [(await good.post(f"/api/cameras/{camera}/link", headers=OPERATOR, json={"seconds": s})).json()
+                     for s in (600, 700)]  # fmt: skip
+            views = []
+            for _ in range(9):
+                reply = await bad.post("/api/view", json={"cameras": [camera]}, headers=link_header(links[0]["path"]))
+                views.append(reply.status_code)
+            assert views == [200] * 8 + [429]
+            reply = await good.post("/api/view", json={"cameras": [camera]}, headers=link_header(links[1]["path"]))
+            assert (reply.status_code, reply.json()["action"]) == (200, "answer")
+
+
+def link_header(path: str) -> dict[str, str]:
+    """As a camera's page sends the link it was opened with."""
+    url = httpx.URL(path)
+    camera = url.path.removeprefix("/watch/")
+    return {"Authorization": f"Link {camera}.{url.params['expires']}.{url.params['signature']}"}
