@@ -1,24 +1,73 @@
-"""What a viewer sees of one camera in a real Chromium: evenness, lip-sync, repair, thinning, bitstreams, filler."""
+"""What a viewer sees of a camera in a real Chromium: evenness, lip-sync, repair, thinning, bitstreams, filler.
+
+Each camera has a relay, simulators and a page of its own; three are watched at a time, in one browser.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.async_api import Page
 
 from relay_common.protocol import WorkerState
+from tests.fixtures.at_once import AtOnce, Played
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.media_rig import MediaRig, Viewer, Watched, media_rig
 
-pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(240)]
 
 SYNC_BAR = 0.045
 SYNC_RESOLUTION = 0.040
 """What the page itself adds: pictures are shown at 60 Hz, and sound takes some 20 ms through WebAudio's queue."""
+
+
+CASES = AtOnce(most=3)
+
+
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest) -> Played:
+    return CASES.play(request)
+
+
+class Scene(NamedTuple):
+    """A live camera, and the page that plays it."""
+
+    rig: MediaRig
+    viewer: Viewer
+    link: LinkEmulator | None
+
+
+def viewed(
+    *,
+    options: Sequence[str] = (),
+    link: Callable[[], LinkEmulator] | None = None,
+    prepare: Callable[[MediaRig], Awaitable[None]] | None = None,
+) -> Callable[[Page], AbstractAsyncContextManager[Scene]]:
+    """A camera that a page plays, by way of `link` when there is one; `prepare` comes before the page."""
+
+    @contextlib.asynccontextmanager
+    async def scene(page: Page) -> AsyncIterator[Scene]:
+        made = link() if link else None
+        async with media_rig(options=options, link=made) as rig:
+            if prepare is not None:
+                await prepare(rig)
+            yield Scene(rig, await rig.view(page), made)
+
+    return scene
+
+
+def twenty_ms() -> LinkEmulator:
+    return LinkEmulator(up=Link(delay=0.020), down=Link(delay=0.020))
+
+
+def twenty_ms_with_a_queue() -> LinkEmulator:
+    return LinkEmulator(up=Link(delay=0.020, queue=100_000), down=Link(delay=0.020))
 
 
 async def good(viewer: Viewer, seconds: float, judge: Callable[[Watched], bool], tries: int = 3) -> Watched:
@@ -37,14 +86,13 @@ async def relay_sees_bursts(rig: MediaRig) -> None:
     await asyncio.sleep(6.0)
 
 
-async def test_a_source_in_bursts_plays_without_a_freeze(chromium_page: Page) -> None:
-    async with media_rig() as rig:
-        await relay_sees_bursts(rig)
-        viewer = await rig.view(chromium_page)
-        await asyncio.sleep(2.0)
-        even = lambda seen: seen.freezes == 0 and seen.jitter <= 0.030 and seen.fps >= 27.0  # noqa: E731
-        first = await good(viewer, 10.0, even)
-        await good(viewer, 10.0, lambda seen: even(seen) and seen.buffered <= first.buffered + 0.050)
+@CASES.case(viewed(prepare=relay_sees_bursts))
+async def test_a_source_in_bursts_plays_without_a_freeze(scene: Scene) -> None:
+    viewer = scene.viewer
+    await asyncio.sleep(2.0)
+    even = lambda seen: seen.freezes == 0 and seen.jitter <= 0.030 and seen.fps >= 27.0  # noqa: E731
+    first = await good(viewer, 10.0, even)
+    await good(viewer, 10.0, lambda seen: even(seen) and seen.buffered <= first.buffered + 0.050)
 
 
 async def beeps_behind_flashes(page: Page) -> list[float]:
@@ -53,57 +101,56 @@ async def beeps_behind_flashes(page: Page) -> list[float]:
     return [(beep - at) / 1e3 for beep, at in nearest if abs(beep - at) < 500]
 
 
-async def test_flash_and_beep_come_together(chromium_page: Page) -> None:
-    async with media_rig(options=("--flash",)) as rig:
-        viewer = await rig.view(chromium_page)
-        assert viewer.page is chromium_page
-        await chromium_page.evaluate("listen()")
-        await chromium_page.evaluate("look()")
-        # The browser moves picture and sound together by 80 ms steps; from wherever it begins, this is enough.
-        settled: list[float] = []
-        for _ in range(15):
-            await asyncio.sleep(2.0)
-            settled = (await beeps_behind_flashes(chromium_page))[-5:]
-            if len(settled) == 5 and abs(statistics.median(settled)) <= SYNC_BAR + SYNC_RESOLUTION:
-                return
-        raise AssertionError(f"sound is behind the picture by {settled} s")
-
-
-async def test_loss_between_relay_and_sfu_is_repaired(chromium_page: Page) -> None:
-    link = LinkEmulator(up=Link(delay=0.020), down=Link(delay=0.020))
-    async with media_rig(link=link) as rig:
-        viewer = await rig.view(chromium_page)
+@CASES.case(viewed(options=("--flash",)))
+async def test_flash_and_beep_come_together(scene: Scene) -> None:
+    page = scene.viewer.page
+    await page.evaluate("listen()")
+    await page.evaluate("look()")
+    # The browser moves picture and sound together by 80 ms steps; from wherever it begins, this is enough.
+    settled: list[float] = []
+    for _ in range(15):
         await asyncio.sleep(2.0)
-        link.up.loss = 0.02
-        await good(viewer, 12.0, lambda seen: seen.freezes == 0)
-        link.up.loss, link.up.delay, link.down.delay = 0.05, 0.040, 0.040
-        await asyncio.sleep(2.0)
-        await good(viewer, 12.0, lambda seen: seen.freezes <= 1 and seen.frozen < 0.300)
-        link.up.loss = 0.0
-        await asyncio.sleep(2.0)
-        video = await rig.published()
-        assert link.up.lost > 20
-        assert video["repaired"] >= 0.99 * video["lost_before_repair"] > 0, video
-        assert rig.stats[-1].video.thinned == 0, "random loss is not congestion"
+        settled = (await beeps_behind_flashes(page))[-5:]
+        if len(settled) == 5 and abs(statistics.median(settled)) <= SYNC_BAR + SYNC_RESOLUTION:
+            return
+    raise AssertionError(f"sound is behind the picture by {settled} s")
 
 
-async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(chromium_page: Page) -> None:
-    link = LinkEmulator(up=Link(delay=0.020, queue=100_000), down=Link(delay=0.020))
-    async with media_rig(link=link) as rig:
-        viewer = await rig.view(chromium_page)
-        await asyncio.sleep(3.0)
-        link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
-        await asyncio.sleep(4.0)  # until two reports have told
-        await rig.sfu("record", {})
-        await good(viewer, 12.0, lambda seen: seen.fps >= 8.0)
-        stats = rig.stats[-1].video
-        assert stats.thinned > 0
-        assert stats.ceiling > 0
-        assert await arrivals_late_by(rig) <= 1.5
-        # Wide again: whole again.
-        link.up.rate = 0.0
-        await rig.until(lambda: rig.stats[-1].video.ceiling == 0, "the ceiling is lifted", within=30.0)
-        await good(viewer, 3.0, lambda seen: seen.fps >= 26.0)
+@CASES.case(viewed(link=twenty_ms))
+async def test_loss_between_relay_and_sfu_is_repaired(scene: Scene) -> None:
+    rig, viewer, link = scene
+    assert link is not None
+    await asyncio.sleep(2.0)
+    link.up.loss = 0.02
+    await good(viewer, 12.0, lambda seen: seen.freezes == 0)
+    link.up.loss, link.up.delay, link.down.delay = 0.05, 0.040, 0.040
+    await asyncio.sleep(2.0)
+    await good(viewer, 12.0, lambda seen: seen.freezes <= 1 and seen.frozen < 0.300)
+    link.up.loss = 0.0
+    await asyncio.sleep(2.0)
+    video = await rig.published()
+    assert link.up.lost > 20
+    assert video["repaired"] >= 0.99 * video["lost_before_repair"] > 0, video
+    assert rig.stats[-1].video.thinned == 0, "random loss is not congestion"
+
+
+@CASES.case(viewed(link=twenty_ms_with_a_queue))
+async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(scene: Scene) -> None:
+    rig, viewer, link = scene
+    assert link is not None
+    await asyncio.sleep(3.0)
+    link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
+    await asyncio.sleep(4.0)  # until two reports have told
+    await rig.sfu("record", {})
+    await good(viewer, 12.0, lambda seen: seen.fps >= 8.0)
+    stats = rig.stats[-1].video
+    assert stats.thinned > 0
+    assert stats.ceiling > 0
+    assert await arrivals_late_by(rig) <= 1.5
+    # Wide again: whole again.
+    link.up.rate = 0.0
+    await rig.until(lambda: rig.stats[-1].video.ceiling == 0, "the ceiling is lifted", within=30.0)
+    await good(viewer, 3.0, lambda seen: seen.fps >= 26.0)
 
 
 async def arrivals_late_by(rig: MediaRig) -> float:
@@ -128,42 +175,42 @@ async def plays_on(viewer: Viewer, fps: float = 25.0) -> dict[str, Any]:
     return seen.after
 
 
-async def test_odd_bitstreams_play_on(chromium_page: Page) -> None:
-    async with media_rig() as rig:
-        viewer = await rig.view(chromium_page)
-        await rig.camera("fault", {"kind": "parameters", "width": 320, "height": 240})
-        after = await plays_on(viewer)
-        assert (after["frameWidth"], after["frameHeight"]) == (320, 240)
-        assert rig.stats[-1].video.width == 320
-        await rig.camera("clear", {})
-        await rig.camera("fault", {"kind": "no_parameter_sets"})
-        await plays_on(viewer)
-        await rig.camera("clear", {})
-        await rig.camera("fault", {"kind": "timestamp_jump", "by": -7200.0})
-        await plays_on(viewer)
-        # B-frames: no browser shows them live. Said, and no loop of anything.
-        await rig.camera("fault", {"kind": "b_frames"})
-        await rig.until(lambda: rig.stats[-1].video.b_frames, "B-frames are noticed", within=10.0)
-        await asyncio.sleep(5.0)
-        assert "B-frames" in rig.stats[-1].reason
-        assert rig.relay.state is WorkerState.LIVE
-        assert (rig.relay.pipeline.sessions, rig.relay.keeper.published) == (1, 1)
-        await rig.camera("clear", {})
-        await plays_on(viewer)
+@CASES.case(viewed())
+async def test_odd_bitstreams_play_on(scene: Scene) -> None:
+    rig, viewer, _ = scene
+    await rig.camera("fault", {"kind": "parameters", "width": 320, "height": 240})
+    after = await plays_on(viewer)
+    assert (after["frameWidth"], after["frameHeight"]) == (320, 240)
+    assert rig.stats[-1].video.width == 320
+    await rig.camera("clear", {})
+    await rig.camera("fault", {"kind": "no_parameter_sets"})
+    await plays_on(viewer)
+    await rig.camera("clear", {})
+    await rig.camera("fault", {"kind": "timestamp_jump", "by": -7200.0})
+    await plays_on(viewer)
+    # B-frames: no browser shows them live. Said, and no loop of anything.
+    await rig.camera("fault", {"kind": "b_frames"})
+    await rig.until(lambda: rig.stats[-1].video.b_frames, "B-frames are noticed", within=10.0)
+    await asyncio.sleep(5.0)
+    assert "B-frames" in rig.stats[-1].reason
+    assert rig.relay.state is WorkerState.LIVE
+    assert (rig.relay.pipeline.sessions, rig.relay.keeper.published) == (1, 1)
+    await rig.camera("clear", {})
+    await plays_on(viewer)
 
 
-async def test_filler_holds_the_viewer_while_the_camera_is_away(chromium_page: Page) -> None:
-    async with media_rig() as rig:
-        viewer = await rig.view(chromium_page)
-        await rig.camera("fault", {"kind": "stall"})
-        took = await rig.until(lambda: rig.relay.pipeline.filling, "filler begins", within=6.0)
-        assert took >= 1.0, "not at once: two seconds without media"
-        before = await viewer.numbers()
-        await asyncio.sleep(4.0)
-        held = await viewer.numbers()
-        assert 2 <= held["framesDecoded"] - before["framesDecoded"] <= 8, "a slate a second"
-        await rig.camera("clear", {})
-        await rig.until(lambda: not rig.relay.pipeline.filling, "the camera is back", within=20.0)
-        live = await plays_on(viewer)
-        assert live["ssrc"] == held["ssrc"]
-        assert rig.relay.keeper.published == 1
+@CASES.case(viewed())
+async def test_filler_holds_the_viewer_while_the_camera_is_away(scene: Scene) -> None:
+    rig, viewer, _ = scene
+    await rig.camera("fault", {"kind": "stall"})
+    took = await rig.until(lambda: rig.relay.pipeline.filling, "filler begins", within=6.0)
+    assert took >= 1.0, "not at once: two seconds without media"
+    before = await viewer.numbers()
+    await asyncio.sleep(4.0)
+    held = await viewer.numbers()
+    assert 2 <= held["framesDecoded"] - before["framesDecoded"] <= 8, "a slate a second"
+    await rig.camera("clear", {})
+    await rig.until(lambda: not rig.relay.pipeline.filling, "the camera is back", within=20.0)
+    live = await plays_on(viewer)
+    assert live["ssrc"] == held["ssrc"]
+    assert rig.relay.keeper.published == 1
