@@ -265,6 +265,12 @@ class RequestKeyframe(_Message, frozen=True, tag="keyframe"):
     """Ask the source for an IDR, where it can be asked."""
 
 
+class Mend(_Message, frozen=True, tag="mend"):
+    """Nobody decodes the picture: try what may help and costs no command. A worker does so once in 60 s at most."""
+
+    reason: str = ""
+
+
 class DumpStacks(_Message, frozen=True, tag="dump_stacks"):
     """Answer with `StackDump`."""
 
@@ -327,4 +333,5 @@ FromSupervisor = (
     | TakeCapture
     | SetLog
     | Stop
+    | Mend
 )

@@ -5,6 +5,8 @@ Like every message on the bus: new fields go last, with a default; a field never
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from relay_common.protocol import Stage, WorkerState
@@ -95,3 +97,25 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     counters: dict[str, int] = msgspec.field(default_factory=dict)
     """What the worker's parts have counted, as `part.name`, without those at zero: tolerances, bounds, repairs. Those
     of a session or a publication begin anew with it."""
+    requests_in_vain: float = 0.0
+    """Seconds for which viewers have asked for keyframes, while two whole ones at least left; 0 while they have not."""
+
+
+NOT_DECODABLE: Final = "live, not decodable"
+"""What a camera is called whose media leaves, and whose picture nobody can show."""
+LOSSY: Final = 0.1
+"""Share of packets lost on the uplink from which on a keyframe hardly arrives whole."""
+
+
+def stage_of(stats: WorkerStats) -> Stage:
+    """Where it lies that nobody decodes what leaves: on the way to the SFU, or in what is sent."""
+    return Stage.SENDING if stats.video.loss_out >= LOSSY else Stage.DECODE
+
+
+def in_vain(stats: WorkerStats) -> str:
+    """What `requests_in_vain` says, in words."""
+    asked = f"viewers have asked for keyframes for {stats.requests_in_vain:.0f} s"
+    words = f"{asked}, and whole ones that left did not help"
+    if stage_of(stats) is Stage.SENDING:
+        words += f"; the uplink loses {stats.video.loss_out:.0%} of the packets"
+    return words

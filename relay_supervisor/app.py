@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,7 +39,8 @@ from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.health import Health, PartStatus, judge
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
-from relay_supervisor.supervise import Loops
+from relay_supervisor.supervise import Loops, once
+from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
 from relay_worker.process.spec import WorkerSpec
 
@@ -112,6 +113,7 @@ class Supervisor:
         )
         self.fleet = self.director.fleet = self._make_fleet()
         self._viewers = self._make_viewers()
+        self._verdicts = self._make_verdicts()
         self.verbs = self._make_verbs(reread)
         self.director.on_worker_ready = self.verbs.worker_ready
         self.director.on_other_message = self.verbs.worker_message
@@ -142,6 +144,15 @@ class Supervisor:
             rng=self._rng,
             ice_servers=[{"urls": urls}] if urls else [],
             on_asked=self._asked_for,
+        )
+
+    def _make_verdicts(self) -> Verdicts:
+        return Verdicts(
+            self._viewers.decoding,
+            self._clock,
+            live=lambda: {camera: self.fleet.live_stats(camera) for camera in self.director.running},
+            send=self.fleet.send,
+            tell=lambda camera, words: self._events.publish("state", words, camera),
         )
 
     def _make_verbs(self, reread: Callable[[], Config] | None) -> Verbs:
@@ -186,7 +197,7 @@ class Supervisor:
         started.push_async_callback(self._bus.stop)
         await self._bus.start()
         started.push_async_callback(self._loops.aclose)
-        stop_http = _once(self._http.stop)
+        stop_http = once(self._http.stop)
         await self._http.start()
         started.push_async_callback(stop_http)
         await self._launcher.prepare()
@@ -208,6 +219,7 @@ class Supervisor:
         self.director.reconcile()
         self._activities.start("events", lambda: self._events.run(self.status))
         self._activities.start("viewers", self._viewers.watch)
+        self._activities.start("verdicts", self._verdicts.watch)
         self._activities.start("cameras on demand", self._let_go)
         self._activities.start("publications", lambda: self._broker.watch(VERIFY))
 
@@ -326,6 +338,7 @@ class Supervisor:
             loop=self.fleet.counters(),
             **accounts,
             views=self._viewers.counters(),
+            verdicts=self._verdicts.counters(),
             loops=self._loops.counters(),
             activities=self._activities.counters(),
         )
@@ -336,7 +349,7 @@ class Supervisor:
         return budget
 
     def _camera_status(self, camera: Camera, now: float) -> CameraStatus:
-        live = self._broker.locate(camera.id)
+        live, verdict = self._broker.locate(camera.id), self._verdicts.verdict(camera.id)
         return camera_status(
             camera,
             why_not=self._registry.why_not(camera),
@@ -345,6 +358,7 @@ class Supervisor:
             slot=self.fleet.slot(camera.id),
             publication=live.id if live is not None else "",
             now=now,
+            picture=(verdict.decodable.value, verdict.stage, verdict.reason),
         )
 
     def health(self) -> Health:
@@ -376,19 +390,6 @@ class Supervisor:
     async def keyframe(self, camera: str) -> None:
         """Ask a camera for a keyframe."""
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
-
-
-def _once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """`stop`, the first time; nothing, after that."""
-    done = False
-
-    async def first() -> None:
-        nonlocal done
-        if not done:
-            done = True
-            await stop()
-
-    return first
 
 
 def _is_local(url: str) -> bool:

@@ -65,3 +65,16 @@ class Loops:
                 await self._clock.sleep(backoff.next_delay())
         finally:
             self.problems.pop(name, None)
+
+
+def once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """`stop`, the first time; nothing, after that."""
+    done = False
+
+    async def first() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            await stop()
+
+    return first

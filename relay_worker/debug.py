@@ -23,7 +23,7 @@ from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
-from relay_common.worker_stats import WorkerStats
+from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
@@ -245,6 +245,8 @@ def _verdict(stats: WorkerStats, reporter: Reporter, flowing: bool) -> tuple[str
     """Stage and words for what was seen."""
     if reporter.failed.is_set():
         return reporter.stage.value, redact(reporter.reason)
+    if flowing and stats.requests_in_vain:
+        return stage_of(stats).value, f"{NOT_DECODABLE}: {in_vain(stats)}"
     if flowing:
         return Stage.NONE.value, "video flows"
     if stats.reason:

@@ -83,6 +83,7 @@ class Pipeline:
         self._retired_malformed = 0
         self._held: list[Frame] = []
         self._held_bytes = 0
+        self._repeats_sets = False
         self._now = 0.0
 
     # --- from the source -----------------------------------------------------------------------------------------
@@ -168,7 +169,16 @@ class Pipeline:
         self._retire_input(kind, track_input)
         made = self._make_input(track_input.track)
         if made is not None:
+            if isinstance(made, VideoInput) and isinstance(track_input, VideoInput):
+                made.inherit(track_input)
             self.inputs[kind] = self._by_track[track_input.track] = made
+
+    def repeat_parameter_sets(self) -> None:
+        """From now on put the parameter sets before every IDR picture, also where the camera has sent them."""
+        self._repeats_sets = True
+        video = self.inputs.get(Kind.VIDEO)
+        if isinstance(video, VideoInput):
+            video.passthrough.repeats_sets = True
 
     # --- to the output -------------------------------------------------------------------------------------------
 
@@ -176,6 +186,7 @@ class Pipeline:
         made = make_input(track, self.timeline)
         if isinstance(made, VideoInput):
             made.passthrough.max_payload = self.max_payload
+            made.passthrough.repeats_sets = self._repeats_sets
         return made
 
     def fit(self, max_payload: int) -> None:

@@ -23,10 +23,12 @@ from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.capture import Capture
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
+from relay_worker.mending import Mend, Mending
 from relay_worker.meter import Meter
 from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
+from relay_worker.publish.keyframe_requests import KeyframeRequests, Sent
 from relay_worker.publish.publisher import PublisherSettings
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
@@ -111,6 +113,7 @@ class CameraRelay:
         )
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdog = Watchdog()
+        self._requests, self._mending = KeyframeRequests(), Mending()
         self._meter = Meter()
         self._told = WorkerState.STARTING
         self._was_live = False
@@ -153,6 +156,18 @@ class CameraRelay:
         """A viewer waits for a keyframe: ask the camera, where it can be asked."""
         self.keyframe_requests += 1
         self.source.request_keyframe()
+
+    def mend(self, reason: str) -> None:
+        """Nobody decodes the picture: try the next remedy, unless one was tried in the last minute."""
+        remedy = self._mending.next(self._clock.now())
+        if remedy is None:
+            return
+        log.warning("%s; trying: %s", reason or "nobody decodes the picture", remedy.value)
+        if remedy is Mend.PARAMETER_SETS:
+            self.pipeline.repeat_parameter_sets()
+        else:
+            self.pipeline.rebuild(Kind.VIDEO)
+        self.request_keyframe()
 
     async def make_offer(self, request: int) -> str:
         """An SDP offer for the camera; a stream whose `offer` is `request` answers it."""
@@ -210,6 +225,7 @@ class CameraRelay:
         self._filler.check(now)
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
+        self._requests.observe(self._sent(), now)
         self._capture_sent()
         self._update()
 
@@ -230,6 +246,14 @@ class CameraRelay:
             self.source.renew(verdict.reason)
         else:
             self.keeper.republish(verdict.reason)
+
+    def _sent(self) -> Sent | None:
+        """What left of the camera's video, and what was asked for; None while it is not live."""
+        if not self.publication or self.state is not WorkerState.LIVE:
+            return None
+        video = self.pipeline.track_stats(Kind.VIDEO)
+        self.keeper.count(Kind.VIDEO, video)
+        return Sent(self.publication, video.plis + video.firs, video.keyframes, video.thinned + video.send_drops)
 
     async def close(self) -> None:
         """End source and publication."""
@@ -282,6 +306,7 @@ class CameraRelay:
         if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_PATIENCE:
             stats.stage = Stage.STREAMING
             stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
+        stats.requests_in_vain = self._requests.in_vain(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
@@ -341,6 +366,8 @@ class CameraRelay:
                 relay={"keyframe_requests": self.keyframe_requests},
                 filler=self._filler.counters(),
                 watchdog=self._watchdog.counters(),
+                requests=self._requests.counters(),
+                mending=self._mending.counters(),
                 publication=publisher.counters() if publisher is not None else {},
             ),
             **self.pipeline.counters(),

@@ -13,7 +13,9 @@ from relay_common.fsm import Table
 from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE
 from relay_supervisor.fleet.slot import WORKER_TABLE
 from relay_supervisor.google.leases.states import LEASE
+from relay_supervisor.viewing.decoding import SIGHT_TABLE
 from relay_worker.camera.webrtc_source import INGEST_TABLE
+from relay_worker.publish.keyframe_requests import REQUEST_TABLE
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE
 from relay_worker.rtsp.states import TABLE as RTSP_TABLE
 
@@ -59,6 +61,18 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
         "Publisher",
         "One connection to the SFU, in the worker (`relay_worker/publish/publisher.py`).",
         PUBLISHER_TABLE,
+    ),
+    (
+        "Keyframe requests",
+        "What viewers ask of one publication, in the worker (`relay_worker/publish/keyframe_requests.py`). `in_vain` "
+        "makes the camera undecodable where no page is known to decode it.",
+        REQUEST_TABLE,
+    ),
+    (
+        "Sight of a page",
+        "What one page sees of one camera, in the supervisor (`relay_supervisor/viewing/decoding.py`). A page that is "
+        "`blind` makes the camera undecodable only where no other is `decoding`.",
+        SIGHT_TABLE,
     ),
 )
 

@@ -22,12 +22,24 @@ _WORDS: Final = {
 
 
 def camera_status(
-    camera: Camera, *, why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, publication: str, now: float
+    camera: Camera,
+    *,
+    why_not: str,
+    idle: str,
+    lease: LeaseStatus,
+    slot: Slot | None,
+    publication: str,
+    now: float,
+    picture: tuple[str, str, str] = ("unknown", "", ""),
 ) -> CameraStatus:
     """The status of `camera`; `why_not` says why it should not run, if it should not, and `idle` why it need not at
-    present; `publication` is the live one's name, or empty; `now` is monotonic seconds."""
+    present; `publication` is the live one's name, or empty; `now` is monotonic seconds; `picture` says whether it can
+    be decoded, and if not at which stage it fails and why."""
     stats = slot.stats if slot is not None and not ((why_not or idle) and slot.phase is Phase.ABSENT) else None
     state, reason, stage = _verdict(why_not, idle, lease, slot, stats, now)
+    decodable = "unknown"
+    if state == "live":
+        decodable, stage, reason = picture
     status = CameraStatus(
         id=camera.id,
         name=camera.name,
@@ -40,6 +52,7 @@ def camera_status(
         publication=publication,
         lease=lease,
         worker=_worker(slot, now),
+        decodable=decodable,
     )
     status.lease.protocol = status.lease.protocol or camera.device.protocol.value
     if stats is None or slot is None:

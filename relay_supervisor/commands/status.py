@@ -119,7 +119,8 @@ def _camera(camera: CameraStatus) -> str:
         camera.worker.restarts,
         _why(camera),
     )
-    return click.style(row.rstrip(), fg=_COLOURS.get(camera.state, "yellow"))
+    colour = "red" if camera.decodable == "no" else _COLOURS.get(camera.state, "yellow")
+    return click.style(row.rstrip(), fg=colour)
 
 
 def _why(camera: CameraStatus) -> str:

@@ -19,7 +19,7 @@ from relay_common import protocol
 from relay_common.clock import Clock
 from relay_common.pauses import PauseDetector
 from relay_common.proc import start_ticks
-from relay_common.protocol import FromSupervisor, FromWorker, Hello
+from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
 from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.ending import TERM_TIME
@@ -75,6 +75,11 @@ class Fleet:
     def slot(self, camera: str) -> Slot | None:
         """What is known about a camera's worker."""
         return self._slots.get(camera)
+
+    def live_stats(self, camera: str) -> WorkerStats | None:
+        """The newest report of a camera's worker, while it is live."""
+        slot = self._slots.get(camera)
+        return slot.stats if slot is not None and slot.running and slot.state is WorkerState.LIVE else None
 
     def start(self, template: WorkerSpec) -> None:
         """Keep a worker running for `template.camera` from now on; its `instance` is filled in at each launch."""

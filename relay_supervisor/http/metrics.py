@@ -19,6 +19,7 @@ from relay_supervisor.events import EventHub
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.status.model import CameraStatus, RelayStatus
+from relay_supervisor.viewing.decoding import Decodable
 from relay_supervisor.viewing.viewers import OUTCOMES
 
 CAMERA_STATES: Final = (
@@ -32,6 +33,7 @@ CAMERA_STATES: Final = (
     "offline",
     "stopped",
 )
+DECODABLE: Final = tuple(verdict.value for verdict in Decodable)
 LEASE_STATES: Final = tuple(state.value for state in LeaseState)
 RESTART_CAUSES: Final = ("exited", "killed", "hung", "memory", "requested", "failed", "other")
 """Why a worker was replaced."""
@@ -207,6 +209,11 @@ def _camera_states(cameras: list[CameraStatus], labels: list[str]) -> Iterator[M
     )
     state = GaugeMetricFamily("relay_camera_state", "1 for the state the camera is in.", labels=[*labels, "state"])
     lease = GaugeMetricFamily("relay_camera_lease_state", "1 for the lease's state.", labels=[*labels, "state"])
+    decodable = GaugeMetricFamily(
+        "relay_camera_decodable",
+        "1 for whether browsers can decode the picture.",
+        labels=[*labels, "verdict"],
+    )
     for camera in cameras:
         own = [camera.id, camera.name]
         delay.add_metric([*own, "0.5"], camera.delay_p50)
@@ -215,7 +222,9 @@ def _camera_states(cameras: list[CameraStatus], labels: list[str]) -> Iterator[M
             state.add_metric([*own, known], float(camera.state == known))
         for known in LEASE_STATES:
             lease.add_metric([*own, known], float(camera.lease.state == known))
-    yield from (delay, state, lease)
+        for known in DECODABLE:
+            decodable.add_metric([*own, known], float(camera.decodable == known))
+    yield from (delay, state, lease, decodable)
 
 
 def _sfu(meter: CallMeter) -> Iterator[Metric]:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
 from relay_supervisor.status.model import CameraStatus, RelayStatus
+from relay_supervisor.viewing.decoding import Received
 from relay_supervisor.viewing.views import Audience, ViewAnswer, Visitor
 
 # All that a guest is told of a camera that is not live, by the state of the camera and of its lease. The operator's
@@ -21,6 +22,7 @@ _REASONS: Final = {
     "offline": "it cannot be reached",
     "degraded": "it fails again and again",
 }
+_UNDECODABLE: Final = "browsers cannot decode its picture"
 _AT_REST: Final = frozenset({"live", "disabled", "idle", "stopped"})
 _NEXT: Final = {
     "wanted": "the relay waits until it may ask for its picture",
@@ -44,6 +46,8 @@ class ViewService(Protocol):
     ) -> ViewAnswer: ...
 
     async def close(self, view: str, *, audience: Audience) -> None: ...
+
+    def received(self, view: str, received: list[Received], *, audience: Audience) -> dict[str, str]: ...
 
 
 class ViewedRelay(Protocol):
@@ -77,6 +81,25 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Cameras whose picture stands still on the page: they are pulled anew."""
 
 
+class ReceivedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /api/view/{id}/received: what the page's `getStats()` says, while the page is in sight."""
+
+    cameras: list[Received]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why this page, and no other, shows no picture of a camera."""
+
+    camera: str
+    reason: str
+
+
+class ReceivedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What POST /api/view/{id}/received answers."""
+
+    faults: list[Fault]
+
+
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a camera's own page is told: nothing of the relay, the account or other cameras.
 
@@ -94,6 +117,8 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     next_at: float
     at: float
     """The relay's clock, Unix seconds."""
+    decodable: str = "unknown"
+    """Whether browsers can decode the picture: `unknown`, `yes`, `no`."""
 
 
 def routes(relay: ViewedRelay) -> list[Route]:
@@ -106,6 +131,7 @@ def routes(relay: ViewedRelay) -> list[Route]:
         Route("/api/view/{id}", viewing.close_view, methods=["DELETE"]),
         Route("/api/view/{id}/answer", viewing.answer_view, methods=["POST"]),
         Route("/api/view/{id}/update", viewing.update_view, methods=["POST"]),
+        Route("/api/view/{id}/received", viewing.received, methods=["POST"]),
     ]
 
 
@@ -142,6 +168,12 @@ class _Viewing:
         view, audience = request.path_params["id"], request.state.audience
         return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
 
+    async def received(self, request: Request) -> Response:
+        told: ReceivedRequest = await read_json(request, ReceivedRequest)
+        view, audience = request.path_params["id"], request.state.audience
+        faults = self._relay.viewers.received(view, told.cameras, audience=audience)
+        return json_reply(ReceivedAnswer(faults=[Fault(camera=c, reason=reason) for c, reason in faults.items()]))
+
     async def close_view(self, request: Request) -> Response:
         await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)
         return json_reply({"ok": True})
@@ -153,11 +185,12 @@ def _watch_status(camera: CameraStatus, at: float) -> WatchStatus:
         id=camera.id,
         name=camera.name,
         state=camera.state,
-        reason=_REASONS.get(camera.state, ""),
+        reason=_UNDECODABLE if camera.decodable == "no" else _REASONS.get(camera.state, ""),
         enabled=camera.enabled,
         viewable=camera.viewable,
         publication=camera.publication,
         next_action="" if camera.state in _AT_REST else _NEXT.get(lease.state, _RECONNECTED),
         next_at=lease.next_at if lease.state == "held_off" else 0.0,
         at=at,
+        decodable=camera.decodable,
     )

@@ -34,8 +34,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict: `ready` when every part is well and at least one enabled camera (if there is any) is live.
 
-    `reasons` are what stands against being ready; `degraded` are cameras that are not live while the relay as a whole
-    does its work.
+    `reasons` are what stands against being ready; `degraded` are cameras that are not live, or whose picture nobody can
+    decode, while the relay as a whole does its work.
     """
 
     ready: bool
@@ -67,5 +67,10 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
     ]
     if enabled and len(dark) == len(enabled):
         reasons, dark = reasons + dark, []
+    dark += [
+        Reason(camera=camera.id, name=camera.name, reason=camera.reason)
+        for camera in enabled
+        if camera.state == "live" and camera.decodable == "no"
+    ]
     live = sum(camera.state == "live" for camera in enabled)
     return Health(ready=not reasons, reasons=reasons, degraded=dark, cameras=len(enabled), live=live)

@@ -57,7 +57,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     state: str
     """One word: live, connecting, reconnecting, waiting, idle, degraded, disabled, offline, stopped."""
     reason: str = ""
-    """Why it is not live, in words."""
+    """Why it is not live, or that it is live and not decodable, in words."""
     stage: str = ""
     enabled: bool = True
     viewable: bool = False
@@ -80,6 +80,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     """Seconds since the worker last reported."""
     counters: dict[str, int] = msgspec.field(default_factory=dict)
     """What the worker's parts have counted (`WorkerStats.counters`)."""
+    decodable: str = "unknown"
+    """Whether browsers can decode the picture: `unknown` (nobody watches, or says so), `yes`, `no`."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):

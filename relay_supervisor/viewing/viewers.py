@@ -21,6 +21,7 @@ from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.viewing.bounds import MAX_VIEWS, refusal
+from relay_supervisor.viewing.decoding import Decoding, Received
 from relay_supervisor.viewing.view import Sources, View
 from relay_supervisor.viewing.views import (
     ALL_CAMERAS,
@@ -82,6 +83,7 @@ class Viewers:
         self._pauses = PauseDetector(_SWEEP)
         self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.decoding = Decoding()
         self._sources = Sources(client, broker, clock, list(ice_servers), self.outcomes)
 
     def __len__(self) -> int:
@@ -175,6 +177,16 @@ class Viewers:
                 self._end(found, "lost")
                 return answer
 
+    def received(self, view: str, received: Sequence[Received], *, audience: Audience = ALL_CAMERAS) -> dict[str, str]:
+        """What a page in sight receives; by camera, what is wrong with this page alone."""
+        found = self._get(view, audience)
+        now = self._clock.now()
+        told = [entry for entry in received if found.has(entry.camera)]
+        for entry in told:
+            self.decoding.report(found.name, entry, now)
+        faults = {entry.camera: self.decoding.fault(found.name, entry.camera, now) for entry in told}
+        return {camera: fault for camera, fault in faults.items() if fault}
+
     async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:
         """End a view; one that is not known counts as ended."""
         found = self._views.get(view)
@@ -255,6 +267,7 @@ class Viewers:
         if self._views.pop(view.name, None) is None:
             return
         view.closed = True
+        self.decoding.forget(view.name)
         self.outcomes[outcome] += 1
         self._closing.spawn(self._close(view))
 

@@ -33,6 +33,11 @@ class VideoInput(TrackInput):
         self.keyframe_interval = 0.0
         self._keyframes = 0
 
+    def inherit(self, before: VideoInput) -> None:
+        """Go on where `before` was rebuilt: a camera may have sent its parameter sets at the session's start only."""
+        if not self.passthrough.parameter_sets.complete:
+            self.passthrough.parameter_sets = before.passthrough.parameter_sets
+
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         passthrough = self.passthrough
         # All that one wake brought of a frame goes out together, so that it can leave in one system call.

@@ -47,6 +47,8 @@ class NalUnits(AccessUnitEnds):
             self.parameter_sets.add_sprop(sprop_parameter_sets)
         self.wants_keyframe = True
         """Nothing goes out until an IDR picture comes."""
+        self.repeats_sets = False
+        """Whether the cached parameter sets go before every IDR picture, also where the camera has sent them."""
         self._in_fragment = False  # the NAL unit of the last FU-A is not complete, and goes out or is collected
         self._starts_late = False  # the fragment that began it was empty: the next begins it
         self._carry: bytes | None = None  # rest of a fragment that is being re-cut; None when fragments fit
@@ -136,8 +138,8 @@ class NalUnits(AccessUnitEnds):
         return True
 
     def _put_parameter_sets(self) -> None:
-        """Put out the cached sets, unless this access unit has had them."""
-        if self._sets_seen == 3:
+        """Put out the cached sets, unless this access unit has had them and they need not be repeated."""
+        if self._sets_seen == 3 and not self.repeats_sets:
             return
         self._sets_seen = 3
         nals = self.parameter_sets.nals()

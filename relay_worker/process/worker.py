@@ -125,6 +125,8 @@ class Worker:
                 self._relay.republish(message.publication, message.reason)
             case protocol.RequestKeyframe():
                 self._relay.request_keyframe()
+            case protocol.Mend(reason=reason):
+                self._relay.mend(reason)
             case protocol.TakeSnapshot(request=request):
                 self._tasks.spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
             case protocol.TakeCapture(request=request, seconds=seconds):

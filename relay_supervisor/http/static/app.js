@@ -75,8 +75,15 @@ function draw() {
   const now = Date.now() / 1000 + offset;
   for (const camera of status.cameras) {
     const playing = camera.state !== "disabled" && player.playing(camera.id);
-    tiles.get(camera.id)?.show(camera, { playing, wanted: player.wants(camera.id), unavailable: player.unavailable(camera.id), now });
-    if (large.camera === camera.id) large.show(camera, { playing, numbers: player.numbers(camera.id), now });
+    tiles.get(camera.id)?.show(camera, {
+      playing,
+      wanted: player.wants(camera.id),
+      unavailable: player.unavailable(camera.id),
+      fault: player.fault(camera.id),
+      now,
+    });
+    if (large.camera !== camera.id) continue;
+    large.show(camera, { playing, numbers: player.numbers(camera.id), fault: player.fault(camera.id), now });
   }
 }
 

@@ -12,6 +12,7 @@ export class Connection extends EventTarget {
   tracks = new Map(); // mid → {mid, camera, kind, publication}
   cameras = []; // as last asked for
   unavailable = [];
+  faults = new Map(); // camera → why this page, and no other, shows no picture of it
   dead = false;
   #streams = new Map(); // camera → MediaStream
   #busy = false;
@@ -63,6 +64,17 @@ export class Connection extends EventTarget {
       const later = this.#later;
       this.#later = null;
       later?.();
+    }
+  }
+
+  // Tell the relay what comes of the cameras here: [{camera, bytes, frames}].
+  async report(cameras) {
+    if (this.dead || !this.view || !cameras.length) return;
+    try {
+      const { faults } = await call("POST", `/api/view/${this.view}/received`, { cameras });
+      this.faults = new Map(faults.map(({ camera, reason }) => [camera, reason]));
+    } catch {
+      // The picture does not depend on it, and the next update finds out whether the view is gone.
     }
   }
 

@@ -34,8 +34,14 @@ export function capital(text) {
   return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
+// A camera's state in words: media that nobody can decode is not simply live.
+export function word(camera) {
+  return camera.decodable === "no" ? `${camera.state}, not decodable` : camera.state;
+}
+
 // Which colour a camera's state gets: the words always say the same.
-export function tone(state) {
+export function tone(state, decodable = "unknown") {
+  if (decodable === "no") return "bad";
   if (state === "live") return "live";
   if (state === "idle") return "off";
   if (state === "connecting" || state === "reconnecting" || state === "waiting") return "busy";

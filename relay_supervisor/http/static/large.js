@@ -1,7 +1,7 @@
 // One camera large, with sound, its numbers over time, and what can be done about it.
 
 import { Actions } from "./actions.js";
-import { bytes, capital, clock, milliseconds, next, span, tone } from "./format.js";
+import { bytes, capital, clock, milliseconds, next, span, tone, word } from "./format.js";
 import { History, SERIES } from "./history.js";
 import { Plot } from "./plot.js";
 import { text } from "./tile.js";
@@ -68,14 +68,18 @@ export class Large {
     this.#history.note(event);
   }
 
-  show(camera, { playing, numbers, now }) {
+  show(camera, { playing, numbers, fault, now }) {
     this.#status = camera;
     this.actions.show(camera);
     text(this.parts.name, camera.name);
-    text(this.parts.state, capital(camera.state));
+    text(this.parts.state, capital(word(camera)));
     this.parts.state.dataset.state = camera.state;
-    this.parts.state.dataset.tone = tone(camera.state);
-    const why = [capital(camera.state === "live" ? "picture on its way" : camera.state), camera.reason, next(camera, now)];
+    this.parts.state.dataset.tone = tone(camera.state, camera.decodable);
+    const awaited = camera.state === "live" && camera.decodable !== "no";
+    const why = fault
+      ? [fault]
+      : [capital(awaited ? "picture on its way" : camera.state), camera.reason, next(camera, now)];
+    if (camera.decodable === "no" && !fault) why.shift(); // the reason begins with it
     this.parts.why.hidden = playing;
     text(this.parts.why, why.filter(Boolean).join(". "));
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));

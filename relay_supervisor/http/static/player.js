@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 const PER_VIEW = 32;
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
 const STANDS_STILL = 6000;
+const REPORT_EVERY = 5000;
 const ASK_AGAIN = 1500; // first wait while the view is behind the relay; doubles while asking does not help
 const FIRST_DELAY = 500;
 const LONGEST_DELAY = 10000;
@@ -17,6 +18,7 @@ class Group {
   #delay = FIRST_DELAY;
   #timer = 0;
   #askedAt = 0;
+  #reportedAt = 0;
   #patience = ASK_AGAIN;
   #moved = new Map(); // camera → {frames, at}
 
@@ -93,6 +95,17 @@ class Group {
     }
     // A hidden page does not decode: that is no fault.
     if (still.length && !document.hidden) this.#ask(still);
+  }
+
+  // Tell the relay what comes of its cameras; a hidden page does not decode, and says nothing.
+  report(numbers, now) {
+    if (document.hidden || now - this.#reportedAt < REPORT_EVERY) return;
+    if (this.connection?.pc?.connectionState !== "connected") return;
+    this.#reportedAt = now;
+    this.connection.report(this.cameras.filter((id) => numbers.has(id)).map((id) => {
+      const { videoBytes, framesDecoded } = numbers.get(id);
+      return { camera: id, bytes: videoBytes ?? 0, frames: framesDecoded ?? 0 };
+    }));
   }
 
   playing(id, now) {
@@ -208,6 +221,15 @@ export class Player {
     return "";
   }
 
+  // Why this page shows no picture of a camera that others see.
+  fault(id) {
+    for (const group of this.#groups) {
+      const found = group.connection?.faults.get(id);
+      if (found) return found;
+    }
+    return "";
+  }
+
   numbers(id) {
     return this.#numbers.get(id) ?? {};
   }
@@ -249,13 +271,17 @@ export class Player {
     } catch {
       return; // a connection was closed meanwhile
     }
-    for (const group of this.#groups) group.watch(this.#numbers, this.#statuses, now);
+    for (const group of this.#groups) {
+      group.watch(this.#numbers, this.#statuses, now);
+      group.report(this.#numbers, now);
+    }
     this.onTick();
   }
 }
 
 function videoNumbers(entry) {
   return {
+    videoBytes: entry.bytesReceived ?? 0,
     framesDecoded: entry.framesDecoded ?? 0,
     framesDropped: entry.framesDropped ?? 0,
     keyFramesDecoded: entry.keyFramesDecoded ?? 0,

@@ -1,6 +1,6 @@
 // One camera in the grid.
 
-import { bits, capital, next, span, tone } from "./format.js";
+import { bits, capital, next, span, tone, word } from "./format.js";
 
 const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5 4V5L8 9z"/>'
   + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
@@ -22,7 +22,7 @@ export class Tile {
     this.parts.sound.addEventListener("click", () => this.sound(this.video.muted));
     // Sooner than the next look at the statistics.
     this.video.addEventListener("playing", () => { this.element.dataset.playing = "yes"; });
-    this.#label(camera.name, camera.state);
+    this.#label(camera.name, word(camera));
   }
 
   get stream() {
@@ -46,16 +46,20 @@ export class Tile {
     this.onSound();
   }
 
-  show(camera, { playing, wanted, unavailable, now }) {
+  // `fault`: why this page shows no picture, although others do.
+  show(camera, { playing, wanted, unavailable, fault, now }) {
     const { element, fields } = this;
     element.dataset.state = camera.state;
-    element.dataset.tone = tone(camera.state);
+    element.dataset.tone = tone(camera.state, camera.decodable);
+    element.dataset.decodable = camera.decodable;
     element.dataset.playing = playing ? "yes" : "no";
-    this.#label(camera.name, camera.state);
+    this.#label(camera.name, word(camera));
     const [what, why, then] = this.parts.why;
     const live = camera.state === "live";
-    text(what, live ? (wanted ? "Picture on its way" : "Paused") : capital(camera.state));
-    text(why, live ? (wanted ? unavailable : "Not pulled while it is out of sight") : camera.reason || camera.lease.last_error);
+    const dark = camera.decodable === "no" || fault;
+    text(what, live && !dark ? (wanted ? "Picture on its way" : "Paused") : capital(fault ? "no picture here" : word(camera)));
+    if (live && !dark) text(why, wanted ? unavailable : "Not pulled while it is out of sight");
+    else text(why, fault || camera.reason || camera.lease.last_error);
     text(then, live ? "" : next(camera, now));
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");

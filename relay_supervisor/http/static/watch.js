@@ -1,7 +1,7 @@
 // The page of one camera, for a link or a frame in another site: it knows nothing of the others.
 
 import { call, useLink } from "./api.js";
-import { capital, next, tone } from "./format.js";
+import { capital, next, tone, word } from "./format.js";
 import { Player, expose } from "./player.js";
 import { Sight } from "./sight.js";
 import { text } from "./tile.js";
@@ -41,9 +41,9 @@ function draw() {
   if (status) {
     document.title = status.name;
     text(part("name"), status.name);
-    text(part("state"), capital(status.state));
+    text(part("state"), capital(word(status)));
     part("state").dataset.state = status.state;
-    part("state").dataset.tone = tone(status.state);
+    part("state").dataset.tone = tone(status.state, status.decodable);
   }
   text(part("why"), refusal || words());
 }
@@ -51,6 +51,8 @@ function draw() {
 function words() {
   if (!status) return "Picture on its way";
   const then = next({ lease: status }, Date.now() / 1000 + offset);
+  if (player.fault(camera)) return player.fault(camera);
+  if (status.decodable === "no") return [capital(word(status)), status.reason].join(": ");
   if (status.state === "live") return player.unavailable(camera) || "Picture on its way";
   return [capital(status.state), status.reason, then].filter(Boolean).join(". ");
 }

@@ -92,6 +92,8 @@ JSON: dict[str, Any] = {
     "POST /api/view: body": viewing.ViewRequest,
     "POST /api/view/{id}/answer: body": viewing.AnswerRequest,
     "POST /api/view/{id}/update: body": viewing.UpdateRequest,
+    "POST /api/view/{id}/received: body": viewing.ReceivedRequest,
+    "POST /api/view/{id}/received": viewing.ReceivedAnswer,
     "POST /api/view, /api/view/{id}/update": ViewAnswer,
     "check --json: findings[]": Finding,
     "demo --json": DemoReport,

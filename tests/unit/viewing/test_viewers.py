@@ -14,6 +14,7 @@ from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.viewing.bounds import MAX_VIEWS
+from relay_supervisor.viewing.decoding import Received, Sight
 from relay_supervisor.viewing.viewers import ANSWER_WITHIN, IDLE_AFTER, Viewers
 from relay_supervisor.viewing.views import Audience, ViewAnswer, ViewError, Visitor
 from tests.fixtures.scripted_sfu import ScriptedSfu
@@ -448,3 +449,21 @@ async def test_views_that_are_being_opened_count() -> None:
     await rig.clock.advance(30)
     assert {(await view).action for view in opening} == {"none"}
     assert len(rig.viewers) == 0
+
+
+async def test_what_a_page_receives_counts_for_cameras_of_its_own_view_until_that_ends() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    await rig.camera("b")
+    answer = await rig.opened("a")
+    told = [Received(camera=camera, bytes=1000, frames=30) for camera in ("a", "b")]
+    assert rig.viewers.received(answer.view, told) == {}
+    sights = [rig.viewers.decoding.sight(answer.view, camera, rig.clock.now()) for camera in ("a", "b")]
+    assert sights == [Sight.DECODING, Sight.UNKNOWN]
+    with pytest.raises(ViewError) as gone:
+        rig.viewers.received(answer.view, told, audience=Audience(cameras=frozenset({"b"})))
+    assert gone.value.status == 410
+    await rig.viewers.close(answer.view)
+    assert rig.viewers.decoding.sight(answer.view, "a", rig.clock.now()) is Sight.UNKNOWN
+    with pytest.raises(ViewError):
+        rig.viewers.received(answer.view, told)

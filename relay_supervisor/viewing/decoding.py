@@ -1,0 +1,193 @@
+"""Whether anybody can decode a camera's picture: what pages say of what they receive, joined with what its worker saw.
+
+A page that gets bytes and shows no frame over two whole IDR pictures is *blind*. Where another page decodes, that is
+its own fault, said on its tile and nowhere else; where none does, it is the camera's. So are requests for keyframes
+that went on over two whole IDR pictures, unless some page is known to decode.
+
+Pure: `now` (monotonic seconds) is passed in.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import msgspec
+
+from relay_common.fsm import Machine, Table
+from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of
+
+FRESH: Final = 20.0
+"""Seconds for which a page's report holds: pages in sight report every five."""
+PATIENCE: Final = 6.0
+"""Seconds of bytes without frames, at least, until a page is blind."""
+WHOLE_KEYFRAMES: Final = 3
+"""Keyframes meanwhile, at least: the first may have begun to leave before, so that two of them were whole."""
+HEAR_OUT: Final = 7.0
+"""Seconds for which pages may say that they decode, before requests in vain are held against the camera."""
+HOLDS: Final = 10.0
+"""Seconds for which a worker's report holds."""
+BROWSERS_FAULT: Final = "Others see this camera: this browser gets its bytes and decodes no picture"
+
+
+class Decodable(enum.Enum):
+    """The verdict on a camera."""
+
+    UNKNOWN = "unknown"
+    """Nobody watches, or nobody says what comes of it."""
+    YES = "yes"
+    NO = "no"
+
+
+class Sight(enum.Enum):
+    """What a page sees of a camera."""
+
+    UNKNOWN = "unknown"
+    DECODING = "decoding"
+    WAITING = "waiting"
+    """It gets bytes, and no frame came of them since."""
+    BLIND = "blind"
+
+
+class Seen(enum.Enum):
+    FRAMES = "frames"
+    BYTES = "bytes"
+    """Without frames."""
+    NOTHING = "nothing"
+    KEYFRAMES_PASSED = "keyframes_passed"
+    """Whole IDR pictures have left while it waited."""
+
+
+_S, _E = Sight, Seen
+
+SIGHT_TABLE: Final = Table(
+    "sight of a page",
+    _S.UNKNOWN,
+    {
+        **{(state, _E.FRAMES): _S.DECODING for state in _S},
+        (_S.UNKNOWN, _E.BYTES): _S.WAITING,
+        (_S.DECODING, _E.BYTES): _S.WAITING,
+        (_S.WAITING, _E.KEYFRAMES_PASSED): _S.BLIND,
+        **{(state, _E.NOTHING): _S.UNKNOWN for state in _S},
+    },
+)
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """What a page's `getStats()` says of one camera's video: totals, which begin anew with each track."""
+
+    camera: str
+    bytes: int = 0
+    frames: int = 0
+    """Frames decoded."""
+
+
+class Verdict(NamedTuple):
+    """On one camera; `stage` and `reason` are empty unless it cannot be decoded."""
+
+    decodable: Decodable = Decodable.UNKNOWN
+    stage: str = ""
+    reason: str = ""
+
+
+@dataclass
+class _Viewer:
+    machine: Machine[Sight, Seen]
+    received: Received
+    moved_at: float
+    """When bytes last came."""
+    heard_at: float
+    waits_since: float = 0.0
+    keyframes: int = 0
+    """The camera's keyframes when it began to wait."""
+
+
+class Decoding:
+    """All cameras and who watches them. Bounded by the views there may be."""
+
+    def __init__(self) -> None:
+        self._viewers: dict[str, dict[str, _Viewer]] = {}  # camera → view → …
+        self._workers: dict[str, tuple[WorkerStats, float]] = {}
+        self._vain_since: dict[str, float] = {}
+
+    def worker(self, camera: str, stats: WorkerStats | None, now: float) -> None:
+        """Take a live camera's statistics; None while it is not live."""
+        if stats is None or not stats.requests_in_vain:
+            self._vain_since.pop(camera, None)
+        else:
+            self._vain_since.setdefault(camera, now)
+        if stats is None:
+            self._workers.pop(camera, None)
+        elif camera not in self._workers or self._workers[camera][0] is not stats:
+            self._workers[camera] = (stats, now)
+
+    def report(self, view: str, received: Received, now: float) -> None:
+        """A page that is in sight says what it receives."""
+        viewers = self._viewers.setdefault(received.camera, {})
+        viewer = viewers.get(view)
+        if viewer is None or now - viewer.heard_at > FRESH:
+            nothing = Received(camera=received.camera)
+            viewer = viewers[view] = _Viewer(Machine(SIGHT_TABLE), nothing, now, now)
+        before, viewer.received, viewer.heard_at = viewer.received, received, now
+        if received.bytes < before.bytes or received.frames < before.frames:
+            before = Received(camera=received.camera)
+        if received.bytes > before.bytes:
+            viewer.moved_at = now
+        if received.frames > before.frames:
+            viewer.machine.fire(Seen.FRAMES)
+        elif received.bytes > before.bytes:
+            self._waits(received.camera, viewer, now)
+        elif now - viewer.moved_at > FRESH / 2:
+            viewer.machine.fire(Seen.NOTHING)
+
+    def _waits(self, camera: str, viewer: _Viewer, now: float) -> None:
+        """Bytes came without frames: for how long, and over how many keyframes?"""
+        stats = self._stats(camera, now)
+        keyframes = stats.video.keyframes if stats is not None else 0
+        if viewer.machine.can(Seen.BYTES):
+            viewer.machine.fire(Seen.BYTES)
+            viewer.waits_since, viewer.keyframes = now, keyframes
+        if stats is None or keyframes < viewer.keyframes:
+            # Not live, or its worker was replaced: this waiting says nothing.
+            viewer.waits_since, viewer.keyframes = now, keyframes
+        passed = keyframes - viewer.keyframes >= WHOLE_KEYFRAMES and now - viewer.waits_since >= PATIENCE
+        if passed and viewer.machine.can(Seen.KEYFRAMES_PASSED):
+            viewer.machine.fire(Seen.KEYFRAMES_PASSED)
+
+    def forget(self, view: str) -> None:
+        """A view has ended."""
+        for camera in [camera for camera, viewers in self._viewers.items() if viewers.pop(view, None) and not viewers]:
+            del self._viewers[camera]
+
+    def sight(self, view: str, camera: str, now: float) -> Sight:
+        """What a page sees of a camera."""
+        viewer = self._viewers.get(camera, {}).get(view)
+        if viewer is None or now - viewer.heard_at > FRESH:
+            return Sight.UNKNOWN
+        return viewer.machine.state
+
+    def verdict(self, camera: str, now: float) -> Verdict:
+        """The verdict on a camera."""
+        stats = self._stats(camera, now)
+        if stats is None:
+            return Verdict()
+        seen = {self.sight(view, camera, now) for view in self._viewers.get(camera, {})}
+        if Sight.DECODING in seen:
+            return Verdict(Decodable.YES)
+        heard_out = now - self._vain_since.get(camera, now) >= HEAR_OUT
+        words = [in_vain(stats)] if heard_out else []
+        if Sight.BLIND in seen:
+            words.insert(0, "browsers get its bytes, and decode no picture of them")
+        if not words:
+            return Verdict()
+        return Verdict(Decodable.NO, stage_of(stats).value, f"{NOT_DECODABLE}: {'; '.join(words)}")
+
+    def fault(self, view: str, camera: str, now: float) -> str:
+        """What is to be said on a page's own tile: it is blind while others see. Empty when nothing is."""
+        blind = self.sight(view, camera, now) is Sight.BLIND
+        return BROWSERS_FAULT if blind and self.verdict(camera, now).decodable is Decodable.YES else ""
+
+    def _stats(self, camera: str, now: float) -> WorkerStats | None:
+        stats, at = self._workers.get(camera, (None, 0.0))
+        return stats if now - at <= HOLDS else None

@@ -1,0 +1,72 @@
+"""Follows the verdicts on all cameras: says when one changes, and has the worker try what may help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from relay_common.clock import Clock
+from relay_common.protocol import Mend
+from relay_common.worker_stats import WorkerStats
+from relay_supervisor.viewing.decoding import Decodable, Decoding, Verdict
+
+LOOK: Final = 2.0
+"""Seconds from one look to the next."""
+MEND_AGAIN: Final = 60.0
+"""Seconds from one remedy to the next, for one camera: its worker refuses more."""
+
+
+class Verdicts:
+    """`live` gives all running cameras, with the newest statistics of those that are live; `send` sends a message to a
+    camera's worker (False: it has none); `tell` tells people."""
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        clock: Clock,
+        *,
+        live: Callable[[], Mapping[str, WorkerStats | None]],
+        send: Callable[[str, Mend], bool],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._decoding, self._clock, self._live, self._send, self._tell = decoding, clock, live, send, tell
+        self._verdicts: dict[str, Verdict] = {}
+        self._mended: dict[str, float] = {}
+        self.mends = 0
+        """Remedies asked for."""
+
+    def verdict(self, camera: str) -> Verdict:
+        """The verdict on a camera when it was last looked at."""
+        return self._verdicts.get(camera, Verdict())
+
+    def look(self, now: float) -> None:
+        """Judge every camera."""
+        cameras = self._live()
+        for camera, stats in cameras.items():
+            self._decoding.worker(camera, stats, now)
+            self._judge(camera, self._decoding.verdict(camera, now), now)
+        for known in (self._verdicts, self._mended):
+            for camera in known.keys() - cameras.keys():
+                del known[camera]
+
+    def _judge(self, camera: str, verdict: Verdict, now: float) -> None:
+        before, self._verdicts[camera] = self.verdict(camera), verdict
+        undecodable = verdict.decodable is Decodable.NO
+        if undecodable and before.decodable is not Decodable.NO:
+            self._tell(camera, verdict.reason)
+        elif before.decodable is Decodable.NO and verdict.decodable is Decodable.YES:
+            self._tell(camera, "live: its picture is decoded again")
+        if undecodable and now - self._mended.get(camera, now - MEND_AGAIN) >= MEND_AGAIN:
+            self._mended[camera] = now
+            self.mends += 1
+            self._send(camera, Mend(reason=verdict.reason))
+
+    async def watch(self) -> None:
+        """Look every two seconds; runs until cancelled."""
+        while True:
+            await self._clock.sleep(LOOK)
+            self.look(self._clock.now())
+
+    def counters(self) -> dict[str, int]:
+        """Counted since it began, by name."""
+        return {"mends": self.mends}
