@@ -95,8 +95,8 @@ async def test_1200_silent_connections_cost_nobody_anything() -> None:
 def nginx_command() -> str:
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if found is None:
-        if os.environ.get("RELAY_REQUIRE_PEERS"):
-            pytest.fail("nginx is missing, and RELAY_REQUIRE_PEERS is set (apt install nginx-light)")
+        if os.environ.get("RELAY_REQUIRE_NGINX"):
+            pytest.fail("nginx is missing, and RELAY_REQUIRE_NGINX is set (apt install nginx-light)")
         pytest.skip("nginx is not installed (apt install nginx-light)")
     return found
 
