@@ -54,6 +54,7 @@ function arrange(cameras) {
     if (known.has(id)) continue;
     sight.forget(tile.element, id);
     tile.element.remove();
+    tile.release();
     tiles.delete(id);
   }
   for (const camera of cameras) {

@@ -3,6 +3,7 @@
 import { Actions } from "./actions.js";
 import { bytes, capital, clock, milliseconds, next, span, tone, word } from "./format.js";
 import { History, SERIES } from "./history.js";
+import { PAUSED, Playback, TAP } from "./playback.js";
 import { Plot } from "./plot.js";
 import { text } from "./tile.js";
 
@@ -21,6 +22,7 @@ export class Large {
     const part = (name) => document.getElementById(name);
     this.dialog = part("large");
     this.video = part("large-video");
+    this.playback = new Playback(this.video, () => this.#changed());
     this.parts = Object.fromEntries(["name", "state", "why", "facts", "sound", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
     const plots = part("large-plots");
     this.plots = SERIES.map(([name, format]) => new Plot(plots, name, format));
@@ -28,7 +30,7 @@ export class Large {
     part("large-close").addEventListener("click", () => this.dialog.close());
     part("large-previous").addEventListener("click", () => this.#step(-1));
     part("large-next").addEventListener("click", () => this.#step(1));
-    this.parts.sound.addEventListener("click", () => this.#sound(this.video.muted));
+    this.parts.sound.addEventListener("click", () => this.playback.sound(this.video.muted));
     this.dialog.addEventListener("close", () => this.#closed());
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("keydown", (event) => {
@@ -45,19 +47,16 @@ export class Large {
     this.#camera = id;
     this.#status = null;
     this.actions.reset();
-    this.video.srcObject = this.stream(id);
+    this.playback.play(this.stream(id));
     if (!this.dialog.open) this.dialog.showModal();
-    this.#sound(true);
+    this.playback.sound(true);
     history.replaceState(null, "", `#${id}`);
     this.onChange();
   }
 
   // A camera's stream was replaced.
   refresh(id) {
-    if (this.camera === id) {
-      this.video.srcObject = this.stream(id);
-      this.video.play().catch(() => {});
-    }
+    if (this.camera === id) this.playback.play(this.stream(id));
   }
 
   record(cameras) {
@@ -75,12 +74,11 @@ export class Large {
     text(this.parts.state, capital(word(camera)));
     this.parts.state.dataset.state = camera.state;
     this.parts.state.dataset.tone = tone(camera.state, camera.decodable);
+    this.parts.why.hidden = this.playback.look() && playing;
     const awaited = camera.state === "live" && camera.decodable !== "no";
-    const why = fault
-      ? [fault]
-      : [capital(awaited ? "picture on its way" : camera.state), camera.reason, next(camera, now)];
+    const missing = this.playback.paused ? PAUSED : "Picture on its way";
+    const why = fault ? [fault] : [awaited ? missing : capital(camera.state), camera.reason, next(camera, now)];
     if (camera.decodable === "no" && !fault) why.shift(); // the reason begins with it
-    this.parts.why.hidden = playing;
     text(this.parts.why, why.filter(Boolean).join(". "));
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
     this.#list(this.#history.events(camera.id));
@@ -135,14 +133,11 @@ export class Large {
     if (at >= 0 && ids.length > 1) this.open(ids[(at + by + ids.length) % ids.length]);
   }
 
-  #sound(on) {
-    this.video.muted = !on;
-    this.parts.sound.setAttribute("aria-pressed", String(on));
-    text(this.parts.sound, on ? "Sound on" : "Sound off");
-    this.video.play().catch(() => {
-      // The browser wants a click before it plays sound: show the picture, keep the button truthful.
-      if (on) this.#sound(false);
-    });
+  #changed() {
+    const heard = !this.video.muted;
+    this.parts.sound.setAttribute("aria-pressed", String(heard));
+    text(this.parts.sound, this.playback.refused ? TAP : heard ? "Sound on" : "Sound off");
+    if (this.playback.look()) this.parts.why.hidden = true;
   }
 
   #closed() {

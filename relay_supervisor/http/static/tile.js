@@ -1,6 +1,7 @@
 // One camera in the grid.
 
 import { bits, capital, next, span, tone, word } from "./format.js";
+import { PAUSED, Playback, TAP } from "./playback.js";
 
 const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5 4V5L8 9z"/>'
   + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
@@ -15,13 +16,12 @@ export class Tile {
     this.video = find("video");
     this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), pill: find(".pill"), why: find(".why").children };
     this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
-    this.parts.sound.innerHTML = SPEAKER;
+    this.parts.sound.innerHTML = `${SPEAKER}<span>${TAP}</span>`;
     // Autoplay is allowed only while muted, and the attribute alone does not mute a cloned element.
     this.video.muted = true;
+    this.playback = new Playback(this.video, () => this.#changed());
     this.parts.open.addEventListener("click", () => onOpen(this.id));
-    this.parts.sound.addEventListener("click", () => this.sound(this.video.muted));
-    // Sooner than the next look at the statistics.
-    this.video.addEventListener("playing", () => { this.element.dataset.playing = "yes"; });
+    this.parts.sound.addEventListener("click", () => this.playback.sound(this.video.muted));
     this.#label(camera.name, word(camera));
   }
 
@@ -35,14 +35,19 @@ export class Tile {
   }
 
   play(stream) {
-    if (this.video.srcObject !== stream) this.video.srcObject = stream;
-    this.video.play().catch(() => {});
+    this.playback.play(stream);
   }
 
-  sound(on) {
-    this.video.muted = !on;
-    this.parts.sound.setAttribute("aria-pressed", String(on));
-    this.video.play().catch(() => {});
+  // Its tile is taken from the page.
+  release() {
+    this.playback.release();
+  }
+
+  #changed() {
+    const { sound } = this.parts;
+    sound.setAttribute("aria-pressed", String(this.heard));
+    sound.dataset.refused = this.playback.refused ? "yes" : "no";
+    this.element.dataset.playing = this.playback.look() ? "yes" : "no";
     this.onSound();
   }
 
@@ -52,13 +57,13 @@ export class Tile {
     element.dataset.state = camera.state;
     element.dataset.tone = tone(camera.state, camera.decodable);
     element.dataset.decodable = camera.decodable;
-    element.dataset.playing = playing ? "yes" : "no";
+    element.dataset.playing = this.playback.look() && playing ? "yes" : "no";
     this.#label(camera.name, word(camera));
     const [what, why, then] = this.parts.why;
     const live = camera.state === "live";
     const dark = camera.decodable === "no" || fault;
     text(what, live && !dark ? (wanted ? "Picture on its way" : "Paused") : capital(fault ? "no picture here" : word(camera)));
-    if (live && !dark) text(why, wanted ? unavailable : "Not pulled while it is out of sight");
+    if (live && !dark) text(why, wanted ? unavailable || (this.playback.paused ? PAUSED : "") : "Not pulled while it is out of sight");
     else text(why, fault || camera.reason || camera.lease.last_error);
     text(then, live ? "" : next(camera, now));
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));

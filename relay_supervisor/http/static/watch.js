@@ -2,6 +2,7 @@
 
 import { call, useLink } from "./api.js";
 import { capital, next, tone, word } from "./format.js";
+import { PAUSED, Playback, TAP } from "./playback.js";
 import { Player, expose } from "./player.js";
 import { Sight } from "./sight.js";
 import { text } from "./tile.js";
@@ -20,14 +21,14 @@ let refusal = ""; // why nothing is shown any more
 
 const player = new Player({
   onStream(id, stream) {
-    if (video.srcObject !== stream) video.srcObject = stream;
-    video.play().catch(() => {});
+    playback.play(stream);
   },
   onTick() {
     aim();
     draw();
   },
 });
+const playback = new Playback(video, changed);
 const sight = new Sight(aim);
 sight.watch(video, camera);
 
@@ -36,8 +37,8 @@ function aim() {
 }
 
 function draw() {
-  const playing = !refusal && player.playing(camera);
-  part("why").hidden = playing;
+  const seen = playback.look();
+  part("why").hidden = seen && !refusal && player.playing(camera);
   if (status) {
     document.title = status.name;
     text(part("name"), status.name);
@@ -53,7 +54,7 @@ function words() {
   const then = next({ lease: status }, Date.now() / 1000 + offset);
   if (player.fault(camera)) return player.fault(camera);
   if (status.decodable === "no") return [capital(word(status)), status.reason].join(": ");
-  if (status.state === "live") return player.unavailable(camera) || "Picture on its way";
+  if (status.state === "live") return player.unavailable(camera) || (playback.paused ? PAUSED : "Picture on its way");
   return [capital(status.state), status.reason, then].filter(Boolean).join(". ");
 }
 
@@ -73,13 +74,15 @@ async function look() {
   if (!refusal) setTimeout(look, ASK_EVERY);
 }
 
-part("sound").addEventListener("click", () => {
-  video.muted = !video.muted;
+function changed() {
   part("sound").setAttribute("aria-pressed", String(!video.muted));
-  text(part("sound"), video.muted ? "Sound off" : "Sound on");
-  video.play().catch(() => {});
-});
-video.addEventListener("playing", () => { part("why").hidden = !refusal; });
+  text(part("sound"), playback.refused ? TAP : video.muted ? "Sound off" : "Sound on");
+  aim();
+  draw();
+  if (playback.look() && !refusal) part("why").hidden = true; // sooner than the next look at the statistics
+}
+
+part("sound").addEventListener("click", () => playback.sound(video.muted));
 look();
 
 expose(player);
