@@ -1,4 +1,4 @@
-"""The SDM API: devices and live stream commands, typed.
+"""Typed client of the SDM API: devices and live stream commands.
 
 One call here is one request, except that devices.list follows its pages and that list and get repeat themselves
 once with a fresh token after a 401: each further request waits for its `Turn`, because Google counts it too. Stream
@@ -50,12 +50,12 @@ log = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT: Final = 30.0
 UNKNOWN_LIFE: Final = 60.0
-"""Seconds of life assumed for a stream whose expiry is missing or senseless: short, so that it is extended soon."""
+"""Lifetime in seconds assumed for a stream whose expiry is missing or nonsensical: short, so it is extended soon."""
 _CLOCKS_AGREE: Final = 5.0
 _LONGEST_LIFE: Final = 86_400.0
 _MOST_PAGES: Final = 50
 _LONGEST_BODY: Final = 2 << 20
-"""Bytes of an answer: a page of devices takes some hundred thousand at most."""
+"""Most bytes of a response body; a page of devices takes a few hundred thousand at most."""
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _COMMANDS: Final = "sdm.devices.commands.CameraLiveStream."
 _NAMES: Final = {StreamProtocol.RTSP: "RtspStream", StreamProtocol.WEB_RTC: "WebRtcStream"}
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class CommandAnswer(NamedTuple):
-    """What Google answered, read to its end."""
+    """Google's response with its complete body."""
 
     status: int
     headers: httpx.Headers
@@ -73,15 +73,15 @@ class CommandAnswer(NamedTuple):
 
 
 Turn = Callable[[], Awaitable[None]]
-"""Awaited before each request of a call beyond its first; returns once the quota has a place for that request."""
+"""Awaited before each further request of a call; returns once the quota has room for that request."""
 
 
 async def at_once() -> None:
-    """The `Turn` of whoever keeps no budget."""
+    """A `Turn` that never waits, for callers without a budget."""
 
 
 class Tokens(Protocol):
-    """Where access tokens come from (`TokenSource`)."""
+    """Source of access tokens (`TokenSource`)."""
 
     async def token(self) -> Secret: ...
 
@@ -96,9 +96,9 @@ def command_name(verb: str, protocol: StreamProtocol) -> str:
 class NestApi:
     """The Smart Device Management API v1 for one Device Access project and user.
 
-    Devices are named by id or by full resource name. A request takes at most `timeout` seconds until its answer has
-    been read to the end, however slowly that trickles in. All methods raise `NestError`s (see errors.py) and nothing
-    else. Source: https://developers.google.com/nest/device-access/api.
+    Devices are named by id or by full resource name. `timeout` bounds a request in seconds until its response has been
+    read completely, however slowly it trickles in. All methods raise `NestError`s (see errors.py) and nothing else.
+    Source: https://developers.google.com/nest/device-access/api.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class NestApi:
     async def generate(
         self, device: str, protocol: StreamProtocol, *, offer_sdp: str = "", timeout: float = COMMAND_TIMEOUT
     ) -> LiveStream:
-        """Have a new stream made; `offer_sdp` for WebRTC only."""
+        """Generate a new stream; `offer_sdp` for WebRTC only."""
         params = {"offerSdp": offer_sdp} if protocol is StreamProtocol.WEB_RTC else {}
         what = _what("generate", protocol, device)
         results, life, expires_at = await self._command("generate", protocol, device, params, timeout, offer_sdp)
@@ -169,7 +169,7 @@ class NestApi:
     async def extend(
         self, device: str, protocol: StreamProtocol, handle: Secret, *, timeout: float = COMMAND_TIMEOUT
     ) -> Extension:
-        """Give a stream a new full life."""
+        """Extend a stream by a full lifetime."""
         params = {_HANDLES[protocol]: handle.reveal()}
         results, life, expires_at = await self._command("extend", protocol, device, params, timeout)
         new = results.stream_extension_token or results.media_session_id or ""
@@ -195,7 +195,7 @@ class NestApi:
     async def _fresh(
         self, path: str, *, what: str, verb: str, timeout: float, turn: Turn, query: dict[str, str] | None = None
     ) -> CommandAnswer:
-        """A GET that repeats itself once with a new token after a 401."""
+        """Send a GET, once more with a new token after a 401."""
         try:
             return await self._request(path, what=what, verb=verb, timeout=timeout, query=query)
         except Unauthenticated:
@@ -265,15 +265,15 @@ class NestApi:
 
 
 def life_of(expires_at: str, date: str | None, wall: float) -> tuple[float, float]:
-    """Seconds of life that an answer's `expiresAt` leaves, and the wall time of its end.
+    """Remaining lifetime in seconds according to a response's `expiresAt`, and the wall time at which it ends.
 
-    The server's clock counts where its Date header tells it; `wall`, our own (Unix seconds), where it does not. Where
-    both agree the shorter life is taken: a busy server's Date may be a second or two old.
+    Measured on the server's clock if there is a Date header, otherwise on ours (`wall`, Unix seconds). When the two
+    agree, the shorter lifetime is taken: a busy server's Date may be a second or two old.
     """
     expires = _rfc3339(expires_at)
     if expires is None:
         return UNKNOWN_LIFE, wall + UNKNOWN_LIFE
-    # A Date header is cut to whole seconds: the server's clock may be almost a second further.
+    # A Date header is truncated to whole seconds: the server's clock may be almost a second ahead of it.
     server = _http_date(date)
     life = by_our_clock = expires - wall
     if server is not None:
@@ -317,7 +317,7 @@ def _what(verb: str, protocol: StreamProtocol, device: str) -> str:
 
 
 def _short(device: str) -> str:
-    """The tail of a device id, enough to know it by."""
+    """The end of a device id, enough to recognise it."""
     return f"…{device.rsplit('/', 1)[-1][-8:]}"
 
 

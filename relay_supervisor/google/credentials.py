@@ -1,8 +1,8 @@
-"""The values that Google's set-up gives, told apart by their form; and the exchange of a code for a refresh token.
+"""Checks of the values from Google's set-up by their form, and the exchange of a code for a refresh token.
 
-Three things are called "project" there and only one belongs in the configuration; a wrong one gives no better error
-than invalid_client. Every check returns what is wrong in words, or "" when the form is right.
-Source: https://developers.google.com/nest/device-access/authorize.
+Three things are called "project" there and only one belongs in the configuration; for a wrong one Google only says
+invalid_client. Every check returns a description of the problem, or "" when the form is right. Source:
+https://developers.google.com/nest/device-access/authorize.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def client_secret_problem(value: str) -> str:
     if value.startswith("4/"):
         return f"That is an authorisation code. A client secret begins with GOCSPX-. {_WHERE_CLIENT}"
     if value.endswith(_CLIENT_SUFFIX):
-        return f"That is the client id; its secret stands beside it and begins with GOCSPX-. {_WHERE_CLIENT}"
+        return f"That is the client id; its secret is shown beside it and begins with GOCSPX-. {_WHERE_CLIENT}"
     # Secrets made before 2021 have no prefix and 24 characters.
     if value.startswith("GOCSPX-") or re.fullmatch(r"[\w-]{24}", value):
         return ""
@@ -89,7 +89,7 @@ def find_code(pasted: str) -> Secret:
         if "code" in query:
             return Secret(query["code"][0])
         ours = "nestservices.google.com" in parts.netloc or "accounts.google.com" in parts.netloc
-        hint = "Open the link in a browser and go through to the end; then" if ours else "When all is allowed,"
+        hint = "Open the link in a browser and go through to the end; then" if ours else "After allowing access,"
         raise RelayError(
             "there is no code in that address",
             hint=f"{hint} copy the address of the page that you land on: {REDIRECT_URI}/?code=…",
@@ -111,7 +111,7 @@ def exchange(
     redirect_uri: str = REDIRECT_URI,
     transport: httpx.BaseTransport | None = None,
 ) -> Secret:
-    """Trade an authorisation code for a refresh token; raises RelayError whose hint says how to go on."""
+    """Trade an authorisation code for a refresh token; raises RelayError with a hint on how to proceed."""
     form = {
         "grant_type": "authorization_code",
         "code": code.reveal(),
@@ -137,10 +137,10 @@ def exchange(
 
 def _refusal(reply: TokenReply) -> RelayError:
     hints = {
-        "invalid_grant": "A code works once and for some minutes only: open the link again and paste the new address",
+        "invalid_grant": "A code works once and only for a few minutes: open the link again and paste the new address",
         "redirect_uri_mismatch": (
-            f"Add {REDIRECT_URI} (exactly so) to the authorised redirect URIs of the OAuth client; "
-            "it takes effect within an hour"
+            f"Add {REDIRECT_URI} (exactly as written) to the authorised redirect URIs of the OAuth client; "
+            "this takes effect within an hour"
         ),
         "invalid_client": (
             "The client id and secret do not belong together, or not to this Device Access project: copy both again"

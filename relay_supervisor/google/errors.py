@@ -1,7 +1,7 @@
-"""Every way the SDM API and the token endpoint fail, typed by what to do next.
+"""Typed errors of the SDM API and the token endpoint, each with the remedy it calls for.
 
-`error_for` maps a refused request (reference: SDM "Error codes" page and reports from the field) to one of
-these. A message of Google's is quoted only redacted and shortened.
+`error_for` maps a refused request (reference: SDM "Error codes" page and reports from the field) to one of these.
+Google's messages are quoted redacted and shortened.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _QUOTE_LENGTH: Final = 200
 class NestError(RemoteError):
     """A request to Google failed.
 
-    `status` is the HTTP status (None when there was no answer), `retry_after` a least wait in seconds that Google
-    or experience asks for, `account` whether the failure concerns every camera of the account and not this one,
+    `status` is the HTTP status (None when there was no answer), `retry_after` the shortest wait in seconds that Google
+    or experience calls for, `account` whether the failure affects every camera of the account rather than one,
     `counted` whether the request may have reached Google and so counts against the quota.
     """
 
@@ -67,7 +67,7 @@ class Forbidden(NestError):
 
 
 class ApiDisabled(NestError):
-    """403: the Smart Device Management API is switched off for the Google Cloud project, or the project is not ours."""
+    """403: the Smart Device Management API is disabled for the Google Cloud project, or the project is not ours."""
 
     remedy = Remedy.FATAL
     account = True
@@ -123,7 +123,7 @@ class Conflict(NestError):
 
 
 class GoogleServerError(NestError):
-    """5xx: Google's side failed."""
+    """5xx: a failure on Google's side."""
 
 
 class NestTimeout(NestError):
@@ -135,7 +135,7 @@ class NestUnreachable(NestError):
 
 
 class NotReached(NestUnreachable):
-    """No connection was made (name resolution, route, TLS), so Google saw nothing: it says nothing about a camera."""
+    """No connection was made (name resolution, route, TLS), so Google saw nothing: not a failure of the camera."""
 
     account = True
     counted = False
@@ -150,7 +150,7 @@ class RequestRefused(NestError):
 
 
 class OfferRefused(NestError):
-    """Google found fault with the SDP offer of GenerateWebRtcStream: neither the camera's failure nor an outage.
+    """Google rejected the SDP offer of GenerateWebRtcStream: neither the camera's failure nor an outage.
 
     Since June 2026 an offer without a host candidate is reported to be answered with 500, and one whose sections are
     not audio, video, application with 400 (go2rtc#2311).
@@ -158,13 +158,13 @@ class OfferRefused(NestError):
 
 
 class OfferUnavailable(NestError):
-    """The worker gave no WebRTC offer, so nothing was sent to Google."""
+    """The worker supplied no WebRTC offer, so nothing was sent to Google."""
 
     counted = False
 
 
 class AuthorizationRevoked(NestError):
-    """`invalid_grant`: the refresh token is dead, as a rule until a person authorises again."""
+    """`invalid_grant`: the refresh token no longer works; as a rule a person has to authorise again."""
 
     remedy = Remedy.FATAL
     account = True
@@ -180,7 +180,7 @@ class ClientRefused(NestError):
 
 
 class TokenUnavailable(NestError):
-    """The token endpoint cannot be reached or is failing."""
+    """The token endpoint is unreachable or failing."""
 
     account = True
     counted = False
@@ -196,7 +196,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What an error answer says: HTTP status, Google's status word and message ("" when the body is not JSON)."""
+    """Content of an error response: HTTP status, Google's status word and message ("" when the body is not JSON)."""
 
     http: int
     word: str
@@ -208,7 +208,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def parse_refusal(status: int, body: bytes) -> Refusal:
-    """Read an error answer; a body that is not Google's JSON leaves only the HTTP status."""
+    """Parse an error response; of a body that is not Google's JSON only the HTTP status remains."""
     try:
         detail = msgspec.json.decode(body, type=_ErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -239,8 +239,8 @@ def error_for(
 ) -> NestError:
     """The typed error for a refused request.
 
-    `what` says in words what was asked for and of which device; `verb` is generate, extend, stop, get or list: the
-    same status means different things for each. `offer` is the SDP that a generate over WebRTC carried.
+    `what` names the request and its device in words; `verb` is generate, extend, stop, get or list: the same status
+    means different things for each. `offer` is the SDP sent with a GenerateWebRtcStream.
     """
     message = f"{what}: Google answered {refusal}"
     if offer and (refused := _offer_refused(refusal, message, offer)) is not None:
@@ -266,7 +266,7 @@ def error_for(
 
 
 def _offer_refused(refusal: Refusal, message: str, offer: str) -> OfferRefused | None:
-    """What is wrong with `offer`, when that is why it was refused; a 500 to a complete offer is Google's own."""
+    """The error if `offer` was the reason for the refusal; a 500 for a complete offer is Google's own failure."""
     if refusal.http == 500 and not _HOST_CANDIDATE.search(offer):
         hint = "The offer had no host candidate: give this host a network interface with an address of its own"
         return OfferRefused(message, status=500, hint=hint)
@@ -280,7 +280,7 @@ def _bad_request(refusal: Refusal, message: str, verb: str, retry_after: float |
         return WrongProtocol(message, status=400, hint="The camera's supported protocols are read again")
     if verb == "extend":
         if refusal.word == "FAILED_PRECONDITION" and _NOT_EXTENDABLE.search(refusal.message):
-            return NotExtendable(message, status=400, hint="The stream is generated anew before it expires")
+            return NotExtendable(message, status=400, hint="A new stream is generated before this one expires")
         return StreamGone(message, status=400)
     if verb == "stop":
         return StreamGone(message, status=400)

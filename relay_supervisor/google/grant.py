@@ -1,7 +1,7 @@
-"""When a refresh token was granted, so that one that lives a week only is renewed in time.
+"""Record of when refresh tokens were granted, to warn before one that lasts only a week expires.
 
-Google ends refresh tokens of an OAuth consent screen in "Testing" after seven days; nothing in the token says so. The
-record holds a digest of the token, never the token. Source: https://developers.google.com/identity/protocols/oauth2
+Google expires the refresh tokens of an OAuth consent screen in "Testing" after seven days; the token does not show it.
+The record holds a digest of the token, never the token. Source: https://developers.google.com/identity/protocols/oauth2
 ("Refresh token expiration").
 """
 
@@ -18,7 +18,7 @@ from relay_common.secrets import Secret
 
 FILE: Final = "grants.json"
 TESTING_LIFE: Final = 7 * 86400.0
-"""Seconds that a token of an unpublished consent screen lives."""
+"""Lifetime in seconds of a token granted by an unpublished consent screen."""
 WARN_BEFORE: Final = 2 * 86400.0
 _KEPT: Final = 20
 
@@ -32,26 +32,26 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 def remember(directory: Path, token: Secret, at: float, *, published: bool) -> None:
-    """Write down that `token` was granted at `at`; raises OSError."""
+    """Record that `token` was granted at `at`; raises OSError."""
     path = directory / FILE
     grants = [known for known in _read(path) if known.token != _digest(token)][-_KEPT:]
     write_private(path, msgspec.json.encode([*grants, Grant(_digest(token), at, published)]))
 
 
 def recall(directory: Path, token: Secret) -> Grant | None:
-    """When `token` was granted; None when that is not known here."""
+    """The recorded grant of `token`, or None."""
     return next((known for known in _read(directory / FILE) if known.token == _digest(token)), None)
 
 
 def warning(known: Grant | None, now: float) -> str:
-    """What to tell about a token's age at `now` (Unix seconds); empty when it lives on."""
+    """Warning that a token expires soon or has expired at `now` (Unix seconds); empty when it has not."""
     if known is None or known.published:
         return ""
     left = known.at + TESTING_LIFE - now
     if left > WARN_BEFORE:
         return ""
-    when = f"ends in about {left / 3600:.0f} hours" if left > 0 else "has ended by now"
-    return f"the OAuth consent screen was in Testing when the refresh token was granted: it lives 7 days and {when}"
+    when = f"expires in about {left / 3600:.0f} hours" if left > 0 else "has expired"
+    return f"the OAuth consent screen was in Testing when the refresh token was granted: it lasts 7 days and {when}"
 
 
 def _digest(token: Secret) -> str:

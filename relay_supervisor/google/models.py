@@ -1,7 +1,7 @@
-"""What the SDM API says, as types.
+"""Types for the SDM API's JSON, and the values read from it.
 
-The `*Body` structs mirror Google's JSON and ignore fields they do not know; `Device` and `LiveStream` are what the
-rest of the supervisor works with. Secrets are wrapped as soon as they are read.
+The `*Body` structs mirror Google's JSON and ignore fields they do not know; `Device` and `LiveStream` are what the rest
+of the supervisor works with. Secrets are wrapped as soon as they are parsed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INFO: Final = "sdm.devices.traits.Info"
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """Largest picture a camera announces, in pixels; 0 × 0 when it announces none."""
+    """Largest resolution a camera announces, in pixels; 0 × 0 when it announces none."""
 
     width: int = 0
     height: int = 0
@@ -48,12 +48,12 @@ class Device(msgspec.Struct, frozen=True):
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol to use: a camera that names WEB_RTC answers only WebRTC commands (SDM CameraLiveStream)."""
+        """The protocol to use: a camera that lists WEB_RTC answers only WebRTC commands (SDM CameraLiveStream)."""
         return Protocol.WEB_RTC if Protocol.WEB_RTC in self.protocols else Protocol.RTSP
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What one devices.list said: the devices with a live stream, in Google's order, and the names of the others.
+    """Result of one devices.list: the devices with a live stream, in Google's order, and the names of the others.
 
     A camera whose CameraLiveStream trait is "not currently available" (SDM) is among the others, with the thermostats.
     """
@@ -65,10 +65,10 @@ class Listing(msgspec.Struct, frozen=True):
 class LiveStream(msgspec.Struct, frozen=True):
     """A granted live stream.
 
-    `handle` is what Extend and Stop want back: the streamExtensionToken (RTSP) or the mediaSessionId (WebRTC).
-    `expires_in` is the life in seconds counted from when its command was sent; `expires_at` the server's own wall
-    clock for it (Unix seconds), for display only. RTSP streams have a `url` (with its token), WebRTC streams an
-    `answer_sdp` (with its ICE password).
+    `handle` is what Extend and Stop take: the streamExtensionToken (RTSP) or the mediaSessionId (WebRTC). `expires_in`
+    is its lifetime in seconds from when its command was sent; `expires_at` is its expiry on the server's wall clock
+    (Unix seconds), for display only. RTSP streams have a `url` (with its token), WebRTC streams an `answer_sdp` (with
+    its ICE password).
     """
 
     protocol: Protocol
@@ -79,7 +79,7 @@ class LiveStream(msgspec.Struct, frozen=True):
     answer_sdp: Secret | None = None
 
     def extended(self, extension: Extension) -> LiveStream:
-        """This stream after an extension: new handle, new life and, for RTSP, the URL a reconnect must use."""
+        """This stream after an extension: new handle, new lifetime and, for RTSP, the URL a reconnect must use."""
         url = self.url
         if url is not None and extension.token:
             url = Secret(with_token(url.reveal(), extension.token.reveal()))
@@ -115,7 +115,7 @@ class ParentRelation(msgspec.Struct):
 
 
 class DeviceBody(msgspec.Struct):
-    """One device as devices.list and devices.get give it."""
+    """One device as devices.list and devices.get return it."""
 
     name: str
     type: str | None = None
@@ -124,9 +124,9 @@ class DeviceBody(msgspec.Struct):
 
 
 class DeviceListBody(msgspec.Struct):
-    """A page of devices.list; an account without devices answers without the key.
+    """A page of devices.list; an account without devices omits the key.
 
-    Devices are decoded one by one, so that a malformed one costs no other.
+    Devices are decoded one by one, so that a malformed one does not lose the others.
     """
 
     devices: list[msgspec.Raw] | None = None
@@ -134,7 +134,7 @@ class DeviceListBody(msgspec.Struct):
 
 
 class NameBody(msgspec.Struct):
-    """What is left of a device whose other fields cannot be read."""
+    """Fallback for a device whose other fields cannot be read."""
 
     name: str
 
@@ -183,10 +183,10 @@ def device_from(body: DeviceBody) -> Device | None:
 
 
 def updated(known: Device, device: Device) -> Device:
-    """`device` as it was read just now, with the name it is known by when the answer left that out.
+    """`device` as just read, but with its known name if the response omitted it.
 
-    A missing trait is not available at present, which says nothing about the camera; and it is by their names that the
-    configuration selects cameras.
+    A missing trait is only unavailable at present and says nothing about the camera, and the configuration selects
+    cameras by name.
     """
     if device.named or not known.named:
         return device
@@ -203,7 +203,7 @@ def _display_name(body: DeviceBody) -> str:
 
 
 def _protocols(value: object) -> tuple[Protocol, ...]:
-    # Unknown protocol names are skipped and an absent list means RTSP, as Google's own oldest cameras have it.
+    # Unknown protocol names are skipped and an absent list means RTSP, as for Google's own oldest cameras.
     known = {protocol.value: protocol for protocol in Protocol}
     return tuple(known[name] for name in _strings(value) if name in known) or (Protocol.RTSP,)
 

@@ -1,7 +1,7 @@
 """Access tokens for the SDM API, refreshed by google-auth in a thread.
 
-`TokenSource.token()` never blocks the loop; callers share one refresh, which starts well before the token
-expires, so that a token endpoint that is down for minutes goes unnoticed.
+`TokenSource.token()` never blocks the loop; callers share one refresh, which starts well before the token expires, so
+that a few minutes' outage of the token endpoint goes unnoticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REDIRECT_URI: Final = "https://www.google.com"
 _LONGEST_BODY: Final = 64 << 10
 _AHEAD: Final = 600.0  # seconds before expiry from which a refresh is tried in the background
 _LATEST: Final = 30.0  # seconds before expiry from which a token is no longer handed out
-_AHEAD_SHARE: Final = 0.2  # the same two as most parts of a token's life, for tokens that live only minutes
+_AHEAD_SHARE: Final = 0.2  # the same two, capped as shares of the lifetime, for tokens that last only minutes
 _LATEST_SHARE: Final = 0.05
 
 
@@ -56,7 +56,7 @@ class TokenSource:
 
     `timeout` bounds each of google-auth's (at most three) attempts, in seconds. After a failure Google is asked again
     only after a pause, and the calls in between raise the same error: seconds for an endpoint that cannot be reached,
-    one minute to one hour for a refusal that a person has to mend. `replace_refresh_token` ends the pause.
+    one minute to one hour for a refusal that only a person can fix. `replace_refresh_token` ends the pause.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class TokenSource:
 
     @property
     def error(self) -> NestError | None:
-        """Why no token can be had at present; None while all is well."""
+        """Why no token is available at present; None when one is."""
         return self._failure
 
     async def token(self) -> Secret:
-        """A token good for at least half a minute (a twentieth of its life, when it lives less than ten minutes).
+        """A token good for at least half a minute (a twentieth of its lifetime, if that is under ten minutes).
 
         Raises AuthorizationRevoked or ClientRefused (a person has to act) or TokenUnavailable.
         """
@@ -107,23 +107,23 @@ class TokenSource:
                 raise self._failure
             if self._token:
                 return self._token
-            # What was waited for was of a refresh token that has been replaced meanwhile, or refused again at once.
+            # That refresh was for a refresh token replaced since, or its access token was refused at once.
 
     def invalidate(self, token: Secret) -> None:
-        """Google refused `token`: the next call fetches another, unless that has happened already."""
+        """Discard `token`, which Google refused: the next call fetches another, unless that has happened already."""
         if token == self._token:
             self._token = Secret("")
 
     def replace_refresh_token(self, refresh_token: Secret) -> None:
-        """Use the refresh token of a new authorisation (or the same, once more) from now on, without a pause."""
+        """Use this refresh token (a new one, or the same one again) from now on, without a pause."""
         self._refresh_token = refresh_token
         self._token, self._failure, self._not_before = Secret(""), None, 0.0
-        self._refreshing = None  # a refresh under way is for the old one: its result is dropped
+        self._refreshing = None  # a refresh under way is for the old one: its result is discarded
         self._backoff.reset()
         self._refused.reset()
 
     async def aclose(self) -> None:
-        """Let go of the connection; a refresh under way ends with its attempt."""
+        """Close the connection; a refresh under way ends with its current attempt."""
         if self._refreshing is not None:
             self._refreshing.cancel()
         self._http.close()
@@ -141,7 +141,7 @@ class TokenSource:
         refresh_token = self._refresh_token
         try:
             token, life = await asyncio.to_thread(self._ask_google, refresh_token)
-        except Exception as error:  # google-auth lets an unexpected answer out as whatever it stumbled over
+        except Exception as error:  # google-auth raises any exception on an unexpected response
             if self._refreshing is asyncio.current_task():
                 self._failure = _typed_failure(error)
                 pauses = self._backoff if isinstance(self._failure, TokenUnavailable) else self._refused
@@ -154,7 +154,7 @@ class TokenSource:
                 self._refused.reset()
                 self.refreshes += 1
         finally:
-            # However it ended, the next call asks again; a refresh for a newer refresh token is not ours to forget.
+            # Either way the next call may refresh again; a refresh for a newer refresh token is left alone.
             if self._refreshing is asyncio.current_task():
                 self._refreshing = None
 
@@ -176,7 +176,8 @@ class TokenSource:
             raise TokenUnavailable(f"Google's token endpoint cannot be reached: {said}") from None
         if not credentials.token:
             raise TokenUnavailable("Google's token endpoint answered without a token")
-        # google-auth keeps a wall-clock expiry that it has just computed: back to a span, which no clock step harms.
+        # google-auth returns a wall-clock expiry it has just computed: turn it back into a duration, immune to clock
+        # steps.
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         life = (credentials.expiry - now).total_seconds() if credentials.expiry else 3600.0
         return Secret(credentials.token), max(0.0, life)
@@ -209,12 +210,12 @@ class TokenSource:
         )
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"refreshes": self.refreshes}
 
 
 def _typed_failure(error: Exception) -> NestError:
-    """The error to report for a failed refresh; of an unexpected one only its type: its text may quote the answer."""
+    """The error to report for a failed refresh; of an unexpected one only its type: its text may quote the response."""
     if isinstance(error, NestError):
         return error
     return TokenUnavailable(f"the access token could not be refreshed: unexpected {type(error).__name__}")
@@ -240,7 +241,7 @@ class _Response(google.auth.transport.Response):
 
 
 class _Request(google.auth.transport.Request):
-    """google-auth's transport over an httpx client: an answer takes `within` seconds at most and is bounded."""
+    """google-auth's transport over an httpx client: a response takes at most `within` seconds and is bounded."""
 
     def __init__(self, http: httpx.Client, within: float) -> None:
         self._http, self._within = http, within

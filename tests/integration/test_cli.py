@@ -361,8 +361,8 @@ def test_auth_renews_a_running_supervisor_without_a_restart(world: CliWorld) -> 
     aged[-1]["at"] = time.time() - 6.5 * 86400
     grants.write_text(json.dumps(aged))
     world.type("reload")
-    assert "ends in about 12 hours" in world.type("status").output
-    assert "ends in about 12 hours" in world.type("check").output
+    assert "expires in about 12 hours" in world.type("status").output
+    assert "expires in about 12 hours" in world.type("check").output
     grants.unlink()
     world.type("reload")
 

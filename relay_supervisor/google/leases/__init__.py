@@ -1,1 +1,1 @@
-"""Stream leases: one state machine a camera, the planner, and the book that joins them."""
+"""Stream leases: one state machine per camera, the planner, and the book that combines them."""

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def open_api(config: NestConfig, clock: Clock) -> tuple[NestApi, TokenSource, httpx.AsyncClient]:
-    """The SDM API of an account, with what has to be closed after use."""
+    """The SDM API of an account, and the token source and HTTP client to close after use."""
     tokens = TokenSource(
         project_id=config.project_id,
         client_id=config.client_id,
@@ -52,7 +52,7 @@ class Account:
         name: str = "",
         on_command: OnCommand = lambda *_: None,
     ) -> None:
-        """`name` tells it from others of the same project, whose users have budgets of their own."""
+        """`name` distinguishes it from others of the same project, whose users have separate budgets."""
         self.api, self.tokens, self._http = open_api(config, clock)
         self.leases = LeaseManager(
             account=name or config.project_id,
@@ -69,11 +69,11 @@ class Account:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, keep: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]) -> None:
-        """Begin to serve leases; `keep` (`Loops.start`) keeps an endless loop running under a name."""
+        """Start serving leases; `keep` (`Loops.start`) keeps an endless loop running under a name."""
         self._task = keep("leases", self.leases.run)
 
     def authorised(self, refresh_token: Secret) -> bool:
-        """The configuration was read again: whether Google is asked anew, because the token is new or failed."""
+        """Apply a reloaded refresh token; whether Google is asked again, because the token is new or had failed."""
         if refresh_token == self._refresh_token and self.tokens.error is None and not self.leases.book.account_error:
             return False
         self._refresh_token = refresh_token
@@ -97,5 +97,5 @@ class Account:
         await self._http.aclose()
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return self.leases.counters() | self.tokens.counters()

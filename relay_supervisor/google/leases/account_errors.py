@@ -1,4 +1,4 @@
-"""Failures that concern the whole account: the token, the configuration, Google itself."""
+"""Failures that affect the whole account: the token, the configuration, Google itself."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _OUTAGE: Final = 5
 
 
 def servers_fault(error: NestError) -> bool:
-    """Whether Google's side (or the way there) failed, rather than the camera."""
+    """Whether Google (or the network) failed, rather than the camera."""
     return isinstance(error, (GoogleServerError, NestTimeout, NestUnreachable))
 
 
 class AccountErrors:
-    """Counts failures of the account as a whole, and says for how long to send nothing."""
+    """Counts failures of the account as a whole, and decides how long to send nothing."""
 
     def __init__(self, rng: random.Random) -> None:
         self.error = ""
-        """Why no command can be sent, with what to do about it; "" when commands can be sent."""
+        """Why no command can be sent, and what to do about it; "" when commands can be sent."""
         self._backoff = Backoff(2.0, 30.0, rng=rng)
         self._no_network = Backoff(1.0, 10.0, rng=rng)
         """Short, because a call that never reaches Google costs nothing."""
@@ -41,13 +41,13 @@ class AccountErrors:
         self._outage = 0
 
     def failed(self, error: NestError, sent: float, now: float) -> float:
-        """A command that was sent at `sent` failed; seconds for which nothing should be sent (0: go on)."""
+        """Record the failure of a command sent at `sent`; returns for how many seconds to send nothing."""
         self._outage += servers_fault(error)
         if not error.account:
             return 0.0
         if isinstance(error, Unauthenticated):
-            # The first 401 is answered with a fresh token and the same command again. Commands that were under way
-            # with the same dead token say nothing new.
+            # After the first 401 the same command is sent again with a fresh token. Commands already under way with the
+            # same dead token say nothing new.
             if sent < self._struck:
                 return 0.0
             self._struck = now
@@ -65,13 +65,13 @@ class AccountErrors:
         return pause
 
     def succeeded(self) -> bool:
-        """A command succeeded; whether that ends an outage (five failures of Google's side in a row)."""
+        """Record a success; whether it ends an outage (five failures on Google's side in a row)."""
         ended = self._outage >= _OUTAGE
         self.mended()
         return ended
 
     def mended(self) -> None:
-        """The account works (again): forget its failures."""
+        """Forget the account's failures: it works (again)."""
         self.error = ""
         self._strikes = self._outage = 0
         self._backoff.reset()

@@ -1,7 +1,7 @@
-"""All leases of one Google account with their queue and budget, as one object without I/O and clock.
+"""All leases of one Google account with their queue and budget, as one object without I/O or clock.
 
-Tell it what happens (`want`, `unwant`, `media_failed`, `settle`, …), ask it what to send (`poll`) and when to ask
-again (`next_deadline`), and carry out the `effects` it leaves behind. Every `now` is monotonic seconds.
+Report what happens (`want`, `unwant`, `media_failed`, `settle`, …), ask it what to send (`poll`) and when to ask again
+(`next_deadline`), and carry out the `effects` it collects. Every `now` is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LISTING: Final = ""
 
 
 class _Leftover(msgspec.Struct, frozen=True):
-    """A released stream whose Stop has not been sent: it can still be taken back."""
+    """A released stream whose Stop has not been sent: it can still be resumed."""
 
     stream: LiveStream
     granted: float
@@ -42,7 +42,7 @@ class _Leftover(msgspec.Struct, frozen=True):
 class LeaseBook:
     """The control plane of one Device Access project and user.
 
-    `first_generation` must lie above every generation of earlier processes, so that their workers take new streams.
+    `first_generation` must exceed every generation of earlier processes, so that their workers accept new streams.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LeaseBook:
         self.leases: dict[str, Lease] = {}
         self.effects: list[Effect] = []
         self.superseded = 0
-        """Results that came too late to concern anyone."""
+        """Results that arrived after their lease had moved on."""
         self._first_generation = first_generation
         self._rng = rng or random.Random()
         self._settings = settings or LeaseSettings()
@@ -74,20 +74,20 @@ class LeaseBook:
         return self._schedule.admitted
 
     def capacity(self) -> int:
-        """How many cameras the budget holds at present."""
+        """Number of cameras that fit in the budget at present."""
         return self._schedule.capacity()
 
     @property
     def account_error(self) -> str:
-        """Why no command can be sent at all, with what to do about it; "" when commands can be sent."""
+        """Why no command can be sent at all, and what to do about it; "" when commands can be sent."""
         return self._account.error
 
-    # --- what is wanted
+    # --- demand
 
     def want(self, camera: str, device: Device, now: float, *, on_demand: bool = False) -> None:
         """Keep a stream of `camera` alive from now on; calling it again only refreshes `device` and `on_demand`.
 
-        Cameras `on_demand` get what the others leave of the budget.
+        On-demand cameras get what the others leave of the budget.
         """
         lease = self.leases.get(camera)
         if lease is None:
@@ -110,12 +110,12 @@ class LeaseBook:
         self._schedule.rearrange(now)
 
     def unwant(self, camera: str, now: float, *, stop: bool = True) -> None:
-        """Let the camera go; with `stop` its stream is ended at Google, if the budget has nothing better to do."""
+        """Release the camera; with `stop` its stream is ended at Google, if nothing more important needs the budget."""
         lease = self.leases.get(camera)
         if lease is None or lease.state is LeaseState.RELEASED:
             return
         self.queue.cancel(camera)
-        # A Stop over a protocol that the camera does not speak any more would only be refused.
+        # A Stop over a protocol that the camera no longer speaks would only be refused.
         held = lease.stream if lease.state is LeaseState.HELD and lease.expires > now and not lease.moved else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
@@ -128,7 +128,7 @@ class LeaseBook:
         self.unwant(camera, now)
         lease = self.leases.pop(camera, None)
         if lease is not None:
-            # What is under way for it must not be taken for its successor's.
+            # A command still under way for it must not be taken for its successor's.
             self._first_generation = max(self._first_generation, lease.generation)
 
     def resume(
@@ -150,7 +150,7 @@ class LeaseBook:
         self._schedule.rearrange(now)
 
     def device_seen(self, camera: str, device: Device, now: float) -> None:
-        """Rediscovery found the device: a parked camera is tried again, one that speaks another protocol followed."""
+        """Rediscovery found the device: retry a parked camera, and follow one whose protocol changed."""
         lease = self.leases.get(camera)
         if lease is None:
             return
@@ -177,22 +177,22 @@ class LeaseBook:
         self._account.mended()
         self.queue.held_until = now
 
-    # --- what the workers say
+    # --- reports from the workers
 
     def media_live(self, camera: str, generation: int, now: float) -> None:
-        """Media of this generation flows."""
+        """Media of this generation is flowing."""
         lease = self.leases.get(camera)
         if lease is not None and lease.generation == generation and lease.state in ALIVE:
             lease.healthy()
 
     def media_failed(self, camera: str, generation: int, why: str, now: float) -> None:
-        """The worker cannot play this generation's stream, its free retries included."""
+        """The worker cannot play this generation's stream, even with its free retries."""
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
         if lease.state in (LeaseState.DOUBTED, LeaseState.REPLACING, LeaseState.RENEWING):
             return
-        # A WebRTC session without its receiver stays open at the camera, which serves few of them.
+        # A WebRTC session without its receiver stays open at the camera, which serves only a few.
         orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
         command = lease.orphan_command(now) if orphaned else None
         self._outcomes.lose(lease, why, now, failed=True)
@@ -210,7 +210,7 @@ class LeaseBook:
         if command is None:
             return None
         if self.account_error and command.verb is not Verb.LIST:
-            self._probe = command  # one is enough to find out whether that is over
+            self._probe = command  # one is enough to find out whether the error is over
         lease = self.leases.get(command.camera)
         if command.orphan:
             pass
@@ -227,7 +227,7 @@ class LeaseBook:
         return command
 
     def next_deadline(self, now: float) -> float | None:
-        """When to poll again, unless something happens before."""
+        """When to poll again, unless something happens earlier."""
         soonest = self.queue.next_deadline(now) if self._probe is None else None
         best = math.inf if soonest is None else soonest
         for lease in self.leases.values():
@@ -238,7 +238,7 @@ class LeaseBook:
         return None if math.isinf(best) else best
 
     def sent(self, command: Command, now: float) -> None:
-        """The command leaves only now (an offer had to be made first): its life counts from here."""
+        """The command is sent only now (an offer had to be made first): its lifetime counts from here."""
         if command.ticket is not None:
             command.ticket.sent = now
 
@@ -255,10 +255,10 @@ class LeaseBook:
         command.ticket = self.budget.take(command.call, now)
         return 0.0
 
-    # --- what came of it
+    # --- results
 
     def settle(self, command: Command, result: Result, now: float) -> None:
-        """A command that `poll` gave was answered, failed, or could not be sent."""
+        """Apply the result of a command from `poll`: answered, failed, or not sent."""
         self._account_for(command, result, now)
         if command is self._probe:
             self._probe = None
@@ -270,7 +270,7 @@ class LeaseBook:
             return
         lease = self.leases.get(command.camera)
         if command.orphan:
-            return  # whatever came of it, the session ends by itself in minutes
+            return  # in any case, the session expires within minutes
         if lease is None or lease.generation != command.generation:
             self.superseded += command.verb is not Verb.STOP
             return
@@ -303,13 +303,13 @@ class LeaseBook:
         self.budget.answered(ticket, now)
         self.budget.accepted(ticket)
         if self.account_error:
-            self.queue.held_until = now  # whatever kept the account from being used is over
+            self.queue.held_until = now  # the account can be used again
         if self._account.succeeded():
             for lease in self.leases.values():
                 if lease.server_fault:
                     lease.hurry(now, _HURRY_WITHIN)
 
-    # --- parts
+    # --- internals
 
     def _tick(self, now: float) -> None:
         for lease in self.leases.values():
@@ -321,9 +321,9 @@ class LeaseBook:
                 self._schedule.plan(lease, now)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"superseded": self.superseded, "commands_dropped": self.queue.dropped}
 
 
 def _expired(lease: Lease) -> str:
-    return f"the stream ran out ({lease.last_error})" if lease.last_error else "the stream ran out"
+    return f"the stream expired ({lease.last_error})" if lease.last_error else "the stream expired"

@@ -18,7 +18,7 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class Renewed(msgspec.Struct, frozen=True):
-    """The stream lives on; its token is new."""
+    """The stream was extended; its token is new."""
 
     camera: str
     generation: int
@@ -27,7 +27,7 @@ class Renewed(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The lease of `generation` has ended. Media that still flows may be used until the next stream arrives."""
+    """The lease of `generation` has ended. Media still arriving may be used until the next stream starts."""
 
     camera: str
     generation: int
@@ -35,7 +35,7 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class NotExtended(msgspec.Struct, frozen=True):
-    """Google does not extend streams of this camera at all; believed until that time (monotonic seconds)."""
+    """Google does not extend this camera's streams at all; believed until `until` (monotonic seconds)."""
 
     camera: str
     until: float
@@ -49,7 +49,7 @@ class TraitsRead(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """The devices.list that was asked for was answered."""
+    """Answer to a requested devices.list."""
 
     result: Listing | NestError
 

@@ -1,7 +1,7 @@
-"""One camera's stream lease: the facts that go with the states of its table (`states.py`).
+"""One camera's stream lease: the data behind the states of its table (`states.py`).
 
-A lease decides nothing about the budget: it says which command it wants next (`wanted_command`), and is told what
-came of it. Times are monotonic seconds.
+A lease takes no decisions about the budget: it says which command it wants next (`wanted_command`) and is given the
+result. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 
 _UNMOVED: Final = 0.1
-"""Part of a life by which an extension has to move the stream's end, or it was none."""
+"""Share of the lifetime by which an extension has to move the expiry to count as one."""
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How failures are paced; seconds."""
+    """Pacing of retries, in seconds."""
 
     backoff: float = 5.0
     backoff_ceiling: float = 300.0
     slow_retry: float = 300.0
     """Interval of retries once degraded."""
     degraded_after: int = 5
-    """Failures in a row that make a camera degraded."""
+    """Consecutive failures that make a camera degraded."""
     stable_after: float = 60.0
-    """A stream that lived this long (or its whole life) did not fail: losing it later is retried at once."""
+    """A stream that lasted this long (or its whole lifetime) has worked: when it is lost, it is retried at once."""
 
 
 class Lease:
     """The lease of one camera.
 
-    `generation` names the stream at present worked on: results and complaints about another one are stale.
+    `generation` identifies the current stream: results and reports for another one are stale.
     """
 
     def __init__(self, camera: str, device: Device, settings: LeaseSettings, rng: random.Random) -> None:
@@ -59,11 +59,11 @@ class Lease:
         self.retry_at = -math.inf
         self.wanted_since = 0.0
         self.extension = LearntRefusal(rng, enough=2.0)
-        """That the camera's streams cannot be extended."""
+        """Belief that the camera's streams cannot be extended."""
         self.second_stream = LearntRefusal(rng, enough=1.0)
-        """That Google grants no second stream while the first one plays."""
+        """Belief that Google grants no second stream while the first one plays."""
         self.spent = False
-        """Whether the present stream is not extended any further, whatever the camera's others are."""
+        """Whether the current stream is not extended any further, regardless of the camera's later ones."""
         self.on_demand = False
         self.reread = False
         self.reading = False
@@ -75,16 +75,16 @@ class Lease:
 
     @property
     def state(self) -> LeaseState:
-        """Where it is."""
+        """The current state."""
         return self._machine.state
 
     @property
     def degraded(self) -> bool:
-        """Whether it failed so often in a row that it is only retried slowly."""
+        """Whether it failed so often in a row that it is retried only slowly."""
         return self.failures >= self._settings.degraded_after
 
     def fire(self, event: LeaseEvent, now: float) -> None:
-        """Make a move of the table."""
+        """Make the table's move for `event`."""
         self._machine.fire(event)
         if self.state is LeaseState.WANTED and event is not LeaseEvent.SENT_BACK:
             self.wanted_since = now
@@ -94,7 +94,7 @@ class Lease:
         return self._machine.can(event)
 
     def load(self, assumed_life: float) -> Load:
-        """What it costs the budget; `assumed_life` is for one that has no stream."""
+        """Its cost to the budget; `assumed_life` applies when it has no stream."""
         return Load(self.camera, self.life or assumed_life, 1 if self.extendable or self.replaceable else 2)
 
     @property
@@ -104,7 +104,7 @@ class Lease:
 
     @property
     def probing(self) -> bool:
-        """Whether its stream is to show that the camera's can be extended after all."""
+        """Whether its stream is to test whether the camera's can be extended after all."""
         return not self.spent and self.extension.doubted(self.generated_at)
 
     @property
@@ -115,7 +115,7 @@ class Lease:
 
     @property
     def asks(self) -> bool:
-        """Whether it has to know the camera's traits before it goes on."""
+        """Whether it needs the camera's traits before it can continue."""
         return self.reread or self.state is LeaseState.DOUBTED
 
     @property
@@ -143,7 +143,8 @@ class Lease:
         self.extends += 1
         self.healthy()
         gained = sent + extension.expires_in - self.expires
-        # Lives are known to a second; an end that moves far back is that of a shorter life, not one that stays.
+        # Lifetimes are accurate to a second; an expiry that moves far back means a shorter lifetime, not an unmoved
+        # one.
         if abs(gained) < _UNMOVED * self.life - 1.0:
             self.spent = True
             self.expires += gained
@@ -153,7 +154,7 @@ class Lease:
             self.extension.disproved()
 
     def not_extended(self, now: float, weight: float = 1.0) -> None:
-        """An Extend was refused early, or moved nothing: a failure that counts `weight` (0..1) against the camera."""
+        """Count an Extend that was refused early or did not move the expiry with `weight` (0..1) against the camera."""
         self.extension.refused(weight, now)
 
     def resume(self, stream: LiveStream, generation: int, granted: float, now: float) -> None:
@@ -172,9 +173,9 @@ class Lease:
         self.server_fault = False
 
     def extension_failed(self, why: str, now: float, least_wait: float) -> None:
-        """An Extend failed in a way that a retry may mend: again after a part of the life that is left.
+        """An Extend failed in a way that a retry may fix: retry after part of the remaining lifetime.
 
-        `least_wait` is kept to unless the stream would end first: to lose it costs a Generate and the picture.
+        `least_wait` is respected unless the stream would expire first: losing it costs a Generate and the picture.
         """
         self.fire(LeaseEvent.FAILED, now)
         self._count(why)
@@ -189,19 +190,19 @@ class Lease:
         self.retry_at = now
 
     def switch(self, now: float) -> None:
-        """The camera does speak another protocol: the stream it still sends plays until one over that comes."""
+        """The camera does speak another protocol: its current stream plays until one over the new protocol arrives."""
         self.fire(LeaseEvent.SWITCH, now)
         self.last_error = ""
         self.reading = False
 
     def generate_failed(self, why: str, now: float, least_wait: float) -> None:
-        """A Generate failed; a stream that it should have replaced plays on."""
+        """A Generate failed; the stream that it was to replace, if any, plays on."""
         self.fire(LeaseEvent.FAILED, now)
         self._count(why)
         self._hold_off(now, least_wait)
 
     def lose(self, why: str, now: float, *, failed: bool) -> None:
-        """The stream is gone. `failed` says that it never worked or broke, rather than ran out."""
+        """The stream is gone. `failed` says that it never worked or broke, rather than expired."""
         lived = now - self.generated_at
         stable = lived >= min(self._settings.stable_after, self.life)
         self.forget()
@@ -218,41 +219,41 @@ class Lease:
             self.fire(LeaseEvent.HOLD_OFF, now)
 
     def park(self, why: str, now: float) -> None:
-        """Nothing but a change made by a person helps."""
+        """Stop trying until a person has fixed the cause."""
         self.forget()
         self._count(why)
         self.fire(LeaseEvent.PARK, now)
 
     def released(self, now: float) -> None:
-        """Nobody wants it any more."""
+        """The camera is no longer wanted."""
         self.forget()
         self.spent = False
         self.fire(LeaseEvent.UNWANT, now)
 
     def forget(self) -> None:
-        """Drop the stream and whatever is under way for it."""
+        """Drop the stream and any command under way for it."""
         self.generation += 1
         self.stream = None
         self.live = self.reread = self.reading = False
         self.expires = -math.inf
-        self.life = 0.0  # that of a stream which is gone says nothing about the next
+        self.life = 0.0  # the lifetime of a lost stream says nothing about the next
 
     def traits_read(self, device: Device) -> bool:
-        """Take over freshly read traits; whether the camera speaks another protocol than was thought."""
+        """Adopt freshly read traits; whether the camera's protocol has changed."""
         changed = device.protocol is not self.protocol
         self.device, self.protocol, self.reread = device, device.protocol, False
-        if changed:  # what was learnt concerns the streams of the other protocol
+        if changed:  # what was learnt concerns streams over the other protocol
             self.extension.disproved()
             self.second_stream.disproved()
         return changed
 
     def hurry(self, now: float, within: float) -> None:
-        """What made it fail is over: do not wait much longer."""
+        """Shorten the wait: the cause of its failures is over."""
         self._backoff.reset()
         self.retry_at = min(self.retry_at, now + within * self._rng.random())
 
     def wanted_command(self, now: float, *, margin: float, pace: float) -> Command | None:
-        """The command that would bring it on, or None in a state that only waits."""
+        """The command it needs next, or None in a state that only waits."""
         match self.state:
             case LeaseState.WANTED:
                 ran_out = self.spent or not self.extendable
@@ -280,13 +281,13 @@ class Lease:
                 return None
 
     def stop_command(self, now: float, within: float) -> Command:
-        """The command that ends its stream because nobody wants the camera any more."""
+        """The command that ends its stream because the camera is no longer wanted."""
         command = self._command(Verb.STOP, not_before=now, deadline=min(self.expires, now + within))
         command.submitted = now
         return command
 
     def orphan_command(self, now: float) -> Command:
-        """The command that ends its stream because whoever received it is gone."""
+        """The command that ends its stream because its receiver is gone."""
         command = self._command(Verb.STOP, deadline=self.expires)
         command.orphan, command.submitted = True, now
         return command
@@ -321,7 +322,7 @@ class Lease:
         return command
 
     def _protocol_of(self, verb: Verb) -> Protocol:
-        """A new stream comes over the protocol that the camera speaks now; the present one keeps its own."""
+        """A new stream uses the protocol that the camera speaks now; the current one keeps its own."""
         return self.protocol if verb is Verb.GENERATE or self.stream is None else self.stream.protocol
 
     def _new_life(self, life: float, sent: float) -> None:

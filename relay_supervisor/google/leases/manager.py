@@ -1,4 +1,4 @@
-"""The control plane of one Google account, running: book, dispatcher and store joined to callbacks.
+"""The running control plane of one Google account: book, dispatcher and store, connected to callbacks.
 
 One task runs `LeaseManager.run()`. Everything else is called from the same event loop and returns at once.
 """
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 class LeaseManager:
     """Keeps streams of the wanted cameras alive at Google, within the quota.
 
-    `on_effect` receives `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` gives a worker's SDP
-    offer for cameras that speak WebRTC. `on_command` is called after every command. With a `store`, leases and
-    the quota log of an earlier process are taken over, and `devices` are those that it knew.
+    `on_effect` receives `Granted`, `Renewed`, `Lost`, `NotExtended` and `TraitsRead`. `offer` returns a worker's SDP
+    offer for cameras that speak WebRTC. `on_command` is called after every command. With a `store`, leases and the
+    quota log of an earlier process are taken over, and `devices` are those it knew.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LeaseManager:
         await self._dispatcher.run()
 
     def want(self, camera: str, device: Device, *, on_demand: bool = False) -> None:
-        """Keep a stream of `camera` alive; a stream that an earlier process left is taken over without a command."""
+        """Keep a stream of `camera` alive; a stream left by an earlier process is taken over without a command."""
         now = self._clock.now()
         saved = self._saved.pop(camera, None)
         if saved is not None and saved.device == device.id and saved.expires > now and camera not in self.book.leases:
@@ -87,14 +87,14 @@ class LeaseManager:
         self._changed()
 
     def unwant(self, camera: str, *, stop: bool = True) -> None:
-        """Let `camera` go; with `stop` its stream is ended at Google when the budget allows it."""
+        """Release `camera`; with `stop` its stream is also ended at Google when the budget allows it."""
         self.book.unwant(camera, self._clock.now(), stop=stop)
         if self._store is not None:
             self._store.forget_lease(self.account, camera)
         self._changed()
 
     def drop(self, camera: str) -> None:
-        """Forget `camera`: it is not configured any more."""
+        """Forget `camera`: it is no longer configured."""
         self.unwant(camera)
         self.book.drop(camera, self._clock.now())
 
@@ -104,7 +104,7 @@ class LeaseManager:
         self._changed()
 
     def media_live(self, camera: str, generation: int) -> None:
-        """A worker says that media of `generation` flows."""
+        """A worker reports that media of `generation` is flowing."""
         self.book.media_live(camera, generation, self._clock.now())
 
     def media_failed(self, camera: str, generation: int, why: str) -> None:
@@ -118,14 +118,14 @@ class LeaseManager:
         self._changed()
 
     def current(self, camera: str) -> Granted | None:
-        """The stream that `camera` holds now, for a worker that was started again; None when it has none."""
+        """The stream that `camera` holds now, for a restarted worker; None when it has none."""
         lease = self.book.leases.get(camera)
         if lease is None or lease.state not in ALIVE or lease.stream is None:
             return None
         return Granted(camera, lease.generation, lease.stream, lease.expires)
 
     async def discover(self) -> Listing:
-        """devices.list within the budget; callers at the same time share one. Raises NestError."""
+        """devices.list within the budget; concurrent callers share one. Raises NestError."""
         if self._listing is None or self._listing.done():
             self._listing = asyncio.get_running_loop().create_future()
             self.book.list_devices(self._clock.now())
@@ -133,7 +133,7 @@ class LeaseManager:
         return await asyncio.shield(self._listing)
 
     def remember(self, devices: Sequence[Device]) -> None:
-        """Keep what is known of the account's devices for the next process, which need not list them first."""
+        """Save the account's known devices for the next process, which then need not list them first."""
         if self._store is not None:
             self._store.save_devices(self.account, devices)
 
@@ -174,7 +174,7 @@ class LeaseManager:
             return
         if isinstance(effect.result, NestError):
             self._listing.set_exception(effect.result)
-            self._listing.exception()  # retrieved: whoever asked may have gone
+            self._listing.exception()  # marked as retrieved: the caller may be gone
         else:
             self._listing.set_result(effect.result)
 
@@ -193,5 +193,5 @@ class LeaseManager:
             self._store.forget_lease(self.account, effect.camera)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return self.book.counters()

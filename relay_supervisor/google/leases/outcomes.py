@@ -1,4 +1,4 @@
-"""What the answer to a command, or the end of a stream, means for its lease: the moves of the table that follow."""
+"""The moves of a lease that follow from the answer to a command or the end of a stream."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 
 _TOGETHER: Final = 120.0
-"""Seconds within which the refusals of different cameras belong together: less than lies between two of one camera."""
+"""Seconds within which refusals of different cameras count as related: less than between two of one camera."""
 _TOGETHER_WEIGHT: Final = 0.15
-"""What the refusal of an extension counts while other cameras' are refused, too: it is probably an outage of Google's.
-Not nothing, or several doorbells would never be learnt."""
+"""Weight of a refused extension while other cameras' are refused, too: it is probably an outage at Google.
+Not zero, or several doorbells would never be recognised."""
 
 
 class Outcomes:
-    """Moves leases on by what came of their commands; tells `emit` what else is to be done, and plans what is next."""
+    """Applies the results of commands to their leases, passes effects to `emit`, and plans what is next."""
 
     def __init__(self, schedule: Schedule, emit: Callable[[Effect], None]) -> None:
         self._schedule, self._emit = schedule, emit
         self._refused_at: dict[str, float] = {}
 
     def succeeded(self, lease: Lease, command: Command, result: Result, now: float) -> None:
-        """Google did what `command` asked."""
+        """Apply the success of `command`."""
         sent = command.ticket.sent if command.ticket else now
         if isinstance(result, LiveStream) and lease.state in (LeaseState.GENERATING, LeaseState.REPLACING):
-            # One that was replaced is not stopped: its worker leaves it at the new one's first picture, and it ends.
+            # A replaced stream is not stopped: its worker leaves it at the new one's first picture, and it expires.
             lease.granted(result, sent)
             self._emit(Granted(lease.camera, lease.generation, result, lease.expires))
             self._schedule.rearrange(now)
@@ -58,15 +58,15 @@ class Outcomes:
         elif isinstance(result, Device):
             self._traits_read(lease, result, now)
         elif lease.state is LeaseState.RENEWING:
-            self.lose(lease, "the stream was stopped to be generated anew", now, failed=False)
+            self.lose(lease, "the stream was stopped so that a new one can be generated", now, failed=False)
 
     def failed(self, lease: Lease, command: Command, error: NestError, now: float) -> None:
-        """Google refused `command`, or it could not be carried out."""
+        """Apply the failure of `command`: refused by Google, or not carried out."""
         if error.account or error.remedy is Remedy.HOLD:
             self._send_back(lease, now)
             return
         if lease.state is LeaseState.RENEWING:
-            self.lose(lease, "the stream could not be stopped and is generated anew", now, failed=False)
+            self.lose(lease, "the stream could not be stopped; a new one is generated", now, failed=False)
             return
         lease.server_fault = servers_fault(error)
         if error.remedy is Remedy.PARK:
@@ -80,7 +80,7 @@ class Outcomes:
         elif command.verb is Verb.GENERATE:
             self._generate_failed(lease, error, now)
         else:
-            lease.reread = False  # the traits could not be read: just try again after the pause
+            lease.reread = False  # the traits could not be read: try again after the pause
             lease.retry_at = max(lease.retry_at, now + (error.retry_after or 0.0))
             self._schedule.plan(lease, now)
 
@@ -98,7 +98,7 @@ class Outcomes:
             lease.fire(LeaseEvent.SENT_BACK, now)
             self._schedule.rearrange(now)
         elif isinstance(error, WrongProtocol):
-            if lease.moved:  # a discovery has told meanwhile
+            if lease.moved:  # a discovery has shown this meanwhile
                 lease.fire(LeaseEvent.SENT_BACK, now)
             else:
                 lease.doubt(str(error), now)
@@ -110,13 +110,13 @@ class Outcomes:
             self._schedule.plan(lease, now)
 
     def _refused(self, lease: Lease, why: str, now: float) -> None:
-        """Google does not know the stream any more: only another one helps."""
+        """Google no longer knows the stream: only a new one helps."""
         probing, together = lease.probing, self._refused_together(lease.camera, now)
-        # A stream refused well before its end is perhaps of a kind that cannot be extended.
+        # A stream refused well before its end may be one that cannot be extended.
         if lease.expires - now > 0.25 * lease.life:
             lease.not_extended(now, _TOGETHER_WEIGHT if together else 1.0)
         if probing and lease.state is LeaseState.EXTENDING:
-            # As was to be expected; nothing says that it does not play to its end.
+            # The test failed as expected; the stream may still play to its end.
             lease.spent = True
             lease.fire(LeaseEvent.SENT_BACK, now)
             self._schedule.rearrange(now)
@@ -130,7 +130,7 @@ class Outcomes:
         return len(self._refused_at) > 1
 
     def _traits_read(self, lease: Lease, device: Device, now: float) -> None:
-        """The answer to what was asked when a command was refused as if the camera spoke another protocol."""
+        """Apply the traits read because a command was refused as if the camera spoke another protocol."""
         changed = lease.traits_read(device)
         self._emit(TraitsRead(lease.camera, device))
         if changed:
@@ -141,13 +141,13 @@ class Outcomes:
             self.follow(lease, now)
 
     def follow(self, lease: Lease, now: float) -> None:
-        """Go on with the protocol that the camera speaks now: a stream over another plays until one over that comes."""
+        """Continue with the camera's present protocol; a stream over another plays until its successor arrives."""
         if lease.state is LeaseState.DOUBTED:
             lease.switch(now)
         self._schedule.rearrange(now)
 
     def _replacement_failed(self, lease: Lease, error: NestError, now: float) -> None:
-        """The old stream plays on: try again while it lasts, or end it first where Google grants no second one."""
+        """The old stream plays on: retry while it lasts, or end it first where Google grants no second one."""
         if lease.moved:
             self._generate_failed(lease, error, now)
             return
@@ -159,13 +159,13 @@ class Outcomes:
         self._schedule.rearrange(now)
 
     def _send_back(self, lease: Lease, now: float) -> None:
-        """Not the camera's fault: as if it had never been sent."""
+        """Treat a failure that is not the camera's as if the command had never been sent."""
         if lease.state in UNDER_WAY:
             lease.fire(LeaseEvent.SENT_BACK, now)
         self._schedule.rearrange(now)
 
     def lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:
-        """The stream is gone; `failed` says that it broke rather than ran out."""
+        """The stream is gone; `failed` says that it broke rather than expired."""
         generation = lease.generation
         lease.lose(why, now, failed=failed)
         self._emit(Lost(lease.camera, generation, why))

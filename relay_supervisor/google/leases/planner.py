@@ -1,8 +1,8 @@
-"""Arithmetic of the budget: how many cameras it holds, and when to extend.
+"""Arithmetic of the budget: how many cameras fit, and when to extend.
 
-An extension grants a whole new life, so an early one wastes the rest of the old. With few cameras that is free
-and safe; with many the budget only lasts when each lease is used up further. The planner says from when an
-extension is possible, from when it is due, and how many cameras fit.
+An extension grants a full new lifetime, so an early one wastes the rest of the old. With few cameras that is free and
+safe; with many the budget suffices only if each lease is used longer. The planner says from when an extension is
+possible, from when it is due, and how many cameras fit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 ASSUMED_LIFE: Final = 300.0
-"""Life in seconds assumed for admission before Google has granted any; never used to time an extension."""
+"""Lifetime in seconds assumed for admission before Google has granted any; never used to time an extension."""
 RECOVERY_SHARE: Final = 0.1
-"""Part of the budget that extensions leave to recovery."""
+"""Share of the budget that extensions leave to recovery."""
 _EARLIEST_SHARE: Final = 0.5
 _PHASE_SHARE: Final = 0.08
 _WIDEST_MARGIN_SHARE: Final = 0.35
@@ -31,9 +31,9 @@ class Times(msgspec.Struct, frozen=True):
 
 
 def least_margin(life: float) -> float:
-    """Least seconds between an extension being due and the lease's end: two paced retries fit in.
+    """Shortest time in seconds from an extension being due to the lease's end: enough for two paced retries.
 
-    A tenth of the life or 30 s, whichever is more, but never over a quarter of a short life.
+    A tenth of the lifetime or 30 s, whichever is more, but at most a quarter of a short lifetime.
     """
     return max(0.1 * life, min(30.0, 0.25 * life))
 
@@ -41,8 +41,8 @@ def least_margin(life: float) -> float:
 def margin(life: float, leases: int, rate: float) -> float:
     """Seconds before expiry at which an extension becomes due.
 
-    `leases` share `rate` commands per second; the margin is as wide as lets all of them be extended once per cycle
-    with `RECOVERY_SHARE` left over.
+    `leases` share `rate` commands per second; the margin is as wide as possible while all of them can be extended once
+    per cycle with `RECOVERY_SHARE` left over.
     """
     cycle = leases / (rate * (1 - RECOVERY_SHARE))
     return max(least_margin(life), min(_WIDEST_MARGIN_SHARE * life, life - cycle))
@@ -51,8 +51,8 @@ def margin(life: float, leases: int, rate: float) -> float:
 def reserve(places: int, leases: int, life: float, seconds_per_place: float) -> int:
     """How many of a log's `places` early extensions leave free for recovery.
 
-    A tenth, as long as the other nine extend all `leases` in a comfortable part of their life; beyond that every
-    place is worth more as a wider margin.
+    A tenth, as long as the other nine extend all `leases` within a comfortable part of their lifetime; beyond that
+    every place is worth more as a wider margin.
     """
     kept = math.ceil(places / 10)
     if places - kept < 1 or leases * seconds_per_place / (places - kept) > _COMFORTABLE_SHARE * life:
@@ -63,8 +63,8 @@ def reserve(places: int, leases: int, life: float, seconds_per_place: float) -> 
 def extension_times(granted: float, life: float, *, phase: float, margin: float, pace: float) -> Times:
     """When to extend a lease granted at `granted` for `life` seconds.
 
-    `phase` (0..1) is the camera's own, so that leases granted together do not become possible together; `pace` is
-    the least interval that the device's own limits sustain.
+    `phase` (0..1) is fixed per camera, so that leases granted together do not become extendable together; `pace` is the
+    shortest interval that the device's own limits sustain.
     """
     due = granted + life - margin
     earliest = granted + max(life * (_EARLIEST_SHARE + _PHASE_SHARE * phase), 1.1 * pace)
@@ -80,7 +80,7 @@ class Load(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Least commands per second that keep it alive."""
+        """Fewest commands per second that keep it alive."""
         return self.commands / max(1.0, self.life - least_margin(self.life))
 
 

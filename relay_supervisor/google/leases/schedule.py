@@ -1,4 +1,4 @@
-"""Which leases of an account are served, and what is queued for each: the planner's arithmetic on the leases of now."""
+"""Which leases of an account are served, and what is queued for each: the planner's arithmetic applied to them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from relay_supervisor.google.quota.queue import CommandQueue
 
 _USUAL_LATENCY: Final = 0.5
 _LEAST_ASSUMED: Final = 60.0
-"""Least life in seconds assumed for a lease without a stream: one camera's failures must not keep others out."""
+"""Shortest lifetime in seconds assumed for a lease without a stream: one camera's failures must not keep others out."""
 _DEAR: Final = 3.0
-"""A lease that costs so many times the usual gives up its place first."""
+"""A lease that costs this many times the usual is the first to lose its place."""
 
 
 class Schedule:
-    """Admits as many of `leases` as the budget holds, and keeps in `queue` what each admitted one wants next."""
+    """Admits as many of `leases` as fit in the budget, and keeps in `queue` what each admitted one wants next."""
 
     def __init__(self, budget: Budget, queue: CommandQueue, leases: Mapping[str, Lease]) -> None:
         self.budget, self.queue, self.leases = budget, queue, leases
@@ -33,7 +33,7 @@ class Schedule:
         return calls / (api.span + api.guard + _USUAL_LATENCY)
 
     def capacity(self) -> int:
-        """How many cameras the budget holds at the life that Google usually grants at present."""
+        """Number of cameras that fit in the budget at the lifetime Google usually grants at present."""
         return planner.capacity(self.rate(self.budget.api.limit), self._usual_life())
 
     def _usual_life(self) -> float:
@@ -41,7 +41,7 @@ class Schedule:
         return statistics.median_low(lives) if lives else planner.ASSUMED_LIFE
 
     def rearrange(self, now: float) -> None:
-        """The set of cameras or their cost changed: admit and plan all of them again."""
+        """Admit and plan all leases again, after the set of cameras or their cost changed."""
         wanting = [
             lease for lease in self.leases.values() if lease.state not in (LeaseState.RELEASED, LeaseState.PARKED)
         ]
@@ -62,7 +62,7 @@ class Schedule:
             self.plan(lease, now)
 
     def plan(self, lease: Lease, now: float) -> None:
-        """Put into the queue what the lease wants next."""
+        """Queue the command that the lease wants next."""
         self.queue.cancel(lease.camera)
         if lease.camera not in self.admitted:
             return

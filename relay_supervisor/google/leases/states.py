@@ -1,39 +1,39 @@
 """The states of a lease and the moves between them, as a table.
 
-A camera's live stream at Google is a lease: Generate begins it, it ends by itself after about five minutes, and Extend
-gives it a whole new life. Every command costs a place in a small budget, and a Generate also costs the picture. These
-are the rules; the table is their bookkeeping.
+A camera's live stream at Google is a lease: Generate starts it, it expires after about five minutes, and Extend renews
+it for a full lifetime. Every command uses up part of a small budget, and a Generate also interrupts the picture. These
+are the rules; the table implements them.
 
-1.  A stream that plays is worth more than one that could be had. While it is alive, a failed command leads back to
-    HELD, where it plays on, not to a new Generate.
+1.  A playing stream is worth more than a new one. While it is alive, a failed command leads back to HELD, where it
+    plays on, not to a new Generate.
 
-2.  Only three things end a stream: its time (`expires`), a Google that no longer knows it (StreamGone), and a worker
-    that cannot play it any more. Each is LOSE. LOST is left at once: a stream that had worked is WANTED again, one that
-    never did waits first (HELD_OFF), so that a broken camera cannot use up the budget of the others.
+2.  Only three things end a stream: its expiry (`expires`), Google no longer knowing it (StreamGone), and a worker that
+    can no longer play it. Each is LOSE. LOST is left at once: a stream that had worked is WANTED again, one that never
+    did waits first (HELD_OFF), so that a broken camera cannot use up the others' budget.
 
-3.  What concerns the account (token, network, quota) says nothing about a camera. Such a command is SENT_BACK: the
-    lease is where it was, as if it had never been sent, and the queue is held until one command finds out that it is
-    over.
+3.  A failure of the account (token, network, quota) says nothing about a camera. Its command is SENT_BACK: the lease
+    returns to where it was, as if the command had never been sent, and the queue is held until one command, sent as a
+    probe, shows that the failure is over.
 
-4.  A stream is extended while it can be. Where it cannot (battery doorbells; extensions that are granted and move
-    nothing), it is used up, and its successor is generated just before the end: beside it where Google grants a second
-    one (WebRTC, REPLACING), after a Stop where not (RENEWING).
+4.  A stream is extended as long as that is possible. Where it is not (battery doorbells; extensions that are granted
+    but do not move the expiry), the stream runs to its end, and its successor is generated just before: beside it where
+    Google grants a second one (WebRTC, REPLACING), after a Stop where not (RENEWING).
 
-5.  What refusals teach is believed for a while only (`refusals.py`): an outage at Google looks the same.
+5.  What refusals teach is believed only for a while (`refusals.py`): an outage at Google looks the same.
 
-6.  A camera may be moved from RTSP to WebRTC while it plays. An Extend that is refused as if it spoke another protocol
+6.  A camera may be moved from RTSP to WebRTC while it plays. An Extend refused as if the camera spoke another protocol
     makes its stream DOUBTED: the camera's traits are read while it plays on. If they name another protocol, a stream
-    over that is generated beside it (SWITCH, then REPLACE); if not, Google does not know the stream any more.
+    over that one is generated beside it (SWITCH, then REPLACE); if not, Google no longer knows the stream.
 
-7.  What only a person can mend (the device is not shared any more) is PARKED until a listing shows the device.
+7.  What only a person can fix (the device is no longer shared) is PARKED until a listing shows the device again.
 
-8.  Every stream has a generation, which rises with each new one and with each loss. Answers and complaints that name
-    another generation come too late and change nothing.
+8.  Every stream has a generation, which rises with each new one and with each loss. Answers and reports for another
+    generation are stale and change nothing.
 
-Who acts on it: `lease.py` holds one lease's facts and says which command it wants next; `outcomes.py` makes the moves
-that follow from answers; `schedule.py` decides which leases the budget holds (`planner.py` is the arithmetic) and
-queues their commands; `book.py` joins them for an account, without I/O; `manager.py` runs it; `account.py` opens and
-closes it. An Extend goes: `Lease.wanted_command` → `Schedule.plan` → `CommandQueue.poll` → `Dispatcher` →
+The modules: `lease.py` holds one lease's facts and says which command it wants next; `outcomes.py` makes the moves
+that follow from answers; `schedule.py` decides which leases fit into the budget (`planner.py` is the arithmetic) and
+queues their commands; `book.py` combines them for an account, without I/O; `manager.py` runs it; `account.py` opens and
+closes it. The path of an Extend: `Lease.wanted_command` → `Schedule.plan` → `CommandQueue.poll` → `Dispatcher` →
 `NestApi.extend` → `LeaseBook.settle` → `Outcomes.succeeded` → `Lease.extended` → the effect `Renewed`.
 """
 
@@ -46,10 +46,10 @@ from relay_common.fsm import Table
 
 
 class LeaseState(enum.Enum):
-    """Where a lease is."""
+    """States of a lease."""
 
     RELEASED = "released"
-    """Nobody wants the camera."""
+    """The camera is not wanted."""
     WANTED = "wanted"
     """Waiting for its turn to be generated."""
     GENERATING = "generating"
@@ -59,21 +59,21 @@ class LeaseState(enum.Enum):
     EXTENDING = "extending"
     """Extend is under way."""
     DOUBTED = "doubted"
-    """The stream plays, but Extend was refused as if the camera spoke another protocol: its traits will tell."""
+    """The stream plays, but Extend was refused as if the camera spoke another protocol: its traits will show."""
     REPLACING = "replacing"
     """A stream that cannot be extended (any more) still plays while its successor is generated."""
     RENEWING = "renewing"
-    """A stream that cannot be extended is being stopped, to be generated anew."""
+    """A stream that cannot be extended is being stopped, so that a new one can be generated."""
     LOST = "lost"
-    """The stream is gone; what follows is decided at once."""
+    """The stream is gone; the next state is chosen at once."""
     HELD_OFF = "held_off"
     """Waiting after a failure."""
     PARKED = "parked"
-    """Only a change made by a person helps."""
+    """Waiting for a person to fix the cause."""
 
 
 class LeaseEvent(enum.Enum):
-    """What happens to a lease."""
+    """Events of a lease."""
 
     WANT = "want"
     UNWANT = "unwant"
@@ -146,8 +146,8 @@ LEASE: Final = Table(
 ALIVE: Final = frozenset(
     {LeaseState.HELD, LeaseState.EXTENDING, LeaseState.DOUBTED, LeaseState.REPLACING, LeaseState.RENEWING}
 )
-"""States with a stream that has not ended yet."""
+"""States with a stream that has not ended."""
 ENDING: Final = frozenset({LeaseState.HELD, LeaseState.DOUBTED})
-"""Those of them in which its end is the end of the lease: no command is under way that gives it another."""
+"""Those of them in which the stream's expiry ends the lease: no command under way could extend or replace it."""
 UNDER_WAY: Final = frozenset({LeaseState.GENERATING, LeaseState.EXTENDING, LeaseState.REPLACING, LeaseState.RENEWING})
 """States with a command at Google."""

@@ -1,4 +1,4 @@
-"""What a book tells about its leases and its budget, in the words of the HTTP API."""
+"""Status of a book's leases and budget, as the HTTP API reports it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from relay_supervisor.status.model import BudgetStatus, LeaseStatus
 
 _PLANS: Final = {
     Verb.EXTEND: "extend",
-    Verb.STOP: "stop and generate anew",
+    Verb.STOP: "stop, then generate a new stream",
     Verb.GENERATE: "generate its successor",
     Verb.GET: "read the camera's traits again",
 }
-"""What may be planned for a stream that plays, in words."""
+"""What may be planned for a playing stream, in words."""
 
 
 def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> LeaseStatus:
@@ -43,7 +43,7 @@ def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> Lease
 
 
 def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
-    """What happens next to a lease and when (infinity when that is not known), in words."""
+    """What happens next to a lease, in words, and when (infinity when that is not known)."""
     match lease.state:
         case LeaseState.RELEASED:
             return "", math.inf
@@ -90,8 +90,8 @@ def budget_status(book: LeaseBook, account: str, now: float) -> BudgetStatus:
 def _not_admitted(book: LeaseBook, lease: Lease) -> str:
     limit = book.budget.api.limit
     return (
-        f"waiting for room: {limit} commands a minute hold {book.capacity()} cameras at the life Google grants, "
-        f"and {len(book.admitted)} are being served"
+        f"waiting for room: {limit} commands a minute are enough for {book.capacity()} cameras at the lifetime "
+        f"Google grants, and {len(book.admitted)} are being served"
     )
 
 
@@ -117,7 +117,7 @@ def _planned(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
             at = max(command.not_before, book.queue.ready_at(command, now))
             at = at if math.isfinite(at) else command.due
             return f"{words} in about {_seconds(at, now)}", max(now, at)
-    return "let the stream run out", lease.expires
+    return "let the stream expire", lease.expires
 
 
 def _seconds(at: float, now: float) -> str:

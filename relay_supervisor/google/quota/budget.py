@@ -1,4 +1,4 @@
-"""All sliding logs of one account together: a call is allowed when every log it draws on allows it."""
+"""All sliding logs of one account: a call is allowed when every log it counts in allows it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from relay_supervisor.google.quota.window import Place, SlidingLog
 
 _MANY_LOGS = 512
 UNANSWERED = 30.0
-"""Seconds after sending at which a call whose answer nobody saw is taken to have been counted at the latest."""
+"""Seconds after sending by which Google is assumed to have counted a call whose answer was never seen."""
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What a call is, as far as the limits care: API method, short command name, device id, device type."""
+    """A call as the limits see it: API method, short command name, device id, device type."""
 
     method: str
     command: str = ""
@@ -25,7 +25,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Ticket(msgspec.Struct):
-    """A call that has taken its places."""
+    """A call that has taken its places in the logs."""
 
     call: Call
     sent: float
@@ -33,7 +33,7 @@ class Ticket(msgspec.Struct):
 
 
 class LoggedCall(msgspec.Struct, frozen=True):
-    """A call as the persisted log keeps it; times are seconds on whatever clock the reader chose."""
+    """A call in the persisted log; times are seconds on the reader's clock."""
 
     call: Call
     sent: float
@@ -41,7 +41,7 @@ class LoggedCall(msgspec.Struct, frozen=True):
 
 
 class Budget:
-    """Sliding logs for every limit, made as they are needed."""
+    """Sliding logs for every limit, created on demand."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -72,22 +72,22 @@ class Budget:
         return Ticket(call, now, [(key, log, log.take(now)) for key, log in self._drawn(call)])
 
     def give_back(self, ticket: Ticket) -> None:
-        """The call was never sent after all."""
+        """Return the places of a call that was never sent."""
         for _, log, place in ticket.places:
             log.give_back(place)
 
     def answered(self, ticket: Ticket, now: float) -> None:
-        """The call was answered (or given up) at `now`."""
+        """Record that the call was answered (or abandoned) at `now`."""
         for _, log, place in ticket.places:
             log.answered(place, now)
 
     def accepted(self, ticket: Ticket) -> None:
-        """The call was not refused for quota."""
+        """Record that the call was not refused for quota."""
         for _, log, _ in ticket.places:
             log.accepted()
 
     def refused(self, ticket: Ticket, bucket: str, now: float, retry_after: float | None = None) -> str:
-        """The call was answered with a 429 that names `bucket`; returns which log is held, in words."""
+        """Record a 429 that names `bucket`; returns the held log, in words."""
         held = [(key, log) for key, log, _ in ticket.places if self._named(key, ticket.call, bucket)]
         held = held or [(key, log) for key, log, _ in ticket.places if key.scope is Scope.METHOD]
         for _, log in held:
@@ -99,7 +99,7 @@ class Budget:
         return max(0.0, self.api.held_until - now)
 
     def restore(self, calls: Iterable[LoggedCall]) -> None:
-        """Remember calls of an earlier process; their times are on the present monotonic clock."""
+        """Restore the calls of an earlier process; their times are on this process's monotonic clock."""
         for logged in calls:
             for _, log in self._drawn(logged.call):
                 log.restore(logged.sent + UNANSWERED if logged.answered is None else logged.answered)

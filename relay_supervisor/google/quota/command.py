@@ -1,4 +1,4 @@
-"""A command to Google, on its way through the queue."""
+"""A command to Google as it passes through the queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay_supervisor.google.quota.limits import EXECUTE, GET, LIST
 
 
 class Verb(enum.Enum):
-    """What is asked of Google."""
+    """Kind of command."""
 
     EXTEND = "extend"
     STOP = "stop"
@@ -29,14 +29,14 @@ class Verb(enum.Enum):
 
 
 class Command(msgspec.Struct, kw_only=True, eq=False):
-    """One call to make.
+    """One call to be made.
 
-    Times are monotonic seconds: not before `not_before`; an extension is pressing from `due`, and from `latest` there
-    is hardly time for a second try; from `deadline` on the command is pointless. `generation` tells the lease whether
-    the result still concerns it. `renewal` marks the stop and the generate that replace a stream which cannot be
-    extended. `attempts` counts failures before this one. `on_demand` is for a camera that runs only while it is
-    watched: its generate takes what nobody else wants. `orphan` marks the stop of a session whose receiver is gone: it
-    is not part of its lease's plan, and goes before generates when the budget has room for all of them.
+    Times are monotonic seconds: it is not sent before `not_before`; an extension is due from `due`, and from `latest`
+    there is hardly time for a second attempt; from `deadline` on the command is pointless. `generation` shows whether
+    the result still concerns the lease. `renewal` marks the stop and the generate that replace a stream which cannot be
+    extended. `attempts` counts earlier failures. `on_demand` marks a camera that runs only while it is watched: its
+    generate gets only what the others leave of the budget. `orphan` marks the stop of a session whose receiver is gone:
+    it is not part of its lease's plan, and goes before generates when the budget has room for all of them.
     """
 
     verb: Verb
@@ -58,7 +58,7 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     timeout: float = COMMAND_TIMEOUT
     ticket: Ticket | None = None
     call: Call = Call("")
-    """What the limits see of it."""
+    """The call as the limits count it."""
 
     def __post_init__(self) -> None:
         match self.verb:
@@ -70,10 +70,10 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
                 self.call = Call(EXECUTE, command_name(verb.value, self.protocol), self.device, self.kind)
 
     def waited(self, now: float) -> float:
-        """Seconds since it could have been sent; for an extension, since it was pressing."""
+        """Seconds since it could have been sent; for an extension, since it became due."""
         since = self.due if self.verb is Verb.EXTEND else max(self.submitted, self.not_before)
         return max(0.0, now - since)
 
 
 Result = LiveStream | Extension | Device | Listing | None | NestError
-"""What became of a command: what Google granted (None for a stop), or why not."""
+"""Result of a command: what Google granted (None for a stop), or the error."""

@@ -1,7 +1,7 @@
-"""The only caller of Google's commands: takes them from their source as the budget allows and runs them side by side.
+"""The only sender of commands to Google: takes them from their source as the budget allows and runs them concurrently.
 
-A command that hangs until its time-out delays no other. Each is in the persisted log before it leaves, so that a
-supervisor that is killed in between counts it all the same.
+A command that hangs until it times out delays no other. Each is in the persisted log before it is sent, so that it
+counts even if the supervisor is killed in between.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from relay_supervisor.google.models import Device, Extension, Listing, LiveStrea
 from relay_supervisor.google.quota.command import Command, Result, Verb
 
 _OFFER_TIMEOUT = 10.0
-_LOOK_AGAIN = 1.0  # seconds at most after which a request beyond a command's first looks for a place again
+_LOOK_AGAIN = 1.0  # longest interval in seconds between checks whether a further request of a command may be sent
 log = logging.getLogger(__name__)
 
 
 class Api(Protocol):
-    """What is needed of the SDM API (`NestApi`)."""
+    """The part of the SDM API used here (`NestApi`)."""
 
     async def listing(self, *, turn: Turn) -> Listing: ...
 
@@ -54,7 +54,7 @@ class Source(Protocol):
     def sent(self, command: Command, now: float) -> None: ...
 
     def sends_again(self, command: Command, now: float) -> float:
-        """Count one more request of a command whose last was answered: 0 when it may go, else seconds to wait."""
+        """Count a further request of a command whose last was answered: 0 when it may be sent, else seconds to wait."""
         ...
 
     def settle(self, command: Command, result: Result, now: float) -> None: ...
@@ -64,21 +64,21 @@ class Journal(Protocol):
     """The persisted log of calls."""
 
     async def sending(self, command: Command) -> None:
-        """Return once the command is on disk, or after a bounded wait when the disk does not take it."""
+        """Return once the command is on disk, or after a bounded wait when it cannot be written."""
         ...
 
     def settled(self, command: Command, counted: bool) -> None: ...
 
 
 Offer = Callable[[str], Awaitable[str]]
-"""Gives the SDP offer of a camera's worker, for a WebRTC stream."""
+"""Returns the SDP offer of a camera's worker, for a WebRTC stream."""
 
 OnCommand = Callable[[Command, Result, float, float], None]
 """Called after each command with its result, how long it waited and how long it then took, in seconds."""
 
 
 class Dispatcher:
-    """Runs commands until cancelled. `on_change` is called after anything has changed at the source."""
+    """Runs commands until cancelled. `on_change` is called after any change at the source."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class Dispatcher:
 
     @property
     def under_way(self) -> int:
-        """Commands at Google now."""
+        """Number of commands awaiting Google's answer."""
         return len(self._running)
 
     def wake(self) -> None:
-        """Something changed at the source: poll it."""
+        """Poll the source again: something changed there."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -116,7 +116,7 @@ class Dispatcher:
                     task.add_done_callback(self._running.discard)
                 self._on_change()
                 await self._wait(self._source.next_deadline(self._clock.now()))
-        except asyncio.CancelledError:  # of any other failure commands under way do not know, and are settled as ever
+        except asyncio.CancelledError:  # on any other failure the commands under way continue and are settled
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
@@ -168,7 +168,7 @@ class Dispatcher:
                 return await self._api.listing(turn=functools.partial(self._turn, command))
 
     async def _turn(self, command: Command) -> None:
-        """Return when `command` may send one request more (a page, or the same with a fresh token)."""
+        """Return when `command` may send a further request (a page, or the same with a fresh token)."""
         while (wait := self._source.sends_again(command, self._clock.now())) > 0:
             await self._clock.sleep(min(wait, _LOOK_AGAIN))
         if self._journal is not None:

@@ -1,4 +1,4 @@
-"""Google's published limits as data, and which of them a command draws on.
+"""Google's published limits as data, and which of them a call counts against.
 
 Source: https://developers.google.com/nest/device-access/project/limits (Sandbox).
 """
@@ -19,7 +19,7 @@ LIST: Final = "ListDevices"
 
 
 class Scope(enum.Enum):
-    """What a limit counts together."""
+    """Which calls a limit counts together."""
 
     METHOD = "method"
     """All calls of one API method, per project and user."""
@@ -30,7 +30,7 @@ class Scope(enum.Enum):
 
 
 class BucketKey(NamedTuple):
-    """Names one sliding log: a scope, what it is for, and its span in seconds."""
+    """Key of one sliding log: its scope, its subject, and its span in seconds."""
 
     scope: Scope
     subject: str
@@ -38,7 +38,7 @@ class BucketKey(NamedTuple):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """At most `count` calls in any `span` seconds; `subjects` says of which methods or device types (empty: all)."""
+    """At most `count` calls in any `span` seconds; `subjects` names the methods or device types (empty: all)."""
 
     scope: Scope
     count: int
@@ -49,7 +49,7 @@ class Limit(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """The limits in force. `share` is the part of each that this program may use (at least one call).
 
-    `guard` seconds are added to every span, for the drift between our clock and Google's.
+    `guard` seconds are added to every span to allow for drift between our clock and Google's.
     """
 
     table: tuple[Limit, ...]
@@ -61,7 +61,7 @@ class Limits(msgspec.Struct, frozen=True):
         return max(1, math.floor(limit.count * self.share + 1e-9))
 
     def draws_on(self, method: str, command: str, device: str, kind: str) -> list[tuple[BucketKey, Limit]]:
-        """Every log that a call draws on.
+        """Every log that a call counts in.
 
         `method` is EXECUTE, GET or LIST; `command` and `device` are empty for the latter two (the device limits do
         not count them); `kind` is the device's type.
@@ -84,7 +84,7 @@ class Limits(msgspec.Struct, frozen=True):
         return next(limit for limit in self.table if limit.scope is Scope.METHOD and EXECUTE in limit.subjects)
 
     def device_pace(self, kind: str) -> float:
-        """Least seconds between commands to a device that its own limits sustain for ever."""
+        """Shortest interval in seconds between commands to a device that its own limits sustain indefinitely."""
         spans = [
             limit.span / self.allowed(limit)
             for limit in self.table

@@ -1,12 +1,12 @@
-"""The priority queue in front of Google: what to send now, and when to look again.
+"""The priority queue in front of Google: what to send now, and when to poll again.
 
 Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
-generates, first-timers before retries and both before cameras on demand; extensions that are merely possible; stops
-that nobody waits for. The stop of a session whose receiver is gone goes before the generate that replaces it, but only
-while every waiting generate finds a place, too. A generate goes only if, after it, every live lease can still be
-extended with time for a second try: so recovery takes whatever the leases do not need and never what they do. Early
-extensions and cameras on demand keep a place free, so that a lost stream finds one at once; early extensions are also
-paced, so that leases which began together drift apart.
+generates, first attempts before retries and both before on-demand cameras; early extensions; stops that nothing waits
+for. The stop of a session whose receiver is gone precedes the generate that replaces it, but only while there is room
+for every waiting generate, too. A generate is sent only if every live lease can still be extended after it, with time
+for a second attempt: recovery uses what the leases do not need and nothing more. Early extensions and on-demand cameras
+leave a place free, so that a lost stream gets one at once; early extensions are also paced, so that leases that began
+together drift apart.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from relay_supervisor.google.quota.waits import Waits
 from relay_supervisor.google.quota.window import TICK
 
 _MOST_ORPHANS: Final = 4
-"""Stops of abandoned sessions that are kept for one camera."""
+"""Most stops of abandoned sessions queued for one camera."""
 _TRY: Final = 5.0
-"""Seconds that a try usually takes at most."""
+"""Seconds that an attempt rarely exceeds."""
 
 
 _Key = tuple[str, Verb, str]
@@ -37,12 +37,12 @@ def _key(command: Command) -> _Key:
 
 
 class CommandQueue:
-    """At most one command per camera and verb, besides stops of orphans; no I/O, no clock: `now` is in monotonic s."""
+    """At most one command per camera and verb, besides stops of orphans. No I/O or clock: `now` is monotonic s."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.held_until = -math.inf
-        """No command for a camera before this time (the account cannot be used)."""
+        """No camera's command is sent before this time (the account cannot be used)."""
         self.executed = self.failed = self.dropped = 0
         self.waits = Waits()
         self.peak = 0
@@ -52,10 +52,10 @@ class CommandQueue:
         self.reserve = 0
         """Places that early extensions leave free for recovery."""
         self._last_early = -math.inf
-        self._crowded = False  # a generate found no room in the present poll
+        self._crowded = False  # a generate found no room in the current poll
 
     def submit(self, command: Command) -> None:
-        """Queue `command`; it replaces one of the same verb for the same camera, but for stops of orphans."""
+        """Queue `command`; it replaces one of the same verb and camera, except stops of orphans."""
         if command.orphan:
             orphans = [key for key, other in self._commands.items() if other.orphan and key[0] == command.camera]
             if len(orphans) >= _MOST_ORPHANS:
@@ -64,7 +64,7 @@ class CommandQueue:
         self._commands[_key(command)] = command
 
     def cancel(self, camera: str) -> None:
-        """Forget every queued command of `camera` but the stops of its orphans."""
+        """Remove every queued command of `camera` except the stops of its orphans."""
         for key in [key for key, command in self._commands.items() if key[0] == camera and not command.orphan]:
             del self._commands[key]
 
@@ -86,7 +86,7 @@ class CommandQueue:
         return iter(self._commands.values())
 
     def poll(self, now: float) -> Command | None:
-        """The command to send now, its places in the budget taken; None when nothing may be sent."""
+        """The command to send now, already counted in the budget; None when nothing may be sent."""
         self._drop_pointless(now)
         full = self.budget.api.ready_at(now) > now
         eligible = [
@@ -103,7 +103,7 @@ class CommandQueue:
         return None
 
     def next_deadline(self, now: float) -> float | None:
-        """When `poll` may have something to say that it has not now; None: not before something else happens."""
+        """When `poll` may return a command that it does not return now; None: not before something else happens."""
         best = math.inf
         place = self.budget.api.ready_at(now)
         free = min(
@@ -116,11 +116,11 @@ class CommandQueue:
         return None if math.isinf(best) else best
 
     def ready_at(self, command: Command, now: float) -> float:
-        """Earliest time at which the budget alone would let `command` go."""
+        """Earliest time at which the budget alone would allow `command`."""
         return max(command.not_before, self._held(command), self.budget.ready_at(command.call, now))
 
     def _held(self, command: Command) -> float:
-        """A person who asks for the list of devices is told at once what is wrong with the account."""
+        """The hold that applies to `command`: none to a listing, which shows at once what is wrong with the account."""
         return -math.inf if command.verb is Verb.LIST else self.held_until
 
     def _rank(self, command: Command, now: float) -> tuple[int, int, float]:
@@ -144,7 +144,7 @@ class CommandQueue:
             return False
         if command.verb is Verb.GENERATE or self._optional(command):
             room = self._leaves_room(now)
-            # Nobody hurries on account of these.
+            # Optional commands do not make extensions hurry.
             self._crowded |= not (room or self._optional(command))
             return room
         return not self._early(command, now) or now >= self._last_early + self._pace()
@@ -170,13 +170,13 @@ class CommandQueue:
 
     @staticmethod
     def _optional(command: Command) -> bool:
-        """Whether only a camera on demand, or nobody, would miss it."""
+        """Whether only an on-demand camera, or none, needs it."""
         if command.verb is Verb.GENERATE:
             return command.on_demand
         return command.verb is Verb.STOP and not command.renewal
 
     def _retry_place(self) -> int:
-        """One place kept for the second try of a lease whose end comes before the next place would be let go."""
+        """One place kept for the second attempt of a lease that ends before the next place is released."""
         return 1 if self.budget.api.ceiling > 2 else 0
 
     def _pressed(self, command: Command, now: float) -> bool:
@@ -191,12 +191,12 @@ class CommandQueue:
         return (api.span + api.guard) / max(1, api.ceiling - (0 if self._crowded else self.reserve))
 
     def _leaves_room(self, now: float) -> bool:
-        """Whether, one place fewer, each queued extension still finds a place while two tries are possible."""
+        """Whether, with one place fewer, each queued extension still gets a place in time for two attempts."""
         api = self.budget.api
         busy = api.releases(now)
         places = [max(release, api.held_until) for release in busy]
         places += [max(now, api.held_until)] * (api.ceiling - len(busy) - 1)
-        places.append(now + api.span + api.guard)  # the generate's own, once it is let go
+        places.append(now + api.span + api.guard)  # the generate's own, once released
         heapq.heapify(places)
         extensions = sorted(
             (max(command.latest, command.not_before, now + TICK), command.not_before)
@@ -228,7 +228,7 @@ class CommandQueue:
             self.dropped += 1
 
     def _next_chance(self, command: Command, now: float, free: float) -> float:
-        """When `command` may go, or be worth another look; `free` is when the next place is let go."""
+        """When to consider `command` again; `free` is when the next place is released."""
         api = self.budget.api
         ready = self.ready_at(command, now)
         if ready > now:

@@ -1,4 +1,4 @@
-"""How long commands waited, as a histogram that Prometheus can show."""
+"""Histogram of how long commands waited, for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from relay_common.cloudflare.meter import Histogram
 
 BOUNDS: Final = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0)
-"""Upper bounds of the histogram's buckets in seconds; a last one is unbounded."""
+"""Upper bounds of the histogram's buckets in seconds; the last one is unbounded."""
 
 
 class Waits(Histogram):

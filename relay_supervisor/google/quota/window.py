@@ -1,9 +1,9 @@
-"""A sliding log that never lets more than N calls into any span, whatever happens between sending and counting.
+"""A sliding log that allows at most N calls in any span, whenever Google counts them.
 
-Google counts a call at some moment between our sending it and our getting the answer; we cannot know which. So a
-call takes its place from when it is sent until `span + guard` after it is *answered* (or given up): however the
-server's moments fall in those intervals, no span of its clock holds more than N of them. A fixed window anchored
-anywhere is covered too, because it is one of the spans.
+Google counts a call at some moment between our request and its answer; we cannot know when. So a call occupies a place
+from when it is sent until `span + guard` after it is *answered* (or abandoned): wherever the server's moments fall in
+those intervals, no span of its clock holds more than N of them. A fixed window is covered too, because it is one of the
+spans.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from bisect import bisect_left, insort
 from typing import Final
 
 TICK: Final = 0.001
-"""Seconds after a place is let go from which it may be taken: spans are closed at both ends."""
+"""Seconds after its release before a place may be reused: spans are closed at both ends."""
 HOLD: Final = 60.0
-"""Least seconds without a call after a refusal."""
+"""Shortest pause in seconds after a refusal."""
 _LONGEST_HOLD: Final = 300.0
 _PATIENCE: Final = 5
-"""Refusals in a row from which the hold grows."""
+"""Consecutive refusals from which the hold grows."""
 _LOWERED: Final = 0.7
 _LOWEST: Final = 0.3
 _RAISE_EVERY: Final = 60.0
 
 
 class Place:
-    """One call in a log: when it was sent, and when it is let go (infinity while it is under way)."""
+    """One call in a log: when it was sent, and when its place is released (infinity while it is under way)."""
 
     __slots__ = ("release", "sent")
 
@@ -37,9 +37,9 @@ class Place:
 class SlidingLog:
     """At most `limit` calls in any `span` seconds.
 
-    `ceiling` is what is allowed at present: a refusal lowers it to seven tenths of the limit, further ones by one
-    down to three tenths, and every quiet minute raises it by one. `held_until` is when calls are allowed again after
-    a refusal, `refusals` how many came in a row. Times are monotonic seconds.
+    `ceiling` is the number allowed at present: a refusal lowers it to seven tenths of the limit, further ones by one
+    down to three tenths, and every quiet minute raises it by one. `held_until` is when calls are allowed again after a
+    refusal, `refusals` the number in a row. Times are monotonic seconds.
     """
 
     def __init__(self, limit: int, span: float, guard: float = 0.0) -> None:
@@ -61,11 +61,11 @@ class SlidingLog:
         return self._under_way + len(self._releases)
 
     def empty(self, now: float) -> bool:
-        """Whether nothing is remembered that could still matter."""
+        """Whether the log holds nothing that still matters."""
         return not self.used(now) and now >= self.held_until and self.ceiling == self.limit
 
     def releases(self, now: float) -> list[float]:
-        """When each taken place is let go, soonest first; a call still under way counts as answered now."""
+        """Release times of the taken places, earliest first; a call still under way counts as answered now."""
         self._prune(now)
         return self._releases + [now + self.span + self.guard] * self._under_way
 
@@ -95,33 +95,33 @@ class SlidingLog:
         return Place(now)
 
     def answered(self, place: Place, now: float) -> None:
-        """The call was answered, or given up, at `now`."""
+        """Record that the call was answered, or abandoned, at `now`."""
         self._under_way -= 1
         place.release = now + self.span + self.guard
         insort(self._releases, place.release)
 
     def give_back(self, place: Place) -> None:
-        """The call under way was never sent."""
+        """Return the place of a call that was never sent."""
         self._under_way -= 1
 
     def restore(self, answered: float) -> None:
-        """Remember a call of an earlier process, answered or given up then."""
+        """Restore a call of an earlier process, answered or abandoned at `answered`."""
         insort(self._releases, answered + self.span + self.guard)
 
     def accepted(self) -> None:
-        """A call was let through."""
+        """Record that a call was not refused."""
         self.refusals = 0
 
     def refused(self, sent: float, now: float, retry_after: float | None = None) -> None:
-        """A call sent at `sent` was answered at `now` with 429 for this log.
+        """Record that a call sent at `sent` was answered at `now` with a 429 for this log.
 
-        Every refusal holds it. Only one that was sent after the last hold began says something new about the
-        ceiling: the others were under way already.
+        Every refusal holds the log. Only a call sent after the last hold ended says something new about the ceiling:
+        the others were already under way.
         """
         if sent >= self.held_until:
             if self.ceiling > self._lowered:
                 self.ceiling = self._lowered
-            elif not self.refusals:  # calls went through at this ceiling before: others use more than we left them
+            elif not self.refusals:  # calls succeeded at this ceiling: other clients use more than we left them
                 self.ceiling = max(self._lowest, self.ceiling - 1)
             self.refusals += 1
         hold = HOLD * 2 ** max(0, min(self.refusals - _PATIENCE, 8))

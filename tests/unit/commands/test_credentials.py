@@ -128,7 +128,7 @@ def test_the_age_of_a_token_of_an_unpublished_screen_is_warned_of(tmp_path: Path
     testing, published = (grant.recall(tmp_path, Secret(f"1//0{which}")) for which in ("testing", "published"))
     assert grant.warning(testing, now + 4.9 * 86400) == ""
     assert "about 36 hours" in grant.warning(testing, now + 5.5 * 86400)
-    assert "ended" in grant.warning(testing, now + 8 * 86400)
+    assert "expired" in grant.warning(testing, now + 8 * 86400)
     assert grant.warning(published, now + 30 * 86400) == ""
     assert grant.recall(tmp_path, Secret("1//0another")) is None
     assert "1//0" not in (tmp_path / grant.FILE).read_text()
