@@ -20,6 +20,8 @@ PROTOCOL = 1
 
 MAX_FRAME = 256 * 1024
 """Largest control or stats frame accepted, in bytes; SDP is the largest thing carried."""
+MAX_SDP = 128 * 1024
+"""Characters of the longest SDP that is taken from a peer; it fits into a frame with its envelope."""
 
 
 class WorkerState(enum.Enum):

@@ -116,7 +116,8 @@ class Pipeline:
                 track_input.receive_rtcp(report, now)
             if batch.rtp:
                 self.last_media[batch.track.kind] = now
-                track_input.receive(batch.rtp, now, self._forward)
+                if track_input.admit(len(batch.rtp), now):
+                    track_input.receive(batch.rtp, now, self._forward)
                 if track_input.due and not self._timer_due:
                     self._wake_at(track_input.due)
 

@@ -41,6 +41,7 @@ from relay_common.cloudflare.errors import (
 from relay_common.cloudflare.gate import Gate
 from relay_common.cloudflare.meter import CallMeter
 from relay_common.cloudflare.models import (
+    MAX_SDP,
     MAX_TRACKS,
     LocalTrack,
     Pull,
@@ -344,6 +345,9 @@ def _sdp(operation: str, reply: Reply, wanted: str) -> str:
     description = reply.session_description
     if description is None or description.type != wanted or not description.sdp.startswith("v=0"):
         raise _broken(operation, f"it holds no {wanted}")
+    if len(description.sdp) > MAX_SDP:
+        # Beyond this the worker would not get it, and would wait for it until its patience ends.
+        raise _broken(operation, f"its SDP has {len(description.sdp)} characters, more than {MAX_SDP}")
     return description.sdp
 
 

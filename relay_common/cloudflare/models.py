@@ -13,6 +13,8 @@ import msgspec
 
 from relay_common.cloudflare.errors import SfuError
 
+MAX_SDP: Final = 128 * 1024
+"""Characters of the longest SDP that is handed on: what a message to a worker (`protocol.MAX_SDP`) can carry."""
 MAX_TRACKS: Final = 64
 """Tracks in one call (platform limits page)."""
 

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import httpx
 import msgspec
 
+from relay_common.protocol import MAX_SDP
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret, redact
 from relay_supervisor.google.errors import (
@@ -163,6 +164,8 @@ class NestApi:
             return LiveStream(protocol, Secret(results.stream_extension_token), life, expires_at, url=url)
         if not results.answer_sdp or not results.media_session_id:
             raise MalformedAnswer(f"{what}: the answer has no SDP or no media session id")
+        if len(results.answer_sdp) > MAX_SDP:
+            raise MalformedAnswer(f"{what}: the answer's SDP has {len(results.answer_sdp)} characters (over {MAX_SDP})")
         answer = Secret(results.answer_sdp)
         return LiveStream(protocol, Secret(results.media_session_id), life, expires_at, answer_sdp=answer)
 

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay_worker.webrtc.sdp import MAX_ANSWER, AnswerError
+from relay_worker.webrtc.sdp import MAX_ANSWER, MAX_CANDIDATES, AnswerError
 
 _LINE: Final = re.compile(r"[a-z]=[^\x00\r\n]*")
 _TRANSPORTS: Final = frozenset(("udp", "tcp", "ssltcp", "tls"))
@@ -26,7 +26,6 @@ _DIRECTIONS: Final = frozenset(("a=sendrecv", "a=sendonly", "a=recvonly", "a=ina
 _FOUNDATION: Final = re.compile(r"[A-Za-z0-9+/]{1,32}")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _ADDRESS: Final = re.compile(r"[0-9A-Za-z.:%_-]{1,255}")
-_MAX_CANDIDATES: Final = 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _repair_candidates(block: list[str], repairs: Counter[str]) -> None:
             continue
         candidate = _repair_candidate(line.removeprefix("a=candidate:"), repairs)
         candidates += candidate is not None
-        if candidate is not None and candidates <= _MAX_CANDIDATES:
+        if candidate is not None and candidates <= MAX_CANDIDATES:
             kept.append(f"a=candidate:{candidate}")
     block[:] = kept
 

@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 REORDER: Final = {Kind.VIDEO: (MAX_MISORDER_REPAIRED, 0.25), Kind.AUDIO: (4, 0.06)}
 """Packets and seconds to wait for a missing packet where packets come out of order: video has it sent again."""
 
+MAX_RATE: Final = 20_000_000
+"""Bits a second of one track over some time; the busiest camera of this field sends a fifth of it."""
+MAX_BURST: Final = 5_000_000
+"""Bytes by which a track may be ahead of MAX_RATE: two seconds."""
+
 
 class TrackInput(abc.ABC):
     """Receives one track's packets; subclasses turn them into frames."""
@@ -38,9 +43,33 @@ class TrackInput(abc.ABC):
         self._timeline = timeline
         self._ssrc: int | None = None
         self.malformed_rtcp = 0
+        self.over_rate = 0
+        self._ahead, self._metered, self._metered_at = 0.0, 0, 0.0
+        self._too_fast = False
         self.due = 0.0
         """When `end_waiting` is to be called (monotonic seconds); 0 when nothing waits."""
         timeline.add_track(track.kind, track.clock_rate)
+
+    def admit(self, packets: int, now: float) -> bool:
+        """Whether the packets of this wake are within MAX_RATE; else they are counted and have to be left out.
+
+        Once a track was too fast it is left out for a second at least: pieces of pictures are of no use.
+        """
+        received = self.receiver.bytes
+        drained = (now - self._metered_at) * MAX_RATE / 8
+        self._ahead = max(0.0, self._ahead + received - self._metered - drained)
+        self._metered, self._metered_at = received, now
+        if self._ahead <= (MAX_BURST / 2 if self._too_fast else MAX_BURST):
+            self._too_fast = False
+            return True
+        if not self.over_rate:
+            log.warning(
+                "the camera sends more than %d Mbit/s of %s: what is beyond is left out (docs/limits.md)",
+                *(MAX_RATE // 1_000_000, self.track.format.encoding),
+            )
+        self._too_fast = True
+        self.over_rate += packets
+        return False
 
     @abc.abstractmethod
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
@@ -111,6 +140,7 @@ class TrackInput(abc.ABC):
             ("unexpected_packet", receiver.unexpected),
             ("duplicate_packet", receiver.duplicates),
             ("restarted_sequence", receiver.restarts),
+            ("over_rate", self.over_rate),
         ]
 
     @property

@@ -11,6 +11,8 @@ from relay_worker.rtp.h264 import PayloadError
 SAMPLE_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 MAX_ACCESS_UNIT: Final = 65536
 """Bytes of the largest access unit that fragments may add up to."""
+MAX_UNITS: Final = 64
+"""Access units of one packet, over a second of sound; a packet of thousands would be a second of decoding."""
 
 
 class AudioConfig(NamedTuple):
@@ -157,6 +159,8 @@ class AacDepacketizer:
             if bits.read(index_length):
                 raise PayloadError("interleaved AAC is not supported")
             sizes.append(size)
+            if len(sizes) > MAX_UNITS:
+                raise PayloadError(f"more than {MAX_UNITS} AAC access units in a packet")
             length -= self._format.size_length + index_length
         if length < 0:
             raise PayloadError("AU header section is not whole headers")

@@ -6,17 +6,23 @@ whichever section the answerer chose. Grammar: RFC 8866, RFC 8829 (JSEP), RFC 88
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from relay_common.errors import RelayError, Remedy
+from relay_common.protocol import MAX_SDP
+
+log = logging.getLogger(__name__)
 
 OPUS: Final = 111
 """Payload type under which Opus is offered."""
-MAX_ANSWER: Final = 128 * 1024
+MAX_ANSWER: Final = MAX_SDP
 """Longest answer that is read, in characters."""
+MAX_CANDIDATES: Final = 64
+"""Candidates of an answer that are used; ICE checks each, so a peer that gives thousands would keep us busy with it."""
 
 _OUR_DTLS_ROLE: Final = {"passive": "client", "active": "server"}
 
@@ -55,7 +61,7 @@ class RemoteTransport:
     ice_pwd: str = field(repr=False)
     ice_lite: bool
     candidates: tuple[str, ...]
-    """Values of `a=candidate` for UDP and component 1."""
+    """Values of `a=candidate` for UDP and component 1, the first 64."""
     fingerprints: tuple[tuple[str, str], ...]
     """(hash function, value) pairs."""
     dtls_role: str
@@ -136,11 +142,13 @@ def read_transport(session: Section, sections: list[Section]) -> RemoteTransport
     usable = tuple(candidate for candidate in candidates if _is_usable(candidate))
     if not usable:
         raise AnswerError("the answer has no UDP candidate", hint="The peer gave no address to send to")
+    if len(usable) > MAX_CANDIDATES:
+        log.warning("the answer has %d candidates: the first %d are used", len(usable), MAX_CANDIDATES)
     return RemoteTransport(
         ice_ufrag=first("ice-ufrag"),
         ice_pwd=first("ice-pwd"),
         ice_lite=any(section.has("ice-lite") for section in everywhere),
-        candidates=usable,
+        candidates=usable[:MAX_CANDIDATES],
         fingerprints=tuple(_fingerprint(value) for value in fingerprints),
         dtls_role=_OUR_DTLS_ROLE[setup],
     )

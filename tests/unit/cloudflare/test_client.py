@@ -249,6 +249,7 @@ async def test_closing_what_is_closed_is_done_but_other_errors_are_told() -> Non
         {"errorCode": "invalid_params", **ANSWER},
         b"\xff\xfe",
         b"x" * (2 << 20),
+        {"sessionDescription": {"type": "answer", "sdp": "v=0\r\n" + "a=x\r\n" * 30_000}},
     ],
 )
 async def test_an_answer_that_is_none_is_never_taken_for_sdp(body: Any) -> None:

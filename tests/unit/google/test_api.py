@@ -181,6 +181,12 @@ async def test_a_null_beside_a_granted_stream_does_not_cost_it() -> None:
     assert (stream.handle, stream.expires_in) == (Secret("x1"), UNKNOWN_LIFE)
 
 
+async def test_an_sdp_that_no_worker_could_be_given_is_refused_in_words() -> None:
+    long = {"answerSdp": "v=0" + "x" * 128 * 1024, "mediaSessionId": "m1"}
+    with pytest.raises(MalformedAnswer, match="131075 characters"):
+        await Google(results(long)).api().generate("d1", Protocol.WEB_RTC, offer_sdp="v=0 offer")
+
+
 class Trickle(httpx.AsyncByteStream):
     """A body that comes in parts, each after `pause` seconds."""
 

@@ -99,6 +99,13 @@ def test_candidates_and_fingerprint_are_found_wherever_they_stand() -> None:
     assert transport.fingerprints == (("sha-256", FINGERPRINT),)
 
 
+def test_a_peer_with_thousands_of_candidates_has_the_first_64_tried(caplog: pytest.LogCaptureFixture) -> None:
+    many = "".join(f"a=candidate:{n} 1 udp {n} 203.0.113.9 {n} typ host\n" for n in range(1, 1501))
+    transport = answer_to(make_offer(audio=True), SESSION + video().replace(CANDIDATES, many) + AUDIO).transport
+    assert transport.candidates == tuple(f"{n} 1 udp {n} 203.0.113.9 {n} typ host" for n in range(1, 65))
+    assert "1500 candidates" in caplog.text
+
+
 def test_the_streams_own_profile_is_preferred_over_the_answers_order() -> None:
     both = ((106, 107, "42e01f"), (108, 109, "4d001f"))
     for profile, expected in ((66, BASELINE), (77, MAIN)):

@@ -162,3 +162,10 @@ def test_takes_any_bytes(config: bytes, size: int, index: int, payloads: list[by
     for stamp, payload in enumerate(payloads):
         depacketizer.receive(payload, True, stamp // 2, 0)
         depacketizer.receive(b"\x00\x10" + payload, True, stamp // 2, 0)
+
+
+def test_a_packet_of_thousands_of_units_is_malformed() -> None:
+    depacketizer = AacDepacketizer(HBR)
+    assert depacketizer.receive(hbr(*[b"\x01"] * 4000), True, 0, 0) == []
+    assert depacketizer.malformed == 1
+    assert len(depacketizer.receive(hbr(*[b"\x01"] * 64), True, 0, 0)) == 64

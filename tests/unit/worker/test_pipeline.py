@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
 from relay_common.simulation.camera.media import AudioSpec, audio_clip
 from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
+from relay_worker.media.track_input import MAX_BURST
 from relay_worker.pipeline import MAX_HELD_BYTES, MAX_HELD_SECONDS, Pipeline
 from relay_worker.rtp.h264 import fragment
 
@@ -45,7 +47,7 @@ class Camera:
         self._sequence[track.kind] += 1
         marker = marker and not self.mute_markers
         second = marker << 7 | track.format.payload_type
-        return struct.pack("!BBHII", 0x80, second, self._sequence[track.kind], timestamp, 1) + payload
+        return struct.pack("!BBHII", 0x80, second, self._sequence[track.kind] & 0xFFFF, timestamp, 1) + payload
 
     def shoot(self, index: int, *payloads: bytes) -> None:
         """One picture, in one wake."""
@@ -250,3 +252,62 @@ def test_what_was_tolerated_adds_up_over_sessions() -> None:
         camera = Camera(pipeline)
         camera.shoot(0, b"\x00\x00\x01" + SETS[3:13], IDR)
     assert pipeline.track_stats(Kind.VIDEO).tolerated["annex_b"] == 2
+
+
+def feed(pipeline: Pipeline, camera: Camera, megabits: float, seconds: float, began: float) -> float:
+    """Packets of 1000 octets at a rate, fifty wakes a second, as pictures of one wake; returns when it ended."""
+    first, count = round(began * 50), round(seconds * 50)
+    for index in range(first, first + count):
+        payloads = [SETS, IDR] if index % 50 == 0 else []
+        payloads += [SLICE + bytes(996)] * round(megabits * 1e6 / 8 / 50 / 1000)
+        last = len(payloads) - 1
+        packets = [
+            camera.packet(camera.video, payload, index * 1800, marker=number == last)
+            for number, payload in enumerate(payloads)
+        ]
+        pipeline.on_media([Batch(camera.video, packets, [])], index / 50)
+    return (first + count) / 50
+
+
+def test_a_camera_that_sends_far_too_much_is_cut_and_one_in_bounds_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline, output = Pipeline(), Output()
+    pipeline.attach(output, 0.0)
+    camera = Camera(pipeline)
+    ended = feed(pipeline, camera, 18, 8, 0.0)
+    assert pipeline.track_stats(Kind.VIDEO).tolerated.get("over_rate", 0) == 0
+    before = sum(map(len, output.payloads()))
+    ended = feed(pipeline, camera, 60, 8, ended)
+    sent = sum(map(len, output.payloads())) - before
+    assert sent * 8 < 8 * 20e6 + 8 * MAX_BURST
+    assert pipeline.track_stats(Kind.VIDEO).tolerated["over_rate"] > 10_000
+    assert caplog.text.count("more than 20 Mbit/s of H264") == 1
+    # A camera that comes to its senses plays on.
+    feed(pipeline, camera, 2, 2, ended)
+    output.frames.clear()
+    over = pipeline.track_stats(Kind.VIDEO).tolerated["over_rate"]
+    feed(pipeline, camera, 2, 2, ended + 2)
+    assert output.payloads().count(IDR) == 2
+    assert pipeline.track_stats(Kind.VIDEO).tolerated["over_rate"] == over
+
+
+@pytest.mark.parametrize("payload", [b"\x7c\x05" + bytes(998), SLICE + bytes(996)], ids=["FU-A", "picture"])
+def test_a_picture_that_never_ends_costs_no_memory(payload: bytes) -> None:
+    pipeline, output = Pipeline(), Output()
+    camera = Camera(pipeline)
+    camera.shoot(0, SETS, IDR)
+    pipeline.attach(output, 0.0)
+    wake = [camera.packet(camera.video, payload, FRAME, marker=False) for _ in range(200)]
+
+    def play(seconds: int) -> None:
+        for index in range(seconds * 10):
+            pipeline.on_media([Batch(camera.video, wake, [])], pipeline.playing_since + index / 10)
+            output.frames.clear()
+
+    play(2)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    play(60)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 1_000_000
+    assert pipeline.track_stats(Kind.VIDEO).frames <= 2, "a picture without an end was counted as one"
