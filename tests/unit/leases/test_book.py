@@ -356,7 +356,7 @@ def test_cameras_beyond_the_budget_wait_and_say_why() -> None:
     assert len(desk.book.admitted) == 4
     status = lease_status(desk.book, "c7", desk.now, 0.0)
     assert status.state == "wanted"
-    assert "1 commands a minute hold 4 cameras" in status.next_action
+    assert "1 commands a minute are enough for 4 cameras" in status.next_action
     desk.book.unwant("c0", desk.now)
     assert len(desk.book.admitted) == 4
 
