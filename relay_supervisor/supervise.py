@@ -35,7 +35,7 @@ class Loops:
         return self._tasks.spawn(self._keep(name, loop))
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"restarts": self.restarts}
 
     async def aclose(self) -> None:

@@ -1,1 +1,1 @@
-"""Which cameras there are, which are wanted, and what follows from the difference."""
+"""Which cameras exist, which are wanted, and how what runs is made to match."""

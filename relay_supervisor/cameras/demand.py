@@ -1,4 +1,4 @@
-"""Cameras that run only while somebody watches: which are requested, and when each is released. Pure."""
+"""On-demand cameras, which run only while watched: which are requested, and when each is released. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 from relay_supervisor.cameras.registry import Camera
 
 _UNKNOWN: Final = 60.0
-"""Seconds for which a camera that is not, or not yet, discovered is remembered."""
+"""Seconds for which a request for an undiscovered camera is remembered."""
 
 
 class OnDemand:
-    """Which of the cameras on demand are awake.
+    """Which of the on-demand cameras are awake.
 
     A camera is on demand when its settings say so; with `mode = "auto"`, when Google has refused to extend its stream:
-    then it is a battery doorbell, which a picture around the clock would drain (the traits do not tell it before).
-    Times are monotonic seconds.
+    then it is a battery doorbell, which streaming around the clock would drain (its traits do not show that in
+    advance). Times are monotonic seconds.
     """
 
     def __init__(self) -> None:
@@ -33,19 +33,19 @@ class OnDemand:
                 return mode == "on_demand"
 
     def idle(self, camera: Camera) -> bool:
-        """Whether the camera is on demand and nobody demands it."""
+        """Whether the camera is on demand and nobody watches it."""
         return self.on_demand(camera) and camera.id not in self._asked_at
 
     def not_extendable(self, camera: str, until: float) -> None:
-        """Google refused to extend this camera's streams on principle, which is believed `until` then."""
+        """Record that Google refuses to extend this camera's streams on principle, believed until `until`."""
         self._battery[camera] = until
 
     def resumed(self, cameras: Iterable[str], now: float) -> None:
-        """These, by id, were awake when an earlier supervisor ended: their viewers may come back."""
+        """Mark cameras (by id) that were awake when an earlier supervisor ended: their viewers may come back."""
         self._asked_at.update(dict.fromkeys(cameras, now))
 
     def watched(self, cameras: Iterable[Camera], now: float) -> bool:
-        """Somebody watches `cameras`, or wants to; whether one of them was idle until now."""
+        """Record that `cameras` are watched or asked for; returns whether one of them was idle until now."""
         woken = False
         for camera in cameras:
             woken |= self.idle(camera)
@@ -53,9 +53,9 @@ class OnDemand:
         return woken
 
     def let_go(self, cameras: Iterable[Camera], now: float) -> bool:
-        """Forget cameras that nobody has watched for their `idle_after`, and refusals that are too old.
+        """Forget cameras that nobody has watched for their `idle_after`, and refusals that are no longer believed.
 
-        Whether anything changes by that: a camera becomes idle, or is to run all the time again.
+        Returns whether that changes anything: a camera becomes idle, or is to run continuously again.
         """
         known = {camera.id: camera for camera in cameras}
         freed = False

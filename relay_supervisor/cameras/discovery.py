@@ -1,4 +1,4 @@
-"""Finding an account's cameras: at the start, now and again, and whenever somebody asks."""
+"""Discovery of an account's cameras: at the start, periodically, and on request."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from relay_supervisor.google.models import Listing
 log = logging.getLogger(__name__)
 
 RECHECK: Final = 30.0
-"""Seconds until the next listing, at most, when one lacked a camera that is known."""
+"""Longest wait in seconds for the next listing after one that lacked a known camera."""
 
 
 class Discovery:
-    """Keeps what the registry knows of one account up to date; `account` is its place in the configuration.
+    """Keeps the registry up to date on one account; `account` is its index in the configuration.
 
-    `on_found` is told of each listing and its account, once the registry has it.
+    `on_found` is called with the account and each listing, once the registry has it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Discovery:
             await self._pause()
 
     def _failed(self, why: str) -> float:
-        """A listing failed; seconds until the next."""
+        """Record a failed listing; returns seconds until the next."""
         delay = self._backoff.next_delay()
         self._due = self._clock.now() + delay
         self.problem = f"the cameras cannot be listed: {why}" if self.problem else ""
@@ -77,7 +77,7 @@ class Discovery:
         """List the cameras now (devices.list, five a minute at most); raises NestError."""
         listing = await self._leases.discover()
         if listing is self._last:
-            return  # two asked at the same time: it is still only one listing
+            return  # concurrent callers share one listing
         self._last = listing
         absent = self._registry.discovered(self._account, listing)
         self._leases.remember(self._registry.devices(self._account))
@@ -94,10 +94,10 @@ class Discovery:
         self._on_found(self._account, listing)
 
     def wake(self) -> None:
-        """Do not wait any longer for the next listing."""
+        """List the cameras again without further wait."""
         self._wake.set()
 
     async def _pause(self) -> None:
         while not self._wake.is_set() and (left := self._due - self._clock.now()) > 0:
-            # In parts: a listing that a person asked for may bring the next one forward.
+            # In parts: a listing requested by a person may change when the next one is due.
             await pause(self._clock, min(left, RECHECK), self._wake)

@@ -11,10 +11,10 @@ from relay_supervisor.google.errors import OfferUnavailable
 
 
 class IngestOffers:
-    """One offer a camera at a time; `send` reaches a camera's worker and is False when it has none.
+    """One offer per camera at a time; `send` reaches a camera's worker and returns False when it has none.
 
-    A worker that is only just starting, or is replaced meanwhile, is asked when it is there: the caller sets the limit
-    on time.
+    A worker that is still starting, or is replaced meanwhile, is asked once it is ready: the caller sets the time
+    limit.
     """
 
     def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
@@ -24,7 +24,7 @@ class IngestOffers:
 
     async def offer(self, camera: str) -> str:
         """The SDP offer of the camera's worker; raises OfferUnavailable when the worker cannot make one."""
-        # Unlike any number of an earlier supervisor whose offer the worker may still hold.
+        # Different from any number of an earlier supervisor, whose offer the worker may still hold.
         request = secrets.randbits(48)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting[camera] = request, answer
@@ -38,16 +38,16 @@ class IngestOffers:
         return sdp
 
     def number(self, camera: str) -> int:
-        """The number of the last offer that was made, which the next answer of Google's is to; 0 before the first."""
+        """Number of the last offer made, to which Google's next answer belongs; 0 before the first."""
         return self._made.get(camera, 0)
 
     def worker_ready(self, camera: str) -> None:
-        """The camera's worker is new: it knows of no offer."""
+        """Ask the camera's new worker for the offer that is still awaited, if any."""
         if (waiting := self._waiting.get(camera)) is not None:
             self._send(camera, MakeOffer(request=waiting[0]))
 
     def answered(self, camera: str, message: IngestOffer | IngestOfferFailed) -> None:
-        """The worker has made an offer, or could not."""
+        """Handle the worker's offer, or its report that it could not make one."""
         request, answer = self._waiting.get(camera, (0, None))
         if answer is None or request != message.request or answer.done():
             return

@@ -1,4 +1,4 @@
-"""From what should run and what runs to what to do: a pure function."""
+"""Actions that make what runs match what should run: a pure function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relay_supervisor.cameras.registry import Camera
 
 @dataclass(frozen=True)
 class StartCamera:
-    """Begin to relay a camera."""
+    """Start relaying a camera."""
 
     camera: Camera
 
@@ -25,7 +25,7 @@ class StopCamera:
 
 @dataclass(frozen=True)
 class UpdateCamera:
-    """Something about a running camera changed; `restart` when its worker must be started anew to follow."""
+    """Something about a running camera changed; `restart` when its worker must be restarted to apply it."""
 
     camera: Camera
     restart: bool
@@ -37,8 +37,8 @@ Action = StartCamera | StopCamera | UpdateCamera
 def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> list[Action]:
     """Actions that turn `actual` into `desired`, both by camera id; stops come first, so that they free budget.
 
-    A camera that did not change causes no action. One that speaks another protocol now is only updated: its lease
-    notices, and its worker follows with the publication in place.
+    A camera that did not change causes no action. One whose protocol changed is only updated: its lease notices, and
+    its worker follows, keeping the publication.
     """
     actions: list[Action] = [
         StopCamera(camera, "no longer configured or granted") for id_, camera in actual.items() if id_ not in desired
@@ -50,7 +50,7 @@ def reconcile(desired: Mapping[str, Camera], actual: Mapping[str, Camera]) -> li
         elif running.account != camera.account:
             actions += [StopCamera(running, "moved to another account"), StartCamera(camera)]
         elif running != camera:
-            # What else there is in the settings concerns the supervisor alone.
+            # All other settings concern only the supervisor.
             changed = (running.name, running.settings.audio) != (camera.name, camera.settings.audio)
             actions.append(UpdateCamera(camera, restart=changed))
     return actions

@@ -1,4 +1,4 @@
-"""Which cameras exist: what every account's listings showed, under stable short ids; and which of them are wanted."""
+"""Which cameras exist, from all accounts' listings, under stable short ids; and which of them are wanted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay_supervisor.google.models import Device, Listing, updated
 
 @dataclass(frozen=True)
 class Camera:
-    """A discovered camera. `account` is its place in the configuration's list of [[nest]] tables."""
+    """A discovered camera. `account` is its index in the configuration's list of [[nest]] tables."""
 
     id: str
     account: int
@@ -26,12 +26,12 @@ class Camera:
 
     @property
     def track_prefix(self) -> str:
-        """What the names of its tracks at the SFU begin with: they tell camera and kind."""
+        """Prefix of its track names at the SFU, which tell camera and kind."""
         return f"{ids.slug(self.name)}-{self.id}"
 
 
 class Registry:
-    """All discovered cameras; the configuration, and above it `overrides`, decide which should run.
+    """All discovered cameras; the configuration, overridden by `overrides`, decides which should run.
 
     `only` limits what runs to these ids while the relay is being drained; None: no limit.
     """
@@ -42,22 +42,22 @@ class Registry:
         self.only: set[str] | None = None
         self._devices: dict[int, list[Device]] = {}
         self._absent: dict[int, set[str]] = {}
-        """Names of known devices that an account's last listing did not have; one entry an account that was listed."""
+        """Names of known devices missing from an account's last listing; one entry per listed account."""
 
     def restored(self, account: int, devices: Iterable[Device]) -> None:
-        """Begin with the devices that an earlier process knew of an account; its listings correct them."""
+        """Start with the devices that an earlier process knew of an account; listings correct them."""
         self._devices[account] = list(devices)
 
     def devices(self, account: int) -> list[Device]:
-        """What is known of an account's devices."""
+        """The known devices of an account."""
         return list(self._devices.get(account, []))
 
     def discovered(self, account: int, listing: Listing) -> list[Device]:
-        """Take over a listing of one account; returns the devices that are known and were not in it.
+        """Apply a listing of one account; returns the known devices that it lacks.
 
         Those are kept until the next listing, and dropped when that lacks them, too: a single listing may be
-        incomplete. One that is listed without a live stream, which says that the trait is not available at present,
-        stays what it was.
+        incomplete. A known device listed without a live stream, whose trait is only unavailable at present, stays
+        unchanged.
         """
         listed = {device.name: device for device in listing.devices}
         before = self._absent.get(account, set())
@@ -77,7 +77,7 @@ class Registry:
         return absent
 
     def seen(self, account: int, device: Device) -> Device:
-        """Take over what was read of one device since the last discovery; returns what is known of it now."""
+        """Apply the freshly read traits of one device; returns the device as it is known now."""
         known = self._devices.get(account, [])
         device = next((updated(one, device) for one in known if one.name == device.name), device)
         self._devices[account] = [device if one.name == device.name else one for one in known]

@@ -8,7 +8,7 @@ from relay_supervisor.state.store import SavedPublication
 
 
 def restored(saved: SavedPublication) -> Publication:
-    """The publication that was saved: taken to be live until the next check shows otherwise."""
+    """The saved publication, assumed to be live until the next check shows otherwise."""
     tracks = [
         LocalTrack(mid=mid, kind=kind, name=name)
         for mid, text in saved.tracks.items()

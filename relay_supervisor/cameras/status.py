@@ -1,4 +1,4 @@
-"""One camera in words and numbers: from lease, worker and publication to what people are shown. Pure."""
+"""Status of one camera for people, from its lease, worker and publication. Pure."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ def camera_status(
     now: float,
     picture: tuple[str, str, str] = ("unknown", "", ""),
 ) -> CameraStatus:
-    """The status of `camera`; `why_not` says why it should not run, if it should not, and `idle` why it need not at
-    present; `publication` is the live one's name, or empty; `now` is monotonic seconds; `picture` says whether it can
-    be decoded, and if not at which stage it fails and why."""
+    """The status of `camera`.
+
+    `why_not` says why it should not run and `idle` why it need not run at present (else empty); `publication` is the
+    name of the live one, or empty; `now` is monotonic seconds; `picture` says whether it can be decoded, and if not at
+    which stage it fails and why.
+    """
     stats = slot.stats if slot is not None and not ((why_not or idle) and slot.phase is Phase.ABSENT) else None
     state, reason, stage = _verdict(why_not, idle, lease, slot, stats, now)
     decodable = "unknown"
@@ -91,7 +94,9 @@ def _verdict(
         return "degraded", lease.last_error, ""
     reason = lease.last_error or (stats.reason if stats is not None else "")
     stage = stats.stage.value if stats is not None and stats.stage is not Stage.NONE else ""
-    state = WorkerState.RECONNECTING if slot.state is WorkerState.LIVE else slot.state  # it was, and is being ended
+    state = (
+        WorkerState.RECONNECTING if slot.state is WorkerState.LIVE else slot.state
+    )  # it was live, and is being ended
     return _WORDS[state], reason, stage
 
 

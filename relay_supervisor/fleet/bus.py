@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 STATS_QUEUE = 64
 CONTROL_QUEUE = 1000
 FILE_CHECK = 2.0
-"""Seconds between two looks at whether the sockets' files are still there."""
+"""Seconds between checks that the sockets' files still exist."""
 
 OnMessage = Callable[[str, FromWorker], None]
 OnStats = Callable[[WorkerStats], None]
@@ -35,8 +35,8 @@ OnStats = Callable[[WorkerStats], None]
 class Bus:
     """Receives from all workers, sends to one by its instance id.
 
-    `undeliverable` counts messages to workers that were not connected, `rebound` socket files that had vanished (a
-    cleaner of /tmp took them): connected workers do not notice, new ones could not connect.
+    `undeliverable` counts messages to workers that were not connected, `rebound` socket files re-created after they
+    were deleted (by a cleaner of /tmp): connected workers do not notice, new ones could not connect.
     """
 
     def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats, loops: Loops | None = None) -> None:
@@ -51,7 +51,7 @@ class Bus:
         self._loops = loops or Loops(SystemClock())
         self._tasks: list[asyncio.Task[None]] = []
         self.reading = False
-        """Whether messages of workers are being received: while they are not, their silence means nothing."""
+        """Whether workers' messages are being received: while they are not, silence means nothing."""
         self.undeliverable = 0
         self.rebound = 0
 
@@ -62,7 +62,7 @@ class Bus:
         return sum(r.oversized + r.malformed + r.unknown for r in readers)
 
     async def start(self) -> None:
-        """Bind both sockets and begin to receive; raises zmq.ZMQError when the directory cannot hold them."""
+        """Bind both sockets and start receiving; raises zmq.ZMQError when they cannot be created."""
         for socket, endpoint, queue in (
             (self._control, self.control_endpoint, CONTROL_QUEUE),
             (self._stats, self.stats_endpoint, STATS_QUEUE),
@@ -115,10 +115,10 @@ class Bus:
                     # Without unbind, which would cut the workers that are connected.
                     socket.bind(endpoint)
                 except (OSError, zmq.ZMQError) as error:
-                    log.error("%s was deleted and cannot be made again: %s", file, error)
+                    log.error("%s was deleted and cannot be re-created: %s", file, error)
                 else:
                     self.rebound += 1
-                    log.warning("%s was deleted: made again", file)
+                    log.warning("%s was deleted: re-created", file)
 
     async def _receive_control(self) -> None:
         self.reading = True
@@ -153,5 +153,5 @@ class Bus:
                     log.exception("handling stats failed", extra={"instance": stats.instance})
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"rebound": self.rebound, "undeliverable": self.undeliverable}

@@ -1,8 +1,8 @@
-"""How a worker process is ended: asked first, then signalled, and given up at last; as a plan with a time each step.
+"""How a worker process is ended: asked, then signalled, finally given up; a plan with a time for each step.
 
-A process that is asked to stop has its time for it, then gets SIGTERM, then SIGKILL, again and again. A hung one is
-made to write its stacks first. The kernel may keep even a killed process for long (it waits for a disk that does not
-answer): after `GIVE_UP_AFTER` more seconds it is left to its fate, so that its camera gets another worker.
+A process asked to stop gets its time, then SIGTERM, then SIGKILL repeatedly. A hung one is first made to dump its
+stacks. The kernel may keep even a killed process for a long time (blocked on a disk that does not respond): after
+`GIVE_UP_AFTER` more seconds it is abandoned, so that its camera gets another worker.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ TERM_TIME: Final = 1.0
 """Seconds between the steps of taking a hung worker down: stack dump, SIGTERM, SIGKILL."""
 KILL_AGAIN: Final = 5.0
 GIVE_UP_AFTER: Final = 30.0
-"""Seconds from the first SIGKILL until a process that is still there is given up."""
+"""Seconds from the first SIGKILL until a process that still exists is given up."""
 _LONGEST_DUMP: Final = 8000
 
 
 class Step(enum.Enum):
-    """One thing that is done to a process which has to end."""
+    """One step in ending a process."""
 
     DUMP = "dump"
-    """Have it write what its threads do."""
+    """Have it dump its threads' stacks."""
     TERM = "term"
     KILL = "kill"
     GIVE_UP = "give up"
-    """Watch it no longer."""
+    """Stop watching it."""
 
 
 class Ending:
-    """The steps that are left and the time of each; see `of_asked` and `of_hung`. Times are on the fleet's clock."""
+    """The remaining steps and the time of each; see `of_asked` and `of_hung`. Times are on the fleet's clock."""
 
     def __init__(self, steps: list[tuple[float, Step]]) -> None:
         self._steps = steps
 
     @classmethod
     def of_asked(cls, now: float, within: float) -> Ending:
-        """For a process that was asked at `now` to stop within so many seconds."""
+        """For a process that was asked at `now` to stop in `within` seconds."""
         return cls([(now + within, Step.TERM), *_kills(now + within + TERM_TIME)])
 
     @classmethod
     def of_hung(cls, now: float) -> Ending:
-        """For a process that does not answer any more."""
+        """For a process that no longer responds."""
         return cls([(now, Step.DUMP), (now + DUMP_TIME, Step.TERM), *_kills(now + DUMP_TIME + TERM_TIME)])
 
     @property
@@ -58,7 +58,7 @@ class Ending:
         return self._steps[0][0]
 
     def due(self, now: float) -> Step | None:
-        """The step whose time has come, once each; at most one is due at a time, so that each has its effect first."""
+        """The step that is due, returned once; one at a time, so that each can take effect before the next."""
         if len(self._steps) and self._steps[0][0] <= now:
             at, step = self._steps.pop(0)
             self.put_off(now - at)
@@ -66,7 +66,7 @@ class Ending:
         return None
 
     def put_off(self, seconds: float) -> None:
-        """Give the process so much more time for each step: we were away ourselves, or late."""
+        """Postpone every step by `seconds`: the supervisor was suspended, or late."""
         self._steps = [(at + seconds, step) for at, step in self._steps]
 
 

@@ -1,9 +1,9 @@
 """All worker processes: one for each wanted camera, started, watched, replaced and stopped.
 
-The fleet decides nothing about streams: it keeps a process running for each camera it is given, hands that
-process's messages up, and sends messages down. Its rules stand in `slot.py` and `replacement.py`. What happens to a
-worker comes from three sides: from the bus (`on_message`, `on_stats`), from the kernel (a process ends) and from
-`tick`, which looks at every slot's deadline four times a second.
+The fleet takes no decisions about streams: it keeps a process running for each camera it is given, passes that
+process's messages up, and sends messages down. Its rules are in `slot.py` and `replacement.py`. Events of a worker come
+from three sides: the bus (`on_message`, `on_stats`), the kernel (a process ends) and `tick`, which checks every slot's
+deadline four times a second.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ from relay_worker.process.spec import WorkerSpec
 log = logging.getLogger(__name__)
 
 TICK: Final = 0.25
-"""Seconds between two looks at the deadlines of all slots."""
+"""Seconds between checks of all slots' deadlines."""
 OVER_LIMIT: Final = 3
-"""Stats reports in a row over the memory limit after which a worker is replaced: a snapshot takes some for a moment."""
+"""Consecutive stats reports over the memory limit that get a worker replaced: a snapshot takes memory briefly."""
 REPLACE_PAUSE: Final = 120.0
-"""Least seconds between two replacements of a camera's worker for its memory."""
+"""Shortest interval in seconds between replacements of a camera's worker because of its memory."""
 
 
 class Fleet:
     """Keeps one worker running for each wanted camera; `memory_limit` is in bytes of resident set, 0: none.
 
-    `run` has to run all the while. `reading` says whether the bus is being read: while it is not, nobody's silence
-    counts.
+    `run` must be running. `reading` says whether the bus is being read: while it is not, no worker's silence counts.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Fleet:
     # --- wanted and unwanted -----------------------------------------------------------------------------------
 
     def slot(self, camera: str) -> Slot | None:
-        """What is known about a camera's worker."""
+        """The slot of a camera's worker, if there is one."""
         return self._slots.get(camera)
 
     def live_stats(self, camera: str) -> WorkerStats | None:
@@ -108,9 +107,9 @@ class Fleet:
         return True
 
     def stop(self, camera: str, reason: str, within: float = 3.0) -> Awaitable[None]:
-        """End a camera's worker and keep it ended until `start` says otherwise.
+        """End a camera's worker and keep it ended until `start` is called.
 
-        The result is done when it is gone, or somewhat after it should have been.
+        The result completes when it is gone, or a little after its time has run out.
         """
         slot = self._slots.get(camera)
         both = list(_pair(slot)) if slot is not None else []
@@ -120,7 +119,7 @@ class Fleet:
         return self._tasks.spawn(_all_ended(both, within + 2 * TERM_TIME + 4 * TICK))
 
     async def stop_all(self, reason: str, within: float = 3.0) -> None:
-        """End all workers at once, each within its time."""
+        """End all workers at once, each in `within` seconds."""
         await asyncio.gather(*(self.stop(camera, reason, within) for camera in list(self._slots)))
         self._tasks.cancel()
         self._keeper.cancel_launches()
@@ -137,14 +136,14 @@ class Fleet:
         if slot is not None and slot.wanted:
             ended = self.stop(camera, reason)
             slot.policy.restarts += 1
-            self.start(slot.template)  # as soon as the old one is gone, unless somebody stops it meanwhile
+            self.start(slot.template)  # as soon as the old one is gone, unless it is stopped meanwhile
             await ended
 
     def replace(self, camera: str, reason: str) -> None:
-        """Replace a camera's worker: the new one is started first, and plays when the old one has let go of the camera.
+        """Replace a camera's worker: the new one is started first, and plays once the old one has released the camera.
 
-        Google serves a stream to one client at a time, so the picture pauses for as long as the new worker takes to
-        connect; but not for its start, and not at all when it does not start.
+        Google serves a stream to one client at a time, so the picture pauses while the new worker connects, but not
+        while it starts, and not at all if it does not start.
         """
         slot = self._slots.get(camera)
         if slot is None or not slot.running or slot.replacement is not None:
@@ -164,7 +163,7 @@ class Fleet:
         return slot is not None and slot.phase is Phase.RUNNING and self._send(slot.instance, message)
 
     def on_message(self, instance: str, message: FromWorker) -> None:
-        """Take a control message from the bus."""
+        """Handle a control message from the bus."""
         slot = self._by_instance.get(instance)
         if slot is None:
             self._stranger(instance, message)
@@ -188,7 +187,7 @@ class Fleet:
                 self._listener.worker_message(slot.camera, message)
 
     def on_stats(self, stats: WorkerStats) -> None:
-        """Take a stats report from the bus."""
+        """Handle a stats report from the bus."""
         slot = self._by_instance.get(stats.instance)
         if slot is None:
             return
@@ -219,7 +218,7 @@ class Fleet:
             self._listener.worker_ready(slot.camera, hello)
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
-        """A worker nobody started here: find out who it is, then adopt it or send it away."""
+        """Identify a worker that was not started here, then adopt it or tell it to stop."""
         if not isinstance(message, Hello):
             self._send(instance, protocol.Identify())
             return
@@ -240,22 +239,22 @@ class Fleet:
     # --- time --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look at every slot's deadline four times a second, until cancelled."""
+        """Check every slot's deadline four times a second, until cancelled."""
         while True:
             self.tick(self._clock.now())
             await self._clock.sleep(TICK)
 
     def tick(self, now: float) -> None:
-        """Let pass what is due in any slot; `now` is the clock's.
+        """Handle what is due in any slot; `now` is the clock's.
 
-        After a pause of this process itself nobody is judged before the next tick: what the workers said meanwhile is
-        read first. Those of which nothing has come by then are asked.
+        After this process was suspended, no worker is judged before the next tick: messages sent meanwhile are read
+        first. Workers without one are asked to identify themselves.
         """
         if self._abandoned:
             return
         since, self._ticked_at = now - self._ticked_at, now
         if away := self._pauses.observe(now):
-            log.warning("the supervisor stood still for %.1f s, which is held against no worker", away)
+            log.warning("the supervisor was suspended for %.1f s, which counts against no worker", away)
             self._back_at = now
             for slot in self._all():
                 slot.put_off(away)
@@ -269,20 +268,20 @@ class Fleet:
             try:
                 self._keeper.look(slot, now)
             except Exception:
-                # One camera's trouble must not keep the others from being looked after.
-                log.exception("looking after a worker failed", extra=slot.context)
+                # One camera's failure must not keep the others from being checked.
+                log.exception("checking a worker failed", extra=slot.context)
 
     def _all(self) -> Iterator[Slot]:
         for slot in list(self._slots.values()):
             yield from _pair(slot)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return self._pauses.counters()
 
 
 def _pair(slot: Slot) -> Iterator[Slot]:
-    """The camera's worker, and the one that is to replace it."""
+    """The camera's worker, and its replacement if there is one."""
     yield slot
     if slot.replacement is not None:
         yield slot.replacement.successor

@@ -1,4 +1,4 @@
-"""One operating-system process, watched by a pidfd so that also one we did not start can be watched."""
+"""One operating-system process, watched through a pidfd so that it need not be our child."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from relay_common.proc import start_ticks
 EXIT_CODE_PATIENCE = 0.5
 """Seconds to wait for the fork server to report the exit code of a process that is already gone."""
 _SERVER_GONE = 255
-"""The exit code that multiprocessing makes up when the fork server, which alone knows it, is gone."""
+"""The exit code that multiprocessing reports when the fork server, which alone knows the real one, is gone."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended; `code` is None when only its parent could know and that parent is not us."""
+    """How a process ended; `code` is None when only its parent knows it and we are not its parent."""
 
     code: int | None
 
@@ -48,7 +48,7 @@ class WorkerProcess:
         self.pid = pid
         self._process = process
         self._pidfd = os.pidfd_open(pid)
-        # Read after the descriptor is open, which holds on to this process: it cannot be another one's any more.
+        # Read after opening the descriptor, which pins this process: the pid can no longer be another one's.
         self.started = start_ticks(pid)
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._collecting: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class WorkerProcess:
         return await asyncio.shield(self._exit)
 
     def when_ended(self, told: Callable[[], None]) -> None:
-        """Have `told` called soon after the process has ended."""
+        """Call `told` soon after the process has ended."""
         self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else told())
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -105,7 +105,7 @@ class WorkerProcess:
                 self._exit.set_result(Exit(None if code == _SERVER_GONE else code))
 
     def _release(self) -> None:
-        """Close the pidfd, once: its number may be somebody else's descriptor a moment later."""
+        """Close the pidfd, once: its number may be reused a moment later."""
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             asyncio.get_running_loop().remove_reader(pidfd)

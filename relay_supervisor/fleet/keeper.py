@@ -1,6 +1,6 @@
-"""What happens to the process of a slot: launched, taken over, listened to, ended, followed by another.
+"""The process of a slot: launched, adopted, monitored, ended, followed by another.
 
-The half of the fleet that deals with processes and deadlines; its rules stand in `slot.py` and `replacement.py`.
+The half of the fleet that deals with processes and deadlines; its rules are in `slot.py` and `replacement.py`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 SILENCE: Final = 4.0
 """Seconds without any message after which a worker counts as hung (a beat comes every second)."""
 HELLO_PATIENCE: Final = 20.0
-"""Seconds a new process may take to say hello, on a machine that starts twenty of them at once."""
+"""Seconds a new process may take to say hello, even on a machine that starts twenty of them at once."""
 LAUNCH_PATIENCE: Final = 150.0
-"""Seconds for the launcher to start a process, or to say that it cannot; it serves one camera after another."""
+"""Seconds for the launcher to start a process or report failure; it serves one camera after another."""
 ADOPT_PATIENCE: Final = 10.0
-"""Seconds for a worker that could not be watched to say hello, which gives the next chance, before another starts."""
+"""Seconds for a worker that could not be watched to say hello and be adopted, before another one is started."""
 _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 """Phases in which the launcher may not have answered yet: a hello may overtake its answer."""
 
 
 class FleetListener(Protocol):
-    """Who is told what happens to workers."""
+    """Receiver of workers' events."""
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         """A worker, new or adopted, has said hello."""
 
     def worker_message(self, camera: str, message: FromWorker) -> None:
-        """A worker said something else."""
+        """A worker sent another message."""
 
     def worker_gone(self, camera: str, instance: str, reason: str) -> None:
         """A worker ended, wanted or not."""
@@ -71,7 +71,7 @@ class SlotKeeper:
     # --- deadlines ---------------------------------------------------------------------------------------------
 
     def look(self, slot: Slot, now: float) -> None:
-        """Let pass what is due in the slot (rule 2 of `slot.py`)."""
+        """Handle what is due in the slot (rule 2 of `slot.py`)."""
         if slot.process is not None and not slot.process.alive:
             self._exited(slot)
             return
@@ -82,7 +82,7 @@ class SlotKeeper:
             case Phase.STARTING:
                 self._listen(slot, HELLO_PATIENCE, now)
             case Phase.RUNNING:
-                # A worker that is taken over may not know yet that this supervisor is there.
+                # An adopted worker may not know yet that this supervisor exists.
                 self._listen(slot, SILENCE if slot.hello is not None else HELLO_PATIENCE, now)
             case Phase.HUNG | Phase.STOPPING if slot.ending is not None:
                 if (step := slot.ending.due(now)) is not None:
@@ -99,7 +99,7 @@ class SlotKeeper:
             self.look(slot, now)
 
     def _end(self, slot: Slot, step: Step) -> None:
-        """Do the next thing to a process that has to end."""
+        """Carry out the next step of ending a process."""
         assert slot.process is not None
         match step:
             case Step.DUMP:
@@ -130,7 +130,7 @@ class SlotKeeper:
     async def _start_process(self, slot: Slot, spec: WorkerSpec) -> None:
         try:
             process = await self._launcher.start(spec)
-        except Exception as error:  # whatever it is, there is no process
+        except Exception as error:  # whatever the error, there is no process
             if slot.instance == spec.instance and slot.process is None and slot.phase in _LAUNCHING:
                 self._give_up(slot, f"could not be started: {error or type(error).__name__}")
             return
@@ -146,19 +146,19 @@ class SlotKeeper:
             slot.ending = Ending.of_asked(self._clock.now(), 0.0)
 
     def adopt(self, slot: Slot, instance: str, pid: int, started: int) -> None:
-        """Take over the running process with this pid and start time.
+        """Adopt the running process with this pid and start time.
 
         Raises ProcessLookupError when it is gone, OSError when it cannot be watched at present.
         """
         process = self._launcher.adopt(pid)
-        if process.started != started:  # its pid has just been used again
+        if process.started != started:  # its pid has just been reused
             process.forget()
             raise ProcessLookupError(pid)
         slot.machine.fire(SlotEvent.ADOPT)
         self._bind(slot, instance, process)
 
     def await_hello(self, slot: Slot) -> None:
-        """A process of this slot lives but cannot be watched: its hello, if it comes in time, gives another chance."""
+        """Wait for the hello of a live process that cannot be watched: it is another chance to adopt it."""
         now = self._clock.now()
         slot.launch("", now)
         slot.machine.fire(SlotEvent.GIVE_UP)
@@ -166,14 +166,14 @@ class SlotKeeper:
         slot.next_start = now + ADOPT_PATIENCE
 
     def abandon(self) -> None:
-        """Watch no process any more, and leave all of them running."""
+        """Stop watching all processes, and leave them running."""
         self._launches.cancel()
         for slot in self.by_instance.values():
             if slot.process is not None:
                 slot.process.forget()
 
     def cancel_launches(self) -> None:
-        """Wait for no launch any more."""
+        """Stop waiting for launches."""
         self._launches.cancel()
 
     def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
@@ -182,14 +182,14 @@ class SlotKeeper:
         process.when_ended(lambda: self._exited(slot) if slot.process is process else None)
 
     def ask_to_stop(self, slot: Slot, reason: str, within: float) -> None:
-        """Ask the slot's process, if it has one, to end within so many seconds, and see that it does."""
+        """Ask the slot's process, if it has one, to end in `within` seconds, and enforce it."""
         again = slot.phase is Phase.STOPPING
         if slot.machine.can(SlotEvent.STOP):
             slot.machine.fire(SlotEvent.STOP)
         if slot.process is None:
             return
         ending = Ending.of_asked(self._clock.now(), within)
-        # One that is being taken down already has no more time than it had.
+        # A process that is already being ended gets no more time than it had.
         if slot.ending is None or (again and ending.next_at < slot.ending.next_at):
             slot.ending = ending
         self._send(slot.instance, protocol.Stop(reason=reason, within=within))
@@ -205,14 +205,14 @@ class SlotKeeper:
         self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words)
 
     def _give_up(self, slot: Slot, why: str) -> None:
-        """There is no process, or none that can be ended: go on without it."""
+        """Continue without a process: there is none, or it cannot be ended."""
         log.error("worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
         self._over(slot, SlotEvent.GIVE_UP, why)
 
     def _over(self, slot: Slot, event: SlotEvent, why: str) -> None:
-        """A slot has no process any more: settle what follows, then tell."""
+        """Settle what follows for a slot that has lost its process, then notify the listener."""
         instance, had_process = slot.instance, slot.process is not None
         self.by_instance.pop(instance, None)
         if had_process:
@@ -221,8 +221,8 @@ class SlotKeeper:
         slot.unbind()
         if slot.replaces:
             self._drop(slot)
-            return  # it never took over: the old one goes on
-        # A planned replacement says why it was made, not how the old worker went.
+            return  # it never took over: the old one continues
+        # A planned replacement keeps its reason, not how the old worker ended.
         if not (slot.replaced and slot.phase is Phase.ABSENT):
             slot.last_exit = why
         told = slot.last_exit
@@ -247,14 +247,14 @@ class SlotKeeper:
             self.launch(slot)
 
     def _drop(self, successor: Slot) -> None:
-        """A successor has ended: the worker that it should have replaced goes on."""
+        """A successor has ended: the worker that it was to replace continues."""
         assert successor.replacement is not None
         successor.replacement.fire(PairEvent.SUCCESSOR_ENDED)
         successor.replacement.predecessor.replacement = None
         successor.replacement = None
 
     def _promote(self, slot: Slot) -> Slot:
-        """A worker that is being replaced has ended: its successor is the camera's from now on."""
+        """A worker that is being replaced has ended: make its successor the camera's worker."""
         assert slot.replacement is not None
         slot.replacement.fire(PairEvent.PREDECESSOR_ENDED)
         successor = slot.replacement.successor

@@ -27,14 +27,14 @@ FORK_PATIENCE: Final = 45.0
 
 
 class Launcher(Protocol):
-    """Starts workers somewhere; a cluster's scheduler could stand behind it as well."""
+    """Starts workers somewhere; a cluster's scheduler could implement it as well."""
 
     async def prepare(self) -> None:
         """Get ready to start workers quickly."""
         ...
 
     async def start(self, spec: WorkerSpec) -> WorkerProcess:
-        """Start one worker; raises OSError (or whatever the system finds) when that cannot be done."""
+        """Start one worker; raises OSError (or another error of the system) when that fails."""
         ...
 
     def adopt(self, pid: int) -> WorkerProcess:
@@ -45,8 +45,8 @@ class Launcher(Protocol):
 class ForkServerLauncher:
     """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
 
-    The fork server is started with the environment as it is at `prepare`: secrets must be gone from it by then.
-    A server that does not answer within `patience` seconds is killed, and the next worker comes from a new one.
+    The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
+    does not answer within `patience` seconds is killed, and the next worker comes from a new one.
     """
 
     def __init__(self, patience: float = FORK_PATIENCE) -> None:
@@ -61,8 +61,8 @@ class ForkServerLauncher:
     async def start(self, spec: WorkerSpec) -> WorkerProcess:
         process = self._context.Process(target=run_worker, args=(spec,), name=f"relay-worker-{spec.camera}")
         async with self._one_at_a_time:
-            # Blocks until the server has forked, which takes its import time when it has only just started. In a
-            # thread of its own: one that is stuck must not take those that others wait for.
+            # Blocks until the server has forked, which includes its imports when it has just started. In a separate
+            # thread: a stuck one must not use up the shared pool.
             forked = _in_thread(lambda: _start(process))
             done, _ = await asyncio.wait([forked], timeout=self._patience)
             if not done:
@@ -75,7 +75,7 @@ class ForkServerLauncher:
         try:
             return WorkerProcess(process.pid, process)
         except OSError:
-            # Without a descriptor it cannot be watched; and nobody may run unwatched.
+            # Without a descriptor it cannot be watched, and no worker may run unwatched.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
             raise
@@ -85,7 +85,7 @@ class ForkServerLauncher:
 
 
 def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work` in a thread; the result comes here, if the loop still runs then. Raises RuntimeError without room."""
+    """Run `work` in a thread, with its result as a future. Raises RuntimeError when no thread can be started."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[None] = loop.create_future()
 
@@ -96,7 +96,7 @@ def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
             result.set_result(None)
         else:
             result.set_exception(error)
-            result.exception()  # retrieved: whoever asked may have gone
+            result.exception()  # marked as retrieved: the caller may be gone
 
     def run() -> None:
         error: BaseException | None = None
@@ -125,9 +125,9 @@ def _kill_fork_server() -> None:
 
 @contextlib.contextmanager
 def _main_unnamed() -> Iterator[None]:
-    """Hide the file of the running script from multiprocessing, which would run it anew in every child.
+    """Hide the file of the running script from multiprocessing, which would run it again in every child.
 
-    A worker needs nothing of the program that started it, and for a script that is the whole supervisor.
+    A worker needs nothing from the program that started it, which for a script would be the whole supervisor.
     """
     main = vars(sys.modules["__main__"])
     file = main.pop("__file__", None)

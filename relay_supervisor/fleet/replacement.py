@@ -1,22 +1,22 @@
-"""A worker that is replaced while it works: its successor and itself, as a table of the pair.
+"""Replacing a worker while it runs: predecessor and successor, as a table of the pair.
 
 Rules:
 
-1. The successor is launched while the predecessor plays. Google serves a stream to one client at a time, so that the
-   successor does not play before the predecessor has let go; but it is up by then, and the picture pauses only for as
-   long as it takes to connect.
+1. The successor is launched while the predecessor plays. Google serves a stream to one client at a time, so the
+   successor cannot play before the predecessor has released it; but it is up by that moment, and the picture pauses
+   only while it connects.
 
-2. While the successor PREPARES, the predecessor is the camera's worker. A successor that ends before it has said
-   hello is DROPPED, and nothing has happened to the picture.
+2. While the successor is PREPARING, the predecessor is the camera's worker. A successor that ends before its hello is
+   DROPPED, and the picture is not affected.
 
-3. With the successor's hello the predecessor is asked to stop: HANDING OVER. When it has ended, however that came
-   about, the successor is the camera's worker: PROMOTED. So it is when the predecessor dies while the successor
+3. With the successor's hello the predecessor is asked to stop: HANDING OVER. When it has ended, for whatever reason,
+   the successor is the camera's worker: PROMOTED. The same happens when the predecessor dies while the successor
    prepares: there is no third process.
 
-4. A successor that ends while the predecessor is stopping is DROPPED, too. The predecessor then ends as one that was
+4. A successor that ends while the predecessor is stopping is DROPPED, too. The predecessor then ends like one that was
    stopped and is wanted again.
 
-5. Stopping the camera stops both. Whichever ends first moves the pair as above; nothing special is needed.
+5. Stopping the camera stops both. Whichever ends first moves the pair as above; there is no special case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ S = TypeVar("S")
 
 
 class PairState(enum.Enum):
-    """Where a replacement is."""
+    """States of a replacement."""
 
     PREPARING = "preparing"
     """The successor has not said hello yet."""
@@ -43,10 +43,10 @@ class PairState(enum.Enum):
 
 
 class PairEvent(enum.Enum):
-    """What can happen to the pair."""
+    """Events of the pair."""
 
     HELLO = "hello"
-    """Of the successor."""
+    """From the successor."""
     SUCCESSOR_ENDED = "successor ended"
     PREDECESSOR_ENDED = "predecessor ended"
 
@@ -58,7 +58,7 @@ REPLACEMENT_TABLE: Table[PairState, PairEvent] = Table(
         (PairState.PREPARING, PairEvent.HELLO): PairState.HANDING_OVER,
         (PairState.PREPARING, PairEvent.SUCCESSOR_ENDED): PairState.DROPPED,
         (PairState.PREPARING, PairEvent.PREDECESSOR_ENDED): PairState.PROMOTED,
-        # It says hello again when the bus came back.
+        # A worker says hello again when the bus is back.
         (PairState.HANDING_OVER, PairEvent.HELLO): PairState.HANDING_OVER,
         (PairState.HANDING_OVER, PairEvent.SUCCESSOR_ENDED): PairState.DROPPED,
         (PairState.HANDING_OVER, PairEvent.PREDECESSOR_ENDED): PairState.PROMOTED,
@@ -74,5 +74,5 @@ class Replacement(Generic[S]):
         self.machine: Machine[PairState, PairEvent] = Machine(REPLACEMENT_TABLE)
 
     def fire(self, event: PairEvent) -> PairState:
-        """Make a move of the table; the new state."""
+        """Make the table's move for `event`; returns the new state."""
         return self.machine.fire(event)

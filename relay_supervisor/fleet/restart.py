@@ -1,4 +1,4 @@
-"""When a dead worker is started again: soon at first, slower when it keeps dying, never in a tight loop."""
+"""When a dead worker is restarted: at once at first, more slowly when it keeps dying, never in a tight loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from relay_common.backoff import Backoff
 
 _REMEMBERED: Final = 100
-"""Deaths that are remembered; with restarts slowed down, more than fit in any window."""
+"""Deaths remembered; with restarts slowed down, more than fit into any window."""
 
 
 class RestartPolicy:
     """Restart intensity of one camera's worker.
 
-    The first restart within `window` seconds is immediate; further ones back off with jitter; from `intensity`
-    deaths in the window on the worker counts as `degraded` and is started again about every `ceiling` seconds.
+    The first restart within `window` seconds is immediate; further ones back off with jitter; from `intensity` deaths
+    in the window on the worker counts as `degraded` and is restarted about every `ceiling` seconds.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RestartPolicy:
         self.restarts = 0
 
     def died(self, now: float, cause: str) -> float:
-        """Note an unwanted death at `now`, with how it came about in words; seconds to wait before the restart."""
+        """Record an unwanted death at `now` with its cause in words; returns seconds to wait before the restart."""
         recent = self.recent(now)
         self._deaths.append((now, cause))
         self.restarts += 1

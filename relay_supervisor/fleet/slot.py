@@ -1,36 +1,36 @@
-"""One camera's place for a worker process: a state machine, and what is known about the process in it.
+"""One camera's slot for a worker process: a state machine, and what is known about the process.
 
-Rules that the slot and the fleet (`fleet.py`) keep:
+Rules of the slot and the fleet (`fleet.py`):
 
 1. A slot has at most one process. It is ABSENT or in BACKOFF without one, and HUNG with one. STARTING and STOPPING may
    begin without one while the launcher has not answered yet; so may RUNNING, when the hello overtakes that answer.
 
-2. Every phase but ABSENT has a deadline, and passing it is an event. Nothing waits for ever: not for a launcher that
-   never answers, not for a hello, not for a process that not even SIGKILL ends.
+2. Every phase but ABSENT has a deadline, and passing it is an event. Nothing waits forever: not for a launcher that
+   never answers, not for a hello, not for a process that survives SIGKILL.
 
        phase      deadline                                        what happens then
        ABSENT     none: nothing runs, and nothing is wanted
        STARTING   LAUNCH_PATIENCE, until the launcher answers     GIVE UP: to BACKOFF; the process is killed if it
                                                                   appears after all
                   HELLO_PATIENCE, from then until the hello       SILENCE: to HUNG
-       RUNNING    SILENCE, since the worker's last word           SILENCE: to HUNG; without a process as STARTING
+       RUNNING    SILENCE, since the worker's last message        SILENCE: to HUNG; without a process as STARTING
        HUNG       the next step of its `Ending`: stacks,          the step; after the last one GIVE UP: to BACKOFF
                   SIGTERM, SIGKILL, giving it up
        STOPPING   the next step of its `Ending`; LAUNCH_PATIENCE  the step; after the last one GIVE UP: to ABSENT
                   while the launcher has not answered
        BACKOFF    `next_start`                                    LAUNCH: to STARTING
 
-3. Deadlines of a process are counted in time during which the supervisor was awake and read its bus. After a pause of
-   its own every one of them is put off by as long as the pause was (`put_off`): what the worker said meanwhile lies
-   unread, or the worker was stopped together with its supervisor.
+3. A process's deadlines count only time in which the supervisor ran and read its bus. After the supervisor itself was
+   suspended, each is postponed by the length of the pause (`put_off`): the worker's messages are still unread, or the
+   worker was suspended together with its supervisor.
 
-4. A process that ends is followed by another one when that is wanted. From RUNNING, STARTING and HUNG the way leads
-   through BACKOFF, where the restart policy says how long to wait; from STOPPING, which was asked for, to ABSENT, and
-   on to STARTING at once when the camera was wanted again meanwhile.
+4. A process that ends is followed by another one if that is wanted. From RUNNING, STARTING and HUNG this leads through
+   BACKOFF, where the restart policy sets the delay; from STOPPING, which was requested, to ABSENT, and on to STARTING
+   at once if the camera has been wanted again meanwhile.
 
-5. `running` is said of a process that is watched, is alive and has said hello; nothing else is ever shown as live.
+5. `running` means that a process is watched, is alive and has said hello; nothing else is ever shown as live.
 
-6. While a worker is being replaced there are two slots for its camera, tied by a `Replacement` (`replacement.py`).
+6. While a worker is being replaced its camera has two slots, tied by a `Replacement` (`replacement.py`).
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ from relay_worker.process.spec import WorkerSpec
 
 
 class Phase(enum.Enum):
-    """Life of a worker process as the supervisor sees it."""
+    """Phases of a worker process as the supervisor sees it."""
 
     ABSENT = "absent"
     STARTING = "starting"
-    """Launched; its hello has not come yet."""
+    """Launched; its hello has not arrived."""
     RUNNING = "running"
     HUNG = "hung"
-    """Silent for too long: being taken down."""
+    """Silent for too long: being ended."""
     STOPPING = "stopping"
     """Asked to stop."""
     BACKOFF = "backoff"
-    """Died; waiting to be started again."""
+    """Died; waiting to be restarted."""
 
 
 class SlotEvent(enum.Enum):
-    """What can happen to a worker process."""
+    """Events of a worker process."""
 
     LAUNCH = "launch"
     ADOPT = "adopt"
@@ -74,7 +74,7 @@ class SlotEvent(enum.Enum):
     STOP = "stop"
     EXIT = "exit"
     GIVE_UP = "give up"
-    """The launcher failed or did not answer, or a process outlived SIGKILL."""
+    """The launcher failed or did not answer, or a process survived SIGKILL."""
 
 
 WORKER_TABLE: Table[Phase, SlotEvent] = Table(
@@ -91,7 +91,7 @@ WORKER_TABLE: Table[Phase, SlotEvent] = Table(
         (Phase.STARTING, SlotEvent.STOP): Phase.STOPPING,
         (Phase.STARTING, SlotEvent.EXIT): Phase.BACKOFF,
         (Phase.STARTING, SlotEvent.GIVE_UP): Phase.BACKOFF,
-        # A running worker says hello again when its supervisor's socket came back.
+        # A running worker says hello again when its supervisor's socket is back.
         (Phase.RUNNING, SlotEvent.HELLO): Phase.RUNNING,
         (Phase.RUNNING, SlotEvent.SILENCE): Phase.HUNG,
         (Phase.RUNNING, SlotEvent.STOP): Phase.STOPPING,
@@ -117,26 +117,26 @@ class Slot:
         self.instance = ""
         self.launched_at = now
         self.ending: Ending | None = None
-        """What is done to the process, while it is HUNG or STOPPING."""
+        """How the process is being ended, while it is HUNG or STOPPING."""
         self.ended: asyncio.Event = asyncio.Event()
-        """Set whenever the slot is without a process, and none is being launched."""
+        """Set whenever the slot has no process and none is being launched."""
         self.ended.set()
         self.hello: Hello | None = None
-        """What the process said of itself; None until it has."""
+        """The process's hello; None until it has arrived."""
         self.state = WorkerState.STARTING
         self.stats: WorkerStats | None = None
         self.stats_at = now
         self.seen_at = now
         self.farewell = ""
-        """Why it ends, as it said itself before it did."""
+        """Why it is ending, from its goodbye."""
         self.last_exit = ""
         self.wanted = True
         self.next_start = now
-        """When it is started again, while it is in backoff."""
+        """When it is restarted, while it is in backoff."""
         self.replacement: Replacement[Slot] | None = None
-        """While it is being replaced, or is the replacement itself."""
+        """Set while it is being replaced, or is the replacement itself."""
         self.over_limit = 0
-        """Reports in a row with more memory than allowed."""
+        """Consecutive reports of more memory than allowed."""
         self.replaced_at = -math.inf
 
     @property
@@ -149,19 +149,19 @@ class Slot:
 
     @property
     def context(self) -> dict[str, str]:
-        """For the log."""
+        """Log fields that identify it."""
         return {"camera": self.template.name, "instance": self.instance}
 
     @property
     def whereabouts(self) -> str:
-        """What the worker said last that it was doing, to follow how it ended: " in tls", " while live"."""
+        """What the worker last reported doing, appended to how it ended: " in tls", " while live"."""
         if self.stats is not None and self.stats.stage is not Stage.NONE and self.state is not WorkerState.LIVE:
             return f" in {self.stats.stage.value}"
         return f" while {self.state.value}"
 
     @property
     def running(self) -> bool:
-        """Whether it has a process that is alive and has said hello (or is taken over from another supervisor)."""
+        """Whether it has a process that is alive and has said hello (or was adopted)."""
         return self.phase is Phase.RUNNING and self.process is not None and self.process.alive
 
     @property
@@ -175,7 +175,7 @@ class Slot:
         return self.replacement is not None and self.replacement.predecessor is self
 
     def launch(self, instance: str, now: float) -> None:
-        """A process of that name is being launched: nothing of an earlier one holds any more."""
+        """Begin to launch the process `instance`, forgetting all about an earlier one."""
         self.machine.fire(SlotEvent.LAUNCH)
         self.instance, self.launched_at, self.seen_at = instance, now, now
         self.state, self.stats, self.hello = WorkerState.STARTING, None, None
@@ -183,17 +183,17 @@ class Slot:
         self.ended.clear()
 
     def bind(self, instance: str, process: WorkerProcess, now: float) -> None:
-        """This is its process from now on."""
+        """Attach the process `instance`."""
         self.instance, self.process, self.seen_at = instance, process, now
         self.ended.clear()
 
     def unbind(self) -> None:
-        """It has no process any more."""
+        """Detach the process, which is gone or given up."""
         self.process, self.ending, self.state = None, None, WorkerState.STARTING
         self.ended.set()
 
     def put_off(self, seconds: float) -> None:
-        """We were away for so long, and cannot know what the process did meanwhile: its deadlines move."""
+        """Postpone its deadlines by `seconds` in which the supervisor could not hear the process."""
         self.seen_at += seconds
         self.launched_at += seconds
         if self.ending is not None:

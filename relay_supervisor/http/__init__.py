@@ -1,1 +1,1 @@
-"""The supervisor's HTTP side: dashboard, API, events, metrics."""
+"""The supervisor's HTTP interface: dashboard, API, events, metrics."""

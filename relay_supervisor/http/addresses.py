@@ -1,4 +1,4 @@
-"""Who is asking: the client's address, named by trusted proxies where there are any, and whose share it counts for."""
+"""The client's address, as reported by trusted proxies if there are any, and whose share it counts against."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_HOPS: Final = 32
 
 
 class TrustedProxies:
-    """The reverse proxies of `http.trusted_proxies`, whose `X-Forwarded-For` is believed; nobody else's is."""
+    """The reverse proxies of `http.trusted_proxies`, the only ones whose `X-Forwarded-For` is believed."""
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
         """`networks` are addresses or networks ("192.0.2.7", "fd00::/8"); raises ConfigError for anything else."""
@@ -28,11 +28,10 @@ class TrustedProxies:
         return found is not None and self._holds(found)
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
-        """The client's address: `peer`, or what trusted proxies say in front of it.
+        """The client's address: `peer`, or what the trusted proxies in front of us report.
 
-        `forwarded` are the values of X-Forwarded-For in the order of the headers. Each proxy appends the address it
-        was asked from, so the client is the last hop that is not itself a trusted proxy; what stands before it is
-        hearsay.
+        `forwarded` are the values of X-Forwarded-For in the order of the headers. Each proxy appends the address that
+        called it, so the client is the last hop that is not itself a trusted proxy; any before it are hearsay.
         """
         client = _parse(peer)
         if client is None or not self._holds(client):
@@ -52,7 +51,7 @@ class TrustedProxies:
 
 
 def share_of(address: str) -> str:
-    """Whose share `address` counts for: itself, or its /64, of which an IPv6 host has 2^64 addresses to ask from."""
+    """The share `address` counts against: itself, or its /64, as an IPv6 host has all 2^64 addresses of it."""
     found = _parse(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((found, 64), strict=False))

@@ -1,4 +1,4 @@
-"""The part of the HTTP interface that commands the relay: what the verbs of the command line call."""
+"""HTTP endpoints that control the relay: what the verbs of the command line call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LINES: Final = 4000
 
 
 class AdminVerbs(Protocol):
-    """What commands the relay; `verbs.Verbs` is it."""
+    """Operators' commands; implemented by `operations.verbs.Verbs`."""
 
     def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange: ...
 
@@ -113,7 +113,7 @@ def routes(relay: AdminRelay) -> list[Route]:
 
 class _Admin:
     def __init__(self, relay: AdminRelay) -> None:
-        # Asked for at each request: the relay makes its verbs after its application.
+        # Looked up at each request: the relay creates its verbs after its application.
         self._relay = relay
 
     async def add(self, request: Request) -> Response:

@@ -1,8 +1,8 @@
-"""How many connections and requests the HTTP interface takes, and whom it turns away: counting only, no sockets.
+"""Bounds on the HTTP interface's connections and requests: counting only, no sockets.
 
 The supervisor's descriptors are shared with what keeps cameras alive (calls to Google and the SFU, the bus, the store),
-so HTTP has a bounded part of them. Connections in which nothing is being answered make room for new ones, the one that
-has been idle longest first: whoever opens many and says nothing displaces only themselves and other idle ones.
+so HTTP gets a bounded part of them. Connections in which nothing is being answered make room for new ones, the longest
+idle first: whoever opens many and sends nothing displaces only idle connections.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def most_connections() -> int:
-    """256, or a quarter of the descriptors that this process may have when that is less; at least 16."""
+    """256, or a quarter of this process's descriptor limit if that is less; at least 16."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -29,7 +29,7 @@ def most_connections() -> int:
 
 
 class Share:
-    """A count a key (an address, a link), each bounded by `most`; keys without a count are not remembered."""
+    """A count per key (an address, a link), each bounded by `most`; keys at zero are forgotten."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -75,9 +75,9 @@ class Admission(Generic[T]):
         return len(self._open)
 
     def admit(self, connection: T, address: str) -> tuple[bool, T | None]:
-        """(whether the connection may stay, an idle one that has to go in its place).
+        """(whether the connection may stay, an idle one to close in its place).
 
-        The one that goes is no longer counted.
+        The one to close is no longer counted.
         """
         if address and not self._addresses.take(address):
             self.refused_address += 1
@@ -97,24 +97,24 @@ class Admission(Generic[T]):
         return True, evicted
 
     def busy(self, connection: T) -> None:
-        """A request of it is being answered."""
+        """Mark the connection as busy: a request is being answered."""
         self._idle.pop(connection, None)
 
     def idle(self, connection: T) -> None:
-        """Nothing is being answered any more."""
+        """Mark the connection as idle."""
         if connection in self._open:
             self._idle.pop(connection, None)
             self._idle[connection] = None
 
     def gone(self, connection: T) -> None:
-        """It was closed; one that is not counted is ignored."""
+        """Forget a closed connection; one that is not counted is ignored."""
         address = self._open.pop(connection, None)
         self._idle.pop(connection, None)
         if address:
             self._addresses.give_back(address)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {
             "refused_address": self.refused_address,
             "refused_full": self.refused_full,

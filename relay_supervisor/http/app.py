@@ -1,6 +1,6 @@
-"""The HTTP application: dashboard, health, metrics and what an operator asks; the rest is joined to it.
+"""The HTTP application: dashboard, health, metrics, status; joined by the endpoints of `admin` and `viewing`.
 
-It knows the relay only through `RelayView`, so tests and the demo can put anything behind it.
+It knows the relay only through `RelayView`, so tests and the demo can substitute anything.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from relay_supervisor.status.model import CameraStatus, RelayStatus
 
 
 class RelayView(Protocol):
-    """The relay as the HTTP interface sees it. Verbs raise RelayError, which becomes the answer."""
+    """The relay as the HTTP interface sees it. Verbs raise RelayError, which becomes the response."""
 
     @property
     def events(self) -> EventHub: ...
@@ -55,7 +55,7 @@ class RelayView(Protocol):
     def viewers(self) -> viewing.ViewService: ...
 
     def status(self) -> RelayStatus:
-        """Everything, now."""
+        """The status of everything, now."""
         ...
 
     def health(self) -> Health:
@@ -68,7 +68,7 @@ class RelayView(Protocol):
 
     @property
     def verbs(self) -> admin.AdminVerbs:
-        """What commands the relay."""
+        """Operators' commands."""
         ...
 
     async def restart(self, camera: str) -> None:
@@ -81,7 +81,7 @@ class RelayView(Protocol):
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the interface has to know of the configuration; `token` None: open, on loopback only."""
+    """Settings of the interface; `token` None: open, on loopback only."""
 
     token: Secret | None = None
     viewers: ViewerSettings = ViewerSettings()
@@ -195,7 +195,7 @@ class _Api:
     # --- status ---------------------------------------------------------------------------------------------------
 
     async def livez(self, request: Request) -> Response:
-        # That this coroutine runs is the proof: the loop that does everything is alive.
+        # That this coroutine runs is the proof: the event loop is alive.
         return json_reply({"live": True})
 
     async def readyz(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
-"""Who may use the HTTP interface, and how a browser is kept from being used against it.
+"""Who may use the HTTP interface, and protection against attacks through a browser.
 
 On loopback no token is needed; anywhere else the supervisor refuses to start without one. The token comes as
-`Authorization: Bearer …` or, for the page, as a cookie made by signing in. Without a token the Host header must name
+`Authorization: Bearer …` or, for the page, as a cookie set by signing in. Without a token the Host header must name
 loopback (DNS rebinding); state changes must come from our own page or from no page at all.
 """
 
@@ -37,7 +37,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
-"""On every answer. No inline script or style, no third party, no framing."""
+"""On every response. No inline script or style, no third party, no framing."""
 
 
 def page_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
@@ -67,7 +67,7 @@ class FailureLimiter:
         return max(0.0, times[0] + _WINDOW - self._clock.now())
 
     def failed(self, address: str) -> None:
-        """Note a wrong token from `address`."""
+        """Record a wrong token from `address`."""
         self._failures.setdefault(address, deque(maxlen=_FAILURES)).append(self._clock.now())
         self._failures.move_to_end(address)
         if len(self._failures) > _MOST_ADDRESSES:
@@ -75,7 +75,7 @@ class FailureLimiter:
 
 
 class Gatekeeper:
-    """Decides about single requests; `token` None means that everybody on loopback may do everything."""
+    """Authorises single requests; `token` None means that everyone on loopback has full access."""
 
     def __init__(self, token: Secret | None, clock: Clock) -> None:
         self._token = token.reveal().encode() if token else b""
@@ -97,8 +97,8 @@ class Gatekeeper:
 
     def check_token(self, token: str, address: str) -> float | None:
         """Try `token` from `address`: None when it is right, else seconds to wait before another try (0: none)."""
-        # The right token first: other people's failures must not lock it out, and locked out or not, guessing at a
-        # token of 16 characters is hopeless. What the limit saves is the log and the time of who has a wrong one.
+        # The right token first: other people's failures must not lock it out, and guessing a token of 16 characters is
+        # hopeless with or without a limit. The limit saves log lines, and the time of whoever has a wrong token.
         if self.token_matches(token):
             return None
         if wait := self.limiter.blocked_for(address):
@@ -109,7 +109,7 @@ class Gatekeeper:
         return self.limiter.blocked_for(address)
 
     def new_cookie(self) -> str:
-        """A session cookie's value: its end and a signature by the token, so that it outlives a restart."""
+        """A session cookie's value: its expiry, signed with the token so that it survives a restart."""
         end = str(int(self._clock.wall()) + SESSION_LIFE)
         return f"{end}.{self._sign(end)}"
 
@@ -125,7 +125,7 @@ class Gatekeeper:
         return hmac.new(self._token, f"relay-session:{end}".encode(), hashlib.sha256).hexdigest()
 
     def host_allowed(self, host: str) -> bool:
-        """Whether the Host header may be served: without a token, a foreign name is a rebinding attack."""
+        """Whether the Host header is acceptable: without a token, a foreign name is a rebinding attack."""
         if not self.open:
             return True
         try:
@@ -135,7 +135,7 @@ class Gatekeeper:
 
 
 def same_origin(host: str, origin: str, fetch_site: str) -> bool:
-    """Whether a state change comes from our own page, or from a client that is no browser.
+    """Whether a state change comes from our own page, or from a client that is not a browser.
 
     Browsers send Sec-Fetch-Site to trustworthy origins and Origin with every POST and DELETE; others send neither.
     """

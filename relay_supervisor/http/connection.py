@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection, bounded: who may connect, and how long requests take to come and answers to go."""
+"""uvicorn's HTTP/1.1 connection, bounded: who may connect, and how long receiving and sending may take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FULL: Final = (
 
 
 class Connection(H11Protocol):
-    """One connection; `bounds` decides whether it stays and counts what it did."""
+    """One connection; `bounds` decides whether it stays, and counts its violations."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         peer = self.client[0] if self.client else ""
-        # The clients of a proxy are counted one by one, by what it says of them (see guard.py).
+        # A proxy's clients are counted one by one, by the addresses it reports (see guard.py).
         admitted, idle = self._bounds.admit(self, "" if peer in self._proxies else share_of(peer))
         if idle is not None:
             idle.transport.abort()
@@ -84,7 +84,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self._bounds.idle(self)
         super().on_response_complete()
-        if self._answering:  # a request that waited behind the one that was answered
+        if self._answering:  # a request was waiting behind the one that was answered
             self._bounds.busy(self)
         elif self.conn.trailing_data[0] and not self.transport.is_closing():  # the beginning of one
             self._expect_header()

@@ -1,4 +1,4 @@
-"""The answer to GET /api/events: a subscription of the event hub as it comes (Server-Sent Events)."""
+"""The response to GET /api/events: a subscription to the event hub as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay_supervisor.events import EventHub, Subscription
 
 
 class EventStream(Response):
-    """Sends a subscription until either side ends it, also while a slow client blocks the sending."""
+    """Sends a subscription until either side ends it, even while a slow client blocks sending."""
 
     def __init__(self, hub: EventHub, subscription: Subscription) -> None:
         super().__init__()

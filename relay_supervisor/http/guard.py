@@ -1,4 +1,4 @@
-"""The door in front of the application: headers on every answer, and who gets in (ASGI middleware)."""
+"""Access control in front of the application, and headers on every response (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}
     | {f"/static/{name}.js" for name in _WATCH_FILES}
 )
-"""Served without signing in: probes (which then give no details), and what the sign-in page and a camera's own page are
-made of."""
+"""Served without signing in: probes (which then give no details), and the files of the sign-in and camera pages."""
 _PAGES: Final = "/watch/"
 _VIEWER_PATHS: Final = (_PAGES, "/api/watch/", "/api/view/")
-"""With /api/view, all that somebody who may only watch can reach; there, `state.audience` says which cameras."""
+"""With /api/view, all that clients who may only watch can reach; there, `state.audience` says which cameras."""
 
 
 class Guard:
     """Checks Host, origin and credentials as `gatekeeper`, `links` and `viewers` say, then lets `app` answer.
 
     `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none),
-    `audience` which cameras it may see, `visitor` whose share its views count for, and `address` where it asks from, as
-    far as `proxies` are believed.
+    `audience` which cameras it may see, `visitor` whose share its views count against, and `address` its address, as
+    reported by `proxies` if it uses one.
     """
 
     def __init__(
@@ -76,11 +75,11 @@ class Guard:
             await self._serve_within_share(scope, receive, send_guarded)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"refused_requests": self.refused_requests}
 
     async def _serve_within_share(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve who is not the operator, unless 64 of their requests are under way already."""
+        """Serve a client other than the operator, unless 64 of its requests are under way already."""
         share = share_of(scope["state"]["address"])
         if not self._under_way.take(share):
             self.refused_requests += 1
@@ -136,15 +135,15 @@ class Guard:
         return reply
 
     def _check_link(self, scope: Scope, link: tuple[str, str, str]) -> ASGIApp | None:
-        """Let the holder of a link reach what viewers may, as one; a link counts for less than any other credential."""
+        """Let the holder of a link reach only what viewers may, whatever other credentials the request carries."""
         path = scope["path"]
         try:
             audience = self._links.check(*link)
         except LinkError as error:
-            # The page asks the API, and shows what it says.
+            # The page asks the API, and shows its error.
             return watch_page(403) if path.startswith(_PAGES) else error_reply(403, error.code, str(error), error.hint)
         state = scope["state"]
-        # A link is known by what it opens and until when: two with both the same are one.
+        # A link is identified by its camera and its expiry: two with both the same are one.
         state["visitor"] = Visitor(operator=False, address=state["visitor"].address, link=".".join(link[:2]))
         state["audience"] = audience
         if _for_viewers(path) or path in _PUBLIC:
@@ -154,7 +153,7 @@ class Guard:
         )
 
     def _credentials(self, scope: Scope, headers: Headers) -> tuple[bool, float]:
-        """(whether the client is let in, seconds for which its address is locked out)."""
+        """(whether the client is admitted, seconds for which its address is locked out)."""
         if self._gatekeeper.open or self._gatekeeper.cookie_valid(_cookie(headers.get("cookie", ""))):
             return True, 0.0
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -169,7 +168,7 @@ def _for_viewers(path: str) -> bool:
 
 
 def _link(scope: Scope, headers: Headers) -> tuple[str, str, str] | None:
-    """(camera, expires, signature) of a link: in the address of a camera's page, in a header of the page's calls."""
+    """(camera, expires, signature) of a link, from the address of a camera's page or a header of the page's calls."""
     path, query = scope["path"], QueryParams(scope["query_string"])
     if path.startswith(_PAGES) and "signature" in query:
         return path.removeprefix(_PAGES), query.get("expires", ""), query["signature"]

@@ -1,4 +1,4 @@
-"""Where the relay is asked: over TCP by who has the token, at a Unix socket by who may open the file, and by probes."""
+"""The relay's HTTP servers: TCP for clients with the token, a Unix socket for whoever may open it, and probes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from relay_supervisor.net import check_listen, split_listen
 
 
 class HttpInterface:
-    """The same application at both places, and the probes where `http.probe_listen` says.
+    """The same application on TCP and on the Unix socket, and the probes at `http.probe_listen`.
 
-    Raises ConfigError when what is configured is not safe to serve.
+    Raises ConfigError when the configuration is not safe to serve.
     """
 
     def __init__(self, relay: RelayView, config: Config, clock: Clock) -> None:
@@ -30,7 +30,7 @@ class HttpInterface:
         viewers, close = viewer_settings(config, host), relay.events.close
         gatekeeper = Gatekeeper(token, clock)
         self.collector = RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper)
-        """The metrics, for who exports them besides."""
+        """The metrics, for other exporters."""
         settings = HttpSettings(token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies))
         self._guard = create_app(relay, settings, clock, gatekeeper)
         self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
@@ -44,16 +44,16 @@ class HttpInterface:
 
     @property
     def url(self) -> str:
-        """Where the dashboard is."""
+        """URL of the dashboard."""
         return self._tcp.url
 
     @property
     def probe_url(self) -> str:
-        """Where the probes are; empty without an address of their own."""
+        """URL of the probes; empty without a separate address."""
         return self._probes.url if self._probes is not None else ""
 
     async def start(self) -> None:
-        """Serve; raises ConfigError when an address or the socket cannot be had."""
+        """Serve; raises ConfigError when an address or the socket cannot be bound."""
         await self._tcp.start()
         await self._local.start()
         if self._probes is not None:
@@ -65,7 +65,7 @@ class HttpInterface:
         await asyncio.gather(*(server.stop() for server in servers))
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         tcp = joined(tcp=self._tcp.counters() | self._guard.counters())
         probes = joined(probes=self._probes.counters()) if self._probes is not None else {}
         return self._local.counters() | tcp | probes

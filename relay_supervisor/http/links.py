@@ -1,7 +1,7 @@
-"""Links to one camera that carry their own right: a camera, an end, and a signature over both (HMAC-SHA256, RFC 2104).
+"""Signed links to one camera: the camera, an expiry, and a signature over both (HMAC-SHA256, RFC 2104).
 
-Whoever has the link may watch that camera until then and do nothing else. There is no list of links: one that got into
-wrong hands is ended with all others, by another `viewers.link_secret`.
+Whoever has the link may watch that camera until then and do nothing else. There is no list of links: one that has
+leaked can only be revoked with all others, by changing `viewers.link_secret`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from relay_supervisor.net import SHORTEST_TOKEN, is_loopback
 from relay_supervisor.viewing.views import Audience
 
 SCHEME: Final = "link"
-"""Of `Authorization: Link CAMERA.EXPIRES.SIGNATURE`, which the camera's page sends with every call."""
+"""Scheme of `Authorization: Link CAMERA.EXPIRES.SIGNATURE`, which the camera's page sends with every call."""
 
 _SITE: Final = re.compile(r"https?://[A-Za-z0-9.*\[\]:-]+")
 
 
 class ViewerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may watch; what `[viewers]` comes to."""
+    """Who may watch: the effective `[viewers]` settings."""
 
     access: Literal["open", "links", "token"] = "token"
     link_secret: Secret = Secret("")
@@ -36,7 +36,7 @@ class ViewerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A link as it was made; `path` is relative to where the dashboard is served."""
+    """A generated link; `path` is relative to where the dashboard is served."""
 
     path: str
     expires_at: int
@@ -44,7 +44,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkError(Exception):
-    """The link opens nothing; `code` is for machines."""
+    """The link is not accepted; `code` is for machines."""
 
     def __init__(self, code: str, message: str, hint: str) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class LinkError(Exception):
 
 
 def viewer_settings(config: Config, host: str) -> ViewerSettings:
-    """What `[viewers]` means for an interface that listens on `host`; raises ConfigError, with the key and the fix."""
+    """Effective `[viewers]` settings for an interface that listens on `host`; raises ConfigError with key and fix."""
     viewers, token = config.viewers, bool(config.http.token)
     access = viewers.access if viewers.access != "auto" else "token" if token else "open"
     if access == "open" and not is_loopback(host):
@@ -90,12 +90,12 @@ class Links:
         self.enabled = settings.access != "token" and bool(self._key)
 
     def make(self, camera: str, seconds: int) -> Link:
-        """A link to `camera` that ends in `seconds`."""
+        """A link to `camera` that expires in `seconds`."""
         end = int(self._clock.wall()) + seconds
         return Link(path=f"/watch/{camera}?expires={end}&signature={self._sign(camera, str(end))}", expires_at=end)
 
     def check(self, camera: str, expires: str, signature: str) -> Audience:
-        """Whom the link makes of its holder; raises LinkError when it is not ours or has ended."""
+        """The audience that the link grants; raises LinkError when it is not ours or has expired."""
         if not self.enabled:
             raise LinkError("links_off", "Links to cameras are switched off here", 'Set viewers.access to "links"')
         genuine = hmac.compare_digest(signature.encode(), self._sign(camera, expires).encode())

@@ -46,7 +46,7 @@ class Telemetry(msgspec.Struct, kw_only=True):
     restarts: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Worker restarts by cause (`RESTART_CAUSES`; another cause counts as "other")."""
     views: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Views by outcome (`publications.viewers.OUTCOMES`)."""
+    """Views by outcome (`viewing.viewers.OUTCOMES`)."""
     command_wait: Histogram = msgspec.field(default_factory=lambda: Histogram((0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0)))
     """Seconds that Nest commands waited in the queue."""
 

@@ -1,4 +1,4 @@
-"""Health probes at an address of their own, which answer however many connections the dashboard's address has."""
+"""Health probes on a separate address, which answer however many connections the dashboard's has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_CONNECTIONS: Final = 16
 
 
 def create_probes(health: Callable[[], Health]) -> ASGIApp:
-    """An application that serves /livez and /readyz, as the dashboard's does to who has no token: without reasons."""
+    """An application that serves /livez and /readyz, as the dashboard serves them without a token: without reasons."""
 
     async def livez(request: Request) -> Response:
         return json_reply({"live": True})

@@ -1,4 +1,4 @@
-"""Answers: JSON by msgspec, errors in one shape, and the page's files from memory."""
+"""Responses: JSON by msgspec, errors in one shape, and the page's files from memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BODY: Final = 640 * 1024
 """Largest request body, in bytes: an SDP for 64 media sections fits."""
 
 BODY_WITHIN: Final = 20.0
-"""Seconds a request's body may take to come."""
+"""Seconds a request's body may take to arrive."""
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ApiError(Exception):
-    """An answer that is an error; `code` is stable and for machines."""
+    """An error response; `code` is stable and for machines."""
 
     def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ def json_reply(value: Any, status: int = 200) -> Response:
 
 
 def error_reply(status: int, code: str, message: str, hint: str) -> Response:
-    """An error in the one shape that all of them have."""
+    """An error in the shape that all of them have."""
     return json_reply({"error": {"code": code, "message": message, "hint": hint}}, status)
 
 
@@ -55,7 +55,7 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_relay_error(request: Request, error: Exception) -> Response:
-    """A failure that the relay itself explains: a view's own status, else 409 or 503 by its remedy."""
+    """The reply to a RelayError: a view's own status, else 409 or 503 by its remedy."""
     assert isinstance(error, RelayError)
     if isinstance(error, ViewError):
         return error_reply(error.status, error.code, error.message, error.hint)
@@ -72,7 +72,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def read_body(request: Request) -> bytes:
-    """The request's body; raises ApiError when it is larger than 640 KiB, takes over 20 s or breaks off."""
+    """The request's body; raises ApiError when it is larger than 640 KiB, takes over 20 s or is cut off."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN):
@@ -81,9 +81,9 @@ async def read_body(request: Request) -> bytes:
                 if len(body) > MAX_BODY:
                     raise ApiError(413, "too_large", f"The request is larger than {MAX_BODY} bytes")
     except TimeoutError as error:
-        raise ApiError(408, "too_slow", f"The request's body did not come within {BODY_WITHIN:.0f} s") from error
+        raise ApiError(408, "too_slow", f"The request's body did not arrive within {BODY_WITHIN:.0f} s") from error
     except ClientDisconnect as error:
-        raise ApiError(400, "incomplete", "The request broke off") from error
+        raise ApiError(400, "incomplete", "The request was cut off") from error
     return bytes(body)
 
 

@@ -1,7 +1,7 @@
 """Runs the application on uvicorn inside the supervisor's own event loop.
 
-uvicorn's signal handlers stay out, the socket is ours (so that a port that is taken gives a clear error and port 0
-works), connections are bounded (admission.py), and stopping is bounded however many event streams are open.
+uvicorn's signal handlers are disabled, the socket is ours (so that a taken port gives a clear error and port 0 works),
+connections are bounded (admission.py), and stopping takes bounded time however many event streams are open.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves `app` on `host` and `port` (0: any free one); `on_stop` is called before stopping, to end streams.
 
-    At most `most` connections are open at once; those of `proxies` are not bounded by address.
-    `key` is where in [http] the address was set, for errors.
+    At most `most` connections are open at once; those of `proxies` are not bounded by address. `key` is the key of the
+    address in [http], for errors.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it can be reached, for people."""
+        """The URL to show to people."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -77,7 +77,7 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             log_config=None,
-            # What clients do wrong is counted: a line for each would let any of them fill the disk.
+            # Client errors are only counted: a line for each would let any client fill the disk.
             log_level="error",
             access_log=False,
             lifespan="off",
@@ -103,7 +103,7 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     async def _listen_instead(self, sock: socket.socket) -> None:
-        """Take new connections from `sock`, and no more from where they came from so far; what is open goes on."""
+        """Accept new connections on `sock` instead of the previous sockets; open connections continue."""
         assert self._server is not None
         before = self._server.servers
         await self._server.startup(sockets=[sock])

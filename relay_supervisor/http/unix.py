@@ -1,4 +1,4 @@
-"""The same HTTP interface on a Unix socket, for the command line: who may open the file may do everything."""
+"""The same HTTP interface on a Unix socket, for the command line: whoever may open the file has full access."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from relay_supervisor.http.server import HttpServer
 log = logging.getLogger(__name__)
 
 FILE_CHECK: Final = 2.0
-"""Seconds between two looks at whether the socket's file is still there."""
+"""Seconds between checks that the socket's file still exists."""
 _BACKLOG: Final = 64
 
 
 class UnixServer(HttpServer):
     """Serves `app` at `path`, mode 0600; a socket that an earlier process left there is replaced.
 
-    A file that is deleted while it serves (by a cleaner of /tmp) is made again; `rebound` counts how often.
+    A file that is deleted while it serves (by a cleaner of /tmp) is re-created; `rebound` counts how often.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class UnixServer(HttpServer):
             except OSError as error:
                 if str(error) != problem:
                     problem = str(error)
-                    log.error("%s was deleted and cannot be made again: %s", self._path, error)
+                    log.error("%s was deleted and cannot be re-created: %s", self._path, error)
             else:
                 problem = ""
                 self.rebound += 1
-                log.warning("%s was deleted: made again", self._path)
+                log.warning("%s was deleted: re-created", self._path)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return super().counters() | {"rebound": self.rebound}
 
 

@@ -1,4 +1,4 @@
-"""The part of the HTTP interface that shows cameras: views of them for pages, and a camera's own page."""
+"""HTTP endpoints for watching cameras: views for pages, and a camera's own page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.decoding import Received
 from relay_supervisor.viewing.views import Audience, ViewAnswer, Visitor
 
-# All that a guest is told of a camera that is not live, by the state of the camera and of its lease. The operator's
-# words are not for guests: they quote errors, name the account's project and count the other cameras.
+# All that a guest learns about a camera that is not live, by the state of the camera and of its lease. The operator's
+# texts are not for guests: they quote errors, name the account's project and count the other cameras.
 _REASONS: Final = {
     "disabled": "it is switched off at the relay",
     "idle": "nobody watches it",
     "offline": "it cannot be reached",
-    "degraded": "it fails again and again",
+    "degraded": "it keeps failing",
 }
 _UNDECODABLE: Final = "browsers cannot decode its picture"
 _AT_REST: Final = frozenset({"live", "disabled", "idle", "stopped"})
@@ -35,7 +35,7 @@ _RECONNECTED: Final = "it is being reconnected"
 
 
 class ViewService(Protocol):
-    """What the viewer endpoints need; `publications.viewers.Viewers` is it."""
+    """What the viewer endpoints need; implemented by `viewing.viewers.Viewers`."""
 
     async def open(self, cameras: list[str], audio: bool, *, audience: Audience, visitor: Visitor) -> ViewAnswer: ...
 
@@ -76,13 +76,13 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /api/view/{id}/update."""
 
     cameras: list[str] | None = None
-    """What the view is to hold from now on; absent: what it held."""
+    """What the view is to hold from now on; absent: unchanged."""
     stale: list[str] = []
-    """Cameras whose picture stands still on the page: they are pulled anew."""
+    """Cameras whose picture is frozen on the page: they are pulled again."""
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/view/{id}/received: what the page's `getStats()` says, while the page is in sight."""
+    """Body of POST /api/view/{id}/received: the page's `getStats()` totals, while the page is visible."""
 
     cameras: list[Received]
 
@@ -95,15 +95,15 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceivedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What POST /api/view/{id}/received answers."""
+    """Answer of POST /api/view/{id}/received."""
 
     faults: list[Fault]
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a camera's own page is told: nothing of the relay, the account or other cameras.
+    """Status for a camera's own page: nothing about the relay, the account or other cameras.
 
-    `reason` and `next_action` are of a small fixed vocabulary. `next_at` is in Unix seconds, 0 when it is not known.
+    `reason` and `next_action` come from a small fixed vocabulary. `next_at` is in Unix seconds, 0 when it is not known.
     """
 
     id: str

@@ -16,8 +16,10 @@ _LATER: Final = ("rtsp",)
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload found changed: `applied` now, `later` when a camera's worker is started anew, and `restart`, which
-    stays as it was until the supervisor is started again. Keys are written as in the file ("cameras.include")."""
+    """Keys that a reload found changed, written as in the file ("cameras.include").
+
+    `applied` take effect now, `later` when a camera's worker is restarted, `restart` when the supervisor is restarted.
+    """
 
     applied: list[str] = []
     later: list[str] = []
@@ -38,7 +40,7 @@ def compare(old: Config, new: Config) -> ReloadReport:
 
 
 def merged(old: Config, new: Config) -> Config:
-    """`new` as far as it can be taken over, `old` for the rest."""
+    """`new` where it can take effect in a running supervisor, `old` for the rest."""
     nest = old.nest
     if len(old.nest) == len(new.nest):
         pairs = zip(old.nest, new.nest, strict=True)

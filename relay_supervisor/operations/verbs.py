@@ -1,4 +1,4 @@
-"""What people tell a running supervisor: the server half of the command line's verbs."""
+"""Operators' commands to a running supervisor: the server side of the command line's verbs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from relay_supervisor.status.log_ring import LogEntry, LogRing
 log = logging.getLogger(__name__)
 
 DRAIN_PATIENCE: Final = 8.0
-"""Seconds for one camera to stop while draining, before the next one's turn comes."""
+"""Seconds for one camera to stop while draining, before the next one is stopped."""
 
 
 class CameraChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +50,16 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DrainStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far draining has come: display names of the cameras that still run."""
+    """Progress of draining: display names of the cameras that still run."""
 
     draining: bool
     left: list[str]
 
 
 class Verbs:
-    """The supervisor, as far as people command it. `reread` reads the configuration again (None: it has no file).
+    """Operators' commands. `reread` reads the configuration again (None: it has no file).
 
-    Methods raise RelayError that says what to do.
+    Methods raise a RelayError that says what to do.
     """
 
     def __init__(
@@ -86,18 +86,18 @@ class Verbs:
         self._draining: asyncio.Task[None] | None = None
 
     def close(self) -> None:
-        """Drop what is under way."""
+        """Cancel what is under way."""
         if self._draining is not None:
             self._draining.cancel()
 
-    # --- what workers say ----------------------------------------------------------------------------------------
+    # --- messages of workers --------------------------------------------------------------------------------------
 
     def worker_ready(self, camera: Camera) -> None:
-        """A worker begins: it is to log what the others log."""
+        """Send a new worker the current log settings."""
         self._director.fleet.send(camera.id, self._log_settings())
 
     def worker_message(self, camera: Camera, message: FromWorker) -> None:
-        """A worker answered a verb, or logged something."""
+        """Handle a worker's answer to a verb, or its log line."""
         match message:
             case protocol.FilePart():
                 self._files.receive(camera.id, message)
@@ -125,7 +125,7 @@ class Verbs:
         return await self._files.capture(camera, self._find(camera).name, seconds)
 
     async def discover(self) -> int:
-        """List the cameras of every account now; how many there are."""
+        """List the cameras of every account now; returns how many there are."""
         for discovery in self._discoveries:
             await discovery.refresh()
         return len(list(self._registry))
@@ -158,7 +158,7 @@ class Verbs:
         return self.drained()
 
     def drained(self) -> DrainStatus:
-        """How far draining has come."""
+        """The progress of draining."""
         left = [camera.name for camera in self._director.running.values()]
         return DrainStatus(draining=self._registry.only is not None, left=left)
 
@@ -182,7 +182,7 @@ class Verbs:
         return slot is not None and slot.state is protocol.WorkerState.LIVE
 
     def reload(self) -> ReloadReport:
-        """Read the configuration and the overrides again and apply what can be applied; mistakes change nothing."""
+        """Reload the configuration and the overrides and apply what can be applied; mistakes change nothing."""
         if self._reread is None:
             raise RelayError(
                 "this relay has no configuration file", remedy=Remedy.PARK, hint="It was started for a demo"
@@ -208,12 +208,12 @@ class Verbs:
             self._tell_log_settings()
         self._director.reconcile()
         for key in report.restart:
-            log.warning("%s has changed: it takes effect when the supervisor is started again", key)
+            log.warning("%s has changed: it takes effect when the supervisor is restarted", key)
         log.info("configuration reloaded: %s", ", ".join(report.applied + report.later) or "nothing to apply")
         return report
 
     def auth_warning(self, account: int) -> str:
-        """That the authorisation of this account will end soon, in words; "" when it will not, or nobody knows."""
+        """Warning that this account's authorisation expires soon; "" when it does not, or that is not known."""
         return grant.warning(self._grants[account], self._clock.wall())
 
     def _recall(self) -> list[grant.Grant | None]:

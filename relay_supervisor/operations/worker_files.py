@@ -1,4 +1,4 @@
-"""Still pictures and captures of packets, asked of workers over the bus."""
+"""Snapshots and packet captures, requested from workers over the bus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from relay_common.errors import RelayError
 from relay_common.protocol import FilePart, FromSupervisor, TakeCapture, TakeSnapshot
 
 PATIENCE: Final = 20.0
-"""Seconds for a picture: its worker waits 15 s for a keyframe. A capture has this on top of its own time."""
+"""Seconds for a picture: its worker waits 15 s for a keyframe. A capture gets this on top of its duration."""
 MAX_FILE: Final = 16 * 1024 * 1024
 
 
 class WorkerFiles:
-    """Asks workers through `send` and puts their answers together; who asks for the same meanwhile shares it."""
+    """Asks workers through `send` and assembles their answers; concurrent requests for the same file share one."""
 
     def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
         self._send = send
@@ -30,7 +30,7 @@ class WorkerFiles:
         return await self._ask(camera, name, "picture", request, TakeSnapshot(request=request), PATIENCE)
 
     async def capture(self, camera: str, name: str, seconds: float) -> bytes:
-        """The packets of so many seconds as a pcapng file; raises RelayError that says why there is none."""
+        """The packets of the next `seconds` as a pcapng file; raises RelayError that says why there is none."""
         request = next(self._numbers)
         message = TakeCapture(request=request, seconds=seconds)
         return await self._ask(camera, name, "capture", request, message, PATIENCE + seconds)
@@ -41,13 +41,15 @@ class WorkerFiles:
         if (camera, what) in self._asked:
             return await asyncio.shield(self._asked[camera, what])
         if not self._send(camera, message):
-            raise RelayError(f"{name} has no worker that runs", hint="`relay-supervisor status` says why")
+            raise RelayError(f"{name} has no worker running", hint="`relay-supervisor status` says why")
         file: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asked[camera, what], self._files[request] = file, (camera, bytearray(), file)
         try:
             return await asyncio.wait_for(asyncio.shield(file), patience)
         except TimeoutError:
-            error = RelayError(f"{name} gave no {what} in {patience:.0f} s", hint="Look at it in the status")
+            error = RelayError(
+                f"{name} gave no {what} in {patience:.0f} s", hint="`relay-supervisor status` shows its state"
+            )
             if not file.done():
                 file.set_exception(error)
             raise error from None
@@ -56,10 +58,10 @@ class WorkerFiles:
             if not file.done():
                 file.cancel()
             elif not file.cancelled():
-                file.exception()  # looked at, whoever else waited for it
+                file.exception()  # marked as retrieved, in case nobody else waited for it
 
     def receive(self, camera: str, part: FilePart) -> None:
-        """A worker's answer, or a piece of it."""
+        """Handle a worker's answer, or a part of it."""
         owner, received, file = self._files.get(part.request, ("", bytearray(), None))
         if file is None or owner != camera or file.done():
             return

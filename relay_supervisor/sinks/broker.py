@@ -1,8 +1,8 @@
-"""Carries workers' offers to the SFU and knows where each camera is published.
+"""Passes workers' offers to the SFU and tracks where each camera is published.
 
 A publication is one SFU session with a camera's tracks. A camera has at most two: the one that viewers are sent to
-(`live`), and one that is being set up (`pending`) and takes its place when the worker says that packets left. An
-answer that comes for a superseded attempt is dropped and its session closed.
+(`live`), and one that is being set up (`pending`) and takes its place when the worker reports that packets were sent.
+The answer to a superseded attempt is dropped and its session closed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ sdp_log = logging.getLogger("relay.sdp")
 
 KINDS: Final = ("video", "audio")
 _AT_ONCE: Final = 16
-"""SFU set-ups running at the same time; a cold start of a hundred cameras queues behind them."""
+"""Most SFU set-ups at the same time; a cold start of a hundred cameras queues behind them."""
 _WRONG_ACCOUNT_PAUSE: Final = 60.0
 _MOST_CLOSINGS: Final = 256
 HANDOVER: Final = 5.0
@@ -38,7 +38,7 @@ HANDOVER: Final = 5.0
 
 
 class Publication(msgspec.Struct, kw_only=True):
-    """Where a camera is published. Plain data: it is what the store keeps.
+    """Where a camera is published. Plain data, as the store keeps it.
 
     `id` is the only part that leaves the supervisor; session and track names stay here.
     """
@@ -51,7 +51,7 @@ class Publication(msgspec.Struct, kw_only=True):
     created_at: float
     """Unix seconds."""
     live: bool = False
-    """Whether packets of every track have left."""
+    """Whether packets of every track have been sent."""
 
     def remote(self, kind: str) -> RemoteTrack | None:
         """The locator of the track of `kind`, or None when the camera has none."""
@@ -62,7 +62,7 @@ class Publication(msgspec.Struct, kw_only=True):
 
 
 class Change(enum.Enum):
-    """What happened to a camera's publication."""
+    """Change of a camera's publication."""
 
     LIVE = "live"
     """Viewers may pull it."""
@@ -87,7 +87,7 @@ class _Camera:
 
 
 class Broker:
-    """Publications of all cameras. `listener` hears of changes; `rng` spreads retries; all else is the client's."""
+    """Publications of all cameras. `listener` is called on changes; `rng` spreads retries."""
 
     def __init__(
         self,
@@ -113,8 +113,8 @@ class Broker:
     async def publish(self, camera: str, name: str, request: PublishRequest) -> PublishAnswer | PublishFailed | None:
         """Have the SFU answer a worker's offer in a new session; the result is what to send to the worker.
 
-        `camera` is its id, `name` what people call it (it goes into the track names). None means that a newer
-        request of the camera has overtaken this one and that nothing is to be sent.
+        `camera` is its id, `name` its display name (part of the track names). None means that a newer request of the
+        camera has superseded this one and that nothing is to be sent.
         """
         sdp_log.debug("offer of the worker:\n%s", request.offer, extra={"camera": name})
         entry = self._entry(camera)
@@ -161,10 +161,10 @@ class Broker:
         log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(delay, 2)})
         return PublishFailed(request=request.request, reason=str(error), retry_after=delay)
 
-    # --- life -----------------------------------------------------------------------------------------------------
+    # --- lifetime -------------------------------------------------------------------------------------------------
 
     def mark_live(self, camera: str, publication: str) -> bool:
-        """The worker says that packets of every track left: send viewers there; False when it is not known (any more).
+        """The worker reports packets sent on every track: send viewers there; False when the publication is unknown.
 
         The publication that was live before is closed after `HANDOVER` seconds.
         """
@@ -186,13 +186,13 @@ class Broker:
         return entry.live if entry is not None else None
 
     def find(self, camera: str, publication: str) -> Publication | None:
-        """The camera's live or pending publication of that id."""
+        """The camera's live or pending publication with that id."""
         entry = self._cameras.get(camera)
         candidates = (entry.live, entry.pending) if entry is not None else ()
         return next((p for p in candidates if p is not None and p.id == publication), None)
 
     def lost(self, camera: str, publication: str, reason: str) -> bool:
-        """The worker says that the transport of `publication` is gone; viewers are no longer sent there."""
+        """The worker reports that the transport of `publication` is gone; viewers are no longer sent there."""
         found = self._drop(camera, publication)
         if found is not None:
             self._close_later(found)
@@ -207,7 +207,7 @@ class Broker:
         entry = self._cameras.get(camera)
         if entry is None:
             return
-        entry.attempt += not publication  # an answer still under way is for nobody
+        entry.attempt += not publication  # an answer still under way is obsolete
         ids = [p.id for p in (entry.live, entry.pending) if p is not None and publication in ("", p.id)]
         ended = [found for name in ids if (found := self._drop(camera, name)) is not None]
         for found in ended:
@@ -216,13 +216,13 @@ class Broker:
             await asyncio.wait([self._close_later(found) for found in ended], timeout=within)
 
     def forget(self, camera: str) -> None:
-        """Drop all that is known of a camera that is not configured any more; `retire` it first."""
+        """Forget a camera that is no longer configured; `retire` it first."""
         entry = self._cameras.pop(camera, None)
         if entry is not None:
             entry.attempt += 1
 
     async def aclose(self, *, within: float = 3.0) -> None:
-        """Wait at most `within` seconds for closings under way, then give them up."""
+        """Wait at most `within` seconds for closings under way, then abandon them."""
         await self._handovers.aclose()
         await self._closing.aclose(within=within)
 
@@ -265,9 +265,9 @@ class Broker:
         return [p for e in self._cameras.values() for p in (e.live, e.pending) if p is not None]
 
     def restore(self, publications: list[Publication]) -> None:
-        """Take up the publications of a previous run: their workers may have gone on sending all the while.
+        """Restore the publications of a previous run, whose workers may still be sending.
 
-        Call `mark_live` when a worker's hello names one, and `retire` for what nobody names.
+        Call `mark_live` when a worker's hello names one, and `retire` for those that none names.
         """
         for publication in publications:
             entry = self._entry(publication.camera)
@@ -277,7 +277,7 @@ class Broker:
             else:
                 entry.pending = publication
 
-    # --- parts ----------------------------------------------------------------------------------------------------
+    # --- internals ------------------------------------------------------------------------------------------------
 
     def _entry(self, camera: str) -> _Camera:
         entry = self._cameras.get(camera)
@@ -320,7 +320,7 @@ class Broker:
             self._client.forget(publication.session)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"superseded": self.superseded, "unclosed": self.unclosed}
 
 

@@ -1,4 +1,4 @@
-"""The directories of the relay's state and of its sockets, which nobody else may look into."""
+"""The relay's directories for state and sockets, private to its user."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from relay_common.errors import RelayError
 
 
 class StateLock:
-    """A lock on the state directory, held until `release` or the end of the process, however it comes."""
+    """A lock on the state directory, held until `release` or until the process ends, however it does."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "lock"
@@ -26,13 +26,13 @@ class StateLock:
             os.close(self._fd)
             raise RelayError(
                 f"another supervisor (pid {holder}) is using {self._path.parent}",
-                hint="Stop it first, or give this one a paths.state_dir of its own",
+                hint="Stop it first, or set another paths.state_dir for this one",
             ) from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

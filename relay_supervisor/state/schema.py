@@ -1,4 +1,4 @@
-"""The state database's schema, its versions and how to get from one to the next."""
+"""The state database's schema, its versions and the migrations between them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NewerSchema(Exception):
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the database to the newest version, each step in a transaction of its own; raises NewerSchema."""
+    """Bring the database to the newest version, each step in its own transaction; raises NewerSchema."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise NewerSchema(f"its schema is version {version}, this program knows {len(MIGRATIONS)}")

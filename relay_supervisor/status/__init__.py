@@ -1,1 +1,1 @@
-"""What the relay tells about itself: status, health, recent log lines."""
+"""The relay's status, health and recent log lines."""

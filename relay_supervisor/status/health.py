@@ -1,6 +1,6 @@
 """Whether the relay works, and if not, which camera or part is the reason.
 
-Pure judgement of a `RelayStatus` and of the parts that the application reports; nothing here reads a clock.
+Pure: judges a `RelayStatus` and the parts that the application reports, without a clock.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class PartStatus(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ok: bool
     reason: str = ""
-    """What is wrong, in words; empty when it is well."""
+    """What is wrong, in words; empty when nothing is."""
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it should be: a part or a camera, what is wrong and what happens next."""
+    """One problem: which part or camera, what is wrong and what happens next."""
 
     reason: str
     part: str = ""
@@ -34,15 +34,15 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict: `ready` when every part is well and at least one enabled camera (if there is any) is live.
 
-    `reasons` are what stands against being ready; `degraded` are cameras that are not live, or whose picture nobody can
-    decode, while the relay as a whole does its work.
+    `reasons` say why it is not ready; `degraded` are cameras that are not live, or whose picture nobody can decode,
+    while the relay as a whole works.
     """
 
     ready: bool
     reasons: list[Reason]
     degraded: list[Reason]
     cameras: int
-    """Cameras that should be live: those that are enabled, but for those on demand that nobody watches."""
+    """Cameras that should be live: all enabled ones except on-demand cameras that nobody watches."""
     live: int
 
 

@@ -15,7 +15,7 @@ from relay_common.secrets import redact
 RING: Final = 4000
 """Lines kept."""
 LONGEST: Final = 4000
-"""Characters of a line that are kept."""
+"""Characters kept of a line."""
 
 
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogRing(logging.Handler):
-    """Keeps what passes the loggers, redacted. `dropped` counts lines that had to make room."""
+    """Keeps the lines of all loggers, redacted. `dropped` counts lines displaced by newer ones."""
 
     def __init__(self, size: int = RING) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class LogRing(logging.Handler):
         self._guard = threading.Lock()
 
     def install(self) -> None:
-        """Begin to listen to all loggers of this process."""
+        """Attach to all loggers of this process."""
         logging.getLogger().addHandler(self)
 
     def remove(self) -> None:
-        """Stop listening."""
+        """Detach from them."""
         logging.getLogger().removeHandler(self)
 
     @property

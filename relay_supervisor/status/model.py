@@ -1,4 +1,4 @@
-"""What the relay tells about itself: one snapshot for the API, the dashboard, the command line and the metrics.
+"""The relay's status: one snapshot for the API, the dashboard, the command line and the metrics.
 
 Field names are part of the HTTP API. Nothing here holds a secret, a stream URL or an SFU session id.
 """
@@ -63,7 +63,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     viewable: bool = False
     """Whether a viewer that asks now gets a picture."""
     publication: str = ""
-    """Opaque name of the present publication; it changes when the camera is published anew."""
+    """Opaque name of the present publication; it changes when the camera is republished."""
     uptime: float = 0.0
     webrtc: str = "new"
     source: str = "idle"
@@ -81,7 +81,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     counters: dict[str, int] = msgspec.field(default_factory=dict)
     """What the worker's parts have counted (`WorkerStats.counters`)."""
     decodable: str = "unknown"
-    """Whether browsers can decode the picture: `unknown` (nobody watches, or says so), `yes`, `no`."""
+    """Whether browsers can decode the picture: `unknown` (nobody watches, or no page reports it), `yes`, `no`."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -102,13 +102,13 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     wait_mean: float = 0.0
     wait_max: float = 0.0
     capacity: int = 0
-    """Cameras that this budget can hold at the life Google grants."""
+    """Cameras that this budget can serve at the lifetime Google grants."""
     auth_error: str = ""
     """Why no command can be sent at all (for example: the refresh token was revoked), with the remedy."""
     recent: list[float] = msgspec.field(default_factory=list)
     """Age in seconds of each command of the last 60 seconds."""
     auth_warning: str = ""
-    """That the authorisation will end soon, in words; empty when it will not, or nothing is known of it."""
+    """Warning that the authorisation expires soon; empty when it does not, or that is not known."""
 
 
 class Totals(msgspec.Struct, kw_only=True):

@@ -1,1 +1,1 @@
-"""Who watches: views of published cameras, and what guests are told."""
+"""Browsers' views of published cameras: their bounds, and whether they can decode the picture."""

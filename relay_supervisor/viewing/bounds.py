@@ -1,4 +1,4 @@
-"""How many views there may be: of one link, of one address, of all guests together, and in all."""
+"""Bounds on the number of views: per link, per address, of all guests together, and in total."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay_supervisor.viewing.views import ViewError, Visitor
 
 MAX_VIEWS: Final = 128
 OPERATORS_SHARE: Final = 32
-"""Views that guests leave to the operator, who has to get in when something is wrong."""
+"""Views reserved for the operator, who has to get in when something is wrong."""
 VIEWS_OF_A_LINK: Final = 8
 VIEWS_OF_AN_ADDRESS: Final = 32
 """Of guests at one address (an IPv6 /64); the operator is not bounded by it."""

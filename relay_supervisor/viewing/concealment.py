@@ -1,7 +1,7 @@
-"""Offers for browsers without the SFU's inner names.
+"""Offers for browsers without the SFU's internal names.
 
-The SFU may put session ids and track names into `msid` and `cname`. A page needs neither; what it needs is that the
-tracks of one camera share a stream, because browsers keep sound and picture of one stream in step.
+The SFU may put session ids and track names into `msid` and `cname`. A page needs neither, only that the tracks of one
+camera share a stream, because browsers keep sound and picture of one stream in sync.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether anybody can decode a camera's picture: what pages say of what they receive, joined with what its worker saw.
+"""Whether a camera's picture can be decoded, from what pages report receiving and what its worker saw.
 
-A page that gets bytes and shows no frame over two whole IDR pictures is *blind*. Where another page decodes, that is
-its own fault, said on its tile and nowhere else; where none does, it is the camera's. So are requests for keyframes
-that went on over two whole IDR pictures, unless some page is known to decode.
+A page that gets bytes and shows no frame over two complete IDR pictures is *blind*. If another page decodes, the fault
+is its own and shown only on its tile; if none does, it is the camera's. Requests for keyframes that go on over two
+complete IDR pictures are the camera's fault, too, unless some page is known to decode.
 
 Pure: `now` (monotonic seconds) is passed in.
 """
@@ -19,15 +19,15 @@ from relay_common.fsm import Machine, Table
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of
 
 FRESH: Final = 20.0
-"""Seconds for which a page's report holds: pages in sight report every five."""
+"""Seconds for which a page's report is valid; visible pages report every five."""
 PATIENCE: Final = 6.0
-"""Seconds of bytes without frames, at least, until a page is blind."""
+"""Shortest time in seconds with bytes but no frames before a page counts as blind."""
 WHOLE_KEYFRAMES: Final = 3
-"""Keyframes meanwhile, at least: the first may have begun to leave before, so that two of them were whole."""
+"""Fewest keyframes in that time: the first may already have been on its way, so that two were complete."""
 HEAR_OUT: Final = 7.0
-"""Seconds for which pages may say that they decode, before requests in vain are held against the camera."""
+"""Seconds in which pages may report that they decode, before futile requests count against the camera."""
 HOLDS: Final = 10.0
-"""Seconds for which a worker's report holds."""
+"""Seconds for which a worker's report is valid."""
 BROWSERS_FAULT: Final = "Others see this camera: this browser gets its bytes and decodes no picture"
 
 
@@ -35,7 +35,7 @@ class Decodable(enum.Enum):
     """The verdict on a camera."""
 
     UNKNOWN = "unknown"
-    """Nobody watches, or nobody says what comes of it."""
+    """Nobody watches, or no page reports what it decodes."""
     YES = "yes"
     NO = "no"
 
@@ -46,7 +46,7 @@ class Sight(enum.Enum):
     UNKNOWN = "unknown"
     DECODING = "decoding"
     WAITING = "waiting"
-    """It gets bytes, and no frame came of them since."""
+    """It gets bytes, but has shown no frame since."""
     BLIND = "blind"
 
 
@@ -56,7 +56,7 @@ class Seen(enum.Enum):
     """Without frames."""
     NOTHING = "nothing"
     KEYFRAMES_PASSED = "keyframes_passed"
-    """Whole IDR pictures have left while it waited."""
+    """Complete IDR pictures were sent while it waited."""
 
 
 _S, _E = Sight, Seen
@@ -75,7 +75,7 @@ SIGHT_TABLE: Final = Table(
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page's `getStats()` says of one camera's video: totals, which begin anew with each track."""
+    """A page's `getStats()` totals for one camera's video; they restart with each track."""
 
     camera: str
     bytes: int = 0
@@ -84,7 +84,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(NamedTuple):
-    """On one camera; `stage` and `reason` are empty unless it cannot be decoded."""
+    """Verdict on one camera; `stage` and `reason` are empty unless it cannot be decoded."""
 
     decodable: Decodable = Decodable.UNKNOWN
     stage: str = ""
@@ -96,7 +96,7 @@ class _Viewer:
     machine: Machine[Sight, Seen]
     received: Received
     moved_at: float
-    """When bytes last came."""
+    """When bytes last arrived."""
     heard_at: float
     waits_since: float = 0.0
     keyframes: int = 0
@@ -104,7 +104,7 @@ class _Viewer:
 
 
 class Decoding:
-    """All cameras and who watches them. Bounded by the views there may be."""
+    """All cameras and the pages that watch them. Bounded by the bound on views."""
 
     def __init__(self) -> None:
         self._viewers: dict[str, dict[str, _Viewer]] = {}  # camera → view → …
@@ -112,7 +112,7 @@ class Decoding:
         self._vain_since: dict[str, float] = {}
 
     def worker(self, camera: str, stats: WorkerStats | None, now: float) -> None:
-        """Take a live camera's statistics; None while it is not live."""
+        """Record a live camera's statistics; None while it is not live."""
         if stats is None or not stats.requests_in_vain:
             self._vain_since.pop(camera, None)
         else:
@@ -123,7 +123,7 @@ class Decoding:
             self._workers[camera] = (stats, now)
 
     def report(self, view: str, received: Received, now: float) -> None:
-        """A page that is in sight says what it receives."""
+        """Record what a visible page receives."""
         viewers = self._viewers.setdefault(received.camera, {})
         viewer = viewers.get(view)
         if viewer is None or now - viewer.heard_at > FRESH:
@@ -149,14 +149,14 @@ class Decoding:
             viewer.machine.fire(Seen.BYTES)
             viewer.waits_since, viewer.keyframes = now, keyframes
         if stats is None or keyframes < viewer.keyframes:
-            # Not live, or its worker was replaced: this waiting says nothing.
+            # Not live, or its worker was replaced: this wait means nothing.
             viewer.waits_since, viewer.keyframes = now, keyframes
         passed = keyframes - viewer.keyframes >= WHOLE_KEYFRAMES and now - viewer.waits_since >= PATIENCE
         if passed and viewer.machine.can(Seen.KEYFRAMES_PASSED):
             viewer.machine.fire(Seen.KEYFRAMES_PASSED)
 
     def forget(self, view: str) -> None:
-        """A view has ended."""
+        """Forget a view that has ended."""
         for camera in [camera for camera, viewers in self._viewers.items() if viewers.pop(view, None) and not viewers]:
             del self._viewers[camera]
 
@@ -184,7 +184,7 @@ class Decoding:
         return Verdict(Decodable.NO, stage_of(stats).value, f"{NOT_DECODABLE}: {'; '.join(words)}")
 
     def fault(self, view: str, camera: str, now: float) -> str:
-        """What is to be said on a page's own tile: it is blind while others see. Empty when nothing is."""
+        """Message for a page's own tile when it is blind while others see; empty otherwise."""
         blind = self.sight(view, camera, now) is Sight.BLIND
         return BROWSERS_FAULT if blind and self.verdict(camera, now).decodable is Decodable.YES else ""
 

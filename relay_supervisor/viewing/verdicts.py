@@ -1,4 +1,4 @@
-"""Follows the verdicts on all cameras: says when one changes, and has the worker try what may help."""
+"""Tracks the verdicts on all cameras: reports changes, and has the worker try a remedy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from relay_common.worker_stats import WorkerStats
 from relay_supervisor.viewing.decoding import Decodable, Decoding, Verdict
 
 LOOK: Final = 2.0
-"""Seconds from one look to the next."""
+"""Seconds between checks."""
 MEND_AGAIN: Final = 60.0
-"""Seconds from one remedy to the next, for one camera: its worker refuses more."""
+"""Seconds between remedies for one camera; its worker refuses more frequent ones."""
 
 
 class Verdicts:
-    """`live` gives all running cameras, with the newest statistics of those that are live; `send` sends a message to a
-    camera's worker (False: it has none); `tell` tells people."""
+    """The latest verdicts on all running cameras.
+
+    `live` returns them with the newest statistics of those that are live; `send` sends a message to a camera's worker
+    (False: it has none); `tell` publishes a text for people.
+    """
 
     def __init__(
         self,
@@ -33,10 +36,10 @@ class Verdicts:
         self._verdicts: dict[str, Verdict] = {}
         self._mended: dict[str, float] = {}
         self.mends = 0
-        """Remedies asked for."""
+        """Remedies requested."""
 
     def verdict(self, camera: str) -> Verdict:
-        """The verdict on a camera when it was last looked at."""
+        """The latest verdict on a camera."""
         return self._verdicts.get(camera, Verdict())
 
     def look(self, now: float) -> None:
@@ -68,5 +71,5 @@ class Verdicts:
             self.look(self._clock.now())
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"mends": self.mends}

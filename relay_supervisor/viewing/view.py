@@ -1,8 +1,8 @@
 """One view: a session at the SFU that pulls cameras, and follows them from publication to publication.
 
-When a camera is published anew its mids are re-pointed in place (`tracks/update`), and where the SFU does not allow
-the camera is pulled anew. Whatever is added to a view comes as another offer on the same session; after a few of them
-the page is told to open a fresh view.
+When a camera is republished, its mids are re-pointed in place (`tracks/update`); where the SFU refuses that, the camera
+is pulled again. Additions to a view come as another offer on the same session; after several of them the page is told
+to open a fresh view.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from relay_supervisor.viewing.views import Audience, Unavailable, ViewAnswer, Vi
 log = logging.getLogger(__name__)
 
 _MOST_OFFERS: Final = 8
-"""Offers on one session: each may add media sections, of which a session takes only so many."""
+"""Most offers on one session: each may add media sections, and a session takes a limited number."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What all views draw on; `outcomes` counts what becomes of them."""
+    """What all views share; `outcomes` counts what happens to them."""
 
     client: SfuClient
     broker: Broker
@@ -39,7 +39,7 @@ class Sources:
     outcomes: Counter[str]
 
     def locate(self, cameras: Sequence[str]) -> tuple[list[Publication], list[Unavailable]]:
-        """Where those of `cameras` are published that are, and the others."""
+        """The publications of those of `cameras` that are live, and the others."""
         located, missing = [], []
         for camera in cameras:
             publication = self.broker.locate(camera)
@@ -51,7 +51,7 @@ class Sources:
 
 
 class View:
-    """A page's session. `lock` is held by whoever changes it."""
+    """A page's session. Hold `lock` while changing it."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class View:
         self.tracks: dict[str, ViewTrack] = {}
         self.offers = 0
         self.offered_at: float | None = None
-        """When an offer was handed out that is not answered yet."""
+        """When the offer that is still unanswered was handed out; None without one."""
         self.touched_at = sources.clock.now()
         self.closed = False
 
     def has(self, camera: str) -> bool:
-        """Whether a track of the camera is in it."""
+        """Whether it holds a track of the camera."""
         return any(track.camera == camera for track in self.tracks.values())
 
     def missing(self) -> list[Unavailable]:
@@ -93,7 +93,7 @@ class View:
         return await self._at.client.pull(self.session, tracks)
 
     def take(self, publications: Sequence[Publication], pull: Pull, missing: list[Unavailable]) -> ViewAnswer:
-        """Hold what a pull of `publications` brought; the answer has its offer, and names what is `missing` besides."""
+        """Add the result of pulling `publications`; the answer has its offer, and lists what is `missing`."""
         asked = {publication.session: publication for publication in publications}
         for result in pull.tracks:
             publication = asked[result.track.session]
@@ -112,18 +112,18 @@ class View:
         return self.describe("answer", missing, offer)
 
     async def follow(self, stale: Sequence[str]) -> ViewAnswer:
-        """Bring it up to date with the publications; those in `stale` are pulled anew. Raises SfuError."""
+        """Bring it up to date with the publications; cameras in `stale` are pulled again. Raises SfuError."""
         await self._drop(self._unfit() | set(stale))
         await self._repoint()
         return await self._add()
 
     def reopen(self) -> ViewAnswer:
-        """The page has to open a fresh view; what plays in this one goes on until it does, if it can."""
+        """Have the page open a fresh view; this one plays on until then, if it can."""
         self._at.outcomes["reopened"] += 1
         return self.describe("reopen", [])
 
     def describe(self, action: str, missing: list[Unavailable], offer: str = "") -> ViewAnswer:
-        """What is in it, for the page."""
+        """Its content, for the page."""
         return ViewAnswer(
             view=self.name,
             action=action,
@@ -134,7 +134,7 @@ class View:
         )
 
     def _unfit(self) -> set[str]:
-        """Cameras in the view that are not wanted any more, or whose publication has other kinds of tracks now."""
+        """Cameras in the view that are no longer wanted, or whose publication now has other kinds of tracks."""
         unfit = set()
         for camera in {track.camera for track in self.tracks.values()}:
             tracks = [track for track in self.tracks.values() if track.camera == camera]
@@ -144,7 +144,7 @@ class View:
         return unfit
 
     async def _repoint(self) -> None:
-        """Point mids at the present publications; cameras for which the SFU refuses that are dropped."""
+        """Point mids at the current publications; cameras for which the SFU refuses that are dropped."""
         moves: list[tuple[ViewTrack, Publication, RemoteTrack]] = []
         for track in self.tracks.values():
             publication = self._at.broker.locate(track.camera)
@@ -190,6 +190,6 @@ class View:
         return {track.kind for track in publication.tracks if self.audio or track.kind == "video"}
 
     def _has_other_kinds(self, tracks: Sequence[ViewTrack], publication: Publication) -> bool:
-        # The same publication with fewer tracks is one that the SFU handed out in part: asking again changes nothing.
+        # The same publication with fewer tracks was handed out in part by the SFU: asking again changes nothing.
         renewed = any(track.publication != publication.id for track in tracks)
         return renewed and {track.kind for track in tracks} != self._kinds(publication)

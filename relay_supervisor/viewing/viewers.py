@@ -1,8 +1,8 @@
 """Viewers: one SFU session per page, pulling the cameras it asks for.
 
 The page gets an offer and learns which mid is which camera; sessions, track names and the application's secret stay
-here. A view is *offered* until the page's answer came, then *open*; it ends when the page closes it, when no answer
-comes, when the page falls silent, or when the SFU lost the session. What is in one: view.py.
+here. A view is *offered* until the page's answer arrives, then *open*; it ends when the page closes it, when no answer
+comes, when the page falls silent, or when the SFU loses the session. The content of a view: view.py.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SWEEP: Final = 5.0
 class Viewers:
     """All views of this supervisor.
 
-    `ice_servers` goes to the page as it is; `new_id` makes unguessable names; `on_asked` is told of what a page wants.
+    `ice_servers` is passed to the page; `new_id` makes unguessable names; `on_asked` is called with the wanted cameras.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Viewers:
         return len(self._views)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return self._pauses.counters()
 
     def watched(self) -> set[str]:
-        """Cameras that somebody has a view of, or is getting one of."""
+        """Cameras in an open view, or in one that is being opened."""
         wanted = [view.cameras for view in self._views.values()] + [cameras for cameras, _ in self._opening]
         return {camera for cameras in wanted for camera in cameras}
 
     # --- what the page asks ---------------------------------------------------------------------------------------
 
-    # `audience` is who asks: a camera that it may not see is refused, and so is a view that was made for others.
+    # `audience` is the caller's: a camera that it may not see is refused, and so is a view that was made for others.
 
     async def open(
         self,
@@ -110,9 +110,9 @@ class Viewers:
         audience: Audience = ALL_CAMERAS,
         visitor: Visitor = OPERATOR,
     ) -> ViewAnswer:
-        """Make a view of `cameras` (at most 32 ids), with their sound when `audio`, out of the share of `visitor`.
+        """Open a view of `cameras` (at most 32 ids), with sound if `audio`, counted against `visitor`'s share.
 
-        The answer's action is `answer` when at least one camera can be had, else `none` with an empty view name.
+        The answer's action is `answer` when at least one camera is available, else `none` with an empty view name.
         """
         wanted = _checked(cameras, audience)
         present = [view.visitor for view in self._views.values()] + [opener for _, opener in self._opening]
@@ -130,7 +130,7 @@ class Viewers:
             self._opening.remove(opening)
 
     async def answer(self, view: str, sdp: str, *, audience: Audience = ALL_CAMERAS) -> None:
-        """Hand the page's answer to the SFU."""
+        """Pass the page's answer to the SFU."""
         if not sdp.startswith("v=0") or len(sdp) > _LONGEST_SDP:
             raise ViewError("bad_sdp", 400, "The answer is not an SDP", hint='Send {"sdp": localDescription.sdp}')
         found = self._get(view, audience)
@@ -155,10 +155,10 @@ class Viewers:
         *,
         audience: Audience = ALL_CAMERAS,
     ) -> ViewAnswer:
-        """Bring the view up to date with the publications; also what keeps a quiet page's view alive.
+        """Bring the view up to date with the publications; also keeps a quiet page's view alive.
 
-        `cameras` replaces what the view holds; those in `stale` are pulled anew. The answer says what the page has
-        to do; while an offer is unanswered nothing changes.
+        `cameras` replaces what the view holds; those in `stale` are pulled again. The answer says what the page has to
+        do; while an offer is unanswered nothing changes.
         """
         found = self._get(view, audience)
         async with found.lock:
@@ -172,13 +172,13 @@ class Viewers:
             try:
                 return await found.follow(stale)
             except SfuError as error:
-                log.info("a view has to be opened anew: %s", error.message)
+                log.info("a view has to be reopened: %s", error.message)
                 answer = found.reopen()
                 self._end(found, "lost")
                 return answer
 
     def received(self, view: str, received: Sequence[Received], *, audience: Audience = ALL_CAMERAS) -> dict[str, str]:
-        """What a page in sight receives; by camera, what is wrong with this page alone."""
+        """Record what a visible page receives; returns, by camera, what is wrong with this page alone."""
         found = self._get(view, audience)
         now = self._clock.now()
         told = [entry for entry in received if found.has(entry.camera)]
@@ -188,7 +188,7 @@ class Viewers:
         return {camera: fault for camera, fault in faults.items() if fault}
 
     async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:
-        """End a view; one that is not known counts as ended."""
+        """End a view; an unknown one counts as ended."""
         found = self._views.get(view)
         if found is not None and audience.covers(found.audience):
             self._end(found, "closed")
@@ -216,14 +216,14 @@ class Viewers:
             await self._clock.sleep(_SWEEP)
 
     def _put_off(self, seconds: float) -> None:
-        """We stood still for so long: pages may have asked meanwhile, and nobody has heard them."""
+        """Postpone the deadlines by a pause of this process: pages may have sent requests that are still unread."""
         for view in self._views.values():
             view.touched_at += seconds
             if view.offered_at is not None:
                 view.offered_at += seconds
 
     async def aclose(self, *, within: float = 2.0) -> None:
-        """End all views and wait at most `within` seconds for the SFU to be told."""
+        """End all views and wait at most `within` seconds for the SFU to close them."""
         for view in list(self._views.values()):
             self._end(view, "closed")
         await self._closing.aclose(within=within)
@@ -284,7 +284,7 @@ class Viewers:
 def _checked(cameras: Sequence[str], audience: Audience) -> list[str]:
     wanted = list(dict.fromkeys(cameras))
     if not all(audience.sees(camera) for camera in wanted):
-        # The same words whether or not there is such a camera.
+        # The same message whether or not the camera exists.
         raise ViewError("not_allowed", 403, "Your link does not show that camera", hint="Ask for another link")
     if 1 <= len(wanted) <= CAMERAS_PER_VIEW:
         return wanted

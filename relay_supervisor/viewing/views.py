@@ -1,4 +1,4 @@
-"""What a page is told about a view, and how a view fails."""
+"""Answers to a page about its view, and the errors of views."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Audience(msgspec.Struct, frozen=True, kw_only=True):
         return self.cameras is None or camera in self.cameras
 
     def covers(self, other: Audience) -> bool:
-        """Whether whoever this is may use what was made for `other`."""
+        """Whether this audience may use what was made for `other`."""
         return self.cameras is None or (other.cameras is not None and other.cameras <= self.cameras)
 
 
@@ -41,13 +41,13 @@ ALL_CAMERAS: Final = Audience()
 
 
 class Visitor(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose share a view counts for."""
+    """Whose share of the views a view counts against."""
 
     operator: bool
-    """Whether they may do everything here; the rest of the views is for them alone."""
+    """Whether they have full access; the remaining views are reserved for them."""
     address: str = ""
     link: str = ""
-    """Of the link they came with; empty: none."""
+    """Identifies the link they came with; empty: none."""
 
 
 OPERATOR: Final = Visitor(operator=True)
@@ -60,11 +60,11 @@ class ViewTrack(msgspec.Struct, frozen=True, kw_only=True):
     camera: str
     kind: str
     publication: str
-    """Opaque; changes when the camera is published anew."""
+    """Opaque; changes when the camera is republished."""
 
 
 class Unavailable(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera that was asked for and is not in the view (yet), and why; ask again by `update`."""
+    """A requested camera that is not in the view (yet), and why; ask again with `update`."""
 
     camera: str
     reason: str
@@ -92,7 +92,7 @@ def sfu_failure(error: SfuError) -> ViewError:
 
 
 def name_of(error: SfuError) -> str:
-    """The SFU's error without its own words."""
+    """Name of the SFU's error, without its message."""
     # The SFU's own text may name sessions and tracks, which are not for the page; the log has it.
     log.warning("a view failed: %s", error.message)
     return error.code or (f"HTTP status {error.status}" if error.status else "the SFU could not be reached")
@@ -104,7 +104,7 @@ def may_come(pull: Pull) -> bool:
 
 
 def why_missing(pull: Pull, publication: Publication) -> str:
-    """Why a pull brought nothing of the publication, in words for the page."""
+    """Why a pull returned nothing of the publication, in words for the page."""
     for result in pull.tracks:
         if result.track.session == publication.session and result.error is not None:
             return _REASONS.get(result.error.code, f"The SFU does not hand it out ({result.error.code})")

@@ -66,7 +66,7 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
             after = await settled(http, port, 3)
             tracks, now = await video_tracks(http, world), await generates(http, world)
         assert "hangs" not in (tmp_path / "log").read_text()
-        assert "stood still" in (tmp_path / "log").read_text()
+        assert "was suspended" in (tmp_path / "log").read_text()
         assert workers(after) == workers(before)
         kept = [name for name in left if left[name] > seconds + 5.0]
         assert len(kept) == (2 if seconds > SHORT_LEASE else 3)

@@ -64,7 +64,7 @@ async def test_a_link_opens_its_camera_until_it_expires() -> None:
         ("live", "held", ("", ""), 0.0),
         ("connecting", "wanted", ("", "the relay waits until it may ask for its picture"), 0.0),
         ("reconnecting", "extending", ("", "it is being reconnected"), 0.0),
-        ("degraded", "held_off", ("it fails again and again", "the relay tries again"), 60.0),
+        ("degraded", "held_off", ("it keeps failing", "the relay tries again"), 60.0),
         ("offline", "parked", ("it cannot be reached", "the relay tries again when the camera is back"), 0.0),
         ("disabled", "released", ("it is switched off at the relay", ""), 0.0),
     ],

@@ -103,6 +103,6 @@ async def test_a_socket_that_cannot_be_made_is_said_once(server: UnixServer, cap
     path.parent.write_text("in the way")
     with caplog.at_level(logging.ERROR):
         await asyncio.sleep(0.2)
-    assert len([record for record in caplog.records if "cannot be made again" in record.message]) == 1
+    assert len([record for record in caplog.records if "cannot be re-created" in record.message]) == 1
     path.parent.unlink()
     await made_again(server, 1)
