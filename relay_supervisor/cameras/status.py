@@ -43,6 +43,8 @@ def camera_status(
     decodable = "unknown"
     if state == "live":
         decodable, stage, reason = picture
+        if not reason and stats is not None and stats.reason:
+            stage, reason = stats.stage.value, stats.reason  # a note: it plays all the same
     status = CameraStatus(
         id=camera.id,
         name=camera.name,

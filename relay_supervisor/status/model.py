@@ -57,7 +57,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     state: str
     """One word: live, connecting, reconnecting, waiting, idle, degraded, disabled, offline, stopped."""
     reason: str = ""
-    """Why it is not live, or that it is live and not decodable, in words."""
+    """Why it is not live, or live and not decodable, in words; or a note on one that is live."""
     stage: str = ""
     enabled: bool = True
     viewable: bool = False

@@ -181,6 +181,8 @@ class Decoding:
             words.insert(0, "browsers get its bytes, and decode no picture of them")
         if not words:
             return Verdict()
+        if stats.reason:
+            words.append(stats.reason)  # what the worker knows of it: B-frames, for one
         return Verdict(Decodable.NO, stage_of(stats).value, f"{NOT_DECODABLE}: {'; '.join(words)}")
 
     def fault(self, view: str, camera: str, now: float) -> str:

@@ -72,14 +72,16 @@ class AccessUnitEnds:
         self._probation = 1
         self._warned = self._mistrusted = self._omits = False
         self._sets_seen = 0  # bit 0: SPS, bit 1: PPS went out in this access unit
-        self._interval = DEFAULT_INTERVAL
+        self.arrival_interval = DEFAULT_INTERVAL
+        """Seconds from one picture to the next as they arrive: for cameras whose timestamps do not say."""
+        self._interval = 0.0  # by timestamps; 0 while those have not said
         self._patience = 1
 
     @property
     def patience(self) -> float:
         """Seconds for which `held` waits: one frame interval; more where pictures were found to be split by it."""
         lowest, highest = _INTERVALS
-        return min(max(lowest, self._interval), highest) * self._patience
+        return min(max(lowest, self._interval or self.arrival_interval), highest) * self._patience
 
     @property
     def _is_over(self) -> bool:
@@ -180,7 +182,8 @@ class AccessUnitEnds:
         before = self.timestamp
         if again:
             self._sharing += 1
-            self._shift = before + round(self._interval * VIDEO_CLOCK_RATE) - timestamp
+            interval = self._interval or self.arrival_interval
+            self._shift = before + round(interval * VIDEO_CLOCK_RATE) - timestamp
         else:
             step = (timestamp - self._raw) & 0xFFFFFFFF
             if self._raw >= 0 and 0 < step < MAX_INTERVAL:

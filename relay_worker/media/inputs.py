@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
@@ -22,6 +23,9 @@ from relay_worker.rtp.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
+ARRIVAL_WEIGHT: Final = 0.1
+"""Of a picture's interval in the mean of those that have arrived."""
+
 
 class VideoInput(TrackInput):
     """H.264 as it came: re-fragmented where it must be, never transcoded."""
@@ -32,6 +36,7 @@ class VideoInput(TrackInput):
         self.keyframe_at = 0.0
         self.keyframe_interval = 0.0
         self._keyframes = 0
+        self._arrived = (0, 0.0)  # pictures so far, and when the last of them came
 
     def inherit(self, before: VideoInput) -> None:
         """Go on where `before` was rebuilt: a camera may have sent its parameter sets at the session's start only."""
@@ -50,6 +55,8 @@ class VideoInput(TrackInput):
                     self._send_earlier(now, out)
                 if payloads:
                     out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, passthrough.timestamp, now)))
+        if passthrough.frames != self._arrived[0]:
+            self._note_arrival(passthrough.frames, now)
         if passthrough.held is None:
             self.due = 0.0
         elif packets:
@@ -59,6 +66,14 @@ class VideoInput(TrackInput):
             if self.keyframe_at:
                 self.keyframe_interval = now - self.keyframe_at
             self.keyframe_at = now
+
+    def _note_arrival(self, frames: int, now: float) -> None:
+        """How often pictures come, smoothed: they may come in clumps."""
+        before, at = self._arrived
+        if at:
+            step = (now - at) / (frames - before)
+            self.passthrough.arrival_interval += ARRIVAL_WEIGHT * (step - self.passthrough.arrival_interval)
+        self._arrived = (frames, now)
 
     def _send_earlier(self, now: float, out: Callable[[Frame], None]) -> None:
         """Send the remaining packets of access units that have ended."""

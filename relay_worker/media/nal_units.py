@@ -116,7 +116,8 @@ class NalUnits(AccessUnitEnds):
         `nal` is the whole unit as far as it is known, `start` its header octet and the first octets of its body.
         """
         if kind in (NAL_SPS, NAL_PPS):
-            self.parameter_sets.add(nal)
+            if not self.parameter_sets.add(nal):
+                return False  # decoders would take it for one, and lose the stream over it
             info = self.parameter_sets.info
             self._fields = info is not None and not info.frames_only
             if not self.wants_keyframe:

@@ -182,8 +182,8 @@ class ParameterSets:
         """Times a set got new content after its first."""
         self.malformed = 0
 
-    def add(self, nal: bytes) -> None:
-        """Keep an SPS or PPS NAL unit (with its header octet); a malformed one is counted and left out."""
+    def add(self, nal: bytes) -> bool:
+        """Keep an SPS or PPS NAL unit (with its header octet); a malformed one is counted and left out: False."""
         kind = nal[0] & 0x1F if nal else 0
         known = self._sps if kind == NAL_SPS else self._pps
         try:
@@ -196,16 +196,17 @@ class ParameterSets:
                 raise ParameterSetError("not a parameter set")
         except ParameterSetError:
             self.malformed += 1
-            return
+            return False
         earlier = known.get(key)
         if earlier == nal:
-            return
+            return True
         if earlier is None and len(known) >= MAX_SETS:
             self.malformed += 1
-            return
+            return False
         self.changes += earlier is not None
         known[key] = nal
         self.info = info or self.info
+        return True
 
     def add_sprop(self, sprop_parameter_sets: str) -> None:
         """Keep the sets of an SDP's `sprop-parameter-sets` (base64, comma separated, RFC 6184 §8.1).

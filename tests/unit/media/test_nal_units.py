@@ -173,3 +173,13 @@ def test_split_nal() -> None:
     assert split_nal(IDR) == [IDR]
     assert split_nal(STREAM) == split_nal(STREAM[4:]) == [SPS, PPS, IDR]
     assert split_nal(LONG) == split_nal(SHORT * 3) == []
+
+
+@pytest.mark.parametrize("damaged", [b"\x67\x42", b"\x68"])
+def test_a_parameter_set_that_cannot_be_read_is_left_out(damaged: bytes) -> None:
+    receiver = Receiver()
+    receiver.take(SETS, IDR)
+    receiver.take(damaged, P, at=3000)
+    receiver.take(SETS, IDR, at=6000)
+    assert all(damaged not in unit for unit in receiver.units)
+    assert [unit[-1] for unit in receiver.units] == [IDR, P, IDR]
