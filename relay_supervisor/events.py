@@ -1,9 +1,9 @@
 """Server-sent events: the full status once a second, and discrete events that can be resumed.
 
-(https://html.spec.whatwg.org/multipage/server-sent-events.html.) Discrete events carry ids and stay in a bounded
-ring, so a client that reconnects with `Last-Event-ID` misses nothing that the ring still holds; when it does miss
-something it gets a `reset` event first. A status carries no id and only the newest one waits for a slow client; a
-client that lets discrete events pile up is dropped, counted, and catches up when it reconnects.
+(https://html.spec.whatwg.org/multipage/server-sent-events.html.) Discrete events carry ids and stay in a bounded ring,
+so a client that reconnects with `Last-Event-ID` misses nothing that the ring still holds; if it did miss something, it
+gets a `reset` event first. A status carries no id and only the newest one waits for a slow client; a client that lets
+discrete events pile up is dropped (and counted), and catches up when it reconnects.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ QUEUE: Final = 128
 """Discrete events that may wait for one client."""
 MAX_CLIENTS: Final = 64
 HEARTBEAT: Final = 15.0
-"""Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+"""Seconds of silence after which a comment is sent, so that proxies keep the connection open."""
 
 STALLED: Final = 20.0
-"""Seconds after which a client that takes nothing is dropped."""
+"""Seconds after which a client that reads nothing is dropped."""
 
 _HEARTBEAT_FRAME: Final = b": still here\n\n"
 
@@ -61,7 +61,7 @@ class Subscription:
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self.taken_at = now
-        """When nothing was left to take (monotonic seconds)."""
+        """When nothing was left to send (monotonic seconds)."""
 
     @property
     def closed(self) -> bool:
@@ -76,12 +76,12 @@ class Subscription:
         return True
 
     def offer_status(self, frame: bytes) -> None:
-        """Queue the status in place of one that has not been taken yet."""
+        """Queue the status, replacing one that has not been sent yet."""
         self._status = frame
         self._wake.set()
 
     def idle(self) -> bool:
-        """Whether the client has taken all there was."""
+        """Whether everything queued has been sent."""
         return not self._waiting and self._status is None
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Subscription:
 
 
 class EventHub:
-    """All event streams. `boot` names this run in event ids, so that ids of an earlier run are not mistaken."""
+    """All event streams. `boot` identifies this run in event ids, so that ids of an earlier run are recognised."""
 
     def __init__(self, clock: Clock, *, boot: str, ring: int = RING, queue: int = QUEUE, clients: int = MAX_CLIENTS):
         self._clock, self._boot = clock, boot
@@ -121,11 +121,11 @@ class EventHub:
 
     @property
     def clients(self) -> int:
-        """Streams that are open now."""
+        """Number of open streams."""
         return len(self._subscribers)
 
     def publish(self, kind: str, text: str, camera: str = "") -> None:
-        """Tell everybody that something happened; `text` is for people and holds no secret."""
+        """Send an event to all streams; `text` is for people and holds no secret."""
         number, self._next = self._next, self._next + 1
         event = RelayEvent(id=f"{self._boot}-{number}", at=self._clock.wall(), kind=kind, text=text, camera=camera)
         frame = _frame("event", _encode(event), event.id)
@@ -136,7 +136,7 @@ class EventHub:
                 self._drop(subscriber)
 
     def subscribe(self, last_event_id: str, status: RelayStatus | None) -> Subscription:
-        """Open a stream that begins with the events since `last_event_id` ("": all in the ring) and with `status`.
+        """Open a stream that starts with the events since `last_event_id` ("": all in the ring) and with `status`.
 
         `status` None means that the client wants none: it gets heartbeats instead. Raises TooManyClients.
         """
@@ -163,7 +163,7 @@ class EventHub:
         self._subscribers.discard(subscription)
 
     def tick(self, now: float, status: Callable[[], RelayStatus]) -> None:
-        """Send the status (asked for only when somebody listens) or a heartbeat, and drop who takes nothing."""
+        """Send the status (computed only if somebody listens) or a heartbeat, and drop clients that read nothing."""
         wanted = any(subscriber.statuses for subscriber in self._subscribers)
         frame = _frame("status", _encode(status())) if wanted else b""
         for subscriber in list(self._subscribers):

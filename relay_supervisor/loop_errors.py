@@ -1,6 +1,6 @@
-"""What asyncio itself complains of, said once a minute: it repeats some complaints hundreds of times a second.
+"""asyncio's own errors, each logged once a minute: it repeats some of them hundreds of times a second.
 
-Above all that no descriptor is left for a connection that waits (CPython 3.11 logs that up to backlog times a wake).
+Above all that no descriptor is left for a waiting connection (CPython 3.11 logs that up to backlog times per wake-up).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class LoopErrors:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._said: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        """For each message when it was logged, and how often it came since."""
+        """For each message, when it was last logged and how often it has come since."""
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log `context` unless the same message was logged within the last minute."""
         error = context.get("exception")
         message = str(context.get("message", "an error in the event loop"))
         if isinstance(error, OSError):
-            # What the system refused says all; the traceback is always asyncio's own.
+            # The system's error says it all; the traceback is always asyncio's own.
             message, error = f"{message}: {error.strerror or error}", None
         now, (last, repeated) = self._clock.now(), self._said.get(message, (-_EVERY, 0))
         if now - last < _EVERY:
@@ -41,4 +41,4 @@ class LoopErrors:
         self._said.move_to_end(message)
         if len(self._said) > _MOST_MESSAGES:
             self._said.popitem(last=False)
-        log.error("%s%s", message, f" ({repeated} more since it was last said)" if repeated else "", exc_info=error)
+        log.error("%s%s", message, f" ({repeated} more since it was last logged)" if repeated else "", exc_info=error)

@@ -1,4 +1,4 @@
-"""Addresses to listen on: which are this machine's own, and a socket on one of them, or a clear error."""
+"""Addresses to listen on: which of them are loopback, and a socket bound to one, or a clear error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
 SHORTEST_TOKEN: Final = 16
-"""Characters of a token that could not be guessed."""
+"""Fewest characters of a token that cannot be guessed."""
 BACKLOG: Final = 128
-"""Connections the kernel holds until they are accepted."""
+"""Connections the kernel queues until they are accepted."""
 
 
 def is_loopback(host: str) -> bool:
@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:
-    """(host, port) of an address to listen on, the value of `key` in [http]; raises ConfigError when it is none."""
+    """(host, port) of an address to listen on, the value of `key` in [http]; raises ConfigError if invalid."""
     try:
         parts = urlsplit(f"//{listen}")
         host, port = parts.hostname or "", parts.port
@@ -44,8 +44,8 @@ def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:
 def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
     """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
 
-    Raises ConfigError when it is not of that form, when it is reachable from elsewhere and there is no token, or
-    when the token is too short to be one.
+    Raises ConfigError when it does not have that form, when other machines can reach it and there is no token, or when
+    the token is too short.
     """
     host, port = split_listen(listen)
     if token and len(token.reveal()) < SHORTEST_TOKEN:
@@ -62,7 +62,7 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
 
 
 def bind(host: str, port: int, key: str = "listen") -> socket.socket:
-    """A listening-ready socket of `host` and `port`; raises ConfigError that names the key and the fix."""
+    """A socket listening on `host` and `port`; raises a ConfigError that names the key and the fix."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:

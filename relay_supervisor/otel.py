@@ -1,8 +1,8 @@
 """Export to an OpenTelemetry collector over OTLP/HTTP: the metrics of `http/metrics.py`, and spans of calls outward.
 
-There is one list of metrics, Prometheus': each of its counters and gauges is an observable instrument of the same
-name here (histograms are left to Prometheus). The SDK is imported only where an endpoint is configured; it exports in
-threads of its own, and what cannot be exported is dropped.
+There is one list of metrics, that of Prometheus: each of its counters and gauges is an observable instrument of the
+same name here (histograms are left to Prometheus). The SDK is imported only if an endpoint is configured; it exports in
+its own threads, and drops what cannot be exported.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TIMEOUT: Final = 2
 QUEUE: Final = 512
 """Spans kept for the next export; more are dropped."""
 COMPLAIN: Final = 300.0
-"""Least seconds between two warnings about a collector that cannot be reached."""
+"""Shortest interval in seconds between warnings about an unreachable collector."""
 _FRESH: Final = 0.5
 _INSTRUMENTED: Final = ("counter", "gauge")
 
@@ -50,7 +50,7 @@ Collect = Callable[[], Iterable[Metric]]
 class OtelExport:
     """Exports from `start` to `stop`; without an endpoint every method does nothing.
 
-    Raises ConfigError when the endpoint is no web address or the SDK is not installed.
+    Raises ConfigError when the endpoint is not a web address or the SDK is not installed.
     """
 
     def __init__(self, config: OtelConfig, clock: Clock) -> None:
@@ -63,7 +63,7 @@ class OtelExport:
             _check(config.endpoint)
 
     def start(self, collect: Collect) -> None:
-        """Begin to export what `collect` gives; it is called on this event loop."""
+        """Start exporting what `collect` returns; it is called on this event loop."""
         if not self._config.endpoint:
             return
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -94,7 +94,7 @@ class OtelExport:
         log.info("exporting to the OpenTelemetry collector every %g s", self._config.interval)
 
     async def stop(self) -> None:
-        """Export what is left, for a few seconds at the most."""
+        """Export what is left, for a few seconds at most."""
         meters, spans = self._meters, self._spans
         self._meters = self._spans = self._tracer = None
         # In threads, because the last values are read on this loop.
@@ -102,11 +102,11 @@ class OtelExport:
         work += [asyncio.to_thread(spans.shutdown)] if spans is not None else []
         for failure in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(failure, Exception):
-                log.debug("the OpenTelemetry SDK did not end well: %s", failure)
+                log.debug("the OpenTelemetry SDK did not shut down cleanly: %s", failure)
         self._complaints.remove()
 
     def command(self, command: Command, result: Result, waited: float, took: float) -> None:
-        """A command to Google is over (`quota.dispatcher.OnCommand`)."""
+        """Export a span of a completed command to Google (`quota.dispatcher.OnCommand`)."""
         verdict = type(result).__name__ if isinstance(result, NestError) else "ok"
         attributes: dict[str, str | float] = {"verb": command.verb.value, "result": verdict, "wait_seconds": waited}
         if command.camera:
@@ -114,7 +114,7 @@ class OtelExport:
         self._span(f"nest {command.verb.value}", attributes, took, failed=verdict != "ok")
 
     def sfu_call(self, operation: str, kind: ErrorClass, took: float) -> None:
-        """A call to the SFU is over (`cloudflare.meter.CallMeter.on_call`)."""
+        """Export a span of a completed call to the SFU (`cloudflare.meter.CallMeter.on_call`)."""
         attributes = {"operation": operation, "result": kind.value}
         self._span(f"sfu {operation}", attributes, took, failed=kind is not ErrorClass.OK)
 
@@ -146,12 +146,12 @@ def _check(endpoint: str) -> None:
     except ImportError:
         raise ConfigError(
             "otel.endpoint is set, but the OpenTelemetry SDK is not installed",
-            hint="pip install nest-relay[otel], or set otel.endpoint to nothing",
+            hint="pip install nest-relay[otel], or leave otel.endpoint empty",
         ) from None
 
 
 def _instrument(provider: MeterProvider, collect: Collect, loop: asyncio.AbstractEventLoop) -> None:
-    """An instrument for each family; all of them exist from the start."""
+    """Create an instrument for each family; all of them exist from the start."""
     meter = provider.get_meter("nest-relay", VERSION)
     snapshot = _Snapshot(collect, loop)
     for family in collect():
@@ -161,7 +161,7 @@ def _instrument(provider: MeterProvider, collect: Collect, loop: asyncio.Abstrac
 
 
 class _Snapshot:
-    """The families as of this export, read once for all instruments, on the event loop: the status is its own."""
+    """The families as of this export, read once for all instruments, on the event loop that owns the status."""
 
     def __init__(self, collect: Collect, loop: asyncio.AbstractEventLoop) -> None:
         self._collect, self._loop = collect, loop
@@ -169,10 +169,10 @@ class _Snapshot:
         self._read_at = 0.0
 
     def reader(self, name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        """A callback of the SDK, which calls it in its thread."""
+        """A callback for the SDK, which calls it in its own thread."""
         from opentelemetry.metrics import Observation
 
-        # Of a counter only what counts, not when it was made.
+        # Of a counter only its value, not its creation time.
         names = (name, f"{name}_total")
 
         def observe(_: CallbackOptions) -> Iterator[Observation]:
@@ -203,7 +203,7 @@ class _Snapshot:
 
 
 class _Complaints(logging.Handler):
-    """One warning now and then in place of all that the SDK says about a collector that is down."""
+    """One occasional warning in place of everything that the SDK logs about a collector that is down."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Loops that never end by themselves: each is started again when it does, and what befell it shows in the health."""
+"""Loops that must never end: each is restarted when it does, and its failure shows in the health."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from relay_common.tasks import Tasks
 log = logging.getLogger(__name__)
 
 STEADY: Final = 10.0
-"""Seconds that a loop has to run before a failure counts as overcome."""
+"""Seconds that a loop has to run before its failure counts as over."""
 
 
 class Loops:
     """Runs endless loops until `aclose`.
 
-    A loop that raises (or returns, which it must not) is started again: after 0.5 s at first, later each time, half a
-    minute at most. `problems` says in words what is wrong with which, by name; `restarts` counts over all of them.
+    A loop that raises (or returns, which it must not) is restarted: after 0.5 s at first, then after longer pauses,
+    half a minute at most. `problems` holds, by name, what is wrong with each in words; `restarts` counts those of all
+    loops.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -39,7 +40,7 @@ class Loops:
         return {"restarts": self.restarts}
 
     async def aclose(self) -> None:
-        """End all loops and wait for their ends."""
+        """End all loops and wait until they have ended."""
         await self._tasks.aclose()
 
     async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -51,11 +52,11 @@ class Loops:
                 try:
                     await loop()
                     problem = "it ended by itself"
-                    log.critical("%s: the loop ended by itself; starting it again", name)
+                    log.critical("%s: the loop ended by itself; restarting it", name)
                 except Exception as error:
-                    # The type alone: a message may hold anything.
+                    # Only the type: a message may contain anything.
                     problem = f"internal error ({type(error).__name__}); see the log"
-                    log.critical("%s: the loop failed; starting it again", name, exc_info=error)
+                    log.critical("%s: the loop failed; restarting it", name, exc_info=error)
                 finally:
                     steady.cancel()
                 if self._clock.now() - began >= STEADY:
@@ -68,7 +69,7 @@ class Loops:
 
 
 def once(stop: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """`stop`, the first time; nothing, after that."""
+    """A function that calls `stop` the first time and does nothing after that."""
     done = False
 
     async def first() -> None:

@@ -1,1 +1,1 @@
-"""What `relay-supervisor check` looks at: each part gives findings, and every finding that is not good has a remedy."""
+"""The checks of `relay-supervisor check`: each returns findings, and every bad finding has a remedy."""

@@ -1,4 +1,4 @@
-"""What can be checked without a network: configuration, secret files, directories, listening address, quota log."""
+"""Checks that need no network: configuration, secret files, directories, listening address, quota log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
 
 
 def configuration(path: Path) -> tuple[list[Finding], Config | None]:
-    """The configuration at `path`, and what is wrong with it and its secret files."""
+    """Findings on the configuration at `path` and its secret files, and the configuration if it is valid."""
     part = "configuration"
     try:
         config = config_file.load(path)
@@ -40,7 +40,7 @@ def configuration(path: Path) -> tuple[list[Finding], Config | None]:
 
 
 def secret_files(path: Path) -> list[Finding]:
-    """Whether other users of this machine could read the secrets."""
+    """Check that other users of this machine cannot read the secrets."""
     with path.open("rb") as file:
         document = tomllib.load(file)
     loose = config_file.loose_secret_files(document, path.parent)
@@ -57,7 +57,7 @@ def _holds_secrets(document: dict[str, object]) -> bool:
 
 
 def listen(config: Config, *, running: bool) -> Finding:
-    """Whether the dashboard can be served; `running`: a supervisor with this configuration has the address already."""
+    """Check that the dashboard can be served; `running`: a supervisor with this configuration serves it already."""
     part = "http.listen"
     try:
         host, port = check_listen(config.http.listen, config.http.token or None)
@@ -71,7 +71,7 @@ def listen(config: Config, *, running: bool) -> Finding:
 
 
 def directories(config: Config) -> list[Finding]:
-    """Whether state and sockets can be kept."""
+    """Check that the directories of state and sockets can be used."""
     findings = []
     for key, path in (("paths.state_dir", config.paths.state()), ("paths.runtime_dir", config.paths.runtime())):
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -85,20 +85,20 @@ def directories(config: Config) -> list[Finding]:
 
 
 def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:
-    """Whether a stream command could be sent now, by what the running supervisor or its log knows."""
+    """Check whether a stream command could be sent now, from the running supervisor or the quota log."""
     part = "quota"
     if running is not None:
         used, limit, wait = running.used, running.limit, running.hold
     else:
         path = state_dir / "relay.sqlite3"
         if not path.exists():
-            return ok(part, "no command was sent from this machine yet")
+            return ok(part, "no command has been sent from this machine yet")
         clock = SystemClock()
         store = Store(path, clock, read_only=True)
         calls, problem = store.calls(nest.project_id), store.problem
         store.close()
         if problem:
-            return warn(part, problem, "The supervisor says in its log what becomes of it, when it is started")
+            return warn(part, problem, "When it starts, the supervisor says in its log what it does about this")
         budget, now = Budget(limits_from(limits)), clock.now()
         budget.restore(calls)
         used = sum(call.call.method == EXECUTE and now - call.sent < 60 for call in calls)
@@ -112,7 +112,7 @@ def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: Budg
 
 
 def token_age(nest: NestConfig, state_dir: Path) -> Finding | None:
-    """How old the refresh token is, when `relay-supervisor auth` made it here."""
+    """Check the age of the refresh token; None unless `relay-supervisor auth` obtained it here."""
     known = grant.recall(state_dir, nest.refresh_token)
     if known is None:
         return None

@@ -1,4 +1,4 @@
-"""What has to be asked of Google and Cloudflare: token, cameras, application, and the clocks on both sides."""
+"""Checks that ask Google and Cloudflare: token, cameras, application, and the clocks on both sides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SKEW_BAD = 300.0
 
 
 class DatedTransport(httpx.AsyncHTTPTransport):
-    """Notes how far the answering clock is ahead of ours, by the Date header (whole seconds, RFC 9110 6.6.1)."""
+    """Records how far the server's clock is ahead of ours, from the Date header (whole seconds, RFC 9110 6.6.1)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float |
             await tokens.token()
         except NestError as error:
             return [failed("Google token", error.message, error.hint or "Try again in a minute")], [], None
-        findings = [ok("Google token", "the refresh token gives access tokens")]
+        findings = [ok("Google token", "the refresh token yields access tokens")]
         try:
             devices = await NestApi(nest.project_id, tokens, nest.api_base_url, http).devices()
         except NestError as error:
@@ -72,7 +72,7 @@ async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float |
 
 
 def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) -> list[Finding]:
-    """The cameras that Google shows, against those that the configuration names."""
+    """Compare the cameras that Google lists with those that the configuration names."""
     part = "Google cameras"
     link = authorize_url(nest[0].project_id, nest[0].client_id)
     if not found:
@@ -95,7 +95,7 @@ def _how_to_find(name: str, link: str) -> str:
 
 
 async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:
-    """Whether the application makes sessions (one that is not used ends by itself), and the clock's skew."""
+    """Check that the application can create sessions (unused ones expire by themselves); also the clock's skew."""
     part = "Cloudflare app"
     transport = DatedTransport()
     try:
@@ -118,11 +118,11 @@ async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:
         return failed(part, error.message, remedy or "Try again in a minute"), transport.skew
     finally:
         await client.aclose()
-    return ok(part, f"application {config.app_id} takes our secret"), transport.skew
+    return ok(part, f"application {config.app_id} accepts our secret"), transport.skew
 
 
 def clock(skews: list[float | None]) -> Finding:
-    """Our clock against the servers that answered."""
+    """Compare our clock with those of the servers that answered."""
     part = "clock"
     known = [skew for skew in skews if skew is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""One line of a check-up."""
+"""One finding of a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Grade(enum.Enum):
-    """How a part was found."""
+    """Result of one check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -25,7 +25,7 @@ _MARKS: Final = {
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What was looked at, how it was found, in words, and what to do about it."""
+    """What was checked, the result, an explanation, and what to do about it."""
 
     part: str
     verdict: Grade
@@ -33,7 +33,7 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
     def line(self) -> str:
-        """For a terminal; the remedy stands on a line of its own."""
+        """Text for a terminal; the remedy is on a separate line."""
         text = f"{_MARKS[self.verdict]} {self.part}: {self.text}"
         return f"{text}\n    → {self.remedy}" if self.remedy else text
 
@@ -44,7 +44,7 @@ def ok(part: str, text: str) -> Finding:
 
 
 def warn(part: str, text: str, remedy: str = "") -> Finding:
-    """It will work, but should be looked at; or it could not be tested."""
+    """It will work but needs attention, or it could not be tested."""
     return Finding(part, Grade.WARNING, text, remedy)
 
 

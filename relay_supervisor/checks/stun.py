@@ -1,4 +1,4 @@
-"""Whether UDP gets out and back: one STUN binding transaction (RFC 8489) with the SFU's side."""
+"""Check that UDP works both ways: one STUN binding transaction (RFC 8489) with Cloudflare's server."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class _Answer(asyncio.DatagramProtocol):
             self.received.set_result(message)
 
     def error_received(self, exc: Exception) -> None:
-        # ICMP says that nobody listens there; more tries may still be answered.
+        # ICMP says that nothing listens there; further attempts may still be answered.
         pass
 
 
 async def binding(host: str, port: int) -> str | None:
-    """Our address as the server sees it ("" when it does not say); None when nothing came back in three seconds.
+    """Our address as the server sees it ("" when it does not say); None without an answer within three seconds.
 
-    Raises OSError when the name is not known or there is no route.
+    Raises OSError when the name cannot be resolved or there is no route.
     """
     loop = asyncio.get_running_loop()
     address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0][4]
@@ -60,7 +60,7 @@ async def binding(host: str, port: int) -> str | None:
 
 
 async def reachability(config: CloudflareConfig, server: str = "") -> Finding:
-    """Whether media could flow by UDP; `server` is HOST:PORT, empty for Cloudflare's own."""
+    """Check whether media could flow over UDP; `server` is HOST:PORT, empty for Cloudflare's."""
     part = "UDP to the SFU"
     if not server and is_loopback(urlsplit(config.api_base_url).hostname or ""):
         return warn(part, "not tested: the SFU is on this machine (a simulator)", "--stun HOST:PORT tests another")
@@ -68,7 +68,7 @@ async def reachability(config: CloudflareConfig, server: str = "") -> Finding:
     try:
         seen = await binding(host, int(port))
     except (OSError, ValueError) as error:
-        remedy = "Is this machine online, and does it resolve names? Try again then"
+        remedy = "Check that this machine is online and resolves names, then try again"
         return warn(part, f"not tested: {host}:{port} cannot be reached ({error})", remedy)
     if seen is None:
         return failed(

@@ -30,12 +30,12 @@ _FIRST: Final = f"""\
 Before the first time, in a browser where the Google account that owns the cameras is signed in:
   1. console.cloud.google.com: make a project and enable the Smart Device Management API.
   2. There, OAuth consent screen: External; fill in name and e-mail; then "Publish app". Left in "Testing", the
-     authorisation ends after 7 days.
+     authorisation expires after 7 days.
   3. There, Credentials: make an OAuth client of type Web application with the redirect URI {REDIRECT_URI}
   4. console.nest.google.com/device-access: pay US$5 once and make a project with that client id. Events can stay off.
 """
 _TESTING: Final = (
-    'With the consent screen in "Testing" this authorisation ends in 7 days: `status` and `check` warn before that. '
+    'With the consent screen in "Testing" this authorisation expires in 7 days: `status` and `check` warn before that. '
     'Better: "Publish app" on the consent screen (no verification is needed), then run `relay-supervisor auth` again.'
 )
 
@@ -45,7 +45,7 @@ _TESTING: Final = (
 @click.option("--client-id", help="OAuth client id.")
 @click.option("--code", metavar="URL", help="The address you landed on, or its code, instead of being asked for it.")
 @click.option("--published/--testing", default=None, help="State of the OAuth consent screen, instead of being asked.")
-@click.option("--yes", "-y", is_flag=True, help="Replace files that are there without asking.")
+@click.option("--yes", "-y", is_flag=True, help="Replace existing files without asking.")
 @click.option("--api-base-url", default=None, help="Another SDM API, for simulators.")
 @click.option("--token-url", default=None, help="Another token endpoint, for simulators.")
 @config_option
@@ -63,9 +63,9 @@ def command(
 ) -> None:
     """Authorise the relay with Google, and write the configuration.
 
-    Asks for what is missing, says where it is found, and tells the three kinds of "project" apart. Writes the
+    Asks for what is missing, says where to find it, and tells the three kinds of "project" apart. Writes the
     configuration if there is none, and one file (mode 0600) for each secret. With a complete configuration it only
-    renews the authorisation; a running supervisor takes it over without a restart. The client secret can also come
+    renews the authorisation, which a running supervisor picks up without a restart. The client secret can also come
     from RELAY_NEST_CLIENT_SECRET.
 
     \b
@@ -105,7 +105,7 @@ def _settings(
     api_base_url: str | None,
     token_url: str | None,
 ) -> NestConfig:
-    """What the options, the configuration and the person say, checked; without a refresh token."""
+    """The settings from options, configuration and prompts, checked; without a refresh token."""
     return NestConfig(
         project_id=_value(
             "Device Access project id", project_id or existing.nest("project_id"), credentials.project_id_problem
@@ -134,7 +134,7 @@ def _list_cameras(devices: list[Device]) -> None:
 
 
 def _value(what: str, given: str, problem: Callable[[str], str], *, hidden: bool = False) -> str:
-    """The value given, or one that is asked for until its form is right."""
+    """The given value, or one prompted for until its form is right."""
     if given and (wrong := problem(given.strip())):
         raise Failure(f"{what}: {wrong}", 2)
     while not given:
@@ -147,7 +147,7 @@ def _value(what: str, given: str, problem: Callable[[str], str], *, hidden: bool
 
 
 def _authorise(nest: NestConfig, code: str | None) -> Secret:
-    """The refresh token for the code given, or for what is pasted until it works."""
+    """The refresh token for the given code, or for what is pasted until it works."""
     if code is None:
         _say(
             "\nOpen this link in the browser, as the Google account that owns the cameras. Switch on the home and\n"
@@ -171,7 +171,7 @@ def _authorise(nest: NestConfig, code: str | None) -> Secret:
 
 
 async def _cameras(nest: NestConfig) -> list[Device]:
-    """devices.list, which also completes the link at Google's side."""
+    """Call devices.list, which also completes the link on Google's side."""
     api, tokens, http = open_api(nest, SystemClock())
     try:
         return await api.devices()
@@ -183,7 +183,7 @@ async def _cameras(nest: NestConfig) -> list[Device]:
 
 
 def _write(path: Path, existing: setup_files.Existing, nest: NestConfig, yes: bool) -> str:
-    """Write what is missing or new; returns what is left to do, in words."""
+    """Write what is missing or new; returns what remains to be done, in words."""
     secrets = path.parent / setup_files.SECRETS_DIR
     if existing.document:
         file = existing.nest("refresh_token_file")
@@ -207,12 +207,12 @@ def _write(path: Path, existing: setup_files.Existing, nest: NestConfig, yes: bo
 
 def _replace(path: Path, secret: Secret, yes: bool) -> None:
     if path.exists() and not yes and not click.confirm(f"Replace {path}?", default=True, err=True):
-        raise Failure(f"{path} was left as it is, and the new authorisation is lost. Run `auth` again")
+        raise Failure(f"{path} was not changed, and the new authorisation is lost. Run `auth` again")
     setup_files.write_private(path, secret.reveal() + "\n")
 
 
 def _tell_supervisor(path: Path) -> bool:
-    """Whether a running supervisor has read its configuration again."""
+    """Reload a running supervisor, if there is one; returns whether it did."""
     try:
         with connect(path) as client:
             client.post("/api/reload")
@@ -226,5 +226,5 @@ def _report(device: Device) -> dict[str, str]:
 
 
 def _say(text: str) -> None:
-    """To standard error: standard output is for the result."""
+    """Print to standard error: standard output is for the result."""
     click.echo(text, err=True)

@@ -20,11 +20,11 @@ class CameraVerb(NamedTuple):
 
     help: str
     past: str = ""
-    """Participle of a verb that changes which cameras are wanted; its answer tells what follows."""
+    """Past participle of a verb that changes which cameras are wanted; its answer says whether the camera runs."""
     done: str = ""
-    """What any other verb has done."""
+    """What any other verb has done, in words."""
     discovers: bool = False
-    """A camera that the supervisor does not know yet is looked for at Google."""
+    """Whether to look for an unknown camera at Google."""
 
 
 class _Changed(msgspec.Struct):
@@ -38,7 +38,7 @@ VERBS: Final = {
         """Relay a camera that the configuration does not include.
 
 When the supervisor does not know the camera yet, it asks Google for the list of cameras first (devices.list, of
-which five a minute are allowed). The camera stays in, also after a restart of the supervisor, until it is removed.
+which five a minute are allowed). The camera stays in, even after a restart of the supervisor, until it is removed.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
@@ -49,9 +49,9 @@ relay-supervisor add Garage --json
         discovers=True,
     ),
     "remove": CameraVerb(
-        """Take a camera out of those that are relayed.
+        """Stop relaying a camera and remove it from the list of relayed ones.
 
-It stays out, also after a restart of the supervisor and when the configuration includes it, until it is added.
+It stays out, even after a restart of the supervisor and if the configuration includes it, until it is added.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
@@ -61,9 +61,9 @@ relay-supervisor remove "Back Garden" --json
         past="removed",
     ),
     "enable": CameraVerb(
-        """Switch a camera on again that was disabled.
+        """Enable a camera that was disabled.
 
-It is relayed from now on, also after a restart of the supervisor, whatever the configuration says about it.
+It is relayed from now on, even after a restart of the supervisor and whatever the configuration says.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
@@ -73,9 +73,9 @@ relay-supervisor enable 3f9a01c2 --json
         past="enabled",
     ),
     "disable": CameraVerb(
-        """Switch a camera off, keeping it in the list.
+        """Disable a camera, keeping it in the list.
 
-Its stream and its worker are ended. It stays off, also after a restart of the supervisor, until it is enabled.
+Its stream and its worker are ended. It stays off, even after a restart of the supervisor, until it is enabled.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
@@ -87,7 +87,7 @@ relay-supervisor disable 3f9a01c2 --json
     "restart": CameraVerb(
         """Replace a camera's worker process.
 
-Its stream at Google is kept: no command of the budget is spent. Viewers see a gap of a second or two.
+Its stream at Google is kept, so this uses no command of the budget. Viewers see a gap of a second or two.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
@@ -106,7 +106,7 @@ NAME is a display name (in any case), a camera id, or a device id.
 relay-supervisor keyframe "Front Door"
 relay-supervisor keyframe 3f9a01c2 --json
 """,
-        done="a keyframe was asked for",
+        done="a keyframe was requested",
     ),
 }
 

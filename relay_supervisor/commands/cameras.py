@@ -1,4 +1,4 @@
-"""`relay-supervisor cameras`: which cameras there are."""
+"""`relay-supervisor cameras`: list the cameras."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ROW: Final = "{:<24} {:<9} {:<8} {:<11} {:<12} {:<13} {}"
 
 
 @click.command("cameras")
-@click.option("--ask-google", is_flag=True, help="Ask Google although a supervisor runs.")
+@click.option("--ask-google", is_flag=True, help="Ask Google even if a supervisor runs.")
 @config_option
 @json_option
 def command(ask_google: bool, config_path: Path, as_json: bool) -> None:
     """List the cameras with their protocol, codecs and size, and whether they are relayed.
 
-    A running supervisor is asked for what it knows. Without one, Google is asked: that takes one devices.list, of
-    which five a minute are allowed.
+    Asks a running supervisor. Without one, asks Google: that takes one devices.list, of which five a minute are
+    allowed.
 
     \b
     relay-supervisor cameras

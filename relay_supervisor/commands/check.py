@@ -23,10 +23,10 @@ from relay_supervisor.status.model import RelayStatus
 @config_option
 @json_option
 def command(stun_server: str, config_path: Path, as_json: bool) -> None:
-    """Say what is wrong with the configuration and the credentials, and how to mend it. Starts no stream.
+    """Say what is wrong with the configuration and the credentials, and how to fix it. Starts no stream.
 
     Asks Google for a token and for the list of cameras (devices.list, of which five a minute are allowed), and
-    Cloudflare for a session that is not used. The exit code is 1 when anything marked ✗ was found.
+    Cloudflare for a session that is not used. The exit code is 1 if anything is marked ✗.
 
     \b
     relay-supervisor check

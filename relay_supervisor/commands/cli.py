@@ -1,4 +1,4 @@
-"""The command line of the supervisor: options that all verbs share, and the verbs.
+"""The command line of the supervisor: its verbs, and the options they share.
 
 Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supervisor answers.
 """
@@ -52,7 +52,7 @@ class Failure(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """What the process exits with."""
+        """Exit code of the process."""
         return self._exit_code
 
 

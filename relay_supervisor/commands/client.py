@@ -56,10 +56,10 @@ class _ErrorReply(msgspec.Struct):
 
 
 class RelayClient:
-    """Speaks to the supervisor that `paths` and `http` point at; a context manager.
+    """Client of the supervisor that `paths` and `http` point at; a context manager.
 
-    Every method raises `Failure`: exit code 3 when no supervisor answers, 2 when it wants another token, 1 when it says
-    no.
+    Every method raises `Failure`: exit code 3 when no supervisor answers, 2 when it requires another token, 1 when it
+    refuses.
     """
 
     def __init__(self, paths: PathsConfig, http: HttpConfig) -> None:
@@ -99,7 +99,7 @@ class RelayClient:
             return False
 
     def cameras(self) -> list[CameraSummary]:
-        """All cameras that the supervisor knows."""
+        """All cameras known to the supervisor."""
         return decode(self.get("/api/cameras"), CameraList).cameras
 
     def camera(self, name: str) -> CameraSummary:
@@ -124,9 +124,9 @@ class RelayClient:
         if response.status_code == 401:
             sent = "Authorization" in self._http.headers
             raise Failure(
-                "The supervisor wants a token: set http.token (or http.token_file) as it has it"
+                "The supervisor requires a token: set http.token (or http.token_file) to the same value"
                 if sent or not self._token
-                else f"No process of this machine is known to listen at {self._tcp}, so the token was not sent. Run "
+                else f"No process on this machine is known to listen at {self._tcp}, so the token was not sent. Run "
                 "this where the supervisor runs (in its container: docker compose exec)",
                 2,
             )
@@ -138,7 +138,7 @@ class RelayClient:
         self._http.close()
         headers = {}
         if self._token and (owners := self._owners()):
-            # Whoever has the port while the supervisor is down would be handed the right to do everything.
+            # A process that took the port while the supervisor is down would be handed full access.
             if not listener.trusted(owners, self._state, self._socket.parent):
                 raise Failure(
                     f"{self._socket} does not answer, and {self._tcp} is served by another user's process "
@@ -170,13 +170,13 @@ def _complete_camera(
 
 
 camera_argument = click.argument("name", shell_complete=_complete_camera)
-"""The NAME of a verb that concerns one camera."""
+"""The NAME argument of verbs that act on one camera."""
 
 
 def connect(config_path: Path) -> RelayClient:
     """A client of the supervisor that runs with the configuration at `config_path`.
 
-    When the default file is not there, the environment and the defaults say where to look. Mistakes in [paths] and
+    If the default file does not exist, the environment and the defaults say where to look. Mistakes in [paths] and
     [http] end the command with exit code 2.
     """
     default = config_path == Path("relay.toml") and not config_path.exists()
@@ -189,7 +189,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        raise Failure(f"The supervisor's answer is not understood ({error}). Is it of another version?") from None
+        raise Failure(f"The supervisor's answer cannot be understood ({error}). Is it another version?") from None
 
 
 def pick(cameras: list[CameraSummary], name: str) -> CameraSummary:
@@ -208,12 +208,12 @@ def pick(cameras: list[CameraSummary], name: str) -> CameraSummary:
     hint = next((f"Did you mean {k!r}?" for k in known if near and k.casefold() == near[0]), "")
     raise Failure(
         f"There is no camera {name!r}. {hint or 'There are: ' + (', '.join(known) or 'none yet')}\n"
-        "A camera that was only just shared with the project is found by `relay-supervisor add NAME`"
+        "A camera that was shared with the project only just now is found by `relay-supervisor add NAME`"
     )
 
 
 def save(camera: CameraSummary, file: Path, content: bytes, as_json: bool, *, hint: str, private: bool = False) -> None:
-    """Write what was got of a camera, and say so; `hint` is what to do when `file` cannot be written."""
+    """Write a camera's file, and say so; `hint` is what to do when `file` cannot be written."""
     try:
         if private:
             file.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""`relay-supervisor demo`: the whole relay on built-in simulators."""
+"""`relay-supervisor demo`: the whole relay against built-in simulators."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class DemoReport(msgspec.Struct):
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Dashboard; 0: any free one."
 )
-@click.option("--duration", type=click.FloatRange(min=1), help="Seconds to run; without it until Ctrl-C.")
+@click.option("--duration", type=click.FloatRange(min=1), help="Seconds to run; default: until Ctrl-C.")
 @click.option(
-    "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Life of a stream in seconds."
+    "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Lifetime of a stream in seconds."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option(
@@ -57,7 +57,7 @@ class DemoReport(msgspec.Struct):
 def command(
     cameras: int, size: str, port: int, duration: float | None, lease: float, as_json: bool, log_level: str
 ) -> None:
-    """Relay simulated cameras, live, on a page to look at.
+    """Relay simulated cameras, live, to a web page.
 
     A third of the cameras speak WebRTC, as most current Nest models do, the others RTSP.
     Starts a Nest API with cameras, an SFU, and the real supervisor against them, all on this machine. With --duration

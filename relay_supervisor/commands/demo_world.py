@@ -1,4 +1,4 @@
-"""The real supervisor against the built-in simulators, which run in processes of their own."""
+"""The built-in simulators in their own processes, for the real supervisor to run against."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_PATIENCE: Final = 2.0
 
 @dataclass
 class DemoWorld:
-    """Simulators that run, and the configuration that points at them."""
+    """Running simulators, and the configuration that points at them."""
 
     endpoints: dict[str, Any]
     directory: Path
@@ -59,9 +59,9 @@ async def demo_world(
 ) -> AsyncIterator[DemoWorld]:
     """Start the simulators (Nest and cameras in one process, the SFU in another) and stop them afterwards.
 
-    `options` and `sfu_options` are passed to the one and the other `python -m relay_common.simulation`. Raises
-    RelayError when one does not start. `sfu_command`, such as `nsenter`, is what runs the SFU's process. Everything
-    lives in a temporary directory that is removed.
+    `options` and `sfu_options` are passed to the respective `python -m relay_common.simulation`. Raises RelayError when
+    one does not start. `sfu_command`, such as `nsenter`, runs the SFU's process. Everything lives in a temporary
+    directory that is removed.
     """
     with tempfile.TemporaryDirectory(prefix="relay-") as name:
         world = DemoWorld({}, Path(name))
@@ -84,9 +84,9 @@ async def _start(world: DemoWorld, options: list[str], command: Sequence[str] = 
         "-m",
         "relay_common.simulation",
         *options,
-        stdin=asyncio.subprocess.PIPE,  # its end tells the simulator that we are gone, however we went
+        stdin=asyncio.subprocess.PIPE,  # its end tells the simulator that we are gone, for whatever reason
         stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # a Ctrl-C is for us; the simulators are stopped in order
+        start_new_session=True,  # Ctrl-C must only reach us; the simulators are stopped in order
     )
     world.processes.append(process)
     assert process.stdout is not None
@@ -94,7 +94,7 @@ async def _start(world: DemoWorld, options: list[str], command: Sequence[str] = 
         line = await asyncio.wait_for(process.stdout.readline(), START_PATIENCE)
         endpoints = json.loads(line)
     except (TimeoutError, ValueError):
-        raise RelayError("a simulator did not start", hint="Its own messages stand above") from None
+        raise RelayError("a simulator did not start", hint="Its own messages are above") from None
     assert isinstance(endpoints, dict)
     return endpoints
 

@@ -18,7 +18,7 @@ class _Drain(msgspec.Struct):
 
 
 @click.command("drain")
-@click.option("--off", is_flag=True, help="End draining: the cameras are relayed again.")
+@click.option("--off", is_flag=True, help="End draining: relay the cameras again.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the last camera has stopped.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Seconds to wait.")
 @config_option
@@ -26,7 +26,7 @@ class _Drain(msgspec.Struct):
 def command(off: bool, no_wait: bool, timeout: float, config_path: Path, as_json: bool) -> None:
     """Stop the cameras one by one and start none, before maintenance.
 
-    The supervisor keeps running and answering; no new stream is asked of Google. Draining does not outlive the
+    The supervisor keeps running and answering; no new stream is requested from Google. Draining ends with the
     supervisor.
 
     \b
@@ -55,7 +55,7 @@ def _wait(client: RelayClient, timeout: float, *, quiet: bool) -> bytes:
         if not drain.draining:
             raise Failure("Somebody ended the draining")
         if time.monotonic() > end:
-            raise Failure(f"After {timeout:.0f} s these cameras still run: {', '.join(drain.left)}")
+            raise Failure(f"After {timeout:.0f} s these cameras are still running:  {', '.join(drain.left)}")
         if drain.left != before and not quiet:
             click.echo(f"{len(drain.left)} left: {', '.join(drain.left)}", err=True)
         before = drain.left

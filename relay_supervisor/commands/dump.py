@@ -22,8 +22,8 @@ def command(name: str, file: Path, seconds: float, config_path: Path, as_json: b
     """Capture a camera's packets into a file that Wireshark opens.
 
     It holds the RTSP dialogue (credentials blanked out), the RTP and RTCP that come from the camera, and the RTP that
-    leaves for the SFU, all unencrypted: it is as private as the camera's picture. 12 MiB at most.
-    In Wireshark use Decode As to read UDP ports 5000 (video in), 5002 (audio in), 6000 and 6002 (out) as RTP.
+    leaves for the SFU, all unencrypted: treat it as confidential as the camera's picture. 12 MiB at most. In Wireshark
+    use Decode As to read UDP ports 5000 (video in), 5002 (audio in), 6000 and 6002 (out) as RTP.
 
     \b
     relay-supervisor dump "Front Door" door.pcapng

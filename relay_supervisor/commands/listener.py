@@ -1,4 +1,4 @@
-"""Whose process listens at an address of this machine, so that a token goes to nobody else (Linux, /proc/net/tcp)."""
+"""Whose process listens at an address of this machine, so that the token is sent to no other (Linux, /proc/net/tcp)."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class _Debug(msgspec.Struct):
 
 @click.command("logs")
 @click.argument("name", required=False)
-@click.option("--level", type=click.Choice(_LEVELS), default="debug", help="Only lines of this level or worse.")
+@click.option("--level", type=click.Choice(_LEVELS), default="debug", help="Only lines of this level or above.")
 @click.option("--lines", "-n", type=click.IntRange(1, 4000), default=200, show_default=True, help="Most lines to show.")
-@click.option("--follow", "-f", is_flag=True, help="Go on showing new lines until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep showing new lines until Ctrl-C.")
 @click.option(
     "--debug",
     metavar="WHICH",
@@ -44,8 +44,8 @@ def command(
 ) -> None:
     """Show the last log lines of the supervisor and its workers.
 
-    The supervisor keeps the last 4000 lines in memory. With NAME only those of one camera. With --json one line of
-    JSON each.
+    The supervisor keeps the last 4000 lines in memory. With NAME only those of one camera. With --json one JSON object
+    per line.
 
     \b
     relay-supervisor logs --level warning
@@ -59,7 +59,7 @@ def command(
         camera = client.camera(name).id if name else ""
         after = _show(client, 0, camera, level, lines, as_json)
         if not after and not follow:
-            click.echo("no such lines are kept (log.level and --debug say what is logged)", err=True)
+            click.echo("no such lines are kept (log.level and --debug decide what is logged)", err=True)
         try:
             while follow:
                 time.sleep(0.5)
@@ -71,15 +71,13 @@ def command(
 def _switch(client: RelayClient, debug: str) -> None:
     wanted = [word.strip() for word in debug.split(",") if word.strip() not in ("", "none")]
     if unknown := set(wanted) - CATEGORIES.keys():
-        raise Failure(
-            f"--debug {', '.join(sorted(unknown))}: there is no such subsystem. Known: {', '.join(CATEGORIES)}", 2
-        )
+        raise Failure(f"--debug {', '.join(sorted(unknown))}: no such subsystem. Known:  {', '.join(CATEGORIES)}", 2)
     switched = decode(client.post("/api/debug", {"categories": wanted}), _Debug).categories
     click.echo(f"debug lines: {', '.join(switched) or 'none'}", err=True)
 
 
 def _show(client: RelayClient, after: int, camera: str, level: str, most: int, as_json: bool) -> int:
-    """Print lines after the one with that sequence number; the last sequence number seen."""
+    """Print the lines after sequence number `after`; returns the last one seen."""
     found = decode(client.get("/api/logs", after=after, camera=camera, level=level, most=most), _Lines).lines
     for line in found:
         click.echo(msgspec.json.encode(line).decode() if as_json else _text(line))

@@ -15,7 +15,7 @@ from relay_supervisor.operations.reload import ReloadReport
 @config_option
 @json_option
 def command(config_path: Path, as_json: bool) -> None:
-    """Have the supervisor read its configuration again.
+    """Have the supervisor reload its configuration.
 
     Cameras, their settings, the log and a new refresh token take effect at once, and only cameras whose settings
     changed are touched. Keys that need a restart are named. A file with mistakes changes nothing. SIGHUP does the same.

@@ -29,20 +29,20 @@ logger = logging.getLogger(__name__)
 def command(config_path: Path) -> None:
     """Relay the configured cameras until Ctrl-C or SIGTERM.
 
-    SIGHUP reads the configuration again, as `relay-supervisor reload` does.
+    SIGHUP reloads the configuration, as `relay-supervisor reload` does.
 
     \b
     relay-supervisor run --config /etc/nest-relay/relay.toml
     RELAY_LOG_FORMAT=json relay-supervisor run
     """
-    # Loading takes secrets out of the environment, so that no child inherits them; a reload needs them again.
+    # Loading removes secrets from the environment, so that no child inherits them; a reload needs them again.
     environment = dict(os.environ)
     config = load(config_path)
     log.configure(config.log.level, config.log.format)
     asyncio.run(_run(config, lambda: config_file.load(config_path, dict(environment))))
     sys.stdout.flush()
     log.flush()
-    # Workers may be meant to live on; multiprocessing would wait for them at a normal exit.
+    # Workers may have to keep running; multiprocessing would wait for them at a normal exit.
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
-"""The files that `auth` reads and writes: a configuration to begin with, and one file a secret, mode 0600.
+"""The files that `auth` reads and writes: an initial configuration, and one file per secret, mode 0600.
 
-Nothing that is there is overwritten unless the caller says so.
+Existing files are overwritten only if the caller says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ client_id = "{client_id}"
 client_secret_file = "{client_secret_file}"
 refresh_token_file = "{refresh_token_file}"
 {endpoints}
-# From dash.cloudflare.com, Realtime > SFU: make an application there.
+# From dash.cloudflare.com, Realtime > SFU: create an application there.
 [cloudflare]
 {cloudflare}
 [cameras]
@@ -44,7 +44,7 @@ listen = "127.0.0.1:8080"   # anywhere else needs a token: token_file = "…"
 
 @dataclass(frozen=True)
 class Existing:
-    """What a configuration file says already; empty where it says nothing."""
+    """The existing configuration file; values are empty where it has none."""
 
     document: dict[str, Any]
 
@@ -71,7 +71,7 @@ class Existing:
 
 
 def read(path: Path) -> Existing:
-    """The file as it is, right or wrong; raises ConfigError when it is not TOML."""
+    """The file, valid or not; raises ConfigError when it is not TOML."""
     if not path.exists():
         return Existing({})
     try:

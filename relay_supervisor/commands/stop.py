@@ -19,7 +19,7 @@ class _Stopping(msgspec.Struct):
 
 
 @click.command("stop")
-@click.option("--keep-workers", is_flag=True, help="Leave the workers relaying, for the next supervisor to take over.")
+@click.option("--keep-workers", is_flag=True, help="Leave the workers relaying, for the next supervisor to adopt.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds to wait.")
 @config_option
@@ -27,8 +27,8 @@ class _Stopping(msgspec.Struct):
 def command(keep_workers: bool, no_wait: bool, timeout: float, config_path: Path, as_json: bool) -> None:
     """Stop the running supervisor, and with it all cameras.
 
-    With --keep-workers the pictures go on while the supervisor is away (until their streams run out, some minutes):
-    use it to upgrade or to restart with another configuration.
+    With --keep-workers the pictures continue without a supervisor until their streams expire, after a few minutes: use
+    it to upgrade or to restart with another configuration.
 
     \b
     relay-supervisor stop
@@ -39,15 +39,15 @@ def command(keep_workers: bool, no_wait: bool, timeout: float, config_path: Path
         if not no_wait:
             _wait(client, decode(body, _Stopping), timeout)
     words = "stopping" if no_wait else "stopped"
-    say(f"{words}; the workers go on" if keep_workers else words, body, as_json)
+    say(f"{words}; the workers keep running" if keep_workers else words, body, as_json)
 
 
 def _wait(client: RelayClient, process: _Stopping, timeout: float) -> None:
-    """Until the process has ended; one on another machine cannot be seen, so its silence has to do."""
+    """Wait until the process has ended; one on another machine cannot be seen, so wait for its silence."""
     here = start_ticks(process.pid) == process.started
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if start_ticks(process.pid) != process.started if here else not client.alive():
             return
         time.sleep(0.1)
-    raise Failure(f"The supervisor (pid {process.pid}) still runs after {timeout:.0f} s. Look at its log")
+    raise Failure(f"The supervisor (pid {process.pid}) is still running after {timeout:.0f} s. Look at its log")

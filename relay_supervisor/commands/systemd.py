@@ -1,4 +1,4 @@
-"""Telling systemd how the service does (sd_notify(3)): ready, alive, stopping. Does nothing elsewhere."""
+"""Reports the service's state to systemd (sd_notify(3)): ready, alive, stopping. Does nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 class ServiceManager:
     """The service manager's socket, from `NOTIFY_SOCKET`, and its watchdog, from `WATCHDOG_USEC` and `WATCHDOG_PID`.
 
-    The variables are taken out of `environ`, so that no child process answers in our name.
+    The variables are removed from `environ`, so that no child process reports in our name.
     """
 
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
@@ -23,18 +23,18 @@ class ServiceManager:
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         ours = pid in ("", str(os.getpid()))
         self.watchdog = int(usec) / 1e6 if usec.isdecimal() and ours else 0.0
-        """Seconds without a sign of life after which systemd ends us; 0 for never."""
+        """Seconds without a watchdog message after which systemd kills us; 0: never."""
 
     def ready(self) -> None:
-        """The service is up."""
+        """Report that the service is up."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """The service begins to stop."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     async def keep_alive(self) -> None:
-        """Give the watchdog a sign of life at half its time, from the loop whose life it is, until cancelled."""
+        """Notify the watchdog twice per period until cancelled, from the event loop whose life it proves."""
         while self.watchdog and self._address:
             self._send("WATCHDOG=1")
             await asyncio.sleep(self.watchdog / 2)
@@ -42,7 +42,7 @@ class ServiceManager:
     def _send(self, state: str) -> None:
         if not self._address:
             return
-        # A leading @ stands for the zero byte of an abstract address.
+        # A leading @ denotes the zero byte of an abstract address.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
@@ -50,4 +50,4 @@ class ServiceManager:
                 notify.connect(address)
                 notify.send(state.encode())
         except OSError as error:
-            log.warning("systemd could not be told %s: %s", state, error.strerror)
+            log.warning("systemd could not be notified of %s: %s", state, error.strerror)

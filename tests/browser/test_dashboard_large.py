@@ -81,5 +81,5 @@ async def test_what_others_notice_is_asked_for_first(chromium_page: Page) -> Non
         await page.get_by_role("button", name="Disable", exact=True).click()
         await until(page, f"{SAID} === 'Disabled until you enable it again.'")
         await page.get_by_role("button", name="Enable this camera").click()
-        await until(page, f"{SAID} === 'Enabled: the picture comes by itself.'")
+        await until(page, f"{SAID} === 'Enabled: the picture will appear by itself.'")
         assert calls == [("disable", camera.id), ("enable", camera.id)]

@@ -369,7 +369,7 @@ def test_auth_renews_a_running_supervisor_without_a_restart(world: CliWorld) -> 
 
 def test_stop_keeping_workers_then_stop(world: CliWorld) -> None:
     workers = world.workers()
-    assert "the workers go on" in world.type("stop", "--keep-workers").output
+    assert "the workers keep running" in world.type("stop", "--keep-workers").output
     assert world.process is not None
     assert world.process.wait(5) == 0
     nobody = world.type("status")

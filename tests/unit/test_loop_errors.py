@@ -26,7 +26,7 @@ async def test_a_complaint_is_said_once_a_minute(caplog: pytest.LogCaptureFixtur
     assert caplog.records[0].exc_info is None
     await clock.advance(61)
     handler(loop, full)
-    assert caplog.records[-1].getMessage().endswith("(127 more since it was last said)")
+    assert caplog.records[-1].getMessage().endswith("(127 more since it was last logged)")
 
 
 def test_another_complaint_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-// What can be done about the camera that is shown large: each button, its question, and what came of it.
+// Actions on the camera in the large view: each button, its question, and its result.
 
 import { call, image } from "./api.js";
 import { Share } from "./share.js";
@@ -7,7 +7,7 @@ import { text } from "./tile.js";
 const part = (name) => document.getElementById(name);
 
 export class Actions {
-  // camera() gives the status of the camera that is shown.
+  // camera() returns the status of the camera shown.
   constructor({ camera }) {
     this.camera = camera;
     this.said = part("large-said");
@@ -60,17 +60,17 @@ export class Actions {
   }
 
   async #restart(camera) {
-    const question = `Restart ${camera.name}? Its picture stops for a few seconds, for everybody who watches.`;
+    const question = `Restart ${camera.name}? Its picture stops for a few seconds, for everyone watching.`;
     if (await confirmed(question, "Restart")) await this.#post(camera, "restart", "The camera's worker is being restarted.");
   }
 
   async #toggle(camera) {
     if (!camera.enabled) {
-      const { running, why_not: why } = await this.#post(camera, "enable", "Enabled: the picture comes by itself.");
+      const { running, why_not: why } = await this.#post(camera, "enable", "Enabled: the picture will appear by itself.");
       if (!running) this.#say(`Enabled, but it is not relayed: ${why}`, true);
       return;
     }
-    const question = `Disable ${camera.name}? It is not relayed to anybody until it is enabled again.`;
+    const question = `Disable ${camera.name}? It is not relayed to anyone until it is enabled again.`;
     if (await confirmed(question, "Disable")) await this.#post(camera, "disable", "Disabled until you enable it again.");
   }
 
@@ -94,7 +94,7 @@ export class Actions {
   }
 }
 
-// Asks before something that others notice; resolves to whether the answer was yes.
+// Asks before an action that others notice; resolves to whether the answer was yes.
 function confirmed(question, verb) {
   const dialog = part("confirm");
   text(part("confirm-question"), question);

@@ -1,4 +1,4 @@
-// Calls to the relay. A failure is an ApiError with the relay's own words.
+// Calls to the relay. A failure is an ApiError with the relay's message.
 
 export class ApiError extends Error {
   constructor(status, { code = "unknown", message = `The relay answered ${status}`, hint = "" } = {}) {
@@ -8,9 +8,9 @@ export class ApiError extends Error {
   }
 }
 
-let authorization = {}; // of a page that was opened by a link
+let authorization = {}; // of a page opened through a link
 
-// Send a link's right, CAMERA.EXPIRES.SIGNATURE, with every call.
+// Send a link's credentials, CAMERA.EXPIRES.SIGNATURE, with every call.
 export function useLink(link) {
   authorization = { Authorization: `Link ${link}` };
 }
@@ -39,13 +39,13 @@ async function send(method, path, body) {
   }
   const reply = await fetch(path, options);
   if (reply.ok) return reply;
-  // The session has ended: the dashboard's address shows how to sign in.
+  // The session has expired: reloading the dashboard shows the sign-in page.
   if (reply.status === 401 && location.pathname === "/") location.reload();
   const said = await reply.json().catch(() => ({}));
   throw new ApiError(reply.status, said.error);
 }
 
-// Ends a view while the page goes away, when ordinary requests are cut off.
+// Ends a view while the page is unloading, when ordinary requests are cut off.
 export function leave(view) {
   fetch(`/api/view/${view}`, { method: "DELETE", keepalive: true, credentials: "same-origin", headers: authorization }).catch(() => {});
 }

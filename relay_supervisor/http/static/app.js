@@ -37,12 +37,12 @@ const budgets = new Budgets(part("budgets"));
 const egress = new Egress(part("egress"));
 const sight = new Sight(changed);
 
-// Pull what somebody sees or hears, and nothing else.
+// Pull only the cameras that are seen or heard.
 function aim() {
   player.want(sight.pick(enabled, { alone: large.camera, heard: (id) => tiles.get(id).heard }));
 }
 
-// Another camera is shown large, or other tiles are in sight.
+// Another camera is shown large, or other tiles are visible.
 function changed() {
   aim();
   draw();
@@ -103,7 +103,7 @@ let lost = false;
 let trouble = "";
 function banner(words = trouble) {
   trouble = words;
-  const shown = lost ? "The relay does not answer. Pictures go on as long as the cameras' workers run." : trouble;
+  const shown = lost ? "The relay does not respond. Pictures continue as long as the cameras' workers run." : trouble;
   part("banner").hidden = !shown;
   text(part("banner"), shown);
 }
@@ -128,7 +128,7 @@ call("GET", "/api/cameras").then(({ cameras }) => {
 
 const feed = new Feed();
 feed.addEventListener("status", ({ detail }) => {
-  // A relay that was restarted has forgotten our views; the pictures go on while new ones are opened.
+  // A restarted relay has forgotten our views; the pictures continue while new ones are opened.
   if (status && detail.uptime < status.uptime) player.check();
   status = detail;
   offset = detail.at - Date.now() / 1000;

@@ -1,4 +1,4 @@
-// Google's command budget as a picture: a dot for each command that may be sent in a minute, and when the last ones were.
+// Google's command budget as a picture: a dot for each command allowed per minute, and when the last ones were sent.
 
 import { text } from "./tile.js";
 
@@ -55,7 +55,7 @@ class Budget {
       const radius = Math.min(4.5, step / 2 - 1);
       nodes.push(svg("circle", { cx: (index + 0.5) * step, cy: 6, r: radius, class: index < filled ? "dot used" : "dot" }));
     }
-    // Now is at the right: a mark leaves at the left when its minute is over.
+    // Now is at the right edge: a mark disappears at the left after a minute.
     nodes.push(svg("rect", { x: 0.5, y: 15.5, width: WIDTH - 1, height: 7, rx: 3.5, class: "track" }));
     for (const age of recent) {
       nodes.push(svg("rect", { x: 3 + (1 - Math.min(age, 60) / 60) * (WIDTH - 8), y: 17, width: 2, height: 4, rx: 1, class: "tick" }));

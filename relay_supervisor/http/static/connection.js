@@ -6,7 +6,7 @@ const CONNECT_WITHIN = 10000;
 const DISCONNECTED_FOR = 5000;
 
 export class Connection extends EventTarget {
-  // Events: "stream" {camera, stream}, "ready" (connected), "dead" (of no use any more).
+  // Events: "stream" {camera, stream}, "ready" (connected), "dead" (no longer usable).
   pc = null;
   view = "";
   tracks = new Map(); // mid → {mid, camera, kind, publication}
@@ -16,14 +16,14 @@ export class Connection extends EventTarget {
   dead = false;
   #streams = new Map(); // camera → MediaStream
   #busy = false;
-  #later = null; // what was asked while another request was on its way
+  #later = null; // an update requested while another was in progress
   #timer = 0;
 
   async open(cameras) {
     this.cameras = cameras;
     const answer = await call("POST", "/api/view", { cameras, audio: true });
     this.unavailable = answer.unavailable;
-    if (!answer.view) throw new Error("no camera can be had yet");
+    if (!answer.view) throw new Error("no camera is available yet");
     this.view = answer.view;
     if (this.dead) return this.close();
     this.pc = new RTCPeerConnection({ iceServers: answer.ice_servers, bundlePolicy: "max-bundle" });
@@ -41,7 +41,7 @@ export class Connection extends EventTarget {
     return [...this.tracks.values()].some((track) => track.camera === camera);
   }
 
-  // Follow the publications; `stale` are cameras whose picture stands still.
+  // Follow the publications; `stale` are cameras whose picture is frozen.
   async update(cameras, stale = []) {
     if (this.dead || !this.view) return;
     if (this.#busy) {
@@ -57,7 +57,7 @@ export class Connection extends EventTarget {
       else if (answer.action === "answer") await this.#negotiate(answer);
       else this.#learn(answer.tracks);
     } catch (error) {
-      // 410: the relay knows the view no longer (it was restarted). Anything else may pass: the picture goes on.
+      // 410: the relay no longer knows the view (it was restarted). Other errors may pass: the picture continues.
       if (error.status === 410) this.#die();
     } finally {
       this.#busy = false;
@@ -67,7 +67,7 @@ export class Connection extends EventTarget {
     }
   }
 
-  // Tell the relay what comes of the cameras here: [{camera, bytes, frames}].
+  // Report to the relay what is received of the cameras here: [{camera, bytes, frames}].
   async report(cameras) {
     if (this.dead || !this.view || !cameras.length) return;
     try {

@@ -1,6 +1,6 @@
-// The relay's server-sent events, kept open for as long as the page lives.
+// The relay's server-sent events, kept open as long as the page is.
 
-const OLDEST = 15000; // a status comes every second; silence for longer is a dead connection
+const OLDEST = 15000; // a status arrives every second; a longer silence means a dead connection
 
 export class Feed extends EventTarget {
   #source = null;

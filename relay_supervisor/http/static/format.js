@@ -1,4 +1,4 @@
-// Numbers and times in words that people read.
+// Numbers and times formatted for people.
 
 export function bits(perSecond) {
   if (!perSecond) return "0";
@@ -34,12 +34,12 @@ export function capital(text) {
   return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
-// A camera's state in words: media that nobody can decode is not simply live.
+// A camera's state in words: an undecodable camera is not simply live.
 export function word(camera) {
   return camera.decodable === "no" ? `${camera.state}, not decodable` : camera.state;
 }
 
-// Which colour a camera's state gets: the words always say the same.
+// The colour of a camera's state; the words always say the same.
 export function tone(state, decodable = "unknown") {
   if (decodable === "no") return "bad";
   if (state === "live") return "live";

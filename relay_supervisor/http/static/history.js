@@ -1,4 +1,4 @@
-// What the relay told about each camera in the last minutes: numbers for the plots, and events.
+// What the relay reported on each camera in the last minutes: numbers for the plots, and events.
 
 import { bits, milliseconds } from "./format.js";
 import { HISTORY } from "./plot.js";
@@ -7,7 +7,7 @@ const MOST_EVENTS = 60; // of one camera
 
 const percent = (value) => `${value.toFixed(value && value < 10 ? 1 : 0)} %`;
 
-// Name, format, and how to take the value from a camera's status and the one before it.
+// Name, format, and how to compute the value from a camera's status and the previous one.
 export const SERIES = [
   ["Bit rate", bits, ({ video, audio }) => video.bitrate_in + audio.bitrate_in],
   ["Frames per second", (value) => value.toFixed(0), ({ video }) => video.fps],
@@ -17,7 +17,7 @@ export const SERIES = [
   ["Keyframe every", (value) => (value ? `${value.toFixed(1)} s` : "–"), ({ video }) => video.keyframe_interval],
 ];
 
-// Per cent of the packets since the status before; a worker that was restarted counts from zero.
+// Per cent of the packets since the previous status; a restarted worker counts from zero.
 function lost(camera, before) {
   const count = ({ video, audio }) => [video.lost_in + audio.lost_in, video.packets_in + audio.packets_in];
   const [gone, came] = count(camera).map((value, index) => Math.max(0, value - (before ? count(before)[index] : value)));
@@ -28,7 +28,7 @@ const NONE = [];
 
 export class History {
   #cameras = new Map(); // camera → {last, series: [[…], …]}
-  #events = new Map(); // camera → events, the newest first
+  #events = new Map(); // camera → events, newest first
 
   record(cameras) {
     for (const camera of cameras) {

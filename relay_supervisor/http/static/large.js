@@ -1,4 +1,4 @@
-// One camera large, with sound, its numbers over time, and what can be done about it.
+// One camera shown large, with sound, its numbers over time, and its actions.
 
 import { Actions } from "./actions.js";
 import { bytes, capital, clock, milliseconds, next, span, tone, word } from "./format.js";
@@ -9,11 +9,11 @@ import { text } from "./tile.js";
 
 export class Large {
   #camera = "";
-  #status = null; // of the camera that is shown
+  #status = null; // of the camera shown
   #events = null; // as listed
   #history = new History();
 
-  // order() gives the ids in the grid's order, stream(id) the MediaStream of a camera; onChange() is called when
+  // order() returns the ids in the grid's order, stream(id) the MediaStream of a camera; onChange() is called when
   // another camera, or none, is shown.
   constructor({ order, stream, onChange }) {
     this.order = order;
@@ -78,7 +78,7 @@ export class Large {
     const awaited = camera.state === "live" && camera.decodable !== "no";
     const missing = this.playback.paused ? PAUSED : "Picture on its way";
     const why = fault ? [fault] : [awaited ? missing : capital(camera.state), camera.reason, next(camera, now)];
-    if (camera.decodable === "no" && !fault) why.shift(); // the reason begins with it
+    if (camera.decodable === "no" && !fault) why.shift(); // the reason already says so
     text(this.parts.why, why.filter(Boolean).join(". "));
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
     this.#list(this.#history.events(camera.id));

@@ -1,5 +1,5 @@
-// Keeps one video element playing. Browsers pause an element with sound when its page is hidden, start it by themselves
-// no more, and refuse sound to a page that nobody has touched: what is decoded tells nothing of what is seen.
+// Keeps one video element playing. Browsers pause an element with sound when its page is hidden, do not resume it by
+// themselves, and refuse sound on a page without user interaction: what is decoded does not show what is displayed.
 
 export const PAUSED = "The browser has paused it. It goes on with a tap";
 export const TAP = "Tap for sound";
@@ -17,7 +17,7 @@ export class Playback {
   #armed = false;
   #time = 0;
 
-  // onChange() is called when it plays or stands still, and when its sound is on or off for any reason.
+  // onChange() is called when playback starts or stops, and when its sound is switched for any reason.
   constructor(video, onChange) {
     this.video = video;
     this.#onChange = onChange;
@@ -25,7 +25,7 @@ export class Playback {
     for (const name of ["playing", "pause"]) video.addEventListener(name, () => this.#onChange());
   }
 
-  // Its element is gone.
+  // The element has been removed.
   release() {
     all.delete(this);
   }
@@ -45,17 +45,17 @@ export class Playback {
     this.#onChange();
   }
 
-  // The page is seen again, or somebody did something on it.
+  // The page is visible again, or the user interacted with it.
   wake() {
     if (this.#stopped) this.#start();
   }
 
-  // Whether pictures reach the screen. Asked about once a second, it also starts again what stands still.
+  // Whether pictures reach the screen. Called about once a second; also resumes paused playback.
   look() {
     const { video } = this;
     this.wake();
     if (!video.srcObject || video.paused) return false;
-    // One callback a second instead of one a picture: a page has a hundred tiles.
+    // One callback per second instead of one per picture: a page may have a hundred tiles.
     if (!video.requestVideoFrameCallback) {
       const moved = video.currentTime !== this.#time;
       this.#time = video.currentTime;
@@ -84,9 +84,9 @@ export class Playback {
 
   #start() {
     this.video.play().catch((error) => {
-      // Another stream (AbortError) is played by whoever set it.
+      // AbortError: another stream was set, and its play() follows.
       if (error.name !== "NotAllowedError" || this.video.muted) return;
-      // The picture without sound is better than neither.
+      // A picture without sound is better than neither.
       this.refused = true;
       this.video.muted = true;
       this.#start();

@@ -1,4 +1,4 @@
-// Keeps every wanted camera playing: opens connections, follows publications, notices pictures that stand still.
+// Keeps every wanted camera playing: opens connections, follows publications, detects frozen pictures.
 
 import { Connection } from "./connection.js";
 
@@ -6,7 +6,7 @@ const PER_VIEW = 32;
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
 const STANDS_STILL = 6000;
 const REPORT_EVERY = 5000;
-const ASK_AGAIN = 1500; // first wait while the view is behind the relay; doubles while asking does not help
+const ASK_AGAIN = 1500; // first wait while the view is behind the relay's publications; doubles while asking does not help
 const FIRST_DELAY = 500;
 const LONGEST_DELAY = 10000;
 
@@ -46,7 +46,7 @@ class Group {
     this.connection = this.#next = null;
   }
 
-  // Start anew at once: the network came back, or somebody asked.
+  // Reconnect at once: the network is back, or a camera became viewable.
   renew() {
     this.#delay = FIRST_DELAY;
     clearTimeout(this.#timer);
@@ -58,12 +58,12 @@ class Group {
     this.#ask();
   }
 
-  // `statuses`: camera id → its status. Decides whether the view is behind what the relay has.
+  // `statuses`: camera id → its status. Decides whether the view is behind the relay's publications.
   follow(statuses, now) {
     const connection = this.connection;
     if (!connection) {
       const any = this.cameras.some((id) => statuses.get(id)?.viewable);
-      // A camera has become viewable: do not sit out a long delay.
+      // A camera has become viewable: do not wait out a long delay.
       if (any && !this.#next && this.#delay > 2 * FIRST_DELAY) this.renew();
       return;
     }
@@ -79,7 +79,7 @@ class Group {
     this.#ask();
   }
 
-  // `numbers`: camera id → its receive statistics. Cameras that should move and do not are pulled anew.
+  // `numbers`: camera id → its receive statistics. Cameras that should move but do not are pulled again.
   watch(numbers, statuses, now) {
     if (this.connection?.pc?.connectionState !== "connected") return;
     const still = [];
@@ -93,11 +93,11 @@ class Group {
         this.#moved.set(id, { frames, at: now, patience: Math.min(last.patience * 2, 60000) });
       }
     }
-    // A hidden page does not decode: that is no fault.
+    // A hidden page does not decode, which is not a fault.
     if (still.length && !document.hidden) this.#ask(still);
   }
 
-  // Tell the relay what comes of its cameras; a hidden page does not decode, and says nothing.
+  // Report to the relay what is received of its cameras; a hidden page does not decode, and reports nothing.
   report(numbers, now) {
     if (document.hidden || now - this.#reportedAt < REPORT_EVERY) return;
     if (this.connection?.pc?.connectionState !== "connected") return;
@@ -145,7 +145,7 @@ class Group {
     this.#askedAt = performance.now();
     for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
     old?.close();
-    // Others may be wanted by now than when it was opened.
+    // The wanted cameras may have changed since it was opened.
     if (connection.cameras.join() !== this.cameras.join()) this.#ask();
   }
 
@@ -167,9 +167,9 @@ export class Player {
   #statuses = new Map();
   #numbers = new Map();
   #counts = new WeakMap(); // connection → bytes received
-  received = 0; // bytes since the page was opened, with all that transports add
+  received = 0; // bytes since the page was opened, including transport overhead
 
-  // onStream(camera, stream) is called whenever a camera has another stream; onTick() after each look at the numbers.
+  // onStream(camera, stream) is called whenever a camera has another stream; onTick() after each reading of statistics.
   constructor({ onStream, onTick }) {
     this.onStream = onStream;
     this.onTick = onTick;
@@ -179,7 +179,7 @@ export class Player {
     addEventListener("pageshow", (event) => event.persisted && this.want(this.#groups.flatMap((group) => group.cameras)));
   }
 
-  // The cameras that are to play, by id. Those already in a group stay there.
+  // Set the cameras to play, by id. Those already in a group stay there.
   want(ids) {
     const wanted = new Set(ids);
     const lists = this.#groups.map((group) => group.cameras.filter((id) => wanted.delete(id)));
@@ -238,7 +238,7 @@ export class Player {
     return this.#groups.map((group) => group.connection).filter(Boolean);
   }
 
-  // Receive statistics per camera, as getStats() has them now.
+  // Current receive statistics per camera, from getStats().
   async stats() {
     const result = {};
     for (const connection of this.connections) {
@@ -307,7 +307,7 @@ function audioNumbers(entry) {
   };
 }
 
-// For tests and the curious: what the page receives, read-only, as `window.relay`.
+// For tests and debugging: what the page receives, read-only, as `window.relay`.
 export function expose(player) {
   Object.defineProperty(window, "relay", {
     value: Object.freeze({

@@ -1,4 +1,4 @@
-// A link to one camera for somebody who may see nothing else.
+// A link to one camera for a person who may see nothing else.
 
 import { call } from "./api.js";
 import { text } from "./tile.js";
@@ -18,7 +18,7 @@ export class Share {
     part("share-copy").addEventListener("click", () => this.#copy());
   }
 
-  // Makes a link and shows it; fails with the relay's words when links are switched off.
+  // Makes a link and shows it; fails with the relay's message when links are disabled.
   async open(camera) {
     this.#camera = camera;
     await this.#make();
@@ -29,7 +29,7 @@ export class Share {
   async #make() {
     const { path, expires_at: end } = await call("POST", `/api/cameras/${this.#camera.id}/link`, { seconds: Number(this.seconds.value) });
     this.link.value = new URL(path, location.origin).href;
-    text(this.said, `Whoever has it sees this camera, and no other, until ${new Date(end * 1000).toLocaleString()}.`);
+    text(this.said, `Anyone with this link can watch this camera, and no other, until ${new Date(end * 1000).toLocaleString()}.`);
   }
 
   async #copy() {
@@ -38,7 +38,7 @@ export class Share {
       await navigator.clipboard.writeText(this.link.value);
       text(this.said, "Copied.");
     } catch {
-      // Not allowed, or the page came over plain HTTP: what is selected can be copied by hand.
+      // Not allowed, or the page was loaded over plain HTTP: the selected text can be copied by hand.
       text(this.said, "Press Ctrl+C to copy.");
     }
   }

@@ -1,11 +1,11 @@
-// Which cameras somebody can see: only those are pulled, because Cloudflare bills what it sends.
+// Which cameras are visible: only those are pulled, because Cloudflare bills what it sends.
 
-const LINGER = 5000; // a tile that was scrolled away for less is still there when it comes back
-const MARGIN = "120px 0px"; // a tile just outside the window is about to be seen
+const LINGER = 5000; // a tile scrolled out of view for less is still playing when it comes back
+const MARGIN = "120px 0px"; // a tile just outside the window is about to become visible
 
 export class Sight {
-  #inside = new Set(); // cameras whose tile is in the window, or nearly
-  #until = new Map(); // camera → when it may be let go
+  #inside = new Set(); // cameras whose tile is in the window, or close to it
+  #until = new Map(); // camera → when it may be released
   #ids = new WeakMap(); // element → camera
   #observer;
 
@@ -32,8 +32,8 @@ export class Sight {
     this.#until.delete(id);
   }
 
-  // Those of `ids` that are to be pulled: seen now or a moment ago, or heard. `alone` is the camera that covers the
-  // others, if one does; `heard(id)` tells whether its sound is on, which goes on in a hidden page.
+  // Those of `ids` to be pulled: visible now or a moment ago, or heard. `alone` is the camera that covers the others,
+  // if one does; `heard(id)` tells whether its sound is on, which continues in a hidden page.
   pick(ids, { alone, heard }) {
     const now = performance.now();
     return ids.filter((id) => {

@@ -38,7 +38,7 @@ export class Tile {
     this.playback.play(stream);
   }
 
-  // Its tile is taken from the page.
+  // The tile is removed from the page.
   release() {
     this.playback.release();
   }

@@ -1,4 +1,4 @@
-// The page of one camera, for a link or a frame in another site: it knows nothing of the others.
+// The page of one camera, for a link or a frame in another site: it knows nothing about other cameras.
 
 import { call, useLink } from "./api.js";
 import { capital, next, tone, word } from "./format.js";
@@ -66,7 +66,7 @@ async function look() {
       player.follow([status]);
     }
   } catch (error) {
-    // Anything else may pass: the picture goes on without the relay.
+    // Other errors may pass: the picture continues without the relay.
     if ([401, 403, 404].includes(error.status)) refusal = error.message;
   }
   aim();
@@ -79,7 +79,7 @@ function changed() {
   text(part("sound"), playback.refused ? TAP : video.muted ? "Sound off" : "Sound on");
   aim();
   draw();
-  if (playback.look() && !refusal) part("why").hidden = true; // sooner than the next look at the statistics
+  if (playback.look() && !refusal) part("why").hidden = true; // sooner than the next reading of the statistics
 }
 
 part("sound").addEventListener("click", () => playback.sound(video.muted));
