@@ -13,13 +13,15 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Final, Protocol
 
 from relay_common import protocol
+from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.cameras.demand import OnDemand
 from relay_supervisor.cameras.offers import IngestOffers
 from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCamera, reconcile
@@ -48,41 +50,65 @@ class UnknownCamera(RelayError):
         super().__init__(f"no camera {camera!r} is running", hint="`relay-supervisor cameras` lists them")
 
 
+class WorkerListener(Protocol):
+    """Who hears of workers what does not concern streams."""
+
+    def worker_ready(self, camera: Camera) -> None:
+        """A worker, new or adopted, is there."""
+
+    def worker_message(self, camera: Camera, message: FromWorker) -> None:
+        """A worker said something that the director does not deal with."""
+
+
 class Director:
-    """All cameras that run. Implements `workers.fleet.FleetListener`."""
+    """All cameras that run. Hears of workers as the fleet's `FleetListener`, and of publications from the broker."""
 
     def __init__(
         self,
         registry: Registry,
         accounts: list[Account],
         broker: Broker,
+        fleet: Fleet,
         store: Store,
         events: EventHub,
         spec: Callable[[Camera], WorkerSpec],
-        wall: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._registry, self._accounts, self._broker, self._store = registry, accounts, broker, store
-        self._events, self._spec, self._wall = events, spec, wall
-        self.fleet: Fleet
-        self.on_worker_ready: Callable[[Camera], None] = lambda camera: None
-        self.on_other_message: Callable[[Camera, FromWorker], None] = lambda camera, message: None
-        """Told of new workers, and of their messages that do not concern streams."""
+        self._events, self._spec, self._clock = events, spec, clock
+        self.fleet = fleet
+        self._listeners: list[WorkerListener] = []
         self.demand = OnDemand()
         self.running: dict[str, Camera] = {}
         self.restart_causes: Counter[str] = Counter()
-        self.offers = IngestOffers(lambda camera, message: self.fleet.send(camera, message))
+        self.offers = IngestOffers(fleet.send)
         self._survivors: dict[str, SavedWorker] = {}
-        for saved in store.workers():
+        self._tasks = Tasks(log, "a camera's task failed")
+        fleet.listen(self)
+        broker.listen(self.publication_changed)
+
+    def listen(self, listener: WorkerListener) -> None:
+        """Tell `listener` of workers, too."""
+        self._listeners.append(listener)
+
+    def load(self) -> None:
+        """Read from the store which workers an earlier supervisor left; those that live are taken over."""
+        for saved in self._store.workers():
             if saved.started and start_ticks(saved.pid) == saved.started:
                 self._survivors[saved.camera] = saved
             else:
-                store.forget_worker(saved.instance)  # it ended while no supervisor ran, so that nobody noted it
-        self._tasks = Tasks(log, "a camera's task failed")
+                self._store.forget_worker(saved.instance)  # it ended while no supervisor ran, so that nobody noted it
+        self.demand.resumed(self.survivors, self._clock.now())
 
     @property
     def survivors(self) -> Collection[str]:
         """The cameras whose workers of an earlier supervisor live and have not been taken over yet, by id."""
         return self._survivors.keys()
+
+    @property
+    def instances_left(self) -> set[str]:
+        """The instance ids of those workers."""
+        return {saved.instance for saved in self._survivors.values()}
 
     # --- which cameras run -----------------------------------------------------------------------------------------
 
@@ -146,6 +172,10 @@ class Director:
             raise UnknownCamera(camera)
         return found
 
+    def live_reports(self) -> dict[str, WorkerStats | None]:
+        """The newest report of each running camera's worker, by camera; None while it is not live."""
+        return {camera: self.fleet.live_stats(camera) for camera in self.running}
+
     async def restart(self, camera: str) -> None:
         """Replace a camera's worker on request."""
         found = self.find(camera)
@@ -170,7 +200,8 @@ class Director:
         self._store.save_worker(
             SavedWorker(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication)
         )
-        self.on_worker_ready(found)
+        for listener in self._listeners:
+            listener.worker_ready(found)
         held = self._leases(found).current(camera)
         if held is not None and hello.generation == held.generation:
             self._renewed(Renewed(camera, held.generation, held.stream, held.expires))
@@ -201,10 +232,9 @@ class Director:
                 self.offers.answered(camera, message)
             case protocol.StateChanged():
                 self._state_changed(found, message)
-            case protocol.Goodbye(reason=reason):
-                log.info("worker ends: %s", reason, extra={"camera": found.name})
             case _:
-                self.on_other_message(found, message)
+                for listener in self._listeners:
+                    listener.worker_message(found, message)
 
     def _state_changed(self, camera: Camera, message: protocol.StateChanged) -> None:
         words = message.state.value + (f": {message.reason}" if message.reason else "")

@@ -32,7 +32,7 @@ class Override(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Overrides:
-    """The overrides of all cameras, on disk; `directory` None keeps them in memory only.
+    """The overrides of all cameras, on disk once they are loaded; `directory` None keeps them in memory only.
 
     A file that cannot be read is logged and ignored; one that cannot be written raises RelayError, and nothing is
     changed.
@@ -41,13 +41,12 @@ class Overrides:
     def __init__(self, directory: Path | None = None) -> None:
         self._path = directory / FILE if directory is not None else None
         self._cameras: dict[str, Override] = {}
-        self.load()
 
     def __getitem__(self, camera: str) -> Override:
         return self._cameras.get(camera, Override())
 
     def load(self) -> None:
-        """Read the file again."""
+        """Read the file, now or again."""
         if self._path is None:
             return
         try:

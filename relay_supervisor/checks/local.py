@@ -94,7 +94,7 @@ def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: Budg
         if not path.exists():
             return ok(part, "no command has been sent from this machine yet")
         clock = SystemClock()
-        store = Store(path, clock, read_only=True)
+        store = Store(path, clock, read_only=True).open()
         calls, problem = store.calls(nest.project_id), store.problem
         store.close()
         if problem:

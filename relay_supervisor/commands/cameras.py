@@ -58,7 +58,9 @@ def _from_supervisor(config_path: Path) -> list[CameraSummary] | None:
 
 
 async def _from_google(config: Config) -> list[CameraSummary]:
-    registry = Registry(config.cameras, Overrides(config.paths.state()))
+    overrides = Overrides(config.paths.state())
+    overrides.load()
+    registry = Registry(config.cameras, overrides)
     for index, nest in enumerate(config.nest):
         api, tokens, http = open_api(nest, SystemClock())
         try:

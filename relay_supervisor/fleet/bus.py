@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 import zmq.asyncio
@@ -19,33 +20,38 @@ from relay_common import wire
 from relay_common.clock import SystemClock
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine
 from relay_common.worker_stats import WorkerStats
+from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.supervise import Loops
 
 log = logging.getLogger(__name__)
 
 STATS_QUEUE = 64
 CONTROL_QUEUE = 1000
-FILE_CHECK = 2.0
-"""Seconds between checks that the sockets' files still exist."""
 
-OnMessage = Callable[[str, FromWorker], None]
-OnStats = Callable[[WorkerStats], None]
+
+class BusListener(Protocol):
+    """Who is told what workers send."""
+
+    def on_message(self, instance: str, message: FromWorker) -> None:
+        """A worker sent a message."""
+
+    def on_stats(self, stats: WorkerStats) -> None:
+        """A worker reported."""
 
 
 class Bus:
     """Receives from all workers, sends to one by its instance id.
 
-    `undeliverable` counts messages to workers that were not connected, `rebound` socket files re-created after they
-    were deleted (by a cleaner of /tmp): connected workers do not notice, new ones could not connect.
+    `undeliverable` counts messages to workers that were not connected.
     """
 
-    def __init__(self, directory: Path, on_message: OnMessage, on_stats: OnStats, loops: Loops | None = None) -> None:
+    def __init__(self, directory: Path, loops: Loops | None = None) -> None:
         self.control_endpoint = f"ipc://{directory}/control.sock"
         self.stats_endpoint = f"ipc://{directory}/stats.sock"
-        self._on_message, self._on_stats = on_message, on_stats
-        self._context = zmq.asyncio.Context()
-        self._control: zmq.asyncio.Socket = self._context.socket(zmq.ROUTER)
-        self._stats: zmq.asyncio.Socket = self._context.socket(zmq.SUB)
+        self._listener: BusListener | None = None
+        self._context: zmq.asyncio.Context | None = None
+        self._control: zmq.asyncio.Socket
+        self._stats: zmq.asyncio.Socket
         self._control_reader = wire.supervisor_reader()
         self._stats_reader = wire.stats_reader()
         self._loops = loops or Loops(SystemClock())
@@ -53,7 +59,10 @@ class Bus:
         self.reading = False
         """Whether workers' messages are being received: while they are not, silence means nothing."""
         self.undeliverable = 0
-        self.rebound = 0
+        self._files = [
+            SocketFile(Path(endpoint.removeprefix("ipc://")), functools.partial(self._bind, endpoint))
+            for endpoint in (self.control_endpoint, self.stats_endpoint)
+        ]
 
     @property
     def refused(self) -> int:
@@ -61,8 +70,14 @@ class Bus:
         readers = (self._control_reader, self._stats_reader)
         return sum(r.oversized + r.malformed + r.unknown for r in readers)
 
+    def listen(self, listener: BusListener) -> None:
+        """Tell `listener` what workers send."""
+        self._listener = listener
+
     async def start(self) -> None:
         """Bind both sockets and start receiving; raises zmq.ZMQError when they cannot be created."""
+        self._context = zmq.asyncio.Context()
+        self._control, self._stats = self._context.socket(zmq.ROUTER), self._context.socket(zmq.SUB)
         for socket, endpoint, queue in (
             (self._control, self.control_endpoint, CONTROL_QUEUE),
             (self._stats, self.stats_endpoint, STATS_QUEUE),
@@ -77,11 +92,11 @@ class Bus:
                 socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
             else:
                 socket.setsockopt(zmq.SUBSCRIBE, b"")
-            socket.bind(endpoint)
+            self._bind_private(socket, endpoint)
         self._tasks = [
             self._loops.start("bus", self._receive_control),
             self._loops.start("bus statistics", self._receive_stats),
-            self._loops.start("bus files", self._keep_bound),
+            *(self._loops.start("bus files", file.keep) for file in self._files),
         ]
 
     async def stop(self) -> None:
@@ -89,36 +104,34 @@ class Bus:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._context is None:
+            return
         self._context.destroy(linger=0)
-        for endpoint in (self.control_endpoint, self.stats_endpoint):
+        self._context = None
+        for file in self._files:
             with contextlib.suppress(OSError):
-                Path(endpoint.removeprefix("ipc://")).unlink()
+                file.path.unlink()
+
+    async def _bind(self, endpoint: str) -> None:
+        """Bind again, without unbinding, which would cut the workers that are connected."""
+        self._bind_private(self._control if endpoint == self.control_endpoint else self._stats, endpoint)
+
+    @staticmethod
+    def _bind_private(socket: zmq.asyncio.Socket, endpoint: str) -> None:
+        socket.bind(endpoint)
+        Path(endpoint.removeprefix("ipc://")).chmod(0o600)  # until then the directory, 0700, keeps others out
 
     def send(self, instance: str, message: FromSupervisor) -> bool:
         """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""
         log.debug("> %s", type(message).__name__, extra={"instance": instance})
+        if self._context is None:
+            self.undeliverable += 1
+            return False
         sending = self._control.send_multipart([instance.encode(), wire.encode(message)], flags=zmq.DONTWAIT)
         if wire.delivered(sending):
             return True
         self.undeliverable += 1
         return False
-
-    async def _keep_bound(self) -> None:
-        while True:
-            await asyncio.sleep(FILE_CHECK)
-            for socket, endpoint in ((self._control, self.control_endpoint), (self._stats, self.stats_endpoint)):
-                file = Path(endpoint.removeprefix("ipc://"))
-                if file.exists():
-                    continue
-                try:
-                    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    # Without unbind, which would cut the workers that are connected.
-                    socket.bind(endpoint)
-                except (OSError, zmq.ZMQError) as error:
-                    log.error("%s was deleted and cannot be re-created: %s", file, error)
-                else:
-                    self.rebound += 1
-                    log.warning("%s was deleted: re-created", file)
 
     async def _receive_control(self) -> None:
         self.reading = True
@@ -138,7 +151,8 @@ class Bus:
         if not isinstance(message, Heartbeat | LogLine):
             log.debug("< %s", type(message).__name__, extra={"instance": instance})
         try:
-            self._on_message(instance, message)
+            if self._listener is not None:
+                self._listener.on_message(instance, message)
         except Exception:
             # One worker's message must never stop the bus for the others.
             log.exception("handling %s failed", type(message).__name__, extra={"instance": instance})
@@ -146,12 +160,12 @@ class Bus:
     async def _receive_stats(self) -> None:
         while True:
             stats = self._stats_reader.decode(await self._stats.recv())
-            if stats is not None:
+            if stats is not None and self._listener is not None:
                 try:
-                    self._on_stats(stats)
+                    self._listener.on_stats(stats)
                 except Exception:
                     log.exception("handling stats failed", extra={"instance": stats.instance})
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"rebound": self.rebound, "undeliverable": self.undeliverable}
+        return {"rebound": sum(file.rebound for file in self._files), "undeliverable": self.undeliverable}

@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from relay_common import protocol
 from relay_common.clock import Clock
@@ -22,6 +22,7 @@ from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
 from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
+from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.ending import TERM_TIME
 from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
 from relay_supervisor.fleet.launcher import Launcher
@@ -40,26 +41,34 @@ REPLACE_PAUSE: Final = 120.0
 """Shortest interval in seconds between replacements of a camera's worker because of its memory."""
 
 
+class FleetBus(Protocol):
+    """The bus as the fleet needs it; `relay_supervisor.fleet.bus.Bus` is it."""
+
+    reading: bool
+
+    def send(self, instance: str, message: FromSupervisor) -> bool: ...
+
+    def listen(self, listener: BusListener) -> None: ...
+
+
 class Fleet:
     """Keeps one worker running for each wanted camera; `memory_limit` is in bytes of resident set, 0: none.
 
-    `run` must be running. `reading` says whether the bus is being read: while it is not, no worker's silence counts.
+    `run` must be running. While the bus is not being read, no worker's silence counts.
     """
 
     def __init__(
         self,
         launcher: Launcher,
-        send: Callable[[str, FromSupervisor], bool],
-        listener: FleetListener,
+        bus: FleetBus,
         clock: Clock,
         runtime_dir: Path,
         policy: Callable[[], RestartPolicy] = RestartPolicy,
         memory_limit: int = 0,
-        reading: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._send, self._listener, self._clock = send, listener, clock
-        self._policy, self._memory_limit, self._reading = policy, memory_limit, reading
-        self._keeper = SlotKeeper(launcher, send, listener, clock, runtime_dir)
+        self._bus, self._send, self._clock = bus, bus.send, clock
+        self._policy, self._memory_limit = policy, memory_limit
+        self._keeper = SlotKeeper(launcher, bus.send, clock, runtime_dir)
         self._slots, self._by_instance = self._keeper.slots, self._keeper.by_instance
         self._tasks = Tasks(log, "fleet task failed")
         self._pauses = PauseDetector(TICK)
@@ -68,6 +77,12 @@ class Fleet:
         self._abandoned = False
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
+
+        bus.listen(self)
+
+    def listen(self, listener: FleetListener) -> None:
+        """Tell `listener` what happens to workers."""
+        self._keeper.listener = listener
 
     # --- wanted and unwanted -----------------------------------------------------------------------------------
 
@@ -178,13 +193,13 @@ class Fleet:
                 slot.state = message.state
             case protocol.StateChanged():
                 slot.state = message.state
-                self._listener.worker_message(slot.camera, message)
+                self._keeper.listener.worker_message(slot.camera, message)
             case protocol.StackDump():
                 log.warning("tasks of the worker:\n%s", message.text, extra=slot.context)
             case protocol.Goodbye():
                 slot.farewell = message.reason
             case _:
-                self._listener.worker_message(slot.camera, message)
+                self._keeper.listener.worker_message(slot.camera, message)
 
     def on_stats(self, stats: WorkerStats) -> None:
         """Handle a stats report from the bus."""
@@ -215,7 +230,7 @@ class Fleet:
             slot.replacement.fire(PairEvent.HELLO)
             self._keeper.ask_to_stop(slot.replacement.predecessor, "another worker takes over", 3.0)
         else:
-            self._listener.worker_ready(slot.camera, hello)
+            self._keeper.listener.worker_ready(slot.camera, hello)
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """Identify a worker that was not started here, then adopt it or tell it to stop."""
@@ -261,7 +276,7 @@ class Fleet:
             return
         back, self._back_at = self._back_at, math.inf
         for slot in self._all():
-            if not self._reading():
+            if not self._bus.reading:
                 slot.put_off(since)
             if slot.seen_at <= back < math.inf and slot.running:
                 self._send(slot.instance, protocol.Identify())

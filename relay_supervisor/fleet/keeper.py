@@ -51,6 +51,19 @@ class FleetListener(Protocol):
         """A worker ended, wanted or not."""
 
 
+class NobodyListens:
+    """The listener until there is one."""
+
+    def worker_ready(self, camera: str, hello: Hello) -> None:
+        pass
+
+    def worker_message(self, camera: str, message: FromWorker) -> None:
+        pass
+
+    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+        pass
+
+
 class SlotKeeper:
     """Moves slots along their table. `slots` holds each camera's by its id, `by_instance` those with a process."""
 
@@ -58,11 +71,11 @@ class SlotKeeper:
         self,
         launcher: Launcher,
         send: Callable[[str, FromSupervisor], bool],
-        listener: FleetListener,
         clock: Clock,
         runtime_dir: Path,
     ) -> None:
-        self._launcher, self._send, self._listener, self._clock = launcher, send, listener, clock
+        self._launcher, self._send, self._clock = launcher, send, clock
+        self.listener: FleetListener = NobodyListens()
         self._runtime_dir = runtime_dir
         self._launches = Tasks(log, "launching a worker failed")
         self.slots: dict[str, Slot] = {}
@@ -230,9 +243,9 @@ class SlotKeeper:
         if promoted is None:
             self._follow(slot)
         if had_process:
-            self._listener.worker_gone(slot.camera, instance, told)
+            self.listener.worker_gone(slot.camera, instance, told)
         if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
-            self._listener.worker_ready(promoted.camera, promoted.hello)
+            self.listener.worker_ready(promoted.camera, promoted.hello)
 
     def _follow(self, slot: Slot) -> None:
         """Start another worker, now or later, when one is wanted."""

@@ -16,6 +16,7 @@ from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.net import check_listen, split_listen
+from relay_supervisor.supervise import Loops
 
 
 class HttpInterface:
@@ -24,7 +25,7 @@ class HttpInterface:
     Raises ConfigError when the configuration is not safe to serve.
     """
 
-    def __init__(self, relay: RelayView, config: Config, clock: Clock) -> None:
+    def __init__(self, relay: RelayView, config: Config, clock: Clock, loops: Loops) -> None:
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
         viewers, close = viewer_settings(config, host), relay.events.close
@@ -36,7 +37,7 @@ class HttpInterface:
         self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
         # Whoever may open the socket needs no token.
         local = create_app(relay, HttpSettings(viewers=viewers), clock)
-        self._local = UnixServer(local, config.paths.socket(), on_stop=close)
+        self._local = UnixServer(local, config.paths.socket(), loops, on_stop=close)
         self._probes: HttpServer | None = None
         if http.probe_listen:
             at = split_listen(http.probe_listen, "probe_listen")

@@ -80,10 +80,16 @@ class Verbs:
         self._config, self._reread, self._on_config = config, reread, on_config
         self._registry, self._director = registry, director
         self._accounts, self._discoveries, self._clock = accounts, discoveries, clock
-        self._files = WorkerFiles(lambda *said: self._director.fleet.send(*said))
+        self._files = WorkerFiles(director.fleet.send)
         self._debug: list[str] = []
-        self._grants = self._recall()
+        self._grants: list[grant.Grant | None] = [None] * len(config.nest)
         self._draining: asyncio.Task[None] | None = None
+
+        director.listen(self)
+
+    def load(self) -> None:
+        """Read from the state directory when each account was granted."""
+        self._grants = self._recall()
 
     def close(self) -> None:
         """Cancel what is under way."""

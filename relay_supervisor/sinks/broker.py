@@ -87,7 +87,7 @@ class _Camera:
 
 
 class Broker:
-    """Publications of all cameras. `listener` is called on changes; `rng` spreads retries."""
+    """Publications of all cameras. `rng` spreads retries."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Broker:
         clock: Clock,
         *,
         rng: random.Random,
-        listener: Listener = lambda change, publication, reason: None,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(9),
     ) -> None:
         self._client, self._clock, self._rng = client, clock, rng
-        self._listener, self._new_id = listener, new_id
+        self._new_id = new_id
+        self._listeners: list[Listener] = []
         self._cameras: dict[str, _Camera] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._closing = Tasks(log, "a publication could not be closed")
@@ -107,6 +107,14 @@ class Broker:
         self.superseded = 0
         self.unclosed = 0
         """Publications whose tracks could not be closed; the SFU collects them after 30 s without packets."""
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of every change."""
+        self._listeners.append(listener)
+
+    def _tell(self, change: Change, publication: Publication, reason: str) -> None:
+        for listener in self._listeners:
+            listener(change, publication, reason)
 
     # --- set-up ---------------------------------------------------------------------------------------------------
 
@@ -177,7 +185,7 @@ class Broker:
         entry.backoff.reset()
         if previous is not None:
             self._handovers.spawn(self._hand_over(previous))
-        self._listener(Change.LIVE, found, "")
+        self._tell(Change.LIVE, found, "")
         return True
 
     def locate(self, camera: str) -> Publication | None:
@@ -196,7 +204,7 @@ class Broker:
         found = self._drop(camera, publication)
         if found is not None:
             self._close_later(found)
-            self._listener(Change.RETIRED, found, reason)
+            self._tell(Change.RETIRED, found, reason)
         return found is not None
 
     async def retire(self, camera: str, publication: str = "", *, within: float = 3.0) -> None:
@@ -211,7 +219,7 @@ class Broker:
         ids = [p.id for p in (entry.live, entry.pending) if p is not None and publication in ("", p.id)]
         ended = [found for name in ids if (found := self._drop(camera, name)) is not None]
         for found in ended:
-            self._listener(Change.RETIRED, found, "stopped")
+            self._tell(Change.RETIRED, found, "stopped")
         if ended:
             await asyncio.wait([self._close_later(found) for found in ended], timeout=within)
 
@@ -241,7 +249,7 @@ class Broker:
         except SessionGone as error:
             if self._drop(camera, publication.id) is not None:
                 self._client.forget(publication.session)
-                self._listener(Change.GONE, publication, error.message)
+                self._tell(Change.GONE, publication, error.message)
             return False
         except SfuError as error:
             log.debug("cannot verify: %s", error.message, extra={"camera": camera})

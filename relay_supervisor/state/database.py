@@ -38,7 +38,6 @@ class Database:
 
     With `read_only` the file is only looked at: what it holds is copied to memory, where writes stay, too.
     `problem` says in words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
-    Opening it raises nothing on account of the file, and takes a few seconds at most.
     """
 
     def __init__(self, path: Path, *, stamp: int, read_only: bool = False) -> None:
@@ -47,12 +46,19 @@ class Database:
         self.notice = ""
         """What became of a file that could not be used as it was, and what to do; "" when it could."""
         self.dropped = 0
-        self._connection = self._borrow() if read_only else self._open(stamp)
-        self._lasting = self.problem  # writing to memory does not fix what made the file unusable
+        self._stamp, self._read_only = stamp, read_only
+        self._connection: sqlite3.Connection
+        self._lasting = ""
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
         self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Open the file; raises nothing on account of it, and takes a few seconds at most."""
+        self._connection = self._borrow() if self._read_only else self._open(self._stamp)
+        self._lasting = self.problem  # writing to memory does not fix what made the file unusable
         self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
         self._thread.start()
 
@@ -81,7 +87,9 @@ class Database:
             self.problem = self.problem or f"{self.path}: the disk is slow"
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the file; nothing, when it was not opened."""
+        if self._thread is None:
+            return
         with self._condition:
             self._closing = True
             self._condition.notify()

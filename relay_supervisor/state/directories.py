@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +14,40 @@ _LONGEST_SOCKET_PATH: Final = 90
 
 
 def runtime(directory: Path) -> Path:
-    """The directory of the sockets, private; raises ConfigError when a socket's path would be too long."""
+    """The directory of the sockets, private.
+
+    Raises ConfigError when a socket's path would be too long, or when it is a symbolic link or another user's.
+    """
     if len(str(directory)) > _LONGEST_SOCKET_PATH:
         raise ConfigError(f"paths.runtime_dir is too long for a socket path: {directory}", hint="Choose a shorter one")
-    return private(directory)
+    found = private(directory)
+    _refuse_strange(found)
+    return found
+
+
+def _refuse_strange(directory: Path) -> None:
+    """Whoever could point the sockets' path at another place could stand between the supervisor and its workers."""
+    found = directory.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigError(
+            f"paths.runtime_dir is {directory}, a symbolic link", hint="Name the directory that it points at"
+        )
+    if found.st_uid != os.getuid():
+        raise ConfigError(
+            f"paths.runtime_dir is {directory}, which belongs to another user (uid {found.st_uid})",
+            hint="Choose another, or chown it",
+        )
+
+
+def remove_stale_stacks(directory: Path, instances: Collection[str]) -> int:
+    """Delete the stack files of workers other than `instances`, which live; how many there were.
+
+    A worker's own goes when it ends; what is left is of workers that ended while no supervisor ran.
+    """
+    stale = [file for file in directory.glob("*.stacks") if file.stem not in instances]
+    for file in stale:
+        file.unlink(missing_ok=True)
+    return len(stale)
 
 
 def private(directory: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -81,6 +81,11 @@ class Store:
         self._clock = clock
         self._boot = boot_id() if boot is None else boot
         self.database = Database(path, stamp=int(clock.wall()), read_only=read_only)
+
+    def open(self) -> Self:
+        """Open the file, and return the store; see `Database.open`."""
+        self.database.open()
+        return self
 
     @property
     def problem(self) -> str:

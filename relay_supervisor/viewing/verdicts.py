@@ -20,7 +20,7 @@ class Verdicts:
     """The latest verdicts on all running cameras.
 
     `live` returns them with the newest statistics of those that are live; `send` sends a message to a camera's worker
-    (False: it has none); `tell` publishes a text for people.
+    (False: it has none); `tell` publishes a text about a camera.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Verdicts:
         *,
         live: Callable[[], Mapping[str, WorkerStats | None]],
         send: Callable[[str, Mend], bool],
-        tell: Callable[[str, str], None],
+        tell: Callable[[str, str], object],
     ) -> None:
         self._decoding, self._clock, self._live, self._send, self._tell = decoding, clock, live, send, tell
         self._verdicts: dict[str, Verdict] = {}
@@ -56,9 +56,9 @@ class Verdicts:
         before, self._verdicts[camera] = self.verdict(camera), verdict
         undecodable = verdict.decodable is Decodable.NO
         if undecodable and before.decodable is not Decodable.NO:
-            self._tell(camera, verdict.reason)
+            self._tell(verdict.reason, camera)
         elif before.decodable is Decodable.NO and verdict.decodable is Decodable.YES:
-            self._tell(camera, "live: its picture is decoded again")
+            self._tell("live: its picture is decoded again", camera)
         if undecodable and now - self._mended.get(camera, now - MEND_AGAIN) >= MEND_AGAIN:
             self._mended[camera] = now
             self.mends += 1

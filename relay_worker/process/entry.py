@@ -31,7 +31,9 @@ def run_worker(spec: WorkerSpec) -> None:
     setproctitle.setproctitle(f"relay-worker: {spec.name}")
     log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     # The control socket's directory is the runtime directory.
-    stacks = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance).open("w")
+    path = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance)
+    # Stacks quote no values, and are still nobody else's.
+    stacks = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
 

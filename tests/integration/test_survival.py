@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +130,16 @@ async def test_the_demo_reports_in_json_and_leaves_nothing() -> None:
         assert (camera["generates"], camera["extends"], camera["restarts"]) == (1, 0, 0)
 
 
-async def test_ctrl_c_ends_the_demo_within_five_seconds(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary directory whose name leaves room for a socket's."""
+    with tempfile.TemporaryDirectory(prefix="relay-") as directory:
+        yield Path(directory)
+
+
+async def test_ctrl_c_ends_the_demo_within_five_seconds(short_path: Path) -> None:
     command = [*SUPERVISOR, "demo", "--cameras", "2", "--size", "160x120", "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_path)}
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     while b"dashboard" not in (line := await asyncio.wait_for(process.stdout.readline(), 60.0)):
@@ -142,5 +151,5 @@ async def test_ctrl_c_ends_the_demo_within_five_seconds(tmp_path: Path) -> None:
     took = time.monotonic() - began
     assert process.returncode == 0
     assert took < 5.0
-    assert list(tmp_path.iterdir()) == []
-    assert relay_processes(str(tmp_path)) == []
+    assert list(short_path.iterdir()) == []
+    assert relay_processes(str(short_path)) == []

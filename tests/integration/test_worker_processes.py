@@ -33,16 +33,16 @@ class Rig:
         self.told: list[tuple[str, str]] = []
         self.reasons: list[str] = []
         self.launcher = StubLauncher(behaviour)
-        self.bus = Bus(directory, lambda *said: self.fleet.on_message(*said), lambda stats: self.fleet.on_stats(stats))
+        self.bus = Bus(directory)
         self.fleet = Fleet(
             self.launcher,
-            self.bus.send,
-            self,
+            self.bus,
             SystemClock(),
             directory,
             lambda: RestartPolicy(intensity=3, base=0.1, ceiling=30.0),
             memory_limit,
         )
+        self.fleet.listen(self)
         self.spec = WorkerSpec(
             camera="cam", name="Cam", instance="", control=self.bus.control_endpoint, stats=self.bus.stats_endpoint
         )

@@ -186,7 +186,7 @@ class World:
         self.supervisor += 1
         self.up = True
         self.book = LeaseBook(limits_from(), rng=self.rng)
-        self.saved: _Memory | Store = self._memory or Store(self._file, self.clock, boot="one boot")
+        self.saved: _Memory | Store = self._memory or Store(self._file, self.clock, boot="one boot").open()
         self.book.budget.restore(
             call for call in self.saved.calls("") if (call.answered or call.sent + 30) > self.now - 3700
         )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import os
+import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from relay_common import config_file
 from relay_common.config import Config
-from relay_common.errors import RelayError
+from relay_common.errors import ConfigError, RelayError
 from relay_supervisor.app import Supervisor
 from relay_supervisor.fleet.launcher import ForkServerLauncher
 from relay_supervisor.state.lock import StateLock
@@ -88,3 +94,101 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
     again = Supervisor(config(tmp_path), launcher=NoLauncher())  # the lock is free
     await again.start()
     await again.stop()
+
+
+def opened() -> set[str]:
+    """What this process has open, by what it is; pipes and the like have no names that last."""
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(fd)
+            found.add(target if target.startswith("/") else f"{fd.name} {target}")
+    return found
+
+
+async def test_making_a_supervisor_opens_and_makes_nothing(tmp_path: Path) -> None:
+    Supervisor(config(tmp_path), launcher=NoLauncher())  # what the libraries keep open for good
+    before, threads = opened(), threading.active_count()
+    Supervisor(config(tmp_path), launcher=NoLauncher())
+    assert opened() == before
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
+async def test_a_directory_that_another_supervisor_uses_is_refused_by_name(tmp_path: Path, key: str) -> None:
+    taken = config(tmp_path)
+    other = config(tmp_path / "other")
+    shared = msgspec.structs.replace(other.paths, **{key: getattr(taken.paths, key)})
+    first = Supervisor(taken, launcher=NoLauncher())
+    await first.start()
+    try:
+        second = Supervisor(msgspec.structs.replace(other, paths=shared), launcher=NoLauncher())
+        with pytest.raises(RelayError, match=f"pid {os.getpid()}.*{getattr(taken.paths, key)}") as caught:
+            await second.start()
+        assert f"paths.{key}" in caught.value.hint
+        # The first is none the worse: its socket serves, its locks hold.
+        assert (tmp_path / "run" / "http.sock").exists()
+        with pytest.raises(RelayError, match="another supervisor"):
+            StateLock(Path(taken.paths.runtime_dir)).acquire()
+    finally:
+        await first.stop()
+
+
+async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_path: Path) -> None:
+    long, file = tmp_path / ("x" * 100), tmp_path / "file"
+    file.touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    good = config(tmp_path)
+    Supervisor(good, launcher=NoLauncher())
+    before = opened()
+    for changed, words in (
+        ({"runtime_dir": str(long)}, "too long for a socket path"),
+        ({"state_dir": str(file)}, "cannot be used"),
+        ({"runtime_dir": str(link)}, "symbolic link"),
+    ):
+        paths = msgspec.structs.replace(good.paths, **changed)
+        supervisor = Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher())
+        with pytest.raises(ConfigError, match=words):
+            await supervisor.start()
+        assert opened() == before
+    if os.getuid() == 0:
+        os.chown(tmp_path, 54321, -1)
+        paths = msgspec.structs.replace(good.paths, runtime_dir=str(tmp_path))
+        with pytest.raises(ConfigError, match="belongs to another user"):
+            await Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher()).start()
+
+
+async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    supervisor = Supervisor(config(tmp_path), launcher=FailingLauncher(lambda: order.append("failed")))
+    parts = {"lock": supervisor._locks[0], "store": supervisor._store, "bus": supervisor._bus, "http": supervisor._http}
+    verbs = {"lock": "release", "store": "close", "bus": "stop", "http": "stop"}
+    for name, part in parts.items():
+        stop = getattr(part, verbs[name])
+        result = functools.partial(noted, order, name, stop)
+        monkeypatch.setattr(part, verbs[name], result)
+    before = threading.active_count()
+    with pytest.raises(RelayError, match="no launcher today"):
+        await supervisor.start()
+    assert order == ["failed", "http", "bus", "store", "lock"]
+    assert threading.active_count() == before
+
+
+def noted(order: list[str], name: str, stop: Callable[[], object]) -> object:
+    order.append(name)
+    return stop()
+
+
+async def test_sockets_and_stacks_are_nobody_elses_and_stale_stacks_go(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "gone.stacks").touch()
+    supervisor = Supervisor(config(tmp_path), launcher=NoLauncher())
+    await supervisor.start()
+    try:
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run.iterdir()}
+        assert modes == {"control.sock": 0o600, "stats.sock": 0o600, "http.sock": 0o600, "lock": 0o600}
+    finally:
+        await supervisor.stop()

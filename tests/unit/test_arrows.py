@@ -36,15 +36,17 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases loop_errors net operations status",
-        "app": "cameras events fleet google google.leases http net operations otel sinks state status supervise"
+        "app": "cameras events fleet google google.leases http net operations otel report sinks state supervise"
         " viewing",
+        "report": "cameras fleet google.leases http operations sinks state status supervise viewing",
         "supervise": "",
         "loop_errors": "",
+        "socket_file": "",
         "checks": "google google.quota http net state status",
-        "http": "events google.leases net operations status viewing",
+        "http": "events google.leases net operations socket_file status supervise viewing",
         "operations": "cameras fleet google google.leases status",
         "cameras": "events fleet google google.leases sinks state status",
-        "fleet": "supervise",
+        "fleet": "socket_file supervise",
         "viewing": "sinks",
         "sinks": "",
         "google.leases": "google google.quota state status",

@@ -53,6 +53,12 @@ class Fleet:
         self.stopped: list[tuple[str, str]] = []
         self.adopts = True
 
+    def listen(self, listener: Any) -> None:
+        pass
+
+    def send(self, camera: str, message: Any) -> bool:
+        return False
+
     def start(self, spec: Any) -> None:
         self.started.append(spec.camera)
 
@@ -73,19 +79,20 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.clock = ManualClock()
-        self.store = Store(directory / "relay.db", self.clock, boot="boot")
+        self.store = Store(directory / "relay.db", self.clock, boot="boot").open()
         self.registry = Registry(CamerasConfig())
         self.leases, self.fleet = Leases(), Fleet()
         self.director = Director(
             self.registry,
             [SimpleNamespace(leases=self.leases)],  # type: ignore[list-item]
-            SimpleNamespace(),  # type: ignore[arg-type]
+            SimpleNamespace(listen=lambda listener: None),  # type: ignore[arg-type]
+            self.fleet,  # type: ignore[arg-type]
             self.store,
             EventHub(self.clock, boot="b"),
             lambda camera: SimpleNamespace(camera=camera.id),  # type: ignore[arg-type,return-value]
-            self.clock.wall,
+            self.clock,
         )
-        self.director.fleet = self.fleet  # type: ignore[assignment]
+        self.director.load()
 
     def camera(self, name: str) -> str:
         return next(camera.id for camera in self.registry if camera.name == name)

@@ -28,7 +28,9 @@ from relay_supervisor.operations.reload import compare, merged
 
 
 def registry(directory: Path, config: CamerasConfig | None = None) -> Registry:
-    made = Registry(config or CamerasConfig(), Overrides(directory))
+    overrides = Overrides(directory)
+    overrides.load()
+    made = Registry(config or CamerasConfig(), overrides)
     names = ("Front Door", "Garage")
     devices = [Device(f"enterprises/p/devices/{n}", n, "CAMERA", n, (Protocol.RTSP,)) for n in names]
     made.discovered(0, Listing(devices))

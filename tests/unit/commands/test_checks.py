@@ -73,7 +73,7 @@ def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> 
     limits = LimitsConfig(commands_per_minute=2)
     assert "no command" in local.quota(NEST, limits, tmp_path, None).text
     clock = SystemClock()
-    store = Store(tmp_path / "relay.sqlite3", clock)
+    store = Store(tmp_path / "relay.sqlite3", clock).open()
     for number in range(2):
         store.write_call("p", str(number), Call(EXECUTE, "GenerateRtspStream", "d"), clock.now() - 5, clock.now() - 4)
     store.close()

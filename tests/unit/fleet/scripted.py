@@ -18,6 +18,7 @@ from relay_common.clock import ManualClock
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
 from relay_common.worker_stats import WorkerStats
+from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.fleet import TICK, Fleet
 from relay_supervisor.fleet.handle import Exit, WorkerProcess
 from relay_supervisor.fleet.restart import RestartPolicy
@@ -109,14 +110,22 @@ class Rig:
         self.reading = True
         self.fleet = Fleet(
             self.launcher,
-            lambda instance, message: self.sent.append((instance, message)) is None,
             self,
             self.clock,
             directory,
             lambda: RestartPolicy(intensity=3, base=2.0, ceiling=30.0, rng=random.Random(1)),
             memory_limit,
-            lambda: self.reading,
         )
+        self.fleet.listen(self)
+
+    # the bus
+
+    def send(self, instance: str, message: FromSupervisor) -> bool:
+        self.sent.append((instance, message))
+        return True
+
+    def listen(self, listener: BusListener) -> None:
+        pass
 
     # what the fleet tells
 

@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from relay_common.clock import SystemClock
 from relay_common.errors import ConfigError
 from relay_supervisor.http.unix import UnixServer
+from relay_supervisor.supervise import Loops
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -37,7 +39,7 @@ async def slowly(request: Request) -> StreamingResponse:
 async def server(tmp_path: Path) -> AsyncIterator[UnixServer]:
     app = Starlette(routes=[Route("/", hello), Route("/slowly", slowly)])
     app.state.go_on = asyncio.Event()
-    server = UnixServer(app, tmp_path / "run" / "http.sock", check=0.02)
+    server = UnixServer(app, tmp_path / "run" / "http.sock", Loops(SystemClock()), check=0.02)
     (tmp_path / "run").mkdir(mode=0o700)
     await server.start()
     yield server
@@ -50,14 +52,14 @@ def client(server: UnixServer) -> httpx.AsyncClient:
 
 async def made_again(server: UnixServer, times: int) -> None:
     async with asyncio.timeout(5.0):
-        while server.rebound < times:
+        while server.counters()["rebound"] < times:
             await asyncio.sleep(0.01)
 
 
 async def test_only_its_owner_may_open_it_and_it_goes_when_it_stops(tmp_path: Path) -> None:
     path = tmp_path / "http.sock"
     path.write_text("left by an earlier process")
-    server = UnixServer(Starlette(routes=[Route("/", hello)]), path)
+    server = UnixServer(Starlette(routes=[Route("/", hello)]), path, Loops(SystemClock()))
     await server.start()
     assert path.stat().st_mode & 0o777 == 0o600
     async with client(server) as http:
@@ -68,7 +70,7 @@ async def test_only_its_owner_may_open_it_and_it_goes_when_it_stops(tmp_path: Pa
 
 async def test_a_directory_that_cannot_hold_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"paths\.runtime_dir"):
-        await UnixServer(Starlette(), tmp_path / "missing" / "http.sock").start()
+        await UnixServer(Starlette(), tmp_path / "missing" / "http.sock", Loops(SystemClock())).start()
 
 
 async def test_a_deleted_socket_is_made_again_with_its_directory(server: UnixServer) -> None:

@@ -15,7 +15,7 @@ async def database() -> list[str]:
     """Version, tables, columns, and one row of each table; times are of a clock that stands still."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "state.sqlite3")
-        store = product.Store(path, product.ManualClock(), boot="boot")
+        store = product.Store(path, product.ManualClock(), boot="boot").open()
         await _fill(store)
         store.close()
         connection = sqlite3.connect(path)

@@ -170,7 +170,7 @@ async def _metrics() -> list[str]:
 
 def bus() -> list[str]:
     """Every message with its fields, and the bytes of one that has them all and of one that has only what it must."""
-    ends = product.Bus(Path("/run/relay"), lambda *_: None, lambda _: None)
+    ends = product.Bus(Path("/run/relay"))
     lines = [
         f"protocol {product.PROTOCOL}",
         f"largest frame {product.MAX_FRAME}",

@@ -97,20 +97,20 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_every_request_of_a_listing_is_in_the_log_of_the_quota(google: Google, tmp_path: Path) -> None:
     google.backend.page_size = 1
-    store = Store(tmp_path / "relay.db", SystemClock())
+    store = Store(tmp_path / "relay.db", SystemClock()).open()
     async with running(google, [], store) as (manager, tokens):
         await tokens.token()
         google.oauth.expire_all()
         assert len((await manager.discover()).devices) == 2
     store.close()
-    calls = Store(tmp_path / "relay.db", SystemClock()).calls("acct")
+    calls = Store(tmp_path / "relay.db", SystemClock()).open().calls("acct")
     assert [call.call.method for call in calls] == ["ListDevices"] * 3, "one refused for its token, and two pages"
     assert all(call.answered is not None for call in calls)
 
 
 async def test_discover_generate_extend_and_restart_without_a_generate(google: Google, tmp_path: Path) -> None:
     effects: list[Effect] = []
-    store = Store(tmp_path / "relay.db", SystemClock())
+    store = Store(tmp_path / "relay.db", SystemClock()).open()
     async with running(google, effects, store) as (manager, _):
         assert manager.devices == []
         devices = (await manager.discover()).devices
@@ -126,7 +126,7 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     assert [device.generates for device in google.devices] == [1, 1]
 
     again: list[Effect] = []
-    store = Store(tmp_path / "relay.db", SystemClock())
+    store = Store(tmp_path / "relay.db", SystemClock()).open()
     async with running(google, again, store) as (manager, _):
         assert manager.devices == devices
         for device in manager.devices:
@@ -209,7 +209,7 @@ async def test_a_reload_with_the_same_refresh_token_tries_it_again_at_once(googl
     async def offer(camera: str) -> str:
         raise AssertionError("no camera speaks WebRTC")
 
-    store = Store(tmp_path / "relay.db", SystemClock())
+    store = Store(tmp_path / "relay.db", SystemClock()).open()
     account = Account(config, MANY, SystemClock(), store, lambda effect: None, offer, random.Random(1))
     loops = Loops(SystemClock())
     account.start(loops.start)

@@ -27,9 +27,9 @@ class Rig:
             self.sfu.client,
             self.clock,
             rng=random.Random(1),
-            listener=lambda change, publication, reason: self.changes.append((change, publication.id, reason)),
             new_id=lambda: f"pub{next(numbers)}",
         )
+        self.broker.listen(lambda change, publication, reason: self.changes.append((change, publication.id, reason)))
 
     async def publish(self, number: int = 1, camera: str = "cam") -> PublishAnswer | PublishFailed | None:
         tracks = [TrackOffer(kind="video", mid="0"), TrackOffer(kind="audio", mid="1")]

@@ -36,7 +36,7 @@ WRITER = textwrap.dedent("""
     for round in range(int(sys.argv[2])):
         child = os.fork()
         if not child:
-            store = Store(pathlib.Path(sys.argv[1]), ManualClock(now=1000.0), boot="b")
+            store = Store(pathlib.Path(sys.argv[1]), ManualClock(now=1000.0), boot="b").open()
             generation = 0
             while True:
                 generation += 1
@@ -59,7 +59,7 @@ def lease(n: int, generation: int = 1) -> SavedLease:
 
 
 def opened(path: Path) -> Store:
-    return Store(path, ManualClock(now=1000.0), boot="b")
+    return Store(path, ManualClock(now=1000.0), boot="b").open()
 
 
 def whole(store: Store) -> list[SavedLease]:

@@ -23,7 +23,7 @@ STREAM = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rts
 
 
 def opened(directory: Path, clock: ManualClock, boot: str = "boot1") -> Store:
-    return Store(directory / "state" / "relay.db", clock, boot=boot)
+    return Store(directory / "state" / "relay.db", clock, boot=boot).open()
 
 
 def lease(now: float, camera: str = "cam", life: float = 300.0) -> SavedLease:
@@ -267,7 +267,7 @@ def test_who_only_looks_changes_nothing(tmp_path: Path, state: str) -> None:
         return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.rglob("*.*")}
 
     before = seen()
-    looking = Store(path, ManualClock(), read_only=True)
+    looking = Store(path, ManualClock(), read_only=True).open()
     assert len(looking.leases("acct")) == (state == "sound")
     looking.forget_lease("acct", "cam")
     looking.close()

@@ -28,7 +28,7 @@ class World:
             self.clock,
             live=lambda: {CAMERA: self.stats() if self.live else None},
             send=self.send,
-            tell=lambda camera, words: self.told.append(words),
+            tell=lambda words, camera: self.told.append(words),
         )
         self.second = 0
 
