@@ -62,7 +62,9 @@ class RtspConfig(_Section, frozen=True):
     connect_timeout: Seconds = 10.0
     """For name resolution, TCP and TLS together, in seconds."""
     read_timeout: Seconds = 30.0
-    """Longest wait for an answer, in seconds; the first DESCRIBE of a Nest camera takes about 8 s."""
+    """Longest wait for any answer, in seconds; the first DESCRIBE of a Nest camera takes about 8 s."""
+    media_timeout: Seconds = 10.0
+    """Longest silence of the picture while playing, in seconds; then the relay connects anew."""
 
 
 class CameraSettings(_Section, frozen=True):

@@ -295,6 +295,7 @@ class Supervisor:
             ca_file=config.rtsp.ca_file,
             connect_timeout=config.rtsp.connect_timeout,
             read_timeout=config.rtsp.read_timeout,
+            media_timeout=config.rtsp.media_timeout,
             ice_servers=tuple(config.cloudflare.ice_servers),
             loopback=_is_local(config.cloudflare.api_base_url),
             camera_loopback=_is_local(config.nest[camera.account].api_base_url),

@@ -57,6 +57,7 @@ class RelaySettings:
     ca_file: str = ""
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    media_timeout: float = 10.0
     publisher: PublisherSettings = field(default_factory=PublisherSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
 
@@ -65,7 +66,7 @@ class RelaySettings:
         return SourceSettings(
             connect_timeout=self.connect_timeout,
             ca_file=self.ca_file or None,
-            session=SessionSettings(describe_timeout=self.read_timeout, audio=self.audio),
+            session=SessionSettings(self.read_timeout, self.media_timeout, audio=self.audio),
         )
 
 
@@ -306,6 +307,7 @@ class CameraRelay:
         if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_PATIENCE:
             stats.stage = Stage.STREAMING
             stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
+        stats.video.tolerated |= self.source.tolerated()
         stats.requests_in_vain = self._requests.in_vain(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         publisher = self.keeper.publisher

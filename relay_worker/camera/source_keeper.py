@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -30,10 +31,8 @@ RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
 """Seconds before each further try of the same URL: Google's edge answers 404 for seconds after a stream was made."""
 REFUSED_DELAYS: Final = (0.5, 1.5)
 """The same after 401 or 403: our own last connection may still be counted as the one client that a URL may have."""
-WARM_DESCRIBE: Final = 12.0
-"""Seconds for the answer to DESCRIBE once a stream has played: it comes at once then, and asking again is free."""
-STALL: Final = 7.0
-"""Seconds without a video packet after which a playing session counts as dead."""
+WARM_ANSWER: Final = 12.0
+"""Seconds for an answer once a stream has played: it comes at once then, and asking again is free."""
 PROVEN: Final = 5.0
 """Seconds of video sent on after which a session counts as good and earlier failures are forgotten."""
 
@@ -69,6 +68,7 @@ class SourceKeeper:
         self._stalled: RtspError | None = None
         self._began = 0.0
         self.stalls = 0
+        self._tolerated: Counter[str] = Counter()  # by the sessions that have ended
 
     @property
     def state(self) -> str:
@@ -133,8 +133,9 @@ class SourceKeeper:
         if self._source is None or not self.playing or self._stalled is not None:
             return
         last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
-        if now - max(last, self._began) > STALL:
-            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {STALL:.0f} s")
+        patience = self._settings.session.media_timeout
+        if now - max(last, self._began) > patience:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {patience:.0f} s")
             self.stalls += 1
             self._source.stop()
 
@@ -173,8 +174,8 @@ class SourceKeeper:
             if self.stream is not stream or error is None:
                 return
             if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
-                patience = min(WARM_DESCRIBE, self._settings.session.describe_timeout)
-                settings = replace(self._settings, session=replace(self._settings.session, describe_timeout=patience))
+                patience = min(WARM_ANSWER, self._settings.session.read_timeout)
+                settings = replace(self._settings, session=replace(self._settings.session, read_timeout=patience))
             if self._proven(began):
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message)
@@ -207,7 +208,13 @@ class SourceKeeper:
             return SessionLostError(RtspStage.STREAMING, "a packet could not be handled; see the log")
         finally:
             self._source = None
+            self._tolerated.update(source.tolerated())
         return self._stalled
+
+    def tolerated(self) -> Counter[str]:
+        """Deviations of RTSP servers that were put up with over all sessions, by their names in docs/quirks.md."""
+        present = self._source.tolerated() if self._source is not None else {}
+        return self._tolerated + Counter(present)
 
     def counters(self) -> dict[str, int]:
         """What the present source has counted, as `part.name`."""

@@ -32,3 +32,4 @@ class WorkerSpec:
     """Seconds without a supervisor and without a lease after which the worker ends itself."""
     log_level: str = "info"
     log_format: str = "console"
+    media_timeout: float = 10.0

@@ -57,6 +57,7 @@ class Worker:
             ca_file=spec.ca_file,
             connect_timeout=spec.connect_timeout,
             read_timeout=spec.read_timeout,
+            media_timeout=spec.media_timeout,
             publisher=publisher,
             ingest=IngestSettings(loopback=spec.camera_loopback),
         )

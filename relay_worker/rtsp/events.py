@@ -13,12 +13,10 @@ from relay_worker.media.stream import Batch, Track
 class SessionSettings:
     """Seconds to wait, and the name to go by."""
 
-    describe_timeout: float = 30.0
-    """For the answer to DESCRIBE: cameras that have to wake up take ten seconds and more."""
-    response_timeout: float = 10.0
-    """For every other answer."""
-    read_timeout: float = 10.0
-    """Without a single byte while playing."""
+    read_timeout: float = 30.0
+    """For an answer to any request: cameras that have to wake up take ten seconds and more for DESCRIBE."""
+    media_timeout: float = 10.0
+    """Without media while playing."""
     user_agent: str = "nest-relay"
     audio: bool = True
     """Set up the audio track, too: what nobody will hear need not be sent."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -29,9 +28,17 @@ from relay_worker.rtsp.events import Playing, Redirected, RtspMessage, SessionEv
 from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
 from relay_worker.rtsp.messages import Headers, Request, Response, reply_to
 from relay_worker.rtsp.parser import ParseError, RtspParser
+from relay_worker.rtsp.requests import Pending, PendingRequests
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
-from relay_worker.rtsp.tracks import aggregate_url, base_url, choose_tracks, is_rtsp_url, without_credentials
+from relay_worker.rtsp.tracks import (
+    aggregate_url,
+    base_url,
+    choose_tracks,
+    is_rtsp_url,
+    no_video,
+    without_credentials,
+)
 
 log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")
@@ -48,18 +55,6 @@ _STAGES: Final = {
     RtspState.PLAY: RtspStage.PLAY,
 }
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request that waits for its answer."""
-
-    method: str
-    url: str
-    headers: list[tuple[str, str]]
-    track: Track | None = None
-    retried: bool = False
-    keepalive: bool = False
 
 
 class _Channels(NamedTuple):
@@ -89,9 +84,7 @@ class RtspSession:
         self._parser = RtspParser()
         self.outgoing = bytearray()
         """Bytes for the server, which `data_to_send` takes."""
-        self._cseq = 0
-        self._pending: dict[int, _Pending] = {}
-        self._deadline: float | None = None
+        self.requests = PendingRequests(self._settings.read_timeout)
         self._last_data = 0.0
         self._aggregate = self._url
         self._session_id = ""
@@ -103,8 +96,8 @@ class RtspSession:
         self._channels: list[_Channels] = []
         self.unknown_channel = 0
         """Frames on channels that no track has."""
-        self.unmatched = 0
-        """Responses that answer nothing we asked."""
+        self.other_sessions = 0
+        """Answers to SETUP that named another session than the first one did."""
         self.dialogue: deque[RtspMessage] = deque(maxlen=MAX_DIALOGUE)
         """The last requests and responses, for captures; they hold credentials."""
         self.refused: list[str] = []
@@ -181,21 +174,23 @@ class RtspSession:
 
     def next_deadline(self) -> float | None:
         """When `poll` is due; None when nothing is waited for."""
+        if self.state in (RtspState.CLOSED, RtspState.REDIRECTED):
+            return None
         if self.state is not RtspState.PLAYING:
-            return self._deadline
-        silent = self._last_data + self._settings.read_timeout
+            return self.requests.deadline()
+        silent = self._last_data + self._settings.media_timeout
         return silent if self._next_keepalive is None else min(silent, self._next_keepalive)
 
     def poll(self, now: float) -> None:
         """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
         if self.state is RtspState.PLAYING:
-            if now - self._last_data >= self._settings.read_timeout:
+            if now - self._last_data >= self._settings.media_timeout:
                 raise RtspTimeoutError(RtspStage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
             if self._next_keepalive is not None and now >= self._next_keepalive:
                 self._keepalive(now)
-        elif self._deadline is not None and now >= self._deadline:
-            methods = ", ".join(pending.method for pending in self._pending.values())
-            raise RtspTimeoutError(self.stage, f"no answer to {methods} in time")
+        elif (deadline := self.next_deadline()) is not None and now >= deadline:
+            methods = ", ".join(self.requests.overdue(now))
+            raise RtspTimeoutError(self.stage, f"no answer to {methods} in {self._settings.read_timeout:.0f} s")
 
     # Requests
 
@@ -209,11 +204,11 @@ class RtspSession:
         track: Track | None = None,
         keepalive: bool = False,
     ) -> None:
-        self._send(_Pending(method, url, headers or [], track, keepalive=keepalive), now)
+        self._send(Pending(method, url, headers or [], track, keepalive=keepalive), now)
 
-    def _send(self, pending: _Pending, now: float) -> None:
-        self._cseq += 1
-        fields = [("CSeq", str(self._cseq)), ("User-Agent", self._settings.user_agent), *pending.headers]
+    def _send(self, pending: Pending, now: float) -> None:
+        number = self.requests.add(pending, now)
+        fields = [("CSeq", str(number)), ("User-Agent", self._settings.user_agent), *pending.headers]
         if self._session_id:
             fields.append(("Session", self._session_id))
         if self._auth is not None and (credentials := self._auth.authorization(pending.method, pending.url)):
@@ -224,17 +219,11 @@ class RtspSession:
             raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
         self.outgoing += encoded
         self.dialogue.append(RtspMessage(now, True, encoded))
-        log.debug("> %s (CSeq %d)", pending.method, self._cseq)
-        self._pending[self._cseq] = pending
-        if not pending.keepalive:
-            settings = self._settings
-            wait = settings.describe_timeout if pending.method == "DESCRIBE" else settings.response_timeout
-            self._deadline = now + wait
+        log.debug("> %s (CSeq %d)", pending.method, number)
 
     def _keepalive(self, now: float) -> None:
         self._next_keepalive = now + self._keepalive_interval()
-        # An unanswered keepalive is no fault while media flows, but nor may they pile up.
-        self._pending = {number: waiting for number, waiting in self._pending.items() if not waiting.keepalive}
+        self.requests.give_up_keepalives()
         method = "GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS"
         self._request(method, self._aggregate, now, keepalive=True)
 
@@ -247,12 +236,10 @@ class RtspSession:
         if response.status < 200:
             return []
         number = read_cseq(response.headers.get("CSeq"))
-        # Some servers leave CSeq out: they answer in order.
-        pending = self._pending.pop(min(self._pending, default=0) if number is None else number, None)
+        pending = self.requests.answered(number)
         self.dialogue.append(RtspMessage(now, False, response.recorded()))
         log.debug("< %d %s (CSeq %s)", response.status, response.reason, number)
         if pending is None:
-            self.unmatched += 1
             return []
         if response.status == 401 and self._authenticate(pending, response, now):
             return []
@@ -261,7 +248,6 @@ class RtspSession:
             return []
         if pending.method == "TEARDOWN":
             self._fire(RtspEvent.END)
-            self._deadline = None
             return []
         if self.state in (RtspState.TEARDOWN, RtspState.CLOSED, RtspState.REDIRECTED):
             return []
@@ -269,7 +255,7 @@ class RtspSession:
             return [self._redirect(response.headers.get("Location"))]
         return self._step(pending, response, now)
 
-    def _step(self, pending: _Pending, response: Response, now: float) -> list[SessionEvent]:
+    def _step(self, pending: Pending, response: Response, now: float) -> list[SessionEvent]:
         """The answer to a request of the opening dialogue."""
         ok = response.status < 300
         if pending.method == "OPTIONS":
@@ -285,7 +271,7 @@ class RtspSession:
             return [self._play_answered(now)]
         return []
 
-    def _authenticate(self, pending: _Pending, response: Response, now: float) -> bool:
+    def _authenticate(self, pending: Pending, response: Response, now: float) -> bool:
         """Whether the request was sent again with credentials."""
         if self._auth is None or pending.retried:
             return False
@@ -313,14 +299,9 @@ class RtspSession:
         base = base_url(self._url, headers.get("Content-Base"), headers.get("Content-Location"))
         self._aggregate = aggregate_url(base, description.control)
         chosen = choose_tracks(description, self._aggregate)
+        if not any(track.kind is Kind.VIDEO for track in chosen):
+            raise no_video(description)
         self._to_set_up = [track for track in chosen if track.kind is Kind.VIDEO or self._settings.audio]
-        if not self._to_set_up:
-            offered = {f.encoding or f"payload type {f.payload_type}" for m in description.media for f in m.formats}
-            raise UnsupportedError(
-                RtspStage.DESCRIBE,
-                f"no track that can be relayed among {', '.join(sorted(offered)[:8]) or 'none'}",
-                hint="H.264 video, and AAC, Opus or G.711 audio can be",
-            )
         self._fire(RtspEvent.DESCRIBED)
         self._set_up_next(now)
 
@@ -348,7 +329,7 @@ class RtspSession:
             self.refused.append(f"{track.kind.value}: {error.message}")
         else:
             identifier, timeout = read_session(response.headers.get("Session"))
-            self._session_id = identifier or self._session_id
+            self._name_session(identifier)
             self._session_timeout = timeout or self._session_timeout
             self._tracks.append(track)
             self._channels.append(_Channels(track, rtp, rtcp))
@@ -357,6 +338,13 @@ class RtspSession:
             self._parser.channels = takers
         self._fire(RtspEvent.TRACK_DONE)
         self._set_up_next(now)
+
+    def _name_session(self, identifier: str) -> None:
+        """The first SETUP names the session; servers that name another afterwards serve all tracks under the first."""
+        if identifier and self._session_id and identifier != self._session_id:
+            log.info("the camera names another session at SETUP of a further track: going on with the first")
+            self.other_sessions += 1
+        self._session_id = self._session_id or identifier
 
     def _channels_for(self, transport: str) -> tuple[int, int]:
         """The channels the server chose; ours when it does not say."""
@@ -369,11 +357,10 @@ class RtspSession:
 
     def _play_answered(self, now: float) -> Playing:
         self._fire(RtspEvent.STARTED)
-        self._deadline = None
         self._next_keepalive = now + self._keepalive_interval()
         return Playing(tuple(self._tracks), self._session_timeout)
 
-    def _keepalive_answered(self, pending: _Pending, response: Response) -> None:
+    def _keepalive_answered(self, pending: Pending, response: Response) -> None:
         if response.status == 454:
             raise SessionLostError(RtspStage.STREAMING, "the server does not know the session any more", status=454)
         if response.status >= 400 and pending.method == "GET_PARAMETER":
@@ -388,7 +375,6 @@ class RtspSession:
         if self._url.lower().startswith("rtsps:") and not location.lower().startswith("rtsps:"):
             raise RedirectError(stage, "redirect from TLS to plain RTSP refused")
         self._fire(RtspEvent.REDIRECT)
-        self._deadline = None
         return Redirected(Secret(location))
 
     def _server_request(self, request: Request) -> list[SessionEvent]:
@@ -398,3 +384,13 @@ class RtspSession:
         if request.method == "REDIRECT" and self._machine.can(RtspEvent.REDIRECT):
             return [self._redirect(request.headers.get("Location"))]
         return []
+
+    # What it put up with
+
+    def tolerated(self) -> list[tuple[str, int]]:
+        """Deviations that were put up with, by their names in docs/quirks.md."""
+        return [
+            ("answer_misnumbered", self.requests.misnumbered),
+            ("keepalive_unanswered", self.requests.unanswered),
+            ("session_renamed", self.other_sessions),
+        ]

@@ -95,7 +95,9 @@ class RtspSource:
             self._end(None)
         else:
             self._cancel_timer()
-            self._timer = asyncio.get_running_loop().call_later(TEARDOWN_TIMEOUT, self._end, None)
+            self._timer = asyncio.get_running_loop().call_later(
+                min(TEARDOWN_TIMEOUT, self._settings.session.read_timeout), self._end, None
+            )
 
     async def _play(self, url: Secret) -> Redirected | None:
         if not is_rtsp_url(url.reveal()):
@@ -240,5 +242,9 @@ class RtspSource:
         session = self._session
         if session is None:
             return {}
-        here = {"unknown_channel": session.unknown_channel, "unmatched": session.unmatched}
+        here = {"unknown_channel": session.unknown_channel, "unmatched": session.requests.unmatched}
         return joined(session=here, parser=session.parser.counters())
+
+    def tolerated(self) -> dict[str, int]:
+        """Deviations of the server that were put up with, by their names in docs/quirks.md."""
+        return dict(self._session.tolerated()) if self._session is not None else {}

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay_worker.media.stream import Format, Kind, Track
+from relay_worker.rtsp.errors import RtspStage, UnsupportedError
 from relay_worker.rtsp.sdp import Media, RtspDescription
 
 VIDEO_ENCODINGS: Final = frozenset(("H264",))
@@ -23,6 +24,21 @@ def choose_tracks(description: RtspDescription, aggregate: str) -> list[Track]:
         )
         tracks += [track for track in [next(choices, None)] if track is not None]
     return tracks
+
+
+def no_video(description: RtspDescription) -> UnsupportedError:
+    """Why nothing of it can be relayed: sound alone makes no camera."""
+    video = [media for media in description.media if media.kind == "video" and media.sending]
+    offered = {item.encoding or f"payload type {item.payload_type}" for media in video for item in media.formats}
+    if not offered:
+        return UnsupportedError(
+            RtspStage.DESCRIBE, "the camera offers no video", hint="Sound is relayed only together with H.264 video"
+        )
+    return UnsupportedError(
+        RtspStage.DESCRIBE,
+        f"the camera's video cannot be carried: {', '.join(sorted(offered)[:8])}",
+        hint="Set the camera, or this stream of it, to H.264, which every browser plays over WebRTC",
+    )
 
 
 def _choose_format(media: Media, kind: Kind, encodings: frozenset[str]) -> Format | None:

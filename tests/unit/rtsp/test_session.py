@@ -19,7 +19,7 @@ SDP = (
     b"v=0\r\ns=x\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:v\r\n"
     b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\na=control:a\r\n"
 )
-SETTINGS = SessionSettings(describe_timeout=30, response_timeout=10, read_timeout=8)
+SETTINGS = SessionSettings(read_timeout=30, media_timeout=8)
 
 
 def answer(status: str = "200 OK", *headers: str, cseq: int, body: bytes = b"") -> bytes:
@@ -111,7 +111,7 @@ def test_redirect_that_must_not_be_followed(location: str) -> None:
     assert caught.value.remedy is Remedy.REGENERATE
 
 
-@pytest.mark.parametrize(("steps", "timeout"), [(0, 10), (1, 30), (2, 10), (4, 10)])
+@pytest.mark.parametrize(("steps", "timeout"), [(0, 30), (1, 30), (2, 30), (4, 30)])
 def test_answers_have_deadlines(steps: int, timeout: float) -> None:
     session = opened(steps)
     assert session.next_deadline() == timeout
@@ -119,6 +119,79 @@ def test_answers_have_deadlines(steps: int, timeout: float) -> None:
     with pytest.raises(errors.RtspTimeoutError) as caught:
         session.poll(timeout)
     assert caught.value.stage is session.stage
+    assert "in 30 s" in caught.value.message
+
+
+def test_the_longest_wait_for_an_answer_is_no_limit_for_media_and_the_other_way_round() -> None:
+    session = RtspSession(Secret(URL), SessionSettings(read_timeout=3, media_timeout=20))
+    session.start(0.0)
+    for data in OPENING:
+        session.receive(data, 0.0)
+    session.data_to_send()
+    session.poll(15.0)  # a keep-alive is due, and media may pause
+    session.poll(19.9)
+    session.stop(19.9)
+    assert session.next_deadline() == pytest.approx(22.9)  # of TEARDOWN
+    with pytest.raises(errors.RtspTimeoutError, match="no answer to TEARDOWN in 3 s"):
+        session.poll(23.0)
+
+
+@pytest.mark.parametrize("number", [0, 1, 7])
+def test_answers_with_one_number_for_all_are_those_that_are_waited_for(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "relay_worker.rtsp")
+    session = RtspSession(Secret(URL), SETTINGS)
+    session.start(0.0)
+    for count, data in enumerate(OPENING, 1):
+        session.receive(data.replace(f"CSeq: {count}".encode(), f"CSeq: {number}".encode()), 0.0)
+    assert session.state is RtspState.PLAYING
+    session.receive(b"$\x00\x00\x01x", 9.0)
+    session.poll(10.0)
+    session.receive(answer(cseq=number), 10.0)
+    assert session.requests.unmatched == 0
+    taken = 5 if number == 1 else 6
+    assert dict(session.tolerated()) == {
+        "answer_misnumbered": taken,
+        "keepalive_unanswered": 0,
+        "session_renamed": 0,
+    }
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert len(said) == 1, "once a session"
+    assert "CSeq" in said[0]
+
+
+def test_of_two_requests_that_wait_neither_is_answered_by_a_number_of_its_own() -> None:
+    session = opened()
+    session.receive(b"$\x00\x00\x01x", 9.0)
+    session.poll(10.0)
+    session.stop(10.5)
+    session.receive(answer(cseq=99), 11.0)
+    assert session.state is RtspState.TEARDOWN
+    assert session.requests.unmatched == 1
+
+
+def test_a_late_answer_to_a_keepalive_that_was_given_up_answers_nothing() -> None:
+    session = opened()
+    for second in (10.0, 20.0):
+        session.receive(b"$\x00\x00\x01x", second - 1.0)
+        session.poll(second)
+    session.receive(answer("454 Session Not Found", cseq=6), 20.5)
+    assert session.requests.unmatched == 1
+    assert dict(session.tolerated())["keepalive_unanswered"] == 1
+
+
+def test_the_first_setup_names_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "relay_worker.rtsp")
+    session = opened(3)
+    session.receive(answer("200 OK", "Session: 78", "Transport: RTP/AVP/TCP;interleaved=2-3", cseq=4), 0.0)
+    assert b"Session: 77\r\n" in session.data_to_send()
+    assert dict(session.tolerated())["session_renamed"] == 1
+    assert "another session" in caplog.text
+    assert "78" not in caplog.text
+    session.receive(answer(cseq=5), 0.0)
+    session.stop(1.0)
+    assert b"Session: 77\r\n" in session.data_to_send()
 
 
 def test_silence_is_noticed() -> None:
@@ -156,7 +229,8 @@ def test_unanswered_keepalives_do_not_pile_up() -> None:
     for second in range(10, 1000, 10):
         session.receive(b"$\x00\x00\x00", second - 1.0)
         session.poll(float(second))
-    assert len(session._pending) == 1
+    assert len(session.requests) == 1
+    assert dict(session.tolerated())["keepalive_unanswered"] == 98
     assert len(session.dialogue) <= MAX_DIALOGUE
 
 
@@ -218,10 +292,31 @@ def test_rtcp_goes_out_interleaved() -> None:
     assert session.data_to_send() == b"$\x03\x00\x04abcd"
 
 
-def test_no_track_that_can_be_relayed() -> None:
-    body = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\n"
-    with pytest.raises(errors.UnsupportedError, match="H265") as caught:
-        opened(1).receive(answer(cseq=2, body=body), 0.0)
+SOUND = b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\na=control:a\r\n"
+
+
+@pytest.mark.parametrize("sound", [b"", SOUND], ids=["alone", "with sound"])
+@pytest.mark.parametrize(
+    ("video", "codec"),
+    [
+        (b"m=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\n", "H265"),
+        (b"m=video 0 RTP/AVP 96\r\na=rtpmap:96 AV1/90000\r\n", "AV1"),
+        (b"m=video 0 RTP/AVP 26\r\n", "JPEG"),
+        (b"m=video 0 RTP/AVP 99\r\n", "payload type 99"),
+    ],
+)
+def test_video_that_cannot_be_carried_is_named_with_what_to_do(video: bytes, codec: str, sound: bytes) -> None:
+    """With sound it was played, and begun anew after each seven seconds without video."""
+    with pytest.raises(errors.UnsupportedError, match=f"the camera's video cannot be carried: {codec}") as caught:
+        opened(1).receive(answer(cseq=2, body=b"v=0\r\n" + video + sound), 0.0)
+    assert caught.value.remedy is Remedy.PARK
+    assert caught.value.stage is RtspStage.DESCRIBE
+    assert "H.264" in caught.value.hint
+
+
+def test_sound_alone_is_refused() -> None:
+    with pytest.raises(errors.UnsupportedError, match="offers no video") as caught:
+        opened(1).receive(answer(cseq=2, body=b"v=0\r\n" + SOUND), 0.0)
     assert caught.value.remedy is Remedy.PARK
 
 

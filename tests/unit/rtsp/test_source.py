@@ -160,15 +160,15 @@ async def test_server_that_never_answers() -> None:
     server, url = await scripted()
     async with server:
         with pytest.raises(errors.RtspTimeoutError) as caught:
-            await RtspSource(Secret(url), Sink(), SystemClock(), settings(response_timeout=0.2)).run()
+            await RtspSource(Secret(url), Sink(), SystemClock(), settings(read_timeout=0.2)).run()
         assert caught.value.stage is RtspStage.OPTIONS
 
 
-async def test_deadline_of_describe_is_its_own() -> None:
+async def test_each_request_has_a_deadline_of_its_own() -> None:
     server, url = await scripted(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
     async with server:
         with pytest.raises(errors.RtspTimeoutError) as caught:
-            await RtspSource(Secret(url), Sink(), SystemClock(), settings(describe_timeout=0.2)).run()
+            await RtspSource(Secret(url), Sink(), SystemClock(), settings(read_timeout=0.2)).run()
         assert caught.value.stage is RtspStage.DESCRIBE
 
 
