@@ -23,7 +23,7 @@ from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.rtsp.events import RtspMessage
 
 MAX_BYTES: Final = 12 * 1024 * 1024
-"""Bytes of packets that a capture holds; what comes later is counted."""
+"""Bytes of packets a capture holds; later packets are only counted."""
 _LINKTYPE_RAW: Final = 101
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _UDP, _TCP = 17, 6
@@ -51,7 +51,7 @@ class Capture:
         self.dropped = 0
 
     def received(self, batches: Iterable[Batch], now: float) -> None:
-        """What one wake brought from the camera."""
+        """Packets received from the camera in one wake-up."""
         for batch in batches:
             port = _IN_PORTS[batch.track.kind]
             for packet in batch.rtp:
@@ -68,7 +68,7 @@ class Capture:
             self._udp(_RELAY, _SFU, _OUT_PORTS[track.kind], header + payload, now)
 
     def file(self) -> bytes:
-        """The capture as a file, everything in the order of time; blocks for about 0.1 s when it is full."""
+        """The capture as a file in chronological order; blocks for about 0.1 s when it is full."""
         packets = sorted(self._packets + self._conversation(self.dialogue), key=lambda entry: entry[0])
         return _header() + b"".join(_packet_block(self._wall + at, data) for at, data in packets)
 

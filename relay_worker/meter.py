@@ -1,4 +1,4 @@
-"""Turns counters into the stats report, with rates over the time since the last one."""
+"""Turns counters into the stats report, with rates since the previous report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay_worker.pipeline import Pipeline
 from relay_worker.publish.keeper import PublicationKeeper
 
 SHORTEST: float = 0.2
-"""Seconds between reports below which rates are not computed anew: they would be noise."""
+"""Shortest interval in seconds for which rates are computed: over less they would be noise."""
 
 
 class Meter:
@@ -20,7 +20,7 @@ class Meter:
         self._at = 0.0
 
     def measure(self, pipeline: Pipeline, keeper: PublicationKeeper, now: float) -> WorkerStats:
-        """A report of all that is measured; the caller fills in who and where."""
+        """A report of everything measured; the caller fills in the identity."""
         tracks = {kind: pipeline.track_stats(kind) for kind in Kind}
         elapsed = now - self._at
         for kind, track in tracks.items():

@@ -27,11 +27,11 @@ from relay_worker.rtp.timeline import Timeline
 
 MAX_HELD_BYTES: Final = 192 * 1024
 MAX_HELD_SECONDS: Final = 2.0
-"""Bounds on the group of pictures that waits for an output: what a socket takes at once without loss."""
+"""Bounds on the group of pictures held for an output: what a socket takes at once without loss."""
 
 
 class Timer(Protocol):
-    """A timer that was set."""
+    """A timer that has been set."""
 
     def cancel(self) -> None: ...
 
@@ -62,7 +62,7 @@ class Pipeline:
         self.last_media: dict[Kind, float] = {}
         """When a packet of each kind was last received (monotonic seconds)."""
         self.last_frame: dict[Kind, float] = {}
-        """When a frame of each kind was last ready to be sent."""
+        """When a frame of each kind was last ready to send."""
         self.filling = False
         """Whether filler is being sent instead of the camera's media; the first live video frame ends it."""
         self.tap: Callable[[Frame], None] | None = None
@@ -75,7 +75,7 @@ class Pipeline:
         self.playing_since = 0.0
         """When the current session began to play."""
         self.held_over = 0
-        """Payloads dropped because no output came before the bound."""
+        """Payloads dropped because the bound was reached before there was an output."""
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
@@ -89,7 +89,7 @@ class Pipeline:
     # --- from the source -----------------------------------------------------------------------------------------
 
     def on_playing(self, tracks: Sequence[Track], now: float) -> None:
-        """Start a source session: make new inputs; the media clock continues."""
+        """Start a source session with new inputs; the media clock continues."""
         self._retire()
         self.sessions += 1
         self.playing_since = now
@@ -104,7 +104,7 @@ class Pipeline:
         self._on_tracks()
 
     def on_media(self, batches: Sequence[Batch], now: float) -> None:
-        """Process everything received in one wake, read at `now`."""
+        """Process everything received in one wake-up, read at `now`."""
         self._now = now
         if self.capture is not None:
             self.capture(batches, now)
@@ -122,13 +122,13 @@ class Pipeline:
                     self._wake_at(track_input.due)
 
     def _wake_at(self, due: float) -> None:
-        """Set the timer for a packet that waits: only where the camera's marker bits cannot be trusted."""
+        """Set the timer for a held packet: only needed where the camera's marker bits cannot be trusted."""
         if self._call_at is not None:
             self._timer_due = due
             self._call_at(due, self._end_waiting)
 
     def _end_waiting(self) -> None:
-        # The loop may be late: media that came meanwhile must not be followed by an earlier time.
+        # The loop may be late: time must not go back behind media that has arrived meanwhile.
         self._now, self._timer_due = max(self._now, self._timer_due), 0.0
         self._end_due(self._now)
 
@@ -175,7 +175,7 @@ class Pipeline:
             self.inputs[kind] = self._by_track[track_input.track] = made
 
     def repeat_parameter_sets(self) -> None:
-        """From now on put the parameter sets before every IDR picture, also where the camera has sent them."""
+        """Put the parameter sets before every IDR picture from now on, even where the camera has sent them."""
         self._repeats_sets = True
         video = self.inputs.get(Kind.VIDEO)
         if isinstance(video, VideoInput):
@@ -191,14 +191,14 @@ class Pipeline:
         return made
 
     def fit(self, max_payload: int) -> None:
-        """Cut video into payloads of at most so many bytes from now on."""
+        """Limit video payloads to so many bytes from now on."""
         self.max_payload = max_payload
         video = self.inputs.get(Kind.VIDEO)
         if isinstance(video, VideoInput):
             video.passthrough.max_payload = max_payload
 
     def attach(self, output: Output, now: float) -> None:
-        """Send to `output` from `now` on, beginning with the group of pictures that is held."""
+        """Send to `output` from `now` on, starting with the held group of pictures."""
         held, self._held, self._held_bytes = self._held, [], 0
         self.output = output
         for frame in held:
@@ -207,7 +207,7 @@ class Pipeline:
             self.resync()
 
     def detach(self) -> None:
-        """Stop sending: the output has been closed."""
+        """Stop sending: the output is closed."""
         self.output = None
         self.resync()
 
@@ -258,7 +258,7 @@ class Pipeline:
 
     @property
     def skew(self) -> float:
-        """Seconds by which sound comes in behind the picture of its moment; 0 where there is only one of them."""
+        """Seconds by which sound arrives after the video of the same moment; 0 where there is only one of them."""
         if len(self.inputs) < len(Kind):
             return 0.0
         return self.timeline.lateness(Kind.AUDIO) - self.timeline.lateness(Kind.VIDEO)
@@ -270,7 +270,7 @@ class Pipeline:
 
     @property
     def keyframe_at(self) -> float:
-        """When the last keyframe of this session came (monotonic seconds); 0 before the first."""
+        """When this session's last keyframe arrived (monotonic seconds); 0 before the first."""
         video = self.inputs.get(Kind.VIDEO)
         return video.keyframe_at if isinstance(video, VideoInput) else 0.0
 
@@ -281,13 +281,13 @@ class Pipeline:
         return isinstance(video, VideoInput) and video.passthrough.wants_keyframe
 
     def counters(self) -> dict[str, int]:
-        """What the parts of the present session have counted, as `part.name`."""
+        """Counters of the current session's parts, as `part.name`."""
         inputs = {kind.value: track_input.counters() for kind, track_input in self.inputs.items()}
         return joined(pipeline={"held_over": self.held_over}, timeline=self.timeline.counters(), **inputs)
 
 
 def copy_stats(stats: TrackStats) -> TrackStats:
-    """A copy that can be added to."""
+    """A copy that can be modified."""
     copy = TrackStats(**{name: getattr(stats, name) for name in TrackStats.__struct_fields__})
     copy.tolerated = dict(stats.tolerated)
     return copy

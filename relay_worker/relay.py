@@ -38,9 +38,9 @@ from relay_worker.watchdog import Rebuild, Vitals, Watchdog
 log = logging.getLogger(__name__)
 
 SOUND_PATIENCE: Final = 10.0
-"""Seconds without sound after which it is reported; a new session would interrupt the picture."""
+"""Seconds without sound before it is reported; a new session would interrupt the video."""
 LIVE_PATIENCE: Final = 3.0
-"""Seconds without a live frame of video after which a camera no longer counts as live."""
+"""Seconds without a live video frame after which a camera no longer counts as live."""
 
 
 B_FRAMES: Final = (
@@ -62,7 +62,7 @@ class RelaySettings:
     ingest: IngestSettings = field(default_factory=IngestSettings)
 
     def source(self) -> SourceSettings:
-        """The part that concerns the RTSP source."""
+        """The settings of the RTSP source."""
         return SourceSettings(
             connect_timeout=self.connect_timeout,
             ca_file=self.ca_file or None,
@@ -71,7 +71,7 @@ class RelaySettings:
 
 
 class RelayListener(Protocol):
-    """Who is told what happens; must not block or raise."""
+    """Receives notifications; must not block or raise."""
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
@@ -80,7 +80,7 @@ class RelayListener(Protocol):
 
 
 class CameraRelay:
-    """Relays one camera: `play` a stream, and it keeps coming out at the SFU until `close`."""
+    """Relays one camera: after `play`, the stream is published at the SFU until `close`."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class CameraRelay:
     # --- what to do ------------------------------------------------------------------------------------------------
 
     def play(self, stream: GrantedStream) -> None:
-        """Relay `stream` in place of what was relayed before."""
+        """Relay `stream` instead of the previous one."""
         self.source.play(stream)
         self._update()
 
@@ -142,19 +142,19 @@ class CameraRelay:
         self.source.extended(generation, url, expires_at)
 
     def stream_lost(self, generation: int, reason: str) -> None:
-        """The stream's lease is gone: hold the publication and wait."""
+        """The stream's lease is lost: hold the publication and wait."""
         if self.generation in (0, generation):
             self._problem(Stage.NONE, reason)
             self.source.drop()
             self._update()
 
     def republish(self, publication: str, reason: str) -> None:
-        """The SFU no longer knows `publication`: make another."""
+        """The SFU no longer knows `publication`: create another."""
         if publication == self.keeper.publication:
             self.keeper.republish(reason)
 
     def request_keyframe(self) -> None:
-        """A viewer waits for a keyframe: ask the camera, where it can be asked."""
+        """A viewer needs a keyframe: ask the camera where possible."""
         self.keyframe_requests += 1
         self.source.request_keyframe()
 
@@ -171,7 +171,7 @@ class CameraRelay:
         self.request_keyframe()
 
     async def make_offer(self, request: int) -> str:
-        """An SDP offer for the camera; a stream whose `offer` is `request` answers it."""
+        """Make an SDP offer for the camera; a stream whose `offer` is `request` answers it."""
         return await self.source.ingests.offer(request)
 
     async def snapshot(self, within: float) -> bytes:
@@ -186,7 +186,7 @@ class CameraRelay:
         return await asyncio.to_thread(to_jpeg, unit)
 
     def start_capture(self) -> None:
-        """Begin to collect packets, from the camera and to the SFU; raises RelayError while that is being done."""
+        """Start capturing packets from the camera and to the SFU; raises RelayError while a capture is running."""
         if self._capture is not None:
             raise RelayError("packets of this camera are being captured already", hint="Wait for that to end")
         self._capture = Capture(time.time() - time.monotonic())
@@ -194,7 +194,7 @@ class CameraRelay:
         self._capture_sent()
 
     def finish_capture(self) -> Capture:
-        """End collecting."""
+        """Stop capturing."""
         capture, self._capture = self._capture, None
         assert capture is not None
         self.pipeline.capture = None
@@ -203,7 +203,7 @@ class CameraRelay:
         return capture
 
     def _capture_sent(self) -> None:
-        # Also called by the tick: a new publication has a new publisher.
+        # Also called by the tick, because a new publication has a new publisher.
         if (publisher := self.keeper.publisher) is not None:
             publisher.capture = self._capture.sent if self._capture is not None else None
 
@@ -220,7 +220,7 @@ class CameraRelay:
             self._keyframe.set_result(unit)
 
     def tick(self, now: float) -> None:
-        """Judge liveness at both ends; called about once a second by the loop that moves media."""
+        """Check liveness at both ends; called about once a second by the loop that moves media."""
         self.source.check(now)
         self.keeper.check(now)
         self._filler.check(now)
@@ -249,7 +249,7 @@ class CameraRelay:
             self.keeper.republish(verdict.reason)
 
     def _sent(self) -> Sent | None:
-        """What left of the camera's video, and what was asked for; None while it is not live."""
+        """How much of the camera's video was sent and how often keyframes were requested; None while it is not live."""
         if not self.publication or self.state is not WorkerState.LIVE:
             return None
         video = self.pipeline.track_stats(Kind.VIDEO)
@@ -268,7 +268,7 @@ class CameraRelay:
 
     @property
     def generation(self) -> int:
-        """Generation of the stream that is played; 0 when none is."""
+        """Generation of the stream being played; 0 when there is none."""
         return self.source.stream.generation if self.source.stream is not None else 0
 
     @property
@@ -278,12 +278,12 @@ class CameraRelay:
 
     @property
     def publication(self) -> str:
-        """The present publication; empty when there is none."""
+        """The current publication; empty when there is none."""
         return self.keeper.publication
 
     @property
     def state(self) -> WorkerState:
-        """The whole camera in one word."""
+        """The camera's overall state."""
         if self._closing:
             return WorkerState.STOPPING
         if self.source.stream is None:
@@ -298,7 +298,7 @@ class CameraRelay:
         return WorkerState.RECONNECTING if self._was_live else WorkerState.CONNECTING
 
     def stats(self, now: float) -> WorkerStats:
-        """Counters and rates of now; identity is filled in by the caller."""
+        """Current counters and rates; the caller fills in the identity."""
         stats = self._meter.measure(self.pipeline, self.keeper, now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
         if stats.video.b_frames and not stats.reason:
@@ -317,7 +317,7 @@ class CameraRelay:
         return stats
 
     def _silent_for(self, now: float) -> float:
-        """Seconds since sound last came on a track that the camera has announced; 0 without one."""
+        """Seconds since sound last arrived on a track the camera has announced; 0 without one."""
         if Kind.AUDIO not in self.pipeline.inputs:
             return 0.0
         return now - self.pipeline.last_media.get(Kind.AUDIO, now)
@@ -336,7 +336,7 @@ class CameraRelay:
         self._update()
 
     def _handed_over(self) -> None:
-        """Another stream plays now without a break: its lease should hear that it is live, too."""
+        """Another stream took over without a gap: its lease must learn that it is live."""
         self._told = WorkerState.CONNECTING
 
     def _problem(self, stage: Stage, reason: str) -> None:
@@ -361,7 +361,9 @@ class CameraRelay:
             self._listener.state_changed(state, self._stage, self._reason)
 
     def counters(self) -> dict[str, int]:
-        """What the parts have counted, as `part.name`, without those at zero; sessions and publications begin anew."""
+        """Counters of all parts as `part.name`, zeros left out; those of sessions and publications restart with
+        each.
+        """
         publisher = self.keeper.publisher
         return {
             **joined(

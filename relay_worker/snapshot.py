@@ -13,14 +13,14 @@ from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.stream import Frame, Kind
 
 MAX_JPEG: Final = 2 * 1024 * 1024
-"""Bytes of the largest picture that is sent."""
+"""Bytes of the largest JPEG that is sent."""
 _VIDEO_CLOCK: Final = 90_000
 _QUALITIES: Final = (3, 8, 20)
 """FFmpeg quantisers tried one after the other until the picture is small enough; 2 is best, 31 worst."""
 
 
 class KeyframeTap:
-    """Collects the first whole keyframe that passes: give it every frame until it returns the access unit."""
+    """Collects the first complete keyframe: pass it every frame until it returns the access unit."""
 
     def __init__(self) -> None:
         self._assembler = AccessUnitAssembler()

@@ -15,9 +15,11 @@ from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
 
 PATIENCE: Final = 8.0
-"""Seconds for which a stage may take and give nothing: longer than a camera's time between keyframes."""
+"""Seconds a stage may receive input without producing output: longer than a camera's keyframe interval."""
 MAX_PATIENCE: Final = 120.0
-"""What it grows to while mending does not help: a camera without usable video must not be reconnected over and over."""
+"""Upper limit of that patience while rebuilding does not help: a camera without usable video must not be reconnected
+over and over.
+"""
 ALIVE: Final = 2.0
 """Seconds since its last progress within which an input counts as alive."""
 
@@ -43,7 +45,7 @@ class Vitals(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A wedge."""
+    """A stalled stage."""
 
     kind: Kind
     stage: Stage
@@ -82,13 +84,13 @@ class Watchdog:
                 watch.liveness.watch(name, PATIENCE, now)
             return None
         if watch.pauses.observe(now):
-            # We stood still ourselves: what came in meanwhile has not passed the stages yet.
+            # This process itself was paused: input from that time has not passed through the stages yet.
             for name in _GIVES:
                 watch.moved[name] = now
                 watch.liveness.progress(name, now)
             return None
         for name, field in _GIVES.items():
-            # Totals may fall when a session's counters begin anew: that is progress, too.
+            # Totals may fall when a session's counters restart: that is progress, too.
             if getattr(vitals, field) != getattr(before, field):
                 watch.moved[name] = now
                 watch.liveness.progress(name, now)
@@ -101,7 +103,7 @@ class Watchdog:
     def _judge(self, kind: Kind, watch: _TrackWatch, now: float) -> Verdict | None:
         alive = {name for name in _GIVES if now - watch.moved[name] < ALIVE}
         if "in" not in alive:
-            # Nothing can come out of it; that nothing comes in is for others to judge.
+            # Nothing can come out of it; others judge that nothing comes in.
             watch.liveness.progress("frames", now)
         if "frames" not in alive:
             watch.liveness.progress("out", now)
@@ -125,5 +127,5 @@ class Watchdog:
         watch.liveness.watch(name, patience, now)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"wedges": self.wedges}

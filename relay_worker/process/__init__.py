@@ -1,1 +1,1 @@
-"""The worker as a process: how it is started, confined, told what to do, and heard."""
+"""The worker process: start-up, confinement, control messages and log forwarding."""

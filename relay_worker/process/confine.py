@@ -1,4 +1,4 @@
-"""What a worker gives up before it reads anything that comes from outside."""
+"""Privileges a worker drops before it reads anything from outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 from typing import Final
 
 DESCRIPTORS: Final = 512
-"""Most that a worker may have open; it needs about thirty."""
+"""Open descriptors allowed; a worker needs about thirty."""
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 

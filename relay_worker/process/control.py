@@ -31,7 +31,9 @@ _RECEIVE_AGAIN = 1.0
 
 
 class Control:
-    """The worker's connection to its supervisor. `undelivered` counts messages dropped for want of a peer."""
+    """The worker's connection to its supervisor. `undelivered` counts messages dropped because no supervisor was
+    connected.
+    """
 
     def __init__(self, spec: WorkerSpec, handler: Callable[[FromSupervisor], None]) -> None:
         self._handler = handler
@@ -52,7 +54,7 @@ class Control:
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-        # Queue for a connected peer only: what was said to an absent supervisor is stale when one comes.
+        # Queue only for a connected peer: messages to an absent supervisor would be stale by the time one connects.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         if identity:
             socket.setsockopt(zmq.IDENTITY, identity.encode())
@@ -65,25 +67,25 @@ class Control:
         return self._reader.oversized + self._reader.malformed + self._reader.unknown
 
     def start(self) -> None:
-        """Begin to receive."""
+        """Start receiving."""
         self._task = asyncio.create_task(self._receive())
 
     async def close(self) -> None:
-        """Close the sockets, letting what was just said go out."""
+        """Close the sockets after pending messages have been sent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._context.destroy()
 
     def send(self, message: FromWorker) -> bool:
-        """Send to the supervisor; False (and counted) when none is there."""
+        """Send to the supervisor; False (and counted) when none is connected."""
         self.connected = wire.delivered(self._control.send(wire.encode(message), flags=zmq.DONTWAIT))
         if not self.connected:
             self.undelivered += 1
         return self.connected
 
     def report(self, stats: WorkerStats) -> None:
-        """Publish a stats report; it is lost when nobody listens."""
+        """Publish a stats report; it is lost when nobody is subscribed."""
         wire.delivered(self._stats.send(wire.encode(stats), flags=zmq.DONTWAIT))
 
     async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
@@ -101,7 +103,7 @@ class Control:
             del self._answers[request]
 
     def forget_requests(self) -> None:
-        """Another supervisor has come: it knows nothing of what was asked before."""
+        """Another supervisor has connected: it knows nothing of earlier requests."""
         for waiter in self._answers.values():
             if not waiter.done():
                 waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
@@ -111,7 +113,7 @@ class Control:
             try:
                 frame = await self._control.recv()
             except zmq.ZMQError as error:
-                # Deaf, the worker could not even be stopped.
+                # A worker that receives nothing could not even be stopped.
                 log.error("receiving from the supervisor failed: %s", error)
                 await asyncio.sleep(_RECEIVE_AGAIN)
                 continue
@@ -121,7 +123,7 @@ class Control:
             try:
                 self._dispatch(message)
             except Exception:
-                # The media must go on whatever a message did.
+                # No message may interrupt the media.
                 log.exception("handling %s failed", type(message).__name__)
 
     def _dispatch(self, message: FromSupervisor) -> None:
@@ -137,5 +139,5 @@ class Control:
         self._handler(message)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"undelivered": self.undelivered}

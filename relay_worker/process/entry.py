@@ -1,4 +1,4 @@
-"""Where a forked worker begins. Imports nothing heavy, because the supervisor imports it too."""
+"""Entry point of a forked worker. Imports nothing heavy, because the supervisor imports it too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_worker(spec: WorkerSpec) -> None:
     log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     # The control socket's directory is the runtime directory.
     path = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance)
-    # Stacks quote no values, and are still nobody else's.
+    # Stacks quote no values, but are private all the same.
     stacks = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
@@ -41,7 +41,7 @@ def run_worker(spec: WorkerSpec) -> None:
 
     from relay_worker.process import worker
 
-    # A wake of asyncio's own loop costs some 60 µs before a byte is read: most of it is Python with cold caches.
+    # One wake-up of asyncio's own loop costs about 60 µs before a byte is read, most of it Python with cold caches.
     try:
         uvloop.run(worker.run(spec, preloaded=shared_stack.inherited()))
     finally:

@@ -1,4 +1,4 @@
-"""Sends the worker's log lines to its supervisor too, so that `relay-supervisor logs` shows them; bounded in rate."""
+"""Forwards the worker's log lines to its supervisor, so that `relay-supervisor logs` shows them; rate-limited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST: Final = 2000
 
 
 class LogForwarder(logging.Handler):
-    """Hands lines to `send`, always in the loop's thread; `dropped` counts those beyond 100 in a second."""
+    """Passes lines to `send`, always in the loop's thread; `dropped` counts those beyond 100 a second."""
 
     def __init__(self, send: Callable[[LogLine], object]) -> None:
         super().__init__()

@@ -23,7 +23,9 @@ shared_stack.loaded()
 
 
 def _warm_up() -> None:
-    """Use once what builds tables at its first use: built here they are shared, in a worker each has its own."""
+    """Exercise code that builds tables on first use: built here they are shared, in a worker each would have its
+    own.
+    """
     client_context()
     aiortc.RTCCertificate.generateCertificate()
     decoder = av.CodecContext.create("aac", "r")

@@ -1,4 +1,4 @@
-"""Whether this process shares the media stack with the fork server that it came from."""
+"""Whether this process shares the media stack with the fork server it was forked from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _loaded_in = 0
 
 
 def loaded() -> None:
-    """Remember that this process is the one that imported the media stack."""
+    """Record that this process imported the media stack itself."""
     global _loaded_in
     _loaded_in = os.getpid()
 
 
 def inherited() -> bool:
-    """Whether the media stack was imported by another process, of which this one is a fork."""
+    """Whether another process imported the media stack and this one is a fork of it."""
     return _loaded_in not in (0, os.getpid())

@@ -1,4 +1,4 @@
-"""What a worker is told when it is started; nothing in it is secret."""
+"""Parameters a worker is started with; none of them is secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """One worker process, as data."""
+    """Parameters of one worker process."""
 
     camera: str
     """Camera id."""
@@ -25,9 +25,9 @@ class WorkerSpec:
     read_timeout: float = 30.0
     ice_servers: tuple[str, ...] = ()
     loopback: bool = False
-    """The SFU is on this machine: use 127.0.0.1 only."""
+    """Whether the SFU is on this machine, so that only 127.0.0.1 is used."""
     camera_loopback: bool = False
-    """So are the cameras that speak WebRTC."""
+    """Whether the WebRTC cameras are on this machine."""
     orphan_grace: float = 60.0
     """Seconds without a supervisor and without a lease after which the worker ends itself."""
     log_level: str = "info"

@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 
 BEAT = 1.0
 SNAPSHOT_PATIENCE = 15.0
-"""Seconds for a keyframe to come: cameras make one every few seconds."""
+"""Seconds to wait for a keyframe: cameras send one every few seconds."""
 LONGEST_CAPTURE = 60.0
 FILE_PART = 128 * 1024
-"""Bytes of a picture or capture in one message, below `protocol.MAX_FRAME`; a largest capture makes 120 of them."""
+"""Bytes of a picture or capture per message, below `protocol.MAX_FRAME`; the largest capture takes 120 of them."""
 
 
 class Worker:
@@ -64,18 +64,18 @@ class Worker:
         self._relay = CameraRelay(settings, self._control, self)
         self._started = time.monotonic()
         self._alone_since: float | None = None
-        """Since when there has been neither a supervisor nor a stream to go on with."""
+        """Since when there has been neither a supervisor nor a stream to continue with."""
         self._pauses = PauseDetector(BEAT)
         self._welcomed = False
         self._sequence = 0
         self._stop = asyncio.Event()
         self._stop_within = 3.0
         self._farewell = ""
-        """Why the worker ends although its supervisor did not ask it to."""
+        """Reason for ending without having been asked to by the supervisor."""
         self._tasks = Tasks(log, "an answer to the supervisor failed")
 
     async def run(self) -> None:
-        """Until the supervisor says stop, SIGTERM comes, or nobody is left to work for."""
+        """Run until the supervisor says stop, SIGTERM arrives, or there is nobody left to work for."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
@@ -153,7 +153,7 @@ class Worker:
     async def _capture(self, seconds: float) -> bytes:
         self._relay.start_capture()
         await asyncio.sleep(min(seconds, LONGEST_CAPTURE))
-        # Not in the loop that moves media.
+        # In a thread: the loop is moving media.
         return await asyncio.to_thread(self._relay.finish_capture().file)
 
     async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
@@ -219,9 +219,9 @@ class Worker:
         log.warning("no supervisor and no lease: ending", extra=self._context())
 
     def _orphaned(self, now: float) -> bool:
-        """Whether there has been neither a supervisor nor a lease for the whole of the grace.
+        """Whether there has been neither a supervisor nor a lease for the whole grace period.
 
-        Time in which this process stood still does not count: its supervisor may have stood still with it.
+        Time during which this process itself was paused does not count.
         """
         away = self._pauses.observe(now)
         if self._control.connected or time.time() < self._relay.expires_at:
@@ -248,7 +248,7 @@ class Worker:
 
 
 def _in_words(error: Exception) -> str:
-    """Why an answer cannot be given; the supervisor must not wait for one that will not come."""
+    """Reason why an answer cannot be given; without it the supervisor would wait for one that never comes."""
     if isinstance(error, RelayError):
         return str(error)
     log.error("an answer to the supervisor failed", exc_info=error)
@@ -262,5 +262,5 @@ def _stream(play: protocol.Play) -> GrantedStream:
 
 
 async def run(spec: WorkerSpec, *, preloaded: bool) -> None:
-    """Be the worker that `spec` describes until told to stop."""
+    """Run the worker that `spec` describes until it is told to stop."""
     await Worker(spec, preloaded).run()

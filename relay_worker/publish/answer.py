@@ -1,8 +1,8 @@
-"""Reading the SFU's SDP answer: what it accepted, and how to reach it.
+"""Parses the SFU's SDP answer: what it accepted, and how to reach it.
 
 Strict where a mistake would send media nowhere (a rejected section, an unknown codec, a missing fingerprint), lenient
-about where things stand: ICE and DTLS attributes may be at session level or in any section, candidates in whichever
-section the answerer chose (Cloudflare puts them in the first, BUNDLE-tagged one; `cloudflare-sfu.md` 2.1).
+about placement: ICE and DTLS attributes may be at session level or in any section, candidates in whichever section the
+answerer chose (Cloudflare puts them in the first, BUNDLE-tagged one; `cloudflare-sfu.md` 2.1).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AcceptedTrack:
     extensions: HeaderExtensions = NO_EXTENSIONS
     """Header extensions that the answer echoes; the transport-wide number only with its feedback."""
     remb: bool = False
-    """Whether the answerer's bandwidth estimates (goog-remb) were agreed; others are not to be believed."""
+    """Whether goog-remb was agreed; estimates that were not negotiated are ignored."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
 def _choose_h264(
     usable: list[str], codecs: dict[str, list[str]], parameters: dict[str, dict[str, str]], track: OfferedTrack
 ) -> tuple[str | None, str]:
-    """The accepted payload type whose profile stands first in our own preference."""
+    """The accepted payload type whose profile we prefer most."""
     accepted: dict[str, str] = {}
     for pt in usable:
         fmtp = parameters.get(pt, {})

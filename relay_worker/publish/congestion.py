@@ -1,14 +1,14 @@
-"""What the uplink carries: a bitrate ceiling from receiver reports, REMB and transport-wide feedback.
+"""Estimates the uplink's capacity: a bitrate ceiling from receiver reports, REMB and transport-wide feedback.
 
-Pure: `update` takes what was measured since the last report, `ceiling` is the verdict (None: the uplink is not the
-limit). The signals are those of draft-ietf-rmcat-gcc-02 (loss, and delay that grows), reckoned for reports that come
-once a second, for that is all that Cloudflare sends: a queue shows as a round trip above its lowest, and what arrives
-meanwhile is what the uplink carries.
+Pure: `update` takes the measurements since the last report, `ceiling` is the result (None: the uplink is not the
+limit). The signals are those of draft-ietf-rmcat-gcc-02 (loss and growing delay), computed for one report a second,
+which is all that Cloudflare sends: a queue shows as a round trip above its minimum, and the rate that arrives meanwhile
+is the uplink's capacity.
 
-A receiver's own estimate (REMB) is hearsay: a browser without send times reckons a tenth of what arrives at the same
-moment. It lowers the bar for a queue, and the ceiling once the uplink was found overused, and does nothing by itself.
-A ceiling is tried again as soon as nothing suffers under it: what media leaves of it is filled with repeats
-(`probing`), and when that arrives the ceiling rises.
+A receiver's own estimate (REMB) is weak evidence: a browser without send times estimates a tenth of what arrives at the
+same moment. It lowers the threshold for queueing delay, and the ceiling once the uplink was found overused, and has no
+effect by itself. A ceiling is probed again as soon as nothing suffers under it: the room media leaves below it is
+filled with retransmissions (`probing`), and when those arrive the ceiling rises.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import Final, NamedTuple
 QUEUE_LIMIT: Final = 0.1
 """Seconds of queueing above which, for two reports, the uplink counts as overused."""
 LOSS_LIMIT: Final = 0.1
-"""The same for loss, averaged over a few reports: less is repaired by retransmission and is not the sender's doing."""
+"""The same for loss, averaged over a few reports: less is repaired by retransmission and is not caused by the
+sender.
+"""
 LOSS_ALARM: Final = 0.25
-"""Loss in one report that is enough."""
+"""Loss in a single report that suffices."""
 LOWEST: Final = 100_000.0
-"""Bit/s below which no ceiling goes: a keyframe now and then."""
+"""Lowest ceiling in bit/s: an occasional keyframe."""
 REMB_PATIENCE: Final = 5.0
-"""Seconds for which a REMB holds."""
+"""Seconds for which a REMB is valid."""
 DOUBTED_QUEUE: Final = 0.5 * QUEUE_LIMIT
 """The limit for queueing while a REMB says that the uplink carries less than the camera needs."""
 UNLIMITED_AFTER: Final = 5
@@ -40,25 +42,25 @@ _FUTILE: Final = 4  # decreases in a row that change nothing: the queue or the l
 
 
 class PathSample(NamedTuple):
-    """The way to the SFU since the last sample."""
+    """Measurements of the network path since the last sample."""
 
     delivered: float
     """Video, probes included, that arrived, bit/s with headers."""
     loss: float
     """Share lost before repair, 0..1."""
     queue_delay: float
-    """Seconds by which packets take longer than they need to."""
+    """Queueing delay in seconds."""
     limited: bool
-    """Whether the ceiling held something back."""
+    """Whether the ceiling held anything back."""
 
 
 class CongestionController:
-    """One uplink. `decreases` counts how often it was found too small."""
+    """One uplink. `decreases` counts how often the ceiling was lowered."""
 
     def __init__(self) -> None:
         self.decreases = 0
         self.capacity: float | None = None
-        """Bit/s that arrived when the uplink last was overused."""
+        """Bit/s that arrived when the uplink was last overused."""
         self._own: float | None = None
         self._remb = 0.0
         self._remb_until = 0.0
@@ -81,17 +83,19 @@ class CongestionController:
 
     @property
     def probing(self) -> bool:
-        """Whether to fill the ceiling, so that it shows whether the uplink carries more: nothing suffers under it."""
+        """Whether to fill the room below the ceiling to find out if the uplink carries more: nothing suffers under
+        it.
+        """
         return self._own is not None and not self._strained
 
     def remb(self, bitrate: float, needed: float, now: float) -> None:
-        """The receiver's own estimate; it matters when it comes near what is `needed`."""
+        """Note the receiver's own estimate; it matters when it comes close to what is `needed`."""
         self._remb = max(LOWEST, bitrate)
         self._remb_until = now + REMB_PATIENCE if bitrate < 1.5 * needed else 0.0
 
     def update(self, sample: PathSample, now: float) -> None:
-        """Take a report into account."""
-        # What was accepted as none of our doing may go away again.
+        """Process a report."""
+        # Loss or delay that was accepted as not caused by us may go away again.
         self._accepted_delay = min(self._accepted_delay, max(0.0, sample.queue_delay))
         self._accepted_loss = min(self._accepted_loss, sample.loss)
         self._loss += _LOSS_WEIGHT * (sample.loss - self._loss)
@@ -133,7 +137,7 @@ class CongestionController:
         if now < self._remb_until:
             self._own = max(LOWEST, _FLOOR * self.capacity, min(self._own, self._remb))
         self._raises = 0
-        # What was in flight until now is reported on by the next report: its verdict is on the past.
+        # The next report is about what is in flight now, before the decrease took effect.
         self._settle_until = now + 1.0 + min(1.0, max(0.0, queue))
 
     def _increase(self, sample: PathSample) -> None:
@@ -155,5 +159,5 @@ class CongestionController:
                 self._raises += 1
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"decreases": self.decreases}

@@ -1,7 +1,7 @@
-"""RTP header extensions of outgoing packets: the send time and the transport-wide sequence number.
+"""RTP header extensions of outgoing packets: send time and transport-wide sequence number.
 
-One-byte header extensions (RFC 8285 §4.2) are written with the RTP header, in one go, into the buffer that the packet
-leaves from. What is not negotiated costs nothing.
+One-byte header extensions (RFC 8285 §4.2) are written together with the RTP header into the buffer the packet is sent
+from. Extensions that were not negotiated cost nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UDP_HEADER: Final = 8
 _SRTP_TAG: Final = 16
 """The longest of the profiles that aiortc negotiates (RFC 7714)."""
 _RTX_SEQUENCE: Final = 2
-"""RFC 4588 §4: what a retransmission has in front of the payload."""
+"""RFC 4588 §4: the original sequence number at the start of a retransmission's payload."""
 
 _ONE_BYTE: Final = 0xBEDE
 _PLAIN: Final = struct.Struct("!BBHII")

@@ -1,4 +1,4 @@
-"""What the SFU says about our packets: loss, round trip, receive rate and queueing delay.
+"""Feedback of the SFU about our packets: loss, round trip, receive rate and queueing delay.
 
 Bookkeeping only: `congestion` draws conclusions from it. RFC 3550 §6.4, draft-alvestrand-rmcat-remb,
 draft-holmer-rmcat-transport-wide-cc-extensions.
@@ -18,10 +18,10 @@ SENT_KEPT: Final = 4096
 """Packets whose time and size are remembered for transport-wide feedback; a power of two."""
 _RATE_WINDOW: Final = 1.0
 _CLOCK_PERIOD: Final = 0.064 * 2**24
-"""Seconds after which the reference time of transport-wide feedback begins anew."""
+"""Seconds after which the reference time of transport-wide feedback wraps."""
 _SMOOTHING: Final = 0.25
 _LOWEST_WINDOW: Final = 20.0
-"""Seconds of one half of the window in which the shortest way is remembered."""
+"""Half the length, in seconds, of the window over which the minimum is kept."""
 
 
 @dataclass
@@ -41,15 +41,15 @@ class Estimate:
     lowest_rtt: float | None = None
     """The lowest round trip of the last 20 to 40 seconds."""
     queue_delay: float = 0.0
-    """Seconds by which the last round trip (or one-way delay, where it is known) exceeded its lowest of late."""
+    """Seconds by which the last round trip (or one-way delay, where known) exceeded its recent minimum."""
     delivered_bitrate: float | None = None
     """Bit/s of video, probes included, that arrived between the last two receiver reports, with headers."""
     repair_share: float = 0.0
     """Share of video packets sent again meanwhile: what was lost, when reports count what repair brought."""
     last_report: float | None = None
-    """When a report about one of our streams last came."""
+    """When a report about one of our streams last arrived."""
     last_feedback: float | None = None
-    """When transport-wide feedback last came."""
+    """When transport-wide feedback last arrived."""
     last_remb: float | None = None
 
 
@@ -70,7 +70,7 @@ class Feedback:
         self._round_trips, self._one_way = _Lowest(), _Lowest()
 
     def sender_report_sent(self, ntp: int, now: float) -> None:
-        """Remember when the sender report with this NTP time left; round trips are taken from it."""
+        """Remember when the sender report with this NTP time was sent; round trips are measured from it."""
         self._reports_sent.append((ntp >> 16 & 0xFFFFFFFF, now))
 
     def report(self, block: ReportBlock, now: float) -> None:
@@ -94,12 +94,12 @@ class Feedback:
         self.estimate.remb, self.estimate.last_remb = bitrate, now
 
     def packet_sent(self, sequence: int, size: int, now: float) -> None:
-        """A packet left with this transport-wide number."""
+        """A packet was sent with this transport-wide number."""
         index = sequence % SENT_KEPT
         self._sent_at[index], self._sent_size[index], self._newest = now, size, sequence
 
     def transport_feedback(self, feedback: TransportFeedback, now: float) -> None:
-        """Arrival times by transport-wide number; numbers unknown or told of before are ignored."""
+        """Arrival times by transport-wide number; unknown and already reported numbers are ignored."""
         estimate = self.estimate
         estimate.last_feedback = now
         known = size = 0
@@ -125,7 +125,7 @@ class Feedback:
             estimate.queue_delay = delay / known - self._one_way.add(delay / known, now)
 
     def _unwrap(self, feedback: TransportFeedback) -> float:
-        """Seconds to add to the arrival times, so that they go on when the receiver's clock of 12 days begins anew."""
+        """Seconds to add to arrival times so that they continue when the receiver's clock wraps after 12 days."""
         if feedback.received:
             arrival, last = feedback.received[0][1], self._arrived_last
             if last is not None and abs(last - arrival) > _CLOCK_PERIOD / 2:

@@ -35,7 +35,7 @@ class NullSink:
 
 
 class FileSink(NullSink):
-    """Writes an MP4 file with the H.264 as it came and Opus sound, from the first keyframe on.
+    """Writes an MP4 file with the H.264 unchanged and Opus sound, from the first keyframe on.
 
     Raises RelayError when the file cannot be written.
     """

@@ -1,8 +1,8 @@
-"""What viewers get while the camera is away: a slate picture with its name, and Opus silence.
+"""Filler for viewers while the camera is away: a slate with the camera's name, and Opus silence.
 
-The SFU drops a track that is silent for 30 s and viewers would lose their subscription with it; a frame a second keeps
-both. The slate is encoded once, when it is first needed (FFmpeg's drawtext is not in the wheels, so a small bitmap font
-is).
+The SFU drops a track that is silent for 30 s, and viewers would lose their subscription with it; a frame a second keeps
+both. The slate is encoded once, when it is first needed (the wheels lack FFmpeg's drawtext, so a small bitmap font is
+used).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _encode(luma: bytearray, width: int, height: int) -> bytes:
 
 
 class FillerMedia(NamedTuple):
-    """What to send for one media time."""
+    """Filler to send for one media time."""
 
     kind: str
     """`"video"` (RTP payloads with markers) or `"audio"` (one Opus packet)."""
@@ -139,7 +139,9 @@ class Filler:
         return min(self._video_at, self._audio_at) if self._with_audio else self._video_at
 
     def poll(self, media_time: float) -> Iterator[FillerMedia]:
-        """Everything due by `media_time`, audio first. After a stall of the caller it resumes, not catches up."""
+        """Everything due by `media_time`, audio first. After the caller was paused it resumes instead of catching
+        up.
+        """
         if self._with_audio:
             if media_time - self._audio_at > VIDEO_INTERVAL:
                 self._audio_at = media_time

@@ -1,6 +1,7 @@
-"""Holds a publication while its camera is away: a slate and silence, so that viewers keep their subscription.
+"""Keeps a publication alive while its camera is away: a slate and silence, so that viewers keep their subscription.
 
-The SFU collects a track after 30 s without packets, and a viewer of a collected track sees a frozen picture for ever.
+The SFU collects a track after 30 s without packets, and a viewer of a collected track sees a frozen picture
+permanently.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from relay_worker.publish.filler import SILENCE_100MS, Filler
 FILL_AFTER: Final = 2.0
 """Seconds without a live frame after which filler begins."""
 KEEPALIVE: Final = 10.0
-"""Seconds between two packets of silence where the camera's session has no sound: with them the SFU keeps the track,
-which the next session may need."""
+"""Seconds between packets of silence where the camera's session has no sound: they keep the track at the SFU, which the
+next session may need.
+"""
 
 
 class GapFiller:
@@ -95,5 +97,5 @@ class GapFiller:
         self._timer = self._call_at(filler.next_time(), self._fill)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"gaps": self.gaps, "silences": self.silences}

@@ -1,7 +1,7 @@
 """Sent packets, kept for retransmission: bounded by time and by bytes.
 
-Packets are kept as they left, in runs: one object for each call of the sender, so that keeping costs next to nothing;
-finding one, which only a loss asks for, walks the runs.
+Packets are kept as sent, in runs: one object for each call of the sender, so that keeping them costs next to nothing;
+finding one, which only a loss requires, walks the runs.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ class SentRun(msgspec.Struct, gc=False):
 
 
 class SentPacket(NamedTuple):
-    """What a packet needs to be sent again."""
+    """The data needed to send a packet again."""
 
     payload: bytes
     marker: bool
     timestamp: int
     transport_sequence: int
     sent: float
-    """Monotonic seconds when it left first.
-
-    A repeat must carry the same number and send time: SRTP takes its nonce from SSRC and sequence number, and two
-    different packets under one nonce would give away the key."""
+    """Monotonic time of its first transmission. A repeat must carry the same number and send time: SRTP derives its
+    nonce from SSRC and sequence number, and two different packets under one nonce would reveal the key.
+    """
 
 
 class SentHistory:
@@ -65,7 +64,7 @@ class SentHistory:
         self.repaired = 0
 
     def append(self, run: SentRun) -> None:
-        """Keep `run`, sent after all that is kept."""
+        """Keep `run`, which was sent after everything kept so far."""
         runs = self._runs
         runs.append(run)
         self.bytes += run.size
@@ -106,9 +105,8 @@ class SentHistory:
         return size / packets if packets else 0.0
 
     def resend(self, sequence: int, now: float, interval: float) -> bool:
-        """Whether a packet that is kept may be sent again now: not within `interval` seconds of the last time.
-
-        Notes the try.
+        """Whether a kept packet may be sent again now: not within `interval` seconds of the last time. Records the
+        attempt.
         """
         last = self._resent.get(sequence)
         if last is not None and now - last < interval:

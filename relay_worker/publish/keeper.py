@@ -1,4 +1,4 @@
-"""Keeps a camera published: makes an offer, connects, watches, and makes a new publication when one is lost."""
+"""Keeps a camera published: makes an offer, connects, monitors, and creates a new publication when one is lost."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from relay_worker.publish.publisher import Publisher, PublisherSettings, Publish
 log = logging.getLogger(__name__)
 
 ANNOUNCE_WITHOUT: Final = 2.0
-"""Seconds after its first packet when a publication is announced although a track has not sent anything yet."""
+"""Seconds after the first packet at which a publication is announced even if one of its tracks has not sent anything
+yet.
+"""
 LONG_ENOUGH: Final = 5.0
-"""Seconds after which a publication counts as good. One that is lost sooner is made again at once, the next after it
-with growing pauses: each costs a session at the SFU, and moves the viewers."""
+"""Seconds after which a publication counts as stable. One lost sooner is replaced at once, the next after it with
+growing pauses: each costs a session at the SFU, and moves the viewers.
+"""
 _TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
 CANCEL_AGAIN: Final = 0.5
 
 
 class PublishRefused(RelayError):
-    """The SFU or the way to it did not take an offer; `retry_after` is in seconds."""
+    """The SFU refused an offer or could not be reached; `retry_after` is in seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -47,7 +50,7 @@ class SupervisorSignaling(Protocol):
 
 
 class _NamedSignaling:
-    """The publisher's view of signalling; remembers what the publication is called."""
+    """Signalling for the publisher; remembers the publication's name."""
 
     def __init__(self, signaling: SupervisorSignaling) -> None:
         self._signaling = signaling
@@ -101,7 +104,7 @@ class PublicationKeeper:
         self._retired = {kind: TrackStats() for kind in Kind}
 
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
-        """Publish from now on; a change of `audio` makes a new publication, anything else is left as it is."""
+        """Publish from now on; a change of `audio` makes a new publication, other changes leave it alone."""
         changed, self._audio = self._audio != audio, audio
         if self._task is None:
             self._task = asyncio.create_task(self._keep(profile_idc))
@@ -109,7 +112,7 @@ class PublicationKeeper:
             self.republish("the camera's tracks changed")
 
     def republish(self, reason: str) -> None:
-        """Replace the present publication, or the one that is being made, by a new one."""
+        """Replace the current publication, or the one being made, by a new one."""
         self._why = reason
         self._ended.set()
 
@@ -122,12 +125,12 @@ class PublicationKeeper:
         """End the publication."""
         task, self._task = self._task, None
         while task is not None and not task.done():
-            # Python 3.11's wait_for loses a cancellation that comes in the same moment as what it waits for.
+            # Python 3.11's wait_for loses a cancellation that arrives at the same moment as the result.
             task.cancel()
             await asyncio.wait([task], timeout=CANCEL_AGAIN)
 
     def check(self, now: float) -> None:
-        """Judge liveness, about once a second."""
+        """Check liveness; called about once a second."""
         if self.publisher is None or not self.publisher.connected:
             return
         self.publisher.check(now)

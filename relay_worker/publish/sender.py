@@ -24,13 +24,13 @@ REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
 """Keyframe requests reach the camera at most once in this many seconds."""
 RESEND_INTERVAL: Final = (0.01, 0.6)
-"""Bounds of the time within which a repeated NACK is ignored; in between it is about the round trip."""
+"""Bounds of the time during which a repeated NACK is ignored; between them it is about one round trip."""
 UNKNOWN_RTT: Final = 0.1
 RESEND_BURST: Final = 256 * 1024
 RESEND_RATE: Final = 256 * 1024
-"""Retransmission budget: bytes at once, and bytes per second while the uplink is not the limit."""
+"""Retransmission budget: burst in bytes, and bytes per second while the uplink is not the limit."""
 MIN_REPORT_INTERVAL: Final = 0.1
-"""Receiver reports closer together say nothing about a rate."""
+"""Receiver reports closer together than this are not used to compute a rate."""
 MAX_RTP_PAYLOAD: Final = 1400
 
 
@@ -64,13 +64,13 @@ class MediaSender:
         self.on_keyframe_request = on_keyframe_request
         self.feedback = Feedback()
         self.resend_rate: float = RESEND_RATE
-        """Bytes per second that retransmission may take; a second's worth at once."""
+        """Bytes per second available for retransmission; the burst is one second's worth."""
         self.repairs_twice = self.tails_twice = False
-        """Whether a first request brings two copies, and a picture's last packet goes twice: `uplink` says."""
+        """Whether a first request gets two copies and a picture's last packet is sent twice; `uplink` decides."""
         self.malformed_rtcp = 0
         self.ignored_rtcp = 0
         self.unagreed_feedback = 0
-        """Estimates, transport-wide feedback and NACKs that the answer did not agree to: they count for nothing."""
+        """Estimates, transport-wide feedback and NACKs that were not negotiated; they are ignored."""
         self._by_ssrc = {track.ssrc: track for track in tracks}
         self._remb = any(track.remb for track in tracks)
         self._transport_cc = any(track.extensions.transport_cc is not None for track in tracks)
@@ -78,18 +78,18 @@ class MediaSender:
         self._slot_size = len(protector.slots[0])
         self._ready: list[memoryview] = []
         self.clock: tuple[float, float, float] | None = None
-        """Media time, wall time and monotonic time that are one moment; see `set_clock`."""
+        """Media time, wall time and monotonic time of the same moment; see `set_clock`."""
         self._next_report = 0.0
         self._resend_budget, self._budget_at = float(RESEND_BURST), 0.0
         self._keyframe_wanted = False
         self._keyframe_asked = -KEYFRAME_INTERVAL
         self.last_sent = 0.0
         self.owed_since: float | None = None
-        """When the first packet left of those sent since any was acknowledged; None when there are none."""
+        """When the first packet was sent after the last acknowledgement; None when all are acknowledged."""
 
     @property
     def estimate(self) -> Estimate:
-        """What feedback says about the way to the SFU."""
+        """Current estimate of the network path to the SFU."""
         return self.feedback.estimate
 
     def set_clock(self, media_time: float, wall: float, now: float) -> None:
@@ -110,14 +110,14 @@ class MediaSender:
             if len(payload) > MAX_RTP_PAYLOAD:
                 stats.oversized += 1
                 continue
-            # A view may be into a buffer that its owner uses again; bytes() of bytes is no copy.
+            # A memoryview may point into a buffer that its owner reuses; bytes() of bytes makes no copy.
             kept.append((bytes(payload), marker))
             size += len(payload)
         number = self._take_numbers(track, len(kept))
         self._put(track, track.ssrc, track.payload_type, first, rtp_timestamp, kept, number, now, now, step)
         if self._ready:
             self._flush()
-        # libsrtp takes no jump (RFC 3711 §3.3.1): a packet's number is one more than that of the one before it.
+        # libsrtp tolerates no jump (RFC 3711 §3.3.1): sequence numbers increase by exactly one.
         track.sequence = (first + len(kept)) & 0xFFFF
         stats.packets += len(kept)
         stats.bytes += size
@@ -224,7 +224,7 @@ class MediaSender:
     # --- RTCP in
 
     def receive_rtcp(self, data: bytes, now: float) -> None:
-        """Take a decrypted compound packet; malformed ones are counted and used as far as they can be read."""
+        """Process a decrypted compound packet; malformed ones are counted and used as far as they can be parsed."""
         try:
             packets = rtcp.parse_compound(data)
         except rtcp.RtcpError as error:
@@ -253,7 +253,7 @@ class MediaSender:
                     track.stats.firs += 1
                     self._ask_keyframe(now)
         elif isinstance(packet, rtcp.Remb):
-            # Browsers send an estimate that nobody agreed to as well, reckoned from what they have: it is no good.
+            # Browsers send estimates that were not negotiated, too, computed without send times: they are worthless.
             if self._remb:
                 self.feedback.remb(packet.bitrate, now)
             else:
@@ -271,7 +271,7 @@ class MediaSender:
         if track is None:
             return
         self.feedback.report(block, now)
-        # A first report of 0 acknowledges nothing, and RFC 3550's extended number only ever grows.
+        # A first report of 0 acknowledges nothing; RFC 3550's extended number only grows.
         if block.highest_sequence > track.highest:
             track.highest, track.acknowledged = block.highest_sequence, True
             track.owed_since = self.owed_since = None
@@ -282,7 +282,7 @@ class MediaSender:
             self._note_delivery(track, track.history, block, now)
 
     def _note_delivery(self, track: OutgoingTrack, history: SentHistory, block: rtcp.ReportBlock, now: float) -> None:
-        """What arrived since the report before this one."""
+        """Bytes that arrived since the previous report."""
         before, highest = track.reported, block.highest_sequence & 0xFFFF
         track.reported = (now, highest, history.repaired, track.stats.probe_bytes)
         if before is None:
@@ -335,7 +335,7 @@ class MediaSender:
         self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
 
     def _put_copies(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
-        """Send once more what was only just sent; half of the budget is left for what is asked for."""
+        """Send a just-sent packet a second time; half of the budget is left for requested packets."""
         assert track.history is not None
         for sequence in sequences:
             packet = track.history.get(sequence)
@@ -346,10 +346,10 @@ class MediaSender:
             self._flush()
 
     def _repeat_after(self) -> float:
-        """Seconds after a retransmission from which a NACK for the same packet says that this was lost, too.
+        """Seconds after a retransmission from which another NACK for the packet means that the repeat was lost, too.
 
-        By the lowest round trip: to repeat what was still under way costs a packet, to wait costs a viewer a freeze.
-        But where a queue has built up, repeating feeds it.
+        Based on the minimum round trip: repeating what is still in flight costs a packet, waiting costs a viewer a
+        freeze. But once a queue has built up, repeating feeds it.
         """
         estimate = self.estimate
         if estimate.lowest_rtt is None:
@@ -378,10 +378,10 @@ class MediaSender:
         track.rtx_sequence = (track.rtx_sequence + 1) & 0xFFFF
 
     def probe(self, track: OutgoingTrack, size: int, now: float) -> int:
-        """Send the newest packets once more by RTX, up to `size` bytes; the bytes that were sent.
+        """Send the newest packets again by RTX, up to `size` bytes; returns the bytes sent.
 
-        What a receiver has already it throws away, and what it lost it gets: better padding than padded media, which
-        not every receiver takes. Nothing is sent where RTX was not agreed.
+        The receiver discards what it already has and gains what it lost, which makes this better padding than padded
+        media, which not every receiver accepts. Nothing is sent where RTX was not negotiated.
         """
         if track.history is None or track.rtx_ssrc is None or track.rtx_payload_type is None:
             return 0

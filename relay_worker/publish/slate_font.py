@@ -1,4 +1,4 @@
-"""A five by seven bitmap font for the slate: capitals, digits and what camera names hold besides."""
+"""A five by seven bitmap font for the slate: capitals, digits and other characters of camera names."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ _GLYPHS: Final = {
 
 
 def glyph(character: str) -> bytes:
-    """Rows of a character; a question mark for one that the font lacks."""
+    """Rows of a character; a question mark for characters the font lacks."""
     return _GLYPHS.get(character) or _GLYPHS["?"]

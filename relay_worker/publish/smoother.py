@@ -1,4 +1,4 @@
-"""When a frame should leave so that a source that comes in clumps looks even again."""
+"""Schedules frames so that a source that delivers in bursts becomes even again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import deque
 from typing import Final
 
 THRESHOLD: Final = 0.060
-"""Arrival spread in seconds below which a source counts as even: a viewer's jitter buffer takes that as it is."""
+"""Arrival spread in seconds below which a source counts as even: a viewer's jitter buffer absorbs it."""
 MAX_DELAY: Final = 0.600
 WINDOW: Final = 5.0
 """Seconds that a late arrival is remembered."""
 CATCH_UP: Final = 0.1
-"""Seconds of delay given back per second once the source is even again: too slow to be seen."""
+"""Seconds of delay removed per second once the source is even again: too slow to be noticed."""
 
 _BUCKET: Final = 1.0
 
@@ -37,11 +37,11 @@ class Smoother:
 
     @property
     def active(self) -> bool:
-        """Whether frames are being held at present."""
+        """Whether frames are currently being delayed."""
         return self._line is not None
 
     def release(self, media_time: float, now: float) -> float:
-        """When the frame of `media_time`, whose first byte came now, should leave: from `now` to `now + max_delay`."""
+        """When to send the frame of `media_time`, whose first byte arrived now: between `now` and `now + max_delay`."""
         transit = now - media_time
         if now >= self._bucket_end:
             self._next_bucket(transit, now)
@@ -59,7 +59,7 @@ class Smoother:
         elif target >= self._line:
             self._line = target
         else:
-            # What lies beyond the bound is not delay that anyone had.
+            # Anything beyond the bound was never applied as delay.
             line = min(self._line, low + self._max_delay)
             self._line = max(target, line - CATCH_UP * (now - self._moved))
             if self._line <= low:

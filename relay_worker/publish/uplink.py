@@ -1,4 +1,4 @@
-"""Between what the SFU reports and what the pacer may send: one publication's uplink."""
+"""Derives what the pacer may send from what the SFU reports: one publication's uplink."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from relay_worker.publish.pacer import Pacer
 from relay_worker.publish.sender import RESEND_RATE, MediaSender
 
 RESEND_SHARE: Final = 0.4
-"""Share of a ceiling that retransmissions may take."""
+"""Share of a ceiling available to retransmissions."""
 FAR: Final = 0.06
-"""Round trip in seconds above which a repair that is lost, too, comes too late: browsers call 150 ms a freeze."""
+"""Round trip in seconds above which repairing a lost repair comes too late: browsers call 150 ms a freeze."""
 LOSSY: Final = 0.02
-"""Share lost from which on such a path the last packet of a picture goes twice. Its loss is noticed a picture later
-than that of the others, which on top of the round trip is too late again."""
+"""Loss from which the last packet of a picture is sent twice on such a path. Its loss is noticed one picture later than
+that of the others, which is too late on top of the round trip.
+"""
 
 
 class Uplink:
-    """Keeps what pacer and sender may send at what the uplink carries."""
+    """Limits pacer and sender to what the uplink carries."""
 
     def __init__(self, pacer: Pacer, sender: MediaSender, video: OutgoingTrack) -> None:
         self._pacer, self._sender, self._video = pacer, sender, video
@@ -27,10 +28,10 @@ class Uplink:
         self._judged = 0.0  # when the last report came that was used
         self._resent = 0
         self.probing = False
-        """Whether `probe` is to be called whenever media comes."""
+        """Whether `probe` is to be called whenever media arrives."""
 
     def heard(self, now: float) -> None:
-        """The sender has taken an RTCP packet that came at `now` (monotonic seconds)."""
+        """The sender has processed an RTCP packet that arrived at `now` (monotonic seconds)."""
         pacer, video, estimate = self._pacer, self._video, self._sender.estimate
         resent, self._resent = self._resent, video.stats.retransmitted_bytes
         pacer.charge(self._resent - resent)
@@ -46,7 +47,7 @@ class Uplink:
         ceiling = pacer.ceiling = self._congestion.ceiling
         self.probing = self._congestion.probing
         pacer.network_delay = estimate.queue_delay
-        # Copies cost a share of the rate that is about the loss. Where a queue or a ceiling says that there is no room
+        # Copies cost about as large a share of the rate as is lost. Where a queue or a ceiling shows a lack of room
         # they would do harm.
         roomy = ceiling is None and estimate.queue_delay <= QUEUE_LIMIT
         self._sender.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
@@ -54,10 +55,10 @@ class Uplink:
         self._sender.resend_rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
 
     def probe(self, now: float) -> None:
-        """Fill with repeats what media leaves of the ceiling: what is never tried is never found to be more."""
+        """Fill the room below the ceiling with retransmissions: capacity that is never tried is never found."""
         if spare := self._pacer.spare(now):
             self._pacer.charge(self._sender.probe(self._video, spare, now))
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return self._congestion.counters()

@@ -1,6 +1,6 @@
-"""Datagrams out: runs of equal-sized packets in one system call where the kernel can (UDP GSO, `UDP_SEGMENT`).
+"""Sends datagrams: runs of equal-sized packets in one system call where the kernel can (UDP GSO, `UDP_SEGMENT`).
 
-Sending never blocks and never raises: what the socket does not take now is dropped and counted, as a network would.
+Sending never blocks and never raises: what the socket does not accept now is dropped and counted, as a network would.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, Final, Protocol
 
 UDP_SEGMENT: Final = 103  # linux/udp.h; the socket module has no name for it
 MAX_RUN_BYTES: Final = 65000
-"""A run is one IP packet to the kernel until it is cut, so 64 KiB less headers bounds it."""
+"""A run is one IP packet to the kernel until it is segmented, so it is limited to 64 KiB less headers."""
 MAX_RUN_PACKETS: Final = 64
 
 TRY_AGAIN_AFTER: Final = 4096
-"""Packets sent one by one after a segment did not fit the route, before segmentation is tried again; the number
-doubles with each further refusal, up to `TRY_AGAIN_AT_MOST`: routes change, and so do their MTUs."""
+"""Packets sent one by one after a segment did not fit the route, before segmentation is tried again; doubled with each
+further refusal, up to `TRY_AGAIN_AT_MOST`: routes change, and so do their MTUs.
+"""
 TRY_AGAIN_AT_MOST: Final = 64 * TRY_AGAIN_AFTER
 
 # What kernels and drivers answer when they cannot segment at all: old kernel, no checksum offload.
@@ -28,7 +29,7 @@ _SIZE: Final = struct.Struct("=H")
 
 
 class PacketPath(Protocol):
-    """Where protected packets go. Implementations count packets, bytes and drops."""
+    """Destination of protected packets. Implementations count packets, bytes and drops."""
 
     packets: int
     bytes: int
@@ -40,11 +41,11 @@ class PacketPath(Protocol):
 
 
 class UdpPath:
-    """A non-blocking UDP socket towards one address.
+    """A non-blocking UDP socket to one address. `gso` tells whether segmentation offload is in use.
 
-    `gso` tells whether segmentation offload is in use. It ends for good where the kernel cannot do it, and for a while
-    where a segment does not fit the route's MTU: a plain packet is fragmented there (`gso_refusals` counts both).
-    `system_calls` counts sends, `drops` packets that the socket did not take.
+    Offload ends permanently where the kernel lacks it, and for a while where a segment does not fit the route's MTU:
+    plain packets are fragmented there (`gso_refusals` counts both). `system_calls` counts sends, `drops` packets that
+    the socket did not accept.
     """
 
     def __init__(self, sock: socket.socket, address: Any, *, gso: bool = True) -> None:

@@ -1,7 +1,7 @@
-"""The SDP that both directions share: what an offer states of our end, and how an answer is taken apart.
+"""SDP common to both directions: our end as stated in an offer, and parsing of answers.
 
-Lenient about where things stand: ICE and DTLS attributes may be at session level or in any section, candidates in
-whichever section the answerer chose. Grammar: RFC 8866, RFC 8829 (JSEP), RFC 8839 (ICE), RFC 8122 (fingerprints).
+Lenient about placement: ICE and DTLS attributes may be at session level or in any section, candidates in whichever
+section the answerer chose. Grammar: RFC 8866, RFC 8829 (JSEP), RFC 8839 (ICE), RFC 8122 (fingerprints).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 OPUS: Final = 111
 """Payload type under which Opus is offered."""
 MAX_ANSWER: Final = MAX_SDP
-"""Longest answer that is read, in characters."""
+"""Longest accepted answer, in characters."""
 MAX_CANDIDATES: Final = 64
-"""Candidates of an answer that are used; ICE checks each, so a peer that gives thousands would keep us busy with it."""
+"""Candidates of an answer that are used; ICE checks each, so a peer with thousands would keep us busy."""
 
 _OUR_DTLS_ROLE: Final = {"passive": "client", "active": "server"}
 
@@ -123,7 +123,7 @@ def is_payload_type(text: str) -> bool:
 
 
 def read_transport(session: Section, sections: list[Section]) -> RemoteTransport:
-    """How to reach the answerer, wherever it says so. Raises AnswerError when something is missing."""
+    """How to reach the answerer, wherever the answer states it. Raises AnswerError when something is missing."""
     # A refused section comes last: it may still be the one with the candidates.
     everywhere = [*sorted(sections, key=lambda section: section.port == "0"), session]
 

@@ -39,14 +39,14 @@ IPV4_HEADER: Final = 20
 IPV6_HEADER: Final = 40
 
 MAX_READS: Final = 64
-"""Datagrams read in one wake: the loop has other things to do."""
+"""Datagrams read per wake-up: the loop has other things to do."""
 MAX_DATAGRAM: Final = 2048
 RECEIVE_BUFFER: Final = 1 << 20
-"""Bytes that the kernel is asked to hold for us: a keyframe may come while the process waits for its turn."""
+"""Receive buffer requested from the kernel, in bytes: a keyframe may arrive while the process waits to run."""
 
 CONNECT_TIMEOUT: Final = 5.0
 
-# Addresses whose route shows which interface leads outside; connecting a UDP socket sends nothing.
+# The route to these addresses shows the outgoing interface; connecting a UDP socket sends nothing.
 _OUTSIDE: Final = ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"))
 
 PacketHandler = Callable[[bytes, bool, float], None]
@@ -66,7 +66,7 @@ class PeerConnectError(RelayError):
 class SrtpProtector:
     """Encrypts in place: a caller writes a plain packet into `buffer` at a slot and calls `protect`.
 
-    Slots are aligned and have room for the tag, as libsrtp requires; one foreign call a packet, no copies.
+    Slots are aligned and have room for the tag, as libsrtp requires; one foreign call per packet, no copies.
     """
 
     def __init__(self, session: pylibsrtp.Session) -> None:
@@ -152,7 +152,7 @@ class MediaTransport:
         self.received_packets = self.rejected_packets = 0
 
     def _gather_on(self, chosen: list[str]) -> None:
-        # aioice gathers on every interface and never on loopback; the addresses are the only thing to change.
+        # aioice gathers on every interface and never on loopback; only the list of addresses has to change.
         gather = self._connection.get_component_candidates
 
         async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
@@ -195,7 +195,7 @@ class MediaTransport:
             try:
                 await self._ice.addRemoteCandidate(candidate_from_sdp(text))
             except (ValueError, AssertionError):
-                continue  # a name or a grammar that we cannot reach; the others may do
+                continue  # a name or a syntax we cannot use; the other candidates may do
         await self._ice.addRemoteCandidate(None)
         await self._ice.start(
             RTCIceParameters(usernameFragment=remote.ice_ufrag, password=remote.ice_pwd, iceLite=remote.ice_lite)
@@ -232,7 +232,9 @@ class MediaTransport:
         return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
 
     def _intercept(self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session) -> None:
-        """Take media from the socket at once; STUN and DTLS go on to ICE, without a queue and a task in between."""
+        """Read media directly from the socket; STUN and DTLS are passed on to ICE, without a queue and a task in
+        between.
+        """
         others = protocol.datagram_received
 
         def take(data: bytes, address: tuple[Any, ...], now: float) -> None:
@@ -258,7 +260,7 @@ class MediaTransport:
                 assert incoming is not None
                 try:
                     more, sender = incoming.recvfrom(MAX_DATAGRAM)
-                except OSError:  # nothing more is there, or the socket is closed
+                except OSError:  # nothing more to read, or the socket is closed
                     break
                 take(more, sender, now)
             self._on_wake(now)
@@ -271,7 +273,7 @@ class MediaTransport:
             self._on_closed()
 
     async def close(self) -> None:
-        """Say goodbye in DTLS and release the sockets; safe in any state and more than once."""
+        """Send close_notify and release the sockets; safe in any state and more than once."""
         self._closing = True
         await self._dtls.stop()
         await self._ice.stop()
@@ -279,5 +281,5 @@ class MediaTransport:
             self.path.close()
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"received_packets": self.received_packets, "rejected_packets": self.rejected_packets}
