@@ -8,12 +8,13 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from relay_common import protocol
+from relay_common.undecodable import UNDECODABLE
 from relay_common.worker_stats import WorkerStats
 
 M = TypeVar("M")
 
 # Text that is not UTF-8 comes out of msgspec as a UnicodeDecodeError, which is a ValueError.
-_REFUSALS: Final = (msgspec.DecodeError, ValueError, RecursionError)
+_REFUSALS: Final = (*UNDECODABLE, ValueError)
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -56,6 +56,7 @@ from relay_common.cloudflare.models import (
 )
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.secrets import Secret
+from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +300,7 @@ def _parse(content: bytes) -> Reply | None:
         return Reply()
     try:
         return _decode(content)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from relay_common.errors import RelayError
 from relay_common.files import write_private
+from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Overrides:
             self._cameras = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Override])
         except FileNotFoundError:
             self._cameras = {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             log.error("%s is ignored: %s; correct or delete it", self._path, error)
 
     def set(self, camera: str, override: Override) -> None:

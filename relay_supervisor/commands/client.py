@@ -15,6 +15,7 @@ import msgspec
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.errors import ConfigError
+from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure
 from relay_supervisor.net import split_listen
@@ -188,7 +189,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     """An answer as `kind`."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise Failure(f"The supervisor's answer cannot be understood ({error}). Is it another version?") from None
 
 
@@ -237,7 +238,7 @@ def _tcp_address(http: HttpConfig) -> tuple[str, int]:
 def _explanation(response: httpx.Response) -> str:
     try:
         error = msgspec.json.decode(response.content, type=_ErrorReply).error
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return f"The supervisor answered {response.status_code}"
     message = error.message or f"the supervisor answered {response.status_code}"
     return f"{message}. {error.hint}" if error.hint else message

@@ -22,6 +22,7 @@ import msgspec
 from relay_common.protocol import MAX_SDP
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret, redact
+from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.errors import (
     MalformedAnswer,
     NestError,
@@ -293,11 +294,11 @@ def _listed(body: msgspec.Raw) -> Device | str:
     try:
         one = msgspec.json.decode(body, type=DeviceBody)
         return device_from(one) or one.name
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         log.warning("a device in Google's list cannot be read: %s", redact(str(error))[:200])
     try:
         return msgspec.json.decode(body, type=NameBody).name
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return ""
 
 
@@ -327,7 +328,7 @@ def _short(device: str) -> str:
 def _decode(answer: CommandAnswer, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise MalformedAnswer(f"{what}: unexpected answer: {redact(str(error))[:200]}") from None
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from relay_common.errors import RelayError, Remedy
 from relay_common.secrets import Secret, redact
+from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.oauth import REDIRECT_URI
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -128,7 +129,7 @@ def exchange(
             f"Google's token endpoint cannot be reached ({type(error).__name__})",
             hint="Check the network and try again",
         ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         raise RelayError("Google's token endpoint did not answer with JSON", hint="Try again") from None
     if reply.refresh_token:
         return Secret(reply.refresh_token)

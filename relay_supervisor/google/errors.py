@@ -13,6 +13,7 @@ import msgspec
 
 from relay_common.errors import Remedy, RemoteError
 from relay_common.secrets import redact
+from relay_common.undecodable import UNDECODABLE
 
 _QUOTE_LENGTH: Final = 200
 
@@ -211,7 +212,7 @@ def parse_refusal(status: int, body: bytes) -> Refusal:
     """Parse an error response; of a body that is not Google's JSON only the HTTP status remains."""
     try:
         detail = msgspec.json.decode(body, type=_ErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         detail = _ErrorDetail()
     return Refusal(status, detail.status or "", detail.message or "")
 

@@ -15,6 +15,7 @@ import msgspec
 
 from relay_common.files import write_private
 from relay_common.secrets import Secret
+from relay_common.undecodable import UNDECODABLE
 
 FILE: Final = "grants.json"
 TESTING_LIFE: Final = 7 * 86400.0
@@ -61,5 +62,5 @@ def _digest(token: Secret) -> str:
 def _read(path: Path) -> list[Grant]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Grant])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return []

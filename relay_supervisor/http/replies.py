@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from relay_common.errors import RelayError, Remedy
+from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.views import ViewError
 
@@ -94,10 +95,10 @@ async def read_json(request: Request, model: type[Any]) -> Any:
     body = await read_body(request)
     try:
         return msgspec.json.decode(body, type=model)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise ApiError(400, "bad_request", "The body is not UTF-8") from error
         raise ApiError(400, "bad_request", f"The body is not what this call takes: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ApiError(400, "bad_request", "The body is not UTF-8") from error
 
 
 def camera_in(status: RelayStatus, request: Request) -> CameraStatus:

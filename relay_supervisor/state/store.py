@@ -16,6 +16,7 @@ import msgspec
 from relay_common.clock import Clock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
+from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command
@@ -261,6 +262,6 @@ def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:
     for (body,) in rows:
         try:
             found.append(msgspec.json.decode(body, type=kind))
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        except (*UNDECODABLE, TypeError):
             continue  # written by a version that said it differently: as if it had not been there
     return found

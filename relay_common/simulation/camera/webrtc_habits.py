@@ -22,6 +22,8 @@ class WebRtcHabits:
     second; `sprop` adds sprop-parameter-sets; `unserved_candidates` lists TCP and SSLTCP ones; `ssrc_lines` names the
     SSRCs; `rtx` accepts retransmission payload types.
 
+    `lenient` takes offers without a host candidate, too, which Google answers with 500: public clients send them.
+
     Media: `first_keyframe_rate` in bit/s is the pace of a session's first IDR until a REMB arrives (0: no pacing);
     `idle_gop` seconds between IDRs that nobody asked for; `sets_after_pli` puts SPS and PPS also before an IDR that a
     PLI asked for; `probe_interval` seconds between RTP packets without payload (0: none); `report_interval` seconds
@@ -45,6 +47,7 @@ class WebRtcHabits:
     probe_interval: float = 2.0
     report_interval: float = 1.0
     goodbye: bool = True
+    lenient: bool = False
 
     def changed(self, **changes: Any) -> WebRtcHabits:
         """The same with other values; ValueError for a name that is not there or a value of another type."""

@@ -82,7 +82,7 @@ class WebRtcEdge:
 
         Raises OfferError for an offer that Google would refuse.
         """
-        offer = read_offer(offer_sdp)
+        offer = read_offer(offer_sdp, lenient=camera.habits.lenient)
         transport = Transport(self._token(16), self._token(24), self._identity.fingerprint, self.host, self.port)
         now = self._loop.time()
         answer = make_answer(

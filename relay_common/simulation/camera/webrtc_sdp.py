@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relay_common.simulation.camera.webrtc_habits import WebRtcHabits
-from relay_common.simulation.google.errors import OfferError
+from relay_common.simulation.google.errors import NoHostCandidate, OfferError
 from relay_common.simulation.sfu.sdp import Codec, SdpError, Section, parse
 
 _FEEDBACK: Final = frozenset({"goog-remb", "nack", "nack pli", "ccm fir"})
@@ -52,10 +52,11 @@ class Offer:
         return [codec for codec in self.audio.codecs if codec.name.lower() == "opus"]
 
 
-def read_offer(sdp: str) -> Offer:
+def read_offer(sdp: str, *, lenient: bool = False) -> Offer:
     """Check an offer; raises OfferError that says what is wrong with it.
 
-    There must be audio recvonly, video recvonly and a data channel, in this order, with every candidate.
+    There must be audio recvonly, video recvonly and a data channel, in this order, with every candidate; at least one
+    is a host candidate (NoHostCandidate), unless `lenient`.
     """
     try:
         sections = parse(sdp)
@@ -68,8 +69,8 @@ def read_offer(sdp: str) -> Offer:
     for section in (audio, video):
         if section.direction != "recvonly":
             raise OfferError(f"The offer's {section.kind} must be recvonly, not {section.direction}.")
-    if not any(line.startswith("a=candidate:") for line in sdp.splitlines()):
-        raise OfferError("The offer has no ICE candidate; trickling is not supported.")
+    if not lenient and not any(line.startswith("a=candidate:") and " typ host" in line for line in sdp.splitlines()):
+        raise NoHostCandidate("The offer has no host candidate; trickling is not supported.")
     offer = Offer(audio, video, application, _application_format(sdp))
     if not offer.opus or not offer.h264:
         raise OfferError("The offer must have Opus, and H264 with packetization-mode=1.")

@@ -74,6 +74,8 @@ class NestApi:
             Route(devices, self._project(self._list), methods=["GET"]),
             Route(devices + "/{device}:executeCommand", self._project(self._execute), methods=["POST"]),
             Route(devices + "/{device}", self._project(self._get), methods=["GET"]),
+            Route("/v1/enterprises/{project}/structures", self._project(self._structures), methods=["GET"]),
+            Route("/v1/enterprises/{project}/structures/{path:path}", self._project(self._structures), methods=["GET"]),
             *self._extra,
         ]
         return Starlette(routes=routes)
@@ -101,6 +103,10 @@ class NestApi:
 
     async def _get(self, request: Request, token: str) -> Reply:
         return self._backend.get_device(token, request.path_params["device"], self._clock.wall())
+
+    async def _structures(self, request: Request, token: str) -> Reply:
+        path = request.path_params.get("path", "")
+        return self._backend.structures(token, path.split("/") if path else [], self._clock.wall())
 
     async def _execute(self, request: Request, token: str) -> Reply:
         try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from relay_common.simulation.google import errors as errors
-from relay_common.simulation.google.devices import Device
+from relay_common.simulation.google.devices import STRUCTURE, Device, room_id
 from relay_common.simulation.google.errors import Reply
 from relay_common.simulation.google.failures import Failures
 from relay_common.simulation.google.oauth import Authorization, OAuth
@@ -102,6 +102,30 @@ class NestBackend:
         device = self._device(device_id)
         return Reply(200, device.resource(self.project_id)) if device else self._no_device(device_id)
 
+    def structures(self, token: str, path: Sequence[str], now: float) -> Reply:
+        """structures.list and get, rooms.list and get: `path` is what follows `structures` in the URL."""
+        refused = self._authorize(token, now)
+        if refused:
+            return refused
+        exhausted = self._accounting.structures(now)
+        if exhausted:
+            return errors.rate_limited(exhausted)
+        home = f"enterprises/{self.project_id}/structures/{STRUCTURE}"
+        names = list(dict.fromkeys(device.room for device in self.devices.values() if not device.withdrawn))
+        rooms = [_named(f"{home}/rooms/{room_id(name)}", "RoomInfo", name) for name in names]
+        structure = _named(home, "Info", "Home")
+        match list(path):
+            case []:
+                return Reply(200, {"structures": [structure]} if names else {})
+            case [structure_id] if structure_id == STRUCTURE:
+                return Reply(200, structure)
+            case [structure_id, "rooms"] if structure_id == STRUCTURE:
+                return Reply(200, {"rooms": rooms} if rooms else {})
+            case [structure_id, "rooms", room] if structure_id == STRUCTURE:
+                found = next((entry for entry in rooms if entry["name"].endswith(f"/rooms/{room}")), None)
+                return Reply(200, found) if found else errors.not_found("Room not found.")
+        return errors.not_found("Structure not found.")
+
     def execute(self, token: str, device_id: str, command: str, params: dict[str, Any], now: float) -> Reply:
         """devices.executeCommand; `command` is the full name with its prefix."""
         refused = self._authorize(token, now)
@@ -184,6 +208,9 @@ class NestBackend:
             return stream
         try:
             answer = device.answer(params["offerSdp"], stream.path)
+        except errors.NoHostCandidate:
+            self.streams.stop(stream)
+            return errors.error(500, "Internal error encountered.")
         except errors.OfferError as refusal:
             self.streams.stop(stream)
             return errors.error(400, str(refusal))
@@ -206,3 +233,8 @@ class NestBackend:
             return errors.not_found()
         self.streams.stop(stream)
         return Reply(200, {"results": {}})
+
+
+def _named(name: str, trait: str, custom: str) -> dict[str, Any]:
+    """A structure or a room as the API shows it."""
+    return {"name": name, "traits": {f"sdm.structures.traits.{trait}": {"customName": custom}}}

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+STRUCTURE: Final = "home"
+"""Id of the one structure of a project."""
+
+
+def room_id(name: str) -> str:
+    """Id of the room of that name."""
+    return "room-" + name.encode().hex()
 
 
 @dataclass
@@ -41,6 +49,7 @@ class Device:
     def resource(self, project_id: str) -> dict[str, Any]:
         """The device as devices.get gives it."""
         name = f"enterprises/{project_id}/devices/{self.id}"
+        room = f"enterprises/{project_id}/structures/{STRUCTURE}/rooms/{room_id(self.room)}"
         traits = {
             "sdm.devices.traits.Info": {"customName": self.name},
             "sdm.devices.traits.CameraLiveStream": {
@@ -53,11 +62,9 @@ class Device:
         return {
             "name": name,
             "type": f"sdm.devices.types.{self.kind}",
-            "assignee": f"enterprises/{project_id}/structures/home/rooms/room",
+            "assignee": room,
             "traits": {**({} if self.traitless else traits), "sdm.devices.traits.CameraMotion": {}},
-            "parentRelations": [
-                {"parent": f"enterprises/{project_id}/structures/home/rooms/room", "displayName": self.room}
-            ],
+            "parentRelations": [{"parent": room, "displayName": self.room}],
         }
 
     def count(self, command: str, status: int) -> None:

@@ -64,3 +64,7 @@ def oauth_error(status: int, code: str, description: str) -> Reply:
 
 class OfferError(ValueError):
     """A WebRTC offer that a camera does not take; the text is the message of the 400 INVALID_ARGUMENT."""
+
+
+class NoHostCandidate(OfferError):
+    """One without a host candidate, to which Google is reported to answer 500 since June 2026 (go2rtc#2311)."""

@@ -25,6 +25,7 @@ class Limits:
     commands_per_minute: int = 10
     lists_per_minute: int = 5
     gets_per_minute: int = 10
+    structures_per_minute: int = 5
     device_command_per_minute: int = 5
     device_per_minute: int = 30
     device_per_hour: int = 100
@@ -38,6 +39,7 @@ UNLIMITED: Final = Limits(
     commands_per_minute=_PLENTY,
     lists_per_minute=_PLENTY,
     gets_per_minute=_PLENTY,
+    structures_per_minute=_PLENTY,
     device_command_per_minute=_PLENTY,
     device_per_minute=_PLENTY,
     device_per_hour=_PLENTY,
@@ -87,6 +89,10 @@ class Accounting:
     def get_device(self, now: float) -> str | None:
         """Charge a devices.get; the name of the exhausted bucket, or None."""
         return self._charge([("GetDevice API", "", self._limits.gets_per_minute, MINUTE)], now)
+
+    def structures(self, now: float) -> str | None:
+        """Charge a look at structures or rooms; the name of the exhausted bucket, or None."""
+        return self._charge([("ListStructures API", "", self._limits.structures_per_minute, MINUTE)], now)
 
     def execute(self, device: str, kind: str, command: str, now: float) -> str | None:
         """Charge an executeCommand for a device of type `kind`; the name of the exhausted bucket, or None."""

@@ -319,3 +319,12 @@ async def test_session_ids_cannot_escape_their_place_in_the_path() -> None:
     client, script, _ = make((200, {"tracks": []}))
     await client.get_session("../../other?x=1")
     assert script.requests[0][1] == "/v1/apps/app/sessions/..%2F..%2Fother%3Fx%3D1"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"tracks": [{"trackName": "\xff"}]}', b'{"tracks":' * 50_000], ids=["UTF-8", "deep"]
+)
+async def test_an_answer_that_no_decoder_takes_is_an_error_of_the_call(body: bytes) -> None:
+    client, _, clock = make(*[(200, body)] * 6)
+    with pytest.raises(SfuError, match="is not the JSON that the API describes"):
+        await finish(clock, client.get_session("pub"))

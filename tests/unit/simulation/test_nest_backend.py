@@ -9,7 +9,7 @@ import pytest
 
 from relay_common.simulation.google.backend import COMMAND_PREFIX, NestBackend
 from relay_common.simulation.google.devices import Device
-from relay_common.simulation.google.errors import Reply
+from relay_common.simulation.google.errors import NoHostCandidate, OfferError, Reply
 from relay_common.simulation.google.failures import failure
 from relay_common.simulation.google.oauth import Client, OAuth
 from relay_common.simulation.google.quota import UNLIMITED, Limits, most_in_any
@@ -205,3 +205,44 @@ def test_a_day_of_forty_cameras_stays_within_the_published_limits() -> None:
             results = project.results(f"d{camera}", "GenerateRtspStream", now)
         tokens[camera] = results["streamExtensionToken"]
     assert most_in_any((record.time for record in project.backend.commands), 60.0) == 10
+
+
+def test_structures_and_rooms_are_those_that_devices_name() -> None:
+    devices = (Device("a", "Door", room="Hall"), Device("b", "Drive", room="Hall"), Device("c", "Cot", room="Nursery"))
+    project = Project(*devices)
+
+    def get(*path: str) -> Any:
+        reply = project.backend.structures(project.token, path, T0)
+        assert reply.status == 200, reply
+        return reply.body
+
+    (structure,) = get()["structures"]
+    assert structure == get("home")
+    assert structure["traits"] == {"sdm.structures.traits.Info": {"customName": "Home"}}
+    rooms = get("home", "rooms")["rooms"]
+    assert [room["traits"]["sdm.structures.traits.RoomInfo"]["customName"] for room in rooms] == ["Hall", "Nursery"]
+    assert get("home", "rooms", rooms[1]["name"].rpartition("/")[2]) == rooms[1]
+    relations = [device.resource("project")["parentRelations"][0]["parent"] for device in devices]
+    assert relations == [rooms[0]["name"], rooms[0]["name"], rooms[1]["name"]]
+    for path in (["other"], ["home", "rooms", "other"], ["home", "else"]):
+        assert project.backend.structures(project.token, path, T0).status == 404
+    assert project.backend.structures("wrong", [], T0).status == 401
+    limited = Project(*devices, limits=Limits())
+    replies = [limited.backend.structures(limited.token, [], T0).status for _ in range(6)]
+    assert replies == [200] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "words"),
+    [
+        (NoHostCandidate("no host candidate"), 500, "INTERNAL: Internal error encountered."),
+        (OfferError("wrong order"), 400, "INVALID_ARGUMENT: wrong order"),
+    ],
+)
+def test_an_offer_is_refused_as_google_refuses_it(refusal: OfferError, status: int, words: str) -> None:
+    def refuses(offer: str, stream: str) -> str:
+        raise refusal
+
+    project = Project(Device("d", "Door", protocol="WEB_RTC", answer=refuses))
+    reply = project("d", "GenerateWebRtcStream", offerSdp="v=0")
+    assert (reply.status, message(reply)) == (status, words)

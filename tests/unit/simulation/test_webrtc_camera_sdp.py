@@ -9,7 +9,7 @@ import pytest
 
 from relay_common.simulation.camera.webrtc_habits import WebRtcHabits
 from relay_common.simulation.camera.webrtc_sdp import Answer, Transport, make_answer, read_offer
-from relay_common.simulation.google.errors import OfferError
+from relay_common.simulation.google.errors import NoHostCandidate, OfferError
 
 SECRET = "v" * 22
 HEAD = f"""v=0
@@ -80,7 +80,8 @@ def answer(offer: str = OFFER, *, has_audio: bool = True, **habits: bool) -> Ans
         (HEAD + AUDIO + VIDEO, "in this order, not audio, video"),
         (OFFER.replace("a=recvonly", "a=sendrecv", 1), "audio must be recvonly, not sendrecv"),
         (OFFER.replace("a=mid:1\na=recvonly", "a=mid:1\na=sendonly"), "video must be recvonly, not sendonly"),
-        (OFFER.replace("a=candidate", "a=x"), "no ICE candidate"),
+        (OFFER.replace("a=candidate", "a=x"), "no host candidate"),
+        (OFFER.replace("typ host", "typ relay"), "no host candidate"),
         (OFFER.replace("opus", "PCMU"), "must have Opus"),
         (OFFER.replace("packetization-mode=1", "packetization-mode=0"), "H264 with packetization-mode=1"),
         (OFFER.replace("a=fingerprint", "a=x"), "fingerprint is missing"),
@@ -89,6 +90,13 @@ def answer(offer: str = OFFER, *, has_audio: bool = True, **habits: bool) -> Ans
 def test_offers_that_google_refuses(offer: str, complaint: str) -> None:
     with pytest.raises(OfferError, match=complaint):
         read_offer(offer)
+
+
+def test_a_lenient_camera_takes_an_offer_without_a_host_candidate() -> None:
+    offer = OFFER.replace("typ host", "typ relay")
+    with pytest.raises(NoHostCandidate):
+        read_offer(offer)
+    assert read_offer(offer, lenient=True).opus
 
 
 def test_a_plain_answer_echoes_what_was_offered() -> None:
