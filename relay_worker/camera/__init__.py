@@ -1,1 +1,1 @@
-"""The camera's side: sources over RTSP and WebRTC, kept playing."""
+"""Ingest: sources over RTSP and WebRTC, kept playing."""

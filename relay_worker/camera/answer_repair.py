@@ -30,7 +30,7 @@ _ADDRESS: Final = re.compile(r"[0-9A-Za-z.:%_-]{1,255}")
 
 @dataclass(frozen=True)
 class RepairedAnswer:
-    """An answer as it should have been."""
+    """A repaired answer."""
 
     sdp: str = field(repr=False)
     repairs: Counter[str]
@@ -38,7 +38,7 @@ class RepairedAnswer:
 
 
 def repair_answer(sdp: str) -> RepairedAnswer:
-    """Mend an answer. Raises AnswerError, which never quotes it, when it is too long or no SDP at all."""
+    """Repair an answer. Raises AnswerError, which never quotes it, when it is too long or no SDP at all."""
     if len(sdp) > MAX_ANSWER:
         raise AnswerError(f"the answer is longer than {MAX_ANSWER} characters")
     repairs: Counter[str] = Counter()

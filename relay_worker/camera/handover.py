@@ -1,4 +1,4 @@
-"""Holds back a new session of a camera until its picture can begin, so that the old session goes on until then."""
+"""Holds back a camera's new session until its video can start, so that the old session continues until then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay_worker.media.stream import Batch, Kind
 from relay_worker.rtp.packet import RtpError, parse_rtp
 
 MAX_HELD_BYTES: Final = 512 * 1024
-"""More than this before a keyframe is thrown away, and the wait begins anew."""
+"""Bytes held before a keyframe; beyond it everything is discarded and the wait starts anew."""
 
 
 class KeyframeGate:
@@ -27,7 +27,7 @@ class KeyframeGate:
         self._bytes = 0
 
     def receive(self, batch: Batch) -> bool:
-        """Take what came for one track; whether a keyframe with its parameter sets has begun."""
+        """Process what arrived for one track; True once a keyframe with its parameter sets has started."""
         packets = batch.rtp if batch.track.kind is Kind.VIDEO else []
         if not packets and not batch.rtcp:
             return False

@@ -1,4 +1,4 @@
-"""Reading the (repaired) answer of a WebRTC camera: which payload types carry what, and how to reach it."""
+"""Parses the (repaired) answer of a WebRTC camera: which payload types carry what, and how to reach it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class IngestAnswer:
     """Video first; without audio when the camera has none (microphone off)."""
     payload_types: Mapping[int, Track]
     rtx: Mapping[int, int]
-    """Payload type of retransmissions → payload type of what they hold (RFC 4588 §8.6)."""
+    """Payload type of retransmissions → payload type of the original (RFC 4588 §8.6)."""
     nack: bool
     """Whether lost video packets may be asked for again."""
     ssrcs: Mapping[int, Track] = field(default_factory=dict)
@@ -105,6 +105,6 @@ def _repair_ssrcs(sections: list[Section]) -> set[int]:
 
 
 def _numbers(words: Iterable[str]) -> list[int]:
-    """The words that are SSRCs."""
+    """The words that are valid SSRCs."""
     numbers = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= 10]
     return [number for number in numbers if 0 < number <= 0xFFFFFFFF]

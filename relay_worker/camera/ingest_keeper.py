@@ -1,6 +1,6 @@
-"""Sessions of a camera that speaks WebRTC: offers made, the session that is shown, and the one that will replace it.
+"""Sessions of a WebRTC camera: offers made, the active session, and the one that will replace it.
 
-A stream that comes while another plays is connected beside it and takes over at its first keyframe (make before
+A stream that is granted while another plays is connected in parallel and takes over at its first keyframe (make before
 break): battery doorbells cannot be extended and get a new stream every few minutes.
 """
 
@@ -21,11 +21,11 @@ from relay_worker.camera.webrtc_source import IngestError, IngestSettings, Inges
 log = logging.getLogger(__name__)
 
 MAX_OFFERS: Final = 2
-"""Most offers that may wait for an answer; older ones are dropped."""
+"""Offers that may wait for an answer; older ones are dropped."""
 CLOSE_WITHIN: Final = 5.0
-"""Seconds that sessions have to end when everything is closed."""
+"""Seconds allowed for sessions to end when everything is closed."""
 OFFER_LIFE: Final = 90.0
-"""Seconds for which an offer can be answered: Generate may wait for its turn, then takes 30 s at most."""
+"""Seconds for which an offer can be answered: Generate may be queued, then takes 30 s at most."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class IngestKeeper:
 
     @property
     def state(self) -> str:
-        """The state of the session that is shown, or else of the one that is to be; "idle" without either."""
+        """The state of the active session, or else of the one being connected; "idle" without either."""
         session = self._shown or self._next
         return session.source.state.value if session is not None else "idle"
 
@@ -72,7 +72,7 @@ class IngestKeeper:
         return self._shown is not None and self._shown.source.state is IngestState.PLAYING
 
     async def offer(self, request: int) -> str:
-        """Make the offer that a later stream with `offer == request` will answer. Raises IngestError."""
+        """Make an offer, to be answered by a later stream with `offer == request`. Raises IngestError."""
         source = WebRtcSource(self._sink, self._clock, self._settings)
         self._offers[request] = source, self._clock.now()
         while len(self._offers) > MAX_OFFERS:
@@ -83,7 +83,7 @@ class IngestKeeper:
             raise IngestError(Stage.OFFER, f"no UDP socket could be opened: {error}") from None
 
     def play(self, stream: GrantedStream) -> None:
-        """Play a stream, in place of what is played at its first keyframe."""
+        """Play a stream; it replaces the current one at its first keyframe."""
         source, _ = self._offers.pop(stream.offer, (None, 0.0))
         if source is None or source.state is not IngestState.OFFERED:
             error = IngestError(Stage.OFFER, "the offer that this stream answers is gone")
@@ -103,7 +103,7 @@ class IngestKeeper:
         try:
             await session.source.connect(session.stream.answer, handover=handover)
         except IngestError as error:
-            if session in (self._next, self._shown):  # otherwise it was closed on purpose
+            if session in (self._next, self._shown):  # otherwise it was closed deliberately
                 self._failed(session, error)
         except Exception:
             # An internal error must not leave the stream connecting forever: ask for another.
@@ -130,12 +130,12 @@ class IngestKeeper:
         self._on_failed(session.stream, error)
 
     def request_keyframe(self) -> None:
-        """A viewer waits for a keyframe."""
+        """A viewer needs a keyframe."""
         if self._shown is not None:
             self._shown.source.request_keyframe()
 
     def check(self, now: float) -> None:
-        """Judge liveness, about once a second."""
+        """Check liveness; called about once a second."""
         for session in (self._shown, self._next):
             if session is not None:
                 session.source.check(now)
@@ -143,12 +143,12 @@ class IngestKeeper:
             self._withdraw(request)
 
     def fail(self, reason: str) -> None:
-        """The session that is shown is of no use: only a new stream helps."""
+        """The active session delivers nothing usable: only a new stream helps."""
         if self._shown is not None:
             self._failed(self._shown, IngestError(Stage.STREAMING, reason))
 
     def drop(self) -> None:
-        """End what is played; offers stay."""
+        """Stop playing; offers stay."""
         for session in (self._shown, self._next):
             if session is not None:
                 self._close(session)
@@ -169,6 +169,6 @@ class IngestKeeper:
         self._tasks.spawn(session.source.close())
 
     def counters(self) -> dict[str, int]:
-        """What the session that is shown has counted, as `part.name`."""
+        """Counters of the active session, as `part.name`."""
         shown = self._shown.source.counters() if self._shown is not None else {}
         return shown | joined(ingest={"handovers": self.handovers})

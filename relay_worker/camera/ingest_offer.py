@@ -1,8 +1,8 @@
-"""The SDP offer for a camera that is received over WebRTC: what GenerateWebRtcStream wants to see.
+"""The SDP offer for a WebRTC camera in the form that GenerateWebRtcStream accepts.
 
-Audio, video and a data channel, in that order, both media recvonly, candidates included (no trickle): the only shape
-that is known to work (`nest-sdm.md` 2; developers.google.com/nest/device-access/traits/device/camera-live-stream).
-Transport-wide feedback is left out on purpose: with it Google's sender would go by that and not by REMB, and REMB is
+Audio, video and a data channel, in that order, both media recvonly, candidates included (no trickle): the only form
+known to work (`nest-sdm.md` 2; developers.google.com/nest/device-access/traits/device/camera-live-stream).
+Transport-wide feedback is left out deliberately: with it Google's sender would follow that instead of REMB, and REMB is
 what makes the first picture fast.
 """
 
@@ -32,7 +32,7 @@ _FEEDBACK: Final = ("nack", "nack pli", "ccm fir", "goog-remb")
 
 @dataclass(frozen=True)
 class CameraOffer:
-    """One offer; `ssrc` is the name under which our RTCP speaks."""
+    """One offer; `ssrc` is the sender SSRC of our RTCP."""
 
     session_id: int
     ssrc: int
@@ -89,5 +89,5 @@ def _video_codecs() -> list[str]:
 
 
 def make_ingest_offer() -> CameraOffer:
-    """A fresh offer."""
+    """A new offer."""
     return CameraOffer(session_id=secrets.randbits(62), ssrc=1 + secrets.randbelow(0xFFFFFFFE))

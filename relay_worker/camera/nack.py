@@ -39,15 +39,15 @@ class NackTracker:
         self._missing: dict[int, _Missing] = {}
 
     def __contains__(self, sequence: int) -> bool:
-        """Whether that packet is still waited for."""
+        """Whether that packet is still awaited."""
         return sequence in self._missing
 
     def __bool__(self) -> bool:
-        """Whether any packet is waited for."""
+        """Whether any packet is awaited."""
         return bool(self._missing)
 
     def received(self, sequence: int, now: float) -> None:
-        """A packet, sent first or again, is there."""
+        """Note the arrival of a packet, original or retransmitted."""
         if self._highest is None:
             self._highest = sequence
             return
@@ -57,7 +57,7 @@ class NackTracker:
         if step == 1:
             self._highest = sequence
         elif step & 0x8000:
-            if step < 0x10000 - MAX_MISORDER_REPAIRED:  # the source counts anew
+            if step < 0x10000 - MAX_MISORDER_REPAIRED:  # the source restarted its numbering
                 self._highest = sequence
                 self._give_up()
             else:
@@ -78,7 +78,7 @@ class NackTracker:
         if missing is None or not missing.tries:
             return  # a duplicate, or only reordered
         self.repaired += 1
-        if missing.tries == 1:  # after a retry one cannot tell which request was answered (Karn)
+        if missing.tries == 1:  # after a retry it is unknown which request was answered (Karn)
             self.rtt += (now - missing.asked_at - self.rtt) / 4
 
     def _give_up(self) -> None:
@@ -86,7 +86,7 @@ class NackTracker:
         self._missing.clear()
 
     def due(self, now: float) -> list[int]:
-        """Sequence numbers to ask for now, oldest first; each counts as asked."""
+        """Sequence numbers to request now, oldest first; each counts as requested."""
         asked: list[int] = []
         hopeless: list[int] = []
         interval = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
@@ -105,5 +105,5 @@ class NackTracker:
         return asked
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"asked": self.asked, "given_up": self.given_up}

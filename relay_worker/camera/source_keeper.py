@@ -1,4 +1,4 @@
-"""Keeps a camera's stream playing: connects, reconnects, and says when only a new stream can help."""
+"""Keeps a camera's stream playing: connects, reconnects, and reports when only a new stream can help."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from relay_worker.rtsp.states import RtspState
 log = logging.getLogger(__name__)
 
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
-"""Seconds before each further try of the same URL: Google's edge answers 404 for seconds after a stream was made."""
+"""Seconds before each retry of the same URL: Google's edge answers 404 for seconds after a stream was generated."""
 REFUSED_DELAYS: Final = (0.5, 1.5)
-"""The same after 401 or 403: our own last connection may still be counted as the one client that a URL may have."""
+"""The same after 401 or 403: our previous connection may still count as the one client allowed per URL."""
 WARM_ANSWER: Final = 12.0
-"""Seconds for an answer once a stream has played: it comes at once then, and asking again is free."""
+"""Seconds to wait for an answer once a stream has played: it is immediate then, and asking again is free."""
 PROVEN: Final = 5.0
-"""Seconds of video sent on after which a session counts as good and earlier failures are forgotten."""
+"""Seconds of forwarded video after which a session counts as stable and earlier failures are forgotten."""
 
 
 OnFailed = Callable[[GrantedStream, Stage, Remedy, str], None]
@@ -64,11 +64,11 @@ class SourceKeeper:
         self.stream: GrantedStream | None = None
         self._source: RtspSource | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopped = asyncio.Event()  # for the present task
+        self._stopped = asyncio.Event()  # for the current task
         self._stalled: RtspError | None = None
         self._began = 0.0
         self.stalls = 0
-        self._tolerated: Counter[str] = Counter()  # by the sessions that have ended
+        self._tolerated: Counter[str] = Counter()  # by sessions that have ended
 
     @property
     def state(self) -> str:
@@ -86,14 +86,14 @@ class SourceKeeper:
 
     @property
     def playing(self) -> bool:
-        """Whether a session is up and delivers."""
+        """Whether a session is up and delivering."""
         if self._over_webrtc:
             return self.ingests.playing
         session = self._source.session if self._source is not None else None
         return session is not None and session.state is RtspState.PLAYING
 
     def play(self, stream: GrantedStream) -> None:
-        """Play `stream` from now on, in place of what was played before."""
+        """Play `stream` from now on instead of the previous one."""
         previous = self._task
         self._stop_source()
         self.stream = stream
@@ -105,7 +105,7 @@ class SourceKeeper:
         self._task = asyncio.create_task(self._keep(stream, previous, self._stopped))
 
     def extended(self, generation: int, url: Secret, expires_at: float) -> None:
-        """The stream lives on: `url` is for the next connection, the present one is not touched."""
+        """The stream was extended: `url` is for the next connection, the current one is left alone."""
         if self.stream is not None and self.stream.generation == generation:
             self.stream.url, self.stream.expires_at = url, expires_at
 
@@ -116,7 +116,7 @@ class SourceKeeper:
         self.ingests.drop()
 
     async def close(self) -> None:
-        """Stop playing, politely, and wait for it."""
+        """Stop playing with TEARDOWN, and wait for it."""
         task = self._task
         self.drop()
         await self.ingests.close()
@@ -124,11 +124,11 @@ class SourceKeeper:
             await asyncio.wait([task])
 
     def request_keyframe(self) -> None:
-        """A viewer waits for a keyframe; RTSP has no way to ask the camera for one."""
+        """A viewer needs a keyframe; RTSP has no way to ask the camera for one."""
         self.ingests.request_keyframe()
 
     def check(self, now: float) -> None:
-        """Judge liveness, about once a second: end a session that delivers no video any more."""
+        """Check liveness, about once a second: end a session that no longer delivers video."""
         self.ingests.check(now)
         if self._source is None or not self.playing or self._stalled is not None:
             return
@@ -140,7 +140,7 @@ class SourceKeeper:
             self._source.stop()
 
     def renew(self, reason: str) -> None:
-        """The session delivers what is of no use: begin another, of the same stream where that is possible (RTSP)."""
+        """The session delivers nothing usable: start another, of the same stream where that is possible (RTSP)."""
         if self._over_webrtc:
             self.ingests.fail(reason)
         elif self._source is not None and self.playing and self._stalled is None:
@@ -153,7 +153,7 @@ class SourceKeeper:
 
     def _ingest_failed(self, stream: GrantedStream, error: IngestError) -> None:
         if self.stream is stream:
-            # The session that it should have replaced may play on until its own end.
+            # The session it should have replaced may play until its own end.
             self.stream = self.ingests.stream
         self._on_problem(error.stage, error.message)
         self._on_failed(stream, error.stage, error.remedy, str(error))
@@ -190,12 +190,14 @@ class SourceKeeper:
             failures += 1
 
     def _proven(self, began: float) -> bool:
-        """Whether the session tried at `began` gave pictures for a while: an answer to PLAY alone proves nothing."""
+        """Whether the session started at `began` delivered pictures for a while: an answer to PLAY alone proves
+        nothing.
+        """
         since = self._pipeline.playing_since
         return since >= began and self._pipeline.last_frame.get(Kind.VIDEO, 0.0) - since > PROVEN
 
     async def _play(self, stream: GrantedStream, settings: SourceSettings) -> RtspError | None:
-        """One session; the error it ended with, or None when it was stopped on purpose."""
+        """Run one session; returns the error it ended with, or None when it was stopped deliberately."""
         self._stalled = None
         self._source = source = RtspSource(stream.url, self._pipeline, self._clock, settings)
         try:
@@ -212,11 +214,11 @@ class SourceKeeper:
         return self._stalled
 
     def tolerated(self) -> Counter[str]:
-        """Deviations of RTSP servers that were put up with over all sessions, by their names in docs/quirks.md."""
+        """Deviations of RTSP servers tolerated over all sessions, by their names in docs/quirks.md."""
         present = self._source.tolerated() if self._source is not None else {}
         return self._tolerated + Counter(present)
 
     def counters(self) -> dict[str, int]:
-        """What the present source has counted, as `part.name`."""
+        """Counters of the current source, as `part.name`."""
         rtsp = self._source.counters() if self._source is not None else {}
         return rtsp | self.ingests.counters() | joined(source={"stalls": self.stalls})

@@ -1,7 +1,7 @@
-"""Receiving a WebRTC camera: which packet belongs to which track, and what to say back. No I/O and no clock.
+"""Receives a WebRTC camera: assigns packets to tracks and generates RTCP feedback. No I/O and no clock.
 
-The camera is told about once a second how its packets arrive (RR) and that it may send fast (REMB), at once what is
-missing (NACK), and at most once a second that a keyframe is wanted (FIR and PLI together: Nest cameras answer a PLI
+The camera is told about once a second how its packets arrive (RR) and that it may send fast (REMB), immediately what is
+missing (NACK), and at most once a second that a keyframe is needed (FIR and PLI together: Nest cameras answer a PLI
 with an IDR that lacks its parameter sets; `nest-sdm.md` 2).
 """
 
@@ -24,9 +24,9 @@ BITRATE: Final = 4_000_000
 """Bits per second that REMB allows: without it the first keyframe comes at 375 kbit/s."""
 REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
-"""Least seconds between two requests for a keyframe."""
+"""Shortest interval in seconds between requests for a keyframe."""
 MAX_SSRCS: Final = 16
-"""Streams told apart in one session; more are not looked at."""
+"""Streams distinguished in one session; further ones are ignored."""
 CNAME: Final = "relay"
 
 _RTX: Final = struct.Struct("!BBHII")
@@ -46,7 +46,7 @@ class Ingest:
         self._video_ssrc = next((s for s, track in answer.ssrcs.items() if track.kind is Kind.VIDEO), 0)
         self.nack = NackTracker()
         self.ignored: Counter[str] = Counter()
-        """Packets that concern no track, by reason: malformed, probe, payload type, ssrc, rtx, rtcp."""
+        """Packets that belong to no track, by reason: malformed, probe, payload type, ssrc, rtx, rtcp."""
         self._reported_at = self._keyframe_at = float("-inf")
         self._keyframe_wanted_at: float | None = None
         self._fir_number = 0
@@ -56,7 +56,7 @@ class Ingest:
     # --- in --------------------------------------------------------------------------------------------------------
 
     def receive(self, packet: bytes, now: float) -> Batch | None:
-        """Take a decrypted RTP packet; what it means for a track, or None when it means nothing."""
+        """Process a decrypted RTP packet; returns what it brings for a track, or None."""
         try:
             _, second, sequence, _, ssrc = HEADER.unpack_from(packet)
         except struct.error:
@@ -80,7 +80,7 @@ class Ingest:
         return Batch(track, [packet], [])
 
     def _bind(self, packet: bytes, ssrc: int, payload_type: int) -> Track | None:
-        """Find out what an SSRC is, from the payload type of its first packet with something in it."""
+        """Classify an SSRC by the payload type of its first packet with content."""
         track = self._answer.payload_types.get(payload_type)
         if track is None:
             self.ignored["payload type"] += 1
@@ -100,7 +100,7 @@ class Ingest:
         return track
 
     def _repaired(self, packet: bytes, now: float) -> Batch | None:
-        """The packet that a retransmission holds (RFC 4588 §4), when it is one that is missing."""
+        """The original packet inside a retransmission (RFC 4588 §4), when that packet is missing."""
         try:
             view = parse_rtp(packet)
         except RtpError:
@@ -119,7 +119,7 @@ class Ingest:
         return Batch(self._answer.payload_types[payload_type], [header + view.payload[2:]], [])
 
     def receive_rtcp(self, packet: bytes) -> list[Batch]:
-        """Take a decrypted compound RTCP packet; each sender report goes to the track it is about."""
+        """Process a decrypted compound RTCP packet; each sender report is passed to its track."""
         batches: list[Batch] = []
         position = 0
         while position + 8 <= len(packet):
@@ -137,21 +137,21 @@ class Ingest:
     # --- out -------------------------------------------------------------------------------------------------------
 
     def request_keyframe(self, now: float) -> None:
-        """Somebody waits for a keyframe; requests that come while one is under way are one."""
+        """Request a keyframe; requests made while one is pending are merged."""
         if self._keyframe_wanted_at is None:
             self._keyframe_wanted_at = now
 
     def keyframe_came(self, at: float) -> None:
-        """A keyframe came at `at`: what was wanted before is there."""
+        """A keyframe arrived at `at`: earlier requests are satisfied."""
         if self._keyframe_wanted_at is not None and self._keyframe_wanted_at <= at:
             self._keyframe_wanted_at = None
 
     def may_request(self, now: float) -> bool:
-        """Whether a keyframe could be asked for now."""
+        """Whether a keyframe may be requested now."""
         return bool(self._video_ssrc) and now - self._keyframe_at >= KEYFRAME_INTERVAL
 
     def feedback(self, now: float) -> bytes:
-        """The compound RTCP packet to send now (RFC 3550 §6.1: a report leads); empty when nothing is to be said."""
+        """The compound RTCP packet to send now (RFC 3550 §6.1: a report leads); empty when there is nothing to send."""
         parts: list[bytes] = []
         report = now - self._reported_at >= REPORT_INTERVAL
         if self.nack and (missing := self.nack.due(now)):
@@ -172,6 +172,6 @@ class Ingest:
         return b"".join((head, rtcp.pack_sdes(self._ssrc, CNAME), *parts))
 
     def counters(self) -> dict[str, int]:
-        """What this session has counted, as `part.name`."""
+        """Counters of this session, as `part.name`."""
         here = {"keyframe_requests": self.keyframe_requests, **self.ignored}
         return joined(ingest=here, nack=self.nack.counters())

@@ -1,6 +1,6 @@
 """A WebRTC source: one session with a camera, from our offer to its end.
 
-Google's answer is spent with the session: it cannot be joined again, so every end asks for a new stream.
+Google's answer is used up by the session: it cannot be joined again, so every end requires a new stream.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class IngestState(enum.Enum):
     OFFERED = "offered"
     CONNECTING = "connecting"
     STANDBY = "standby"
-    """Connected; the picture has not begun, and another session may still be the one that is shown."""
+    """Connected; video has not started, and another session may still be active."""
     PLAYING = "playing"
     FAILED = "failed"
     CLOSED = "closed"
@@ -82,7 +82,7 @@ CONNECTED: Final = frozenset((_S.STANDBY, _S.PLAYING))
 
 
 class IngestError(RemoteError):
-    """The session with the camera could not be made or has ended, at `stage`; only a new stream helps."""
+    """The session with the camera could not be established or has ended, at `stage`; only a new stream helps."""
 
     remedy = Remedy.REGENERATE
 
@@ -93,11 +93,11 @@ class IngestError(RemoteError):
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """How to receive; times in seconds."""
+    """Receive settings; times in seconds."""
 
     ice_servers: tuple[RTCIceServer, ...] = ()
     loopback: bool = False
-    """Use 127.0.0.1 only: for a camera that is simulated on this machine."""
+    """Use 127.0.0.1 only: for cameras simulated on this machine."""
     connect_timeout: float = CONNECT_TIMEOUT
     first_picture: float = FIRST_PICTURE
     stall: float = STALL
@@ -129,7 +129,7 @@ class WebRtcSource:
     ) -> None:
         self._sink, self._clock, self._settings = sink, clock, settings
         self.on_playing: Callable[[], None] = lambda: None
-        """Called when its media begins to go to the sink."""
+        """Called when its media starts to reach the sink."""
         self.on_ended: Callable[[IngestError], None] = lambda error: None
         """Called once when it ends by itself after `connect`."""
         self._machine = Machine(INGEST_TABLE)
@@ -210,7 +210,7 @@ class WebRtcSource:
                 self._alive_at, self._patience = now, self._settings.stall
 
     def _woken(self, now: float) -> None:
-        """All that had arrived was received: hand it over together, and answer."""
+        """Everything that had arrived was read: pass it on together, and send feedback."""
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
@@ -247,7 +247,7 @@ class WebRtcSource:
     # --- feedback out ----------------------------------------------------------------------------------------------
 
     def request_keyframe(self) -> None:
-        """A viewer waits for a keyframe: ask the camera, at most once a second."""
+        """A viewer needs a keyframe: ask the camera, at most once a second."""
         if self.ingest is not None and self.state is IngestState.PLAYING:
             now = self._clock.now()
             self.ingest.request_keyframe(now)
@@ -269,7 +269,7 @@ class WebRtcSource:
     # --- liveness and end --------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Judge liveness and say what is due, about once a second."""
+        """Check liveness and send what is due, about once a second."""
         if self.ingest is None or self.state not in CONNECTED:
             return
         if self.state is IngestState.PLAYING:
@@ -285,12 +285,12 @@ class WebRtcSource:
             self.on_ended(IngestError(Stage.STREAMING, message))
 
     async def close(self) -> None:
-        """Say goodbye and release everything; safe in any state and more than once."""
+        """Send BYE and release everything; safe in any state and more than once."""
         if self.state is not IngestState.CLOSED:
             self._machine.fire(IngestEvent.CLOSE)
             await self._transport.close()
 
     def counters(self) -> dict[str, int]:
-        """What this session has counted, as `part.name`."""
+        """Counters of this session, as `part.name`."""
         ingest = self.ingest.counters() if self.ingest is not None else {}
         return ingest | joined(transport=self._transport.counters())

@@ -45,13 +45,13 @@ class AccessUnitAssembler:
         self._fragment: list[bytes] | None = None
 
     def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int = 0) -> list[AccessUnit]:
-        """Add one payload; return the access units that are finished by it (two at most)."""
+        """Add one payload; returns the access units it completes (two at most)."""
         done: list[AccessUnit] = []
         if timestamp != self._timestamp:
             if self._parts or self._fragment:
                 self._complete = self._complete and not lost
                 done += self._finish()
-            # What was lost between two access units may have belonged to either.
+            # Packets lost between two access units may have belonged to either.
             self._start(timestamp, complete=not lost)
         elif lost:
             self._complete = False

@@ -25,9 +25,9 @@ PROBATION: Final = 10
 CLOSING: Final = b"\x0c\xff\x80"
 """A filler data NAL unit (§7.3.2.7): carries the mark of a picture whose last packet has left without one."""
 MAX_UNDATED: Final = 32
-"""Payloads before a picture that wait for its timestamp."""
+"""Payloads held before a picture until its timestamp is known."""
 MAX_INTERVAL: Final = VIDEO_CLOCK_RATE // 2
-"""Ticks between two pictures from which on they say nothing about the frame interval."""
+"""Ticks between two pictures beyond which they do not indicate the frame interval."""
 DEFAULT_INTERVAL: Final = 1 / 30
 _INTERVALS: Final = (1 / 60, 0.2)
 _MAX_PATIENCE: Final = 4
@@ -36,7 +36,7 @@ _MAX_PATIENCE: Final = 4
 _STARTERS: Final = frozenset((NAL_SEI, NAL_SPS, NAL_PPS, NAL_AUD, *range(14, 19)))
 TRAILERS: Final = frozenset((10, 11, 12, 13, *range(19, 24)))
 
-_NONE, _PREFIX, _PICTURE = range(3)  # what the access unit has so far
+_NONE, _PREFIX, _PICTURE = range(3)  # contents of the access unit so far
 
 
 class AccessUnitEnds:
@@ -49,16 +49,16 @@ class AccessUnitEnds:
 
     def __init__(self) -> None:
         self.timestamp = -1
-        """RTP timestamp with which the present access unit leaves."""
+        """RTP timestamp with which the current access unit is sent."""
         self.earlier: list[tuple[int, Payloads]] = []
-        """Ends of access units that are over, with their timestamps: to be sent (and removed) first."""
+        """Remaining payloads of ended access units, with their timestamps: to be sent (and removed) first."""
         self.held: bytes | None = None
-        """The payload that waits, because the camera's marker does not say whether it is the last of its picture."""
+        """The payload being held, because the camera's marker does not say whether it is the last of its picture."""
         self.frames = self.keyframes = 0
         self.unmarked = self.misplaced = self.split = 0
         self._out: Payloads = []
         self._stamp = -1  # the camera's timestamp of the last packet
-        self._raw = -1  # … of the present picture
+        self._raw = -1  # … of the current picture
         self._shift = 0  # what is added to it, while pictures share one
         self._sharing = 1  # pictures that had it so far
         self._stage = _NONE
@@ -85,11 +85,11 @@ class AccessUnitEnds:
 
     @property
     def _is_over(self) -> bool:
-        """Whether no picture is under way whose end is still open."""
+        """Whether no picture is currently incomplete."""
         return self._stage != _PICTURE or self._closed or self._marked
 
     def end_waiting(self) -> None:
-        """Nothing came behind `held` for so long: it was the last of its picture, and is now in `earlier`."""
+        """Nothing followed `held` in time: it was the last of its picture, and is now in `earlier`."""
         self._release()
         if self._out:
             self._end_unit()
@@ -157,7 +157,7 @@ class AccessUnitEnds:
         self._mistrusted = True
 
     def _go_on(self) -> None:
-        """Another part of the same picture: a marker before it was wrong."""
+        """Another part of the same picture: the marker before it was wrong."""
         if self._closed and self._timed:
             self.split += 1
             self._patience = min(2 * self._patience, _MAX_PATIENCE)
@@ -166,7 +166,7 @@ class AccessUnitEnds:
         self._closed = self._timed = self._marked = False
 
     def _begin(self, timestamp: int) -> None:
-        """Begin an access unit; what there is of the one before it leaves first."""
+        """Start an access unit; the rest of the previous one is sent first."""
         if self._stage == _PICTURE and not self._closed:
             self._end_unit()
         again = timestamp == self._stamp and not self._undated
@@ -198,7 +198,7 @@ class AccessUnitEnds:
         return (timestamp + self._shift) & 0xFFFFFFFF
 
     def _end_unit(self) -> None:
-        """The picture is over, and its mark has not left."""
+        """The picture has ended, and its marker has not been sent."""
         if self._marked:
             self._probation -= self._probation > 0
         else:
@@ -224,7 +224,7 @@ class AccessUnitEnds:
         self._out = []
 
     def _abandon(self) -> None:
-        """The picture has a hole: what is left of it says nothing about markers."""
+        """The picture has a gap: the rest of it says nothing about markers."""
         self._release()
         if self._out:
             self._finish()
@@ -233,7 +233,7 @@ class AccessUnitEnds:
         self._pending = []
 
     def _take(self) -> Payloads:
-        """What may leave of what is in `_out`, with `timestamp`."""
+        """The payloads in `_out` that may be sent, with `timestamp`."""
         out, self._out = self._out, []
         if self._undated:
             self._pending = (self._pending + out)[-MAX_UNDATED:]

@@ -1,4 +1,4 @@
-"""How long video stays in the relay: from being read to having been handed to the kernel, the pacer's part included."""
+"""Measures how long video stays in the relay: from being read to being handed to the kernel, pacer included."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DelayMeter:
 
 
 def _quantile(samples: list[tuple[float, int]], count: float) -> float:
-    """The delay that `count` packets stay within."""
+    """The delay not exceeded by `count` packets."""
     for delay, packets in samples:
         count -= packets
         if count <= 0:

@@ -24,9 +24,9 @@ class H264Passthrough(NalUnits):
     """
 
     def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> Payloads:
-        """The payloads to send for one that was received, all with `self.timestamp`; possibly none.
+        """The payloads to send for one received payload, all with `self.timestamp`; possibly none.
 
-        What is in `earlier` goes before them. `lost` is the number of packets missing before this one.
+        Those in `earlier` go first. `lost` is the number of packets missing before this one.
         """
         if lost:
             self._broken()
@@ -171,7 +171,7 @@ class H264Passthrough(NalUnits):
         return True
 
     def _fragment(self, payload: bytes, marker: bool, timestamp: int) -> None:
-        """An FU-A: begins a NAL unit, or goes on with one that is sent, collected or held back."""
+        """Handle an FU-A: it starts a NAL unit, or continues one that is being sent, collected or held back."""
         header = payload[1]
         if self._starts_late and not header & FU_START:
             header |= FU_START
@@ -208,7 +208,7 @@ class H264Passthrough(NalUnits):
         kind = header & 0x1F
         self._carry, self._carry_start = None, FU_START
         if not kind and _is_slice(rest := _behind_start_code(nal)):
-            # The rest of it can be cut through.
+            # The rest of it can be forwarded directly.
             self.annex_b += 1
             nal, kind, self._carry = rest, rest[0] & 0x1F, b""
         if not 0 < kind <= NAL_IDR:
@@ -248,7 +248,7 @@ class H264Passthrough(NalUnits):
             self._end_nal(marker, sent=True)
 
     def _recut(self, data: bytes, header: int) -> None:
-        """Cut full packets from what is carried and `data`; carry the rest, or send it when the unit ends."""
+        """Cut full packets from the carried bytes and `data`; carry the rest, or send it when the unit ends."""
         data = (self._carry or b"") + data
         room = self.max_payload - 2
         indicator, kind = self._header & 0xE0 | FU_A, self._header & 0x1F
@@ -282,7 +282,7 @@ class H264Passthrough(NalUnits):
                 self._whole(nal, marker and index == len(nals) - 1, timestamp)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {
             "losses": self.losses,
             "unmarked": self.unmarked,

@@ -28,7 +28,7 @@ ARRIVAL_WEIGHT: Final = 0.1
 
 
 class VideoInput(TrackInput):
-    """H.264 as it came: re-fragmented where it must be, never transcoded."""
+    """H.264 passthrough: re-fragmented where necessary, never transcoded."""
 
     def __init__(self, track: Track, timeline: Timeline) -> None:
         super().__init__(track, timeline)
@@ -36,16 +36,18 @@ class VideoInput(TrackInput):
         self.keyframe_at = 0.0
         self.keyframe_interval = 0.0
         self._keyframes = 0
-        self._arrived = (0, 0.0)  # pictures so far, and when the last of them came
+        self._arrived = (0, 0.0)  # pictures so far, and when the last of them arrived
 
     def inherit(self, before: VideoInput) -> None:
-        """Go on where `before` was rebuilt: a camera may have sent its parameter sets at the session's start only."""
+        """Continue from `before`, which is being rebuilt: a camera may have sent its parameter sets only at the
+        session's start.
+        """
         if not self.passthrough.parameter_sets.complete:
             self.passthrough.parameter_sets = before.passthrough.parameter_sets
 
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         passthrough = self.passthrough
-        # All that one wake brought of a frame goes out together, so that it can leave in one system call.
+        # Everything of a frame that arrived in one wake-up is sent together, so that one system call suffices.
         for run in self._runs(packets, now):
             payloads = passthrough.receive_run(run.payloads, run.timestamp, run.lost)
             if payloads or passthrough.earlier:
@@ -68,7 +70,7 @@ class VideoInput(TrackInput):
             self.keyframe_at = now
 
     def _note_arrival(self, frames: int, now: float) -> None:
-        """How often pictures come, smoothed: they may come in clumps."""
+        """Picture rate, smoothed: pictures may arrive in bursts."""
         before, at = self._arrived
         if at:
             step = (now - at) / (frames - before)
@@ -120,7 +122,7 @@ class VideoInput(TrackInput):
         return super().malformed + self.passthrough.malformed
 
     def counters(self) -> dict[str, int]:
-        """What its parts have counted, as `part.name`."""
+        """Counters of its parts, as `part.name`."""
         return super().counters() | joined(passthrough=self.passthrough.counters())
 
 
@@ -179,7 +181,7 @@ class AudioInput(TrackInput):
         stats.frames += self.frames
 
     def counters(self) -> dict[str, int]:
-        """What its parts have counted, as `part.name`."""
+        """Counters of its parts, as `part.name`."""
         units = self._depacketizer.counters() if self._depacketizer is not None else {}
         return super().counters() | joined(
             units=units, opus=self._transcoder.counters(), clock=self._transcoder.clock.counters()

@@ -46,9 +46,9 @@ class NalUnits(AccessUnitEnds):
         if sprop_parameter_sets:
             self.parameter_sets.add_sprop(sprop_parameter_sets)
         self.wants_keyframe = True
-        """Nothing goes out until an IDR picture comes."""
+        """Nothing is sent until the next IDR picture."""
         self.repeats_sets = False
-        """Whether the cached parameter sets go before every IDR picture, also where the camera has sent them."""
+        """Whether the cached parameter sets are sent before every IDR picture, even where the camera has sent them."""
         self._in_fragment = False  # the NAL unit of the last FU-A is not complete, and goes out or is collected
         self._starts_late = False  # the fragment that began it was empty: the next begins it
         self._carry: bytes | None = None  # rest of a fragment that is being re-cut; None when fragments fit
@@ -65,14 +65,14 @@ class NalUnits(AccessUnitEnds):
         return self.parameter_sets.info
 
     def hold_until_keyframe(self) -> None:
-        """Send nothing until the next IDR picture; the rest of a NAL unit that is under way is not sent, either."""
+        """Send nothing until the next IDR picture; the rest of an incomplete NAL unit is dropped, too."""
         self.wants_keyframe = True
         self._in_fragment = self._starts_late = False
         self._carry = self._collected = None
         self._abandon()
 
     def _broken(self) -> None:
-        """The bitstream has a hole here: hold everything back until the next IDR picture."""
+        """The bitstream has a gap here: hold everything back until the next IDR picture."""
         if not self.wants_keyframe:
             self.losses += 1
         self.hold_until_keyframe()
@@ -85,7 +85,7 @@ class NalUnits(AccessUnitEnds):
         if self._in_fragment:
             self._malformed()
         if 0 < kind <= NAL_IDR:
-            self._whole(payload, marker, timestamp)  # a start code in it does no harm: decoders read Annex B
+            self._whole(payload, marker, timestamp)  # a start code in it is harmless: decoders parse Annex B
             return
         nals = split_nal(payload)
         if len(nals) != 1 or nals[0] is not payload:
@@ -149,7 +149,7 @@ class NalUnits(AccessUnitEnds):
             self._put(payload)
 
     def _aggregate(self, payload: bytes, marker: bool, timestamp: int) -> None:
-        """A STAP-A: forwarded whole when nothing in it must be changed, else taken apart."""
+        """Handle a STAP-A: forwarded whole when nothing in it must be changed, else split."""
         if self._in_fragment:
             self._malformed()
         try:
@@ -183,5 +183,5 @@ class NalUnits(AccessUnitEnds):
         self._end_nal(marker, sent)
 
     def _is_late(self, kind: int) -> bool:
-        """Whether this NAL unit belongs to a picture whose end has left, or waits to: no decoder misses it."""
+        """Whether this NAL unit belongs to a picture whose end was sent, or is held: no decoder misses it."""
         return kind in TRAILERS and self._is_over

@@ -32,11 +32,11 @@ FRAME_TICKS: Final = round(FRAME_SECONDS * AUDIO_CLOCK_RATE)
 OPUS_RATES: Final = frozenset({8000, 12000, 16000, 24000, 48000})
 
 TOLERANCE: Final = 0.040
-"""Seconds of a pause that are not worth filling."""
+"""Pauses shorter than this many seconds are not filled."""
 PAUSE: Final = 0.150
-"""A timestamp that is so many seconds later than the unit before it ends means a pause, also without loss."""
+"""A timestamp this many seconds after the end of the previous unit means a pause, even without loss."""
 MAX_FILL: Final = 0.500
-"""A longer gap in seconds is not filled with silence: time jumps there instead."""
+"""Longer gaps (seconds) are not filled with silence: time jumps there instead."""
 
 Codec = Literal["aac", "pcmu", "pcma"]
 _DECODERS: Final = {"aac": "aac", "pcmu": "pcm_mulaw", "pcma": "pcm_alaw"}
@@ -57,9 +57,9 @@ class OpusStats:
     encoded: int = 0
     """Opus packets made."""
     filled: float = 0.0
-    """Seconds of silence put into gaps."""
+    """Seconds of silence inserted into gaps."""
     overlapped: float = 0.0
-    """Seconds of sound dropped because it came twice."""
+    """Seconds of sound dropped because it overlapped."""
     jumps: int = 0
     """Gaps too long to fill."""
 
@@ -156,7 +156,7 @@ class OpusTranscoder:
         return self._chain.encode(frame, planes[0], media_time, now, pause)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         stats = self.stats
         return {
             "decoded": stats.decoded,
@@ -208,7 +208,7 @@ class _Encoder:
             self._place(samples, media_time, now, pause)
         at = self.position
         if at is None:
-            return []  # nothing says when this is
+            return []  # its time is unknown
         if self._cut:
             cut = min(self._cut, len(samples))
             self._cut -= cut

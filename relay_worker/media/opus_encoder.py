@@ -63,13 +63,13 @@ class OpusEncoder(Protocol):
     """Encodes 20 ms frames of interleaved samples."""
 
     def encode(self, samples: bytes) -> list[bytes]:
-        """One Opus packet for each whole frame that there is; raises EncoderError."""
+        """One Opus packet for each complete frame; raises EncoderError."""
         ...
 
 
 @functools.cache
 def _library() -> Any:
-    """libopus as PyAV brings it, or the system's; None when there is neither."""
+    """libopus as bundled with PyAV, or the system's; None when there is neither."""
     home = Path(av.__file__).parent
     candidates = [*home.with_name("av.libs").glob("libopus*.so*"), *(home / ".dylibs").glob("libopus*.dylib")]
     for name in [*map(str, candidates), ctypes.util.find_library("opus") if not candidates else None]:
@@ -161,7 +161,7 @@ def _as_encoder_error() -> Iterator[None]:
 
 
 def make_encoder(sample_format: SampleFormat, rate: int, settings: OpusSettings) -> OpusEncoder:
-    """The best encoder there is, for 20 ms frames at one of Opus's own rates. Raises EncoderError."""
+    """The best available encoder for 20 ms frames at one of Opus's own rates. Raises EncoderError."""
     if _library() is None:
         return AvEncoder(sample_format, rate, settings)
     return NativeEncoder(sample_format, rate, settings)

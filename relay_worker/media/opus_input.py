@@ -14,7 +14,7 @@ from relay_worker.rtp.opus import frame_ticks, join_frames, packet_ticks, split_
 from relay_worker.rtp.timeline import Timeline
 
 CHECK_INTERVAL: Final = 0.1
-"""Seconds between two looks at the clocks, while packets simply follow each other."""
+"""Seconds between comparisons of the clocks while packets simply follow each other."""
 MAX_ERROR: Final = AUDIO_CLOCK_RATE
 """Ticks by which sound may lag behind its timestamps before it is placed anew."""
 MAX_LEAD: Final = AUDIO_CLOCK_RATE // 5
@@ -24,13 +24,13 @@ MAX_GAP: Final = 2 * AUDIO_CLOCK_RATE
 
 
 class OpusInput(TrackInput):
-    """One Opus track. One packet goes out for each that came, but for corrections of one frame."""
+    """One Opus track. One packet is sent for each received, apart from corrections of one frame."""
 
     def __init__(self, track: Track, timeline: Timeline) -> None:
         super().__init__(track, timeline)
         self.frames = 0
         self.unusable = 0
-        """Packets whose length cannot be told."""
+        """Packets whose duration cannot be determined."""
         self.clock = SoundClock()
         self._level = OpusLevel()
         self._position: int | None = None  # media time in ticks at which the sound so far ends
@@ -52,7 +52,7 @@ class OpusInput(TrackInput):
                     self._timestamp, self._check_at = -1, 0.0
                 position = self._position
                 if timestamp == self._expected and not lost and now < self._check_at and position is not None:
-                    # Nearly always: it follows on the one before it, and the clocks were compared only just now.
+                    # Nearly always: it follows the previous one, and the clocks were compared recently.
                     self._before, self._timestamp = payload, timestamp
                     self._expected, self._position = (timestamp + ticks) & 0xFFFFFFFF, position + ticks
                     self.frames += 1
@@ -76,7 +76,7 @@ class OpusInput(TrackInput):
         elif not frozen:
             frame = frame_ticks(packet)
             if target - position > MAX_ERROR:
-                position = target  # something else was sent in its place
+                position = target  # filler was sent in its place
             elif ahead >= frame:
                 pause = ahead // frame * frame
                 self._expected += pause
@@ -133,7 +133,7 @@ class OpusInput(TrackInput):
         ]
 
     def counters(self) -> dict[str, int]:
-        """What its parts have counted, as `part.name`."""
+        """Counters of its parts, as `part.name`."""
         return super().counters() | joined(opus={"unusable": self.unusable}, clock=self.clock.counters())
 
     @property

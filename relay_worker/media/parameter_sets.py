@@ -1,4 +1,4 @@
-"""H.264 sequence and picture parameter sets: what a relay must know of them, and a cache (ITU-T H.264 §7.3.2)."""
+"""H.264 sequence and picture parameter sets: the fields a relay needs, and a cache (ITU-T H.264 §7.3.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS, split_nal
 MAX_SETS: Final = 32
 """Parameter sets of each kind that are kept; an H.264 stream has at most 32 SPS, and a camera a handful of PPS."""
 MAX_SIZE: Final = 1024
-"""Bytes of the largest parameter set that is taken seriously."""
+"""Bytes of the largest accepted parameter set."""
 
 _HIGH_PROFILES: Final = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135))
 _EXTENDED_SAR: Final = 255
@@ -23,7 +23,7 @@ class ParameterSetError(ValueError):
 
 
 class SpsInfo(NamedTuple):
-    """The part of a sequence parameter set that matters for relaying."""
+    """The fields of a sequence parameter set that matter for relaying."""
 
     sps_id: int
     profile_idc: int
@@ -179,7 +179,7 @@ class ParameterSets:
         self.info: SpsInfo | None = None
         """The latest SPS that could be parsed."""
         self.changes = 0
-        """Times a set got new content after its first."""
+        """How often a set's content changed."""
         self.malformed = 0
 
     def add(self, nal: bytes) -> bool:
@@ -230,5 +230,5 @@ class ParameterSets:
         return [*self._sps.values(), *self._pps.values()]
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"changes": self.changes}

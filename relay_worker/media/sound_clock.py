@@ -1,7 +1,7 @@
-"""When sound is moved to where its timestamps say that it belongs: seldom, by one whole frame, and in silence.
+"""Decides when sound is moved to where its timestamps place it: rarely, by one whole frame, and in silence.
 
 RTP time of sound advances by what is sent (RFC 7587 §4.1): a receiver conceals at every other step. Clocks differ, so
-that sound which merely follows on runs away from its timestamps; this decides when that is corrected.
+sound that merely follows on drifts away from its timestamps; this decides when that is corrected.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing_extensions import Buffer
 from relay_worker.rtp.opus import packet_ticks
 
 INTERVAL: Final = 30.0
-"""Least seconds between two corrections."""
+"""Shortest interval in seconds between corrections."""
 WAIT: Final = 10.0
-"""Longest that a correction waits for silence."""
+"""Longest time in seconds that a correction waits for silence."""
 TOLERANCE: Final = (0.020, 0.035)
 """Bounds of the error in seconds from which on it is corrected; between them it is 3/4 of a frame."""
 LIMIT: Final = 0.040
@@ -26,7 +26,7 @@ LIMIT: Final = 0.040
 BUDGET: Final = (0.6, 0.01)
 """Seconds that it may be moved at once, and per second: timestamps that make no sense must not cut it to pieces."""
 AVERAGE: Final = 0.5
-"""Seconds over which the error is averaged: single timestamps are uneven."""
+"""Seconds over which the error is averaged: individual timestamps are uneven."""
 
 QUIET: Final = 0.01
 """Peak of full scale below which a packet counts as silence (-40 dB)."""
@@ -72,7 +72,7 @@ class SoundClock:
         return frames
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"inserted": self.inserted, "removed": self.removed, "moved": self.moved}
 
     def _move(self, frame: float) -> int:
@@ -93,7 +93,7 @@ class OpusLevel:
         self._heard = 0
 
     def forget(self) -> None:
-        """What comes next does not follow on what was asked about before."""
+        """The next packet does not follow the one examined before."""
         self._decoder, self._heard = None, 0
 
     def is_quiet(self, packet: bytes) -> bool:

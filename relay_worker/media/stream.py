@@ -26,7 +26,7 @@ PayloadRun = Sequence[tuple[Payload, bool]]
 
 
 class Kind(enum.StrEnum):
-    """What a track carries."""
+    """Kind of media."""
 
     VIDEO = "video"
     AUDIO = "audio"
@@ -48,14 +48,14 @@ class Format:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One track that is to be, or is, played. Compared by identity: a reconnect makes new ones."""
+    """One track to be played. Compared by identity: a reconnect makes new ones."""
 
     kind: Kind
     format: Format
     control: str = field(repr=False)
     """URL for SETUP; may hold a token. Empty for a track of a WebRTC camera."""
     ordered: bool = True
-    """Whether packets come in order, and all with the format's payload type: as over TCP, and unlike over UDP."""
+    """Whether packets arrive in order and only with the format's payload type: as over TCP, unlike over UDP."""
 
     @property
     def clock_rate(self) -> int:
@@ -69,7 +69,7 @@ class Track:
 
 
 class Batch(msgspec.Struct, gc=False):
-    """What arrived for one track in one wake, in order."""
+    """What arrived for one track in one wake-up, in order."""
 
     track: Track
     rtp: list[bytes]
@@ -88,14 +88,14 @@ class Frame(msgspec.Struct, gc=False):
 
 
 class MediaSink(Protocol):
-    """What takes a source's media; called on the event loop, must not block."""
+    """Receives a source's media; called on the event loop, must not block."""
 
     def on_playing(self, tracks: Sequence[Track], now: float) -> None:
         """The stream begins; `tracks` are those that follow in batches."""
         ...
 
     def on_media(self, batches: Sequence[Batch], now: float) -> None:
-        """Everything that one wake brought: per track its RTP and RTCP packets in order."""
+        """Everything received in one wake-up: per track its RTP and RTCP packets in order."""
         ...
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
@@ -107,5 +107,5 @@ class Output(Protocol):
     """Where frames go: a publication at the SFU, a file, or nowhere."""
 
     def send(self, frame: Frame, now: float) -> None:
-        """Send the frame (or the part of it that is there), which came in at `now`; must not block or raise."""
+        """Send the frame (or the available part of it), which arrived at `now`; must not block or raise."""
         ...

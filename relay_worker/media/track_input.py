@@ -23,10 +23,10 @@ from relay_worker.rtp.timeline import Timeline
 log = logging.getLogger(__name__)
 
 REORDER: Final = {Kind.VIDEO: (MAX_MISORDER_REPAIRED, 0.25), Kind.AUDIO: (4, 0.06)}
-"""Packets and seconds to wait for a missing packet where packets come out of order: video has it sent again."""
+"""Packets and seconds to wait for a missing packet where packets may be reordered: video is retransmitted."""
 
 MAX_RATE: Final = 20_000_000
-"""Bits a second of one track over some time; the busiest camera of this field sends a fifth of it."""
+"""Sustained bit/s allowed for one track; the busiest camera of this field sends a fifth of it."""
 MAX_BURST: Final = 5_000_000
 """Bytes by which a track may be ahead of MAX_RATE: two seconds."""
 
@@ -73,7 +73,7 @@ class TrackInput(abc.ABC):
 
     @abc.abstractmethod
     def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
-        """Process the packets of one wake, in order; `out` gets the frames."""
+        """Process the packets of one wake-up, in order; `out` receives the frames."""
 
     def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
         """Send the packet that was held until `due`."""

@@ -157,7 +157,7 @@ class PublicationKeeper:
     def _announce(self) -> None:
         self._silent.clear()
         self.live = True
-        # From here on frames need not come by us.
+        # From here on frames bypass this object.
         if self.publisher is not None and self._pipeline.output is self:
             self._pipeline.output = self.publisher
         self._backoff.reset()
@@ -172,7 +172,7 @@ class PublicationKeeper:
             await pause(self._clock, delay, self._hurried)
 
     async def _publish(self, profile_idc: int | None) -> float:
-        """One publication, from its making to its end; the seconds to wait before the next."""
+        """Run one publication from start to end; returns the seconds to wait before the next."""
         self._ended.clear()
         signaling = _NamedSignaling(self._signaling)
         publisher = Publisher(
@@ -201,7 +201,7 @@ class PublicationKeeper:
             return self._failed(signaling, Stage.PUBLISH, "internal error; see the log")
 
     def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
-        """Say that a publication was not made; the seconds to wait, `least` at least."""
+        """Report that a publication failed; returns the seconds to wait, at least `least`."""
         self._on_problem(stage, reason)
         delay = max(self._backoff.next_delay(), least)
         log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)
@@ -210,7 +210,7 @@ class PublicationKeeper:
         return delay
 
     async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
-        """A publication that is connected, to its end; the seconds to wait before the next."""
+        """Run a connected publication to its end; returns the seconds to wait before the next."""
         began = self._clock.now()
         self.publisher, self.publication = publisher, signaling.publication
         self.published += 1
@@ -242,7 +242,7 @@ class PublicationKeeper:
             _add(self._retired[kind], _sent(publisher, kind))
 
     def count(self, kind: Kind, stats: TrackStats) -> None:
-        """Add what was sent of one kind, over all publications, to `stats`."""
+        """Add the totals of one kind, over all publications, to `stats`."""
         _add(stats, self._retired[kind])
         if self.publisher is not None:
             now = _sent(self.publisher, kind)
@@ -251,7 +251,7 @@ class PublicationKeeper:
 
 
 def _add(stats: TrackStats, more: TrackStats) -> None:
-    """Add the totals of `more`, which are the whole numbers; a rate or a share is of its moment only."""
+    """Add the totals of `more`, which are its integers; rates and shares describe only their own moment."""
     for name in _TOTALS:
         setattr(stats, name, getattr(stats, name) + getattr(more, name))
 

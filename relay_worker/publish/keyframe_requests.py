@@ -16,16 +16,18 @@ from typing import Final, NamedTuple
 from relay_common.fsm import Machine, Table
 
 SETTLE: Final = 1.5
-"""Seconds after an IDR picture has left until a request says that it did not help: what was asked before it arrived."""
+"""Seconds after an IDR picture is sent until a request means that it did not help: earlier requests predate its
+arrival.
+"""
 CALM: Final = 4.0
-"""Seconds without a request after which nobody asks any more."""
+"""Seconds without a request after which requests count as over."""
 
 
 class RequestState(enum.Enum):
     QUIET = "quiet"
     ASKING = "asking"
     ONE_LEFT = "one_left"
-    """One whole IDR picture has left since the requests began."""
+    """One complete IDR picture was sent since the requests began."""
     ONE_IN_VAIN = "one_in_vain"
     """… and they went on."""
     TWO_LEFT = "two_left"
@@ -59,22 +61,22 @@ class Sent(NamedTuple):
 
     publication: str
     requests: int
-    """PLIs and FIRs that came."""
+    """PLIs and FIRs received."""
     keyframes: int
     """IDR pictures of the camera."""
     cut: int
-    """Pictures and packets that did not leave although they should have."""
+    """Pictures and packets that should have been sent and were not."""
 
 
 class KeyframeRequests:
-    """Watches the requests about one camera; `now` is in monotonic seconds."""
+    """Monitors the keyframe requests for one camera; `now` is in monotonic seconds."""
 
     def __init__(self) -> None:
         self._machine: Machine[RequestState, RequestEvent] = Machine(REQUEST_TABLE)
         self._before: Sent | None = None
         self._began = self._asked_at = self._left_at = 0.0
         self.judged = 0
-        """Times that requests were found to be in vain."""
+        """How often requests were found to be in vain."""
 
     @property
     def state(self) -> RequestState:
@@ -85,7 +87,7 @@ class KeyframeRequests:
         return now - self._began if self.state is RequestState.IN_VAIN else 0.0
 
     def observe(self, sent: Sent | None, now: float) -> None:
-        """Take the totals, about once a second; None while the camera is not live."""
+        """Process the totals, about once a second; None while the camera is not live."""
         before, self._before = self._before, sent
         if sent is None or before is None or sent.publication != before.publication:
             self._fire(RequestEvent.CALM)
@@ -96,7 +98,7 @@ class KeyframeRequests:
             self._asked_at = now
             if fresh:
                 self._began = now
-            # What was asked while the last keyframe was on its way says nothing.
+            # Requests made while the last keyframe was in flight prove nothing.
             if now - self._left_at >= SETTLE or self.state in (RequestState.QUIET, RequestState.ASKING):
                 self._fire(RequestEvent.ASKED)
         elif now - self._asked_at > CALM:
@@ -114,5 +116,5 @@ class KeyframeRequests:
                 self._left_at = now
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"in_vain": self.judged}

@@ -36,7 +36,7 @@ def h264_formats(profile_idc: int | None) -> tuple[H264Format, ...]:
 
 @dataclass(frozen=True)
 class OfferedTrack:
-    """One m-section: what will be sent on it and under which names."""
+    """One m-section: what is sent on it and under which identifiers."""
 
     kind: str
     """`"video"` or `"audio"`."""
@@ -50,7 +50,7 @@ class OfferedTrack:
 
 @dataclass(frozen=True)
 class Offer:
-    """Everything the offer promises; `sdp()` writes it."""
+    """The contents of an offer; `sdp()` serialises it."""
 
     tracks: tuple[OfferedTrack, ...]
     cname: str
@@ -120,7 +120,7 @@ def _video_codecs(formats: Sequence[H264Format]) -> tuple[list[int], list[str]]:
 
 
 def _opus(stereo: bool) -> tuple[list[int], list[str]]:
-    # RFC 7587 §7: the encoding is always opus/48000/2; `sprop-stereo` tells what is really sent.
+    # RFC 7587 §7: the encoding is always opus/48000/2; `sprop-stereo` states the actual channels.
     channels = ";stereo=1;sprop-stereo=1" if stereo else ""
     return [OPUS], [
         f"a=rtpmap:{OPUS} opus/48000/2",
@@ -130,7 +130,7 @@ def _opus(stereo: bool) -> tuple[list[int], list[str]]:
 
 
 def make_offer(*, audio: bool, profile_idc: int | None = None, stereo: bool = False) -> Offer:
-    """A fresh offer with new SSRCs: video as mid 0, and Opus as mid 1 when `audio`."""
+    """A new offer with fresh SSRCs: video as mid 0, and Opus as mid 1 when `audio`."""
     ssrcs = _distinct_ssrcs(3)
     tracks = [OfferedTrack("video", "0", ssrcs[0], ssrcs[1], h264_formats(profile_idc))]
     if audio:

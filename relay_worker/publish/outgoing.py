@@ -24,11 +24,11 @@ class SentStats:
     nacks_suppressed: int = 0
     """Of those, asked for again within one round trip."""
     nacks_over_budget: int = 0
-    """Of those, not answered because retransmissions already took their share."""
+    """Of those, not answered because the retransmission budget was spent."""
     nacks_too_late: int = 0
     """Of those, no longer (or never) in the history."""
     probes: int = 0
-    """Packets sent once more to find out whether the uplink carries more than its ceiling was …"""
+    """Packets sent again to probe whether the uplink carries more than its ceiling was …"""
     probe_bytes: int = 0
     """… and the bytes of their payloads."""
     plis: int = 0
@@ -38,7 +38,7 @@ class SentStats:
     fraction_lost: float = 0.0
     """From the last receiver report, 0..1."""
     lost: int = 0
-    """Packets lost in all, from the last receiver report."""
+    """Cumulative packets lost, from the last receiver report."""
     jitter: float = 0.0
     """Seconds, from the last receiver report."""
 
@@ -69,16 +69,17 @@ class OutgoingTrack:
         self.history = (history or SentHistory()) if accepted.nack else None
         self.stats = SentStats()
         self.last_sent = 0.0
-        """When the latest packet left (monotonic seconds)."""
+        """When the latest packet was sent (monotonic seconds)."""
         self.acknowledged = False
-        """Whether a receiver report has ever told of its packets."""
+        """Whether a receiver report has ever covered its packets."""
         self.owed_since: float | None = None
-        """When the first packet left of those sent since the last such report; None when there are none."""
+        """When the first packet after the last such report was sent; None when there is none."""
         self.highest = 0
         """The highest extended sequence number that was acknowledged."""
         self.reported: tuple[float, int, int, int] | None = None
-        """When the last receiver report came, its highest sequence number, and how many packets and how many bytes of
-        probes had been sent again."""
+        """When the last receiver report arrived, its highest sequence number, and how many packets and bytes of probes
+        had been resent by then.
+        """
 
     def rtp_time(self, media_time: float) -> int:
         """RTP timestamp of a media time in seconds."""

@@ -21,16 +21,16 @@ from relay_worker.publish.smoother import Smoother
 from relay_worker.rtp.h264_packetize import is_disposable, starts_keyframe
 
 PACKET_OVERHEAD: Final = 28
-"""RTP header and SRTP tag, counted with every payload."""
+"""RTP header and SRTP tag, counted for every payload."""
 BURST_BYTES: Final = 16 * (1200 + PACKET_OVERHEAD)
-"""What may leave at once: about 16 full packets."""
+"""Burst size: about 16 full packets."""
 QUANTUM_BYTES: Final = BURST_BYTES // 2
-"""What a timer waits for: half a burst, so that a keyframe costs few wakes."""
+"""Amount a timer waits for: half a burst, so that a keyframe costs few wake-ups."""
 MIN_WAIT: Final = 0.005
 PROBE_RESERVE: Final = 12 * (1200 + PACKET_OVERHEAD)
-"""What probes leave in the bucket, so that the next picture need not wait for them."""
+"""Amount that probes leave in the bucket, so that the next picture need not wait for them."""
 MAX_DEBT: Final = 0.3
-"""Seconds for which retransmissions may hold up what is new, under a ceiling."""
+"""Seconds for which retransmissions may delay new media under a ceiling."""
 MIN_QUEUE_TIME: Final = 0.2
 AUDIO_THRESHOLD: Final = 0.100
 """Arrival spread in seconds below which sound leaves as it comes. A 64 ms AAC frame becomes three Opus packets at once:
@@ -43,7 +43,7 @@ class PacerSettings:
     """Bounds and rates; bitrates in bit/s, times in seconds."""
 
     factor: float = 2.5
-    """Keyframes leave at this multiple of the recent bitrate …"""
+    """Keyframes are sent at this multiple of the recent bitrate …"""
     floor_bitrate: float = 16e6
     """… but no slower than this: any uplink worth publishing over takes a 40 KB keyframe in 20 ms."""
     spread: float = 0.1
@@ -52,13 +52,13 @@ class PacerSettings:
     """Longest wait for smoothing."""
     max_queue_bytes: int = 2 * 1024 * 1024
     thin_after: float = 0.1
-    """Wait in the bucket under a ceiling above which frames that no other needs are left out."""
+    """Bucket delay under a ceiling above which frames that no other frame needs are dropped."""
     max_queue_time: float = 0.75
-    """Wait above which everything up to the next keyframe is."""
+    """Bucket delay above which everything up to the next keyframe is dropped."""
 
 
 class Release(NamedTuple):
-    """Payloads of one frame that may leave now (a part of it, when the frame is being spread)."""
+    """Payloads of one frame that may be sent now (part of it, when the frame is being spread)."""
 
     kind: str
     payloads: PayloadRun
@@ -83,12 +83,12 @@ class PacerStats:
     """Totals."""
 
     dropped_packets: int = 0
-    """Video packets of the frames left out."""
+    """Video packets of dropped frames."""
     thinned_frames: int = 0
-    """Frames left out because they would have come too late, for the ceiling or a bound of the queue."""
+    """Frames dropped because they would have arrived too late, for the ceiling or a bound of the queue."""
     dropped_audio: int = 0
     overflows: int = 0
-    """Times the video queue hit a bound."""
+    """How often the video queue hit a bound."""
 
 
 class Pacer:
@@ -103,26 +103,26 @@ class Pacer:
         self.ceiling: float | None = None
         """Bit/s that video, retransmissions included, may not exceed; None when the uplink is not the limit."""
         self.network_delay = 0.0
-        """Seconds that packets already wait beyond the pacer; they count against `max_queue_time`."""
+        """Seconds that packets already queue in the network; they count against `max_queue_time`."""
         self.limited = False
         """Whether the ceiling has held anything back since this was last set to False."""
         self.wants_keyframe = False
         self._video_line = Smoother(max_delay=settings.max_delay)
         self._audio_line = Smoother(threshold=AUDIO_THRESHOLD, max_delay=settings.max_delay)
         self._audio: deque[_Held] = deque()
-        self._held: deque[_Held] = deque()  # video that waits for its time
-        self._ready: deque[_Held] = deque()  # video that waits for the bucket
+        self._held: deque[_Held] = deque()  # video waiting for its release time
+        self._ready: deque[_Held] = deque()  # video waiting for the bucket
         self._held_bytes = self._ready_bytes = 0
         self._frame = (-1.0, 0.0)  # media time and release of the newest video frame
-        self._sending: float | None = None  # media time of the frame that has begun to leave
-        self._skipping = False  # the rest of the newest frame is to be left out
+        self._sending: float | None = None  # media time of the frame that is partly sent
+        self._skipping = False  # the rest of the newest frame is to be dropped
         self._tokens, self._tokens_at = float(BURST_BYTES), 0.0
         self._rate = 0.0
         self._bitrate = _RateMeter()
 
     @property
     def smoothing(self) -> bool:
-        """Whether video is being held at present to even out bursts."""
+        """Whether video is currently delayed to even out bursts."""
         return self._video_line.active
 
     @property
@@ -132,11 +132,11 @@ class Pacer:
 
     @property
     def queued_bytes(self) -> int:
-        """Video bytes waiting."""
+        """Queued video bytes."""
         return self._held_bytes + self._ready_bytes
 
     def spare(self, now: float) -> int:
-        """Bytes that may leave past the pacer at `now` without holding up any picture; 0 without a ceiling."""
+        """Bytes that may bypass the pacer at `now` without delaying any picture; 0 without a ceiling."""
         if self.ceiling is None or self._ready:
             return 0
         self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * self.ceiling / 8)
@@ -144,12 +144,12 @@ class Pacer:
         return max(0, int(self._tokens - PROBE_RESERVE))
 
     def charge(self, size: int) -> None:
-        """Count bytes that left past the pacer (retransmissions, probes) against the ceiling."""
+        """Count bytes that bypassed the pacer (retransmissions, probes) against the ceiling."""
         if self.ceiling is not None:
             self._tokens = max(self._tokens - size, -MAX_DEBT * self.ceiling / 8)
 
     def take_audio(self, payloads: PayloadRun, media_time: float, step: float, now: float) -> bool:
-        """Take Opus packets, `step` seconds of media apart: True when they may leave now, else they are queued."""
+        """Accept Opus packets, `step` seconds of media apart: True when they may be sent now, else they are queued."""
         release = self._audio_line.release(media_time, now)
         if release <= now and not self._audio:
             return True
@@ -175,7 +175,7 @@ class Pacer:
             self._skipping = (self.ceiling is not None or self.wants_keyframe) and not self._admit(payloads)
             self.stats.thinned_frames += self._skipping
         elif self._skipping and self.wants_keyframe and _has_keyframe(payloads):
-            # An access unit delimiter came by itself, before the parameter sets.
+            # An access unit delimiter arrived on its own, before the parameter sets.
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
         if self._frame[1] <= now and not (self._held or self._ready or self._skipping):
@@ -227,7 +227,7 @@ class Pacer:
         return max(MIN_QUEUE_TIME, self._settings.max_queue_time - self.network_delay)
 
     def pop(self, now: float) -> list[Release]:
-        """What may leave now, audio first."""
+        """Payloads to send now, audio first."""
         releases = []
         while self._audio and self._audio[0].release <= now:
             run = self._audio.popleft()
@@ -241,7 +241,7 @@ class Pacer:
         return releases
 
     def next_deadline(self) -> float | None:
-        """When `pop` will have something next."""
+        """When `pop` will next have something."""
         deadlines = [queue[0].release for queue in (self._audio, self._held) if queue]
         if self._ready:
             deadlines.append(self._ready[0].release if not self._rate else self._tokens_at + self._refill_time())
@@ -256,7 +256,7 @@ class Pacer:
         self._ready_bytes += run.size
 
     def _drain(self, releases: list[Release], now: float) -> None:
-        """Take from the ready queue what the bucket pays for; the last packet may leave it in debt."""
+        """Take from the ready queue what the bucket covers; the last packet may leave it in debt."""
         settings = self._settings
         # The rate never falls while something waits, so a packet's wait is bounded by what it was when it came.
         rate = max(self._rate, settings.factor * self._bitrate.value(now) / 8, settings.floor_bitrate / 8)
@@ -280,7 +280,7 @@ class Pacer:
             self._rate = 0.0
 
     def _split(self, run: _Held) -> _Held:
-        """The part of `run` that the bucket pays for; the rest goes back to the head of the queue."""
+        """The part of `run` that the bucket covers; the rest goes back to the head of the queue."""
         count = size = 0
         for payload, _ in run.payloads:
             if size >= self._tokens:
@@ -314,13 +314,13 @@ class Pacer:
         self.limited = self.ceiling is not None
         self.wants_keyframe = not kept or end < len(rest)
         self._skipping = self.wants_keyframe and self._frame[0] != self._sending
-        # Whatever survives passes `pop` again; what is due becomes ready there.
+        # Whatever survives passes through `pop` again, where due frames become ready.
         self._ready, self._held = deque(), deque(begun + kept)
         self._ready_bytes, self._held_bytes = 0, sum(run.size for run in self._held)
 
 
 def _has_keyframe(payloads: PayloadRun) -> bool:
-    # An access unit delimiter or SEI may stand before the parameter sets.
+    # An access unit delimiter or SEI may precede the parameter sets.
     return any(starts_keyframe(payload) for payload, _ in payloads)
 
 

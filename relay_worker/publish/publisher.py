@@ -1,8 +1,8 @@
 """One publication at the SFU: offer, answer, connection, media out, keyframe requests back.
 
-A `Publisher` lives for one session and is never renegotiated: when it fails, its owner makes a new one
+A `Publisher` lives for one session and is never renegotiated: when it fails, its owner creates a new one
 (`cloudflare-sfu.md` 5.2). Signalling is an interface, so that a worker asks its supervisor and `relay-worker debug`
-asks Cloudflare itself.
+asks Cloudflare directly.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from relay_worker.webrtc.sdp import AnswerError
 from relay_worker.webrtc.transport import CONNECT_TIMEOUT, MediaTransport, PeerConnectError, default_host_addresses
 
 REPORT_SILENCE: Final = 7.0
-"""Seconds without news of our packets after which a session counts as dead: the SFU collects a track after 30 s
-and ICE consent notices only after 33 s."""
+"""Seconds without acknowledgement after which a session counts as dead: the SFU collects a track after 30 s and ICE
+consent notices only after 33 s.
+"""
 SOUND_REPORT_SILENCE: Final = 16.0
 """The same for sound alone: receivers may report on it only every 2.5 to 7.5 s (RFC 3550 §6.2), as libwebrtc does, and
 one report may be lost."""
@@ -46,7 +47,7 @@ _UNHEARD: Final = "A new session is made; if it happens again look at the uplink
 
 
 class PublishTrack(NamedTuple):
-    """A track as signalling must name it."""
+    """A track as named in signalling."""
 
     mid: str
     kind: str
@@ -54,12 +55,12 @@ class PublishTrack(NamedTuple):
 
 
 class Signaling(Protocol):
-    """Carries an offer to the SFU and its answer back."""
+    """Carries an offer to the SFU and the answer back."""
 
     async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
         """Open a new session, publish `tracks` with this SDP offer, and return the SDP answer.
 
-        Raises RelayError when the SFU or the way to it refuses.
+        Raises RelayError when the SFU refuses or cannot be reached.
         """
         ...
 
@@ -79,7 +80,7 @@ class PublisherSettings:
     """How to publish. Times in seconds."""
 
     ice_servers: tuple[RTCIceServer, ...] = ()
-    """STUN or TURN servers; none are needed where UDP gets through."""
+    """STUN or TURN servers; not needed where UDP is not blocked."""
     loopback: bool = False
     """Use 127.0.0.1 only: for an SFU on this machine."""
     gso: bool = True
@@ -96,22 +97,22 @@ class PublisherStats:
 
     state: PublisherState
     tracks: dict[str, SentStats]
-    """By kind; live objects, read them at once."""
+    """By kind; live objects, to be read at once."""
     estimate: Estimate
     pacer: PacerStats
     ceiling: float | None
     """Bit/s of video that the uplink carries; None when it is not the limit."""
     queued_bytes: int
     drops: int
-    """Packets that the socket did not take."""
+    """Packets that the socket did not accept."""
     system_calls: int
     gso: bool
     gso_refusals: int
     not_connected: int
-    """Payload runs given while there was no connection."""
+    """Payload runs dropped because there was no connection."""
     malformed_rtcp: int
     unagreed_feedback: int
-    """RTCP packets that count for nothing because the answer did not agree to them."""
+    """RTCP packets ignored because the answer did not negotiate them."""
     history_evicted: int
 
 
@@ -153,13 +154,15 @@ class Publisher:
         self._audio: OutgoingTrack | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
-        """When it is due: uvloop gives a plain handle for what is due at once, which cannot be asked."""
+        """Deadline of the timer: for a deadline that has passed uvloop returns a plain handle, which has no
+        `when()`.
+        """
         self._not_connected = 0
         self.connected = False
-        """Whether the state is CONNECTED: asked for every frame."""
+        """Whether the state is CONNECTED: checked for every frame."""
         self.answer: Answer | None = None
         self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
-        """Is shown all that leaves, while packets are being captured."""
+        """Called with everything that is sent while packets are being captured."""
 
     @property
     def state(self) -> PublisherState:
@@ -171,7 +174,7 @@ class Publisher:
     async def start(self) -> None:
         """Publish and connect. Raises PublishError, or the RelayError of signalling; then `close` the publisher.
 
-        It must be closed after a cancellation, too.
+        It must also be closed after a cancellation.
         """
         self._fire(PublisherEvent.START)
         settings = self._settings
@@ -191,11 +194,11 @@ class Publisher:
             self._fire(PublisherEvent.ESTABLISHED)
         except RelayError as error:
             raise self._failed(error) from error
-        # A viewer can only begin at a keyframe, and the camera's next one may be seconds away.
+        # A viewer can only start at a keyframe, and the camera's next one may be seconds away.
         self._on_keyframe_request()
 
     def _failed(self, error: RelayError) -> RelayError:
-        """Note that `start` failed, and name the camera and the stage."""
+        """Record that `start` failed; adds the camera and the stage to the error."""
         if not self._machine.can(PublisherEvent.FAIL):
             return PublishError(self.camera, Stage.PUBLISH, "closed while it was being published")
         self._fire(PublisherEvent.FAIL)
@@ -209,7 +212,7 @@ class Publisher:
         tracks = [PublishTrack(track.mid, track.kind) for track in self._offer.tracks]
         timeout = self._settings.signaling_timeout
         try:
-            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the answer.
+            # Not wait_for: in Python 3.11 it loses a cancellation that arrives together with the answer.
             async with asyncio.timeout(timeout):
                 return await self._signaling.publish(sdp, tracks)
         except TimeoutError:
@@ -284,7 +287,7 @@ class Publisher:
         sender.send(track, payloads, timestamp, now, ticks)
 
     def _pump(self, now: float) -> None:
-        """Send what may leave, and set the one timer for what may not yet."""
+        """Send what is due, and set the single timer for the rest."""
         for kind, payloads, media_time, step, came in self._pacer.pop(now):
             track = self._video if kind == "video" else self._audio
             assert track is not None
@@ -305,7 +308,7 @@ class Publisher:
     def _timer_fired(self) -> None:
         self._timer = None
         if self.connected:
-            # A loop may round, and call a moment early: that moment is not worth another timer.
+            # A loop may round and call slightly early: not worth another timer.
             self._pump(max(self._clock.now(), self._timer_at))
 
     # --- feedback in
@@ -336,7 +339,7 @@ class Publisher:
         if not self.connected or sender is None:
             return self.connected
         silence = self._settings.report_silence
-        # What was not sent cannot be acknowledged: only silence during which we went on sending counts.
+        # Only silence while we kept sending counts: what was not sent cannot be acknowledged.
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
             self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
         for track in sender.tracks:
@@ -348,7 +351,7 @@ class Publisher:
     # --- end
 
     def stats(self) -> PublisherStats:
-        """Counters of now."""
+        """Current counters."""
         sender, path = self._sender, self._transport.path if self._transport is not None else None
         tracks = sender.tracks if sender is not None else ()
         return PublisherStats(
@@ -374,7 +377,7 @@ class Publisher:
             self._timer = None
 
     async def close(self) -> None:
-        """Say goodbye and release everything; safe in any state and more than once."""
+        """Send BYE and release everything; safe in any state and more than once."""
         if self.state is PublisherState.CLOSED:
             return
         if self.connected and self._sender is not None:
@@ -385,7 +388,7 @@ class Publisher:
             await self._transport.close()
 
     def counters(self) -> dict[str, int]:
-        """What this publication has counted, as `part.name`."""
+        """Counters of this publication, as `part.name`."""
         sender, uplink, transport = self._sender, self._uplink, self._transport
         return joined(
             pacer={"overflows": self._pacer.stats.overflows},

@@ -12,11 +12,11 @@ SAMPLE_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 1
 MAX_ACCESS_UNIT: Final = 65536
 """Bytes of the largest access unit that fragments may add up to."""
 MAX_UNITS: Final = 64
-"""Access units of one packet, over a second of sound; a packet of thousands would be a second of decoding."""
+"""Access units allowed in one packet, over a second of sound; thousands would take a second to decode."""
 
 
 class AudioConfig(NamedTuple):
-    """AudioSpecificConfig, ISO/IEC 14496-3 §1.6.2.1, as far as a decoder must be told."""
+    """The parts of AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1) a decoder needs."""
 
     object_type: int
     sample_rate: int
@@ -29,7 +29,7 @@ class AudioConfig(NamedTuple):
 
 
 class AacFormat(NamedTuple):
-    """What the SDP's fmtp line says about AU headers."""
+    """AU header layout from the SDP's fmtp line."""
 
     size_length: int
     index_length: int
@@ -72,7 +72,7 @@ def parse_fmtp(parameters: Mapping[str, str]) -> AacFormat:
         raise PayloadError("AAC track without config in its fmtp line")
     try:
         config = parse_audio_config(bytes.fromhex(parameters["config"].strip('"')))
-        # Servers that leave the lengths out mean AAC-hbr's.
+        # Servers that omit the lengths mean those of AAC-hbr.
         size, index, delta = (int(parameters.get(name, default)) for name, default in _LENGTHS)
         constant_size = int(parameters.get("constantsize", "0"))
     except PayloadError:
@@ -167,5 +167,5 @@ class AacDepacketizer:
         return sizes, start
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"incomplete": self.incomplete}

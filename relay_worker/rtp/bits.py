@@ -1,4 +1,4 @@
-"""Big-endian bit fields and Exp-Golomb codes (ITU-T H.264 §9.1), as codec configurations are written."""
+"""Reader of big-endian bit fields and Exp-Golomb codes (ITU-T H.264 §9.1)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ FU_START: Final = 0x80
 FU_END: Final = 0x40
 
 MAX_PAYLOAD: Final = 1200
-"""RTP payload bytes that leave: room for SRTP, RTX, IPv6 and TURN below any sane MTU."""
+"""Largest RTP payload sent: leaves room for SRTP, RTX, IPv6 and TURN below any sane MTU."""
 
 _START_CODE: Final = re.compile(rb"\x00\x00\x01")
 

@@ -1,4 +1,4 @@
-"""Tests on H.264 NAL units: where decoding can start, and what can be left out (ITU-T H.264 §7.3, §7.4.1)."""
+"""Predicates on H.264 NAL units: where decoding can start, and what can be dropped (ITU-T H.264 §7.3, §7.4.1)."""
 
 from __future__ import annotations
 

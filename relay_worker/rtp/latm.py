@@ -26,7 +26,7 @@ class LatmFormat(NamedTuple):
 
 def parse_latm_fmtp(parameters: Mapping[str, str]) -> LatmFormat:
     """The format from an fmtp line's parameters (lower-case names); raises PayloadError when it cannot be served."""
-    # RFC 6416 §7.1 makes in band the default, but who gives a configuration means it.
+    # RFC 6416 §7.1 makes in band the default, but a given configuration is meant to be used.
     if parameters.get("cpresent", "0" if parameters.get("config") else "1") != "0":
         raise PayloadError("LATM with its configuration in band is not supported")
     try:
@@ -40,7 +40,7 @@ def parse_latm_fmtp(parameters: Mapping[str, str]) -> LatmFormat:
     subframes = bits.read(6) + 1
     if bits.read(4) or bits.read(3):
         raise PayloadError("LATM with several programs or layers is not supported")
-    # AudioSpecificConfig starts 15 bits in; what follows it does no harm to a decoder.
+    # AudioSpecificConfig starts 15 bits in; trailing data does not harm a decoder.
     size = bits.left // 8
     config = bits.read(8 * size).to_bytes(size, "big")
     return LatmFormat(subframes, parse_audio_config(config))
@@ -61,7 +61,7 @@ class LatmDepacketizer:
     def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
         """The access units that `payload` completes (the marker ends an audioMuxElement), with RTP timestamps."""
         if lost or (self._data and timestamp != self._timestamp):
-            # A rest whose beginning was lost has a wrong length and is found out when it is split.
+            # A remainder whose beginning was lost has a wrong length and is detected when it is split.
             self.incomplete += bool(self._data)
             self._data = b""
         self._timestamp = timestamp
@@ -95,5 +95,5 @@ class LatmDepacketizer:
         return units
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"incomplete": self.incomplete}

@@ -15,7 +15,7 @@ MIN_SIZE: Final = HEADER.size
 
 
 class RtpError(ValueError):
-    """Bytes that are not an RTP packet; the message says why."""
+    """Not an RTP packet; the message says why."""
 
 
 class RtpView(NamedTuple):
@@ -32,9 +32,9 @@ class RtpView(NamedTuple):
 
 
 def parse_rtp(packet: bytes) -> RtpView:
-    """The packet's fields, with extension, CSRC list and padding taken off; raises RtpError for anything malformed.
+    """The packet's fields, with extension, CSRC list and padding removed; raises RtpError for anything malformed.
 
-    A padding count of 0 is no padding: some senders set the bit on every packet and pad none.
+    A padding count of 0 means no padding: some senders set the bit on every packet and pad none.
     """
     if len(packet) < MIN_SIZE:
         raise RtpError("RTP packet shorter than its header")

@@ -15,9 +15,9 @@ MAX_MISORDER: Final = 100
 MAX_MISORDER_REPAIRED: Final = 512
 """The same where lost packets are sent again: behind a pause, or within a large keyframe, a repair comes that late."""
 MAX_PAUSE: Final = 5.0
-"""Seconds by which timestamps may go on where a sequence starts anew, for it to count as the same stream."""
+"""Seconds by which timestamps may advance across a restart of the sequence for it to count as the same stream."""
 
-# What `_accept` says besides a number of lost packets.
+# Results of `_accept` other than a number of lost packets.
 _ON_PROBATION: Final = -2
 _RESTARTED: Final = -3
 
@@ -91,11 +91,11 @@ class RtpReceiver:
         return [view if lost <= 0 else view._replace(lost=lost)]
 
     def _restart(self, view: RtpView, size: int, now: float) -> list[RtpView]:
-        """`view` follows the packet on probation: begin anew with that one."""
+        """`view` follows the packet on probation: restart with that one."""
         first = self._candidate
         assert first is not None
         ahead = (first.timestamp - self._last_timestamp) & 0xFFFFFFFF
-        # A stream transport loses nothing: where time simply goes on, only the numbers were set anew.
+        # A stream transport loses nothing: where time simply continues, only the numbering was restarted.
         whole = self._in_order and first.ssrc == self.ssrc and ahead <= MAX_PAUSE * self._clock_rate
         self._candidate = None
         self.ssrc = first.ssrc
@@ -129,7 +129,7 @@ class RtpReceiver:
         self.packets += 1
         self.bytes += size
         if timestamp != self._last_timestamp:
-            # Packets of one frame share a timestamp: only the first says something about the network.
+            # Packets of one frame share a timestamp: only the first is meaningful for jitter.
             self._last_timestamp = timestamp
             transit = now * self._clock_rate - timestamp
             if self._transit is not None:
@@ -190,7 +190,7 @@ class RtpReceiver:
         return runs
 
     def _out_of_line(self, sequence: int, timestamp: int, ssrc: int, payload_type: int, step: int) -> int | None:
-        """What `_accept` says of a packet that is not the next one."""
+        """Result of `_accept` for a packet that is not the next one."""
         if ssrc != self.ssrc and not self._is_media(payload_type):
             self.unexpected += 1
             return None
@@ -255,11 +255,11 @@ class RtpReceiver:
         )
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"unexpected": self.unexpected}
 
 
 def _append(runs: list[RtpRun], views: Sequence[RtpView]) -> RtpRun | None:
-    """Add packets that came out of line as runs of their own; the last of them."""
+    """Add out-of-sequence packets as runs of their own; returns the last run."""
     runs += [RtpRun(view.timestamp, view.ssrc, view.lost, [(view.payload, view.marker)]) for view in views]
     return runs[-1] if views else None

@@ -23,7 +23,7 @@ class ReorderBuffer:
         self.late = 0
 
     def receive(self, view: RtpView, now: float) -> list[RtpView]:
-        """Take one packet; return those whose turn it is, each with the number of packets lost before it."""
+        """Add one packet; returns those now in sequence, each with the number of packets lost before it."""
         if self._next is None:
             self._next = (view.sequence + 1) & 0xFFFF
             return [view]
@@ -37,7 +37,7 @@ class ReorderBuffer:
         return released
 
     def restart(self) -> None:
-        """The source begins anew: what comes next has no place among what came before."""
+        """The source restarted: what follows does not belong to the earlier sequence."""
         self._held.clear()
         self._next = None
 
@@ -67,5 +67,5 @@ class ReorderBuffer:
         return self._run((self._next - expected) & 0xFFFF)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"forced": self.forced, "late": self.late}

@@ -45,7 +45,7 @@ class ReportBlock(NamedTuple):
     fraction_lost: int
     """Loss since the last report, in 1/256 (0..255)."""
     lost: int
-    """Packets lost in all, signed 24 bits (duplicates make it fall)."""
+    """Cumulative packets lost, signed 24 bits (duplicates decrease it)."""
     highest_sequence: int
     """Extended highest sequence number received."""
     jitter: int

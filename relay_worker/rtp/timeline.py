@@ -16,15 +16,15 @@ from collections.abc import Hashable
 from typing import Final
 
 MIN_STEP: Final = 0.001
-"""Least advance in seconds between two different timestamps of a track."""
+"""Smallest advance in seconds between two different timestamps of a track."""
 FORWARD_JUMP: Final = 2.0
 """A timestamp that runs ahead of elapsed time by more than this many seconds starts a new mapping."""
 BACKWARD_JUMP: Final = 1.0
-"""So does one that goes back by more than this."""
+"""As does one that goes back by more than this."""
 NTP_STEP: Final = 0.5
 """Change in seconds between two sender reports of a track that means the camera set its clock."""
 MAX_SKEW: Final = 2.0
-"""Sender reports that would move a track by more than this many seconds are not believed."""
+"""Sender reports that would move a track by more than this many seconds are ignored."""
 
 _WINDOW: Final = 4.0  # seconds of one half of the transit window
 _EARLY_LIMIT: Final = 0.1  # seconds a packet may come before its time before the clock snaps to it
@@ -51,7 +51,7 @@ class _SourceClock:
         self._adjusted = now
 
     def observe(self, transit: float, now: float) -> None:
-        """Take one packet's `now - source time` into account."""
+        """Account for one packet's `now - source time`."""
         if now >= self._window_end:
             # A first window may hold an unlucky start; two full ones are needed to call the clock late.
             if self._previous is not None and min(self._previous, self._current) - self.offset > _LATE_LIMIT:
@@ -103,9 +103,9 @@ class Timeline:
         self.jumps = 0
         """Timestamp discontinuities bridged."""
         self.clock_steps = 0
-        """Times the camera's wall clock was set."""
+        """How often the camera's wall clock was set."""
         self.disbelieved = 0
-        """Sender reports that made no sense."""
+        """Implausible sender reports."""
 
     def add_track(self, track: Hashable, clock_rate: int) -> None:
         """Declare a track with its RTP clock rate in Hz; replaces an earlier one of that name and keeps its floor."""
@@ -126,7 +126,7 @@ class Timeline:
             track.pending = None
 
     def discontinuity(self, track: Hashable) -> None:
-        """This track's timestamps start anew (SSRC change); its next packet is placed by elapsed time."""
+        """This track's timestamps restart (SSRC change); its next packet is placed by elapsed time."""
         self._tracks[track].ntp_offset = None
         self._tracks[track].clock = None
 
@@ -169,7 +169,7 @@ class Timeline:
         return state.media
 
     def _start(self, state: _Track, rtp_timestamp: int, now: float) -> float:
-        """Begin a mapping at `now`: at arrival, or after the last packet by the time that has passed since."""
+        """Start a mapping at `now`: at arrival, or after the last packet by the elapsed time."""
         media = max(now, self._floor) if state.timestamp < 0 else state.media + max(MIN_STEP, now - state.arrival)
         state.timestamp, state.arrival, state.source = rtp_timestamp, now, 0.0
         state.ntp_offset, state.skew = None, 0.0
@@ -191,7 +191,7 @@ class Timeline:
             state.skew = 0.0
 
     def sender_report(self, track: Hashable, ntp: int, rtp: int) -> None:
-        """The source says that `rtp` (timestamp of that track) was sampled at `ntp` (64-bit NTP time)."""
+        """The source states that `rtp` (timestamp of that track) was sampled at `ntp` (64-bit NTP time)."""
         if not ntp:
             self.disbelieved += 1
             return
@@ -228,7 +228,7 @@ class Timeline:
         state.ntp_offset, state.clock, state.skew = offset, self._shared, 0.0 if first else skew
 
     def _untie(self) -> None:
-        """Give every track a clock of its own that goes on as the shared one would have."""
+        """Give every track a clock of its own that continues as the shared one would have."""
         self._shared = None
         for state in self._tracks.values():
             if state.ntp_offset is not None and state.clock is not None:
@@ -236,5 +236,5 @@ class Timeline:
                 state.ntp_offset, state.skew = None, 0.0
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"clock_steps": self.clock_steps, "disbelieved": self.disbelieved, "jumps": self.jumps}

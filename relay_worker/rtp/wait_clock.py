@@ -1,11 +1,11 @@
-"""How long a missing packet was waited for, on a link that pauses as a whole."""
+"""Measures how long a missing packet has been awaited on a link that may pause as a whole."""
 
 from __future__ import annotations
 
 from typing import Final
 
 LONGEST_STEP: Final = 0.1
-"""Seconds between two packets that count as waiting: what is longer is a pause of the sender or of the link."""
+"""Longest gap in seconds between packets that counts as waiting: beyond it the sender or the link paused."""
 
 
 class WaitClock:
@@ -21,7 +21,7 @@ class WaitClock:
         self._waited = 0.0
 
     def arrived(self, now: float) -> float:
-        """A packet is there: seconds waited up to `now`."""
+        """Note an arrival; returns the seconds waited up to `now`."""
         self._waited = self.at(now)
         self._arrival = now
         return self._waited

@@ -43,7 +43,7 @@ class Authenticator:
         self._count = 0
 
     def challenge(self, values: Sequence[str]) -> bool:
-        """Take a 401's WWW-Authenticate fields; whether trying again makes sense.
+        """Process the WWW-Authenticate fields of a 401; returns whether another try makes sense.
 
         It does not when the credentials were already tried and the nonce is not merely stale.
         """

@@ -1,4 +1,4 @@
-"""What can go wrong with an RTSP source, told apart by stage and by what to do next."""
+"""Errors of an RTSP source, distinguished by stage and by remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relay_common.secrets import redact
 
 
 class RtspStage(enum.Enum):
-    """How far the source had come."""
+    """How far the source had got."""
 
     RESOLVE = "resolve"
     CONNECT = "connect"
@@ -51,7 +51,7 @@ class NotFoundError(RtspError):
 
 
 class AccessError(RtspError):
-    """401 or 403: the URL's token or the credentials are no longer good."""
+    """401 or 403: the URL's token or the credentials are not valid any more."""
 
     remedy = Remedy.REGENERATE
 

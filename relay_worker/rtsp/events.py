@@ -1,4 +1,4 @@
-"""What a session is told at its start, and what it tells."""
+"""Settings of a session and the events it returns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from relay_worker.media.stream import Batch, Track
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """Seconds to wait, and the name to go by."""
+    """Timeouts in seconds, and the user agent."""
 
     read_timeout: float = 30.0
-    """For an answer to any request: cameras that have to wake up take ten seconds and more for DESCRIBE."""
+    """Longest wait for an answer to any request: cameras that have to wake up take ten seconds and more for
+    DESCRIBE.
+    """
     media_timeout: float = 10.0
-    """Without media while playing."""
+    """Longest silence while playing."""
     user_agent: str = "nest-relay"
     audio: bool = True
-    """Set up the audio track, too: what nobody will hear need not be sent."""
+    """Whether to set up the audio track, too."""
 
 
 class RtspMessage(NamedTuple):

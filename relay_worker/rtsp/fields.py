@@ -1,4 +1,4 @@
-"""Values of the header fields a session needs (RFC 2326 §12), read with tolerance."""
+"""Values of the header fields a session needs (RFC 2326 §12), parsed leniently."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def read_session(value: str) -> tuple[str, float | None]:
 
 
 def is_interleaved(transport: str) -> bool:
-    """Whether a Transport field means RTP over the RTSP connection; an empty one does, for that was asked for."""
+    """Whether a Transport field means RTP over the RTSP connection; an empty one does, because that was requested."""
     text = transport.lower()
     return not text or "tcp" in text or "interleaved" in text
 
 
 def read_channels(transport: str, default: int) -> tuple[int, int]:
-    """RTP and RTCP channel of a Transport field; `default` and the one after it where it does not say."""
+    """RTP and RTCP channel of a Transport field; `default` and the one after it where it states none."""
     for part in transport.split(";"):
         name, _, value = part.partition("=")
         if name.strip().lower() == "interleaved":

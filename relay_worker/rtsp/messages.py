@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Headers:
-    """Header fields in order, looked up without regard to case."""
+    """Header fields in order, looked up case-insensitively."""
 
     __slots__ = ("_fields",)
 
@@ -64,7 +64,7 @@ class Response:
         return _encode(_lines(self._start, self.headers, self.body), self.body)
 
     def recorded(self) -> bytes:
-        """A response that was received, for a capture: stray line breaks, which servers do send, become spaces."""
+        """A received response, for a capture: stray line breaks, which servers do send, become spaces."""
         lines = _lines(self._start, self.headers, self.body)
         return _encode([" ".join(line.splitlines()) for line in lines], self.body)
 

@@ -18,7 +18,7 @@ MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 128
 MAX_BODY: Final = 1024 * 1024
 MAX_GARBAGE: Final = 256 * 1024
-"""Consecutive unparseable bytes after which the stream is abandoned."""
+"""Consecutive unparseable bytes after which the stream is given up."""
 
 DOLLAR: Final = 0x24
 
@@ -38,7 +38,7 @@ _BLANK: Final = b"\r\n\t "
 
 
 class ParseError(ValueError):
-    """A message exceeds a limit, or nothing makes sense any more; the connection is of no further use."""
+    """A message exceeds a limit, or the stream cannot be parsed any more; the connection is unusable."""
 
 
 class RtspParser:
@@ -52,7 +52,7 @@ class RtspParser:
         self.channels: Container[int] = range(32)
         """Interleaved channels in use."""
         self.takers: dict[int, list[bytes]] = {}
-        """Where to put the packets of these channels; those of all others are returned."""
+        """Destination of these channels' packets; those of all others are returned."""
         self.garbage = 0
         self.resyncs = 0
         self.bad_headers = 0
@@ -71,7 +71,7 @@ class RtspParser:
                 position, found = self._resync(buffer, position)
                 if not found:
                     break
-            # Interleaved frames are nearly all there is: this loop is the hot path.
+            # Nearly everything is interleaved frames: this loop is the hot path.
             while position + 4 <= end:
                 dollar, channel, size = unpack(buffer, position)
                 stop = position + 4 + size
@@ -104,7 +104,7 @@ class RtspParser:
             raise ParseError("the server sends data that is neither RTSP nor interleaved frames")
 
     def _resync(self, buffer: bytes, position: int) -> tuple[int, bool]:
-        """Skip to what may be a frame or a response; (new position, whether something was found)."""
+        """Skip to what may be a frame or a response; returns (new position, whether something was found)."""
         start = position
         while (match := _RESYNC.search(buffer, position)) is not None:
             position = match.start()
@@ -122,7 +122,9 @@ class RtspParser:
         return len(buffer) - keep, False
 
     def _message(self, buffer: bytes, position: int, items: list[Item]) -> int | None:
-        """Parse a message at `position` into `items`; the position after it, or None when more bytes are needed."""
+        """Parse a message at `position` into `items`; returns the position after it, or None when more bytes are
+        needed.
+        """
         stop = _LINE_END.search(buffer, position, position + MAX_START_LINE)
         if stop is None:
             if len(buffer) - position < MAX_START_LINE:
@@ -158,7 +160,7 @@ class RtspParser:
     def _headers(self, block: bytes) -> Headers:
         fields: list[tuple[str, str]] = []
         for line in block.split(b"\n"):
-            if line[:1] in (b" ", b"\t") and fields:  # folded: belongs to the field before
+            if line[:1] in (b" ", b"\t") and fields:  # folded: continues the previous field
                 fields[-1] = (fields[-1][0], f"{fields[-1][1]} {_text(line)}")
                 continue
             name, colon, value = line.partition(b":")
@@ -171,7 +173,7 @@ class RtspParser:
         return Headers(fields)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Totals since the start, by name."""
         return {"bad_headers": self.bad_headers, "garbage": self.garbage, "resyncs": self.resyncs}
 
 

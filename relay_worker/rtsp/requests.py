@@ -1,4 +1,4 @@
-"""Requests that wait for their answers: numbered, matched (RFC 2326 §12.17) and given up in time."""
+"""Pending requests: numbered, matched with their answers (RFC 2326 §12.17) and timed out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pending:
-    """A request that waits for its answer."""
+    """A pending request."""
 
     method: str
     url: str
@@ -43,7 +43,7 @@ class PendingRequests:
         return len(self._waiting)
 
     def add(self, pending: Pending, now: float) -> int:
-        """Its number (CSeq): one more than the last."""
+        """The next CSeq."""
         self._number += 1
         pending.until = now + self._patience
         self._waiting[self._number] = pending
@@ -53,12 +53,12 @@ class PendingRequests:
         """The request that an answer with this number is for, which waits no longer; None where there is none."""
         waiting = self._waiting
         if number is None:
-            # Some servers leave CSeq out: they answer in order.
+            # Some servers omit CSeq: they answer in order.
             pending = waiting.pop(min(waiting, default=0), None)
         else:
             pending = waiting.pop(number, None)
             if pending is None and len(waiting) == 1 and not 0 < number <= self._given_up:
-                # Others send 0, or the same number each time: what else could it answer?
+                # Others send 0, or always the same number: it can only be this request's answer.
                 (expected,) = waiting
                 pending = waiting.pop(expected)
                 self._misnumbered(number, expected)
@@ -80,7 +80,7 @@ class PendingRequests:
         return min((pending.until for pending in self._waiting.values() if not pending.keepalive), default=None)
 
     def give_up_keepalives(self) -> None:
-        """The next one is due: what was not answered by now never will be."""
+        """The next one is due: earlier unanswered ones never will be answered."""
         for number in [number for number, pending in self._waiting.items() if pending.keepalive]:
             del self._waiting[number]
             self.unanswered += 1

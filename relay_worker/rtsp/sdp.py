@@ -1,4 +1,4 @@
-"""Session descriptions as RTSP servers write them (RFC 4566, RFC 2326 appendix C), read with tolerance."""
+"""Session descriptions as RTSP servers write them (RFC 4566, RFC 2326 appendix C), parsed leniently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay_worker.rtp.fmtp import parse_fmtp
 
 MAX_MEDIA: Final = 32
 MAX_FORMATS: Final = 64
-"""Payload types on one media line; the rest is not looked at."""
+"""Payload types read from one media line; the rest is ignored."""
 
 _STATIC: Final = {
     0: ("PCMU", 8000, 1),
@@ -28,7 +28,7 @@ _RTPMAP: Final = re.compile(r"(\d{1,3})\s+([^/\s]+)\s*(?:/\s*(\d+))?\s*(?:/\s*(\
 
 
 class SdpError(ValueError):
-    """A description with no media in it."""
+    """A description without media."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class RtspDescription:
 
 
 def parse_sdp(body: bytes) -> RtspDescription:
-    """Read a description; lines that make no sense are passed over. Raises SdpError when no media line is left."""
+    """Parse a description; malformed lines are skipped. Raises SdpError when no media line is left."""
     name, control = "", ""
     sections: list[tuple[str, list[str]]] = []
     for line in body.decode("utf-8", "replace").splitlines():

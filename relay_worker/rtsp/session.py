@@ -83,7 +83,7 @@ class RtspSession:
         self.state = self._machine.state
         self._parser = RtspParser()
         self.outgoing = bytearray()
-        """Bytes for the server, which `data_to_send` takes."""
+        """Bytes for the server, fetched by `data_to_send`."""
         self.requests = PendingRequests(self._settings.read_timeout)
         self._last_data = 0.0
         self._aggregate = self._url
@@ -95,11 +95,11 @@ class RtspSession:
         self._tracks: list[Track] = []
         self._channels: list[_Channels] = []
         self.unknown_channel = 0
-        """Frames on channels that no track has."""
+        """Frames on channels of no track."""
         self.other_sessions = 0
         """Answers to SETUP that named another session than the first one did."""
         self.dialogue: deque[RtspMessage] = deque(maxlen=MAX_DIALOGUE)
-        """The last requests and responses, for captures; they hold credentials."""
+        """The last requests and responses, for captures; they contain credentials."""
         self.refused: list[str] = []
         """Why tracks were left out."""
 
@@ -109,7 +109,7 @@ class RtspSession:
 
     @property
     def stage(self) -> RtspStage:
-        """The stage that an error now would belong to."""
+        """The stage an error would belong to now."""
         return _STAGES.get(self.state, RtspStage.STREAMING)
 
     @property
@@ -130,7 +130,7 @@ class RtspSession:
         return data
 
     def receive(self, data: bytes, now: float) -> list[SessionEvent]:
-        """Take what arrived; media comes as one `Batch` per track, after any other event."""
+        """Process received bytes; media is returned as one `Batch` per track, after any other event."""
         self._last_data = now
         try:
             items = self._parser.receive(data)
@@ -152,7 +152,7 @@ class RtspSession:
         return events
 
     def connection_lost(self) -> None:
-        """The server closed the connection: always raises, unless the session was being ended by us."""
+        """The server closed the connection: always raises, unless we were ending the session."""
         if self.state in (RtspState.TEARDOWN, RtspState.CLOSED, RtspState.REDIRECTED):
             return
         stage = self.stage
@@ -160,7 +160,7 @@ class RtspSession:
         raise SessionLostError(stage, "the server closed the connection")
 
     def stop(self, now: float) -> None:
-        """End the session: TEARDOWN where there is something to tear down. Harmless when it is over already."""
+        """End the session, with TEARDOWN once it was set up. Harmless when it has ended already."""
         if not self._machine.can(RtspEvent.STOP):
             return
         if self._fire(RtspEvent.STOP) is RtspState.TEARDOWN and self._session_id:
@@ -173,7 +173,7 @@ class RtspSession:
             self.outgoing += b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
 
     def next_deadline(self) -> float | None:
-        """When `poll` is due; None when nothing is waited for."""
+        """When `poll` is due; None when nothing is pending."""
         if self.state in (RtspState.CLOSED, RtspState.REDIRECTED):
             return None
         if self.state is not RtspState.PLAYING:
@@ -282,7 +282,7 @@ class RtspSession:
         return True
 
     def _options_answered(self, response: Response, now: float) -> None:
-        # Whatever the answer, DESCRIBE will show whether the server can be used.
+        # Whatever the answer, DESCRIBE shows whether the server can be used.
         if response.status < 300:
             names = ",".join(response.headers.get_all("Public"))
             self._public = frozenset(name.strip().upper() for name in names.split(","))
@@ -323,7 +323,7 @@ class RtspSession:
                 raise error_for_status(RtspStage.SETUP, "SETUP", response.status, response.reason)
             rtp, rtcp = self._channels_for(response.headers.get("Transport"))
         except RtspError as error:
-            # A broken audio track must not cost the video.
+            # A broken audio track must not take the video down.
             if track.kind is Kind.VIDEO:
                 raise
             self.refused.append(f"{track.kind.value}: {error.message}")
@@ -388,7 +388,7 @@ class RtspSession:
     # What it put up with
 
     def tolerated(self) -> list[tuple[str, int]]:
-        """Deviations that were put up with, by their names in docs/quirks.md."""
+        """Tolerated deviations, by their names in docs/quirks.md."""
         return [
             ("answer_misnumbered", self.requests.misnumbered),
             ("keepalive_unanswered", self.requests.unanswered),

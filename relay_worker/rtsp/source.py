@@ -25,7 +25,7 @@ from relay_worker.rtsp.transport import Connection, client_context, connect
 
 MAX_REDIRECTS: Final = 3
 REPORT_INTERVAL: Final = 5.0
-"""Least seconds between receiver reports; they go out when media comes in, without a timer."""
+"""Shortest interval in seconds between receiver reports; they are sent when media arrives, without a timer."""
 TEARDOWN_TIMEOUT: Final = 1.0
 _DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
@@ -61,12 +61,12 @@ class RtspSource:
 
     @property
     def session(self) -> RtspSession | None:
-        """The dialogue under way, for state and counters."""
+        """The current session, for state and counters."""
         return self._session
 
     @property
     def connection(self) -> Connection | None:
-        """The connection under way, for counters."""
+        """The current connection, for counters."""
         return self._connection
 
     async def run(self) -> None:
@@ -80,7 +80,7 @@ class RtspSource:
         raise RedirectError(RtspStage.DESCRIBE, f"more than {MAX_REDIRECTS} redirects in a row")
 
     def stop(self) -> None:
-        """End the session politely; `run` returns within about a second."""
+        """End the session with TEARDOWN; `run` returns within about a second."""
         self._stopping = True
         if self._session is None or self._connection is None:
             self._end(None)
@@ -114,7 +114,7 @@ class RtspSource:
         finally:
             connecting.cancel()
         if not connecting.done():
-            return None  # stopped meanwhile
+            return None  # stopped in the meantime
         connection = connecting.result()
         if self._stopping:
             connection.close()
@@ -200,7 +200,7 @@ class RtspSource:
             self._end(None)
 
     def _arm(self) -> None:
-        """Set the one timer that there is: while media flows it moves only when it fires."""
+        """Set the single timer: while media flows it is moved only when it fires."""
         if self._session is None or self._stopping:
             return
         self._cancel_timer()
@@ -238,7 +238,7 @@ class RtspSource:
             self._ended.set_result(result)
 
     def counters(self) -> dict[str, int]:
-        """What the present connection has counted, as `part.name`."""
+        """Counters of the current connection, as `part.name`."""
         session = self._session
         if session is None:
             return {}
@@ -246,5 +246,5 @@ class RtspSource:
         return joined(session=here, parser=session.parser.counters())
 
     def tolerated(self) -> dict[str, int]:
-        """Deviations of the server that were put up with, by their names in docs/quirks.md."""
+        """Tolerated deviations of the server, by their names in docs/quirks.md."""
         return dict(self._session.tolerated()) if self._session is not None else {}

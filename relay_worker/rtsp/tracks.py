@@ -27,7 +27,7 @@ def choose_tracks(description: RtspDescription, aggregate: str) -> list[Track]:
 
 
 def no_video(description: RtspDescription) -> UnsupportedError:
-    """Why nothing of it can be relayed: sound alone makes no camera."""
+    """Why nothing of it can be relayed: sound alone is not enough for a camera."""
     video = [media for media in description.media if media.kind == "video" and media.sending]
     offered = {item.encoding or f"payload type {item.payload_type}" for media in video for item in media.formats}
     if not offered:
@@ -97,7 +97,7 @@ def origin(url: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without `user:password@`, which belongs into the Authorization header alone."""
+    """The URL without `user:password@`, which belongs only in the Authorization header."""
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return scheme + separator + authority.rpartition("@")[2] + slash + path

@@ -1,7 +1,7 @@
-"""TCP and TLS for an RTSP session: everything that has arrived is read in one wake.
+"""TCP and TLS for an RTSP session: everything that has arrived is read in one wake-up.
 
-TLS goes through a memory BIO: one `recv` takes all that the socket has, and records are decrypted from memory. An
-`SSLSocket` makes two system calls per record, and servers write up to four records per RTP packet.
+TLS uses a memory BIO: one `recv` takes everything the socket has, and records are decrypted from memory. An `SSLSocket`
+makes two system calls per record, and servers write up to four records per RTP packet.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Connection:
         """Application bytes received."""
 
     def start(self, on_data: Callable[[bytes], None], on_closed: Callable[[Exception | None], None]) -> None:
-        """Begin to deliver. `on_data` may call `write` and `close`."""
+        """Start delivering. `on_data` may call `write` and `close`."""
         self._on_data, self._on_closed = on_data, on_closed
         self._loop.add_reader(self._sock.fileno(), self._readable)
-        # What came with the end of the TLS handshake is in memory already and will not wake the socket.
+        # Data that arrived with the end of the TLS handshake is already in memory and will not wake the socket.
         if self._tls is not None and (self._incoming.pending or self._tls.pending()):
             self._loop.call_soon(self._deliver_pending)
 
@@ -72,7 +72,7 @@ class Connection:
         self._send(data)
 
     def close(self) -> None:
-        """Say goodbye without waiting for an answer, and close."""
+        """Send close_notify without waiting for an answer, and close."""
         if self._sock.fileno() < 0:
             return
         self._on_data = self._on_closed = None
@@ -111,7 +111,7 @@ class Connection:
             self._decrypt(self._tls)
 
     def _decrypt(self, tls: ssl.SSLObject) -> None:
-        """Decrypt whatever whole records are in memory and hand them on."""
+        """Decrypt the complete records in memory and pass them on."""
         records: list[bytes] = []
         ended: Exception | None = None
         closed = False
@@ -122,7 +122,7 @@ class Connection:
                     closed = True
                     break
                 records.append(record)
-                if not self._incoming.pending:  # asking is cheaper than an SSLWantReadError per wake
+                if not self._incoming.pending:  # asking is cheaper than an SSLWantReadError per wake-up
                     break
         except ssl.SSLWantReadError:
             pass
@@ -213,7 +213,7 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
 
 
 async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, timeout: float) -> socket.socket:
-    """The first address that answers, each but the last having half of the time that is left for it."""
+    """The first address that answers; each but the last gets half of the remaining time."""
     loop = asyncio.get_running_loop()
     problem: Exception = ConnectError(RtspStage.CONNECT, f"{host} has no address")
     deadline = loop.time() + timeout
