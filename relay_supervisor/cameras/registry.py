@@ -100,13 +100,13 @@ class Registry:
 
     def included(self, camera: Camera) -> bool:
         """Whether the camera is one of those to relay, enabled or not."""
-        said = self.overrides[camera.id].included
-        return self.config.lists(camera.name, camera.device.id) if said is None else said
+        override = self.overrides[camera.id].included
+        return self.config.lists(camera.name, camera.device.id) if override is None else override
 
     def enabled(self, camera: Camera) -> bool:
         """Whether the camera is switched on."""
-        said = self.overrides[camera.id].enabled
-        return camera.settings.enabled if said is None else said
+        override = self.overrides[camera.id].enabled
+        return camera.settings.enabled if override is None else override
 
     def wanted(self, camera: Camera) -> bool:
         """Whether this camera should run."""
@@ -127,11 +127,11 @@ class Registry:
 
     def override(self, camera: Camera, *, included: bool | None = None, enabled: bool | None = None) -> None:
         """Record an override for a camera, valid until it is reversed; raises RelayError (see Overrides)."""
-        said = self.overrides[camera.id]
+        override = self.overrides[camera.id]
         if included is None:
-            included = said.included
+            included = override.included
         if enabled is None:
-            enabled = said.enabled
+            enabled = override.enabled
         listed = self.config.lists(camera.name, camera.device.id)
         keep = Override(
             name=camera.name,

@@ -126,7 +126,7 @@ def clock(skews: list[float | None]) -> Finding:
     part = "clock"
     known = [skew for skew in skews if skew is not None]
     if not known:
-        return warn(part, "not tested: no server told its time")
+        return warn(part, "not tested: no server sent its time")
     worst = max(known, key=abs)
     if abs(worst) <= SKEW_NOTED:
         return ok(part, f"within {SKEW_NOTED:.0f} s of the servers'")

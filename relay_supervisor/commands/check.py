@@ -61,9 +61,9 @@ async def _look(config: Config, running: RelayStatus | None, stun_server: str) -
     sfu = asyncio.ensure_future(remote.cloudflare(config.cloudflare))
     found, skews, listed = [], [], True
     for nest in config.nest:
-        said, devices, skew = await remote.google(nest)
-        findings += said
-        listed = listed and said[-1].verdict is not Grade.FAILED
+        results, devices, skew = await remote.google(nest)
+        findings += results
+        listed = listed and results[-1].verdict is not Grade.FAILED
         found += devices
         skews.append(skew)
         age = local.token_age(nest, state_dir)

@@ -105,9 +105,9 @@ async def _run(
             _say(quiet, f"dashboard: {supervisor.url}\nCtrl-C stops everything")
             runtime = supervisor.config.paths.runtime()
             _say(quiet, f"other verbs: RELAY_PATHS_RUNTIME_DIR={runtime} relay-supervisor status --watch")
-            told = asyncio.ensure_future(supervisor.verbs.stop_requested.wait())
-            await asyncio.wait((stopped, told), timeout=duration, return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
+            requested = asyncio.ensure_future(supervisor.verbs.stop_requested.wait())
+            await asyncio.wait((stopped, requested), timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+            requested.cancel()
             report = _report(supervisor.status(), cameras)
         finally:
             await supervisor.stop()

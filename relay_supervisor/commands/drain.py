@@ -53,7 +53,7 @@ def _wait(client: RelayClient, timeout: float, *, quiet: bool) -> bytes:
         if not drain.left:
             return body
         if not drain.draining:
-            raise Failure("Somebody ended the draining")
+            raise Failure("Draining was ended by someone else")
         if time.monotonic() > end:
             raise Failure(f"After {timeout:.0f} s these cameras are still running:  {', '.join(drain.left)}")
         if drain.left != before and not quiet:

@@ -59,7 +59,7 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
 
 
 def _watch(client: RelayClient, as_json: bool) -> None:
-    """Until Ctrl-C; a supervisor that is away for a while is waited for."""
+    """Refresh until Ctrl-C; a supervisor that stops answering is waited for."""
     if not as_json:
         click.echo(_HIDE_CURSOR + _CLEAR, nl=False)
     while True:
@@ -77,7 +77,7 @@ def _watch(client: RelayClient, as_json: bool) -> None:
 
 
 def _paint(text: str) -> None:
-    """Write over what stands on the terminal, without flicker; rows that are too long are cut off by the terminal."""
+    """Overwrite the terminal without flicker; rows that are too long are cut off by the terminal."""
     lines = "".join(f"{line}{_CLEAR_LINE}\n" for line in text.splitlines())
     click.echo(f"{_HOME}{_NO_WRAP}{lines}{_WRAP}{_CLEAR_BELOW}", nl=False)
 

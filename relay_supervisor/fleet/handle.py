@@ -68,9 +68,9 @@ class WorkerProcess:
         """How the process ended, once it has."""
         return await asyncio.shield(self._exit)
 
-    def when_ended(self, told: Callable[[], None]) -> None:
-        """Call `told` soon after the process has ended."""
-        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else told())
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call `callback` soon after the process has ended."""
+        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the process; nothing happens when it is gone already."""

@@ -238,12 +238,12 @@ class SlotKeeper:
         # A planned replacement keeps its reason, not how the old worker ended.
         if not (slot.replaced and slot.phase is Phase.ABSENT):
             slot.last_exit = why
-        told = slot.last_exit
+        reason = slot.last_exit
         promoted = self._promote(slot) if slot.replaced else None
         if promoted is None:
             self._follow(slot)
         if had_process:
-            self.listener.worker_gone(slot.camera, instance, told)
+            self.listener.worker_gone(slot.camera, instance, reason)
         if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
             self.listener.worker_ready(promoted.camera, promoted.hello)
 

@@ -303,11 +303,11 @@ def _listed(body: msgspec.Raw) -> Device | str:
 
 
 def _not_reached(error: httpx.TransportError, what: str) -> NotReached:
-    said = redact(str(error))[:200]
+    quoted = redact(str(error))[:200]
     hint = "Check this host's network: interface, route and name resolution"
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    if "CERTIFICATE_VERIFY_FAILED" in quoted:
         hint = "Check this host's clock, and whether a captive portal or a proxy answers in Google's place"
-    return NotReached(f"{what}: Google cannot be reached ({type(error).__name__}: {said})", hint=hint)
+    return NotReached(f"{what}: Google cannot be reached ({type(error).__name__}: {quoted})", hint=hint)
 
 
 def _refused(answer: CommandAnswer, what: str, verb: str, offer: str) -> NestError:

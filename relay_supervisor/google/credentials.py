@@ -154,6 +154,6 @@ def _refusal(reply: TokenReply) -> RelayError:
             hint="Use the link that is printed here: it asks for one (access_type=offline, prompt=consent)",
             remedy=Remedy.PARK,
         )
-    said = f"{reply.error}: {reply.error_description}" if reply.error_description else reply.error
+    quoted = f"{reply.error}: {reply.error_description}" if reply.error_description else reply.error
     hint = hints.get(reply.error, "Go through the steps again")
-    return RelayError(f"Google refused the code ({redact(said)[:200]})", hint=hint, remedy=Remedy.PARK)
+    return RelayError(f"Google refused the code ({redact(quoted)[:200]})", hint=hint, remedy=Remedy.PARK)

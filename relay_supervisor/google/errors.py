@@ -204,8 +204,8 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
 
     def __str__(self) -> str:
-        said = redact(self.message)[:_QUOTE_LENGTH].strip().rstrip(".")
-        return f"{self.http} {self.word or 'without a status word'}" + (f" ({said})" if said else "")
+        quoted = redact(self.message)[:_QUOTE_LENGTH].strip().rstrip(".")
+        return f"{self.http} {self.word or 'without a status word'}" + (f" ({quoted})" if quoted else "")
 
 
 def parse_refusal(status: int, body: bytes) -> Refusal:
@@ -269,7 +269,7 @@ def error_for(
 def _offer_refused(refusal: Refusal, message: str, offer: str) -> OfferRefused | None:
     """The error if `offer` was the reason for the refusal; a 500 for a complete offer is Google's own failure."""
     if refusal.http == 500 and not _HOST_CANDIDATE.search(offer):
-        hint = "The offer had no host candidate: give this host a network interface with an address of its own"
+        hint = "The offer had no host candidate: give this host a network interface with its own address"
         return OfferRefused(message, status=500, hint=hint)
     if refusal.http == 400 and refusal.word != "FAILED_PRECONDITION" and _OFFER_AT_FAULT.search(refusal.message):
         return OfferRefused(message, status=400, hint="This is a bug in the relay: please report it")

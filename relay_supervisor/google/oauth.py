@@ -172,8 +172,8 @@ class TokenSource:
         except google.auth.exceptions.RefreshError as error:
             raise self._typed(error) from None
         except google.auth.exceptions.GoogleAuthError as error:
-            said = redact(str(error))[:200]
-            raise TokenUnavailable(f"Google's token endpoint cannot be reached: {said}") from None
+            quoted = redact(str(error))[:200]
+            raise TokenUnavailable(f"Google's token endpoint cannot be reached: {quoted}") from None
         if not credentials.token:
             raise TokenUnavailable("Google's token endpoint answered without a token")
         # google-auth returns a wall-clock expiry it has just computed: turn it back into a duration, immune to clock
@@ -185,10 +185,10 @@ class TokenSource:
     def _typed(self, error: google.auth.exceptions.RefreshError) -> NestError:
         body = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], dict) else {}
         code = str(body.get("error", ""))
-        said = redact(str(error.args[0] if error.args else error))[:200]
+        quoted = redact(str(error.args[0] if error.args else error))[:200]
         if code == "invalid_grant":
             return AuthorizationRevoked(
-                f"Google refused the refresh token of project {self._project_id} ({said})",
+                f"Google refused the refresh token of project {self._project_id} ({quoted})",
                 hint=self._how_to_authorise(),
             )
         if code in ("invalid_client", "unauthorized_client", "deleted_client", "disabled_client"):
@@ -196,8 +196,8 @@ class TokenSource:
                 "Check nest.client_id and nest.client_secret: they belong to the OAuth client (type Web application) "
                 "whose id was given to the Device Access project"
             )
-            return ClientRefused(f"Google refused the OAuth client of project {self._project_id} ({said})", hint=hint)
-        return TokenUnavailable(f"Google's token endpoint gave no token ({said})")
+            return ClientRefused(f"Google refused the OAuth client of project {self._project_id} ({quoted})", hint=hint)
+        return TokenUnavailable(f"Google's token endpoint gave no token ({quoted})")
 
     def _how_to_authorise(self) -> str:
         return (
@@ -266,5 +266,5 @@ class _Request(google.auth.transport.Request):
                 return _Response(response, bytes(read))
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
             # RuntimeError: the client was closed while a retry waited.
-            said = f"{type(error).__name__}: {error}"
-            raise google.auth.exceptions.TransportError(said) from None  # type: ignore[no-untyped-call]
+            quoted = f"{type(error).__name__}: {error}"
+            raise google.auth.exceptions.TransportError(quoted) from None  # type: ignore[no-untyped-call]

@@ -169,9 +169,9 @@ class _Viewing:
         return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
 
     async def received(self, request: Request) -> Response:
-        told: ReceivedRequest = await read_json(request, ReceivedRequest)
+        given: ReceivedRequest = await read_json(request, ReceivedRequest)
         view, audience = request.path_params["id"], request.state.audience
-        faults = self._relay.viewers.received(view, told.cameras, audience=audience)
+        faults = self._relay.viewers.received(view, given.cameras, audience=audience)
         return json_reply(ReceivedAnswer(faults=[Fault(camera=c, reason=reason) for c, reason in faults.items()]))
 
     async def close_view(self, request: Request) -> Response:

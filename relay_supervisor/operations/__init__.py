@@ -1,1 +1,1 @@
-"""What a person asks of the running relay: the verbs, reloading, and files that workers hand over."""
+"""Operators' requests to the running relay: verbs, reloading, and files from workers."""

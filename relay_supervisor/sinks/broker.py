@@ -337,5 +337,5 @@ def _unusable(tracks: list[LocalTrack]) -> str:
     if not tracks or len(set(kinds)) != len(kinds) or not set(kinds) <= set(KINDS):
         return f"an offer holds one video and at most one audio track, not {kinds}"
     if len({track.mid for track in tracks}) != len(tracks) or not all(track.mid for track in tracks):
-        return "every track of an offer needs a mid of its own"
+        return "every track of an offer needs its own mid"
     return ""

@@ -181,10 +181,10 @@ class Viewers:
         """Record what a visible page receives; returns, by camera, what is wrong with this page alone."""
         found = self._get(view, audience)
         now = self._clock.now()
-        told = [entry for entry in received if found.has(entry.camera)]
-        for entry in told:
+        known = [entry for entry in received if found.has(entry.camera)]
+        for entry in known:
             self.decoding.report(found.name, entry, now)
-        faults = {entry.camera: self.decoding.fault(found.name, entry.camera, now) for entry in told}
+        faults = {entry.camera: self.decoding.fault(found.name, entry.camera, now) for entry in known}
         return {camera: fault for camera, fault in faults.items() if fault}
 
     async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:

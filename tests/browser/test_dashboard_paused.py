@@ -137,7 +137,7 @@ async def test_a_picture_that_the_browser_does_not_show_is_not_called_playing(
         await until(page, f"!{why}.checkVisibility()")
         await page.evaluate(NEVER_PLAYS)
         await page.evaluate(element(selector, "video.pause()"))
-        await until(page, f"{why}.checkVisibility() && {why}.textContent.includes('The browser has paused it')")
+        await until(page, f"{why}.checkVisibility() && {why}.textContent.includes('Paused by the browser')")
         await decoding(page, ["cam00000"])
         await page.reload()
         await decoding(page, ["cam00000"])

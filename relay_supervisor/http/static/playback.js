@@ -1,7 +1,7 @@
 // Keeps one video element playing. Browsers pause an element with sound when its page is hidden, do not resume it by
 // themselves, and refuse sound on a page without user interaction: what is decoded does not show what is displayed.
 
-export const PAUSED = "The browser has paused it. It goes on with a tap";
+export const PAUSED = "Paused by the browser. Tap to resume";
 export const TAP = "Tap for sound";
 
 const STANDS_STILL = 3000;
