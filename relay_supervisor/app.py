@@ -1,8 +1,8 @@
 """The supervisor: every part, put together, started and stopped in order.
 
-Parts are made in the order of what they need: what is below first, and nothing is handed to a part afterwards. A part
-that wants to hear from one below it registers there itself (`listen`). Making them opens nothing; files, locks and
-sockets are opened by `start`, each followed by how it is closed.
+Parts are created in order of dependency, lowest first, and get nothing afterwards. A part that needs events from one
+below it registers there itself (`listen`). Creating them opens nothing; `start` opens files, locks and sockets, each
+followed by how it is closed.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ VERIFY: Final = 60.0
 
 
 class Supervisor:
-    """Relays the configured cameras from `start` to `stop`. It is what the HTTP interface sees (`RelayView`).
+    """Relays the configured cameras from `start` to `stop`; implements the HTTP interface's `RelayView`.
 
-    `reread` reads the configuration again when it is to be reloaded; None when there is no file behind it. Raises
-    ConfigError when the configuration cannot work.
+    `reread` reads the configuration again for a reload; None without a configuration file. Raises ConfigError when the
+    configuration cannot work.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Supervisor:
         self._started = contextlib.AsyncExitStack()
         self._keep_workers = False
         self._loops, self._activities = Loops(self._clock), Loops(self._clock)
-        """What runs until everything has been stopped, and what ends first."""
+        """Loops that run until everything has been stopped, and those that end first."""
         self.accounts: list[Account] = []
         self._discoveries: list[Discovery] = []
 
@@ -162,11 +162,11 @@ class Supervisor:
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start every part; returns when the HTTP interface serves.
+        """Start every part; returns when the HTTP interface is serving.
 
-        Cameras that an earlier run knew are taken up at once; others follow as they are discovered. When a part cannot
-        be started, those that were are stopped again. Raises ConfigError when a directory, an address or a socket
-        cannot be had, and RelayError when another supervisor holds the state.
+        Cameras known to an earlier run start at once; others follow as they are discovered. When a part cannot be
+        started, those already started are stopped again. Raises ConfigError when a directory, an address or a socket
+        cannot be used, and RelayError when another supervisor holds the state.
         """
         try:
             await self._start()
@@ -175,13 +175,13 @@ class Supervisor:
             raise
 
     async def stop(self, *, keep_workers: bool = False) -> None:
-        """Stop whatever was started, in reverse; with `keep_workers` media goes on without us."""
+        """Stop everything that was started, in reverse order; with `keep_workers` media continues without us."""
         self._keep_workers = keep_workers
         self.verbs.close()
         await self._started.aclose()
 
     async def _start(self) -> None:
-        # Each part is followed by how it is stopped: in reverse, whatever happens to the others.
+        # Each part is followed by how it is stopped: in reverse order, whatever happens to the others.
         started = self._started
         self._open_state()
         self.verbs.logs.install()
@@ -204,15 +204,15 @@ class Supervisor:
         started.push_async_callback(self.viewers.aclose, within=0.5)
         started.push_async_callback(self.director.close)
         started.push_async_callback(self._activities.aclose)
-        started.push_async_callback(stop_http)  # nothing may be asked for any more while all else is stopped
+        started.push_async_callback(stop_http)  # no more requests while everything else is being stopped
         for index in range(len(self.config.nest)):
             self._start_account(index)
-        # Streams that an earlier supervisor left have minutes to live, and a listing may take longer to succeed.
+        # Streams left by an earlier supervisor expire in minutes, and a listing may take longer to succeed.
         self.director.reconcile()
         self._start_activities()
 
     def _open_state(self) -> None:
-        """Take the directories, and read what an earlier run left; nothing is read before the lock is held."""
+        """Lock the directories, then read what an earlier run left: nothing is read before the lock is held."""
         paths, started = self.config.paths, self._started
         private(paths.state())
         runtime(paths.runtime())
@@ -266,20 +266,20 @@ class Supervisor:
         await self.fleet.stop_all("the supervisor stops", within=1.5)
         await asyncio.gather(*(self._broker.retire(camera, within=0.5) for camera in self.director.running))
 
-    # --- what parts ask of the whole -------------------------------------------------------------------------------
+    # --- callbacks of the parts --------------------------------------------------------------------------------------
 
     def _reconfigured(self, config: Config) -> None:
-        """The configuration was read again."""
+        """Adopt a reloaded configuration."""
         self.config = config
 
     def _account_name(self, index: int) -> str:
-        """The project's id, numbered where several users granted the same project."""
+        """The project's id, numbered if several users granted the same project."""
         project = self.config.nest[index].project_id
         before = sum(nest.project_id == project for nest in self.config.nest[:index])
         return f"{project}#{before + 1}" if before else project
 
     def _found(self, account: int, listing: Listing) -> None:
-        """An account's cameras were listed."""
+        """Handle a listing of an account's cameras."""
         self.director.listed(account, listing)
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
@@ -303,11 +303,11 @@ class Supervisor:
             log_format=config.log.format,
         )
 
-    # --- what the HTTP interface sees (RelayView); `status`, `health` and `telemetry` are the report's ---------------
+    # --- for the HTTP interface (RelayView); `status`, `health` and `telemetry` come from the report ------------------
 
     @property
     def url(self) -> str:
-        """Where the dashboard is."""
+        """URL of the dashboard."""
         return self._http.url
 
     async def restart(self, camera: str) -> None:

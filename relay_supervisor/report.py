@@ -1,4 +1,4 @@
-"""What the supervisor's parts add up to: the status, the health and the counters that the HTTP interface shows."""
+"""Reports on the whole supervisor: the status, the health and the counters that the HTTP interface shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from relay_supervisor.viewing.viewers import Viewers
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a supervisor that have something to report."""
+    """The parts of a supervisor that a report reads."""
 
     clock: Clock
     store: Store
@@ -49,7 +49,7 @@ class Parts:
 
 
 class Report:
-    """Reads the parts whenever it is asked."""
+    """Status, health and counters, read from the parts at each call."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -57,11 +57,11 @@ class Report:
         self._socket: Callable[[], dict[str, int]] = dict
 
     def listen(self, socket: Callable[[], dict[str, int]]) -> None:
-        """Report the counters of the HTTP interface, too."""
+        """Include the counters of the HTTP interface."""
         self._socket = socket
 
     def status(self) -> RelayStatus:
-        """The whole relay, now."""
+        """The current status of the whole relay."""
         parts, now = self._parts, self._parts.clock.now()
         cameras = [self._camera(camera, now) for camera in parts.registry]
         return RelayStatus(
@@ -75,7 +75,7 @@ class Report:
         )
 
     def health(self) -> Health:
-        """Whether the relay works, and what is the reason if not."""
+        """Whether the relay works, and if not, why."""
         parts = self._parts
         found = [PartStatus(name="store", ok=not parts.store.problem, reason=parts.store.problem)]
         found += [
@@ -86,7 +86,7 @@ class Report:
         found += [PartStatus(name=name, ok=False, reason=reason) for name, reason in problems.items()]
         status = self.status()
         if not status.cameras:
-            # Nothing is wanted because nothing is known: that is not "all well".
+            # Nothing is wanted because nothing is known yet, which does not count as healthy.
             found += [PartStatus(name="discovery", ok=not d.problem, reason=d.problem) for d in parts.discoveries]
         return judge(status, found)
 

@@ -1,4 +1,4 @@
-"""Re-creates the file of a listening Unix socket that was deleted (by a cleaner of /tmp): nobody could connect."""
+"""Re-creates the file of a listening Unix socket after a cleaner of /tmp deleted it: no new client could connect."""
 
 from __future__ import annotations
 

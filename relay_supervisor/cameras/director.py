@@ -1,10 +1,10 @@
-"""Runs the wanted cameras: joins leases, workers and publications, and passes between them what each must know.
+"""Runs the wanted cameras: connects leases, workers and publications, and passes messages between them.
 
     lease granted ──▶ Play ──▶ worker ──▶ offer ──▶ broker ──▶ answer ──▶ worker ──▶ published ──▶ viewers
     lease extended ─▶ Extended ▶ worker ──▶ source failed ──▶ lease
     lease about to generate for WebRTC ─▶ MakeOffer ▶ worker ──▶ offer ──▶ lease
 
-It decides nothing about time or budget; each part does that for itself.
+It takes no decisions about time or budget; each part does that itself.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class UnknownCamera(RelayError):
 
 
 class WorkerListener(Protocol):
-    """Who hears of workers what does not concern streams."""
+    """Receiver of workers' events that do not concern streams."""
 
     def worker_ready(self, camera: Camera) -> None:
-        """A worker, new or adopted, is there."""
+        """A worker, new or adopted, is ready."""
 
     def worker_message(self, camera: Camera, message: FromWorker) -> None:
-        """A worker said something that the director does not deal with."""
+        """A worker sent a message that the director does not handle."""
 
 
 class Director:
-    """All cameras that run. Hears of workers as the fleet's `FleetListener`, and of publications from the broker."""
+    """All running cameras. Listens to workers as the fleet's `FleetListener`, and to the broker's publications."""
 
     def __init__(
         self,
@@ -88,21 +88,21 @@ class Director:
         broker.listen(self.publication_changed)
 
     def listen(self, listener: WorkerListener) -> None:
-        """Tell `listener` of workers, too."""
+        """Pass workers' events on to `listener`, too."""
         self._listeners.append(listener)
 
     def load(self) -> None:
-        """Read from the store which workers an earlier supervisor left; those that live are taken over."""
+        """Read from the store which workers an earlier supervisor left; live ones will be adopted."""
         for saved in self._store.workers():
             if saved.started and start_ticks(saved.pid) == saved.started:
                 self._survivors[saved.camera] = saved
             else:
-                self._store.forget_worker(saved.instance)  # it ended while no supervisor ran, so that nobody noted it
+                self._store.forget_worker(saved.instance)  # it ended unnoticed while no supervisor ran
         self.demand.resumed(self.survivors, self._clock.now())
 
     @property
     def survivors(self) -> Collection[str]:
-        """The cameras whose workers of an earlier supervisor live and have not been taken over yet, by id."""
+        """The cameras (by id) with a live worker of an earlier supervisor that has not been adopted yet."""
         return self._survivors.keys()
 
     @property
@@ -113,7 +113,7 @@ class Director:
     # --- which cameras run -----------------------------------------------------------------------------------------
 
     def reconcile(self) -> None:
-        """Make what runs equal to what is wanted; a camera that did not change is not touched."""
+        """Make what runs match what is wanted; unchanged cameras are not touched."""
         desired = {id_: camera for id_, camera in self._registry.desired().items() if not self.demand.idle(camera)}
         for action in reconcile(desired, self.running):
             log.info("%s", type(action).__name__.removesuffix("Camera").lower(), extra={"camera": action.camera.name})
@@ -132,7 +132,7 @@ class Director:
                         self._tasks.spawn(self.fleet.restart(camera.id, "its settings changed"))
 
     def listed(self, account: int, listing: Listing) -> None:
-        """The registry has taken over a listing: follow it, and give parked cameras that it shows another try."""
+        """Follow a listing that the registry has applied, and retry parked cameras that it shows."""
         self.reconcile()
         shown = {device.name for device in listing.devices}
         for camera in self.running.values():
@@ -163,10 +163,10 @@ class Director:
             if self._registry.get(camera.id) is None:
                 self._leases(camera).drop(camera.id)
             else:
-                self._leases(camera).unwant(camera.id)  # it may come back, and what is known of it still holds
+                self._leases(camera).unwant(camera.id)  # it may come back, and what is known about it still holds
 
     def find(self, camera: str) -> Camera:
-        """The running camera of that id; raises UnknownCamera."""
+        """The running camera with that id; raises UnknownCamera."""
         found = self.running.get(camera)
         if found is None:
             raise UnknownCamera(camera)
@@ -184,16 +184,16 @@ class Director:
         await self.fleet.restart(found.id, "restarted on request")
 
     async def close(self) -> None:
-        """Drop what is under way."""
+        """Cancel what is under way."""
         await self._tasks.aclose()
 
     def _leases(self, camera: Camera) -> LeaseManager:
         return self._accounts[camera.account].leases
 
-    # --- what workers say --------------------------------------------------------------------------------------------
+    # --- messages of workers -----------------------------------------------------------------------------------------
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
-        """A worker, new or adopted, is there: give it the stream it should play, and learn what it publishes."""
+        """A worker, new or adopted, is ready: give it the stream to play, and learn what it publishes."""
         found = self.running.get(camera)
         if found is None:
             return
@@ -213,7 +213,7 @@ class Director:
             self.fleet.send(camera, protocol.Republish(publication=hello.publication, reason=reason))
 
     def worker_message(self, camera: str, message: FromWorker) -> None:
-        """A worker said something about its stream or its publication."""
+        """Handle a worker's message about its stream or its publication."""
         found = self.running.get(camera)
         if found is None:
             return
@@ -245,7 +245,7 @@ class Director:
             self._leases(camera).media_live(camera.id, held.generation)
 
     def worker_gone(self, camera: str, instance: str, reason: str) -> None:
-        """A worker ended; what it published is not fed any more."""
+        """A worker ended, and its publication with it."""
         self._store.forget_worker(instance)
         live = self._broker.locate(camera)
         if camera in self.running:
@@ -259,10 +259,10 @@ class Director:
         if answer is not None:
             self.fleet.send(camera.id, answer)
 
-    # --- what leases say ---------------------------------------------------------------------------------------------
+    # --- effects of leases -------------------------------------------------------------------------------------------
 
     def lease_effect(self, effect: Effect) -> None:
-        """Carry out what a lease wants done."""
+        """Carry out an effect of a lease."""
         match effect:
             case Granted():
                 self._events.publish("lease", "stream generated", effect.camera)
@@ -275,14 +275,14 @@ class Director:
                 self.demand.not_extendable(camera, until)
                 self.reconcile()
                 if (found := self.running.get(camera)) is not None:
-                    self._want(found)  # somebody watches it: it goes on, on demand
+                    self._want(found)  # it is being watched: continue on demand
             case TraitsRead(camera, device):
                 self._traits_read(camera, device)
             case _:
                 pass
 
     def _give(self, camera: Camera, held: Granted) -> None:
-        """Give a worker that plays nothing, or something else, the stream that is held for its camera."""
+        """Give a worker that does not play it the stream held for its camera."""
         if held.stream.protocol is protocol.Protocol.WEB_RTC:
             reason = "a WebRTC session ends with the worker that made its offer"
             self._leases(camera).media_failed(camera.id, held.generation, reason)
@@ -314,7 +314,7 @@ class Director:
         )
 
     def _traits_read(self, camera: str, device: Device) -> None:
-        """A camera may have been moved to the other protocol; its lease has followed, and its worker will."""
+        """Adopt a camera's new traits: its protocol may have changed; its lease has followed, and its worker will."""
         found = self.running.get(camera)
         if found is None:
             return
@@ -327,15 +327,15 @@ class Director:
     def _lost(self, camera: str, generation: int, reason: str) -> None:
         self._events.publish("lease", f"stream lost: {reason}", camera)
         found = self.running.get(camera)
-        # Media may flow on for a while although the lease is lost: the worker lets go of it when another stream
-        # comes, or now when none will.
+        # Media may keep flowing for a while although the lease is lost: the worker drops the stream when another one
+        # arrives, or now if none will.
         if found is None or self._leases(found).lease(camera).state == "parked":
             self.fleet.send(camera, protocol.StreamLost(generation=generation, reason=reason))
 
-    # --- what the broker says ----------------------------------------------------------------------------------------
+    # --- events of the broker ---------------------------------------------------------------------------------------
 
     def publication_changed(self, change: Change, publication: Publication, reason: str) -> None:
-        """A camera's publication came or went."""
+        """Handle a change of a camera's publication."""
         words = f"publication {change.value}" + (f": {reason}" if reason else "")
         self._events.publish("publication", words, publication.camera)
         match change:

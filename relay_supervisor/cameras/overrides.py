@@ -1,8 +1,8 @@
-"""Which cameras a person added, removed, enabled or disabled while the supervisor ran: it wins over the configuration.
+"""Cameras that an operator added, removed, enabled or disabled at runtime, which overrides the configuration.
 
-Kept as `overrides.json` in the state directory, by camera id, so that it outlives restarts. A word that agrees with the
-configuration is not kept, so the file lists exactly what differs from it; delete it (or a camera in it) and reload to
-go by the configuration alone.
+Kept as `overrides.json` in the state directory, by camera id, so that it survives restarts. An override that agrees
+with the configuration is not kept, so the file lists exactly the differences; delete it (or a camera in it) and reload
+to return to the configuration.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 FILE: Final = "overrides.json"
 MOST: Final = 1000
-"""Cameras that the file may hold."""
+"""Most cameras in the file."""
 
 
 class Override(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was said about one camera; None where nothing was. `name` is for whoever reads the file."""
+    """The overrides of one camera; None where there is none. `name` is for people who read the file."""
 
     name: str = ""
     included: bool | None = None
@@ -35,8 +35,7 @@ class Override(msgspec.Struct, frozen=True, omit_defaults=True):
 class Overrides:
     """The overrides of all cameras, on disk once they are loaded; `directory` None keeps them in memory only.
 
-    A file that cannot be read is logged and ignored; one that cannot be written raises RelayError, and nothing is
-    changed.
+    A file that cannot be read is logged and ignored; one that cannot be written raises RelayError, and changes nothing.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -47,7 +46,7 @@ class Overrides:
         return self._cameras.get(camera, Override())
 
     def load(self) -> None:
-        """Read the file, now or again."""
+        """Read the file; may be called again."""
         if self._path is None:
             return
         try:
@@ -76,5 +75,5 @@ class Overrides:
         except OSError as error:
             raise RelayError(
                 f"{self._path} cannot be written: {error.strerror}",
-                hint="The camera was left as it is. Make room in the state directory, or make it writable",
+                hint="The camera was not changed. Free space in the state directory, or make it writable",
             ) from None

@@ -1,4 +1,4 @@
-"""Cameras on demand: what pages ask for wakes them, and once nobody has watched one for long enough it is released."""
+"""On-demand cameras: requests of pages wake them, and each is released once nobody has watched it for long enough."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 
 LOOK: Final = 1.0
-"""Seconds between two looks at who watches which camera."""
+"""Seconds between checks of who watches which camera."""
 
 
 class Watching:
-    """Passes what viewers watch to the director."""
+    """Passes on to the director which cameras are watched."""
 
     def __init__(self, registry: Registry, director: Director, clock: Clock) -> None:
         self._registry, self._director, self._clock = registry, director, clock
 
     def asked_for(self, cameras: Collection[str]) -> None:
-        """A page wants these cameras, by id, now."""
+        """Wake the cameras (by id) that a page asks for."""
         asked = [camera for camera in self._registry if camera.id in cameras]
         if self._director.demand.watched(asked, self._clock.now()):
             self._director.reconcile()
 
     async def run(self, watched: Callable[[], Collection[str]]) -> None:
-        """Release cameras that nobody watches any more; `watched` says which are watched. Runs until cancelled."""
+        """Release cameras that nobody watches any more; `watched` returns the others. Runs until cancelled."""
         while True:
             await self._clock.sleep(LOOK)
             self.asked_for(watched())

@@ -30,13 +30,13 @@ CONTROL_QUEUE = 1000
 
 
 class BusListener(Protocol):
-    """Who is told what workers send."""
+    """Receiver of workers' messages."""
 
     def on_message(self, instance: str, message: FromWorker) -> None:
         """A worker sent a message."""
 
     def on_stats(self, stats: WorkerStats) -> None:
-        """A worker reported."""
+        """A worker sent its statistics."""
 
 
 class Bus:
@@ -71,7 +71,7 @@ class Bus:
         return sum(r.oversized + r.malformed + r.unknown for r in readers)
 
     def listen(self, listener: BusListener) -> None:
-        """Tell `listener` what workers send."""
+        """Pass workers' messages to `listener`."""
         self._listener = listener
 
     async def start(self) -> None:
@@ -113,7 +113,7 @@ class Bus:
                 file.path.unlink()
 
     async def _bind(self, endpoint: str) -> None:
-        """Bind again, without unbinding, which would cut the workers that are connected."""
+        """Bind again without unbinding, which would disconnect the workers."""
         self._bind_private(self._control if endpoint == self.control_endpoint else self._stats, endpoint)
 
     @staticmethod

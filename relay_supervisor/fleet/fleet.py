@@ -42,7 +42,7 @@ REPLACE_PAUSE: Final = 120.0
 
 
 class FleetBus(Protocol):
-    """The bus as the fleet needs it; `relay_supervisor.fleet.bus.Bus` is it."""
+    """The bus as the fleet needs it; implemented by `relay_supervisor.fleet.bus.Bus`."""
 
     reading: bool
 
@@ -81,7 +81,7 @@ class Fleet:
         bus.listen(self)
 
     def listen(self, listener: FleetListener) -> None:
-        """Tell `listener` what happens to workers."""
+        """Pass workers' events to `listener`."""
         self._keeper.listener = listener
 
     # --- wanted and unwanted -----------------------------------------------------------------------------------

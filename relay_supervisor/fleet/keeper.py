@@ -52,7 +52,7 @@ class FleetListener(Protocol):
 
 
 class NobodyListens:
-    """The listener until there is one."""
+    """The listener until another one is set."""
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         pass

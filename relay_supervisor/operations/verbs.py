@@ -88,7 +88,7 @@ class Verbs:
         director.listen(self)
 
     def load(self) -> None:
-        """Read from the state directory when each account was granted."""
+        """Read from the state directory when each account was authorised."""
         self._grants = self._recall()
 
     def close(self) -> None:

@@ -109,7 +109,7 @@ class Broker:
         """Publications whose tracks could not be closed; the SFU collects them after 30 s without packets."""
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener` of every change."""
+        """Call `listener` on every change."""
         self._listeners.append(listener)
 
     def _tell(self, change: Change, publication: Publication, reason: str) -> None:

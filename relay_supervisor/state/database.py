@@ -1,8 +1,8 @@
-"""SQLite behind a thread: writes are remembered, coalesced by row and made durable off the event loop.
+"""SQLite behind a thread: writes are queued, coalesced by row and made durable off the event loop.
 
-A database that is corrupt is set aside. One that is sound but cannot be opened for writing at the start (disk full,
-read-only file system) is copied to memory, so that this run knows what it holds; one that cannot be written later is
-tried again every few seconds, and what was to be written is kept meanwhile, one entry a row.
+A corrupt database is set aside. One that is intact but cannot be opened for writing at the start (disk full, read-only
+file system) is copied to memory, so that this run has its content; if writing fails later, it is retried every few
+seconds, and the pending writes are kept meanwhile, one entry per row.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from relay_supervisor.state.schema import NewerSchema, migrate
 _RETRY: Final = 5.0
 _MOST_PENDING: Final = 10_000
 _BUSY: Final = 2.0  # seconds that SQLite itself waits for a lock
-_LOCKED: Final = 5.0  # seconds after which a file that another program holds is given up at the start
+_LOCKED: Final = 5.0  # seconds to wait at the start for a file locked by another program
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Neither writes anything. The first reads the write-ahead log too, but needs a -shm file, which the failed opening
-# leaves behind where the directory can be written; the second is for where it cannot.
+# Neither writes anything. The first also reads the write-ahead log, but needs a -shm file, which the failed attempt to
+# open leaves behind if the directory is writable; the second is for directories that are not.
 _READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
 
 Row = tuple[str, str]
@@ -36,15 +36,15 @@ Statement = tuple[str, tuple[Any, ...]]
 class Database:
     """One SQLite file, mode 0600, WAL, written by its own thread.
 
-    With `read_only` the file is only looked at: what it holds is copied to memory, where writes stay, too.
-    `problem` says in words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
+    With `read_only` the file is only read: its content is copied to memory, and writes stay there. `problem` says in
+    words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
     """
 
     def __init__(self, path: Path, *, stamp: int, read_only: bool = False) -> None:
         self.path = path
         self.problem = ""
         self.notice = ""
-        """What became of a file that could not be used as it was, and what to do; "" when it could."""
+        """What was done with a file that could not be used as it was, and what to do; "" otherwise."""
         self.dropped = 0
         self._stamp, self._read_only = stamp, read_only
         self._connection: sqlite3.Connection
@@ -56,14 +56,14 @@ class Database:
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Open the file; raises nothing on account of it, and takes a few seconds at most."""
+        """Open the file; never fails because of it, and takes a few seconds at most."""
         self._connection = self._borrow() if self._read_only else self._open(self._stamp)
-        self._lasting = self.problem  # writing to memory does not fix what made the file unusable
+        self._lasting = self.problem  # writing to memory does not fix the file
         self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
         self._thread.start()
 
     def read(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Rows of a query; for use at the start, before anything is written."""
+        """Rows of a query; only for the start, before anything is written."""
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
@@ -71,7 +71,7 @@ class Database:
             return []
 
     def write(self, row: Row, sql: str, *parameters: object) -> None:
-        """Have a statement carried out soon; a later one for the same `row` replaces it."""
+        """Queue a statement; a later one for the same `row` replaces it."""
         with self._condition:
             if row not in self._pending and len(self._pending) >= _MOST_PENDING:
                 self.dropped += 1
@@ -80,14 +80,14 @@ class Database:
             self._condition.notify()
 
     async def flush(self, timeout: float) -> None:
-        """Return when all that was written so far is on disk, or after `timeout` seconds."""
+        """Return when all writes so far are on disk, or after `timeout` seconds."""
         try:
             await asyncio.wait_for(asyncio.wrap_future(self._barrier()), timeout)
         except TimeoutError:
             self.problem = self.problem or f"{self.path}: the disk is slow"
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write what is left and close the file; nothing, when it was not opened."""
+        """Write what is left and close the file; does nothing if it was not opened."""
         if self._thread is None:
             return
         with self._condition:
@@ -133,19 +133,19 @@ class Database:
         return connection
 
     def _recall(self, why: str) -> sqlite3.Connection:
-        """A database in memory that begins with what the file holds, as far as it can be read."""
-        connection, known = self._copy(), "what it holds was read and is known to this run"
+        """A database in memory with the file's content, as far as it can be read."""
+        connection, known = self._copy(), "its content was read and is used by this run"
         if connection is None:
             connection, known = self._connect(":memory:"), "nothing could be read from it"
         self.problem = self.notice = (
             f"{self.path} cannot be written ({why}): {known}, but nothing is saved: leases will not survive a restart. "
-            "Free space there, or mend what else is named, and restart the relay: its state is in memory until then"
+            "Free space there, or fix the named cause, and restart the relay: its state is in memory until then"
         )
         return connection
 
     def _borrow(self) -> sqlite3.Connection:
-        """A copy in memory for somebody who only wants to look."""
-        # The first way of reading makes a write-ahead log where there is none; without one, nobody writes.
+        """A copy in memory, for reading only."""
+        # The first way of reading creates a write-ahead log if there is none; without one, no other process is writing.
         alone = not Path(f"{self.path}-wal").exists()
         connection = self._copy(_READ_ONLY[1:] if alone else _READ_ONLY)
         if connection is None:
@@ -159,7 +159,7 @@ class Database:
             try:
                 address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
                 with contextlib.closing(_opened(address)) as source:
-                    # Python's backup waits for a lock without end: this takes it first, or fails.
+                    # Python's backup waits for a lock forever: this takes it first, or fails.
                     source.execute("BEGIN")
                     source.execute("SELECT 1 FROM sqlite_master").fetchone()
                     source.backup(memory)
@@ -183,7 +183,7 @@ class Database:
         except (OSError, sqlite3.Error, NewerSchema) as error:
             self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {error}"
             return self._connect(":memory:")
-        kept = "a new one begun with what this program knows of it" if newer else "a new one begun"
+        kept = "a new one created with what this program understands of it" if newer else "a new one created"
         self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and {kept}"
         return connection
 
@@ -218,7 +218,7 @@ class Database:
                 self._connection.execute(sql, parameters)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self.problem = f"{self.path}: cannot be written: {error}: tried again every {_RETRY:g} s"
+            self.problem = f"{self.path}: cannot be written: {error}: retrying every {_RETRY:g} s"
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return False
@@ -242,7 +242,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _take_over(connection: sqlite3.Connection, newer: Path) -> None:
-    """Copy from a newer program's database the tables and columns that this one knows, each table for itself."""
+    """Copy the known tables and columns from a newer program's database, each table separately."""
     connection.execute("ATTACH ? AS newer", (str(newer),))
     try:
         for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
@@ -254,7 +254,7 @@ def _take_over(connection: sqlite3.Connection, newer: Path) -> None:
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its details; our own verdict on a failed check has none and means corrupt."""
+    """SQLite's primary result code; our own error for a failed check has none and means corrupt."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 

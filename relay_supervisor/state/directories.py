@@ -26,7 +26,7 @@ def runtime(directory: Path) -> Path:
 
 
 def _refuse_strange(directory: Path) -> None:
-    """Whoever could point the sockets' path at another place could stand between the supervisor and its workers."""
+    """Refuse a directory whose owner could redirect the sockets, and get between the supervisor and its workers."""
     found = directory.lstat()
     if stat.S_ISLNK(found.st_mode):
         raise ConfigError(
@@ -40,9 +40,9 @@ def _refuse_strange(directory: Path) -> None:
 
 
 def remove_stale_stacks(directory: Path, instances: Collection[str]) -> int:
-    """Delete the stack files of workers other than `instances`, which live; how many there were.
+    """Delete the stack files of all workers except the live `instances`; returns how many.
 
-    A worker's own goes when it ends; what is left is of workers that ended while no supervisor ran.
+    A worker's file is removed when it ends; the rest belong to workers that ended while no supervisor ran.
     """
     stale = [file for file in directory.glob("*.stacks") if file.stem not in instances]
     for file in stale:

@@ -1,7 +1,7 @@
-"""What outlives the supervisor: leases with their tokens, the quota log, devices, publications and worker instances.
+"""State that outlives the supervisor: leases with their tokens, the quota log, devices, publications, workers.
 
-Times are kept twice: on the wall clock, and on the machine's monotonic clock together with its boot id. After a
-restart on the same boot the monotonic times hold, whatever the wall clock did; after a reboot the wall times do.
+Times are stored twice: on the wall clock, and on the machine's monotonic clock together with its boot id. After a
+restart on the same boot the monotonic times are valid, whatever the wall clock did; after a reboot the wall times are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class SavedLease(msgspec.Struct, frozen=True):
-    """A lease as it was when its supervisor ended; times are on the present monotonic clock."""
+    """A lease as of the end of its supervisor; times are on the present monotonic clock."""
 
     camera: str
     device: str
@@ -73,9 +73,9 @@ def boot_id() -> str:
 
 
 class Store:
-    """The state database, typed. Reads are for the start; writes return at once and are durable soon after.
+    """Typed access to the state database. Reads are for the start; writes return at once and are durable soon after.
 
-    With `read_only` the file is neither made, changed nor renamed, whatever it holds.
+    With `read_only` the file is neither created, changed nor renamed, whatever it contains.
     """
 
     def __init__(self, path: Path, clock: Clock, *, boot: str | None = None, read_only: bool = False) -> None:
@@ -95,7 +95,7 @@ class Store:
 
     @property
     def notice(self) -> str:
-        """What became of a state file that could not be used as it was, to be told once; "" when it could."""
+        """What was done with a state file that could not be used as it was, to be logged once; "" otherwise."""
         return self.database.notice
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Store:
     # --- leases
 
     def save_lease(self, account: str, lease: SavedLease) -> None:
-        """Remember a lease in its present form."""
+        """Save a lease in its present form."""
         stream = lease.stream
         url = stream.url.reveal() if stream.url else ""
         offset = self._clock.wall() - self._clock.now()
@@ -118,12 +118,12 @@ class Store:
         )
 
     def forget_lease(self, account: str, camera: str) -> None:
-        """The lease is gone."""
+        """Delete a lease that is gone."""
         sql = "DELETE FROM leases WHERE account = ? AND camera = ?"
         self.database.write((f"lease {account}", camera), sql, account, camera)
 
     def leases(self, account: str) -> list[SavedLease]:
-        """Leases that are still alive; the others are forgotten."""
+        """Leases that are still alive; the others are deleted."""
         now = self._clock.now()
         found = []
         columns = "camera, device, protocol, url, handle, generation, granted_wall, granted_mono, expires_wall"
@@ -131,7 +131,7 @@ class Store:
         for camera, device, protocol, url, handle, generation, *times, boot in self.database.read(sql, account):
             granted_wall, granted_mono, expires_wall, expires_mono = times
             granted = self._moment(granted_wall, granted_mono, boot)
-            # No clock step makes a lease live longer than it was granted for.
+            # No clock step makes a lease last longer than it was granted for.
             expires = min(self._moment(expires_wall, expires_mono, boot), now + expires_wall - granted_wall)
             if expires <= now:
                 self.forget_lease(account, camera)
@@ -149,7 +149,7 @@ class Store:
         return CallJournal(self, account)
 
     def calls(self, account: str) -> list[LoggedCall]:
-        """Calls that may still count."""
+        """Calls that may still count against a limit."""
         now = self._clock.now()
         found = []
         columns = "id, method, command, device, kind, sent_wall, sent_mono, answered_wall, answered_mono, boot"
@@ -167,48 +167,48 @@ class Store:
     # --- devices
 
     def save_devices(self, account: str, devices: Sequence[Device]) -> None:
-        """Remember what is known of an account's devices, 200 at most, in place of what was known before."""
+        """Save an account's known devices, 200 at most, replacing those saved before."""
         body = msgspec.json.encode(devices[:_DEVICES_KEPT])
         self.database.write(("devices", account), "INSERT OR REPLACE INTO devices VALUES (?, ?)", account, body)
 
     def devices(self, account: str) -> list[Device]:
-        """The devices that were known; none when what was written cannot be read."""
+        """The saved devices; none if they cannot be read."""
         rows = self.database.read("SELECT body FROM devices WHERE account = ?", account)
         return [device for devices in _decoded(rows, list[Device]) for device in devices]
 
     # --- publications and workers
 
     def save_publication(self, saved: SavedPublication) -> None:
-        """Remember what a camera publishes."""
+        """Save what a camera publishes."""
         sql = "INSERT OR REPLACE INTO publications VALUES (?, ?, ?)"
         row = ("publication", saved.camera)
         self.database.write(row, sql, saved.camera, saved.publication, msgspec.json.encode(saved))
 
     def forget_publication(self, camera: str) -> None:
-        """The camera publishes nothing any more."""
+        """Delete the publication of a camera that no longer publishes."""
         self.database.write(("publication", camera), "DELETE FROM publications WHERE camera = ?", camera)
 
     def publications(self) -> list[SavedPublication]:
-        """Everything that was being published."""
+        """All saved publications."""
         return _decoded(self.database.read("SELECT body FROM publications"), SavedPublication)
 
     def save_worker(self, saved: SavedWorker) -> None:
-        """Remember a worker process."""
+        """Save a worker process."""
         sql = "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)"
         self.database.write(("worker", saved.instance), sql, saved.instance, saved.camera, msgspec.json.encode(saved))
 
     def forget_worker(self, instance: str) -> None:
-        """The worker has ended."""
+        """Delete a worker that has ended."""
         self.database.write(("worker", instance), "DELETE FROM workers WHERE instance = ?", instance)
 
     def workers(self) -> list[SavedWorker]:
-        """Workers that were running."""
+        """All saved workers."""
         return _decoded(self.database.read("SELECT body FROM workers"), SavedWorker)
 
     # --- the journal's part
 
     def write_call(self, account: str, call_id: str, call: Call, sent: float, answered: float | None) -> None:
-        """Remember a call, and later its answer under the same id; drops what no longer counts."""
+        """Save a call, and later its answer under the same id; deletes calls that no longer count."""
         offset = self._clock.wall() - self._clock.now()
         self.database.write(
             ("call", call_id),
@@ -222,7 +222,7 @@ class Store:
         self.database.write(("calls", "old"), sql, self._boot, now - _CALLS_KEPT, wall - _CALLS_KEPT)
 
     def forget_call(self, call_id: str) -> None:
-        """The call was never sent."""
+        """Delete a call that was never sent."""
         self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
 
     def _moment(self, wall: float, mono: float, boot: str) -> float:
@@ -240,14 +240,14 @@ class CallJournal:
         self._under_way: dict[int, tuple[str, float]] = {}
 
     async def sending(self, command: Command) -> None:
-        """Write the call down; waits a second at most, because a full disk must not end every stream."""
+        """Record the call before it is sent; waits a second at most, because a full disk must not end every stream."""
         call_id, sent = uuid.uuid4().hex, self._store._clock.now()
         self._under_way[id(command)] = (call_id, sent)
         self._store.write_call(self._account, call_id, command.call, sent, None)
         await self._store.database.flush(_FLUSH_WITHIN)
 
     def settled(self, command: Command, counted: bool) -> None:
-        """The command was answered; `counted` is False when it never reached Google."""
+        """Record that the command was answered; `counted` is False if it never reached Google."""
         call_id, sent = self._under_way.pop(id(command), ("", 0.0))
         if not call_id:
             return
@@ -263,5 +263,5 @@ def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:
         try:
             found.append(msgspec.json.decode(body, type=kind))
         except (*UNDECODABLE, TypeError):
-            continue  # written by a version that said it differently: as if it had not been there
+            continue  # written by a version with another format: ignore it
     return found

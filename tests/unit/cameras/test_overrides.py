@@ -90,7 +90,7 @@ def test_a_broken_file_is_ignored_and_an_unwritable_one_changes_nothing(tmp_path
     assert wanted(made) == {"Front Door", "Garage"}
     (tmp_path / FILE).unlink()
     (tmp_path / FILE / "in the way").mkdir(parents=True)
-    with pytest.raises(RelayError, match="left as it is"):
+    with pytest.raises(RelayError, match="was not changed"):
         made.override(camera(made, "Garage"), enabled=False)
     assert wanted(made) == {"Front Door", "Garage"}
 

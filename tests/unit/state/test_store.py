@@ -240,7 +240,7 @@ def test_a_downgrade_keeps_what_the_older_program_can_use(tmp_path: Path) -> Non
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     older = opened(tmp_path, ManualClock())
-    assert "with what this program knows" in older.notice
+    assert "with what this program understands" in older.notice
     assert [kept.stream.handle for kept in older.leases("acct")] == [lease(1000.0).stream.handle]
     assert len(older.calls("acct")) == 1
     assert older.workers() == []
