@@ -159,7 +159,7 @@ RTSP: Final[tuple[tuple[Row, ...], ...]] = (
      rtsp("slow DESCRIBE", of_camera("slow_describe", delay=8.0, seconds=5.0, reset=True), within=20),
      rtsp("silence of the sound", of_camera("silence", track="audio", seconds=4.0), within=10, sees=Sees.NOTHING,
           bites=later(5.0))),
-    (rtsp("stall, answers included", of_camera("stall", seconds=9.0), within=30),
+    (rtsp("stall, answers included", of_camera("stall", seconds=14.0), within=30),
      rtsp("silence, longer than the SFU keeps a track", of_camera("silence", seconds=COLLECT_AFTER + 4), within=25),
      # Until there is another URL, however long that takes on a busy machine.
      rtsp("403", of_camera("describe_status", status=403, one_stream=True, seconds=60.0, reset=True), within=25,
