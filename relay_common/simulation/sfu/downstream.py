@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
 from relay_common.simulation.sfu.upstream import HISTORY, Upstream
+from relay_common.simulation.sfu.viewer_stats import ViewerStats
 
 _TAIL = struct.Struct("!BHII")
 """RTP header from its second byte: marker and payload type, sequence number, timestamp, SSRC."""
@@ -48,6 +49,7 @@ class Downstream:
         self.active = False
         self.packets = self.bytes = self.retransmitted = self.unanswered = self.plis = self.firs = 0
         self.reported_lost = 0
+        self.received = ViewerStats() if source.kind == "video" else None
         self._rtx_types = rtx_types
         self._rtx_sequence = first_sequence
         self._last_out = first_sequence - 1
@@ -88,6 +90,9 @@ class Downstream:
         _TAIL.pack_into(scratch, 1, second, sequence & 0xFFFF, timestamp, self.ssrc)
         self.packets += 1
         self.bytes += size
+        if self.received is not None:
+            head = 12 if packet[0] == 0x80 else header_size(packet)
+            self.received.receive(sequence, packet[1] >= 0x80, packet[head:])
         self.outlet.send_rtp(size)
 
     def _align(self, extended: int, timestamp: int, now: float) -> None:
@@ -167,7 +172,19 @@ class Downstream:
             "plis": self.plis,
             "firs": self.firs,
             "reported_lost": self.reported_lost,
+            "stats": self._stats(),
         }
+
+    def _stats(self) -> dict[str, Any]:
+        """What the viewer's `getStats()` would say of the track."""
+        common = {
+            "packetsReceived": self.packets,
+            "bytesReceived": self.bytes,
+            "packetsLost": self.reported_lost,
+            "pliCount": self.plis,
+            "firCount": self.firs,
+        }
+        return common | (self.received.snapshot() if self.received is not None else {})
 
 
 def header_size(packet: bytes | memoryview) -> int:
