@@ -36,5 +36,5 @@ class Backoff:
         return delay * (1 - self._jitter * self._rng.random())
 
     def reset(self) -> None:
-        """Forget all failures."""
+        """Reset after a success."""
         self.failures = 0

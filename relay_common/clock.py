@@ -34,9 +34,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks and the running event loop's sleep.
 
-    `now` counts on while the machine is suspended (CLOCK_BOOTTIME), as the lives of streams, the quota's windows and
-    every other time agreed with others do. The event loop's own clock stands still then; a long sleep is therefore
-    made of short ones, so that it ends at most `_NAP` seconds late.
+    `now` keeps counting while the machine is suspended (CLOCK_BOOTTIME), as stream lifetimes, quota windows and every
+    other time agreed with others do. The event loop's own clock stands still then; a long sleep is therefore made of
+    short ones, so that it ends at most `_NAP` seconds late.
     """
 
     wall = staticmethod(time.time)
@@ -100,6 +100,6 @@ class ManualClock:
 
     @staticmethod
     async def _settle() -> None:
-        # Woken tasks may need several turns of the loop before they wait again.
+        # Woken tasks may need several iterations of the loop before they wait again.
         for _ in range(20):
             await asyncio.sleep(0)

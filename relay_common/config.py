@@ -47,7 +47,7 @@ class CloudflareConfig(_Section, frozen=True):
     app_id: Text
     """App id from the Cloudflare dashboard, Realtime > SFU."""
     app_secret: Secret
-    """Shown once, when the app is made."""
+    """Shown once, when the app is created."""
     api_base_url: Text = "https://rtc.live.cloudflare.com/v1"
     """Cloudflare Realtime API."""
     ice_servers: list[str] = []
@@ -64,7 +64,7 @@ class RtspConfig(_Section, frozen=True):
     read_timeout: Seconds = 30.0
     """Longest wait for any answer, in seconds; the first DESCRIBE of a Nest camera takes about 8 s."""
     media_timeout: Seconds = 10.0
-    """Longest silence of the picture while playing, in seconds; then the relay connects anew."""
+    """Longest time without video while playing, in seconds; after it the relay reconnects."""
 
 
 class CameraSettings(_Section, frozen=True):
@@ -88,7 +88,7 @@ class CamerasConfig(_Section, frozen=True):
     include: Literal["all"] | list[str] = "all"
     """All cameras that Google shows, or these: display names or device ids."""
     rediscover: Seconds = 600.0
-    """Seconds between two looks for new, renamed and withdrawn cameras."""
+    """Seconds between discoveries of new, renamed and withdrawn cameras."""
     settings: dict[str, CameraSettings] = {}
 
     def setting(self, name: str, device: str) -> CameraSettings:
@@ -126,10 +126,11 @@ class ViewersConfig(_Section, frozen=True):
     """`open`: whoever reaches `http.listen`, which must then be loopback. `token`: who presents `http.token`. `links`:
     also who has a signed link to one camera. `auto` is `open` without a token and `token` with one."""
     link_secret: Secret = Secret("")
-    """What links are signed with; at least 16 characters. Without it links end when the relay is restarted; another
-    one ends all links at once."""
+    """Key that links are signed with; at least 16 characters. Without it links end when the relay restarts; a different
+    one ends all links at once.
+    """
     frame_ancestors: list[str] = []
-    """Sites that may show a camera's page in a frame: `["https://home.example"]`."""
+    """Sites that may embed a camera's page in a frame: `["https://home.example"]`."""
 
 
 class LimitsConfig(_Section, frozen=True):
@@ -152,7 +153,7 @@ class LimitsConfig(_Section, frozen=True):
 
 
 class WorkersConfig(_Section, frozen=True):
-    """The processes that relay, one a camera."""
+    """The relaying processes, one per camera."""
 
     memory_limit_mb: Annotated[int, Meta(ge=0, le=100_000)] = 200
     """Resident memory in MiB above which a camera's worker is replaced by a fresh one; 0: never. About 70 is usual,
@@ -160,7 +161,7 @@ class WorkersConfig(_Section, frozen=True):
 
 
 class PathsConfig(_Section, frozen=True):
-    """Where things are kept."""
+    """Directories."""
 
     state_dir: str = ""
     """Leases and quota log; empty for $STATE_DIRECTORY or ~/.local/state/nest-relay."""
@@ -194,7 +195,7 @@ class LogConfig(_Section, frozen=True):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severity that is written."""
+    """Lowest severity that is logged."""
     format: Literal["console", "json"] = "console"
     """For people, or one JSON object a line."""
 
@@ -205,13 +206,13 @@ class OtelConfig(_Section, frozen=True):
     endpoint: str = ""
     """Base URL of the collector's OTLP/HTTP receiver, usually `http://127.0.0.1:4318`; empty: no export."""
     interval: Annotated[float, Meta(ge=1, le=3600)] = 15.0
-    """Seconds between two exports of the metrics."""
+    """Seconds between exports of the metrics."""
     traces: bool = True
     """Whether to export a span for each command to Google and each call to the SFU as well."""
 
 
 class Config(_Section, frozen=True):
-    """Everything; `nest` holds one entry per Google account or project."""
+    """The whole configuration; `nest` holds one entry per Google account or project."""
 
     nest: list[NestConfig]
     cloudflare: CloudflareConfig

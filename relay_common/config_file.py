@@ -38,7 +38,7 @@ from relay_common.secrets import Secret
 
 ENV_PREFIX = "RELAY_"
 SECRET_SUFFIX = "_file"
-"""What turns the key of a secret into that of a file that holds it."""
+"""Suffix that turns a secret's key into that of a file holding it."""
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "nest": NestConfig,
@@ -64,7 +64,7 @@ _WHERE = {
 }
 
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
-"""Addresses that are sent tokens and secrets."""
+"""Addresses that tokens and secrets are sent to."""
 
 _PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -80,7 +80,7 @@ def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> 
 
 
 def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) -> tuple[PathsConfig, HttpConfig]:
-    """Only what a client of a running supervisor has to know; the rest of the file may be wrong or unreadable.
+    """Only what a client of a running supervisor needs; the rest of the file may be wrong or unreadable.
 
     A token file that this user may not read counts as no token: the Unix socket may still let them in. Raises
     ConfigError for mistakes in [paths] and [http].
@@ -181,7 +181,7 @@ def _apply_environment(
             continue
         text = environ[variable]
         if key.removesuffix("_file") in _secret_fields(struct):
-            # A value and a file for one secret would be a contradiction: the environment's word wins.
+            # A value and a file for the same secret would conflict: the environment wins.
             sections[section][0].pop(key.removesuffix("_file"), None)
             sections[section][0].pop(key.removesuffix("_file") + "_file", None)
         if key in _secret_fields(struct):

@@ -37,7 +37,7 @@ def _expected(field: msgspec.structs.FieldInfo, error: msgspec.ValidationError) 
 
 
 def _fix(field: msgspec.structs.FieldInfo, value: Any) -> str:
-    """The line to write: the same value where only its type is wrong, else what holds by default."""
+    """The line to write: the same value where only its type is wrong, else the default."""
     default = default_of(field)
     for meant in _meant(value, as_text=not default):
         try:
@@ -48,7 +48,7 @@ def _fix(field: msgspec.structs.FieldInfo, value: Any) -> str:
 
 
 def _meant(value: Any, *, as_text: bool) -> Iterator[Any]:
-    """What somebody who wrote `value` may have had in mind."""
+    """What `value` was probably meant to be."""
     if isinstance(value, str):
         word = value.strip().lower()
         yield _SPOKEN.get(word, word)
@@ -58,14 +58,14 @@ def _meant(value: Any, *, as_text: bool) -> Iterator[Any]:
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> Any:
-    """What holds when the key is left out; None for a key that is required."""
+    """The default of a key; None for a required one."""
     if field.required:
         return None
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
 
 
 def _toml(value: Any) -> str:
-    """A string, number, boolean or array of these as TOML, which writes them as JSON does."""
+    """A string, number, boolean or array of these in TOML syntax, which is JSON's here."""
     return msgspec.json.encode(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""Counters by name: what the parts of something have counted, told as one flat mapping."""
+"""Counters by name: those of several parts as one flat mapping."""
 
 from __future__ import annotations
 

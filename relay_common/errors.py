@@ -13,15 +13,15 @@ class Remedy(enum.Enum):
     """What the caller should do about an error."""
 
     RETRY = "retry"
-    """The same thing again, after a backoff."""
+    """Retry after a backoff."""
     REFRESH_TOKEN = "refresh_token"
-    """Refresh the access token once, then the same thing again."""
+    """Refresh the access token once, then retry."""
     REGENERATE = "regenerate"
-    """The stream or session is gone: make a new one."""
+    """The stream or session is gone: create a new one."""
     SWITCH_PROTOCOL = "switch_protocol"
     """The camera speaks the other protocol now: read its traits again."""
     HOLD = "hold"
-    """A quota is used up: nothing of that kind for at least a minute."""
+    """A quota is used up: send nothing of that kind for at least a minute."""
     PARK = "park"
     """Only a change made by a person (or a rediscovery) helps."""
     FATAL = "fatal"
@@ -29,9 +29,9 @@ class Remedy(enum.Enum):
 
 
 class RelayError(Exception):
-    """Base of all errors this project raises on purpose.
+    """Base of all errors this project raises deliberately.
 
-    `message` says what happened; `hint` what a person can do; neither ever holds a secret.
+    `message` says what happened; `hint` what a person can do; neither ever contains a secret.
     """
 
     remedy: Remedy = Remedy.RETRY

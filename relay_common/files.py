@@ -1,4 +1,4 @@
-"""The one way to write a file that only its owner may read."""
+"""Writes files that only their owner may read."""
 
 from __future__ import annotations
 

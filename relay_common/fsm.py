@@ -62,7 +62,7 @@ class Machine(Generic[S, E]):
         self.state: S = table.initial if state is None else state
 
     def fire(self, event: E) -> S:
-        """Make the move for `event` and return the new state; raise IllegalTransition and stay otherwise."""
+        """Make the transition for `event` and return the new state; raises IllegalTransition and stays otherwise."""
         target = self.table.target(self.state, event)
         if target is None:
             allowed = ", ".join(e.value for e in self.table.allowed(self.state)) or "nothing"

@@ -1,7 +1,7 @@
-"""Deadlines that progress keeps pushing back.
+"""Deadlines postponed by progress.
 
-One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience, and
-whoever has been silent for longer than its patience is overdue.
+One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience, and whatever
+has been silent for longer than its patience is overdue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Liveness:
         self._watched[name] = (patience, now)
 
     def forget(self, name: str) -> None:
-        """Expect nothing of `name` any more."""
+        """Stop expecting progress of `name`."""
         self._watched.pop(name, None)
 
     def progress(self, name: str, now: float) -> None:

@@ -62,7 +62,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ContextFilter(logging.Filter):
-    """Gives every record what is true of the whole process (camera and instance), unless it says so itself."""
+    """Adds the process's own context (camera and instance) to every record that does not carry it."""
 
     def __init__(self, context: Mapping[str, str]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
     flush()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These tell every request and every ICE check at INFO, URLs included.
+    # These log every request and every ICE check at INFO, URLs included.
     for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # A worker that outlives its terminal must not die of a closed pipe.
@@ -95,7 +95,7 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
 
 
 def flush() -> None:
-    """Let what was logged be written, for at most a second; before an end that passes `atexit` by."""
+    """Wait at most a second for logged lines to be written; for exits that bypass `atexit`."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 
@@ -114,7 +114,7 @@ CATEGORIES: Final = {
     "nest": ("relay_supervisor.google", "relay_supervisor.state"),
     "bus": ("relay_supervisor.fleet", "relay_worker.process"),
 }
-"""Subsystems whose debug lines can be switched on one by one, and the loggers that each of them is."""
+"""Subsystems whose debug logging can be enabled individually, with their loggers."""
 
 
 def set_level(level: str) -> None:

@@ -1,6 +1,6 @@
-"""Notices that this process did not run for a while: it was stopped, its machine was, or its event loop was blocked.
+"""Detects that this process was paused: it was stopped, its machine was, or its event loop was blocked.
 
-Whoever judges others by their silence has to know how long it was away itself: what was said meanwhile has not been
+Whoever judges others by their silence has to know how long it was away itself: messages sent in that time have not been
 read yet. Clock-free: `now` is passed in, in seconds on a clock that counts while the process is stopped.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 TOLERANCE: Final = 1.0
-"""Seconds by which a loop may be late before that counts as a pause: a busy machine is not one that stood still."""
+"""Seconds by which a loop may be late before it counts as paused: a busy machine is not a paused one."""
 
 
 class PauseDetector:
-    """Told of each turn of a loop that should turn every `period` seconds.
+    """Observes a loop that should run every `period` seconds.
 
-    `pauses` counts how often it stood still, `away` sums up for how long, in seconds.
+    `pauses` counts how often it was paused, `away` sums up for how long, in seconds.
     """
 
     def __init__(self, period: float, tolerance: float = TOLERANCE) -> None:
@@ -25,7 +25,7 @@ class PauseDetector:
         self.away = 0.0
 
     def observe(self, now: float) -> float:
-        """The loop turns at `now`: for how many seconds it stood still since its last turn, 0 when it did not."""
+        """Note an iteration at `now`; returns the seconds of pause since the previous one, 0 without one."""
         last, self._last = self._last, now
         late = now - last - self._period if last is not None else 0.0
         if late <= self._tolerance:
@@ -35,5 +35,5 @@ class PauseDetector:
         return late
 
     def counters(self) -> dict[str, int]:
-        """How often the loop stood still, and for how many whole seconds in all."""
+        """Number of pauses, and their sum in whole seconds."""
         return {"pauses": self.pauses, "seconds": round(self.away)}

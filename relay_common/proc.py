@@ -17,7 +17,7 @@ def start_ticks(pid: int) -> int:
         return 0
     # The command name may hold spaces and parentheses: count fields from the last one.
     fields = text.rpartition(")")[2].split()
-    # A process that has ended stays in the table until its parent has asked for its status.
+    # A process that has ended stays in the table until its parent has reaped it.
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 

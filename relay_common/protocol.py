@@ -25,16 +25,16 @@ MAX_SDP = 128 * 1024
 
 
 class WorkerState(enum.Enum):
-    """What a camera's pipeline is doing, as seen from outside."""
+    """State of a camera's pipeline, as seen from outside."""
 
     STARTING = "starting"
     """The process is up; it has no stream yet."""
     CONNECTING = "connecting"
     """Reaching the camera or the SFU."""
     LIVE = "live"
-    """Media comes from the camera and leaves for the SFU."""
+    """Media arrives from the camera and is sent to the SFU."""
     RECONNECTING = "reconnecting"
-    """One side was lost and is being rebuilt."""
+    """The camera or the SFU was lost and is being reconnected."""
     WAITING = "waiting"
     """Holding the publication without a stream: the supervisor has to supply one."""
     STOPPING = "stopping"
@@ -76,7 +76,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_de
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """First message of a worker, and its answer to `Identify`: who it is and what it holds."""
+    """First message of a worker, and its answer to `Identify`: who it is and what it has."""
 
     protocol: int
     instance: str
@@ -104,7 +104,7 @@ class Heartbeat(_Message, frozen=True, tag="beat"):
 
 
 class StateChanged(_Message, frozen=True, tag="state"):
-    """The pipeline moved to another state; `reason` is for people and holds no secret."""
+    """The pipeline's state changed; `reason` is for people and contains no secret."""
 
     state: WorkerState
     stage: Stage = Stage.NONE
@@ -112,7 +112,7 @@ class StateChanged(_Message, frozen=True, tag="state"):
 
 
 class SourceFailed(_Message, frozen=True, tag="source_failed"):
-    """The stream of `generation` cannot be played; the worker has done all the retries that cost nothing."""
+    """The stream of `generation` cannot be played; the worker has made all retries that cost nothing."""
 
     generation: int
     stage: Stage
@@ -128,7 +128,7 @@ class TrackOffer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublishRequest(_Message, frozen=True, tag="publish"):
-    """Please have the SFU answer this offer in a new session."""
+    """Request to have the SFU answer this offer in a new session."""
 
     request: int
     offer: str
@@ -150,7 +150,7 @@ class IngestOfferFailed(_Message, frozen=True, tag="ingest_offer_failed"):
 
 
 class Published(_Message, frozen=True, tag="published"):
-    """Packets of every track of `publication` have left: viewers may be told."""
+    """Packets of every track of `publication` have been sent: viewers may pull it."""
 
     publication: str
 
@@ -169,7 +169,9 @@ class StackDump(_Message, frozen=True, tag="stacks"):
 
 
 class FilePart(_Message, frozen=True, tag="file_part"):
-    """A piece of the answer to `TakeSnapshot` or `TakeCapture`: a file in pieces that fit a frame, or why not."""
+    """Part of the answer to `TakeSnapshot` or `TakeCapture`: a file split to fit frames, or the reason for its
+    absence.
+    """
 
     request: int
     data: bytes = b""
@@ -178,7 +180,7 @@ class FilePart(_Message, frozen=True, tag="file_part"):
 
 
 class LogLine(_Message, frozen=True, tag="log"):
-    """One line of the worker's log, redacted, for the supervisor's memory of recent lines."""
+    """One redacted line of the worker's log, for the supervisor's buffer of recent lines."""
 
     at: float
     level: str
@@ -187,7 +189,7 @@ class LogLine(_Message, frozen=True, tag="log"):
 
 
 class Goodbye(_Message, frozen=True, tag="goodbye"):
-    """The worker ends by itself, for `reason`."""
+    """The worker is ending on its own, for `reason`."""
 
     reason: str
 
@@ -196,7 +198,7 @@ class Goodbye(_Message, frozen=True, tag="goodbye"):
 
 
 class Identify(_Message, frozen=True, tag="identify"):
-    """Who are you? Answered by `Hello`."""
+    """Ask a worker to identify itself; answered by `Hello`."""
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
@@ -206,7 +208,7 @@ class Welcome(_Message, frozen=True, tag="welcome"):
 
 
 class Play(_Message, frozen=True, tag="play"):
-    """Relay this stream. A higher generation replaces what was played before."""
+    """Relay this stream. A higher generation replaces the previous one."""
 
     generation: int
     protocol: Protocol
@@ -214,18 +216,18 @@ class Play(_Message, frozen=True, tag="play"):
     """Secret: holds the stream token. Empty for WebRTC."""
     expires_at: float
     answer: str = ""
-    """Secret: Google's SDP answer, as it came, to the worker's offer number `offer`; WebRTC only."""
+    """Secret: Google's unmodified SDP answer to the worker's offer number `offer`; WebRTC only."""
     offer: int = 0
 
 
 class MakeOffer(_Message, frozen=True, tag="make_offer"):
-    """A stream of a WebRTC camera is to be generated: make an offer, under this number."""
+    """Make an offer, under this number, for a WebRTC stream that is about to be generated."""
 
     request: int
 
 
 class Extended(_Message, frozen=True, tag="extended"):
-    """The stream of `generation` lives on; `url` is for a reconnect only, the running session stays up."""
+    """The stream of `generation` was extended; `url` is for reconnects only, the running session stays up."""
 
     generation: int
     url: str
@@ -234,7 +236,7 @@ class Extended(_Message, frozen=True, tag="extended"):
 
 
 class StreamLost(_Message, frozen=True, tag="stream_lost"):
-    """The lease of `generation` is gone: hold the publication and wait for another `Play`."""
+    """The lease of `generation` is lost: hold the publication and wait for another `Play`."""
 
     generation: int
     reason: str = ""
@@ -249,7 +251,7 @@ class PublishAnswer(_Message, frozen=True, tag="answer"):
 
 
 class PublishFailed(_Message, frozen=True, tag="publish_failed"):
-    """The SFU did not take the offer; try again with a new offer after `retry_after` seconds."""
+    """The SFU did not accept the offer; try again with a new one after `retry_after` seconds."""
 
     request: int
     reason: str
@@ -257,18 +259,18 @@ class PublishFailed(_Message, frozen=True, tag="publish_failed"):
 
 
 class Republish(_Message, frozen=True, tag="republish"):
-    """The SFU session of `publication` is gone: make a new one now."""
+    """The SFU session of `publication` is gone: publish again now."""
 
     publication: str
     reason: str = ""
 
 
 class RequestKeyframe(_Message, frozen=True, tag="keyframe"):
-    """Ask the source for an IDR, where it can be asked."""
+    """Ask the source for an IDR, where possible."""
 
 
 class Mend(_Message, frozen=True, tag="mend"):
-    """Nobody decodes the picture: try what may help and costs no command. A worker does so once in 60 s at most."""
+    """Nobody decodes the video: try the next remedy that costs no command. A worker does so at most once in 60 s."""
 
     reason: str = ""
 

@@ -1,4 +1,4 @@
-"""Secrets that do not print, and redaction of text that may hold one."""
+"""Secrets that do not print themselves, and redaction of text that may contain one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself; call it only where it goes onto the wire."""
+        """The secret itself; call this only where it is sent."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -51,7 +51,7 @@ _PATTERNS: Final = (
         re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|link)\s+)[^\r\n\"']+"),
         rf"\1{REDACTED}",
     ),
-    # Its parameters are quoted: user name, nonce and response are enough to guess a password at leisure.
+    # Its parameters are quoted: user name, nonce and response allow guessing the password offline.
     (re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?digest\s+)[^\r\n]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{REDACTED}"),
     (
@@ -62,7 +62,7 @@ _PATTERNS: Final = (
         rf"\1{REDACTED}",
     ),
     (re.compile(r"(a=ice-pwd:)\S+"), rf"\1{REDACTED}"),
-    # Google's shapes wherever they stand: access tokens, refresh tokens, stream tokens, client secrets.
+    # Google's formats anywhere: access tokens, refresh tokens, stream tokens, client secrets.
     (re.compile(r"\bya29\.[\w.-]+"), REDACTED),
     (re.compile(r"\b1//[\w-]{10,}"), REDACTED),
     (re.compile(r"\bg\.0\.[\w.-]+"), REDACTED),

@@ -1,8 +1,8 @@
-"""Log lines on their way to standard error, where writing may block: a thread writes, everybody else only queues.
+"""Writes log lines to standard error from a thread, because writing may block.
 
-A terminal that is paused, or a `| tee` that is stuck, stops whoever writes to it. Here that is one thread that does
-nothing else. What it cannot write in time is dropped, oldest first, and the next line that gets through is preceded
-by how many were dropped.
+A paused terminal, or a stuck `| tee`, stops whoever writes to it. Here that is one thread that does nothing else. Lines
+it cannot write in time are dropped, oldest first, and the next line that gets through is preceded by the number
+dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from typing import Final
 
 BOUND: Final = 1 << 20
-"""Bytes of log lines that wait at most."""
+"""Bytes of log lines queued at most."""
 _BROKEN: Final = 1.0
 """Seconds between two attempts to write where writing fails."""
 
@@ -81,7 +81,7 @@ class StderrHandler(logging.Handler):
         try:
             thread.start()
         except RuntimeError:
-            return  # no room for a thread at present: the next line tries again
+            return  # no thread can be started now: the next line tries again
         self._thread = thread
 
     def _write_all(self) -> None:

@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for, kept until they have ended."""
+"""Background tasks, referenced until they have ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tasks:
         return len(self._running)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin `work`."""
+        """Start `work`."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)

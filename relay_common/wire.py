@@ -13,7 +13,7 @@ from relay_common.worker_stats import WorkerStats
 
 M = TypeVar("M")
 
-# Text that is not UTF-8 comes out of msgspec as a UnicodeDecodeError, which is a ValueError.
+# For text that is not UTF-8 msgspec raises UnicodeDecodeError, which is a ValueError.
 _REFUSALS: Final = (*UNDECODABLE, ValueError)
 
 _encoder = msgspec.msgpack.Encoder()
@@ -25,7 +25,7 @@ def encode(message: Any) -> bytes:
 
 
 def delivered(sending: object) -> bool:
-    """Whether a DONTWAIT send of zmq.asyncio took the message: such a send is decided when the call returns."""
+    """Whether a DONTWAIT send of zmq.asyncio accepted the message: such a send is decided when the call returns."""
     future = cast("asyncio.Future[object]", sending)
     return not (future.done() and future.exception() is not None)
 

@@ -1,4 +1,4 @@
-"""What a worker reports about once a second, from its PUB to the supervisor's SUB (`wire.stats_reader`).
+"""The report a worker sends about once a second, from its PUB to the supervisor's SUB (`wire.stats_reader`).
 
 Like every message on the bus: new fields go last, with a default; a field never changes its type.
 """
@@ -41,7 +41,7 @@ class TrackStats(msgspec.Struct, kw_only=True):
     plis: int = 0
     firs: int = 0
     send_drops: int = 0
-    """Packets that the socket would not take."""
+    """Packets that the socket did not accept."""
     loss_out: float = 0.0
     """Fraction lost as last reported by the SFU, 0..1."""
     rtt: float = 0.0
@@ -51,9 +51,9 @@ class TrackStats(msgspec.Struct, kw_only=True):
     profile: str = ""
     """H.264 profile-level-id, six hex digits."""
     thinned: int = 0
-    """Frames left out because the uplink could not carry them in time."""
+    """Frames dropped because the uplink could not carry them in time."""
     ceiling: float = 0.0
-    """Bits per second that the uplink was found to carry; 0 while it is not the limit."""
+    """Measured capacity of the uplink in bit/s; 0 while it is not the limit."""
     b_frames: bool = False
     """Whether pictures come out of display order: browsers may play them unevenly."""
     tolerated: dict[str, int] = msgspec.field(default_factory=dict)
@@ -95,16 +95,17 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     rss: int = 0
     """Resident set, bytes."""
     counters: dict[str, int] = msgspec.field(default_factory=dict)
-    """What the worker's parts have counted, as `part.name`, without those at zero: tolerances, bounds, repairs. Those
-    of a session or a publication begin anew with it."""
+    """Counters of the worker's parts, as `part.name`, zeros left out: tolerances, bounds, repairs. Those of a session
+    or a publication restart with it.
+    """
     requests_in_vain: float = 0.0
-    """Seconds for which viewers have asked for keyframes, while two whole ones at least left; 0 while they have not."""
+    """Seconds for which viewers have requested keyframes although at least two complete ones were sent; 0 otherwise."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"
 """What a camera is called whose media leaves, and whose picture nobody can show."""
 LOSSY: Final = 0.1
-"""Share of packets lost on the uplink from which on a keyframe hardly arrives whole."""
+"""Uplink loss above which keyframes hardly arrive complete."""
 
 
 def stage_of(stats: WorkerStats) -> Stage:
@@ -113,7 +114,7 @@ def stage_of(stats: WorkerStats) -> Stage:
 
 
 def in_vain(stats: WorkerStats) -> str:
-    """What `requests_in_vain` says, in words."""
+    """`requests_in_vain` in words."""
     asked = f"viewers have asked for keyframes for {stats.requests_in_vain:.0f} s"
     words = f"{asked}, and whole ones that left did not help"
     if stage_of(stats) is Stage.SENDING:

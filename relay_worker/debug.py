@@ -27,7 +27,7 @@ from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
-from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
 
 

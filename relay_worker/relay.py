@@ -29,7 +29,7 @@ from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
 from relay_worker.publish.keyframe_requests import KeyframeRequests, Sent
-from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.publish.publication import PublisherSettings
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.snapshot import KeyframeTap, to_jpeg

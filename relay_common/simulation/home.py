@@ -64,7 +64,7 @@ class SimulatedHome:
         backend.streams.on_stop = self._recheck
 
     async def start(self) -> None:
-        """Serve; clips that are not made yet are made first, on all cores."""
+        """Start serving; missing clips are encoded first, on all cores."""
         cancelled = threading.Event()
         try:
             await asyncio.to_thread(self._prepare, cancelled)
@@ -101,7 +101,7 @@ class SimulatedHome:
     def set_device(self, name: str, **changes: Any) -> None:
         """Change a device's fields (see `Device`); `renamed` is a new display name. Going offline cuts its streams."""
         device = self.devices[name]
-        # Only the display name changes: here a camera keeps the name that is burnt into its picture.
+        # Only the display name changes: the simulation keeps using the name that is burnt into the picture.
         device.name = changes.pop("renamed", device.name)
         for field, value in changes.items():
             setattr(device, field, value)
@@ -114,19 +114,19 @@ class SimulatedHome:
         self.cameras[name].habits = self.cameras[name].habits.changed(**changes)
 
     def expire(self, name: str) -> None:
-        """End a camera's streams now, as if their time were over."""
+        """End a camera's streams now, as if they had expired."""
         now = self._clock.wall()
         for stream in self.backend.streams.live(self.devices[name], now):
             stream.expires_at = now
             self._recheck(stream.path)
 
     def start_recording(self, name: str, limit: int = 100_000) -> None:
-        """Log the last `limit` RTP packets that a camera writes; times mean little while a fault holds writes back."""
+        """Record the last `limit` RTP packets that a camera writes; times mean little while a fault delays writes."""
         playback = self.cameras[name].counters.playback
         playback.sent, playback.recording = deque(maxlen=limit), True
 
     def stop_recording(self, name: str) -> None:
-        """Stop logging; `sent` keeps what there is."""
+        """Stop recording; `sent` keeps the packets."""
         self.cameras[name].counters.playback.recording = False
 
     def sent(self, name: str) -> list[Sent]:
@@ -153,7 +153,7 @@ class SimulatedHome:
         ]
 
     def most_commands(self, span: float = MINUTE) -> int:
-        """The most executeCommands, whatever their result, that arrived in any `span` seconds."""
+        """The highest number of executeCommands, whatever their result, in any `span` seconds."""
         return most_in_any((record.time for record in self.backend.commands), span)
 
     def _prepare(self, cancelled: threading.Event) -> None:

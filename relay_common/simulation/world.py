@@ -113,7 +113,7 @@ class WorldConfig:
 
 
 class World:
-    """The simulators, started together and stopped together (an async context manager)."""
+    """The simulators, started and stopped together (an async context manager)."""
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
@@ -125,13 +125,13 @@ class World:
 
     @property
     def home(self) -> SimulatedHome:
-        """Google's side; not there with `only="sfu"`."""
+        """Google's side; absent with `only="sfu"`."""
         assert self._home is not None, "this world has no cameras, or has not started"
         return self._home
 
     @property
     def sfu(self) -> SfuSimulator:
-        """Cloudflare's side; not there with `only="nest"`."""
+        """Cloudflare's side; absent with `only="nest"`."""
         assert self._sfu is not None, "this world has no SFU, or has not started"
         return self._sfu
 

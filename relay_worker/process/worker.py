@@ -29,7 +29,7 @@ from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.process.control import Control
 from relay_worker.process.log_forward import LogForwarder
 from relay_worker.process.spec import WorkerSpec
-from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
 
 log = logging.getLogger(__name__)

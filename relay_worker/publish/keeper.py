@@ -19,7 +19,8 @@ from relay_common.tasks import pause
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.publish.publisher import Publisher, PublisherSettings, PublishTrack
+from relay_worker.publish.publication import PublisherSettings, PublishTrack
+from relay_worker.publish.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from relay_common.secrets import Secret
 from relay_common.worker_stats import WorkerStats
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.media.stream import Kind
-from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
 from tests.fixtures.media_rig import Listener
 from tests.fixtures.quirk_server import QuirkCamera

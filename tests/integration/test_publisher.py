@@ -20,7 +20,8 @@ from relay_common.simulation.sfu.options import SfuFaults, SfuTimings, SfuVarian
 from relay_common.simulation.sfu.simulator import SfuSimulator
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.filler import SILENCE_20MS
-from relay_worker.publish.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publication import PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.publisher_states import PublisherState
 from relay_worker.rtp.h264 import split_annex_b
 from relay_worker.rtp.h264_packetize import packetize

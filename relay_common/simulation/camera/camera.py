@@ -1,4 +1,4 @@
-"""A simulated camera: what it is, what it shows, what is wrong with it, and what it has sent."""
+"""A simulated camera: its habits, its media, its faults and its counters."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class CameraSession(Protocol):
     """A playing client, as its camera sees it."""
 
     def reset(self) -> None:
-        """Break the TCP connection with a reset."""
+        """Reset the TCP connection."""
         ...
 
     def cut(self, reason: str) -> None:
-        """End it from the server's side."""
+        """Close it from the server's side."""
         ...
 
     def jump(self, seconds: float, track: str) -> None:
@@ -84,7 +84,7 @@ class CameraSession(Protocol):
 
 
 class Camera:
-    """One camera; its sessions come and go, its faults and counters stay."""
+    """One camera; sessions come and go, faults and counters persist."""
 
     def __init__(self, settings: CameraSettings, seed: int = 0) -> None:
         self.settings = settings

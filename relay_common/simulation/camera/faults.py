@@ -16,7 +16,7 @@ class FaultKind(enum.Enum):
     """What can be wrong; parameters and their defaults are in `PARAMETERS`."""
 
     BURST = "burst"
-    """`period` seconds of silence, then everything at once, over and over."""
+    """`period` seconds of silence, then everything at once, repeatedly."""
     STALL = "stall"
     """Nothing at all is written, keepalive answers included; the TCP connection stays. With `backlog`, what was held is
     written when the stall ends."""

@@ -19,7 +19,7 @@ from relay_common.simulation.camera.faults import FaultKind, FaultSet
 from relay_common.simulation.camera.packetizer import RTP_HEADER, RtpTrack
 
 SLACK: Final = 0.001
-"""Units due within this many seconds are sent in the same wake."""
+"""Units due within this many seconds are sent in the same wake-up."""
 
 _HELD_LIMIT: Final = 10_000
 """Writes that a burst or a stall may hold back; more are dropped and counted."""
@@ -48,7 +48,7 @@ class PlaybackCounters:
 
 
 class Output(Protocol):
-    """Where a player writes: an RTSP connection."""
+    """A player's output: an RTSP connection."""
 
     def write(self, data: bytes) -> None:
         """Queue bytes; a connection that does not drain is cut by the owner."""
@@ -239,14 +239,14 @@ class Player:
             self._output.write(data)
 
     def _flush(self, now: float) -> float:
-        """Release what a burst has held for long enough; when to look again."""
+        """Release what a burst has held long enough; returns when to check again."""
         if not self._faults or self._faults.get(FaultKind.STALL, now):
             return float("inf")
         burst = self._faults.get(FaultKind.BURST, now)
         if burst is None:
             self._release()
             return float("inf")
-        if now >= self._flush_at - SLACK:  # the pump wakes us that early and would do so for ever
+        if now >= self._flush_at - SLACK:  # the pump wakes us that early and would do so endlessly
             self._flush_at = now + burst["period"]
             self._release()
         return self._flush_at

@@ -1,4 +1,4 @@
-"""One timer for all players, so that twenty cameras cost as many wakes as they have moments to send at."""
+"""One timer for all players, so that twenty cameras cause only as many wake-ups as they have times to send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay_common.simulation.camera.player import SLACK
 
 
 class Player(Protocol):
-    """Something that has moments to send at."""
+    """Something with scheduled times to send."""
 
     def step(self, now: float) -> float | None:
         """Send what is due at `now` (loop time); when to be called again, or None for never."""

@@ -101,7 +101,7 @@ class Connection:
 
     def reset(self) -> None:
         """Break the TCP connection with a reset."""
-        # Lingering for zero seconds turns close() into RST.
+        # SO_LINGER with zero seconds turns close() into RST.
         linger = struct.pack("ii", 1, 0)
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         if self._camera:
@@ -261,7 +261,7 @@ class Connection:
         camera.counters.opened += 1
         camera.sessions.add(self)
         if camera.settings.needs_range and "range" not in request.headers:
-            return  # as Google's edge: 200, and not one packet
+            return  # like Google's edge: 200, and not a single packet
         self._player = Player(
             self,
             playbacks,

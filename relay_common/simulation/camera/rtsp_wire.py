@@ -130,7 +130,7 @@ def interleaved_channels(transport: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a generic camera (not a Nest one) asks for: user, password and scheme."""
+    """Credentials a generic camera (not a Nest one) asks for: user, password and scheme."""
 
     user: str
     password: str
@@ -145,7 +145,7 @@ class Credentials:
         return f'Digest realm="{self.realm}", nonce="{self.nonce}"'
 
     def accept(self, request: Request) -> bool:
-        """Whether the request's Authorization header is right."""
+        """Whether the request's Authorization header is valid."""
         given = request.headers.get("authorization", "")
         if self.scheme == "basic":
             expected = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()

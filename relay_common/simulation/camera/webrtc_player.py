@@ -14,7 +14,7 @@ from relay_common.simulation.camera.player import SLACK, noise
 from relay_common.simulation.camera.webrtc_track import OutgoingTrack, Output, Packet
 
 _QUEUE_LIMIT: Final = 4096
-"""Packets that pacing, a burst or a stall may hold back; more are dropped and counted."""
+"""Packets held back by pacing, a burst or a stall at most; further ones are dropped and counted."""
 _PROBE_PADDING: Final = 200
 _HEADER: Final = 12
 _NEVER: Final = float("inf")
@@ -84,7 +84,7 @@ class WebRtcPlayer:
     # -- what the client asks for -------------------------------------------------------------------------------
 
     def request_keyframe(self, *, parameter_sets: bool) -> None:
-        """An IDR as soon as one can be had; one with parameter sets answers both kinds of request."""
+        """Send an IDR as soon as possible; one with parameter sets satisfies both kinds of request."""
         self._wanted = parameter_sets or bool(self._wanted)
 
     def set_bitrate(self, bitrate: int) -> None:
@@ -137,7 +137,7 @@ class WebRtcPlayer:
 
     def _play_picture(self, now: float) -> None:
         if self._silenced("video", now):
-            # What follows a pause must not refer to what was never sent.
+            # Pictures after a pause must not reference pictures that were never sent.
             self._wanted, self._started = True, False
             return
         parameter_sets = self._choose_loop(now)
@@ -248,7 +248,7 @@ class WebRtcPlayer:
                 self._counters.dropped += 1
 
     def _flush(self, now: float) -> float:
-        """Release what a burst or a stall has held for long enough; when to look again."""
+        """Release what a burst or a stall has held long enough; returns when to check again."""
         if not self._faults:
             self._release()
             return _NEVER

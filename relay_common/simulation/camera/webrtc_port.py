@@ -65,7 +65,7 @@ class WebRtcEdge:
         self._loop.add_reader(sock, self._readable)
 
     async def close(self) -> None:
-        """Fall silent at once."""
+        """Stop sending at once."""
         if self._socket is None:
             return
         self._pump.close()
@@ -176,7 +176,7 @@ class WebRtcEdge:
             session.camera.webrtc.malformed += 1
 
     def send(self, datagram: bytes | memoryview, address: Address) -> None:
-        """Send one datagram; what the socket cannot take now is lost and counted."""
+        """Send one datagram; what the socket does not accept now is lost and counted."""
         try:
             assert self._socket is not None
             self._socket.sendto(datagram, address)

@@ -84,11 +84,11 @@ class WebRtcSession:
     # -- the camera's view of it --------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Fall silent: nothing is sent, no check is answered."""
+        """Stop: nothing is sent, no check is answered."""
         self._finish("reset", goodbye=False)
 
     def cut(self, reason: str) -> None:
-        """End it as the camera's habit is."""
+        """End it in the way of the camera's habit."""
         self._finish(reason, goodbye=self.camera.habits.goodbye)
 
     def jump(self, seconds: float, track: str) -> None:
@@ -243,7 +243,7 @@ class WebRtcSession:
         self._protect_and_send(lib.srtp_protect_rtcp, len(compound))
 
     def send_noise(self, datagram: bytes) -> None:
-        """Send bytes that are no packet."""
+        """Send bytes that are not a packet."""
         if self.ice.remote is not None:
             self._port.send(datagram, self.ice.remote)
 

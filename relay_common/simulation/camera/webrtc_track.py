@@ -26,7 +26,7 @@ class Packet:
 
 
 class Output(Protocol):
-    """Where packets leave: a connected session."""
+    """Output of packets: a connected session."""
 
     def send_rtp(self, packet: Packet) -> None:
         """Protect and send."""
@@ -37,7 +37,7 @@ class Output(Protocol):
         ...
 
     def send_noise(self, datagram: bytes) -> None:
-        """Send bytes that are no packet."""
+        """Send bytes that are not a packet."""
         ...
 
 

@@ -47,7 +47,7 @@ class NestApi:
         return f"http://{self._host}:{self._port}"
 
     def extend(self, routes: Iterable[BaseRoute]) -> None:
-        """Serve these, too; before `start`."""
+        """Add these routes; before `start`."""
         self._extra += routes
 
     async def start(self) -> None:
@@ -128,7 +128,7 @@ class NestApi:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside somebody else's loop: signals are not its business."""
+    """uvicorn inside an existing loop: it leaves signals alone."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -35,12 +35,12 @@ class CommandRecord:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it was carried out."""
+        """Whether it was executed."""
         return self.status == 200
 
 
 class NestBackend:
-    """One project's worth of Google."""
+    """Google's API for one project."""
 
     def __init__(
         self,

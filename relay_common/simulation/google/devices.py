@@ -1,4 +1,4 @@
-"""A device as Google's API shows it, and the habits that are not shown."""
+"""A device as Google's API shows it, and its hidden behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that fail on purpose: how many, of which camera, and how."""
+"""Injected command failures: how many, for which camera, and how."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class Failure:
     after_effect: bool = False
 
     def applied_to(self, answer: Reply) -> Reply:
-        """What the client gets instead of the true `answer`."""
+        """The reply the client gets instead of the true `answer`."""
         return replace(answer, delay=self.reply.delay) if self.reply.status == 200 else self.reply
 
 
 class Failures:
-    """Failures that wait for their commands, by camera name and command; "*" stands for any."""
+    """Pending failures, by camera name and command; "*" matches any."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], Failure] = {}
 
     def add(self, camera: str, command: str, failure: Failure) -> None:
-        """Make the next commands fail, replacing what was asked for before."""
+        """Make the next commands fail; replaces an earlier request."""
         self._waiting[camera, command] = failure
 
     def clear(self) -> None:
-        """Let everything succeed again."""
+        """Remove all failures."""
         self._waiting.clear()
 
     def take(self, camera: str, command: str) -> Failure | None:

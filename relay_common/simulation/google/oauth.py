@@ -15,7 +15,7 @@ _REMEMBERED_TOKENS: Final = 1000
 
 
 class Authorization(enum.Enum):
-    """What an access token is worth."""
+    """Result of checking an access token."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -66,13 +66,13 @@ class OAuth:
         return oauth_error(400, "unsupported_grant_type", "Invalid grant_type.")
 
     def check(self, token: str, now: float) -> Authorization:
-        """What `token` is worth at `now`."""
+        """Check `token` at `now`."""
         if self._tokens.get(token, 0.0) <= now:
             return Authorization.INVALID
         return Authorization.FORBIDDEN if self.forbidden else Authorization.VALID
 
     def expire_all(self) -> None:
-        """Make every access token invalid at once."""
+        """Invalidate every access token now."""
         self._tokens.clear()
 
     def _grant(self, now: float) -> dict[str, object]:

@@ -59,7 +59,7 @@ class Bucket:
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        # Only the last `limit` calls can matter: the call before them decides.
+        # Only the last `limit` calls matter: the one before them decides.
         self._recent = deque(maxlen=self.limit)
 
     def charge(self, now: float) -> bool:

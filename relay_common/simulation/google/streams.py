@@ -1,4 +1,4 @@
-"""Streams that Generate commands have made: URLs, rotating tokens, expiry."""
+"""Generated streams: URLs, rotating tokens, expiry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stream:
         return urlsplit(self.base_url).path
 
     def tokens(self) -> dict[str, str]:
-        """What Generate and Extend have in common in their results."""
+        """The results that Generate and Extend have in common."""
         return {
             "streamExtensionToken": self.extension_token,
             "streamToken": self.stream_token,
@@ -75,7 +75,7 @@ class Streams:
         return stream
 
     def extend(self, stream: Stream, now: float, lease: float) -> None:
-        """Give a stream a new full life and new tokens (or id); the old ones are worthless from here on."""
+        """Extend a stream by a full lifetime with new tokens (or id); the old ones become invalid."""
         stream.expires_at = now + lease
         stream.stream_token = self._stream_token(stream.expires_at)
         stream.extension_token = self._opaque(90)

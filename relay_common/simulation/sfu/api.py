@@ -147,7 +147,7 @@ def _track_errors(body: Body, fault: ApiFault) -> Body:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Every error leaves in Cloudflare's envelope."""
+    """Every error is returned in Cloudflare's envelope."""
     if isinstance(error, ApiError):
         return JSONResponse(error.envelope, status_code=error.status)
     status = error.status_code if isinstance(error, HTTPException) else 500

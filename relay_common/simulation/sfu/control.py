@@ -1,4 +1,4 @@
-"""`/control`: what tests read of the simulated SFU, and how they make it misbehave, from another process."""
+"""`/control`: lets tests in other processes inspect the simulated SFU and make it misbehave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECORD_LIMIT = 1_000_000
 
 
 class Controlled(Protocol):
-    """What the interface controls: the simulator, which knows this file and not the other way round."""
+    """The controlled simulator, which knows nothing of this file."""
 
     faults: SfuFaults
 

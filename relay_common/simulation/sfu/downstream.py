@@ -16,7 +16,7 @@ _PADDING = 200
 
 
 class Outlet(Protocol):
-    """Where packets leave: `scratch` is filled from its start, then `send_rtp(size)` protects and sends it."""
+    """Output of packets: `scratch` is filled from its start, then `send_rtp(size)` protects and sends it."""
 
     scratch: memoryview
 
@@ -162,7 +162,7 @@ class Downstream:
         ) + sfu_rtcp.source_description(self.ssrc, self.cname)
 
     def snapshot(self) -> dict[str, Any]:
-        """What `GET /control/sessions` shows of the subscription."""
+        """The subscription as shown by `GET /control/sessions`."""
         return {
             "ssrc": self.ssrc,
             "packets": self.packets,

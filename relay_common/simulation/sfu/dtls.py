@@ -122,7 +122,7 @@ class DtlsServer:
         self.closed, self.failure = True, why
 
     def close(self) -> None:
-        """Say goodbye; `outgoing` then holds the alert."""
+        """Close; `outgoing` then holds the alert."""
         if not self.closed:
             self.closed = True
             try:

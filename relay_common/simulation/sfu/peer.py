@@ -52,7 +52,7 @@ class Peer:
         self.first_check: float | None = None
         self.mute_checks = False
         self.upstream_loss: float | None = None
-        """This session's own loss, in place of the port's."""
+        """This session's own loss, instead of the port's."""
         self.feedback: TransportFeedback | None = None
         self.unauthenticated = self.unrouted = self.malformed = self.dropped_by_fault = self.send_errors = 0
         self._routes: dict[int, tuple[Publication, bool]] = {}
@@ -111,7 +111,7 @@ class Peer:
             self.on_closed()
 
     def flush_dtls(self) -> None:
-        """Send what DTLS has to say."""
+        """Send pending DTLS datagrams."""
         if self.ice.remote is not None:
             for datagram in self.dtls.outgoing():
                 self._port.send(datagram, self.ice.remote)

@@ -66,7 +66,7 @@ class MediaPort:
                     sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER)
                 except PermissionError:
                     sock.setsockopt(socket.SOL_SOCKET, plain, _SOCKET_BUFFER)
-            # A run that the sender hands over with UDP GSO arrives as one read.
+            # A run sent with UDP GSO arrives in one read.
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
             sock.setblocking(False)
             sock.bind((host, port))
@@ -92,7 +92,7 @@ class MediaPort:
         self._timers.clear()
 
     def add(self, peer: Peer) -> None:
-        """Let checks for this peer's ufrag through."""
+        """Accept checks for this peer's ufrag."""
         self._by_ufrag[peer.ice.ufrag] = peer
 
     def remove(self, peer: Peer) -> None:
@@ -109,7 +109,7 @@ class MediaPort:
     # -- recording ----------------------------------------------------------------------------------------------
 
     def start_recording(self, limit: int) -> None:
-        """Keep the last `limit` arrivals of RTP packets, timed by the kernel as they came in."""
+        """Record the last `limit` arrivals of RTP packets, timestamped by the kernel."""
         assert self._socket is not None
         self.arrivals = deque(maxlen=limit)
         self._arrived_at = 0.0
@@ -207,7 +207,7 @@ class MediaPort:
             self._hold(lambda datagram=datagram: self.receive(datagram, source))  # type: ignore[misc]
 
     def receive(self, datagram: bytes, source: Address) -> None:
-        """Take a datagram that was delayed or made up."""
+        """Process a delayed or injected datagram."""
         if not datagram:
             return
         self._view[: len(datagram)] = datagram
@@ -218,7 +218,7 @@ class MediaPort:
     # -- out ----------------------------------------------------------------------------------------------------
 
     def send(self, datagram: bytes | memoryview, address: Address) -> None:
-        """Send one datagram; what the socket cannot take now is lost and counted."""
+        """Send one datagram; what the socket does not accept now is lost and counted."""
         if self._faults.delay > 0 or self._delayed:
             copy = bytes(datagram)
             self._hold(lambda: self._send(copy, address))

@@ -20,7 +20,7 @@ class Publisher(Protocol):
 
 
 class Publication:
-    """What arrives for one published m-section and goes to its subscribers."""
+    """Media of one published m-section on its way to its subscribers."""
 
     def __init__(self, publisher: Publisher, section: Section, timings: SfuTimings) -> None:
         self.publisher = publisher
@@ -46,7 +46,7 @@ class Publication:
         return [*self._names, *self._apt]
 
     def receive(self, packet: memoryview, sequence: int, timestamp: int, ssrc: int, now: float) -> None:
-        """Take a decrypted media packet and forward it."""
+        """Process a decrypted media packet and forward it."""
         upstream = self.upstream
         if ssrc != upstream.ssrc:
             self._begin(ssrc, packet[1] & 127)
@@ -111,7 +111,7 @@ class Publication:
             self.publisher.send_rtcp(sfu_rtcp.picture_loss(self.publisher.ssrc, media))
 
     def repair(self, now: float) -> bool:
-        """Send the NACK that is due; whether anything is still missing."""
+        """Send the due NACK; returns whether anything is still missing."""
         upstream = self.upstream
         wanted = upstream.nacks(now)
         if wanted and self._nack and upstream.ssrc is not None:

@@ -1,4 +1,4 @@
-"""The SFU's operations: what each endpoint does to sessions and to the media plane."""
+"""The SFU's operations: the effect of each endpoint on sessions and on the media plane."""
 
 from __future__ import annotations
 

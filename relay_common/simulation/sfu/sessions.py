@@ -56,7 +56,7 @@ def not_connected() -> ApiError:
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """State of a session."""
 
     NEW = "new"
     CONNECTING = "connecting"
@@ -65,7 +65,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What moves a session."""
+    """Events of a session."""
 
     NEGOTIATED = "negotiated"
     CONNECTED = "connected"
@@ -120,11 +120,11 @@ class Session:
     ) -> None:
         self.id, self.peer, self.transport, self.created = session_id, peer, transport, now
         self.correlation = correlation
-        """The label that its maker gave it."""
+        """The label given at its creation."""
         self._variant = variant
         self.machine = Machine(SESSION_TABLE)
         self.ready = asyncio.Event()
-        """Set when connected, and when it never will be."""
+        """Set once connected, or once it is certain never to connect."""
         self.tracks: list[Track] = []
         self.sections: list[Section] = []
         """The SFU's own side, in m-line order."""
@@ -137,11 +137,11 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where the session stands."""
+        """The session's state."""
         return self.machine.state
 
     def fire(self, event: Event) -> None:
-        """Move; events that no longer matter are ignored."""
+        """Make a transition; irrelevant events are ignored."""
         if self.machine.can(event):
             self.machine.fire(event)
         if self.state in (State.CONNECTED, State.GONE):

@@ -29,7 +29,7 @@ __all__ = ["ApiFault", "SfuFaults", "SfuSimulator", "SfuTimings", "SfuVariant"]
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside somebody else's loop: signals are not its business."""
+    """uvicorn inside an existing loop: it leaves signals alone."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,11 +147,11 @@ class SfuSimulator:
         self._media.receive(datagram, source)
 
     def start_recording(self, limit: int = 200_000) -> None:
-        """Log the last `limit` RTP arrivals."""
+        """Record the last `limit` RTP arrivals."""
         self._media.start_recording(limit)
 
     def stop_recording(self) -> None:
-        """Stop logging; `arrivals` keeps what there is."""
+        """Stop recording; `arrivals` keeps the packets."""
         self._media.stop_recording()
 
     def arrivals(self) -> list[Arrival]:

@@ -63,7 +63,7 @@ class Upstream:
         self._given_up: dict[int, None] = {}
 
     def restart(self, ssrc: int) -> None:
-        """Begin with a new SSRC (or after a jump): nothing of the old order holds; counters go on."""
+        """Start over with a new SSRC (or after a jump): the old order is void; counters continue."""
         if self.ssrc is not None:
             self.restarts += 1
             self._settle_lost(list(self.missing), self.arrived)

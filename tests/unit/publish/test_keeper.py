@@ -15,7 +15,7 @@ from relay_common.protocol import Stage, TrackOffer
 from relay_common.simulation.sfu.simulator import SfuSimulator
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.keeper import PublicationKeeper, PublishRefused
-from relay_worker.publish.publisher import PublisherSettings
+from relay_worker.publish.publication import PublisherSettings
 from tests.fixtures.direct_signaling import DirectSignaling
 
 

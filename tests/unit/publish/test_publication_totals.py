@@ -14,7 +14,8 @@ from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.outgoing import SentStats as Sent
 from relay_worker.publish.pacer import PacerStats
-from relay_worker.publish.publisher import Publisher, PublisherSettings, PublisherStats
+from relay_worker.publish.publication import PublisherSettings, PublisherStats
+from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.publisher_states import PublisherState
 
 

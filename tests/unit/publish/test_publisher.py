@@ -17,7 +17,8 @@ from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.answer import AcceptedTrack
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack
-from relay_worker.publish.publisher import Publisher, PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publication import PublishError, PublisherSettings, PublishTrack
+from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.publish.sender import MediaSender
 from relay_worker.rtp import rtcp
