@@ -21,7 +21,7 @@ from relay_worker.media.inputs import VideoInput, make_input
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.h264 import MAX_PAYLOAD
-from relay_worker.rtp.h264_packetize import starts_keyframe
+from relay_worker.rtp.h264_packetize import refit, starts_keyframe
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
 
@@ -191,7 +191,9 @@ class Pipeline:
         return made
 
     def fit(self, max_payload: int) -> None:
-        """Limit video payloads to so many bytes from now on."""
+        """Limit video payloads to so many bytes from now on, those that are held included."""
+        for frame in self._held if max_payload < self.max_payload else ():
+            frame.payloads = refit(frame.payloads, max_payload)
         self.max_payload = max_payload
         video = self.inputs.get(Kind.VIDEO)
         if isinstance(video, VideoInput):

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay_common.cloudflare.meter import CallMeter, Histogram
+from relay_common.tolerated import TOLERATED
 from relay_supervisor.events import EventHub
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.http.auth import Gatekeeper
@@ -201,6 +202,18 @@ def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:
                 family.add_metric([camera.id, camera.name, "audio"], getattr(camera.audio, field))
             yield family
     yield from _camera_states(cameras, labels)
+    yield _tolerated(cameras, labels)
+
+
+def _tolerated(cameras: list[CameraStatus], labels: list[str]) -> Metric:
+    text = "Deviations of the camera's stream that were put up with; those in _ms count milliseconds."
+    family = CounterMetricFamily("relay_camera_tolerated", text, labels=[*labels, "kind", "quirk"])
+    for camera in cameras:
+        for kind, track in (("video", camera.video), ("audio", camera.audio)):
+            for quirk, count in _folded(track.tolerated, TOLERATED).items():
+                if count or quirk.startswith("sound_") == (kind == "audio"):
+                    family.add_metric([camera.id, camera.name, kind, quirk], count)
+    return family
 
 
 def _camera_states(cameras: list[CameraStatus], labels: list[str]) -> Iterator[Metric]:

@@ -9,12 +9,16 @@ from relay_worker.rtp.wait_clock import WaitClock
 
 MAX_AGE: Final = 0.25
 """Seconds for which a missing packet is asked for, pauses left out: then it is given up, see `track_input.REORDER`."""
-MAX_TRIES: Final = 8
+MAX_TRIES: Final = 13
+"""Requests for one packet: by `_BACK_OFF` they last for more than a second, however short the round trip is."""
 MAX_MISSING: Final = 256
 """Packets asked for at the same time; a larger hole is for a keyframe to mend."""
 FIRST_RTT: Final = 0.1
 """Round trip assumed in seconds before one was measured."""
 _SHORTEST_RETRY: Final = 0.02
+_BACK_OFF: Final = 1.25
+"""By which each wait for an answer is longer than the one before: seven requests within `MAX_AGE` while packets come,
+and all of them over the second for which a camera, or its link, may pause."""
 _LONGEST_RETRY: Final = MAX_AGE / 3
 """One slow answer must not leave a packet with a single try."""
 
@@ -89,12 +93,13 @@ class NackTracker:
         """Sequence numbers to request now, oldest first; each counts as requested."""
         asked: list[int] = []
         hopeless: list[int] = []
-        interval = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
+        first = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
         waited = self._wait_clock.at(now)
         for sequence, missing in self._missing.items():
-            if waited - missing.since > MAX_AGE or missing.tries == MAX_TRIES:
+            answerable = missing.tries and now - missing.asked_at < first * _BACK_OFF ** (missing.tries - 1)
+            if waited - missing.since > MAX_AGE or (missing.tries == MAX_TRIES and not answerable):
                 hopeless.append(sequence)
-            elif not missing.tries or now - missing.asked_at >= interval:
+            elif not answerable:
                 missing.tries += 1
                 missing.asked_at = now
                 asked.append(sequence)

@@ -6,8 +6,23 @@ The live path cuts packets through instead (`media/h264_passthrough.py`); this i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from relay_worker.rtp.h264 import FU_A, FU_START, MAX_PAYLOAD, NAL_IDR, NAL_PPS, NAL_SPS, STAP_A, fragment, join_stap_a
+from relay_worker.rtp.h264 import (
+    FU_A,
+    FU_END,
+    FU_START,
+    MAX_PAYLOAD,
+    NAL_IDR,
+    NAL_PPS,
+    NAL_SPS,
+    STAP_A,
+    fragment,
+    join_stap_a,
+    split_stap_a,
+)
+
+Octets: TypeAlias = bytes | bytearray | memoryview
 
 
 def packetize(nals: Sequence[bytes], max_payload: int = MAX_PAYLOAD) -> list[tuple[bytes, bool]]:
@@ -30,6 +45,39 @@ def packetize(nals: Sequence[bytes], max_payload: int = MAX_PAYLOAD) -> list[tup
 
 def _together(sets: list[bytes]) -> list[bytes]:
     return [join_stap_a(sets)] if len(sets) > 1 else sets
+
+
+def refit(payloads: Sequence[tuple[Octets, bool]], max_payload: int) -> list[tuple[Octets, bool]]:
+    """The same NAL units in payloads of at most `max_payload` (≥ 64) bytes: those that fit stay as they are.
+
+    Payloads are well formed: ours, cut for a path with a larger MTU.
+    """
+    fitting: list[tuple[Octets, bool]] = []
+    for payload, marker in payloads:
+        if len(payload) <= max_payload:
+            fitting.append((payload, marker))
+            continue
+        payload = bytes(payload)
+        kind = payload[0] & 0x1F
+        if kind == FU_A:
+            pieces = _split_fragment(payload, max_payload)
+        elif kind == STAP_A:
+            pieces = [piece for nal in split_stap_a(payload) for piece in fragment(nal, max_payload)]
+        else:
+            pieces = fragment(payload, max_payload)
+        fitting += [(piece, False) for piece in pieces[:-1]]
+        fitting.append((pieces[-1], marker))
+    return fitting
+
+
+def _split_fragment(payload: bytes, max_payload: int) -> list[bytes]:
+    """An FU-A payload as several: the start bit stays with the first, the end bit with the last (RFC 6184 §5.8)."""
+    indicator, header, room = payload[0], payload[1], max_payload - 2
+    pieces = [payload[start : start + room] for start in range(2, len(payload), room)]
+    last = len(pieces) - 1
+    bits = [(FU_START if index == 0 else 0) | (FU_END if index == last else 0) for index in range(last + 1)]
+    kept = 0xFF ^ FU_START ^ FU_END
+    return [bytes((indicator, header & (kept | bit))) + piece for bit, piece in zip(bits, pieces, strict=True)]
 
 
 def starts_keyframe(payload: Sequence[int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,40 @@ def test_a_slow_answer_does_not_leave_later_packets_with_a_single_try() -> None:
     tracker.received(4, 6.0)
     tries = sum(3 in tracker.due(6.0 + n / 50) for n in range(13))
     assert tries >= 3
+
+
+@pytest.mark.parametrize("rtt", [0.002, 0.02, 0.05])
+def test_a_camera_that_pauses_for_a_second_is_asked_until_it_goes_on(rtt: float) -> None:
+    """Eight requests 20 ms apart were all spent before it could answer, and the picture waited for a keyframe."""
+    tracker = NackTracker()
+    tracker.received(0, 0.0)
+    for n in range(1, 40):
+        tracker.received(2 * n, float(n))
+        tracker.due(float(n))
+        tracker.received(2 * n - 1, n + rtt)
+    tracker.received(80, 50.0)
+    requests = [50.0 + n / 100 for n in range(100) if tracker.due(50.0 + n / 100)]
+    assert 79 in tracker, "nothing has come for a second: it may still"
+    assert tracker.given_up == 0
+    waits = [after - before for before, after in pairwise(requests)]
+    assert min(waits) >= rtt
+    assert all(after >= before - 0.011 for before, after in pairwise(waits)), (
+        "each wait is longer, as far as polls show"
+    )
+    assert waits[-1] > 2 * waits[0]
+    assert len(requests) <= MAX_TRIES
+    tracker.received(81, 51.0)
+    tracker.received(79, 51.0 + rtt)
+    assert (tracker.repaired, tracker.given_up) == (40, 0)
+
+
+def test_requests_end_although_nothing_comes_any_more() -> None:
+    tracker = NackTracker()
+    tracker.received(0, 0.0)
+    tracker.received(2, 0.0)
+    asked = sum(len(tracker.due(n / 100)) for n in range(1000))
+    assert asked == MAX_TRIES
+    assert (bool(tracker), tracker.given_up) == (False, 1)
 
 
 def test_a_source_that_counts_anew_is_asked_for_what_is_missing_there() -> None:

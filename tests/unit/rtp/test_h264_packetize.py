@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_worker.rtp.h264 import split_annex_b
-from relay_worker.rtp.h264_packetize import packetize, starts_keyframe
+from relay_worker.rtp.h264 import FU_A, fragment, join_stap_a, split_annex_b
+from relay_worker.rtp.h264_packetize import packetize, refit, starts_keyframe
 
 
 def unpack(payloads: list[bytes]) -> list[bytes]:
@@ -64,3 +64,17 @@ def test_ordinary_pictures_start_no_keyframe() -> None:
 def test_annex_b_with_both_start_codes() -> None:
     assert split_annex_b(b"\0\0\0\1\x67a\0\0\1\x68b\0\0\0\0\1\x65c\0") == [b"\x67a", b"\x68b", b"\x65c"]
     assert split_annex_b(b"nothing") == []
+
+
+def test_what_was_cut_for_a_larger_path_is_cut_again() -> None:
+    """Each NAL unit arrives as it was, and start, end and marker stand where they stood."""
+    nal = bytes((0x65,)) + bytes(range(256)) * 12
+    sets = join_stap_a([bytes((0x67,)) + bytes(80), bytes((0x68,)) + bytes(40)])
+    payloads = [(sets, False), *[(piece, False) for piece in fragment(nal, 1200)], (bytes((0x41,)) + bytes(200), True)]
+    cut = refit(payloads, 100)
+    assert max(len(payload) for payload, _ in cut) <= 100
+    assert [marker for _, marker in cut] == [False] * (len(cut) - 1) + [True]
+    fragments = [payload for payload, _ in cut if payload[0] & 0x1F == FU_A and payload[1] & 0x1F == 5]
+    assert bytes((fragments[0][0] & 0xE0 | 5,)) + b"".join(piece[2:] for piece in fragments) == nal
+    assert [piece[1] & 0xC0 for piece in fragments] == [0x80, *[0] * (len(fragments) - 2), 0x40]
+    assert refit(payloads, 1200) == payloads

@@ -95,6 +95,19 @@ def test_an_output_that_comes_within_a_group_of_pictures_gets_all_of_it() -> Non
     assert output.payloads() == [SETS, IDR, SLICE + b"2", SLICE + b"3"]
 
 
+def test_what_is_held_fits_a_path_that_takes_less_than_was_thought() -> None:
+    """An IPv6 path of 1280 bytes shows when there is a publication, after the first pictures."""
+    pipeline, output = Pipeline(), Output()
+    camera = Camera(pipeline)
+    camera.shoot(0, SETS, *fragment(IDR + bytes(5000), 1200))
+    camera.shoot(1, SLICE + bytes(1190))
+    pipeline.fit(1180)
+    pipeline.attach(output, 0.0)
+    camera.shoot(2, SLICE + bytes(1190))
+    assert max(map(len, output.payloads())) <= 1180
+    assert sum(len(payload) - 2 for payload in output.payloads() if payload[0] & 0x1F == 28) >= 5000 + 2 * 1190
+
+
 @pytest.mark.parametrize(
     ("size", "pictures"),
     [(1100, MAX_HELD_BYTES // 4400), (0, int(30 * MAX_HELD_SECONDS))],
