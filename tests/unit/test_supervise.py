@@ -75,7 +75,7 @@ async def test_one_that_runs_steadily_again_is_well(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o700])
-def test_a_directory_that_exists_is_madeprivate(tmp_path: Path, mode: int) -> None:
+def test_a_directory_that_exists_is_made_private(tmp_path: Path, mode: int) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     directory.chmod(mode)

@@ -15,7 +15,7 @@ from typing import Protocol
 from relay_common.clock import Clock
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret
-from relay_common.tasks import pause
+from relay_common.tasks import Tasks, pause
 from relay_supervisor.google.api import Turn
 from relay_supervisor.google.errors import NestError, NestUnreachable, OfferUnavailable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
@@ -94,7 +94,7 @@ class Dispatcher:
         self._api, self._source, self._clock = api, source, clock
         self._offer, self._journal, self._on_change, self._on_command = offer, journal, on_change, on_command
         self._wake = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks(log, "a command to Google failed")
 
     @property
     def under_way(self) -> int:
@@ -111,15 +111,11 @@ class Dispatcher:
             while True:
                 self._wake.clear()
                 while (command := self._source.poll(self._clock.now())) is not None:
-                    task = asyncio.create_task(self._execute(command), name=f"{command.verb.value} {command.camera}")
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                    self._running.spawn(self._execute(command))
                 self._on_change()
                 await self._wait(self._source.next_deadline(self._clock.now()))
         except asyncio.CancelledError:  # on any other failure the commands under way continue and are settled
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._running.aclose()
             raise
 
     async def _wait(self, deadline: float | None) -> None:

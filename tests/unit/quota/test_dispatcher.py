@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
@@ -227,6 +229,25 @@ async def test_each_further_request_of_a_reading_waits_for_its_place_and_is_logg
         await clock.advance(2.0)
     assert journal.notes[3:] == ["settled list True", "sending list", "settled list True"]
     assert isinstance(source.settled[0][1], Listing)
+
+
+async def test_an_answer_that_cannot_be_settled_is_logged_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(now=0.0)
+    source = Script(command("bad"), command("good", not_before=5.0))
+    settle = source.settle
+
+    def refusing(command: Command, result: Result, now: float) -> None:
+        if command.camera == "bad":
+            raise KeyError(command.camera)
+        settle(command, result, now)
+
+    monkeypatch.setattr(source, "settle", refusing)
+    async with dispatching(source, clock, Google(clock, {})):
+        await clock.advance(10.0)
+    assert [camera for camera, _, _ in source.settled] == ["good"]
+    assert [record.message for record in caplog.records if record.exc_info] == ["a command to Google failed"]
 
 
 async def test_cancelling_gives_up_what_is_under_way() -> None:
