@@ -169,11 +169,12 @@ async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatc
         stop = getattr(part, verbs[name])
         result = functools.partial(noted, order, name, stop)
         monkeypatch.setattr(part, verbs[name], result)
-    before = threading.active_count()
+    threads, before = threading.active_count(), opened()
     with pytest.raises(RelayError, match="no launcher today"):
         await supervisor.start()
     assert order == ["failed", "http", "bus", "store", "lock"]
-    assert threading.active_count() == before
+    assert threading.active_count() == threads
+    assert opened() - before == set(), "a file, socket or lock was left open"
 
 
 def noted(order: list[str], name: str, stop: Callable[[], object]) -> object:
