@@ -125,3 +125,23 @@ async def test_go2rtc_as_a_camera(tmp_path: Path) -> None:
     async with served_by_go2rtc(tmp_path) as url:
         tolerated = await plays_without_loss(url)
     assert tolerated["session_renamed"] == 1, "each SETUP is answered with another session"
+
+
+async def test_gstreamer_as_a_camera() -> None:
+    python = "/usr/bin/python3"
+    if not Path(python).exists():
+        pytest.skip(f"there is no {python}")
+    process = await asyncio.create_subprocess_exec(
+        python, str(Path(__file__).with_name("gst_camera.py")), stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        port = (await asyncio.wait_for(process.stdout.readline(), 30)).strip().decode()
+        if not port:
+            pytest.skip("GStreamer is not installed (apt install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-bad)")
+        await plays_without_loss(f"rtsp://127.0.0.1:{port}/camera")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
