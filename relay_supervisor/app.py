@@ -87,7 +87,7 @@ class Supervisor:
         self._overrides = Overrides(state)
         self._registry = Registry(config.cameras, self._overrides)
         self._client = self._make_client()
-        self._broker = Broker(self._client, self._clock, rng=self._rng)
+        self._broker = Broker(self._client, self._clock)
         self._bus = Bus(runtime_dir, self._loops)
         self.fleet = Fleet(
             self._launcher, self._bus, self._clock, runtime_dir, memory_limit=config.workers.memory_limit_mb << 20

@@ -108,13 +108,14 @@ class SfuClient:
         """Close the connections; requests in flight fail."""
         await self._http.aclose()
 
-    async def new_session(self, correlation: str = "") -> str:
+    async def new_session(self, correlation: str = "", *, attempts: int = ATTEMPTS) -> str:
         """Make a session and return its id; `correlation` is a label for Cloudflare's diagnostics only.
 
-        An unused session expires within seconds, so use it at once.
+        An unused session expires within seconds, so use it at once. `attempts` is 1 for a caller with a schedule of its
+        own.
         """
         path = f"new?correlationId={quote(correlation, safe='')}" if correlation else "new"
-        reply = await self._call("new_session", "POST", path, None, repeatable=True)
+        reply = await self._call("new_session", "POST", path, None, repeatable=True, attempts=attempts)
         if not reply.session_id:
             raise _broken("new_session", "no session id")
         return reply.session_id
@@ -122,7 +123,8 @@ class SfuClient:
     async def publish(self, session: str, offer: str, tracks: Sequence[LocalTrack]) -> str:
         """Publish all `tracks` of `offer` and return the SFU's answer SDP; one refused track fails the whole.
 
-        Do it once per session and never renegotiate: after any error replace the session.
+        Do it once per session and never renegotiate: after any error replace the session. Not repeated here: when to
+        publish again is for the worker to decide (`relay_worker/publish/keeper.py`).
         """
         _check_count(tracks)
         body = TracksRequest(
@@ -130,7 +132,8 @@ class SfuClient:
             tracks=[TrackObject(location="local", mid=t.mid, track_name=t.name) for t in tracks],
         )
         async with self._gate.turn(session):
-            reply = await self._call("publish", "POST", f"{_path(session)}/tracks/new", body, session=session)
+            path = f"{_path(session)}/tracks/new"
+            reply = await self._call("publish", "POST", path, body, session=session, attempts=1)
         for item in reply.tracks or []:
             if error := _item_error("publish", item):
                 raise error
@@ -213,6 +216,7 @@ class SfuClient:
         *,
         session: str = "",
         repeatable: bool = False,
+        attempts: int = ATTEMPTS,
     ) -> Reply:
         backoff = Backoff(0.25, 4.0, rng=self._rng)
         refused = False
@@ -226,7 +230,7 @@ class SfuClient:
                     refused, delay = True, ASK_AGAIN * self._rng.uniform(0.5, 1.0)
                 else:
                     helps = worth_repeating(error) if repeatable else safe_to_repeat(error) or _never_sent(error)
-                    if not helps or backoff.failures + 1 >= ATTEMPTS:
+                    if not helps or backoff.failures + 1 >= attempts:
                         raise
                     delay = max(backoff.next_delay(), min(error.retry_after, _LONGEST_WAIT))
                 log.debug("retrying %s in %.2f s: %s", operation, delay, error.message)

@@ -3,6 +3,9 @@
 A publication is one SFU session with a camera's tracks. A camera has at most two: the one that viewers are sent to
 (`live`), and one that is being set up (`pending`) and takes its place when the worker reports that packets were sent.
 The answer to a superseded attempt is dropped and its session closed.
+
+When to publish again is decided by the worker alone (`relay_worker/publish/keeper.py`). The broker tries each offer
+once and reports the failure, with the pause that the SFU asked for or that a wrong account deserves.
 """
 
 from __future__ import annotations
@@ -10,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import random
 import secrets
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuClient, SfuError
 from relay_common.errors import Remedy
@@ -77,27 +78,25 @@ Listener = Callable[[Change, Publication, str], None]
 
 
 class _Camera:
-    __slots__ = ("attempt", "backoff", "live", "pending")
+    __slots__ = ("attempt", "live", "pending")
 
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self) -> None:
         self.attempt = 0
         self.live: Publication | None = None
         self.pending: Publication | None = None
-        self.backoff = backoff
 
 
 class Broker:
-    """Publications of all cameras. `rng` spreads retries."""
+    """Publications of all cameras."""
 
     def __init__(
         self,
         client: SfuClient,
         clock: Clock,
         *,
-        rng: random.Random,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(9),
     ) -> None:
-        self._client, self._clock, self._rng = client, clock, rng
+        self._client, self._clock = client, clock
         self._new_id = new_id
         self._listeners: list[Listener] = []
         self._cameras: dict[str, _Camera] = {}
@@ -135,14 +134,14 @@ class Broker:
         try:
             async with self._slots:
                 if attempt == entry.attempt:
-                    session = await self._client.new_session(camera)
+                    session = await self._client.new_session(camera, attempts=1)
                     publication = self._name(camera, session, tracks, attempt)
                 if publication is not None and attempt == entry.attempt:
                     answer = await self._client.publish(publication.session, request.offer, tracks)
         except SfuError as error:
             if publication is not None:
                 self._close_later(publication)
-            return self._failed(camera, entry, request, error) if attempt == entry.attempt else None
+            return _failed(camera, request, error) if attempt == entry.attempt else None
         if publication is None or attempt != entry.attempt:
             self.superseded += 1
             if publication is not None:
@@ -162,13 +161,6 @@ class Broker:
             created_at=self._clock.wall(),
         )
 
-    def _failed(self, camera: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
-        delay = max(entry.backoff.next_delay(), error.retry_after)
-        if error.remedy is Remedy.FATAL:
-            delay = max(delay, _WRONG_ACCOUNT_PAUSE)
-        log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(delay, 2)})
-        return PublishFailed(request=request.request, reason=str(error), retry_after=delay)
-
     # --- lifetime -------------------------------------------------------------------------------------------------
 
     def mark_live(self, camera: str, publication: str) -> bool:
@@ -182,7 +174,6 @@ class Broker:
             return entry.live is not None and entry.live.id == publication
         previous, entry.live, entry.pending = entry.live, found, None
         found.live = True
-        entry.backoff.reset()
         if previous is not None:
             self._handovers.spawn(self._hand_over(previous))
         self._tell(Change.LIVE, found, "")
@@ -290,7 +281,7 @@ class Broker:
     def _entry(self, camera: str) -> _Camera:
         entry = self._cameras.get(camera)
         if entry is None:
-            entry = self._cameras[camera] = _Camera(Backoff(0.25, 10.0, rng=self._rng))
+            entry = self._cameras[camera] = _Camera()
         return entry
 
     def _replace_pending(self, entry: _Camera, publication: Publication) -> None:
@@ -339,3 +330,9 @@ def _unusable(tracks: list[LocalTrack]) -> str:
     if len({track.mid for track in tracks}) != len(tracks) or not all(track.mid for track in tracks):
         return "every track of an offer needs its own mid"
     return ""
+
+
+def _failed(camera: str, request: PublishRequest, error: SfuError) -> PublishFailed:
+    least = max(error.retry_after, _WRONG_ACCOUNT_PAUSE if error.remedy is Remedy.FATAL else 0.0)
+    log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(least, 2)})
+    return PublishFailed(request=request.request, reason=str(error), retry_after=least)

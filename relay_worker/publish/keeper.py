@@ -1,4 +1,14 @@
-"""Keeps a camera published: makes an offer, connects, monitors, and creates a new publication when one is lost."""
+"""Keeps a camera published: makes an offer, connects, monitors, and creates a new publication when one is lost.
+
+This is the only place that decides when to publish again; the supervisor's broker and the SFU client try once and
+report:
+
+- A publication that could not be made is tried again after 0.25 s, doubling to 10 s with jitter, and never before the
+  `retry_after` that came with the failure (the SFU's Retry-After, 60 s for a wrong account).
+- One that is lost after `LONG_ENOUGH` is replaced at once; one lost sooner at once the first time, then with the same
+  growing pauses.
+- When the obstacle is gone (another supervisor came up) it is tried at once, and the pauses start over.
+"""
 
 from __future__ import annotations
 

@@ -118,6 +118,14 @@ def publish(client: SfuClient) -> Any:
     return client.publish("s", OFFER, TRACKS)
 
 
+def pull(client: SfuClient) -> Any:
+    return client.pull("s", [REMOTE])
+
+
+def once(client: SfuClient) -> Any:
+    return client.new_session(attempts=1)
+
+
 def renegotiate(client: SfuClient) -> Any:
     return client.renegotiate("s", "v=0")
 
@@ -134,11 +142,11 @@ def close(client: SfuClient) -> Any:
     ("work", "first", "requests", "remedy"),
     [
         # What the server says it did not do may be asked again; the second answer here ends it.
-        (publish, failure(425, "session_error"), 2, Remedy.REGENERATE),
-        (publish, failure(429), 2, Remedy.REGENERATE),
-        (publish, failure(503), 2, Remedy.REGENERATE),
-        (publish, failure(500, "retryable_transient_error"), 2, Remedy.REGENERATE),
-        (publish, httpx.ConnectError, 2, Remedy.REGENERATE),
+        (pull, failure(425, "session_error"), 2, Remedy.REGENERATE),
+        (pull, failure(429), 2, Remedy.REGENERATE),
+        (pull, failure(503), 2, Remedy.REGENERATE),
+        (pull, failure(500, "retryable_transient_error"), 2, Remedy.REGENERATE),
+        (pull, httpx.ConnectError, 2, Remedy.REGENERATE),
         (publish, failure(401, "unauthorized"), 2, Remedy.REGENERATE),
         (publish, failure(403), 2, Remedy.REGENERATE),
         # An unknown state, or a lost answer: replace the connection.
@@ -166,6 +174,20 @@ async def test_repeats_only_where_it_helps(
     assert len(script.requests) == requests
     assert caught.value.remedy is remedy
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("work", [publish, once])
+@pytest.mark.parametrize(
+    "first", [failure(425, "session_error"), failure(429), failure(503), failure(500, "retryable_transient_error")]
+)
+async def test_publishing_is_tried_once_and_the_worker_decides_when_again(
+    work: Callable[[SfuClient], Any], first: Step
+) -> None:
+    client, script, clock = make(first)
+    began = clock.now()
+    with pytest.raises(SfuError):
+        await asyncio.wait_for(work(client), 5)
+    assert (len(script.requests), clock.now()) == (1, began)
 
 
 async def test_a_refused_secret_is_believed_when_it_is_refused_twice() -> None:

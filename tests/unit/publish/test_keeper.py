@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -142,3 +143,40 @@ async def test_publications_that_do_not_last_are_made_with_growing_pauses() -> N
         assert subject.lost == [f"number {number}" for number in range(1, 5)]
         assert subject.problems == []
         await subject.keeper.close()
+
+
+async def test_there_is_one_schedule_of_tries_and_what_the_sfu_asks_for_counts() -> None:
+    clock = ManualClock()
+
+    class Failing:
+        """Refuses each offer; notes when it was asked."""
+
+        def __init__(self) -> None:
+            self.asked: list[float] = []
+            self.retry_after = 0.0
+
+        async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+            self.asked.append(clock.now())
+            raise PublishRefused("no", retry_after=self.retry_after)
+
+    signaling = Failing()
+    subject = Subject(signaling, clock)  # type: ignore[arg-type]
+    subject.keeper.start(audio=True, profile_idc=None)
+
+    async def asked(count: int) -> None:
+        # Addresses are gathered in real time, the pauses pass on the manual clock.
+        async with asyncio.timeout(20.0):
+            while len(signaling.asked) < count:
+                await asyncio.sleep(0.005)
+                if clock.next_deadline() is not None:
+                    await clock.advance(0.05)
+
+    await asked(9)
+    pauses = [b - a for a, b in itertools.pairwise(signaling.asked)]
+    for number, waited in enumerate(pauses):
+        nominal = min(10.0, 0.25 * 2**number)
+        assert nominal / 2 - 0.01 <= waited <= nominal + 0.2, (number, pauses)
+    signaling.retry_after = 30.0
+    await asked(11)
+    assert 30.0 <= signaling.asked[10] - signaling.asked[9] <= 30.2
+    await subject.keeper.close()

@@ -25,7 +25,7 @@ GONE = SessionGone("session1 is gone", status=410, remedy=Remedy.REGENERATE)
 class Rig:
     def __init__(self, bound: int = 8) -> None:
         self.sfu, self.clock = ScriptedSfu(), ManualClock()
-        self.broker = Broker(self.sfu.client, self.clock, rng=random.Random(1))
+        self.broker = Broker(self.sfu.client, self.clock)
         self.viewers = Viewers(
             self.sfu.client,
             self.broker,
