@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -20,7 +21,11 @@ from typing import Any, Final
 
 from relay_supervisor.state.schema import NewerSchema, migrate
 
+log = logging.getLogger(__name__)
+
 _RETRY: Final = 5.0
+FILE_CHECK: Final = 10.0
+"""Longest time in seconds between two checks that the file is still there while nothing is written."""
 _MOST_PENDING: Final = 10_000
 _BUSY: Final = 2.0  # seconds that SQLite itself waits for a lock
 _LOCKED: Final = 5.0  # seconds to wait at the start for a file locked by another program
@@ -52,7 +57,7 @@ class Database:
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
-        self._closing = False
+        self._closing = self._homeless = False
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -191,11 +196,11 @@ class Database:
         while True:
             with self._condition:
                 if not self._pending and not self._waiting and not self._closing:
-                    self._condition.wait()
+                    self._condition.wait(FILE_CHECK)
                 batch, self._pending = self._pending, {}
                 waiting, self._waiting = self._waiting, []
                 closing = self._closing
-            written = self._write_batch(batch)
+            written = self._keep_file() and self._write_batch(batch)
             with self._condition:
                 if not written:
                     self._pending = {**batch, **self._pending}
@@ -208,6 +213,38 @@ class Database:
                 break
         _release(waiting)
         self._connection.close()
+
+    def _keep_file(self) -> bool:
+        """Write the file again when somebody has deleted it; what it held is readable until it is closed."""
+        if self._read_only or self._lasting or not (self._homeless or _gone(self.path)):
+            return True
+        memory = _opened(":memory:")
+        try:
+            self._connection.backup(memory)
+            self._connection.close()
+            self._connection, self._homeless = memory, True  # until there is a file again
+            for tail in ("-wal", "-shm"):  # of the file that is gone: no part of the new one
+                Path(f"{self.path}{tail}").unlink(missing_ok=True)
+            self._connection = self._written_again(memory)
+        except (OSError, sqlite3.Error) as error:
+            if not self.problem:
+                log.error("%s was deleted and cannot be written again: %s", self.path, error)
+            self.problem = f"{self.path}: was deleted and cannot be written again: {error}"
+            return False
+        memory.close()
+        self._homeless, self.problem = False, ""
+        log.warning("%s was deleted while the relay runs: written again from memory", self.path)
+        return True
+
+    def _written_again(self, memory: sqlite3.Connection) -> sqlite3.Connection:
+        fresh = self._connect(str(self.path))
+        try:
+            memory.backup(fresh)
+        except BaseException:
+            fresh.close()
+            self.path.unlink(missing_ok=True)  # half a file is none: tried again
+            raise
+        return fresh
 
     def _write_batch(self, batch: dict[Row, Statement]) -> bool:
         if not batch:
@@ -224,6 +261,17 @@ class Database:
             return False
         self.problem = self._lasting
         return True
+
+
+def _gone(path: Path) -> bool:
+    """Whether there is no such file; what cannot be looked at is not gone."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _opened(name: str) -> sqlite3.Connection:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from relay_common.secrets import Secret
 from relay_supervisor.google.models import Device, LiveStream, Resolution
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.state import database
 from relay_supervisor.state.schema import MIGRATIONS
 from relay_supervisor.state.store import SavedLease, SavedPublication, SavedWorker, Store
 
@@ -328,3 +331,52 @@ def test_power_loss_leaves_a_readable_store(tmp_path: Path) -> None:
         assert len(again.leases("acct")) <= n + 1
         again.close()
     store.close()
+
+
+def test_a_file_that_is_deleted_while_it_is_open_is_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FILE_CHECK", 0.05)
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.database._barrier().result(10.0)
+    path = store.database.path
+    for file in path.parent.glob("relay.db*"):
+        file.unlink()
+    until(path.exists)
+    store.save_lease("acct", lease(1000.0, "later"))
+    store.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"cam", "later"}
+    (said,) = [record.message for record in caplog.records if "was deleted" in record.message]
+    assert "written again from memory" in said
+
+
+def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FILE_CHECK", 0.05)
+    monkeypatch.setattr(database, "_RETRY", 0.05)
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0))
+    store.database._barrier().result(10.0)
+    directory = store.database.path.parent
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+    directory.write_text("in the way")
+    store.save_lease("acct", lease(1000.0, "later"))
+    until(lambda: "was deleted" in store.problem)
+    directory.unlink()
+    until(lambda: not store.problem)
+    store.close()
+    assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"cam", "later"}
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20.0
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
