@@ -112,6 +112,7 @@ class Report:
             **accounts,
             views=parts.viewers.counters(),
             verdicts=parts.verdicts.counters(),
+            store=parts.store.counters(),
             loops=parts.loops.counters(),
             activities=parts.activities.counters(),
         )

@@ -9,7 +9,7 @@ MEND_INTERVAL: Final = 60.0
 """Seconds between remedies."""
 
 
-class Mend(enum.Enum):
+class PictureRemedy(enum.Enum):
     """A remedy."""
 
     PARAMETER_SETS = "parameter_sets"
@@ -18,22 +18,22 @@ class Mend(enum.Enum):
     """Create the track's depacketizer anew: everything learnt about the camera's habits is forgotten."""
 
 
-class Mending:
+class PictureRemedies:
     """Chooses remedies; `now` is in monotonic seconds."""
 
     def __init__(self) -> None:
         self._at: float | None = None
-        self._last = Mend.INPUT
+        self._last = PictureRemedy.INPUT
         self.tried = self.refused = 0
 
-    def next(self, now: float) -> Mend | None:
+    def next(self, now: float) -> PictureRemedy | None:
         """The next remedy to try; None when the last one was tried less than a minute ago."""
         if self._at is not None and now - self._at < MEND_INTERVAL:
             self.refused += 1
             return None
         self._at = now
         self.tried += 1
-        self._last = Mend.INPUT if self._last is Mend.PARAMETER_SETS else Mend.PARAMETER_SETS
+        self._last = PictureRemedy.INPUT if self._last is PictureRemedy.PARAMETER_SETS else PictureRemedy.PARAMETER_SETS
         return self._last
 
     def counters(self) -> dict[str, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -23,7 +22,7 @@ from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.capture import Capture
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
-from relay_worker.mending import Mend, Mending
+from relay_worker.mending import PictureRemedies, PictureRemedy
 from relay_worker.meter import Meter
 from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
@@ -114,7 +113,7 @@ class CameraRelay:
         )
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdog = Watchdog()
-        self._requests, self._mending = KeyframeRequests(), Mending()
+        self._requests, self._mending = KeyframeRequests(), PictureRemedies()
         self._meter = Meter()
         self._told = WorkerState.STARTING
         self._was_live = False
@@ -164,7 +163,7 @@ class CameraRelay:
         if remedy is None:
             return
         log.warning("%s; trying: %s", reason or "nobody decodes the picture", remedy.value)
-        if remedy is Mend.PARAMETER_SETS:
+        if remedy is PictureRemedy.PARAMETER_SETS:
             self.pipeline.repeat_parameter_sets()
         else:
             self.pipeline.rebuild(Kind.VIDEO)
@@ -189,7 +188,7 @@ class CameraRelay:
         """Start capturing packets from the camera and to the SFU; raises RelayError while a capture is running."""
         if self._capture is not None:
             raise RelayError("packets of this camera are being captured already", hint="Wait for that to end")
-        self._capture = Capture(time.time() - time.monotonic())
+        self._capture = Capture(self._clock.wall() - self._clock.now())
         self.pipeline.capture = self._capture.received
         self._capture_sent()
 
@@ -367,7 +366,7 @@ class CameraRelay:
         publisher = self.keeper.publisher
         return {
             **joined(
-                relay={"keyframe_requests": self.keyframe_requests},
+                relay={"keyframe_requests": self.keyframe_requests, "publications": self.keeper.published},
                 filler=self._filler.counters(),
                 watchdog=self._watchdog.counters(),
                 requests=self._requests.counters(),

@@ -14,7 +14,7 @@ from relay_supervisor.http.addresses import TrustedProxies, share_of
 from relay_supervisor.http.admission import Admission
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class ClientPatience(msgspec.Struct, frozen=True, kw_only=True):
     """How long, in seconds, a client may keep a connection waiting."""
 
     header: float = 10.0
@@ -29,7 +29,7 @@ _FULL: Final = (
 )
 
 
-class Connection(H11Protocol):
+class BoundedConnection(H11Protocol):
     """One connection; `bounds` decides whether it stays, and counts its violations."""
 
     def __init__(
@@ -39,9 +39,9 @@ class Connection(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        bounds: Admission[Connection],
+        bounds: Admission[BoundedConnection],
         proxies: TrustedProxies,
-        patience: Patience,
+        patience: ClientPatience,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds, self._proxies, self._patience = bounds, proxies, patience

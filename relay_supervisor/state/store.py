@@ -102,6 +102,10 @@ class Store:
         """Write what is left; blocks for two seconds at most."""
         self.database.close()
 
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by name."""
+        return {"dropped": self.database.dropped}
+
     # --- leases
 
     def save_lease(self, account: str, lease: SavedLease) -> None:

@@ -83,8 +83,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     """Frames decoded."""
 
 
-class Verdict(NamedTuple):
-    """Verdict on one camera; `stage` and `reason` are empty unless it cannot be decoded."""
+class DecodingVerdict(NamedTuple):
+    """DecodingVerdict on one camera; `stage` and `reason` are empty unless it cannot be decoded."""
 
     decodable: Decodable = Decodable.UNKNOWN
     stage: str = ""
@@ -167,23 +167,23 @@ class Decoding:
             return Sight.UNKNOWN
         return viewer.machine.state
 
-    def verdict(self, camera: str, now: float) -> Verdict:
+    def verdict(self, camera: str, now: float) -> DecodingVerdict:
         """The verdict on a camera."""
         stats = self._stats(camera, now)
         if stats is None:
-            return Verdict()
+            return DecodingVerdict()
         seen = {self.sight(view, camera, now) for view in self._viewers.get(camera, {})}
         if Sight.DECODING in seen:
-            return Verdict(Decodable.YES)
+            return DecodingVerdict(Decodable.YES)
         heard_out = now - self._vain_since.get(camera, now) >= HEAR_OUT
         words = [in_vain(stats)] if heard_out else []
         if Sight.BLIND in seen:
             words.insert(0, "browsers get its bytes, and decode no picture of them")
         if not words:
-            return Verdict()
+            return DecodingVerdict()
         if stats.reason:
             words.append(stats.reason)  # what the worker knows of it: B-frames, for one
-        return Verdict(Decodable.NO, stage_of(stats).value, f"{NOT_DECODABLE}: {'; '.join(words)}")
+        return DecodingVerdict(Decodable.NO, stage_of(stats).value, f"{NOT_DECODABLE}: {'; '.join(words)}")
 
     def fault(self, view: str, camera: str, now: float) -> str:
         """Message for a page's own tile when it is blind while others see; empty otherwise."""

@@ -8,7 +8,7 @@ from typing import Final
 from relay_common.clock import Clock
 from relay_common.protocol import Mend
 from relay_common.worker_stats import WorkerStats
-from relay_supervisor.viewing.decoding import Decodable, Decoding, Verdict
+from relay_supervisor.viewing.decoding import Decodable, Decoding, DecodingVerdict
 
 LOOK: Final = 2.0
 """Seconds between checks."""
@@ -33,14 +33,14 @@ class Verdicts:
         tell: Callable[[str, str], object],
     ) -> None:
         self._decoding, self._clock, self._live, self._send, self._tell = decoding, clock, live, send, tell
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[str, DecodingVerdict] = {}
         self._mended: dict[str, float] = {}
         self.mends = 0
         """Remedies requested."""
 
-    def verdict(self, camera: str) -> Verdict:
+    def verdict(self, camera: str) -> DecodingVerdict:
         """The latest verdict on a camera."""
-        return self._verdicts.get(camera, Verdict())
+        return self._verdicts.get(camera, DecodingVerdict())
 
     def look(self, now: float) -> None:
         """Judge every camera."""
@@ -52,7 +52,7 @@ class Verdicts:
             for camera in known.keys() - cameras.keys():
                 del known[camera]
 
-    def _judge(self, camera: str, verdict: Verdict, now: float) -> None:
+    def _judge(self, camera: str, verdict: DecodingVerdict, now: float) -> None:
         before, self._verdicts[camera] = self.verdict(camera), verdict
         undecodable = verdict.decodable is Decodable.NO
         if undecodable and before.decodable is not Decodable.NO:

@@ -111,4 +111,4 @@ class NackTracker:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"asked": self.asked, "given_up": self.given_up}
+        return {"asked": self.asked, "repaired": self.repaired, "given_up": self.given_up}

@@ -48,6 +48,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, preloaded: bool) -> None:
         self._spec, self._preloaded = spec, preloaded
         self._control = Control(spec, self._handle)
+        self._forwarder = LogForwarder(self._control.send)
         publisher = PublisherSettings(
             ice_servers=tuple(RTCIceServer(urls=url) for url in spec.ice_servers), loopback=spec.loopback
         )
@@ -80,8 +81,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         self._control.start()
-        forwarder = LogForwarder(self._control.send)
-        logging.getLogger().addHandler(forwarder)
+        logging.getLogger().addHandler(self._forwarder)
         beat = asyncio.create_task(self._beat())
         beat.add_done_callback(lambda _: self._stop.set())
         await self._stop.wait()
@@ -97,7 +97,7 @@ class Worker:
             await asyncio.wait_for(self._relay.close(), self._stop_within)
         except TimeoutError:
             log.warning("the relay did not close within %.1f s", self._stop_within)
-        logging.getLogger().removeHandler(forwarder)
+        logging.getLogger().removeHandler(self._forwarder)
         await self._control.close()
 
     def _signalled(self, number: signal.Signals) -> None:
@@ -154,7 +154,10 @@ class Worker:
         self._relay.start_capture()
         await asyncio.sleep(min(seconds, LONGEST_CAPTURE))
         # In a thread: the loop is moving media.
-        return await asyncio.to_thread(self._relay.finish_capture().file)
+        capture = self._relay.finish_capture()
+        if capture.dropped:
+            log.warning("the capture is full: %d later packets are not in it", capture.dropped, extra=self._context())
+        return await asyncio.to_thread(capture.file)
 
     async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
         try:
@@ -238,7 +241,7 @@ class Worker:
         stats.sequence, stats.at = self._sequence, time.time()
         stats.uptime = time.monotonic() - self._started
         stats.unknown_messages = self._control.refused
-        stats.counters |= joined(bus=self._control.counters())
+        stats.counters |= joined(bus=self._control.counters(), log={"dropped": self._forwarder.dropped})
         stats.cpu = usage.ru_utime + usage.ru_stime
         stats.rss = proc.resident_bytes()
         self._control.report(stats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -15,20 +16,16 @@ from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.stream import Frame, Kind
 
 VIDEO_CLOCK: Final = 90000
+log = logging.getLogger(__name__)
+
 OPUS_FRAME: Final = Fraction(1, 50)
 
 
 class NullSink:
-    """Counts what would be sent."""
-
-    def __init__(self) -> None:
-        self.packets = 0
-        self.bytes = 0
+    """Sends nothing anywhere."""
 
     def send(self, frame: Frame, now: float) -> None:
-        """Count a frame's payloads."""
-        self.packets += len(frame.payloads)
-        self.bytes += sum(len(payload) for payload, _ in frame.payloads)
+        """Drop a frame."""
 
     def close(self) -> None:
         """Nothing to do."""
@@ -97,6 +94,9 @@ class FileSink(NullSink):
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file; a warning says what of the camera's video is missing in it."""
+        damaged = self._assembler.malformed + self._assembler.oversized
+        if damaged:
+            log.warning("%d payloads or pictures could not be written to the file", damaged)
         if self._video is not None:
             self._container.close()

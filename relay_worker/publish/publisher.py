@@ -316,13 +316,23 @@ class Publisher:
     def counters(self) -> dict[str, int]:
         """Counters of this publication, as `part.name`."""
         sender, uplink, transport = self._sender, self._uplink, self._transport
+        path = transport.path if transport is not None else None
         return joined(
             pacer={"overflows": self._pacer.stats.overflows},
-            sender={"ignored_rtcp": sender.ignored_rtcp} if sender is not None else {},
+            sender=_sent(sender) if sender is not None else {},
             uplink=uplink.counters() if uplink is not None else {},
             transport=transport.counters() if transport is not None else {},
+            path=path.counters() if isinstance(path, UdpPath) else {},
         )
 
 
 def _system_calls(path: PacketPath | None) -> int:
     return path.system_calls if isinstance(path, UdpPath) else 0
+
+
+def _sent(sender: MediaSender) -> dict[str, int]:
+    return {
+        "ignored_rtcp": sender.ignored_rtcp,
+        "unagreed_feedback": sender.unagreed_feedback,
+        "oversized": sum(track.stats.oversized for track in sender.tracks),
+    }

@@ -256,7 +256,7 @@ class RtpReceiver:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"unexpected": self.unexpected}
+        return {"unexpected": self.unexpected, "reordered": self.reordered}
 
 
 def _append(runs: list[RtpRun], views: Sequence[RtpView]) -> RtpRun | None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from relay_common.sdp_lines import attribute, lines
 from relay_worker.media.stream import Format
 from relay_worker.rtp.fmtp import parse_fmtp
 
@@ -56,11 +57,7 @@ def parse_sdp(body: bytes) -> RtspDescription:
     """Parse a description; malformed lines are skipped. Raises SdpError when no media line is left."""
     name, control = "", ""
     sections: list[tuple[str, list[str]]] = []
-    for line in body.decode("utf-8", "replace").splitlines():
-        key, equals, value = line.strip().partition("=")
-        key, value = key.strip().lower(), value.strip()
-        if not equals:
-            continue
+    for key, value in lines(body.decode("utf-8", "replace")):
         if key == "m":
             if len(sections) == MAX_MEDIA:
                 break
@@ -70,8 +67,8 @@ def parse_sdp(body: bytes) -> RtspDescription:
                 sections[-1][1].append(value)
         elif key == "s":
             name = value
-        elif key == "a" and value.lower().startswith("control:"):
-            control = value[8:].strip()
+        elif key == "a" and attribute(value)[0].lower() == "control":
+            control = attribute(value)[1]
     media = tuple(_parse_media(line, attributes) for line, attributes in sections)
     if not media:
         raise SdpError("the session description has no media")
@@ -83,9 +80,9 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
     control, sending = "", True
     maps: dict[int, tuple[str, int, int]] = {}
     parameters: dict[int, dict[str, str]] = {}
-    for attribute in attributes:
-        key, _, value = attribute.partition(":")
-        key, value = key.strip().lower(), value.strip()
+    for written in attributes:
+        key, value = attribute(written)
+        key = key.lower()
         if key == "control":
             control = value
         elif key in ("recvonly", "inactive"):

@@ -243,7 +243,8 @@ class RtspSource:
         if session is None:
             return {}
         here = {"unknown_channel": session.unknown_channel, "unmatched": session.requests.unmatched}
-        return joined(session=here, parser=session.parser.counters())
+        connection = self._connection.counters() if self._connection is not None else {}
+        return joined(session=here, parser=session.parser.counters(), connection=connection)
 
     def tolerated(self) -> dict[str, int]:
         """Tolerated deviations of the server, by their names in docs/quirks.md."""

@@ -62,6 +62,10 @@ class Connection:
         if self._tls is not None and (self._incoming.pending or self._tls.pending()):
             self._loop.call_soon(self._deliver_pending)
 
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by name."""
+        return {"wakes": self.wakes, "bytes": self.bytes}
+
     def write(self, data: bytes) -> None:
         """Send, or queue, `data`; a failure ends the connection through `on_closed`."""
         if not data or self._sock.fileno() < 0:

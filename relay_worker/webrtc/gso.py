@@ -110,6 +110,10 @@ class UdpPath:
         except OSError:
             self.drops += 1
 
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by name."""
+        return {"packets": self.packets, "bytes": self.bytes, "gso_refusals": self.gso_refusals}
+
     def close(self) -> None:
         """Close the socket (ours, a duplicate of ICE's)."""
         self._sock.close()

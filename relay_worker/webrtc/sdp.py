@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import MAX_SDP
+from relay_common.sdp_lines import attribute, lines
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +97,16 @@ def split_sections(sdp: str) -> tuple[Section, list[Section]]:
     """The session level and the m-sections of a description. Raises AnswerError for what is not SDP."""
     if len(sdp) > MAX_ANSWER:
         raise AnswerError(f"the answer is longer than {MAX_ANSWER} characters")
-    lines = sdp.replace("\r\n", "\n").split("\n")
-    if lines[0].strip() != "v=0":
+    if sdp.split("\n", 1)[0].strip() != "v=0":
         raise AnswerError("the answer is not SDP")
     session, sections = Section(), []
     current = session
-    for line in lines:
-        line = line.strip()
-        if line.startswith("m="):
-            current = Section(line[2:])
+    for kind, value in lines(sdp):
+        if kind == "m":
+            current = Section(value)
             sections.append(current)
-        elif line.startswith("a="):
-            name, _, value = line[2:].partition(":")
-            current.attributes.append((name, value.strip()))
+        elif kind == "a":
+            current.attributes.append(attribute(value))
     return session, sections
 
 

@@ -282,4 +282,8 @@ class MediaTransport:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"received_packets": self.received_packets, "rejected_packets": self.rejected_packets}
+        return {
+            "received_packets": self.received_packets,
+            "rejected_packets": self.rejected_packets,
+            "unprotected_packets": self.protector.failures if self.protector is not None else 0,
+        }

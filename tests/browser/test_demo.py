@@ -59,10 +59,8 @@ async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
 
 
 async def sound_energy(page: Page, camera: str) -> float:
-    """Energy that the browser plays once sound is on; counted only while it is not muted."""
-    sound = page.locator("button", has_text="ound")
-    if await sound.count():
-        await sound.first.click()
+    """Energy that the browser plays in the large view, whose sound is on; counted only while it is not muted."""
+    await page.locator("#large-sound", has_text="Sound on").wait_for()
     for _ in range(100):
         energy = float((await stats(page)).get(camera, {}).get("totalAudioEnergy", 0.0))
         if energy > 0.0:

@@ -57,11 +57,12 @@ class NodeCamera:
 
 @contextlib.asynccontextmanager
 async def node_camera(script: str) -> AsyncIterator[NodeCamera]:
+    command = [node()]
     video, audio = free_port(), free_port()
     # Modules are looked for beside the script, so it is copied to where they are.
     place = FOLDER / script
     place.write_text((HERE / script).read_text())
-    command = [node(), str(place), str(video), str(audio)]
+    command += [str(place), str(video), str(audio)]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20
     )

@@ -16,7 +16,7 @@ from relay_supervisor.google.api import NestApi
 from relay_supervisor.google.leases.effects import Effect
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.oauth import TokenSource
-from relay_supervisor.google.quota.dispatcher import Offer, OnCommand
+from relay_supervisor.google.quota.dispatcher import OfferSource, OnCommand
 from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.state.store import Store
 
@@ -47,7 +47,7 @@ class Account:
         clock: Clock,
         store: Store,
         on_effect: Callable[[Effect], None],
-        offer: Offer,
+        offer: OfferSource,
         rng: random.Random,
         name: str = "",
         on_command: OnCommand = lambda *_: None,

@@ -18,7 +18,7 @@ from relay_supervisor.google.leases.lease import LeaseSettings
 from relay_supervisor.google.leases.states import ALIVE, LeaseState
 from relay_supervisor.google.leases.status import budget_status, lease_status
 from relay_supervisor.google.models import Device, Listing
-from relay_supervisor.google.quota.dispatcher import Api, Dispatcher, Offer, OnCommand
+from relay_supervisor.google.quota.dispatcher import Api, Dispatcher, OfferSource, OnCommand
 from relay_supervisor.google.quota.limits import Limits
 from relay_supervisor.state.store import SavedLease, Store
 from relay_supervisor.status.model import BudgetStatus, LeaseStatus
@@ -42,7 +42,7 @@ class LeaseManager:
         limits: Limits,
         clock: Clock,
         on_effect: Callable[[Effect], None],
-        offer: Offer | None = None,
+        offer: OfferSource | None = None,
         store: Store | None = None,
         rng: random.Random | None = None,
         settings: LeaseSettings | None = None,

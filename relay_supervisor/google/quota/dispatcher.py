@@ -70,7 +70,7 @@ class Journal(Protocol):
     def settled(self, command: Command, counted: bool) -> None: ...
 
 
-Offer = Callable[[str], Awaitable[str]]
+OfferSource = Callable[[str], Awaitable[str]]
 """Returns the SDP offer of a camera's worker, for a WebRTC stream."""
 
 OnCommand = Callable[[Command, Result, float, float], None]
@@ -86,7 +86,7 @@ class Dispatcher:
         source: Source,
         clock: Clock,
         *,
-        offer: Offer | None = None,
+        offer: OfferSource | None = None,
         journal: Journal | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_command: OnCommand = lambda *_: None,

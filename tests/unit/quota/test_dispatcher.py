@@ -15,7 +15,7 @@ from relay_supervisor.google.api import Turn
 from relay_supervisor.google.errors import GoogleServerError, NestError, OfferUnavailable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
-from relay_supervisor.google.quota.dispatcher import Dispatcher, Offer, OnCommand
+from relay_supervisor.google.quota.dispatcher import Dispatcher, OfferSource, OnCommand
 
 
 class Script:
@@ -106,7 +106,7 @@ async def dispatching(
     clock: ManualClock,
     google: Google,
     *,
-    offer: Offer | None = None,
+    offer: OfferSource | None = None,
     journal: Notebook | None = None,
     on_change: Callable[[], None] = lambda: None,
     on_command: OnCommand = lambda *_: None,

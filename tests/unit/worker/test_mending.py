@@ -6,7 +6,7 @@ from relay_common.simulation.camera.media import VideoSpec
 from relay_common.simulation.camera.packetizer import video_track
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.mending import MEND_INTERVAL, Mend, Mending
+from relay_worker.mending import MEND_INTERVAL, PictureRemedies, PictureRemedy
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from tests.fixtures.manual_camera import ManualCamera
@@ -16,9 +16,14 @@ SPS, PPS, STAP_A = 7, 8, 24
 
 
 def test_one_in_a_minute_whoever_asks_and_in_turn() -> None:
-    mending = Mending()
+    mending = PictureRemedies()
     tried = [(second, mend) for second in range(200) if (mend := mending.next(1000.0 + second)) is not None]
-    assert tried == [(0, Mend.PARAMETER_SETS), (60, Mend.INPUT), (120, Mend.PARAMETER_SETS), (180, Mend.INPUT)]
+    assert tried == [
+        (0, PictureRemedy.PARAMETER_SETS),
+        (60, PictureRemedy.INPUT),
+        (120, PictureRemedy.PARAMETER_SETS),
+        (180, PictureRemedy.INPUT),
+    ]
     assert MEND_INTERVAL == 60.0
     assert mending.counters() == {"tried": 4, "refused": 196}
 
