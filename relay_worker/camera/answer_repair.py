@@ -1,6 +1,6 @@
 """Repairs Google's SDP answers, which strict stacks reject as sent.
 
-What is known to be wrong with them (`nest-sdm.md` 2), each with the name under which it is counted:
+Known defects (`nest-sdm.md` 2), each with the name under which it is counted:
 
 - `line-endings`: LF alone, or no end to the last line;
 - `foundation`, `component`: a candidate without the one or the other;

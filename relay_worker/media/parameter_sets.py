@@ -28,7 +28,7 @@ class SpsInfo(NamedTuple):
     sps_id: int
     profile_idc: int
     constraint_flags: int
-    """constraint_set0..5 flags and two reserved bits, as the octet stands in the SPS."""
+    """constraint_set0..5 flags and two reserved bits, as the octet appears in the SPS."""
     level_idc: int
     """Level times ten: 31 is 3.1."""
     width: int

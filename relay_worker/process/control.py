@@ -1,6 +1,6 @@
 """The worker's end of the bus: a DEALER for control and a PUB for stats, and signalling over it.
 
-A supervisor that is away costs nothing: sockets reconnect by themselves, messages that cannot be delivered are
+A missing supervisor is harmless: sockets reconnect by themselves, messages that cannot be delivered are
 dropped and counted, and the supervisor that comes back asks who is there.
 """
 

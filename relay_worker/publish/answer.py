@@ -83,7 +83,7 @@ def _check_section(section: Section, track: OfferedTrack) -> None:
 
 
 def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
-    """The codec to send on this section, or None when none of ours was accepted."""
+    """The codec to send on this section, or None when none of the offered codecs was accepted."""
     codecs = {pt: values[0].split("/") for pt, values in section.by_payload_type("rtpmap").items()}
     parameters = {pt: parse_fmtp(" ".join(v)) for pt, v in section.by_payload_type("fmtp").items()}
     feedback = section.by_payload_type("rtcp-fb")

@@ -89,7 +89,7 @@ class CongestionController:
         return self._own is not None and not self._strained
 
     def remb(self, bitrate: float, needed: float, now: float) -> None:
-        """Note the receiver's own estimate; it matters when it comes close to what is `needed`."""
+        """Note the receiver's own estimate; it matters when it approaches what is `needed`."""
         self._remb = max(LOWEST, bitrate)
         self._remb_until = now + REMB_PATIENCE if bitrate < 1.5 * needed else 0.0
 

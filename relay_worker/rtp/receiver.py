@@ -30,7 +30,7 @@ class RtpReceiver:
     nothing can be missing: over a stream transport, when the timestamps go on.
 
     With `in_order` (a stream transport) late packets are dropped; without it they are returned with `lost` 0, and
-    `rtp.reorder` puts things right. Packets of another payload type than `payload_type` are counted in statistics and
+    `rtp.reorder` restores the order. Packets of another payload type than `payload_type` are counted in statistics and
     `unexpected`, and not returned. A malformed packet of this source counts as arrived and is returned empty, so that
     it does not look like loss.
     """
