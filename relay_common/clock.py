@@ -53,6 +53,18 @@ class SystemClock:
                 return
 
 
+class LoopClock:
+    """The running event loop's own time (CLOCK_MONOTONIC) and sleep, for code that also sets the loop's timers.
+
+    It stands still while the machine is suspended. `SystemClock` does not, so that after a suspension the two differ:
+    a deadline taken from one must not be handed to the other.
+    """
+
+    wall = staticmethod(time.time)
+    now = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
+
+
 class ManualClock:
     """A clock that stands still until `advance` or `step_wall` moves it."""
 

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from relay_common.clock import Clock, SystemClock
+from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState
@@ -88,7 +88,7 @@ class CameraRelay:
         listener: RelayListener,
         clock: Clock | None = None,
     ) -> None:
-        self._clock = clock = clock or SystemClock()
+        self._clock = clock = clock or LoopClock()
         self._listener = listener
         self.pipeline = Pipeline(audio=settings.audio, on_tracks=self._tracks_known, call_at=loop_call_at)
         self.source = SourceKeeper(

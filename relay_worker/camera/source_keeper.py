@@ -130,6 +130,8 @@ class SourceKeeper:
     def check(self, now: float) -> None:
         """Check liveness, about once a second: end a session that no longer delivers video."""
         self.ingests.check(now)
+        if self._source is not None:
+            self._source.look()
         if self._source is None or not self.playing or self._stalled is not None:
             return
         last = self._pipeline.last_media.get(Kind.VIDEO, self._began)

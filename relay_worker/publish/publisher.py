@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from relay_common.clock import Clock, SystemClock
+from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError
 from relay_common.fsm import Machine
@@ -67,7 +67,7 @@ class Publisher:
         self.camera = camera
         self._signaling = signaling
         self._settings = settings or PublisherSettings()
-        self._clock = clock or SystemClock()
+        self._clock = clock or LoopClock()
         self._on_keyframe_request, self._on_lost = on_keyframe_request, on_lost
         self._machine = Machine(PUBLISHER_TABLE)
         self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)

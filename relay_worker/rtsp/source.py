@@ -237,6 +237,11 @@ class RtspSource:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(result)
 
+    def look(self) -> None:
+        """Notice what the connection may have missed (`Connection.look`); call it about once a second."""
+        if self._connection is not None:
+            self._connection.look()
+
     def counters(self) -> dict[str, int]:
         """Counters of the current connection, as `part.name`."""
         session = self._session

@@ -50,7 +50,7 @@ class Connection:
         self._unsent = bytearray()
         self._on_data: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[Exception | None], None] | None = None
-        self.wakes = 0
+        self.wakes = self._looked_at = 0
         self.bytes = 0
         """Application bytes received."""
 
@@ -94,7 +94,19 @@ class Connection:
             pass
         self._sock.close()
 
+    def look(self) -> None:
+        """Read if nothing has come since the last look; call it about once a second.
+
+        libuv ends the watching of a socket with an error after one last call (uvloop's `UVPoll._fatal_error`). Where
+        that call found data in front of the reset, nothing would ever tell of the reset.
+        """
+        if self.wakes == self._looked_at:
+            self._readable()
+        self._looked_at = self.wakes
+
     def _readable(self) -> None:
+        if self._sock.fileno() < 0:
+            return
         try:
             size = self._sock.recv_into(_buffer)
         except (BlockingIOError, InterruptedError):

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import time
 import tracemalloc
 from pathlib import Path
+
+import uvloop
 
 from relay_common.simulation.camera.certs import make_server_context
 from relay_worker.rtsp.transport import BUFFER_SIZE, MAX_UNSENT, client_context, connect
@@ -107,3 +111,29 @@ async def test_end_of_connection_is_told_once_after_the_data() -> None:
         connection.close()
         connection.write(b"ignored")
         assert heard == [b"last words", None]
+
+
+def test_a_reset_behind_unread_data_is_noticed() -> None:
+    """On uvloop, as in a worker: data and a reset that one wake finds together are one call to the reader, the last."""
+
+    async def scene() -> tuple[int, list[Exception | None]]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = await connect("127.0.0.1", listener.getsockname()[1], None, 10.0)
+            server, _ = listener.accept()
+            ends: list[Exception | None] = []
+            received = bytearray()
+            connection.start(received.extend, ends.append)
+            await asyncio.sleep(0.05)
+            server.send(b"data")
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server.close()
+            time.sleep(0.05)  # noqa: ASYNC251 - both have to arrive before the loop polls again
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                connection.look()
+            connection.close()
+            return len(received), ends
+
+    received, ends = uvloop.run(scene())
+    assert received == 4
+    assert [type(end) for end in ends] == [ConnectionResetError]
