@@ -1,7 +1,7 @@
-"""Time, passed in.
+"""Clocks, passed to the code that needs the time.
 
-Logic takes a `Clock` (or plain `now` numbers) and never reads the system's. `SystemClock` is the real one;
-`ManualClock` moves only when a test says so and wakes its sleepers in order of their deadlines.
+Logic takes a `Clock` (or plain `now` numbers) and never reads the system clock. `SystemClock` is the real one;
+`ManualClock` moves only when a test moves it and wakes its sleepers in order of their deadlines.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks and the running event loop's sleep.
 
-    `now` keeps counting while the machine is suspended (CLOCK_BOOTTIME), as stream lifetimes, quota windows and every
-    other time agreed with others do. The event loop's own clock stands still then; a long sleep is therefore made of
-    short ones, so that it ends at most `_NAP` seconds late.
+    `now` keeps counting while the machine is suspended (CLOCK_BOOTTIME), as do stream lifetimes, quota windows and
+    every other time agreed with a remote service. The event loop's own clock stops meanwhile, so a long sleep is made
+    of short ones and ends at most `_NAP` seconds late.
     """
 
     wall = staticmethod(time.time)
@@ -93,7 +93,7 @@ class ManualClock:
         await waiter
 
     def next_deadline(self) -> float | None:
-        """When the earliest sleeper wakes, or None when nobody sleeps."""
+        """When the earliest sleeper wakes, or None if there is none."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None

@@ -60,7 +60,7 @@ class RtspConfig(_Section, frozen=True):
     ca_file: str = ""
     """PEM file of certificate authorities to trust instead of the system's; empty for the system's."""
     connect_timeout: Seconds = 10.0
-    """For name resolution, TCP and TLS together, in seconds."""
+    """Limit for name resolution, TCP and TLS together, in seconds."""
     read_timeout: Seconds = 30.0
     """Longest wait for any answer, in seconds; the first DESCRIBE of a Nest camera takes about 8 s."""
     media_timeout: Seconds = 10.0
@@ -75,9 +75,9 @@ class CameraSettings(_Section, frozen=True):
     audio: bool = True
     """Whether to relay its sound."""
     mode: Literal["auto", "always", "on_demand"] = "auto"
-    """When to stream: always, or on demand, which is only while somebody watches. `auto` is always, but on demand once
-    Google has refused to extend the camera's stream, which it does for battery doorbells. Say `on_demand` for other
-    battery cameras: Google does not tell which are."""
+    """When to stream: `always`, or `on_demand`, that is, only while someone is watching. `auto` streams always until
+    Google refuses to extend the camera's stream, as it does for battery doorbells, and on demand from then on. Set
+    `on_demand` for other battery cameras: Google does not say which cameras run on battery."""
     idle_after: Seconds = 60.0
     """Seconds without a viewer after which an on-demand camera is released."""
 
@@ -86,7 +86,7 @@ class CamerasConfig(_Section, frozen=True):
     """Which cameras to relay."""
 
     include: Literal["all"] | list[str] = "all"
-    """All cameras that Google shows, or these: display names or device ids."""
+    """All cameras that Google lists, or only these display names or device ids."""
     rediscover: Seconds = 600.0
     """Seconds between discoveries of new, renamed and withdrawn cameras."""
     settings: dict[str, CameraSettings] = {}
@@ -96,11 +96,11 @@ class CamerasConfig(_Section, frozen=True):
         return self.settings.get(name) or self.settings.get(device) or CameraSettings()
 
     def included(self, name: str, device: str) -> bool:
-        """Whether this camera is asked for and enabled."""
+        """Whether this camera is listed and enabled."""
         return self.lists(name, device) and self.setting(name, device).enabled
 
     def lists(self, name: str, device: str) -> bool:
-        """Whether this camera is asked for, enabled or not."""
+        """Whether this camera is listed, enabled or not."""
         return self.include == "all" or name in self.include or device in self.include
 
 
@@ -108,33 +108,33 @@ class HttpConfig(_Section, frozen=True):
     """The dashboard and its API."""
 
     listen: Text = "127.0.0.1:8080"
-    """Address and port; another address than loopback needs `token`."""
+    """Address and port; any address other than loopback requires `token`."""
     token: Secret = Secret("")
     """Bearer token clients must send; at least 16 characters."""
     probe_listen: str = ""
-    """Address and port that answer `/livez` and `/readyz` alone, without reasons and without a token, however busy
-    `listen` is: for health checks of containers. Empty: they are answered on `listen` only."""
+    """Address and port for container health checks: serves only `/livez` and `/readyz`, without reasons or a token,
+    and stays responsive while `listen` is busy. Empty: they are served on `listen` only."""
     trusted_proxies: list[str] = []
-    """Reverse proxies, as addresses or networks (`["127.0.0.1", "172.18.0.0/16"]`), whose `X-Forwarded-For` says who is
-    asking. From anybody else the header is ignored."""
+    """Addresses or networks of reverse proxies (`["127.0.0.1", "172.18.0.0/16"]`) whose `X-Forwarded-For` header
+    identifies the client. From any other address the header is ignored."""
 
 
 class ViewersConfig(_Section, frozen=True):
-    """Who may watch, and pages with one camera for other sites."""
+    """Who may watch, and which sites may embed a camera's page."""
 
     access: Literal["auto", "open", "links", "token"] = "auto"
-    """`open`: whoever reaches `http.listen`, which must then be loopback. `token`: who presents `http.token`. `links`:
-    also who has a signed link to one camera. `auto` is `open` without a token and `token` with one."""
+    """`open`: anyone who can reach `http.listen`, which must then be loopback. `token`: clients that send `http.token`.
+    `links`: those, and anyone with a signed link to one camera. `auto`: `open` without a token, `token` with one."""
     link_secret: Secret = Secret("")
-    """Key that links are signed with; at least 16 characters. Without it links end when the relay restarts; a different
-    one ends all links at once.
+    """Key for signing links; at least 16 characters. Without it links expire when the relay restarts; changing it
+    revokes all links.
     """
     frame_ancestors: list[str] = []
     """Sites that may embed a camera's page in a frame: `["https://home.example"]`."""
 
 
 class LimitsConfig(_Section, frozen=True):
-    """Google's published limits; change them only when Google grants you others."""
+    """Google's published limits; change them only if Google has granted you different ones."""
 
     commands_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """executeCommand calls per project and user in any 60 s."""
@@ -149,15 +149,15 @@ class LimitsConfig(_Section, frozen=True):
     devices_get_per_minute: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """devices.get calls in any 60 s."""
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Part of each limit that this relay may use; lower it when other programs share the project."""
+    """Fraction of each limit that this relay may use; lower it when other programs share the project."""
 
 
 class WorkersConfig(_Section, frozen=True):
     """The relaying processes, one per camera."""
 
     memory_limit_mb: Annotated[int, Meta(ge=0, le=100_000)] = 200
-    """Resident memory in MiB above which a camera's worker is replaced by a fresh one; 0: never. About 70 is usual,
-    most of it shared with the other workers."""
+    """Resident memory in MiB above which a camera's worker is replaced; 0: never. About 70 is usual, most of it shared
+    with the other workers."""
 
 
 class PathsConfig(_Section, frozen=True):
@@ -197,7 +197,7 @@ class LogConfig(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged."""
     format: Literal["console", "json"] = "console"
-    """For people, or one JSON object a line."""
+    """`console` for people, `json` for one JSON object per line."""
 
 
 class OtelConfig(_Section, frozen=True):

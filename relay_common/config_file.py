@@ -38,7 +38,7 @@ from relay_common.secrets import Secret
 
 ENV_PREFIX = "RELAY_"
 SECRET_SUFFIX = "_file"
-"""Suffix that turns a secret's key into that of a file holding it."""
+"""Suffix that turns a secret's key into the key for a file containing it."""
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "nest": NestConfig,
@@ -80,9 +80,9 @@ def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> 
 
 
 def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) -> tuple[PathsConfig, HttpConfig]:
-    """Only what a client of a running supervisor needs; the rest of the file may be wrong or unreadable.
+    """Read only what a client of a running supervisor needs; the rest of the file may be invalid.
 
-    A token file that this user may not read counts as no token: the Unix socket may still let them in. Raises
+    A token file that this user may not read counts as no token: the Unix socket may still admit them. Raises
     ConfigError for mistakes in [paths] and [http].
     """
     document = _read(path) if path is not None else {}
@@ -137,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
-            hint="Run `relay-supervisor auth` to make one, or name another file with --config",
+            hint="Run `relay-supervisor auth` to create one, or choose another file with --config",
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
@@ -174,7 +174,7 @@ def _apply_environment(
         section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("_")
         struct = SECTIONS.get(section)
         if struct is None or not key:
-            continue  # RELAY_REQUIRE_BROWSER and the like belong to others
+            continue  # not configuration: RELAY_REQUIRE_BROWSER, for example
         known = _keys(struct)
         if key not in known:
             problems.append(f"environment variable {variable}: {section}.{key} is not a key.{suggest(key, known)}")

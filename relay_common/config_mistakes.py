@@ -22,7 +22,7 @@ _SPOKEN: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 def mismatch(label: str, field: msgspec.structs.FieldInfo, value: Any, error: msgspec.ValidationError) -> str:
-    """A value that `field` of the section `label` cannot take."""
+    """Message for a value that `field` of the section `label` cannot take."""
     return f"{label}.{field.name} is {describe(value)}; expected {_expected(field, error)}{_fix(field, value)}"
 
 
@@ -70,13 +70,13 @@ def _toml(value: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """Kind and value, or only the kind of what is long or has parts."""
+    """Kind and value, or only the kind if the value is long or has parts."""
     shown = repr(value) if not isinstance(value, (dict, list)) else ""
     return f"{kind_of(value)} {shown}".strip() if len(shown) <= 60 else kind_of(value)
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in TOML's words."""
+    """The kind of a value in TOML's terms."""
     if isinstance(value, bool):
         return "a boolean"
     names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "a table"}
@@ -90,13 +90,13 @@ def suggest(key: str, known: Iterable[str]) -> str:
 
 
 def overheard(label: str, key: str, section: object) -> str:
-    """What is wrong with `section.key`, where credentials are sent: it may be unencrypted. Empty when nothing is."""
+    """Message if credentials sent to the URL in `section.key` could be read in transit; empty if they could not."""
     url = getattr(section, key, "")
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        return f"{label}.{key} is {url!r}, which is no URL. Leave it out: the default is right"
+        return f"{label}.{key} is {url!r}, which is not a URL. Leave it out: the default is right"
     if parts.scheme == "https" or not url or (parts.scheme == "http" and _is_loopback(host)):
         return ""
     return (

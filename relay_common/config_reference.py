@@ -1,4 +1,4 @@
-"""The configuration reference, made from the types.
+"""The configuration reference, generated from the types.
 
 python -m relay_common.config_reference > docs/configuration.md
 """
@@ -23,10 +23,11 @@ HEAD = """\
 
 One TOML file, `relay.toml` by default. This page is generated from `relay_common/config.py`; a test compares them.
 
-- Every key can be overridden from the environment: `rtsp.read_timeout` by `RELAY_RTSP_READ_TIMEOUT`. Values are read
-  as TOML; what is not TOML is taken as a string.
+- Every key can be overridden from the environment: `rtsp.read_timeout` by `RELAY_RTSP_READ_TIMEOUT`. Values are parsed
+  as TOML; a value that is not valid TOML is taken as a string.
 - Every secret can be given as a file: `client_secret_file = "…"` in place of `client_secret`. Relative paths start at
-  the configuration file. Keep these files to yourself (`chmod 600`); `relay-supervisor check` warns otherwise.
+  the configuration file's directory. Make these files readable only by you (`chmod 600`); `relay-supervisor check`
+  warns otherwise.
 - `relay-supervisor check` reports every mistake at once, with the fix.
 """
 
@@ -38,7 +39,7 @@ def reference() -> str:
         title = "[[nest]]" if name == "nest" else f"[{name}]"
         parts.append(_section(title, struct, name, skip={"settings"}))
         if name == "nest":
-            parts.append("One table, or several for several accounts or projects, each with its own budget.\n")
+            parts.append("One table per account or project; each has its own command budget.\n")
     parts.append(_section('[cameras."NAME"]', config.CameraSettings, "", skip=set()))
     parts.append("NAME is a camera's display name or device id.\n")
     return "\n".join(parts)

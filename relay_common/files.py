@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace `path` by a file of mode 0600 that holds `data`; raises OSError, and then `path` is as it was.
+    """Replace `path` with a file of mode 0600 containing `data`; raises OSError and then leaves `path` as it was.
 
-    Whole or not at all, also after a power failure: a new file is written and synced, renamed over the old one, and the
-    directory synced. Directories that are missing are made with mode 0700; a symbolic link is followed; whoever owned
-    the file that was there owns the new one, so that root may write for a service's user.
+    Atomic, even across a power failure: a new file is written and synced, renamed over the old one, and the directory
+    synced. Missing directories are created with mode 0700; a symbolic link is followed; the new file keeps the old
+    one's owner, so that root can write for a service's user.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

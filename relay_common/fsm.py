@@ -17,7 +17,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 class IllegalTransition(LocalError):
-    """An event that the table does not allow in the present state."""
+    """An event that the table does not allow in the current state."""
 
 
 class Table(Generic[S, E]):
@@ -62,7 +62,7 @@ class Machine(Generic[S, E]):
         self.state: S = table.initial if state is None else state
 
     def fire(self, event: E) -> S:
-        """Make the transition for `event` and return the new state; raises IllegalTransition and stays otherwise."""
+        """Make the transition for `event` and return the new state; if illegal, raises IllegalTransition and stays."""
         target = self.table.target(self.state, event)
         if target is None:
             allowed = ", ".join(e.value for e in self.table.allowed(self.state)) or "nothing"

@@ -17,8 +17,8 @@ def slug(name: str) -> str:
 def camera_id(device: str) -> str:
     """A short stable identifier of a camera, from its SDM device resource name.
 
-    Google's device names are long and count as personal data; eight hex digits of their SHA-256 tell up to a
-    thousand cameras apart and stay the same when the camera is renamed.
+    Google's device names are long and count as personal data; eight hex digits of their SHA-256 distinguish up to a
+    thousand cameras and do not change when the camera is renamed.
     """
     return hashlib.sha256(device.encode()).hexdigest()[:8]
 

@@ -1,7 +1,7 @@
 """Deadlines postponed by progress.
 
-One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience, and whatever
-has been silent for longer than its patience is overdue.
+One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience in seconds,
+and is overdue once it has been silent for longer than that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Structured logs for people (console) and machines (JSON), redacted on the way out.
 
 Context travels as the `extra` of a record: `log.info("extended", extra={"camera": "front-door", …})`. Every line,
-whoever wrote it, passes `redact`, so a secret that slips into a message or a traceback does not reach the log.
+including those of libraries, passes `redact`, so a secret that slips into a message or traceback stays out of the log.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ContextFilter(logging.Filter):
 def configure(level: str = "info", style: str = "console", context: Mapping[str, str] | None = None) -> None:
     """Send all logs to standard error; `style` is "console" or "json", `context` goes into every line.
 
-    Logging never waits for whoever reads standard error (`relay_common.stderr`).
+    Logging never waits for the reader of standard error (`relay_common.stderr`).
     """
     handler = StderrHandler()
     handler.addFilter(ContextFilter(context or {}))
@@ -90,7 +90,7 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
     # These log every request and every ICE check at INFO, URLs included.
     for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A worker that outlives its terminal must not die of a closed pipe.
+    # A worker that outlives its terminal must not die from a closed pipe.
     logging.raiseExceptions = False
 
 
@@ -118,12 +118,12 @@ CATEGORIES: Final = {
 
 
 def set_level(level: str) -> None:
-    """Log from `level` on."""
+    """Log at `level` and above."""
     logging.getLogger().setLevel(level.upper())
 
 
 def set_debug(categories: Iterable[str]) -> None:
-    """Log everything of these subsystems, whatever the level is, and of no others; raises ValueError for an unknown."""
+    """Enable debug logging for exactly these subsystems, at any level; raises ValueError for an unknown one."""
     wanted = set(categories)
     if unknown := wanted - CATEGORIES.keys():
         raise ValueError(f"no such debug category: {', '.join(sorted(unknown))}; known: {', '.join(CATEGORIES)}")

@@ -1,7 +1,7 @@
-"""Detects that this process was paused: it was stopped, its machine was, or its event loop was blocked.
+"""Detects that this process was paused: stopped, suspended with its machine, or blocked in its event loop.
 
-Whoever judges others by their silence has to know how long it was away itself: messages sent in that time have not been
-read yet. Clock-free: `now` is passed in, in seconds on a clock that counts while the process is stopped.
+Code that judges peers by their silence must know how long it was paused itself: messages sent meanwhile have not been
+read yet. Clock-free: `now` is passed in, in seconds on a clock that keeps counting while the process is stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TOLERANCE: Final = 1.0
 class PauseDetector:
     """Observes a loop that should run every `period` seconds.
 
-    `pauses` counts how often it was paused, `away` sums up for how long, in seconds.
+    `pauses` counts the pauses; `away` is their total length in seconds.
     """
 
     def __init__(self, period: float, tolerance: float = TOLERANCE) -> None:
@@ -25,7 +25,7 @@ class PauseDetector:
         self.away = 0.0
 
     def observe(self, now: float) -> float:
-        """Note an iteration at `now`; returns the seconds of pause since the previous one, 0 without one."""
+        """Record an iteration at `now`; returns the seconds paused since the previous one, 0 if it was not late."""
         last, self._last = self._last, now
         late = now - last - self._period if last is not None else 0.0
         if late <= self._tolerance:

@@ -1,4 +1,4 @@
-"""What supervisor and worker say to each other: the whole vocabulary.
+"""Every message that supervisor and worker exchange.
 
 MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's
 DEALER socket (whose routing id is the worker's instance id); `WorkerStats` travels from the worker's PUB to
@@ -19,9 +19,9 @@ PROTOCOL = 1
 """Version carried in the hello."""
 
 MAX_FRAME = 256 * 1024
-"""Largest control or stats frame accepted, in bytes; SDP is the largest thing carried."""
+"""Largest control or stats frame accepted, in bytes; the largest content is an SDP."""
 MAX_SDP = 128 * 1024
-"""Characters of the longest SDP that is taken from a peer; it fits into a frame with its envelope."""
+"""Longest SDP accepted from a peer, in characters; it fits into a frame with its envelope."""
 
 
 class WorkerState(enum.Enum):
@@ -41,7 +41,7 @@ class WorkerState(enum.Enum):
 
 
 class Stage(enum.Enum):
-    """Where on the path a verdict or failure belongs."""
+    """The stage of the media path that a verdict or failure concerns."""
 
     NONE = "none"
     RESOLVE = "resolve"
@@ -76,7 +76,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_de
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """First message of a worker, and its answer to `Identify`: who it is and what it has."""
+    """First message of a worker, and its answer to `Identify`: its identity and state."""
 
     protocol: int
     instance: str
@@ -86,7 +86,7 @@ class Hello(_Message, frozen=True, tag="hello"):
     """Kernel start time in clock ticks since boot: with the pid it identifies a process permanently."""
     state: WorkerState
     generation: int = 0
-    """Generation of the stream it works on; 0 when it has none."""
+    """Generation of its current stream; 0 when it has none."""
     expires_at: float = 0.0
     publication: str = ""
     """The publication it sends to, as named by the supervisor; empty when it has none."""
@@ -112,7 +112,7 @@ class StateChanged(_Message, frozen=True, tag="state"):
 
 
 class SourceFailed(_Message, frozen=True, tag="source_failed"):
-    """The stream of `generation` cannot be played; the worker has made all retries that cost nothing."""
+    """The stream of `generation` cannot be played; every retry that costs no command has failed."""
 
     generation: int
     stage: Stage
@@ -286,14 +286,14 @@ class TakeSnapshot(_Message, frozen=True, tag="snapshot"):
 
 
 class TakeCapture(_Message, frozen=True, tag="capture"):
-    """Capture packets for so many seconds; answered by `FilePart`s of a pcapng file."""
+    """Capture packets for `seconds` seconds; answered by `FilePart`s of a pcapng file."""
 
     request: int
     seconds: float
 
 
 class SetLog(_Message, frozen=True, tag="set_log"):
-    """Log from this level on, and everything of these subsystems (`relay_common.log.CATEGORIES`)."""
+    """Log at this level and above, and everything from these subsystems (`relay_common.log.CATEGORIES`)."""
 
     level: str
     debug: list[str] = []

@@ -38,8 +38,8 @@ REDACTED: Final = "[redacted]"
 _PATTERNS: Final = (
     # Stream URLs: Google puts a bearer token in the query.
     (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig|signature)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
-    # user:password@ or token@ in any URL, also when the password holds an @; its / ? # must be escaped (RFC 3986 3.2.1)
-    # and often is not: what follows a colon and is no port is taken for a password up to the last @.
+    # user:password@ or token@ in any URL, even if the password contains @. Its / ? # must be escaped (RFC 3986 3.2.1)
+    # but often are not: text after a colon that is not a port is taken as a password up to the last @.
     (
         re.compile(
             r"(?i)\b([a-z][a-z0-9+.-]*://)"
@@ -51,7 +51,7 @@ _PATTERNS: Final = (
         re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|link)\s+)[^\r\n\"']+"),
         rf"\1{REDACTED}",
     ),
-    # Its parameters are quoted: user name, nonce and response allow guessing the password offline.
+    # The parameters are quoted; with user name, nonce and response the password can be guessed offline.
     (re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?digest\s+)[^\r\n]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{REDACTED}"),
     (

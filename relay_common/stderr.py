@@ -1,6 +1,6 @@
 """Writes log lines to standard error from a thread, because writing may block.
 
-A paused terminal, or a stuck `| tee`, stops whoever writes to it. Here that is one thread that does nothing else. Lines
+A paused terminal or a stuck `| tee` blocks its writers; here the only writer is a thread that does nothing else. Lines
 it cannot write in time are dropped, oldest first, and the next line that gets through is preceded by the number
 dropped.
 """
@@ -19,16 +19,16 @@ from typing import Final
 BOUND: Final = 1 << 20
 """Bytes of log lines queued at most."""
 _BROKEN: Final = 1.0
-"""Seconds between two attempts to write where writing fails."""
+"""Seconds to wait after a failed write."""
 
 log = logging.getLogger(__name__)
 
 
 class StderrHandler(logging.Handler):
-    """Writes records to the standard error that is current when it is made; `emit` never waits for a reader.
+    """Writes records to the standard error current at construction; `emit` never waits for a reader.
 
-    `dropped` counts lines that were dropped because nobody read. It survives a fork: the child gets a thread of its
-    own at its first line, and none of its parent's lines.
+    `dropped` counts lines dropped because they were not read in time. Safe across a fork: the child starts its own
+    thread at its first line and inherits none of its parent's lines.
     """
 
     def __init__(self, bound: int = BOUND) -> None:
@@ -111,7 +111,7 @@ class StderrHandler(logging.Handler):
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody who shares the terminal has made it non-blocking
+            except BlockingIOError:  # another process on the same terminal has made it non-blocking
                 select.select([], [self._fd], [], _BROKEN)
             except OSError:
                 # A closed pipe or a full disk: the line is lost, and a worker that outlives its terminal goes on.

@@ -39,7 +39,7 @@ class Tasks:
         return task
 
     def cancel(self) -> None:
-        """Cancel all, without waiting for their ends."""
+        """Cancel all, without waiting for them to end."""
         for task in list(self._running):
             task.cancel()
 

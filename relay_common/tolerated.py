@@ -1,4 +1,4 @@
-"""Names of the deviations of cameras that the relay puts up with: docs/quirks.md says what happens at each."""
+"""Names of the camera deviations that the relay tolerates; docs/quirks.md says how each is handled."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ TOLERATED: Final = (
     "sound_unit_incomplete",
     "other",
 )
-"""Keys of `TrackStats.tolerated`, labels of its metric; "other" (the metric's alone) is for a later worker's."""
+"""Keys of `TrackStats.tolerated` and labels of its metric; "other" (metric only) covers names from newer workers."""

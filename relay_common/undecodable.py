@@ -1,4 +1,4 @@
-"""What decoding bytes from outside can raise: more than msgspec's own errors."""
+"""Exceptions that decoding untrusted bytes can raise: more than msgspec's own errors."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Final
 import msgspec
 
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""All that msgspec's decoders raise for bytes that are no message: not JSON or MessagePack, not of the type, a string
-that is not UTF-8, too many levels of nesting."""
+"""Everything msgspec's decoders raise for an invalid message: not JSON or MessagePack, the wrong type, a string that is
+not UTF-8, too many levels of nesting."""

@@ -55,7 +55,7 @@ class TrackStats(msgspec.Struct, kw_only=True):
     ceiling: float = 0.0
     """Measured capacity of the uplink in bit/s; 0 while it is not the limit."""
     b_frames: bool = False
-    """Whether pictures come out of display order: browsers may play them unevenly."""
+    """Whether pictures are sent out of display order; browsers may play them unevenly."""
     tolerated: dict[str, int] = msgspec.field(default_factory=dict)
     """Deviations of the camera's stream that were corrected, by name (docs/quirks.md), without those at zero."""
 
@@ -103,20 +103,20 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
 
 
 NOT_DECODABLE: Final = "live, not decodable"
-"""What a camera is called whose media leaves, and whose picture nobody can show."""
+"""Status of a camera whose media is sent but which no viewer can decode."""
 LOSSY: Final = 0.1
 """Uplink loss above which keyframes hardly arrive complete."""
 
 
 def stage_of(stats: WorkerStats) -> Stage:
-    """Where it lies that nobody decodes what leaves: on the way to the SFU, or in what is sent."""
+    """Stage to blame for undecodable video: `sending` if the uplink loses too much, otherwise `decode`."""
     return Stage.SENDING if stats.video.loss_out >= LOSSY else Stage.DECODE
 
 
 def in_vain(stats: WorkerStats) -> str:
     """`requests_in_vain` in words."""
     asked = f"viewers have asked for keyframes for {stats.requests_in_vain:.0f} s"
-    words = f"{asked}, and whole ones that left did not help"
+    words = f"{asked}, and the complete ones sent did not help"
     if stage_of(stats) is Stage.SENDING:
         words += f"; the uplink loses {stats.video.loss_out:.0%} of the packets"
     return words

@@ -1,4 +1,4 @@
-"""Cloudflare Realtime (SFU): its session API, spoken carefully."""
+"""Client of the session API of Cloudflare's Realtime SFU."""
 
 from relay_common.cloudflare.client import BASE_URL, SfuClient
 from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError

@@ -1,16 +1,16 @@
 """Client of Cloudflare's SFU session API.
 
-One session is one peer connection. Changes of a session are made one after the other, each request keeps to the
-rate allowed per session, and a request is repeated only where the documentation says that repeating helps
+One session is one peer connection. Changes to a session are serialised, requests stay within the rate allowed per
+session, and a request is retried only where the documentation says that retrying helps
 (https://developers.cloudflare.com/realtime/sfu/concepts/negotiation/, "Retry and reconnect"):
 
-- creating a session, reading one and closing tracks by force may be repeated at will;
-- adding, re-pointing or renegotiating tracks is repeated only when the server says it did nothing; when its answer
+- creating a session, reading one and force-closing tracks may be retried freely;
+- adding, re-pointing or renegotiating tracks is retried only if the server says that it did nothing; if its response
   is lost, `ResponseLost` tells the caller to replace the connection;
-- 401 and 403 are believed when they come twice: the secret that they refuse worked a moment ago, as a rule, and
-  whoever believes them gives up for a minute.
+- 401 and 403 are believed only when repeated: usually the secret worked a moment ago, and a caller that believes them
+  stops trying for a minute.
 
-An SDP is handed on only after the status, the top-level error and every track's own error were looked at.
+An SDP is returned only after the status, the top-level error and every track's own error have been checked.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ log = logging.getLogger(__name__)
 
 BASE_URL: Final = "https://rtc.live.cloudflare.com/v1"
 MAX_BODY: Final = 1 << 20
-"""Largest answer read, in bytes."""
+"""Largest response body read, in bytes."""
 ATTEMPTS: Final = 3
 ASK_AGAIN: Final = 2.0
-"""Most seconds until the second try of what was refused with 401 or 403; at least half as many."""
+"""Longest wait in seconds before retrying after a 401 or 403; the shortest is half of it."""
 _LONGEST_WAIT: Final = 10.0
-# A pull of a track without media is held by the SFU for 8.2 to 8.7 s before it says so.
+# The SFU takes 8.2 to 8.7 s to report that a pulled track has no media.
 _TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0, pool=15.0)
 
 _encode = msgspec.json.Encoder().encode
@@ -75,11 +75,11 @@ _decode = msgspec.json.Decoder(Reply).decode
 
 
 class SfuClient:
-    """Talks to one SFU application; close it with `aclose()`.
+    """Client of one SFU application; close it with `aclose()`.
 
-    `transport` is for tests and proxies. A base URL or secret that cannot be right raises ConfigError. Every method
-    raises `SfuError` (or its kinds `SessionGone` and `ResponseLost`), whose `remedy` says what to do; none of them
-    ever holds the application's secret.
+    `transport` is for tests and proxies. An unusable base URL or secret raises ConfigError. Every method raises
+    `SfuError` (or its subclasses `SessionGone` and `ResponseLost`), whose `remedy` says what to do; no error contains
+    the application's secret.
     """
 
     def __init__(
@@ -109,10 +109,10 @@ class SfuClient:
         await self._http.aclose()
 
     async def new_session(self, correlation: str = "", *, attempts: int = ATTEMPTS) -> str:
-        """Make a session and return its id; `correlation` is a label for Cloudflare's diagnostics only.
+        """Create a session and return its id; `correlation` is a label for Cloudflare's diagnostics only.
 
-        An unused session expires within seconds, so use it at once. `attempts` is 1 for a caller with a schedule of its
-        own.
+        An unused session expires within seconds, so use it at once. A caller with its own retry schedule passes
+        `attempts=1`.
         """
         path = f"new?correlationId={quote(correlation, safe='')}" if correlation else "new"
         reply = await self._call("new_session", "POST", path, None, repeatable=True, attempts=attempts)
@@ -121,10 +121,10 @@ class SfuClient:
         return reply.session_id
 
     async def publish(self, session: str, offer: str, tracks: Sequence[LocalTrack]) -> str:
-        """Publish all `tracks` of `offer` and return the SFU's answer SDP; one refused track fails the whole.
+        """Publish all `tracks` of `offer` and return the SFU's answer SDP; one refused track fails the call.
 
-        Do it once per session and never renegotiate: after any error replace the session. Not repeated here: when to
-        publish again is for the worker to decide (`relay_worker/publish/keeper.py`).
+        Publish once per session and never renegotiate: after any error replace the session. Not retried here, because
+        the worker decides when to publish again (`relay_worker/publish/keeper.py`).
         """
         _check_count(tracks)
         body = TracksRequest(
@@ -140,7 +140,7 @@ class SfuClient:
         return _sdp("publish", reply, "answer")
 
     async def pull(self, session: str, tracks: Sequence[RemoteTrack]) -> Pull:
-        """Ask for up to 64 remote tracks in one call; errors of single tracks are in the result."""
+        """Pull up to 64 remote tracks in one call; errors of individual tracks are in the result."""
         _check_count(tracks)
         body = TracksRequest(
             tracks=[TrackObject(location="remote", session_id=t.session, track_name=t.name) for t in tracks]
@@ -152,7 +152,7 @@ class SfuClient:
         return Pull(tracks=results, offer=_sdp("pull", reply, "offer") if negotiate else None)
 
     async def renegotiate(self, session: str, answer: str) -> None:
-        """Hand in the answer to the offer of the last `pull`."""
+        """Send the answer to the offer of the last `pull`."""
         body = TracksRequest(session_description=SessionDescription(type="answer", sdp=answer))
         async with self._gate.turn(session):
             await self._call("renegotiate", "PUT", f"{_path(session)}/renegotiate", body, session=session)
@@ -170,7 +170,7 @@ class SfuClient:
         return _outcomes("update", [track for _, track in targets], reply, [mid for mid, _ in targets])
 
     async def close(self, session: str, mids: Sequence[str]) -> None:
-        """Close tracks by force, without SDP. What is already closed, or a session that is gone, counts as done."""
+        """Force-close tracks, without SDP. Tracks already closed, or a session already gone, count as success."""
         body = TracksRequest(tracks=[TrackObject(mid=mid) for mid in mids], force=True)
         async with self._gate.turn(session):
             try:
@@ -186,7 +186,7 @@ class SfuClient:
                 raise failure
 
     async def get_session(self, session: str) -> list[SessionTrack]:
-        """The tracks of a session; raises `SessionGone` when it is over (404 and 410 alike)."""
+        """The tracks of a session; raises `SessionGone` if it no longer exists (404 or 410)."""
         async with self._gate.turn(session, exclusive=False):
             try:
                 reply = await self._call("get_session", "GET", _path(session), None, session=session, repeatable=True)
@@ -202,7 +202,7 @@ class SfuClient:
         ]
 
     def forget(self, session: str) -> None:
-        """Drop the bookkeeping of a session that will not be used again."""
+        """Forget a session that will not be used again."""
         self._gate.forget(session)
 
     # --- one call, with its retries -------------------------------------------------------------------------------
@@ -275,16 +275,16 @@ class SfuClient:
         return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Counters since construction, by name."""
         return self._gate.counters()
 
 
-# Errors before the request left: repeating cannot do a thing twice.
+# Raised before the request was sent, so a retry cannot apply it twice.
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def _network_error(operation: str, error: httpx.HTTPError, repeatable: bool) -> SfuError:
-    # httpx texts can be empty and never hold headers; the type name says what happened.
+    # httpx messages can be empty and never contain headers; the type name says what happened.
     what = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
     if repeatable or isinstance(error, _UNSENT):
         return SfuError(
@@ -314,12 +314,14 @@ def _base(base_url: str, app_id: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise ConfigError(f"[cloudflare] api_base_url is not a URL ({error})", hint=f"Use {BASE_URL}") from error
     if url.scheme not in ("http", "https") or not url.host or not app_id:
-        raise ConfigError("[cloudflare] api_base_url or app_id is missing or no web address", hint=f"Use {BASE_URL}")
+        raise ConfigError(
+            "[cloudflare] app_id is missing, or api_base_url is not a web address", hint=f"Use {BASE_URL}"
+        )
     return url
 
 
 def _token(secret: Secret) -> str:
-    # An HTTP library would quote a bad header in its error text, and the secret with it.
+    # An HTTP library would quote an invalid header in its error message, including the secret.
     value = secret.reveal()
     if not value or not all("!" <= c <= "~" for c in value):
         raise ConfigError(
@@ -351,7 +353,7 @@ def _sdp(operation: str, reply: Reply, wanted: str) -> str:
     if description is None or description.type != wanted or not description.sdp.startswith("v=0"):
         raise _broken(operation, f"it holds no {wanted}")
     if len(description.sdp) > MAX_SDP:
-        # Beyond this the worker would not get it, and would wait for it until its patience ends.
+        # A longer one does not fit into a bus frame, and the worker would wait for it until its deadline.
         raise _broken(operation, f"its SDP has {len(description.sdp)} characters, more than {MAX_SDP}")
     return description.sdp
 
@@ -359,14 +361,14 @@ def _sdp(operation: str, reply: Reply, wanted: str) -> str:
 def _outcomes(
     operation: str, asked: Sequence[RemoteTrack], reply: Reply, mids: Sequence[str] | None = None
 ) -> list[PulledTrack]:
-    """Pair the answer's tracks with those asked for: by mid where we named one, else by locator."""
+    """Match the response's tracks to the requested ones: by mid if we named one, otherwise by locator."""
     items = list(reply.tracks or [])
     results = []
     for index, track in enumerate(asked):
         asked_mid = mids[index] if mids else ""
         item = _take(items, track, asked_mid)
         if item is None:
-            raise _broken(operation, "a track that was asked for is not in it")
+            raise _broken(operation, "a requested track is missing from it")
         error = _item_error(operation, item)
         mid = asked_mid or item.mid or ""
         if error is None and not mid:

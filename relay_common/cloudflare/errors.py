@@ -1,7 +1,7 @@
-"""What can go wrong with Cloudflare's SFU, typed by what to do next.
+"""Errors of Cloudflare's SFU, typed by what to do next.
 
-Codes and their meaning: https://developers.cloudflare.com/realtime/sfu/observability/error-codes/. An error comes
-either for a whole request (an HTTP status, usually with `errorCode`) or for one track inside a 200.
+Codes and their meaning: https://developers.cloudflare.com/realtime/sfu/observability/error-codes/. An error concerns
+either a whole request (an HTTP status, usually with `errorCode`) or one track inside a 200 response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SfuError(RemoteError):
 
 
 class SessionGone(SfuError):
-    """The session has expired or lost its connection; it never recovers: make another (HTTP 410)."""
+    """The session has expired or lost its connection; it never recovers, so create another (HTTP 410)."""
 
 
 class ResponseLost(SfuError):
@@ -38,7 +38,7 @@ class ResponseLost(SfuError):
 
 
 class ErrorClass(enum.Enum):
-    """What kind of outcome a call had; the label of the metrics."""
+    """Outcome of a call; a label of the metrics."""
 
     OK = "ok"
     TRACK = "track_error"
@@ -52,7 +52,7 @@ class ErrorClass(enum.Enum):
     NETWORK = "network"
 
 
-# Codes after which the same request may be sent again without looking at the state first.
+# Codes after which the same request may be retried without checking the session's state first.
 _TRANSIENT: Final = frozenset(
     {"retryable_transient_error", "temporarily_unavailable_error", "transport_unavailable_error"}
 )
@@ -67,9 +67,7 @@ _TRACK_RETRY: Final = _TRANSIENT | {
 
 _HINTS: Final = {
     "unauthorized": "Check [cloudflare] app_secret: it is the secret of the SFU application, not an account API token",
-    "not_found": (
-        "Check [cloudflare] app_id; an application made a moment ago can need a minute until it is known everywhere"
-    ),
+    "not_found": ("Check [cloudflare] app_id; a new application can take a minute to become known everywhere"),
 }
 
 
@@ -94,7 +92,7 @@ _REMEDIES: Final = {
     ErrorClass.NOT_CONNECTED: Remedy.RETRY,
     ErrorClass.RATE_LIMITED: Remedy.RETRY,
     ErrorClass.SERVER: Remedy.RETRY,
-    # 406 is also what overlapping negotiations get: a fresh session starts from a known state.
+    # Overlapping negotiations get 406, too: a fresh session starts from a known state.
     ErrorClass.REJECTED: Remedy.REGENERATE,
 }
 
@@ -123,21 +121,21 @@ def track_error(operation: str, code: str, description: str) -> SfuError:
 
 
 def safe_to_repeat(error: SfuError) -> bool:
-    """Whether a request that changes a session may be sent again after `error`: the server said it did nothing.
+    """Whether a request that changes a session may be retried after `error`: the server said it did nothing.
 
-    425, 429 and the codes that announce a passing condition; any other 5xx leaves the state unknown
+    True for 425, 429 and the codes of transient conditions; any other 5xx leaves the state unknown
     (https://developers.cloudflare.com/realtime/sfu/concepts/negotiation/, "Retry and reconnect").
     """
     return error.status in (425, 429) or error.code in _TRANSIENT or (error.status == 503 and not error.code)
 
 
 def unauthorized(error: SfuError) -> bool:
-    """Whether the application's secret was refused; nothing was done then."""
+    """Whether the application's secret was refused; the request then had no effect."""
     return classify(error.status, error.code) is ErrorClass.UNAUTHORIZED
 
 
 def worth_repeating(error: RelayError) -> bool:
-    """Whether a request that changes nothing, or may be repeated at will, deserves another try after `error`."""
+    """Whether a request that changes nothing, or may be retried freely, is worth retrying after `error`."""
     return isinstance(error, SfuError) and (error.status in (425, 429) or error.status >= 500 or error.status == 0)
 
 

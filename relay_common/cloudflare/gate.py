@@ -1,4 +1,4 @@
-"""One change at a time per SFU session, and no more requests a second than Cloudflare allows."""
+"""Serialises changes to each SFU session and keeps to Cloudflare's request rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Gate:
 
     @asynccontextmanager
     async def turn(self, session: str, *, exclusive: bool = True) -> AsyncIterator[None]:
-        """Wait for the turn to talk about `session`; reads need not be `exclusive`."""
+        """Wait for a turn to use `session`; reads need not be `exclusive`."""
         turnstile = self._sessions.setdefault(session, _Turnstile())
         self._sessions.move_to_end(session)
         turnstile.users += 1
@@ -54,14 +54,14 @@ class Gate:
             self._trim()
 
     async def pace(self, session: str) -> None:
-        """Wait until one more request about `session` stays within the rate; call it before each request."""
+        """Wait until another request for `session` stays within the rate; call it before each request."""
         sent = self._sessions[session].sent
         while len(sent) == REQUESTS_PER_SECOND and (wait := sent[0] + 1.0 - self._clock.now()) > 0:
             await self._clock.sleep(wait)
         sent.append(self._clock.now())
 
     def forget(self, session: str) -> None:
-        """Drop what is known of a session that is over, unless somebody still waits for it."""
+        """Forget a session that has ended, unless a caller still waits for it."""
         turnstile = self._sessions.get(session)
         if turnstile is not None and not turnstile.users:
             del self._sessions[session]
@@ -77,5 +77,5 @@ class Gate:
                     return
 
     def counters(self) -> dict[str, int]:
-        """Counted since it began, by name."""
+        """Counters since construction, by name."""
         return {"forgotten": self.forgotten}

@@ -1,4 +1,4 @@
-"""Counting calls: how many by result, and how long they took."""
+"""Call metrics: counts by result, and durations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Histogram:
         self.sum += value
 
     def add(self, other: Histogram) -> None:
-        """Count all that `other` has, whose bounds must be the same, as well."""
+        """Add the observations of `other`, which must have the same bounds."""
         self._counts = [ours + theirs for ours, theirs in zip(self._counts, other._counts, strict=True)]
         self.sum += other.sum
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """(upper limit, observations up to it) for each bucket, "+Inf" last: what Prometheus wants."""
+        """(upper limit, observations up to it) for each bucket, "+Inf" last, as Prometheus expects."""
         total, rows = 0, []
         for label, count in zip([*map(str, self.bounds), "+Inf"], self._counts, strict=True):
             total += count
@@ -38,9 +38,9 @@ class Histogram:
 
 
 class CallMeter:
-    """Outcomes and durations of SFU calls, per operation; every combination exists at zero from the start.
+    """Outcomes and durations of SFU calls, per operation; every combination starts at zero.
 
-    `on_call` is told of each call as well, as `count` is.
+    `on_call` is called with the arguments of each `count`.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class CallMeter:
         self.on_call: Callable[[str, ErrorClass, float], None] = lambda *_: None
 
     def count(self, operation: str, kind: ErrorClass, seconds: float) -> None:
-        """Note one HTTP exchange of `operation` (retries count again)."""
+        """Record one HTTP exchange of `operation`; each retry counts as one."""
         self.results[operation, kind] += 1
         self.seconds[operation].observe(seconds)
         self.on_call(operation, kind, seconds)

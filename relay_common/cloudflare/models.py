@@ -1,4 +1,4 @@
-"""Messages of the SFU's session API, and the results that callers see.
+"""Messages of the SFU's session API, and the results that callers get.
 
 The wire structs follow Cloudflare's OpenAPI description (realtime-api-2024-05-21): camelCase names, every field
 optional. Callers get `LocalTrack`, `RemoteTrack`, `PulledTrack`, `Pull` and `SessionTrack`, in which an error that
@@ -14,7 +14,7 @@ import msgspec
 from relay_common.cloudflare.errors import SfuError
 
 MAX_SDP: Final = 128 * 1024
-"""Characters of the longest SDP that is handed on: what a message to a worker (`protocol.MAX_SDP`) can carry."""
+"""Longest SDP accepted, in characters: what a message to a worker (`protocol.MAX_SDP`) can carry."""
 MAX_TRACKS: Final = 64
 """Tracks in one call (platform limits page)."""
 
@@ -28,7 +28,7 @@ class LocalTrack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteTrack(msgspec.Struct, frozen=True, kw_only=True):
-    """The locator of somebody's published track: both parts are locators, not permissions, but stay on this side."""
+    """The locator of a published track: it grants no permission, but never leaves the supervisor."""
 
     session: str
     name: str
@@ -44,7 +44,7 @@ class PulledTrack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a pull: one entry per track asked for, in that order.
+    """The outcome of a pull: one entry per requested track, in that order.
 
     `offer` is the SFU's SDP to be answered with `renegotiate`; None when nothing has to be negotiated, because
     every track failed or no new media section was needed.
@@ -96,7 +96,7 @@ class TrackResult(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """Every answer of the API: fields that an operation does not use stay empty."""
+    """Any response of the API; fields that an operation does not use stay empty."""
 
     error_code: str | None = None
     error_description: str | None = None
