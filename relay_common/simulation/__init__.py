@@ -1,1 +1,1 @@
-"""Simulators of Nest, its cameras and the SFU: what the demo runs on and what integration tests use."""
+"""Simulators of Google's Nest API, its cameras and the SFU, used by the demo and the integration tests."""

@@ -1,7 +1,7 @@
-"""`python -m relay_common.simulation`: the simulators as a process of their own.
+"""`python -m relay_common.simulation`: run the simulators in their own process.
 
 Prints one line of JSON with every address and credential when ready, and runs until SIGTERM, SIGINT, or the end of
-standard input (when that is a pipe: the parent is gone).
+standard input if that is a pipe (the parent has exited).
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _SOUNDS: Final[dict[str, dict[str, Any] | None]] = {
 @click.option("--cameras", default=6, show_default=True, help="How many cameras.")
 @click.option("--size", default="640x360", show_default=True, help="Picture size, WxH.")
 @click.option("--bitrate", default=0, help="Video bit/s; 0: by size.")
-@click.option("--lease", default=300.0, show_default=True, help="Life of a stream in seconds.")
-@click.option("--workdir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Takes the CA file.")
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--lease", default=300.0, show_default=True, help="Lifetime of a stream in seconds.")
+@click.option("--workdir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="For the CA file.")
+@click.option("--seed", default=0, show_default=True, help="Seed for everything random.")
 @click.option("--describe-delay", default=0.3, show_default=True, help="Seconds that a first DESCRIBE takes.")
-@click.option("--shared-clip", is_flag=True, help="All cameras show one clip: quicker to start.")
+@click.option("--shared-clip", is_flag=True, help="All cameras show the same clip: starts faster.")
 @click.option("--webrtc", default=0, show_default=True, help="How many cameras, the last ones, speak WebRTC only.")
 @click.option("--doorbells", default=0, show_default=True, help="How many of those are battery doorbells.")
 @click.option("--unlimited", is_flag=True, help="No command quota (for benchmarks).")
-@click.option("--any-play", is_flag=True, help="PLAY without Range brings media too (Google's edge sends nothing).")
+@click.option("--any-play", is_flag=True, help="PLAY without Range starts media, too (Google then sends nothing).")
 @click.option("--flash", is_flag=True, help="A flash and a beep each second, for lip-sync measurements.")
 @click.option("--high", is_flag=True, help="H.264 High profile.")
-@click.option("--sound", type=click.Choice(list(_SOUNDS)), default="mono", show_default=True, help="What cameras send.")
+@click.option("--sound", type=click.Choice(list(_SOUNDS)), default="mono", show_default=True, help="Cameras' audio.")
 @click.option("--plain", is_flag=True, help="RTSP without TLS.")
 @click.option("--collect-after", default=30.0, show_default=True, help="Seconds until the SFU drops a silent track.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Leave out the other part.")
+@click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Run only this part.")
 @click.option("--no-sfu", is_flag=True, help="The same as --only nest.")
 def main(
     cameras: int,
@@ -74,7 +74,7 @@ def main(
     only: Literal["all", "nest", "sfu"],
     no_sfu: bool,
 ) -> None:
-    """Run the Nest, camera and SFU simulators until told to stop."""
+    """Run the Nest, camera and SFU simulators until stopped."""
     try:
         width, height = (int(side) for side in size.split("x"))
     except ValueError:

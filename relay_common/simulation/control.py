@@ -12,10 +12,11 @@
     POST /control/cameras/{name}/expire           {}: ends the camera's streams now
     POST /control/cameras/{name}/record           {"limit"?, "stop"?}: log the last RTP packets written
     GET  /control/cameras/{name}/sent             {"sent": [[monotonic seconds, kind, SSRC, sequence, timestamp,
-                                                   bytes, marker], ...]}: what was logged
+                                                   bytes, marker], ...]}: the logged packets
     POST /control/oauth                           {"revoked"?, "down"?, "forbidden"?, "expire_tokens"?}
 
-What is not there is 404, what is wrong is 400, both with {"error": text}. `name` may be "*" in fail_commands.
+An unknown camera is answered with 404, an invalid request with 400, both with {"error": text}. `name` may be "*" in
+fail_commands.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ Action = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
 def join(home: SimulatedHome) -> None:
-    """Serve the control interface of `home` on its API's port; before it starts."""
+    """Serve the control interface of `home` on its API's port; call it before `start`."""
     home.api.extend(routes(home))
 
 
@@ -134,4 +135,4 @@ def _endpoint(action: Action) -> Callable[[Request], Awaitable[Response]]:
 def _only(body: dict[str, Any], known: set[str]) -> None:
     unknown = body.keys() - known
     if unknown:
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")

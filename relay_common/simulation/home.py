@@ -1,6 +1,6 @@
 """A simulated home: its cameras, Google's API in front of them, and the RTSP and WebRTC edges that serve their streams.
 
-Everything that a test or a person may do to it is a method here; `control.join` offers the same over HTTP.
+Everything that a test or a person can do to it is a method here; `control.join` offers the same over HTTP.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SimulatedHome:
     """Cameras with their devices, served by one API, one RTSP server and one UDP port on `host`; ports of 0 are chosen.
 
     A camera's protocol is its device's, and may change while it runs: the WebRTC edge opens when it is first needed.
-    Methods that take a camera's `name` raise KeyError for one that is not there.
+    Methods that take a camera's `name` raise KeyError for an unknown one.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SimulatedHome:
             await self._webrtc.close()
 
     async def inflict(self, name: str, fault: Fault) -> None:
-        """Show a fault at a camera."""
+        """Switch a fault on at a camera."""
         await self.cameras[name].inflict(fault, self._clock.now())
 
     def clear(self, name: str, kind: FaultKind | None = None) -> None:
@@ -101,7 +101,7 @@ class SimulatedHome:
     def set_device(self, name: str, **changes: Any) -> None:
         """Change a device's fields (see `Device`); `renamed` is a new display name. Going offline cuts its streams."""
         device = self.devices[name]
-        # Only the display name changes: the simulation keeps using the name that is burnt into the picture.
+        # Only the display name changes: the simulation keeps using the name burnt into the picture.
         device.name = changes.pop("renamed", device.name)
         for field, value in changes.items():
             setattr(device, field, value)
@@ -110,7 +110,7 @@ class SimulatedHome:
                 session.cut("offline")
 
     def set_webrtc(self, name: str, **changes: Any) -> None:
-        """Change a camera's WebRTC habits (see `WebRtcHabits`), for new sessions; ValueError for what is not there."""
+        """Change a camera's WebRTC habits (see `WebRtcHabits`) for new sessions; ValueError for an unknown one."""
         self.cameras[name].habits = self.cameras[name].habits.changed(**changes)
 
     def expire(self, name: str) -> None:

@@ -48,13 +48,13 @@ _PHASE_STEP: Final = 0.617
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What there is. `workdir` takes the CA file and must exist.
+    """The simulated world's configuration. `workdir` is where the CA file is written; it must exist.
 
-    `lease` in seconds, and `collect_after`, for which the SFU keeps a silent track; `only` leaves out the SFU ("nest")
-    or everything else ("sfu"); `shared_clip` lets all cameras show one clip (they start faster and look alike);
-    `webrtc` says which cameras speak WebRTC, by index or how many of the last ones, and `doorbells` how many of these,
-    the last again, are battery doorbells, whose streams cannot be extended; `adjust` may change each camera's settings,
-    given its index.
+    `lease` is in seconds, as is `collect_after`, for which the SFU keeps a silent track; `only` leaves out the SFU
+    ("nest") or everything else ("sfu"); with `shared_clip` all cameras show the same clip (they start faster and look
+    alike); `webrtc` says which cameras speak WebRTC, by index or as the number of the last ones, and `doorbells` how
+    many of those, again the last, are battery doorbells, whose streams cannot be extended; `adjust` may change each
+    camera's settings, given its index.
     """
 
     workdir: Path
@@ -225,7 +225,7 @@ class World:
 
 
 def camera_name(index: int) -> str:
-    """A friendly unique name for camera number `index`, from 0."""
+    """A unique display name for camera number `index`, from 0."""
     return CAMERA_NAMES[index] if index < len(CAMERA_NAMES) else f"Camera {index + 1}"
 
 

@@ -1,1 +1,1 @@
-"""Simulated cameras: their media, and their RTSP and WebRTC edges."""
+"""Simulated cameras: their media, and their RTSP and WebRTC servers."""

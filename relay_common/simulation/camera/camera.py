@@ -29,12 +29,12 @@ class CameraSettings:
     """A camera's fixed habits.
 
     `payload` is the largest RTP payload in bytes; `describe_delay` how long the first DESCRIBE of a stream takes, or
-    the first packet of a WebRTC session, in seconds; `session_timeout` what the Session header announces and enforces;
-    `interleaved` who chooses channel ids; `second_client` what happens to a second client on one URL; `needs_range`
-    whether PLAY without a Range header brings no media; `redirect` a URL that DESCRIBE refers to instead;
-    `report_interval` seconds between sender reports; `phase` where in its loop the camera is at the epoch, in seconds
-    (None: where the burnt-in clock tells the truth); `webrtc` how it behaves when it speaks WebRTC, which its device's
-    protocol decides.
+    the first packet of a WebRTC session, in seconds; `session_timeout` the timeout in seconds that the Session header
+    announces and the server enforces; `interleaved` who chooses channel ids; `second_client` what happens to a second
+    client of one URL; `needs_range` whether PLAY without a Range header starts no media; `redirect` a URL to which
+    DESCRIBE redirects; `report_interval` seconds between sender reports; `phase` the camera's position in its loop at
+    the epoch, in seconds (None: where the burnt-in clock is right); `webrtc` its behaviour when its device's protocol
+    is WebRTC.
     """
 
     name: str
@@ -56,7 +56,7 @@ class CameraSettings:
 
 @dataclass
 class CameraCounters:
-    """What happened at a camera's RTSP side, over its whole life, and what it sent on either side."""
+    """Lifetime counters of a camera's RTSP side, and of what it sent by either protocol."""
 
     describes: int = 0
     refused: dict[int, int] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class CameraSession(Protocol):
         ...
 
     def cut(self, reason: str) -> None:
-        """Close it from the server's side."""
+        """Close the session from the server's side."""
         ...
 
     def jump(self, seconds: float, track: str) -> None:
@@ -103,7 +103,7 @@ class Camera:
         return self.settings.name
 
     def prepare(self) -> None:
-        """Encode and packetise what it shows; takes seconds unless the clips were made before."""
+        """Encode and packetise its media; takes seconds unless the clips are cached."""
         self._build(self.settings.video, self.settings.parameter_sets)
         if self.settings.audio:
             self._sound(self.settings.audio)
@@ -119,7 +119,7 @@ class Camera:
         return live_specs(self.settings.video, self.habits.idle_gop)
 
     async def inflict(self, fault: Fault, now: float) -> None:
-        """Switch a fault on. Media that it needs is made first, in a thread; `now` is loop time."""
+        """Switch a fault on. Media that it needs is encoded first, in a thread; `now` is loop time."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         if fault.kind in (FaultKind.PARAMETERS, FaultKind.NO_PARAMETER_SETS, FaultKind.B_FRAMES):
@@ -144,27 +144,27 @@ class Camera:
             self.faults.add(fault, now)
 
     def tracks(self, now: float) -> Iterator[RtpTrack]:
-        """What a DESCRIBE at `now` offers, video first."""
+        """Tracks that a DESCRIBE at `now` offers, video first."""
         yield self.video(now)
         if self.settings.audio and not self.faults.get(FaultKind.NO_AUDIO, now):
             yield self._sound(self.settings.audio)
 
     def video(self, now: float) -> RtpTrack:
-        """The video that is shown at `now`: the plain one while a changed one is not made."""
+        """The video shown at `now`: the plain one until a changed one has been encoded."""
         changed = self._built.get(self._shown(self.faults, now))
         return changed or self._build(self.settings.video, self.settings.parameter_sets)
 
     def live_video(self, now: float) -> LiveVideo:
-        """The video that a WebRTC client gets at `now`: the plain one while a changed one is not made."""
+        """The video that a WebRTC client gets at `now`: the plain one until a changed one has been encoded."""
         changed = self._live.get(self._shown(self.faults, now)[0])
         return changed or self._build_live(self.settings.video)
 
     def _sound(self, spec: AudioSpec) -> RtpTrack:
-        """What its RTSP side sends."""
+        """The audio track that its RTSP side sends."""
         return opus_track(spec) if spec.codec == "opus" else audio_track(spec, self.settings.payload)
 
     def opus(self) -> RtpTrack | None:
-        """The sound that a WebRTC client gets."""
+        """The audio track that a WebRTC client gets."""
         return opus_track(self.settings.audio) if self.settings.audio else None
 
     def _build_live(self, spec: VideoSpec) -> LiveVideo:

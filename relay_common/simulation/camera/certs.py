@@ -1,4 +1,4 @@
-"""A throw-away certificate authority for the simulated camera edge, so that clients verify as they would Google's."""
+"""A throw-away certificate authority for the simulated RTSP server, so that clients verify it as they do Google's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _VALID = datetime.timedelta(days=30)
 
 
 def make_server_context(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make a CA and a server certificate for localhost and 127.0.0.1.
+    """Create a CA and a server certificate for localhost and 127.0.0.1.
 
-    Returns the server's TLS context and the CA's certificate file (`directory`/simulation-ca.pem). The server's key is
-    in `directory` only while it is loaded.
+    Returns the server's TLS context and the CA's certificate file (`directory`/simulation-ca.pem). The server's key
+    stays in `directory` only until it is loaded.
     """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("Camera simulation CA")

@@ -1,7 +1,7 @@
-"""Faults that a simulated camera shows on command.
+"""Faults that can be switched on at a simulated camera.
 
-A fault is one kind, its parameters, and how long it lasts. `parse_fault` takes the JSON of the control interface;
-`FaultSet` is what a camera has wrong with it right now.
+A fault has a kind, parameters and a duration. `parse_fault` takes the JSON of the control interface; `FaultSet` holds
+a camera's currently active faults.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Any, Final
 
 
 class FaultKind(enum.Enum):
-    """What can be wrong; parameters and their defaults are in `PARAMETERS`."""
+    """Kinds of fault; their parameters and defaults are in `PARAMETERS`."""
 
     BURST = "burst"
     """`period` seconds of silence, then everything at once, repeatedly."""
     STALL = "stall"
-    """Nothing at all is written, keepalive answers included; the TCP connection stays. With `backlog`, what was held is
-    written when the stall ends."""
+    """Nothing is written, not even keep-alive responses; the TCP connection stays open. With `backlog`, held packets
+    are written when the stall ends."""
     SILENCE = "silence"
     """No RTP on `track` ("video", "audio" or "both"), while RTSP is still answered."""
     RESET = "reset"
     """The TCP connection is reset, once."""
     GARBAGE = "garbage"
-    """`bytes` random bytes before every access unit; without a duration, once."""
+    """`bytes` random bytes before every access unit; only once if no duration is given."""
     PARAMETERS = "parameters"
     """The picture becomes `width` x `height` at the next IDR: new SPS and PPS in mid-stream."""
     NO_PARAMETER_SETS = "no_parameter_sets"
-    """No SPS and PPS in band from the next IDR on; new DESCRIBEs carry sprop-parameter-sets only with `sprop`."""
+    """No SPS and PPS in band from the next IDR on; new DESCRIBE responses have sprop-parameter-sets only with
+    `sprop`."""
     B_FRAMES = "b_frames"
     """`count` B-frames between references from the next IDR on."""
     TIMESTAMP_JUMP = "timestamp_jump"
@@ -39,17 +40,17 @@ class FaultKind(enum.Enum):
     LOSS = "loss"
     """A fraction `rate` of RTP packets is missing from the stream."""
     REORDER = "reorder"
-    """A fraction `rate` of RTP packets comes after the packet that follows it (WebRTC only)."""
+    """A fraction `rate` of RTP packets is sent after its successor (WebRTC only)."""
     NO_AUDIO = "no_audio"
-    """New DESCRIBEs have no audio."""
+    """New DESCRIBE responses have no audio."""
     DESCRIBE_STATUS = "describe_status"
-    """DESCRIBE is answered with `status`; with `one_stream` only that of the stream that asks first."""
+    """DESCRIBE is answered with `status`; with `one_stream` only for the first stream described."""
     SLOW_DESCRIBE = "slow_describe"
     """Every DESCRIBE takes `delay` seconds."""
     NO_SENDER_REPORTS = "no_sender_reports"
     """No RTCP sender reports."""
     DRIBBLE = "dribble"
-    """Every packet is a write (and a TLS record) of its own."""
+    """Every packet is written separately (and is one TLS record)."""
 
 
 PARAMETERS: Final[Mapping[FaultKind, Mapping[str, Any]]] = {
@@ -74,7 +75,7 @@ _TRACKS: Final = ("video", "audio", "both")
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault; `seconds` None means until it is cleared (or once, for those that happen at a moment)."""
+    """One fault; `seconds` None means until cleared (or once, for instantaneous kinds)."""
 
     kind: FaultKind
     seconds: float | None = None
@@ -97,12 +98,12 @@ class Fault:
         return self.parameters.get(name, PARAMETERS[self.kind][name])
 
     def concerns(self, track: str) -> bool:
-        """Whether a fault with a `track` parameter is about `track`."""
+        """Whether a fault with a `track` parameter applies to `track`."""
         return self["track"] in (track, "both")
 
 
 def parse_fault(kind: str, seconds: float | None = None, **parameters: Any) -> Fault:
-    """A fault by its kind's name; ValueError names what is wrong and what there is."""
+    """A fault by its kind's name; ValueError names the mistake and the valid choices."""
     try:
         known = FaultKind(kind)
     except ValueError:
@@ -145,7 +146,7 @@ class FaultSet:
         return fault
 
     def of_stream(self, kind: FaultKind, stream: str, now: float) -> Fault | None:
-        """The same as `get`; a fault with `one_stream` is about the stream that met it first, and spares later ones."""
+        """Like `get`, but a fault with `one_stream` applies only to the stream that met it first."""
         fault = self.get(kind, now)
         if fault is not None and fault["one_stream"] and self._met.setdefault(kind, stream) != stream:
             return None

@@ -1,8 +1,8 @@
-"""Generated camera media: H.264, AAC and Opus clips, encoded once and fit to be looped without a seam.
+"""Generated camera media: H.264, AAC and Opus clips, encoded once and looping seamlessly.
 
-A clip's pictures carry the camera's name and a clock (see `picture`); its sound is a tone, or one beep a second
-beside a flash for lip-sync measurements. Encoded clips are kept for the life of the process, since tests and demos ask
-for the same ones again.
+A clip's pictures show the camera's name and a clock (see `picture`); its sound is a tone, or one beep a second together
+with a flash for lip-sync measurements. Encoded clips are cached for the life of the process, since tests and demos
+reuse them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _CACHED_CLIPS: Final = 256
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """What a camera's picture is; equal specs give equal clips.
+    """A camera's video; equal specs give equal clips.
 
     `bitrate` in bit/s (0: by height); `gop` and `seconds` (the loop) in seconds, `seconds` a multiple of `gop`; `phase`
-    is what the burnt-in clock shows on the first picture; `profile` as libx264 names it ("baseline": no B-frames);
-    `first` turns the loop, so that encoding begins (with an IDR) at that picture and ends with the one before it.
+    is the burnt-in clock's value on the first picture; `profile` as libx264 names it ("baseline": no B-frames); `first`
+    rotates the loop, so that encoding begins (with an IDR) at that picture and ends with the one before it.
     """
 
     name: str = "Camera"
@@ -86,10 +86,10 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class AudioSpec:
-    """What a camera's sound is: `rate` in Hz (8000 to 48000), one or two channels, `bitrate` in bit/s, `pitch` in Hz.
+    """A camera's audio: `rate` in Hz (8000 to 48000), one or two channels, `bitrate` in bit/s, `pitch` in Hz.
 
-    `codec` is what an RTSP camera sends; WebRTC cameras always send Opus. A tone's pitch is rounded to a whole
-    number of periods per AAC frame, so that any whole number of frames loops.
+    `codec` is the RTSP camera's codec; WebRTC cameras always send Opus. A tone's pitch is rounded to a whole number of
+    periods per AAC frame, so that any whole number of frames loops.
     """
 
     rate: int = 16_000
@@ -112,7 +112,7 @@ class AudioSpec:
 
 @dataclass(frozen=True)
 class EncodedUnit:
-    """One access unit: times in ticks of the clip's time base, `data` as the encoder gave it (Annex B, or raw AAC)."""
+    """One access unit: times in ticks of the clip's time base, `data` as encoded (Annex B, or raw AAC)."""
 
     pts: int
     dts: int
@@ -138,7 +138,7 @@ _video_clips: dict[VideoSpec, Clip] = {}
 
 
 class Abandoned(Exception):
-    """Encoding was given up because its caller no longer wants it."""
+    """Encoding was cancelled by its caller."""
 
 
 def video_clip(spec: VideoSpec, cancelled: threading.Event | None = None) -> Clip:
@@ -220,7 +220,7 @@ def prepare(
     *,
     opus: Iterable[AudioSpec] = (),
 ) -> None:
-    """Encode many clips at once, on all cores (the encoder releases the interpreter's lock), into the cache.
+    """Encode clips into the cache, in parallel on all cores (the encoder releases the interpreter's lock).
 
     `audios` become AAC, `opus` becomes Opus. Raises Abandoned soon after `cancelled` is set.
     """
@@ -241,7 +241,7 @@ def _x264_params(spec: VideoSpec) -> str:
         "rc-lookahead": 0,
         "bframes": spec.b_frames,
         "cabac": int(spec.profile != "baseline"),
-        # What makes x264 write High into the SPS.
+        # Makes x264 write High into the SPS.
         "8x8dct": int(spec.profile == "high"),
         "slices": spec.slices,
         "aud": int(spec.delimiters),

@@ -1,6 +1,6 @@
-"""RTP packetisation by FFmpeg's own `rtp` muxer, so that the product's depacketisers meet foreign packets.
+"""RTP packetisation by FFmpeg's `rtp` muxer, so that the product's depacketisers are tested on foreign packets.
 
-A clip is packetised once; `player` then replays the packets with its own sequence numbers, timestamps and SSRC.
+A clip is packetised once; `player` replays the packets with its own sequence numbers, timestamps and SSRC.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def video_track(
 ) -> RtpTrack:
     """`spec`'s clip in packets of at most `payload` bytes after the RTP header (RFC 6184, packetisation mode 1).
 
-    With `keyframes_only`, its IDRs alone, in a loop of the same length.
+    With `keyframes_only`, only its IDRs, in a loop of the same length.
     """
     clip = video_clip(spec)
     if keyframes_only:
@@ -105,7 +105,7 @@ def audio_track(spec: AudioSpec, payload: int = DEFAULT_PAYLOAD) -> RtpTrack:
     clip = audio_clip(spec)
 
     def open_stream(container: av.container.OutputContainer) -> av.stream.Stream:
-        # The muxer wants the decoder configuration, which only a stream with its own encoder brings along.
+        # The muxer needs the decoder configuration, which only a stream with its own encoder supplies.
         stream = container.add_stream("aac", rate=spec.rate)
         stream.layout = "mono" if spec.channels == 1 else "stereo"
         return stream
@@ -130,7 +130,7 @@ def opus_track(spec: AudioSpec) -> RtpTrack:
 
 
 class _Writes(io.RawIOBase):
-    """Takes each packet the muxer writes as one entry of `packets`."""
+    """Collects each packet that the muxer writes as one entry of `packets`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def _mux(
     with av.open(sink, "w", format="rtp", buffer_size=65536, options=options) as container:
         stream = open_stream(container)
         stream.time_base = Fraction(1, clip.clock_rate)
-        # The muxer holds the last AAC unit back until another one follows; the extra unit's packets find no owner.
+        # The muxer holds back the last AAC unit until another follows; the extra unit's packets are discarded.
         first = clip.units[0]
         follower = replace(first, pts=first.pts + clip.ticks, dts=first.dts + clip.ticks)
         for unit in (*clip.units, follower):
@@ -184,7 +184,7 @@ def _track(
     packets: list[bytes],
     sdp: tuple[str, ...],
 ) -> RtpTrack:
-    """Hand the muxer's packets back to the access units they came from: each unit has its own RTP timestamp."""
+    """Assign the muxer's packets to their access units, each of which has its own RTP timestamp."""
     origin = (int.from_bytes(packets[0][4:8], "big") - clip.units[0].pts * scale) & 0xFFFFFFFF
     by_timestamp: dict[int, list[tuple[int, bytes]]] = {}
     for packet in packets:

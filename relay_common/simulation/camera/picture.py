@@ -1,7 +1,7 @@
 """Test pictures: FFmpeg's moving pattern with a camera's name, a running clock and a machine-readable frame number.
 
-The clock shows seconds and milliseconds within the loop, so a person can read the delay off the screen; the row of
-blocks under it is the frame's number in binary, so a program can read it off a canvas.
+The clock shows seconds and milliseconds within the loop, so that a person can read the delay off the screen; the row of
+blocks below it is the frame number in binary, so that a program can read it off a canvas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHITE, _BLACK, _NEUTRAL = 235, 16, 128
 
 
 def frame_number_blocks(picture_width: int, picture_height: int) -> tuple[int, int, int]:
-    """Where the frame number stands: (left, top, block edge) in pixels; blocks follow each other without gaps."""
+    """Position of the frame number: (left, top, block edge) in pixels; the blocks are adjacent."""
     edge = max(8, picture_height // 24 // 2 * 2)
     return (picture_width - edge * (FRAME_NUMBER_BITS + 1)) // 2 * 2, (picture_height - 2 * edge) // 2 * 2, edge
 
@@ -72,7 +72,7 @@ def _pattern(picture_width: int, picture_height: int, fps: int, frames: int, hue
 
 def _timed(frame: av.VideoFrame, number: int) -> av.VideoFrame:
     frame.pts = number
-    # The source marks every picture as intra, which the encoder would take as an order.
+    # The source marks every picture as intra, which the encoder would obey.
     frame.pict_type = PictureType.NONE
     return frame
 
@@ -101,7 +101,7 @@ def _paint_rows(frame: av.VideoFrame, left: int, top: int, rows: list[bytes]) ->
 
 
 class _Text:
-    """A line of text drawn once, painted on many pictures."""
+    """A line of text, rendered once and painted on many pictures."""
 
     def __init__(self, text: str, scale: int) -> None:
         self._rows = [row for row in text_rows(text, scale, _WHITE, _BLACK) for _ in range(scale)]

@@ -1,7 +1,7 @@
 """Replays packetised clips on an RTSP connection in real time, looped, with continuous RTP time.
 
-Timestamps, sequence numbers and sender reports are those of one camera clock: media position runs with the wall clock
-(so that the burnt-in clock tells the truth) times the camera's drift.
+Timestamps and sender reports follow one camera clock: the media position advances with the wall clock (so that the
+burnt-in clock is right), multiplied by the camera's drift.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLACK: Final = 0.001
 """Units due within this many seconds are sent in the same wake-up."""
 
 _HELD_LIMIT: Final = 10_000
-"""Writes that a burst or a stall may hold back; more are dropped and counted."""
+"""Most writes that a burst or a stall holds back; further ones are dropped and counted."""
 
 _NTP_EPOCH: Final = 2_208_988_800
 _INTERLEAVED_RTP: Final = struct.Struct("!cBHBBHII")
@@ -34,7 +34,7 @@ Sent = tuple[float, str, int, int, int, int, bool]
 
 @dataclass
 class PlaybackCounters:
-    """What a camera has sent, over all its sessions, by track kind."""
+    """Counters of a camera's output over all its sessions, by track kind."""
 
     packets: dict[str, int] = field(default_factory=lambda: {"video": 0, "audio": 0})
     bytes: dict[str, int] = field(default_factory=lambda: {"video": 0, "audio": 0})
@@ -44,7 +44,7 @@ class PlaybackCounters:
     sender_reports: int = 0
     recording: bool = False
     sent: deque[Sent] = field(default_factory=deque)
-    """While `recording`: each packet at the moment it is written, as far as the deque's bound allows."""
+    """While `recording`: the packets, each with the time it was written, up to the deque's bound."""
 
 
 class Output(Protocol):
@@ -127,7 +127,7 @@ class Player:
                 playback.offset += round(seconds * playback.track.clock_rate)
 
     def step(self, now: float) -> float | None:
-        """Write what is due at `now` (loop time); when to be called again, or None when closed."""
+        """Write what is due at `now` (loop time); returns when to call again, or None when closed."""
         if self.closed:
             return None
         self._set_speed(now)
@@ -239,14 +239,14 @@ class Player:
             self._output.write(data)
 
     def _flush(self, now: float) -> float:
-        """Release what a burst has held long enough; returns when to check again."""
+        """Release what a burst has held for its period; returns when to check again."""
         if not self._faults or self._faults.get(FaultKind.STALL, now):
             return float("inf")
         burst = self._faults.get(FaultKind.BURST, now)
         if burst is None:
             self._release()
             return float("inf")
-        if now >= self._flush_at - SLACK:  # the pump wakes us that early and would do so endlessly
+        if now >= self._flush_at - SLACK:  # the pump wakes us that early, and would keep doing so
             self._flush_at = now + burst["period"]
             self._release()
         return self._flush_at
@@ -278,5 +278,5 @@ def sender_report(ssrc: int, wall: float, rtp_timestamp: int, packets: int, octe
 
 
 def noise(rng: random.Random, size: int) -> bytes:
-    """Random bytes that do not begin like an interleaved frame."""
+    """Random bytes that do not start like an interleaved frame."""
     return bytes([rng.choice(b"RTX\x00\xff")]) + rng.randbytes(max(0, size - 1))

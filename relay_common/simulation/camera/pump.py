@@ -1,4 +1,4 @@
-"""One timer for all players, so that twenty cameras cause only as many wake-ups as they have times to send."""
+"""One timer for all players, so that twenty cameras wake the process only once per distinct sending time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from relay_common.simulation.camera.player import SLACK
 
 
 class Player(Protocol):
-    """Something with scheduled times to send."""
+    """A player with scheduled sending times."""
 
     def step(self, now: float) -> float | None:
-        """Send what is due at `now` (loop time); when to be called again, or None for never."""
+        """Send what is due at `now` (loop time); returns when to call again, or None for never."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""One client of the RTSP server: its requests, its session, its end."""
+"""One client of the RTSP server: its requests and its session."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Connection:
         }
 
     async def run(self) -> None:
-        """Serve until the client leaves, falls silent for the session's timeout, or breaks the protocol."""
+        """Serve until the client leaves, is silent for the session's timeout, or breaks the protocol."""
         try:
             while not self._writer.is_closing():
                 timeout = self._camera.settings.session_timeout if self._camera and self._session else _IDLE_TIMEOUT
@@ -84,7 +84,7 @@ class Connection:
             pass  # the client left
 
     def end(self) -> None:
-        """Forget the session and close the connection."""
+        """End the session and close the connection."""
         self._leave()
         self._writer.close()
 
@@ -94,7 +94,7 @@ class Connection:
         self._writer.transport.abort()
 
     def cut(self, reason: str) -> None:
-        """End the connection from the server's side, as Google's edge does when a stream has expired."""
+        """End the connection from the server's side, as Google's server does when a stream has expired."""
         if self._camera:
             self._camera.counters.cut[reason] = self._camera.counters.cut.get(reason, 0) + 1
         self.end()
@@ -114,7 +114,7 @@ class Connection:
             self._player.jump(seconds, track)
 
     def check_expiry(self) -> None:
-        """Cut the connection if its stream has ended, or look again when it will."""
+        """Cut the connection if its stream has ended; otherwise check again when it is due to end."""
         if self._expiry:
             self._expiry.cancel()
             self._expiry = None
@@ -261,7 +261,7 @@ class Connection:
         camera.counters.opened += 1
         camera.sessions.add(self)
         if camera.settings.needs_range and "range" not in request.headers:
-            return  # like Google's edge: 200, and not a single packet
+            return  # like Google's server: 200, and not a single packet
         self._player = Player(
             self,
             playbacks,

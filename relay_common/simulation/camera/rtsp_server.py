@@ -1,7 +1,7 @@
 """The RTSP server in front of all simulated cameras: one port, TLS or plain TCP, RTP interleaved (RFC 2326).
 
-Who may see which camera under which URL is asked of an `Admit` function, so that the Nest simulator's streams, with
-their rotating tokens and their expiry, and plain password cameras are served alike.
+An `Admit` function decides who may see which camera under which URL, so that the Nest simulator's streams, with their
+rotating tokens and expiry, and plain password cameras are served alike.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RtspServer:
         return f"{'rtsps' if self._tls else 'rtsp'}://{self.host}:{self.port}"
 
     async def start(self) -> None:
-        """Listen; `port` is then the real one."""
+        """Listen; afterwards `port` is the actual one."""
         self._pump = Pump(asyncio.get_running_loop())
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self._tls, limit=MAX_HEAD)
         self.port = self._server.sockets[0].getsockname()[1]

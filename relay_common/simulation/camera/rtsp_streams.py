@@ -1,4 +1,4 @@
-"""Which stream URL may be played now, by whom, and since when: what all RTSP connections share."""
+"""State shared by all RTSP connections: which stream URLs may be played, by which client, and their warm-up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _REMEMBERED_STREAMS: Final = 1000
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer to "may this URL be played": an RTSP status, and for 200 the camera.
+    """Whether a URL may be played: an RTSP status, and for 200 the camera.
 
-    `key` names the stream for exclusivity; `expires` tells, each time it is asked, when (wall clock) the stream ends;
-    0 means that it was stopped.
+    `key` names the stream for exclusivity; `expires` returns when (wall clock) the stream currently ends, 0 once it was
+    stopped.
     """
 
     status: int
@@ -50,7 +50,7 @@ class StreamTable:
         self._first_describe: dict[str, float] = {}
 
     def hold(self, admission: Admission, client: Holder) -> bool:
-        """Give the stream to `client`; False when another has it and the camera refuses second clients."""
+        """Give the stream to `client`; False if another client holds it and the camera refuses second clients."""
         assert admission.camera is not None
         holder = self.holders.get(admission.key)
         if holder is not None and holder is not client:
@@ -66,12 +66,12 @@ class StreamTable:
             del self.holders[key]
 
     def recheck(self, key: str) -> None:
-        """Cut the client of stream `key` if it has ended (for streams that are stopped before they expire)."""
+        """Cut the client of stream `key` if the stream has ended (for streams stopped before they expire)."""
         if key in self.holders:
             self.holders[key].check_expiry()
 
     def describe_wait(self, key: str, delay: float, now: float) -> float:
-        """Seconds until a DESCRIBE is answered: a stream warms up once, from its first DESCRIBE on."""
+        """Seconds until a DESCRIBE is answered: a stream warms up once, from its first DESCRIBE."""
         if len(self._first_describe) >= _REMEMBERED_STREAMS and key not in self._first_describe:
             self._first_describe.pop(next(iter(self._first_describe)))
         return max(0.0, self._first_describe.setdefault(key, now) + delay - now)

@@ -1,4 +1,4 @@
-"""RTSP/1.0 messages as a server reads and writes them (RFC 2326), and its two ways to ask for a password.
+"""RTSP/1.0 messages as a server reads and writes them (RFC 2326), with Basic and Digest authentication.
 
 Independent of the relay's client on purpose: a mistake made on both sides would cancel out.
 """
@@ -54,7 +54,7 @@ class Request:
 
     @property
     def token(self) -> str:
-        """What `?auth=` holds, up to a control path that a client pasted behind it."""
+        """The value of `?auth=`, without a control path that a client appended to it."""
         values = parse_qs(urlsplit(self.url).query).get("auth", [""])
         return values[0].split("/")[0]
 
@@ -130,7 +130,7 @@ def interleaved_channels(transport: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Credentials a generic camera (not a Nest one) asks for: user, password and scheme."""
+    """Credentials that a generic (non-Nest) camera requires: user, password and scheme."""
 
     user: str
     password: str

@@ -1,9 +1,9 @@
-"""What a WebRTC camera is like: habits that can be switched per camera, and what is counted of its sessions.
+"""A WebRTC camera's habits, which can be switched per camera, and the counters of its sessions.
 
-The defaults are what has been reported of Google's cameras; every one of them has also been seen otherwise, so that a
-client should be tried both ways. Of the faults (see `faults`), those about RTP concern these cameras too: silence,
-stall, burst, loss, reorder, garbage, timestamp jump, drift, parameters, no parameter sets, no sender reports; no audio
-makes new answers mute, slow describe delays the first packet, and reset ends sessions without a word.
+The defaults are what has been reported of Google's cameras; the opposite of each has also been observed, so clients
+should be tested both ways. The faults (see `faults`) that concern RTP apply to these cameras, too: silence, stall,
+burst, loss, reorder, garbage, timestamp jump, drift, parameters, no parameter sets, no sender reports. "No audio" makes
+new answers mute, "slow describe" delays the first packet, and "reset" ends sessions silently.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 class WebRtcHabits:
     """The defects of a camera's answers, and its behaviour.
 
-    Answer: `ice_lite` says so; `bundle_out_of_order` makes the BUNDLE group "0 2 1"; `no_foundation` and `no_component`
-    leave that field out of candidates (with both, in turns); `sendrecv` claims that direction for recvonly offers;
-    `no_final_newline`; `two_h264_types` answers with two H.264 payload types where two were offered, and sends the
-    second; `sprop` adds sprop-parameter-sets; `unserved_candidates` lists TCP and SSLTCP ones; `ssrc_lines` names the
-    SSRCs; `rtx` accepts retransmission payload types.
+    Answer: `ice_lite` adds a=ice-lite; `bundle_out_of_order` makes the BUNDLE group "0 2 1"; `no_foundation` and
+    `no_component` omit that field from candidates (with both, alternately); `sendrecv` claims that direction for
+    recvonly offers; `no_final_newline`; `two_h264_types` answers with two H.264 payload types where two were offered,
+    and sends the second; `sprop` adds sprop-parameter-sets; `unserved_candidates` lists TCP and SSLTCP ones;
+    `ssrc_lines` names the SSRCs; `rtx` accepts retransmission payload types.
 
-    `lenient` takes offers without a host candidate, too, which Google answers with 500: public clients send them.
+    `lenient` also accepts offers without a host candidate, which public clients send and Google answers with 500.
 
     Media: `first_keyframe_rate` in bit/s is the pace of a session's first IDR until a REMB arrives (0: no pacing);
-    `idle_gop` seconds between IDRs that nobody asked for; `sets_after_pli` puts SPS and PPS also before an IDR that a
-    PLI asked for; `probe_interval` seconds between RTP packets without payload (0: none); `report_interval` seconds
-    between sender reports; `goodbye` closes DTLS at the end instead of falling silent.
+    `idle_gop` seconds between unrequested IDRs; `sets_after_pli` sends SPS and PPS also before an IDR requested by PLI;
+    `probe_interval` seconds between RTP packets without payload (0: none); `report_interval` seconds between sender
+    reports; `goodbye` closes DTLS at the end instead of falling silent.
     """
 
     ice_lite: bool = True
@@ -50,11 +50,11 @@ class WebRtcHabits:
     lenient: bool = False
 
     def changed(self, **changes: Any) -> WebRtcHabits:
-        """The same with other values; ValueError for a name that is not there or a value of another type."""
+        """A copy with other values; ValueError for an unknown name or a value of another type."""
         known = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in changes.items():
             if name not in known:
-                raise ValueError(f"unknown habit {name!r}; there are: {', '.join(known)}")
+                raise ValueError(f"unknown habit {name!r}; known: {', '.join(known)}")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (isinstance(value, bool) if isinstance(known[name], bool) else number and value >= 0):
                 raise ValueError(f"habit {name!r} must be like {known[name]!r}, not {value!r}")
@@ -63,11 +63,11 @@ class WebRtcHabits:
 
 @dataclass
 class WebRtcCounters:
-    """What happened at a camera's WebRTC side, over all its sessions.
+    """Counters of a camera's WebRTC side, over all its sessions.
 
-    `request_gap` is the shortest time in seconds between two key frame requests (PLI or FIR) of one session; those in
-    one datagram are one. `remb_bitrate` in bit/s is the last one received.
-    `nacked` counts packets asked for, `unanswered` those that were not in the history or could not be repeated.
+    `request_gap` is the shortest time in seconds between two keyframe requests (PLI or FIR) of one session; those in
+    one datagram count as one. `remb_bitrate` in bit/s is the last one received. `nacked` counts packets requested by
+    NACK, `unanswered` those that were not in the history or could not be retransmitted.
     """
 
     sessions: int = 0

@@ -1,7 +1,7 @@
-"""What a WebRTC camera shows: loops that can begin a new GOP almost anywhere, as a live encoder can.
+"""A WebRTC camera's video: loops that can start a new GOP almost anywhere, as a live encoder can.
 
-A clip is encoded several times, each time turned by a part of a GOP: whenever a key frame is wanted, one of the loops
-has an IDR soon, and going on with that loop is what an encoder does that was asked for an IDR.
+A clip is encoded several times, each time rotated by a fraction of a GOP: whenever a keyframe is requested, one of the
+loops has an IDR soon, and switching to that loop looks like an encoder that was asked for an IDR.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from relay_common.simulation.camera.media import VideoSpec
 from relay_common.simulation.camera.packetizer import VIDEO_CLOCK_RATE, RtpTrack, RtpUnit, video_track
 
 _LOOPS: Final = 4
-"""At most so many encodings of one clip; the wait for an IDR is at most a GOP divided by it."""
+"""Most encodings of one clip; the wait for an IDR is at most a GOP divided by their number."""
 
 
 def live_specs(spec: VideoSpec, idle_gop: float) -> tuple[VideoSpec, ...]:
-    """The clips behind a camera that shows `spec` with an IDR every `idle_gop` seconds or so, the first not turned.
+    """The clips of a camera that shows `spec` with an IDR about every `idle_gop` seconds; the first is not rotated.
 
-    The GOP is made to divide the loop; B-frames go, as in every WebRTC stream.
+    The GOP is chosen to divide the loop; B-frames are left out, as in every WebRTC stream.
     """
     count = max(1, round(spec.frames / (idle_gop * spec.fps)))
     count = next(c for c in range(count, 0, -1) if spec.frames % c == 0)
@@ -32,16 +32,16 @@ def live_specs(spec: VideoSpec, idle_gop: float) -> tuple[VideoSpec, ...]:
 
 @dataclass(frozen=True)
 class LiveVideo:
-    """One clip as a live encoder would give it. Pictures are numbered from 0 at the epoch, loop after loop."""
+    """One clip as a live encoder would produce it. Pictures are numbered from 0 at the epoch, loop after loop."""
 
     fps: int
     frames: int
     gop: int
     loops: tuple[RtpTrack, ...]
     bare: tuple[Mapping[int, RtpUnit], ...]
-    """By loop and place in it: the IDRs without SPS and PPS."""
+    """By loop and position in it: the IDRs without SPS and PPS."""
     sprop: str
-    """The value of sprop-parameter-sets, for cameras that say it."""
+    """The value of sprop-parameter-sets, for cameras that signal it."""
 
     @property
     def step(self) -> int:
@@ -49,7 +49,7 @@ class LiveVideo:
         return self.gop // len(self.loops)
 
     def loop_with_idr(self, number: int) -> int | None:
-        """The loop that has an IDR at picture `number`, if there is one."""
+        """The loop that has an IDR at picture `number`, if any."""
         return None if number % self.step else number // self.step % len(self.loops)
 
     def unit(self, number: int, loop: int, *, parameter_sets: bool = True) -> RtpUnit:
@@ -61,7 +61,7 @@ class LiveVideo:
 
 
 def live_video(spec: VideoSpec, idle_gop: float, payload: int) -> LiveVideo:
-    """Encode and packetise; takes seconds unless the clips of `live_specs` were made before."""
+    """Encode and packetise; takes seconds unless the clips of `live_specs` are cached."""
     specs = live_specs(spec, idle_gop)
     loops = tuple(video_track(one, payload) for one in specs)
     ticks = VIDEO_CLOCK_RATE // spec.fps

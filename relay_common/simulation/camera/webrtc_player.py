@@ -1,4 +1,4 @@
-"""Plays a WebRTC camera to one client, in real time and without I/O: key frames on demand, pacing, probes, faults."""
+"""Plays a WebRTC camera to one client, in real time and without I/O: keyframes on demand, pacing, probes, faults."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from relay_common.simulation.camera.player import SLACK, noise
 from relay_common.simulation.camera.webrtc_track import OutgoingTrack, Output, Packet
 
 _QUEUE_LIMIT: Final = 4096
-"""Packets held back by pacing, a burst or a stall at most; further ones are dropped and counted."""
+"""Most packets held back by pacing, a burst or a stall; further ones are dropped and counted."""
 _PROBE_PADDING: Final = 200
 _HEADER: Final = 12
 _NEVER: Final = float("inf")
 
 
 class MediaClock:
-    """Media position (seconds since the epoch) against loop time, with a camera clock that may drift."""
+    """Maps loop time to media position (seconds since the epoch), with a camera clock that may drift."""
 
     def __init__(self, now: float, position: float) -> None:
         self._since, self._position, self._speed = now, position, 1.0
@@ -41,10 +41,10 @@ class MediaClock:
 
 
 class WebRtcPlayer:
-    """Call `step` when it says so. Video waits for an IDR, which is wanted from the start.
+    """Plays to one client; call `step` at the time it last returned. Video starts with an IDR, wanted from the start.
 
-    `camera` has its live video made. `now` is loop time, `position` the media position at it. Without `audio_track` the
-    session is mute.
+    The live video of `camera` must be prepared. `now` is loop time, `position` the media position at that time. Without
+    `audio_track` the session is mute.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class WebRtcPlayer:
         self._next_probe = now + camera.habits.probe_interval
         self.closed = False
 
-    # -- what the client asks for -------------------------------------------------------------------------------
+    # -- the client's requests ----------------------------------------------------------------------------------
 
     def request_keyframe(self, *, parameter_sets: bool) -> None:
         """Send an IDR as soon as possible; one with parameter sets satisfies both kinds of request."""
         self._wanted = parameter_sets or bool(self._wanted)
 
     def set_bitrate(self, bitrate: int) -> None:
-        """The client's estimate in bit/s (REMB): the first IDR goes out at this pace, if it is faster."""
+        """Apply the client's estimate in bit/s (REMB): the first IDR is sent at this pace, if it is faster."""
         if bitrate > self._pace:
             self._pace, self._next_paced = bitrate, 0.0
 
     def repeat(self, ssrc: int, sequence: int) -> bool:
-        """Answer a NACK; False when the packet is not there or repetition was not agreed."""
+        """Answer a NACK; False if the packet is no longer kept or retransmission was not negotiated."""
         for track in (self._video_track, self._audio_track):
             if track is not None and track.agreed.ssrc == ssrc:
                 packet = track.again(sequence)
@@ -111,7 +111,7 @@ class WebRtcPlayer:
     # -- time ---------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> float | None:
-        """Send what is due at `now` (loop time); when to be called again, or None when closed."""
+        """Send what is due at `now` (loop time); returns when to call again, or None when closed."""
         if self.closed:
             return None
         drift = self._faults.get(FaultKind.DRIFT, now) if self._faults else None
@@ -154,7 +154,7 @@ class WebRtcPlayer:
         self._report(track, position, now)
 
     def _choose_loop(self, now: float) -> bool:
-        """Go over to a loop with an IDR here if one is wanted; whether an IDR here comes with parameter sets."""
+        """Switch to a loop with an IDR here if one is wanted; returns whether an IDR here has parameter sets."""
         loop = self._video.loop_with_idr(self._picture)
         if loop is None or (self._wanted is None and loop != self._loop):
             return True
@@ -182,7 +182,7 @@ class WebRtcPlayer:
         return bool((silence and silence.concerns(kind)) or (stall and not stall["backlog"]))
 
     def _probe(self, timestamp: int, now: float) -> None:
-        """A packet without payload after a picture, with padding every other time."""
+        """Send a packet without payload after a picture, with padding every other time."""
         interval = self._camera.habits.probe_interval
         if not interval or now < self._next_probe or self._paced:
             return
@@ -214,7 +214,7 @@ class WebRtcPlayer:
                 self._send(packet, now)
 
     def _send_paced(self, now: float) -> float:
-        """Send what the pace of the first IDR allows, and the rest with its last packet; when there is more to do."""
+        """Send what the first IDR's pace allows, and the rest with its last packet; returns when to call again."""
         self._next_paced = max(self._next_paced, now - 0.1)
         while self._paced and (not self._first_left or self._next_paced <= now + SLACK):
             packet = self._paced.popleft()
@@ -248,7 +248,7 @@ class WebRtcPlayer:
                 self._counters.dropped += 1
 
     def _flush(self, now: float) -> float:
-        """Release what a burst or a stall has held long enough; returns when to check again."""
+        """Release what a burst or a stall no longer holds back; returns when to check again."""
         if not self._faults:
             self._release()
             return _NEVER
@@ -285,7 +285,7 @@ class WebRtcPlayer:
             self._transmit(late)
 
     def _transmit(self, packet: Packet) -> None:
-        """Send and count; retransmissions on an SSRC of their own are counted by who asked for them."""
+        """Send and count; retransmissions with their own SSRC are counted by the caller."""
         kind = self._kinds.get(packet.ssrc)
         if kind is not None:
             self._counters.packets[kind] += 1

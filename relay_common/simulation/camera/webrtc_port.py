@@ -1,4 +1,4 @@
-"""The edge that serves WebRTC cameras: one UDP port, and a task for each session's life."""
+"""The server in front of all WebRTC cameras: one UDP port, and a task per session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from relay_common.simulation.sfu.ice import Address, IceLite, local_ufrag
 
 _PROFILES: Final = "SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80"
 _CONNECTIVITY_TIMEOUT: Final = 30.0
-"""Seconds without a connectivity check after which a client is gone (RFC 7675 5.1)."""
+"""Seconds without a connectivity check after which a client counts as gone (RFC 7675 5.1)."""
 _LOOK_INTERVAL: Final = 5.0
 _BUFFER: Final = 2048
 _READS_PER_WAKE: Final = 256
@@ -31,7 +31,7 @@ _ALPHABET: Final = string.ascii_letters + string.digits + "+/"
 
 
 class WebRtcEdge:
-    """All WebRTC cameras' sessions on one socket, told apart by ufrag and then by the address that passed a check."""
+    """All WebRTC cameras' sessions on one socket, distinguished by ufrag, then by the address that passed a check."""
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None, seed: int = 0) -> None:
         self.host, self.port = host, port
@@ -49,7 +49,7 @@ class WebRtcEdge:
         self._socket: socket.socket | None = None
 
     def open(self) -> None:
-        """Bind and read from now on, in the running loop; OSError when the port is taken."""
+        """Bind and start reading in the running loop; raises OSError when the port is taken."""
         self._loop = asyncio.get_running_loop()
         self._pump = Pump(self._loop)
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -78,7 +78,7 @@ class WebRtcEdge:
         self._socket = None
 
     def answer(self, camera: Camera, offer_sdp: str, key: str, expires: Callable[[], float]) -> str:
-        """Begin a session of `camera` for stream `key`, which lives until `expires()`; the answer's text.
+        """Start a session of `camera` for stream `key`, which lives until `expires()`; returns the answer's text.
 
         Raises OfferError for an offer that Google would refuse.
         """
@@ -102,7 +102,7 @@ class WebRtcEdge:
         return answer.text
 
     def recheck(self, key: str) -> None:
-        """End the session of stream `key` if that has ended (for streams that are stopped before they expire)."""
+        """End the session of stream `key` if the stream has ended (for streams stopped before they expire)."""
         for session in list(self._lives):
             if session.key == key:
                 session.check_expiry(self._clock.wall())
@@ -155,7 +155,7 @@ class WebRtcEdge:
                 self._receive(self._buffer[:size], source, now)
 
     def _receive(self, datagram: memoryview, source: Address, now: float) -> None:
-        """Tell STUN, DTLS and RTCP apart by the first bytes (RFC 7983, RFC 5761 4)."""
+        """Demultiplex STUN, DTLS and RTCP by the first bytes (RFC 7983, RFC 5761 4)."""
         first = datagram[0]
         if first < 4:
             session = self._by_ufrag.get(local_ufrag(bytes(datagram)) or "")
@@ -176,7 +176,7 @@ class WebRtcEdge:
             session.camera.webrtc.malformed += 1
 
     def send(self, datagram: bytes | memoryview, address: Address) -> None:
-        """Send one datagram; what the socket does not accept now is lost and counted."""
+        """Send one datagram; if the socket does not accept it now, it is lost and counted."""
         try:
             assert self._socket is not None
             self._socket.sendto(datagram, address)

@@ -1,6 +1,6 @@
-"""Offers as Google wants them, and answers as Google writes them, defects included.
+"""Offers as Google requires them, and answers as Google writes them, defects included.
 
-An answer is made as an orderly list of lines; what `WebRtcHabits` asks for is left out or put wrong while writing.
+An answer is a correct list of lines, except for the omissions and errors that `WebRtcHabits` asks for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNSERVED_PORT: Final = 443
 
 @dataclass(frozen=True)
 class SentTrack:
-    """What was agreed for one media section. `rtx_type` None: losses are repeated as they were, if `nack`."""
+    """What was negotiated for one media section. `rtx_type` None: lost packets are resent unchanged, if `nack`."""
 
     kind: str
     payload_type: int
@@ -32,7 +32,7 @@ class SentTrack:
 
 @dataclass(frozen=True)
 class Offer:
-    """A client's offer that Google takes."""
+    """A client's offer that Google accepts."""
 
     audio: Section
     video: Section
@@ -53,10 +53,10 @@ class Offer:
 
 
 def read_offer(sdp: str, *, lenient: bool = False) -> Offer:
-    """Check an offer; raises OfferError that says what is wrong with it.
+    """Parse and check an offer; raises OfferError that says what is wrong with it.
 
-    There must be audio recvonly, video recvonly and a data channel, in this order, with every candidate; at least one
-    is a host candidate (NoHostCandidate), unless `lenient`.
+    It must have audio recvonly, video recvonly and a data channel, in this order, with all candidates, of which at
+    least one must be a host candidate (else NoHostCandidate) unless `lenient`.
     """
     try:
         sections = parse(sdp)
@@ -89,7 +89,7 @@ def _application_format(sdp: str) -> str:
 
 @dataclass(frozen=True)
 class Transport:
-    """The camera's end: ICE credentials, certificate and the one address that is served."""
+    """The camera's transport: ICE credentials, certificate and the one address it serves."""
 
     ufrag: str
     pwd: str = field(repr=False)
@@ -100,7 +100,7 @@ class Transport:
 
 @dataclass
 class Answer:
-    """The camera's side of one session: `text` is what goes to the client."""
+    """The camera's side of one session: `text` is sent to the client."""
 
     text: str
     audio: SentTrack | None

@@ -1,4 +1,4 @@
-"""One client of a WebRTC camera: ICE-lite, DTLS as server, SRTP, and what its RTCP asks for."""
+"""One client of a WebRTC camera: ICE-lite, DTLS as server, SRTP, and handling of its RTCP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NACKS: Final = 512
 
 
 class Port(Protocol):
-    """The shared UDP port as a session sees it; `scratch` is where packets are built and protected in place."""
+    """The shared UDP port as a session sees it; packets are built and protected in place in `scratch`."""
 
     scratch: memoryview
     scratch_pointer: Any
@@ -44,9 +44,9 @@ class Port(Protocol):
 
 
 class WebRtcSession:
-    """`key` names the stream; `expires` tells, each time it is asked, when (wall clock) it ends, 0 once stopped.
+    """A session with one client. `key` names the stream; `expires` returns its end (wall clock), 0 once stopped.
 
-    `receive_*` are called by the port. Once `connected` is set, `start` makes it play.
+    The port calls `receive_*`. Once `connected` is set, call `start` to play.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class WebRtcSession:
         self._last_fir: int | None = None
 
     def start(self, answer: Answer, *, now: float, wall: float, rng: random.Random) -> WebRtcPlayer:
-        """Begin to play; the camera's live media is made."""
+        """Start playing; the camera's live media must be prepared."""
         settings = self.camera.settings
         position = wall - (settings.video.phase if settings.phase is None else settings.phase)
         audio = OutgoingTrack(answer.audio, OPUS_RATE, rng, position) if answer.audio else None
@@ -84,11 +84,11 @@ class WebRtcSession:
     # -- the camera's view of it --------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Stop: nothing is sent, no check is answered."""
+        """Stop silently: nothing is sent, no check is answered."""
         self._finish("reset", goodbye=False)
 
     def cut(self, reason: str) -> None:
-        """End it in the way of the camera's habit."""
+        """End it as the camera's `goodbye` habit says."""
         self._finish(reason, goodbye=self.camera.habits.goodbye)
 
     def jump(self, seconds: float, track: str) -> None:
@@ -120,7 +120,7 @@ class WebRtcSession:
     # -- in -----------------------------------------------------------------------------------------------------
 
     def receive_check(self, datagram: bytes, source: Address, now: float) -> bool:
-        """Answer a STUN binding request; whether it was a valid one."""
+        """Answer a STUN binding request; returns whether it was valid."""
         answered = self.ice.answered
         response = self.ice.receive(datagram, source)
         if response is not None:
@@ -132,7 +132,7 @@ class WebRtcSession:
         return True
 
     def receive_dtls(self, datagram: bytes) -> None:
-        """Advance the handshake, or note that the client has gone."""
+        """Advance the handshake, or end the session if the client has closed."""
         self.dtls.receive(datagram)
         self._flush_dtls()
         if self.dtls.closed:
@@ -144,7 +144,7 @@ class WebRtcSession:
             self.connected.set()
 
     def retransmit_dtls(self) -> None:
-        """Repeat the last flight if its timer has run out."""
+        """Retransmit the last flight if its timer has expired."""
         self.dtls.poll()
         self._flush_dtls()
 
@@ -176,14 +176,14 @@ class WebRtcSession:
             self._request_keyframe(parameter_sets=any(requested), now=now)
 
     def _receive_payload_feedback(self, fmt: int, body: memoryview) -> list[bool]:
-        """Counts PLI, FIR and REMB; for each key frame request, whether it brings parameter sets."""
+        """Count PLI, FIR and REMB; returns for each keyframe request whether it asks for parameter sets."""
         counters = self.camera.webrtc
         if fmt == sfu_rtcp.FMT_PLI:
             counters.plis += 1
             return [False]
         if fmt == sfu_rtcp.FMT_FIR and len(body) >= 16:
             number = body[12]
-            # RFC 5104 4.3.1.1: the same number is a repetition of the same request.
+            # RFC 5104 4.3.1.1: the same number means a repetition of the same request.
             if self._last_fir is not None and not 0 < (number - self._last_fir) & 0xFF < 128:
                 counters.firs_repeated += 1
                 return []

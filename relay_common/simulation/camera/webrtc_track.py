@@ -1,4 +1,4 @@
-"""One RTP stream of a WebRTC camera: its numbers, and what it remembers for retransmission."""
+"""One RTP stream of a WebRTC camera: its numbering, and its history for retransmission."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Packet:
 
 
 class Output(Protocol):
-    """Output of packets: a connected session."""
+    """A connected session that packets are sent to."""
 
     def send_rtp(self, packet: Packet) -> None:
         """Protect and send."""
@@ -73,7 +73,7 @@ class OutgoingTrack:
         return packet
 
     def again(self, sequence: int) -> Packet | None:
-        """What answers a NACK for `sequence`: RTX (RFC 4588 4), the packet itself, or nothing when it is not kept."""
+        """The answer to a NACK for `sequence`: RTX (RFC 4588 4), the packet itself, or None if it is not kept."""
         packet = self._history[sequence % _HISTORY]
         if packet is None or packet.sequence != sequence:
             return None

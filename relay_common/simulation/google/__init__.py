@@ -1,1 +1,1 @@
-"""Google's side of the simulation: the SDM API, tokens, quota, streams."""
+"""Google's side of the simulation: the SDM API, tokens, quota and streams."""

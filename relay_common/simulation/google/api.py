@@ -1,4 +1,4 @@
-"""HTTP in front of the Nest core: the SDM API, the token endpoint and the control interface, on one port."""
+"""HTTP interface of the Nest simulator: the SDM API, the token endpoint and the control interface, on one port."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NestApi:
         return f"http://{self._host}:{self._port}"
 
     def extend(self, routes: Iterable[BaseRoute]) -> None:
-        """Add these routes; before `start`."""
+        """Add these routes; call it before `start`."""
         self._extra += routes
 
     async def start(self) -> None:

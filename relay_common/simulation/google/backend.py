@@ -1,7 +1,7 @@
 """The Nest simulator's core: devices, streams, tokens and quota of one Device Access project.
 
-No I/O and no clock: every method takes `now` in seconds since the Unix epoch, so a day of forty cameras can be played
-on a manual clock. `nest_api` puts HTTP in front of it. Behaviour follows Google's SDM documentation and field reports.
+No I/O and no clock: every method takes `now` in seconds since the Unix epoch, so a day of forty cameras can run on a
+manual clock. `api` serves it over HTTP. Behaviour follows Google's SDM documentation and field reports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REMEMBERED_COMMANDS: Final = 100_000
 
 @dataclass(frozen=True)
 class CommandRecord:
-    """One executeCommand as it arrived: when, for which device, what, and the HTTP status it got."""
+    """One executeCommand as received: time, device, command, and the HTTP status of its reply."""
 
     time: float
     device: str

@@ -11,7 +11,7 @@ STRUCTURE: Final = "home"
 
 
 def room_id(name: str) -> str:
-    """Id of the room of that name."""
+    """Id of the room with that name."""
     return "room-" + name.encode().hex()
 
 
@@ -21,9 +21,9 @@ class Device:
 
     `lease` in seconds (0: the project's); `max_streams` at once (0: any number); `extendable` is False for battery
     doorbells; `renews_session_id` gives each extension of a WebRTC stream a new mediaSessionId; `answer` makes a WebRTC
-    answer from (offer, the stream's path) or raises OfferError. `offline` devices still get RTSP streams,
-    whose URL then leads nowhere; `withdrawn` ones are gone from the API; `traitless` ones are there without their live
-    stream and their name.
+    answer from (offer, the stream's path) or raises OfferError. `offline` devices still get RTSP streams, but the URLs
+    do not work; `withdrawn` ones have disappeared from the API; `traitless` ones are listed without their live stream
+    trait and their name.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Device:
     failed: int = 0
 
     def resource(self, project_id: str) -> dict[str, Any]:
-        """The device as devices.get gives it."""
+        """The device as devices.get returns it."""
         name = f"enterprises/{project_id}/devices/{self.id}"
         room = f"enterprises/{project_id}/structures/{STRUCTURE}/rooms/{room_id(self.room)}"
         traits = {

@@ -20,9 +20,10 @@ GRPC_STATUS: Final = {
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer: `body` is JSON-ready, or raw text that need not be JSON.
+    """An HTTP response: `body` is JSON-ready, or raw text that need not be JSON.
 
-    `delay` is how many seconds it takes, after the effect; one beyond a client's patience is a hang.
+    `delay` is the time in seconds until it is sent, after the command took effect; one longer than a client's timeout
+    is a hang.
     """
 
     status: int = 200
@@ -53,7 +54,7 @@ def failed_precondition(message: str = "Precondition check failed.") -> Reply:
 
 
 def not_found(message: str = "Requested entity was not found.") -> Reply:
-    """404 NOT_FOUND; the plain text is what a stale or expired stream gets."""
+    """404 NOT_FOUND; the default text is that for a stale or expired stream."""
     return error(404, message)
 
 
@@ -63,8 +64,8 @@ def oauth_error(status: int, code: str, description: str) -> Reply:
 
 
 class OfferError(ValueError):
-    """A WebRTC offer that a camera does not take; the text is the message of the 400 INVALID_ARGUMENT."""
+    """A WebRTC offer that a camera rejects; the text is the message of the 400 INVALID_ARGUMENT."""
 
 
 class NoHostCandidate(OfferError):
-    """One without a host candidate, to which Google is reported to answer 500 since June 2026 (go2rtc#2311)."""
+    """An offer without a host candidate, which Google is reported to answer with 500 since June 2026 (go2rtc#2311)."""

@@ -25,8 +25,8 @@ _MESSAGES: Final[Mapping[int, str]] = {
 class Failure:
     """The next `remaining` commands of a kind get `reply`.
 
-    With `after_effect` the command is carried out all the same and only its answer is lost or late: the reply's own
-    delay is used, and its body when the status is not 200.
+    With `after_effect` the command is carried out anyway and only its answer is lost or late: the delay of `reply` is
+    used, and its body if its status is not 200.
     """
 
     reply: Reply
@@ -45,7 +45,7 @@ class Failures:
         self._waiting: dict[tuple[str, str], Failure] = {}
 
     def add(self, camera: str, command: str, failure: Failure) -> None:
-        """Make the next commands fail; replaces an earlier request."""
+        """Make the next commands fail; replaces an earlier failure for the same camera and command."""
         self._waiting[camera, command] = failure
 
     def clear(self) -> None:
@@ -75,7 +75,7 @@ def failure(
     delay: float = 0.0,
     after_effect: bool = False,
 ) -> Failure:
-    """A failure with Google's body for `status`, or `raw_body` as it is (for answers that are not JSON)."""
+    """A failure with Google's body for `status`, or with `raw_body` verbatim (for responses that are not JSON)."""
     reply = error(status, message or _MESSAGES.get(status, "Error"), grpc_status)
     body: dict[str, Any] | str = reply.body if raw_body is None else raw_body
     return Failure(Reply(status, body, delay), count, after_effect)

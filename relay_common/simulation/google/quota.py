@@ -1,4 +1,4 @@
-"""Google's Sandbox limits as the simulator enforces them: its own accounting, on whatever clock is passed in.
+"""Google's Sandbox limits as the simulator enforces them, with its own accounting and a clock that is passed in.
 
 Every call is charged to all of its buckets, refused and failed calls included.
 """
@@ -91,7 +91,7 @@ class Accounting:
         return self._charge([("GetDevice API", "", self._limits.gets_per_minute, MINUTE)], now)
 
     def structures(self, now: float) -> str | None:
-        """Charge a look at structures or rooms; the name of the exhausted bucket, or None."""
+        """Charge a read of structures or rooms; the name of the exhausted bucket, or None."""
         return self._charge([("ListStructures API", "", self._limits.structures_per_minute, MINUTE)], now)
 
     def execute(self, device: str, kind: str, command: str, now: float) -> str | None:

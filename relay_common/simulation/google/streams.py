@@ -26,7 +26,7 @@ class Stream:
 
     @property
     def url(self) -> str:
-        """The RTSP URL with the token that is valid now."""
+        """The RTSP URL with the currently valid token."""
         return f"{self.base_url}?auth={self.stream_token}"
 
     @property
@@ -44,7 +44,7 @@ class Stream:
 
 
 class Streams:
-    """All streams of a project; those that have ended are forgotten when their device makes a new one.
+    """All streams of a project; ended ones are forgotten when a new one is generated for their device.
 
     `on_stop` is called with the path of a stream that is stopped before its expiry.
     """
@@ -107,7 +107,7 @@ class Streams:
         return base64.urlsafe_b64encode(self._rng.randbytes(size)).decode().rstrip("=")
 
     def _stream_token(self, expires_at: float) -> str:
-        """Google's shape: "g.0." and something like a JWT whose `exp` is the stream's expiry."""
+        """A token in Google's format: "g.0." and something like a JWT whose `exp` is the stream's expiry."""
         claims = {"iss": "nest-security-authproxy", "sub": "simulated", "pol": "3p-oauth-scope", "exp": int(expires_at)}
         parts = (json.dumps({"alg": "RS256", "typ": "JWT"}), json.dumps(claims))
         encoded = [base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts]

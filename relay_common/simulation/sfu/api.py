@@ -1,4 +1,4 @@
-"""The HTTP shell of the simulated Cloudflare Realtime API: paths, authorisation, envelopes and faults."""
+"""HTTP interface of the simulated Cloudflare Realtime API: paths, authorisation, envelopes and faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Operation = Callable[[Session, Body], Awaitable[Body]]
 
 
 class LostResponse(Response):
-    """A connection that breaks before the answer is complete; what the client asked for has happened."""
+    """A connection that breaks before the response is complete, after the request has taken effect."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4096")]})

@@ -1,4 +1,4 @@
-"""Payload types between a publisher's codecs and a viewer's session."""
+"""Mapping of payload types between a publisher's codecs and a viewer's session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _shape(codec: Codec) -> tuple[str, int, int, str]:
 
 
 def fit(codecs: list[Codec], sections: Iterable[Section]) -> tuple[list[Codec], dict[int, int]]:
-    """The publisher's codecs under their own payload types, or free ones where another codec of the session has it."""
+    """The publisher's codecs with their own payload types, or free ones where another codec uses theirs already."""
     used = {codec.payload_type: _shape(codec) for section in sections for codec in section.codecs}
     types: dict[int, int] = {}
     fitted = []
@@ -31,7 +31,7 @@ def fit(codecs: list[Codec], sections: Iterable[Section]) -> tuple[list[Codec], 
 
 
 def translate(theirs: list[Codec], ours: list[Codec]) -> dict[int, int]:
-    """Payload types of a new source to those negotiated with the viewer, codec by codec."""
+    """Map a new source's payload types to those negotiated with the viewer, codec by codec."""
 
     def key(codec: Codec) -> tuple[str, int, str, str]:
         p = codec.parameters

@@ -18,7 +18,7 @@ _RECORD_LIMIT = 1_000_000
 
 
 class Controlled(Protocol):
-    """The controlled simulator, which knows nothing of this file."""
+    """The controlled simulator, which does not depend on this module."""
 
     faults: SfuFaults
 

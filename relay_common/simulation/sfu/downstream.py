@@ -16,7 +16,7 @@ _PADDING = 200
 
 
 class Outlet(Protocol):
-    """Output of packets: `scratch` is filled from its start, then `send_rtp(size)` protects and sends it."""
+    """Where packets are sent: fill `scratch` from its start, then `send_rtp(size)` protects and sends it."""
 
     scratch: memoryview
 
@@ -28,8 +28,8 @@ class Outlet(Protocol):
 class Downstream:
     """Forwards packets of an `Upstream` under this viewer's SSRC and payload types.
 
-    Sequence numbers keep the source's gaps and order. When the source changes (`follow`), sequence and timestamp
-    go on from the last ones sent, so that the viewer sees one stream.
+    Sequence numbers keep the source's gaps and order. When the source changes (`follow`), sequence number and timestamp
+    continue from the last ones sent, so that the viewer sees one stream.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Downstream:
         self._aligned = False
 
     def forward(self, packet: memoryview, extended: int, timestamp: int, now: float) -> None:
-        """Send a source packet, plain RTP as it arrived; `extended` is its extended sequence number."""
+        """Send a source packet, given as decrypted RTP; `extended` is its extended sequence number."""
         second = self._second_byte[packet[1]]
         if second < 0:
             return
@@ -137,7 +137,7 @@ class Downstream:
         self.outlet.send_rtp(size)
 
     def probe(self) -> None:
-        """Send a packet of padding alone, as the real SFU may: on RTX, whose sequence numbers are this side's own."""
+        """Send a padding-only packet, as the real SFU may: on RTX, whose sequence numbers are assigned here."""
         if not self._aligned or not self._rtx_types or self._last_timestamp is None:
             return
         kind = next(iter(self._rtx_types.values()))
@@ -149,7 +149,7 @@ class Downstream:
         self.outlet.send_rtp(12 + _PADDING)
 
     def report(self, now: float) -> bytes | None:
-        """SR and SDES, the publisher's clock carried through so that lip-sync is its own; None before it is known."""
+        """SR and SDES on the publisher's clock, which preserves its lip-sync; None before that clock is known."""
         known = self.source.sender_report
         if known is None or not self._aligned:
             return None
@@ -176,7 +176,7 @@ class Downstream:
         }
 
     def _stats(self) -> dict[str, Any]:
-        """What the viewer's `getStats()` would say of the track."""
+        """What the viewer's `getStats()` would report for the track."""
         common = {
             "packetsReceived": self.packets,
             "bytesReceived": self.bytes,

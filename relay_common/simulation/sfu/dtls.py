@@ -42,7 +42,7 @@ class DtlsIdentity:
         )
         self.fingerprint = _hex_pairs(certificate.fingerprint(hashes.SHA256()))
         self.context = SSL.Context(SSL.DTLS_METHOD)
-        # One record format for the splitting of flights below.
+        # `outgoing` splits flights by one record format.
         self.context.set_max_proto_version(_DTLS_1_2)
         self.context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
         self.context.use_certificate(certificate)
@@ -53,8 +53,8 @@ class DtlsIdentity:
 class DtlsServer:
     """One handshake as server. `receive` datagrams, send what `outgoing` returns, call `poll` at `next_deadline`.
 
-    `srtp` is (inbound, outbound) once the peer's certificate matches one of the fingerprints given; `closed` says
-    that the peer said goodbye or failed, `failure` why.
+    `srtp` is (inbound, outbound) once the peer's certificate matches one of `fingerprints`; `closed` is set when the
+    peer has closed or failed, `failure` then says why it failed.
     """
 
     def __init__(self, identity: DtlsIdentity) -> None:
@@ -122,7 +122,7 @@ class DtlsServer:
         self.closed, self.failure = True, why
 
     def close(self) -> None:
-        """Close; `outgoing` then holds the alert."""
+        """Close; `outgoing` then returns the alert."""
         if not self.closed:
             self.closed = True
             try:
@@ -135,14 +135,14 @@ class DtlsServer:
         return None if self.closed or self.srtp else self._tls.DTLSv1_get_timeout()
 
     def poll(self) -> None:
-        """Retransmit the last flight when its timer has run out."""
+        """Retransmit the last flight if its timer has expired."""
         try:
             self._tls.DTLSv1_handle_timeout()
         except SSL.Error as error:
             self._fail(f"handshake timed out: {error}")
 
     def outgoing(self) -> list[bytes]:
-        """Datagrams to send now, whole records of at most the MTU each."""
+        """Datagrams to send now, each of whole records and at most the MTU long."""
         try:
             flight = self._tls.bio_read(65536)
         except SSL.Error:

@@ -9,7 +9,7 @@ _LIMIT = 1000
 
 
 class TransportFeedback:
-    """Collects arrivals for one session; `report` empties the collection."""
+    """Collects arrival times for one session; `report` empties the collection."""
 
     def __init__(self, extension: int) -> None:
         self._extension = extension
@@ -40,7 +40,7 @@ class TransportFeedback:
 
 
 def one_byte_extension(packet: memoryview, wanted: int) -> int | None:
-    """The 16-bit value of a one-byte header extension element (RFC 8285 4.2), None when it is not there."""
+    """The 16-bit value of a one-byte header extension element (RFC 8285 4.2), or None if it is absent."""
     if not packet[0] & 0x10:
         return None
     position = 12 + 4 * (packet[0] & 15)

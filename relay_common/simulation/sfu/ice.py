@@ -10,7 +10,7 @@ Address = tuple[str, int]
 
 
 def local_ufrag(datagram: bytes) -> str | None:
-    """The receiving agent's ufrag in a binding request's USERNAME, read without a full parse; None when not one."""
+    """The receiving agent's ufrag from a binding request's USERNAME, without a full parse; None for anything else."""
     if len(datagram) < 20 or datagram[:2] != b"\x00\x01":
         return None
     position = 20
@@ -25,8 +25,8 @@ def local_ufrag(datagram: bytes) -> str | None:
 class IceLite:
     """One session's agent: credentials and the address nominated by the endpoint.
 
-    `receive` answers a check; `remote` is where to send, None before the first valid check. Checks are dropped until
-    the endpoint's description has set `remote_ufrag`: a browser sends them before its answer has reached the API.
+    `receive` answers a check; `remote` is the address to send to, None before the first valid check. Checks are dropped
+    until the endpoint's description has set `remote_ufrag`: a browser sends them before its answer reaches the API.
     """
 
     def __init__(self, ufrag: str, pwd: str) -> None:
@@ -38,7 +38,7 @@ class IceLite:
         self.refused = 0
 
     def receive(self, datagram: bytes, source: Address) -> bytes | None:
-        """The response to a binding request from `source`, or None when it is to be dropped silently."""
+        """The response to a binding request from `source`, or None to drop it silently."""
         if self.remote_ufrag is None:
             return None
         try:

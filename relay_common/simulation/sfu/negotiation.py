@@ -1,4 +1,4 @@
-"""Offers and answers of one session: what an endpoint's description changes, and the SFU's reply to it."""
+"""Offer and answer for one session: the effect of an endpoint's description, and the SFU's reply to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Body = dict[str, Any]
 
 
 def parse_description(sdp: str) -> list[Section]:
-    """`sfu_sdp.parse` with the API's error."""
+    """`sfu_sdp.parse`, raising the API's error."""
     try:
         return sfu_sdp.parse(sdp)
     except sfu_sdp.SdpError as error:
@@ -23,7 +23,7 @@ def parse_description(sdp: str) -> list[Section]:
 
 
 def check_mids(session: Session, entries: list[Body], known: dict[str, Section]) -> None:
-    """Refuse entries whose mid is unknown or taken, or whose name is."""
+    """Refuse entries whose mid is unknown or in use, or whose name is in use."""
     mids, names = [e["mid"] for e in entries], [e["trackName"] for e in entries]
     for index, mid in enumerate(mids):
         if mid not in known:
@@ -35,7 +35,7 @@ def check_mids(session: Session, entries: list[Body], known: dict[str, Section])
 
 
 def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, str]:
-    """Take an endpoint's offer for the whole session; the answer as a `sessionDescription`."""
+    """Apply an endpoint's offer for the whole session; returns the answer as a `sessionDescription`."""
     offered = parse_description(sdp)
     known = [section.mid for section in session.sections]
     if [section.mid for section in offered][: len(known)] != known:
@@ -63,7 +63,7 @@ def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, s
             )
         ours.append(answer)
     text = sfu_sdp.write(ours, session.transport, session.version)
-    # For routing; they are never written, for they are the publisher's.
+    # For routing only: the publisher's SSRCs are never written into the answer.
     for answer, section in zip(ours, offered, strict=True):
         if answer.direction == "recvonly":
             answer.ssrcs, answer.rtx_ssrcs = section.ssrcs, section.rtx_ssrcs
@@ -76,7 +76,7 @@ def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, s
 
 
 def take_transport(session: Session, remote: list[Section]) -> None:
-    """Note the endpoint's ICE and DTLS parameters; the session is negotiated from then on."""
+    """Store the endpoint's ICE and DTLS parameters and mark the session as negotiated."""
     first = next((section for section in remote if not section.rejected), None)
     if first is None:
         return

@@ -1,4 +1,4 @@
-"""What can be set on the simulated SFU: its times, the variants of its answers and the faults it commits."""
+"""Settings of the simulated SFU: timings, variants of its behaviour, and injected faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(slots=True)
 class SfuTimings:
-    """Durations in seconds; the defaults are Cloudflare's, where they are known. Tests scale them down."""
+    """Durations in seconds; the defaults are Cloudflare's where known. Tests scale them down."""
 
     connect_wait: float = 5.0
     """How long a call that needs a connected transport waits for it before 425."""
@@ -18,35 +18,35 @@ class SfuTimings:
     flowing_within: float = 2.0
     """A track whose last packet is older than this counts as silent for a new pull."""
     collect_after: float = 30.0
-    """A track without packets for this long is garbage-collected: inactive, pulls fail, nobody is told."""
+    """A track without packets for this long is garbage-collected: it turns inactive and pulls fail, without notice."""
     unconnected_expiry: float = 15.0
     """A session that never connected is gone after this long (the real value is not published)."""
     connectivity_timeout: float = 30.0
-    """A connected session from which no datagram came for this long is gone."""
+    """A connected session that has sent no datagram for this long is gone."""
     report_interval: float = 1.0
     """Between RTCP receiver and sender reports."""
     nack_retry: float = 0.05
     """Between repeated NACKs for the same packet."""
     nack_give_up: float = 1.5
-    """A missing packet is lost for good after this long."""
+    """A missing packet counts as lost after this long."""
     keyframe_coalesce: float = 0.1
     """Viewers' PLI and FIR closer together than this reach the publisher as one."""
 
 
 @dataclass(slots=True)
 class SfuVariant:
-    """Behaviour that differs between observations of the real SFU, or that a test wants otherwise."""
+    """Behaviour that differs between observations of the real SFU, or that a test changes."""
 
     end_of_candidates: bool = True
     h264_profiles: tuple[str, ...] | None = None
-    """Accepted profile-level-id values (lower case); None accepts all. A section left without codec is refused."""
+    """Accepted profile-level-id values (lower case); None accepts all. A section left without a codec is refused."""
     transport_cc: bool = False
     """Negotiate transport-wide congestion control feedback (and its header extension) when offered."""
     remb: bool = False
     """Negotiate goog-remb when offered; the estimate sent is `remb_bitrate`."""
     remb_bitrate: int = 10_000_000
     padding_probes: bool = False
-    """Send viewers a packet of padding alone with each report, on video with RTX."""
+    """Send viewers a padding-only packet with each report, on video with RTX."""
     allow_source_update: bool = True
     """Whether `tracks/update` may point a mid at another publication; `update_track_error` otherwise."""
     retired_sections: int = 20
@@ -64,12 +64,12 @@ FaultKind = Literal["error", "lost_response", "delay", "track_error", "never_con
 
 @dataclass(slots=True)
 class ApiFault:
-    """One fault of the HTTP interface, committed `times` times (-1: for ever) with `probability` per call.
+    """One fault of the HTTP interface, injected `times` times (-1: without limit) with `probability` per call.
 
-    `error` answers `status` and `code` before any effect; `lost_response` performs the call and breaks the
+    `error` answers with `status` and `code` before any effect; `lost_response` performs the call, then breaks the
     connection; `delay` waits `seconds` first; `track_error` performs nothing and answers 200 with `code` for every
-    track; `never_connect` (of `sessions/new`) makes a session whose checks are never answered. With `correlation` only
-    sessions made with that correlationId are concerned, with `session` only that one.
+    track; `never_connect` (for `sessions/new`) creates a session whose checks are never answered. `correlation` limits
+    it to sessions created with that correlationId, `session` to one session.
     """
 
     operation: Operation = "*"
@@ -94,14 +94,14 @@ class SfuFaults:
     delay: float = 0.0
     """Seconds added to every datagram in each direction."""
     ice_delay: float = 0.0
-    """Seconds after the first check during which checks go unanswered (1.8 was seen)."""
+    """Seconds after the first check during which checks go unanswered (1.8 was observed)."""
     never_connect: float = 0.0
-    """Share (0..1) of sessions whose checks are never answered (about 1 in 6 was seen)."""
+    """Share (0..1) of sessions whose checks are never answered (about 1 in 6 was observed)."""
     api: list[ApiFault] = field(default_factory=list)
     rng: random.Random = field(default_factory=random.Random)
 
     def take(self, operation: str, session: str | None, correlation: str = "") -> ApiFault | None:
-        """The fault to commit for this call, counted as used, or None."""
+        """The fault to inject into this call, counted as used, or None."""
         for fault in self.api:
             if fault.operation not in ("*", operation) or fault.session not in (None, session):
                 continue
@@ -119,7 +119,7 @@ class SfuFaults:
     def change(self, wanted: dict[str, Any]) -> None:
         """Apply a JSON object: numbers by field name, `api` a list of ApiFault fields (appended), `clear` resets first.
 
-        Raises ValueError for an unknown key or a value that is no number.
+        Raises ValueError for an unknown key or a value that is not a number.
         """
         plain = {f.name for f in fields(self)} - {"api", "rng"}
         unknown = wanted.keys() - plain - {"api", "clear"}

@@ -33,7 +33,7 @@ class Port(Protocol):
 
 
 class Peer:
-    """The media side of one session. `receive_*` are called by the port; `connected` fires when DTLS is done."""
+    """The media side of one session. The port calls `receive_*`; `on_connected` is called when DTLS is done."""
 
     def __init__(self, port: Port, ice: IceLite, identity: DtlsIdentity, ssrc: int) -> None:
         self._port = port
@@ -52,7 +52,7 @@ class Peer:
         self.first_check: float | None = None
         self.mute_checks = False
         self.upstream_loss: float | None = None
-        """This session's own loss, instead of the port's."""
+        """Upstream loss for this session, instead of the port's."""
         self.feedback: TransportFeedback | None = None
         self.unauthenticated = self.unrouted = self.malformed = self.dropped_by_fault = self.send_errors = 0
         self._routes: dict[int, tuple[Publication, bool]] = {}
@@ -63,7 +63,7 @@ class Peer:
     # -- set-up -------------------------------------------------------------------------------------------------
 
     def publish(self, publication: Publication) -> None:
-        """Route the section's SSRCs and payload types to `publication` from now on."""
+        """Start routing the section's SSRCs and payload types to `publication`."""
         self.publications.append(publication)
         section = publication.section
         rtx = set(section.rtx_ssrcs.values())
@@ -73,14 +73,14 @@ class Peer:
             self._types[codec.payload_type] = publication, codec.apt is not None
 
     def unpublish(self, publication: Publication) -> None:
-        """Drop what arrives for `publication` from now on."""
+        """Start dropping packets for `publication`."""
         if publication in self.publications:
             self.publications.remove(publication)
         self._routes = {s: route for s, route in self._routes.items() if route[0] is not publication}
         self._types = {t: route for t, route in self._types.items() if route[0] is not publication}
 
     def subscribe(self, downstream: Downstream, publication: Publication) -> None:
-        """Forward `publication` through `downstream`, instead of what it carried before."""
+        """Forward `publication` through `downstream`, replacing its previous source."""
         self.unsubscribe(downstream)
         self.downstreams[downstream.ssrc] = downstream
         self.sources[downstream] = publication
@@ -100,7 +100,7 @@ class Peer:
             self._port.send(response, source)
 
     def receive_dtls(self, datagram: bytes) -> None:
-        """Advance the handshake, or note that the peer has gone."""
+        """Advance the handshake, or call `on_closed` if the peer has closed."""
         was_ready = self.dtls.srtp is not None
         self.dtls.receive(datagram)
         self.flush_dtls()
@@ -219,7 +219,7 @@ class Peer:
             port.send(self.scratch[: port.length[0]], self.ice.remote)  # type: ignore[arg-type]
 
     def send_reports(self, now: float, remb: int | None, *, probe: bool = False) -> None:
-        """Receiver reports about what is published, sender reports about what is forwarded."""
+        """Send receiver reports for published tracks and sender reports for forwarded ones."""
         if self._outbound is None or self.closed:
             return
         live = [p for p in self.publications if p.upstream.ssrc is not None]
@@ -236,7 +236,7 @@ class Peer:
                     downstream.probe()
 
     def close(self) -> None:
-        """Stop everything; the peer is told by a DTLS alert where there is a connection."""
+        """Stop everything; a connected peer gets a DTLS alert."""
         if self.closed:
             return
         self.closed = True

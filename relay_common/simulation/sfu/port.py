@@ -1,4 +1,4 @@
-"""The SFU's one UDP port: reads all that has arrived at each wake, finds the session, keeps the timers."""
+"""The SFU's one UDP port: reads all pending datagrams at each wake, finds their sessions, and runs the timers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Arrival = tuple[float, int, int, int, int, bool]
 
 
 class MediaPort:
-    """All sessions' media on one socket, told apart by ufrag and then by the address that passed a check."""
+    """All sessions' media on one socket, distinguished by ufrag and then by the address that passed a check."""
 
     def __init__(self, timings: SfuTimings, variant: SfuVariant, faults: SfuFaults) -> None:
         self._timings, self._variant, self._faults = timings, variant, faults
@@ -56,13 +56,13 @@ class MediaPort:
         self._socket: socket.socket | None = None
 
     def open(self, host: str, port: int) -> None:
-        """Bind and read from now on, in the running loop. Raises OSError when the address is taken."""
+        """Bind and start reading in the running loop; raises OSError when the address is taken."""
         self._loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             for forced, plain in ((33, socket.SO_RCVBUF), (32, socket.SO_SNDBUF)):
                 try:
-                    # SO_RCVBUFFORCE and SO_SNDBUFFORCE pass the system's ceiling; only root may.
+                    # SO_RCVBUFFORCE and SO_SNDBUFFORCE exceed the system's limit; only root may use them.
                     sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER)
                 except PermissionError:
                     sock.setsockopt(socket.SOL_SOCKET, plain, _SOCKET_BUFFER)
@@ -113,13 +113,13 @@ class MediaPort:
         assert self._socket is not None
         self.arrivals = deque(maxlen=limit)
         self._arrived_at = 0.0
-        # The kernel stamps by the wall clock; the smallest of a few differences was disturbed least.
+        # The kernel stamps with the wall clock; the smallest of several differences is the most accurate.
         self._wall_offset = min(time.monotonic() - time.time() for _ in range(10))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.record = self._record
 
     def stop_recording(self) -> None:
-        """Stop; what was recorded stays in `arrivals`."""
+        """Stop recording; the packets stay in `arrivals`."""
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
         self.record = None
@@ -218,7 +218,7 @@ class MediaPort:
     # -- out ----------------------------------------------------------------------------------------------------
 
     def send(self, datagram: bytes | memoryview, address: Address) -> None:
-        """Send one datagram; what the socket does not accept now is lost and counted."""
+        """Send one datagram; if the socket does not accept it now, it is lost and counted."""
         if self._faults.delay > 0 or self._delayed:
             copy = bytes(datagram)
             self._hold(lambda: self._send(copy, address))
@@ -232,7 +232,7 @@ class MediaPort:
             self.unsent += 1
 
     def lose_downstream(self) -> bool:
-        """Whether the packet at hand falls to the downstream loss fault."""
+        """Whether the downstream loss fault drops the current packet."""
         loss = self._faults.downstream_loss
         return loss > 0 and self._faults.rng.random() < loss
 

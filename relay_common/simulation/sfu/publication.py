@@ -20,7 +20,7 @@ class Publisher(Protocol):
 
 
 class Publication:
-    """Media of one published m-section on its way to its subscribers."""
+    """Media of one published m-section, forwarded to its subscribers."""
 
     def __init__(self, publisher: Publisher, section: Section, timings: SfuTimings) -> None:
         self.publisher = publisher
@@ -59,7 +59,7 @@ class Publication:
             upstream.empty += 1
         elif packet[1] & 127 in self._h264:
             kind = packet[head] & 31
-            # Only what can begin an IDR slice is looked at: most packets are FU-A of other frames.
+            # Inspect only packets that can begin an IDR slice: most are FU-A fragments of other frames.
             if kind in (5, 24) or (kind == 28 and len(packet) > head + 1 and packet[head + 1] & 0x80):
                 upstream.see_h264(packet[head:], timestamp)
         if self.subscribers:
@@ -71,12 +71,12 @@ class Publication:
                     subscriber.forward(packet, extended, timestamp, now)
 
     def receive_rtx(self, packet: memoryview, timestamp: int, now: float) -> None:
-        """Unwrap a retransmission (RFC 4588 section 4) and take the original."""
+        """Unwrap a retransmission (RFC 4588 section 4) and process the original packet."""
         upstream = self.upstream
         upstream.retransmissions += 1
         head = header_size(packet)
         apt = self._apt.get(packet[1] & 127)
-        # Without two bytes of original sequence number it is a bandwidth probe.
+        # Without the two bytes of the original sequence number it is a bandwidth probe.
         if upstream.ssrc is None or apt is None or len(packet) < head + 2:
             upstream.empty += 1
             return
@@ -111,7 +111,7 @@ class Publication:
             self.publisher.send_rtcp(sfu_rtcp.picture_loss(self.publisher.ssrc, media))
 
     def repair(self, now: float) -> bool:
-        """Send the due NACK; returns whether anything is still missing."""
+        """Send a NACK if one is due; returns whether anything is still missing."""
         upstream = self.upstream
         wanted = upstream.nacks(now)
         if wanted and self._nack and upstream.ssrc is not None:

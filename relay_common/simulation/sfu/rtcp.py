@@ -35,7 +35,7 @@ def packets(compound: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def nacked(body: memoryview) -> list[int]:
-    """Sequence numbers asked for by a generic NACK body (RFC 4585 6.2.1)."""
+    """Sequence numbers requested by a generic NACK body (RFC 4585 6.2.1)."""
     wanted = []
     for position in range(8, len(body) - 3, 4):
         pid, mask = struct.unpack_from("!HH", body, position)
@@ -74,7 +74,7 @@ def source_description(ssrc: int, cname: str) -> bytes:
 
 
 def nack(sender: int, media: int, sequences: Iterable[int]) -> bytes:
-    """Generic NACK for `sequences` (ascending order makes it short)."""
+    """Generic NACK for `sequences` (shortest in ascending order)."""
     entries: list[list[int]] = []
     for sequence in sequences:
         distance = (sequence - entries[-1][0]) & 0xFFFF if entries else 0
@@ -107,7 +107,7 @@ def remb(sender: int, bitrate: int, ssrcs: list[int]) -> bytes:
 def transport_feedback(sender: int, media: int, number: int, arrivals: dict[int, float]) -> bytes:
     """Transport-wide feedback for `arrivals` (unwrapped sequence → seconds), not empty and spanning < 2^16.
 
-    Every packet gets a two-bit status, seven to a chunk, and a 250 µs delta: longer than need be, always right.
+    Every packet gets a two-bit status, seven to a chunk, and a 250 µs delta: longer than necessary, but always correct.
     """
     base, last = min(arrivals), max(arrivals)
     reference = int(min(arrivals.values()) / 0.064)

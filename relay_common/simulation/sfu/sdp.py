@@ -1,7 +1,7 @@
-"""The SFU's session descriptions: reading an endpoint's, writing answers and offers in Cloudflare's shape.
+"""The SFU's session descriptions: parses an endpoint's, writes answers and offers in Cloudflare's format.
 
-The shape of an answer follows a capture of the real SFU: ice-lite and one fingerprint at session level, candidates
-only in the first section, for components 1 and 2, payload types echoed, no header extensions.
+Answers follow a capture of the real SFU: ice-lite and one fingerprint at session level, candidates only in the first
+section, for components 1 and 2, payload types echoed, no header extensions.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Section:
 
     @property
     def rejected(self) -> bool:
-        """Whether the section is refused: port zero."""
+        """Whether the section is rejected (port zero)."""
         return self.port == 0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalTransport:
-    """The SFU's side of one session's transport, as its descriptions show it."""
+    """The SFU's transport parameters for one session, as written into its descriptions."""
 
     session_number: int
     ufrag: str
@@ -86,7 +86,7 @@ _RTPMAP = re.compile(r"(\d+) ([\w.-]+)/(\d+)(?:/(\d+))?$")
 
 
 def parse(sdp: str) -> list[Section]:
-    """The m-sections of an endpoint's description, session-level attributes filled in.
+    """The m-sections of an endpoint's description, with session-level attributes filled in.
 
     Raises SdpError when there is no section, a mid is missing or repeated, or the transport is not described.
     """
@@ -186,9 +186,9 @@ def accept(
     feedback: frozenset[str],
     extensions: frozenset[str],
 ) -> Section:
-    """The SFU's answer to an offered section: what it can carry, or a refused section (port 0).
+    """The SFU's answer to an offered section: the codecs it supports, or a rejected section (port 0).
 
-    `feedback` and `extensions` are what the SFU negotiates when offered; payload types are the offer's own.
+    `feedback` and `extensions` are what the SFU negotiates when offered; payload types are those of the offer.
     """
     answer = Section(section.kind, section.mid, direction="recvonly", setup="passive")
     known = AUDIO_CODECS if section.kind == "audio" else VIDEO_CODECS if section.kind == "video" else set()
@@ -213,7 +213,7 @@ def accept(
 
 
 def write(sections: list[Section], transport: LocalTransport, version: int) -> str:
-    """A description (offer or answer: the sections' `setup` decides) of the SFU's side."""
+    """The SFU's description; the sections' `setup` makes it an offer or an answer."""
     bundled = [section.mid for section in sections if not section.rejected]
     lines = [
         "v=0",

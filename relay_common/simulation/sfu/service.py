@@ -1,4 +1,4 @@
-"""The SFU's operations: the effect of each endpoint on sessions and on the media plane."""
+"""The SFU's API operations: their effect on sessions and on the media plane."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _GONE_KEPT = 1000
 
 
 class SfuService:
-    """All sessions, and the operations of the API on them. Operations return the JSON body or raise ApiError."""
+    """All sessions, and the API's operations on them, which return the JSON body or raise ApiError."""
 
     def __init__(self, port: MediaPort, timings: SfuTimings, variant: SfuVariant, faults: SfuFaults) -> None:
         self.sessions: dict[str, Session] = {}
@@ -49,7 +49,7 @@ class SfuService:
         port.on_tick = self.tick
 
     def session(self, session_id: str) -> Session:
-        """A session that exists and is alive; 410 otherwise."""
+        """The session, if it exists and is alive; ApiError 410 otherwise."""
         session = self.sessions.get(session_id)
         if session is None:
             raise session_gone()
@@ -207,7 +207,7 @@ class SfuService:
         }
 
     async def _source(self, session_id: str, name: str) -> Publication | ApiError:
-        """The publication to pull, once media flows; an item error when there is none or it stays silent."""
+        """Wait for the publication's media; an error for this track when it does not exist or stays silent."""
         deadline = time.monotonic() + self._timings.empty_track_wait
         while True:
             publisher = self.sessions.get(session_id)
@@ -288,7 +288,7 @@ class SfuService:
             track.downstream = None
 
     def _end_subscriptions(self, publication: Publication) -> None:
-        """The viewers of an ended publication: their tracks turn inactive, and they are not told."""
+        """Deactivate the tracks of an ended publication's viewers, who are not notified."""
         orphans = set(publication.subscribers)
         for viewer in self.sessions.values() if orphans else ():
             for track in viewer.tracks:
@@ -324,10 +324,10 @@ class SfuService:
         track.source_session, track.name = entry["sessionId"], entry["trackName"]
         return identity
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- lifetime -----------------------------------------------------------------------------------------------
 
     async def _connected(self, session: Session) -> None:
-        """Wait for the transport when one was negotiated: 425 when it does not come, 410 when it is lost."""
+        """Wait for the transport if one was negotiated; 425 if it does not connect in time, 410 if it is lost."""
         if session.state is State.NEW:
             return
         try:
@@ -337,7 +337,7 @@ class SfuService:
         session.require_alive()
 
     def end(self, session: Session) -> None:
-        """The session is gone; what it published ends, its viewers are not told."""
+        """End the session and everything it publishes; its viewers are not notified."""
         session.fire(Event.ENDED)
         for track in session.tracks:
             if track.active:
@@ -355,7 +355,7 @@ class SfuService:
             self.end(session)
 
     def tick(self, now: float) -> None:
-        """Expire sessions and collect tracks without packets."""
+        """Expire sessions and garbage-collect tracks without packets."""
         for session in self.sessions.values():
             self._expire(session, now)
             if session.state is not State.CONNECTED:

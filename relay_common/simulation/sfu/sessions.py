@@ -1,4 +1,4 @@
-"""Control-plane rules of one SFU session, without I/O and clock: states, overlap, rate, budget and errors."""
+"""Control-plane rules of one SFU session, without I/O or clock: states, overlap, rate, section budget and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay_common.simulation.sfu.sdp import LocalTransport, Section
 
 
 class ApiError(Exception):
-    """An error answer: HTTP status and Cloudflare's envelope."""
+    """An error response: HTTP status and Cloudflare's envelope."""
 
     def __init__(self, status: int, code: str, description: str) -> None:
         super().__init__(description)
@@ -27,7 +27,7 @@ class ApiError(Exception):
 
     @property
     def envelope(self) -> dict[str, str]:
-        """The body of the answer."""
+        """The body of the response."""
         return {"errorCode": self.code, "errorDescription": self.description}
 
 
@@ -49,7 +49,7 @@ def session_gone() -> ApiError:
 
 
 def not_connected() -> ApiError:
-    """425: the transport is needed and did not come up in time."""
+    """425: the transport is needed but did not connect in time."""
     return ApiError(
         425, "session_error", "Session is not connected yet. Please wait for the PeerConnection to connect."
     )
@@ -124,7 +124,7 @@ class Session:
         self._variant = variant
         self.machine = Machine(SESSION_TABLE)
         self.ready = asyncio.Event()
-        """Set once connected, or once it is certain never to connect."""
+        """Set once connected, or gone."""
         self.tracks: list[Track] = []
         self.sections: list[Section] = []
         """The SFU's own side, in m-line order."""
@@ -141,14 +141,14 @@ class Session:
         return self.machine.state
 
     def fire(self, event: Event) -> None:
-        """Make a transition; irrelevant events are ignored."""
+        """Make the transition for `event`; ignored if the current state does not allow it."""
         if self.machine.can(event):
             self.machine.fire(event)
         if self.state in (State.CONNECTED, State.GONE):
             self.ready.set()
 
     def count_request(self, now: float) -> None:
-        """Raise 429 when more than the allowed requests fall into one second."""
+        """Count a request at `now`; raises 429 beyond the allowed number per second."""
         while self._requests and self._requests[0] <= now - 1:
             self._requests.popleft()
         if len(self._requests) >= self._variant.requests_per_second:
@@ -162,7 +162,7 @@ class Session:
 
     @contextmanager
     def mutation(self, *, during_offer: bool = False) -> Iterator[None]:
-        """Hold the session for one operation; 406 when another runs or an SFU offer waits for its answer."""
+        """Lock the session for one operation; raises 406 if another is running or an SFU offer awaits its answer."""
         self.require_alive()
         if self._busy:
             raise invalid_description("Another negotiation of this session is in progress")
@@ -175,7 +175,7 @@ class Session:
             self._busy = False
 
     def retire_section(self) -> None:
-        """Note an m-section that is closed for good; too many end the session."""
+        """Count an m-section that is closed permanently; too many end the session."""
         self.retired += 1
         if self.retired > self._variant.retired_sections:
             self.fire(Event.ENDED)
@@ -226,7 +226,7 @@ def location_of(entries: list[dict[str, Any]]) -> str:
 
 
 def description_of(body: dict[str, Any], kind: str) -> str:
-    """The SDP of the request's `sessionDescription`, which has to be of that kind (`offer` or `answer`)."""
+    """The SDP of the request's `sessionDescription`, which must be of that kind (`offer` or `answer`)."""
     description = body.get("sessionDescription")
     if not isinstance(description, dict) or not isinstance(description.get("sdp"), str):
         raise invalid_description(f"sessionDescription with an {kind} is missing")

@@ -1,8 +1,8 @@
 """The simulated SFU: Cloudflare Realtime's session API and a media plane that real endpoints connect to.
 
-It follows what is known of the real one, defects and limits included; `SfuVariant` and `SfuFaults` cover what was
-seen only sometimes. Known simplifications: no DataChannels, WebSocket adapters, simulcast layers, `thirdparty`
-sessions, or offers made by the SFU for publishing.
+It follows what is known of the real one, defects and limits included; `SfuVariant` and `SfuFaults` cover behaviour
+observed only sometimes. Known simplifications: no DataChannels, WebSocket adapters, simulcast layers, `thirdparty`
+sessions, or offers by the SFU for publishing.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SfuSimulator:
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Close all sessions (their peers are told by DTLS), then the ports."""
+        """Close all sessions (their peers get a DTLS alert), then the ports."""
         self._media.close()
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
@@ -104,7 +104,7 @@ class SfuSimulator:
 
     @property
     def base_url(self) -> str:
-        """The API's base, as `https://rtc.live.cloudflare.com/v1` is the real one's."""
+        """Base URL of the API, corresponding to `https://rtc.live.cloudflare.com/v1`."""
         return f"http://{self._host}:{self._http_port}/v1"
 
     @property
@@ -114,7 +114,7 @@ class SfuSimulator:
 
     @property
     def media_address(self) -> tuple[str, int]:
-        """Where media is received."""
+        """Address on which media is received."""
         return self._media.address
 
     # -- observation and faults, also reachable under `/control` --------------------------------------------------
@@ -125,7 +125,7 @@ class SfuSimulator:
         return [sfu_control.describe(session, now) for session in self.service.sessions.values()]
 
     def published(self, name: str) -> dict[str, Any] | None:
-        """Counters of the newest active publication of that track name, whatever its session."""
+        """Counters of the newest active publication with that track name, in any session."""
         found = [t for s in self.sessions() for t in s["published"] if t["name"] == name and t["active"]]
         return found[-1] if found else None
 
@@ -139,7 +139,7 @@ class SfuSimulator:
         self.service.end(self.service.sessions[session_id])
 
     def lose_upstream(self, session_id: str, share: float | None) -> None:
-        """Drop this share of one publisher's RTP, in place of `faults.upstream_loss`; None ends it. Raises KeyError."""
+        """Drop this share of one publisher's RTP instead of `faults.upstream_loss`; None ends it. Raises KeyError."""
         self.service.sessions[session_id].peer.upstream_loss = share
 
     def inject(self, datagram: bytes, source: tuple[str, int]) -> None:

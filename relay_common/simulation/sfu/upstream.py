@@ -1,4 +1,4 @@
-"""Reception of one published RTP stream: order, loss and repair, jitter, reports and what a test wants to know of it.
+"""Reception of one published RTP stream: order, loss and repair, jitter, reports, and statistics for tests.
 
 No I/O and no clock. Sequence numbers are extended to integers that never wrap (RFC 3550 A.1).
 """
@@ -13,7 +13,7 @@ from relay_common.simulation.sfu import rtcp as sfu_rtcp
 HISTORY: Final = 2048
 """Packets kept for viewers' NACKs; a power of two (7 s at 275 packets/s)."""
 _MAX_GAP: Final = 1000
-"""A jump further than this is a restart of the stream, not loss."""
+"""A larger jump is a restart of the stream, not loss."""
 _MAX_NACKS: Final = 20
 _REORDER_WINDOW: Final = 10_000
 
@@ -31,7 +31,7 @@ class Missing:
 class Upstream:
     """One SSRC from a publisher.
 
-    `receive` takes each authenticated packet; `nacks(now)` gives what to ask for; `report_block(now)` the RR block.
+    `receive` takes each authenticated packet; `nacks(now)` returns what to request; `report_block(now)` the RR block.
     """
 
     def __init__(self, kind: str, clock_rate: int, *, nack_retry: float, nack_give_up: float) -> None:
@@ -63,7 +63,7 @@ class Upstream:
         self._given_up: dict[int, None] = {}
 
     def restart(self, ssrc: int) -> None:
-        """Start over with a new SSRC (or after a jump): the old order is void; counters continue."""
+        """Start over with a new SSRC (or after a jump): sequence state is reset; counters continue."""
         if self.ssrc is not None:
             self.restarts += 1
             self._settle_lost(list(self.missing), self.arrived)
@@ -77,7 +77,7 @@ class Upstream:
         self.history = [None] * HISTORY
 
     def receive(self, sequence: int, timestamp: int, size: int, now: float) -> int:
-        """Account for a packet of `size` bytes; its extended sequence number, or -1 for a duplicate."""
+        """Account for a packet of `size` bytes; returns its extended sequence number, or -1 for a duplicate."""
         highest = self.highest
         if highest < 0:
             self.highest = self.first = extended = sequence
@@ -133,13 +133,13 @@ class Upstream:
         return False
 
     def see_h264(self, payload: memoryview, timestamp: int) -> None:
-        """Count a key frame when an IDR slice of a new timestamp begins in `payload` (RFC 6184)."""
+        """Count a keyframe when an IDR slice with a new timestamp begins in `payload` (RFC 6184)."""
         if timestamp != self._keyframe_timestamp and begins_idr(payload):
             self._keyframe_timestamp = timestamp
             self.keyframes += 1
 
     def nacks(self, now: float) -> list[int]:
-        """Sequence numbers (16 bit) to ask for now; gives up on what is missing for too long."""
+        """Sequence numbers (16 bit) to request now; gives up on those missing for too long."""
         wanted, hopeless = [], []
         for number, missing in self.missing.items():
             if now - missing.since > self._nack_give_up:
@@ -182,7 +182,7 @@ class Upstream:
         )
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """What `GET /control/sessions` shows of the stream; times in seconds, gaps as (seconds ago, first, count)."""
+        """The stream as shown by `GET /control/sessions`; times in seconds, gaps as (seconds ago, first, count)."""
         report = self.sender_report
         return {
             "kind": self.kind,

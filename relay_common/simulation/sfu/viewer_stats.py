@@ -1,8 +1,8 @@
-"""What a browser's `getStats()` would say of the H.264 that is forwarded to one viewer.
+"""What a browser's `getStats()` would report for the H.264 forwarded to one viewer.
 
-A model of how libwebrtc assembles and decodes: packets in order of their sequence numbers, a picture ends with the
-marker bit and nothing else, a keyframe needs its parameter sets, and after a hole or a malformed fragment nothing is
-decoded until the next keyframe. The picture's bits are not looked at.
+A model of how libwebrtc assembles and decodes: packets are taken in order of sequence number, only the marker bit ends
+a picture, a keyframe needs its parameter sets, and after a gap or a malformed fragment nothing is decoded until the
+next keyframe. Slice data is not examined.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 _PATIENCE: Final = 256
-"""Packets for which a missing one is waited for."""
+"""Packets that may wait for a missing one before it is given up."""
 _SLICE, _IDR, _SPS, _PPS, _STAP_A, _FU_A = 1, 5, 7, 8, 24, 28
 _BROKEN: Final = -1
 
 
 class ViewerStats:
-    """One viewer's video. Sequence numbers are extended; counters as `getStats()` names them, in snake case."""
+    """One viewer's video. Sequence numbers are extended; counters are named as in `getStats()`, in snake case."""
 
     def __init__(self) -> None:
         self.frames_received = self.frames_decoded = self.keyframes_decoded = 0
@@ -29,7 +29,7 @@ class ViewerStats:
         """Whether everything since the last decoded keyframe was decoded."""
 
     def receive(self, sequence: int, marker: bool, payload: bytes | memoryview) -> None:
-        """A packet as it was forwarded, or repeated."""
+        """Process a packet as it was forwarded or retransmitted."""
         if self._next is None:
             self._next = sequence
         if sequence < self._next or len(payload) == 0:
@@ -65,7 +65,7 @@ class ViewerStats:
             self.frames_decoded += self._whole
 
     def snapshot(self) -> dict[str, Any]:
-        """As `getStats()` names them."""
+        """The counters under their `getStats()` names."""
         return {
             "framesReceived": self.frames_received,
             "framesDecoded": self.frames_decoded,
@@ -74,7 +74,7 @@ class ViewerStats:
 
 
 def _kinds(payload: bytes | memoryview) -> Iterator[int]:
-    """Types of the NAL units that begin in an RTP payload (RFC 6184); `_BROKEN` for what browsers do not take."""
+    """Types of the NAL units that begin in an RTP payload (RFC 6184); `_BROKEN` for payloads browsers reject."""
     kind = payload[0] & 31
     if kind == _FU_A:
         if len(payload) <= 2:
