@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the image and runs it, from nothing, on a Debian machine: the demo until a camera plays, then the relay itself with
-# secrets that open nothing. Says what it showed, and leaves the machine as it was.
+# Builds the image from scratch on a Debian machine and runs it: the demo until a camera plays, then the relay itself with
+# dummy secrets. Reports what it checked, and leaves the machine as it was.
 #
 #   sudo deploy/check-containers.sh                                    # makes its base image with debootstrap
 #   sudo BASE=python:3.12-slim-bookworm deploy/check-containers.sh     # where a registry can be reached
 #
 # It needs root, and the packages docker.io and docker-compose (or Docker with its compose plugin), iptables and debootstrap.
-# A Docker engine that runs is used; otherwise one is started here, with its data in a temporary directory, and stopped
-# at the end, and the firewall's rules are put back.
+# It uses a running Docker engine; if there is none, it starts one with its data in a temporary directory, and at the end
+# stops it and restores the firewall rules.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -49,7 +49,7 @@ start_engine() {
     need dockerd docker.io
     need iptables iptables
     for table in iptables ip6tables; do
-        # Empty tables save as nothing: say so explicitly, so that there is something to restore.
+        # An empty table saves as nothing: write it explicitly, so that it can be restored.
         { for name in filter nat mangle raw; do echo "*$name"; echo COMMIT; done; "$table-save"; } >"$work/$table"
     done
     ip -o link | grep -oE '(docker0|br-[0-9a-f]{12})' | sort -u >"$work/links" || true
@@ -71,7 +71,7 @@ make_base() {
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/root" \
         >"$work/debootstrap.log" 2>&1 \
         || { tail -5 "$work/debootstrap.log"; fail "debootstrap"; }
-    # What this machine trusts, so that pip inside finds what pip here finds.
+    # This machine's trusted certificates, so that pip in the image reaches the same index.
     cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
     BASE=nest-relay-base:check
     tar -C "$work/root" -c . | docker import - "$BASE" >/dev/null
@@ -136,13 +136,13 @@ compose stop --timeout 20 demo >/dev/null 2>&1
 say "stopped in $(($(date +%s) - before)) s, exit code $(docker inspect -f '{{.State.ExitCode}}' "$id")"
 [ "$(docker inspect -f '{{.State.ExitCode}}' "$id")" = 0 ] || fail "it did not stop in order"
 
-# --- the relay itself: it comes up and says why nothing is live -----------------------------------------------------------
+# --- the relay itself: it starts and says why nothing is live -------------------------------------------------------------
 cp "$here/config.example.toml" "$work/deploy/relay.toml"
 cat >"$work/deploy/docker-compose.override.yaml" <<'YAML'
 services:
   supervisor:
     environment:
-      # Nothing answers there, and nothing outside this machine is asked.
+      # Nothing listens there, so nothing outside this machine is contacted.
       RELAY_NEST_API_BASE_URL: http://127.0.0.1:9/v1
       RELAY_NEST_TOKEN_URL: http://127.0.0.1:9/token
       RELAY_CLOUDFLARE_API_BASE_URL: http://127.0.0.1:9/v1

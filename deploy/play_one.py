@@ -1,8 +1,8 @@
-"""Play one camera of a running relay without a browser, and say what came: `python play_one.py http://127.0.0.1:8080`.
+"""Play one camera of a running relay without a browser, and report it: `python play_one.py http://127.0.0.1:8080`.
 
-It asks the viewer endpoints as the dashboard does, receives with stock aiortc, and decodes. Exit code 0: pictures and
-sound came, and the picture moved; 1: not. `RELAY_TOKEN` holds the token where the relay wants one. The container check
-runs it inside the image, which has everything it needs.
+It uses the viewer endpoints as the dashboard does, receives with stock aiortc, and decodes. Exit code 0: pictures and
+sound arrived, and the picture moved; 1: they did not. `RELAY_TOKEN` is the token, if the relay requires one. The
+container check runs it inside the image, which has everything it needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def play(api: httpx.AsyncClient) -> dict[str, Any]:
     camera = next(c for c in cameras if c["viewable"])
     view = await _json(api.post("/api/view", json={"cameras": [camera["id"]]}))
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    # aiortc knows no profile but Baseline by name; its decoder takes them all.
+    # aiortc accepts only the Baseline profile by name; its decoder handles them all.
     offer = re.sub("profile-level-id=[0-9a-f]{6}", "profile-level-id=42e01f", view["offer"])
     try:
         await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -61,7 +61,7 @@ async def _json(call: Any) -> Any:
 
 async def main(url: str) -> int:
     if httpx.URL(url).host in ("127.0.0.1", "localhost"):
-        # aioice skips loopback, the one place where a simulated SFU is.
+        # aioice skips loopback, which is where a simulated SFU is.
         aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
     token = os.environ.get("RELAY_TOKEN", "")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -72,7 +72,7 @@ async def main(url: str) -> int:
         print(f"nothing played: {type(error).__name__} {error}", file=sys.stderr)
         return 1
     print(seen)
-    # Still pictures repeat; simulated cameras and real ones do not.
+    # A frozen picture repeats; those of simulated and real cameras do not.
     return 0 if seen["video"]["different"] > FRAMES // 2 else 1
 
 

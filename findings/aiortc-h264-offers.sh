@@ -6,8 +6,8 @@
 # be lowered), and a section with no codec in common is answered with port 0 (RFC 3264 section 6).
 # Seen: 42c01f and 42e028 are both answered as 42e01f. Constrained baseline is matched by meaning and then written as
 # aiortc's own constant, level included, so a peer that compares the strings finds a codec that it never offered. An
-# offer with only Main or only High fails in setRemoteDescription() with OperationError, so one video section that
-# cannot be had takes the audio section beside it with it.
+# offer with only Main or only High fails in setRemoteDescription() with OperationError, so one unsupported video section
+# makes the audio section beside it fail, too.
 #
 # It takes python3 of 3.11 or later.
 set -euo pipefail

@@ -5,8 +5,8 @@
 # Guess: as in browsers and in the W3C's states: "disconnected" after some seconds, "failed" when consent (RFC 7675,
 # 30 s) has expired, and "closed" only by one's own close().
 # Seen: after about 30 s, "closed" alone, for connectionState and iceConnectionState. Code that waits for
-# "disconnected" or "failed" to reconnect waits for ever, and code that takes "closed" for its own doing throws the
-# event away.
+# "disconnected" or "failed" to reconnect waits forever, and code that takes "closed" for its own doing ignores the
+# event.
 #
 # The peer is a second process, stopped (SIGSTOP) once connected. The address is a documentation address on the
 # loopback device of a network namespace of its own: it takes root or unprivileged user namespaces, and python3 of

@@ -7,7 +7,7 @@
 # Seen: with SBR signalled and parametric stereo not ruled out, the first frame already has two channels, though no
 # frame of this stream holds parametric stereo or even SBR data (an SBR decoder then only upsamples). Only a
 # configuration that goes on to say "no parametric stereo" gives mono. FFmpeg's own AAC encoder guards itself: its
-# extradata are not the two octets 1408 of AAC-LC but 140856e500, the SBR extension that says "absent". Who sizes
+# extradata are not the two octets 1408 of AAC-LC but 140856e500, the SBR extension that says "absent". Code that sizes
 # buffers or an encoder by the SDP's channel count is wrong by a factor of two for such a camera.
 #
 # It takes python3 of 3.11 or later.

@@ -2,13 +2,13 @@
 # libsrtp (in pylibsrtp 1.0.0) refuses to *encrypt* after a forward jump of the sequence number of half the range or
 # more, but not in the first half of the first cycle. Seen 2026-11-28, Python 3.11.
 #
-# Guess: the sender owns the sequence number, so the sender's side takes any and counts a rollover when the number
-# falls; guessing the rollover (RFC 3711 section 3.3.1) is the receiver's work, and it would be the same everywhere in
-# the cycle.
-# Seen: protect() guesses too. A jump of 40000 from 100 is taken, from 33000 it fails with "replay check failed (index
+# Guess: the sender owns the sequence number, so the sender's side accepts any and counts a rollover when the number
+# falls; guessing the rollover (RFC 3711 section 3.3.1) is the receiver's job, and would work the same everywhere in the
+# cycle.
+# Seen: protect() guesses, too. A jump of 40000 from 100 is accepted, from 33000 it fails with "replay check failed (index
 # too old)", and so does each packet after it, until the number has come round to where it was: 25537 packets, 85 s at
-# 300 packets a second, in which nothing leaves. A test that begins at a low number never sees it. Steps of 32767
-# always pass.
+# 300 packets a second, in which nothing is sent. A test that starts at a low number never sees it. Steps of 32767 always
+# pass.
 #
 # It takes python3 of 3.11 or later.
 set -euo pipefail

@@ -2,12 +2,12 @@
 # google-nest-sdm 9.2.1 lists no camera where the structures cannot be listed, and reads one page of devices only.
 # Seen 2026-11-28, Python 3.13.
 #
-# Guess: asking for devices asks for `devices`, page after page while the answer has a nextPageToken (the API's list
-# calls take pageSize and pageToken).
-# Seen: DeviceManager.async_refresh() asks for `structures` first. When that is refused (404 here, as by a stand-in
-# that only knows cameras) it raises before it ever asks for devices. With structures, `devices` is asked for once;
-# the second page is never fetched, and nothing says so. A stand-in for Google's API must serve structures to be of
-# use to this client.
+# Guess: listing devices requests `devices`, page after page while the answer has a nextPageToken (the API's list calls
+# take pageSize and pageToken).
+# Seen: DeviceManager.async_refresh() requests `structures` first. When that is refused (404 here, as by a stand-in
+# that only knows cameras) it raises before it ever requests devices. With structures, `devices` is requested once;
+# the second page is never fetched, without any notice. A stand-in for Google's API must serve structures to be usable
+# with this client.
 #
 # Everything runs against a server of this script's own on 127.0.0.1. It takes a Python of 3.13 or later: python3.13,
 # or the one that PYTHON names.

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# An empty packet ends an audio decoder of PyAV 18.1.0 (FFmpeg 8.1.2) for good. Seen 2026-11-28, Python 3.11.
+# An empty packet ends an audio decoder of PyAV 18.1.0 (FFmpeg 8.1.2) permanently. Seen 2026-11-28, Python 3.11.
 #
 # Guess: a packet without a byte is an empty frame, which decodes to nothing or raises, and the next packet decodes.
 # Seen: the empty packet itself raises nothing and returns no frame; it is taken as the end of the stream, so each
 # packet after it raises EOFError. The error thus names a packet that is fine. Only flush_buffers() brings the decoder
-# back. Such packets come of themselves: an RFC 3640 access unit header may state a size of 0.
+# back. Such packets occur in practice: an RFC 3640 access unit header may state a size of 0.
 #
 # It takes python3 of 3.11 or later.
 set -euo pipefail

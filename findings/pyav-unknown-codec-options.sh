@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# PyAV 18.1.0 says nothing of a codec option that the encoder does not know, and its libopus wrapper does not know
+# PyAV 18.1.0 silently ignores a codec option that the encoder does not know, and its libopus wrapper does not know
 # "dtx". Seen 2026-11-28, Python 3.11, FFmpeg 8.1.2.
 #
 # Guess: an unknown option is refused, as FFmpeg's command line does ("Option not found"); and libopus has had DTX for
 # years, so "dtx" is one of its options.
-# Seen: open() succeeds and the option has no effect. A wrong *value* of a known option is refused. What nobody took
-# is still in `CodecContext.options` after open(), and what was taken is gone from it: that is the only sign, and the
-# check to make. So with "dtx" three seconds of digital silence stay 150 packets of 3 bytes. (PyAV 19.0.2, which wants
-# Python 3.12, takes "dtx": the packets end as 1 byte each.)
+# Seen: open() succeeds and the option has no effect. A wrong *value* of a known option is refused. Options that were
+# not accepted are still in `CodecContext.options` after open(), accepted ones are removed from it: that is the only
+# sign, and the check to make. So with "dtx" three seconds of digital silence stay 150 packets of 3 bytes. (PyAV 19.0.2,
+# which needs Python 3.12, accepts "dtx": the packets become 1 byte each.)
 #
 # It takes python3 of 3.11 or later.
 set -euo pipefail

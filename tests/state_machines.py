@@ -1,4 +1,4 @@
-"""The diagrams in docs/state-machines.md, made from the tables that the product runs on.
+"""The diagrams in docs/state-machines.md, generated from the tables that the product uses.
 
 python -m tests.state_machines > docs/state-machines.md
 """
@@ -24,17 +24,17 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "state-machines.md"
 HEAD: Final = """\
 # State machines
 
-Every state machine of the relay is a table. These diagrams are generated from them
-(`python -m tests.state_machines > docs/state-machines.md`); a test compares. A move that is not drawn is illegal: it
-raises, and leaves the state as it was.
+Every state machine of the relay is a table. These diagrams are generated from the tables
+(`python -m tests.state_machines > docs/state-machines.md`); a test compares them. A move that is not drawn is illegal:
+it raises an error and leaves the state as it was.
 """
 
 MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Lease",
         "One camera's stream at Google, in the supervisor (`relay_supervisor/google/leases/states.py`). `lost` is left "
-        "at once: a stream that had worked is generated again, one that had not waits first. `doubted` is a camera "
-        "that may have been moved to the other protocol: while its traits are read, its stream plays on.",
+        "at once: a stream that had worked is generated again, one that had not waits first. `doubted` means that the "
+        "camera may have been moved to the other protocol: its stream continues while its traits are read.",
         LEASE,
     ),
     (
@@ -44,7 +44,7 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     ),
     (
         "Replacement of a worker",
-        "A worker that works, and its successor (`relay_supervisor/fleet/replacement.py`).",
+        "A running worker and its successor (`relay_supervisor/fleet/replacement.py`).",
         REPLACEMENT_TABLE,
     ),
     (
@@ -64,14 +64,14 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     ),
     (
         "Keyframe requests",
-        "What viewers ask of one publication, in the worker (`relay_worker/publish/keyframe_requests.py`). `in_vain` "
-        "makes the camera undecodable where no page is known to decode it.",
+        "Viewers' keyframe requests for one publication, in the worker (`relay_worker/publish/keyframe_requests.py`). "
+        "`in_vain` makes the camera undecodable unless a page is known to decode it.",
         REQUEST_TABLE,
     ),
     (
         "Sight of a page",
-        "What one page sees of one camera, in the supervisor (`relay_supervisor/viewing/decoding.py`). A page that is "
-        "`blind` makes the camera undecodable only where no other is `decoding`.",
+        "What one page receives of one camera, in the supervisor (`relay_supervisor/viewing/decoding.py`). A page that "
+        "is `blind` makes the camera undecodable only if no other page is `decoding`.",
         SIGHT_TABLE,
     ),
 )
