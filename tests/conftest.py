@@ -1,6 +1,6 @@
-"""For all tests: hypothesis without a deadline per example, because the machine may be busy.
+"""Shared by all tests: hypothesis without a deadline per example, because the machine may be busy.
 
-Examples are the same at every run, so that a change is judged by what it did and not by luck. To look for more:
+Examples are the same in every run, so that a change is judged by its effect and not by luck. To search further:
 HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer. `make quick` looks at fewer.
 
 What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's.
@@ -60,7 +60,7 @@ def free_port() -> int:
     It lies below the range from which the kernel serves everybody who asks for any port (Linux: 32768 and up), such as
     the other tests that run at the same time.
     """
-    ports = random.Random()  # not the seed of the test, which another process may have as well
+    ports = random.Random()  # not the test's seed, which another process may share
     while True:
         port = ports.randrange(20_000, 32_000)
         with socket.socket() as probe:
@@ -73,7 +73,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """In place of pytest-asyncio's, whose ports the kernel gives to others, too."""
+    """Replaces pytest-asyncio's fixture, whose ports the kernel also gives to others."""
     return free_port()
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure the relay against its bars, print the table, write bench.json.
+"""`python -m tests.benchmarks`: measure the relay against its targets, print the table, write bench.json.
 
 It needs the machine for itself. Everything stays on loopback, but for the packages that `--peers` installs. A part
 that fails is a row that says why; the others go on.
@@ -27,7 +27,7 @@ CAMERAS: Final = (1, 5, 10, 20)
 _PART_TIMEOUT: Final = 240.0
 
 _FEW: Final = 5
-"""Cameras for what need not be measured with many."""
+"""Cameras for parts that need not be measured with many."""
 
 Part = tuple[str, Callable[[Stage], Awaitable[None]]]
 
@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace, report: Report) -> None:
-    """All parts that were asked for; after one that failed the simulators are started anew."""
+    """Run all requested parts; after a failed one the simulators are restarted."""
     numbers = [int(number) for number in options.cameras.split(",")]
     wanted = set(options.parts.split(","))
     report.progress(f"the machine is {proc.load():.0%} busy without us")

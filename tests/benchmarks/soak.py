@@ -11,7 +11,7 @@ from tests.benchmarks.stage import Stage
 from tests.benchmarks.table import Report
 
 WARM_UP: Final = 60.0
-"""Seconds until the first look: histories are full and every path has been gone once."""
+"""Seconds until the first measurement: histories are full, and every code path has run once."""
 MAX_GROWTH: Final = 0.3
 """MB that a worker may grow by: allocators and copy-on-write settle for a while."""
 _LOOK: Final = 30.0

@@ -58,7 +58,7 @@ async def test_plays_every_camera_over_one_connection_with_sound(chromium_page: 
         assert dashboard.relay.calls == [("restart", ids[1])]
         await page.keyboard.press("Escape")
         await page.wait_for_selector("#large", state="hidden")
-        # A camera that comes later joins the same connection.
+        # A camera added later joins the same connection.
         await dashboard.publish(2)
         dashboard.relay.cameras[2] = live_camera(2, dashboard.relay.clock)
         await decoding(page, ids)
@@ -79,11 +79,11 @@ async def test_follows_a_camera_that_is_published_anew_and_a_restarted_relay(chr
         await follows(page, again)
         await decoding(page, ids)
         after = await stats(page)
-        # The other camera was on the same connection and went on.
+        # The other camera was on the same connection and continued.
         assert after[ids[1]]["framesDecoded"] > before[ids[1]]["framesDecoded"]
         outcomes = dashboard.relay.viewers.outcomes
         assert (outcomes["repointed"], outcomes["opened"], outcomes["reopened"]) == (1, 1, 0)
-        # A restarted supervisor knows no views, while the SFU goes on: the page opens another by itself.
+        # A restarted supervisor knows no views, while the SFU continues: the page opens a new one by itself.
         dashboard.relay.viewers._views.clear()
         dashboard.relay.uptime = 1.0
         await first_that(lambda: outcomes["opened"] == 2 and outcomes["answered"] == 2)

@@ -1,4 +1,4 @@
-"""One camera large: its numbers over time, its events, and what can be done about it."""
+"""A camera's large view: its statistics over time, its events, and its actions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_plots_events_and_snapshot(chromium_page: Page) -> None:
         async with page.expect_download() as download:
             await page.get_by_role("link", name="Download").click()
         assert (await download.value).suggested_filename.startswith("Front door 20")
-        # Of another camera there is another picture, or none.
+        # Another camera shows another picture, or none.
         await page.get_by_role("button", name="Next camera").click()
         await page.wait_for_selector("#large-snapshot", state="hidden")
         await page.get_by_role("button", name="Take a snapshot").click()

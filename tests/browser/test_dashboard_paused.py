@@ -1,4 +1,4 @@
-"""A browser pauses an element with sound when its page is hidden: seen again, it plays, or the page says why not."""
+"""A browser pauses an element with sound when its page is hidden: once visible, it plays, or the page says why not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSE_SOUND: Final = """() => {
   };
   addEventListener("pointerdown", () => { HTMLMediaElement.prototype.play = play; }, true);
 }"""
-"""What Safari does once the page was hidden; Chromium remembers that somebody clicked before."""
+"""Imitate Safari after the page was hidden; Chromium remembers that the user clicked before."""
 
 SEEN_AGAIN: Final = """(event) => {
   Object.defineProperty(document, "hidden", { configurable: true, get: () => false });
@@ -44,7 +44,7 @@ def element(selector: str, expression: str) -> str:
 
 
 async def shown(page: Page, selector: str) -> None:
-    """Wait until the element plays and presents a picture that is new."""
+    """Wait until the element plays and presents a new picture."""
     await until(page, element(selector, "!video.paused"))
     await page.evaluate(
         element(selector, "{ window.presented = 0; video.requestVideoFrameCallback(() => { window.presented = 1; }); }")
@@ -94,7 +94,7 @@ async def test_what_the_browser_paused_plays_again_with_its_sound(
             return
         for event in ("pageshow", "focus", "resume"):
             await paused_by_the_browser(page, selector)
-            # At once, not at the next look at the clock.
+            # At once, not at the next periodic check.
             playing = await page.evaluate(SEEN_AGAIN, event)
             assert playing, event
             await shown(page, selector)
@@ -128,7 +128,7 @@ async def test_sound_that_is_refused_leaves_the_picture_and_a_button(
 async def test_a_picture_that_the_browser_does_not_show_is_not_called_playing(
     chromium_page: Page, path: str, selector: str
 ) -> None:
-    """Frames are received and decoded all the time; the element is what people see."""
+    """Frames are received and decoded throughout; what matters is what the element shows."""
     page = chromium_page
     async with served(1) as dashboard:
         await dashboard.publish(0)
@@ -145,7 +145,7 @@ async def test_a_picture_that_the_browser_does_not_show_is_not_called_playing(
 
 @pytest.fixture
 async def strict_page() -> AsyncIterator[Page]:
-    """A page in a Chromium that plays sound only once somebody has clicked, as it is installed everywhere."""
+    """A page in a Chromium that plays sound only after a click, which is its default."""
     async with chromium(flags=["--autoplay-policy=document-user-activation-required"]) as browser:
         yield await browser.new_page()
 

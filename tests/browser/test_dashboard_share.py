@@ -1,4 +1,4 @@
-"""A link to one camera: shared on the dashboard, framed by another site, and at its end."""
+"""A link to one camera: shared on the dashboard, framed by another site, and expired."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_shared_link_shows_its_camera_only_and_ends(chromium_page: Page)
         await until(page, f"document.getElementById('share-link').value !== {link!r}")
         await page.goto("about:blank")
 
-        # Somebody else, who has the link and nothing more.
+        # Another person, who has only the link.
         stranger = await (await page.context.browser.new_context()).new_page()
         errors: list[str] = []
         stranger.on("pageerror", lambda error: errors.append(str(error)))
@@ -79,7 +79,7 @@ async def test_a_shared_link_shows_its_camera_only_and_ends(chromium_page: Page)
             assert await stranger.evaluate(ASK, [path, body]) == [403, "not_allowed"], path
         await stranger.goto(link.replace(door, drive))
         await until(stranger, "document.getElementById('why').textContent.startsWith('This link is not valid')")
-        # Without the link there is nothing, and the page says so without asking over and over.
+        # Without the link nothing is shown, and the page says so without repeated requests.
         await stranger.goto(f"{dashboard.server.url}/watch/{door}")
         await until(stranger, "document.getElementById('why').textContent.startsWith('A token is needed')")
         await stranger.context.close()
@@ -117,6 +117,6 @@ async def test_a_frame_in_another_site_plays_until_the_link_ends(chromium_page: 
         async with asyncio.timeout(15):
             while await camera.inner_text("#why") != "This link has expired. Ask for another":
                 await asyncio.sleep(0.2)
-        # Also a page that would not stop by itself is cut off.
+        # A page that does not stop by itself is cut off, too.
         dashboard.relay.viewers.sweep(dashboard.relay.clock.now())
         assert (len(dashboard.relay.viewers), dashboard.relay.viewers.outcomes["expired"]) == (0, 1)

@@ -1,4 +1,4 @@
-"""What nobody sees is not pulled: Cloudflare bills what it sends."""
+"""Cameras out of sight are not pulled: Cloudflare bills what it sends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_tiles_out_of_sight_stop_and_come_back(chromium_page: Page) -> Non
         await page.evaluate("scrollTo(0, 0)")
         await decoding(page, [first], within=10.0)
 
-        # A hidden page pulls nothing, but for a camera whose sound is on.
+        # A hidden page pulls nothing except a camera whose sound is on.
         await page.evaluate(HIDE, True)
         await until(page, "window.relay.pcs.length === 0")
         assert len(dashboard.relay.viewers) == 0

@@ -1,4 +1,4 @@
-"""A picture that Chromium cannot decode: what the page tells the relay of it, and what it shows."""
+"""A picture that Chromium cannot decode: what the page reports to the relay, and what it shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fixtures.dashboard import Dashboard, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
-# A page whose decoder gets nothing: encoded frames go to a stream that nobody reads (a real browser's own fault).
+# A page whose decoder gets nothing: encoded frames go to a stream that is never read (a fault of the browser alone).
 BLINDFOLD = """
 const Original = window.RTCPeerConnection;
 window.RTCPeerConnection = class extends Original {
@@ -32,7 +32,7 @@ window.RTCPeerConnection = class extends Original {
 
 
 def without_parameter_sets(units: list[bytes]) -> list[bytes]:
-    """The access units with SPS and PPS taken out: nobody can decode them."""
+    """The access units without SPS and PPS: they cannot be decoded."""
     stripped = []
     for unit in units:
         nals = [nal for nal in unit.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if nal]

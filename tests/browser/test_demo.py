@@ -1,4 +1,4 @@
-"""The whole product: the demo's six cameras in a real browser, judged by its own statistics."""
+"""The whole product: the demo's six cameras in a real browser, judged by the browser's statistics."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
 
 
 async def sound_energy(page: Page, camera: str) -> float:
-    """Energy that the browser plays in the large view, whose sound is on; counted only while it is not muted."""
+    """Audio energy that the browser plays in the large view, whose sound is on; counted only while unmuted."""
     await page.locator("#large-sound", has_text="Sound on").wait_for()
     for _ in range(100):
         energy = float((await stats(page)).get(camera, {}).get("totalAudioEnergy", 0.0))

@@ -1,6 +1,6 @@
 """What a viewer sees of a camera in a real Chromium: evenness, lip-sync, repair, thinning, bitstreams, filler.
 
-Each camera has a relay, simulators and a page of its own; three are watched at a time, in one browser.
+Each camera has its own relay, simulators and page; three are watched at a time, in one browser.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest
 
 SYNC_BAR = 0.045
 SYNC_RESOLUTION = 0.040
-"""What the page itself adds: pictures are shown at 60 Hz, and sound takes some 20 ms through WebAudio's queue."""
+"""Delay added by the page: pictures are shown at 60 Hz, and sound takes some 20 ms through WebAudio's queue."""
 
 
 CASES = AtOnce(most=3)
@@ -49,7 +49,7 @@ def viewed(
     link: Callable[[], LinkEmulator] | None = None,
     prepare: Callable[[MediaRig], Awaitable[None]] | None = None,
 ) -> Callable[[Page], AbstractAsyncContextManager[Scene]]:
-    """A camera that a page plays, by way of `link` when there is one; `prepare` comes before the page."""
+    """A camera that a page plays, through `link` if there is one; `prepare` runs before the page."""
 
     @contextlib.asynccontextmanager
     async def scene(page: Page) -> AsyncIterator[Scene]:
@@ -71,7 +71,7 @@ def twenty_ms_with_a_queue() -> LinkEmulator:
 
 
 async def good(viewer: Viewer, seconds: float, judge: Callable[[Watched], bool], tries: int = 3) -> Watched:
-    """A while that `judge` finds good. One of several is enough: the machine may have been busy in the others."""
+    """Watch until `judge` finds a period good. One of several suffices: the machine may have been busy in others."""
     seen = []
     for _ in range(tries):
         seen.append(await viewer.watch(seconds))
@@ -106,7 +106,7 @@ async def test_flash_and_beep_come_together(scene: Scene) -> None:
     page = scene.viewer.page
     await page.evaluate("listen()")
     await page.evaluate("look()")
-    # The browser moves picture and sound together by 80 ms steps; from wherever it begins, this is enough.
+    # The browser aligns picture and sound in steps of 80 ms; wherever it starts, this is long enough.
     settled: list[float] = []
     for _ in range(15):
         await asyncio.sleep(2.0)
@@ -140,21 +140,21 @@ async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(scene: Scene
     assert link is not None
     await asyncio.sleep(3.0)
     link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
-    await asyncio.sleep(4.0)  # until two reports have told
+    await asyncio.sleep(4.0)  # until two reports have shown it
     await rig.sfu("record", {})
     await good(viewer, 12.0, lambda seen: seen.fps >= 8.0)
     stats = rig.stats[-1].video
     assert stats.thinned > 0
     assert stats.ceiling > 0
     assert await arrivals_late_by(rig) <= 1.5
-    # Wide again: whole again.
+    # Full rate again: complete again.
     link.up.rate = 0.0
     await rig.until(lambda: rig.stats[-1].video.ceiling == 0, "the ceiling is lifted", within=30.0)
     await good(viewer, 3.0, lambda seen: seen.fps >= 26.0)
 
 
 async def arrivals_late_by(rig: MediaRig) -> float:
-    """Seconds by which the latest video packet came to the SFU after its media time."""
+    """Seconds by which the latest video packet reached the SFU after its media time."""
     recorded = await rig.sfu("record")
     publisher = rig.relay.keeper.publisher
     assert publisher is not None
@@ -169,7 +169,7 @@ async def arrivals_late_by(rig: MediaRig) -> float:
 
 
 async def plays_on(viewer: Viewer, fps: float = 25.0) -> dict[str, Any]:
-    """See pictures keep coming after a change of the stream; the last statistics."""
+    """Check that pictures continue after a change of the stream; returns the last statistics."""
     await asyncio.sleep(3.0)  # until the next IDR
     seen = await good(viewer, 3.0, lambda seen: seen.fps >= fps)
     return seen.after
@@ -188,7 +188,7 @@ async def test_odd_bitstreams_play_on(scene: Scene) -> None:
     await rig.camera("clear", {})
     await rig.camera("fault", {"kind": "timestamp_jump", "by": -7200.0})
     await plays_on(viewer)
-    # B-frames: no browser shows them live. Said, and no loop of anything.
+    # B-frames: no browser shows them live. This is reported, without endless remedies.
     await rig.camera("fault", {"kind": "b_frames"})
     await rig.until(lambda: rig.stats[-1].video.b_frames, "B-frames are noticed", within=10.0)
     await asyncio.sleep(5.0)

@@ -1,6 +1,6 @@
-"""Every quirk of docs/quirks.md that concerns the picture, in Chromium: it plays, or the relay says honestly that not.
+"""Every quirk of docs/quirks.md that concerns the picture, in Chromium: it plays, or the relay says that it does not.
 
-One browser in the SFU's seat, all cameras side by side.
+One browser takes the SFU's place for all cameras at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SECONDS: Final = 8.0
 TRIES: Final = 4
 """One good watch of several is enough: the machine may have been busy in the others."""
 SHARE: Final = 0.9
-"""Of the frames sent, those that have to be decoded."""
+"""Share of the frames sent that must be decoded."""
 
 
 class Row:
@@ -48,7 +48,7 @@ class Row:
         self.relay = CameraRelay(settings, self, Listener())
         self.stats: WorkerStats | None = None
         self.live = False
-        """Whether it was live at every look."""
+        """Whether it was live at every check."""
 
     async def publish(self, offer: str, tracks: list[TrackOffer]) -> PublishAnswer:
         """Signalling: have the page answer."""
@@ -61,13 +61,13 @@ class Row:
         self.relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, time.time() + 3600))
 
     def look(self, now: float) -> None:
-        """What a worker does each second."""
+        """The worker's periodic task."""
         self.relay.tick(now)
         self.stats = self.relay.stats(now)
         self.live = self.live and self.relay.state is WorkerState.LIVE
 
     def outcome(self, decoded: int, sent: int) -> str:
-        """What became of it: "plays", "not decodable", "not live", or what is wrong."""
+        """The outcome: "plays", "not decodable", "not live", or what is wrong."""
         assert self.stats is not None
         if not self.live:
             return "not live"
@@ -123,7 +123,7 @@ async def test_every_quirk_plays_or_is_honestly_called_what_it_is(chromium_page:
 
 
 async def watch(page: Page, rows: Sequence[Row]) -> dict[str, str]:
-    """What becomes of each row's picture in the next seconds."""
+    """The outcome of each row's picture over the next seconds."""
     before, sent = await page.evaluate("decoded()"), {row.name: row.camera.pictures for row in rows}
     for row in rows:
         row.live = True
@@ -136,7 +136,7 @@ async def watch(page: Page, rows: Sequence[Row]) -> dict[str, str]:
 
 
 async def playing(page: Page, rows: Sequence[Row], within: float = 30.0) -> None:
-    """Wait until each of them has shown some pictures, or time is up: the outcome says which."""
+    """Wait until each of them has shown some pictures, or time is up; the outcome tells them apart."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         decoded = await page.evaluate("decoded()")

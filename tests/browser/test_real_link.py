@@ -1,4 +1,4 @@
-"""What loss on a link between two machines leaves for a viewer to see: SFU and Chromium sit in a network namespace."""
+"""What a viewer sees of loss on a link between two machines: SFU and Chromium run in a network namespace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest
 
 SECONDS: Final = 60.0
 RATE: Final = 8e6
-"""Bit/s of the links: no limit to one camera, but a keyframe does not pass at once."""
+"""Bit/s of the links: no limit for one camera, but a keyframe takes time to pass."""
 STALL: Final = 130.0
 """Milliseconds between pictures, three of them late, that only the machine can have caused where nothing is lost.
 A repair takes 80 or more: with that on top it is a freeze, which begins at some 180."""
@@ -28,7 +28,7 @@ A repair takes 80 or more: with that on top it is a freeze, which begins at some
 
 @contextlib.asynccontextmanager
 async def cameras_over(cables: list[Cable], namespace: NetworkNamespace) -> AsyncIterator[list[MediaRig]]:
-    """A camera, live, by each of the cables at an SFU of its own inside."""
+    """A live camera over each of the links, at its own SFU inside."""
     async with contextlib.AsyncExitStack() as stack:
         bridge = TunBridge(namespace, dict(zip(namespace.addresses, cables, strict=True)))
         stack.enter_context(contextlib.closing(bridge))
@@ -37,7 +37,7 @@ async def cameras_over(cables: list[Cable], namespace: NetworkNamespace) -> Asyn
 
 
 def cable(delay: float, seed: int) -> Cable:
-    """So many seconds of delay each way."""
+    """Set the one-way delay in seconds."""
     return Cable(Link(delay=delay, rate=RATE, rng=random.Random(seed)), Link(delay=delay, rate=RATE))
 
 
@@ -46,7 +46,7 @@ async def test_loss_on_the_way_to_the_sfu_is_not_seen() -> None:
     with network_namespace(len(cables)) as namespace:
         async with chromium(namespace.command) as browser, cameras_over(cables, namespace) as rigs:
             viewers = [await rig.view(await browser.new_page()) for rig in rigs]
-            # On the way up, where the media is. A request that is lost on the way back is the SFU's to repeat.
+            # On the uplink, which carries the media. It is up to the SFU to repeat requests lost on the way back.
             two.up.loss, five.up.loss = 0.02, 0.05
             control = viewers[0].page
             await control.evaluate("time()")
@@ -57,8 +57,8 @@ async def test_loss_on_the_way_to_the_sfu_is_not_seen() -> None:
                 _, at_two, at_five = seen
                 if at_two.freezes == 0 and at_five.freezes <= 1 and at_five.frozen < 0.300:
                     break
-                # Once more only where the machine was too busy to tell: in the same browser at the same time it held up
-                # the stream that loses nothing, too.
+                # Retry only if the machine was too busy to tell: in the same browser at the same time it also held up
+                # the stream without loss.
                 held_up = await control.evaluate("longestGap()")
                 said = f"at 0, 2 and 5 % loss {seen}; without loss a picture took up to {held_up:.0f} ms"
                 assert held_up >= STALL, said

@@ -1,6 +1,6 @@
-"""Chromium in the SFU's seat: what a media stack that nobody here wrote makes of the relay, whatever feedback it sends.
+"""Chromium in place of the SFU: how an independent media stack receives the relay, with each kind of feedback.
 
-Each pairing has a relay, simulators and a page of its own; the three that only watch are watched at the same time, in
+Each pairing has its own relay, simulators and page; the three that only watch are watched at the same time, in
 one browser. All pairs of settings, for a minute each and alone: `make bench ARGS="--parts seat"`.
 """
 
@@ -30,7 +30,7 @@ TRIES: Final = 3
 
 CASES = AtOnce(most=3)
 ROWS: Final = (
-    # It sends estimates all the same, of a hundredth of what arrives.
+    # It sends estimates anyway, of a hundredth of the rate that arrives.
     Row("720p", "mono", Feedback(False, False, False)),
     Row("720p", "opus", Feedback(True, False, False)),
     Row("720p", "none", Feedback()),

@@ -1,4 +1,4 @@
-"""The simulated SFU's account of what a viewer decodes, held against the viewer's own."""
+"""The simulated SFU's statistics of what a viewer decodes, compared with the viewer's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(120)]
 
 
 async def told(rig: MediaRig) -> dict[str, Any]:
-    """What the SFU says of the one viewer's video."""
+    """The SFU's statistics of the one viewer's video."""
     sessions = (await rig.sfu("sessions"))["sessions"]
     (video,) = [track for session in sessions for track in session["pulled"] if "framesDecoded" in track["stats"]]
     found: dict[str, Any] = video["stats"]

@@ -39,7 +39,7 @@ async function received() {
 
 
 class Viewer:
-    """A page and its SFU session; the test is the backend between them."""
+    """A page and its SFU session; the test acts as the backend between them."""
 
     def __init__(self, page: Page, api: httpx.AsyncClient, app: str) -> None:
         self.page, self._api, self._app, self.session = page, api, app, ""
@@ -109,7 +109,7 @@ async def test_two_cameras_in_one_session_play_and_can_be_switched(chromium_page
             await viewer.plays(*mids)
             assert sfu.published("porch-video")["plis_forwarded"] > 0, "Chromium asks for its first key frame"
 
-            # The viewer sees one stream go on when the source changes; aiortc's own loop brings the key frame.
+            # The viewer sees one continuous stream when the source changes; aiortc's loop supplies the keyframe.
             update = [
                 {"location": "remote", "mid": mids[index], "sessionId": yard.session, "trackName": f"yard-{kind}"}
                 for index, kind in enumerate(("video", "audio"))
@@ -164,7 +164,7 @@ async function sent() {
 
 
 async def test_a_browser_publishes_and_hears_feedback(chromium_page: Page) -> None:
-    """Chromium's own bandwidth estimate believes our transport-cc, its RTX repairs loss."""
+    """Chromium's bandwidth estimator accepts our transport-cc feedback, and its RTX repairs loss."""
     variant = SfuVariant(transport_cc=True)
     async with (
         SfuSimulator(variant=variant, timings=SfuTimings(nack_give_up=15)) as sfu,

@@ -1,4 +1,4 @@
-"""How the faults of the matrix are inflicted, and how it shows that they have taken effect."""
+"""How the faults of the matrix are inflicted, and how to tell that they have taken effect."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from relay_supervisor.fleet.fleet import OVER_LIMIT
 from tests.chaos.world import STATE_SIZE, Chaos, Sight
 
 Inflict = Callable[[Chaos, str], Awaitable[None]]
-"""Does it to a camera, named by display name."""
+"""Inflicts a fault on a camera, given by display name."""
 Bites = Callable[[Sight, Sight], bool]
-"""Whether it has taken effect (or is over), from what was seen before and what is seen now."""
+"""Whether a fault has taken effect (or is over), from the observations before and now."""
 
 # --- when a fault has taken effect ---------------------------------------------------------------------------------
 
@@ -32,12 +32,12 @@ def source_replaced(before: Sight, now: Sight) -> bool:
 
 
 def frames_dropped(before: Sight, now: Sight) -> bool:
-    """Frames were dropped, and the garbage is over for long enough that a keyframe has come."""
+    """Frames were dropped, and the garbage ended long enough ago for a keyframe to have arrived."""
     return now.status.video.dropped > before.status.video.dropped and now.at > before.at + 4.5
 
 
 def publication_replaced(before: Sight, now: Sight) -> bool:
-    """A new publication, and every fault that waited at the SFU was met."""
+    """There is a new publication, and every fault pending at the SFU was met."""
     return now.status.publication not in ("", before.status.publication) and now.faults == 0
 
 
@@ -48,7 +48,7 @@ def command_failed(before: Sight, now: Sight) -> bool:
 
 
 def renewed(before: Sight, now: Sight) -> bool:
-    """The stream has a new life, or a successor, and no failure stands."""
+    """The stream was extended or replaced, and no failure is pending."""
     was, is_ = before.status.lease, now.status.lease
     regenerated = is_.generates > was.generates
     return now.commands[-1][1] == 200 and (regenerated or (is_.extends > was.extends and is_.failures == 0))
@@ -66,7 +66,7 @@ def later(seconds: float) -> Bites:
 
 
 def of_camera(kind: str, *, reset: bool = False, **parameters: Any) -> Inflict:
-    """A fault of the simulated camera; with `reset` the connection is cut as well, so that it is met at once."""
+    """A fault of the simulated camera; with `reset` the connection is reset, too, so that it is met at once."""
 
     async def inflict(chaos: Chaos, camera: str) -> None:
         await chaos.relay.nest(f"cameras/{camera}/fault", {"kind": kind, **parameters})
@@ -77,7 +77,7 @@ def of_camera(kind: str, *, reset: bool = False, **parameters: Any) -> Inflict:
 
 
 def of_command(command: str, status: int, **parameters: Any) -> Inflict:
-    """The next command of that name fails."""
+    """Makes the next command of that name fail."""
 
     async def inflict(chaos: Chaos, camera: str) -> None:
         body = {"command": f"{command}RtspStream", "status": status, **parameters}
@@ -87,7 +87,7 @@ def of_command(command: str, status: int, **parameters: Any) -> Inflict:
 
 
 def of_publishing(**fault: Any) -> Inflict:
-    """The camera has to be published anew, and that meets `fault` (of `sfu_options.ApiFault`)."""
+    """Forces the camera to publish again, which meets `fault` (of `sfu_options.ApiFault`)."""
 
     async def inflict(chaos: Chaos, camera: str) -> None:
         status = chaos.relay.camera(camera)
@@ -99,7 +99,7 @@ def of_publishing(**fault: Any) -> Inflict:
 
 
 def of_session(**change: Any) -> Inflict:
-    """Something happens to the camera's session at the SFU."""
+    """Changes the camera's session at the SFU."""
 
     async def inflict(chaos: Chaos, camera: str) -> None:
         await chaos.relay.sfu(f"sessions/{chaos.sights[camera].session}", change)
@@ -115,7 +115,7 @@ def of_worker(number: signal.Signals) -> Inflict:
 
 
 async def swell(chaos: Chaos, camera: str) -> None:
-    """The worker's reports say that it takes 1 TiB; nothing that can be sent to a worker makes it really swell."""
+    """Makes the worker report that it uses 1 TiB; no input makes a worker's memory actually grow."""
     fleet = chaos.relay.supervisor.fleet
     slot = fleet.slot(chaos.relay.camera(camera).id)
     assert slot is not None
@@ -125,7 +125,7 @@ async def swell(chaos: Chaos, camera: str) -> None:
 
 
 async def delete_sockets(chaos: Chaos, camera: str) -> None:
-    """The files of the bus vanish (a cleaner of /tmp); a worker that starts afterwards must still find the bus."""
+    """Deletes the bus's socket files, as a cleaner of /tmp does; workers started later must still find the bus."""
     directory = chaos.relay.world.directory / "run"
     files = [directory / "control.sock", directory / "stats.sock"]
     for file in files:
@@ -138,7 +138,7 @@ async def delete_sockets(chaos: Chaos, camera: str) -> None:
 
 
 async def fill_disk(chaos: Chaos, camera: str) -> None:
-    """Not one more block for the state; the log that SQLite writes first is emptied, for it would take some more."""
+    """Fills the state's disk; SQLite's write-ahead log is emptied first, because it would still accept writes."""
     with sqlite3.connect(chaos.state / "relay.sqlite3") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -156,7 +156,7 @@ async def empty_disk(chaos: Chaos, camera: str) -> None:
 
 
 async def step_clock(chaos: Chaos, camera: str) -> None:
-    """An hour forward, an extension, two hours back."""
+    """Moves the clock an hour forward and, after an extension, two hours back."""
     extends = chaos.relay.camera(camera).lease.extends
     chaos.clock.offset = 3600.0
     while chaos.relay.camera(camera).lease.extends == extends:
@@ -165,6 +165,6 @@ async def step_clock(chaos: Chaos, camera: str) -> None:
 
 
 async def rediscover(chaos: Chaos, camera: str) -> None:
-    """A person has shared the device again; the relay sees it at its next discovery, every ten minutes or on demand."""
+    """Shares the device again; the relay sees it at its next discovery, every ten minutes or on demand."""
     await asyncio.sleep(2.0)
     await chaos.relay.supervisor.verbs.discover()

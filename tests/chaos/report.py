@@ -9,7 +9,7 @@ from typing import Any
 
 
 def table(outcomes: list[Any], killed: dict[str, Any] | None, witness: dict[str, Any]) -> str:
-    """Markdown: one line a fault."""
+    """Markdown, one line per fault."""
     load, _, _ = os.getloadavg()
     lines = [
         f"Measured on {datetime.date.today()}: {platform.system()} {platform.release()}, {os.cpu_count()} cores, "

@@ -1,6 +1,6 @@
-"""The fault matrix: each way to break something, what a viewer may notice, how long, and what it may cost.
+"""The fault matrix: each fault, what a viewer may notice of it and for how long, and what it may cost.
 
-A row is inflicted on one camera. Rows of one lane share a camera and follow each other; lanes run side by side.
+A row is inflicted on one camera. Rows of one lane share a camera and run in sequence; lanes run in parallel.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from tests.chaos.world import COLLECT_AFTER
 
 
 class Sees(enum.Enum):
-    """What a viewer at the SFU sees."""
+    """What a viewer sees at the SFU."""
 
     FIRST = "first picture late"
-    """There was no picture before: the fault stands at the camera's start."""
+    """There was no picture before: the fault occurs at the camera's start."""
     NOTHING = "nothing"
     """The same publication, no packet lost, live throughout."""
     SLATE = "slate, same publication"
-    """The same publication, no packet lost; filler holds it where the camera's picture is away for over 2 s."""
+    """The same publication, no packet lost; filler keeps it up if the camera's picture is missing for over 2 s."""
     ANOTHER = "another publication"
     """The viewer is moved to a new publication."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One fault. `bites(before, now)` says that it has taken effect; only then does health count as recovery.
+    """One fault. `bites(before, now)` says whether it has taken effect; only then does health count as recovery.
 
     `within` is in seconds from the fault to health. `generates` is what it may cost, exactly, in Generate commands
-    that reach Google (of a camera's first row: beyond the one that it needs anyhow). With `degraded` (a state of the
+    that reach Google (in a camera's first row: beyond the one that it needs anyway). With `degraded` (a state of the
     camera, and words of the reason it must give) the camera does not come back until `relieve`.
     """
 
@@ -67,7 +67,7 @@ class Row:
     degraded: tuple[str, str] = ("", "")
     relieve: Inflict | None = None
     over: Bites = lambda before, now: True
-    """What recovery takes beyond health, where health is never lost."""
+    """A further condition of recovery, if health is never lost."""
     cold: bool = False
     """Inflicted before the supervisor starts."""
 
@@ -161,7 +161,7 @@ RTSP: Final[tuple[tuple[Row, ...], ...]] = (
           bites=later(5.0))),
     (rtsp("stall, answers included", of_camera("stall", seconds=14.0), within=30),
      rtsp("silence, longer than the SFU keeps a track", of_camera("silence", seconds=COLLECT_AFTER + 4), within=25),
-     # Until there is another URL, however long that takes on a busy machine.
+     # Until there is a new URL, however long that takes on a busy machine.
      rtsp("403", of_camera("describe_status", status=403, one_stream=True, seconds=60.0, reset=True), within=25,
           generates=1)),
     (rtsp("404, lasting", of_camera("describe_status", status=404, one_stream=True, seconds=60.0, reset=True),
@@ -202,7 +202,7 @@ WHOLE: Final[tuple[Row, ...]] = (
     Row(name="clock jump (an hour forward, two back)", inflict=step_clock, bites=extended(2), sees=Sees.NOTHING,
         within=40),
 )
-"""Faults of the whole relay, one after the other when all else is done, on a camera with a short lease."""
+"""Faults of the whole relay, in sequence after all others, on a camera with a short lease."""
 # fmt: on
 
 SUPERVISOR_KILLED: Final = "supervisor SIGKILL"

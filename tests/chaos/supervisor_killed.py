@@ -1,4 +1,4 @@
-"""The row in which the supervisor itself is killed: it needs one in a process of its own."""
+"""The row in which the supervisor itself is killed: it needs a supervisor in a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AWAY = 3.0
 
 
 async def kill_supervisor(port: int) -> dict[str, Any]:
-    """Kill a supervisor of two cameras, start another after `AWAY` seconds, and see what became of the video."""
+    """Kill a supervisor of two cameras, start another after `AWAY` seconds, and check what happened to the video."""
     async with demo_world(2, "320x180", SMALL) as world, httpx.AsyncClient(timeout=10) as http:
         async with supervisor(world, port) as first:
             before = await until_live(http, port, 2, 60.0)

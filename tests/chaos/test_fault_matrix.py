@@ -1,7 +1,7 @@
-"""Every row of the fault matrix ends healthy by itself or degraded with a stated reason, and costs the others nothing.
+"""Every row of the fault matrix ends healthy by itself, or degraded with a reason, and does not affect the others.
 
-All rows are carried out in one started world (see `rows.py`), which is what takes the time; each test then judges one
-row. With RELAY_REPORTS set, the table of measured times is written to $RELAY_REPORTS/faults.md.
+All rows run in one started world (see `rows.py`), which takes most of the time; each test then judges one row. With
+RELAY_REPORTS set, the table of measured times is written to $RELAY_REPORTS/faults.md.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.serial, pytest.mark.chaos, pytest.mark.media, pytest.m
 NAMES = dict(zip(LANES, CAMERA_NAMES[1:], strict=False))
 """The camera of each lane."""
 DARK = {Sees.NOTHING: 2.0, Sees.SLATE: 6.0}
-"""Seconds for which not one packet of video may come; filler begins after 2 to 3 s, the SFU gives up after 8."""
+"""Longest time in seconds without a video packet; filler begins after 2 to 3 s, the SFU gives up after 8."""
 
 
 @dataclass
 class Outcome:
-    """What a row came to. `problem` is empty when it came back in time."""
+    """The result of a row. `problem` is empty if the camera recovered in time."""
 
     row: str
     limit: float
@@ -48,7 +48,7 @@ class Outcome:
     problem: str = ""
 
     def observe(self, now: Sight, seconds: float) -> None:
-        """Take in what is seen `seconds` after the fault."""
+        """Record the observation made `seconds` after the fault."""
         self.seconds = seconds
         self.states.add(now.status.state)
         self.sessions |= {now.session} - {""}
@@ -60,13 +60,13 @@ class Outcome:
 
 
 def stated(chaos: Chaos, sight: Sight) -> str:
-    """Everything that the relay says about what is wrong with a camera or with itself."""
+    """All reasons that the relay gives for trouble with a camera or with itself."""
     parts = chaos.relay.supervisor.health().reasons
     return " ".join((sight.status.reason, sight.status.lease.last_error, *(part.reason for part in parts)))
 
 
 async def settled(chaos: Chaos, camera: str, within: float = 60.0) -> Sight:
-    """What is seen of a camera once it is healthy and its worker's report, one a second, says so too; or at last."""
+    """The observation once a camera is healthy and its worker's report, one a second, agrees; or the last one."""
     end = time.monotonic() + within
     while True:
         now = await chaos.next(camera)
@@ -75,7 +75,7 @@ async def settled(chaos: Chaos, camera: str, within: float = 60.0) -> Sight:
 
 
 async def carry_out(row: Row, chaos: Chaos, camera: str, began: float) -> Outcome:
-    """Inflict a row and watch until the camera is well again, or its time is up."""
+    """Inflict a row and watch until the camera is healthy again or its time is up."""
     before = await chaos.next(camera) if row.cold else await settled(chaos, camera)
     witness = chaos.sights.get(WITNESS)
     outcome = Outcome(row.name, row.within, row.sees.value)
@@ -114,7 +114,7 @@ async def carry_out(row: Row, chaos: Chaos, camera: str, began: float) -> Outcom
 
 
 def harm(before: Sight | None, now: Sight | None) -> dict[str, Any]:
-    """What happened to the witness between two looks; nothing counts before it is well and has reported so."""
+    """What happened to the witness between two observations; nothing counts before it has reported itself healthy."""
     if before is None or now is None or not (before.healthy and before.status.source_sessions):
         return {}
     was, is_ = before.status, now.status
@@ -139,7 +139,7 @@ async def lane(rows: Sequence[Row], chaos: Chaos, camera: str, began: float) -> 
 
 
 async def drive(wanted: set[str]) -> tuple[list[Outcome], dict[str, Any]]:
-    """Carry out the rows of these names; their outcomes, and what became of the witness."""
+    """Run the rows with these names; returns their outcomes and what happened to the witness."""
     lanes = {NAMES[rows]: [row for row in rows if row.name in wanted] for rows in LANES}
     whole = [row for row in WHOLE if row.name in wanted]
     short = [NAMES[rows] for rows in SDM]
@@ -176,7 +176,7 @@ async def everything(wanted: set[str], port: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def matrix(request: pytest.FixtureRequest, unused_tcp_port_factory: Callable[[], int]) -> dict[str, Any]:
-    """The outcomes of all rows that are to be judged."""
+    """The outcomes of all rows to be judged."""
     wanted = {item.callspec.params["row"].name for item in request.session.items if "row" in _parameters(item)}
     if any(item.name == "test_a_killed_supervisor_is_followed_without_a_gap" for item in request.session.items):
         wanted.add(SUPERVISOR_KILLED)

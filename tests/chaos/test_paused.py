@@ -1,4 +1,4 @@
-"""Processes that stand still and go on: a supervisor alone, and the whole tree, as real processes stopped by SIGSTOP.
+"""Suspended and resumed processes: a supervisor alone, and the whole tree, as real processes stopped by SIGSTOP.
 
 The short pause is part of the suite. The long ones take minutes: `make pauses`.
 """
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(600)]
 
 LONG = pytest.mark.skipif("RELAY_LONG_PAUSES" not in os.environ, reason="takes minutes: make pauses")
 SHORT_LEASE = 120.0
-"""Seconds of a stream that ends during the longest pause."""
+"""Lifetime in seconds of a stream that ends during the longest pause."""
 
 
 async def generates(http: httpx.AsyncClient, world: Any) -> Counter[str]:
@@ -39,7 +39,7 @@ def workers(seen: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 async def settled(http: httpx.AsyncClient, port: int, cameras: int) -> dict[str, Any]:
-    """The status once all are live and some time has passed in which that can have shown to be wrong."""
+    """The status once all have been live for long enough to trust it."""
     await until_live(http, port, cameras, 90.0)
     await asyncio.sleep(6.0)
     return await until_live(http, port, cameras, 30.0)

@@ -1,4 +1,4 @@
-"""The whole tree of processes stands still, as on a machine that is paused, and goes on: `make pauses`."""
+"""The whole process tree is suspended and resumed, as on a paused machine: `make pauses`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(600)]
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

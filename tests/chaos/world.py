@@ -1,7 +1,7 @@
-"""A relay with many cameras and one clock of ours, and an observer who sees it from outside: at Google, at the SFU.
+"""A relay with many cameras on one controlled clock, and an observer who sees it from outside: at Google, at the SFU.
 
-What the tables of `rows.py` are carried out on. One camera, the witness, never gets a fault: whatever it loses, a
-fault of another camera has cost it.
+The rows of `rows.py` are inflicted on it. One camera, the witness, never gets a fault: whatever it loses was caused by
+a fault of another camera.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PERIOD = 0.2
 
 
 class SteppedClock(SystemClock):
-    """The machine's clock, whose wall time can be made to jump."""
+    """The system clock, with a wall time that can be made to jump."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -46,7 +46,7 @@ class SteppedClock(SystemClock):
 
 @dataclass(frozen=True)
 class Sight:
-    """One camera at one moment: what the relay says, what the SFU has of its video, what Google was asked."""
+    """One camera at one moment: its status at the relay, its video at the SFU, and its commands to Google."""
 
     at: float
     status: CameraStatus
@@ -61,7 +61,7 @@ class Sight:
     commands: tuple[tuple[str, int], ...] = ()
     """Commands that reached Google and the HTTP status each got, oldest first."""
     faults: int = 0
-    """Faults that wait for this camera at the SFU's API."""
+    """Faults pending for this camera at the SFU's API."""
 
     @property
     def generates(self) -> int:
@@ -69,26 +69,26 @@ class Sight:
 
     @property
     def healthy(self) -> bool:
-        """Live for whoever looks: the relay says so, and packets with a keyframe arrive where it sends viewers."""
+        """Whether it is really live: the relay says so, and packets with a keyframe arrive where it sends viewers."""
         arrives = self.session == self.viewers_at != "" and self.keyframes > 0 and self.age < 1.0
         return self.status.state == "live" and self.status.viewable and arrives
 
 
 @dataclass
 class Chaos:
-    """The running relay, and what was last seen of each camera."""
+    """The running relay, and the last observation of each camera."""
 
     relay: RunningRelay
     clock: SteppedClock
     state: Path
-    """The state directory, on a file system of its own when `small`."""
+    """The state directory, on its own file system if `small`."""
     small: bool
     sights: dict[str, Sight] = field(default_factory=dict)
     _heard: dict[str, float] = field(default_factory=dict)
     _seen: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def observe(self) -> None:
-        """Look five times a second, until cancelled."""
+        """Observe five times a second, until cancelled."""
         while True:
             await self._look()
             seen, self._seen = self._seen, asyncio.Event()
@@ -96,7 +96,7 @@ class Chaos:
             await asyncio.sleep(_PERIOD)
 
     async def next(self, camera: str) -> Sight:
-        """What is seen of a camera at the next look."""
+        """The next observation of a camera."""
         await self._seen.wait()
         while camera not in self.sights:  # not discovered yet
             await self._seen.wait()
@@ -131,7 +131,7 @@ class Chaos:
             )
 
     async def video(self, camera: str) -> list[dict[str, Any]]:
-        """The SFU's full account of a camera's video, one entry a session."""
+        """The SFU's complete statistics of a camera's video, one entry per session."""
         return await self.relay.published(camera)
 
 
@@ -158,7 +158,7 @@ async def chaos_world(cameras: int, short: Sequence[str]) -> AsyncIterator[Chaos
 
 @contextlib.contextmanager
 def small_file_system(directory: Path) -> Iterator[bool]:
-    """Mount a small tmpfs at `directory`; gives False where that is not allowed, and an ordinary directory."""
+    """Mount a small tmpfs at `directory`; returns False, leaving an ordinary directory, where that is not allowed."""
     directory.mkdir(mode=0o700)
     options = f"size={STATE_SIZE},mode=700"
     mount = [shutil.which("mount") or "false", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]

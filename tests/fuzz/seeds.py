@@ -1,4 +1,4 @@
-"""Where the fuzzer starts: real messages, and everything that once was a finding (`corpus/TARGET/`)."""
+"""The fuzzer's starting inputs: real messages, and all earlier findings (`corpus/TARGET/`)."""
 
 from __future__ import annotations
 

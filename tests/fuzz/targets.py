@@ -1,6 +1,6 @@
-"""What is fuzzed: each parser as a function of bytes that may raise nothing but its documented exceptions.
+"""The fuzz targets: each parser as a function of bytes that may raise only its documented exceptions.
 
-A target swallows those; anything else that comes out of it is a finding. Targets also check the bounds that the
+A target ignores those; any other exception is a finding. Targets also check the bounds that the
 parsers promise (sizes of what they return or keep).
 """
 

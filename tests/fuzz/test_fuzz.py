@@ -17,8 +17,8 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS, chunks
 
 RUNS = int(os.environ.get("RELAY_FUZZ_RUNS", "3000"))
-"""Inputs for each target, from a fixed seed, so that a run says the same each time; `python -m tests.fuzz all` goes
-where it likes."""
+"""Inputs for each target, from a fixed seed, so that every run gives the same result; `python -m tests.fuzz all`
+uses random ones."""
 
 
 @pytest.mark.parametrize("name", TARGETS)

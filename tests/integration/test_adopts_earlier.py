@@ -1,4 +1,4 @@
-"""A supervisor of today takes over what a supervisor and workers of an earlier version left running."""
+"""The current supervisor adopts workers that an earlier version left running."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPTIONS: Final = (*SMALL, "--webrtc", "1", "--lease", "20", "--unlimited")
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
-    """The source tree of the earlier commit, from which a child in it was seen to import."""
+    """The source tree of the earlier commit; a child process in it was checked to import from there."""
     packed = subprocess.run(["git", "-C", str(ROOT), "archive", EARLIER], capture_output=True, check=False)
     if packed.returncode:
         pytest.skip(f"commit {EARLIER} is not at hand (no repository, or a shallow clone)")
@@ -43,7 +43,7 @@ def earlier(tmp_path: Path) -> Path:
 
 
 async def commands(http: httpx.AsyncClient, world: DemoWorld, kind: str) -> int:
-    """How many commands that begin with `kind` Google was sent."""
+    """How many commands starting with `kind` were sent to Google."""
     sent = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
     return sum(command["command"].startswith(kind) for command in sent)
 
@@ -55,7 +55,7 @@ async def video_tracks(http: httpx.AsyncClient, world: DemoWorld) -> list[dict[s
 
 
 async def until_each_extended(http: httpx.AsyncClient, port: int) -> None:
-    """Wait until every camera's stream was extended by the present supervisor, which counts from zero."""
+    """Wait until the current supervisor, which counts from zero, has extended every camera's stream."""
     async with asyncio.timeout(30.0):
         while True:
             now = await status(http, port)
@@ -65,7 +65,7 @@ async def until_each_extended(http: httpx.AsyncClient, port: int) -> None:
 
 
 async def replaced(world: DemoWorld, port: int, first: Path | None, second: Path | None) -> None:
-    """Kill the supervisor of the tree `first` and start that of `second` (None: this tree) over what it leaves."""
+    """Kill the supervisor of the tree `first` and start that of `second` (None: this tree) to take over."""
     async with httpx.AsyncClient(timeout=10.0) as http:
         async with supervisor(world, port, checkout=first, **UNLIMITED) as killed:
             before = await until_live(http, port, CAMERAS, 60.0)

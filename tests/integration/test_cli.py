@@ -1,4 +1,4 @@
-"""Every verb, typed at a supervisor that relays simulated cameras; the tests share it and leave it as it was."""
+"""Every verb, used on a supervisor that relays simulated cameras; the tests share it and leave it as it was."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_socket_needs_no_token_and_is_private(world: CliWorld) -> None:
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as client:
         assert client.get("/api/stats").status_code == 200
-        # A page in a browser has no way to a Unix socket, but the rule is the same for both doors.
+        # A page in a browser cannot reach a Unix socket, but both entrances have the same rule.
         assert client.post("/api/reload", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
@@ -99,7 +99,7 @@ def test_snapshot_is_a_picture_of_the_camera(world: CliWorld, tmp_path: Path) ->
     with av.open(str(file)) as picture:
         frame = next(picture.decode(video=0))
     assert (frame.width, frame.height) == (320, 180)
-    # A black or grey frame would have next to no spread of brightness.
+    # A black or grey frame would have almost no spread of brightness.
     luma = bytes(frame.planes[0])
     assert max(luma) - min(luma) > 60
     unwritable = world.type("snapshot", "Driveway", "-o", str(tmp_path / "missing" / "x.jpg"))
@@ -166,7 +166,7 @@ def test_disable_holds_and_enable_brings_the_camera_back(world: CliWorld) -> Non
     world.until_state(Driveway="disabled")
     overrides = json.loads((world.directory / "state" / "overrides.json").read_text())
     assert overrides[changed["id"]] == {"name": "Driveway", "enabled": False}
-    # A camera that is switched off gives no picture, and says what it is.
+    # A camera that is switched off gives no picture, and its state is reported.
     assert "Driveway has no worker" in world.type("snapshot", "Driveway").output
     assert "disabled by hand" in world.type("status").output
     assert "it is being relayed" in world.type("enable", "Driveway").output
@@ -178,7 +178,7 @@ def test_disable_holds_and_enable_brings_the_camera_back(world: CliWorld) -> Non
 def test_remove_and_add(world: CliWorld) -> None:
     assert "removed by hand" in world.type("remove", "Driveway").output
     world.until_state(Driveway="disabled")
-    # The camera is in no list that would have to be asked for first.
+    # No listing has to be requested first to find the camera.
     assert world.json("add", "DRIVEWAY")["running"] is True
     world.until_state(Driveway="live")
 

@@ -164,7 +164,7 @@ async def test_passing_faults_are_ridden_out(relay: FakeRelay, sfu: SfuSimulator
         ApiFault("tracks/new", "error", status=429, code=""),
     ]
     async with camera_of(relay):
-        # Each fault was met once, by one of the worker's tries; the client repeated nothing by itself.
+        # Each fault was met once, by one of the worker's attempts; the client retried nothing by itself.
         assert sfu.faults.api == []
         assert sum(relay.client.meter.retries.values()) == 0
 

@@ -1,4 +1,4 @@
-"""A running worker holds nothing that it does not need."""
+"""A running worker has no privilege or descriptor that it does not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes while the relay runs: cameras come, go and are renamed, are watched and left, accounts are mended."""
+"""Changes while the relay runs: cameras appear, disappear, are renamed and watched, accounts are repaired."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EAGER: dict[str, dict[str, Any]] = {
 
 
 async def simulated(relay: RunningRelay, name: str) -> dict[str, Any]:
-    """What the simulated camera says of itself; it keeps its first name whatever it is renamed to."""
+    """The simulated camera's own report; it keeps its first name when renamed."""
     cameras = (await relay.nest("cameras"))["cameras"]
     return next(camera for camera in cameras if camera["name"] == name)  # type: ignore[no-any-return]
 
@@ -113,7 +113,7 @@ async def test_a_camera_on_demand_streams_while_it_is_watched() -> None:
 
 
 async def test_who_comes_back_in_time_gets_the_stream_that_was_being_let_go() -> None:
-    """Viewers that leave and return at any moment never leave a camera without worker."""
+    """Viewers that leave and return at any moment never leave a camera without a worker."""
     eager = EAGER | {"cameras": {"Front Door": {"mode": "on_demand", "idle_after": 1.0}}}
     async with running_relay(1, options=(*SMALL, "--unlimited"), sections=eager) as relay:
         await relay.until(lambda: bool(relay.supervisor.status().cameras), 20.0, "the camera is discovered")
@@ -156,7 +156,7 @@ async def test_a_grant_that_was_revoked_is_mended_by_a_reload() -> None:
 
 
 async def test_two_accounts_have_their_own_cameras_and_budgets(tmp_path: Path) -> None:
-    """One user's quota is used up by other programs; the other user's camera is up at once."""
+    """One user's quota is used up by other programs; the other user's camera starts at once."""
     async with (
         demo_world(1, "320x180", SMALL) as world,
         demo_world(1, "320x180", (*SMALL, "--seed", "7")) as other,

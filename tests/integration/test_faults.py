@@ -1,4 +1,4 @@
-"""What happens to a camera happens to it alone, and it comes back by itself."""
+"""A camera's faults affect only that camera, and it recovers by itself."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Home:
         self.frames.append((now, frame))
 
     async def play(self, generation: int, *, begin: int = 0) -> StockCamera:
-        """What supervisor and Google do: offer, answer, play."""
+        """The part of supervisor and Google: offer, answer, play."""
         offer = await self.keeper.offer(generation)
         camera = StockCamera(self._monkeypatch, UNITS, begin=begin)
         self.cameras.append(camera)

@@ -1,4 +1,4 @@
-"""One camera, relayed for real, judged at the SFU: delay, wedges, a stall, a keyframe that is lost."""
+"""One camera, really relayed and judged at the SFU: delay, wedged stages, a stall, a lost keyframe."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ async def test_the_delay_that_is_reported_is_the_delay_there_is() -> None:
             [entry for entry in (await rig.camera("sent"))["sent"] if entry[1] == "video"],
             [entry for entry in (await rig.sfu("record"))["arrivals"] if entry[1] == video_ssrc(rig)],
         )
-        # The bars, in the best second: the machine may be busy in the others.
+        # The limits, in the best second: the machine may be busy in the others.
         assert min(p50 for p50, _ in even) <= 0.002, even
         assert min(p99 for _, p99 in even) <= 0.010, even
-        # From outside it is that and the way in.
+        # Measured from outside, it includes the path into the relay.
         assert len(seen.seconds) > 500
         assert seen.quantile(0.5) <= sorted(p50 for p50, _ in even)[3] + 0.010
-        # What a burst is held for counts.
+        # The time for which bursts are held back counts.
         await rig.camera("fault", {"kind": "burst"})
         began = len(rig.stats) + 4
         assert max(p50 for p50, _ in await windows(rig, 3, began)) >= 0.150
@@ -59,7 +59,7 @@ async def test_wedges_are_found_named_and_mended() -> None:
         pipeline, keeper = rig.relay.pipeline, rig.relay.keeper
         await rig.until(lambda: len(rig.stats) > 3, "some reports")
 
-        # Packets come and no frame comes of them: the smallest thing that helps is another session.
+        # Packets arrive but yield no frame: the smallest remedy is a new session.
         stuck = pipeline.inputs[Kind.VIDEO]
         stuck.receive = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
         took = await rig.until(lambda: pipeline.sessions == 2, "another session with the camera", within=15.0)
@@ -68,10 +68,10 @@ async def test_wedges_are_found_named_and_mended() -> None:
         assert keeper.published == 1
         await rig.until(lambda: rig.relay.state is WorkerState.LIVE, "live again")
 
-        # Sound alone is stuck: its input is made anew, and nothing else.
+        # Only sound is stuck: its input is rebuilt, and nothing else.
         audio = pipeline.inputs[Kind.AUDIO]
         audio.receive = lambda packets, now, out: audio.receiver.receive_all(packets, now)  # type: ignore[method-assign]
-        # Frames are ready and none leaves: a new publication.
+        # Frames are ready but none is sent: a new publication.
         publisher = keeper.publisher
         assert publisher is not None
         publisher.send = lambda frame, now: None  # type: ignore[method-assign]

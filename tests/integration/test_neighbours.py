@@ -1,4 +1,4 @@
-"""Strangers at the HTTP port: a flood that says nothing, and clients behind a real nginx."""
+"""Strangers at the HTTP port: a flood of silent connections, and clients behind a real nginx."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_behind_a_real_nginx_one_bad_client_locks_no_other_out(tmp_path: P
 
         async with client("127.0.2.1") as bad, client("127.0.2.2") as good:
             wrong = {"Authorization": "Bearer wrong-one-entirely"}
-            # What a client writes into the header itself names nobody.
+            # An entry that the client itself writes into the header is ignored.
             forged = [{**wrong, "X-Forwarded-For": f"198.51.100.{n}"} for n in range(11)]
             statuses = [(await bad.get("/api/stats", headers=headers)).status_code for headers in forged]
             assert statuses == [401] * 9 + [429] * 2
@@ -164,7 +164,7 @@ async def test_behind_a_real_nginx_one_bad_client_locks_no_other_out(tmp_path: P
 
 
 def link_header(path: str) -> dict[str, str]:
-    """As a camera's page sends the link it was opened with."""
+    """The header with which a camera's page sends the link it was opened with."""
     url = httpx.URL(path)
     camera = url.path.removeprefix("/watch/")
     return {"Authorization": f"Link {camera}.{url.params['expires']}.{url.params['signature']}"}

@@ -236,7 +236,7 @@ async def test_a_stock_peer_decodes_picture_and_sound(units: Units, peer: RTCPee
         sound = await asyncio.wait_for(tracks["audio"].recv(), 20)
         assert (picture.width, picture.height) == (320, 240)
         assert sound.sample_rate == 48000
-        # Lip-sync at the far end rests on these.
+        # The receiver's lip-sync depends on these.
         assert publisher.stats().tracks["audio"].packets > 0
     assert len(wanted) >= 1
 
@@ -266,7 +266,7 @@ async def test_picture_loss_at_the_far_end_asks_for_a_keyframe(units: Units, pee
 
 
 async def test_packets_that_no_longer_get_through_are_noticed_by_their_reports(units: Units) -> None:
-    """ICE and the session look well, reports keep coming, but they acknowledge nothing new."""
+    """ICE and the session look healthy, reports keep coming, but they acknowledge nothing new."""
     lost: list[PublishError] = []
     async with SfuSimulator(timings=SfuTimings(report_interval=0.2)) as sfu:
         publisher = Publisher(
@@ -315,6 +315,6 @@ async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
     starts = sorted({timestamp: at for at, _, _, timestamp, _, _ in reversed(arrivals)}.values())
     assert len(starts) == 120
     gaps = [after - before for before, after in itertools.pairwise(starts[20:])]
-    # Bursts passed on as they come would leave gaps of half a second.
+    # Bursts forwarded as they arrive would leave gaps of half a second.
     assert max(gaps) < 0.25
     assert sorted(gaps)[len(gaps) // 2] == pytest.approx(1 / FPS, abs=0.015)

@@ -31,7 +31,7 @@ def processes(pids: set[int]) -> dict[int, str]:
 
 
 async def test_nothing_that_can_be_read_holds_a_secret(tmp_path: Path, unused_tcp_port: int) -> None:
-    """Leases of 8 s, so that tokens rotate, and faults, so that errors are told, with everything logged at debug."""
+    """Leases of 8 s, so that tokens rotate, and faults, so that errors are reported, everything logged at debug."""
     log = tmp_path / "log"
     url = f"http://127.0.0.1:{unused_tcp_port}"
     sections: dict[str, Any] = {**UNLIMITED, "log": {"level": "debug", "format": "json"}}
@@ -56,7 +56,7 @@ async def test_nothing_that_can_be_read_holds_a_secret(tmp_path: Path, unused_tc
                 readable.append((await http.get(url + path)).text)
             for camera in live["cameras"]:
                 view = (await http.post(url + "/api/view", json={"cameras": [camera["id"]]})).json()
-                # The offer's own ICE password is the browser's to know; the SFU session ids are not.
+                # The browser may know the offer's ICE password, but not the SFU session ids.
                 readable.append(str({key: value for key, value in view.items() if key != "offer"}))
                 sessions = {s["session"] for s in (await http.get(f"{control['sfu']}/sessions")).json()["sessions"]}
                 assert not any(session in str(view) for session in sessions)

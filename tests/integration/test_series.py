@@ -1,4 +1,4 @@
-"""Every exported series moves on a live relay, or stands on a short list that says why it cannot here."""
+"""Every exported series changes on a live relay, or is on a short list that says why it cannot here."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ STILL: Final[dict[str, str]] = {
     "relay_camera_retransmitted_packets_total audio": "the same",
     "relay_camera_dropped_packets_total audio": "packets of sound are held back for nothing",
 }
-"""Series that need not move in this run, and why."""
+"""Series that need not change in this run, and why."""
 
 
 class Watch:
-    """What each series has shown: by sample name, with the labels that tell one series from another of its kind."""
+    """The values of each series: by sample name, with the labels that distinguish series of one kind."""
 
     def __init__(self) -> None:
         self.seen: dict[str, set[float]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""The simulated home over real sockets, met by foreign clients: FFmpeg for RTSP, httpx for Google's API."""
+"""The simulated home over real sockets, used by independent clients: FFmpeg for RTSP, httpx for Google's API."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ UNITS = encoded_loop((160, 120))
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aioice offers 127.0.0.1 and nothing else: the tests need no other interface."""
+    """Make aioice offer only 127.0.0.1: the tests need no other interface."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
 
 
@@ -74,7 +74,7 @@ async def test_stock_publisher_is_received_without_loss(api: httpx.AsyncClient, 
                 assert [track[key] for key in ("lost", "lost_before_repair", "duplicates", "empty")] == [0] * 4
                 assert track["packets"] == (track["last_sequence"] - track["first_sequence"] & 0xFFFF) + 1
                 assert track["jitter"] < 1
-            # The publisher hears of its own reception: RR with the round trip of its SR.
+            # The publisher gets reports on its reception: RR with the round trip of its SR.
             async with asyncio.timeout(20):
                 while not (reports := [r for r in await camera.remote_reports() if r.roundTripTime is not None]):
                     await asyncio.sleep(0.05)
@@ -181,7 +181,7 @@ async def test_garbage_on_the_media_port_is_counted_and_harmless(api: httpx.Asyn
         try:
             await camera.publish()
             rng = random.Random(1)
-            # From a stranger, and forged to come from the camera's own place in the demultiplexer.
+            # From a stranger, and forged to come from the camera's own address.
             samples = [bytes([first]) + rng.randbytes(size) for first in range(256) for size in (0, 11, 12, 60)]
             for sample in [b"", *samples]:
                 stranger.sendto(sample, sfu.media_address)

@@ -1,4 +1,4 @@
-"""Stock aiortc watches simulated WebRTC cameras, led by Google's API: real ICE, DTLS, SRTP and RTCP over loopback."""
+"""Stock aiortc plays simulated WebRTC cameras through Google's API: real ICE, DTLS, SRTP and RTCP over loopback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PSFB, RTPFB, PLI, FIR, REMB, NACK = 206, 205, 1, 4, 15, 1
 
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aioice offers 127.0.0.1 and nothing else: the tests need no other interface."""
+    """Make aioice offer only 127.0.0.1: the tests need no other interface."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
 
 
@@ -84,7 +84,7 @@ async def playing(client: StockClient) -> None:
 
 
 async def next_keyframe(world: World, request: Awaitable[None]) -> None:
-    """Ask for a key frame and wait until one more is sent."""
+    """Request a keyframe and wait until one more is sent."""
     before = report(world)["keyframes"]
     await request
     await until(lambda: report(world)["keyframes"] > before, "the key frame that was asked for")

@@ -1,4 +1,4 @@
-"""The supervisor as a process of its own: killed, started again, stopped; and the demo from start to end."""
+"""The supervisor as a separate process: killed, restarted, stopped; and the demo from start to end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def video_tracks(http: httpx.AsyncClient, world: DemoWorld) -> dict[str, d
 
 
 def process_state(pid: int) -> str:
-    """One letter of proc(5); empty when the process is gone, also when only its parent has not noticed yet."""
+    """The process state of proc(5), one letter; empty when it is gone, even if its parent has not reaped it yet."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -73,7 +73,7 @@ async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port
 
 
 async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_port: int) -> None:
-    """Leases and workers are taken over from what the killed supervisor knew of its cameras."""
+    """Leases and workers are taken over using what the killed supervisor knew of its cameras."""
     port = unused_tcp_port
     async with demo_world(2, "320x180", SMALL) as world, httpx.AsyncClient(timeout=10) as http:
         async with supervisor(world, port) as first:
@@ -81,7 +81,7 @@ async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_p
             first.kill()
             await first.wait()
         api, tokens, connection = open_api(world.config().nest[0], SystemClock())
-        with contextlib.suppress(RateLimited):  # somebody else has used the minute's listings up
+        with contextlib.suppress(RateLimited):  # another program has used up the minute's listings
             while True:
                 await api.listing()
         await tokens.aclose()
@@ -132,7 +132,7 @@ async def test_the_demo_reports_in_json_and_leaves_nothing() -> None:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A temporary directory whose name leaves room for a socket's."""
+    """A temporary directory whose path is short enough for a socket in it."""
     with tempfile.TemporaryDirectory(prefix="relay-") as directory:
         yield Path(directory)
 

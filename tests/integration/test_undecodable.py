@@ -1,4 +1,4 @@
-"""A picture that nobody decodes, through the whole relay: found, said everywhere, and mended at no cost."""
+"""A picture that no viewer decodes, through the whole relay: detected, reported everywhere, and remedied at no cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.media, pytest.mark.timeout(120)]
 
 
 class Page:
-    """A page that gets bytes, and decodes them or not."""
+    """A page that receives bytes, and decodes them or not."""
 
     def __init__(self, relay: RunningRelay, http: httpx.AsyncClient, name: str) -> None:
         self._relay, self._http, self._name, self._view = relay, http, name, ""
@@ -23,7 +23,7 @@ class Page:
         self.faults: list[dict[str, str]] = []
 
     async def reports(self, *, decodes: bool) -> None:
-        """Say what came since the last report."""
+        """Report what arrived since the last report."""
         self._bytes += 100_000
         self._frames += 30 * decodes
         self._view = self._view or (await view(self._relay, self._name)).view
@@ -34,7 +34,7 @@ class Page:
 
 
 async def test_bytes_without_frames_are_said_and_mended_at_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay_supervisor.viewing.viewers.ANSWER_WITHIN", 300.0)  # nobody answers the offers here
+    monkeypatch.setattr("relay_supervisor.viewing.viewers.ANSWER_WITHIN", 300.0)  # offers are not answered here
     async with running_relay(1, options=(*SMALL, "--unlimited")) as relay:
         await relay.until_live()
         name = "Front Door"

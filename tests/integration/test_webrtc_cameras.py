@@ -14,11 +14,11 @@ pytestmark = pytest.mark.media
 SHORT = (*SMALL, "--lease", "8", "--unlimited")
 """Leases of 8 s: extended, or renewed, several times in a test."""
 ALWAYS = {"cameras": {"Driveway": {"mode": "always"}, "Back Garden": {"mode": "always"}}}
-"""Doorbells that are not left alone while nobody watches."""
+"""Settings that keep doorbells streaming while nobody watches."""
 
 
 async def report(relay: RunningRelay, name: str) -> dict[str, Any]:
-    """What the simulator says about a camera."""
+    """The simulator's report on a camera."""
     cameras = (await relay.nest("cameras"))["cameras"]
     found: dict[str, Any] = next(camera for camera in cameras if camera["name"] == name)
     return found
@@ -124,7 +124,7 @@ async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_i
 
 
 async def test_a_lost_session_and_a_killed_worker_bring_a_new_stream() -> None:
-    """A WebRTC session cannot be joined again: unlike an RTSP URL, each loss costs a Generate."""
+    """A WebRTC session cannot be rejoined: unlike with an RTSP URL, each loss costs a Generate."""
     async with running_relay(1, options=(*SMALL, "--webrtc", "1", "--unlimited"), sections=UNLIMITED) as relay:
         await relay.until_live()
         await relay.nest("cameras/Front Door/expire", {})

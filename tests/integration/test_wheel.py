@@ -1,4 +1,4 @@
-"""The wheel holds everything, and what it installs runs."""
+"""The wheel is complete, and what it installs runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_programs_run_from_it(wheel: Path, tmp_path: Path) -> None:
         environ = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run(command, cwd=tmp_path, env=environ, check=True, capture_output=True, text=True).stdout
 
-    # Not the tree that these tests run from.
+    # Not the source tree of these tests.
     assert run(sys.executable, "-c", "import relay_worker; print(relay_worker.__file__)").startswith(str(tmp_path))
     for program in ("relay-supervisor", "relay-worker"):
         assert run(str(tmp_path / "bin" / program), "--help").startswith(f"Usage: {program}")

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.media
 
 
 class Rig:
-    """A fleet of stubs and what it told: ("ready" or "gone", instance)."""
+    """A fleet of stubs, and the events it reported: ("ready" or "gone", instance)."""
 
     def __init__(self, directory: Path, behaviour: str, memory_limit: int) -> None:
         self.told: list[tuple[str, str]] = []
@@ -193,7 +193,7 @@ async def test_who_is_stopped_while_being_restarted_stays_stopped(tmp_path: Path
 
 
 async def test_a_viewer_misses_little_of_a_planned_replacement() -> None:
-    """Every worker is over a limit of 1 MiB: each is replaced once, since further ones would be too soon."""
+    """Every worker exceeds a limit of 1 MiB: each is replaced once, since another replacement would be too soon."""
     async with running_relay(1, options=SMALL, sections={"workers": {"memory_limit_mb": 1}}) as relay:
         await relay.until(lambda: bool(relay.supervisor.status().cameras), 20.0, "the camera is discovered")
         (name,) = [camera.name for camera in relay.supervisor.status().cameras]

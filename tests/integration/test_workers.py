@@ -1,4 +1,4 @@
-"""Worker processes: forked from a preloaded server, each its own session, and small; and one run by hand."""
+"""Worker processes: forked from a preloaded server, each its own session leader, and small; and one run by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_worker_nobody_wants_ends_itself_and_one_with_a_lease_does_not(t
 
 
 async def stream_url(http: httpx.AsyncClient, nest: dict[str, Any]) -> str:
-    """A fresh RTSP URL of the first camera, as Google would give it."""
+    """A fresh RTSP URL of the first camera, as Google would return it."""
     form = {key: nest[key] for key in ("client_id", "client_secret", "refresh_token")}
     token = (await http.post(nest["token_url"], data=form | {"grant_type": "refresh_token"})).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
@@ -129,7 +129,7 @@ async def test_one_pipeline_by_hand(tmp_path: Path) -> None:
 
 
 def decoded(movie: Path) -> int:
-    """Frames of video that a decoder gets out of the file."""
+    """Number of video frames that a decoder finds in the file."""
     import av
 
     with av.open(str(movie)) as container:

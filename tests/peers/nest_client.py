@@ -1,4 +1,4 @@
-"""Run by an interpreter that has google-nest-sdm: what its users do, against the API whose addresses come as JSON.
+"""Run by an interpreter that has google-nest-sdm: typical use of it, against the API whose addresses are given as JSON.
 
 Reads {"nest": …, "offer": …} as one line of JSON and writes one line that says what it got.
 """
