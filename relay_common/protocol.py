@@ -91,7 +91,7 @@ class Hello(_Message, frozen=True, tag="hello"):
     publication: str = ""
     """The publication it sends to, as named by the supervisor; empty when it has none."""
     preloaded: bool = False
-    """Whether the media stack was inherited from the fork server rather than imported anew."""
+    """Whether the media stack was inherited from the fork server rather than imported."""
     version: str = ""
 
 
@@ -270,7 +270,7 @@ class RequestKeyframe(_Message, frozen=True, tag="keyframe"):
 
 
 class Mend(_Message, frozen=True, tag="mend"):
-    """Nobody decodes the video: try the next remedy that costs no command. A worker does so at most once in 60 s."""
+    """No viewer decodes the video: try the next remedy that costs no command. A worker does so at most once in 60 s."""
 
     reason: str = ""
 

@@ -114,6 +114,6 @@ class StderrHandler(logging.Handler):
             except BlockingIOError:  # another process on the same terminal has made it non-blocking
                 select.select([], [self._fd], [], _BROKEN)
             except OSError:
-                # A closed pipe or a full disk: the line is lost, and a worker that outlives its terminal goes on.
+                # A closed pipe or a full disk: the line is lost, and a worker that outlives its terminal continues.
                 time.sleep(_BROKEN)
                 return
