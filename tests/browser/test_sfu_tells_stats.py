@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.async_api import Page
 
-from tests.fixtures.media_rig import MediaRig, media_rig
+from tests.fixtures.media_rig import MediaRig, Viewer, media_rig
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(120)]
 
@@ -20,14 +21,37 @@ async def told(rig: MediaRig) -> dict[str, Any]:
     return found
 
 
+class Both(NamedTuple):
+    """One reading of both accounts. The SFU counts a frame when it forwards it, the browser when it decodes it."""
+
+    theirs: dict[str, Any]
+    """The browser's."""
+    ours: dict[str, Any]
+    """The SFU's, read just before the browser's."""
+    later: dict[str, Any]
+    """The SFU's again, read just after."""
+
+
+async def both(rig: MediaRig, viewer: Viewer, within: float = 30.0) -> Both:
+    """A reading during which the SFU forwarded three frames at most; on a busy machine one may take longer."""
+    deadline = time.monotonic() + within
+    while True:
+        ours, theirs, later = await told(rig), await viewer.numbers(), await told(rig)
+        if later["framesReceived"] - ours["framesReceived"] <= 3:
+            return Both(theirs, ours, later)
+        assert time.monotonic() < deadline, f"a reading takes too long: {ours}, {later}"
+
+
 async def test_it_tells_what_the_browser_says(chromium_page: Page) -> None:
     async with media_rig() as rig:
         viewer = await rig.view(chromium_page)
-        before, said_before = await viewer.numbers(), await told(rig)
-        await viewer.decodes(90)
-        after, said_after = await viewer.numbers(), await told(rig)
-        for name in ("framesDecoded", "framesReceived"):
-            theirs, ours = after[name] - before[name], said_after[name] - said_before[name]
-            assert abs(theirs - ours) <= 15, (name, theirs, ours)
-        assert abs(after["keyFramesDecoded"] - said_after["keyFramesDecoded"]) <= 1
-        assert said_after["bytesReceived"] > 0
+        await viewer.decodes(30)
+        before = await both(rig, viewer)
+        await viewer.decodes(240)
+        after = await both(rig, viewer)
+        # On a busy machine a browser's jitter buffer may hold up to a second more at one reading than at the other.
+        for name, slack in (("framesDecoded", 30), ("framesReceived", 30), ("keyFramesDecoded", 1)):
+            theirs = after.theirs[name] - before.theirs[name]
+            least, most = after.ours[name] - before.later[name], after.later[name] - before.ours[name]
+            assert least - slack <= theirs <= most + slack, (name, theirs, least, most)
+        assert after.later["bytesReceived"] > 0
