@@ -138,10 +138,9 @@ async def lane(rows: Sequence[Row], chaos: Chaos, camera: str, began: float) -> 
     return outcomes
 
 
-async def drive(wanted: set[str]) -> tuple[list[Outcome], dict[str, Any]]:
-    """Run the rows with these names; returns their outcomes and what happened to the witness."""
+async def drive(wanted: set[str], port: int) -> dict[str, Any]:
+    """Run the rows with these names: their outcomes, and what happened to the witness and to a killed supervisor."""
     lanes = {NAMES[rows]: [row for row in rows if row.name in wanted] for rows in LANES}
-    whole = [row for row in WHOLE if row.name in wanted]
     short = [NAMES[rows] for rows in SDM]
     async with chaos_world(len(LANES) + 1, short) as chaos:
         for camera, rows in lanes.items():
@@ -155,23 +154,34 @@ async def drive(wanted: set[str]) -> tuple[list[Outcome], dict[str, Any]]:
             running.append(asyncio.create_task(lane(rows, chaos, camera, began)))
         outcomes = [outcome for outcomes in await asyncio.gather(*running) for outcome in outcomes]
         await settled(chaos, WITNESS)
-        for row in whole:
-            if chaos.small or row.name != "disk full":
-                outcomes.append(await carry_out(row, chaos, short[-1], began))
+        # The supervisor that is killed has a world of its own: meanwhile this one takes the rows that concern it whole.
+        last, killed = await asyncio.gather(
+            whole(wanted, chaos, short[-1], began), kill_supervisor(port) if SUPERVISOR_KILLED in wanted else nothing()
+        )
         await asyncio.sleep(1.0)
         video = await chaos.video(WITNESS)
         witness = {"video": video, "sight": await chaos.next(WITNESS), "seconds": time.monotonic() - began}
-    return outcomes, witness
+    return {"rows": [*outcomes, *last], "witness": witness, SUPERVISOR_KILLED: killed}
+
+
+async def whole(wanted: set[str], chaos: Chaos, camera: str, began: float) -> list[Outcome]:
+    """The rows that concern the relay as a whole, one after the other."""
+    rows = [row for row in WHOLE if row.name in wanted and (chaos.small or row.name != "disk full")]
+    return [await carry_out(row, chaos, camera, began) for row in rows]
+
+
+async def nothing() -> None:
+    """For rows that are not wanted."""
 
 
 async def everything(wanted: set[str], port: int) -> dict[str, Any]:
-    outcomes, witness = await drive(wanted)
-    killed = await kill_supervisor(port) if SUPERVISOR_KILLED in wanted else None
-    results = {outcome.row: outcome for outcome in outcomes}
+    results = await drive(wanted, port)
     if (directory := os.environ.get("RELAY_REPORTS")) is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        (Path(directory) / "faults.md").write_text(table(outcomes, killed, witness))
-    return {"rows": results, "witness": witness, SUPERVISOR_KILLED: killed}
+        (Path(directory) / "faults.md").write_text(
+            table(results["rows"], results[SUPERVISOR_KILLED], results["witness"])
+        )
+    return {**results, "rows": {outcome.row: outcome for outcome in results["rows"]}}
 
 
 @pytest.fixture(scope="module")
