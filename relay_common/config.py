@@ -158,6 +158,9 @@ class WorkersConfig(_Section, frozen=True):
     memory_limit_mb: Annotated[int, Meta(ge=0, le=100_000)] = 200
     """Resident memory in MiB above which a camera's worker is replaced; 0: never. About 70 is usual, most of it shared
     with the other workers."""
+    landlock: Literal["auto", "off"] = "auto"
+    """`auto`: the kernel's Landlock keeps workers from files, TCP ports and processes that they do not need, as far as
+    it can; the log and `status --json` say how far. `off`: it does not."""
 
 
 class PathsConfig(_Section, frozen=True):

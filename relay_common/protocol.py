@@ -93,6 +93,10 @@ class Hello(_Message, frozen=True, tag="hello"):
     preloaded: bool = False
     """Whether the media stack was inherited from the fork server rather than imported."""
     version: str = ""
+    confinement: str = ""
+    """What the kernel confines it by, in words that begin with "none" or "off" when nothing does."""
+    tcp_ports: list[int] | None = None
+    """The TCP ports it may connect to; None: any."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):

@@ -301,6 +301,7 @@ class Supervisor:
             camera_loopback=_is_local(config.nest[camera.account].api_base_url),
             log_level=config.log.level,
             log_format=config.log.format,
+            landlock=config.workers.landlock == "auto",
         )
 
     # --- for the HTTP interface (RelayView); `status`, `health` and `telemetry` come from the report ------------------

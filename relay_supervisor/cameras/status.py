@@ -116,6 +116,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         heartbeat_age=now - slot.seen_at if slot.process is not None else 0.0,
         cpu=stats.cpu if stats is not None else 0.0,
         rss=stats.rss if stats is not None else 0,
+        confinement=slot.hello.confinement if slot.hello is not None else "",
     )
 
 

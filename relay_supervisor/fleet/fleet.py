@@ -75,6 +75,7 @@ class Fleet:
         self._ticked_at = clock.now()
         self._back_at = math.inf
         self._abandoned = False
+        self._confinements: set[str] = set()
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
 
@@ -225,6 +226,10 @@ class Fleet:
         slot.hello, slot.state = hello, hello.state
         if not hello.preloaded:
             log.error("worker did not inherit the media stack: it uses more memory than it should", extra=slot.context)
+        if hello.confinement and hello.confinement not in self._confinements:
+            self._confinements.add(hello.confinement)
+            weak = hello.confinement.startswith("none")
+            log.log(logging.WARNING if weak else logging.INFO, "confinement of workers: %s", hello.confinement)
         self._send(slot.instance, protocol.Welcome())
         if slot.replacement is not None and slot.replaces:
             slot.replacement.fire(PairEvent.HELLO)

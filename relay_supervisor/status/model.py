@@ -44,6 +44,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     heartbeat_age: float = 0.0
     cpu: float = 0.0
     rss: int = 0
+    confinement: str = ""
+    """What the kernel confines it by, in words (beginning with "none" or "off": nothing); empty until it is known."""
 
 
 class CameraStatus(msgspec.Struct, kw_only=True):

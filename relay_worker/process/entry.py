@@ -12,6 +12,7 @@ import setproctitle
 from relay_common import log
 from relay_worker.process import shared_stack
 from relay_worker.process.confine import confine
+from relay_worker.process.sandbox import enter
 from relay_worker.process.spec import WorkerSpec
 
 
@@ -27,13 +28,14 @@ def run_worker(spec: WorkerSpec) -> None:
     supervisor alone, which then stops its workers in order.
     """
     os.setsid()
-    confine()
-    setproctitle.setproctitle(f"relay-worker: {spec.name}")
-    log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     # The control socket's directory is the runtime directory.
     path = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance)
-    # Stacks quote no values, but are private all the same.
+    # Stacks quote no values, but are private all the same. Confined, the process can create no file.
     stacks = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
+    confine()
+    sandbox = enter(spec)  # before logging, which starts a thread
+    setproctitle.setproctitle(f"relay-worker: {spec.name}")
+    log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
 
@@ -43,6 +45,6 @@ def run_worker(spec: WorkerSpec) -> None:
 
     # One wake-up of asyncio's own loop costs about 60 µs before a byte is read, most of it Python with cold caches.
     try:
-        uvloop.run(worker.run(spec, preloaded=shared_stack.inherited()))
+        uvloop.run(worker.run(spec, sandbox, preloaded=shared_stack.inherited()))
     finally:
         log.flush()  # a child of the fork server ends without `atexit`

@@ -16,7 +16,7 @@ import zmq.asyncio  # noqa: F401
 import relay_worker.process.entry
 import relay_worker.process.worker  # noqa: F401
 from relay_worker.media.opus import OpusTranscoder
-from relay_worker.process import shared_stack
+from relay_worker.process import sandbox, shared_stack
 from relay_worker.rtsp.transport import client_context
 
 shared_stack.loaded()
@@ -27,6 +27,7 @@ def _warm_up() -> None:
     own.
     """
     client_context()
+    sandbox.readable()
     aiortc.RTCCertificate.generateCertificate()
     decoder = av.CodecContext.create("aac", "r")
     decoder.extradata = bytes.fromhex("1408")  # AAC-LC, 16 kHz, mono

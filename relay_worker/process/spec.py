@@ -33,3 +33,7 @@ class WorkerSpec:
     log_level: str = "info"
     log_format: str = "console"
     media_timeout: float = 10.0
+    landlock: bool = True
+    """Whether to confine the process as far as the kernel can (`sandbox.py`)."""
+    tcp_ports: tuple[int, ...] | None = None
+    """TCP ports of the camera's streams, the only ones the worker may then connect to; None: not known, so any."""

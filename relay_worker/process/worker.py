@@ -28,6 +28,7 @@ from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.process.control import Control
 from relay_worker.process.log_forward import LogForwarder
+from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
@@ -38,6 +39,7 @@ BEAT = 1.0
 SNAPSHOT_PATIENCE = 15.0
 """Seconds to wait for a keyframe: cameras send one every few seconds."""
 LONGEST_CAPTURE = 60.0
+UNCONFINED = Sandbox("none")
 FILE_PART = 128 * 1024
 """Bytes of a picture or capture per message, below `protocol.MAX_FRAME`; the largest capture takes 120 of them."""
 
@@ -45,8 +47,8 @@ FILE_PART = 128 * 1024
 class Worker:
     """Connects the relay to the supervisor; see `run`."""
 
-    def __init__(self, spec: WorkerSpec, preloaded: bool) -> None:
-        self._spec, self._preloaded = spec, preloaded
+    def __init__(self, spec: WorkerSpec, preloaded: bool, sandbox: Sandbox = UNCONFINED) -> None:
+        self._spec, self._preloaded, self._sandbox = spec, preloaded, sandbox
         self._control = Control(spec, self._handle)
         self._forwarder = LogForwarder(self._control.send)
         publisher = PublisherSettings(
@@ -175,6 +177,8 @@ class Worker:
         self._control.send(protocol.StateChanged(state=state, stage=stage, reason=reason))
 
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None:
+        if self._ended_as_outdated(stage):
+            return  # the stream is as good as it was: the next worker plays it
         log.warning("source failed at %s: %s", stage.value, reason, extra=self._context())
         self._control.send(
             protocol.SourceFailed(generation=generation, stage=stage, remedy=remedy.value, reason=reason)
@@ -203,6 +207,8 @@ class Worker:
                 publication=relay.publication,
                 preloaded=self._preloaded,
                 version=relay_common.VERSION,
+                confinement=self._sandbox.words,
+                tcp_ports=self._sandbox.tcp_ports,
             )
         )
 
@@ -233,10 +239,20 @@ class Worker:
         self._alone_since = now if self._alone_since is None else self._alone_since + away
         return now - self._alone_since > self._spec.orphan_grace
 
+    def _ended_as_outdated(self, stage: Stage) -> bool:
+        """End when a file that only another worker can read may be why nothing connects, and another will follow."""
+        outdated = self._sandbox.outdated(stage) if self._control.connected else ""
+        if outdated:
+            log.warning("ending, so that another worker starts: %s", outdated, extra=self._context())
+            self._farewell = self._farewell or outdated
+            self._stop.set()
+        return bool(outdated)
+
     def _report(self, now: float) -> None:
         self._sequence += 1
         usage = resource.getrusage(resource.RUSAGE_SELF)
         stats = self._relay.stats(now)
+        self._ended_as_outdated(stats.stage)
         stats.instance, stats.camera = self._spec.instance, self._spec.camera
         stats.sequence, stats.at = self._sequence, time.time()
         stats.uptime = time.monotonic() - self._started
@@ -264,6 +280,6 @@ def _stream(play: protocol.Play) -> GrantedStream:
     )
 
 
-async def run(spec: WorkerSpec, *, preloaded: bool) -> None:
-    """Run the worker that `spec` describes until it is told to stop."""
-    await Worker(spec, preloaded).run()
+async def run(spec: WorkerSpec, sandbox: Sandbox, *, preloaded: bool) -> None:
+    """Run the worker that `spec` describes, confined by `sandbox`, until it is told to stop."""
+    await Worker(spec, preloaded, sandbox).run()

@@ -144,3 +144,15 @@ def test_both_ends_of_a_pair_are_ends() -> None:
         assert REPLACEMENT_TABLE.allowed(state) == []
     for state in (PairState.PREPARING, PairState.HANDING_OVER):
         assert REPLACEMENT_TABLE.allowed(state) == list(PairEvent)
+
+
+async def test_what_confines_workers_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    await rig.run()
+    for words in ("", "Landlock ABI 7", "Landlock ABI 7", "none: the kernel has no Landlock"):
+        rig.hello(confinement=words)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "confine" in record.getMessage()]
+    assert said == [
+        ("INFO", "confinement of workers: Landlock ABI 7"),
+        ("WARNING", "confinement of workers: none: the kernel has no Landlock"),
+    ]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from relay_common import protocol
-from relay_common.protocol import FromWorker
+from relay_common.errors import Remedy
+from relay_common.protocol import FromWorker, Stage
+from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
 
@@ -82,3 +84,18 @@ async def test_time_in_which_it_stood_still_makes_no_orphan(rig: Rig) -> None:
     assert not any(rig.worker._orphaned(now) for now in seconds(100.0, 130.5))
     assert not any(rig.worker._orphaned(now) for now in seconds(1000.0, 1029.0))
     assert any(rig.worker._orphaned(now) for now in seconds(1029.0, 1035.0))
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_worker_that_cannot_read_a_replaced_file_makes_room_for_one_that_can(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    """Without a supervisor nobody would start another: it stays."""
+    monkeypatch.setattr(Sandbox, "outdated", lambda self, stage: "ca.pem has changed" if stage is Stage.TLS else "")
+    rig.worker._control.connected = connected
+    rig.worker.source_failed(1, Stage.CONNECT, Remedy.RETRY, "refused")
+    rig.worker.source_failed(1, Stage.TLS, Remedy.REGENERATE, "not trusted")
+    told = [message.stage for message in rig.said if isinstance(message, protocol.SourceFailed)]
+    assert told == ([Stage.CONNECT] if connected else [Stage.CONNECT, Stage.TLS])
+    assert rig.worker._stop.is_set() == connected
+    assert rig.worker._farewell == ("ca.pem has changed" if connected else "")
