@@ -49,6 +49,8 @@ from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
+GOOGLE_STREAM_PORTS: Final = (443,)
+"""Google's stream URLs are `rtsps://…:443/…` (SDM, CameraLiveStream)."""
 VERIFY: Final = 60.0
 """Seconds within which every publication is checked once at the SFU."""
 
@@ -302,6 +304,7 @@ class Supervisor:
             log_level=config.log.level,
             log_format=config.log.format,
             landlock=config.workers.landlock == "auto",
+            tcp_ports=_stream_ports(config.nest[camera.account].api_base_url),
         )
 
     # --- for the HTTP interface (RelayView); `status`, `health` and `telemetry` come from the report ------------------
@@ -318,6 +321,11 @@ class Supervisor:
     async def keyframe(self, camera: str) -> None:
         """Ask a camera for a keyframe."""
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
+
+
+def _stream_ports(api_base_url: str) -> tuple[int, ...] | None:
+    """TCP ports at which the API's streams are; None where they are not known before the first stream."""
+    return GOOGLE_STREAM_PORTS if (urlsplit(api_base_url).hostname or "").endswith(".googleapis.com") else None
 
 
 def _is_local(url: str) -> bool:

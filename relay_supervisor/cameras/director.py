@@ -293,6 +293,8 @@ class Director:
         stream = granted.stream
         if stream.url is None and stream.answer_sdp is None:
             return  # a WebRTC session that an earlier supervisor's worker may still hold
+        if stream.url is not None and not self.fleet.permit(granted.camera, stream.port):
+            return  # its next worker gets the stream
         self.fleet.send(
             granted.camera,
             protocol.Play(

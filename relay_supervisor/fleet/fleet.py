@@ -9,6 +9,7 @@ deadline four times a second.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
@@ -177,6 +178,21 @@ class Fleet:
         """Send to a camera's worker; False when it has none or cannot be reached."""
         slot = self._slots.get(camera)
         return slot is not None and slot.phase is Phase.RUNNING and self._send(slot.instance, message)
+
+    def permit(self, camera: str, port: int) -> bool:
+        """Whether a camera's worker may connect to TCP port `port`.
+
+        If not, one that may replaces it, and `worker_ready` follows.
+        """
+        slot = self._slots.get(camera)
+        allowed = slot.hello.tcp_ports if slot is not None and slot.hello is not None else None
+        if slot is None or allowed is None or port in allowed:
+            return True
+        known = slot.template.tcp_ports
+        if slot.replacement is None and known is not None and port not in known:
+            slot.template = dataclasses.replace(slot.template, tcp_ports=(*known, port))
+            self.replace(camera, f"stream at TCP port {port}, to which its confinement allows no connection")
+        return slot.replacement is None
 
     def on_message(self, instance: str, message: FromWorker) -> None:
         """Handle a control message from the bus."""

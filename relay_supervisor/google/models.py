@@ -78,6 +78,15 @@ class LiveStream(msgspec.Struct, frozen=True):
     url: Secret | None = None
     answer_sdp: Secret | None = None
 
+    @property
+    def port(self) -> int:
+        """TCP port of its `url`, by default that of the scheme (RFC 7826, 21); 0 without a URL, or with a wrong one."""
+        try:
+            parts = urllib.parse.urlsplit(self.url.reveal() if self.url is not None else "")
+            return parts.port or {"rtsp": 554, "rtsps": 322}.get(parts.scheme, 0)
+        except ValueError:
+            return 0
+
     def extended(self, extension: Extension) -> LiveStream:
         """This stream after an extension: new handle, new lifetime and, for RTSP, the URL a reconnect must use."""
         url = self.url

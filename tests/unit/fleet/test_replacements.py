@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -144,6 +146,36 @@ def test_both_ends_of_a_pair_are_ends() -> None:
         assert REPLACEMENT_TABLE.allowed(state) == []
     for state in (PairState.PREPARING, PairState.HANDING_OVER):
         assert REPLACEMENT_TABLE.allowed(state) == list(PairEvent)
+
+
+async def test_a_stream_at_a_port_that_a_worker_may_not_connect_to_waits_for_one_that_may(rig: Rig) -> None:
+    assert rig.fleet.permit("cam", 443), "no worker, nothing to permit"
+    await rig.run()
+    assert rig.fleet.permit("cam", 443), "it may connect to any"
+    rig.fleet.start(dataclasses.replace(SPEC, tcp_ports=(443,)))
+    rig.hello(tcp_ports=[53, 443])
+    assert rig.fleet.permit("cam", 443)
+    assert not rig.fleet.permit("cam", 8554)
+    await settle()
+    assert rig.launcher.specs[-1].tcp_ports == (443, 8554)
+    assert not rig.fleet.permit("cam", 8554), "its successor is on the way"
+    first = rig.slot
+    await rig.launcher.answer()
+    rig.hello(tcp_ports=[53, 443, 8554])
+    assert first.process is not None
+    cast("Process", first.process).end()
+    assert rig.fleet.permit("cam", 8554)
+    assert ("gone", "stream at TCP port 8554, to which its confinement allows no connection") in rig.told
+
+
+async def test_a_worker_that_still_may_not_connect_is_not_replaced_again(rig: Rig) -> None:
+    rig.fleet.start(dataclasses.replace(SPEC, tcp_ports=(443, 8554)))
+    await settle()
+    await rig.launcher.answer()
+    rig.hello(tcp_ports=[53, 443])
+    assert rig.fleet.permit("cam", 8554)
+    await settle()
+    assert len(rig.launcher.specs) == 1
 
 
 async def test_what_confines_workers_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

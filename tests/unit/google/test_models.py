@@ -136,3 +136,19 @@ def test_a_stream_does_not_print_its_secrets() -> None:
     stream = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 1.0, url=Secret("rtsps://h/p?auth=token"))
     assert "token" not in repr(stream)
     assert "'handle'" not in repr(stream)
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("rtsps://stream-eu1-charlie.dropcam.com:443/sdm_live_stream/x?auth=g.0", 443),
+        ("rtsps://camera.example/x", 322),
+        ("rtsp://camera.example/x", 554),
+        ("rtsp://[::1]:8554/x", 8554),
+        ("rtsp://camera.example:99999/x", 0),
+        ("", 0),
+    ],
+)
+def test_the_port_of_a_stream(url: str, port: int) -> None:
+    stream = LiveStream(Protocol.RTSP, Secret("h"), 300.0, 0.0, url=Secret(url) if url else None)
+    assert stream.port == port
