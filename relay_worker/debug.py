@@ -25,6 +25,7 @@ from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of
 from relay_worker.camera.granted import GrantedStream
+from relay_worker.process import sandbox
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
@@ -154,6 +155,7 @@ def debug(
         publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
     )
     client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
+    click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
     ok = uvloop.run(_run(Secret(url), settings, sink, client, duration, as_json, capture))
     sys.exit(0 if ok else 1)
 

@@ -20,6 +20,7 @@ from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.net import bind, check_listen
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import BudgetStatus
+from relay_worker.process import sandbox
 
 _SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
 
@@ -82,6 +83,12 @@ def directories(config: Config) -> list[Finding]:
         else:
             findings.append(ok(key, f"{path} is writable" if path.exists() else f"{path} can be made"))
     return findings
+
+
+def confinement(config: Config) -> Finding:
+    """What the kernel confines workers by; without it they work as well, so this never fails."""
+    words = "off, as configured" if config.workers.landlock == "off" else sandbox.available()
+    return ok("workers.landlock", f"confinement of workers: {words}")
 
 
 def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:

@@ -55,7 +55,11 @@ def _running(config_path: Path) -> RelayStatus | None:
 
 
 async def _look(config: Config, running: RelayStatus | None, stun_server: str) -> list[Finding]:
-    findings = [local.listen(config, running=running is not None), *local.directories(config)]
+    findings = [
+        local.listen(config, running=running is not None),
+        *local.directories(config),
+        local.confinement(config),
+    ]
     state_dir = config.paths.state()
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))
     sfu = asyncio.ensure_future(remote.cloudflare(config.cloudflare))

@@ -6,17 +6,27 @@ import asyncio
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 from aioice import stun as codec
 
 from relay_common.clock import SystemClock
-from relay_common.config import CloudflareConfig, Config, HttpConfig, LimitsConfig, NestConfig, PathsConfig
+from relay_common.config import (
+    CloudflareConfig,
+    Config,
+    HttpConfig,
+    LimitsConfig,
+    NestConfig,
+    PathsConfig,
+    WorkersConfig,
+)
 from relay_common.secrets import Secret
 from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Grade
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.state.store import Store
+from relay_worker.process import sandbox
 
 NEST = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
 REAL = CloudflareConfig(app_id="app", app_secret=Secret("secret"))
@@ -67,6 +77,14 @@ def test_directories(tmp_path: Path) -> None:
     assert {finding.verdict for finding in local.directories(config(tmp_path))} == {Grade.OK}
     (tmp_path / "state").write_text("a file")
     assert "not a directory" in local.directories(config(tmp_path))[0].text
+
+
+def test_what_confines_workers_is_told_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "available", lambda: "none: the kernel has no Landlock")
+    found = local.confinement(config(tmp_path))
+    assert (found.verdict, found.text) == (Grade.OK, "confinement of workers: none: the kernel has no Landlock")
+    without = msgspec.structs.replace(config(tmp_path), workers=WorkersConfig(landlock="off"))
+    assert local.confinement(without).text == "confinement of workers: off, as configured"
 
 
 def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> None:
