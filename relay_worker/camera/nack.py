@@ -16,19 +16,25 @@ MAX_MISSING: Final = 256
 FIRST_RTT: Final = 0.1
 """Round trip assumed in seconds before one was measured."""
 _SHORTEST_RETRY: Final = 0.02
+_USUAL_WAIT: Final = 1.5
+"""Round trips after which an answer is taken for lost."""
+_LEAST_WAIT: Final = 1.1
+"""The same where the round trip is so long that an answer to a later request would come after `MAX_AGE`. Never less
+than one: a request before that is wasted, since the answer to the one before it is still on its way."""
 _BACK_OFF: Final = 1.25
 """By which each wait for an answer is longer than the one before: seven requests within `MAX_AGE` while packets come,
 and all of them over the second for which a camera, or its link, may pause."""
-_LONGEST_RETRY: Final = MAX_AGE / 3
-"""One slow answer must not leave a packet with a single try."""
+_LONGEST_WAIT: Final = 1.0
+"""Seconds: bounds the growth, so that even over a long way all requests are made within ten seconds."""
 
 
 class _Missing:
-    __slots__ = ("asked_at", "since", "tries")
+    __slots__ = ("asked_at", "asked_waited", "rtt", "since", "tries")
 
     def __init__(self, waited: float) -> None:
         self.since = waited
-        self.asked_at = 0.0
+        self.asked_at = self.asked_waited = 0.0
+        self.rtt = 0.0  # as known when it was first asked for
         self.tries = 0
 
 
@@ -82,8 +88,15 @@ class NackTracker:
         if missing is None or not missing.tries:
             return  # a duplicate, or only reordered
         self.repaired += 1
-        if missing.tries == 1:  # after a retry it is unknown which request was answered (Karn)
-            self.rtt += (now - missing.asked_at - self.rtt) / 4
+        if missing.tries == 1:
+            # Pauses of the whole link are left out: they say nothing about the way. Downwards quickly: that one too
+            # many was asked for (below) has raised it by chance wherever answers are lost.
+            sample = min(self._wait_clock.at(now) - missing.asked_waited, MAX_AGE)
+            self.rtt += (sample - self.rtt) / (2 if sample < self.rtt else 4)
+        else:
+            # It is unknown which request was answered. The next packets are asked for again later, until an answer
+            # comes before that and can be measured (Karn's algorithm, RFC 6298 §5.5 and §3).
+            self.rtt = min(max(self.rtt, missing.rtt * _BACK_OFF), MAX_AGE)
 
     def _give_up(self) -> None:
         self.given_up += len(self._missing)
@@ -93,13 +106,17 @@ class NackTracker:
         """Sequence numbers to request now, oldest first; each counts as requested."""
         asked: list[int] = []
         hopeless: list[int] = []
-        first = min(max(_SHORTEST_RETRY, 1.5 * self.rtt), _LONGEST_RETRY)
+        rtt = self.rtt
+        first = max(_SHORTEST_RETRY, min(_USUAL_WAIT * rtt, max(_LEAST_WAIT * rtt, MAX_AGE - rtt)))
         waited = self._wait_clock.at(now)
         for sequence, missing in self._missing.items():
-            answerable = missing.tries and now - missing.asked_at < first * _BACK_OFF ** (missing.tries - 1)
+            wait = min(first * _BACK_OFF ** (missing.tries - 1), _LONGEST_WAIT)
+            answerable = missing.tries and now - missing.asked_at < wait
             if waited - missing.since > MAX_AGE or (missing.tries == MAX_TRIES and not answerable):
                 hopeless.append(sequence)
             elif not answerable:
+                if not missing.tries:
+                    missing.asked_waited, missing.rtt = waited, rtt
                 missing.tries += 1
                 missing.asked_at = now
                 asked.append(sequence)
