@@ -22,7 +22,8 @@ class WebRtcHabits:
     and sends the second; `sprop` adds sprop-parameter-sets; `unserved_candidates` lists TCP and SSLTCP ones;
     `ssrc_lines` names the SSRCs; `rtx` accepts retransmission payload types.
 
-    `lenient` also accepts offers without a host candidate, which public clients send and Google answers with 500.
+    `lenient` also accepts offers that public clients send and Google refuses: without a host candidate (500), and with
+    sections in another order (400; go2rtc#2311).
 
     Media: `first_keyframe_rate` in bit/s is the pace of a session's first IDR until a REMB arrives (0: no pacing);
     `idle_gop` seconds between unrequested IDRs; `sets_after_pli` sends SPS and PPS also before an IDR requested by PLI;

@@ -39,6 +39,8 @@ class Offer:
     application: Section
     application_format: str
     """The end of its m-line: protocol and format, and the attribute that goes with it."""
+    order: tuple[str, ...] = _KINDS
+    """The kinds of its sections, which an answer has in the same order (RFC 3264 §6)."""
 
     @property
     def h264(self) -> list[Codec]:
@@ -55,23 +57,23 @@ class Offer:
 def read_offer(sdp: str, *, lenient: bool = False) -> Offer:
     """Parse and check an offer; raises OfferError that says what is wrong with it.
 
-    It must have audio recvonly, video recvonly and a data channel, in this order, with all candidates, of which at
-    least one must be a host candidate (else NoHostCandidate) unless `lenient`.
+    It must have audio recvonly, video recvonly and a data channel, with all candidates; and, unless `lenient`, in this
+    order, and with a host candidate at least (else NoHostCandidate).
     """
     try:
         sections = parse(sdp)
     except SdpError as error:
         raise OfferError(f"The offer is not valid: {error}.") from error
-    if tuple(section.kind for section in sections) != _KINDS:
-        kinds = ", ".join(section.kind for section in sections)
-        raise OfferError(f"The offer must have audio, video and application in this order, not {kinds}.")
-    audio, video, application = sections
+    order = tuple(section.kind for section in sections)
+    if sorted(order) != sorted(_KINDS) if lenient else order != _KINDS:
+        raise OfferError(f"The offer must have audio, video and application in this order, not {', '.join(order)}.")
+    audio, video, application = (sections[order.index(kind)] for kind in _KINDS)
     for section in (audio, video):
         if section.direction != "recvonly":
             raise OfferError(f"The offer's {section.kind} must be recvonly, not {section.direction}.")
     if not lenient and not any(line.startswith("a=candidate:") and " typ host" in line for line in sdp.splitlines()):
         raise NoHostCandidate("The offer has no host candidate; trickling is not supported.")
-    offer = Offer(audio, video, application, _application_format(sdp))
+    offer = Offer(audio, video, application, _application_format(sdp), order)
     if not offer.opus or not offer.h264:
         raise OfferError("The offer must have Opus, and H264 with packetization-mode=1.")
     return offer
@@ -130,9 +132,15 @@ def make_answer(
         "nack" in sent.feedback,
     )
     audio = SentTrack("audio", offer.opus[0].payload_type, ssrcs[0], None, 0, "nack" in offer.opus[0].feedback)
-    mids = [offer.audio.mid, offer.video.mid, offer.application.mid]
+    offered = {"audio": offer.audio, "video": offer.video, "application": offer.application}
+    mids = [offered[kind].mid for kind in offer.order]
     if habits.bundle_out_of_order:
         mids = [mids[0], mids[2], mids[1]]
+    sections = {
+        "audio": _section(offer.audio, offer.opus[:1], habits, transport, audio, active=has_audio),
+        "video": _section(offer.video, [*chosen, *repeats], habits, transport, video, parameter_sets=parameter_sets),
+        "application": _application(offer, transport),
+    }
     lines = [
         "v=0",
         f"o=- 0 2 IN IP4 {transport.host}",
@@ -141,9 +149,7 @@ def make_answer(
         *(["a=ice-lite"] if habits.ice_lite else []),
         f"a=group:BUNDLE {' '.join(mids)}",
         "a=msid-semantic: WMS camera",
-        *_section(offer.audio, offer.opus[:1], habits, transport, audio, active=has_audio),
-        *_section(offer.video, [*chosen, *repeats], habits, transport, video, parameter_sets=parameter_sets),
-        *_application(offer, transport),
+        *(line for kind in offer.order for line in sections[kind]),
     ]
     text = "\r\n".join(lines) + ("" if habits.no_final_newline else "\r\n")
     return Answer(text, audio if has_audio else None, video)

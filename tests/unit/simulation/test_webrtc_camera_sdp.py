@@ -99,6 +99,27 @@ def test_a_lenient_camera_takes_an_offer_without_a_host_candidate() -> None:
     assert read_offer(offer, lenient=True).opus
 
 
+@pytest.mark.parametrize("sections", [(VIDEO, AUDIO, APPLICATION), (APPLICATION, VIDEO, AUDIO)])
+def test_a_lenient_camera_takes_sections_in_another_order_and_answers_in_that_order(sections: tuple[str, ...]) -> None:
+    offer = HEAD + "".join(sections)
+    with pytest.raises(OfferError, match="in this order"):
+        read_offer(offer)
+    transport = Transport("user", "p" * 22, "CC:DD", "127.0.0.1", 19305)
+    text = make_answer(read_offer(offer, lenient=True), PLAIN, transport, (1, 2, 3)).text
+
+    def order(sdp: str, line: str) -> list[str]:
+        return [found.split()[0] for found in sdp.splitlines() if found.startswith(line)]
+
+    assert order(text, "m=") == order(offer, "m=")
+    assert order(text, "a=mid:") == order(offer, "a=mid:")
+
+
+def test_a_lenient_camera_still_wants_one_section_of_each_kind() -> None:
+    for sections in (AUDIO + VIDEO, AUDIO + VIDEO + APPLICATION + VIDEO.replace("a=mid:1", "a=mid:9")):
+        with pytest.raises(OfferError, match="audio, video and application"):
+            read_offer(HEAD + sections, lenient=True)
+
+
 def test_a_plain_answer_echoes_what_was_offered() -> None:
     made = answer()
     lines = made.text.split("\r\n")
