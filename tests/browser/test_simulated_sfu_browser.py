@@ -143,9 +143,9 @@ setInterval(() => {
   }
 }, 33);
 const pc = new RTCPeerConnection();
-async function offer() {
+async function offer(sendEncodings = []) {
   const [track] = canvas.captureStream(30).getVideoTracks();
-  pc.addTransceiver(track, {direction: "sendonly"});
+  pc.addTransceiver(track, {direction: "sendonly", sendEncodings});
   await pc.setLocalDescription(await pc.createOffer());
   return pc.localDescription.sdp;
 }
@@ -195,3 +195,46 @@ async def test_a_browser_publishes_and_hears_feedback(chromium_page: Page) -> No
             await asyncio.sleep(0.05)
         assert sfu.published("canvas")["codec"] in ("VP8", "H264")
         assert sfu.published("canvas")["gaps"] == []
+
+
+async def test_a_viewer_chooses_a_layer_of_a_browsers_simulcast(chromium_page: Page) -> None:
+    """Chromium sends its layers only if the answer names their rids; the viewer gets the small one, then the large."""
+    assert chromium_page.context.browser is not None
+    publishing = await chromium_page.context.browser.new_page()
+    async with (
+        SfuSimulator() as sfu,
+        httpx.AsyncClient(headers={"Authorization": "Bearer secret"}, timeout=30) as api,
+    ):
+        app = f"{sfu.base_url}/apps/app"
+        # Of anything smaller Chromium sends one layer only.
+        await publishing.set_content(PUBLISHER.replace('width="320" height="240"', 'width="640" height="360"'))
+        session = (await api.post(f"{app}/sessions/new")).json()["sessionId"]
+        layers = [{"rid": "h", "scaleResolutionDownBy": 1}, {"rid": "l", "scaleResolutionDownBy": 2}]
+        body = {
+            "sessionDescription": {"type": "offer", "sdp": await publishing.evaluate("offer", layers)},
+            "tracks": [{"location": "local", "mid": "0", "trackName": "canvas"}],
+        }
+        answer = (await api.post(f"{app}/sessions/{session}/tracks/new", json=body)).json()
+        await publishing.evaluate("accept", answer["sessionDescription"]["sdp"])
+
+        deadline = time.monotonic() + 30
+        while any(layer["packets"] == 0 for layer in (sfu.published("canvas") or {})["layers"].values()):
+            assert time.monotonic() < deadline, sfu.published("canvas")
+            await asyncio.sleep(0.1)
+
+        viewer = Viewer(chromium_page, api, app)
+        await viewer.open()
+        track = {"location": "remote", "sessionId": session, "trackName": "canvas", "simulcast": {"preferredRid": "l"}}
+        pulled = await viewer.call("POST", "tracks/new", {"tracks": [track]})
+        reply = await chromium_page.evaluate("answer", pulled["sessionDescription"]["sdp"])
+        await viewer.call("PUT", "renegotiate", {"sessionDescription": {"type": "answer", "sdp": reply}})
+        (mid,) = [track["mid"] for track in pulled["tracks"]]
+        assert (await viewer.plays(mid))[mid]["frameWidth"] == 320
+
+        wish = {**track, "mid": mid, "simulcast": {"preferredRid": "h"}}
+        await viewer.call("PUT", "tracks/update", {"tracks": [wish]})
+        deadline = time.monotonic() + 30
+        while (await viewer.received())[mid]["frameWidth"] != 640:
+            assert time.monotonic() < deadline, await viewer.received()
+            await asyncio.sleep(0.1)
+        await viewer.plays(mid)

@@ -43,14 +43,23 @@ class SfuApi:
         """The API's routes."""
         base = "/v1/apps/{app}/sessions"
         one = base + "/{session}"
+        channels = self._service.data_channels
+        operations: list[tuple[str, str, Operation]] = [
+            ("POST", "tracks/new", self._service.tracks_new),
+            ("PUT", "renegotiate", self._service.renegotiate),
+            ("PUT", "tracks/close", self._service.tracks_close),
+            ("PUT", "tracks/update", self._service.tracks_update),
+            ("POST", "datachannels/establish", channels.establish),
+            ("POST", "datachannels/new", channels.new),
+            ("PUT", "datachannels/update", channels.update),
+            ("PUT", "datachannels/close", channels.close),
+        ]
         return [
             Route(base + "/new", self._new, methods=["POST"]),
             Route(one, self._get, methods=["GET"]),
-            Route(one + "/tracks/new", self._endpoint("tracks/new", self._service.tracks_new), methods=["POST"]),
-            Route(one + "/renegotiate", self._endpoint("renegotiate", self._service.renegotiate), methods=["PUT"]),
-            Route(one + "/tracks/close", self._endpoint("tracks/close", self._service.tracks_close), methods=["PUT"]),
-            Route(
-                one + "/tracks/update", self._endpoint("tracks/update", self._service.tracks_update), methods=["PUT"]
+            *(
+                Route(f"{one}/{name}", self._endpoint(name, work), methods=[method])
+                for method, name, work in operations
             ),
         ]
 

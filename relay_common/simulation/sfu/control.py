@@ -40,6 +40,11 @@ def describe(session: Session, now: float) -> dict[str, Any]:
         if track.publication is not None:
             upstream = track.publication.upstream
             entry |= {"subscribers": len(track.publication.subscribers), **upstream.snapshot(now)}
+        if track.layers:
+            entry["layers"] = {
+                rid: {"subscribers": len(layer.subscribers), **layer.upstream.snapshot(now)}
+                for rid, layer in track.layers.items()
+            }
         if track.downstream is not None:
             entry |= {"forwarding": track.downstream.active, **track.downstream.snapshot()}
         if track.location == "local":

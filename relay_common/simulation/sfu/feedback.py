@@ -19,9 +19,10 @@ class TransportFeedback:
 
     def receive(self, packet: memoryview, now: float) -> None:
         """Note the arrival of a plain RTP packet."""
-        sequence = one_byte_extension(packet, self._extension)
-        if sequence is None or len(self._arrivals) >= _LIMIT:
+        value = one_byte_extension(packet, self._extension)
+        if value is None or len(value) != 2 or len(self._arrivals) >= _LIMIT:
             return
+        sequence = value[0] << 8 | value[1]
         if self._highest < 0:
             self._highest = sequence + 0x10000
         delta = (sequence - self._highest + 0x8000 & 0xFFFF) - 0x8000
@@ -39,8 +40,8 @@ class TransportFeedback:
         return sfu_rtcp.transport_feedback(sender, media, self._number, arrivals)
 
 
-def one_byte_extension(packet: memoryview, wanted: int) -> int | None:
-    """The 16-bit value of a one-byte header extension element (RFC 8285 4.2), or None if it is absent."""
+def one_byte_extension(packet: memoryview, wanted: int) -> bytes | None:
+    """The value of a one-byte header extension element (RFC 8285 4.2), or None if it is absent."""
     if not packet[0] & 0x10:
         return None
     position = 12 + 4 * (packet[0] & 15)
@@ -52,8 +53,8 @@ def one_byte_extension(packet: memoryview, wanted: int) -> int | None:
         number, length = packet[position] >> 4, (packet[position] & 15) + 1
         if packet[position] == 0:
             position += 1
-        elif number == wanted and length == 2 and position + 3 <= end:
-            return packet[position + 1] << 8 | packet[position + 2]
+        elif number == wanted and position + 1 + length <= end:
+            return bytes(packet[position + 1 : position + 1 + length])
         else:
             position += 1 + length
     return None

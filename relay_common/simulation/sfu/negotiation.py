@@ -60,6 +60,7 @@ def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, s
                 h264_profiles=variant.h264_profiles,
                 feedback=frozenset(feedback),
                 extensions=frozenset(extensions),
+                data_channels=session.data_channels_established,
             )
         ours.append(answer)
     text = sfu_sdp.write(ours, session.transport, session.version)
@@ -68,7 +69,7 @@ def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, s
         if answer.direction == "recvonly":
             answer.ssrcs, answer.rtx_ssrcs = section.ssrcs, section.rtx_ssrcs
     for answer in ours:
-        for number in answer.extensions:
+        for number in (number for number, uri in answer.extensions.items() if uri == sfu_sdp.TRANSPORT_CC):
             session.peer.feedback = session.peer.feedback or TransportFeedback(number)
     session.sections = ours
     session.version += 1

@@ -58,7 +58,12 @@ class SfuVariant:
     """OpenSSL names in order of preference."""
 
 
-Operation = Literal["sessions/new", "session", "tracks/new", "renegotiate", "tracks/close", "tracks/update", "*"]
+# fmt: off
+Operation = Literal[
+    "sessions/new", "session", "tracks/new", "renegotiate", "tracks/close", "tracks/update",
+    "datachannels/establish", "datachannels/new", "datachannels/update", "datachannels/close", "*",
+]
+# fmt: on
 FaultKind = Literal["error", "lost_response", "delay", "track_error", "never_connect"]
 
 

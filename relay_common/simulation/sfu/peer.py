@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from pylibsrtp._binding import lib
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
+from relay_common.simulation.sfu import sdp as sfu_sdp
 from relay_common.simulation.sfu.downstream import Downstream
 from relay_common.simulation.sfu.dtls import DtlsIdentity, DtlsServer
-from relay_common.simulation.sfu.feedback import TransportFeedback
+from relay_common.simulation.sfu.feedback import TransportFeedback, one_byte_extension
 from relay_common.simulation.sfu.ice import Address, IceLite
 from relay_common.simulation.sfu.publication import Publication
 
@@ -57,6 +58,7 @@ class Peer:
         self.unauthenticated = self.unrouted = self.malformed = self.dropped_by_fault = self.send_errors = 0
         self._routes: dict[int, tuple[Publication, bool]] = {}
         self._types: dict[int, tuple[Publication, bool]] = {}
+        self._layers: dict[tuple[str, str], Publication] = {}
         self._inbound: Any = None
         self._outbound: Any = None
 
@@ -66,6 +68,8 @@ class Peer:
         """Start routing the section's SSRCs and payload types to `publication`."""
         self.publications.append(publication)
         section = publication.section
+        if publication.rid:
+            self._layers[section.mid, publication.rid] = publication
         rtx = set(section.rtx_ssrcs.values())
         for ssrc in section.ssrcs:
             self._routes[ssrc] = publication, ssrc in rtx
@@ -78,6 +82,7 @@ class Peer:
             self.publications.remove(publication)
         self._routes = {s: route for s, route in self._routes.items() if route[0] is not publication}
         self._types = {t: route for t, route in self._types.items() if route[0] is not publication}
+        self._layers = {key: layer for key, layer in self._layers.items() if layer is not publication}
 
     def subscribe(self, downstream: Downstream, publication: Publication) -> None:
         """Forward `publication` through `downstream`, replacing its previous source."""
@@ -139,7 +144,7 @@ class Peer:
             port.record(now, ssrc, sequence, timestamp, len(packet), second > 127)
         if self.feedback is not None:
             self.feedback.receive(packet, now)
-        route = self._routes.get(ssrc) or self._latch(ssrc, second & 127)
+        route = self._routes.get(ssrc) or self._latch(ssrc, second & 127, packet)
         if route is None:
             return
         publication, rtx = route
@@ -150,8 +155,16 @@ class Peer:
         if publication.upstream.missing:
             port.lossy[publication] = None
 
-    def _latch(self, ssrc: int, payload_type: int) -> tuple[Publication, bool] | None:
+    def _latch(self, ssrc: int, payload_type: int, packet: memoryview) -> tuple[Publication, bool] | None:
+        """Where a new SSRC belongs: by its payload type, and for a simulcast layer by the rid that it carries."""
         route = self._types.get(payload_type)
+        if route is not None and route[0].rid:
+            section, rtx = route[0].section, route[1]
+            wanted = sfu_sdp.REPAIRED_RID if rtx else sfu_sdp.RID
+            numbers = (number for number, uri in section.extensions.items() if uri == wanted)
+            rids = (one_byte_extension(packet, number) for number in numbers)
+            layers = [self._layers.get((section.mid, rid.decode(errors="replace"))) for rid in rids if rid is not None]
+            route = next(((layer, rtx) for layer in layers if layer is not None), None)
         if route is None:
             self.unrouted += 1
         elif len(self._routes) < 64:

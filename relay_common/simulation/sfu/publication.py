@@ -20,11 +20,12 @@ class Publisher(Protocol):
 
 
 class Publication:
-    """Media of one published m-section, forwarded to its subscribers."""
+    """Media of one published m-section, or of its simulcast layer `rid`, forwarded to its subscribers."""
 
-    def __init__(self, publisher: Publisher, section: Section, timings: SfuTimings) -> None:
+    def __init__(self, publisher: Publisher, section: Section, timings: SfuTimings, rid: str = "") -> None:
         self.publisher = publisher
         self.section = section
+        self.rid = rid
         primary = section.codecs[0]
         self.upstream = Upstream(
             section.kind, primary.clock_rate, nack_retry=timings.nack_retry, nack_give_up=timings.nack_give_up

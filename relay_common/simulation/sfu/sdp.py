@@ -1,7 +1,7 @@
 """The SFU's session descriptions: parses an endpoint's, writes answers and offers in Cloudflare's format.
 
 Answers follow a capture of the real SFU: ice-lite and one fingerprint at session level, candidates only in the first
-section, for components 1 and 2, payload types echoed, no header extensions.
+section, for components 1 and 2, payload types echoed, no header extensions but those that tell simulcast layers apart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from dataclasses import dataclass, field, replace
 AUDIO_CODECS = {"opus", "pcmu", "pcma"}
 VIDEO_CODECS = {"h264", "h265", "vp8", "vp9", "av1"}
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
+"""How a packet names its layer (RFC 8852), which no SSRC in the description does."""
 
 
 class SdpError(ValueError):
@@ -57,6 +61,8 @@ class Section:
     ssrcs: list[int] = field(default_factory=list)
     rtx_ssrcs: dict[int, int] = field(default_factory=dict)
     """Retransmission SSRC by primary SSRC (ssrc-group FID)."""
+    rids: list[str] = field(default_factory=list)
+    """Simulcast layers in the sender's order (RFC 8853)."""
     cname: str = ""
     msid: str = ""
     ufrag: str = ""
@@ -160,6 +166,10 @@ def _attribute(section: Section, name: str, value: str) -> None:
         number, _, uri = value.partition(" ")
         if (number := number.partition("/")[0]).isdigit():
             section.extensions[int(number)] = uri.split()[0] if uri else ""
+    elif name == "rid":
+        rid, _, direction = value.partition(" ")
+        if direction.split(" ")[0] == "send" and rid not in section.rids:
+            section.rids.append(rid)
     elif name == "ssrc":
         number, _, rest = value.partition(" ")
         if number.isdigit() and int(number) < 1 << 32:
@@ -185,12 +195,18 @@ def accept(
     h264_profiles: Iterable[str] | None = None,
     feedback: frozenset[str],
     extensions: frozenset[str],
+    data_channels: bool = False,
 ) -> Section:
     """The SFU's answer to an offered section: the codecs it supports, or a rejected section (port 0).
+
+    A section for data channels is accepted with `data_channels` only; of a simulcast section, every layer is.
 
     `feedback` and `extensions` are what the SFU negotiates when offered; payload types are those of the offer.
     """
     answer = Section(section.kind, section.mid, direction="recvonly", setup="passive")
+    if section.kind == "application" and data_channels and not section.rejected:
+        answer.direction = "sendrecv"
+        return answer
     known = AUDIO_CODECS if section.kind == "audio" else VIDEO_CODECS if section.kind == "video" else set()
     profiles = None if h264_profiles is None else set(h264_profiles)
     for codec in section.codecs:
@@ -204,11 +220,14 @@ def accept(
     kept = {codec.payload_type for codec in answer.codecs}
     answer.codecs += [replace(codec, feedback=()) for codec in section.codecs if codec.apt in kept]
     answer.codecs.sort(key=lambda codec: [c.payload_type for c in section.codecs].index(codec.payload_type))
+    answer.rids = section.rids
+    if section.rids:
+        extensions = extensions | {MID, RID, REPAIRED_RID}
     answer.extensions = {number: uri for number, uri in section.extensions.items() if uri in extensions}
     if section.rejected or not kept or section.direction in ("recvonly", "inactive"):
         answer.direction = "inactive"
     if section.rejected or not kept:
-        answer.port, answer.codecs, answer.extensions = 0, [], {}
+        answer.port, answer.codecs, answer.extensions, answer.rids = 0, [], {}, []
     return answer
 
 
@@ -242,6 +261,9 @@ def _section_lines(section: Section, transport: LocalTransport) -> list[str]:
     lines = [f"m={section.kind} {section.port} {profile}", "c=IN IP4 0.0.0.0"]
     if section.rejected:
         return [*lines, f"a=mid:{section.mid}", "a=inactive"]
+    if section.kind == "application":
+        lines += [f"a=setup:{section.setup}", f"a=mid:{section.mid}", f"a=ice-ufrag:{transport.ufrag}"]
+        return [*lines, f"a=ice-pwd:{transport.pwd}", "a=sctp-port:5000", "a=max-message-size:262144"]
     lines += [
         f"a=setup:{section.setup}",
         f"a=mid:{section.mid}",
@@ -262,4 +284,7 @@ def _section_lines(section: Section, transport: LocalTransport) -> list[str]:
         for ssrc in section.ssrcs:
             lines += [f"a=ssrc:{ssrc} cname:{section.cname}", f"a=ssrc:{ssrc} msid:{section.msid}"]
         lines.append(f"a=msid:{section.msid}")
+    if section.rids:
+        lines += [f"a=rid:{rid} recv" for rid in section.rids]
+        lines.append(f"a=simulcast:recv {';'.join(section.rids)}")
     return [*lines, f"a={section.direction}"]

@@ -10,9 +10,11 @@ from typing import Any
 
 from relay_common.simulation.sfu import sdp as sfu_sdp
 from relay_common.simulation.sfu.codecs import fit, translate
+from relay_common.simulation.sfu.data_channels import DataChannels
 from relay_common.simulation.sfu.downstream import Downstream
 from relay_common.simulation.sfu.dtls import DtlsIdentity
 from relay_common.simulation.sfu.ice import IceLite
+from relay_common.simulation.sfu.layers import Preference, layer, preference
 from relay_common.simulation.sfu.negotiation import answer_offer, check_mids, parse_description, take_transport
 from relay_common.simulation.sfu.options import SfuFaults, SfuTimings, SfuVariant
 from relay_common.simulation.sfu.peer import Peer
@@ -46,6 +48,7 @@ class SfuService:
         self._port, self._timings, self._variant, self._faults = port, timings, variant, faults
         self._identity = DtlsIdentity(variant.srtp_profiles)
         self._random = random.Random()
+        self.data_channels = DataChannels(self, variant)
         port.on_tick = self.tick
 
     def session(self, session_id: str) -> Session:
@@ -93,7 +96,7 @@ class SfuService:
         entries = track_entries(body, self._variant.tracks_per_call)
         location = location_of(entries)
         with session.mutation():
-            await self._connected(session)
+            await self.connected(session)
             if location == "local":
                 return self._publish(session, entries, body)
             if body.get("sessionDescription") is not None:
@@ -130,7 +133,7 @@ class SfuService:
             if not body["force"]:
                 sdp = description_of(body, "offer")
                 parse_description(sdp)
-                await self._connected(session)
+                await self.connected(session)
             results = [self._close_track(session, entry["mid"], force=body["force"]) for entry in entries]
             if sdp:
                 answer = {"sessionDescription": answer_offer(session, sdp, self._variant)}
@@ -140,13 +143,14 @@ class SfuService:
         """`PUT tracks/update`: another publication on the same mid."""
         entries = track_entries(body, self._variant.tracks_per_call)
         with session.mutation():
-            await self._connected(session)
+            await self.connected(session)
             results = [self._update_track(session, entry) for entry in entries]
         return {"requiresImmediateRenegotiation": False, "tracks": results}
 
     async def get(self, session: Session) -> Body:
         """`GET` of a session."""
-        return {"tracks": [track.resource() for track in session.tracks], "dataChannels": []}
+        channels = [channel.resource() for channel in session.channels]
+        return {"tracks": [track.resource() for track in session.tracks], "dataChannels": channels}
 
     # -- publishing ---------------------------------------------------------------------------------------------
 
@@ -174,9 +178,12 @@ class SfuService:
             section = next(section for section in session.sections if section.mid == mid)
             track = Track("local", mid, name, unusable=mid in session.force_closed)
             if not section.rejected and section.direction == "recvonly":
-                track.publication = Publication(session.peer, section, self._timings)
-                track.publication.upstream.arrived = time.monotonic()
-                session.peer.publish(track.publication)
+                made = [Publication(session.peer, section, self._timings, rid) for rid in section.rids or ("",)]
+                track.publication = made[0]
+                track.layers = {publication.rid: publication for publication in made if publication.rid}
+                for publication in made:
+                    publication.upstream.arrived = time.monotonic()
+                    session.peer.publish(publication)
             session.tracks.append(track)
         results = [{"mid": entry["mid"], "trackName": entry["trackName"]} for entry in entries]
         return {"requiresImmediateRenegotiation": False, "tracks": results, **answer}
@@ -184,7 +191,8 @@ class SfuService:
     # -- pulling ------------------------------------------------------------------------------------------------
 
     async def _pull(self, session: Session, entries: list[Body]) -> Body:
-        sources = await asyncio.gather(*(self._source(entry["sessionId"], entry["trackName"]) for entry in entries))
+        wishes = [preference(entry) for entry in entries]
+        sources = await asyncio.gather(*map(self._source, entries, wishes))
         session.require_alive()
         results: list[Body] = []
         for entry, source in zip(entries, sources, strict=True):
@@ -206,23 +214,28 @@ class SfuService:
             "sessionDescription": {"type": "offer", "sdp": sdp},
         }
 
-    async def _source(self, session_id: str, name: str) -> Publication | ApiError:
+    def _flows(self, publication: Publication) -> bool:
+        upstream = publication.upstream
+        return bool(upstream.packets) and time.monotonic() - upstream.arrived < self._timings.flowing_within
+
+    async def _source(self, entry: Body, wish: Preference) -> Publication | ApiError:
         """Wait for the publication's media; an error for this track when it does not exist or stays silent."""
         deadline = time.monotonic() + self._timings.empty_track_wait
         while True:
-            publisher = self.sessions.get(session_id)
-            track = publisher.published(name) if publisher and publisher.state is State.CONNECTED else None
-            if track is None or track.publication is None:
+            publisher = self.sessions.get(entry["sessionId"])
+            connected = publisher is not None and publisher.state is State.CONNECTED
+            track = publisher.published(entry["trackName"]) if publisher and connected else None
+            publication = layer(track, wish, self._flows) if track is not None else None
+            if track is None or publication is None:
                 return ApiError(
                     200,
                     "not_found_track_error",
                     "Track not found on remote peer. Make sure the publisher peer is connected and sending packets "
                     "for this track",
                 )
-            upstream, now = track.publication.upstream, time.monotonic()
-            if upstream.packets and not track.unusable and now - upstream.arrived < self._timings.flowing_within:
-                return track.publication
-            if now >= deadline:
+            if not track.unusable and self._flows(publication):
+                return publication
+            if (now := time.monotonic()) >= deadline:
                 return ApiError(200, "empty_track_error", "No media was received for this track")
             await asyncio.sleep(min(0.05, deadline - now))
 
@@ -279,10 +292,10 @@ class SfuService:
 
     def _release(self, session: Session, track: Track) -> None:
         track.active = False
-        if track.publication is not None:
-            session.peer.unpublish(track.publication)
-            self._end_subscriptions(track.publication)
-            track.publication = None
+        for publication in track.publications:
+            session.peer.unpublish(publication)
+            self._end_subscriptions(publication)
+        track.publication, track.layers = None, {}
         if track.downstream is not None:
             session.peer.unsubscribe(track.downstream)
             track.downstream = None
@@ -308,25 +321,26 @@ class SfuService:
             return {**refusal, "errorDescription": "The track is not configured for this update"}
         publisher = self.sessions.get(str(entry.get("sessionId")))
         wanted = publisher.published(str(entry.get("trackName"))) if publisher else None
-        if wanted is None or wanted.publication is None or wanted.unusable:
+        publication = layer(wanted, preference(entry), self._flows) if wanted is not None else None
+        if wanted is None or publication is None or wanted.unusable:
             return {
                 **identity,
                 "errorCode": "not_found_track_error",
                 "errorDescription": "Track not found on remote peer",
             }
         section = next(section for section in session.sections if section.mid == track.mid)
-        types = translate(wanted.publication.section.codecs, section.codecs)
-        if section.kind != wanted.publication.section.kind or not types or track.downstream is None:
+        types = translate(publication.section.codecs, section.codecs)
+        if section.kind != publication.section.kind or not types or track.downstream is None:
             return {**refusal, "errorDescription": "The new track does not fit the negotiated codecs"}
         track.downstream.translate(types)
-        track.downstream.follow(wanted.publication.upstream)
-        session.peer.subscribe(track.downstream, wanted.publication)
+        track.downstream.follow(publication.upstream)
+        session.peer.subscribe(track.downstream, publication)
         track.source_session, track.name = entry["sessionId"], entry["trackName"]
         return identity
 
     # -- lifetime -----------------------------------------------------------------------------------------------
 
-    async def _connected(self, session: Session) -> None:
+    async def connected(self, session: Session) -> None:
         """Wait for the transport if one was negotiated; 425 if it does not connect in time, 410 if it is lost."""
         if session.state is State.NEW:
             return
@@ -363,8 +377,8 @@ class SfuService:
                     self.end(session)
                 continue
             for track in session.tracks:
-                publication = track.publication
-                if publication and now - publication.upstream.arrived > self._timings.collect_after:
+                arrived = [publication.upstream.arrived for publication in track.publications]
+                if arrived and now - max(arrived) > self._timings.collect_after:
                     self._release(session, track)
 
     def _forget_old(self) -> None:

@@ -7,7 +7,7 @@ import enum
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from relay_common.fsm import Machine, Table
@@ -95,15 +95,40 @@ class Track:
     source_session: str = ""
     active: bool = True
     publication: Publication | None = None
+    layers: dict[str, Publication] = field(default_factory=dict)
+    """Simulcast: a publication by rid, `publication` among them; empty otherwise."""
     downstream: Downstream | None = None
     unusable: bool = False
     """Published again on a mid that was force-closed: accepted, but nothing ever reaches a viewer."""
+
+    @property
+    def publications(self) -> list[Publication]:
+        """What is published: one, one for each simulcast layer, or none."""
+        return list(self.layers.values()) or ([self.publication] if self.publication is not None else [])
 
     def resource(self) -> dict[str, str]:
         """The track as `GET` of its session lists it."""
         owner = {"sessionId": self.source_session} if self.location == "remote" else {}
         status = "active" if self.active else "inactive"
         return {"location": self.location, "mid": self.mid, **owner, "trackName": self.name, "status": status}
+
+
+@dataclass(slots=True)
+class DataChannel:
+    """One published (`local`) or pulled (`remote`) data channel; `owner` is the session that publishes a pulled one."""
+
+    location: str
+    name: str
+    owner: str
+    id: int
+    can_reply: bool = False
+    active: bool = True
+
+    def resource(self) -> dict[str, Any]:
+        """The channel as `GET` of its session lists it."""
+        owner = {"sessionId": self.owner} if self.location == "remote" else {}
+        status = "active" if self.active else "inactive"
+        return {"location": self.location, **owner, "dataChannelName": self.name, "id": self.id, "status": status}
 
 
 class Session:
@@ -128,6 +153,8 @@ class Session:
         self.tracks: list[Track] = []
         self.sections: list[Section] = []
         """The SFU's own side, in m-line order."""
+        self.channels: list[DataChannel] = []
+        self.data_channels_established = False
         self.offer_pending = False
         self.version = 1
         self.force_closed: set[str] = set()

@@ -1,8 +1,8 @@
 """The simulated SFU: Cloudflare Realtime's session API and a media plane that real endpoints connect to.
 
 It follows what is known of the real one, defects and limits included; `SfuVariant` and `SfuFaults` cover behaviour
-observed only sometimes. Known simplifications: no DataChannels, WebSocket adapters, simulcast layers, `thirdparty`
-sessions, or offers by the SFU for publishing.
+observed only sometimes. Known simplifications: no messages on DataChannels (only their control plane), no choice of
+simulcast layers by bandwidth, no WebSocket adapters, `thirdparty` sessions, or offers by the SFU for publishing.
 """
 
 from __future__ import annotations

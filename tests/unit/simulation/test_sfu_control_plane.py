@@ -51,7 +51,7 @@ class Api:
         return str(response.json()["sessionId"])
 
     async def call(self, session: str, operation: str, body: dict[str, Any]) -> httpx.Response:
-        method = "POST" if operation == "tracks/new" else "PUT"
+        method = "POST" if operation.endswith(("/new", "/establish")) else "PUT"
         return await self.http.request(method, f"/sessions/{session}/{operation}", json=body)
 
     async def publish(self, session: str, names: dict[str, str], **kwargs: Any) -> httpx.Response:
