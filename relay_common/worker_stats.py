@@ -53,11 +53,16 @@ class TrackStats(msgspec.Struct, kw_only=True):
     thinned: int = 0
     """Frames dropped because the uplink could not carry them in time."""
     ceiling: float = 0.0
-    """Measured capacity of the uplink in bit/s; 0 while it is not the limit."""
+    """Bit/s that video is held to for the uplink, an estimate; 0 while it is not the limit. `carried` is measured."""
     b_frames: bool = False
     """Whether pictures are sent out of display order; browsers may play them unevenly."""
     tolerated: dict[str, int] = msgspec.field(default_factory=dict)
     """Deviations of the camera's stream that were corrected, by name (docs/quirks.md), without those at zero."""
+    carried: float = 0.0
+    """Bit/s of video that arrived at the SFU over the last seconds, repairs left out, as receiver reports say. Like
+    `offered`, 0 while nothing has to be left out for the uplink."""
+    offered: float = 0.0
+    """Bit/s that the camera sent meanwhile."""
 
 
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
@@ -106,6 +111,15 @@ NOT_DECODABLE: Final = "live, not decodable"
 """Status of a camera whose media is sent but which no viewer can decode."""
 LOSSY: Final = 0.1
 """Uplink loss above which keyframes hardly arrive complete."""
+
+
+def uplink_share(video: TrackStats) -> str:
+    """What the uplink carries of a stream that is thinned for it, in words; empty while it carries everything."""
+    if not video.offered:
+        return ""
+    carried, offered = video.carried / 1e6, video.offered / 1e6
+    digits = 1 if f"{carried:.1f}" != f"{offered:.1f}" else 2
+    return f"the uplink carries {carried:.{digits}f} of {offered:.{digits}f} Mbit/s; pictures are left out"
 
 
 def stage_of(stats: WorkerStats) -> Stage:

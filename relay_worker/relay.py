@@ -15,7 +15,7 @@ from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, WorkerState
 from relay_common.secrets import Secret
-from relay_common.worker_stats import WorkerStats
+from relay_common.worker_stats import WorkerStats, uplink_share
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings
@@ -300,6 +300,8 @@ class CameraRelay:
         """Current counters and rates; the caller fills in the identity."""
         stats = self._meter.measure(self.pipeline, self.keeper, now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
+        if stats.state is WorkerState.LIVE and not stats.reason and (share := uplink_share(stats.video)):
+            stats.stage, stats.reason = Stage.SENDING, share
         if stats.video.b_frames and not stats.reason:
             stats.stage, stats.reason = Stage.DECODE, B_FRAMES
         silent = self._silent_for(now)

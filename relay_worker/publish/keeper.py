@@ -259,6 +259,7 @@ class PublicationKeeper:
             now = _sent(self.publisher, kind)
             _add(stats, now)
             stats.loss_out, stats.rtt, stats.ceiling = now.loss_out, now.rtt, now.ceiling
+            stats.carried, stats.offered = now.carried, now.offered
 
 
 def _add(stats: TrackStats, more: TrackStats) -> None:
@@ -285,6 +286,7 @@ def _sent(publisher: Publisher, kind: Kind) -> TrackStats:
     if kind is Kind.VIDEO:
         stats.send_drops, stats.dropped, stats.thinned = now.drops, now.pacer.dropped_packets, now.pacer.thinned_frames
         stats.ceiling = now.ceiling or 0.0
+        stats.carried, stats.offered = now.share or (0.0, 0.0)
     else:
         stats.dropped = now.pacer.dropped_audio
     return stats

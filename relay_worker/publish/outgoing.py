@@ -35,6 +35,8 @@ class SentStats:
     firs: int = 0
     oversized: int = 0
     """Payloads that did not fit a packet and were not sent."""
+    acknowledged_bytes: float = 0.0
+    """Bytes, with headers, that receiver reports say have arrived; repairs and probes left out."""
     fraction_lost: float = 0.0
     """From the last receiver report, 0..1."""
     lost: int = 0

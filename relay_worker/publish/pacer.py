@@ -82,6 +82,8 @@ class _Held(NamedTuple):
 class PacerStats:
     """Totals."""
 
+    offered_bytes: int = 0
+    """Video that came in, with `PACKET_OVERHEAD`, whether it was sent or not."""
     dropped_packets: int = 0
     """Video packets of dropped frames."""
     thinned_frames: int = 0
@@ -170,6 +172,7 @@ class Pacer:
         for payload, _ in payloads:
             size += len(payload)
         self._bitrate.add(size, now)
+        self.stats.offered_bytes += size
         if media_time != self._frame[0]:
             self._frame = (media_time, self._video_line.release(media_time, now))
             self._skipping = (self.ceiling is not None or self.wants_keyframe) and not self._admit(payloads)

@@ -14,6 +14,7 @@ from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.outgoing import SentStats
 from relay_worker.publish.pacer import PacerSettings, PacerStats
 from relay_worker.publish.publisher_states import PublisherState
+from relay_worker.publish.share import UplinkShare
 from relay_worker.webrtc.transport import CONNECT_TIMEOUT
 
 REPORT_SILENCE: Final = 7.0
@@ -81,6 +82,8 @@ class PublisherStats:
     pacer: PacerStats
     ceiling: float | None
     """Bit/s of video that the uplink carries; None when it is not the limit."""
+    share: UplinkShare | None
+    """What arrived at the SFU of what the camera sent; None while the uplink carries all of it."""
     queued_bytes: int
     drops: int
     """Packets that the socket did not accept."""

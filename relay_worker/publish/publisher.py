@@ -286,6 +286,7 @@ class Publisher:
             estimate=sender.estimate if sender is not None else Estimate(),
             pacer=self._pacer.stats,
             ceiling=self._pacer.ceiling,
+            share=self._uplink.share(self._clock.now()) if self._uplink is not None else None,
             queued_bytes=self._pacer.queued_bytes,
             drops=path.drops if path is not None else 0,
             system_calls=_system_calls(path),

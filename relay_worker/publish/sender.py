@@ -291,8 +291,9 @@ class MediaSender:
         probes = track.stats.probe_bytes - before[3]
         if now - before[0] < MIN_REPORT_INTERVAL or packets >= 0x8000 or not packets + probes:
             return
-        size = packets * (history.size_of(highest, packets) + track.extensions.header_size) + probes
-        self.estimate.delivered_bitrate = 8 * size * (1 - block.fraction_lost / 256) / (now - before[0])
+        size = packets * (history.size_of(highest, packets) + track.extensions.header_size)
+        track.stats.acknowledged_bytes += size * (1 - block.fraction_lost / 256)
+        self.estimate.delivered_bitrate = 8 * (size + probes) * (1 - block.fraction_lost / 256) / (now - before[0])
         self.estimate.repair_share = min(1.0, (history.repaired - before[2]) / max(1, packets))
 
     def _ask_keyframe(self, now: float) -> None:

@@ -8,9 +8,10 @@ from relay_worker.publish.congestion import QUEUE_LIMIT, CongestionController, P
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
 from relay_worker.publish.sender import RESEND_RATE, MediaSender
+from relay_worker.publish.share import ShareMeter, UplinkShare
 
 RESEND_SHARE: Final = 0.4
-"""Share of a ceiling available to retransmissions."""
+"""UplinkShare of a ceiling available to retransmissions."""
 FAR: Final = 0.06
 """Round trip in seconds above which repairing a lost repair comes too late: browsers call 150 ms a freeze."""
 LOSSY: Final = 0.02
@@ -27,6 +28,7 @@ class Uplink:
         self._congestion = CongestionController()
         self._judged = 0.0  # when the last report came that was used
         self._resent = 0
+        self._share = ShareMeter()
         self.probing = False
         """Whether `probe` is to be called whenever media arrives."""
 
@@ -44,6 +46,12 @@ class Uplink:
                 sample = PathSample(estimate.delivered_bitrate, loss, estimate.queue_delay, pacer.limited)
                 self._congestion.update(sample, now)
             pacer.limited = False
+            self._share.add(
+                now,
+                offered=pacer.stats.offered_bytes,
+                acknowledged=video.stats.acknowledged_bytes,
+                thinned=pacer.stats.thinned_frames,
+            )
         ceiling = pacer.ceiling = self._congestion.ceiling
         self.probing = self._congestion.probing
         pacer.network_delay = estimate.queue_delay
@@ -58,6 +66,10 @@ class Uplink:
         """Fill the room below the ceiling with retransmissions: capacity that is never tried is never found."""
         if spare := self._pacer.spare(now):
             self._pacer.charge(self._sender.probe(self._video, spare, now))
+
+    def share(self, now: float) -> UplinkShare | None:
+        """How much of the camera's video the uplink carries; None while it carries all, or that is not measured."""
+        return self._share.measured(now) if self._pacer.ceiling is not None else None
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

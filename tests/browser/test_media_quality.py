@@ -16,6 +16,7 @@ import pytest
 from playwright.async_api import Page
 
 from relay_common.protocol import WorkerState
+from relay_worker.publish.share import WINDOW
 from tests.fixtures.at_once import AtOnce, Played
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.media_rig import MediaRig, Viewer, Watched, media_rig
@@ -147,10 +148,28 @@ async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(scene: Scene
     assert stats.thinned > 0
     assert stats.ceiling > 0
     assert await arrivals_late_by(rig) <= 1.5
+    # The status says so, in figures that the SFU confirms.
+    await rig.until(lambda: "the uplink carries" in rig.stats[-1].reason, "it is said", within=10.0)
+    stats = rig.stats[-1].video
+    assert stats.offered == pytest.approx(stats.bitrate_in, rel=0.15)
+    assert stats.carried == pytest.approx(await arriving(rig, WINDOW), rel=0.15)
+    assert stats.carried < 0.95 * stats.offered
     # Full rate again: complete again.
     link.up.rate = 0.0
     await rig.until(lambda: rig.stats[-1].video.ceiling == 0, "the ceiling is lifted", within=30.0)
+    await rig.until(lambda: not rig.stats[-1].reason, "nothing more is said", within=WINDOW + 5.0)
     await good(viewer, 3.0, lambda seen: seen.fps >= 26.0)
+
+
+async def arriving(rig: MediaRig, seconds: float) -> float:
+    """Bit/s of video, repairs left out, that the SFU has received over the last seconds, by its own record."""
+    recorded = await rig.sfu("record")
+    publisher = rig.relay.keeper.publisher
+    assert publisher is not None
+    assert publisher._video is not None
+    since = recorded["now"] - seconds
+    sizes = [size for at, ssrc, _, _, size, _ in recorded["arrivals"] if ssrc == publisher._video.ssrc and at > since]
+    return 8 * sum(sizes) / seconds
 
 
 async def arrivals_late_by(rig: MediaRig) -> float:

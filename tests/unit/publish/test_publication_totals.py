@@ -17,6 +17,7 @@ from relay_worker.publish.pacer import PacerStats
 from relay_worker.publish.publication import PublisherSettings, PublisherStats
 from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.publisher_states import PublisherState
+from relay_worker.publish.share import UplinkShare
 
 
 class Stub:
@@ -31,6 +32,7 @@ class Stub:
             estimate=Estimate(rtt=0.02 * times),
             pacer=PacerStats(dropped_packets=7 * times, thinned_frames=8 * times, dropped_audio=9 * times),
             ceiling=1e6 * times,
+            share=UplinkShare(1e5 * times, 2e5 * times),
             queued_bytes=0,
             drops=10 * times,
             system_calls=0,
@@ -91,6 +93,8 @@ def test_totals_are_of_all_publications_and_shares_of_the_present_one() -> None:
         "loss_out": 10.0,
         "rtt": 2.0,
         "ceiling": 1e8,
+        "carried": 1e7,
+        "offered": 2e7,
     }
 
 
