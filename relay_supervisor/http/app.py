@@ -18,11 +18,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from relay_common import VERSION
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.events import EventHub, TooManyClients
-from relay_supervisor.http import admin, viewing
+from relay_supervisor.http import admin, openapi, viewing
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
@@ -110,6 +111,14 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     height: int
 
 
+class CameraSummaries(msgspec.Struct, frozen=True):
+    """Answer of GET /api/cameras."""
+
+    cameras: list[CameraSummary]
+
+
+CALLS: Final = openapi.calls(CameraSummaries, LinkRequest)
+"""Every endpoint for programs."""
 _TRUTHY: Final = ("1", "true", "yes")
 
 
@@ -146,6 +155,7 @@ class _Api:
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
+            Route("/api/openapi.json", self.description),
             Route("/api/cameras", self.cameras),
             Route("/api/cameras/{id}/restart", self.restart, methods=["POST"]),
             Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
@@ -210,7 +220,10 @@ class _Api:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def cameras(self, request: Request) -> Response:
-        return json_reply({"cameras": [_summary(camera) for camera in self._relay.status().cameras]})
+        return json_reply(CameraSummaries([_summary(camera) for camera in self._relay.status().cameras]))
+
+    async def description(self, request: Request) -> Response:
+        return json_reply(openapi.describe(CALLS, VERSION))
 
     async def stats(self, request: Request) -> Response:
         return json_reply(self._relay.status())
