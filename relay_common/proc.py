@@ -21,6 +21,17 @@ def start_ticks(pid: int) -> int:
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def seconds_queued(pid: int) -> float:
+    """Seconds for which the main thread of `pid` could run, but other processes had the processors; 0 where unknown.
+
+    It stands still while the thread sleeps, runs or is stopped (`schedstat` of the kernel's sched-stats.rst).
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def resident_bytes() -> int:
     """Resident set of this process; 0 where proc is not mounted."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
-from relay_common.proc import start_ticks
+from relay_common.proc import seconds_queued, start_ticks
 
 EXIT_CODE_PATIENCE = 0.5
 """Seconds to wait for the fork server to report the exit code of a process that is already gone."""
@@ -58,6 +58,11 @@ class WorkerProcess:
     def alive(self) -> bool:
         """Whether it runs and is watched."""
         return not self._exit.done()
+
+    @property
+    def queued(self) -> float:
+        """Seconds since its start for which it waited for a processor (`relay_common.proc.seconds_queued`)."""
+        return seconds_queued(self.pid)
 
     @property
     def exit(self) -> Exit | None:

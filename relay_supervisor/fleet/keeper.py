@@ -30,6 +30,8 @@ SILENCE: Final = 4.0
 """Seconds without any message after which a worker counts as hung (a beat comes every second)."""
 HELLO_PATIENCE: Final = 20.0
 """Seconds a new process may take to say hello, even on a machine that starts twenty of them at once."""
+MOST_QUEUED: Final = 5.0
+"""Most that a silent worker is granted for lack of a processor, as a multiple of its patience."""
 LAUNCH_PATIENCE: Final = 150.0
 """Seconds for the launcher to start a process or report failure; it serves one camera after another."""
 ADOPT_PATIENCE: Final = 10.0
@@ -105,9 +107,13 @@ class SlotKeeper:
 
     def _listen(self, slot: Slot, patience: float, now: float) -> None:
         silence = now - slot.seen_at
-        if silence > patience:
+        if silence <= patience / 2:  # so that of a healthy worker nothing is read
+            return
+        queued = min(slot.queued(), MOST_QUEUED * patience)
+        if silence - queued > patience:
             slot.machine.fire(SlotEvent.SILENCE)
-            log.error("worker hangs: silent for %.1f s", silence, extra=slot.context)
+            waited = f", {queued:.1f} s of them for lack of a processor" if queued >= 1.0 else ""
+            log.error("worker hangs: silent for %.1f s%s", silence, waited, extra=slot.context)
             slot.ending = Ending.of_hung(now)
             self.look(slot, now)
 

@@ -24,6 +24,9 @@ Rules of the slot and the fleet (`fleet.py`):
    suspended, each is postponed by the length of the pause (`put_off`): the worker's messages are still unread, or the
    worker was suspended together with its supervisor.
 
+   Nor does silence count while a process could run but got no processor, up to a limit (MOST_QUEUED): on a machine
+   that is overloaded, ending those that are slow and starting them anew keeps all of them from ever being ready.
+
 4. A process that ends is followed by another one if that is wanted. From RUNNING, STARTING and HUNG this leads through
    BACKOFF, where the restart policy sets the delay; from STOPPING, which was requested, to ABSENT, and on to STARTING
    at once if the camera has been wanted again meanwhile.
@@ -127,6 +130,8 @@ class Slot:
         self.stats: WorkerStats | None = None
         self.stats_at = now
         self.seen_at = now
+        self._queued = (now, 0.0)
+        """When it was last heard of, and how long its process had waited for a processor when that was asked first."""
         self.farewell = ""
         """Why it is ending, from its goodbye."""
         self.last_exit = ""
@@ -187,6 +192,14 @@ class Slot:
         self.instance, self.process, self.seen_at = instance, process, now
         self.ended.clear()
 
+    def queued(self) -> float:
+        """Seconds of its present silence, since this was first asked, in which its process had no processor."""
+        assert self.process is not None
+        queued = self.process.queued
+        if self._queued[0] != self.seen_at:
+            self._queued = (self.seen_at, queued)
+        return queued - self._queued[1]
+
     def unbind(self) -> None:
         """Detach the process, which is gone or given up."""
         self.process, self.ending, self.state = None, None, WorkerState.STARTING
@@ -194,6 +207,8 @@ class Slot:
 
     def put_off(self, seconds: float) -> None:
         """Postpone its deadlines by `seconds` in which the supervisor could not hear the process."""
+        if self._queued[0] == self.seen_at:  # the same silence, however long it is
+            self._queued = (self.seen_at + seconds, self._queued[1])
         self.seen_at += seconds
         self.launched_at += seconds
         if self.ending is not None:

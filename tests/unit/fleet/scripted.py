@@ -36,6 +36,7 @@ class Process:
         self.signals: list[signal.Signals] = []
         self.exit: Exit | None = None
         self.forgotten = False
+        self.queued = 0.0
         self.stubborn = True
         self._told: list[Callable[[], None]] = []
 

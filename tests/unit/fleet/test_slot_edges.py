@@ -12,7 +12,7 @@ import pytest
 from relay_common import protocol
 from relay_supervisor.fleet.ending import DUMP_TIME, GIVE_UP_AFTER, TERM_TIME
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_PATIENCE, LAUNCH_PATIENCE, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_PATIENCE, LAUNCH_PATIENCE, MOST_QUEUED, SILENCE
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import SPEC, Rig, settle
 
@@ -127,6 +127,29 @@ async def test_a_silent_worker_is_hung_after_four_seconds_and_not_before(rig: Ri
     await settle()
     assert rig.told[-1] == ("gone", "hung while live, killed by SIGKILL")
     assert rig.phase is Phase.STARTING
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_silence_does_not_count_while_a_worker_gets_no_processor(rig: Rig, running: bool) -> None:
+    """Twenty workers that start on an overloaded machine were ended after 20 s, all of them, again and again."""
+    process, patience = (await rig.run(), SILENCE) if running else (await rig.launch(), HELLO_PATIENCE)
+    await rig.wait(patience / 2 + TICK)
+    for _ in range(round(MOST_QUEUED * patience / TICK) - 1):
+        process.queued += TICK
+        await rig.wait(TICK)
+    await rig.away(2.0)  # that the supervisor stood still, too, takes nothing back
+    await rig.wait(TICK)
+    assert process.signals == []
+    await rig.wait(patience / 2 - 2 * TICK)
+    assert (rig.phase, process.signals) == (Phase.HUNG, [USR1]), "it has had its time"
+
+
+async def test_a_worker_that_is_starved_for_ever_is_ended_all_the_same(rig: Rig) -> None:
+    process = await rig.run()
+    while not process.signals:
+        process.queued += TICK
+        await rig.wait(TICK)
+        assert rig.clock.now() - rig.slot.seen_at <= (1 + MOST_QUEUED) * SILENCE + 2 * TICK
 
 
 async def test_one_that_not_even_sigkill_ends_is_given_up(rig: Rig) -> None:
