@@ -16,7 +16,7 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses peers browser bench wheel containers lock clean
+.PHONY: help demo quick test lint types unit pauses hour kills peers browser bench wheel containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -49,6 +49,12 @@ unit: $(VENV)/installed-dev ## every unit test
 
 pauses: $(VENV)/installed-dev ## supervisor and whole tree stopped for up to three minutes (ten minutes)
 	RELAY_LONG_PAUSES=1 $(BIN)/pytest tests/chaos -k paused -s $(ARGS)
+
+hour: $(VENV)/installed-dev ## twenty cameras for an hour, under every fault there is in random order (seeded)
+	$(BIN)/python -m tests.chaos.hour $(ARGS)
+
+kills: $(VENV)/installed-dev ## supervisor and workers killed at random for five minutes (seeded)
+	$(BIN)/python -m tests.chaos.kill_loop $(ARGS)
 
 peers: $(VENV)/installed-dev browser ## other people's cameras and clients against the relay; installs them (npm, PyPI; two minutes)
 	$(BIN)/python -m tests.peers.packages

@@ -1,7 +1,8 @@
 """Remote control of a simulated home: JSON under /control on the Nest simulator's port.
 
     GET  /control/cameras                         state and counters of every camera
-    GET  /control/commands                        every executeCommand so far, and the most in any 60 s
+    GET  /control/commands                        every executeCommand so far, the most in any 60 s, and the
+                                                  number of calls refused by each of Google's limits
     POST /control/cameras/{name}/fault            {"kind", "seconds"?, parameters...}
     POST /control/cameras/{name}/clear            {"kind"?}
     POST /control/cameras/{name}/fail_commands    {"status", "command"?, "count"?, "message"?, "grpc_status"?,
@@ -64,7 +65,8 @@ def routes(home: SimulatedHome) -> list[BaseRoute]:
 
     async def commands(request: Request) -> Response:
         records = [dataclasses.asdict(record) for record in home.backend.commands]
-        return JSONResponse({"commands": records, "most_in_any_minute": home.most_commands()})
+        refused = dict(home.backend.accounting.refused)
+        return JSONResponse({"commands": records, "most_in_any_minute": home.most_commands(), "refused": refused})
 
     async def fault(name: str, body: dict[str, Any]) -> None:
         await home.inflict(name, parse_fault(**body))

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Chaos:
     async def observe(self) -> None:
         """Observe five times a second, until cancelled."""
         while True:
-            await self._look()
+            await self.look()
             seen, self._seen = self._seen, asyncio.Event()
             seen.set()
             await asyncio.sleep(_PERIOD)
@@ -102,37 +102,59 @@ class Chaos:
             await self._seen.wait()
         return self.sights[camera]
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Observe every camera once."""
         relay = self.relay
-        seen, ordered = await asyncio.gather(relay.sfu("sessions"), relay.nest("commands"))
-        now = time.monotonic()
-        for camera in relay.supervisor.status().cameras:
-            mine = [
-                (session, track)
-                for session in seen["sessions"]
-                for track in session["published"]
-                if track["active"] and track["name"].endswith(f"{camera.id}-video") and track["packets"]
-            ]
-            for _, track in mine:
-                heard = now - track["last_packet_age"]
-                self._heard[camera.name] = max(heard, self._heard.get(camera.name, 0.0))
-            located = relay.supervisor._broker.locate(camera.id)
-            newest = min(mine, key=lambda pair: pair[0]["age"], default=None)
-            self.sights[camera.name] = Sight(
-                at=now,
-                status=camera,
-                session=newest[0]["session"] if newest else "",
-                viewers_at=located.session if located is not None else "",
-                lost=newest[1]["lost"] if newest else 0,
-                keyframes=newest[1]["keyframes"] if newest else 0,
-                age=now - self._heard[camera.name] if camera.name in self._heard else 0.0,
-                commands=tuple((c["command"], c["status"]) for c in ordered["commands"] if c["device"] == camera.name),
-                faults=sum(fault["correlation"] == camera.id for fault in seen["api_faults"]),
-            )
+        sfu, nest = await asyncio.gather(relay.sfu("sessions"), relay.nest("commands"))
+        cameras = relay.supervisor.status().cameras
+        self.sights |= sights(cameras, self.located(), sfu, nest, self._heard)
+
+    def located(self) -> dict[str, str]:
+        """The session at the SFU to which the relay sends viewers, by the camera's id."""
+        supervisor = self.relay.supervisor
+        found = {camera.id: supervisor._broker.locate(camera.id) for camera in supervisor.status().cameras}
+        return {camera: publication.session for camera, publication in found.items() if publication is not None}
 
     async def video(self, camera: str) -> list[dict[str, Any]]:
         """The SFU's complete statistics of a camera's video, one entry per session."""
         return await self.relay.published(camera)
+
+
+def sights(
+    cameras: Sequence[CameraStatus],
+    located: Mapping[str, str],
+    sfu: dict[str, Any],
+    nest: dict[str, Any],
+    heard: dict[str, float],
+) -> dict[str, Sight]:
+    """Each camera as it is now, by display name.
+
+    `located` is as `Chaos.located` returns it, `sfu` and `nest` are what the simulators' control interfaces say of
+    sessions and commands; `heard` is kept between calls: when the last packet of each camera arrived.
+    """
+    now, found = time.monotonic(), {}
+    for camera in cameras:
+        mine = [
+            (session, track)
+            for session in sfu["sessions"]
+            for track in session["published"]
+            if track["active"] and track["name"].endswith(f"{camera.id}-video") and track["packets"]
+        ]
+        for _, track in mine:
+            heard[camera.name] = max(now - track["last_packet_age"], heard.get(camera.name, 0.0))
+        newest = min(mine, key=lambda pair: float(pair[0]["age"]), default=None)
+        found[camera.name] = Sight(
+            at=now,
+            status=camera,
+            session=newest[0]["session"] if newest else "",
+            viewers_at=located.get(camera.id, ""),
+            lost=newest[1]["lost"] if newest else 0,
+            keyframes=newest[1]["keyframes"] if newest else 0,
+            age=now - heard[camera.name] if camera.name in heard else 0.0,
+            commands=tuple((c["command"], c["status"]) for c in nest["commands"] if c["device"] == camera.name),
+            faults=sum(fault["correlation"] == camera.id for fault in sfu["api_faults"]),
+        )
+    return found
 
 
 @contextlib.asynccontextmanager

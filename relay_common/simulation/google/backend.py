@@ -59,7 +59,7 @@ class NestBackend:
         self.failures = Failures()
         self.commands: deque[CommandRecord] = deque(maxlen=_REMEMBERED_COMMANDS)
         self.streams = Streams(random.Random(f"{seed}/nest"), rtsp_url)
-        self._accounting = Accounting(limits or Limits())
+        self.accounting = Accounting(limits or Limits())
         self._commands: dict[str, Callable[[Device, dict[str, Any], float], Reply]] = {
             "GenerateRtspStream": self._generate_rtsp,
             "ExtendRtspStream": self._extend_rtsp,
@@ -78,7 +78,7 @@ class NestBackend:
         refused = self._authorize(token, now)
         if refused:
             return refused
-        exhausted = self._accounting.list_devices(now)
+        exhausted = self.accounting.list_devices(now)
         if exhausted:
             return errors.rate_limited(exhausted)
         granted = [device for device in self.devices.values() if not device.withdrawn]
@@ -96,7 +96,7 @@ class NestBackend:
         refused = self._authorize(token, now)
         if refused:
             return refused
-        exhausted = self._accounting.get_device(now)
+        exhausted = self.accounting.get_device(now)
         if exhausted:
             return errors.rate_limited(exhausted)
         device = self._device(device_id)
@@ -107,7 +107,7 @@ class NestBackend:
         refused = self._authorize(token, now)
         if refused:
             return refused
-        exhausted = self._accounting.structures(now)
+        exhausted = self.accounting.structures(now)
         if exhausted:
             return errors.rate_limited(exhausted)
         home = f"enterprises/{self.project_id}/structures/{STRUCTURE}"
@@ -138,7 +138,7 @@ class NestBackend:
 
     def _execute(self, device_id: str, command: str, params: dict[str, Any], now: float) -> Reply:
         device = self._device(device_id)
-        exhausted = self._accounting.execute(device_id, device.kind if device else "", command, now)
+        exhausted = self.accounting.execute(device_id, device.kind if device else "", command, now)
         if exhausted:
             return errors.rate_limited(exhausted)
         handler = self._commands.get(command)

@@ -5,7 +5,7 @@ Every call is charged to all of its buckets, refused and failed calls included.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -81,6 +81,8 @@ class Accounting:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buckets: dict[str, Bucket] = {}
+        self.refused: Counter[str] = Counter()
+        """Calls over a limit, by the limit's name."""
 
     def list_devices(self, now: float) -> str | None:
         """Charge a devices.list; the name of the exhausted bucket, or None."""
@@ -114,6 +116,8 @@ class Accounting:
                 self._buckets[key] = Bucket(limit, span, self._limits.window)
             if not self._buckets[key].charge(now) and exhausted is None:
                 exhausted = name
+        if exhausted is not None:
+            self.refused[exhausted] += 1
         return exhausted
 
 

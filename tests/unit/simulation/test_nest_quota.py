@@ -49,6 +49,7 @@ def test_the_innermost_limit_is_named() -> None:
     assert names == [None] * 5 + ["ExtendRtspStream API"]
     names = [accounting.execute("b", "CAMERA", "GenerateRtspStream", 20.0 + n) for n in range(5)]
     assert names == [None] * 4 + ["ExecuteDeviceCommand API"]
+    assert accounting.refused == {"ExtendRtspStream API": 1, "ExecuteDeviceCommand API": 1}
 
 
 def test_the_hour_of_a_camera_and_the_freedom_of_a_display() -> None:
