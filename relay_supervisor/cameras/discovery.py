@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 RECHECK: Final = 30.0
 """Longest wait in seconds for the next listing after one that lacked a known camera."""
+_REMIND: Final = 600.0
+"""Seconds after which a cause that keeps the cameras from being listed is logged again."""
 
 
 class Discovery:
@@ -45,6 +47,8 @@ class Discovery:
         self._wake = asyncio.Event()
         self._due = clock.now()
         self._last: Listing | None = None
+        self._logged: tuple[type[NestError], float] | None = None
+        """The cause of failed listings that was logged last, and when; None after a listing that succeeded."""
         self.problem = "the cameras have not been listed yet"
         """Why this account's cameras are not known; empty once they have been listed."""
 
@@ -58,12 +62,20 @@ class Discovery:
             try:
                 await self.refresh()
             except NestError as error:
-                delay = self._failed(str(error))
-                log.error("cameras cannot be listed: %s; trying again in %.0f s", error, delay)
+                self._log(error, self._failed(str(error)))
             except Exception as error:
                 delay = self._failed(f"internal error ({type(error).__name__}); see the log")
                 log.exception("listing the cameras failed unexpectedly; trying again in %.0f s", delay)
             await self._pause()
+
+    def _log(self, error: NestError, delay: float) -> None:
+        """Log a failed listing; one whose cause has been logged already, at level debug."""
+        now, last = self._clock.now(), self._logged
+        again = last is not None and last[0] is type(error) and now - last[1] < _REMIND
+        if not again:
+            self._logged = (type(error), now)
+        level = logging.DEBUG if again else logging.ERROR
+        log.log(level, "cameras cannot be listed: %s; trying again in %.0f s", error, delay)
 
     def _failed(self, why: str) -> float:
         """Record a failed listing; returns seconds until the next."""
@@ -88,6 +100,9 @@ class Discovery:
             log.warning("Google's list of devices lacks %s: asking again in %.0f s", names, delay)
         self._due = self._clock.now() + delay
         self._backoff.reset()
+        if self._logged is not None:
+            self._logged = None
+            log.info("the cameras can be listed again")
         self.problem = ""
         for name in self._registry.unknown_names():
             log.warning("the configuration names %r, but no such camera is shared with this project", name)

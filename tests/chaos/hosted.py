@@ -44,6 +44,8 @@ class Hosted:
     sights: dict[str, Sight] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     """What the relay says of its own health."""
+    unauthorized: bool = False
+    """Whether the relay says that it can send no command at all."""
     url: str = ""
     google: dict[str, Any] = field(default_factory=dict)
     """What the simulated Google has counted (`GET /control/commands`)."""
@@ -96,7 +98,8 @@ class Hosted:
     async def look(self) -> dict[str, Sight]:
         """Observe every camera at the relay, at Google and at the SFU; raises HostError while the relay is away."""
         told, sfu, google = await asyncio.gather(self.ask("look"), self.sfu("sessions"), self.nest("commands"))
-        cameras = msgspec.convert(told["status"], RelayStatus).cameras
+        status = msgspec.convert(told["status"], RelayStatus)
+        cameras, self.unauthorized = status.cameras, any(budget.auth_error for budget in status.budgets)
         self.reasons, self.url, self.google = told["reasons"], told["url"], google
         self.sights = sights(cameras, told["located"], sfu, google, self._heard)
         for camera in cameras:

@@ -67,12 +67,13 @@ class Hour:
             await asyncio.sleep(_LOOK)
 
     async def until_live(self, within: float) -> bool:
-        """Wait until all cameras are healthy, by an observation that is not older than this call."""
+        """Wait until all cameras are healthy and commands can be sent, by an observation made after this call."""
         began = time.monotonic()
         while time.monotonic() < began + within:
             await asyncio.sleep(_LOOK / 4)
             seen = self.relay.sights.values()
-            if seen and all(one.at > began for one in seen) and all(one.healthy for one in seen):
+            fresh = seen and all(one.at > began for one in seen) and not self.relay.unauthorized
+            if fresh and all(one.healthy for one in seen):
                 return True
         return False
 
@@ -110,12 +111,11 @@ class Hour:
         camera = await self.choose(row)
         if camera is None:
             return Told(row.name, "none", 0.0, 0, {}, f"no camera was well: {self.ill()}")
-        short = row in WHOLE
-        if short:
-            await self.renew(camera, SHORT_LEASE)
-        before, spent = dict(self.relay.sights), self.relay.generates()
-        began = time.monotonic()
+        before, spent, began = dict(self.relay.sights), self.relay.generates(), time.monotonic()
         try:
+            if row in WHOLE:
+                await self.renew(camera, SHORT_LEASE)
+                before, spent, began = dict(self.relay.sights), self.relay.generates(), time.monotonic()
             problem = await self.watch(row, camera, before[camera], began)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -231,6 +231,7 @@ async def run(options: argparse.Namespace, report: Report) -> Account:
     every: tuple[Row | WholeRow, ...] = (*ROWS, *WHOLE_ROWS)
     rows = [row for row in every if wanted.search(row.name)]
     rng.shuffle(rows)
+    rows = rows[options.skip :]
     report.progress(f"seed {options.seed}, {len(rows)} rows; the machine is {proc.load():.0%} busy without us")
     async with stage(options) as relay:
         account = Account()
@@ -264,6 +265,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cameras", type=int, default=20)
     parser.add_argument("--webrtc", type=int, default=8, help="how many of them speak WebRTC")
     parser.add_argument("--only", default="", help="only rows whose name matches this regular expression")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first rows of the order: to continue a run")
     parser.add_argument("--log", type=Path, default=Path("hour/relay.log"), help="the relay's log")
     parser.add_argument("--json", type=Path, default=Path("hour/hour.json"), help="where the bars are written")
     return parser.parse_args()

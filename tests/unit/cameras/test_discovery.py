@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.reconcile import StopCamera, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
-from relay_supervisor.google.errors import NestUnreachable
+from relay_supervisor.google.errors import AuthorizationRevoked, NestUnreachable
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device, Listing
 
@@ -201,6 +202,31 @@ async def test_failures_are_retried_sooner_and_stop_nothing() -> None:
         assert google.asked[2] < 605.0
     assert len(list(google.registry)) == 2
     assert len(google.told) == 2
+
+
+async def test_a_cause_that_lasts_is_logged_once_in_ten_minutes_and_another_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def said() -> list[str]:
+        texts = [f"{one.levelname} {one.message}".partition(";")[0] for one in caplog.records]
+        caplog.clear()
+        return texts
+
+    down, revoked = NestUnreachable("down"), AuthorizationRevoked("revoked")
+    google = Google(*[down] * 3, revoked)
+    caplog.set_level(logging.INFO)
+    async with google.running():
+        await google.clock.advance(40.0)
+        assert said() == ["ERROR cameras cannot be listed: down", "ERROR cameras cannot be listed: revoked"]
+        await google.clock.advance(500.0)
+        assert (said(), len(google.asked) > 10) == ([], True)
+        await google.clock.advance(200.0)
+        assert said() == ["ERROR cameras cannot be listed: revoked"]
+        google.answers = [BOTH, down]
+        await google.clock.advance(60.0)
+        assert said() == ["INFO the cameras can be listed again"]
+        await google.clock.advance(620.0)
+        assert said() == ["ERROR cameras cannot be listed: down"], "it is another outage"
 
 
 async def test_an_exception_that_nobody_expected_does_not_end_the_listing() -> None:
