@@ -35,13 +35,15 @@ from tests.fixtures.running_relay import SMALL
 
 BITRATE: Final = 250_000
 SHORT_LEASE: Final = 60.0
-"""Lifetime in seconds of the streams of a camera whose row needs several extensions."""
+"""Lifetime in seconds of the streams of a camera whose row needs extensions."""
 LEASE: Final = 300.0
 _QUIET: Final = 200.0
 """Seconds at the end in which no row begins."""
 _BUDGET: Final = 120.0
 """Seconds granted to a row beyond its limit in the matrix: for Google's budget, which is unlimited there."""
 _START: Final = 600.0
+_SOON: Final = 60.0
+"""Seconds from the end of a stream at which its extension is near enough to be waited for."""
 _LOOK: Final = 1.0
 _SAMPLE: Final = 5.0
 
@@ -113,7 +115,8 @@ class Hour:
             return Told(row.name, "none", 0.0, 0, {}, f"no camera was well: {self.ill()}")
         before, spent, began = dict(self.relay.sights), self.relay.generates(), time.monotonic()
         try:
-            if row in WHOLE:
+            # Extensions of a stream of five minutes would have to be waited for.
+            if row in WHOLE or (of_extend(row) and before[camera].status.lease.expires_in > _SOON):
                 await self.renew(camera, SHORT_LEASE)
                 before, spent, began = dict(self.relay.sights), self.relay.generates(), time.monotonic()
             problem = await self.watch(row, camera, before[camera], began)
@@ -137,7 +140,7 @@ class Hour:
                 if sight.healthy and sight.status.source_sessions and sight.status.lease.state == "held"
                 if not of_rtsp or sight.status.lease.protocol == "RTSP"
             ]
-            if fit and row.bites is command_failed and not row.cold:
+            if fit and of_extend(row):
                 return min(fit, key=lambda name: self.relay.sights[name].status.lease.expires_in)
             if fit:
                 return self.rng.choice(fit)
@@ -199,6 +202,11 @@ class Hour:
         google = f"{relay.generates().total()} Generates, peak {relay.google['most_in_any_minute']} a minute"
         refused = f"refused {relay.google['refused'] or 'none'}"
         self.report.progress(f"{text}; {relay.live} live, {size}, log {log / 1000:.1f} kB, {google}, {refused}")
+
+
+def of_extend(row: Row) -> bool:
+    """Whether a row is met at the next extension."""
+    return row.bites is command_failed and not row.cold
 
 
 def harm(before: dict[str, Sight], now: dict[str, Sight], camera: str) -> dict[str, int]:
