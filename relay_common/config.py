@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -228,3 +228,33 @@ class Config(_Section, frozen=True):
     paths: PathsConfig = PathsConfig()
     log: LogConfig = LogConfig()
     otel: OtelConfig = OtelConfig()
+
+
+SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    "nest": NestConfig,
+    "cloudflare": CloudflareConfig,
+    "rtsp": RtspConfig,
+    "cameras": CamerasConfig,
+    "http": HttpConfig,
+    "viewers": ViewersConfig,
+    "limits": LimitsConfig,
+    "workers": WorkersConfig,
+    "paths": PathsConfig,
+    "log": LogConfig,
+    "otel": OtelConfig,
+}
+"""The sections of the file by name."""
+
+SECRET_SUFFIX: Final = "_file"
+"""Suffix that turns a secret's key into the key for a file containing it."""
+
+
+def secret_fields(struct: type[msgspec.Struct]) -> set[str]:
+    """The keys of a section that hold secrets."""
+    return {f.name for f in msgspec.structs.fields(struct) if f.type is Secret}
+
+
+def keys_of(struct: type[msgspec.Struct]) -> set[str]:
+    """Every key that may stand in a section, those for files with secrets included."""
+    names = {f.name for f in msgspec.structs.fields(struct)} - {"settings"}
+    return names | {f"{s}{SECRET_SUFFIX}" for s in secret_fields(struct)}

@@ -17,42 +17,21 @@ from typing import Any
 
 import msgspec
 
+from relay_common import config_environment
 from relay_common.config import (
+    SECTIONS,
     CamerasConfig,
     CameraSettings,
-    CloudflareConfig,
     Config,
     HttpConfig,
-    LimitsConfig,
-    LogConfig,
-    NestConfig,
-    OtelConfig,
     PathsConfig,
-    RtspConfig,
-    ViewersConfig,
-    WorkersConfig,
+    keys_of,
+    secret_fields,
 )
-from relay_common.config_mistakes import describe, kind_of, mismatch, overheard, suggest
+from relay_common.config_environment import PREFIX
+from relay_common.config_mistakes import describe, kind_of, mismatch, overheard, suggest, toml_hint
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
-
-ENV_PREFIX = "RELAY_"
-SECRET_SUFFIX = "_file"
-"""Suffix that turns a secret's key into the key for a file containing it."""
-
-SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "nest": NestConfig,
-    "cloudflare": CloudflareConfig,
-    "rtsp": RtspConfig,
-    "cameras": CamerasConfig,
-    "http": HttpConfig,
-    "viewers": ViewersConfig,
-    "limits": LimitsConfig,
-    "workers": WorkersConfig,
-    "paths": PathsConfig,
-    "log": LogConfig,
-    "otel": OtelConfig,
-}
 
 _WHERE = {
     "project_id": "the Device Access project id (a UUID) from console.nest.google.com/device-access",
@@ -90,7 +69,7 @@ def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) 
     wanted = ("RELAY_PATHS_", "RELAY_HTTP_")
     problems: list[str] = []
     sections = _sections({key: document[key] for key in ("paths", "http") if key in document}, problems)
-    _apply_environment(sections, {k: v for k, v in environ.items() if k.startswith(wanted)}, problems)
+    origins = config_environment.apply(sections, {k: v for k, v in environ.items() if k.startswith(wanted)})
     base = path.parent if path else None
     paths = _build("paths", PathsConfig, sections["paths"][0], base, problems)
     http = sections["http"][0]
@@ -98,7 +77,7 @@ def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) 
         del http["token_file"]
     built = _build("http", HttpConfig, http, base, problems)
     if problems:
-        raise ConfigError(f"{path or 'environment'}:" + "".join(f"\n  {p}" for p in problems))
+        raise ConfigError(f"{path or 'environment'}:" + "".join(f"\n  {origins.told(p)}" for p in problems))
     return paths, built
 
 
@@ -112,7 +91,7 @@ def parse(
     """Check a parsed TOML document against the types; `base` is where relative secret files are looked for."""
     problems: list[str] = []
     sections = _sections(document, problems)
-    _apply_environment(sections, environ if environ is not None else {}, problems)
+    origins = config_environment.apply(sections, environ if environ is not None else {})
     values: dict[str, Any] = {}
     for name, struct in SECTIONS.items():
         tables = sections[name]
@@ -125,15 +104,14 @@ def parse(
                 if (p := overheard(_label(name, i, len(built)), key, section))
             ]
     if problems:
-        lines = "".join(f"\n  {p}" for p in problems)
+        lines = "".join(f"\n  {origins.told(p)}" for p in problems)
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
     return Config(**values)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        text = path.read_bytes().decode()
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
@@ -141,8 +119,12 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error.reason}", hint="Save it as UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint=toml_hint(text, str(error))) from None
 
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -166,57 +148,16 @@ def _label(name: str, index: int, count: int) -> str:
     return f"{name}[{index}]" if count > 1 else name
 
 
-def _apply_environment(
-    sections: dict[str, list[dict[str, Any]]], environ: MutableMapping[str, str], problems: list[str]
-) -> None:
-    """Let RELAY_SECTION_KEY override the file; for several [[nest]] tables it applies to the first."""
-    for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX)):
-        section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("_")
-        struct = SECTIONS.get(section)
-        if struct is None or not key:
-            continue  # not configuration: RELAY_REQUIRE_BROWSER, for example
-        known = _keys(struct)
-        if key not in known:
-            problems.append(f"environment variable {variable}: {section}.{key} is not a key.{suggest(key, known)}")
-            continue
-        text = environ[variable]
-        if key.removesuffix("_file") in _secret_fields(struct):
-            # A value and a file for the same secret would conflict: the environment wins.
-            sections[section][0].pop(key.removesuffix("_file"), None)
-            sections[section][0].pop(key.removesuffix("_file") + "_file", None)
-        if key in _secret_fields(struct):
-            del environ[variable]
-            sections[section][0][key] = text
-        else:
-            sections[section][0][key] = _literal(text)
-
-
-def _literal(text: str) -> Any:
-    """An environment value as TOML would read it; anything else is a plain string."""
-    with contextlib.suppress(tomllib.TOMLDecodeError):
-        return tomllib.loads(f"v = {text}")["v"]
-    return text
-
-
-def _secret_fields(struct: type[msgspec.Struct]) -> set[str]:
-    return {f.name for f in msgspec.structs.fields(struct) if f.type is Secret}
-
-
-def _keys(struct: type[msgspec.Struct]) -> set[str]:
-    names = {f.name for f in msgspec.structs.fields(struct)} - {"settings"}
-    return names | {f"{s}_file" for s in _secret_fields(struct)}
-
-
 def _build(
     label: str, struct: type[msgspec.Struct], table: dict[str, Any], base: Path | None, problems: list[str]
 ) -> Any:
     """One section as its struct; every mistake found is added to `problems`."""
     before = len(problems)
-    known = _keys(struct) | ({"settings"} if struct is CamerasConfig else set())
+    known = keys_of(struct) | ({"settings"} if struct is CamerasConfig else set())
     for key in table.keys() - known:
         problems.append(f"{label}.{key} is not a key.{suggest(key, known - {'settings'})}")
     values = {k: v for k, v in table.items() if (k in known and not k.endswith("_file")) or k == "ca_file"}
-    for secret in _secret_fields(struct):
+    for secret in secret_fields(struct):
         value = _secret(label, secret, table, base, problems)
         values.pop(secret, None)
         if value is not None:
@@ -242,7 +183,7 @@ def _camera_settings(tables: Any, problems: list[str]) -> dict[str, CameraSettin
 
 
 def _missing(label: str, key: str, *, secret: bool) -> str:
-    variable = f"{ENV_PREFIX}{label.split('[')[0].upper()}_{key.upper()}"
+    variable = f"{PREFIX}{label.split('[')[0].upper()}_{key.upper()}"
     also = f", {key}_file = a file that holds it" if secret else ""
     return f"{label}.{key} is missing. Set it to {_WHERE.get(key, 'a value')} ({key} = …{also}, or {variable})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -19,6 +20,15 @@ _TOML_NAMES: Final = {
     "array": "an array",
 }
 _SPOKEN: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+_SAID: Final = {
+    "twice": "Each [section] may appear once; only several accounts are written as [[nest]]",
+    "overwrite": "The same key is set twice: remove one of them",
+    "Unescaped": "Write a path with / in place of \\, or between single quotation marks: 'C:\\…'",
+    "Unclosed array": "A list ends with ], and has a comma between its elements",
+    "(at end of document)": "A quotation mark or a bracket is opened and never closed",
+}
+"""What to do about it, by a part of the TOML parser's message."""
 
 
 def mismatch(label: str, field: msgspec.structs.FieldInfo, value: Any, error: msgspec.ValidationError) -> str:
@@ -87,6 +97,30 @@ def suggest(key: str, known: Iterable[str]) -> str:
     """The known key that was probably meant, or all of them."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"
+
+
+def toml_hint(text: str, said: str) -> str:
+    """What is probably wrong in a file that is not TOML, from the parser's message; never quotes a value."""
+    for fragment, hint in _SAID.items():
+        if fragment in said:
+            return hint
+    at = re.search(r"\(at line (\d+)", said)
+    lines = text.splitlines()
+    line = lines[min(int(at[1]), len(lines)) - 1].strip() if at and lines else ""
+    if line.startswith("["):
+        return 'A section is written [name]; names with spaces need quotation marks: [cameras."Front Door"]'
+    key, equals, value = (part.strip() for part in line.partition("="))
+    if not equals:
+        return "Each line is written key = value" if line else ""
+    if re.search("[“”„‘’]", value):
+        return f'Straight quotation marks are needed: {key} = "…"'
+    if value[:1] in ("'", '"'):
+        return f"What {key} is set to has to end with the quotation mark that it begins with, on the same line"
+    if value.lower() in ("true", "false"):
+        return f"Write {key} = {value.lower()}, in lower case"
+    if value.startswith("["):
+        return f'Each text in a list needs quotation marks: {key} = ["…", "…"]'
+    return f'Text needs quotation marks: {key} = "…". Numbers, true and false have none'
 
 
 def overheard(label: str, key: str, section: object) -> str:

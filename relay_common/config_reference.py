@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from relay_common import config
-from relay_common.config_file import ENV_PREFIX, SECRET_SUFFIX, SECTIONS
+from relay_common.config import SECRET_SUFFIX, SECTIONS
+from relay_common.config_environment import PREFIX
 from relay_common.config_mistakes import default_of
 from relay_common.secrets import Secret
 
@@ -24,11 +25,12 @@ HEAD = """\
 One TOML file, `relay.toml` by default. This page is generated from `relay_common/config.py`; a test compares them.
 
 - Every key can be overridden from the environment: `rtsp.read_timeout` by `RELAY_RTSP_READ_TIMEOUT`. Values are parsed
-  as TOML; a value that is not valid TOML is taken as a string.
+  as TOML; a value that is not valid TOML, or is wanted as a string, is taken as it is. A variable `RELAY_…` that is no
+  key is ignored, with a warning from `run` and `check`.
 - Every secret can be given as a file: `client_secret_file = "…"` in place of `client_secret`. Relative paths start at
   the configuration file's directory. Make these files readable only by you (`chmod 600`); `relay-supervisor check`
   warns otherwise.
-- `relay-supervisor check` reports every mistake at once, with the fix.
+- `relay-supervisor check` reports every mistake at once, with the fix: whatever `run` would refuse, in the same words.
 """
 
 
@@ -62,7 +64,7 @@ def _section(title: str, struct: type[msgspec.Struct], name: str, skip: set[str]
         secret = f" (or `{field.name}{SECRET_SUFFIX}`)" if field.type is Secret else ""
         lines.append(f"| `{field.name}`{secret} | {kind} | {_default(field)} | {notes.get(field.name, '')} |")
     if name:
-        lines += ["", f"Environment: `{ENV_PREFIX}{name.upper()}_…`"]
+        lines += ["", f"Environment: `{PREFIX}{name.upper()}_…`"]
     return "\n".join(lines) + "\n"
 
 

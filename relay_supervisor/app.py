@@ -216,7 +216,7 @@ class Supervisor:
     def _open_state(self) -> None:
         """Lock the directories, then read what an earlier run left: nothing is read before the lock is held."""
         paths, started = self.config.paths, self._started
-        private(paths.state())
+        private(paths.state(), "state_dir")
         runtime(paths.runtime())
         for lock in self._locks:
             lock.acquire()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from relay_common.errors import ConfigError
@@ -32,11 +33,14 @@ def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{listen}")
         host, port = parts.hostname or "", parts.port
-    except ValueError:
+        host.encode("idna")
+    except ValueError:  # UnicodeError, for what cannot be a name, is one
         host, port = "", None
     if not host or port is None or parts.path or parts.username:
+        meant = re.fullmatch(r":?(\d{1,5})", listen)
         raise ConfigError(
-            f"[http] {key} is {listen!r}, which is no address with a port", hint='Write for example "127.0.0.1:8080"'
+            f"[http] {key} is {listen!r}, which is no address with a port",
+            hint=f'Write for example "127.0.0.1:{meant[1] if meant else 8080}"',
         )
     return host, port
 
@@ -61,10 +65,24 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
     return host, port
 
 
+def resolve(host: str, port: int) -> str:
+    """The address that `host` means when it is listened on: the first of a name's; the name if it is not known."""
+    try:
+        return str(_resolved(host, port)[1][0])
+    except socket.gaierror:
+        return host
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Family and socket address of `host`; raises socket.gaierror."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return found[0], found[4]
+
+
 def bind(host: str, port: int, key: str = "listen") -> socket.socket:
     """A socket listening on `host` and `port`; raises a ConfigError that names the key and the fix."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = _resolved(host, port)
     except socket.gaierror as error:
         raise ConfigError(
             f"[http] {key}: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'

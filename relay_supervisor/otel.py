@@ -59,8 +59,7 @@ class OtelExport:
         self._spans: TracerProvider | None = None
         self._tracer: Tracer | None = None
         self._complaints = _Complaints()
-        if config.endpoint:
-            _check(config.endpoint)
+        require_exporter(config)
 
     def start(self, collect: Collect) -> None:
         """Start exporting what `collect` returns; it is called on this event loop."""
@@ -131,9 +130,12 @@ class OtelExport:
         span.end(end)
 
 
-def _check(endpoint: str) -> None:
+def require_exporter(config: OtelConfig) -> None:
+    """Raise ConfigError when an endpoint is set that is no web address, or for which the SDK is not installed."""
+    if not config.endpoint:
+        return
     try:
-        parts = urlsplit(endpoint)
+        parts = urlsplit(config.endpoint)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.username
     except ValueError:
         usable = False

@@ -8,9 +8,7 @@ What runs in a worker is tested on the worker's event loop, what runs in the sup
 
 import asyncio
 import os
-import random
 import signal
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.fixtures import together
+from tests.fixtures.ports import free_port
 
 WORKERS = ("unit/media", "unit/rtp", "unit/rtsp", "unit/webrtc", "unit/worker", "integration/test_ingest.py")
 WORKERS += ("integration/test_media_quality.py", "integration/test_publisher.py")
@@ -52,23 +51,6 @@ settings.register_profile(
     "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=2000, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that stays free until it is used, for what has to be found again after a restart.
-
-    It lies below the range from which the kernel serves everybody who asks for any port (Linux: 32768 and up), such as
-    the other tests that run at the same time.
-    """
-    ports = random.Random()  # not the test's seed, which another process may share
-    while True:
-        port = ports.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 @pytest.fixture

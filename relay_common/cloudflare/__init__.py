@@ -1,6 +1,6 @@
 """Client of the session API of Cloudflare's Realtime SFU."""
 
-from relay_common.cloudflare.client import BASE_URL, SfuClient
+from relay_common.cloudflare.client import BASE_URL, SfuClient, require_usable
 from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError
 from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack
 
@@ -15,4 +15,5 @@ __all__ = [
     "SessionTrack",
     "SfuClient",
     "SfuError",
+    "require_usable",
 ]

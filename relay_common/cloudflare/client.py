@@ -308,6 +308,12 @@ def _parse(content: bytes) -> Reply | None:
         return None
 
 
+def require_usable(app_id: str, app_secret: Secret, base_url: str) -> None:
+    """Raise the ConfigError of a client that would be made with these."""
+    _base(base_url, app_id)
+    _token(app_secret)
+
+
 def _base(base_url: str, app_id: str) -> httpx.URL:
     try:
         url = httpx.URL(f"{base_url.rstrip('/')}/apps/{quote(app_id, safe='')}/sessions/")

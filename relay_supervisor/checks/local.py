@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import stat
 import time
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from relay_common import config_file
+from relay_common import config_environment, config_file
 from relay_common.clock import SystemClock
 from relay_common.config import Config, LimitsConfig, NestConfig
-from relay_common.errors import ConfigError
+from relay_common.errors import ConfigError, RelayError
+from relay_supervisor import prerequisites
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.google import grant
 from relay_supervisor.google.quota.budget import Budget, Call
 from relay_supervisor.google.quota.limits import EXECUTE, limits_from
-from relay_supervisor.http.links import viewer_settings
-from relay_supervisor.net import bind, check_listen
+from relay_supervisor.net import bind
+from relay_supervisor.state.directories import write_problem
+from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import BudgetStatus
 from relay_worker.process import sandbox
@@ -57,31 +60,53 @@ def _holds_secrets(document: dict[str, object]) -> bool:
     return any(isinstance(table, dict) and table.keys() & set(_SECRETS) for table in tables)
 
 
-def listen(config: Config, *, running: bool) -> Finding:
-    """Check that the dashboard can be served; `running`: a supervisor with this configuration serves it already."""
-    part = "http.listen"
-    try:
-        host, port = check_listen(config.http.listen, config.http.token or None)
-        viewer_settings(config, host)
-        if running:
-            return ok(part, f"{config.http.listen} is served by the running supervisor")
-        bind(host, port).close()
-    except ConfigError as error:
-        return failed(part, error.message.removeprefix("[http] listen: "), error.hint)
-    return ok(part, f"{config.http.listen} is free")
+def environment(environ: Mapping[str, str]) -> list[Finding]:
+    """Warn of variables that look like keys of the configuration and are none."""
+    return [warn("environment", text) for text in config_environment.unknown(environ)]
 
 
-def directories(config: Config) -> list[Finding]:
-    """Check that the directories of state and sockets can be used."""
+def settings(config: Config) -> list[Finding]:
+    """What `run` would refuse about the values of a configuration whose form is right."""
+    found = prerequisites.refusals(config)
+    return [failed(key, error.message, error.hint) for key, error in found if not key.startswith("paths.")]
+
+
+def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Finding]:
+    """Check that the addresses can be listened on; `served` tells whether the running supervisor does so already."""
     findings = []
-    for key, path in (("paths.state_dir", config.paths.state()), ("paths.runtime_dir", config.paths.runtime())):
-        existing = next(parent for parent in (path, *path.parents) if parent.exists())
-        if path.exists() and not path.is_dir():
-            findings.append(failed(key, f"{path} is not a directory", f"Remove it, or set {key} to another"))
-        elif not os.access(existing, os.W_OK | os.X_OK):
-            findings.append(failed(key, f"{existing} is not writable for this user", f"Set {key}, or chown {existing}"))
+    with contextlib.ExitStack() as held:  # the second must not be the first
+        for key, host, port in prerequisites.addresses(config):
+            part, address = f"http.{key}", f"{f'[{host}]' if ':' in host else host}:{port}"
+            try:
+                held.enter_context(bind(host, port, key))
+                findings.append(ok(part, f"{address} is free" if port else "the kernel chooses a port at the start"))
+            except ConfigError as error:
+                if served(host, port):
+                    findings.append(ok(part, f"{address} is served by the running supervisor"))
+                else:
+                    findings.append(failed(part, error.message, error.hint))
+    return findings
+
+
+def directories(config: Config, running: bool) -> list[Finding]:
+    """Check that the directories of state and sockets can be used; `running`: by our supervisor."""
+    findings, refused = [], dict(prerequisites.refusals(config))
+    for key, path in (("state_dir", config.paths.state()), ("runtime_dir", config.paths.runtime())):
+        part = f"paths.{key}"
+        try:
+            if part in refused:
+                raise refused[part]
+            if not running:
+                StateLock(path, key=key).require_free()
+        except RelayError as error:
+            findings.append(failed(part, error.message, error.hint))
+            continue
+        if why := write_problem(path):
+            lost = "leases and the quota log" if key == "state_dir" else "what a hung worker was doing"
+            text = f"{path} cannot be written ({why}): {lost} would not be saved"
+            findings.append(failed(part, text, f"Free space there, or set {part} to another directory"))
         else:
-            findings.append(ok(key, f"{path} is writable" if path.exists() else f"{path} can be made"))
+            findings.append(ok(part, f"{path} is writable" if path.exists() else f"{path} can be made"))
     return findings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import msgspec
 
 from relay_common.config import Config
 from relay_common.errors import ConfigError
+from relay_supervisor import prerequisites
 from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Finding, Grade
+from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import connect, decode
+from relay_supervisor.net import resolve
+from relay_supervisor.state.lock import holder_of
 from relay_supervisor.status.model import RelayStatus
 
 
@@ -33,16 +38,26 @@ def command(stun_server: str, config_path: Path, as_json: bool) -> None:
     relay-supervisor check --config /etc/nest-relay/relay.toml --json
     """
     running = _running(config_path)
-    findings, config = local.configuration(config_path)
+    findings = local.environment(os.environ)
+    found, config = local.configuration(config_path)
+    findings += found
+    pid = holder_of(config.paths.runtime()) if config is not None and running is not None else 0
     if config is not None:
-        findings += asyncio.run(_look(config, running, stun_server))
+        findings += asyncio.run(_look(config, running, pid, stun_server))
     bad = sum(finding.verdict is Grade.FAILED for finding in findings)
     if as_json:
         click.echo(msgspec.json.encode({"ok": not bad, "findings": findings}).decode())
     else:
         click.echo("\n".join(finding.line() for finding in findings))
-        click.echo(f"\n{bad} to fix" if bad else "\nall is well: `relay-supervisor run`")
+        click.echo(f"\n{_summary(bad, running, pid)}")
     sys.exit(1 if bad else 0)
+
+
+def _summary(bad: int, running: RelayStatus | None, pid: int) -> str:
+    if running is None:
+        return f"{bad} to fix" if bad else "all is well: `relay-supervisor run`"
+    runs = f"the supervisor is running{f' (pid {pid})' if pid else ''}"
+    return f"{bad} to fix; {runs}" if bad else f"all is well, and {runs}"
 
 
 def _running(config_path: Path) -> RelayStatus | None:
@@ -54,16 +69,32 @@ def _running(config_path: Path) -> RelayStatus | None:
         return None
 
 
-async def _look(config: Config, running: RelayStatus | None, stun_server: str) -> list[Finding]:
-    findings = [
-        local.listen(config, running=running is not None),
-        *local.directories(config),
-        local.confinement(config),
-    ]
-    state_dir = config.paths.state()
+async def _look(config: Config, running: RelayStatus | None, pid: int, stun_server: str) -> list[Finding]:
+    """All checks of a configuration whose form is right; `pid` is that of the running supervisor if it is known."""
+
+    def served(host: str, port: int) -> bool:
+        # One that answers from another machine, or whose files we may not see, is believed.
+        return running is not None and listener.serves(pid, resolve(host, port), port) is not False
+
+    findings = [*local.settings(config), *local.addresses(config, served)]
+    findings += [*local.directories(config, running is not None), local.confinement(config)]
+    refused = {refusal.key for refusal in prerequisites.refusals(config)}
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))
-    sfu = asyncio.ensure_future(remote.cloudflare(config.cloudflare))
+    sfu = None if "cloudflare" in refused else asyncio.ensure_future(remote.cloudflare(config.cloudflare))
+    on_google, skews = await _google(config, running) if "nest" not in refused else ([], [])
+    findings += on_google
+    if sfu is not None:
+        application, skew = await sfu
+        findings.append(application)
+        skews.append(skew)
+    return [*findings, await udp, remote.clock(skews)]
+
+
+async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None]]:
+    """What Google says about every account: findings, and the clock's skew towards each in seconds."""
+    findings: list[Finding] = []
     found, skews, listed = [], [], True
+    state_dir = config.paths.state()
     for nest in config.nest:
         results, devices, skew = await remote.google(nest)
         findings += results
@@ -76,5 +107,4 @@ async def _look(config: Config, running: RelayStatus | None, stun_server: str) -
         findings += [*([age] if age else []), local.quota(nest, config.limits, state_dir, budget)]
     if listed:
         findings += remote.cameras(found, config.cameras, config.nest)
-    application, skew = await sfu
-    return [*findings, application, await udp, remote.clock([*skews, skew])]
+    return findings, skews

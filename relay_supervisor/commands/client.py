@@ -18,7 +18,7 @@ from relay_common.errors import ConfigError
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure
-from relay_supervisor.net import split_listen
+from relay_supervisor.net import resolve, split_listen
 
 TIMEOUT: Final = 10.0
 
@@ -66,7 +66,7 @@ class RelayClient:
     def __init__(self, paths: PathsConfig, http: HttpConfig) -> None:
         self._socket, self._state = paths.socket(), paths.state()
         self._host, self._port = _tcp_address(http)
-        self._tcp = f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+        self._tcp = _url(self._host, self._port)
         self._token = http.token.reveal()
         self._http = httpx.Client(
             base_url="http://localhost",
@@ -138,7 +138,9 @@ class RelayClient:
     def _switch_to_tcp(self) -> None:
         self._http.close()
         headers = {}
-        if self._token and (owners := self._owners()):
+        # A name is resolved once, so that the token goes to the address whose owner was looked up.
+        address = resolve(self._host, self._port)
+        if self._token and (owners := listener.owners(address, self._port)):
             # A process that took the port while the supervisor is down would be handed full access.
             if not listener.trusted(owners, self._state, self._socket.parent):
                 raise Failure(
@@ -148,13 +150,7 @@ class RelayClient:
                     3,
                 )
             headers = {"Authorization": f"Bearer {self._token}"}
-        self._http = httpx.Client(base_url=self._tcp, headers=headers, timeout=TIMEOUT, trust_env=False)
-
-    def _owners(self) -> set[int]:
-        try:
-            return listener.owners(self._host, self._port)
-        except ValueError:  # a name: only an address can be looked up
-            return set()
+        self._http = httpx.Client(base_url=_url(address, self._port), headers=headers, timeout=TIMEOUT, trust_env=False)
 
 
 def _complete_camera(
@@ -233,6 +229,10 @@ def say(text: str, body: bytes, as_json: bool) -> None:
 def _tcp_address(http: HttpConfig) -> tuple[str, int]:
     host, port = split_listen(http.listen)
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _explanation(response: httpx.Response) -> str:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTEN: Final = "0A"
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def owners(host: str, port: int, tables: Iterable[Path] = _TABLES) -> set[int]:
-    """User ids of the sockets that take connections to `host` (an address or "localhost") and `port`.
+class _Listening(NamedTuple):
+    """A listening socket, with the user who owns it."""
 
-    Empty when none of this machine's processes listens there, or when the kernel does not say (no /proc).
+    address: _Address
+    port: int
+    uid: int
+    inode: int
+
+
+def owners(host: str, port: int, tables: Iterable[Path] = _TABLES) -> set[int]:
+    """User ids of the sockets that take connections to `host` (an address) and `port`.
+
+    Empty when none of this machine's processes listens there, when `host` is a name, or when the kernel does not say
+    (no /proc).
     """
-    wanted = {ipaddress.ip_address(a) for a in (("127.0.0.1", "::1") if host == "localhost" else (host,))}
-    return {
-        uid
-        for table in tables
-        for address, at, uid in _listening(table)
-        if at == port and (address in wanted or _takes_all(address, wanted))
-    }
+    return {found.uid for found in _at(host, port, tables)}
+
+
+def serves(pid: int, host: str, port: int, tables: Iterable[Path] = _TABLES) -> bool | None:
+    """Whether process `pid` takes connections to `host` and `port`; None when its files may not be seen."""
+    open_files = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                open_files.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    except OSError:
+        return None
+    return any(f"socket:[{found.inode}]" in open_files for found in _at(host, port, tables))
 
 
 def trusted(user_ids: Iterable[int], *folders: Path) -> bool:
@@ -37,12 +54,18 @@ def trusted(user_ids: Iterable[int], *folders: Path) -> bool:
     return set(user_ids) <= ours
 
 
-def _takes_all(address: _Address, wanted: Iterable[_Address]) -> bool:
-    """Whether `address` is a wildcard for one of `wanted`; the one of IPv6 takes IPv4 connections as well."""
-    return address.is_unspecified and (address.version == 6 or any(w.version == 4 for w in wanted))
+def _at(host: str, port: int, tables: Iterable[Path]) -> Iterator[_Listening]:
+    try:
+        wanted = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    for found in (entry for table in tables for entry in _listening(table) if entry.port == port):
+        # The wildcard of IPv6 takes IPv4 connections as well.
+        if found.address == wanted or (found.address.is_unspecified and found.address.version >= wanted.version):
+            yield found
 
 
-def _listening(table: Path) -> Iterator[tuple[_Address, int, int]]:
+def _listening(table: Path) -> Iterator[_Listening]:
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:
@@ -52,7 +75,7 @@ def _listening(table: Path) -> Iterator[tuple[_Address, int, int]]:
         if fields[3] != _LISTEN:
             continue
         address, _, port = fields[1].partition(":")
-        yield _parse(address), int(port, 16), int(fields[7])
+        yield _Listening(_parse(address), int(port, 16), int(fields[7]), int(fields[9]))
 
 
 def _parse(text: str) -> _Address:

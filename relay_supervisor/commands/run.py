@@ -7,17 +7,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 import click
 
-from relay_common import config_file, log
+from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.errors import RelayError
+from relay_supervisor import prerequisites
 from relay_supervisor.app import Supervisor
-from relay_supervisor.commands.cli import config_option, load
+from relay_supervisor.commands.cli import config_option
 from relay_supervisor.commands.systemd import ServiceManager
 from relay_supervisor.loop_errors import LoopErrors
 
@@ -37,13 +38,22 @@ def command(config_path: Path) -> None:
     """
     # Loading removes secrets from the environment, so that no child inherits them; a reload needs them again.
     environment = dict(os.environ)
-    config = load(config_path)
+    config = _read(config_path, os.environ)
     log.configure(config.log.level, config.log.format)
-    asyncio.run(_run(config, lambda: config_file.load(config_path, dict(environment))))
+    for warning in config_environment.unknown(environment):
+        logger.warning("%s", warning)
+    asyncio.run(_run(config, lambda: _read(config_path, dict(environment))))
     sys.stdout.flush()
     log.flush()
     # Workers may have to keep running; multiprocessing would wait for them at a normal exit.
     os._exit(0)
+
+
+def _read(path: Path, environ: MutableMapping[str, str]) -> Config:
+    """A configuration with which the relay can start; raises ConfigError."""
+    config = config_file.load(path, environ)
+    prerequisites.require(config, str(path))
+    return config
 
 
 async def _run(config: Config, reread: Callable[[], Config]) -> None:

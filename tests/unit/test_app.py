@@ -145,7 +145,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
     before = opened()
     for changed, words in (
         ({"runtime_dir": str(long)}, "too long for a socket path"),
-        ({"state_dir": str(file)}, "cannot be used"),
+        ({"state_dir": str(file)}, "is not a directory"),
         ({"runtime_dir": str(link)}, "symbolic link"),
     ):
         paths = msgspec.structs.replace(good.paths, **changed)

@@ -79,5 +79,5 @@ def test_a_directory_that_exists_is_made_private(tmp_path: Path, mode: int) -> N
     directory = tmp_path / "state"
     directory.mkdir()
     directory.chmod(mode)
-    private(directory)
+    private(directory, "state_dir")
     assert directory.stat().st_mode & 0o777 == 0o700

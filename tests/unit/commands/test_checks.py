@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Grade
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.limits import EXECUTE
+from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_worker.process import sandbox
 
@@ -62,21 +65,49 @@ def test_secrets_that_others_may_read_are_told(tmp_path: Path) -> None:
     assert [finding.verdict for finding in local.secret_files(file)] == [Grade.OK]
 
 
-def test_an_address_that_is_taken_or_open_to_all(tmp_path: Path) -> None:
+def test_an_address_that_is_taken_is_ours_or_anothers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        found = local.listen(config(tmp_path, listen), running=False)
-        assert found.verdict is Grade.FAILED
-        assert "another port" in found.remedy
-        assert local.listen(config(tmp_path, listen), running=True).verdict is Grade.OK
-    assert "token" in local.listen(config(tmp_path, "0.0.0.0:0"), running=False).text
-    assert local.listen(config(tmp_path), running=False).verdict is Grade.OK
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        both = config(tmp_path, address)
+        both = msgspec.structs.replace(both, http=HttpConfig(listen=address, probe_listen="127.0.0.1:0"))
+        one, other = local.addresses(both, lambda host, port: False)
+        assert (one.part, one.verdict, other.part, other.verdict) == (
+            *("http.listen", Grade.FAILED),
+            *("http.probe_listen", Grade.OK),
+        )
+        assert "another port" in one.remedy
+        assert "running supervisor" in local.addresses(both, lambda host, port: True)[0].text
+    assert [finding.text for finding in local.addresses(both, lambda host, port: True)] == [
+        f"{address} is free",
+        "the kernel chooses a port at the start",
+    ]
 
 
 def test_directories(tmp_path: Path) -> None:
-    assert {finding.verdict for finding in local.directories(config(tmp_path))} == {Grade.OK}
-    (tmp_path / "state").write_text("a file")
-    assert "not a directory" in local.directories(config(tmp_path))[0].text
+    assert [finding.text for finding in local.directories(config(tmp_path), running=False)] == [
+        f"{tmp_path}/state can be made",
+        f"{tmp_path}/run can be made",
+    ]
+    assert list(tmp_path.iterdir()) == [], "to look changes nothing"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path / "state"], check=True)
+    try:
+        subprocess.run(["dd", "if=/dev/zero", f"of={tmp_path}/state/x"], check=False, capture_output=True)
+        state, run = local.directories(config(tmp_path), running=False)
+        assert state.verdict is Grade.FAILED
+        assert "No space left on device" in state.text
+        assert "Free space" in state.remedy
+        assert run.verdict is Grade.OK
+        # The relay starts all the same, and says that nothing is saved.
+        lock = StateLock(tmp_path / "state")
+        lock.acquire()
+        lock.release()
+    finally:
+        subprocess.run(["umount", tmp_path / "state"], check=True)
 
 
 def test_what_confines_workers_is_told_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

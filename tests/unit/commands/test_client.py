@@ -66,9 +66,12 @@ def serving() -> Iterator[int]:
 def test_without_a_socket_it_is_tcp_with_the_token(tmp_path: Path) -> None:
     paths = PathsConfig(runtime_dir=str(tmp_path))
     with serving() as port:
+        # The last one is not an address as the kernel lists it: like a name, it has to be resolved.
+        for host in ("0.0.0.0", "127.0.0.1", "localhost", "127.1"):
+            http = HttpConfig(listen=f"{host}:{port}", token=Secret("a-token-of-24-characters"))
+            with RelayClient(paths, http) as client:
+                assert client.get("/api/stats") == b"{}", host
         listen = f"0.0.0.0:{port}"
-        with RelayClient(paths, HttpConfig(listen=listen, token=Secret("a-token-of-24-characters"))) as client:
-            assert client.get("/api/stats") == b"{}"
         with RelayClient(paths, HttpConfig(listen=listen)) as client, pytest.raises(Failure, match="token") as failure:
             client.get("/api/stats")
         assert failure.value.exit_code == 2

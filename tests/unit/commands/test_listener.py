@@ -8,18 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from relay_supervisor.commands.listener import owners, trusted
+from relay_supervisor.commands.listener import owners, serves, trusted
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 REST = "00000000:00000000 00:00000000 00000000"
 
 
 @pytest.mark.parametrize(
-    ("bind", "ask"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "localhost")]
+    ("bind", "ask"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")]
 )
 def test_our_own_listener_is_ours(bind: str, ask: str) -> None:
     with socket.create_server((bind, 0)) as server:
-        assert owners(ask, server.getsockname()[1]) == {os.getuid()}
+        port = server.getsockname()[1]
+        assert owners(ask, port) == {os.getuid()}
+        assert serves(os.getpid(), ask, port) is True
+        assert serves(os.getpid(), "127.0.0.3", port) is (bind == "0.0.0.0")
+        assert serves(os.getppid(), ask, port) in (False, None)
+        assert serves(0, ask, port) is None
+        assert owners("a-name", port) == set()
 
 
 def test_a_listener_of_ipv6_takes_ipv4_as_well() -> None:

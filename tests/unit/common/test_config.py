@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay_common import config_file
+from relay_common import config_environment, config_file
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -102,11 +102,43 @@ def test_environment_overrides_and_gives_its_secrets_up() -> None:
     assert "RELAY_CLOUDFLARE_APP_SECRET" not in environ
 
 
-def test_environment_takes_lists_and_refuses_unknown_keys() -> None:
+def test_environment_takes_lists() -> None:
     config = config_file.parse(document(), {"RELAY_CAMERAS_INCLUDE": '["Front Door"]'})
     assert config.cameras.include == ["Front Door"]
     assert not config.cameras.included("Garage", "g")
-    assert "RELAY_HTTP_LISTN" in problems(document(), {"RELAY_HTTP_LISTN": "x"})
+
+
+def test_a_wrong_value_from_the_environment_names_its_variable() -> None:
+    text = problems(document(), {"RELAY_RTSP_READ_TIMEOUT": "soon", "RELAY_NEST_CLIENT_SECRET_FILE": "/none"})
+    assert "environment variable RELAY_RTSP_READ_TIMEOUT: rtsp.read_timeout is a string 'soon'" in text
+    assert "environment variable RELAY_NEST_CLIENT_SECRET_FILE: nest.client_secret_file: /none cannot be read" in text
+    assert "environment" not in problems(document(rtsp={"read_timeout": "soon"}))
+
+
+def test_digits_in_the_environment_are_text_where_text_is_wanted() -> None:
+    config = config_file.parse(
+        document(),
+        {"RELAY_CLOUDFLARE_APP_ID": "12345678", "RELAY_HTTP_LISTEN": '"[::1]:80"', "RELAY_LIMITS_SHARE": "1"},
+    )
+    assert (config.cloudflare.app_id, config.http.listen, config.limits.share) == ("12345678", "[::1]:80", 1.0)
+
+
+def test_variables_that_are_no_keys_are_warned_of_and_never_fatal() -> None:
+    kubernetes = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_WEB", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR")
+    environ = {
+        **{f"RELAY_HTTP_{name}": "10.0.0.1" for name in kubernetes},
+        **dict.fromkeys(("RELAY_HTP_LISTEN", "RELAY_HTTP_LISTN", "RELAY_BUILD_OF_OUR_CI", "RELAYED", "RELAY_"), "x"),
+        **dict.fromkeys(("RELAY_CONFIG", "RELAY_STREAM_URL", "RELAY_NEST_REFRESH_TOKEN_FILE"), "x"),
+    }
+    ignored = "is no key of the configuration and is ignored"
+    assert config_environment.unknown(environ) == [
+        f"environment variable RELAY_ {ignored}",
+        f"environment variable RELAY_BUILD_OF_OUR_CI {ignored}",
+        f"environment variable RELAY_HTP_LISTEN {ignored}. Did you mean RELAY_HTTP_LISTEN?",
+        f"environment variable RELAY_HTTP_LISTN {ignored}. Did you mean RELAY_HTTP_LISTEN?",
+    ]
+    del environ["RELAY_NEST_REFRESH_TOKEN_FILE"]
+    assert config_file.parse(document(), environ) == config_file.parse(document())
 
 
 def test_secret_files_are_read_relative_to_the_configuration(tmp_path: Path) -> None:
@@ -143,3 +175,30 @@ def test_load_reports_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[nest\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         config_file.load(tmp_path / "bad.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("project_id = 5cd39b4c-0000-4000", 'project_id = "…"'),
+        ("client_secret = hush-hush", 'client_secret = "…"'),
+        ('client_secret = "hush-hush', "end with the quotation mark"),
+        ("client_secret = “hush-hush”", 'Straight quotation marks are needed: client_secret = "…"'),
+        ("enabled = True", "Write enabled = true"),
+        ("include = [Front Door]", 'include = ["…", "…"]'),
+        ('include = ["Front Door"', "A list ends with ]"),
+        ("listen: 8080", "key = value"),
+        ("[cameras.Front Door]", '[cameras."Front Door"]'),
+        ('a = 1\na = "hush-hush"', "set twice"),
+        ("[a]\n[a]", "[[nest]]"),
+        ('ca_file = "C:\\certificates"', "between single"),
+        ('x = """hush-hush', "never closed"),
+    ],
+)
+def test_a_file_that_is_not_toml_comes_with_a_hint_and_without_its_values(tmp_path: Path, line: str, hint: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[nest]\n{line}\n")
+    with pytest.raises(ConfigError, match="not valid TOML") as caught:
+        config_file.load(file, {})
+    assert hint in caught.value.hint
+    assert "hush" not in str(caught.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from relay_common.config_file import SECTIONS
+from relay_common.config import SECTIONS
 from relay_common.config_reference import reference
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"

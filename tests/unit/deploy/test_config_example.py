@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 from relay_common import config_file
-from relay_common.config import CameraSettings, Config
-from relay_common.config_file import SECRET_SUFFIX, SECTIONS
+from relay_common.config import SECRET_SUFFIX, SECTIONS, CameraSettings, Config
 from relay_common.secrets import Secret
 
 EXAMPLE = Path(__file__).parents[3] / "deploy/config.example.toml"

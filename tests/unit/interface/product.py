@@ -9,9 +9,9 @@ from typing import Any
 
 from relay_common import protocol as bus_messages
 from relay_common.clock import ManualClock as ManualClock
+from relay_common.config import SECRET_SUFFIX as SECRET_SUFFIX
 from relay_common.config import CameraSettings, Config
-from relay_common.config_file import ENV_PREFIX as ENV_PREFIX
-from relay_common.config_file import SECRET_SUFFIX as SECRET_SUFFIX
+from relay_common.config_environment import PREFIX as PREFIX
 from relay_common.errors import Remedy
 from relay_common.log import CATEGORIES as LOG_CATEGORIES
 from relay_common.log import ConsoleFormatter as ConsoleFormatter

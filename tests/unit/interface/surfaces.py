@@ -33,7 +33,7 @@ def configuration() -> list[str]:
         for field in msgspec.structs.fields(kind):
             secret = field.type is product.Secret
             names = [field.name, f"{field.name}{product.SECRET_SUFFIX}"] if secret else [field.name]
-            lines += [f"environment {product.ENV_PREFIX}{section.name.upper()}_{name.upper()}" for name in names]
+            lines += [f"environment {product.PREFIX}{section.name.upper()}_{name.upper()}" for name in names]
     lines += [f'cameras."NAME".{line}' for line in fields(product.CAMERA_SETTINGS)]
     lines += [f"environment {name}" for name in source.environment() if f"environment {name}" not in lines]
     return sorted(lines)

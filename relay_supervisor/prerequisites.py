@@ -1,0 +1,108 @@
+"""What the configuration has to fulfil for `run` to start, beyond its form; `check` reports the same in the same words.
+
+Each rule is a function that raises the ConfigError with which `run` refuses, and changes nothing. What two programs
+cannot have at once, addresses and the locks on directories, is tried by `run` when it starts and by `check` at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from relay_common.cloudflare import require_usable
+from relay_common.config import Config
+from relay_common.errors import ConfigError
+from relay_supervisor.google.credentials import client_id_problem, project_id_problem
+from relay_supervisor.http.addresses import TrustedProxies
+from relay_supervisor.http.links import viewer_settings
+from relay_supervisor.net import check_listen, split_listen
+from relay_supervisor.otel import require_exporter
+from relay_supervisor.state import directories
+
+
+class Unfulfilled(NamedTuple):
+    """One reason not to start: the key or section that it is about, and the error."""
+
+    key: str
+    error: ConfigError
+
+
+def refusals(config: Config) -> list[Unfulfilled]:
+    """Every rule that `config` does not fulfil."""
+    found: list[Unfulfilled] = []
+    for key, rule in _RULES.items():
+        try:
+            rule(config)
+        except ConfigError as error:
+            found.append(Unfulfilled(key, error))
+    return found
+
+
+def require(config: Config, source: str) -> None:
+    """Raise one ConfigError with every refusal of `config`, which came from `source`."""
+    found = refusals(config)
+    if len(found) == 1:
+        raise found[0].error
+    if found:
+        raise ConfigError(f"{source}: {len(found)} problems" + "".join(f"\n  {refusal.error}" for refusal in found))
+
+
+def addresses(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Key, host and port of each address to serve, those left out that are none."""
+    for key, listen in (("listen", config.http.listen), ("probe_listen", config.http.probe_listen)):
+        if listen:
+            with contextlib.suppress(ConfigError):
+                yield key, *split_listen(listen, key)
+
+
+def _accounts(config: Config) -> None:
+    for index, nest in enumerate(config.nest):
+        label = f"nest[{index}]" if len(config.nest) > 1 else "nest"
+        for key, value, problem in (
+            ("project_id", nest.project_id, project_id_problem),
+            ("client_id", nest.client_id, client_id_problem),
+        ):
+            if wrong := problem(value):
+                # Without the value: it may be the secret.
+                raise ConfigError(f"{label}.{key}: {wrong[0].lower()}{wrong[1:]}")
+
+
+def _cloudflare(config: Config) -> None:
+    at = config.cloudflare
+    require_usable(at.app_id, at.app_secret, at.api_base_url)
+
+
+def _listen(config: Config) -> None:
+    check_listen(config.http.listen, config.http.token or None)
+
+
+def _viewers(config: Config) -> None:
+    try:
+        host, _ = split_listen(config.http.listen)
+    except ConfigError:
+        return  # reported as such
+    viewer_settings(config, host)
+
+
+def _proxies(config: Config) -> None:
+    TrustedProxies(config.http.trusted_proxies)
+
+
+def _probes(config: Config) -> None:
+    if config.http.probe_listen:
+        split_listen(config.http.probe_listen, "probe_listen")
+
+
+_RULES: Final[dict[str, Callable[[Config], None]]] = {
+    "nest": _accounts,
+    "cloudflare": _cloudflare,
+    "http.listen": _listen,
+    "http.probe_listen": _probes,
+    "http.trusted_proxies": _proxies,
+    "viewers": _viewers,
+    "otel": lambda config: require_exporter(config.otel),
+    "paths.state_dir": lambda config: directories.require(config.paths.state(), "state_dir"),
+    "paths.runtime_dir": lambda config: directories.require_runtime(config.paths.runtime()),
+}
+"""The rules by what they are about."""
