@@ -7,10 +7,12 @@ import contextlib
 import os
 import random
 import signal
+import ssl
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -20,7 +22,7 @@ import uvloop
 from relay_common import VERSION, log, protocol
 from relay_common.clock import SystemClock
 from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
-from relay_common.errors import Remedy
+from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of, uplink_share
@@ -30,6 +32,7 @@ from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
+from relay_worker.rtsp.transport import client_context
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,13 +79,15 @@ class Reporter:
 
     def __init__(self) -> None:
         self.stage, self.reason = Stage.NONE, ""
+        self.lost = ""
+        """Why the relayed stream could not be written to the file."""
         self.failed = asyncio.Event()
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None:
         click.echo(f"state: {state.value}" + (f" ({stage.value}: {redact(reason)})" if reason else ""), err=True)
 
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None:
-        self.stage, self.reason = stage, f"{reason} (remedy: {remedy.value})"
+        self.stage, self.reason = stage, reason
         self.failed.set()
 
     def published(self, publication: str) -> None:
@@ -100,7 +105,7 @@ class Reporter:
     "--sink", default="null", show_default=True, help="null, file:OUT.mp4 or sfu (with RELAY_CLOUDFLARE_APP_ID …)."
 )
 @click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
-@click.option("--ca-file", default="", help="Certificate authorities to trust instead of the system's.")
+@click.option("--ca-file", default="", help="Certificates to trust instead of the system's authorities.")
 @click.option("--no-audio", is_flag=True, help="Relay video only.")
 @click.option(
     "--dump",
@@ -111,7 +116,7 @@ class Reporter:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("--app-id", envvar="RELAY_CLOUDFLARE_APP_ID", default="", help="Cloudflare app id, for --sink sfu.")
 @click.option("--api-base-url", envvar="RELAY_CLOUDFLARE_API_BASE_URL", default="", help="SFU API, for --sink sfu.")
-@click.option("--log-level", default="warning", show_default=True)
+@click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error.")
 def debug(
     url: str | None,
     sink: str,
@@ -142,12 +147,16 @@ def debug(
         url = sys.stdin.readline().strip()
     if not url:
         raise click.UsageError("no stream URL: give --url, set RELAY_STREAM_URL, or pipe it with --url -")
+    _check_url(url)
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise click.UsageError(f"--log-level {log_level}: expected debug, info, warning or error")
     log.configure(log_level)
     secret = os.environ.pop("RELAY_CLOUDFLARE_APP_SECRET", "")
     if sink == "sfu" and not (app_id and secret):
         raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
     if sink not in ("null", "sfu") and not sink.startswith("file:"):
         raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu")
+    _check_files(ca_file, capture)
     settings = RelaySettings(
         name="debug",
         audio=not no_audio,
@@ -155,9 +164,44 @@ def debug(
         publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
     )
     client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
+    try:
+        local = FileSink(Path(sink.removeprefix("file:"))) if sink.startswith("file:") else NullSink()
+    except RelayError as error:
+        raise click.UsageError(f"--sink: {error}") from None
     click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
-    ok = uvloop.run(_run(Secret(url), settings, sink, client, duration, as_json, capture))
+    ok = uvloop.run(_run(Secret(url), settings, local, client, duration, as_json, capture))
     sys.exit(0 if ok else 1)
+
+
+def _check_url(url: str) -> None:
+    """Raise UsageError for what is no stream's URL; without the URL, which may hold a token."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise click.UsageError(
+            "the stream URL cannot be read: write rtsp://HOST:PORT/PATH, an IPv6 address in brackets"
+        ) from None
+    if parts.scheme.lower() not in ("rtsp", "rtsps"):
+        what = f"is {parts.scheme}://" if "://" in url else "has no scheme"
+        raise click.UsageError(f"the stream URL {what}: a camera's stream is rtsp:// or rtsps:// (RTSP over TLS)")
+    if not host:
+        raise click.UsageError("the stream URL names no host: write rtsp://HOST:PORT/PATH")
+
+
+def _check_files(ca_file: str, capture: Path | None) -> None:
+    """Raise UsageError for files that cannot be used, before a camera is asked for anything."""
+    try:
+        client_context(ca_file or None)
+    except ssl.SSLError:
+        raise click.UsageError(f"--ca-file {ca_file} holds no certificate (PEM)") from None
+    except OSError as error:
+        raise click.UsageError(f"--ca-file {ca_file} cannot be read: {error.strerror}") from None
+    if capture is not None:
+        try:
+            capture.touch(mode=0o600)
+        except OSError as error:
+            raise click.UsageError(f"--dump {capture} cannot be written: {error.strerror}") from None
 
 
 def _client(app_id: str, secret: Secret, base_url: str) -> SfuClient:
@@ -167,7 +211,7 @@ def _client(app_id: str, secret: Secret, base_url: str) -> SfuClient:
 async def _run(
     url: Secret,
     settings: RelaySettings,
-    sink: str,
+    local: NullSink,
     client: SfuClient | None,
     duration: float | None,
     as_json: bool,
@@ -176,9 +220,7 @@ async def _run(
     reporter = Reporter()
     direct = DirectSignaling(client) if client is not None else None
     relay = CameraRelay(settings, direct or NoSignaling(), reporter)
-    local = None
     if direct is None:
-        local = FileSink(Path(sink.removeprefix("file:"))) if sink.startswith("file:") else NullSink()
         relay.publish_to(local)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,13 +228,13 @@ async def _run(
     if capture is not None:
         relay.start_capture()
     relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
-    stats = await _watch(relay, reporter, stop, duration, as_json)
-    flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0
+    stats = await _watch(relay, reporter, local, stop, duration, as_json)
     if capture is not None:
         _write_capture(capture, relay.finish_capture().file())
     await relay.close()
-    if local is not None:
-        local.close()
+    local.close()
+    flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0 and not local.problem
+    reporter.lost = local.problem
     if direct is not None:
         await direct.close()
     stats.instance = stats.camera = "debug"
@@ -216,12 +258,12 @@ def _write_capture(path: Path, pcapng: bytes) -> None:
 
 
 async def _watch(
-    relay: CameraRelay, reporter: Reporter, stop: asyncio.Event, duration: float | None, quiet: bool
+    relay: CameraRelay, reporter: Reporter, local: NullSink, stop: asyncio.Event, duration: float | None, quiet: bool
 ) -> WorkerStats:
     loop = asyncio.get_running_loop()
     end = loop.time() + duration if duration else float("inf")
     stats = relay.stats(loop.time())
-    while not stop.is_set() and not reporter.failed.is_set() and loop.time() < end:
+    while not (stop.is_set() or reporter.failed.is_set() or local.problem or loop.time() >= end):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), min(1.0, max(0.01, end - loop.time())))
         relay.tick(loop.time())
@@ -245,6 +287,8 @@ def _line(stats: WorkerStats) -> str:
 
 def _verdict(stats: WorkerStats, reporter: Reporter, flowing: bool) -> tuple[str, str]:
     """Stage and words for what was seen."""
+    if reporter.lost:
+        return "file", reporter.lost
     if reporter.failed.is_set():
         return reporter.stage.value, redact(reporter.reason)
     if flowing and stats.requests_in_vain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import email.utils
 import random
 import time
@@ -82,7 +83,9 @@ def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) 
     known = {device.display_name for device in found} | {device.id for device in found}
     asked = set(config.settings) | (set() if config.include == "all" else set(config.include))
     findings += [
-        failed(part, f"the configuration names {name!r}, but Google shows no such camera", _how_to_find(name, link))
+        failed(
+            part, f"the configuration names {name!r}, but Google shows no such camera", _how_to_find(name, known, link)
+        )
         for name in sorted(asked - known)
     ]
     if not any(config.included(device.display_name, device.id) for device in found):
@@ -90,8 +93,10 @@ def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) 
     return findings
 
 
-def _how_to_find(name: str, link: str) -> str:
-    return f"Correct the name {name!r} in [cameras], or switch the camera on at {link}"
+def _how_to_find(name: str, known: set[str], link: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    correct = f"Did you mean {near[0]!r}? Correct it" if near else f"Correct the name {name!r}"
+    return f"{correct} in [cameras], or switch the camera on at {link}"
 
 
 async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:

@@ -17,7 +17,7 @@ from relay_common.config import NestConfig
 from relay_common.errors import ConfigError, RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.commands import setup_files
-from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect
 from relay_supervisor.google import credentials, grant
 from relay_supervisor.google.errors import NestError
@@ -82,10 +82,18 @@ def command(
         published = click.confirm('Is the OAuth consent screen published ("In production")?', default=False, err=True)
     if not published:
         _say(click.style(_TESTING, fg="yellow"))
+    files = setup_files.SetupFiles(config_path, existing)
+    # Whatever has to be asked is asked before Google's link is opened: what it grants is written at once, so that an
+    # interrupt cannot lose it.
+    _may_replace(files.replaced(nest), yes)
     nest = msgspec.structs.replace(nest, refresh_token=_authorise(nest, code))
-    _say("Google has granted access.")
-    note = _write(config_path, existing, nest, yes)
+    notes = files.write(nest)
     grant.remember(existing.state_dir, nest.refresh_token, time.time(), published=published)
+    _say("Google has granted access.")
+    for note in notes:
+        _say(note)
+    if not existing.document:
+        _cloudflare(files, nest, yes)
     devices = asyncio.run(_cameras(nest))
     reloaded = _tell_supervisor(config_path)
     if as_json:
@@ -93,7 +101,6 @@ def command(
         click.echo(msgspec.json.encode(report).decode())
         return
     _list_cameras(devices)
-    _say(note)
     _say("The running supervisor uses it now." if reloaded else "Next: `relay-supervisor check`")
 
 
@@ -108,14 +115,20 @@ def _settings(
     """The settings from options, configuration and prompts, checked; without a refresh token."""
     return NestConfig(
         project_id=_value(
-            "Device Access project id", project_id or existing.nest("project_id"), credentials.project_id_problem
+            "Device Access project id",
+            project_id or existing.nest("project_id"),
+            credentials.project_id_problem,
+            "--project-id",
         ),
-        client_id=_value("OAuth client id", client_id or existing.nest("client_id"), credentials.client_id_problem),
+        client_id=_value(
+            "OAuth client id", client_id or existing.nest("client_id"), credentials.client_id_problem, "--client-id"
+        ),
         client_secret=Secret(
             _value(
                 "OAuth client secret",
                 os.environ.get("RELAY_NEST_CLIENT_SECRET") or existing.secret("client_secret", base),
                 credentials.client_secret_problem,
+                "RELAY_NEST_CLIENT_SECRET",
                 hidden=True,
             )
         ),
@@ -133,10 +146,10 @@ def _list_cameras(devices: list[Device]) -> None:
         click.echo("  none: open the link again and switch on the home and its cameras")
 
 
-def _value(what: str, given: str, problem: Callable[[str], str], *, hidden: bool = False) -> str:
-    """The given value, or one prompted for until its form is right."""
+def _value(what: str, given: str, problem: Callable[[str], str], option: str, *, hidden: bool = False) -> str:
+    """The given value, or one prompted for until its form is right; `option` gives another than the file's."""
     if given and (wrong := problem(given.strip())):
-        raise Failure(f"{what}: {wrong}", 2)
+        raise Failure(f"{what}: {wrong}. Give the right one with {option}: it replaces the one in the file", 2)
     while not given:
         answer = str(click.prompt(what, hide_input=hidden, err=True)).strip()
         if wrong := problem(answer):
@@ -182,33 +195,28 @@ async def _cameras(nest: NestConfig) -> list[Device]:
         await http.aclose()
 
 
-def _write(path: Path, existing: setup_files.Existing, nest: NestConfig, yes: bool) -> str:
-    """Write what is missing or new; returns what remains to be done, in words."""
-    secrets = path.parent / setup_files.SECRETS_DIR
-    if existing.document:
-        file = existing.nest("refresh_token_file")
-        target = path.parent / Path(file).expanduser() if file else secrets / "google_refresh_token"
-        _replace(target, nest.refresh_token, yes)
-        if file:
-            return f"The refresh token in {target} is replaced."
-        return f'Put refresh_token_file = "{target}" into [nest] of {path}, in place of refresh_token.'
-    app_id = str(
-        click.prompt("Cloudflare Realtime SFU app id (Enter: later)", default="", show_default=False, err=True)
-    ).strip()
-    if app_id:
-        app_secret = click.prompt("Cloudflare app secret", hide_input=True, err=True).strip()
-        _replace(secrets / "cloudflare_app_secret", Secret(app_secret), yes)
-    _replace(secrets / "google_client_secret", nest.client_secret, yes)
-    _replace(secrets / "google_refresh_token", nest.refresh_token, yes)
-    setup_files.write_private(path, setup_files.new_configuration(nest, app_id, path.parent))
-    missing = "" if app_id else " Fill in [cloudflare] there, from dash.cloudflare.com, Realtime > SFU."
-    return f"{path} is written; its secrets are in {secrets}.{missing}"
+def _may_replace(present: list[Path], yes: bool) -> None:
+    """Ask whether the secret files that exist may be replaced."""
+    for path in present:
+        if not yes and not click.confirm(f"Replace {path} when Google has granted access?", default=True, err=True):
+            raise Failure(f"{path} has to be replaced: move it away, or name another configuration with --config")
 
 
-def _replace(path: Path, secret: Secret, yes: bool) -> None:
-    if path.exists() and not yes and not click.confirm(f"Replace {path}?", default=True, err=True):
-        raise Failure(f"{path} was not changed, and the new authorisation is lost. Run `auth` again")
-    setup_files.write_private(path, secret.reveal() + "\n")
+def _cloudflare(files: setup_files.SetupFiles, nest: NestConfig, yes: bool) -> None:
+    """Ask for the application at Cloudflare and write it too; it can be filled in later."""
+    later = f"Fill in [cloudflare] in {files.path}, from dash.cloudflare.com, Realtime > SFU."
+    try:
+        app_id = click.prompt("Cloudflare Realtime SFU app id (Enter: later)", default="", show_default=False, err=True)
+    except click.Abort:
+        _say(f"\n{later}")
+        raise
+    app_id = str(app_id).strip()
+    if not app_id:
+        _say(later)
+        return
+    secret = Secret(click.prompt("Cloudflare app secret", hide_input=True, err=True).strip())
+    _may_replace([files.app_secret] if files.app_secret.exists() else [], yes)
+    files.write_cloudflare(nest, app_id, secret)
 
 
 def _tell_supervisor(path: Path) -> bool:
@@ -227,4 +235,4 @@ def _report(device: Device) -> dict[str, str]:
 
 def _say(text: str) -> None:
     """Print to standard error: standard output is for the result."""
-    click.echo(text, err=True)
+    click.echo(typed(text), err=True)

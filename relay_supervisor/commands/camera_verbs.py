@@ -23,6 +23,8 @@ class CameraVerb(NamedTuple):
     """Past participle of a verb that changes which cameras are wanted; its answer says whether the camera runs."""
     done: str = ""
     """What any other verb has done, in words."""
+    over_rtsp: str = ""
+    """The same for an RTSP camera, where that is something else."""
     discovers: bool = False
     """Whether to look for an unknown camera at Google."""
 
@@ -107,6 +109,7 @@ relay-supervisor keyframe "Front Door"
 relay-supervisor keyframe 3f9a01c2 --json
 """,
         done="a keyframe was requested",
+        over_rtsp="RTSP has no way to ask for a keyframe: the camera sends the next one when it is due",
     ),
 }
 
@@ -135,7 +138,7 @@ def make_command(name: str) -> click.Command:
             camera = _find(client, name, verb)
             body = client.post(path.format(camera.id))
             if verb.done:
-                say(f"{camera.name}: {verb.done}", body, as_json)
+                say(f"{camera.name}: {(camera.protocol == 'RTSP' and verb.over_rtsp) or verb.done}", body, as_json)
                 return
             changed = decode(body, _Changed)
             now = "it is being relayed" if changed.running else f"it is not relayed: {changed.why_not}"

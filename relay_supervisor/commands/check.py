@@ -16,7 +16,7 @@ from relay_supervisor import prerequisites
 from relay_supervisor.checks import local, remote, stun
 from relay_supervisor.checks.report import Finding, Grade
 from relay_supervisor.commands import listener
-from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect, decode
 from relay_supervisor.net import resolve
 from relay_supervisor.state.lock import holder_of
@@ -48,8 +48,8 @@ def command(stun_server: str, config_path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"ok": not bad, "findings": findings}).decode())
     else:
-        click.echo("\n".join(finding.line() for finding in findings))
-        click.echo(f"\n{_summary(bad, running, pid)}")
+        click.echo(typed("\n".join(finding.line() for finding in findings)))
+        click.echo(typed(f"\n{_summary(bad, running, pid)}"))
     sys.exit(1 if bad else 0)
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,6 +19,8 @@ from relay_common import VERSION, config_file
 from relay_common.config import Config
 from relay_common.errors import ConfigError, RelayError
 from relay_common.secrets import redact
+
+_NAME: Final = "relay-supervisor"
 
 VERBS = (
     "run",
@@ -43,11 +48,27 @@ OF_ONE_CAMERA = frozenset(("add", "remove", "enable", "disable", "restart", "key
 """Verbs that take a camera's name and nothing else: the rows of `camera_verbs.VERBS`."""
 
 
+def program() -> str:
+    """This program as it can be typed here: by its name if a shell finds it, else as it was started."""
+    started = Path(sys.argv[0] or _NAME)
+    found = shutil.which(_NAME)
+    if started.name == _NAME and not (found and started.exists() and os.path.samefile(found, started)):
+        return str(started)
+    if started.name == "__main__.py" and started.parent.name == "relay_supervisor":
+        return f"{sys.executable} -m relay_supervisor"
+    return _NAME
+
+
+def typed(text: str) -> str:
+    """`text` with the commands in it as they can be typed here; they are written `relay-supervisor VERB`."""
+    return text.replace(f"`{_NAME} ", f"`{program()} ")
+
+
 class Failure(click.ClickException):
     """An error for people, with one of the exit codes documented above."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(redact(message))
+        super().__init__(redact(typed(message)))
         self._exit_code = exit_code
 
     @property
@@ -78,7 +99,7 @@ class VerbGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else "`relay-supervisor --help` lists the verbs."
+            hint = f"Did you mean {near[0]!r}?" if near else typed("`relay-supervisor --help` lists the verbs.")
             raise click.UsageError(f"There is no verb {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
+from typing import Final
 
 import click
 import msgspec
 
 from relay_common import log
+from relay_common.errors import ConfigError
 from relay_supervisor.app import Supervisor
+from relay_supervisor.commands.cli import Failure, program
 from relay_supervisor.commands.demo_world import demo_world
+from relay_supervisor.net import bind
 from relay_supervisor.status.model import RelayStatus
+
+_HOST: Final = "127.0.0.1"
 
 
 class CameraReport(msgspec.Struct):
@@ -70,6 +77,7 @@ def command(
     """
     if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", size):
         raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT in pixels", param_hint="--size")
+    _require_free(port)
     log.configure(log_level)
     report = asyncio.run(_run(cameras, size, port, duration, lease, log_level, quiet=as_json))
     if report is None:
@@ -79,6 +87,16 @@ def command(
     elif duration is not None:
         click.echo(f"{sum(c.state == 'live' for c in report.cameras)} of {cameras} cameras live at the end")
     sys.exit(0 if report.ok or duration is None else 1)
+
+
+def _require_free(port: int) -> None:
+    """Refuse a taken port before anything is encoded, with the option that chooses another."""
+    try:
+        bind(_HOST, port).close()
+    except ConfigError as error:
+        said = error.message.removeprefix("[http] listen: ")
+        by_make = ' (make demo ARGS="--port 0")' if "MAKELEVEL" in os.environ else ""
+        raise Failure(f"{said}: choose another port with --port, or any free one with --port 0{by_make}", 2) from None
 
 
 async def _run(
@@ -99,12 +117,12 @@ async def _run(
             await asyncio.gather(starting, return_exceptions=True)
             return None
         world = starting.result()
-        supervisor = Supervisor(world.config(http={"listen": f"127.0.0.1:{port}"}, log={"level": log_level}))
+        supervisor = Supervisor(world.config(http={"listen": f"{_HOST}:{port}"}, log={"level": log_level}))
         await supervisor.start()
         try:
             _say(quiet, f"dashboard: {supervisor.url}\nCtrl-C stops everything")
             runtime = supervisor.config.paths.runtime()
-            _say(quiet, f"other verbs: RELAY_PATHS_RUNTIME_DIR={runtime} relay-supervisor status --watch")
+            _say(quiet, f"other verbs: RELAY_PATHS_RUNTIME_DIR={runtime} {program()} status --watch")
             requested = asyncio.ensure_future(supervisor.verbs.stop_requested.wait())
             await asyncio.wait((stopped, requested), timeout=duration, return_when=asyncio.FIRST_COMPLETED)
             requested.cancel()

@@ -14,11 +14,14 @@ _PATIENCE = 30.0
 
 @click.command("dump")
 @camera_argument
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
 @click.option("--seconds", "-s", type=click.FloatRange(0.1, 60), default=10.0, show_default=True, help="How long.")
+@click.option(
+    "--duration", type=click.FloatRange(0.1, 60), help="The same as --seconds, as `debug` and `demo` call it."
+)
 @config_option
 @json_option
-def command(name: str, file: Path, seconds: float, config_path: Path, as_json: bool) -> None:
+def command(name: str, file: Path, seconds: float, duration: float | None, config_path: Path, as_json: bool) -> None:
     """Capture a camera's packets into a file that Wireshark opens.
 
     It holds the RTSP dialogue (credentials blanked out), the RTP and RTCP that come from the camera, and the RTP that
@@ -27,12 +30,13 @@ def command(name: str, file: Path, seconds: float, config_path: Path, as_json: b
 
     \b
     relay-supervisor dump "Front Door" door.pcapng
-    relay-supervisor dump Garage garage.pcapng --seconds 3
+    relay-supervisor dump Garage - --duration 3 | wireshark -k -i -
     """
+    seconds = duration if duration is not None else seconds
     with connect(config_path) as client:
         camera = client.camera(name)
         if not as_json:
             click.echo(f"{camera.name}: capturing for {seconds:g} s", err=True)
         path = f"/api/cameras/{camera.id}/capture"
         pcapng = client.post(path, {"seconds": seconds}, timeout=_PATIENCE + seconds)
-    save(camera, file, pcapng, as_json, hint="Name another file", private=True)
+    save(camera, str(file), "pcapng", pcapng, as_json, private=True)

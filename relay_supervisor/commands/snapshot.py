@@ -1,8 +1,7 @@
-"""`relay-supervisor snapshot NAME -o FILE.jpg`."""
+"""`relay-supervisor snapshot NAME [FILE.jpg]`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -15,26 +14,21 @@ _PATIENCE = 30.0
 
 @click.command("snapshot")
 @camera_argument
-@click.option(
-    "--output", "-o", default="", metavar="FILE", help="Where the picture goes; - for standard output.  [NAME.jpg]"
-)
+@click.argument("file", required=False, default="")
+@click.option("--output", "-o", default="", metavar="FILE", help="Instead of FILE; - for standard output.  [NAME.jpg]")
 @config_option
 @json_option
-def command(name: str, output: str, config_path: Path, as_json: bool) -> None:
+def command(name: str, file: str, output: str, config_path: Path, as_json: bool) -> None:
     """Save what a camera shows now as a JPEG.
 
     The picture is the camera's next keyframe, so it may take a few seconds. It costs no command of Google's budget.
     NAME is a display name (in any case), a camera id, or a device id.
 
     \b
-    relay-supervisor snapshot "Front Door" -o door.jpg
+    relay-supervisor snapshot "Front Door" door.jpg
     relay-supervisor snapshot Garage -o - | feh -
     """
     with connect(config_path) as client:
         camera = client.camera(name)
         jpeg = client.get(f"/api/cameras/{camera.id}/snapshot", timeout=_PATIENCE)
-    if output == "-":
-        sys.stdout.buffer.write(jpeg)
-        return
-    path = Path(output or f"{camera.name.replace('/', '-')}.jpg")
-    save(camera, path, jpeg, as_json, hint="Name another file with -o")
+    save(camera, output or file, "jpg", jpeg, as_json)

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from relay_supervisor.commands.cli import Failure, config_option, json_option
+from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
 
@@ -47,7 +47,7 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
     with connect(config_path) as client:
         if not watch:
             body = client.get("/api/stats")
-            say(render(decode(body, RelayStatus)), body, as_json)
+            say(typed(render(decode(body, RelayStatus))), body, as_json)
             return
         try:
             _watch(client, as_json)
@@ -68,7 +68,7 @@ def _watch(client: RelayClient, as_json: bool) -> None:
             if as_json:
                 click.echo(body.decode())
             else:
-                _paint(render(decode(body, RelayStatus)))
+                _paint(typed(render(decode(body, RelayStatus))))
         except Failure as failure:
             if failure.exit_code == 2 or as_json:
                 raise

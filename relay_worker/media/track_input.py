@@ -30,6 +30,9 @@ MAX_RATE: Final = 20_000_000
 MAX_BURST: Final = 5_000_000
 """Bytes by which a track may be ahead of MAX_RATE: two seconds."""
 
+_SPOKEN: Final = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC"}
+"""What people call a codec, by its name in SDP where that is another."""
+
 
 class TrackInput(abc.ABC):
     """Receives one track's packets; subclasses turn them into frames."""
@@ -64,7 +67,7 @@ class TrackInput(abc.ABC):
             return True
         if not self.over_rate:
             log.warning(
-                "the camera sends more than %d Mbit/s of %s: what is beyond is left out (docs/limits.md)",
+                "the camera sends more than %d Mbit/s of %s: what is beyond is left out",
                 *(MAX_RATE // 1_000_000, self.track.format.encoding),
             )
         self._too_fast = True
@@ -127,7 +130,7 @@ class TrackInput(abc.ABC):
         stats.bytes_in += receiver.bytes
         stats.lost_in += receiver.lost
         stats.jitter_in = receiver.jitter
-        stats.codec = self.track.format.encoding
+        stats.codec = _SPOKEN.get(self.track.format.encoding, self.track.format.encoding)
         for name, number in self.tolerated():
             if number:
                 stats.tolerated[name] = stats.tolerated.get(name, 0) + number

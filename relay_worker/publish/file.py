@@ -24,6 +24,9 @@ OPUS_FRAME: Final = Fraction(1, 50)
 class NullSink:
     """Sends nothing anywhere."""
 
+    problem = ""
+    """Why what was sent is lost, in words."""
+
     def send(self, frame: Frame, now: float) -> None:
         """Drop a frame."""
 
@@ -34,7 +37,8 @@ class NullSink:
 class FileSink(NullSink):
     """Writes an MP4 file with the H.264 unchanged and Opus sound, from the first keyframe on.
 
-    Raises RelayError when the file cannot be written.
+    Raises RelayError when the file cannot be created. `problem` says why writing failed later: a full disk is not the
+    camera's fault.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,14 +48,26 @@ class FileSink(NullSink):
         self._start: float | None = None
         self._video: VideoStream | None = None
         try:
+            path.open("wb").close()  # the muxer opens it with the first packet only
             self._container = av.open(str(path), "w", format="mp4")
             self._audio = self._container.add_stream("libopus", rate=48000, layout="mono")
         except (OSError, av.error.FFmpegError, ValueError) as error:
-            raise RelayError(f"{path} cannot be written: {error}") from None
+            raise RelayError(f"{path} cannot be written: {getattr(error, 'strerror', '') or error}") from None
 
     def send(self, frame: Frame, now: float) -> None:
         """Write a frame; a part of an access unit waits for the rest."""
         super().send(frame, now)
+        if self.problem:
+            return
+        try:
+            self._write(frame)
+        except (OSError, av.error.FFmpegError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.problem = f"{self._path} cannot be written: {getattr(error, 'strerror', '') or error}"
+
+    def _write(self, frame: Frame) -> None:
         if frame.kind is Kind.AUDIO:
             self._write_audio(frame)
             return
@@ -99,4 +115,7 @@ class FileSink(NullSink):
         if damaged:
             log.warning("%d payloads or pictures could not be written to the file", damaged)
         if self._video is not None:
-            self._container.close()
+            try:
+                self._container.close()
+            except (OSError, av.error.FFmpegError) as error:
+                self._fail(error)

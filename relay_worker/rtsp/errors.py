@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from typing import ClassVar
+from urllib.parse import SplitResult
 
 from relay_common.errors import Remedy, RemoteError
 from relay_common.secrets import redact
@@ -85,13 +86,22 @@ class UnsupportedError(RtspError):
 _HINT_TOKEN = "The stream URL's token is stale or in use elsewhere; a new URL is needed"
 
 
-def error_for_status(stage: RtspStage, method: str, status: int, reason: str) -> RtspError:
-    """The typed error for a response that refuses `method`."""
+def access_hint(url: SplitResult) -> str:
+    """What to do when the server refuses access to `url`: it depends on what the URL proves the right to it with."""
+    if url.username is not None:
+        return "The server does not accept this user name and password"
+    if "auth=" in url.query:  # Google's
+        return _HINT_TOKEN
+    return "If the camera wants a user name and a password, put them into the URL: rtsp://USER:PASSWORD@HOST/…"
+
+
+def error_for_status(stage: RtspStage, method: str, status: int, reason: str, access: str = _HINT_TOKEN) -> RtspError:
+    """The typed error for a response that refuses `method`; `access` is the hint when access is refused."""
     message = f"{method} was answered {status} {reason}".rstrip()
     if status == 404:
         return NotFoundError(stage, message, hint="The camera may be offline or still starting", status=status)
     if status in (401, 403):
-        return AccessError(stage, message, hint=_HINT_TOKEN, status=status)
+        return AccessError(stage, message, hint=access, status=status)
     if status == 410:
         return GoneError(stage, message, hint=_HINT_TOKEN, status=status)
     if status == 454:

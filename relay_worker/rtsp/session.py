@@ -22,6 +22,7 @@ from relay_worker.rtsp.errors import (
     RtspTimeoutError,
     SessionLostError,
     UnsupportedError,
+    access_hint,
     error_for_status,
 )
 from relay_worker.rtsp.events import Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
@@ -74,7 +75,7 @@ class RtspSession:
 
     def __init__(self, url: Secret, settings: SessionSettings | None = None) -> None:
         parts = urlsplit(url.reveal())
-        self._url = without_credentials(url.reveal())
+        self._url, self._access_hint = without_credentials(url.reveal()), access_hint(parts)
         self._settings = settings or SessionSettings()
         self._auth: Authenticator | None = None
         if parts.username is not None:
@@ -264,7 +265,7 @@ class RtspSession:
             assert pending.track is not None
             self._setup_answered(pending.track, response, now)
         elif not ok:
-            raise error_for_status(self.stage, pending.method, response.status, response.reason)
+            raise error_for_status(self.stage, pending.method, response.status, response.reason, self._access_hint)
         elif pending.method == "DESCRIBE":
             self._described(response, now)
         elif pending.method == "PLAY":
@@ -320,7 +321,7 @@ class RtspSession:
     def _setup_answered(self, track: Track, response: Response, now: float) -> None:
         try:
             if response.status >= 300:
-                raise error_for_status(RtspStage.SETUP, "SETUP", response.status, response.reason)
+                raise error_for_status(RtspStage.SETUP, "SETUP", response.status, response.reason, self._access_hint)
             rtp, rtcp = self._channels_for(response.headers.get("Transport"))
         except RtspError as error:
             # A broken audio track must not take the video down.

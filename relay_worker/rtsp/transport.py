@@ -253,6 +253,15 @@ async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, t
     raise ConnectError(RtspStage.CONNECT, f"{host}:{port}: {problem}") from None
 
 
+def _certificate_hint(code: int) -> str:
+    """What to do about a certificate that fails verification (OpenSSL's X509_V_ERR codes)."""
+    if code in (9, 10):  # not yet valid, expired
+        return "Compare this machine's clock with the certificate's dates"
+    if code in (62, 64):  # another name, another address
+        return "Use the name in the URL for which the certificate was made"
+    return "A self-signed or private certificate is trusted if its file is given: rtsp.ca_file, or --ca-file of `debug`"
+
+
 async def _handshake(
     tls: ssl.SSLObject, sock: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, host: str
 ) -> None:
@@ -275,8 +284,8 @@ async def _handshake(
     except ssl.SSLCertVerificationError as error:
         raise ConnectError(
             RtspStage.TLS,
-            f"the certificate of {host} is not trusted: {error.verify_message}",
-            hint="A private authority's certificate can be given as rtsp.ca_file",
+            # In the message itself: whoever watches the first attempts should not wait for the last one to read it.
+            f"the certificate of {host} is not trusted: {error.verify_message}. {_certificate_hint(error.verify_code)}",
         ) from None
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, TimeoutError):

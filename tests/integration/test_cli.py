@@ -103,14 +103,17 @@ def test_snapshot_is_a_picture_of_the_camera(world: CliWorld, tmp_path: Path) ->
     # A black or grey frame would have almost no spread of brightness.
     luma = bytes(frame.planes[0])
     assert max(luma) - min(luma) > 60
+    as_argument = tmp_path / "again.jpg"
+    assert world.type("snapshot", "front door", str(as_argument)).exit_code == 0
+    assert as_argument.read_bytes()[:2] == b"\xff\xd8"
     unwritable = world.type("snapshot", "Driveway", "-o", str(tmp_path / "missing" / "x.jpg"))
     assert unwritable.exit_code == 1
-    assert "-o" in unwritable.output
+    assert "Name another file" in unwritable.output
 
 
 def test_dump_holds_dialogue_and_media_but_no_credentials(world: CliWorld, tmp_path: Path) -> None:
     file = tmp_path / "door.pcapng"
-    result = world.type("dump", "Front Door", str(file), "--seconds", "2")
+    result = world.type("dump", "Front Door", str(file), "--duration", "2")
     assert result.exit_code == 0, result.output
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     packets = pcapng.read(file.read_bytes())
@@ -202,7 +205,9 @@ def test_restart_replaces_the_worker_and_keyframe_asks(world: CliWorld) -> None:
     assert world.type("restart", "Driveway").exit_code == 0
     world.until(lambda: world.workers()["Driveway"] not in (0, before), 20, "another worker")
     world.until_state(Driveway="live")
-    assert world.type("keyframe", "Driveway").exit_code == 0
+    asked = world.type("keyframe", "Driveway")
+    assert asked.exit_code == 0
+    assert "RTSP has no way to ask" in asked.output
 
 
 def test_logs_hold_lines_of_workers_and_debug_can_be_switched(world: CliWorld) -> None:
@@ -360,6 +365,42 @@ def test_auth_from_nothing_to_a_configuration(world: CliWorld, tmp_path: Path) -
     assert nest["refresh_token"] not in said
     again = invoke("cameras", "--config", str(config), env={"RELAY_PATHS_RUNTIME_DIR": str(tmp_path / "none")})
     assert "Driveway" in again.output, again.output
+
+
+def test_auth_that_is_interrupted_after_the_grant_has_saved_it(world: CliWorld, tmp_path: Path) -> None:
+    nest = world.endpoints["nest"]
+    config = tmp_path / "relay.toml"
+    environ = {
+        "RELAY_PATHS_STATE_DIR": str(tmp_path / "state"),
+        "RELAY_PATHS_RUNTIME_DIR": str(tmp_path / "none"),
+        "RELAY_NEST_CLIENT_SECRET": nest["client_secret"],
+    }
+    options = ("auth", "--config", str(config), "--published", "--code", "4/simulated-code")
+    urls = ("--api-base-url", nest["api_base_url"], "--token-url", nest["token_url"])
+    wrong = PROJECT.replace("-0000-", "-9999-")
+    ids = ("--project-id", wrong, "--client-id", nest["client_id"])
+    result = invoke(*options, *urls, *ids, input="", env=environ)
+    assert result.exit_code == 1
+    assert f"Fill in [cloudflare] in {config}" in result.output
+    token = tmp_path / "secrets" / "google_refresh_token"
+    assert token.read_text().strip() == nest["refresh_token"]
+    assert f'project_id = "{wrong}"' in config.read_text()
+    # Another id is written into the file, and so is another secret.
+    (tmp_path / "secrets" / "google_client_secret").write_text("GOCSPX-mistyped")
+    again = invoke(*options, "--yes", "--project-id", PROJECT, env=environ)
+    assert again.exit_code == 0, again.output
+    assert "Front Door" in again.output
+    assert f'project_id = "{PROJECT}"' in config.read_text()
+    assert wrong not in config.read_text()
+    assert (tmp_path / "secrets" / "google_client_secret").read_text().strip() == nest["client_secret"]
+
+
+def test_auth_asks_before_it_has_anything_to_lose(world: CliWorld, tmp_path: Path) -> None:
+    before = (world.directory / "refresh_token").read_text()
+    result = world.type("auth", "--testing", "--code", "4/simulated-code", input="n\n")
+    assert result.exit_code == 1
+    assert "Google has granted access" not in result.output.replace("when Google has granted access", "")
+    assert (world.directory / "refresh_token").read_text() == before
 
 
 def test_auth_renews_a_running_supervisor_without_a_restart(world: CliWorld) -> None:

@@ -118,6 +118,11 @@ async def test_one_pipeline_by_hand(tmp_path: Path) -> None:
         assert report["stats"]["webrtc"] == "connected"
         assert report["stats"]["video"]["packets_out"] > 60
 
+        code, report = await debug(
+            "--sink", "file:/dev/full", "--duration", "8", *ca, RELAY_STREAM_URL=await stream_url(http, nest)
+        )
+        assert (code, report["stage"]) == (1, "file"), "a full disk is not the camera's fault"
+
         stale = re.sub(r"auth=.*", "auth=g.0.stale", url)
         code, report = await debug("--duration", "15", *ca, RELAY_STREAM_URL=stale)
         assert code == 1
@@ -126,6 +131,7 @@ async def test_one_pipeline_by_hand(tmp_path: Path) -> None:
         code, report = await debug("--duration", "3", RELAY_STREAM_URL=url)
         assert code == 1
         assert report["stage"] == "tls", "a certificate nobody vouches for is refused"
+        assert "--ca-file" in report["stats"]["reason"]
 
 
 def decoded(movie: Path) -> int:

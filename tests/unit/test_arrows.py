@@ -17,7 +17,7 @@ from tests.fixtures.product_source import PACKAGES, ROOT, files, nodes, tree
 ALLOWED = {
     "relay_worker": {
         "__main__": "debug",
-        "debug": "camera process publish relay",
+        "debug": "camera process publish relay rtsp",
         "process": "camera media publish relay rtsp",
         "relay": "camera capture media mending meter pipeline publish rtsp snapshot watchdog",
         "capture": "media publish rtsp",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,40 @@ def test_an_address_that_is_none_is_said_in_words(verb: str, tmp_path: Path) -> 
     result = CliRunner().invoke(cli, [verb, "--config", str(config)])
     assert result.exit_code in (1, 2)
     assert result.exception is None or isinstance(result.exception, SystemExit), "no traceback"
+
+
+def test_a_taken_port_is_said_before_the_demo_encodes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAKELEVEL", "1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(cli, ["demo", "--port", str(port)])
+    assert result.exit_code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in result.output
+    assert '--port 0 (make demo ARGS="--port 0")' in result.output
+    assert "starting" not in result.output
+    assert "[http]" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ("{tmp}/relay-supervisor", "{tmp}/relay-supervisor"),
+        ("{on_path}/relay-supervisor", "relay-supervisor"),
+        ("/x/relay_supervisor/__main__.py", f"{sys.executable} -m relay_supervisor"),
+        ("/usr/bin/pytest", "relay-supervisor"),
+    ],
+)
+def test_commands_in_messages_can_be_typed(
+    argv: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_path = tmp_path / "bin"
+    on_path.mkdir()
+    for folder in (tmp_path, on_path):
+        (folder / "relay-supervisor").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(on_path))
+    monkeypatch.setattr(sys, "argv", [argv.format(tmp=tmp_path, on_path=on_path)])
+    missing = CliRunner().invoke(cli, ["status", "--config", str(tmp_path / "missing.toml")]).output
+    assert f"Run `{shown.format(tmp=tmp_path)} auth` to create one" in missing
 
 
 def test_a_misspelt_verb_is_corrected() -> None:

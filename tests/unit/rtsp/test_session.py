@@ -94,8 +94,23 @@ def test_unauthorized_is_answered_once() -> None:
     session.receive(answer(cseq=1), 0.0)
     session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=2), 0.0)
     assert b"Authorization: Basic dXNAZXI6cDp3\r\n" in session.data_to_send()
-    with pytest.raises(errors.AccessError):
+    with pytest.raises(errors.AccessError, match="does not accept this user name and password"):
         session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=3), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (URL, "token is stale"),
+        ("rtsp://cam/x", "rtsp://USER:PASSWORD@"),
+        ("rtsp://me:pw@cam/x", "user name and password"),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_refused_access_says_what_was_not_accepted(url: str, words: str, steps: int) -> None:
+    with pytest.raises(errors.AccessError) as caught:
+        opened(steps, url).receive(answer("403 Forbidden", cseq=steps + 1), 0.0)
+    assert words in caught.value.hint
 
 
 def test_redirect() -> None:

@@ -1,0 +1,38 @@
+"""`relay-worker debug` with options that cannot work: said before the camera is asked for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from relay_worker.debug import cli
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--url", "http://cam/live?auth=hush"], "is http://: a camera's stream is rtsp:// or rtsps://"),
+        (["--url", "cam/live?auth=hush"], "has no scheme"),
+        (["--url", "rtsp://[::1/live?auth=hush"], "an IPv6 address in brackets"),
+        (["--url", "rtsp://cam:port/live?auth=hush"], "cannot be read"),
+        (["--url", "rtsp:///live?auth=hush"], "names no host"),
+        ([], "no stream URL"),
+        (["--sink", "file:{tmp}/none/x.mp4"], "/none/x.mp4 cannot be written: No such file or directory"),
+        (["--sink", "file:{tmp}"], "cannot be written: Is a directory"),
+        (["--sink", "fil:x.mp4"], "expected null, file:OUT.mp4 or sfu"),
+        (["--sink", "sfu"], "RELAY_CLOUDFLARE_APP_SECRET"),
+        (["--dump", "{tmp}/none/x.pcapng"], "/none/x.pcapng cannot be written: No such file or directory"),
+        (["--ca-file", "{tmp}/none.pem"], "none.pem cannot be read: No such file or directory"),
+        (["--ca-file", __file__], "holds no certificate (PEM)"),
+        (["--log-level", "loud"], "--log-level loud: expected debug"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(options: list[str], words: str, tmp_path: Path) -> None:
+    given = [option.replace("{tmp}", str(tmp_path)) for option in options]
+    url = [] if not options or "--url" in options else ["--url", "rtsp://127.0.0.1:9/?auth=hush"]
+    result = CliRunner().invoke(cli, ["debug", *url, *given])
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+    assert "hush" not in result.output
