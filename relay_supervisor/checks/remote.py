@@ -6,6 +6,7 @@ import difflib
 import email.utils
 import random
 import time
+from typing import Final
 
 import httpx
 
@@ -16,12 +17,20 @@ from relay_common.errors import ConfigError
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.google.api import NestApi
 from relay_supervisor.google.errors import NestError
-from relay_supervisor.google.models import Device
+from relay_supervisor.google.models import Listing
 from relay_supervisor.google.oauth import TokenSource, authorize_url
 
 SKEW_NOTED = 5.0
 SKEW_BAD = 300.0
 """Seconds between our clock and a server's: certificates and tokens fail when they differ by minutes."""
+
+
+_STREAMLESS: Final = (
+    "Try it in the Google Home app: one that is offline there is listed like this. Cameras and doorbells of the 3rd "
+    "generation can be listed for good with motion and persons, but no stream (and doorbells without their chime): "
+    "nothing can be set against that, and the relay takes the camera when Google lists its stream"
+)
+_UNGRANTED: Final = "(one that is not offered there cannot be granted: some of Google's newest devices are not)"
 
 
 class DatedTransport(httpx.AsyncHTTPTransport):
@@ -40,8 +49,8 @@ class DatedTransport(httpx.AsyncHTTPTransport):
         return response
 
 
-async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float | None]:
-    """Token and devices.list of one account: findings, the cameras, and the clock's skew in seconds."""
+async def google(nest: NestConfig) -> tuple[list[Finding], Listing, float | None]:
+    """Token and devices.list of one account: findings, the devices, and the clock's skew in seconds."""
     transport = DatedTransport()
     http = httpx.AsyncClient(transport=transport, trust_env=False)
     tokens = TokenSource(
@@ -56,30 +65,37 @@ async def google(nest: NestConfig) -> tuple[list[Finding], list[Device], float |
         try:
             await tokens.token()
         except NestError as error:
-            return [failed("Google token", error.message, error.hint or "Try again in a minute")], [], None
+            return [failed("Google token", error.message, error.hint or "Try again in a minute")], Listing([]), None
         findings = [ok("Google token", "the refresh token yields access tokens")]
         try:
-            devices = await NestApi(nest.project_id, tokens, nest.api_base_url, http).devices()
+            listing = await NestApi(nest.project_id, tokens, nest.api_base_url, http).listing()
         except NestError as error:
             return (
                 [*findings, failed("Google cameras", error.message, error.hint or "Try again in a minute")],
-                [],
+                Listing([]),
                 transport.skew,
             )
-        return findings, devices, transport.skew
+        return findings, listing, transport.skew
     finally:
         await tokens.aclose()
         await http.aclose()
 
 
-def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) -> list[Finding]:
+def cameras(listings: list[Listing], config: CamerasConfig, nest: list[NestConfig]) -> list[Finding]:
     """Compare the cameras that Google lists with those that the configuration names."""
+    found = [device for listing in listings for device in listing.devices]
     part = "Google cameras"
     link = authorize_url(nest[0].project_id, nest[0].client_id)
+    without = [
+        warn(part, f"Google lists {which} without a live stream, so it cannot be relayed", _STREAMLESS)
+        for listing in listings
+        for which in listing.streamless
+    ]
     if not found:
-        return [failed(part, "none is shared with this project", f"Switch on the home and its cameras at {link}")]
+        nothing = failed(part, "none is shared with this project", f"Switch on the home and its cameras at {link}")
+        return [nothing, *without]
     names = [f"{device.display_name} ({device.protocol.value})" for device in found]
-    findings = [ok(part, f"{len(found)} found: {', '.join(names)}")]
+    findings = [ok(part, f"{len(found)} found: {', '.join(names)}"), *without]
     known = {device.display_name for device in found} | {device.id for device in found}
     asked = set(config.settings) | (set() if config.include == "all" else set(config.include))
     findings += [
@@ -96,7 +112,7 @@ def cameras(found: list[Device], config: CamerasConfig, nest: list[NestConfig]) 
 def _how_to_find(name: str, known: set[str], link: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     correct = f"Did you mean {near[0]!r}? Correct it" if near else f"Correct the name {name!r}"
-    return f"{correct} in [cameras], or switch the camera on at {link}"
+    return f"{correct} in [cameras], or switch the camera on at {link} {_UNGRANTED}"
 
 
 async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:

@@ -93,18 +93,18 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
 async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None]]:
     """What Google says about every account: findings, and the clock's skew towards each in seconds."""
     findings: list[Finding] = []
-    found, skews, listed = [], [], True
+    listings, skews, listed = [], [], True
     state_dir = config.paths.state()
     for nest in config.nest:
-        results, devices, skew = await remote.google(nest)
+        results, listing, skew = await remote.google(nest)
         findings += results
         listed = listed and results[-1].verdict is not Grade.FAILED
-        found += devices
+        listings.append(listing)
         skews.append(skew)
         age = local.token_age(nest, state_dir)
         budgets = running.budgets if running is not None else []
         budget = next((budget for budget in budgets if budget.account == nest.project_id), None)
         findings += [*([age] if age else []), local.quota(nest, config.limits, state_dir, budget)]
     if listed:
-        findings += remote.cameras(found, config.cameras, config.nest)
+        findings += remote.cameras(listings, config.cameras, config.nest)
     return findings, skews

@@ -46,6 +46,7 @@ from relay_supervisor.google.models import (
     NameBody,
     StreamBody,
     device_from,
+    streamless,
 )
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class NestApi:
     async def listing(self, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Listing:
         """Every device, those without a live stream by name only (devices.list)."""
         found: list[Device] = []
-        others: set[str] = set()
+        others: dict[str, str] = {}
         page = ""
         for _ in range(_MOST_PAGES):
             query = {"pageToken": page} if page else None
@@ -135,12 +136,12 @@ class NestApi:
                 device = _listed(one)
                 if isinstance(device, Device):
                     found.append(device)
-                elif device:
-                    others.add(device)
+                elif device.name:
+                    others[device.name] = streamless(device)
             page = body.next_page_token or ""
             if not page:
                 break
-        return Listing(found, frozenset(others))
+        return Listing(found, frozenset(others), tuple(filter(None, others.values())))
 
     async def device(self, device: str, *, timeout: float = COMMAND_TIMEOUT, turn: Turn = at_once) -> Device:
         """One device (devices.get); MalformedAnswer when it has no live stream (any more)."""
@@ -289,17 +290,17 @@ def life_of(expires_at: str, date: str | None, wall: float) -> tuple[float, floa
     return max(0.0, life), expires
 
 
-def _listed(body: msgspec.Raw) -> Device | str:
-    """The device that one entry of a list describes, or only its name ("" when not even that can be read)."""
+def _listed(body: msgspec.Raw) -> Device | DeviceBody:
+    """The device that one entry of a list describes; one without a live stream as it is, or its name (or "") alone."""
     try:
         one = msgspec.json.decode(body, type=DeviceBody)
-        return device_from(one) or one.name
+        return device_from(one) or one
     except UNDECODABLE as error:
         log.warning("a device in Google's list cannot be read: %s", redact(str(error))[:200])
     try:
-        return msgspec.json.decode(body, type=NameBody).name
+        return DeviceBody(msgspec.json.decode(body, type=NameBody).name)
     except UNDECODABLE:
-        return ""
+        return DeviceBody("")
 
 
 def _not_reached(error: httpx.TransportError, what: str) -> NotReached:

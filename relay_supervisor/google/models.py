@@ -16,6 +16,7 @@ from relay_common.secrets import Secret
 
 LIVE_STREAM: Final = "sdm.devices.traits.CameraLiveStream"
 INFO: Final = "sdm.devices.traits.Info"
+_WITH_CAMERA: Final = ("CAMERA", "DOORBELL", "DISPLAY")
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -60,6 +61,8 @@ class Listing(msgspec.Struct, frozen=True):
 
     devices: list[Device]
     others: frozenset[str] = frozenset()
+    streamless: tuple[str, ...] = ()
+    """Cameras and doorbells among the others, for people: display name, and type in brackets."""
 
 
 class LiveStream(msgspec.Struct, frozen=True):
@@ -189,6 +192,14 @@ def device_from(body: DeviceBody) -> Device | None:
         resolution=_resolution(live.get("maxVideoResolution")),
         named=isinstance(traits.get(INFO), dict),
     )
+
+
+def streamless(body: DeviceBody) -> str:
+    """Name and type of a camera or doorbell that `body` describes without a live stream; "" for any other device."""
+    kind = (body.type or "").rsplit(".", 1)[-1]
+    if kind not in _WITH_CAMERA or isinstance((body.traits or {}).get(LIVE_STREAM), dict):
+        return ""
+    return f"{_display_name(body) or 'a device without a name'} ({kind})"
 
 
 def updated(known: Device, device: Device) -> Device:

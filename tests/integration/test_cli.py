@@ -329,6 +329,20 @@ def test_check_names_cameras_that_google_does_not_show(world: CliWorld) -> None:
         world.config.write_text(before)
     assert result.exit_code == 1
     assert "the configuration names 'Front Dor', but Google shows no such camera" in result.output
+    assert "Did you mean 'Front Door'?" in result.output
+    assert "cannot be granted" in result.output
+
+
+def test_check_tells_of_a_camera_that_google_lists_without_a_stream(world: CliWorld) -> None:
+    device = f"{world.endpoints['control']['nest']}/cameras/Driveway/device"
+    httpx.post(device, json={"traitless": True}).raise_for_status()
+    try:
+        result = world.type("check")
+    finally:
+        httpx.post(device, json={"traitless": False}).raise_for_status()
+    assert result.exit_code == 0, "the relay keeps what it knows of the camera"
+    assert "(CAMERA) without a live stream" in result.output
+    assert "3rd generation" in result.output
 
 
 def test_auth_from_nothing_to_a_configuration(world: CliWorld, tmp_path: Path) -> None:

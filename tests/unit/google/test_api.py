@@ -251,7 +251,11 @@ async def test_devices_follow_their_pages() -> None:
 
 
 async def test_a_listing_names_the_devices_without_a_live_stream() -> None:
-    camera = {"name": "enterprises/p/devices/d2", "traits": {"sdm.devices.traits.CameraMotion": {}}}
+    camera = {
+        "name": "enterprises/p/devices/d2",
+        "type": "sdm.devices.types.DOORBELL",
+        "traits": {"sdm.devices.traits.CameraMotion": {}, "sdm.devices.traits.Info": {"customName": "Porch"}},
+    }
     google = Google(
         httpx.Response(200, json={"devices": [{"name": "enterprises/p/devices/t"}], "nextPageToken": "2"}),
         httpx.Response(200, json={"devices": [CAMERA, camera]}),
@@ -259,6 +263,7 @@ async def test_a_listing_names_the_devices_without_a_live_stream() -> None:
     listing = await google.api().listing()
     assert [device.id for device in listing.devices] == ["d1"]
     assert listing.others == {"enterprises/p/devices/t", "enterprises/p/devices/d2"}
+    assert listing.streamless == ("Porch (DOORBELL)",)
 
 
 async def test_an_empty_account() -> None:

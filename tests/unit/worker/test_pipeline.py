@@ -167,7 +167,8 @@ def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: i
     assert len(made) == pytest.approx(100 * ticks / sound.clock_rate / 0.020, abs=4)
     assert {opus[0] >> 3 & 3 for opus in made} == {3}, "20 ms each (RFC 6716 §3.1)"
     stats = pipeline.track_stats(Kind.AUDIO)
-    assert (stats.codec, stats.frames, pipeline.malformed) == (sound.encoding, len(made), 0)
+    assert (stats.frames, pipeline.malformed) == (len(made), 0)
+    assert stats.codec == (sound.encoding if sound.encoding.startswith("PCM") else "AAC"), "as people call it"
 
 
 @pytest.mark.parametrize(
