@@ -56,6 +56,7 @@ from relay_common.cloudflare.models import (
 )
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.secrets import Secret
+from relay_common.spoken import spoken
 from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
@@ -284,15 +285,14 @@ _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def _network_error(operation: str, error: httpx.HTTPError, repeatable: bool) -> SfuError:
-    # httpx messages can be empty and never contain headers; the type name says what happened.
-    what = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+    what = spoken(error)
     if repeatable or isinstance(error, _UNSENT):
         return SfuError(
-            f"Cloudflare SFU could not be reached for {operation} ({what})",
+            f"Cloudflare SFU could not be reached for {operation}: {what}",
             remedy=Remedy.RETRY,
             hint="Check the network and [cloudflare] api_base_url",
         )
-    return ResponseLost(f"Cloudflare SFU's answer to {operation} was lost ({what})", remedy=Remedy.REGENERATE)
+    return ResponseLost(f"Cloudflare SFU's answer to {operation} was lost: {what}", remedy=Remedy.REGENERATE)
 
 
 def _never_sent(error: SfuError) -> bool:

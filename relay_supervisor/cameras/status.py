@@ -19,6 +19,10 @@ _WORDS: Final = {
     WorkerState.WAITING: "waiting",
     WorkerState.STOPPING: "stopped",
 }
+_GOOGLE: Final = "google"
+"""Stage of what Google refuses or does not answer."""
+_RELAY: Final = "relay"
+"""Stage of what fails in the relay itself."""
 
 
 def camera_status(
@@ -86,16 +90,18 @@ def _verdict(
     if slot.running and slot.state is WorkerState.LIVE:
         return "live", "", ""
     if lease.state == "parked":
-        return "offline", lease.last_error, ""
+        return "offline", lease.last_error, _GOOGLE
     if slot.phase in (Phase.BACKOFF, Phase.HUNG):
         reason = f"its worker {slot.last_exit}"
         if not slot.policy.degraded(now):
-            return "reconnecting", reason, ""
-        return "degraded", f"{reason}; it is started again in {max(0.0, slot.next_start - now):.0f} s", ""
+            return "reconnecting", reason, _RELAY
+        return "degraded", f"{reason}; it is started again in {max(0.0, slot.next_start - now):.0f} s", _RELAY
     if lease.degraded:
-        return "degraded", lease.last_error, ""
+        return "degraded", lease.last_error, _GOOGLE
+    # The stage is that of the reason which is told.
     reason = lease.last_error or (stats.reason if stats is not None else "")
     stage = stats.stage.value if stats is not None and stats.stage is not Stage.NONE else ""
+    stage = _GOOGLE if lease.last_error else stage
     state = (
         WorkerState.RECONNECTING if slot.state is WorkerState.LIVE else slot.state
     )  # it was live, and is being ended

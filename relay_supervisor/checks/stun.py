@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from aioice import stun
 
 from relay_common.config import CloudflareConfig
+from relay_common.spoken import spoken
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.net import is_loopback
 
@@ -69,7 +70,7 @@ async def reachability(config: CloudflareConfig, server: str = "") -> Finding:
         seen = await binding(host, int(port))
     except (OSError, ValueError) as error:
         remedy = "Check that this machine is online and resolves names, then try again"
-        return warn(part, f"not tested: {host}:{port} cannot be reached ({error})", remedy)
+        return warn(part, f"not tested: {host}:{port} cannot be reached: {spoken(error)}", remedy)
     if seen is None:
         return failed(
             part,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Final
@@ -29,7 +32,16 @@ _CLEAR_LINE: Final = "\x1b[K"
 _CLEAR_BELOW: Final = "\x1b[J"
 _NO_WRAP: Final = "\x1b[?7l"
 _WRAP: Final = "\x1b[?7h"
-_ROW: Final = "{:<24} {:<13} {:>9} {:>6} {:>9} {:>7} {:>6} {:>9}  {}"
+_ROW: Final = "{:<12} {:<9} {:>7} {:>5} {:>6} {:>6} {:>7} {:>8}"
+_ROW_WIDTH: Final = 67
+_NAME_WIDTHS: Final = (12, 24)
+_WIDE: Final = 100
+"""Columns from which WHY is in the row where it fits; in narrower terminals it has lines of its own."""
+_EVERY: Final = 1.0
+"""Seconds between refreshes while it is watched."""
+_UNKNOWN: Final = os.terminal_size((-1, -1))
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between looks at the terminal's size while it is watched."""
 
 
 @click.command("status")
@@ -47,7 +59,8 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
     with connect(config_path) as client:
         if not watch:
             body = client.get("/api/stats")
-            say(typed(render(decode(body, RelayStatus))), body, as_json)
+            size = _terminal()
+            say(typed(render(decode(body, RelayStatus), size.columns if size else 0)), body, as_json)
             return
         try:
             _watch(client, as_json)
@@ -59,75 +72,131 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
 
 
 def _watch(client: RelayClient, as_json: bool) -> None:
-    """Refresh until Ctrl-C; a supervisor that stops answering is waited for."""
+    """Refresh until Ctrl-C, also when the terminal's size changes; a supervisor that stops answering is waited for."""
     if not as_json:
         click.echo(_HIDE_CURSOR + _CLEAR, nl=False)
     while True:
+        shown: RelayStatus | str
         try:
             body = client.get("/api/stats")
+            shown = decode(body, RelayStatus)
             if as_json:
                 click.echo(body.decode())
-            else:
-                _paint(typed(render(decode(body, RelayStatus))))
+                time.sleep(_EVERY)
+                continue
         except Failure as failure:
             if failure.exit_code == 2 or as_json:
                 raise
-            _paint(click.style(failure.message, fg="red"))
-        time.sleep(1.0)
+            shown = failure.message
+        _show(shown, _EVERY)
 
 
-def _paint(text: str) -> None:
-    """Overwrite the terminal without flicker; rows that are too long are cut off by the terminal."""
-    lines = "".join(f"{line}{_CLEAR_LINE}\n" for line in text.splitlines())
-    click.echo(f"{_HOME}{_NO_WRAP}{lines}{_WRAP}{_CLEAR_BELOW}", nl=False)
+def _show(shown: RelayStatus | str, seconds: float) -> None:
+    """Paint the status, or why there is none, and again whenever the terminal has another size."""
+    end = time.monotonic() + seconds
+    before: os.terminal_size | None = _UNKNOWN
+    while time.monotonic() < end:
+        size = _terminal()
+        if size != before:
+            columns, rows = size or (0, 0)
+            if isinstance(shown, RelayStatus):
+                text = typed(render(shown, columns))
+            else:
+                text = "\n".join(click.style(line, fg="red") for line in _wrapped(shown, columns))
+            _paint(text, rows, clear=before is not _UNKNOWN)
+            before = size
+        time.sleep(_LOOK_AGAIN)
 
 
-def render(status: RelayStatus) -> str:
-    """The status as a table for a terminal."""
+def _terminal() -> os.terminal_size | None:
+    """The terminal's size now, whatever COLUMNS says; None when standard output is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return None
+
+
+def _paint(text: str, rows: int, *, clear: bool) -> None:
+    """Overwrite the terminal without flicker; what does not fit is counted in its last row."""
+    lines = text.splitlines()
+    if rows and len(lines) >= rows:
+        kept = max(0, rows - 2)
+        lines = [*lines[:kept], f"… {len(lines) - kept} more lines: make the terminal higher"]
+    shown = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines)
+    click.echo(f"{_CLEAR if clear else ''}{_HOME}{_NO_WRAP}{shown}{_WRAP}{_CLEAR_BELOW}", nl=False)
+
+
+def render(status: RelayStatus, columns: int = 0) -> str:
+    """The status as a table for a terminal with so many columns; 0: as wide as it takes."""
     totals = status.totals
     head = (
         f"nest-relay {status.version}, up {_span(status.uptime)}: "
         f"{totals.connected} of {totals.cameras} cameras live, {totals.bitrate / 1e6:.1f} Mbit/s"
     )
-    title = _ROW.format("CAMERA", "STATE", "BITRATE", "FPS", "LOST", "LEASE", "DELAY", "RESTARTS", "WHY")
-    lines = [head, *map(_budget, status.budgets), "", click.style(title, bold=True)]
-    lines += [_camera(camera) for camera in status.cameras]
+    least, most = _NAME_WIDTHS
+    width = min(most, max(least, columns - _ROW_WIDTH - 1)) if columns else most
+    in_row = not columns or columns >= _WIDE
+    title = _ROW.format("STATE", "STAGE", "BITRATE", "FPS", "LOST", "LEASE", "DELAY", "RESTARTS")
+    title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
+    lines = [head, *(line for budget in status.budgets for line in _budget(budget, columns))]
+    lines += ["", click.style(title[: columns or None], bold=True)]
+    for camera in status.cameras:
+        lines += _camera(camera, width, columns)
     return "\n".join(lines)
 
 
-def _budget(budget: BudgetStatus) -> str:
+def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:
+    """`text` in lines of at most so many columns; long words, such as links, stay whole. 0: one line."""
+    if not columns:
+        return [indent + text]
+    return textwrap.wrap(
+        text, columns, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _budget(budget: BudgetStatus, columns: int) -> list[str]:
     text = f"commands: {budget.used} of {budget.limit} in the last minute, {budget.depth} waiting"
     if budget.hold:
         text += f", held for {budget.hold:.0f} s"
+    lines = [text]
     if budget.auth_error:
-        text += "\n" + click.style(budget.auth_error, fg="red")
+        lines += [click.style(line, fg="red") for line in _wrapped(budget.auth_error, columns)]
     elif budget.auth_warning:
-        text += "\n" + click.style(f"{budget.auth_warning}: run `relay-supervisor auth`", fg="yellow")
-    return text
+        warning = f"{budget.auth_warning}: run `relay-supervisor auth`"
+        lines += [click.style(line, fg="yellow") for line in _wrapped(warning, columns)]
+    return lines
 
 
-def _camera(camera: CameraStatus) -> str:
+def _camera(camera: CameraStatus, width: int, columns: int) -> list[str]:
+    """The row of a camera, and why it is not live: in the row where that fits, else in lines of its own."""
     video, lease = camera.video, camera.lease
     row = _ROW.format(
-        camera.name[:24],
         camera.state,
+        camera.stage or "-",
         f"{video.bitrate_in / 1e3:.0f}k",
         f"{video.fps:.1f}",
         video.lost_in,
         f"{lease.expires_in:.0f} s" if lease.expires_at else "-",
         f"{camera.delay_p99 * 1e3:.1f}ms",
         camera.worker.restarts,
-        _why(camera),
     )
+    name = camera.name if len(camera.name) <= width else f"{camera.name[: width - 1]}…"
+    row, why = f"{name:<{width}} {row}", _why(camera)
+    if why and (not columns or (columns >= _WIDE and len(row) + 2 + len(why) <= columns)):
+        lines = [f"{row}  {why}"]
+    else:
+        lines = [row, *_wrapped(why, columns, "    ")] if why else [row]
     colour = "red" if camera.decodable == "no" else _COLOURS.get(camera.state, "yellow")
-    return click.style(row.rstrip(), fg=colour)
+    return [click.style(line.rstrip(), fg=colour) for line in lines]
 
 
 def _why(camera: CameraStatus) -> str:
     """Why it is not live and what happens next."""
     if camera.state in ("live", "disabled"):
         return camera.reason
-    return "; next: ".join(filter(None, (camera.reason, camera.lease.next_action)))
+    # While a lease is held, what it does next mends nothing.
+    following = "" if camera.lease.state in ("held", "extending") else camera.lease.next_action
+    return "; next: ".join(filter(None, (camera.reason, following)))
 
 
 def _span(seconds: float) -> str:

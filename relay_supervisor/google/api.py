@@ -22,6 +22,7 @@ import msgspec
 from relay_common.protocol import MAX_SDP
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.secrets import Secret, redact
+from relay_common.spoken import spoken
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.errors import (
     MalformedAnswer,
@@ -236,7 +237,7 @@ class NestApi:
         except (TimeoutError, httpx.TimeoutException):
             raise NestTimeout(f"{what}: no complete answer within {timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NestUnreachable(f"{what}: {type(error).__name__}: {redact(str(error))[:200]}") from None
+            raise NestUnreachable(f"{what}: {spoken(error)}") from None
         log.debug("%s: %d", what, answer.status)
         if answer.status == 200:
             return answer
@@ -304,11 +305,10 @@ def _listed(body: msgspec.Raw) -> Device | DeviceBody:
 
 
 def _not_reached(error: httpx.TransportError, what: str) -> NotReached:
-    quoted = redact(str(error))[:200]
     hint = "Check this host's network: interface, route and name resolution"
-    if "CERTIFICATE_VERIFY_FAILED" in quoted:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
         hint = "Check this host's clock, and whether a captive portal or a proxy answers in Google's place"
-    return NotReached(f"{what}: Google cannot be reached ({type(error).__name__}: {quoted})", hint=hint)
+    return NotReached(f"{what}: Google cannot be reached: {spoken(error)}", hint=hint)
 
 
 def _refused(answer: CommandAnswer, what: str, verb: str, offer: str) -> NestError:

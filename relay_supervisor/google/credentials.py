@@ -16,6 +16,7 @@ import msgspec
 
 from relay_common.errors import RelayError, Remedy
 from relay_common.secrets import Secret, redact
+from relay_common.spoken import spoken
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.oauth import REDIRECT_URI
 
@@ -126,7 +127,7 @@ def exchange(
         reply = msgspec.json.decode(response.content, type=TokenReply)
     except httpx.HTTPError as error:
         raise RelayError(
-            f"Google's token endpoint cannot be reached ({type(error).__name__})",
+            f"Google's token endpoint cannot be reached: {spoken(error)}",
             hint="Check the network and try again",
         ) from None
     except UNDECODABLE:

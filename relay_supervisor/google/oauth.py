@@ -21,6 +21,7 @@ import httpx
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.secrets import Secret, redact
+from relay_common.spoken import spoken
 from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, NestError, TokenUnavailable
 
 SCOPE: Final = "https://www.googleapis.com/auth/sdm.service"
@@ -266,5 +267,4 @@ class _Request(google.auth.transport.Request):
                 return _Response(response, bytes(read))
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
             # RuntimeError: the client was closed while a retry waited.
-            quoted = f"{type(error).__name__}: {error}"
-            raise google.auth.exceptions.TransportError(quoted) from None  # type: ignore[no-untyped-call]
+            raise google.auth.exceptions.TransportError(spoken(error)) from None  # type: ignore[no-untyped-call]

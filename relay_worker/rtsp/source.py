@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.secrets import Secret
+from relay_common.spoken import spoken
 from relay_worker.media.stream import Batch, MediaSink, Track
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
 from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, RtspStage, SessionLostError
@@ -192,7 +193,7 @@ class RtspSource:
         assert session is not None
         try:
             if error is not None and not self._stopping:
-                raise SessionLostError(session.stage, f"the connection broke: {error}")
+                raise SessionLostError(session.stage, f"the connection broke: {spoken(error)}")
             session.connection_lost()
         except RtspError as failure:
             self._fail(failure)

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
+from relay_common.spoken import spoken
 from relay_worker.rtsp.errors import ConnectError, RtspStage, RtspTimeoutError
 
 BUFFER_SIZE: Final = 256 * 1024
@@ -220,7 +221,7 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ConnectError(RtspStage.RESOLVE, f"{host} has no address: {error}") from None
+        raise ConnectError(RtspStage.RESOLVE, f"{host}: {spoken(error)}") from None
     addresses: list[tuple[int, Any]] = [(family, address) for family, _, _, _, address in found]
     first = addresses[0][0]
     own, other = ([a for a in addresses if (a[0] == first) is same] for same in (True, False))
@@ -250,7 +251,7 @@ async def _connect_any(addresses: list[tuple[int, Any]], host: str, port: int, t
             raise
     if isinstance(problem, TimeoutError):
         raise problem
-    raise ConnectError(RtspStage.CONNECT, f"{host}:{port}: {problem}") from None
+    raise ConnectError(RtspStage.CONNECT, f"{host}:{port}: {spoken(problem)}") from None
 
 
 def _certificate_hint(code: int) -> str:
@@ -290,4 +291,4 @@ async def _handshake(
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, TimeoutError):
             raise
-        raise ConnectError(RtspStage.TLS, f"TLS with {host} failed: {error}") from None
+        raise ConnectError(RtspStage.TLS, f"{host}: {spoken(error)}") from None

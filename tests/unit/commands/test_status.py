@@ -1,0 +1,107 @@
+"""`status` in terminals of every width, and while it is watched in one that changes its size."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+import threading
+
+import click
+import pytest
+
+from relay_supervisor.commands import status as command
+from relay_supervisor.commands.status import render
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, LeaseStatus, RelayStatus, Totals
+
+LINK = "https://nestservices.google.com/partnerconnections/5cd39b4c-0000-4000-8000-51a1a7edf00d/auth?redirect_uri=x"
+WHY = "the camera's address 192.168.100.100:322 does not answer: there is no route to it"
+
+
+def shown(status: RelayStatus, columns: int = 0) -> list[str]:
+    return click.unstyle(render(status, columns)).splitlines()
+
+
+def relay(cameras: int = 3) -> RelayStatus:
+    waiting = CameraStatus(
+        id="b",
+        name="The Driveway Behind the House",
+        device="d",
+        state="reconnecting",
+        stage="connect",
+        reason=WHY,
+        lease=LeaseStatus(state="held", next_action="extend in about 60 s", expires_at=1.0, expires_in=200.0),
+    )
+    live = [CameraStatus(id=str(n), name=f"Camera {n}", device="d", state="live") for n in range(cameras - 1)]
+    budget = BudgetStatus(auth_error=f"the refresh token was revoked. Open {LINK} and run `relay-supervisor auth`")
+    return RelayStatus(
+        version="1", at=0.0, uptime=60.0, totals=Totals(cameras=cameras), budgets=[budget], cameras=[waiting, *live]
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 90, 99, 100, 120, 200])
+def test_rows_fit_and_the_reason_is_whole(columns: int) -> None:
+    lines = shown(relay(), columns)
+    assert max(len(line) for line in lines if LINK not in line) <= columns
+    (row,) = (number for number, line in enumerate(lines) if line.startswith("The Drive"))
+    assert " reconnecting connect " in lines[row], "state and stage"
+    together = " ".join("\n".join(lines).split())
+    assert WHY in together
+    assert (WHY in lines[row]) is (columns == 200)
+    if columns < 200:
+        assert lines[row + 1].startswith("    the camera's address")
+    assert "extend in about" not in together, "that mends nothing"
+    assert LINK in together, "in one piece, to be clicked"
+
+
+def test_into_a_pipe_each_camera_is_one_line() -> None:
+    lines = shown(relay())
+    assert lines[-3].endswith(WHY)
+    assert "CAMERA" in lines[-4]
+    assert lines[-4].split()[:3] == ["CAMERA", "STATE", "STAGE"]
+
+
+def test_what_waits_for_google_says_when() -> None:
+    status = relay()
+    status.cameras[0].lease = LeaseStatus(state="held_off", next_action="generate in about 9 s")
+    assert f"{WHY}; next: generate in about 9 s" in shown(status)[-3]
+
+
+def test_a_watched_status_follows_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    written: list[str] = []
+
+    def resize(rows: int, columns: int) -> None:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    class Terminal:
+        def fileno(self) -> int:
+            return theirs
+
+    painted = threading.Event()
+
+    def echo(text: str, nl: bool = True) -> None:
+        written.append(text)
+        painted.set()
+
+    monkeypatch.setattr(command.sys, "stdout", Terminal())
+    monkeypatch.setattr(command.click, "echo", echo)
+    resize(50, 200)
+    showing = threading.Thread(target=command._show, args=(relay(), 2.0))
+    showing.start()
+    assert painted.wait(30.0)
+    painted.clear()
+    resize(6, 80)
+    assert painted.wait(30.0)
+    showing.join()
+    os.close(ours)
+    os.close(theirs)
+    wide, narrow = written
+    assert WHY in wide
+    assert wide.count("\n") > 6
+    assert WHY not in narrow
+    assert "\x1b[2J" in narrow, "what the wider one left is cleared"
+    assert narrow.count("\n") == 5
+    assert "more lines: make the terminal higher" in narrow
