@@ -15,6 +15,8 @@ from typing import Final
 
 from tests.benchmarks import control_plane, peers, proc
 from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
+from tests.benchmarks.demo import measure_demo
+from tests.benchmarks.earlier import Paired, build
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.sfu_seat import measure_seat
@@ -23,6 +25,7 @@ from tests.benchmarks.stage import Stage, stage
 from tests.benchmarks.table import Report, render
 from tests.benchmarks.weather import measure_bursts, measure_loss
 
+ALL: Final = "cost,kills,weather,plain,control"
 CAMERAS: Final = (1, 5, 10, 20)
 _PART_TIMEOUT: Final = 240.0
 
@@ -38,14 +41,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cameras", default=",".join(map(str, CAMERAS)), help="numbers of cameras, as 1,5,10,20")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each CPU measurement")
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
-    parts = "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, only run when they are named"
-    parser.add_argument("--parts", default="cost,kills,weather,plain,control", help=parts)
+    parts = (
+        "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, and demo (its sound in Chromium), "
+        "one minute, only run when they are named"
+    )
+    parser.add_argument("--parts", help=parts)
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
     parser.add_argument("--seat-seconds", type=float, default=60.0, help="length of each row of the seat")
+    parser.add_argument("--demo-seconds", type=float, default=40.0, help="how long to listen to the demo")
+    against = "the added delay of this earlier commit in turns with today's; nothing else, unless parts are named"
+    parser.add_argument("--against", metavar="COMMIT", help=against)
+    parser.add_argument("--rounds", type=int, default=3, help="with --against: how often each of the two is measured")
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.parts is None:
+        options.parts = "" if options.against else ALL
+    return options
 
 
 async def run(options: argparse.Namespace, report: Report) -> None:
@@ -53,7 +66,11 @@ async def run(options: argparse.Namespace, report: Report) -> None:
     numbers = [int(number) for number in options.cameras.split(",")]
     wanted = set(options.parts.split(","))
     report.progress(f"the machine is {proc.load():.0%} busy without us")
-    parts = plan(report, numbers, wanted, options)
+    paired = None
+    if options.against:
+        report.progress(f"building {options.against}")
+        paired = Paired(await build(options.against), min(_FEW, max(numbers)), options.delay_seconds)
+    parts = plan(report, numbers, wanted, options, paired)
     while parts:
         async with stage(max(numbers), dribble=options.dribble) as world:
             while parts:
@@ -65,6 +82,10 @@ async def run(options: argparse.Namespace, report: Report) -> None:
                     report.failed(title, error)
                     break
     peers.compare(report, max(numbers) if options.peers else min(_FEW, max(numbers)), cpu_row)
+    if paired is not None:
+        paired.compare(report)
+    if "demo" in wanted:
+        await measure_demo(report, options.demo_seconds)
     if "seat" in wanted:
         await measure_seat(report, options.seat_seconds)
     if "control" in wanted:
@@ -73,11 +94,16 @@ async def run(options: argparse.Namespace, report: Report) -> None:
             measure(report)
 
 
-def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace) -> list[Part]:
+def plan(
+    report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace, paired: Paired | None
+) -> list[Part]:
     """The parts that move media, in order."""
     seconds, most = options.seconds, max(numbers)
     few = min(_FEW, most)
     parts: list[Part] = []
+    if paired is not None:
+        for which in ("earlier", "today") * options.rounds:
+            parts.append((f"delay, {which}", functools.partial(paired.measure, report=report, which=which)))
     if "cost" in wanted:
         for number in numbers:
             work = functools.partial(

@@ -38,6 +38,8 @@ class Relay:
     names: list[str]
     log: Path
     process: asyncio.subprocess.Process | None = None
+    tree: Path | None = None
+    """Source tree of another version, with its packages in `.venv`; None means this one."""
     seen: dict[int, int] = field(default_factory=dict)
     """Start times of every worker ever seen, by pid: what must be gone at the end."""
     spawned: float = 0.0
@@ -45,15 +47,18 @@ class Relay:
 
     async def start(self) -> None:
         """Start the supervisor; raises BenchError when it does not serve within 20 s."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+        outside = ("RELAY_", "PYTHONPATH") if self.tree is not None else ("RELAY_",)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
+        python = sys.executable if self.tree is None else str(self.tree / ".venv" / "bin" / "python")
         self.spawned = time.monotonic()
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "relay_supervisor", "run", "--config", str(self.config)),
+                *(python, "-m", "relay_supervisor", "run", "--config", str(self.config)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.PIPE,
                 env=environment,
+                cwd=self.tree,  # where `-m` looks first
                 start_new_session=True,
             )
         assert self.process.stderr is not None
@@ -174,7 +179,7 @@ class Stage:
         return response.json()
 
     @contextlib.asynccontextmanager
-    async def relay(self, cameras: int, *, audio: bool = True) -> AsyncIterator[Relay]:
+    async def relay(self, cameras: int, *, audio: bool = True, tree: Path | None = None) -> AsyncIterator[Relay]:
         """Run the relay for the first `cameras` cameras, in directories of its own; all of it is gone afterwards."""
         self._runs += 1
         home = self.world.directory / f"run{self._runs}"
@@ -188,7 +193,7 @@ class Stage:
         config = home / "relay.toml"
         config.write_text(to_toml(document))
         config.chmod(0o600)
-        relay = Relay(self, config, names, home / "log")
+        relay = Relay(self, config, names, home / "log", tree=tree)
         try:
             await relay.start()
             yield relay

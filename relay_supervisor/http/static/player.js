@@ -304,6 +304,9 @@ function audioNumbers(entry) {
     audioLevel: entry.audioLevel ?? 0,
     audioPacketsReceived: entry.packetsReceived ?? 0,
     concealedSamples: entry.concealedSamples ?? 0,
+    silentConcealedSamples: entry.silentConcealedSamples ?? 0,
+    concealmentEvents: entry.concealmentEvents ?? 0,
+    totalSamplesReceived: entry.totalSamplesReceived ?? 0,
   };
 }
 
