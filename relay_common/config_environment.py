@@ -83,7 +83,7 @@ def _known(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
 def _value(text: str, struct: type[msgspec.Struct], key: str) -> Any:
     """A value as TOML would read it; anything else, and whatever a key of type string is set to, is a plain string."""
     read: Any = text
-    with contextlib.suppress(tomllib.TOMLDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):  # ValueError: also for a number of thousands of digits
         read = tomllib.loads(f"v = {text}")["v"]
     # An app id of digits is no number, and neither is a port where an address is wanted.
     return read if isinstance(read, str) or not _is_text(struct, key) else text

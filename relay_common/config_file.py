@@ -45,6 +45,8 @@ _WHERE = {
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
 """Addresses that tokens and secrets are sent to."""
 
+_PATHS = ("state_dir", "runtime_dir", "ca_file")
+
 _PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -125,6 +127,10 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", hint=toml_hint(text, str(error))) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: too many levels of nesting") from None
+    except ValueError:  # of Python's, for a number of thousands of digits
+        raise ConfigError(f"{path} is not valid TOML: a number is too long") from None
 
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -174,6 +180,11 @@ def _build(
                 values[field.name] = msgspec.convert(values[field.name], field.type)
             except msgspec.ValidationError as error:
                 problems.append(mismatch(label, field, values[field.name], error))
+            except UnicodeEncodeError:  # from an environment that is not UTF-8
+                problems.append(f"{label}.{field.name} is not text (UTF-8)")
+            else:
+                if field.name in _PATHS and (why := _not_a_path(values[field.name] or "")):
+                    problems.append(f"{label}.{field.name} {why}")
     return struct(**values) if len(problems) == before else None
 
 
@@ -203,6 +214,9 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     if not isinstance(file, str) or not file:
         problems.append(f"{label}.{name}_file is {describe(file)}; expected the path of a file")
         return None
+    if why := _not_a_path(file):
+        problems.append(f"{label}.{name}_file {why}")
+        return None
     path = Path(file).expanduser()
     path = path if path.is_absolute() or base is None else base / path
     try:
@@ -217,6 +231,15 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     return Secret(text)
 
 
+def _not_a_path(text: str) -> str:
+    """What is wrong with a path; "" when it may be one."""
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return f"begins with {text.split('/')[0]!r}: there is no such user's home directory"
+    return "holds a NUL character" if "\0" in text else ""
+
+
 def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
     """Secret files named in `document` that other users of this machine may read."""
     loose: list[str] = []
@@ -226,8 +249,8 @@ def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
                 continue
             for key, value in table.items():
                 if key.endswith("_file") and key != "ca_file" and isinstance(value, str):
-                    path = base / Path(value).expanduser()
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, ValueError, RuntimeError):
+                        path = base / Path(value).expanduser()
                         if path.stat().st_mode & _PRIVATE_BITS:
                             loose.append(str(path))
     return loose

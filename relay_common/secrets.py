@@ -39,11 +39,12 @@ _PATTERNS: Final = (
     # Stream URLs: Google puts a bearer token in the query.
     (re.compile(r"(?i)([?&](?:auth|token|access_token|code|sig|signature)=)[^&\s\"'<>]+"), rf"\1{REDACTED}"),
     # user:password@ or token@ in any URL, even if the password contains @. Its / ? # must be escaped (RFC 3986 3.2.1)
-    # but often are not: text after a colon that is not a port is taken as a password up to the last @.
+    # but often are not: text after a colon that is not a port is taken as a password up to the last @. Of the scheme
+    # only its end is matched, and such a password is bounded, or the time would grow with the square of the length.
     (
         re.compile(
-            r"(?i)\b([a-z][a-z0-9+.-]*://)"
-            r"(?:[^/?#\s\"'<>]*|[^/?#\s@:\[]*:(?!\d{1,5}(?:[/?#]|$))[^\s\"'<>]*)(@)"
+            r"(?i)((?<=[a-z0-9+.-])://)"
+            r"(?:[^/?#\s\"'<>]*|[^/?#\s@:\[]{0,256}:(?!\d{1,5}(?:[/?#]|$))[^\s\"'<>]{0,512})(@)"
         ),
         rf"\1{REDACTED}\2",
     ),

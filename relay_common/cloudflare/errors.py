@@ -13,6 +13,9 @@ from relay_common.errors import RelayError, Remedy, RemoteError
 from relay_common.secrets import redact
 
 _LONGEST_TEXT: Final = 300
+_LONGEST_READ: Final = 4096
+"""Most characters read of a text of the SFU's."""
+_LONGEST_CODE: Final = 64
 
 
 class SfuError(RemoteError):
@@ -100,6 +103,7 @@ _REMEDIES: Final = {
 def request_error(operation: str, status: int, code: str, description: str, retry_after: float = 0.0) -> SfuError:
     """The error for a request that was answered with HTTP `status` outside 2xx, or with a top-level `code`."""
     kind = classify(status, code)
+    code = _tidy(code, _LONGEST_CODE)
     remedy = Remedy.FATAL if code == "not_found" else _REMEDIES[kind]
     said = f"{code or 'no error code'}: {_tidy(description)}" if description else code or "no error code"
     return (SessionGone if kind is ErrorClass.GONE else SfuError)(
@@ -114,6 +118,7 @@ def request_error(operation: str, status: int, code: str, description: str, retr
 
 def track_error(operation: str, code: str, description: str) -> SfuError:
     """The error of one track inside a response with status 200."""
+    code = _tidy(code, _LONGEST_CODE)
     remedy = Remedy.RETRY if code in _TRACK_RETRY else Remedy.REGENERATE
     return SfuError(
         f"Cloudflare SFU refused a track of {operation} ({code}: {_tidy(description)})", code=code, remedy=remedy
@@ -139,6 +144,6 @@ def worth_repeating(error: RelayError) -> bool:
     return isinstance(error, SfuError) and (error.status in (425, 429) or error.status >= 500 or error.status == 0)
 
 
-def _tidy(text: str) -> str:
-    flat = " ".join(redact(text).split())
-    return flat if len(flat) <= _LONGEST_TEXT else flat[:_LONGEST_TEXT] + "…"
+def _tidy(text: str, longest: int = _LONGEST_TEXT) -> str:
+    flat = " ".join(redact(text[:_LONGEST_READ]).split())
+    return flat if len(flat) <= longest else flat[:longest] + "…"

@@ -16,6 +16,9 @@ from relay_common.secrets import redact
 from relay_common.undecodable import UNDECODABLE
 
 _QUOTE_LENGTH: Final = 200
+_READ_LENGTH: Final = 4096
+"""Most characters read of a message; searching megabytes of it for secrets would hold the supervisor up."""
+_WORD_LENGTH: Final = 64
 
 
 class NestError(RemoteError):
@@ -214,7 +217,7 @@ def parse_refusal(status: int, body: bytes) -> Refusal:
         detail = msgspec.json.decode(body, type=_ErrorBody).error
     except UNDECODABLE:
         detail = _ErrorDetail()
-    return Refusal(status, detail.status or "", detail.message or "")
+    return Refusal(status, (detail.status or "")[:_WORD_LENGTH], (detail.message or "")[:_READ_LENGTH])
 
 
 def parse_retry_after(value: str | None) -> float | None:

@@ -1,10 +1,11 @@
 """Coverage-guided fuzzing with atheris.
 
     python -m tests.fuzz TARGET [--seconds 60] [--runs N]
-    python -m tests.fuzz all --seconds 30
+    python -m tests.fuzz all --seconds 30 --keep /tmp/fuzz
 
-A finding is written to the directory it was started in (`crash-…`); put it into `tests/fuzz/corpus/TARGET/` together
-with the fix, and it is tried in every test run from then on.
+With --keep, the inputs that reached new code are kept between runs, in a directory for each target. A finding is
+written to the directory it was started in (`crash-…`); put it into `tests/fuzz/corpus/TARGET/` together with the fix,
+and it is tried in every test run from then on.
 """
 
 from __future__ import annotations
@@ -25,40 +26,45 @@ MEMORY_LIMIT = 512
 @click.option("--seconds", default=60, show_default=True, help="Time for each target.")
 @click.option("--runs", default=0, help="Inputs for each target; 0: as many as fit the time.")
 @click.option("--seed", default=0, help="Of the mutations; 0: another one each time.")
-def main(target: str, seconds: int, runs: int, seed: int) -> None:
+@click.option("--keep", type=click.Path(path_type=Path), help="Directory for the inputs that reached new code.")
+def main(target: str, seconds: int, runs: int, seed: int, keep: Path | None) -> None:
     """Fuzz one target, or all of them one after another."""
     if target == "all":
         from tests.fuzz.targets import TARGETS
 
-        failed = [name for name in TARGETS if _child(name, seconds, runs, seed)]
+        failed = [name for name in TARGETS if _child(name, seconds, runs, seed, keep)]
         sys.exit(f"findings in: {', '.join(failed)}" if failed else 0)
-    fuzz(target, seconds, runs, seed)
+    if keep is not None:
+        (keep / target).mkdir(parents=True, exist_ok=True)
+        fuzz(target, seconds, runs, seed, keep / target)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
+        fuzz(target, seconds, runs, seed, Path(corpus))
 
 
-def _child(name: str, seconds: int, runs: int, seed: int) -> int:
+def _child(name: str, seconds: int, runs: int, seed: int, keep: Path | None) -> int:
     options = ["--seconds", str(seconds), "--runs", str(runs), "--seed", str(seed)]
+    options += ["--keep", str(keep)] if keep is not None else []
     command = [sys.executable, "-m", "tests.fuzz", name, *options]
     return subprocess.run(command, check=False).returncode
 
 
-def fuzz(name: str, seconds: int, runs: int, seed: int = 0) -> None:
-    """Fuzz the target `name`; does not return."""
+def fuzz(name: str, seconds: int, runs: int, seed: int, corpus: Path) -> None:
+    """Fuzz the target `name`, from its seeds and from the inputs in `corpus`; does not return."""
     import atheris
 
     # Only what is imported in here gives coverage.
-    with atheris.instrument_imports(include=["relay_worker", "relay_common"]):
+    with atheris.instrument_imports(include=["relay_worker", "relay_common", "relay_supervisor"]):
         from tests.fuzz.seeds import seeds
         from tests.fuzz.targets import TARGETS
 
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
-        for number, data in enumerate(seeds(name)):
-            (Path(corpus) / f"seed-{number}").write_bytes(data)
-        options = ["-max_len=4096", f"-rss_limit_mb={MEMORY_LIMIT}", "-timeout=5", "-print_final_stats=1"]
-        options += [f"-max_total_time={seconds}"] if seconds else []
-        options += [f"-runs={runs}"] if runs else []
-        options += [f"-seed={seed}"] if seed else []
-        atheris.Setup([sys.argv[0], *options, corpus], TARGETS[name])
-        atheris.Fuzz()
+    for number, data in enumerate(seeds(name)):
+        (corpus / f"seed-{number}").write_bytes(data)
+    options = ["-max_len=4096", f"-rss_limit_mb={MEMORY_LIMIT}", "-timeout=5", "-print_final_stats=1"]
+    options += [f"-max_total_time={seconds}"] if seconds else []
+    options += [f"-runs={runs}"] if runs else []
+    options += [f"-seed={seed}"] if seed else []
+    atheris.Setup([sys.argv[0], *options, str(corpus)], TARGETS[name])
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -2,32 +2,87 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from relay_common import protocol, wire
 from relay_worker.rtp import rtcp
+from relay_worker.rtp.transport_cc import pack_transport_feedback
+from tests.fuzz.pieces import ANSWER, cut
+from tests.fuzz.supervisor_targets import WHOLE
 from tests.fuzz.targets import FIXTURES
 
 CORPUS = Path(__file__).parent / "corpus"
 
 _RTP = bytes.fromhex("8060000100000bb800000001")
 _SPS = bytes.fromhex("674d401fda014016e840000003004000000f03c60ca8")
-_ANSWER = (
-    "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-lite\r\na=group:BUNDLE 0 1\r\n"
-    "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
-    "m=video 9 UDP/TLS/RTP/SAVPF 101 102\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=setup:passive\r\na=recvonly\r\n"
-    "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=rtcp-mux\r\n"
-    "a=rtpmap:101 H264/90000\r\na=fmtp:101 profile-level-id=42e01f;packetization-mode=1\r\na=rtcp-fb:101 nack\r\n"
-    "a=candidate:1 1 udp 2130706431 127.0.0.1 1473 typ host\r\na=end-of-candidates\r\n"
-    "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:1\r\na=setup:passive\r\na=recvonly\r\na=ice-ufrag:abcd\r\n"
-    "a=ice-pwd:abcdefghijklmnopqrstuv\r\na=rtpmap:111 opus/48000/2\r\n"
-).encode()
+_DEVICE = (
+    b'{"name":"enterprises/p/devices/d","type":"sdm.devices.types.DOORBELL","traits":{"sdm.devices.traits.Info":'
+    b'{"customName":"Door"},"sdm.devices.traits.CameraLiveStream":{"maxVideoResolution":{"width":640,"height":480},'
+    b'"videoCodecs":["H264"],"audioCodecs":["AAC"],"supportedProtocols":["RTSP","WEB_RTC"]}},'
+    b'"parentRelations":[{"parent":"x","displayName":"Porch"}]}'
+)
+_STREAM = (
+    b'{"results":{"streamUrls":{"rtspUrl":"rtsps://stream.example/id?auth=g.0.t"},"streamExtensionToken":"e",'
+    b'"streamToken":"g.0.u","mediaSessionId":"m","answerSdp":"v=0","expiresAt":"2026-05-28T10:05:00Z"}}'
+)
+_REPLY = (
+    b'{"sessionId":"s","requiresImmediateRenegotiation":true,"sessionDescription":{"type":"offer","sdp":"v=0"},'
+    b'"tracks":[{"mid":"0","trackName":"video","sessionId":"s","location":"remote","status":"active"}]}'
+)
+_REFUSED = b'{"errorCode":"gone","errorDescription":"session ended","tracks":[{"errorCode":"not_found_track_error"}]}'
+_LEASE = (
+    *(b"ta", b"tcam", b"tdev", b"tRTSP", b"trtsps://x", b"thandle", b"i\0\0\0\0\0\0\0\5"),
+    *(b"f" + struct.pack(">d", moment) for moment in (1e9, 900.0, 1e9 + 300, 1200.0)),
+    b"tboot",
+)
+_CALL = (b"tid", b"ta", b"texecute", b"tGenerateRtspStream", b"tdev", b"tCAMERA", *_LEASE[7:9], b"n", b"n", b"tboot")
+_WORKER = b'{"instance":"i","camera":"c","pid":5,"started":6,"generation":7,"publication":"p","protocol":1}'
+
+_OF_THE_SUPERVISOR = {
+    "google_listing": [b'{"devices":[' + _DEVICE + b'],"nextPageToken":""}', _DEVICE],
+    "google_stream": [b"\0" + _STREAM, b"\xff" + _STREAM],
+    "google_refusal": [
+        b"\x1d30  " + b'{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Rate limited for the user."}}',
+        b"\0    " + b'{"error":{"status":"FAILED_PRECONDITION","message":"Streaming not supported"}}',
+    ],
+    "sfu_reply": [b"\0" + _REPLY, b"\0" + _REPLY.replace(b'"offer"', b'"answer"'), b"\xff" + _REFUSED],
+    "forwarded": [
+        cut(
+            b"198.51.100.1, 192.0.2.1", b"[2001:db8::1]:80", b"http://relay.example", b"127.0.0.1:8080", b"fe80::1%eth0"
+        )
+    ],
+    "http_guard": [
+        cut(b"api/view", b"", b"relay.example", b"https://relay.example", b"Bearer x", b"relay_session=9.a"),
+        cut(b"watch/door", b"expires=99999999999&signature=00", b"relay.example", b"null", b"Link door.99.00"),
+        cut(b"", b"token=x", b"h", b"", b"", b"", b"cross-site", b"198.51.100.9"),
+    ],
+    "view_requests": [
+        b'{"cameras":["a"],"audio":false}',
+        b'{"sdp":"v=0"}',
+        b'{"cameras":null,"stale":["a"]}',
+        b'{"cameras":[{"camera":"a","bytes":5,"frames":6}]}',
+    ],
+    "redaction": [bytes([number]) + b"rtsp://a:b@c/ a.b-c://d:e ?auth=f" for number in range(11)],
+    "config_toml": [
+        WHOLE.encode(),
+        b'[[nest]]\nproject_id = "p"\n[http]\nlisten = "::1:80"\ntoken_file = "x"\n[cameras."Door"]\naudio = false',
+    ],
+    "config_environment": [
+        cut(b"HTTP_LISTEN", b"127.0.0.1:1", b"LOG_LEVEL", b"debug", b"NEST_CLIENT_SECRET_FILE", b"x")
+    ],
+    "state_values": [
+        cut(*_LEASE),
+        cut(*_CALL),
+        cut(b"ta", b"b[" + _DEVICE + b"]"),
+        cut(b"ti", b"tc", b"b" + _WORKER),
+        cut(b"tc", b"tp", b'b{"camera":"c","publication":"p","session":"s","tracks":{"video":"v"},"created_at":1.5}'),
+    ],
+}
 
 
-def cut(*pieces: bytes) -> bytes:
-    """Pieces in the form that `targets.chunks` takes apart."""
-    parts = [part for piece in pieces for part in (piece[i : i + 255] for i in range(0, len(piece), 255))]
-    return b"".join(bytes([len(part)]) + part for part in parts)
+def _google_answer() -> bytes:
+    return ANSWER.replace("recvonly", "sendrecv").replace("candidate:1 1", "candidate: 1").encode()
 
 
 def transcripts() -> list[bytes]:
@@ -65,11 +120,29 @@ def seeds(target: str) -> list[bytes]:
             "h264_sps": [_SPS, bytes.fromhex("6742e01f8d680a03da10000003001000000303c0f1429e")],
             "aac": [cut(b"\x80\x00\x10\x00\x20abcd"), bytes.fromhex("1408"), bytes.fromhex("1190")],
             "latm": [cut(b"\x80\x04abcd"), b"40002410adca00"],
-            "sfu_answer": [_ANSWER],
-            "google_answer": [_ANSWER.replace(b"recvonly", b"sendrecv").replace(b"candidate:1 1", b"candidate: 1")],
+            "sfu_answer": [ANSWER.encode()],
+            "google_answer": [_google_answer()],
             "bus": [
                 wire.encode(protocol.StreamLost(generation=7, reason="x")),
                 wire.encode(protocol.PublishRequest(request=1, offer="v=0", tracks=[])),
             ],
+            "transport_cc": [
+                pack_transport_feedback(1, 2, 3, [(65534, 1.0), (65535, 1.001), (2, 1.2), (9, 1.1)])[4:],
+                bytes.fromhex("00000001000000020005000a00000a03200600010203040506"),
+            ],
+            "opus_toc": [b"\xfc\xff\xfe", b"\x79abcd", b"\x7a\2abcde", b"\x7b\xc3\2\1\1abcde", b"\x0b\x02abcd"],
+            "answer_repair": [
+                _google_answer(),
+                _google_answer().replace(b"\r\n", b"\n").replace(b" udp ", b" ssltcp "),
+            ],
+            "webrtc_ingest": [
+                cut(
+                    b"\x80\x65\0\1" + bytes(7) + b"\1\x65abc",
+                    b"\x80\x65\0\4" + bytes(7) + b"\1\x65abc",
+                    rtcp.pack_sender_report(1, 2 << 32, 3, 4, 5),
+                )
+            ],
+            "stream_url": [b"rtsps://user:pw@stream.example:443/a/b?auth=g.0.token", b"rtsp://[2001:db8::1]:554/x"],
+            **_OF_THE_SUPERVISOR,
         }[target]
     )

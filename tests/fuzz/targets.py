@@ -6,52 +6,52 @@ parsers promise (sizes of what they return or keep).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
 from pathlib import Path
 from typing import Final
 
 from relay_common import wire
 from relay_common.secrets import Secret
+from relay_worker.camera.answer_repair import repair_answer
 from relay_worker.camera.ingest_answer import parse_ingest_answer
+from relay_worker.camera.webrtc_ingest import Ingest
 from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.parameter_sets import ParameterSetError, parse_sps
 from relay_worker.publish.answer import parse_answer
+from relay_worker.publish.feedback import Feedback
 from relay_worker.publish.offer import make_offer
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.aac import AacDepacketizer, parse_audio_config, parse_fmtp
 from relay_worker.rtp.h264 import PayloadError
 from relay_worker.rtp.latm import LatmDepacketizer, parse_latm_fmtp
+from relay_worker.rtp.opus import MAX_TICKS, frame_ticks, join_frames, packet_ticks, split_frames
 from relay_worker.rtp.receiver import RtpReceiver
+from relay_worker.rtp.rtcp import is_rtcp
+from relay_worker.rtp.transport_cc import TransportFeedback, pack_transport_feedback, parse_transport_feedback
 from relay_worker.rtsp.auth import parse_challenges
 from relay_worker.rtsp.errors import RtspError
 from relay_worker.rtsp.parser import MAX_BODY, ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.session import RtspSession
-from relay_worker.webrtc.sdp import AnswerError
+from relay_worker.rtsp.tracks import is_rtsp_url
+from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError
+from tests.fuzz.pieces import ANSWER, Target, chunks
+from tests.fuzz.supervisor_targets import SUPERVISOR_TARGETS
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures"
+_PASSWORD: Final = "abcdefghijklmnopqrstuv"
+"""The ICE password of the seeds."""
 MAX_PAYLOAD: Final = 200
 
 _READERS: Final = (wire.supervisor_reader(), wire.worker_reader(), wire.stats_reader())
-
-Target = Callable[[bytes], object]
 
 _OFFER: Final = make_offer(audio=True)
 _AAC: Final = parse_fmtp(
     {"mode": "AAC-hbr", "config": "1408", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
 )
+_INGEST_ANSWER: Final = parse_ingest_answer(ANSWER.replace("recvonly", "sendonly"))
 _LATM: Final = parse_latm_fmtp({"cpresent": "0", "config": "40002410adca00"})
-
-
-def chunks(data: bytes) -> list[bytes]:
-    """`data` cut into pieces: a length octet before each."""
-    pieces, position = [], 0
-    while position < len(data):
-        end = position + 1 + data[position]
-        pieces.append(data[position + 1 : end])
-        position = end
-    return pieces
 
 
 def rtsp_parser(data: bytes) -> None:
@@ -107,6 +107,44 @@ def rtcp_compound(data: bytes) -> None:
         assert isinstance(error.packets, list)
 
 
+def transport_cc(data: bytes) -> None:
+    try:
+        feedback = parse_transport_feedback(data)
+    except (ValueError, struct.error):
+        return
+    assert len(feedback.received) <= len(data)  # a received packet has a delta of its own
+    assert len({sequence for sequence, _ in feedback.received}) == len(feedback.received)
+    known = Feedback()
+    known.packet_sent(feedback.base_sequence, 1200, 0.5)
+    known.transport_feedback(feedback, 1.0)
+    assert 0 <= known.estimate.transport_loss <= 1
+    if feedback.received:
+        _same_feedback_again(feedback)
+
+
+def _same_feedback_again(feedback: TransportFeedback) -> None:
+    """What was read and is written again is read as the same."""
+    try:
+        packed = pack_transport_feedback(1, 2, feedback.feedback_count, list(feedback.received))
+    except ValueError:
+        return  # arrivals further apart than our own writer allows
+    again = parse_transport_feedback(packed[4:])
+    assert [sequence for sequence, _ in again.received] == [sequence for sequence, _ in feedback.received]
+
+
+def opus_toc(data: bytes) -> None:
+    frames, ticks = split_frames(data), packet_ticks(data)
+    assert 0 <= ticks <= MAX_TICKS
+    assert sum(map(len, frames)) <= len(data)
+    if not frames or not ticks:
+        return
+    assert frame_ticks(data) * len(frames) == ticks
+    if all(len(frame) <= 1275 for frame in frames):  # RFC 6716 §3.2.1: longer frames cannot be written
+        joined = join_frames(data[0], frames)
+        assert split_frames(joined) == frames
+        assert packet_ticks(joined) == ticks
+
+
 def h264(data: bytes) -> None:
     passthrough, assembler = H264Passthrough(MAX_PAYLOAD), AccessUnitAssembler(max_size=4096)
     if run := [(piece, bool(len(piece) & 1)) for piece in chunks(data)]:
@@ -157,21 +195,71 @@ def sfu_answer(data: bytes) -> None:
     try:
         parse_answer(data.decode("latin-1"), _OFFER)
     except AnswerError as error:
-        assert "abcdefghijklmnopqrstuv" not in str(error)  # the password of the seeds
+        assert _PASSWORD not in str(error)
 
 
 def google_answer(data: bytes) -> None:
     try:
         parse_ingest_answer(data.decode("latin-1"))
     except AnswerError as error:
-        assert "abcdefghijklmnopqrstuv" not in str(error)  # the password of the seeds
+        assert _PASSWORD not in str(error)
+
+
+def answer_repair(data: bytes) -> None:
+    try:
+        repaired = repair_answer(data.decode("utf-8", "surrogateescape"))
+    except AnswerError as error:
+        assert _PASSWORD not in str(error)
+        return
+    assert repaired.sdp.count("a=candidate:") <= MAX_CANDIDATES * (1 + repaired.sdp.count("\nm="))
+    again = repair_answer(repaired.sdp)
+    assert again.sdp == repaired.sdp  # nothing is left to repair
+    assert not again.repairs
+
+
+def webrtc_ingest(data: bytes) -> None:
+    """Everything a WebRTC camera sends once the answer is agreed: RTP, retransmissions and RTCP."""
+    ingest = Ingest(_INGEST_ANSWER, 1, lambda track, now: None)
+    for number, piece in enumerate(chunks(data)):
+        now = number / 100
+        if is_rtcp(piece):
+            ingest.receive_rtcp(piece)
+        else:
+            ingest.receive(piece, now)
+        if feedback := ingest.feedback(now):
+            assert len(feedback) <= 1500
+            rtcp.parse_compound(feedback)
+
+
+def stream_url(data: bytes) -> None:
+    """A stream URL, which comes from Google, and what a request to it says."""
+    text = data.decode("utf-8", "surrogateescape")
+    if not is_rtsp_url(text):
+        return
+    secret = "user:pw" if "user:pw@" in text else ""
+    session = RtspSession(Secret(text))
+    try:
+        session.start(0.0)
+    except RtspError as error:
+        assert not secret or secret not in str(error)
+        return
+    request = session.data_to_send()
+    line = request.split(b"\r\n", 1)[0].decode("utf-8", "surrogateescape")
+    assert request.endswith(b"\r\n\r\n")
+    assert line.startswith("OPTIONS ")
+    assert line.endswith(" RTSP/1.0")
+    assert len(line.split()) == 3
+    assert not secret or f"{secret}@" not in line.split("/")[2]
 
 
 def bus(data: bytes) -> None:
     for reader in _READERS:
         before = reader.oversized + reader.malformed + reader.unknown
-        refused = reader.decode(data) is None
-        assert reader.oversized + reader.malformed + reader.unknown == before + refused
+        message = reader.decode(data)
+        assert reader.oversized + reader.malformed + reader.unknown == before + (message is None)
+        if message is not None:
+            again = reader.decode(wire.encode(message))
+            assert again == message or again != again
 
 
 TARGETS: Final[dict[str, Target]] = {
@@ -190,5 +278,11 @@ TARGETS: Final[dict[str, Target]] = {
         sfu_answer,
         google_answer,
         bus,
+        transport_cc,
+        opus_toc,
+        answer_repair,
+        webrtc_ingest,
+        stream_url,
+        *SUPERVISOR_TARGETS,
     )
 }

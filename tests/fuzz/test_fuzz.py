@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.pieces import chunks
 from tests.fuzz.seeds import seeds
-from tests.fuzz.targets import TARGETS, chunks
+from tests.fuzz.targets import TARGETS
 
 RUNS = int(os.environ.get("RELAY_FUZZ_RUNS", "3000"))
 """Inputs for each target, from a fixed seed, so that every run gives the same result; `python -m tests.fuzz all`

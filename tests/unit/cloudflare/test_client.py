@@ -14,7 +14,7 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.cloudflare import LocalTrack, RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
 from relay_common.cloudflare.client import ASK_AGAIN
-from relay_common.cloudflare.errors import ErrorClass
+from relay_common.cloudflare.errors import ErrorClass, request_error, track_error
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.secrets import Secret
 
@@ -350,3 +350,8 @@ async def test_an_answer_that_no_decoder_takes_is_an_error_of_the_call(body: byt
     client, _, clock = make(*[(200, body)] * 6)
     with pytest.raises(SfuError, match="is not the JSON that the API describes"):
         await finish(clock, client.get_session("pub"))
+
+
+def test_long_codes_and_descriptions_are_quoted_in_part() -> None:
+    assert len(str(request_error("pull", 400, "x" * 1_000_000, "a." * 1_000_000))) < 500
+    assert len(str(track_error("pull", "x" * 1_000_000, "a." * 1_000_000))) < 500

@@ -160,6 +160,20 @@ def test_secret_file_mistakes_are_told_apart(tmp_path: Path) -> None:
     assert "is empty" in empty
 
 
+@pytest.mark.parametrize(("path", "why"), [("~nobodyhere/x", "no such user's home directory"), ("a\0b", "NUL")])
+def test_paths_that_cannot_be_ones_are_named(path: str, why: str) -> None:
+    for section, key in (("http", "token_file"), ("rtsp", "ca_file"), ("paths", "state_dir"), ("paths", "runtime_dir")):
+        found = problems(document(**{section: {key: path}}))
+        assert f"{section}.{key} " in found
+        assert why in found
+    assert config_file.loose_secret_files(document(http={"token_file": path}), Path()) == []
+
+
+def test_an_environment_that_is_not_text_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"RELAY_LOG_LEVEL: log\.level is not text"):
+        config_file.parse(document(), {"RELAY_LOG_LEVEL": "\udc80"})
+
+
 def test_several_accounts() -> None:
     nest = document()["nest"]
     config = config_file.parse(document(nest=[nest, nest | {"project_id": "q"}]))
@@ -172,9 +186,10 @@ def test_several_accounts() -> None:
 def test_load_reports_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         config_file.load(tmp_path / "none.toml", {})
-    (tmp_path / "bad.toml").write_text("[nest\n")
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        config_file.load(tmp_path / "bad.toml", {})
+    for text in ("[nest\n", f"x = {'9' * 5000}", "x = " + "[" * 5000):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(ConfigError, match="not valid TOML"):
+            config_file.load(tmp_path / "bad.toml", {})
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,11 @@ def test_bodies_that_are_not_googles(body: bytes) -> None:
     assert "502" in str(error)
 
 
+def test_a_long_message_is_read_in_part() -> None:
+    refusal = parse_refusal(500, json.dumps({"error": {"status": "X" * 10_000, "message": "a." * 1_000_000}}).encode())
+    assert len(str(error_for(refusal, what="x", verb="list"))) < 400
+
+
 def test_no_secret_is_quoted() -> None:
     message = "bad url rtsps://h/p?auth=g.0.eyJhbGciOi and Bearer ya29.secretsecret " + "x" * 1000
     body = json.dumps({"error": {"message": message}}).encode()
