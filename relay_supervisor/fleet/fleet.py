@@ -119,7 +119,7 @@ class Fleet:
         except OSError as error:
             # Starting a second one would cut off the first one's stream.
             log.error("worker cannot be watched yet: %s", error.strerror, extra=slot.context)
-            self._keeper.await_hello(slot)
+            self._keeper.await_hello(slot, instance, pid, started)
         self._slots[template.camera] = slot
         return True
 

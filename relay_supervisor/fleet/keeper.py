@@ -35,7 +35,7 @@ MOST_QUEUED: Final = 5.0
 LAUNCH_PATIENCE: Final = 150.0
 """Seconds for the launcher to start a process or report failure; it serves one camera after another."""
 ADOPT_PATIENCE: Final = 10.0
-"""Seconds for a worker that could not be watched to say hello and be adopted, before another one is started."""
+"""Seconds between attempts to watch a worker that could not be watched, unless its hello comes first."""
 _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 """Phases in which the launcher may not have answered yet: a hello may overtake its answer."""
 
@@ -103,7 +103,8 @@ class SlotKeeper:
                 if (step := slot.ending.due(now)) is not None:
                     self._end(slot, step)
             case Phase.BACKOFF if slot.wanted and now >= slot.next_start:
-                self.launch(slot)
+                if slot.survivor is None or not self._watch_again(slot, *slot.survivor):
+                    self.launch(slot)
 
     def _listen(self, slot: Slot, patience: float, now: float) -> None:
         silence = now - slot.seen_at
@@ -176,13 +177,28 @@ class SlotKeeper:
         slot.machine.fire(SlotEvent.ADOPT)
         self._bind(slot, instance, process)
 
-    def await_hello(self, slot: Slot) -> None:
+    def await_hello(self, slot: Slot, instance: str, pid: int, started: int) -> None:
         """Wait for the hello of a live process that cannot be watched: it is another chance to adopt it."""
         now = self._clock.now()
         slot.launch("", now)
         slot.machine.fire(SlotEvent.GIVE_UP)
         slot.unbind()
+        slot.survivor = instance, pid, started
         slot.next_start = now + ADOPT_PATIENCE
+
+    def _watch_again(self, slot: Slot, instance: str, pid: int, started: int) -> bool:
+        """Try once more to adopt a silent survivor; False when it has ended.
+
+        While it lives no other worker is started: the two would take the camera's stream from each other.
+        """
+        try:
+            self.adopt(slot, instance, pid, started)
+        except ProcessLookupError:
+            slot.survivor = None
+            return False
+        except OSError:
+            slot.next_start = self._clock.now() + ADOPT_PATIENCE
+        return True
 
     def abandon(self) -> None:
         """Stop watching all processes, and leave them running."""

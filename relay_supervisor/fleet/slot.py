@@ -18,7 +18,8 @@ Rules of the slot and the fleet (`fleet.py`):
                   SIGTERM, SIGKILL, giving it up
        STOPPING   the next step of its `Ending`; LAUNCH_PATIENCE  the step; after the last one GIVE UP: to ABSENT
                   while the launcher has not answered
-       BACKOFF    `next_start`                                    LAUNCH: to STARTING
+       BACKOFF    `next_start`                                    LAUNCH: to STARTING; ADOPT: to RUNNING, where an
+                                                                  earlier supervisor's worker could not be watched
 
 3. A process's deadlines count only time in which the supervisor ran and read its bus. After the supervisor itself was
    suspended, each is postponed by the length of the pause (`put_off`): the worker's messages are still unread, or the
@@ -138,6 +139,8 @@ class Slot:
         self.wanted = True
         self.next_start = now
         """When it is restarted, while it is in backoff."""
+        self.survivor: tuple[str, int, int] | None = None
+        """Instance, pid and start time of an earlier supervisor's worker, while it cannot be watched."""
         self.replacement: Replacement[Slot] | None = None
         """Set while it is being replaced, or is the replacement itself."""
         self.over_limit = 0
@@ -189,7 +192,7 @@ class Slot:
 
     def bind(self, instance: str, process: WorkerProcess, now: float) -> None:
         """Attach the process `instance`."""
-        self.instance, self.process, self.seen_at = instance, process, now
+        self.instance, self.process, self.seen_at, self.survivor = instance, process, now, None
         self.ended.clear()
 
     def queued(self) -> float:

@@ -71,9 +71,23 @@ async def test_a_survivor_that_cannot_be_watched_yet_is_adopted_at_its_hello(rig
     assert rig.launcher.specs == []
 
 
-async def test_a_survivor_that_stays_silent_is_followed_by_a_new_worker(rig: Rig) -> None:
+async def test_a_silent_survivor_is_watched_as_soon_as_that_is_possible_and_replaced_if_it_hangs(rig: Rig) -> None:
     rig.launcher.adoptable = NO_DESCRIPTOR
     assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    await rig.wait(3 * ADOPT_PATIENCE)
+    assert (rig.phase, rig.launcher.specs) == (Phase.BACKOFF, []), "two workers would share one stream"
+    process = rig.launcher.adoptable = Process(PID, STARTED)
+    await rig.wait(ADOPT_PATIENCE + TICK)
+    assert rig.slot.running
+    await rig.wait(HELLO_PATIENCE + TICK)
+    assert rig.phase is Phase.HUNG
+    assert process.signals
+
+
+async def test_a_survivor_that_ends_before_it_could_be_watched_is_followed_by_a_new_worker(rig: Rig) -> None:
+    rig.launcher.adoptable = NO_DESCRIPTOR
+    assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
+    rig.launcher.adoptable = ProcessLookupError()
     await rig.wait(ADOPT_PATIENCE - TICK)
     assert rig.launcher.specs == []
     await rig.wait(2 * TICK)

@@ -1,0 +1,207 @@
+"""The simulated machine of the lane: its process table, the launcher, and the bus between supervisor and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from relay_common import wire
+from relay_common.protocol import FromSupervisor, FromWorker
+from relay_supervisor.fleet.bus import BusListener
+from relay_supervisor.fleet.handle import Exit
+from relay_worker.process.spec import WorkerSpec
+from tests.simulation.loop import Process, SimulatedLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.worker import SimulatedWorker
+
+FORK_PATIENCE: Final = 45.0
+"""Seconds until the real launcher gives a fork server up."""
+
+
+@dataclass
+class Entry:
+    """A process in the kernel's table."""
+
+    pid: int
+    started: int
+    process: Process
+    worker: SimulatedWorker
+    watchers: list[Watched] = field(default_factory=list)
+
+
+class Watched:
+    """A process as its supervisor watches it (`fleet.handle.WorkerProcess`)."""
+
+    def __init__(self, machine: Machine, entry: Entry, owner: Process, *, parent: bool) -> None:
+        self.pid, self.started = entry.pid, entry.started
+        self._machine, self._entry, self._owner, self._parent = machine, entry, owner, parent
+        self._exit: asyncio.Future[Exit] = machine.loop.create_future()
+        entry.watchers.append(self)
+
+    @property
+    def alive(self) -> bool:
+        return not self._exit.done()
+
+    @property
+    def exit(self) -> Exit | None:
+        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
+
+    async def wait(self) -> Exit:
+        return await asyncio.shield(self._exit)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            self._machine.signal(self._entry, number)
+
+    def forget(self) -> None:
+        if self in self._entry.watchers:
+            self._entry.watchers.remove(self)
+        self._exit.cancel()
+
+    def gone(self, code: int) -> None:
+        """The kernel says that it has ended; only its parent learns how."""
+        self._owner.after(self._machine.rng.uniform(0, 0.1), self._collected, code if self._parent else None)
+
+    def _collected(self, code: int | None) -> None:
+        if not self._exit.done():
+            self._exit.set_result(Exit(code))
+
+
+class Machine:
+    """One boot of a machine: processes come and go, pids are used again."""
+
+    def __init__(self, loop: SimulatedLoop, rng: random.Random) -> None:
+        self.loop, self.rng = loop, rng
+        self.kernel = Process(loop, "kernel")
+        self.table: dict[int, Entry] = {}
+        self._pids = deque(range(100, 160))
+        self.bus: SimulatedBus | None = None
+        self.descriptors_left = True
+
+    def start_ticks(self, pid: int) -> int:
+        """What `relay_common.proc.start_ticks` reads."""
+        entry = self.table.get(pid)
+        return entry.started if entry is not None else 0
+
+    def fork(self, make: Callable[[Process, int, int], SimulatedWorker], name: str) -> Entry:
+        pid = self._pids.popleft()
+        process = Process(self.loop, name)
+        started = int(self.loop.now * 100)
+        entry = self.table[pid] = Entry(pid, started, process, make(process, pid, started))
+        process.spawn(entry.worker.run())
+        return entry
+
+    def end(self, entry: Entry, code: int) -> None:
+        """The process ends, or is killed."""
+        if self.table.get(entry.pid) is not entry:
+            return
+        del self.table[entry.pid]
+        self._pids.append(entry.pid)
+        entry.process.kill()
+        entry.worker.ended()
+        for watcher in list(entry.watchers):
+            watcher.gone(code)
+
+    def signal(self, entry: Entry, number: signal.Signals) -> None:
+        if number is signal.SIGKILL:
+            self.kernel.after(self.rng.uniform(0, 0.05), self.end, entry, -signal.SIGKILL)
+        elif number is signal.SIGTERM:
+            entry.process.after(self.rng.uniform(0, 0.05), entry.worker.terminate)
+
+    def entry_of(self, instance: str) -> Entry | None:
+        return next((entry for entry in self.table.values() if entry.worker.instance == instance), None)
+
+
+class SimulatedLauncher:
+    """Forks workers on the machine (`fleet.launcher.Launcher`); `fault` is "error", "hang" or ""."""
+
+    def __init__(
+        self, machine: Machine, owner: Process, make: Callable[[WorkerSpec, Process, int, int], SimulatedWorker]
+    ) -> None:
+        self._machine, self._owner, self._make = machine, owner, make
+        self._one_at_a_time = asyncio.Lock()
+        self.fault = ""
+
+    async def prepare(self) -> None:
+        pass
+
+    async def start(self, spec: WorkerSpec) -> Watched:
+        machine, rng = self._machine, self._machine.rng
+        async with self._one_at_a_time:
+            await asyncio.sleep(rng.uniform(0.01, 0.3))
+            if self.fault == "error":
+                raise OSError("no more processes")
+            if self.fault == "hang":
+                await asyncio.sleep(FORK_PATIENCE)
+                raise TimeoutError("the fork server did not answer")
+            entry = machine.fork(lambda process, pid, started: self._make(spec, process, pid, started), spec.camera)
+            watched = Watched(machine, entry, self._owner, parent=True)
+            await asyncio.sleep(rng.uniform(0.0, 0.3))
+        return watched
+
+    def adopt(self, pid: int) -> Watched:
+        entry = self._machine.table.get(pid)
+        if entry is None:
+            raise ProcessLookupError(pid)
+        if not self._machine.descriptors_left:
+            raise OSError(24, "Too many open files")
+        return Watched(self._machine, entry, self._owner, parent=False)
+
+
+class SimulatedBus:
+    """One supervisor's end of the bus (`fleet.fleet.FleetBus`): frames arrive late, in the order of each peer."""
+
+    def __init__(self, machine: Machine, owner: Process) -> None:
+        self._machine, self.owner = machine, owner
+        self.reading = True
+        self.latest = 0.01
+        """Longest delivery in seconds."""
+        self._listener: BusListener | None = None
+        self._reader = wire.supervisor_reader()
+        self._queues: dict[str, deque[bytes]] = {}
+        self._unread: list[str] = []
+        self.bound_at = machine.loop.now
+
+    def listen(self, listener: BusListener) -> None:
+        self._listener = listener
+
+    def send(self, instance: str, message: FromSupervisor) -> bool:
+        entry = self._machine.entry_of(instance)
+        if entry is None or not entry.worker.connected_to(self):
+            return False
+        entry.worker.inbox.append(wire.encode(message))
+        entry.process.after(self._machine.rng.uniform(0, self.latest), entry.worker.receive)
+        return True
+
+    def deliver(self, instance: str, message: FromWorker) -> None:
+        """A worker sends."""
+        self._queues.setdefault(instance, deque()).append(wire.encode(message))
+        self.owner.after(self._machine.rng.uniform(0, self.latest), self._receive, instance)
+
+    def pause_reading(self) -> None:
+        """The loop that reads the bus has failed, and is not back yet."""
+        self.reading = False
+
+    def read_again(self) -> None:
+        self.reading = True
+        unread, self._unread = self._unread, []
+        for instance in unread:
+            self._receive(instance)
+
+    def _receive(self, instance: str) -> None:
+        if not self.reading:
+            self._unread.append(instance)
+            return
+        message = self._reader.decode(self._queues[instance].popleft())
+        assert message is not None
+        assert self._listener is not None
+        self._listener.on_message(instance, message)
