@@ -109,7 +109,7 @@ async def unreachable(lane: Lane, fault: Fault) -> None:
 async def slow_bus(lane: Lane, fault: Fault) -> None:
     if lane.control is not None:
         bus = lane.control.bus
-        bus.latest = 3.0
+        bus.latest = 2.0
         await asyncio.sleep(fault.lasts)
         bus.latest = 0.01
 

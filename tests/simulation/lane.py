@@ -7,9 +7,9 @@ The parts of the relay are the real ones (`control.py`); what is outside of it i
 API and the SFU's client (`outside.py`), the launcher, processes and the bus (`machine.py`), workers (`worker.py`), the
 disk. For some minutes faults of a plan hit them, which the seed draws; then everything must recover.
 
-Invariants: no quota is exceeded as Google counts; no two workers play one camera's stream; no exception ends a task or
-a callback; no slot and no lease waits without a deadline (`invariants.py`); and every camera is live within `RECOVERED`
-seconds of the last fault.
+Invariants: no quota is exceeded as Google counts; no two workers play one camera's stream; no worker that answers is
+signalled; no exception ends a task or a callback; no slot and no lease waits without a deadline (`invariants.py`); and
+every camera is live within `RECOVERED` seconds of the last fault.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Lane:
         self.faults_end = max([self.faults_end, *(weather.ends for weather in [*weathers, *troubles])])
         cameras, life = rng.choice(HOMES)
         self.machine = Machine(self.loop, random.Random(f"{seed}/machine"))
+        self.machine.violated = self.violated
         self.google = SimulatedGoogle(
             self.loop,
             self.world,

@@ -27,6 +27,7 @@ class Process:
 
     def __init__(self, loop: SimulatedLoop, name: str) -> None:
         self.name, self.alive, self.stopped = name, True, False
+        self.resumed_at = float("-inf")
         self._loop = loop
         self.held: list[asyncio.Handle] = []
         """Callbacks that are due and wait until it is continued."""
@@ -47,7 +48,7 @@ class Process:
 
     def resume(self) -> None:
         """SIGCONT."""
-        self.stopped = False
+        self.stopped, self.resumed_at = False, self._loop.now
         self._loop.hand_back(self.held)
         self.held = []
 

@@ -20,6 +20,12 @@ from tests.simulation.loop import Process, SimulatedLoop
 if TYPE_CHECKING:
     from tests.simulation.worker import SimulatedWorker
 
+_PIDS: Final = range(100, 140)
+"""Few, so that they are soon used again."""
+_RESPITE: Final = 60.0
+"""Seconds after a stop in which a worker may still be taken for hung."""
+_CONNECTED: Final = 10.0
+"""Seconds after its start by which a supervisor reaches every worker: what it sent before may be lost."""
 FORK_PATIENCE: Final = 45.0
 """Seconds until the real launcher gives a fork server up."""
 
@@ -47,6 +53,10 @@ class Watched:
     @property
     def alive(self) -> bool:
         return not self._exit.done()
+
+    @property
+    def queued(self) -> float:
+        return 0.0
 
     @property
     def exit(self) -> Exit | None:
@@ -83,7 +93,7 @@ class Machine:
         self.loop, self.rng = loop, rng
         self.kernel = Process(loop, "kernel")
         self.table: dict[int, Entry] = {}
-        self._pids = deque(range(100, 160))
+        self.violated: Callable[[str], None] = lambda what: None
         self.bus: SimulatedBus | None = None
         self.descriptors_left = True
 
@@ -93,7 +103,7 @@ class Machine:
         return entry.started if entry is not None else 0
 
     def fork(self, make: Callable[[Process, int, int], SimulatedWorker], name: str) -> Entry:
-        pid = self._pids.popleft()
+        pid = self.rng.choice([pid for pid in _PIDS if pid not in self.table])
         process = Process(self.loop, name)
         started = int(self.loop.now * 100)
         entry = self.table[pid] = Entry(pid, started, process, make(process, pid, started))
@@ -105,17 +115,24 @@ class Machine:
         if self.table.get(entry.pid) is not entry:
             return
         del self.table[entry.pid]
-        self._pids.append(entry.pid)
         entry.process.kill()
         entry.worker.ended()
         for watcher in list(entry.watchers):
             watcher.gone(code)
 
     def signal(self, entry: Entry, number: signal.Signals) -> None:
+        if self._answers(entry):
+            self.violated(f"{number.name} for {entry.worker.instance}, which answers")
         if number is signal.SIGKILL:
             self.kernel.after(self.rng.uniform(0, 0.05), self.end, entry, -signal.SIGKILL)
         elif number is signal.SIGTERM:
             entry.process.after(self.rng.uniform(0, 0.05), entry.worker.terminate)
+
+    def _answers(self, entry: Entry) -> bool:
+        """Whether a worker has given no reason to be signalled: it is heard, and obeys when asked to end."""
+        process, worker, now = entry.process, entry.worker, self.loop.now
+        heard = worker.welcomed and self.bus is not None and now - self.bus.bound_at > _CONNECTED
+        return heard and not process.stopped and not worker.leaving and now - process.resumed_at > _RESPITE
 
     def entry_of(self, instance: str) -> Entry | None:
         return next((entry for entry in self.table.values() if entry.worker.instance == instance), None)

@@ -70,7 +70,9 @@ class SimulatedWorker:
         self._url, self._answer, self._offer, self._answer_to = "", "", 0, 0
         self._playing: Task[None] | None = None
         self._session = ""
-        self._welcomed = False
+        self.welcomed = False
+        self.leaving = False
+        """Whether it has been asked to end."""
         self._request = 0
         self._answers: dict[int, Future[protocol.PublishAnswer | None]] = {}
 
@@ -102,7 +104,7 @@ class SimulatedWorker:
             case protocol.Identify():
                 self._say_hello()
             case protocol.Welcome():
-                self._welcomed = True
+                self.welcomed = True
                 for waiting in self._answers.values():
                     if not waiting.done():
                         waiting.set_result(None)
@@ -125,6 +127,7 @@ class SimulatedWorker:
                 if publication in ("", self.publication):
                     self.publication = self._session = ""
             case protocol.Stop():
+                self.leaving = True
                 self.process.after(self._rng.uniform(0.0, 0.5), self._finish, 0)
 
     def _say_hello(self) -> None:
@@ -158,11 +161,11 @@ class SimulatedWorker:
                 alone = now
             elif now - alone > self._grace:
                 self._finish(0)
-            if not self._welcomed:
+            if not self.welcomed:
                 self._say_hello()
             else:
                 self._send(protocol.Heartbeat(state=self.state))
-            await asyncio.sleep(BEAT if self._welcomed else 0.2)
+            await asyncio.sleep(BEAT if self.welcomed else 0.2)
 
     def _finish(self, code: int) -> None:
         """End the process."""
@@ -248,7 +251,7 @@ class SimulatedWorker:
             if self.publication:  # the session has ended
                 self._send(protocol.Unpublished(publication=self.publication, reason="consent ended"))
                 self.publication = self._session = ""
-            if self._welcomed and await self._published_once():
+            if self.welcomed and await self._published_once():
                 continue
             await asyncio.sleep(backoff.next_delay())
 
