@@ -214,8 +214,8 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     if not isinstance(file, str) or not file:
         problems.append(f"{label}.{name}_file is {describe(file)}; expected the path of a file")
         return None
-    if why := _not_a_path(file):
-        problems.append(f"{label}.{name}_file {why}")
+    if unusable := _not_a_path(file):
+        problems.append(f"{label}.{name}_file {unusable}")
         return None
     path = Path(file).expanduser()
     path = path if path.is_absolute() or base is None else base / path

@@ -80,8 +80,9 @@ def resolve_control(base: str, control: str) -> str:
 
 
 def is_rtsp_url(text: str) -> bool:
-    """Whether the text is an absolute RTSP URL with a host."""
-    if not text.lower().startswith(("rtsp://", "rtsps://")):
+    """Whether the text is an absolute RTSP URL with a host; one with control characters is none (RFC 3986 §2)."""
+    # urlsplit drops tabs and line breaks, but a request line would hold them.
+    if not text.lower().startswith(("rtsp://", "rtsps://")) or any(c < " " or c == "\x7f" for c in text):
         return False
     try:
         parts = urlsplit(text)

@@ -8,6 +8,21 @@ from typing import Final
 Target = Callable[[bytes], object]
 """A parser as a function of bytes that may raise only what is a finding."""
 
+OF_THE_SUPERVISOR: Final = (
+    "google_listing",
+    "google_stream",
+    "google_refusal",
+    "sfu_reply",
+    "forwarded",
+    "http_guard",
+    "view_requests",
+    "redaction",
+    "config_toml",
+    "config_environment",
+    "state_values",
+)
+"""The targets of `supervisor_targets.py`; they are told apart before anything of the relay is imported."""
+
 ANSWER: Final = (
     "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-lite\r\na=group:BUNDLE 0 1\r\n"
     "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.pieces import chunks
+from tests.fuzz.pieces import OF_THE_SUPERVISOR, chunks
 from tests.fuzz.seeds import seeds
+from tests.fuzz.supervisor_targets import SUPERVISOR_TARGETS
 from tests.fuzz.targets import TARGETS
 
 RUNS = int(os.environ.get("RELAY_FUZZ_RUNS", "3000"))
 """Inputs for each target, from a fixed seed, so that every run gives the same result; `python -m tests.fuzz all`
-uses random ones."""
+uses random ones, and fuzzes the supervisor's slower targets, too."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -43,7 +44,7 @@ def test_mutations(name: str) -> None:
     mutate()
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in OF_THE_SUPERVISOR])
 def test_coverage_guided(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed (there is none for this platform)")
@@ -56,6 +57,10 @@ def test_coverage_guided(name: str, tmp_path: Path) -> None:
     ran = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
     assert ran is not None
     assert int(ran.group(1)) >= RUNS
+
+
+def test_the_targets_of_the_supervisor_are_named() -> None:
+    assert tuple(target.__name__ for target in SUPERVISOR_TARGETS) == OF_THE_SUPERVISOR
 
 
 def test_chunks_take_any_bytes() -> None:

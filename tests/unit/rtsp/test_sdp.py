@@ -106,5 +106,18 @@ def test_base() -> None:
 
 def test_urls() -> None:
     assert is_rtsp_url("rtsp://[::1]:554/x")
-    assert not any(map(is_rtsp_url, ("rtsp://", "rtsp://c:port/", "http://c/", "rtsp://c:99999/", "rtsp://[::1/")))
+    assert not any(
+        map(
+            is_rtsp_url,
+            (
+                "rtsp://",
+                "rtsp://c:port/",
+                "http://c/",
+                "rtsp://c:99999/",
+                "rtsp://[::1/",
+                "rtsp://c/\tx",
+                "rtsp://c/\r\nx",
+            ),
+        )
+    )
     assert without_credentials("rtsp://u:p@c/x@y") == "rtsp://c/x@y"
