@@ -307,9 +307,9 @@ def _forbidden(refusal: Refusal, message: str) -> NestError:
 
 
 def _not_found(refusal: Refusal, message: str, verb: str) -> NestError:
+    gone = "It was removed, or its permission withdrawn at https://nestservices.google.com/partnerconnections"
     if _DEVICE_NOT_FOUND.search(refusal.message):
-        hint = "It was removed, or its permission withdrawn at https://nestservices.google.com/partnerconnections"
-        return DeviceNotFound(message, status=404, hint=hint)
+        return DeviceNotFound(message, status=404, hint=gone)
     if verb == "list" or "enterprise" in refusal.message.lower():
         hint = "nest.project_id must be the Device Access project id (a UUID), not a Google Cloud project"
         return ProjectNotFound(message, status=404, hint=hint)
@@ -317,4 +317,4 @@ def _not_found(refusal: Refusal, message: str, verb: str) -> NestError:
         return StreamGone(message, status=404)
     if verb == "generate" and _NO_SUCH_COMMAND.search(refusal.message):
         return CommandUnknown(message, status=404, hint="This is a bug in the relay: please report it")
-    return DeviceNotFound(message, status=404)
+    return DeviceNotFound(message, status=404, hint=gone)

@@ -61,7 +61,7 @@ class Outcome:
 
 def stated(chaos: Chaos, sight: Sight) -> str:
     """All reasons that the relay gives for trouble with a camera or with itself."""
-    parts = chaos.relay.supervisor.health().reasons
+    parts = [part for part in chaos.relay.supervisor.health().reasons if part.camera in ("", sight.status.id)]
     return " ".join((sight.status.reason, sight.status.lease.last_error, *(part.reason for part in parts)))
 
 

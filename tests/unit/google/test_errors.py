@@ -98,3 +98,9 @@ def test_experience_gives_least_waits() -> None:
     assert errors.Conflict("x").retry_after == 30.0
     assert errors.CameraUnavailable("x").retry_after == 30.0
     assert errors.GoogleServerError("x").retry_after is None
+
+
+@pytest.mark.parametrize("message", [NOT_FOUND_DEVICE, "Requested entity was not found."])
+def test_a_device_that_is_not_found_says_where_it_is_shared_again(message: str) -> None:
+    refusal = errors.Refusal(404, "NOT_FOUND", message)
+    assert "partnerconnections" in str(errors.error_for(refusal, what="Generate", verb="generate"))
