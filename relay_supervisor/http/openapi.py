@@ -121,7 +121,7 @@ def calls(cameras: type[msgspec.Struct], link: type[msgspec.Struct]) -> list[Ope
         Operation("POST", "/api/discover", operator, "List the cameras at Google now", reply=CameraCount),
         Operation("POST", "/api/reload", operator, "Read the configuration again", reply=ReloadReport),
         Operation("GET", "/api/drain", operator, "Progress of draining", reply=DrainStatus),
-        Operation("POST", "/api/drain", operator, "Let cameras end as their viewers leave, or stop doing so",
+        Operation("POST", "/api/drain", operator, "Stop all cameras one by one and start none, or end that",
                   DrainRequest, DrainStatus),
         Operation("POST", "/api/stop", operator, "End the supervisor, and the workers unless told otherwise",
                   StopRequest, Stopping),
