@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from relay_common.protocol import Protocol
-from relay_supervisor.google.errors import NestError, RateLimited
+from relay_supervisor.google.errors import NestError, NestTimeout, NestUnreachable, RateLimited
 from relay_supervisor.google.leases.account_errors import AccountErrors
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
 from relay_supervisor.google.leases.lease import Lease, LeaseSettings
@@ -21,7 +21,7 @@ from relay_supervisor.google.leases.outcomes import Outcomes
 from relay_supervisor.google.leases.schedule import Schedule
 from relay_supervisor.google.leases.states import ALIVE, ENDING, LeaseEvent, LeaseState
 from relay_supervisor.google.models import Device, Listing, LiveStream
-from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.budget import UNANSWERED, Budget
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import Limits
 from relay_supervisor.google.quota.queue import CommandQueue
@@ -291,6 +291,8 @@ class LeaseBook:
             self.queue.failed += 1
             if not result.counted:
                 self.budget.give_back(ticket)
+            elif isinstance(result, (NestTimeout, NestUnreachable)):  # given up: Google may yet read and count it
+                self.budget.answered(ticket, max(now, ticket.sent + UNANSWERED))
             else:
                 self.budget.answered(ticket, now)
             if isinstance(result, RateLimited):

@@ -16,6 +16,7 @@ from relay_supervisor.google.leases.effects import Granted, Listed, Lost, NotExt
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.google.leases.status import budget_status, lease_status
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
+from relay_supervisor.google.quota.budget import UNANSWERED
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -467,3 +468,12 @@ def test_a_stream_that_cannot_be_extended_is_told() -> None:
     desk = Desk().held()
     desk.step(errors.NotExtendable("not supported for doorbell"))
     assert NotExtended("cam", desk.book.leases["cam"].extension.until) in desk.effects()
+
+
+@pytest.mark.parametrize("error", [errors.NestTimeout("given up"), errors.NestUnreachable("broke")])
+def test_a_call_that_was_given_up_keeps_its_place_until_google_must_have_counted_it(error: errors.NestError) -> None:
+    """A Google that stood still counted two extensions after the relay had given them up: eleven in a minute."""
+    desk = Desk().held()
+    desk.step(error)
+    sent = desk.now
+    assert max(desk.book.budget.api.releases(sent)) >= sent + UNANSWERED + 60.0
