@@ -99,6 +99,15 @@ async def launch_hangs(lane: Lane, fault: Fault) -> None:
     lane.launcher.fault = ""
 
 
+async def launch_lost(lane: Lane, fault: Fault) -> None:
+    """A launch that is begun now is never answered."""
+    lane.launcher.fault = "lost"
+    if (entry := _entry(lane, fault)) is not None:
+        lane.machine.end(entry, -9)
+    await asyncio.sleep(1.0)
+    lane.launcher.fault = ""
+
+
 async def unreachable(lane: Lane, fault: Fault) -> None:
     scene = lane.scenes[lane.camera(fault.camera)]
     scene.reachable = False
@@ -184,6 +193,7 @@ _DRAWN: Final[tuple[tuple[_Inflict, float, float, int], ...]] = (
     (upgraded, 0.05, 10.0, 2),
     (no_launch, 1.0, 30.0, 2),
     (launch_hangs, 5.0, 60.0, 1),
+    (launch_lost, 1.0, 1.0, 1),
     (unreachable, 5.0, 60.0, 3),
     (slow_bus, 5.0, 30.0, 2),
     (deaf_bus, 1.0, 15.0, 1),

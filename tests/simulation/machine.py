@@ -139,7 +139,7 @@ class Machine:
 
 
 class SimulatedLauncher:
-    """Forks workers on the machine (`fleet.launcher.Launcher`); `fault` is "error", "hang" or ""."""
+    """Forks workers on the machine (`fleet.launcher.Launcher`); `fault`: "error", "hang", "lost" (no answer) or ""."""
 
     def __init__(
         self, machine: Machine, owner: Process, make: Callable[[WorkerSpec, Process, int, int], SimulatedWorker]
@@ -153,6 +153,8 @@ class SimulatedLauncher:
 
     async def start(self, spec: WorkerSpec) -> Watched:
         machine, rng = self._machine, self._machine.rng
+        if self.fault == "lost":
+            await asyncio.sleep(1e6)
         async with self._one_at_a_time:
             await asyncio.sleep(rng.uniform(0.01, 0.3))
             if self.fault == "error":
@@ -202,7 +204,16 @@ class SimulatedBus:
     def deliver(self, instance: str, message: FromWorker) -> None:
         """A worker sends."""
         self._queues.setdefault(instance, deque()).append(wire.encode(message))
-        self.owner.after(self._machine.rng.uniform(0, self.latest), self._receive, instance)
+        self.owner.after(
+            self._machine.rng.uniform(0, self.latest), self._arrived, instance, self._machine.rng.randint(1, 4)
+        )
+
+    def _arrived(self, instance: str, turns: int) -> None:
+        """Read after some turns of the loop, as from a socket whose reader has to be woken: a timer may be faster."""
+        if turns:
+            self._machine.loop.call_soon(self._arrived, instance, turns - 1, context=self.owner.context)
+        else:
+            self._receive(instance)
 
     def pause_reading(self) -> None:
         """The loop that reads the bus has failed, and is not back yet."""
