@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import typing
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+
+from relay_common.loopback import is_loopback
 
 _TOML_NAMES: Final = {
     "str": "a string",
@@ -131,16 +132,9 @@ def overheard(label: str, key: str, section: object) -> str:
         host = parts.hostname or ""
     except ValueError:
         return f"{label}.{key} is {url!r}, which is not a URL. Leave it out: the default is right"
-    if parts.scheme == "https" or not url or (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme == "https" or not url or (parts.scheme == "http" and is_loopback(host)):
         return ""
     return (
         f"{label}.{key} is {url!r}: credentials are sent there, so it must begin with https:// "
         "(http:// is for simulators on loopback). Leave it out: the default is right"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

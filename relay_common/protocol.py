@@ -19,9 +19,7 @@ PROTOCOL = 1
 """Version carried in the hello."""
 
 MAX_FRAME = 256 * 1024
-"""Largest control or stats frame accepted, in bytes; the largest content is an SDP."""
-MAX_SDP = 128 * 1024
-"""Longest SDP accepted from a peer, in characters; it fits into a frame with its envelope."""
+"""Largest control or stats frame accepted, in bytes; the largest content is an SDP (`sdp_lines.MAX_SDP`)."""
 
 
 class WorkerState(enum.Enum):

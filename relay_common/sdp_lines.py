@@ -1,8 +1,12 @@
-"""The grammar that all session descriptions share: lines of `<type>=<value>` (RFC 8866 §5) and attributes in them."""
+"""What all session descriptions share: their longest length, lines of `<type>=<value>` and attributes (RFC 8866 §5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
+
+MAX_SDP: Final = 128 * 1024
+"""Longest SDP accepted from Google or the SFU, in characters: with its envelope it fits into a bus frame."""
 
 
 def lines(text: str) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient
 from relay_common.config import Config
+from relay_common.loopback import is_loopback_url
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
@@ -34,7 +35,6 @@ from relay_supervisor.fleet.launcher import ForkServerLauncher, Launcher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
-from relay_supervisor.net import is_loopback
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.report import Parts, Report
@@ -299,8 +299,8 @@ class Supervisor:
             read_timeout=config.rtsp.read_timeout,
             media_timeout=config.rtsp.media_timeout,
             ice_servers=tuple(config.cloudflare.ice_servers),
-            loopback=_is_local(config.cloudflare.api_base_url),
-            camera_loopback=_is_local(config.nest[camera.account].api_base_url),
+            loopback=is_loopback_url(config.cloudflare.api_base_url),
+            camera_loopback=is_loopback_url(config.nest[camera.account].api_base_url),
             log_level=config.log.level,
             log_format=config.log.format,
             landlock=config.workers.landlock == "auto",
@@ -326,7 +326,3 @@ class Supervisor:
 def _stream_ports(api_base_url: str) -> tuple[int, ...] | None:
     """TCP ports at which the API's streams are; None where they are not known before the first stream."""
     return GOOGLE_STREAM_PORTS if (urlsplit(api_base_url).hostname or "").endswith(".googleapis.com") else None
-
-
-def _is_local(url: str) -> bool:
-    return is_loopback(urlsplit(url).hostname or "")

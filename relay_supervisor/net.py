@@ -1,31 +1,21 @@
-"""Addresses to listen on: which of them are loopback, and a socket bound to one, or a clear error."""
+"""Addresses to listen on: whether one is acceptable, and a socket bound to it, or a clear error."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import re
 import socket
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from relay_common.errors import ConfigError
+from relay_common.loopback import is_loopback
 from relay_common.secrets import Secret
 
 SHORTEST_TOKEN: Final = 16
 """Fewest characters of a token that cannot be guessed."""
 BACKLOG: Final = 128
 """Connections the kernel queues until they are accepted."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address, without port or brackets) is this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:

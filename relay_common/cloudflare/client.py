@@ -41,7 +41,6 @@ from relay_common.cloudflare.errors import (
 from relay_common.cloudflare.gate import Gate
 from relay_common.cloudflare.meter import CallMeter
 from relay_common.cloudflare.models import (
-    MAX_SDP,
     MAX_TRACKS,
     LocalTrack,
     Pull,
@@ -55,6 +54,7 @@ from relay_common.cloudflare.models import (
     TracksRequest,
 )
 from relay_common.errors import ConfigError, LocalError, Remedy
+from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret
 from relay_common.spoken import spoken
 from relay_common.undecodable import UNDECODABLE

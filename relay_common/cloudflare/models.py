@@ -13,8 +13,6 @@ import msgspec
 
 from relay_common.cloudflare.errors import SfuError
 
-MAX_SDP: Final = 128 * 1024
-"""Longest SDP accepted, in characters: what a message to a worker (`protocol.MAX_SDP`) can carry."""
 MAX_TRACKS: Final = 64
 """Tracks in one call (platform limits page)."""
 

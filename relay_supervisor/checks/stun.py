@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Final
-from urllib.parse import urlsplit
 
 from aioice import stun
 
 from relay_common.config import CloudflareConfig
+from relay_common.loopback import is_loopback_url
 from relay_common.spoken import spoken
 from relay_supervisor.checks.report import Finding, failed, ok, warn
-from relay_supervisor.net import is_loopback
 
 SERVER: Final = "stun.cloudflare.com:3478"
 _TRIES: Final = 3
@@ -63,7 +62,7 @@ async def binding(host: str, port: int) -> str | None:
 async def reachability(config: CloudflareConfig, server: str = "") -> Finding:
     """Check whether media could flow over UDP; `server` is HOST:PORT, empty for Cloudflare's."""
     part = "UDP to the SFU"
-    if not server and is_loopback(urlsplit(config.api_base_url).hostname or ""):
+    if not server and is_loopback_url(config.api_base_url):
         return warn(part, "not tested: the SFU is on this machine (a simulator)", "--stun HOST:PORT tests another")
     host, _, port = (server or SERVER).rpartition(":")
     try:

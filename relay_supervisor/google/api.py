@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import httpx
 import msgspec
 
-from relay_common.protocol import MAX_SDP
 from relay_common.protocol import Protocol as StreamProtocol
+from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret, redact
 from relay_common.spoken import spoken
 from relay_common.undecodable import UNDECODABLE

@@ -30,10 +30,12 @@ from relay_supervisor.http.event_stream import EventStream
 from relay_supervisor.http.guard import Guard
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
+from relay_supervisor.http.probes import livez, readyz
 from relay_supervisor.http.replies import (
     ASSETS,
     ApiError,
     camera_in,
+    flag,
     json_reply,
     on_api_error,
     on_http_exception,
@@ -119,7 +121,6 @@ class CameraSummaries(msgspec.Struct, frozen=True):
 
 CALLS: Final = openapi.calls(CameraSummaries, LinkRequest)
 """Every endpoint for programs."""
-_TRUTHY: Final = ("1", "true", "yes")
 
 
 def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeeper: Gatekeeper | None = None) -> Guard:
@@ -152,7 +153,7 @@ class _Api:
             Route("/", self.dashboard),
             Route("/login", self.login, methods=["POST"]),
             Route("/static/{name}", self.static),
-            Route("/livez", self.livez),
+            Route("/livez", livez),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
             Route("/api/openapi.json", self.description),
@@ -204,17 +205,8 @@ class _Api:
 
     # --- status ---------------------------------------------------------------------------------------------------
 
-    async def livez(self, request: Request) -> Response:
-        # That this coroutine runs is the proof: the event loop is alive.
-        return json_reply({"live": True})
-
     async def readyz(self, request: Request) -> Response:
-        """503 when the relay cannot do its work; with `?strict=1` also when any enabled camera is not live."""
-        health = self._relay.health()
-        strict = request.query_params.get("strict", "") in _TRUTHY
-        ready = health.ready and not (strict and health.degraded)
-        body = health if request.state.signed_in else {"ready": health.ready}
-        return json_reply(body, 200 if ready else 503)
+        return readyz(self._relay.health(), request, reasons=request.state.signed_in)
 
     async def metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -230,7 +222,7 @@ class _Api:
 
     async def events(self, request: Request) -> ASGIApp:
         last = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
-        status = self._relay.status() if request.query_params.get("status", "1") in _TRUTHY else None
+        status = self._relay.status() if flag(request, "status", default=True) else None
         try:
             subscription = self._relay.events.subscribe(last, status)
         except TooManyClients as error:

@@ -15,8 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay_common.clock import Clock
+from relay_common.loopback import is_loopback_url
 from relay_common.secrets import Secret
-from relay_supervisor.net import is_loopback
 
 COOKIE: Final = "relay_session"
 SESSION_LIFE: Final = 30 * 86400
@@ -129,7 +129,7 @@ class Gatekeeper:
         if not self.open:
             return True
         try:
-            return is_loopback(urlsplit(f"//{host}").hostname or "")
+            return is_loopback_url(f"//{host}")
         except ValueError:
             return False
 

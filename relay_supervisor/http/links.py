@@ -17,8 +17,9 @@ import msgspec
 from relay_common.clock import Clock
 from relay_common.config import Config
 from relay_common.errors import ConfigError
+from relay_common.loopback import is_loopback
 from relay_common.secrets import Secret
-from relay_supervisor.net import SHORTEST_TOKEN, is_loopback
+from relay_supervisor.net import SHORTEST_TOKEN
 from relay_supervisor.viewing.views import Audience
 
 SCHEME: Final = "link"

@@ -50,6 +50,12 @@ def error_reply(status: int, code: str, message: str, hint: str) -> Response:
     return json_reply({"error": {"code": code, "message": message, "hint": hint}}, status)
 
 
+def flag(request: Request, name: str, default: bool = False) -> bool:
+    """Whether the query parameter `name` is "1", "true" or "yes"; `default` when it is missing."""
+    value = request.query_params.get(name)
+    return default if value is None else value in ("1", "true", "yes")
+
+
 async def on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_reply(error.status, error.code, error.message, error.hint)

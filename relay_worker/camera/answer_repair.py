@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay_worker.webrtc.sdp import MAX_ANSWER, MAX_CANDIDATES, AnswerError
+from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError, check_length
 
 _LINE: Final = re.compile(r"[a-z]=[^\x00\r\n]*")
 _TRANSPORTS: Final = frozenset(("udp", "tcp", "ssltcp", "tls"))
@@ -39,8 +39,7 @@ class RepairedAnswer:
 
 def repair_answer(sdp: str) -> RepairedAnswer:
     """Repair an answer. Raises AnswerError, which never quotes it, when it is too long or no SDP at all."""
-    if len(sdp) > MAX_ANSWER:
-        raise AnswerError(f"the answer is longer than {MAX_ANSWER} characters")
+    check_length(sdp)
     repairs: Counter[str] = Counter()
     lines = sdp.replace("\r\n", "\n").strip("\n").split("\n")
     if sdp != "\r\n".join(lines) + "\r\n":

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from relay_common.errors import RelayError, Remedy
-from relay_common.protocol import MAX_SDP
-from relay_common.sdp_lines import attribute, lines
+from relay_common.sdp_lines import MAX_SDP, attribute, lines
 
 log = logging.getLogger(__name__)
 
 OPUS: Final = 111
 """Payload type under which Opus is offered."""
-MAX_ANSWER: Final = MAX_SDP
-"""Longest accepted answer, in characters."""
 MAX_CANDIDATES: Final = 64
 """Candidates of an answer that are used; ICE checks each, so a peer with thousands would keep us busy."""
 
@@ -93,10 +90,15 @@ class Section:
         return found
 
 
+def check_length(answer: str) -> None:
+    """Raises AnswerError when the answer is longer than what is parsed."""
+    if len(answer) > MAX_SDP:
+        raise AnswerError(f"the answer is longer than {MAX_SDP} characters")
+
+
 def split_sections(sdp: str) -> tuple[Section, list[Section]]:
     """The session level and the m-sections of a description. Raises AnswerError for what is not SDP."""
-    if len(sdp) > MAX_ANSWER:
-        raise AnswerError(f"the answer is longer than {MAX_ANSWER} characters")
+    check_length(sdp)
     if sdp.split("\n", 1)[0].strip() != "v=0":
         raise AnswerError("the answer is not SDP")
     session, sections = Section(), []

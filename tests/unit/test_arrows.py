@@ -36,8 +36,7 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases loop_errors net operations prerequisites state status",
-        "app": "cameras events fleet google google.leases http net operations otel report sinks state supervise"
-        " viewing",
+        "app": "cameras events fleet google google.leases http operations otel report sinks state supervise viewing",
         "report": "cameras fleet google.leases http operations sinks state status supervise viewing",
         "supervise": "",
         "loop_errors": "",
@@ -64,11 +63,12 @@ ALLOWED = {
         "simulation.camera": "clock simulation.google simulation.sfu",
         "simulation.google": "clock",
         "simulation.sfu": "fsm",
-        "cloudflare": "backoff clock errors secrets spoken undecodable",
+        "cloudflare": "backoff clock errors sdp_lines secrets spoken undecodable",
         "config_reference": "config config_environment config_mistakes secrets",
         "config_file": "config config_environment config_mistakes errors secrets",
         "config_environment": "config",
         "config": "secrets",
+        "config_mistakes": "loopback",
         "fsm": "errors",
         "log": "secrets stderr",
         "spoken": "secrets",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from relay_common import protocol, wire
 from relay_common.protocol import Hello, Play, WorkerState
+from relay_common.sdp_lines import MAX_SDP
 from relay_common.worker_stats import WorkerStats
 
 
@@ -18,6 +19,15 @@ def test_messages_survive_the_wire() -> None:
     assert wire.worker_reader().decode(wire.encode(play)) == play
     stats = WorkerStats(instance="a.b", camera="a", sequence=1, at=2.0, uptime=3.0, state=WorkerState.LIVE)
     assert wire.stats_reader().decode(wire.encode(stats)) == stats
+
+
+def test_the_longest_sdp_fits_into_a_frame() -> None:
+    publish = protocol.PublishRequest(
+        request=1 << 40,
+        offer="a" * MAX_SDP,
+        tracks=[protocol.TrackOffer(kind="video", mid=str(mid)) for mid in range(64)],
+    )
+    assert wire.supervisor_reader().decode(wire.encode(publish)) == publish
 
 
 def test_fields_of_a_newer_peer_are_ignored_and_its_message_types_counted() -> None:

@@ -14,6 +14,7 @@ from relay_common.clock import ManualClock, SystemClock
 from relay_common.errors import ConfigError, RelayError, Remedy
 from relay_supervisor.http.app import HttpSettings, create_app
 from relay_supervisor.http.metrics import CAMERA_STATES, RESTART_CAUSES
+from relay_supervisor.http.probes import create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.status.health import PartStatus, judge
 from relay_supervisor.status.model import RelayStatus
@@ -121,6 +122,17 @@ async def test_ready_names_the_camera_or_part_that_is_the_reason() -> None:
     reply = await http.get("/readyz")
     assert reply.status_code == 503
     assert {reason["camera"] for reason in reply.json()["reasons"]} == {"cam00000", "cam00001"}
+
+
+async def test_probes_judge_as_the_dashboard_does_and_name_no_camera() -> None:
+    _, relay = served()
+    relay.cameras[0].state, relay.cameras[0].reason = "degraded", "five failures in a row"
+    transport = httpx.ASGITransport(app=create_probes(relay.health))
+    async with httpx.AsyncClient(transport=transport, base_url="http://probes") as probes:
+        assert (await probes.get("/livez")).json() == {"live": True}
+        replies = [await probes.get(f"/readyz{query}") for query in ("", "?strict=0", "?strict=1", "?strict=yes")]
+        assert [reply.status_code for reply in replies] == [200, 200, 503, 503]
+        assert [reply.json() for reply in replies] == [{"ready": True}] * 4
 
 
 def test_health_is_about_parts_accounts_and_enabled_cameras() -> None:

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_common.errors import Remedy
+from relay_common.sdp_lines import MAX_SDP
 from relay_worker.publish.answer import Answer, parse_answer
 from relay_worker.publish.extensions import ABS_SEND_TIME_URI, NO_EXTENSIONS, TRANSPORT_CC_URI
 from relay_worker.publish.offer import BASELINE, MAIN, Offer, make_offer
-from relay_worker.webrtc.sdp import MAX_ANSWER, AnswerError
+from relay_worker.webrtc.sdp import AnswerError
 
 PASSWORD = "secretsecretsecretsecret"
 FINGERPRINT = ":".join(["0F"] * 32)
@@ -200,7 +201,7 @@ def test_missing_sections_are_refused() -> None:
 
 def test_a_giant_answer_is_refused_unread() -> None:
     with pytest.raises(AnswerError, match="longer than"):
-        parse_answer("v=0\r\n" + "a" * MAX_ANSWER, make_offer(audio=True))
+        parse_answer("v=0\r\n" + "a" * MAX_SDP, make_offer(audio=True))
 
 
 def test_the_password_is_not_in_the_repr() -> None:
