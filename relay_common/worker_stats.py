@@ -100,8 +100,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     rss: int = 0
     """Resident set, bytes."""
     counters: dict[str, int] = msgspec.field(default_factory=dict)
-    """Counters of the worker's parts, as `part.name`, zeros left out: tolerances, bounds, repairs. Those of a session
-    or a publication restart with it.
+    """Counters of the worker's parts, as `part.name`, zeros left out: what was tolerated, limited, refused or
+    repaired; totals of the media itself are in the tracks. Those of a session or a publication restart with it.
     """
     requests_in_vain: float = 0.0
     """Seconds for which viewers have requested keyframes although at least two complete ones were sent; 0 otherwise."""

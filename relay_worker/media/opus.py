@@ -50,12 +50,8 @@ _DIRECT: Final[dict[str, SampleFormat]] = {"fltp": "flt", "flt": "flt", "s16": "
 class OpusStats:
     """Totals."""
 
-    decoded: int = 0
-    """Access units decoded."""
     faults: int = 0
     """Access units that could not be decoded, or encoder failures."""
-    encoded: int = 0
-    """Opus packets made."""
     filled: float = 0.0
     """Seconds of silence inserted into gaps."""
     overlapped: float = 0.0
@@ -117,7 +113,6 @@ class OpusTranscoder:
         self._hole = self._hole and not frames
         packets: list[tuple[bytes, float]] = []
         for frame in frames:
-            self.stats.decoded += 1
             try:
                 packets += self._encode(frame, media_time, now, pause)
             except (av.error.FFmpegError, EncoderError, ValueError):
@@ -126,7 +121,6 @@ class OpusTranscoder:
             length = frame.samples / frame.sample_rate
             self._expected = (self._expected if media_time is None else media_time) + length
             media_time, pause = None, False
-        self.stats.encoded += len(packets)
         return packets
 
     def _open_decoder(self) -> AudioCodecContext:
@@ -159,8 +153,6 @@ class OpusTranscoder:
         """Totals since the start, by name."""
         stats = self.stats
         return {
-            "decoded": stats.decoded,
-            "encoded": stats.encoded,
             "faults": stats.faults,
             "jumps": stats.jumps,
             "filled_ms": round(stats.filled * 1e3),

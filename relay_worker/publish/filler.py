@@ -126,7 +126,6 @@ class Filler:
     def __init__(self, name: str, *, audio: bool, video: bool = True, width: int = 640, height: int = 360) -> None:
         self._name, self._size, self._with_audio, self._with_video = name, (width, height), audio, video
         self._video_at = self._audio_at = 0.0
-        self.video_frames = self.audio_packets = 0
 
     def begin(self, media_time: float) -> None:
         """Start filling at `media_time`; the first frame is due at once."""
@@ -148,8 +147,6 @@ class Filler:
             while self._audio_at <= media_time:
                 yield FillerMedia("audio", ((SILENCE_100MS, False),), self._audio_at)
                 self._audio_at += AUDIO_INTERVAL
-                self.audio_packets += 1
         if self._with_video and self._video_at <= media_time:
             yield FillerMedia("video", slate(self._name, *self._size).payloads, self._video_at)
             self._video_at = max(self._video_at + VIDEO_INTERVAL, media_time)
-            self.video_frames += 1

@@ -28,9 +28,9 @@ class SentStats:
     nacks_too_late: int = 0
     """Of those, no longer (or never) in the history."""
     probes: int = 0
-    """Packets sent again to probe whether the uplink carries more than its ceiling was …"""
+    """Packets sent again to probe whether the uplink carries more than its ceiling."""
     probe_bytes: int = 0
-    """… and the bytes of their payloads."""
+    """Payload bytes of these."""
     plis: int = 0
     firs: int = 0
     oversized: int = 0

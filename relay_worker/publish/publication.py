@@ -13,7 +13,6 @@ from relay_common.protocol import Stage
 from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.outgoing import SentStats
 from relay_worker.publish.pacer import PacerSettings, PacerStats
-from relay_worker.publish.publisher_states import PublisherState
 from relay_worker.publish.share import UplinkShare
 from relay_worker.webrtc.transport import CONNECT_TIMEOUT
 
@@ -75,7 +74,6 @@ class PublisherSettings:
 class PublisherStats:
     """A snapshot of one publication."""
 
-    state: PublisherState
     tracks: dict[str, SentStats]
     """By kind; live objects, to be read at once."""
     estimate: Estimate
@@ -87,12 +85,3 @@ class PublisherStats:
     queued_bytes: int
     drops: int
     """Packets that the socket did not accept."""
-    system_calls: int
-    gso: bool
-    gso_refusals: int
-    not_connected: int
-    """Payload runs dropped because there was no connection."""
-    malformed_rtcp: int
-    unagreed_feedback: int
-    """RTCP packets ignored because the answer did not negotiate them."""
-    history_evicted: int

@@ -84,6 +84,7 @@ class Publisher:
         `when()`.
         """
         self._not_connected = 0
+        """Payload runs dropped because there was no connection."""
         self.connected = False
         """Whether the state is CONNECTED: checked for every frame."""
         self.answer: Answer | None = None
@@ -93,6 +94,11 @@ class Publisher:
     @property
     def state(self) -> PublisherState:
         return self._machine.state
+
+    @property
+    def path(self) -> PacketPath | None:
+        """What packets leave by; None before the connection."""
+        return self._transport.path if self._transport is not None else None
 
     def _fire(self, event: PublisherEvent) -> None:
         self.connected = self._machine.fire(event) is PublisherState.CONNECTED
@@ -277,11 +283,10 @@ class Publisher:
     # --- end
 
     def stats(self) -> PublisherStats:
-        """Current counters."""
-        sender, path = self._sender, self._transport.path if self._transport is not None else None
+        """Current totals and estimates; what was refused or limited is in `counters`."""
+        sender, path = self._sender, self.path
         tracks = sender.tracks if sender is not None else ()
         return PublisherStats(
-            state=self.state,
             tracks={track.kind: track.stats for track in tracks},
             estimate=sender.estimate if sender is not None else Estimate(),
             pacer=self._pacer.stats,
@@ -289,13 +294,6 @@ class Publisher:
             share=self._uplink.share(self._clock.now()) if self._uplink is not None else None,
             queued_bytes=self._pacer.queued_bytes,
             drops=path.drops if path is not None else 0,
-            system_calls=_system_calls(path),
-            gso=isinstance(path, UdpPath) and path.gso,
-            gso_refusals=path.gso_refusals if isinstance(path, UdpPath) else 0,
-            not_connected=self._not_connected,
-            malformed_rtcp=sender.malformed_rtcp if sender is not None else 0,
-            unagreed_feedback=sender.unagreed_feedback if sender is not None else 0,
-            history_evicted=sum(track.history.evicted_early for track in tracks if track.history is not None),
         )
 
     def _stop_timer(self) -> None:
@@ -315,25 +313,12 @@ class Publisher:
             await self._transport.close()
 
     def counters(self) -> dict[str, int]:
-        """Counters of this publication, as `part.name`."""
-        sender, uplink, transport = self._sender, self._uplink, self._transport
-        path = transport.path if transport is not None else None
-        return joined(
+        """Counters of this publication, its own and those of its parts as `part.name`."""
+        sender, uplink, transport, path = self._sender, self._uplink, self._transport, self.path
+        return {"not_connected": self._not_connected} | joined(
             pacer={"overflows": self._pacer.stats.overflows},
-            sender=_sent(sender) if sender is not None else {},
+            sender=sender.counters() if sender is not None else {},
             uplink=uplink.counters() if uplink is not None else {},
             transport=transport.counters() if transport is not None else {},
             path=path.counters() if isinstance(path, UdpPath) else {},
         )
-
-
-def _system_calls(path: PacketPath | None) -> int:
-    return path.system_calls if isinstance(path, UdpPath) else 0
-
-
-def _sent(sender: MediaSender) -> dict[str, int]:
-    return {
-        "ignored_rtcp": sender.ignored_rtcp,
-        "unagreed_feedback": sender.unagreed_feedback,
-        "oversized": sum(track.stats.oversized for track in sender.tracks),
-    }

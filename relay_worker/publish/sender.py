@@ -1,21 +1,20 @@
 """The media sender: RTP and RTCP out over one SRTP association, RTCP in.
 
-Hot path: each payload is written with its header into a slot of the protector's buffer, encrypted there, and runs
-leave with one call on the packet path. No clock, no timer: `now` (monotonic seconds) is passed in, and sender reports
-ride on media. RFC 3550, RFC 4585 (NACK, PLI), RFC 4588 (RTX), RFC 5104 (FIR).
+No clock, no timer: `now` (monotonic seconds) is passed in, and sender reports ride on media. RFC 3550, RFC 4585 (NACK,
+PLI), RFC 5104 (FIR).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from relay_worker.media.stream import PayloadRun
-from relay_worker.publish.congestion import QUEUE_LIMIT
-from relay_worker.publish.extensions import abs_send_time
 from relay_worker.publish.feedback import Estimate, Feedback
-from relay_worker.publish.history import SentHistory, SentPacket, SentRun
+from relay_worker.publish.history import SentHistory, SentRun
 from relay_worker.publish.outgoing import OutgoingTrack
+from relay_worker.publish.packet_writer import PacketWriter, Protector
+from relay_worker.publish.retransmission import Retransmitter
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import TransportFeedback
 from relay_worker.webrtc.gso import PacketPath
@@ -23,25 +22,9 @@ from relay_worker.webrtc.gso import PacketPath
 REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
 """Keyframe requests reach the camera at most once in this many seconds."""
-RESEND_INTERVAL: Final = (0.01, 0.6)
-"""Bounds of the time during which a repeated NACK is ignored; between them it is about one round trip."""
-UNKNOWN_RTT: Final = 0.1
-RESEND_BURST: Final = 256 * 1024
-RESEND_RATE: Final = 256 * 1024
-"""Retransmission budget: burst in bytes, and bytes per second while the uplink is not the limit."""
 MIN_REPORT_INTERVAL: Final = 0.1
 """Receiver reports closer together than this are not used to compute a rate."""
 MAX_RTP_PAYLOAD: Final = 1400
-
-
-class Protector(Protocol):
-    """In-place SRTP: see `transport.SrtpProtector`."""
-
-    buffer: memoryview
-    slots: tuple[memoryview, ...]
-
-    def protect(self, slot: int, length: int) -> int: ...
-    def protect_rtcp(self, packet: bytes) -> bytes: ...
 
 
 class MediaSender:
@@ -59,14 +42,12 @@ class MediaSender:
         cname: str,
         on_keyframe_request: Callable[[], None] = lambda: None,
     ) -> None:
-        self._protector, self._path, self._cname = protector, path, cname
+        self._cname = cname
         self.tracks = tuple(tracks)
         self.on_keyframe_request = on_keyframe_request
         self.feedback = Feedback()
-        self.resend_rate: float = RESEND_RATE
-        """Bytes per second available for retransmission; the burst is one second's worth."""
-        self.repairs_twice = self.tails_twice = False
-        """Whether a first request gets two copies and a picture's last packet is sent twice; `uplink` decides."""
+        self._writer = PacketWriter(protector, path, self.feedback.packet_sent)
+        self.repair = Retransmitter(self._writer, self.feedback.estimate)
         self.malformed_rtcp = 0
         self.ignored_rtcp = 0
         self.unagreed_feedback = 0
@@ -74,13 +55,9 @@ class MediaSender:
         self._by_ssrc = {track.ssrc: track for track in tracks}
         self._remb = any(track.remb for track in tracks)
         self._transport_cc = any(track.extensions.transport_cc is not None for track in tracks)
-        self._transport_sequence = 0
-        self._slot_size = len(protector.slots[0])
-        self._ready: list[memoryview] = []
         self.clock: tuple[float, float, float] | None = None
         """Media time, wall time and monotonic time of the same moment; see `set_clock`."""
         self._next_report = 0.0
-        self._resend_budget, self._budget_at = float(RESEND_BURST), 0.0
         self._keyframe_wanted = False
         self._keyframe_asked = -KEYFRAME_INTERVAL
         self.last_sent = 0.0
@@ -113,19 +90,18 @@ class MediaSender:
             # A memoryview may point into a buffer that its owner reuses; bytes() of bytes makes no copy.
             kept.append((bytes(payload), marker))
             size += len(payload)
-        number = self._take_numbers(track, len(kept))
-        self._put(track, track.ssrc, track.payload_type, first, rtp_timestamp, kept, number, now, now, step)
-        if self._ready:
-            self._flush()
+        writer = self._writer
+        number = writer.take_numbers(track, len(kept))
+        writer.put(track, track.ssrc, track.payload_type, first, rtp_timestamp, kept, number, now, now, step)
+        writer.flush()
         # libsrtp tolerates no jump (RFC 3711 §3.3.1): sequence numbers increase by exactly one.
         track.sequence = (first + len(kept)) & 0xFFFF
         stats.packets += len(kept)
         stats.bytes += size
         if track.history is not None and kept:
             track.history.append(SentRun(now, first, rtp_timestamp, step, kept, size, number))
-            if self.tails_twice and kept[-1][1]:
-                self._refill_budget(now)
-                self._put_copies(track, [(track.sequence - 1) & 0xFFFF], now)
+            if self.repair.tails_twice and kept[-1][1]:
+                self.repair.copy(track, (track.sequence - 1) & 0xFFFF, now)
         self.last_sent = track.last_sent = now
         if track.owed_since is None:
             track.owed_since = now
@@ -134,65 +110,12 @@ class MediaSender:
         if self._keyframe_wanted or now >= self._next_report:
             self._say_what_is_due(now)
 
-    def _take_numbers(self, track: OutgoingTrack, count: int) -> int:
-        """The first of `count` transport-wide numbers for packets of `track`; 0 where it carries none."""
-        if track.extensions.transport_cc is None:
-            return 0
-        first = (self._transport_sequence + 1) & 0xFFFF
-        self._transport_sequence = (self._transport_sequence + count) & 0xFFFF
-        return first
-
-    def _put(
-        self,
-        track: OutgoingTrack,
-        ssrc: int,
-        payload_type: int,
-        sequence: int,
-        timestamp: int,
-        payloads: Sequence[tuple[bytes, bool]],
-        number: int,
-        stamp: float,
-        now: float,
-        step: int = 0,
-    ) -> None:
-        """Write and encrypt packets into the next slots, and send what is ready whenever all slots are full.
-
-        `sequence`, `timestamp` and the transport-wide `number` are the first packet's; `stamp` is the send time that
-        they state.
-        """
-        ready, slot_size = self._ready, self._slot_size
-        buffer, slots, protect = self._protector.buffer, self._protector.slots, self._protector.protect
-        extensions = track.extensions
-        header_size, write, numbered = extensions.header_size, extensions.write, extensions.transport_cc is not None
-        send_time = abs_send_time(stamp)
-        for payload, marker in payloads:
-            slot = len(ready)
-            start = slot * slot_size
-            second_byte = payload_type | 0x80 if marker else payload_type
-            write(buffer, start, second_byte, sequence, timestamp, ssrc, send_time, number)
-            length = header_size + len(payload)
-            buffer[start + header_size : start + length] = payload
-            length = protect(slot, length)
-            if length:
-                ready.append(slots[slot][:length])
-                if numbered:
-                    self.feedback.packet_sent(number, length, now)
-                if slot + 1 == len(slots):
-                    self._flush()
-            sequence = (sequence + 1) & 0xFFFF
-            number = (number + 1) & 0xFFFF
-            timestamp = (timestamp + step) & 0xFFFFFFFF
-
-    def _flush(self) -> None:
-        self._path.send(self._ready)
-        self._ready.clear()
-
     def _say_what_is_due(self, now: float) -> None:
         if now >= self._next_report and self.clock is not None:
             self._next_report = now + REPORT_INTERVAL
             for track in self.tracks:
                 if track.stats.packets:
-                    self._send_rtcp(self._sender_report(track, now))
+                    self._writer.send_rtcp(self._sender_report(track, now))
         if self._keyframe_wanted:
             self._ask_keyframe(now)
 
@@ -209,9 +132,6 @@ class MediaSender:
             track.ssrc, self._cname
         )
 
-    def _send_rtcp(self, packet: bytes) -> None:
-        self._path.send([memoryview(self._protector.protect_rtcp(packet))])
-
     def say_goodbye(self, now: float) -> None:
         """Send BYE for every track that has sent something (RFC 3550 §6.6)."""
         if self.clock is None:
@@ -219,7 +139,7 @@ class MediaSender:
         for track in self.tracks:
             if track.stats.packets:
                 ssrcs = [track.ssrc] if track.rtx_ssrc is None else [track.ssrc, track.rtx_ssrc]
-                self._send_rtcp(self._sender_report(track, now) + rtcp.pack_bye(*ssrcs))
+                self._writer.send_rtcp(self._sender_report(track, now) + rtcp.pack_bye(*ssrcs))
 
     # --- RTCP in
 
@@ -240,7 +160,7 @@ class MediaSender:
         elif isinstance(packet, rtcp.Nack):
             track = self._by_ssrc.get(packet.media_ssrc)
             if track is not None and track.history is not None:
-                self._resend(track, packet.sequences, now)
+                self.repair.answer(track, packet.sequences, now)
             else:
                 self.unagreed_feedback += 1
         elif isinstance(packet, rtcp.Pli):
@@ -304,97 +224,17 @@ class MediaSender:
             self._keyframe_asked = now
             self.on_keyframe_request()
 
-    def _resend(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
-        assert track.history is not None
-        lowest, highest = RESEND_INTERVAL
-        interval = min(highest, max(lowest, self._repeat_after()))
-        self._refill_budget(now)
-        stats = track.stats
-        stats.nacks += len(sequences)
-        fresh = []
-        for sequence in sequences:
-            packet, repaired = track.history.get(sequence), track.history.repaired
-            if packet is None:
-                stats.nacks_too_late += 1
-            elif self._resend_budget < len(packet.payload):
-                stats.nacks_over_budget += 1
-            elif not track.history.resend(sequence, now, interval):
-                stats.nacks_suppressed += 1
-            else:
-                self._resend_budget -= len(packet.payload)
-                self._put_again(track, sequence, packet, now)
-                if track.history.repaired > repaired:
-                    fresh.append(sequence)
-        if self.repairs_twice:
-            self._put_copies(track, fresh, now)
-        if self._ready:
-            self._flush()
-
-    def _refill_budget(self, now: float) -> None:
-        elapsed, self._budget_at = now - self._budget_at, now
-        burst = min(RESEND_BURST, self.resend_rate)
-        self._resend_budget = min(burst, self._resend_budget + elapsed * self.resend_rate)
-
-    def _put_copies(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
-        """Send a just-sent packet a second time; half of the budget is left for requested packets."""
-        assert track.history is not None
-        for sequence in sequences:
-            packet = track.history.get(sequence)
-            if packet is not None and self._resend_budget >= RESEND_BURST / 2 + len(packet.payload):
-                self._resend_budget -= len(packet.payload)
-                self._put_again(track, sequence, packet, now)
-        if self._ready:
-            self._flush()
-
-    def _repeat_after(self) -> float:
-        """Seconds after a retransmission from which another NACK for the packet means that the repeat was lost, too.
-
-        Based on the minimum round trip: repeating what is still in flight costs a packet, waiting costs a viewer a
-        freeze. But once a queue has built up, repeating feeds it.
-        """
-        estimate = self.estimate
-        if estimate.lowest_rtt is None:
-            return UNKNOWN_RTT
-        if self.repairs_twice:  # whoever asks again so early gets a third, at another time than the two
-            return 0.5 * estimate.lowest_rtt
-        return 0.9 * estimate.lowest_rtt + (estimate.queue_delay if estimate.queue_delay > QUEUE_LIMIT else 0.0)
-
-    def _put_again(self, track: OutgoingTrack, sequence: int, packet: SentPacket, now: float) -> None:
-        track.stats.retransmitted += 1
-        track.stats.retransmitted_bytes += len(packet.payload)
-        if track.rtx_ssrc is None or track.rtx_payload_type is None:
-            number, payload = packet.transport_sequence, (packet.payload, packet.marker)
-            stamp = packet.sent
-            self._put(track, track.ssrc, track.payload_type, sequence, packet.timestamp, [payload], number, stamp, now)
-        else:
-            self._put_rtx(track, track.rtx_ssrc, track.rtx_payload_type, sequence, packet, now)
-
-    def _put_rtx(
-        self, track: OutgoingTrack, ssrc: int, payload_type: int, sequence: int, packet: SentPacket, now: float
-    ) -> None:
-        # RFC 4588 §4: the original sequence number stands before the original payload.
-        payload = (sequence.to_bytes(2, "big") + packet.payload, packet.marker)
-        number = self._take_numbers(track, 1)
-        self._put(track, ssrc, payload_type, track.rtx_sequence, packet.timestamp, [payload], number, now, now)
-        track.rtx_sequence = (track.rtx_sequence + 1) & 0xFFFF
-
-    def probe(self, track: OutgoingTrack, size: int, now: float) -> int:
-        """Send the newest packets again by RTX, up to `size` bytes; returns the bytes sent.
-
-        The receiver discards what it already has and gains what it lost, which makes this better padding than padded
-        media, which not every receiver accepts. Nothing is sent where RTX was not negotiated.
-        """
-        if track.history is None or track.rtx_ssrc is None or track.rtx_payload_type is None:
-            return 0
-        sent = 0
-        sequence = track.sequence
-        while (packet := track.history.get(sequence := (sequence - 1) & 0xFFFF)) is not None:
-            if sent + len(packet.payload) > size:
-                break
-            self._put_rtx(track, track.rtx_ssrc, track.rtx_payload_type, sequence, packet, now)
-            sent += len(packet.payload)
-            track.stats.probes += 1
-        track.stats.probe_bytes += sent
-        if self._ready:
-            self._flush()
-        return sent
+    def counters(self) -> dict[str, int]:
+        """Totals since the publication began, by name."""
+        all_stats = [track.stats for track in self.tracks]
+        return {
+            "malformed_rtcp": self.malformed_rtcp,
+            "ignored_rtcp": self.ignored_rtcp,
+            "unagreed_feedback": self.unagreed_feedback,
+            "oversized": sum(stats.oversized for stats in all_stats),
+            "nacks_suppressed": sum(stats.nacks_suppressed for stats in all_stats),
+            "nacks_over_budget": sum(stats.nacks_over_budget for stats in all_stats),
+            "nacks_too_late": sum(stats.nacks_too_late for stats in all_stats),
+            "probes": sum(stats.probes for stats in all_stats),
+            "history_evicted": sum(track.history.evicted_early for track in self.tracks if track.history is not None),
+        }

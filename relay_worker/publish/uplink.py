@@ -7,7 +7,8 @@ from typing import Final
 from relay_worker.publish.congestion import QUEUE_LIMIT, CongestionController, PathSample
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
-from relay_worker.publish.sender import RESEND_RATE, MediaSender
+from relay_worker.publish.retransmission import RESEND_RATE
+from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.share import ShareMeter, UplinkShare
 
 RESEND_SHARE: Final = 0.4
@@ -58,14 +59,15 @@ class Uplink:
         # Copies cost about as large a share of the rate as is lost. Where a queue or a ceiling shows a lack of room
         # they would do harm.
         roomy = ceiling is None and estimate.queue_delay <= QUEUE_LIMIT
-        self._sender.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
-        self._sender.tails_twice = self._sender.repairs_twice and self._congestion.loss >= LOSSY
-        self._sender.resend_rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
+        repair = self._sender.repair
+        repair.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
+        repair.tails_twice = repair.repairs_twice and self._congestion.loss >= LOSSY
+        repair.rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
 
     def probe(self, now: float) -> None:
         """Fill the room below the ceiling with retransmissions: capacity that is never tried is never found."""
         if spare := self._pacer.spare(now):
-            self._pacer.charge(self._sender.probe(self._video, spare, now))
+            self._pacer.charge(self._sender.repair.probe(self._video, spare, now))
 
     def share(self, now: float) -> UplinkShare | None:
         """How much of the camera's video the uplink carries; None while it carries all, or that is not measured."""

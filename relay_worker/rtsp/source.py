@@ -244,13 +244,12 @@ class RtspSource:
             self._connection.look()
 
     def counters(self) -> dict[str, int]:
-        """Counters of the current connection, as `part.name`."""
+        """Counters of the current session, as `part.name`."""
         session = self._session
         if session is None:
             return {}
         here = {"unknown_channel": session.unknown_channel, "unmatched": session.requests.unmatched}
-        connection = self._connection.counters() if self._connection is not None else {}
-        return joined(session=here, parser=session.parser.counters(), connection=connection)
+        return joined(session=here, parser=session.parser.counters())
 
     def tolerated(self) -> dict[str, int]:
         """Tolerated deviations of the server, by their names in docs/quirks.md."""

@@ -51,9 +51,7 @@ class Connection:
         self._unsent = bytearray()
         self._on_data: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[Exception | None], None] | None = None
-        self.wakes = self._looked_at = 0
-        self.bytes = 0
-        """Application bytes received."""
+        self._wakes = self._looked_at = 0
 
     def start(self, on_data: Callable[[bytes], None], on_closed: Callable[[Exception | None], None]) -> None:
         """Start delivering. `on_data` may call `write` and `close`."""
@@ -62,10 +60,6 @@ class Connection:
         # Data that arrived with the end of the TLS handshake is already in memory and will not wake the socket.
         if self._tls is not None and (self._incoming.pending or self._tls.pending()):
             self._loop.call_soon(self._deliver_pending)
-
-    def counters(self) -> dict[str, int]:
-        """Totals since the start, by name."""
-        return {"wakes": self.wakes, "bytes": self.bytes}
 
     def write(self, data: bytes) -> None:
         """Send, or queue, `data`; a failure ends the connection through `on_closed`."""
@@ -101,9 +95,9 @@ class Connection:
         libuv ends the watching of a socket with an error after one last call (uvloop's `UVPoll._fatal_error`). Where
         that call found data in front of the reset, nothing would ever tell of the reset.
         """
-        if self.wakes == self._looked_at:
+        if self._wakes == self._looked_at:
             self._readable()
-        self._looked_at = self.wakes
+        self._looked_at = self._wakes
 
     def _readable(self) -> None:
         if self._sock.fileno() < 0:
@@ -155,8 +149,7 @@ class Connection:
             self._finish(ended)
 
     def _deliver(self, data: bytes) -> None:
-        self.wakes += 1
-        self.bytes += len(data)
+        self._wakes += 1
         if self._on_data is not None:
             self._on_data(data)
 

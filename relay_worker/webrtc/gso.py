@@ -29,11 +29,10 @@ _SIZE: Final = struct.Struct("=H")
 
 
 class PacketPath(Protocol):
-    """Destination of protected packets. Implementations count packets, bytes and drops."""
+    """Destination of protected packets."""
 
-    packets: int
-    bytes: int
     drops: int
+    """Packets that it did not take."""
 
     def send(self, packets: Sequence[memoryview]) -> None:
         """Send each packet, in order, now or never."""
@@ -44,14 +43,14 @@ class UdpPath:
     """A non-blocking UDP socket to one address. `gso` tells whether segmentation offload is in use.
 
     Offload ends permanently where the kernel lacks it, and for a while where a segment does not fit the route's MTU:
-    plain packets are fragmented there (`gso_refusals` counts both). `system_calls` counts sends, `drops` packets that
-    the socket did not accept.
+    plain packets are fragmented there (`gso_refusals` counts both). `drops` counts packets that the socket did not
+    accept.
     """
 
     def __init__(self, sock: socket.socket, address: Any, *, gso: bool = True) -> None:
         self._sock, self._address = sock, address
         self.gso = gso
-        self.packets = self.bytes = self.drops = self.system_calls = self.gso_refusals = 0
+        self.drops = self.gso_refusals = 0
         self._pause = TRY_AGAIN_AFTER
         self._plain_left = 0  # packets to send one by one until segmentation is tried again; 0: it is not
         self._control: dict[int, list[tuple[int, int, bytes]]] = {}
@@ -88,9 +87,7 @@ class UdpPath:
         if control is None:
             control = self._control[size] = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
         try:
-            self.system_calls += 1
-            self.bytes += self._sock.sendmsg(run, control, 0, self._address)
-            self.packets += len(run)
+            self._sock.sendmsg(run, control, 0, self._address)
         except OSError as error:
             if error.errno in _NO_GSO or error.errno == errno.EMSGSIZE:
                 self.gso = False
@@ -104,15 +101,13 @@ class UdpPath:
 
     def _send_one(self, packet: memoryview) -> None:
         try:
-            self.system_calls += 1
-            self.bytes += self._sock.sendto(packet, self._address)
-            self.packets += 1
+            self._sock.sendto(packet, self._address)
         except OSError:
             self.drops += 1
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"packets": self.packets, "bytes": self.bytes, "gso_refusals": self.gso_refusals}
+        return {"gso_refusals": self.gso_refusals}
 
     def close(self) -> None:
         """Close the socket (ours, a duplicate of ICE's)."""
@@ -124,10 +119,8 @@ class RelayPath:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self.packets = self.bytes = self.drops = 0
+        self.drops = 0
 
     def send(self, packets: Sequence[memoryview]) -> None:
         for packet in packets:
             self._send(bytes(packet))
-            self.packets += 1
-            self.bytes += len(packet)

@@ -149,7 +149,7 @@ class MediaTransport:
         self._closing = False
         self.protector: SrtpProtector | None = None
         self.path: PacketPath | None = None
-        self.received_packets = self.rejected_packets = 0
+        self.rejected_packets = 0
 
     def _gather_on(self, chosen: list[str]) -> None:
         # aioice gathers on every interface and never on loopback; only the list of addresses has to change.
@@ -247,7 +247,6 @@ class MediaTransport:
             except (pylibsrtp.Error, ValueError):
                 self.rejected_packets += 1
                 return
-            self.received_packets += 1
             self._on_packet(plain, is_rtcp, now)
 
         def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
@@ -283,7 +282,6 @@ class MediaTransport:
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         return {
-            "received_packets": self.received_packets,
             "rejected_packets": self.rejected_packets,
             "unprotected_packets": self.protector.failures if self.protector is not None else 0,
         }

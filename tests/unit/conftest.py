@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from pylibsrtp import Policy, Session
@@ -38,6 +38,22 @@ def parse_rtp(data: bytes) -> RtpPacket:
     return RtpPacket(bool(second & 0x80), second & 0x7F, sequence, timestamp, ssrc, extension, data[position:])
 
 
+class CountedSocket(socket.socket):
+    """Counts what is sent, and the system calls that takes."""
+
+    sent = calls = 0
+
+    def sendmsg(self, run: Any, *rest: Any) -> int:
+        done = super().sendmsg(run, *rest)
+        self.calls, self.sent = self.calls + 1, self.sent + len(run)
+        return done
+
+    def sendto(self, *packet: Any) -> int:
+        done = super().sendto(*packet)
+        self.calls, self.sent = self.calls + 1, self.sent + 1
+        return done
+
+
 class Wire:
     """Our end (`protector`, `path`) and the far one, which decrypts what arrives."""
 
@@ -54,10 +70,10 @@ class Wire:
         self._far.bind(("127.0.0.1", 0))
         self._far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._far.settimeout(10)
-        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        near = CountedSocket(socket.AF_INET, socket.SOCK_DGRAM)
         near.setblocking(False)
         self.near, self.far_address = near, self._far.getsockname()
-        self.path = UdpPath(near, self._far.getsockname(), gso=gso)
+        self.path = UdpPath(near, self.far_address, gso=gso)
         self._taken = 0
 
     def receive(self, *lose: int) -> tuple[list[RtpPacket], list[bytes]]:
@@ -67,7 +83,7 @@ class Wire:
         """
         media, control = [], []
         self.raw: list[bytes] = []
-        while self._taken < self.path.packets:
+        while self._taken < self.near.sent:
             data = self._far.recv(2048)
             self._taken += 1
             self.raw.append(data)

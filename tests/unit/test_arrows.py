@@ -7,12 +7,10 @@ into the map in docs/architecture.md when the map shows it. An arrow that nothin
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 
-from tests.fixtures.product_source import PACKAGES, ROOT, files, nodes, tree
+from tests.fixtures.product_source import MODULES, PACKAGES, imports, tree
 
 ALLOWED = {
     "relay_worker": {
@@ -90,13 +88,7 @@ BELOW = {
 SIMULATION = "relay_common.simulation"
 
 
-def module(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {module(path): path for path in files()}
-FOLDERS = {name for name, path in FILES.items() if path.name == "__init__.py"}
+FOLDERS = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
 def node(name: str) -> str:
@@ -106,28 +98,12 @@ def node(name: str) -> str:
     return f"{package}.{folder or rest}"
 
 
-def _imports(name: str) -> Iterator[str]:
-    for statement in nodes(FILES[name]):
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names if alias.name in FILES)
-        elif isinstance(statement, ast.ImportFrom) and (statement.module or "") in FILES:
-            for alias in statement.names:
-                full = f"{statement.module}.{alias.name}"
-                yield full if full in FILES else str(statement.module)
-
-
-@cache
-def imports(name: str) -> frozenset[str]:
-    """The modules of ours that a module imports, wherever in the file."""
-    return frozenset(_imports(name))
-
-
 @cache
 def arrows() -> dict[tuple[str, str], str]:
     """Every arrow there is, with a module that draws it."""
     return {
         (node(name), node(target)): name
-        for name in FILES
+        for name in MODULES
         for target in imports(name)
         if node(target) != node(name) and target not in PACKAGES
     }
@@ -152,7 +128,7 @@ def test_the_table_has_no_way_back_up() -> None:
 
 def test_no_two_files_import_each_other() -> None:
     """Neither directly nor by way of others; imports inside functions and for types alone count, too."""
-    list(TopologicalSorter({name: imports(name) - {name, *FOLDERS} for name in FILES}).static_order())
+    list(TopologicalSorter({name: imports(name) - {name, *FOLDERS} for name in MODULES}).static_order())
 
 
 def test_packages_import_only_what_lies_below() -> None:
@@ -172,6 +148,6 @@ def test_simulators_and_product_do_not_know_each_other() -> None:
 
 
 def test_the_vocabulary_of_the_media_path_imports_nothing_of_ours() -> None:
-    body = tree(FILES["relay_worker.media.stream"]).body
+    body = tree(MODULES["relay_worker.media.stream"]).body
     top = [statement for statement in body if isinstance(statement, ast.ImportFrom)]
     assert not [statement.module for statement in top if (statement.module or "").startswith(PACKAGES)]

@@ -53,13 +53,13 @@ def test_a_minute_of_even_media_leaves_no_line_no_wait_and_no_object(
     camera.run(10.0)
     kept = []
     for _ in range(2):
-        before, waited = wire.path.packets, output.waits
+        before, waited = wire.near.sent, output.waits
         caplog.clear()
         gc.collect()
         objects = len(gc.get_objects())
         with caplog.at_level(logging.DEBUG):
             camera.run(60.0)
-        sent = wire.path.packets - before
+        sent = wire.near.sent - before
         assert sent > 3000
         # Each sender report of the camera is worth a line when debugging; no packet is.
         lines = [record for record in caplog.records if record.name.startswith("relay")]

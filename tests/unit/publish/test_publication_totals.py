@@ -16,7 +16,6 @@ from relay_worker.publish.outgoing import SentStats as Sent
 from relay_worker.publish.pacer import PacerStats
 from relay_worker.publish.publication import PublisherSettings, PublisherStats
 from relay_worker.publish.publisher import Publisher
-from relay_worker.publish.publisher_states import PublisherState
 from relay_worker.publish.share import UplinkShare
 
 
@@ -27,7 +26,6 @@ class Stub:
         sent = Sent(packets=1 * times, bytes=2 * times, retransmitted=3 * times, nacks=4 * times, plis=5 * times)
         sent.firs, sent.fraction_lost = 6 * times, 0.1 * times
         self._stats = PublisherStats(
-            state=PublisherState.CONNECTED,
             tracks={"video": sent},
             estimate=Estimate(rtt=0.02 * times),
             pacer=PacerStats(dropped_packets=7 * times, thinned_frames=8 * times, dropped_audio=9 * times),
@@ -35,13 +33,6 @@ class Stub:
             share=UplinkShare(1e5 * times, 2e5 * times),
             queued_bytes=0,
             drops=10 * times,
-            system_calls=0,
-            gso=False,
-            gso_refusals=0,
-            not_connected=0,
-            malformed_rtcp=0,
-            unagreed_feedback=0,
-            history_evicted=0,
         )
 
     def stats(self) -> PublisherStats:

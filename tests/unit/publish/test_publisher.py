@@ -166,7 +166,7 @@ async def test_media_before_the_connection_is_counted_not_kept() -> None:
     publisher = Publisher("porch", Answering(""), settings=SETTINGS)
     publisher.send(Frame(Kind.VIDEO, [(b"\x65x", True)], 1.0), 1.0)
     publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], 1.0, 0.02), 1.0)
-    assert publisher.stats().not_connected == 2
+    assert publisher.counters() == {"not_connected": 2}
     assert publisher.stats().queued_bytes == 0
     assert not publisher.check(1.0)
     await publisher.close()

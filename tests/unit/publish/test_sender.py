@@ -13,7 +13,8 @@ from relay_worker.publish.extensions import NO_EXTENSIONS, HeaderExtensions, max
 from relay_worker.publish.history import SentHistory
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack
-from relay_worker.publish.sender import RESEND_BURST, MediaSender
+from relay_worker.publish.retransmission import RESEND_BURST
+from relay_worker.publish.sender import MediaSender
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import pack_transport_feedback
 from relay_worker.webrtc.gso import UdpPath
@@ -56,7 +57,7 @@ def test_payloads_arrive_in_order_whole_and_marked(wire: Any) -> None:
     assert {(p.payload_type, p.ssrc, p.extension) for p in media} == {(106, VIDEO.ssrc, b"")}
     assert control == []  # without a clock there is nothing to report
     assert track.stats.packets == 41
-    assert wire.path.gso is (wire.path.system_calls < 41)
+    assert wire.path.gso is (wire.near.calls < 41)
 
 
 def test_sizes_in_any_order_arrive(wire: Any) -> None:
@@ -145,7 +146,7 @@ def test_on_request_repairs_go_twice(wire: Any) -> None:
     track = video_track(sequence=0)
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
     sender.send(track, run(0, 20), 777, now=0.0)
-    sender.repairs_twice, sender.estimate.lowest_rtt = True, 0.08
+    sender.repair.repairs_twice, sender.estimate.lowest_rtt = True, 0.08
     wire.receive()
     sender.receive_rtcp(nack(track, 3, 4), now=0.1)
     media, _ = wire.receive()
@@ -162,7 +163,7 @@ def test_on_request_repairs_go_twice(wire: Any) -> None:
 def test_on_request_the_last_packet_of_a_picture_goes_twice(wire: Any) -> None:
     video, audio = video_track(sequence=0), audio_track()
     sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
-    sender.tails_twice = True
+    sender.repair.tails_twice = True
     sender.send(video, run(0, 3)[:2], 777, now=0.0)  # a part of one
     sender.send(video, run(2, 1), 777, now=0.01)
     sender.send(audio, [(b"opus", True)], 0, now=0.01)
@@ -175,7 +176,7 @@ def test_on_request_the_last_packet_of_a_picture_goes_twice(wire: Any) -> None:
 def test_copies_leave_half_of_the_budget_to_repairs(wire: Any) -> None:
     track = video_track(sequence=0)
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
-    sender.repairs_twice = sender.tails_twice = True
+    sender.repair.repairs_twice = sender.repair.tails_twice = True
     for index in range(200):
         sender.send(track, run(index, 1, last=1200), index, now=10.0)
     copies = RESEND_BURST // 2 // 1200
@@ -374,7 +375,7 @@ def test_outgoing_numbers_never_jump(wire: Any) -> None:
     """libsrtp refuses a packet that is half the range ahead of the last, and a receiver takes any jump for loss."""
     video, audio = video_track(sequence=65500, extensions=BOTH), audio_track(BOTH)
     sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
-    sender.tails_twice = sender.repairs_twice = True
+    sender.repair.tails_twice = sender.repair.repairs_twice = True
     refused = iter([0] * 40)
     protect = wire.protector.protect
     numbers: dict[int, list[int]] = {}
@@ -385,7 +386,7 @@ def test_outgoing_numbers_never_jump(wire: Any) -> None:
         sender.send(video, [(bytes(1500), False), *run(index, 9)], index, now)
         sender.send(audio, [(b"opus", False)], index, now)
         sender.receive_rtcp(nack(video, (video.sequence - 2) & 0xFFFF, 40_000), now)
-        sender.probe(video, 5000, now)
+        sender.repair.probe(video, 5000, now)
     for packet in wire.receive()[0]:
         numbers.setdefault(packet.ssrc, []).append(packet.sequence)
     steps = {(b - a) & 0xFFFF for sequence in numbers.values() for a, b in itertools.pairwise(sequence)}
@@ -397,16 +398,16 @@ def test_outgoing_numbers_never_jump(wire: Any) -> None:
 def test_probes_are_repeats_of_what_was_sent_last(wire: Any) -> None:
     track = video_track(sequence=10, extensions=BOTH)
     sender = MediaSender(wire.protector, wire.path, [track], cname="c")
-    assert sender.probe(track, 5000, now=0.9) == 0, "nothing was sent"
+    assert sender.repair.probe(track, 5000, now=0.9) == 0, "nothing was sent"
     sender.send(track, run(0, 5, last=1200), 777, now=1.0)
     wire.receive()
-    assert sender.probe(track, 2500, now=1.1) == 2400
+    assert sender.repair.probe(track, 2500, now=1.1) == 2400
     media, _ = wire.receive()
     assert [(p.ssrc, p.payload_type) for p in media] == [(VIDEO.rtx_ssrc, 107)] * 2
     assert [p.payload for p in media] == [n.to_bytes(2, "big") + payload(n - 10) for n in (14, 13)]
     assert (track.stats.probes, track.stats.probe_bytes, track.stats.retransmitted) == (2, 2400, 0)
     without = video_track(rtx=False)
-    assert MediaSender(wire.protector, wire.path, [without], cname="c").probe(without, 5000, now=1.2) == 0
+    assert MediaSender(wire.protector, wire.path, [without], cname="c").repair.probe(without, 5000, now=1.2) == 0
 
 
 def test_the_receivers_clock_may_begin_anew(wire: Any) -> None:

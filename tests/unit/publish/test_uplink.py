@@ -11,7 +11,8 @@ from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
-from relay_worker.publish.sender import RESEND_RATE, MediaSender
+from relay_worker.publish.retransmission import RESEND_RATE
+from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.uplink import RESEND_SHARE, Uplink
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import pack_transport_feedback
@@ -93,7 +94,7 @@ def test_a_clean_uplink_has_no_ceiling(wire: Any) -> None:
     world.run(8)
     assert world.pacer.ceiling is None
     assert world.pacer.network_delay == pytest.approx(0.0, abs=0.001)
-    assert world.sender.resend_rate == RESEND_RATE
+    assert world.sender.repair.rate == RESEND_RATE
 
 
 def test_loss_that_reports_tell_of_brings_a_ceiling(wire: Any) -> None:
@@ -176,7 +177,7 @@ def test_what_is_sent_again_has_its_share_of_the_ceiling(wire: Any) -> None:
     world.run(2, queue=0.4)
     ceiling = world.pacer.ceiling
     assert ceiling is not None
-    assert world.sender.resend_rate == pytest.approx(RESEND_SHARE * ceiling / 8, rel=0.001)
+    assert world.sender.repair.rate == pytest.approx(RESEND_SHARE * ceiling / 8, rel=0.001)
 
 
 def test_what_is_sent_again_takes_from_what_is_new(wire: Any) -> None:

@@ -38,4 +38,4 @@ def test_copies_where_they_help(
         estimate.lowest_rtt, estimate.queue_delay, estimate.delivered_bitrate = round_trip, queue, 1e6
         track.stats.fraction_lost, track.reported = lost, (now, 0, 0, 0)
         uplink.heard(now)
-    assert (sender.repairs_twice, sender.tails_twice) == (repairs, tails)
+    assert (sender.repair.repairs_twice, sender.repair.tails_twice) == (repairs, tails)

@@ -57,8 +57,7 @@ def test_runs(sizes: list[int], runs: list[list[int]]) -> None:
     out = path(fake)
     out.send(views(*sizes))
     assert fake.runs == runs
-    assert (out.packets, out.bytes, out.drops) == (len(sizes), sum(sizes), 0)
-    assert out.system_calls == len(runs)
+    assert out.drops == 0
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP])
@@ -68,7 +67,7 @@ def test_a_kernel_without_gso_is_noticed_once_and_nothing_is_lost(error: int) ->
     out.send(views(5, 5, 5, 7, 7))
     out.send(views(5, 5))
     assert fake.runs == [[5], [5], [5], [7], [7], [5], [5]]
-    assert (out.packets, out.drops, out.gso, out.gso_refusals) == (7, 0, False, 1)
+    assert (out.drops, out.gso, out.gso_refusals) == (0, False, 1)
     for _ in range(3 * TRY_AGAIN_AFTER // 8):
         out.send(views(*[5] * 8))
     assert (out.gso, out.gso_refusals) == (False, 1), "not tried again"
@@ -96,9 +95,10 @@ def test_a_segment_that_does_not_fit_the_route_is_sent_plainly_and_segmentation_
 
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOBUFS, errno.ENETUNREACH, errno.EPERM])
 def test_what_the_socket_does_not_take_is_dropped_and_counted(error: int) -> None:
-    out = path(FakeSocket(gso_error=error, error=error))
+    fake = FakeSocket(gso_error=error, error=error)
+    out = path(fake)
     out.send(views(5, 5, 5, 7))
-    assert (out.packets, out.drops) == (0, 4)
+    assert (fake.runs, out.drops) == ([], 4)
     assert out.gso
 
 
@@ -117,4 +117,3 @@ def test_a_relay_gets_each_packet_by_itself() -> None:
     out = RelayPath(sent.append)
     out.send(views(3, 3, 2))
     assert sent == [b"\0\0\0", b"\1\1\1", b"\2\2"]
-    assert (out.packets, out.bytes) == (3, 8)
