@@ -82,7 +82,7 @@ class SourceKeeper:
     def dialogue(self) -> list[RtspMessage]:
         """The last RTSP messages with the camera, credentials and all."""
         session = self._source.session if self._source is not None else None
-        return list(session.dialogue) if session is not None else []
+        return list(session.dialogue.recorded) if session is not None else []
 
     @property
     def playing(self) -> bool:

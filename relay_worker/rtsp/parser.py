@@ -42,7 +42,7 @@ class ParseError(ValueError):
 
 
 class RtspParser:
-    """Feed it bytes, get messages and frames. Frames on a channel in `takers` go straight into its list there.
+    """Feed it bytes, get messages and frames. Frames on a channel in `packets` go straight into its list there.
 
     `garbage` counts bytes skipped between messages, `resyncs` how often that happened, `bad_headers` header lines
     without a colon. After garbage a frame is only believed on one of `channels`.
@@ -51,8 +51,8 @@ class RtspParser:
     def __init__(self) -> None:
         self.channels: Container[int] = range(32)
         """Interleaved channels in use."""
-        self.takers: dict[int, list[bytes]] = {}
-        """Destination of these channels' packets; those of all others are returned."""
+        self.packets: dict[int, list[bytes]] = {}
+        """Packets received on these channels; those of all others are returned."""
         self.garbage = 0
         self.resyncs = 0
         self.bad_headers = 0
@@ -64,7 +64,7 @@ class RtspParser:
         """Everything that `data` completes, in order; raises ParseError (and is unusable after it)."""
         buffer = self._pending + data if self._pending else data
         items: list[Item] = []
-        takers, unpack = self.takers, _FRAME_HEADER.unpack_from
+        packets, unpack = self.packets, _FRAME_HEADER.unpack_from
         position, end = 0, len(buffer)
         while position < end:
             if self._lost:
@@ -77,8 +77,8 @@ class RtspParser:
                 stop = position + 4 + size
                 if dollar != DOLLAR or stop > end:
                     break
-                if channel in takers:
-                    takers[channel].append(buffer[position + 4 : stop])
+                if channel in packets:
+                    packets[channel].append(buffer[position + 4 : stop])
                 else:
                     items.append((channel, buffer[position + 4 : stop]))
                 self._garbage_run = 0

@@ -6,14 +6,13 @@ OPTIONS, DESCRIBE, SETUP of each track over interleaved TCP, PLAY, then media wi
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from relay_common.fsm import Machine
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch, Kind, Track
-from relay_worker.rtsp.auth import Authenticator
+from relay_worker.rtsp.dialogue import Dialogue
 from relay_worker.rtsp.errors import (
     ProtocolError,
     RedirectError,
@@ -25,11 +24,11 @@ from relay_worker.rtsp.errors import (
     access_hint,
     error_for_status,
 )
-from relay_worker.rtsp.events import Playing, Redirected, RtspMessage, SessionEvent, SessionSettings
-from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_cseq, read_session
-from relay_worker.rtsp.messages import Headers, Request, Response, reply_to
+from relay_worker.rtsp.events import Playing, Redirected, SessionEvent, SessionSettings
+from relay_worker.rtsp.fields import DEFAULT_SESSION_TIMEOUT, is_interleaved, read_channels, read_session
+from relay_worker.rtsp.messages import Request, Response
 from relay_worker.rtsp.parser import ParseError, RtspParser
-from relay_worker.rtsp.requests import Pending, PendingRequests
+from relay_worker.rtsp.requests import Pending
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
 from relay_worker.rtsp.tracks import (
@@ -41,11 +40,7 @@ from relay_worker.rtsp.tracks import (
     without_credentials,
 )
 
-log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")
-
-MAX_DIALOGUE: Final = 64
-"""Requests and responses kept for captures."""
 
 __all__ = ["Batch", "Playing", "Redirected", "RtspSession", "SessionEvent", "SessionSettings"]
 
@@ -74,21 +69,16 @@ class RtspSession:
     """
 
     def __init__(self, url: Secret, settings: SessionSettings | None = None) -> None:
-        parts = urlsplit(url.reveal())
-        self._url, self._access_hint = without_credentials(url.reveal()), access_hint(parts)
+        self._url, self._access_hint = without_credentials(url.reveal()), access_hint(urlsplit(url.reveal()))
         self._settings = settings or SessionSettings()
-        self._auth: Authenticator | None = None
-        if parts.username is not None:
-            self._auth = Authenticator(unquote(parts.username), Secret(unquote(parts.password or "")))
         self._machine = Machine(TABLE)
         self.state = self._machine.state
-        self._parser = RtspParser()
-        self.outgoing = bytearray()
+        self.dialogue = Dialogue(url, self._settings, lambda: self.stage)
+        self.outgoing = self.dialogue.outgoing
         """Bytes for the server, fetched by `data_to_send`."""
-        self.requests = PendingRequests(self._settings.read_timeout)
+        self._parser = RtspParser()
         self._last_data = 0.0
         self._aggregate = self._url
-        self._session_id = ""
         self._session_timeout = DEFAULT_SESSION_TIMEOUT
         self._public: frozenset[str] = frozenset()
         self._next_keepalive: float | None = None
@@ -97,10 +87,6 @@ class RtspSession:
         self._channels: list[_Channels] = []
         self.unknown_channel = 0
         """Frames on channels of no track."""
-        self.other_sessions = 0
-        """Answers to SETUP that named another session than the first one did."""
-        self.dialogue: deque[RtspMessage] = deque(maxlen=MAX_DIALOGUE)
-        """The last requests and responses, for captures; they contain credentials."""
         self.refused: list[str] = []
         """Why tracks were left out."""
 
@@ -122,7 +108,7 @@ class RtspSession:
         """Send the first request."""
         self._fire(RtspEvent.START)
         self._last_data = now
-        self._request("OPTIONS", self._url, now)
+        self.dialogue.request("OPTIONS", self._url, now)
 
     def data_to_send(self) -> bytes:
         """Bytes for the server since the last call."""
@@ -145,11 +131,11 @@ class RtspSession:
                 events += self._server_request(item)
             else:
                 self.unknown_channel += 1
-        taken = self._parser.takers
+        packets = self._parser.packets
         for track, rtp, rtcp in self._channels:
-            if taken[rtp] or taken[rtcp]:
-                events.append(Batch(track, taken[rtp], taken[rtcp]))
-                taken[rtp], taken[rtcp] = [], []
+            if packets[rtp] or packets[rtcp]:
+                events.append(Batch(track, packets[rtp], packets[rtcp]))
+                packets[rtp], packets[rtcp] = [], []
         return events
 
     def connection_lost(self) -> None:
@@ -164,8 +150,8 @@ class RtspSession:
         """End the session, with TEARDOWN once it was set up. Harmless when it has ended already."""
         if not self._machine.can(RtspEvent.STOP):
             return
-        if self._fire(RtspEvent.STOP) is RtspState.TEARDOWN and self._session_id:
-            self._request("TEARDOWN", self._aggregate, now)
+        if self._fire(RtspEvent.STOP) is RtspState.TEARDOWN and self.dialogue.session_id:
+            self.dialogue.request("TEARDOWN", self._aggregate, now)
 
     def send_rtcp(self, track: Track, packet: bytes) -> None:
         """Queue an RTCP packet on the track's RTCP channel."""
@@ -178,7 +164,7 @@ class RtspSession:
         if self.state in (RtspState.CLOSED, RtspState.REDIRECTED):
             return None
         if self.state is not RtspState.PLAYING:
-            return self.requests.deadline()
+            return self.dialogue.requests.deadline()
         silent = self._last_data + self._settings.media_timeout
         return silent if self._next_keepalive is None else min(silent, self._next_keepalive)
 
@@ -190,43 +176,16 @@ class RtspSession:
             if self._next_keepalive is not None and now >= self._next_keepalive:
                 self._keepalive(now)
         elif (deadline := self.next_deadline()) is not None and now >= deadline:
-            methods = ", ".join(self.requests.overdue(now))
+            methods = ", ".join(self.dialogue.requests.overdue(now))
             raise RtspTimeoutError(self.stage, f"no answer to {methods} in {self._settings.read_timeout:.0f} s")
 
-    # Requests
-
-    def _request(
-        self,
-        method: str,
-        url: str,
-        now: float,
-        headers: list[tuple[str, str]] | None = None,
-        *,
-        track: Track | None = None,
-        keepalive: bool = False,
-    ) -> None:
-        self._send(Pending(method, url, headers or [], track, keepalive=keepalive), now)
-
-    def _send(self, pending: Pending, now: float) -> None:
-        number = self.requests.add(pending, now)
-        fields = [("CSeq", str(number)), ("User-Agent", self._settings.user_agent), *pending.headers]
-        if self._session_id:
-            fields.append(("Session", self._session_id))
-        if self._auth is not None and (credentials := self._auth.authorization(pending.method, pending.url)):
-            fields.append(("Authorization", credentials))
-        try:
-            encoded = Request(pending.method, pending.url, Headers(fields)).encode()
-        except ValueError:
-            raise ProtocolError(self.stage, "the server's description cannot be turned into a request") from None
-        self.outgoing += encoded
-        self.dialogue.append(RtspMessage(now, True, encoded))
-        log.debug("> %s (CSeq %d)", pending.method, number)
+    # Keepalives
 
     def _keepalive(self, now: float) -> None:
         self._next_keepalive = now + self._keepalive_interval()
-        self.requests.give_up_keepalives()
+        self.dialogue.requests.give_up_keepalives()
         method = "GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS"
-        self._request(method, self._aggregate, now, keepalive=True)
+        self.dialogue.request(method, self._aggregate, now, keepalive=True)
 
     def _keepalive_interval(self) -> float:
         return max(1.0, min(self._session_timeout / 2, self._session_timeout - 5))
@@ -234,15 +193,8 @@ class RtspSession:
     # Responses
 
     def _response(self, response: Response, now: float) -> list[SessionEvent]:
-        if response.status < 200:
-            return []
-        number = read_cseq(response.headers.get("CSeq"))
-        pending = self.requests.answered(number)
-        self.dialogue.append(RtspMessage(now, False, response.recorded()))
-        log.debug("< %d %s (CSeq %s)", response.status, response.reason, number)
+        pending = self.dialogue.answered(response, now)
         if pending is None:
-            return []
-        if response.status == 401 and self._authenticate(pending, response, now):
             return []
         if pending.keepalive:
             self._keepalive_answered(pending, response)
@@ -272,23 +224,13 @@ class RtspSession:
             return [self._play_answered(now)]
         return []
 
-    def _authenticate(self, pending: Pending, response: Response, now: float) -> bool:
-        """Whether the request was sent again with credentials."""
-        if self._auth is None or pending.retried:
-            return False
-        if not self._auth.challenge(response.headers.get_all("WWW-Authenticate")):
-            return False
-        pending.retried = True
-        self._send(pending, now)
-        return True
-
     def _options_answered(self, response: Response, now: float) -> None:
         # Whatever the answer, DESCRIBE shows whether the server can be used.
         if response.status < 300:
             names = ",".join(response.headers.get_all("Public"))
             self._public = frozenset(name.strip().upper() for name in names.split(","))
         self._fire(RtspEvent.OPTIONS_ANSWERED)
-        self._request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
+        self.dialogue.request("DESCRIBE", self._url, now, [("Accept", "application/sdp")])
 
     def _described(self, response: Response, now: float) -> None:
         sdp_log.debug("description of the camera:\n%s", response.body.decode("utf-8", "replace"))
@@ -311,12 +253,12 @@ class RtspSession:
             track = self._to_set_up.pop(0)
             first = 2 * len(self._tracks)
             transport = f"RTP/AVP/TCP;unicast;interleaved={first}-{first + 1}"
-            self._request("SETUP", track.control, now, [("Transport", transport)], track=track)
+            self.dialogue.request("SETUP", track.control, now, [("Transport", transport)], track=track)
             return
         if not self._tracks:
             raise UnsupportedError(RtspStage.SETUP, f"no track could be set up ({'; '.join(self.refused)})")
         self._fire(RtspEvent.ALL_SET_UP)
-        self._request("PLAY", self._aggregate, now, [("Range", "npt=0.000-")])
+        self.dialogue.request("PLAY", self._aggregate, now, [("Range", "npt=0.000-")])
 
     def _setup_answered(self, track: Track, response: Response, now: float) -> None:
         try:
@@ -330,29 +272,22 @@ class RtspSession:
             self.refused.append(f"{track.kind.value}: {error.message}")
         else:
             identifier, timeout = read_session(response.headers.get("Session"))
-            self._name_session(identifier)
+            self.dialogue.name_session(identifier)
             self._session_timeout = timeout or self._session_timeout
             self._tracks.append(track)
             self._channels.append(_Channels(track, rtp, rtcp))
-            takers = self._parser.takers
-            takers[rtp], takers[rtcp] = [], []
-            self._parser.channels = takers
+            packets = self._parser.packets
+            packets[rtp], packets[rtcp] = [], []
+            self._parser.channels = packets
         self._fire(RtspEvent.TRACK_DONE)
         self._set_up_next(now)
-
-    def _name_session(self, identifier: str) -> None:
-        """The first SETUP names the session; servers that name another afterwards serve all tracks under the first."""
-        if identifier and self._session_id and identifier != self._session_id:
-            log.info("the camera names another session at SETUP of a further track: going on with the first")
-            self.other_sessions += 1
-        self._session_id = self._session_id or identifier
 
     def _channels_for(self, transport: str) -> tuple[int, int]:
         """The channels the server chose; ours when it does not say."""
         if not is_interleaved(transport):
             raise UnsupportedError(RtspStage.SETUP, "the server insists on a transport other than interleaved TCP")
         first, second = read_channels(transport, 2 * len(self._tracks))
-        if first > 255 or second > 255 or first == second or {first, second} & self._parser.takers.keys():
+        if first > 255 or second > 255 or first == second or {first, second} & self._parser.packets.keys():
             raise ProtocolError(RtspStage.SETUP, f"the server chose unusable interleaved channels {first}-{second}")
         return first, second
 
@@ -379,19 +314,9 @@ class RtspSession:
         return Redirected(Secret(location))
 
     def _server_request(self, request: Request) -> list[SessionEvent]:
-        self.outgoing += reply_to(request).encode()
+        self.dialogue.reply(request)
         if request.method == "TEARDOWN" and self.state is not RtspState.TEARDOWN:
             raise SessionLostError(self.stage, "the server ended the session")
         if request.method == "REDIRECT" and self._machine.can(RtspEvent.REDIRECT):
             return [self._redirect(request.headers.get("Location"))]
         return []
-
-    # What it put up with
-
-    def tolerated(self) -> list[tuple[str, int]]:
-        """Tolerated deviations, by their names in docs/quirks.md."""
-        return [
-            ("answer_misnumbered", self.requests.misnumbered),
-            ("keepalive_unanswered", self.requests.unanswered),
-            ("session_renamed", self.other_sessions),
-        ]

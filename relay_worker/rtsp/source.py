@@ -248,9 +248,9 @@ class RtspSource:
         session = self._session
         if session is None:
             return {}
-        here = {"unknown_channel": session.unknown_channel, "unmatched": session.requests.unmatched}
+        here = {"unknown_channel": session.unknown_channel, "unmatched": session.dialogue.requests.unmatched}
         return joined(session=here, parser=session.parser.counters())
 
     def tolerated(self) -> dict[str, int]:
         """Tolerated deviations of the server, by their names in docs/quirks.md."""
-        return dict(self._session.tolerated()) if self._session is not None else {}
+        return dict(self._session.dialogue.tolerated()) if self._session is not None else {}

@@ -9,9 +9,10 @@ from relay_common.fsm import IllegalTransition, Machine
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch
 from relay_worker.rtsp import errors
+from relay_worker.rtsp.dialogue import MAX_DIALOGUE
 from relay_worker.rtsp.errors import RtspError, RtspStage
 from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
-from relay_worker.rtsp.session import MAX_DIALOGUE, RtspSession
+from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
 
 URL = "rtsps://cam.example/x?auth=g.0.token"
@@ -164,9 +165,9 @@ def test_answers_with_one_number_for_all_are_those_that_are_waited_for(
     session.receive(b"$\x00\x00\x01x", 9.0)
     session.poll(10.0)
     session.receive(answer(cseq=number), 10.0)
-    assert session.requests.unmatched == 0
+    assert session.dialogue.requests.unmatched == 0
     taken = 5 if number == 1 else 6
-    assert dict(session.tolerated()) == {
+    assert dict(session.dialogue.tolerated()) == {
         "answer_misnumbered": taken,
         "keepalive_unanswered": 0,
         "session_renamed": 0,
@@ -183,7 +184,7 @@ def test_of_two_requests_that_wait_neither_is_answered_by_a_number_of_its_own() 
     session.stop(10.5)
     session.receive(answer(cseq=99), 11.0)
     assert session.state is RtspState.TEARDOWN
-    assert session.requests.unmatched == 1
+    assert session.dialogue.requests.unmatched == 1
 
 
 def test_a_late_answer_to_a_keepalive_that_was_given_up_answers_nothing() -> None:
@@ -192,8 +193,8 @@ def test_a_late_answer_to_a_keepalive_that_was_given_up_answers_nothing() -> Non
         session.receive(b"$\x00\x00\x01x", second - 1.0)
         session.poll(second)
     session.receive(answer("454 Session Not Found", cseq=6), 20.5)
-    assert session.requests.unmatched == 1
-    assert dict(session.tolerated())["keepalive_unanswered"] == 1
+    assert session.dialogue.requests.unmatched == 1
+    assert dict(session.dialogue.tolerated())["keepalive_unanswered"] == 1
 
 
 def test_the_first_setup_names_the_session(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,7 +202,7 @@ def test_the_first_setup_names_the_session(caplog: pytest.LogCaptureFixture) -> 
     session = opened(3)
     session.receive(answer("200 OK", "Session: 78", "Transport: RTP/AVP/TCP;interleaved=2-3", cseq=4), 0.0)
     assert b"Session: 77\r\n" in session.data_to_send()
-    assert dict(session.tolerated())["session_renamed"] == 1
+    assert dict(session.dialogue.tolerated())["session_renamed"] == 1
     assert "another session" in caplog.text
     assert "78" not in caplog.text
     session.receive(answer(cseq=5), 0.0)
@@ -244,9 +245,9 @@ def test_unanswered_keepalives_do_not_pile_up() -> None:
     for second in range(10, 1000, 10):
         session.receive(b"$\x00\x00\x00", second - 1.0)
         session.poll(float(second))
-    assert len(session.requests) == 1
-    assert dict(session.tolerated())["keepalive_unanswered"] == 98
-    assert len(session.dialogue) <= MAX_DIALOGUE
+    assert len(session.dialogue.requests) == 1
+    assert dict(session.dialogue.tolerated())["keepalive_unanswered"] == 98
+    assert len(session.dialogue.recorded) <= MAX_DIALOGUE
 
 
 def test_media_may_come_before_the_answer_to_play() -> None:
