@@ -231,6 +231,8 @@ class Supervisor:
         remove_stale_stacks(paths.runtime(), self.director.instances_left)
 
     def _start_account(self, index: int) -> None:
+        name = self._account_name(index)
+        of_account = f" of {name}" if len(self.config.nest) > 1 else ""
         account = Account(
             self.config.nest[index],
             self.config.limits,
@@ -239,15 +241,15 @@ class Supervisor:
             self.director.lease_effect,
             self.director.offers.offer,
             self._rng,
-            self._account_name(index),
+            name,
             self._otel.command,
         )
         self.accounts.append(account)
-        account.start(self._loops.start)
+        account.start(self._loops.start, f"leases{of_account}")
         self._registry.restored(index, account.leases.devices)
         discovery = Discovery(index, account.leases, self._registry, self.events, self._clock, self._rng, self._found)
         self._discoveries.append(discovery)
-        self._activities.start("discovery", discovery.run)
+        self._activities.start(f"discovery{of_account}", discovery.run)
 
     def _start_activities(self) -> None:
         start = self._activities.start

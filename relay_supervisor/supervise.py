@@ -28,12 +28,20 @@ class Loops:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tasks = Tasks(log, "a loop cannot be kept running", level=logging.CRITICAL)
+        self._names: set[str] = set()
         self.problems: dict[str, str] = {}
         self.restarts = 0
 
     def start(self, name: str, loop: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Keep `loop` running; cancel the task to end it."""
-        return self._tasks.spawn(self._keep(name, loop))
+        """Keep `loop` running; cancel the task to end it. Raises ValueError when another runs under `name`, as the one
+        would hide the other's problem.
+        """
+        if name in self._names:
+            raise ValueError(f"a loop is running already under the name {name!r}")
+        self._names.add(name)
+        task = self._tasks.spawn(self._keep(name, loop))
+        task.add_done_callback(lambda _: self._names.discard(name))
+        return task
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

@@ -59,10 +59,10 @@ class Bus:
         self.reading = False
         """Whether workers' messages are being received: while they are not, silence means nothing."""
         self.undeliverable = 0
-        self._files = [
-            SocketFile(Path(endpoint.removeprefix("ipc://")), functools.partial(self._bind, endpoint))
-            for endpoint in (self.control_endpoint, self.stats_endpoint)
-        ]
+        self._files = {
+            name: SocketFile(Path(endpoint.removeprefix("ipc://")), functools.partial(self._bind, endpoint))
+            for name, endpoint in (("bus", self.control_endpoint), ("bus statistics", self.stats_endpoint))
+        }
 
     @property
     def refused(self) -> int:
@@ -96,7 +96,7 @@ class Bus:
         self._tasks = [
             self._loops.start("bus", self._receive_control),
             self._loops.start("bus statistics", self._receive_stats),
-            *(self._loops.start("bus files", file.keep) for file in self._files),
+            *(self._loops.start(f"{name} socket file", file.keep) for name, file in self._files.items()),
         ]
 
     async def stop(self) -> None:
@@ -108,7 +108,7 @@ class Bus:
             return
         self._context.destroy(linger=0)
         self._context = None
-        for file in self._files:
+        for file in self._files.values():
             with contextlib.suppress(OSError):
                 file.path.unlink()
 
@@ -168,4 +168,4 @@ class Bus:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"rebound": sum(file.rebound for file in self._files), "undeliverable": self.undeliverable}
+        return {"rebound": sum(file.rebound for file in self._files.values()), "undeliverable": self.undeliverable}

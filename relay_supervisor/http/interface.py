@@ -48,11 +48,6 @@ class HttpInterface:
         """URL of the dashboard."""
         return self._tcp.url
 
-    @property
-    def probe_url(self) -> str:
-        """URL of the probes; empty without a separate address."""
-        return self._probes.url if self._probes is not None else ""
-
     async def start(self) -> None:
         """Serve; raises ConfigError when an address or the socket cannot be bound."""
         await self._tcp.start()

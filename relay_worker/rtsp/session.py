@@ -62,7 +62,7 @@ class _Channels(NamedTuple):
 
 
 class RtspSession:
-    """One connection's dialogue. `start`, then `receive` what arrives and send what `data_to_send` returns.
+    """The client of one connection. `start`, then `receive` what arrives and send what `data_to_send` returns.
 
     Every method may raise an `RtspError`; the session is over then. After `receive`, `poll` and `stop`, call
     `data_to_send`. `poll` is due at `next_deadline`.

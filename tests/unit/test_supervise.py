@@ -51,6 +51,17 @@ async def test_a_loop_that_returns_is_started_again() -> None:
     await loops.aclose()
 
 
+async def test_no_two_loops_share_a_name() -> None:
+    loops = Loops(SystemClock())
+    task = loops.start("bus", asyncio.Event().wait)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="bus"):
+        loops.start("bus", asyncio.Event().wait)  # type: ignore[arg-type]
+    task.cancel()
+    await asyncio.wait([task])
+    loops.start("bus", asyncio.Event().wait)  # type: ignore[arg-type]
+    await loops.aclose()
+
+
 async def test_one_that_runs_steadily_again_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "STEADY", 0.2)
     fail = True

@@ -68,9 +68,9 @@ class Account:
         self._refresh_token = config.refresh_token
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, keep: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]) -> None:
-        """Start serving leases; `keep` (`Loops.start`) keeps an endless loop running under a name."""
-        self._task = keep("leases", self.leases.run)
+    def start(self, keep: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]], name: str) -> None:
+        """Start serving leases; `keep` (`Loops.start`) keeps an endless loop running under `name`."""
+        self._task = keep(name, self.leases.run)
 
     def authorised(self, refresh_token: Secret) -> bool:
         """Apply a reloaded refresh token; whether Google is asked again, because the token is new or had failed."""

@@ -212,7 +212,7 @@ async def test_a_reload_with_the_same_refresh_token_tries_it_again_at_once(googl
     store = Store(tmp_path / "relay.db", SystemClock()).open()
     account = Account(config, MANY, SystemClock(), store, lambda effect: None, offer, random.Random(1))
     loops = Loops(SystemClock())
-    account.start(loops.start)
+    account.start(loops.start, "leases")
     try:
         google.oauth.revoked = True
         with pytest.raises(AuthorizationRevoked):
