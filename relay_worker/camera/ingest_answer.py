@@ -8,12 +8,11 @@ from typing import Final
 
 from relay_worker.camera.answer_repair import repair_answer
 from relay_worker.media.stream import Format, Kind, Track
-from relay_worker.rtp.fmtp import parse_fmtp
+from relay_worker.rtp.sdp_formats import encodings, is_payload_type, parse_fmtp
 from relay_worker.webrtc.sdp import (
     AnswerError,
     RemoteTransport,
     Section,
-    is_payload_type,
     read_transport,
     split_sections,
 )
@@ -75,21 +74,21 @@ def parse_ingest_answer(sdp: str) -> IngestAnswer:
 
 def _formats(section: Section, encoding: str) -> list[Format]:
     """The section's payload types of that encoding, in the answer's order."""
-    maps = {pt: values[0].split("/") for pt, values in section.by_payload_type("rtpmap").items()}
+    codecs = encodings(section.by_payload_type("rtpmap"))
     parameters = section.by_payload_type("fmtp")
     return [
         Format(int(pt), encoding, _CLOCK_RATES[encoding], parameters=parse_fmtp(";".join(parameters.get(pt, []))))
         for pt in section.formats
-        if is_payload_type(pt) and maps.get(pt, [""])[0].upper() == encoding
+        if is_payload_type(pt) and codecs.get(pt) == encoding
     ]
 
 
 def _retransmissions(section: Section) -> dict[int, int]:
-    maps = section.by_payload_type("rtpmap")
+    codecs = encodings(section.by_payload_type("rtpmap"))
     found: dict[int, int] = {}
     for pt, values in section.by_payload_type("fmtp").items():
         apt = parse_fmtp(values[0]).get("apt", "")
-        if is_payload_type(pt) and is_payload_type(apt) and maps.get(pt, [""])[0].lower().startswith("rtx/"):
+        if is_payload_type(pt) and is_payload_type(apt) and codecs.get(pt) == "RTX":
             found[int(pt)] = int(apt)
     return found
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from relay_worker.publish.extensions import ABS_SEND_TIME_URI, NO_EXTENSIONS, TRANSPORT_CC_URI, HeaderExtensions
 from relay_worker.publish.offer import Offer, OfferedTrack
-from relay_worker.rtp.fmtp import parse_fmtp
+from relay_worker.rtp.sdp_formats import encodings, is_payload_type, parse_fmtp
 from relay_worker.webrtc.sdp import (
     AnswerError,
     RemoteTransport,
     Section,
-    is_payload_type,
     read_transport,
     short_token,
     split_sections,
@@ -84,21 +83,19 @@ def _check_section(section: Section, track: OfferedTrack) -> None:
 
 def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
     """The codec to send on this section, or None when none of the offered codecs was accepted."""
-    codecs = {pt: values[0].split("/") for pt, values in section.by_payload_type("rtpmap").items()}
+    codecs = encodings(section.by_payload_type("rtpmap"))
     parameters = {pt: parse_fmtp(" ".join(v)) for pt, v in section.by_payload_type("fmtp").items()}
     feedback = section.by_payload_type("rtcp-fb")
     usable = [pt for pt in section.formats if pt in codecs and is_payload_type(pt)]
     choice: str | None
     if track.kind == "audio":
-        choice = next((pt for pt in usable if codecs[pt][0].lower() == "opus"), None)
+        choice = next((pt for pt in usable if codecs[pt] == "OPUS"), None)
         level = ""
     else:
         choice, level = _choose_h264(usable, codecs, parameters, track)
     if choice is None:
         return None
-    rtx = next(
-        (pt for pt in usable if codecs[pt][0].lower() == "rtx" and parameters.get(pt, {}).get("apt") == choice), None
-    )
+    rtx = next((pt for pt in usable if codecs[pt] == "RTX" and parameters.get(pt, {}).get("apt") == choice), None)
     wanted = {value.lower() for value in feedback.get(choice, []) + feedback.get("*", [])}
     return AcceptedTrack(
         offered=track,
@@ -115,14 +112,14 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
 
 
 def _choose_h264(
-    usable: list[str], codecs: dict[str, list[str]], parameters: dict[str, dict[str, str]], track: OfferedTrack
+    usable: list[str], codecs: dict[str, str], parameters: dict[str, dict[str, str]], track: OfferedTrack
 ) -> tuple[str | None, str]:
     """The accepted payload type whose profile we prefer most."""
     accepted: dict[str, str] = {}
     for pt in usable:
         fmtp = parameters.get(pt, {})
         # Without packetization-mode=1 fragmentation units are not allowed (RFC 6184 §6.2), and every IDR needs them.
-        if codecs[pt][0].lower() == "h264" and fmtp.get("packetization-mode") == "1":
+        if codecs[pt] == "H264" and fmtp.get("packetization-mode") == "1":
             # The level may be answered lower (level-asymmetry-allowed); the profile is the first two bytes.
             accepted.setdefault(fmtp.get("profile-level-id", "420010").lower()[:2], pt)
     for wanted in track.formats:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from relay_common.sdp_lines import attribute, lines
 from relay_worker.media.stream import Format
-from relay_worker.rtp.fmtp import parse_fmtp
+from relay_worker.rtp.sdp_formats import RtpMap, parse_fmtp, parse_rtpmap
 
 MAX_MEDIA: Final = 32
 MAX_FORMATS: Final = 64
 """Payload types read from one media line; the rest is ignored."""
 
 _STATIC: Final = {
-    0: ("PCMU", 8000, 1),
-    8: ("PCMA", 8000, 1),
-    10: ("L16", 44100, 2),
-    11: ("L16", 44100, 1),
-    14: ("MPA", 90000, 1),
-    26: ("JPEG", 90000, 1),
-    33: ("MP2T", 90000, 1),
+    0: RtpMap("PCMU", 8000, 1),
+    8: RtpMap("PCMA", 8000, 1),
+    10: RtpMap("L16", 44100, 2),
+    11: RtpMap("L16", 44100, 1),
+    14: RtpMap("MPA", 90000, 1),
+    26: RtpMap("JPEG", 90000, 1),
+    33: RtpMap("MP2T", 90000, 1),
 }
 """RFC 3551 §6 payload types that need no rtpmap."""
-
-_RTPMAP: Final = re.compile(r"(\d{1,3})\s+([^/\s]+)\s*(?:/\s*(\d+))?\s*(?:/\s*(\d+))?")
 
 
 class SdpError(ValueError):
@@ -78,7 +75,7 @@ def parse_sdp(body: bytes) -> RtspDescription:
 def _parse_media(line: str, attributes: list[str]) -> Media:
     fields = line.split()
     control, sending = "", True
-    maps: dict[int, tuple[str, int, int]] = {}
+    maps: dict[int, RtpMap] = {}
     parameters: dict[int, dict[str, str]] = {}
     for written in attributes:
         key, value = attribute(written)
@@ -88,13 +85,13 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
         elif key in ("recvonly", "inactive"):
             # Servers describe the stream from the client's side or from theirs: recvonly is no reason to leave it out.
             sending = key != "inactive"
-        elif key == "rtpmap" and (match := _RTPMAP.match(value)):
-            maps[int(match[1])] = match[2].upper(), int(match[3] or 0), int(match[4] or 1)
-        elif key == "fmtp":
-            number, _, rest = value.partition(" ")
-            if number.isascii() and number.isdigit():
+        elif key in ("rtpmap", "fmtp"):
+            number, _, rest = " ".join(value.split(maxsplit=1)).partition(" ")
+            if key == "fmtp" and _is_number(number):
                 parameters.setdefault(int(number), {}).update(parse_fmtp(rest))
-    types = [int(item) for item in fields[3 : 3 + MAX_FORMATS] if item.isascii() and item.isdigit() and len(item) < 4]
+            elif key == "rtpmap" and _is_number(number) and (known := parse_rtpmap(rest)) is not None:
+                maps[int(number)] = known
+    types = [int(item) for item in fields[3 : 3 + MAX_FORMATS] if _is_number(item)]
     if len(types) == 1 and len(parameters) == 1 and types[0] not in parameters:
         # Parameters for another payload type, where there is only one, are meant for that.
         parameters[types[0]] = next(iter(parameters.values()))
@@ -102,6 +99,11 @@ def _parse_media(line: str, attributes: list[str]) -> Media:
     return Media(fields[0].lower() if fields else "", formats, control, sending)
 
 
-def _format(number: int, maps: dict[int, tuple[str, int, int]], parameters: dict[int, dict[str, str]]) -> Format:
+def _is_number(text: str) -> bool:
+    # Not only payload types: parameters for a number that is none are still meant for the one there is.
+    return text.isascii() and text.isdecimal() and len(text) < 4
+
+
+def _format(number: int, maps: dict[int, RtpMap], parameters: dict[int, dict[str, str]]) -> Format:
     encoding, rate, channels = maps.get(number) or _STATIC.get(number) or ("", 0, 1)
     return Format(number, encoding, rate, channels, parameters.get(number, {}))

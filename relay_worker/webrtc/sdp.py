@@ -117,11 +117,6 @@ def short_token(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_-]{1,16}", text) else "something unreadable"
 
 
-def is_payload_type(text: str) -> bool:
-    """Whether `text` is a payload type number (RFC 3550 §5.1: seven bits)."""
-    return text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) < 128
-
-
 def read_transport(session: Section, sections: list[Section]) -> RemoteTransport:
     """How to reach the answerer, wherever the answer states it. Raises AnswerError when something is missing."""
     # A refused section comes last: it may still be the one with the candidates.

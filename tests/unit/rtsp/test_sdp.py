@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay_worker.rtp.sdp_formats import RtpMap, parse_rtpmap
 from relay_worker.rtsp.sdp import MAX_FORMATS, MAX_MEDIA, RtspDescription, SdpError, parse_sdp
 from relay_worker.rtsp.tracks import base_url, choose_tracks, is_rtsp_url, resolve_control, without_credentials
 
@@ -121,3 +122,31 @@ def test_urls() -> None:
         )
     )
     assert without_credentials("rtsp://u:p@c/x@y") == "rtsp://c/x@y"
+
+
+def test_numbers_that_no_stream_has_are_skipped() -> None:
+    endless = b"9" * 5000  # more digits than int() converts
+    body = b"m=video 0 RTP/AVP 96 %b\r\na=rtpmap:96 H264/90000\r\na=rtpmap:%b H264/90000\r\na=fmtp:%b x=1\r\n"
+    media = parse_sdp(body % (endless, endless, endless)).media[0]
+    assert [(format_.payload_type, format_.encoding, format_.clock_rate) for format_ in media.formats] == [
+        (96, "H264", 90000)
+    ]
+    media = parse_sdp(
+        b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 OPUS/%b/%b\r\na=rtpmap:\r\na=fmtp:" % (endless, endless)
+    ).media[0]
+    assert (media.formats[0].encoding, media.formats[0].channels) == ("OPUS", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("H264/90000", ("H264", 90000, 1)),
+        ("opus/48000/2", ("OPUS", 48000, 2)),
+        (" MPEG4-GENERIC / 16000 / 1", ("MPEG4-GENERIC", 16000, 1)),
+        ("mpeg4-generic", ("MPEG4-GENERIC", 0, 1)),
+        ("/90000", None),
+        ("", None),
+    ],
+)
+def test_what_a_payload_type_stands_for_is_read_in_one_way(text: str, known: RtpMap | None) -> None:
+    assert parse_rtpmap(text) == known
