@@ -1,7 +1,7 @@
 """Client of the session API of Cloudflare's Realtime SFU."""
 
 from relay_common.cloudflare.client import BASE_URL, SfuClient, require_usable
-from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError
+from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError, unauthorized
 from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "SfuClient",
     "SfuError",
     "require_usable",
+    "unauthorized",
 ]

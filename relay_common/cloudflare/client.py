@@ -227,7 +227,7 @@ class SfuClient:
             try:
                 return await self._exchange(operation, method, path, body, repeatable)
             except SfuError as error:
-                if unauthorized(error) and not refused:
+                if unauthorized(error) and not refused and attempts > 1:
                     refused, delay = True, ASK_AGAIN * self._rng.uniform(0.5, 1.0)
                 else:
                     helps = worth_repeating(error) if repeatable else safe_to_repeat(error) or _never_sent(error)

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuClient, SfuError
+from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuClient, SfuError, unauthorized
 from relay_common.errors import Remedy
 from relay_common.ids import slug
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
@@ -33,6 +33,8 @@ KINDS: Final = ("video", "audio")
 _AT_ONCE: Final = 16
 """Most SFU set-ups at the same time; a cold start of a hundred cameras queues behind them."""
 _WRONG_ACCOUNT_PAUSE: Final = 60.0
+_REFUSED_ONCE_PAUSE: Final = 1.5
+"""Seconds after the first refusal of the secret (401, 403): it is believed when it is refused twice."""
 _MOST_CLOSINGS: Final = 256
 HANDOVER: Final = 5.0
 """Seconds for which a replaced publication stays open, so that viewers move while both exist."""
@@ -78,10 +80,12 @@ Listener = Callable[[Change, Publication, str], None]
 
 
 class _Camera:
-    __slots__ = ("attempt", "live", "pending")
+    __slots__ = ("attempt", "live", "pending", "refused")
 
     def __init__(self) -> None:
         self.attempt = 0
+        self.refused = False
+        """Whether the SFU refused the secret at the last attempt."""
         self.live: Publication | None = None
         self.pending: Publication | None = None
 
@@ -141,12 +145,13 @@ class Broker:
         except SfuError as error:
             if publication is not None:
                 self._close_later(publication)
-            return _failed(camera, request, error) if attempt == entry.attempt else None
+            return _failed(camera, entry, request, error) if attempt == entry.attempt else None
         if publication is None or attempt != entry.attempt:
             self.superseded += 1
             if publication is not None:
                 self._close_later(publication)
             return None
+        entry.refused = False
         sdp_log.debug("answer of the SFU:\n%s", answer, extra={"camera": name})
         self._replace_pending(entry, publication)
         return PublishAnswer(request=request.request, publication=publication.id, answer=answer)
@@ -332,7 +337,10 @@ def _unusable(tracks: list[LocalTrack]) -> str:
     return ""
 
 
-def _failed(camera: str, request: PublishRequest, error: SfuError) -> PublishFailed:
-    least = max(error.retry_after, _WRONG_ACCOUNT_PAUSE if error.remedy is Remedy.FATAL else 0.0)
+def _failed(camera: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
+    least, before = error.retry_after, entry.refused
+    entry.refused = unauthorized(error)
+    if error.remedy is Remedy.FATAL:
+        least = max(least, _REFUSED_ONCE_PAUSE if entry.refused and not before else _WRONG_ACCOUNT_PAUSE)
     log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(least, 2)})
     return PublishFailed(request=request.request, reason=str(error), retry_after=least)

@@ -4,7 +4,7 @@ This is the only place that decides when to publish again; the supervisor's brok
 report:
 
 - A publication that could not be made is tried again after 0.25 s, doubling to 10 s with jitter, and never before the
-  `retry_after` that came with the failure (the SFU's Retry-After, 60 s for a wrong account).
+  `retry_after` that came with the failure (the SFU's Retry-After; for a wrong account 60 s, 1.5 s the first time).
 - One that is lost after `LONG_ENOUGH` is replaced at once; one lost sooner at once the first time, then with the same
   growing pauses.
 - When the obstacle is gone (another supervisor came up) it is tried at once, and the pauses start over.

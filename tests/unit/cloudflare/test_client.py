@@ -147,8 +147,8 @@ def close(client: SfuClient) -> Any:
         (pull, failure(503), 2, Remedy.REGENERATE),
         (pull, failure(500, "retryable_transient_error"), 2, Remedy.REGENERATE),
         (pull, httpx.ConnectError, 2, Remedy.REGENERATE),
-        (publish, failure(401, "unauthorized"), 2, Remedy.REGENERATE),
-        (publish, failure(403), 2, Remedy.REGENERATE),
+        (pull, failure(401, "unauthorized"), 2, Remedy.REGENERATE),
+        (pull, failure(403), 2, Remedy.REGENERATE),
         # An unknown state, or a lost answer: replace the connection.
         (publish, failure(500, "internal_error"), 1, Remedy.RETRY),
         (publish, httpx.ReadTimeout, 1, Remedy.REGENERATE),
@@ -178,7 +178,15 @@ async def test_repeats_only_where_it_helps(
 
 @pytest.mark.parametrize("work", [publish, once])
 @pytest.mark.parametrize(
-    "first", [failure(425, "session_error"), failure(429), failure(503), failure(500, "retryable_transient_error")]
+    "first",
+    [
+        failure(401, "unauthorized"),
+        failure(403),
+        failure(425, "session_error"),
+        failure(429),
+        failure(503),
+        failure(500, "retryable_transient_error"),
+    ],
 )
 async def test_publishing_is_tried_once_and_the_worker_decides_when_again(
     work: Callable[[SfuClient], Any], first: Step

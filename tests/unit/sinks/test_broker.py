@@ -127,11 +127,29 @@ async def test_failures_are_reported_and_the_pause_between_tries_is_the_workers(
 
 async def test_a_wrong_secret_is_not_tried_every_few_seconds() -> None:
     rig = Rig()
-    rig.sfu.fail("new_session", SfuError("no", status=401, remedy=Remedy.FATAL, hint="Check app_secret"))
+    refused = SfuError("no", status=401, remedy=Remedy.FATAL, hint="Check app_secret")
+    rig.sfu.fail("new_session", refused, refused, refused)
+    pauses = []
+    for _ in range(3):
+        failed = await rig.publish()
+        assert isinstance(failed, PublishFailed)
+        assert "Check app_secret" in failed.reason
+        pauses.append(failed.retry_after)
+    assert 1.0 <= pauses[0] <= 2.0, "the SFU may have been wrong: it is believed when it refuses the secret twice"
+    assert pauses[1:] == [60.0, 60.0]
+    assert isinstance(await rig.publish(), PublishAnswer)
+    rig.sfu.fail("new_session", refused)
     failed = await rig.publish()
     assert isinstance(failed, PublishFailed)
-    assert failed.retry_after >= 60
-    assert "Check app_secret" in failed.reason
+    assert failed.retry_after == pauses[0], "accepted in between"
+
+
+async def test_an_application_that_does_not_exist_is_believed_at_once() -> None:
+    rig = Rig()
+    rig.sfu.fail("new_session", SfuError("no", status=404, code="not_found", remedy=Remedy.FATAL))
+    failed = await rig.publish()
+    assert isinstance(failed, PublishFailed)
+    assert failed.retry_after == 60.0
 
 
 @pytest.mark.parametrize(
