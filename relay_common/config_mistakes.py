@@ -42,8 +42,8 @@ def _expected(field: msgspec.structs.FieldInfo, error: msgspec.ValidationError) 
         return '"all" or an array of display names or device ids'
     if typing.get_origin(field.type) is typing.Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(field.type))
-    said = str(error).partition(" - at `$")[0].partition(", got")[0].replace("`", "").removeprefix("Expected ")
-    name, space, bounds = said.partition(" ")
+    expected = str(error).partition(" - at `$")[0].partition(", got")[0].replace("`", "").removeprefix("Expected ")
+    name, space, bounds = expected.partition(" ")
     return _TOML_NAMES.get(name, name) + space + bounds
 
 

@@ -1,6 +1,6 @@
 """Deadlines postponed by progress.
 
-One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a patience in seconds,
+One rule serves heartbeats, RTP in, frames out and receiver reports: each kind of progress has a timeout in seconds,
 and is overdue once it has been silent for longer than that.
 """
 
@@ -13,9 +13,9 @@ class Liveness:
     def __init__(self) -> None:
         self._watched: dict[str, tuple[float, float]] = {}
 
-    def watch(self, name: str, patience: float, now: float) -> None:
-        """Expect progress of `name` at least every `patience` seconds, starting now."""
-        self._watched[name] = (patience, now)
+    def watch(self, name: str, timeout: float, now: float) -> None:
+        """Expect progress of `name` at least every `timeout` seconds, starting now."""
+        self._watched[name] = (timeout, now)
 
     def forget(self, name: str) -> None:
         """Stop expecting progress of `name`."""
@@ -33,10 +33,10 @@ class Liveness:
         return now - entry[1] if entry is not None else 0.0
 
     def overdue(self, now: float) -> list[str]:
-        """Names whose patience has run out, longest overdue first."""
-        late = [(now - last - patience, name) for name, (patience, last) in self._watched.items()]
+        """Names whose timeout has run out, longest overdue first."""
+        late = [(now - last - timeout, name) for name, (timeout, last) in self._watched.items()]
         return [name for excess, name in sorted(late, reverse=True) if excess > 0]
 
     def next_deadline(self) -> float | None:
         """When the next name becomes overdue, or None when nothing is watched."""
-        return min((patience + last for patience, last in self._watched.values()), default=None)
+        return min((timeout + last for timeout, last in self._watched.values()), default=None)

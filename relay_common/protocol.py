@@ -271,7 +271,7 @@ class RequestKeyframe(_Message, frozen=True, tag="keyframe"):
     """Ask the source for an IDR, where possible."""
 
 
-class Mend(_Message, frozen=True, tag="mend"):
+class RecoverVideo(_Message, frozen=True, tag="mend"):
     """No viewer decodes the video: try the next remedy that costs no command. A worker does so at most once in 60 s."""
 
     reason: str = ""
@@ -339,5 +339,5 @@ FromSupervisor = (
     | TakeCapture
     | SetLog
     | Stop
-    | Mend
+    | RecoverVideo
 )

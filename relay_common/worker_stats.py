@@ -127,7 +127,7 @@ def stage_of(stats: WorkerStats) -> Stage:
     return Stage.SENDING if stats.video.loss_out >= LOSSY else Stage.DECODE
 
 
-def in_vain(stats: WorkerStats) -> str:
+def describe_requests(stats: WorkerStats) -> str:
     """`requests_in_vain` in words."""
     asked = f"viewers have asked for keyframes for {stats.requests_in_vain:.0f} s"
     words = f"{asked}, and the complete ones sent did not help"

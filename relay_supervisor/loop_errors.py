@@ -23,7 +23,7 @@ class LoopErrors:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._said: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._logged: OrderedDict[str, tuple[float, int]] = OrderedDict()
         """For each message, when it was last logged and how often it has come since."""
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -33,12 +33,12 @@ class LoopErrors:
         if isinstance(error, OSError):
             # The system's error says it all; the traceback is always asyncio's own.
             message, error = f"{message}: {error.strerror or error}", None
-        now, (last, repeated) = self._clock.now(), self._said.get(message, (-_EVERY, 0))
+        now, (last, repeated) = self._clock.now(), self._logged.get(message, (-_EVERY, 0))
         if now - last < _EVERY:
-            self._said[message] = (last, repeated + 1)
+            self._logged[message] = (last, repeated + 1)
             return
-        self._said[message] = (now, 0)
-        self._said.move_to_end(message)
-        if len(self._said) > _MOST_MESSAGES:
-            self._said.popitem(last=False)
+        self._logged[message] = (now, 0)
+        self._logged.move_to_end(message)
+        if len(self._logged) > _MOST_MESSAGES:
+            self._logged.popitem(last=False)
         log.error("%s%s", message, f" ({repeated} more since it was last logged)" if repeated else "", exc_info=error)

@@ -25,7 +25,7 @@ from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
-from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of, uplink_share
+from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, describe_requests, stage_of, uplink_share
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.process import sandbox
 from relay_worker.publish.file import FileSink, NullSink
@@ -292,7 +292,7 @@ def _verdict(stats: WorkerStats, reporter: Reporter, flowing: bool) -> tuple[str
     if reporter.failed.is_set():
         return reporter.stage.value, redact(reporter.reason)
     if flowing and stats.requests_in_vain:
-        return stage_of(stats).value, f"{NOT_DECODABLE}: {in_vain(stats)}"
+        return stage_of(stats).value, f"{NOT_DECODABLE}: {describe_requests(stats)}"
     if flowing:
         share = uplink_share(stats.video)
         return (Stage.SENDING.value, f"video flows, but {share}") if share else (Stage.NONE.value, "video flows")

@@ -22,23 +22,23 @@ from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.capture import Capture
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
-from relay_worker.mending import PictureRemedies, PictureRemedy
 from relay_worker.meter import Meter
 from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
-from relay_worker.publish.keyframe_requests import KeyframeRequests, Sent
+from relay_worker.publish.keyframe_requests import KeyframeRequestMonitor, VideoTotals
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.remedies import PictureRemedies, PictureRemedy
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.snapshot import KeyframeTap, to_jpeg
-from relay_worker.watchdog import Rebuild, Vitals, Watchdog
+from relay_worker.watchdog import Rebuild, TrackTotals, Watchdog
 
 log = logging.getLogger(__name__)
 
-SOUND_PATIENCE: Final = 10.0
+SOUND_TIMEOUT: Final = 10.0
 """Seconds without sound before it is reported; a new session would interrupt the video."""
-LIVE_PATIENCE: Final = 3.0
+LIVE_TIMEOUT: Final = 3.0
 """Seconds without a live video frame after which a camera no longer counts as live."""
 
 
@@ -113,9 +113,9 @@ class CameraRelay:
         )
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdog = Watchdog()
-        self._requests, self._mending = KeyframeRequests(), PictureRemedies()
+        self._requests, self._remedies = KeyframeRequestMonitor(), PictureRemedies()
         self._meter = Meter()
-        self._told = WorkerState.STARTING
+        self._reported = WorkerState.STARTING
         self._was_live = False
         self._closing = False
         self._publishing = True
@@ -157,9 +157,9 @@ class CameraRelay:
         self.keyframe_requests += 1
         self.source.request_keyframe()
 
-    def mend(self, reason: str) -> None:
+    def recover_video(self, reason: str) -> None:
         """Nobody decodes the picture: try the next remedy, unless one was tried in the last minute."""
-        remedy = self._mending.next(self._clock.now())
+        remedy = self._remedies.next(self._clock.now())
         if remedy is None:
             return
         log.warning("%s; trying: %s", reason or "nobody decodes the picture", remedy.value)
@@ -234,26 +234,26 @@ class CameraRelay:
         self.keeper.count(kind, totals)
         publisher = self.keeper.publisher
         published = publisher is not None and publisher.connected and (kind is Kind.VIDEO or publisher.audio_accepted)
-        vitals = Vitals(totals.packets_in, totals.frames, totals.packets_out, published)
-        verdict = self._watchdog.observe(kind, vitals, now)
+        seen = TrackTotals(totals.packets_in, totals.frames, totals.packets_out, published)
+        verdict = self._watchdog.observe(kind, seen, now)
         if verdict is None:
             return
-        log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.mend.value)
+        log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.rebuild.value)
         self._problem(verdict.stage, verdict.reason)
-        if verdict.mend is Rebuild.INPUT:
+        if verdict.rebuild is Rebuild.INPUT:
             self.pipeline.rebuild(kind)
-        elif verdict.mend is Rebuild.SOURCE:
+        elif verdict.rebuild is Rebuild.SOURCE:
             self.source.renew(verdict.reason)
         else:
             self.keeper.republish(verdict.reason)
 
-    def _sent(self) -> Sent | None:
+    def _sent(self) -> VideoTotals | None:
         """How much of the camera's video was sent and how often keyframes were requested; None while it is not live."""
         if not self.publication or self.state is not WorkerState.LIVE:
             return None
         video = self.pipeline.track_stats(Kind.VIDEO)
         self.keeper.count(Kind.VIDEO, video)
-        return Sent(self.publication, video.plis + video.firs, video.keyframes, video.thinned + video.send_drops)
+        return VideoTotals(self.publication, video.plis + video.firs, video.keyframes, video.thinned + video.send_drops)
 
     async def close(self) -> None:
         """End source and publication."""
@@ -291,7 +291,7 @@ class CameraRelay:
         if (
             (self.keeper.live or not self._publishing)
             and not self.pipeline.filling
-            and self._clock.now() - last < LIVE_PATIENCE
+            and self._clock.now() - last < LIVE_TIMEOUT
         ):
             return WorkerState.LIVE
         return WorkerState.RECONNECTING if self._was_live else WorkerState.CONNECTING
@@ -305,11 +305,11 @@ class CameraRelay:
         if stats.video.b_frames and not stats.reason:
             stats.stage, stats.reason = Stage.DECODE, B_FRAMES
         silent = self._silent_for(now)
-        if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_PATIENCE:
+        if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_TIMEOUT:
             stats.stage = Stage.STREAMING
             stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
         stats.video.tolerated |= self.source.tolerated()
-        stats.requests_in_vain = self._requests.in_vain(now)
+        stats.requests_in_vain = self._requests.ineffective_for(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
@@ -338,7 +338,7 @@ class CameraRelay:
 
     def _handed_over(self) -> None:
         """Another stream took over without a gap: its lease must learn that it is live."""
-        self._told = WorkerState.CONNECTING
+        self._reported = WorkerState.CONNECTING
 
     def _problem(self, stage: Stage, reason: str) -> None:
         self._stage, self._reason = stage, reason
@@ -357,8 +357,8 @@ class CameraRelay:
         if state is WorkerState.LIVE:
             self._was_live = True
             self._stage, self._reason = Stage.NONE, ""
-        if state is not self._told:
-            self._told = state
+        if state is not self._reported:
+            self._reported = state
             self._listener.state_changed(state, self._stage, self._reason)
 
     def counters(self) -> dict[str, int]:
@@ -372,7 +372,7 @@ class CameraRelay:
                 filler=self._filler.counters(),
                 watchdog=self._watchdog.counters(),
                 requests=self._requests.counters(),
-                mending=self._mending.counters(),
+                mending=self._remedies.counters(),
                 publication=publisher.counters() if publisher is not None else {},
             ),
             **self.pipeline.counters(),

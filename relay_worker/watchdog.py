@@ -14,10 +14,10 @@ from relay_common.pauses import PauseDetector
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
 
-PATIENCE: Final = 8.0
+STALL_TIMEOUT: Final = 8.0
 """Seconds a stage may receive input without producing output: longer than a camera's keyframe interval."""
-MAX_PATIENCE: Final = 120.0
-"""Upper limit of that patience while rebuilding does not help: a camera without usable video must not be reconnected
+MAX_STALL_TIMEOUT: Final = 120.0
+"""Upper limit of that timeout while rebuilding does not help: a camera without usable video must not be reconnected
 over and over.
 """
 ALIVE: Final = 2.0
@@ -34,7 +34,7 @@ class Rebuild(enum.Enum):
     PUBLICATION = "publication"
 
 
-class Vitals(NamedTuple):
+class TrackTotals(NamedTuple):
     """Totals of one track since the worker started."""
 
     packets_in: int
@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
 
     kind: Kind
     stage: Stage
-    mend: Rebuild
+    rebuild: Rebuild
     reason: str
 
 
@@ -58,11 +58,11 @@ _GIVES: Final = {"in": "packets_in", "frames": "frames", "out": "packets_out"}
 
 class _TrackWatch:
     def __init__(self) -> None:
-        self.vitals: Vitals | None = None
+        self.totals: TrackTotals | None = None
         self.liveness = Liveness()
         self.moved = dict.fromkeys(_GIVES, 0.0)
         """When each total last changed; deadlines in `liveness` are also put off while nothing can be expected."""
-        self.patience = {"frames": PATIENCE, "out": PATIENCE}
+        self.timeout = {"frames": STALL_TIMEOUT, "out": STALL_TIMEOUT}
         self.pauses = PauseDetector(1.0)
 
 
@@ -73,15 +73,15 @@ class Watchdog:
         self._tracks = {kind: _TrackWatch() for kind in Kind}
         self.wedges = 0
 
-    def observe(self, kind: Kind, vitals: Vitals, now: float) -> Verdict | None:
+    def observe(self, kind: Kind, totals: TrackTotals, now: float) -> Verdict | None:
         """Take a track's totals, about once a second; a verdict when it is wedged, the same one again much later."""
         watch = self._tracks[kind]
-        before, watch.vitals = watch.vitals, vitals
+        before, watch.totals = watch.totals, totals
         if before is None:
             watch.pauses.observe(now)
             for name in _GIVES:
                 watch.moved[name] = now
-                watch.liveness.watch(name, PATIENCE, now)
+                watch.liveness.watch(name, STALL_TIMEOUT, now)
             return None
         if watch.pauses.observe(now):
             # This process itself was paused: input from that time has not passed through the stages yet.
@@ -91,12 +91,12 @@ class Watchdog:
             return None
         for name, field in _GIVES.items():
             # Totals may fall when a session's counters restart: that is progress, too.
-            if getattr(vitals, field) != getattr(before, field):
+            if getattr(totals, field) != getattr(before, field):
                 watch.moved[name] = now
                 watch.liveness.progress(name, now)
-                if watch.patience.get(name, PATIENCE) != PATIENCE:
-                    self._expect(watch, name, PATIENCE, now)
-        if not vitals.published or not before.published:
+                if watch.timeout.get(name, STALL_TIMEOUT) != STALL_TIMEOUT:
+                    self._expect(watch, name, STALL_TIMEOUT, now)
+        if not totals.published or not before.published:
             watch.liveness.progress("out", now)
         return self._judge(kind, watch, now)
 
@@ -112,19 +112,19 @@ class Watchdog:
                 continue
             self.wedges += 1
             silence = now - watch.moved[name]
-            self._expect(watch, name, min(MAX_PATIENCE, 2 * watch.patience[name]), now)
+            self._expect(watch, name, min(MAX_STALL_TIMEOUT, 2 * watch.timeout[name]), now)
             if name == "out":
                 reason = f"{kind.value} frames are ready, and none was sent for {silence:.0f} s"
                 return Verdict(kind, Stage.SENDING, Rebuild.PUBLICATION, reason)
             reason = f"{kind.value} packets come, and no frame came of them for {silence:.0f} s"
-            mend = Rebuild.SOURCE if kind is Kind.VIDEO else Rebuild.INPUT
-            return Verdict(kind, Stage.DECODE, mend, reason)
+            rebuild = Rebuild.SOURCE if kind is Kind.VIDEO else Rebuild.INPUT
+            return Verdict(kind, Stage.DECODE, rebuild, reason)
         return None
 
     @staticmethod
-    def _expect(watch: _TrackWatch, name: str, patience: float, now: float) -> None:
-        watch.patience[name] = patience
-        watch.liveness.watch(name, patience, now)
+    def _expect(watch: _TrackWatch, name: str, timeout: float, now: float) -> None:
+        watch.timeout[name] = timeout
+        watch.liveness.watch(name, timeout, now)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

@@ -13,7 +13,7 @@ from relay_common.fsm import Table
 from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE
 from relay_supervisor.fleet.slot import WORKER_TABLE
 from relay_supervisor.google.leases.states import LEASE
-from relay_supervisor.viewing.decoding import SIGHT_TABLE
+from relay_supervisor.viewing.decoding import PAGE_TABLE
 from relay_worker.camera.webrtc_source import INGEST_TABLE
 from relay_worker.publish.keyframe_requests import REQUEST_TABLE
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE
@@ -65,14 +65,14 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Keyframe requests",
         "Viewers' keyframe requests for one publication, in the worker (`relay_worker/publish/keyframe_requests.py`). "
-        "`in_vain` makes the camera undecodable unless a page is known to decode it.",
+        "`ineffective` makes the camera undecodable unless a page is known to decode it.",
         REQUEST_TABLE,
     ),
     (
-        "Sight of a page",
+        "Page",
         "What one page receives of one camera, in the supervisor (`relay_supervisor/viewing/decoding.py`). A page that "
         "is `blind` makes the camera undecodable only if no other page is `decoding`.",
-        SIGHT_TABLE,
+        PAGE_TABLE,
     ),
 )
 

@@ -105,9 +105,9 @@ def request_error(operation: str, status: int, code: str, description: str, retr
     kind = classify(status, code)
     code = _tidy(code, _LONGEST_CODE)
     remedy = Remedy.FATAL if code == "not_found" else _REMEDIES[kind]
-    said = f"{code or 'no error code'}: {_tidy(description)}" if description else code or "no error code"
+    detail = f"{code or 'no error code'}: {_tidy(description)}" if description else code or "no error code"
     return (SessionGone if kind is ErrorClass.GONE else SfuError)(
-        f"Cloudflare SFU answered {operation} with {status} ({said})",
+        f"Cloudflare SFU answered {operation} with {status} ({detail})",
         code=code,
         status=status,
         retry_after=retry_after,

@@ -11,7 +11,7 @@ import msgspec
 from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import CameraSummary, RelayClient, camera_argument, connect, decode, say
 
-_DISCOVERY_PATIENCE: Final = 90.0
+_DISCOVERY_TIMEOUT: Final = 90.0
 """Seconds to wait for Google's list of cameras."""
 
 
@@ -120,7 +120,7 @@ def _find(client: RelayClient, name: str, verb: CameraVerb) -> CameraSummary:
     except Failure as failure:
         if failure.exit_code != 1 or not verb.discovers:
             raise
-    client.post("/api/discover", timeout=_DISCOVERY_PATIENCE)
+    client.post("/api/discover", timeout=_DISCOVERY_TIMEOUT)
     return client.camera(name)
 
 

@@ -16,9 +16,9 @@ from relay_common import config_file
 from relay_common.config import Config
 from relay_common.errors import RelayError
 
-START_PATIENCE: Final = 60.0
+START_TIMEOUT: Final = 60.0
 """Seconds for a simulator to start: it encodes the cameras' clips first."""
-STOP_PATIENCE: Final = 2.0
+STOP_TIMEOUT: Final = 2.0
 
 
 @dataclass
@@ -91,7 +91,7 @@ async def _start(world: DemoWorld, options: list[str], command: Sequence[str] = 
     world.processes.append(process)
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), START_PATIENCE)
+        line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT)
         endpoints = json.loads(line)
     except (TimeoutError, ValueError):
         raise RelayError("a simulator did not start", hint="Its own messages are above") from None
@@ -103,7 +103,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        await asyncio.wait_for(process.wait(), STOP_PATIENCE)
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             process.kill()

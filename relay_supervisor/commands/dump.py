@@ -9,7 +9,7 @@ import click
 from relay_supervisor.commands.cli import config_option, json_option
 from relay_supervisor.commands.client import camera_argument, connect, save
 
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 
 
 @click.command("dump")
@@ -38,5 +38,5 @@ def command(name: str, file: Path, seconds: float, duration: float | None, confi
         if not as_json:
             click.echo(f"{camera.name}: capturing for {seconds:g} s", err=True)
         path = f"/api/cameras/{camera.id}/capture"
-        pcapng = client.post(path, {"seconds": seconds}, timeout=_PATIENCE + seconds)
+        pcapng = client.post(path, {"seconds": seconds}, timeout=_TIMEOUT + seconds)
     save(camera, str(file), "pcapng", pcapng, as_json, private=True)

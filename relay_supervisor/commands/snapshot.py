@@ -9,7 +9,7 @@ import click
 from relay_supervisor.commands.cli import config_option, json_option
 from relay_supervisor.commands.client import camera_argument, connect, save
 
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 
 
 @click.command("snapshot")
@@ -30,5 +30,5 @@ def command(name: str, file: str, output: str, config_path: Path, as_json: bool)
     """
     with connect(config_path) as client:
         camera = client.camera(name)
-        jpeg = client.get(f"/api/cameras/{camera.id}/snapshot", timeout=_PATIENCE)
+        jpeg = client.get(f"/api/cameras/{camera.id}/snapshot", timeout=_TIMEOUT)
     save(camera, output or file, "jpg", jpeg, as_json)

@@ -36,19 +36,19 @@ class Step(enum.Enum):
     """Stop watching it."""
 
 
-class Ending:
+class Termination:
     """The remaining steps and the time of each; see `of_asked` and `of_hung`. Times are on the fleet's clock."""
 
     def __init__(self, steps: list[tuple[float, Step]]) -> None:
         self._steps = steps
 
     @classmethod
-    def of_asked(cls, now: float, within: float) -> Ending:
+    def of_asked(cls, now: float, within: float) -> Termination:
         """For a process that was asked at `now` to stop in `within` seconds."""
         return cls([(now + within, Step.TERM), *_kills(now + within + TERM_TIME)])
 
     @classmethod
-    def of_hung(cls, now: float) -> Ending:
+    def of_hung(cls, now: float) -> Termination:
         """For a process that no longer responds."""
         return cls([(now, Step.DUMP), (now + DUMP_TIME, Step.TERM), *_kills(now + DUMP_TIME + TERM_TIME)])
 

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 
 from relay_common.proc import seconds_queued, start_ticks
 
-EXIT_CODE_PATIENCE = 0.5
+EXIT_CODE_TIMEOUT = 0.5
 """Seconds to wait for the fork server to report the exit code of a process that is already gone."""
 _SERVER_GONE = 255
 """The exit code that multiprocessing reports when the fork server, which alone knows the real one, is gone."""
@@ -101,7 +101,7 @@ class WorkerProcess:
         code = None
         try:
             if self._process is not None:
-                deadline = asyncio.get_running_loop().time() + EXIT_CODE_PATIENCE
+                deadline = asyncio.get_running_loop().time() + EXIT_CODE_TIMEOUT
                 while (code := self._process.exitcode) is None and asyncio.get_running_loop().time() < deadline:
                     await asyncio.sleep(0.01)
         finally:

@@ -16,7 +16,7 @@ from relay_common import ids, protocol
 from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.tasks import Tasks
-from relay_supervisor.fleet.ending import Ending, Step, log_stacks
+from relay_supervisor.fleet.ending import Step, Termination, log_stacks
 from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.replacement import PairEvent
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 SILENCE: Final = 4.0
 """Seconds without any message after which a worker counts as hung (a beat comes every second)."""
-HELLO_PATIENCE: Final = 20.0
+HELLO_TIMEOUT: Final = 20.0
 """Seconds a new process may take to say hello, even on a machine that starts twenty of them at once."""
 MOST_QUEUED: Final = 5.0
-"""Most that a silent worker is granted for lack of a processor, as a multiple of its patience."""
-LAUNCH_PATIENCE: Final = 150.0
+"""Most that a silent worker is granted for lack of a processor, as a multiple of its timeout."""
+LAUNCH_TIMEOUT: Final = 150.0
 """Seconds for the launcher to start a process or report failure; it serves one camera after another."""
-ADOPT_PATIENCE: Final = 10.0
+ADOPT_TIMEOUT: Final = 10.0
 """Seconds between attempts to watch a worker that could not be watched, unless its hello comes first."""
 _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 """Phases in which the launcher may not have answered yet: a hello may overtake its answer."""
@@ -53,7 +53,7 @@ class FleetListener(Protocol):
         """A worker ended, wanted or not."""
 
 
-class NobodyListens:
+class NullListener:
     """The listener until another one is set."""
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
@@ -77,7 +77,7 @@ class SlotKeeper:
         runtime_dir: Path,
     ) -> None:
         self._launcher, self._send, self._clock = launcher, send, clock
-        self.listener: FleetListener = NobodyListens()
+        self.listener: FleetListener = NullListener()
         self._runtime_dir = runtime_dir
         self._launches = Tasks(log, "launching a worker failed")
         self.slots: dict[str, Slot] = {}
@@ -92,13 +92,13 @@ class SlotKeeper:
             return
         match slot.phase:
             case Phase.STARTING | Phase.RUNNING | Phase.STOPPING if slot.process is None:
-                if now - slot.launched_at > LAUNCH_PATIENCE:
-                    self._give_up(slot, f"not started within {LAUNCH_PATIENCE:.0f} s")
+                if now - slot.launched_at > LAUNCH_TIMEOUT:
+                    self._give_up(slot, f"not started within {LAUNCH_TIMEOUT:.0f} s")
             case Phase.STARTING:
-                self._listen(slot, HELLO_PATIENCE, now)
+                self._listen(slot, HELLO_TIMEOUT, now)
             case Phase.RUNNING:
                 # An adopted worker may not know yet that this supervisor exists.
-                self._listen(slot, SILENCE if slot.hello is not None else HELLO_PATIENCE, now)
+                self._listen(slot, SILENCE if slot.hello is not None else HELLO_TIMEOUT, now)
             case Phase.HUNG | Phase.STOPPING if slot.ending is not None:
                 if (step := slot.ending.due(now)) is not None:
                     self._end(slot, step)
@@ -106,16 +106,16 @@ class SlotKeeper:
                 if slot.survivor is None or not self._watch_again(slot, *slot.survivor):
                     self.launch(slot)
 
-    def _listen(self, slot: Slot, patience: float, now: float) -> None:
+    def _listen(self, slot: Slot, timeout: float, now: float) -> None:
         silence = now - slot.seen_at
-        if silence <= patience / 2:  # so that of a healthy worker nothing is read
+        if silence <= timeout / 2:  # so that of a healthy worker nothing is read
             return
-        queued = min(slot.queued(), MOST_QUEUED * patience)
-        if silence - queued > patience:
+        queued = min(slot.queued(), MOST_QUEUED * timeout)
+        if silence - queued > timeout:
             slot.machine.fire(SlotEvent.SILENCE)
             waited = f", {queued:.1f} s of them for lack of a processor" if queued >= 1.0 else ""
             log.error("worker hangs: silent for %.1f s%s", silence, waited, extra=slot.context)
-            slot.ending = Ending.of_hung(now)
+            slot.ending = Termination.of_hung(now)
             self.look(slot, now)
 
     def _end(self, slot: Slot, step: Step) -> None:
@@ -163,7 +163,7 @@ class SlotKeeper:
         log.info("worker started", extra={**slot.context, "pid": process.pid})
         self._bind(slot, spec.instance, process)
         if slot.phase is Phase.STOPPING:
-            slot.ending = Ending.of_asked(self._clock.now(), 0.0)
+            slot.ending = Termination.of_asked(self._clock.now(), 0.0)
 
     def adopt(self, slot: Slot, instance: str, pid: int, started: int) -> None:
         """Adopt the running process with this pid and start time.
@@ -184,7 +184,7 @@ class SlotKeeper:
         slot.machine.fire(SlotEvent.GIVE_UP)
         slot.unbind()
         slot.survivor = instance, pid, started
-        slot.next_start = now + ADOPT_PATIENCE
+        slot.next_start = now + ADOPT_TIMEOUT
 
     def _watch_again(self, slot: Slot, instance: str, pid: int, started: int) -> bool:
         """Try once more to adopt a silent survivor; False when it has ended.
@@ -197,7 +197,7 @@ class SlotKeeper:
             slot.survivor = None
             return False
         except OSError:
-            slot.next_start = self._clock.now() + ADOPT_PATIENCE
+            slot.next_start = self._clock.now() + ADOPT_TIMEOUT
         return True
 
     def abandon(self) -> None:
@@ -223,7 +223,7 @@ class SlotKeeper:
             slot.machine.fire(SlotEvent.STOP)
         if slot.process is None:
             return
-        ending = Ending.of_asked(self._clock.now(), within)
+        ending = Termination.of_asked(self._clock.now(), within)
         # A process that is already being ended gets no more time than it had.
         if slot.ending is None or (again and ending.next_at < slot.ending.next_at):
             slot.ending = ending

@@ -22,7 +22,7 @@ from relay_worker.process.spec import WorkerSpec
 log = logging.getLogger(__name__)
 
 PRELOAD = "relay_worker.process.preload"
-FORK_PATIENCE: Final = 45.0
+FORK_TIMEOUT: Final = 45.0
 """Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
 
 
@@ -46,13 +46,13 @@ class ForkServerLauncher:
     """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
 
     The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
-    does not answer within `patience` seconds is killed, and the next worker comes from a new one.
+    does not answer within `timeout` seconds is killed, and the next worker comes from a new one.
     """
 
-    def __init__(self, patience: float = FORK_PATIENCE) -> None:
+    def __init__(self, timeout: float = FORK_TIMEOUT) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOAD])
-        self._patience = patience
+        self._timeout = timeout
         self._one_at_a_time = asyncio.Lock()
 
     async def prepare(self) -> None:
@@ -64,12 +64,12 @@ class ForkServerLauncher:
             # Blocks until the server has forked, which includes its imports when it has just started. In a separate
             # thread: a stuck one must not use up the shared pool.
             forked = _in_thread(lambda: _start(process))
-            done, _ = await asyncio.wait([forked], timeout=self._patience)
+            done, _ = await asyncio.wait([forked], timeout=self._timeout)
             if not done:
-                log.error("the fork server has not answered for %.0f s: starting another one", self._patience)
+                log.error("the fork server has not answered for %.0f s: starting another one", self._timeout)
                 _kill_fork_server()  # which ends the thread that waits for it
                 await asyncio.wait([forked], timeout=1.0)
-                raise TimeoutError(f"the fork server did not answer within {self._patience:.0f} s")
+                raise TimeoutError(f"the fork server did not answer within {self._timeout:.0f} s")
             forked.result()
         assert process.pid is not None
         try:

@@ -10,14 +10,15 @@ Rules of the slot and the fleet (`fleet.py`):
 
        phase      deadline                                        what happens then
        ABSENT     none: nothing runs, and nothing is wanted
-       STARTING   LAUNCH_PATIENCE, until the launcher answers     GIVE UP: to BACKOFF; the process is killed if it
+       STARTING   LAUNCH_TIMEOUT, until the launcher answers      GIVE UP: to BACKOFF; the process is killed if it
                                                                   appears after all
-                  HELLO_PATIENCE, from then until the hello       SILENCE: to HUNG
+                  HELLO_TIMEOUT, from then until the hello        SILENCE: to HUNG
        RUNNING    SILENCE, since the worker's last message        SILENCE: to HUNG; without a process as STARTING
-       HUNG       the next step of its `Ending`: stacks,          the step; after the last one GIVE UP: to BACKOFF
-                  SIGTERM, SIGKILL, giving it up
-       STOPPING   the next step of its `Ending`; LAUNCH_PATIENCE  the step; after the last one GIVE UP: to ABSENT
-                  while the launcher has not answered
+       HUNG       the next step of its `Termination`:             the step; after the last one GIVE UP: to BACKOFF
+                  stacks, SIGTERM, SIGKILL, giving it up
+       STOPPING   the next step of its `Termination`;             the step; after the last one GIVE UP: to ABSENT
+                  LAUNCH_TIMEOUT while the launcher has not
+                  answered
        BACKOFF    `next_start`                                    LAUNCH: to STARTING; ADOPT: to RUNNING, where an
                                                                   earlier supervisor's worker could not be watched
 
@@ -46,7 +47,7 @@ import math
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Hello, Stage, WorkerState
 from relay_common.worker_stats import WorkerStats
-from relay_supervisor.fleet.ending import Ending
+from relay_supervisor.fleet.ending import Termination
 from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.fleet.replacement import Replacement
 from relay_supervisor.fleet.restart import RestartPolicy
@@ -120,7 +121,7 @@ class Slot:
         self.process: WorkerProcess | None = None
         self.instance = ""
         self.launched_at = now
-        self.ending: Ending | None = None
+        self.ending: Termination | None = None
         """How the process is being ended, while it is HUNG or STOPPING."""
         self.ended: asyncio.Event = asyncio.Event()
         """Set whenever the slot has no process and none is being launched."""

@@ -14,7 +14,7 @@ from relay_supervisor.http.addresses import TrustedProxies, share_of
 from relay_supervisor.http.admission import Admission
 
 
-class ClientPatience(msgspec.Struct, frozen=True, kw_only=True):
+class ClientTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long, in seconds, a client may keep a connection waiting."""
 
     header: float = 10.0
@@ -41,10 +41,10 @@ class BoundedConnection(H11Protocol):
         *,
         bounds: Admission[BoundedConnection],
         proxies: TrustedProxies,
-        patience: ClientPatience,
+        timeouts: ClientTimeouts,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._bounds, self._proxies, self._patience = bounds, proxies, patience
+        self._bounds, self._proxies, self._timeouts = bounds, proxies, timeouts
         self._header_due: asyncio.TimerHandle | None = None
         self._read_due: asyncio.TimerHandle | None = None
 
@@ -96,14 +96,14 @@ class BoundedConnection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._read_due is None:
-            self._read_due = self.loop.call_later(self._patience.read, self._unread)
+            self._read_due = self.loop.call_later(self._timeouts.read, self._unread)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_waiting()
 
     def _expect_header(self) -> None:
-        self._header_due = self.loop.call_later(self._patience.header, self._late)
+        self._header_due = self.loop.call_later(self._timeouts.header, self._late)
 
     def _late(self) -> None:
         self._bounds.late += 1

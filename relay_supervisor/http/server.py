@@ -18,7 +18,7 @@ import uvicorn
 from relay_common.errors import ConfigError
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.admission import Admission, most_connections
-from relay_supervisor.http.connection import BoundedConnection, ClientPatience
+from relay_supervisor.http.connection import BoundedConnection, ClientTimeouts
 from relay_supervisor.net import BACKLOG, bind
 
 _STOP_WITHIN: Final = 1.5
@@ -48,11 +48,11 @@ class HttpServer:
         most: int | None = None,
         proxies: TrustedProxies | None = None,
         key: str = "listen",
-        patience: ClientPatience | None = None,
+        timeouts: ClientTimeouts | None = None,
     ) -> None:
         self._app, self._host, self._port, self._on_stop, self._key = app, host, port, on_stop, key
         self._bounds: Admission[BoundedConnection] = Admission(most_connections() if most is None else most)
-        self._proxies, self._patience = proxies or TrustedProxies(), patience or ClientPatience()
+        self._proxies, self._timeouts = proxies or TrustedProxies(), timeouts or ClientTimeouts()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -83,7 +83,7 @@ class HttpServer:
             lifespan="off",
             loop="none",
             http=functools.partial(  # type: ignore[arg-type]
-                BoundedConnection, bounds=self._bounds, proxies=self._proxies, patience=self._patience
+                BoundedConnection, bounds=self._bounds, proxies=self._proxies, timeouts=self._timeouts
             ),
             ws="none",
             proxy_headers=False,

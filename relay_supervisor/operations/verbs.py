@@ -29,7 +29,7 @@ from relay_supervisor.status.log_ring import LogEntry, LogRing
 
 log = logging.getLogger(__name__)
 
-DRAIN_PATIENCE: Final = 8.0
+DRAIN_TIMEOUT: Final = 8.0
 """Seconds for one camera to stop while draining, before the next one is stopped."""
 
 
@@ -174,7 +174,7 @@ class Verbs:
         for camera in sorted(held, key=self._is_live):
             held.discard(camera)
             self._director.reconcile()
-            end = self._clock.now() + DRAIN_PATIENCE
+            end = self._clock.now() + DRAIN_TIMEOUT
             while self._runs(camera) and self._clock.now() < end:
                 await self._clock.sleep(0.1)
         log.info("drained: no camera runs")

@@ -10,7 +10,7 @@ from typing import Final
 from relay_common.errors import RelayError
 from relay_common.protocol import FilePart, FromSupervisor, TakeCapture, TakeSnapshot
 
-PATIENCE: Final = 20.0
+FILE_TIMEOUT: Final = 20.0
 """Seconds for a picture: its worker waits 15 s for a keyframe. A capture gets this on top of its duration."""
 MAX_FILE: Final = 16 * 1024 * 1024
 
@@ -27,16 +27,16 @@ class WorkerFiles:
     async def snapshot(self, camera: str, name: str) -> bytes:
         """A JPEG of what the camera with this id shows now; raises RelayError that says why there is none."""
         request = next(self._numbers)
-        return await self._ask(camera, name, "picture", request, TakeSnapshot(request=request), PATIENCE)
+        return await self._ask(camera, name, "picture", request, TakeSnapshot(request=request), FILE_TIMEOUT)
 
     async def capture(self, camera: str, name: str, seconds: float) -> bytes:
         """The packets of the next `seconds` as a pcapng file; raises RelayError that says why there is none."""
         request = next(self._numbers)
         message = TakeCapture(request=request, seconds=seconds)
-        return await self._ask(camera, name, "capture", request, message, PATIENCE + seconds)
+        return await self._ask(camera, name, "capture", request, message, FILE_TIMEOUT + seconds)
 
     async def _ask(
-        self, camera: str, name: str, what: str, request: int, message: FromSupervisor, patience: float
+        self, camera: str, name: str, what: str, request: int, message: FromSupervisor, timeout: float
     ) -> bytes:
         if (camera, what) in self._asked:
             return await asyncio.shield(self._asked[camera, what])
@@ -45,10 +45,10 @@ class WorkerFiles:
         file: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asked[camera, what], self._files[request] = file, (camera, bytearray(), file)
         try:
-            return await asyncio.wait_for(asyncio.shield(file), patience)
+            return await asyncio.wait_for(asyncio.shield(file), timeout)
         except TimeoutError:
             error = RelayError(
-                f"{name} gave no {what} in {patience:.0f} s", hint="`relay-supervisor status` shows its state"
+                f"{name} gave no {what} in {timeout:.0f} s", hint="`relay-supervisor status` shows its state"
             )
             if not file.done():
                 file.set_exception(error)

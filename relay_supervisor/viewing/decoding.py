@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay_common.fsm import Machine, Table
-from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, in_vain, stage_of
+from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, describe_requests, stage_of
 
 FRESH: Final = 20.0
 """Seconds for which a page's report is valid; visible pages report every five."""
-PATIENCE: Final = 6.0
+BLIND_AFTER: Final = 6.0
 """Shortest time in seconds with bytes but no frames before a page counts as blind."""
 WHOLE_KEYFRAMES: Final = 3
 """Fewest keyframes in that time: the first may already have been on its way, so that two were complete."""
@@ -40,8 +40,8 @@ class Decodable(enum.Enum):
     NO = "no"
 
 
-class Sight(enum.Enum):
-    """What a page sees of a camera."""
+class PageState(enum.Enum):
+    """What a page shows of a camera."""
 
     UNKNOWN = "unknown"
     DECODING = "decoding"
@@ -50,7 +50,7 @@ class Sight(enum.Enum):
     BLIND = "blind"
 
 
-class Seen(enum.Enum):
+class PageEvent(enum.Enum):
     FRAMES = "frames"
     BYTES = "bytes"
     """Without frames."""
@@ -59,9 +59,9 @@ class Seen(enum.Enum):
     """Complete IDR pictures were sent while it waited."""
 
 
-_S, _E = Sight, Seen
+_S, _E = PageState, PageEvent
 
-SIGHT_TABLE: Final = Table(
+PAGE_TABLE: Final = Table(
     "sight of a page",
     _S.UNKNOWN,
     {
@@ -84,7 +84,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecodingVerdict(NamedTuple):
-    """DecodingVerdict on one camera; `stage` and `reason` are empty unless it cannot be decoded."""
+    """Whether any page decodes one camera's video; `stage` and `reason` are empty unless none does."""
 
     decodable: Decodable = Decodable.UNKNOWN
     stage: str = ""
@@ -93,7 +93,7 @@ class DecodingVerdict(NamedTuple):
 
 @dataclass
 class _Viewer:
-    machine: Machine[Sight, Seen]
+    machine: Machine[PageState, PageEvent]
     received: Received
     moved_at: float
     """When bytes last arrived."""
@@ -109,14 +109,14 @@ class Decoding:
     def __init__(self) -> None:
         self._viewers: dict[str, dict[str, _Viewer]] = {}  # camera → view → …
         self._workers: dict[str, tuple[WorkerStats, float]] = {}
-        self._vain_since: dict[str, float] = {}
+        self._ineffective_since: dict[str, float] = {}
 
     def worker(self, camera: str, stats: WorkerStats | None, now: float) -> None:
         """Record a live camera's statistics; None while it is not live."""
         if stats is None or not stats.requests_in_vain:
-            self._vain_since.pop(camera, None)
+            self._ineffective_since.pop(camera, None)
         else:
-            self._vain_since.setdefault(camera, now)
+            self._ineffective_since.setdefault(camera, now)
         if stats is None:
             self._workers.pop(camera, None)
         elif camera not in self._workers or self._workers[camera][0] is not stats:
@@ -128,43 +128,43 @@ class Decoding:
         viewer = viewers.get(view)
         if viewer is None or now - viewer.heard_at > FRESH:
             nothing = Received(camera=received.camera)
-            viewer = viewers[view] = _Viewer(Machine(SIGHT_TABLE), nothing, now, now)
+            viewer = viewers[view] = _Viewer(Machine(PAGE_TABLE), nothing, now, now)
         before, viewer.received, viewer.heard_at = viewer.received, received, now
         if received.bytes < before.bytes or received.frames < before.frames:
             before = Received(camera=received.camera)
         if received.bytes > before.bytes:
             viewer.moved_at = now
         if received.frames > before.frames:
-            viewer.machine.fire(Seen.FRAMES)
+            viewer.machine.fire(PageEvent.FRAMES)
         elif received.bytes > before.bytes:
             self._waits(received.camera, viewer, now)
         elif now - viewer.moved_at > FRESH / 2:
-            viewer.machine.fire(Seen.NOTHING)
+            viewer.machine.fire(PageEvent.NOTHING)
 
     def _waits(self, camera: str, viewer: _Viewer, now: float) -> None:
         """Bytes came without frames: for how long, and over how many keyframes?"""
         stats = self._stats(camera, now)
         keyframes = stats.video.keyframes if stats is not None else 0
-        if viewer.machine.can(Seen.BYTES):
-            viewer.machine.fire(Seen.BYTES)
+        if viewer.machine.can(PageEvent.BYTES):
+            viewer.machine.fire(PageEvent.BYTES)
             viewer.waits_since, viewer.keyframes = now, keyframes
         if stats is None or keyframes < viewer.keyframes:
             # Not live, or its worker was replaced: this wait means nothing.
             viewer.waits_since, viewer.keyframes = now, keyframes
-        passed = keyframes - viewer.keyframes >= WHOLE_KEYFRAMES and now - viewer.waits_since >= PATIENCE
-        if passed and viewer.machine.can(Seen.KEYFRAMES_PASSED):
-            viewer.machine.fire(Seen.KEYFRAMES_PASSED)
+        passed = keyframes - viewer.keyframes >= WHOLE_KEYFRAMES and now - viewer.waits_since >= BLIND_AFTER
+        if passed and viewer.machine.can(PageEvent.KEYFRAMES_PASSED):
+            viewer.machine.fire(PageEvent.KEYFRAMES_PASSED)
 
     def forget(self, view: str) -> None:
         """Forget a view that has ended."""
         for camera in [camera for camera, viewers in self._viewers.items() if viewers.pop(view, None) and not viewers]:
             del self._viewers[camera]
 
-    def sight(self, view: str, camera: str, now: float) -> Sight:
+    def page_state(self, view: str, camera: str, now: float) -> PageState:
         """What a page sees of a camera."""
         viewer = self._viewers.get(camera, {}).get(view)
         if viewer is None or now - viewer.heard_at > FRESH:
-            return Sight.UNKNOWN
+            return PageState.UNKNOWN
         return viewer.machine.state
 
     def verdict(self, camera: str, now: float) -> DecodingVerdict:
@@ -172,12 +172,12 @@ class Decoding:
         stats = self._stats(camera, now)
         if stats is None:
             return DecodingVerdict()
-        seen = {self.sight(view, camera, now) for view in self._viewers.get(camera, {})}
-        if Sight.DECODING in seen:
+        seen = {self.page_state(view, camera, now) for view in self._viewers.get(camera, {})}
+        if PageState.DECODING in seen:
             return DecodingVerdict(Decodable.YES)
-        heard_out = now - self._vain_since.get(camera, now) >= HEAR_OUT
-        words = [in_vain(stats)] if heard_out else []
-        if Sight.BLIND in seen:
+        heard_out = now - self._ineffective_since.get(camera, now) >= HEAR_OUT
+        words = [describe_requests(stats)] if heard_out else []
+        if PageState.BLIND in seen:
             words.insert(0, "browsers get its bytes, and decode no picture of them")
         if not words:
             return DecodingVerdict()
@@ -187,7 +187,7 @@ class Decoding:
 
     def fault(self, view: str, camera: str, now: float) -> str:
         """Message for a page's own tile when it is blind while others see; empty otherwise."""
-        blind = self.sight(view, camera, now) is Sight.BLIND
+        blind = self.page_state(view, camera, now) is PageState.BLIND
         return BROWSERS_FAULT if blind and self.verdict(camera, now).decodable is Decodable.YES else ""
 
     def _stats(self, camera: str, now: float) -> WorkerStats | None:

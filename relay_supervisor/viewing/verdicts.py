@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from relay_common.clock import Clock
-from relay_common.protocol import Mend
+from relay_common.protocol import RecoverVideo
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.viewing.decoding import Decodable, Decoding, DecodingVerdict
 
 LOOK: Final = 2.0
 """Seconds between checks."""
-MEND_AGAIN: Final = 60.0
+REMEDY_AGAIN: Final = 60.0
 """Seconds between remedies for one camera; its worker refuses more frequent ones."""
 
 
@@ -29,13 +29,13 @@ class Verdicts:
         clock: Clock,
         *,
         live: Callable[[], Mapping[str, WorkerStats | None]],
-        send: Callable[[str, Mend], bool],
+        send: Callable[[str, RecoverVideo], bool],
         tell: Callable[[str, str], object],
     ) -> None:
         self._decoding, self._clock, self._live, self._send, self._tell = decoding, clock, live, send, tell
         self._verdicts: dict[str, DecodingVerdict] = {}
-        self._mended: dict[str, float] = {}
-        self.mends = 0
+        self._remedied_at: dict[str, float] = {}
+        self.remedies = 0
         """Remedies requested."""
 
     def verdict(self, camera: str) -> DecodingVerdict:
@@ -48,7 +48,7 @@ class Verdicts:
         for camera, stats in cameras.items():
             self._decoding.worker(camera, stats, now)
             self._judge(camera, self._decoding.verdict(camera, now), now)
-        for known in (self._verdicts, self._mended):
+        for known in (self._verdicts, self._remedied_at):
             for camera in known.keys() - cameras.keys():
                 del known[camera]
 
@@ -59,10 +59,10 @@ class Verdicts:
             self._tell(verdict.reason, camera)
         elif before.decodable is Decodable.NO and verdict.decodable is Decodable.YES:
             self._tell("live: its picture is decoded again", camera)
-        if undecodable and now - self._mended.get(camera, now - MEND_AGAIN) >= MEND_AGAIN:
-            self._mended[camera] = now
-            self.mends += 1
-            self._send(camera, Mend(reason=verdict.reason))
+        if undecodable and now - self._remedied_at.get(camera, now - REMEDY_AGAIN) >= REMEDY_AGAIN:
+            self._remedied_at[camera] = now
+            self.remedies += 1
+            self._send(camera, RecoverVideo(reason=verdict.reason))
 
     async def watch(self) -> None:
         """Look every two seconds; runs until cancelled."""
@@ -72,4 +72,4 @@ class Verdicts:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"mends": self.mends}
+        return {"mends": self.remedies}

@@ -125,8 +125,8 @@ def _is_sound(rest: list[str]) -> bool:
 def _repair_direction(section: list[str], repairs: Counter[str]) -> None:
     if not section[0].startswith(("m=audio ", "m=video ")):
         return
-    said = [line for line in section if line in _DIRECTIONS]
-    if said in (["a=sendonly"], ["a=inactive"], ["a=recvonly"]):
+    directions = [line for line in section if line in _DIRECTIONS]
+    if directions in (["a=sendonly"], ["a=inactive"], ["a=recvonly"]):
         return
     section[:] = [line for line in section if line not in _DIRECTIONS] + ["a=sendonly"]
     repairs["direction"] += 1

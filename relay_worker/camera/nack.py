@@ -12,7 +12,7 @@ MAX_AGE: Final = 0.25
 MAX_TRIES: Final = 13
 """Requests for one packet: by `_BACK_OFF` they last for more than a second, however short the round trip is."""
 MAX_MISSING: Final = 256
-"""Packets asked for at the same time; a larger hole is for a keyframe to mend."""
+"""Packets requested at the same time; a larger gap is left to the next keyframe."""
 FIRST_RTT: Final = 0.1
 """Round trip assumed in seconds before one was measured."""
 _SHORTEST_RETRY: Final = 0.02

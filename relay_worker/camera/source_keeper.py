@@ -135,9 +135,9 @@ class SourceKeeper:
         if self._source is None or not self.playing or self._stalled is not None:
             return
         last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
-        patience = self._settings.session.media_timeout
-        if now - max(last, self._began) > patience:
-            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {patience:.0f} s")
+        timeout = self._settings.session.media_timeout
+        if now - max(last, self._began) > timeout:
+            self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {timeout:.0f} s")
             self.stalls += 1
             self._source.stop()
 
@@ -176,8 +176,8 @@ class SourceKeeper:
             if self.stream is not stream or error is None:
                 return
             if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
-                patience = min(WARM_ANSWER, self._settings.session.read_timeout)
-                settings = replace(self._settings, session=replace(self._settings.session, read_timeout=patience))
+                timeout = min(WARM_ANSWER, self._settings.session.read_timeout)
+                settings = replace(self._settings, session=replace(self._settings.session, read_timeout=timeout))
             if self._proven(began):
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message)

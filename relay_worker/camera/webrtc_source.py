@@ -143,9 +143,9 @@ class WebRtcSource:
             on_closed=lambda: self._end("the camera closed the connection, or no longer answers on it"),
         )
         self._batches: list[Batch] = []
-        self._audition: KeyframeGate | None = None
+        self._gate: KeyframeGate | None = None
         self._alive_at = 0.0
-        self._patience = settings.first_picture
+        self._video_timeout = settings.first_picture
         self.ingest: Ingest | None = None
         self.answer: IngestAnswer | None = None
 
@@ -182,7 +182,7 @@ class WebRtcSource:
         self._alive_at = now
         self.ingest.request_keyframe(now)
         if handover:
-            self._audition = KeyframeGate()
+            self._gate = KeyframeGate()
         else:
             self._take_over(now)
         self._send_feedback(self.ingest, now)
@@ -207,7 +207,7 @@ class WebRtcSource:
             else:
                 batches.append(batch)
             if batch.track.kind is Kind.VIDEO:
-                self._alive_at, self._patience = now, self._settings.stall
+                self._alive_at, self._video_timeout = now, self._settings.stall
 
     def _woken(self, now: float) -> None:
         """Everything that had arrived was read: pass it on together, and send feedback."""
@@ -226,17 +226,17 @@ class WebRtcSource:
             self._end("a packet could not be handled; see the log")
 
     def _hand_over(self, batches: Sequence[Batch], now: float) -> None:
-        if self._audition is None:
+        if self._gate is None:
             self._sink.on_media(batches, now)
             return
-        audition = self._audition
+        gate = self._gate
         begun = False
         for batch in batches:
-            begun = audition.receive(batch) or begun
+            begun = gate.receive(batch) or begun
         if begun:
-            self._audition = None
+            self._gate = None
             self._take_over(now)
-            self._sink.on_media(audition.held, now)
+            self._sink.on_media(gate.held, now)
 
     def _take_over(self, now: float) -> None:
         assert self.answer is not None
@@ -255,7 +255,7 @@ class WebRtcSource:
 
     def _want_keyframe(self, ingest: Ingest, now: float) -> None:
         """Ask for a keyframe while the picture cannot go on without one."""
-        if self._audition is not None or self._sink.waits_for_keyframe:
+        if self._gate is not None or self._sink.waits_for_keyframe:
             ingest.request_keyframe(now)
         else:
             ingest.keyframe_came(self._sink.keyframe_at)
@@ -276,8 +276,8 @@ class WebRtcSource:
             self._sink.flush(now)
         self._want_keyframe(self.ingest, now)
         self._send_feedback(self.ingest, now)
-        if now - self._alive_at > self._patience:
-            self._end(f"no video for {self._patience:.0f} s")
+        if now - self._alive_at > self._video_timeout:
+            self._end(f"no video for {self._video_timeout:.0f} s")
 
     def _end(self, message: str) -> None:
         if self.state in CONNECTED:

@@ -4,11 +4,11 @@ A picture is over when another begins: with another timestamp, with a slice whos
 unit that may only stand before a picture (H.264 §7.4.1.2.3 and §7.4.1.2.4, RFC 6184 §5.1). The marker bit says so
 earlier, and packets are cut through on its word, where the camera is known to set it right:
 
-- A marked packet before the first slice shows that it marks NAL units. Its marks wait for `PROBATION` pictures.
+- A marked packet before the first slice shows that it marks NAL units. Its marks wait for `DISTRUSTED` pictures.
 - Another packet of the same picture behind a marked one shows that marks mean nothing: from then on all packets wait.
 - A picture that ends without a mark shows that marks are left out: from then on unmarked packets wait.
 
-Only the last packet of a NAL unit ever waits, until the next packet or for one frame interval (`patience`).
+Only the last packet of a NAL unit ever waits, until the next packet or for one frame interval (`longest_wait`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from relay_worker.rtp.h264 import NAL_AUD, NAL_IDR, NAL_PPS, NAL_SEI, NAL_SPS
 Payloads = list[tuple[bytes, bool]]
 """Outgoing RTP payloads with their marker bits."""
 
-PROBATION: Final = 10
+DISTRUSTED: Final = 10
+"""Pictures for which the marks of a camera are not trusted after a wrong one."""
 CLOSING: Final = b"\x0c\xff\x80"
 """A filler data NAL unit (§7.3.2.7): carries the mark of a picture whose last packet has left without one."""
 MAX_UNDATED: Final = 32
@@ -30,7 +31,7 @@ MAX_INTERVAL: Final = VIDEO_CLOCK_RATE // 2
 """Ticks between two pictures beyond which they do not indicate the frame interval."""
 DEFAULT_INTERVAL: Final = 1 / 30
 _INTERVALS: Final = (1 / 60, 0.2)
-_MAX_PATIENCE: Final = 4
+_MAX_WAIT_FACTOR: Final = 4
 
 # Types that begin an access unit behind a picture (§7.4.1.2.3), and those that belong to the picture before them.
 _STARTERS: Final = frozenset((NAL_SEI, NAL_SPS, NAL_PPS, NAL_AUD, *range(14, 19)))
@@ -69,19 +70,19 @@ class AccessUnitEnds:
         self._closed = self._timed = False  # its marked packet has left; because time was up
         self._marked = False  # the camera's marker is on the last NAL unit
         self._waits = False  # the last payload in `_out` is to wait
-        self._probation = 1
+        self._distrusted = 1
         self._warned = self._mistrusted = self._omits = False
         self._sets_seen = 0  # bit 0: SPS, bit 1: PPS went out in this access unit
         self.arrival_interval = DEFAULT_INTERVAL
         """Seconds from one picture to the next as they arrive: for cameras whose timestamps do not say."""
         self._interval = 0.0  # by timestamps; 0 while those have not said
-        self._patience = 1
+        self._wait_factor = 1
 
     @property
-    def patience(self) -> float:
+    def longest_wait(self) -> float:
         """Seconds for which `held` waits: one frame interval; more where pictures were found to be split by it."""
         lowest, highest = _INTERVALS
-        return min(max(lowest, self._interval or self.arrival_interval), highest) * self._patience
+        return min(max(lowest, self._interval or self.arrival_interval), highest) * self._wait_factor
 
     @property
     def _is_over(self) -> bool:
@@ -141,13 +142,13 @@ class AccessUnitEnds:
         if self._stage == _PREFIX:
             if marker:
                 self.misplaced += 1
-                self._probation = self._probation if self._warned else PROBATION
+                self._distrusted = self._distrusted if self._warned else DISTRUSTED
                 self._warned = True
             elif not self._warned:
-                self._probation = 0
+                self._distrusted = 0
             return
         self._marked = marker
-        if marker and not (self._mistrusted or self._probation):
+        if marker and not (self._mistrusted or self._distrusted):
             self._close()
         elif marker or self._omits or self._mistrusted:
             self._waits = sent
@@ -160,7 +161,7 @@ class AccessUnitEnds:
         """Another part of the same picture: the marker before it was wrong."""
         if self._closed and self._timed:
             self.split += 1
-            self._patience = min(2 * self._patience, _MAX_PATIENCE)
+            self._wait_factor = min(2 * self._wait_factor, _MAX_WAIT_FACTOR)
         if self._marked:
             self._misplaced()
         self._closed = self._timed = self._marked = False
@@ -200,7 +201,7 @@ class AccessUnitEnds:
     def _end_unit(self) -> None:
         """The picture has ended, and its marker has not been sent."""
         if self._marked:
-            self._probation -= self._probation > 0
+            self._distrusted -= self._distrusted > 0
         else:
             self.unmarked += 1
             self._omits = True

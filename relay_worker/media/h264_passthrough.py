@@ -95,7 +95,7 @@ class H264Passthrough(NalUnits):
             if size < 3 or size > most or payload[0] & 0x1F != FU_A or payload[1] >= FU_START:
                 break
             if payload[1] & FU_END:
-                if self._mistrusted or self._omits or self._probation:
+                if self._mistrusted or self._omits or self._distrusted:
                     break
                 index += 1
                 self._in_fragment = False
@@ -116,7 +116,7 @@ class H264Passthrough(NalUnits):
             if header >= FU_START:
                 break
             if header & FU_END:
-                if self._mistrusted or self._omits or self._probation:
+                if self._mistrusted or self._omits or self._distrusted:
                     break
                 self._recut(payload[2:], header)
                 index += 1

@@ -62,7 +62,7 @@ class VideoInput(TrackInput):
         if passthrough.held is None:
             self.due = 0.0
         elif packets:
-            self.due = now + passthrough.patience
+            self.due = now + passthrough.longest_wait
         if passthrough.keyframes != self._keyframes:
             self._keyframes = passthrough.keyframes
             if self.keyframe_at:

@@ -36,7 +36,7 @@ from relay_worker.relay import CameraRelay, RelaySettings
 log = logging.getLogger(__name__)
 
 BEAT = 1.0
-SNAPSHOT_PATIENCE = 15.0
+SNAPSHOT_TIMEOUT = 15.0
 """Seconds to wait for a keyframe: cameras send one every few seconds."""
 LONGEST_CAPTURE = 60.0
 UNCONFINED = Sandbox("none")
@@ -128,10 +128,10 @@ class Worker:
                 self._relay.republish(message.publication, message.reason)
             case protocol.RequestKeyframe():
                 self._relay.request_keyframe()
-            case protocol.Mend(reason=reason):
-                self._relay.mend(reason)
+            case protocol.RecoverVideo(reason=reason):
+                self._relay.recover_video(reason)
             case protocol.TakeSnapshot(request=request):
-                self._tasks.spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_PATIENCE)))
+                self._tasks.spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_TIMEOUT)))
             case protocol.TakeCapture(request=request, seconds=seconds):
                 self._tasks.spawn(self._send_file(request, self._capture(seconds)))
             case protocol.SetLog(level=level, debug=debug):

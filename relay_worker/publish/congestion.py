@@ -25,7 +25,7 @@ LOSS_ALARM: Final = 0.25
 """Loss in a single report that suffices."""
 LOWEST: Final = 100_000.0
 """Lowest ceiling in bit/s: an occasional keyframe."""
-REMB_PATIENCE: Final = 5.0
+REMB_LIFETIME: Final = 5.0
 """Seconds for which a REMB is valid."""
 DOUBTED_QUEUE: Final = 0.5 * QUEUE_LIMIT
 """The limit for queueing while a REMB says that the uplink carries less than the camera needs."""
@@ -91,7 +91,7 @@ class CongestionController:
     def remb(self, bitrate: float, needed: float, now: float) -> None:
         """Note the receiver's own estimate; it matters when it approaches what is `needed`."""
         self._remb = max(LOWEST, bitrate)
-        self._remb_until = now + REMB_PATIENCE if bitrate < 1.5 * needed else 0.0
+        self._remb_until = now + REMB_LIFETIME if bitrate < 1.5 * needed else 0.0
 
     def update(self, sample: PathSample, now: float) -> None:
         """Process a report."""

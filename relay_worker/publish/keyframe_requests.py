@@ -1,9 +1,9 @@
-"""Keyframes asked for again and again although whole ones leave: a sign that nobody decodes what is sent.
+"""Keyframe requests that continue although complete keyframes are sent: a sign that nobody decodes the video.
 
-Every receiver that cannot show a picture asks for a keyframe (PLI or FIR), several times a second in browsers. One that
-comes too late for a keyframe asks, too, and so does each newcomer; but then the next keyframe helps. So requests count
-as in vain only when they went on over two whole IDR pictures that left after they began. Whether some other receiver
-decodes all the same is not seen from here: the supervisor hears it from the pages.
+Every receiver that cannot show a picture requests a keyframe (PLI or FIR), several times a second in browsers. One that
+joins after a keyframe requests one, too; but then the next keyframe helps. So the keyframes count as ineffective only
+when the requests continued over two complete IDR pictures that were sent after they began. Whether some other receiver
+decodes the video is not visible from here: the supervisor learns it from the pages.
 
 Judged once a second from totals, so it costs the media path nothing.
 """
@@ -26,17 +26,17 @@ CALM: Final = 4.0
 class RequestState(enum.Enum):
     QUIET = "quiet"
     ASKING = "asking"
-    ONE_LEFT = "one_left"
+    ONE_SENT = "one_sent"
     """One complete IDR picture was sent since the requests began."""
-    ONE_IN_VAIN = "one_in_vain"
-    """… and they went on."""
-    TWO_LEFT = "two_left"
-    IN_VAIN = "in_vain"
+    ONE_INEFFECTIVE = "one_ineffective"
+    """The requests continued after it."""
+    TWO_SENT = "two_sent"
+    INEFFECTIVE = "ineffective"
 
 
 class RequestEvent(enum.Enum):
     ASKED = "asked"
-    KEYFRAME_LEFT = "keyframe_left"
+    KEYFRAME_SENT = "keyframe_sent"
     CALM = "calm"
 
 
@@ -47,16 +47,16 @@ REQUEST_TABLE: Final = Table(
     _S.QUIET,
     {
         (_S.QUIET, _E.ASKED): _S.ASKING,
-        (_S.ASKING, _E.KEYFRAME_LEFT): _S.ONE_LEFT,
-        (_S.ONE_LEFT, _E.ASKED): _S.ONE_IN_VAIN,
-        (_S.ONE_IN_VAIN, _E.KEYFRAME_LEFT): _S.TWO_LEFT,
-        (_S.TWO_LEFT, _E.ASKED): _S.IN_VAIN,
+        (_S.ASKING, _E.KEYFRAME_SENT): _S.ONE_SENT,
+        (_S.ONE_SENT, _E.ASKED): _S.ONE_INEFFECTIVE,
+        (_S.ONE_INEFFECTIVE, _E.KEYFRAME_SENT): _S.TWO_SENT,
+        (_S.TWO_SENT, _E.ASKED): _S.INEFFECTIVE,
         **{(state, _E.CALM): _S.QUIET for state in _S if state is not _S.QUIET},
     },
 )
 
 
-class Sent(NamedTuple):
+class VideoTotals(NamedTuple):
     """Totals of one publication's video."""
 
     publication: str
@@ -68,25 +68,25 @@ class Sent(NamedTuple):
     """Pictures and packets that should have been sent and were not."""
 
 
-class KeyframeRequests:
+class KeyframeRequestMonitor:
     """Monitors the keyframe requests for one camera; `now` is in monotonic seconds."""
 
     def __init__(self) -> None:
         self._machine: Machine[RequestState, RequestEvent] = Machine(REQUEST_TABLE)
-        self._before: Sent | None = None
+        self._before: VideoTotals | None = None
         self._began = self._asked_at = self._left_at = 0.0
         self.judged = 0
-        """How often requests were found to be in vain."""
+        """How often keyframes were found to be ineffective."""
 
     @property
     def state(self) -> RequestState:
         return self._machine.state
 
-    def in_vain(self, now: float) -> float:
-        """Seconds for which viewers have asked in vain; 0 while they do not, or it is not certain yet."""
-        return now - self._began if self.state is RequestState.IN_VAIN else 0.0
+    def ineffective_for(self, now: float) -> float:
+        """Seconds for which viewers have requested keyframes that did not help; 0 while there is no such verdict."""
+        return now - self._began if self.state is RequestState.INEFFECTIVE else 0.0
 
-    def observe(self, sent: Sent | None, now: float) -> None:
+    def observe(self, sent: VideoTotals | None, now: float) -> None:
         """Process the totals, about once a second; None while the camera is not live."""
         before, self._before = self._before, sent
         if sent is None or before is None or sent.publication != before.publication:
@@ -103,16 +103,16 @@ class KeyframeRequests:
                 self._fire(RequestEvent.ASKED)
         elif now - self._asked_at > CALM:
             self._fire(RequestEvent.CALM)
-        # One that came in the second in which the requests began may have begun before them; and one of which a part
-        # was left out is not whole.
+        # A keyframe sent in the second in which the requests began may have begun before them; and one of which a part
+        # was left out is not complete.
         if sent.keyframes > before.keyframes and sent.cut == before.cut and not fresh:
-            self._fire(RequestEvent.KEYFRAME_LEFT, now)
+            self._fire(RequestEvent.KEYFRAME_SENT, now)
 
     def _fire(self, event: RequestEvent, now: float = 0.0) -> None:
         if self._machine.can(event):
             state = self._machine.fire(event)
-            self.judged += state is RequestState.IN_VAIN
-            if event is RequestEvent.KEYFRAME_LEFT:
+            self.judged += state is RequestState.INEFFECTIVE
+            if event is RequestEvent.KEYFRAME_SENT:
                 self._left_at = now
 
     def counters(self) -> dict[str, int]:

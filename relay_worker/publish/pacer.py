@@ -219,14 +219,14 @@ class Pacer:
         self.limited = True
         if is_disposable(payloads):
             return False
-        if wait <= self._patience or _has_keyframe(payloads):
+        if wait <= self._longest_wait or _has_keyframe(payloads):
             return True
         self.stats.overflows += 1
         self.wants_keyframe = True
         return False
 
     @property
-    def _patience(self) -> float:
+    def _longest_wait(self) -> float:
         return max(MIN_QUEUE_TIME, self._settings.max_queue_time - self.network_delay)
 
     def pop(self, now: float) -> list[Release]:
@@ -267,7 +267,7 @@ class Pacer:
         if self.ceiling is not None:
             rate = min(rate, max(self.ceiling, 1000.0) / 8)
             waiting = next((run for run in self._ready if run.media_time != self._sending), None)
-            if waiting is not None and now - waiting.release > 1.5 * self._patience:
+            if waiting is not None and now - waiting.release > 1.5 * self._longest_wait:
                 self._drop_to_keyframe()
         self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate)
         self._tokens_at, self._rate = now, rate

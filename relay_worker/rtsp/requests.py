@@ -26,15 +26,15 @@ class Pending:
 
 
 class PendingRequests:
-    """The requests of one session; no request waits longer than `patience` seconds.
+    """The requests of one session; no request waits longer than `timeout` seconds.
 
     `unmatched` counts answers to nothing that waits, `misnumbered` those that were taken although their number is not
     the request's, `unanswered` keep-alives that were given up: no fault while media flows.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, timeout: float) -> None:
         self.unmatched = self.misnumbered = self.unanswered = 0
-        self._patience = patience
+        self._timeout = timeout
         self._number = 0
         self._waiting: dict[int, Pending] = {}
         self._given_up = 0  # number of the last keep-alive that was
@@ -45,7 +45,7 @@ class PendingRequests:
     def add(self, pending: Pending, now: float) -> int:
         """The next CSeq."""
         self._number += 1
-        pending.until = now + self._patience
+        pending.until = now + self._timeout
         self._waiting[self._number] = pending
         return self._number
 

@@ -128,7 +128,7 @@ async def test_while_the_replacement_does_not_come_up_the_old_worker_goes_on(
 ) -> None:
     async with rig(tmp_path, "well") as subject:
         await subject.until(lambda: subject.slot.running)
-        monkeypatch.setattr(keeper_module, "HELLO_PATIENCE", 1.0)
+        monkeypatch.setattr(keeper_module, "HELLO_TIMEOUT", 1.0)
         old = subject.slot
         subject.launcher.behaviour = "mute"
         subject.fleet.replace("cam", "a test")

@@ -67,10 +67,10 @@ class AccountErrors:
     def succeeded(self) -> bool:
         """Record a success; whether it ends an outage (five failures on Google's side in a row)."""
         ended = self._outage >= _OUTAGE
-        self.mended()
+        self.recovered()
         return ended
 
-    def mended(self) -> None:
+    def recovered(self) -> None:
         """Forget the account's failures: it works (again)."""
         self.error = ""
         self._strikes = self._outage = 0

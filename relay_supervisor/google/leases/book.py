@@ -174,7 +174,7 @@ class LeaseBook:
 
     def resume_account(self, now: float) -> None:
         """The account was authorised again or its configuration fixed: resume immediately."""
-        self._account.mended()
+        self._account.recovered()
         self.queue.held_until = now
 
     # --- reports from the workers

@@ -23,7 +23,7 @@ _WIDEST_MARGIN_SHARE: Final = 0.35
 _COMFORTABLE_SHARE: Final = 0.7
 
 
-class Times(msgspec.Struct, frozen=True):
+class ExtensionTimes(msgspec.Struct, frozen=True):
     """When to extend, on the clock of the grant: possible from `not_before`, due from `due`."""
 
     not_before: float
@@ -60,7 +60,7 @@ def reserve(places: int, leases: int, life: float, seconds_per_place: float) -> 
     return kept
 
 
-def extension_times(granted: float, life: float, *, phase: float, margin: float, pace: float) -> Times:
+def extension_times(granted: float, life: float, *, phase: float, margin: float, pace: float) -> ExtensionTimes:
     """When to extend a lease granted at `granted` for `life` seconds.
 
     `phase` (0..1) is fixed per camera, so that leases granted together do not become extendable together; `pace` is the
@@ -68,7 +68,7 @@ def extension_times(granted: float, life: float, *, phase: float, margin: float,
     """
     due = granted + life - margin
     earliest = granted + max(life * (_EARLIEST_SHARE + _PHASE_SHARE * phase), 1.1 * pace)
-    return Times(min(earliest, due), due)
+    return ExtensionTimes(min(earliest, due), due)
 
 
 class Load(msgspec.Struct, frozen=True):

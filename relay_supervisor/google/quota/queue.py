@@ -20,7 +20,7 @@ from typing import Final
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import EXECUTE
-from relay_supervisor.google.quota.waits import Waits
+from relay_supervisor.google.quota.waits import WaitHistogram
 from relay_supervisor.google.quota.window import TICK
 
 _MOST_ORPHANS: Final = 4
@@ -44,7 +44,7 @@ class CommandQueue:
         self.held_until = -math.inf
         """No camera's command is sent before this time (the account cannot be used)."""
         self.executed = self.failed = self.dropped = 0
-        self.waits = Waits()
+        self.waits = WaitHistogram()
         self.peak = 0
         """Most stream commands sent in any 60 s since the start."""
         self._sent: deque[float] = deque()

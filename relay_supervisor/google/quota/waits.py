@@ -10,7 +10,7 @@ BOUNDS: Final = (0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram's buckets in seconds; the last one is unbounded."""
 
 
-class Waits(Histogram):
+class WaitHistogram(Histogram):
     """Histogram, count and maximum of waits in seconds."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ TICK: Final = 0.001
 HOLD: Final = 60.0
 """Shortest pause in seconds after a refusal."""
 _LONGEST_HOLD: Final = 300.0
-_PATIENCE: Final = 5
+_TOLERATED: Final = 5
 """Consecutive refusals from which the hold grows."""
 _LOWERED: Final = 0.7
 _LOWEST: Final = 0.3
@@ -124,7 +124,7 @@ class SlidingLog:
             elif not self.refusals:  # calls succeeded at this ceiling: other clients use more than we left them
                 self.ceiling = max(self._lowest, self.ceiling - 1)
             self.refusals += 1
-        hold = HOLD * 2 ** max(0, min(self.refusals - _PATIENCE, 8))
+        hold = HOLD * 2 ** max(0, min(self.refusals - _TOLERATED, 8))
         self.held_until = max(self.held_until, now + self.guard + max(min(hold, _LONGEST_HOLD), retry_after or 0.0))
         self._raise_at = self.held_until + _RAISE_EVERY
 

@@ -9,7 +9,7 @@ import pytest
 from relay_common import protocol
 from relay_common.protocol import WorkerState
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import ADOPT_PATIENCE, HELLO_PATIENCE
+from relay_supervisor.fleet.keeper import ADOPT_TIMEOUT, HELLO_TIMEOUT
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import MYSELF, SPEC, Process, Rig, settle
 
@@ -30,7 +30,7 @@ async def test_a_survivor_is_watched_at_once_and_ready_when_it_speaks(rig: Rig) 
     process = rig.launcher.adoptable = Process(PID, STARTED)
     assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
     assert rig.slot.running
-    await rig.wait(HELLO_PATIENCE - 1.0)
+    await rig.wait(HELLO_TIMEOUT - 1.0)
     assert process.signals == [], "it has to find its new supervisor first"
     hello(rig)
     assert rig.told == [("ready", "cam.old")]
@@ -74,12 +74,12 @@ async def test_a_survivor_that_cannot_be_watched_yet_is_adopted_at_its_hello(rig
 async def test_a_silent_survivor_is_watched_as_soon_as_that_is_possible_and_replaced_if_it_hangs(rig: Rig) -> None:
     rig.launcher.adoptable = NO_DESCRIPTOR
     assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
-    await rig.wait(3 * ADOPT_PATIENCE)
+    await rig.wait(3 * ADOPT_TIMEOUT)
     assert (rig.phase, rig.launcher.specs) == (Phase.BACKOFF, []), "two workers would share one stream"
     process = rig.launcher.adoptable = Process(PID, STARTED)
-    await rig.wait(ADOPT_PATIENCE + TICK)
+    await rig.wait(ADOPT_TIMEOUT + TICK)
     assert rig.slot.running
-    await rig.wait(HELLO_PATIENCE + TICK)
+    await rig.wait(HELLO_TIMEOUT + TICK)
     assert rig.phase is Phase.HUNG
     assert process.signals
 
@@ -88,7 +88,7 @@ async def test_a_survivor_that_ends_before_it_could_be_watched_is_followed_by_a_
     rig.launcher.adoptable = NO_DESCRIPTOR
     assert rig.fleet.expect(SPEC, "cam.old", PID, STARTED)
     rig.launcher.adoptable = ProcessLookupError()
-    await rig.wait(ADOPT_PATIENCE - TICK)
+    await rig.wait(ADOPT_TIMEOUT - TICK)
     assert rig.launcher.specs == []
     await rig.wait(2 * TICK)
     assert len(rig.launcher.specs) == 1

@@ -10,7 +10,7 @@ import pytest
 from relay_common import protocol
 from relay_common.pauses import PauseDetector
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_PATIENCE, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, SILENCE
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import Rig
 
@@ -51,7 +51,7 @@ async def test_silence_before_the_pause_still_counts(rig: Rig) -> None:
 
 async def test_one_that_starts_and_one_that_stops_are_given_their_time_too(rig: Rig) -> None:
     process = await rig.launch()
-    await rig.wait(HELLO_PATIENCE - 1.0)
+    await rig.wait(HELLO_TIMEOUT - 1.0)
     await rig.away(60.0)
     await rig.wait(0.5)
     assert rig.phase is Phase.STARTING

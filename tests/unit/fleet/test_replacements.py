@@ -10,7 +10,7 @@ import pytest
 
 from relay_common import protocol
 from relay_supervisor.fleet.fleet import OVER_LIMIT, REPLACE_PAUSE
-from relay_supervisor.fleet.keeper import HELLO_PATIENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT
 from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE, PairEvent, PairState
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import SPEC, Process, Rig, settle
@@ -67,7 +67,7 @@ async def test_a_successor_that_cannot_be_started_changes_nothing(rig: Rig, erro
 
 async def test_a_successor_that_says_nothing_is_taken_down_and_changes_nothing(rig: Rig) -> None:
     old, new = await replace(rig)
-    await rig.wait(HELLO_PATIENCE + 3.0, beats=True)
+    await rig.wait(HELLO_TIMEOUT + 3.0, beats=True)
     assert len(new.signals) >= 2
     new.end(-9)
     assert (rig.slot.process, rig.slot.running, rig.slot.replacement) == (old, True, None)

@@ -12,7 +12,7 @@ import pytest
 from relay_common import protocol
 from relay_supervisor.fleet.ending import DUMP_TIME, GIVE_UP_AFTER, TERM_TIME
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_PATIENCE, LAUNCH_PATIENCE, MOST_QUEUED, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, MOST_QUEUED, SILENCE
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import SPEC, Rig, settle
 
@@ -52,7 +52,7 @@ async def test_a_worker_whose_launcher_fails_after_its_hello_is_started_again(ri
     await settle()
     rig.hello()
     await rig.launcher.answer(OSError("no descriptor"))
-    await rig.wait(LAUNCH_PATIENCE)
+    await rig.wait(LAUNCH_TIMEOUT)
     assert len(rig.launcher.specs) > 1
 
 
@@ -82,7 +82,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again_whatever_the_error
 
 async def test_a_launcher_that_never_answers_is_given_up_and_its_late_process_ended(rig: Rig) -> None:
     rig.fleet.start(SPEC)
-    await rig.wait(LAUNCH_PATIENCE - 1.0)
+    await rig.wait(LAUNCH_TIMEOUT - 1.0)
     assert len(rig.launcher.specs) == 1
     await rig.wait(2.0)
     assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 2)
@@ -105,7 +105,7 @@ async def test_a_worker_that_dies_before_its_hello_is_started_again(rig: Rig) ->
 
 async def test_one_that_never_says_hello_is_taken_down(rig: Rig) -> None:
     process = await rig.launch()
-    await rig.wait(HELLO_PATIENCE)
+    await rig.wait(HELLO_TIMEOUT)
     assert process.signals == []
     await rig.wait(2 * TICK)
     assert (rig.phase, process.signals) == (Phase.HUNG, [USR1])
@@ -132,15 +132,15 @@ async def test_a_silent_worker_is_hung_after_four_seconds_and_not_before(rig: Ri
 @pytest.mark.parametrize("running", [False, True])
 async def test_silence_does_not_count_while_a_worker_gets_no_processor(rig: Rig, running: bool) -> None:
     """Twenty workers that start on an overloaded machine were ended after 20 s, all of them, again and again."""
-    process, patience = (await rig.run(), SILENCE) if running else (await rig.launch(), HELLO_PATIENCE)
-    await rig.wait(patience / 2 + TICK)
-    for _ in range(round(MOST_QUEUED * patience / TICK) - 1):
+    process, timeout = (await rig.run(), SILENCE) if running else (await rig.launch(), HELLO_TIMEOUT)
+    await rig.wait(timeout / 2 + TICK)
+    for _ in range(round(MOST_QUEUED * timeout / TICK) - 1):
         process.queued += TICK
         await rig.wait(TICK)
     await rig.away(2.0)  # that the supervisor stood still, too, takes nothing back
     await rig.wait(TICK)
     assert process.signals == []
-    await rig.wait(patience / 2 - 2 * TICK)
+    await rig.wait(timeout / 2 - 2 * TICK)
     assert (rig.phase, process.signals) == (Phase.HUNG, [USR1]), "it has had its time"
 
 
@@ -226,7 +226,7 @@ async def test_one_stopped_while_its_launcher_never_answers_is_absent_at_last(ri
     rig.fleet.start(SPEC)
     await settle()
     rig.fleet.stop("cam", "a test")
-    await rig.wait(LAUNCH_PATIENCE + 1.0)
+    await rig.wait(LAUNCH_TIMEOUT + 1.0)
     assert (rig.phase, len(rig.launcher.specs)) == (Phase.ABSENT, 1)
     assert (await rig.launcher.answer()).signals == [KILL]
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay_supervisor.http.addresses import TrustedProxies
-from relay_supervisor.http.connection import ClientPatience
+from relay_supervisor.http.connection import ClientTimeouts
 from relay_supervisor.http.replies import ApiError, on_api_error, read_body
 from relay_supervisor.http.server import HttpServer
 
@@ -141,7 +141,7 @@ async def test_when_all_are_taken_idle_ones_make_room_and_busy_ones_stay(serve: 
 
 @pytest.mark.parametrize("said", [b"", REQUEST[:20], REQUEST + REQUEST[:20]], ids=["nothing", "half", "half of two"])
 async def test_a_request_that_does_not_come_ends_the_connection(serve: Serve, said: bytes) -> None:
-    server = await serve(patience=ClientPatience(header=0.3))
+    server = await serve(timeouts=ClientTimeouts(header=0.3))
     client = await Client.to(server, said)
     started = time.monotonic()
     assert await client.closed()
@@ -151,7 +151,7 @@ async def test_a_request_that_does_not_come_ends_the_connection(serve: Serve, sa
 
 
 async def test_trickling_does_not_buy_time(serve: Serve) -> None:
-    server = await serve(patience=ClientPatience(header=0.5))
+    server = await serve(timeouts=ClientTimeouts(header=0.5))
     client = await Client.to(server)
     for byte in REQUEST[:-4] * 20:
         if server.counters()["late"]:
@@ -163,7 +163,7 @@ async def test_trickling_does_not_buy_time(serve: Serve) -> None:
 
 
 async def test_a_slow_answer_is_not_a_late_request(serve: Serve) -> None:
-    server = await serve(patience=ClientPatience(header=0.2))
+    server = await serve(timeouts=ClientTimeouts(header=0.2))
     client = await Client.to(server, REQUEST.replace(b"hello", b"slow"))
     await asyncio.sleep(0.8)
     assert server.counters()["late"] == 0
@@ -180,7 +180,7 @@ async def test_a_body_that_does_not_come_is_refused(serve: Serve, monkeypatch: p
 
 
 async def test_a_client_that_reads_nothing_is_dropped(serve: Serve) -> None:
-    server = await serve(patience=ClientPatience(read=0.3))
+    server = await serve(timeouts=ClientTimeouts(read=0.3))
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
         client.sendall(REQUEST.replace(b"hello", b"large"))
         await settled(lambda: server.counters()["stuck"] == 1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_worker.media.access_unit import AccessUnitAssembler
-from relay_worker.media.access_unit_ends import CLOSING, PROBATION
+from relay_worker.media.access_unit_ends import CLOSING, DISTRUSTED
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.rtp.h264 import fragment, join_stap_a
 from tests.unit.media.test_h264_passthrough import FRAMES, clip, decode
@@ -144,7 +144,7 @@ def test_only_the_end_of_a_nal_unit_waits() -> None:
         [(piece, False, 30 * FRAME)] for piece in big[1:-1]
     ]
     assert receiver.take((big[-1], False, 30 * FRAME)) == []
-    assert receiver.passthrough.patience == pytest.approx(1 / 30)
+    assert receiver.passthrough.longest_wait == pytest.approx(1 / 30)
     assert receiver.wait() == [(big[-1], True, 30 * FRAME)]
     assert receiver.take((P, False, 31 * FRAME)) == []
 
@@ -160,10 +160,10 @@ def test_a_camera_that_leaves_marks_out_is_believed_when_it_sets_one() -> None:
 def test_marks_on_parameter_sets_are_taken_off_and_forgiven() -> None:
     receiver = Receiver()
     assert receiver.take((SPS, True, 0), (PPS, True, 0), (IDR, True, 0)) == [(join_stap_a([SPS, PPS]), False, 0)]
-    for index in range(1, PROBATION + 1):
+    for index in range(1, DISTRUSTED + 1):
         receiver.take((P, True, index * FRAME))
     assert receiver.passthrough.held is None
-    assert receiver.marks() == [index * FRAME for index in range(PROBATION + 1)]
+    assert receiver.marks() == [index * FRAME for index in range(DISTRUSTED + 1)]
 
 
 def test_a_mark_inside_a_fragmented_unit_is_taken_off() -> None:
@@ -222,10 +222,10 @@ def test_a_picture_split_by_its_wait_makes_the_next_wait_longer() -> None:
     receiver.take(*never(sane()))
     receiver.wait()
     receiver.take((P, False, 30 * FRAME))
-    patience = receiver.passthrough.patience
+    patience = receiver.passthrough.longest_wait
     assert receiver.wait() == [(P, True, 30 * FRAME)]
     receiver.take((P2, False, 30 * FRAME))
-    assert (receiver.passthrough.split, receiver.passthrough.patience) == (1, 2 * patience)
+    assert (receiver.passthrough.split, receiver.passthrough.longest_wait) == (1, 2 * patience)
 
 
 def test_filler_data_behind_the_marked_packet_is_left_out() -> None:

@@ -57,7 +57,7 @@ async def test_a_picture_and_a_capture_are_two_things() -> None:
 
 
 async def test_why_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_files, "PATIENCE", 0.01)
+    monkeypatch.setattr(worker_files, "FILE_TIMEOUT", 0.01)
     monkeypatch.setattr(worker_files, "MAX_FILE", 4)
     worker = Worker()
     files = WorkerFiles(worker.send)

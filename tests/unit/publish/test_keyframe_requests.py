@@ -1,17 +1,17 @@
-"""Requests for keyframes are in vain only when two whole ones that left after they began have not ended them."""
+"""Keyframes are ineffective only when two complete ones, sent after the requests began, have not ended these."""
 
 from __future__ import annotations
 
 import random
 
-from relay_worker.publish.keyframe_requests import CALM, KeyframeRequests, RequestState, Sent
+from relay_worker.publish.keyframe_requests import CALM, KeyframeRequestMonitor, RequestState, VideoTotals
 
 
 class Rig:
     """A publication, second by second."""
 
     def __init__(self) -> None:
-        self.requests = KeyframeRequests()
+        self.requests = KeyframeRequestMonitor()
         self.now, self.asked, self.keyframes, self.cut, self.publication = 100.0, 0, 0, 0, "one"
         self.second()
 
@@ -21,9 +21,9 @@ class Rig:
         self.asked += asks
         self.keyframes += keyframes
         self.cut += cut
-        sent = Sent(self.publication, self.asked, self.keyframes, self.cut) if live else None
+        sent = VideoTotals(self.publication, self.asked, self.keyframes, self.cut) if live else None
         self.requests.observe(sent, self.now)
-        return self.requests.in_vain(self.now)
+        return self.requests.ineffective_for(self.now)
 
 
 def test_forty_requests_in_eight_seconds_with_a_keyframe_every_two_are_in_vain() -> None:
@@ -97,5 +97,5 @@ def test_it_never_judges_sooner_than_two_keyframes_whatever_comes() -> None:
                 began = rig.now
             if vain:
                 assert left >= 2
-                assert asks or rig.requests.state is RequestState.IN_VAIN
+                assert asks or rig.requests.state is RequestState.INEFFECTIVE
                 break

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from relay_common.clock import ManualClock
-from relay_common.protocol import Mend, WorkerState
+from relay_common.protocol import RecoverVideo, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
-from relay_supervisor.viewing.decoding import BROWSERS_FAULT, FRESH, Decodable, Decoding, Received, Sight
-from relay_supervisor.viewing.verdicts import MEND_AGAIN, Verdicts
+from relay_supervisor.viewing.decoding import BROWSERS_FAULT, FRESH, Decodable, Decoding, PageState, Received
+from relay_supervisor.viewing.verdicts import REMEDY_AGAIN, Verdicts
 
 CAMERA = "porch"
 
@@ -45,7 +45,7 @@ class World:
             requests_in_vain=self.vain,
         )
 
-    def send(self, camera: str, message: Mend) -> bool:
+    def send(self, camera: str, message: RecoverVideo) -> bool:
         self.sent.append(self.second)
         return True
 
@@ -65,8 +65,8 @@ class World:
             self.verdicts.look(float(self.second))
         return self.verdicts.verdict(CAMERA).decodable
 
-    def sight(self, page: str) -> Sight:
-        return self.decoding.sight(page, CAMERA, float(self.second))
+    def page_state(self, page: str) -> PageState:
+        return self.decoding.page_state(page, CAMERA, float(self.second))
 
 
 def test_nobody_who_watches_is_no_verdict() -> None:
@@ -102,7 +102,7 @@ def test_one_page_among_others_that_decode_is_that_pages_fault(requests: bool) -
     world.page("well", sees=True)
     world.vain = 30.0 if requests else 0.0
     assert world.run(60) is Decodable.YES
-    assert world.sight("blind") is Sight.BLIND
+    assert world.page_state("blind") is PageState.BLIND
     now = float(world.second)
     assert world.decoding.fault("blind", CAMERA, now) == BROWSERS_FAULT
     assert world.decoding.fault("well", CAMERA, now) == ""
@@ -148,17 +148,17 @@ def test_what_a_page_pulls_anew_goes_on_waiting() -> None:
     for _ in range(3):
         world.run(10)
         world.pages["one"] = [0, 0]  # another track, whose totals begin at zero
-    assert world.sight("one") is Sight.BLIND
+    assert world.page_state("one") is PageState.BLIND
 
 
 def test_reports_that_are_too_old_and_views_that_ended_count_for_nothing() -> None:
     world = World()
     world.page("well", sees=True)
     world.run(5)
-    assert world.sight("well") is Sight.DECODING
+    assert world.page_state("well") is PageState.DECODING
     del world.pages["well"]
     world.run(int(FRESH) + 1)
-    assert world.sight("well") is Sight.UNKNOWN
+    assert world.page_state("well") is PageState.UNKNOWN
     world.page("blind", sees=False)
     assert world.run(30) is Decodable.NO
     world.decoding.forget("blind")
@@ -171,5 +171,5 @@ def test_a_remedy_is_asked_for_once_in_a_minute() -> None:
     world.page("one", sees=False)
     world.run(300)
     assert len(world.sent) >= 4
-    assert min(b - a for a, b in zip(world.sent, world.sent[1:], strict=False)) >= MEND_AGAIN
+    assert min(b - a for a, b in zip(world.sent, world.sent[1:], strict=False)) >= REMEDY_AGAIN
     assert world.verdicts.counters() == {"mends": len(world.sent)}

@@ -14,7 +14,7 @@ from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.viewing.bounds import MAX_VIEWS
-from relay_supervisor.viewing.decoding import Received, Sight
+from relay_supervisor.viewing.decoding import PageState, Received
 from relay_supervisor.viewing.viewers import ANSWER_WITHIN, IDLE_AFTER, Viewers
 from relay_supervisor.viewing.views import Audience, ViewAnswer, ViewError, Visitor
 from tests.fixtures.scripted_sfu import ScriptedSfu
@@ -458,12 +458,12 @@ async def test_what_a_page_receives_counts_for_cameras_of_its_own_view_until_tha
     answer = await rig.opened("a")
     told = [Received(camera=camera, bytes=1000, frames=30) for camera in ("a", "b")]
     assert rig.viewers.received(answer.view, told) == {}
-    sights = [rig.viewers.decoding.sight(answer.view, camera, rig.clock.now()) for camera in ("a", "b")]
-    assert sights == [Sight.DECODING, Sight.UNKNOWN]
+    sights = [rig.viewers.decoding.page_state(answer.view, camera, rig.clock.now()) for camera in ("a", "b")]
+    assert sights == [PageState.DECODING, PageState.UNKNOWN]
     with pytest.raises(ViewError) as gone:
         rig.viewers.received(answer.view, told, audience=Audience(cameras=frozenset({"b"})))
     assert gone.value.status == 410
     await rig.viewers.close(answer.view)
-    assert rig.viewers.decoding.sight(answer.view, "a", rig.clock.now()) is Sight.UNKNOWN
+    assert rig.viewers.decoding.page_state(answer.view, "a", rig.clock.now()) is PageState.UNKNOWN
     with pytest.raises(ViewError):
         rig.viewers.received(answer.view, told)

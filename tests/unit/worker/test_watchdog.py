@@ -6,7 +6,7 @@ import itertools
 
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
-from relay_worker.watchdog import MAX_PATIENCE, Rebuild, Verdict, Vitals, Watchdog
+from relay_worker.watchdog import MAX_STALL_TIMEOUT, Rebuild, TrackTotals, Verdict, Watchdog
 
 
 class Camera:
@@ -14,7 +14,7 @@ class Camera:
 
     def __init__(self, kind: Kind = Kind.VIDEO) -> None:
         self.kind, self.dog, self.now = kind, Watchdog(), 100.0
-        self.vitals = Vitals(0, 0, 0, published=True)
+        self.totals = TrackTotals(0, 0, 0, published=True)
         self.stuck: set[str] = set()
         self.verdicts: list[tuple[float, Verdict]] = []
 
@@ -22,9 +22,9 @@ class Camera:
         for _ in range(seconds):
             self.now += 1.0
             steps = {"packets_in": 275, "frames": 30, "packets_out": 280}
-            grown = {n: getattr(self.vitals, n) + step for n, step in steps.items() if n not in self.stuck}
-            self.vitals = self.vitals._replace(**grown)
-            verdict = self.dog.observe(self.kind, self.vitals, self.now)
+            grown = {n: getattr(self.totals, n) + step for n, step in steps.items() if n not in self.stuck}
+            self.totals = self.totals._replace(**grown)
+            verdict = self.dog.observe(self.kind, self.totals, self.now)
             if verdict is not None:
                 self.verdicts.append((self.now, verdict))
 
@@ -41,7 +41,7 @@ def test_health_and_a_silent_source_are_no_wedge() -> None:
 
 
 def test_packets_without_frames() -> None:
-    for kind, mend in ((Kind.VIDEO, Rebuild.SOURCE), (Kind.AUDIO, Rebuild.INPUT)):
+    for kind, rebuild in ((Kind.VIDEO, Rebuild.SOURCE), (Kind.AUDIO, Rebuild.INPUT)):
         camera = Camera(kind)
         camera.run(30)
         camera.stuck = {"frames", "packets_out"}
@@ -49,7 +49,7 @@ def test_packets_without_frames() -> None:
         camera.run(10)
         [(at, verdict)] = camera.verdicts
         assert at - since <= 10
-        assert (verdict.kind, verdict.stage, verdict.mend) == (kind, Stage.DECODE, mend)
+        assert (verdict.kind, verdict.stage, verdict.rebuild) == (kind, Stage.DECODE, rebuild)
         assert kind.value in verdict.reason
 
 
@@ -61,14 +61,14 @@ def test_frames_that_are_not_sent() -> None:
     camera.run(10)
     [(at, verdict)] = camera.verdicts
     assert at - since <= 10
-    assert (verdict.stage, verdict.mend) == (Stage.SENDING, Rebuild.PUBLICATION)
+    assert (verdict.stage, verdict.rebuild) == (Stage.SENDING, Rebuild.PUBLICATION)
 
 
 def test_nothing_is_expected_of_a_publication_that_is_not_there() -> None:
     camera = Camera()
     camera.run(5)
     camera.stuck = {"packets_out"}
-    camera.vitals = camera.vitals._replace(published=False)
+    camera.totals = camera.totals._replace(published=False)
     camera.run(60)
     assert camera.verdicts == []
 
@@ -80,7 +80,7 @@ def test_what_mending_does_not_help_is_tried_ever_more_rarely() -> None:
     times = [at for at, _ in camera.verdicts]
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert gaps == sorted(gaps)
-    assert gaps[-1] >= MAX_PATIENCE
+    assert gaps[-1] >= MAX_STALL_TIMEOUT
     assert len(times) <= 13
     # One that recovers is judged as before.
     camera.stuck = set()

@@ -6,8 +6,8 @@ from relay_common.simulation.camera.media import VideoSpec
 from relay_common.simulation.camera.packetizer import video_track
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.mending import MEND_INTERVAL, PictureRemedies, PictureRemedy
 from relay_worker.pipeline import Pipeline
+from relay_worker.remedies import REMEDY_INTERVAL, PictureRemedies, PictureRemedy
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from tests.fixtures.manual_camera import ManualCamera
 from tests.unit.worker.test_relay import SMALL, World
@@ -16,16 +16,16 @@ SPS, PPS, STAP_A = 7, 8, 24
 
 
 def test_one_in_a_minute_whoever_asks_and_in_turn() -> None:
-    mending = PictureRemedies()
-    tried = [(second, mend) for second in range(200) if (mend := mending.next(1000.0 + second)) is not None]
+    remedies = PictureRemedies()
+    tried = [(second, remedy) for second in range(200) if (remedy := remedies.next(1000.0 + second)) is not None]
     assert tried == [
         (0, PictureRemedy.PARAMETER_SETS),
         (60, PictureRemedy.INPUT),
         (120, PictureRemedy.PARAMETER_SETS),
         (180, PictureRemedy.INPUT),
     ]
-    assert MEND_INTERVAL == 60.0
-    assert mending.counters() == {"tried": 4, "refused": 196}
+    assert REMEDY_INTERVAL == 60.0
+    assert remedies.counters() == {"tried": 4, "refused": 196}
 
 
 class Screen:
@@ -91,8 +91,8 @@ async def test_asked_twice_the_relay_tries_once_and_asks_for_a_keyframe() -> Non
     camera = ManualCamera(relay.pipeline, video_track(VideoSpec(**SMALL)))
     camera.connect()
     try:
-        relay.mend("nobody decodes it")
-        relay.mend("nobody decodes it")
+        relay.recover_video("nobody decodes it")
+        relay.recover_video("nobody decodes it")
         assert relay.keyframe_requests == 1
         assert relay.counters()["mending.tried"] == 1
         assert relay.counters()["mending.refused"] == 1

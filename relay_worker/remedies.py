@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-MEND_INTERVAL: Final = 60.0
+REMEDY_INTERVAL: Final = 60.0
 """Seconds between remedies."""
 
 
@@ -28,7 +28,7 @@ class PictureRemedies:
 
     def next(self, now: float) -> PictureRemedy | None:
         """The next remedy to try; None when the last one was tried less than a minute ago."""
-        if self._at is not None and now - self._at < MEND_INTERVAL:
+        if self._at is not None and now - self._at < REMEDY_INTERVAL:
             self.refused += 1
             return None
         self._at = now
