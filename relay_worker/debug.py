@@ -9,7 +9,6 @@ import random
 import signal
 import ssl
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ import setproctitle
 import uvloop
 
 from relay_common import VERSION, log, protocol
-from relay_common.clock import SystemClock
+from relay_common.clock import Clock, LoopClock, SystemClock
 from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import Stage, TrackOffer, WorkerState
@@ -219,7 +218,8 @@ async def _run(
 ) -> bool:
     reporter = Reporter()
     direct = DirectSignaling(client) if client is not None else None
-    relay = CameraRelay(settings, direct or NoSignaling(), reporter)
+    clock = LoopClock()
+    relay = CameraRelay(settings, direct or NoSignaling(), reporter, clock)
     if direct is None:
         relay.publish_to(local)
     stop = asyncio.Event()
@@ -227,8 +227,8 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if capture is not None:
         relay.start_capture()
-    relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, time.time() + 365 * 86400))
-    stats = await _watch(relay, reporter, local, stop, duration, as_json)
+    relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, clock.wall() + 365 * 86400))
+    stats = await _watch(relay, clock, reporter, local, stop, duration, as_json)
     if capture is not None:
         _write_capture(capture, relay.finish_capture().file())
     await relay.close()
@@ -258,16 +258,21 @@ def _write_capture(path: Path, pcapng: bytes) -> None:
 
 
 async def _watch(
-    relay: CameraRelay, reporter: Reporter, local: NullSink, stop: asyncio.Event, duration: float | None, quiet: bool
+    relay: CameraRelay,
+    clock: Clock,
+    reporter: Reporter,
+    local: NullSink,
+    stop: asyncio.Event,
+    duration: float | None,
+    quiet: bool,
 ) -> WorkerStats:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + duration if duration else float("inf")
-    stats = relay.stats(loop.time())
-    while not (stop.is_set() or reporter.failed.is_set() or local.problem or loop.time() >= end):
+    end = clock.now() + duration if duration else float("inf")
+    stats = relay.stats(clock.now())
+    while not (stop.is_set() or reporter.failed.is_set() or local.problem or clock.now() >= end):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), min(1.0, max(0.01, end - loop.time())))
-        relay.tick(loop.time())
-        stats = relay.stats(loop.time())
+            await asyncio.wait_for(stop.wait(), min(1.0, max(0.01, end - clock.now())))
+        relay.tick(clock.now())
+        stats = relay.stats(clock.now())
         if not quiet:
             click.echo(_line(stats), err=True)
     return stats

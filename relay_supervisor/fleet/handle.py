@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -101,9 +102,10 @@ class WorkerProcess:
         code = None
         try:
             if self._process is not None:
-                deadline = asyncio.get_running_loop().time() + EXIT_CODE_TIMEOUT
-                while (code := self._process.exitcode) is None and asyncio.get_running_loop().time() < deadline:
-                    await asyncio.sleep(0.01)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_CODE_TIMEOUT):
+                        while (code := self._process.exitcode) is None:
+                            await asyncio.sleep(0.01)
         finally:
             self._release()
             if not self._exit.done():

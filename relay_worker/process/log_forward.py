@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +35,9 @@ class LogForwarder(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        line = LogLine(at=time.time(), level=record.levelname.lower(), logger=record.name, text=redact(text)[:LONGEST])
+        line = LogLine(
+            at=record.created, level=record.levelname.lower(), logger=record.name, text=redact(text)[:LONGEST]
+        )
         # Later, in the loop: the socket belongs to its thread, and sending may log in turn.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._send, line)

@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Coroutine
 
 from aiortc import RTCIceServer
@@ -18,6 +17,7 @@ from aiortc import RTCIceServer
 import relay_common
 from relay_common import log as log_setup
 from relay_common import proc, protocol
+from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.pauses import PauseDetector
@@ -45,10 +45,13 @@ FILE_PART = 128 * 1024
 
 
 class Worker:
-    """Connects the relay to the supervisor; see `run`."""
+    """Connects the relay to the supervisor; see `run`. `clock` is the relay's, too."""
 
-    def __init__(self, spec: WorkerSpec, preloaded: bool, sandbox: Sandbox = UNCONFINED) -> None:
+    def __init__(
+        self, spec: WorkerSpec, preloaded: bool, sandbox: Sandbox = UNCONFINED, clock: Clock | None = None
+    ) -> None:
         self._spec, self._preloaded, self._sandbox = spec, preloaded, sandbox
+        self._clock: Clock = clock or LoopClock()
         self._control = Control(spec, self._handle)
         self._forwarder = LogForwarder(self._control.send)
         publisher = PublisherSettings(
@@ -64,8 +67,8 @@ class Worker:
             publisher=publisher,
             ingest=IngestSettings(loopback=spec.camera_loopback),
         )
-        self._relay = CameraRelay(settings, self._control, self)
-        self._started = time.monotonic()
+        self._relay = CameraRelay(settings, self._control, self, self._clock)
+        self._started = self._clock.now()
         self._alone_since: float | None = None
         """Since when there has been neither a supervisor nor a stream to continue with."""
         self._pauses = PauseDetector(BEAT)
@@ -213,13 +216,12 @@ class Worker:
         )
 
     async def _beat(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self._welcomed and not self._orphaned(loop.time()):
+        clock = self._clock
+        while not self._welcomed and not self._orphaned(clock.now()):
             self._say_hello()
             await asyncio.sleep(0.2)
-        due = loop.time()
-        while not self._orphaned(loop.time()):
-            now = loop.time()
+        due = clock.now()
+        while not self._orphaned(now := clock.now()):
             self._relay.tick(now)
             self._control.send(protocol.Heartbeat(state=self._relay.state, lag=max(0.0, now - due)))
             self._report(now)
@@ -233,7 +235,7 @@ class Worker:
         Time during which this process itself was paused does not count.
         """
         away = self._pauses.observe(now)
-        if self._control.connected or time.time() < self._relay.expires_at:
+        if self._control.connected or self._clock.wall() < self._relay.expires_at:
             self._alone_since = None
             return False
         self._alone_since = now if self._alone_since is None else self._alone_since + away
@@ -254,8 +256,8 @@ class Worker:
         stats = self._relay.stats(now)
         self._ended_as_outdated(stats.stage)
         stats.instance, stats.camera = self._spec.instance, self._spec.camera
-        stats.sequence, stats.at = self._sequence, time.time()
-        stats.uptime = time.monotonic() - self._started
+        stats.sequence, stats.at = self._sequence, self._clock.wall()
+        stats.uptime = now - self._started
         stats.unknown_messages = self._control.refused
         stats.counters |= joined(bus=self._control.counters(), log={"dropped": self._forwarder.dropped})
         stats.cpu = usage.ru_utime + usage.ru_stime
