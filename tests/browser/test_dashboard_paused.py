@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -52,18 +53,22 @@ async def shown(page: Page, selector: str) -> None:
     await until(page, "window.presented === 1")
 
 
-async def heard(page: Page, url: str, selector: str) -> None:
-    """Open the page and turn the sound on."""
-    await page.goto(url)
-    await decoding(page, ["cam00000"])
-    if selector == TILE:
-        await page.get_by_role("button", name="Sound of Front door").click()
-    elif selector == LARGE:
-        await page.get_by_role("button", name="Front door, live").click()
-    else:
-        await page.get_by_role("button", name="Sound off").click()
-    await shown(page, selector)
-    assert not await page.evaluate(element(selector, "video.muted"))
+@contextlib.asynccontextmanager
+async def heard(page: Page, path: str, selector: str) -> AsyncIterator[Page]:
+    """A camera on the page at `path`, with its sound on."""
+    async with served(1) as dashboard:
+        await dashboard.publish(0)
+        await page.goto(dashboard.server.url + path)
+        await decoding(page, ["cam00000"])
+        if selector == TILE:
+            await page.get_by_role("button", name="Sound of Front door").click()
+        elif selector == LARGE:
+            await page.get_by_role("button", name="Front door, live").click()
+        else:
+            await page.get_by_role("button", name="Sound off").click()
+        await shown(page, selector)
+        assert not await page.evaluate(element(selector, "video.muted"))
+        yield page
 
 
 PLAYERS: Final = pytest.mark.parametrize(
@@ -82,10 +87,7 @@ async def paused_by_the_browser(page: Page, selector: str) -> None:
 async def test_what_the_browser_paused_plays_again_with_its_sound(
     chromium_page: Page, path: str, selector: str
 ) -> None:
-    page = chromium_page
-    async with served(1) as dashboard:
-        await dashboard.publish(0)
-        await heard(page, dashboard.server.url + path, selector)
+    async with heard(chromium_page, path, selector) as page:
         await paused_by_the_browser(page, selector)
         await page.evaluate(HIDE, False)
         await shown(page, selector)
@@ -104,10 +106,7 @@ async def test_what_the_browser_paused_plays_again_with_its_sound(
 async def test_sound_that_is_refused_leaves_the_picture_and_a_button(
     chromium_page: Page, path: str, selector: str
 ) -> None:
-    page = chromium_page
-    async with served(1) as dashboard:
-        await dashboard.publish(0)
-        await heard(page, dashboard.server.url + path, selector)
+    async with heard(chromium_page, path, selector) as page:
         await page.evaluate(REFUSE_SOUND)
         await page.evaluate(HIDE, True)
         await page.evaluate(element(selector, "video.pause()"))
@@ -129,10 +128,7 @@ async def test_a_picture_that_the_browser_does_not_show_is_not_called_playing(
     chromium_page: Page, path: str, selector: str
 ) -> None:
     """Frames are received and decoded throughout; what matters is what the element shows."""
-    page = chromium_page
-    async with served(1) as dashboard:
-        await dashboard.publish(0)
-        await heard(page, dashboard.server.url + path, selector)
+    async with heard(chromium_page, path, selector) as page:
         why = f"document.querySelector('{'#large-why' if selector == LARGE else '.why'}')"
         await until(page, f"!{why}.checkVisibility()")
         await page.evaluate(NEVER_PLAYS)

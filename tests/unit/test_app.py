@@ -14,21 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay_common import config_file
-from relay_common.config import Config
 from relay_common.errors import ConfigError, RelayError
 from relay_supervisor.app import Supervisor
 from relay_supervisor.fleet.launcher import ForkServerLauncher
 from relay_supervisor.state.lock import StateLock
-
-NOWHERE = "http://127.0.0.1:9"
-
-
-class NoLauncher(ForkServerLauncher):
-    """There will be nothing to launch."""
-
-    async def prepare(self) -> None:
-        pass
+from tests.fixtures.offline import NoLauncher, offline_config
 
 
 class FailingLauncher(ForkServerLauncher):
@@ -43,25 +33,8 @@ class FailingLauncher(ForkServerLauncher):
         raise RelayError("no launcher today", hint="Try tomorrow")
 
 
-def config(directory: Path) -> Config:
-    document = {
-        "nest": {
-            "project_id": "00000000-0000-4000-8000-000000000000",
-            "client_id": "x.apps.googleusercontent.com",
-            "client_secret": "secret",
-            "refresh_token": "refresh",
-            "api_base_url": NOWHERE,
-            "token_url": NOWHERE,
-        },
-        "cloudflare": {"app_id": "app", "app_secret": "secret", "api_base_url": NOWHERE},
-        "http": {"listen": "127.0.0.1:0"},
-        "paths": {"state_dir": str(directory / "state"), "runtime_dir": str(directory / "run")},
-    }
-    return config_file.parse(document)
-
-
 async def test_a_loop_that_was_started_again_is_counted_in_the_status(tmp_path: Path) -> None:
-    supervisor = Supervisor(config(tmp_path), launcher=NoLauncher())
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
 
     async def broken() -> None:
         raise RuntimeError("once")
@@ -85,13 +58,13 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
         with pytest.raises(RelayError, match="another supervisor"):
             StateLock(state).acquire()
 
-    failing = Supervisor(config(tmp_path), launcher=FailingLauncher(look))
+    failing = Supervisor(offline_config(tmp_path), launcher=FailingLauncher(look))
     with pytest.raises(RelayError, match="no launcher today"):
         await failing.start()
     assert len(seen) == 1
     assert {"control.sock", "stats.sock"} < seen[0], "the bus and the HTTP socket were open"
     assert not list(run.glob("*.sock")), "both were closed"
-    again = Supervisor(config(tmp_path), launcher=NoLauncher())  # the lock is free
+    again = Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # the lock is free
     await again.start()
     await again.stop()
 
@@ -107,9 +80,9 @@ def opened() -> set[str]:
 
 
 async def test_making_a_supervisor_opens_and_makes_nothing(tmp_path: Path) -> None:
-    Supervisor(config(tmp_path), launcher=NoLauncher())  # what the libraries keep open for good
+    Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # what the libraries keep open for good
     before, threads = opened(), threading.active_count()
-    Supervisor(config(tmp_path), launcher=NoLauncher())
+    Supervisor(offline_config(tmp_path), launcher=NoLauncher())
     assert opened() == before
     assert threading.active_count() == threads
     assert list(tmp_path.iterdir()) == []
@@ -117,8 +90,8 @@ async def test_making_a_supervisor_opens_and_makes_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
 async def test_a_directory_that_another_supervisor_uses_is_refused_by_name(tmp_path: Path, key: str) -> None:
-    taken = config(tmp_path)
-    other = config(tmp_path / "other")
+    taken = offline_config(tmp_path)
+    other = offline_config(tmp_path / "other")
     shared = msgspec.structs.replace(other.paths, **{key: getattr(taken.paths, key)})
     first = Supervisor(taken, launcher=NoLauncher())
     await first.start()
@@ -140,7 +113,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
     file.touch()
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
-    good = config(tmp_path)
+    good = offline_config(tmp_path)
     Supervisor(good, launcher=NoLauncher())
     before = opened()
     for changed, words in (
@@ -162,7 +135,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
 
 async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    supervisor = Supervisor(config(tmp_path), launcher=FailingLauncher(lambda: order.append("failed")))
+    supervisor = Supervisor(offline_config(tmp_path), launcher=FailingLauncher(lambda: order.append("failed")))
     parts = {"lock": supervisor._locks[0], "store": supervisor._store, "bus": supervisor._bus, "http": supervisor._http}
     verbs = {"lock": "release", "store": "close", "bus": "stop", "http": "stop"}
     for name, part in parts.items():
@@ -186,7 +159,7 @@ async def test_sockets_and_stacks_are_nobody_elses_and_stale_stacks_go(tmp_path:
     run = tmp_path / "run"
     run.mkdir()
     (run / "gone.stacks").touch()
-    supervisor = Supervisor(config(tmp_path), launcher=NoLauncher())
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
     await supervisor.start()
     try:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run.iterdir()}

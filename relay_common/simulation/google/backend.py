@@ -75,12 +75,9 @@ class NestBackend:
 
     def list_devices(self, token: str, page_token: str, now: float, page_size: int = 0) -> Reply:
         """devices.list: one page, with nextPageToken while there are more; no `devices` key for an empty project."""
-        refused = self._authorize(token, now)
+        refused = self._refused(token, self.accounting.list_devices, now)
         if refused:
             return refused
-        exhausted = self.accounting.list_devices(now)
-        if exhausted:
-            return errors.rate_limited(exhausted)
         granted = [device for device in self.devices.values() if not device.withdrawn]
         start = int(page_token) if page_token.isdecimal() else 0
         end = start + min(page_size or self.page_size, self.page_size)
@@ -93,23 +90,17 @@ class NestBackend:
 
     def get_device(self, token: str, device_id: str, now: float) -> Reply:
         """devices.get."""
-        refused = self._authorize(token, now)
+        refused = self._refused(token, self.accounting.get_device, now)
         if refused:
             return refused
-        exhausted = self.accounting.get_device(now)
-        if exhausted:
-            return errors.rate_limited(exhausted)
         device = self._device(device_id)
         return Reply(200, device.resource(self.project_id)) if device else self._no_device(device_id)
 
     def structures(self, token: str, path: Sequence[str], now: float) -> Reply:
         """structures.list and get, rooms.list and get: `path` is what follows `structures` in the URL."""
-        refused = self._authorize(token, now)
+        refused = self._refused(token, self.accounting.structures, now)
         if refused:
             return refused
-        exhausted = self.accounting.structures(now)
-        if exhausted:
-            return errors.rate_limited(exhausted)
         home = f"enterprises/{self.project_id}/structures/{STRUCTURE}"
         names = list(dict.fromkeys(device.room for device in self.devices.values() if not device.withdrawn))
         rooms = [_named(f"{home}/rooms/{room_id(name)}", "RoomInfo", name) for name in names]
@@ -157,6 +148,13 @@ class NestBackend:
             return failure.applied_to(reply)
         device.count(command, reply.status)
         return reply
+
+    def _refused(self, token: str, charge: Callable[[float], str | None], now: float) -> Reply | None:
+        """Why a read is refused: its token, or the bucket that `charge` names."""
+        if refused := self._authorize(token, now):
+            return refused
+        exhausted = charge(now)
+        return errors.rate_limited(exhausted) if exhausted else None
 
     def _authorize(self, token: str, now: float) -> Reply | None:
         match self.oauth.check(token, now):
