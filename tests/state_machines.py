@@ -25,16 +25,17 @@ HEAD: Final = """\
 # State machines
 
 Every state machine of the relay is a table. These diagrams are generated from the tables
-(`python -m tests.state_machines > docs/state-machines.md`); a test compares them. A move that is not drawn is illegal:
-it raises an error and leaves the state as it was.
+(`python -m tests.state_machines > docs/state-machines.md`); a test compares them. A transition that is not drawn is
+illegal: it raises an error and leaves the state unchanged.
 """
 
 MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
     (
         "Lease",
-        "One camera's stream at Google, in the supervisor (`relay_supervisor/google/leases/states.py`). `lost` is left "
-        "at once: a stream that had worked is generated again, one that had not waits first. `doubted` means that the "
-        "camera may have been moved to the other protocol: its stream continues while its traits are read.",
+        "One camera's stream at Google, in the supervisor (`relay_supervisor/google/leases/states.py`). `lost` does "
+        "not last: a stream that had worked is generated again at once, one that had not only after a pause. "
+        "`doubted` means that the camera may have been moved to the other protocol: its stream continues while its "
+        "traits are read.",
         LEASE,
     ),
     (
@@ -69,7 +70,7 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
         REQUEST_TABLE,
     ),
     (
-        "Page",
+        "Picture on a page",
         "What one page receives of one camera, in the supervisor (`relay_supervisor/viewing/decoding.py`). A page that "
         "is `blind` makes the camera undecodable only if no other page is `decoding`.",
         PAGE_TABLE,
