@@ -129,7 +129,7 @@ def stage_of(stats: WorkerStats) -> Stage:
 
 def describe_requests(stats: WorkerStats) -> str:
     """`requests_in_vain` in words."""
-    asked = f"viewers have asked for keyframes for {stats.requests_in_vain:.0f} s"
+    asked = f"viewers have requested keyframes for {stats.requests_in_vain:.0f} s"
     words = f"{asked}, and the complete ones sent did not help"
     if stage_of(stats) is Stage.SENDING:
         words += f"; the uplink loses {stats.video.loss_out:.0%} of the packets"

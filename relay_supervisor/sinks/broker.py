@@ -5,7 +5,7 @@ A publication is one SFU session with a camera's tracks. A camera has at most tw
 The answer to a superseded attempt is dropped and its session closed.
 
 When to publish again is decided by the worker alone (`relay_worker/publish/keeper.py`). The broker tries each offer
-once and reports the failure, with the pause that the SFU asked for or that a wrong account deserves.
+once and reports the failure, with the pause that the SFU requested or that a refused account calls for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One view: a session at the SFU that pulls cameras, and follows them from publication to publication.
 
 When a camera is republished, its mids are re-pointed in place (`tracks/update`); where the SFU refuses that, the camera
-is pulled again. Additions to a view come as another offer on the same session; after several of them the page is told
+is pulled again. Additions to a view come as another offer on the same session; after several of them the page is asked
 to open a fresh view.
 """
 

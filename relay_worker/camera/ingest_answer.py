@@ -33,7 +33,7 @@ class IngestAnswer:
     rtx: Mapping[int, int]
     """Payload type of retransmissions → payload type of the original (RFC 4588 §8.6)."""
     nack: bool
-    """Whether lost video packets may be asked for again."""
+    """Whether lost video packets may be requested again."""
     ssrcs: Mapping[int, Track] = field(default_factory=dict)
     """SSRCs that the answer announces; usually none."""
     repairs: Mapping[str, int] = field(default_factory=dict)

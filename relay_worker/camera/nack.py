@@ -8,7 +8,7 @@ from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED
 from relay_worker.rtp.wait_clock import WaitClock
 
 MAX_AGE: Final = 0.25
-"""Seconds for which a missing packet is asked for, pauses left out: then it is given up, see `track_input.REORDER`."""
+"""Seconds for which a missing packet is requested, pauses left out; then it is given up, see `track_input.REORDER`."""
 MAX_TRIES: Final = 13
 """Requests for one packet: by `_BACK_OFF` they last for more than a second, however short the round trip is."""
 MAX_MISSING: Final = 256

@@ -1,8 +1,8 @@
 """Receives a WebRTC camera: assigns packets to tracks and generates RTCP feedback. No I/O and no clock.
 
-The camera is told about once a second how its packets arrive (RR) and that it may send fast (REMB), immediately what is
-missing (NACK), and at most once a second that a keyframe is needed (FIR and PLI together: Nest cameras answer a PLI
-with an IDR that lacks its parameter sets; `nest-sdm.md` 2).
+About once a second it reports how the packets arrive (RR) and allows the camera a high rate (REMB). Missing packets are
+requested at once (NACK), a keyframe at most once a second (FIR and PLI together: Nest cameras answer a PLI with an IDR
+that lacks its parameter sets; `nest-sdm.md` 2).
 """
 
 from __future__ import annotations

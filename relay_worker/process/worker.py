@@ -106,7 +106,7 @@ class Worker:
         await self._control.close()
 
     def _signalled(self, number: signal.Signals) -> None:
-        self._farewell = self._farewell or f"told to by {number.name}"
+        self._farewell = self._farewell or f"{number.name} received"
         self._stop.set()
 
     # --- from the supervisor -----------------------------------------------------------------------------------
@@ -283,5 +283,5 @@ def _stream(play: protocol.Play) -> GrantedStream:
 
 
 async def run(spec: WorkerSpec, sandbox: Sandbox, *, preloaded: bool) -> None:
-    """Run the worker that `spec` describes, confined by `sandbox`, until it is told to stop."""
+    """Run the worker that `spec` describes, confined by `sandbox`, until it is stopped."""
     await Worker(spec, preloaded, sandbox).run()

@@ -20,9 +20,9 @@ class SentStats:
     """Packets sent again, on request or as a precaution."""
     retransmitted_bytes: int = 0
     nacks: int = 0
-    """Sequence numbers asked for again."""
+    """Sequence numbers requested again."""
     nacks_suppressed: int = 0
-    """Of those, asked for again within one round trip."""
+    """Of those, requested again within one round trip."""
     nacks_over_budget: int = 0
     """Of those, not answered because the retransmission budget was spent."""
     nacks_too_late: int = 0

@@ -149,7 +149,9 @@ class Publisher:
                 return await self._signaling.publish(sdp, tracks)
         except TimeoutError:
             message = f"no SDP answer within {timeout:g} s"
-            raise PublishError(self.camera, Stage.PUBLISH, message, hint="Check the way to the SFU's API") from None
+            raise PublishError(
+                self.camera, Stage.PUBLISH, message, hint="Check the connection to the SFU's API"
+            ) from None
 
     def _begin(self, transport: MediaTransport, answer: Answer) -> None:
         assert transport.protector is not None

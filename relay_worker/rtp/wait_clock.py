@@ -11,9 +11,9 @@ LONGEST_STEP: Final = 0.1
 class WaitClock:
     """A clock for giving up: it runs while packets arrive, and stands still in a pause.
 
-    After a pause (a radio that loses its link for a second, a machine that was busy elsewhere) what was asked for
-    before it may still come, one round trip after the packets that waited with it. By the wall clock it would have
-    been given up the moment these arrive. Times must not run back.
+    After a pause (a radio that loses its link for a second, a machine that was busy elsewhere), packets requested
+    before it may still arrive, one round trip after those that waited with them. By the wall clock they would be given
+    up the moment the others arrive. Times must not run back.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ class Dialogue:
         log.debug("> %s (CSeq %d)", pending.method, number)
 
     def answered(self, response: Response, now: float) -> Pending | None:
-        """The request that `response` answers for good.
+        """The request to which `response` is the final answer.
 
         None when there is none: it answers nothing, it is provisional, or the request was sent again with credentials.
         """

@@ -117,7 +117,7 @@ def test_requests_in_vain_are_a_verdict_where_no_page_is_known_to_decode() -> No
     assert world.run(2) is Decodable.NO
     verdict = world.verdicts.verdict(CAMERA)
     assert verdict.stage == "sending"
-    assert "viewers have asked for keyframes for 12 s" in verdict.reason
+    assert "viewers have requested keyframes for 12 s" in verdict.reason
     assert "loses 40%" in verdict.reason
     world.vain = 0.0
     assert world.run(2) is Decodable.UNKNOWN
