@@ -27,7 +27,7 @@ _NEAR: Final = 0.75
 class Origins(dict[str, str]):
     """Which key came from which variable: `section.key` → name."""
 
-    def told(self, problem: str) -> str:
+    def attribute_problem(self, problem: str) -> str:
         """A problem that begins with its key, with the variable in front if the value came from one."""
         key = problem.partition(" ")[0].rstrip(":").replace("[0]", "", 1)
         return f"environment variable {self[key]}: {problem}" if key in self else problem

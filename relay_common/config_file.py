@@ -79,7 +79,9 @@ def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) 
         del http["token_file"]
     built = _build("http", HttpConfig, http, base, problems)
     if problems:
-        raise ConfigError(f"{path or 'environment'}:" + "".join(f"\n  {origins.told(p)}" for p in problems))
+        raise ConfigError(
+            f"{path or 'environment'}:" + "".join(f"\n  {origins.attribute_problem(p)}" for p in problems)
+        )
     return paths, built
 
 
@@ -106,7 +108,7 @@ def parse(
                 if (p := overheard(_label(name, i, len(built)), key, section))
             ]
     if problems:
-        lines = "".join(f"\n  {origins.told(p)}" for p in problems)
+        lines = "".join(f"\n  {origins.attribute_problem(p)}" for p in problems)
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
     return Config(**values)
 

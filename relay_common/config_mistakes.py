@@ -22,7 +22,7 @@ _TOML_NAMES: Final = {
 }
 _SPOKEN: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-_SAID: Final = {
+_TOML_HINTS: Final = {
     "twice": "Each [section] may appear once; only several accounts are written as [[nest]]",
     "overwrite": "The same key is set twice: remove one of them",
     "Unescaped": "Write a path with / in place of \\, or between single quotation marks: 'C:\\…'",
@@ -100,12 +100,12 @@ def suggest(key: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"
 
 
-def toml_hint(text: str, said: str) -> str:
+def toml_hint(text: str, message: str) -> str:
     """What is probably wrong in a file that is not TOML, from the parser's message; never quotes a value."""
-    for fragment, hint in _SAID.items():
-        if fragment in said:
+    for fragment, hint in _TOML_HINTS.items():
+        if fragment in message:
             return hint
-    at = re.search(r"\(at line (\d+)", said)
+    at = re.search(r"\(at line (\d+)", message)
     lines = text.splitlines()
     line = lines[min(int(at[1]), len(lines)) - 1].strip() if at and lines else ""
     if line.startswith("["):

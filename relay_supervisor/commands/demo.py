@@ -94,9 +94,11 @@ def _require_free(port: int) -> None:
     try:
         bind(_HOST, port).close()
     except ConfigError as error:
-        said = error.message.removeprefix("[http] listen: ")
+        problem = error.message.removeprefix("[http] listen: ")
         by_make = ' (make demo ARGS="--port 0")' if "MAKELEVEL" in os.environ else ""
-        raise Failure(f"{said}: choose another port with --port, or any free one with --port 0{by_make}", 2) from None
+        raise Failure(
+            f"{problem}: choose another port with --port, or any free one with --port 0{by_make}", 2
+        ) from None
 
 
 async def _run(

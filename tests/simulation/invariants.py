@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from relay_supervisor.fleet.keeper import HELLO_PATIENCE, LAUNCH_PATIENCE, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, SILENCE
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.states import LeaseState
@@ -34,11 +34,11 @@ def _problem_of_slot(slot: Slot, now: float) -> str:
         case Phase.ABSENT:
             return "it is wanted" if slot.wanted and slot.process is None and slot.replacement is None else ""
         case Phase.STARTING | Phase.RUNNING | Phase.STOPPING if slot.process is None:
-            return _late(now, slot.launched_at + LAUNCH_PATIENCE)
+            return _late(now, slot.launched_at + LAUNCH_TIMEOUT)
         case Phase.STARTING:
-            return _late(now, slot.seen_at + HELLO_PATIENCE)
+            return _late(now, slot.seen_at + HELLO_TIMEOUT)
         case Phase.RUNNING:
-            return _late(now, slot.seen_at + (SILENCE if slot.hello is not None else HELLO_PATIENCE))
+            return _late(now, slot.seen_at + (SILENCE if slot.hello is not None else HELLO_TIMEOUT))
         case Phase.HUNG | Phase.STOPPING:
             return "nothing ends it" if slot.ending is None else _late(now, slot.ending.next_at)
         case Phase.BACKOFF:

@@ -26,7 +26,7 @@ _RESPITE: Final = 60.0
 """Seconds after a stop in which a worker may still be taken for hung."""
 _CONNECTED: Final = 10.0
 """Seconds after its start by which a supervisor reaches every worker: what it sent before may be lost."""
-FORK_PATIENCE: Final = 45.0
+FORK_TIMEOUT: Final = 45.0
 """Seconds until the real launcher gives a fork server up."""
 
 
@@ -160,7 +160,7 @@ class SimulatedLauncher:
             if self.fault == "error":
                 raise OSError("no more processes")
             if self.fault == "hang":
-                await asyncio.sleep(FORK_PATIENCE)
+                await asyncio.sleep(FORK_TIMEOUT)
                 raise TimeoutError("the fork server did not answer")
             entry = machine.fork(lambda process, pid, started: self._make(spec, process, pid, started), spec.camera)
             watched = Watched(machine, entry, self._owner, parent=True)

@@ -43,5 +43,5 @@ def test_a_bounded_number_of_messages_is_remembered() -> None:
     handler, loop = LoopErrors(ManualClock()), asyncio.new_event_loop()
     for number in range(1000):
         handler(loop, {"message": f"complaint {number}"})
-    assert len(handler._said) == 64
+    assert len(handler._logged) == 64
     loop.close()

@@ -11,7 +11,7 @@ from relay_supervisor.commands import demo_world
 
 
 async def test_a_simulator_that_ends_just_as_it_is_to_be_killed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_world, "STOP_PATIENCE", 0.0)
+    monkeypatch.setattr(demo_world, "STOP_TIMEOUT", 0.0)
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "", stdin=asyncio.subprocess.PIPE)
     await process.wait()
     await demo_world._stop(process)
