@@ -2,7 +2,8 @@
 
 A corrupt database is set aside. One that is intact but cannot be opened for writing at the start (disk full, read-only
 file system) is copied to memory, so that this run has its content; if writing fails later, it is retried every few
-seconds, and the pending writes are kept meanwhile, one entry per row.
+seconds, and the pending writes are kept meanwhile, one entry per row. A copy in memory has everything that the file
+should: when somebody deletes, replaces or damages the file, it is written again.
 """
 
 from __future__ import annotations
@@ -19,30 +20,34 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Final
 
+from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
 
 log = logging.getLogger(__name__)
 
 _RETRY: Final = 5.0
 FILE_CHECK: Final = 10.0
-"""Longest time in seconds between two checks that the file is still there while nothing is written."""
+"""Seconds between two comparisons of the file with the copy in memory."""
+DAMAGED: Final = "damaged"
+"""Suffix of the last file that was found damaged while the relay ran."""
 _MOST_PENDING: Final = 10_000
-_BUSY: Final = 2.0  # seconds that SQLite itself waits for a lock
 _LOCKED: Final = 5.0  # seconds to wait at the start for a file locked by another program
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PASSING: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Errors of writing that do not come from the file: it is as good as it was."""
 # Neither writes anything. The first also reads the write-ahead log, but needs a -shm file, which the failed attempt to
 # open leaves behind if the directory is writable; the second is for directories that are not.
 _READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
 
 Row = tuple[str, str]
-Statement = tuple[str, tuple[Any, ...]]
 
 
 class Database:
     """One SQLite file, mode 0600, WAL, written by its own thread.
 
     With `read_only` the file is only read: its content is copied to memory, and writes stay there. `problem` says in
-    words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory.
+    words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory, `rewritten` how often
+    the file was written again because somebody had deleted, replaced or damaged it.
     """
 
     def __init__(self, path: Path, *, stamp: int, read_only: bool = False) -> None:
@@ -50,27 +55,40 @@ class Database:
         self.problem = ""
         self.notice = ""
         """What was done with a file that could not be used as it was, and what to do; "" otherwise."""
-        self.dropped = 0
+        self.dropped = self.rewritten = 0
         self._stamp, self._read_only = stamp, read_only
         self._connection: sqlite3.Connection
+        self._mirror: Mirror | None = None
+        """The copy in memory; None when the connection itself is to memory."""
+        self._compared = 0.0
         self._lasting = ""
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
+        self._in_use = threading.Lock()  # the connection
         self._closing = self._homeless = False
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
         """Open the file; never fails because of it, and takes a few seconds at most."""
         self._connection = self._borrow() if self._read_only else self._open(self._stamp)
+        if not self.problem and not self._read_only:
+            try:
+                self._mirror = Mirror(self._connection)
+                self._mirror.watch(self.path)
+                self._compared = time.monotonic()
+            except (OSError, sqlite3.Error) as error:
+                self._connection.close()
+                self._connection = self._recall(str(error))
         self._lasting = self.problem  # writing to memory does not fix the file
         self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
         self._thread.start()
 
     def read(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Rows of a query; only for the start, before anything is written."""
+        """Rows of a query; only for the start: it waits for what is being written."""
         try:
-            return self._connection.execute(sql, parameters).fetchall()
+            with self._in_use:
+                return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             self.problem = f"{self.path}: cannot be read: {error}"
             return []
@@ -129,7 +147,7 @@ class Database:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
             os.chmod(name, 0o600)
-        connection = _opened(name)
+        connection = opened(name)
         try:
             _prepare(connection)
         except BaseException:
@@ -160,14 +178,13 @@ class Database:
 
     def _copy(self, ways: tuple[str, ...] = _READ_ONLY) -> sqlite3.Connection | None:
         for how in ways:
-            memory = _opened(":memory:")
+            address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
             try:
-                address = f"file:{urllib.parse.quote(str(self.path))}?{how}"
-                with contextlib.closing(_opened(address)) as source:
-                    # Python's backup waits for a lock forever: this takes it first, or fails.
-                    source.execute("BEGIN")
-                    source.execute("SELECT 1 FROM sqlite_master").fetchone()
-                    source.backup(memory)
+                with contextlib.closing(opened(address)) as source:
+                    memory = copied(source)
+            except sqlite3.Error:
+                continue
+            try:
                 _prepare(memory)
             except (sqlite3.Error, NewerSchema):
                 memory.close()
@@ -178,7 +195,7 @@ class Database:
     def _set_aside(self, suffix: str, why: str, *, newer: bool = False) -> sqlite3.Connection:
         aside = self.path.with_name(f"{self.path.name}.{suffix}")
         try:
-            for tail in ("", "-wal", "-shm"):
+            for tail in TAILS:
                 source = Path(f"{self.path}{tail}")
                 if source.exists():
                     source.rename(f"{aside}{tail}")
@@ -200,7 +217,8 @@ class Database:
                 batch, self._pending = self._pending, {}
                 waiting, self._waiting = self._waiting, []
                 closing = self._closing
-            written = self._keep_file() and self._write_batch(batch)
+            with self._in_use:
+                written = self._save(batch)
             with self._condition:
                 if not written:
                     self._pending = {**batch, **self._pending}
@@ -214,70 +232,62 @@ class Database:
         _release(waiting)
         self._connection.close()
 
-    def _keep_file(self) -> bool:
-        """Write the file again when somebody has deleted it; what it held is readable until it is closed."""
-        if self._read_only or self._lasting or not (self._homeless or _gone(self.path)):
-            return True
-        memory = _opened(":memory:")
+    def _save(self, batch: dict[Row, Statement]) -> bool:
+        """Write a batch to the file and see that the file is what it should be; False to be called again soon."""
         try:
-            self._connection.backup(memory)
-            self._connection.close()
-            self._connection, self._homeless = memory, True  # until there is a file again
-            for tail in ("-wal", "-shm"):  # of the file that is gone: no part of the new one
-                Path(f"{self.path}{tail}").unlink(missing_ok=True)
-            self._connection = self._written_again(memory)
-        except (OSError, sqlite3.Error) as error:
-            if not self.problem:
-                log.error("%s was deleted and cannot be written again: %s", self.path, error)
-            self.problem = f"{self.path}: was deleted and cannot be written again: {error}"
-            return False
-        memory.close()
-        self._homeless, self.problem = False, ""
-        log.warning("%s was deleted while the relay runs: written again from memory", self.path)
-        return True
-
-    def _written_again(self, memory: sqlite3.Connection) -> sqlite3.Connection:
-        fresh = self._connect(str(self.path))
-        try:
-            memory.backup(fresh)
-        except BaseException:
-            fresh.close()
-            self.path.unlink(missing_ok=True)  # half a file is none: tried again
-            raise
-        return fresh
-
-    def _write_batch(self, batch: dict[Row, Statement]) -> bool:
-        if not batch:
-            return True
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for sql, parameters in batch.values():
-                self._connection.execute(sql, parameters)
-            self._connection.execute("COMMIT")
+            if self._mirror is not None:
+                in_one_transaction(self._mirror.connection, batch.values())
+            wrong = self._save_to_file(batch)
         except sqlite3.Error as error:
             self.problem = f"{self.path}: cannot be written: {error}: retrying every {_RETRY:g} s"
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
             return False
-        self.problem = self._lasting
+        if self._mirror is not None and wrong:
+            return self._write_again(self._mirror, wrong)
+        if batch:
+            self.problem = self._lasting
         return True
 
+    def _save_to_file(self, batch: dict[Row, Statement]) -> str:
+        """Write a batch; returns what is wrong with the file, in words. Raises sqlite3.Error when it is as it was."""
+        if wrong := "was deleted" if self._homeless else self._mirror.changed(self.path) if self._mirror else "":
+            return wrong
+        try:
+            in_one_transaction(self._connection, batch.values())
+        except sqlite3.Error as error:
+            if self._mirror is None or _primary_code(error) in _PASSING:
+                raise
+            return f"cannot be used ({error})"
+        if self._mirror is None or time.monotonic() - self._compared < FILE_CHECK:
+            return ""
+        self._compared = time.monotonic()
+        return self._mirror.difference(self.path, self._connection)
 
-def _gone(path: Path) -> bool:
-    """Whether there is no such file; what cannot be looked at is not gone."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    def _write_again(self, mirror: Mirror, wrong: str) -> bool:
+        """Replace a file that is gone or no longer right; the last one that was found damaged is kept."""
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        try:
+            mirror.write_to(fresh)  # first: on a full disk nothing is to be lost
+            if not self._homeless:
+                self._connection.close()
+            self._connection, self._homeless = mirror.connection, True  # until there is a file again
+            if self.path.exists():
+                os.chmod(self.path, 0o600)
+                self.path.replace(self.path.with_name(f"{self.path.name}.{DAMAGED}"))
+            for tail in TAILS[1:]:  # of the old file: no part of the new one
+                Path(f"{self.path}{tail}").unlink(missing_ok=True)
+            fresh.replace(self.path)
+            self._connection = self._connect(str(self.path))
+            mirror.watch(self.path)
+        except (OSError, sqlite3.Error) as error:
+            problem = f"{self.path}: {wrong} and cannot be written again: {error}"
+            if problem != self.problem:
+                log.error("%s", problem)
+            self.problem = problem
+            return False
+        self._homeless, self.problem, self._compared = False, "", time.monotonic()
+        self.rewritten += 1
+        log.warning("%s %s while the relay runs: written again from memory", self.path, wrong)
         return True
-    except OSError:
-        return False
-    return False
-
-
-def _opened(name: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        name, timeout=_BUSY, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
-    )
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

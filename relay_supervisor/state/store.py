@@ -104,7 +104,7 @@ class Store:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"dropped": self.database.dropped}
+        return {"dropped": self.database.dropped, "rewritten": self.database.rewritten}
 
     # --- leases
 

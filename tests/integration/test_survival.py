@@ -96,6 +96,33 @@ async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_p
             assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
 
 
+async def test_a_state_file_that_is_spoilt_meanwhile_costs_a_restart_nothing(
+    unused_tcp_port: int, tmp_path: Path
+) -> None:
+    port, log = unused_tcp_port, tmp_path / "log"
+    async with demo_world(2, "320x180", SMALL) as world, httpx.AsyncClient(timeout=10) as http:
+        async with supervisor(world, port, log_file=log) as first:
+            before = await until_live(http, port, 2, 40.0)
+            spoilt, began = world.directory / "state" / "relay.sqlite3", time.monotonic()
+            for tail in ("", "-wal"):
+                Path(f"{spoilt}{tail}").write_bytes(os.urandom(100_000))
+            while "written again from memory" not in log.read_text():
+                assert time.monotonic() - began < 30.0
+                await asyncio.sleep(0.2)
+            seen = await until_live(http, port, 2, 5.0)
+            assert seen["counters"]["store.rewritten"] == 1
+            first.kill()
+            await first.wait()
+        async with supervisor(world, port):
+            after = await until_live(http, port, 2, 30.0)
+            assert {c["name"]: c["worker"]["pid"] for c in after["cameras"]} == {
+                c["name"]: c["worker"]["pid"] for c in before["cameras"]
+            }
+            assert [c["lease"]["state"] for c in after["cameras"]] == ["held"] * 2
+            commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
+            assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
+
+
 async def test_a_second_supervisor_on_the_same_state_is_refused(unused_tcp_port: int) -> None:
     async with (
         demo_world(1, "160x120", SMALL) as world,

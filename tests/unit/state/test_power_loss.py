@@ -340,7 +340,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def test_a_locked_state_is_waited_for_and_never_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay_supervisor.state.database._BUSY", 0.01)
+    monkeypatch.setattr("relay_supervisor.state.mirror._BUSY", 0.01)
     monkeypatch.setattr("relay_supervisor.state.database._LOCKED", 0.2)
     path = tmp_path / "relay.sqlite3"
     remembering(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sqlite3
 import stat
 import time
@@ -333,24 +335,118 @@ def test_power_loss_leaves_a_readable_store(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_file_that_is_deleted_while_it_is_open_is_written_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def truncated(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other")
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE somebody_elses (a)")
+    connection.close()
+    other.replace(path)
+
+
+def overwritten_in_the_middle(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+
+
+def one_row_changed(path: Path) -> None:
+    content = path.read_bytes()
+    assert b"auth=t" in content
+    with path.open("r+b") as file:
+        file.write(content.replace(b"auth=t", b"auth=x"))
+
+
+def with_its_log_deleted(path: Path) -> None:
+    Path(f"{path}-wal").unlink()
+
+
+def made_read_only(path: Path) -> None:
+    path.chmod(0o400)
+
+
+def all_truncated(path: Path) -> None:
+    for tail in ("", "-wal", "-shm"):
+        os.truncate(f"{path}{tail}", 0)
+
+
+def directory_deleted(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said", "kept"),
+    [
+        (Path.unlink, "was deleted", False),
+        (directory_deleted, "was deleted", False),
+        (with_its_log_deleted, "was deleted", True),
+        (replaced, "was replaced by another file", True),
+        (truncated, "does not hold what was written|is damaged", True),
+        (overwritten_in_the_middle, "is damaged", True),
+        (one_row_changed, "does not hold what was written", True),
+        (all_truncated, "was truncated", True),
+        (made_read_only, "had its permissions changed", True),
+    ],
+)
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "written to"])
+def test_a_file_that_somebody_spoils_while_it_is_open_is_written_again(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+    said: str,
+    kept: bool,
+    busy: bool,
 ) -> None:
-    monkeypatch.setattr(database, "FILE_CHECK", 0.05)
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)
-    store.save_lease("acct", lease(1000.0))
-    store.database._barrier().result(10.0)
+    for n in range(100):
+        store.save_lease("acct", lease(1000.0, f"cam{n}"))
     path = store.database.path
-    for file in path.parent.glob("relay.db*"):
-        file.unlink()
-    until(path.exists)
-    store.save_lease("acct", lease(1000.0, "later"))
+    with_the_file_complete(store)
+    spoil(path)
+    monkeypatch.setattr(database, "FILE_CHECK", 0.0)
+    if busy:
+        store.save_lease("acct", lease(1000.0, "later"))
+    store.database._barrier().result(20.0)
+    assert (store.counters()["rewritten"], store.problem) == (1, "")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    assert path.with_name(f"{path.name}.damaged").exists() == kept
+    # The supervisor is killed now: nothing is closed, and its files are found as they are.
+    with sqlite3.connect(path) as found:
+        assert found.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert found.execute("SELECT count(*) FROM leases WHERE url LIKE '%auth=t'").fetchone() == (100 + busy,)
+    found.close()
+    store.save_lease("acct", lease(1000.0, "last"))
     store.close()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"cam", "later"}
-    (said,) = [record.message for record in caplog.records if "was deleted" in record.message]
-    assert "written again from memory" in said
+    assert store.counters()["rewritten"] == 1
+    assert len(opened(tmp_path, clock).leases("acct")) == 101 + busy
+    (line,) = [record.message for record in caplog.records if "written again from memory" in record.message]
+    assert re.search(said, line)
+
+
+def test_what_leaves_the_file_as_it_was_makes_nobody_write_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs may read the file, hold it open and move its write-ahead log into it."""
+    monkeypatch.setattr(database, "FILE_CHECK", 0.0)
+    store = opened(tmp_path, ManualClock(now=1000.0))
+    reader = sqlite3.connect(store.database.path)
+    reader.execute("BEGIN")
+    for n in range(100):
+        store.save_lease("acct", lease(1000.0, f"cam{n % 7}"))
+        store.database._barrier().result(10.0)
+        reader.execute("SELECT count(*) FROM leases").fetchone()
+        if n == 50:
+            reader.execute("COMMIT")
+            reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    reader.close()
+    store.close()
+    assert store.counters()["rewritten"] == 0
+    assert store.problem == ""
 
 
 def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
@@ -373,6 +469,14 @@ def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
     until(lambda: not store.problem)
     store.close()
     assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"cam", "later"}
+
+
+def with_the_file_complete(store: Store) -> None:
+    """Wait until all is in the file itself, nothing in its write-ahead log only."""
+    store.database._barrier().result(10.0)
+    reader = sqlite3.connect(store.database.path)
+    reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    reader.close()
 
 
 def until(true: Callable[[], bool]) -> None:
