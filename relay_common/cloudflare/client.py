@@ -15,6 +15,7 @@ An SDP is returned only after the status, the top-level error and every track's 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Sequence
@@ -70,6 +71,7 @@ ASK_AGAIN: Final = 2.0
 _LONGEST_WAIT: Final = 10.0
 # The SFU takes 8.2 to 8.7 s to report that a pulled track has no media.
 _TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0, pool=15.0)
+CALL_WITHIN: Final = 20.0  # seconds for one request with its complete answer, however slowly that trickles in
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Reply).decode
@@ -266,12 +268,18 @@ class SfuClient:
     async def _send(self, method: str, path: str, body: TracksRequest | None) -> tuple[int, float, bytes]:
         content = None if body is None else _encode(body)
         headers = {"Content-Type": "application/json"} if content is not None else {}
-        async with self._http.stream(method, path, content=content, headers=headers) as response:
-            received = bytearray()
-            async for chunk in response.aiter_bytes():
-                received += chunk
-                if len(received) > MAX_BODY:
-                    raise httpx.DecodingError(f"the answer is larger than {MAX_BODY} bytes")
+        received = bytearray()
+        try:
+            async with (
+                asyncio.timeout(CALL_WITHIN),
+                self._http.stream(method, path, content=content, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    received += chunk
+                    if len(received) > MAX_BODY:
+                        raise httpx.DecodingError(f"the answer is larger than {MAX_BODY} bytes")
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no complete answer within {CALL_WITHIN:g} s") from None
         retry_after = response.headers.get("retry-after", "")
         return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
 

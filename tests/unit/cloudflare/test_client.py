@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 
 from relay_common.clock import ManualClock
 from relay_common.cloudflare import LocalTrack, RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
+from relay_common.cloudflare import client as client_module
 from relay_common.cloudflare.client import ASK_AGAIN
 from relay_common.cloudflare.errors import ErrorClass, request_error, track_error
 from relay_common.errors import ConfigError, LocalError, Remedy
@@ -363,3 +364,24 @@ async def test_an_answer_that_no_decoder_takes_is_an_error_of_the_call(body: byt
 def test_long_codes_and_descriptions_are_quoted_in_part() -> None:
     assert len(str(request_error("pull", 400, "x" * 1_000_000, "a." * 1_000_000))) < 500
     assert len(str(track_error("pull", "x" * 1_000_000, "a." * 1_000_000))) < 500
+
+
+class Trickle(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
+    """Answers every request with a body that never ends, a byte at a time."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=self)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+
+async def test_an_answer_that_trickles_ends_at_the_calls_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "CALL_WITHIN", 0.2)
+    client = SfuClient("app", Secret("s"), clock=ManualClock(), rng=random.Random(1), transport=Trickle())
+    with pytest.raises(ResponseLost, match="no complete answer within"):
+        await asyncio.wait_for(client.publish("s1", OFFER, TRACKS), 30.0)
+    with pytest.raises(SfuError, match="no complete answer within"):
+        await asyncio.wait_for(client.new_session(attempts=1), 30.0)
