@@ -213,6 +213,7 @@ class SlotKeeper:
 
     def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
         slot.bind(instance, process, self._clock.now())
+        slot.policy.started()
         self.by_instance[instance] = slot
         process.when_ended(lambda: self._exited(slot) if slot.process is process else None)
 
@@ -241,7 +242,8 @@ class SlotKeeper:
 
     def _give_up(self, slot: Slot, why: str) -> None:
         """Continue without a process: there is none, or it cannot be ended."""
-        log.error("worker %s", why, extra=slot.context)
+        known = slot.process is None and slot.policy.told_enough
+        log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
         self._over(slot, SlotEvent.GIVE_UP, why)
@@ -263,20 +265,25 @@ class SlotKeeper:
         reason = slot.last_exit
         promoted = self._promote(slot) if slot.replaced else None
         if promoted is None:
-            self._follow(slot)
+            self._follow(slot, had_process)
         if had_process:
             self.listener.worker_gone(slot.camera, instance, reason)
         if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
             self.listener.worker_ready(promoted.camera, promoted.hello)
 
-    def _follow(self, slot: Slot) -> None:
+    def _follow(self, slot: Slot, had_process: bool) -> None:
         """Start another worker, now or later, when one is wanted."""
         if slot.phase is Phase.BACKOFF:
-            now = self._clock.now()
-            delay = slot.policy.died(now, slot.last_exit)
-            slot.last_exit, slot.next_start = slot.policy.words(now), now + delay
+            now, known = self._clock.now(), slot.policy.told_enough
+            if had_process:
+                delay, known = slot.policy.died(now, slot.last_exit), False
+                slot.last_exit = slot.policy.words(now)
+            else:
+                delay = slot.policy.unstarted()
+            slot.next_start = now + delay
             if delay:
-                log.warning("worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
+                level = logging.DEBUG if known else logging.WARNING
+                log.log(level, "worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
                 return
         if slot.wanted:
             self.launch(slot)

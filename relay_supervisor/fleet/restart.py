@@ -10,13 +10,18 @@ from relay_common.backoff import Backoff
 
 _REMEMBERED: Final = 100
 """Deaths remembered; with restarts slowed down, more than fit into any window."""
+UNSTARTED_WAIT: Final = 10.0
+"""Longest time in seconds before the next try where no process could be started: what is lacking may be back soon."""
+_SAID: Final = 3
+"""Failed starts in a row that are logged."""
 
 
 class RestartPolicy:
     """Restart intensity of one camera's worker.
 
     The first restart within `window` seconds is immediate; further ones back off with jitter; from `intensity` deaths
-    in the window on the worker counts as `degraded` and is restarted about every `ceiling` seconds.
+    in the window on the worker counts as `degraded` and is restarted about every `ceiling` seconds. Starts that bring
+    no process about (no descriptor, no memory) are no deaths: they are tried again every few seconds.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class RestartPolicy:
         self._intensity, self._window, self._ceiling = intensity, window, ceiling
         self._rng = rng or random.Random()
         self._backoff = Backoff(base, ceiling, rng=self._rng)
+        self._starts = Backoff(base, max(base, UNSTARTED_WAIT), rng=self._rng)
         self._deaths: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self.restarts = 0
 
@@ -42,17 +48,33 @@ class RestartPolicy:
         if recent == 0:
             self._backoff.reset()
             return 0.0
-        if self.degraded(now):
+        if self.recent(now) >= self._intensity:
             return self._ceiling * self._rng.uniform(0.8, 1.2)
         return self._backoff.next_delay()
+
+    def unstarted(self) -> float:
+        """Record that no process could be started; returns seconds to wait before the next try."""
+        if self._starts.failures:
+            return self._starts.next_delay()
+        self._starts.failures = 1
+        return 0.0
+
+    def started(self) -> None:
+        """Record that a process was started."""
+        self._starts.reset()
+
+    @property
+    def told_enough(self) -> bool:
+        """Whether starts have failed so often in a row that another failure is no news."""
+        return self._starts.failures >= _SAID
 
     def recent(self, now: float) -> int:
         """Deaths within the window."""
         return sum(now - at < self._window for at, _ in self._deaths)
 
     def degraded(self, now: float) -> bool:
-        """Whether the worker has died so often lately that restarts are slowed down."""
-        return self.recent(now) >= self._intensity
+        """Whether the worker has died, or could not be started, so often lately that restarts are slowed down."""
+        return max(self.recent(now), self._starts.failures) >= self._intensity
 
     def words(self, now: float) -> str:
         """The last death in words, and how often the same happened lately: "…, 3rd time in 10 minutes"."""

@@ -10,9 +10,9 @@ import pytest
 from relay_common import protocol
 from relay_common.pauses import PauseDetector
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, SILENCE
 from relay_supervisor.fleet.slot import Phase
-from tests.unit.fleet.scripted import Rig
+from tests.unit.fleet.scripted import SPEC, Rig, settle
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ async def test_one_that_starts_and_one_that_stops_are_given_their_time_too(rig: 
     assert process.signals == []
     await rig.wait(1.0)
     assert process.signals == [signal.SIGTERM]
+
+
+async def test_a_launcher_is_given_its_time_too(rig: Rig) -> None:
+    rig.fleet.start(SPEC)
+    await settle()
+    await rig.away(2 * LAUNCH_TIMEOUT)
+    await rig.wait(1.0)
+    assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 1)
+    await rig.launcher.answer()
+    rig.hello()
+    assert rig.slot.running
 
 
 async def test_while_the_bus_is_not_read_nobody_is_hung(rig: Rig) -> None:

@@ -13,6 +13,7 @@ from relay_common import protocol
 from relay_supervisor.fleet.ending import DUMP_TIME, GIVE_UP_AFTER, TERM_TIME
 from relay_supervisor.fleet.fleet import TICK
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, MOST_QUEUED, SILENCE
+from relay_supervisor.fleet.restart import UNSTARTED_WAIT
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import SPEC, Rig, settle
 
@@ -78,6 +79,25 @@ async def test_a_worker_that_cannot_be_started_is_tried_again_whatever_the_error
     await rig.launcher.answer()
     rig.hello()
     assert rig.slot.running
+
+
+async def test_what_cannot_be_started_for_minutes_is_started_soon_after_it_can(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.fleet.start(SPEC)
+    for _ in range(40):
+        await settle()
+        await rig.launcher.answer(OSError(24, "Too many open files"))
+        if rig.phase is Phase.BACKOFF:
+            await rig.wait(UNSTARTED_WAIT + TICK)
+        assert rig.phase is Phase.STARTING
+    assert rig.slot.policy.degraded(rig.clock.now())
+    assert len(caplog.records) <= 8, "it is said a few times, not every few seconds"
+    process = await rig.launcher.answer()
+    rig.hello()
+    assert rig.slot.running
+    assert not rig.slot.policy.degraded(rig.clock.now())
+    assert (rig.slot.policy.restarts, process.signals) == (0, [])
 
 
 async def test_a_launcher_that_never_answers_is_given_up_and_its_late_process_ended(rig: Rig) -> None:
