@@ -16,8 +16,18 @@ import pytest
 
 from relay_common.errors import ConfigError, RelayError
 from relay_supervisor.app import Supervisor
+from relay_supervisor.cameras.discovery import Discovery
+from relay_supervisor.cameras.watching import Watching
+from relay_supervisor.events import EventHub
+from relay_supervisor.fleet.bus import Bus
+from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.launcher import ForkServerLauncher
+from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.state.lock import StateLock
+from relay_supervisor.viewing.verdicts import Verdicts
+from relay_supervisor.viewing.viewers import Viewers
 from tests.fixtures.offline import NoLauncher, offline_config
 
 
@@ -33,18 +43,44 @@ class FailingLauncher(ForkServerLauncher):
         raise RelayError("no launcher today", hint="Try tomorrow")
 
 
-async def test_a_loop_that_was_started_again_is_counted_in_the_status(tmp_path: Path) -> None:
+LOOPS = {
+    "workers": (Fleet, "run"),
+    "leases": (LeaseManager, "run"),
+    "bus": (Bus, "_receive_control"),
+    "bus statistics": (Bus, "_receive_stats"),
+    "bus socket file": (SocketFile, "keep"),
+    "bus statistics socket file": (SocketFile, "keep"),
+    "http socket file": (SocketFile, "keep"),
+    "discovery": (Discovery, "run"),
+    "events": (EventHub, "run"),
+    "viewers": (Viewers, "watch"),
+    "verdicts": (Verdicts, "watch"),
+    "cameras on demand": (Watching, "run"),
+    "publications": (Broker, "watch"),
+}
+"""The loops that must never end, by the name under which their trouble is reported."""
+
+
+async def test_every_loop_that_fails_is_started_again_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: object, **more: object) -> None:
+        raise RuntimeError("whatever")
+
+    for part, loop in LOOPS.values():
+        monkeypatch.setattr(part, loop, broken)
     supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
-
-    async def broken() -> None:
-        raise RuntimeError("once")
-
-    supervisor.viewers.watch = broken  # type: ignore[method-assign]
     await supervisor.start()
     try:
         async with asyncio.timeout(60.0):
-            while not supervisor.status().counters.get("activities.restarts"):
+            while LOOPS.keys() - {found.part for found in supervisor.health().reasons}:
                 await asyncio.sleep(0.02)
+            while (counted := supervisor.status().counters)["activities.restarts"] < 12 or counted[
+                "loops.restarts"
+            ] < 10:
+                await asyncio.sleep(0.02)
+        assert not supervisor.health().ready
+        assert all(account.running for account in supervisor.accounts)
     finally:
         await supervisor.stop()
 

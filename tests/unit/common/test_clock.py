@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import sys
 import time
+
+import pytest
 
 from relay_common.clock import SystemClock
 
@@ -32,3 +37,13 @@ async def test_sleeps_last_as_long_as_they_should() -> None:
         await clock.sleep(seconds)
         assert time.monotonic() - began >= seconds - 0.001
     assert abs(clock.now() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5.0
+
+
+def test_the_time_that_a_machine_sleeps_counts() -> None:
+    """As in a time namespace whose CLOCK_BOOTTIME is ahead, as after a suspension of that length."""
+    unshare = [shutil.which("unshare") or "false", "--time", "--boottime", "100000", "--fork"]
+    script = "import time; from relay_common.clock import SystemClock; print(SystemClock().now() - time.monotonic())"
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no time namespace here: this needs root and Linux 5.6")
+    ahead = subprocess.run([*unshare, sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
+    assert float(ahead) > 90_000.0
