@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.media, pytest.mark.timeout(600)]
 LONG = pytest.mark.skipif("RELAY_LONG_PAUSES" not in os.environ, reason="takes minutes: make pauses")
 SHORT_LEASE = 120.0
 """Lifetime in seconds of a stream that ends during the longest pause."""
+BARELY = 30.0
+"""Seconds that another stream has left when the longest pause is over."""
 
 
 async def generates(http: httpx.AsyncClient, world: Any) -> Counter[str]:
@@ -45,32 +47,50 @@ async def settled(http: httpx.AsyncClient, port: int, cameras: int) -> dict[str,
     return await until_live(http, port, cameras, 30.0)
 
 
+async def answered(http: httpx.AsyncClient, world: Any) -> list[tuple[str, str, int]]:
+    """Every command that reached Google, as its name, its camera and the status that it got."""
+    commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
+    return [(one["command"].removesuffix("RtspStream"), one["device"], one["status"]) for one in commands]
+
+
+async def played(http: httpx.AsyncClient, world: Any) -> set[str]:
+    """The cameras that play to somebody."""
+    cameras = (await http.get(world.endpoints["control"]["nest"] + "/cameras")).json()["cameras"]
+    return {camera["display_name"] for camera in cameras if camera["sessions_open"]}
+
+
 @pytest.mark.parametrize("seconds", [6.0, pytest.param(30.0, marks=LONG), pytest.param(180.0, marks=LONG)])
 async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_meanwhile(
     unused_tcp_port: int, tmp_path: Path, seconds: float
 ) -> None:
-    port, names = unused_tcp_port, CAMERA_NAMES[:3]
-    async with demo_world(3, "320x180", SMALL) as world, httpx.AsyncClient(timeout=20) as http:
+    long = seconds > SHORT_LEASE
+    port, names = unused_tcp_port, CAMERA_NAMES[: 6 if long else 3]
+    leases = dict.fromkeys(names[2:5], SHORT_LEASE) | ({names[1]: seconds + BARELY} if long else {})
+    async with demo_world(len(names), "320x180", SMALL) as world, httpx.AsyncClient(timeout=20) as http:
         control = world.endpoints["control"]["nest"]
-        (await http.post(f"{control}/cameras/{names[2]}/device", json={"lease": SHORT_LEASE})).raise_for_status()
+        for name, lease in leases.items():
+            (await http.post(f"{control}/cameras/{name}/device", json={"lease": lease})).raise_for_status()
         async with supervisor(world, port, log_file=tmp_path / "log") as process:
-            await until_live(http, port, 3, 60.0)
+            await until_live(http, port, len(names), 60.0)
             await asyncio.sleep(2.0)
-            before = await until_live(http, port, 3, 20.0)
+            before = await until_live(http, port, len(names), 20.0)
             left = {camera["name"]: camera["lease"]["expires_in"] for camera in before["cameras"]}
-            spent = await generates(http, world)
+            kept = {name for name in left if left[name] > seconds + 5.0}
+            assert left.keys() - kept == (set(names[2:5]) if long else set())
+            spent, said = await generates(http, world), await answered(http, world)
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(seconds)
-            during = await video_tracks(http, world)
+            during, playing = await video_tracks(http, world), await played(http, world)
             process.send_signal(signal.SIGCONT)
-            after = await settled(http, port, 3)
+            after = await settled(http, port, len(names))
             tracks, now = await video_tracks(http, world), await generates(http, world)
+            new = (await answered(http, world))[len(said) :]
         assert "hangs" not in (tmp_path / "log").read_text()
         assert "was suspended" in (tmp_path / "log").read_text()
         assert workers(after) == workers(before)
-        kept = [name for name in left if left[name] > seconds + 5.0]
-        assert len(kept) == (2 if seconds > SHORT_LEASE else 3)
-        assert len(during) == len(tracks) == 3, "every camera kept its publication"
+        assert playing == kept, "who has no stream any more gets the slate"
+        assert all(track["last_packet_age"] < 1.0 for track in during.values())
+        assert len(during) == len(tracks) == len(names), "every camera kept its publication"
         for camera in after["cameras"]:
             name = camera["name"]
             (track,) = [track for track in tracks.values() if track["name"].endswith(f"{camera['id']}-video")]
@@ -78,3 +98,8 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
             print(f"{seconds:.0f} s: {name}: {left[name]:.0f} s left, {cost} Generate, {track['lost']} lost")
             assert (track["lost"], track["gaps"], track["restarts"]) == (0, [], 0)
             assert cost == (name not in kept)
+        assert {status for _, _, status in new} <= {200}, "no limit was exceeded"
+        print(f"{seconds:.0f} s: then {[(command, name) for command, name, _ in new]}")
+        if long:
+            assert new[0][:2] == ("Extend", names[1]), "the queue's order: first what ends soon, then what has ended"
+            assert {name for command, name, _ in new[1:4] if command == "Generate"} == set(names[2:5])

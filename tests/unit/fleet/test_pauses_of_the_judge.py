@@ -12,7 +12,7 @@ from relay_common.pauses import PauseDetector
 from relay_supervisor.fleet.fleet import TICK
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, SILENCE
 from relay_supervisor.fleet.slot import Phase
-from tests.unit.fleet.scripted import SPEC, Rig, settle
+from tests.unit.fleet.scripted import SPEC, Rig
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_one_that_starts_and_one_that_stops_are_given_their_time_too(rig: 
 
 async def test_a_launcher_is_given_its_time_too(rig: Rig) -> None:
     rig.fleet.start(SPEC)
-    await settle()
+    await rig.wait(1.0)
     await rig.away(2 * LAUNCH_TIMEOUT)
     await rig.wait(1.0)
     assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 1)
