@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
@@ -52,7 +53,7 @@ async def google() -> AsyncIterator[Google]:
     await subject.server.stop()
 
 
-def mocked(clock: ManualClock, answer: Callable[[httpx.Request], httpx.Response]) -> TokenSource:
+def mocked(clock: ManualClock, answer: Callable[[httpx.Request], httpx.Response], timeout: float = 5.0) -> TokenSource:
     return TokenSource(
         project_id="p",
         client_id="c",
@@ -60,6 +61,7 @@ def mocked(clock: ManualClock, answer: Callable[[httpx.Request], httpx.Response]
         refresh_token=Secret("r"),
         token_url="http://token.test",
         clock=clock,
+        timeout=timeout,
         transport=httpx.MockTransport(answer),
     )
 
@@ -269,15 +271,18 @@ async def test_who_waits_for_a_refresh_while_the_refresh_token_is_replaced_gets_
     await tokens.aclose()
 
 
-async def test_an_answer_that_trickles_or_never_ends_is_given_up() -> None:
+@pytest.mark.parametrize(("part", "pause"), [(1000, 0.0), (1, 0.02)], ids=["never ends", "trickles"])
+async def test_an_answer_that_trickles_or_never_ends_is_given_up(part: int, pause: float) -> None:
     class Trickle(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
-            for _ in range(10_000_000):
-                yield b" " * 1000
+            end = time.monotonic() + 60.0
+            while time.monotonic() < end:
+                time.sleep(pause)
+                yield b" " * part
 
-    tokens = mocked(ManualClock(), lambda request: httpx.Response(200, stream=Trickle()))
+    tokens = mocked(ManualClock(), lambda request: httpx.Response(200, stream=Trickle()), timeout=0.5)
     with pytest.raises(TokenUnavailable):
-        await asyncio.wait_for(tokens.token(), 60.0)
+        await asyncio.wait_for(tokens.token(), 40.0)
     await tokens.aclose()
 
 

@@ -81,6 +81,21 @@ def test_streams_live_through_a_minute_without_a_network() -> None:
     assert lease.extends >= 1
 
 
+@pytest.mark.parametrize(("left", "most"), [(30.0, 10.0), (280.0, 30.0), (1.5, 1.0)])
+def test_an_extension_may_take_a_third_of_what_is_left(left: float, most: float) -> None:
+    world = World("door")
+    world.run(1001.0)
+    world.now = world.book.leases["door"].expires - left
+    command = world.book.poll(world.now)
+    while command is None:
+        world.now = world.book.next_deadline(world.now) or world.now
+        left = world.book.leases["door"].expires - world.now
+        most = min(30.0, left / 3)
+        command = world.book.poll(world.now)
+    assert command.verb is Verb.EXTEND
+    assert command.timeout == pytest.approx(most)
+
+
 def test_the_first_success_of_any_call_ends_the_wait() -> None:
     world = World("door", error=TokenUnavailable("down"))
     world.gone, world.back = 1000.0, 1200.0

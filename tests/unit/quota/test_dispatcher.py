@@ -12,7 +12,7 @@ from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import Turn
-from relay_supervisor.google.errors import GoogleServerError, NestError, OfferUnavailable
+from relay_supervisor.google.errors import GoogleServerError, NestError, NotReached, OfferUnavailable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.dispatcher import Dispatcher, OfferSource, OnCommand
@@ -54,6 +54,7 @@ class Google:
     def __init__(self, clock: ManualClock, delays: dict[str, float]) -> None:
         self.clock, self.delays = clock, delays
         self.offers: list[str] = []
+        self.timeouts: dict[str, float] = {}
         self.failure: Exception | None = None
         self.requests = 1
         """How many a reading of devices takes."""
@@ -62,16 +63,19 @@ class Google:
         self, device: str, protocol: Protocol, *, offer_sdp: str = "", timeout: float = 30.0
     ) -> LiveStream:
         self.offers.append(offer_sdp)
+        self.timeouts[device] = timeout
         await self.clock.sleep(self.delays.get(device, 0.1))
         if self.failure is not None:
             raise self.failure
         return LiveStream(protocol, Secret("h"), 300.0, 0.0)
 
     async def extend(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> Extension:
+        self.timeouts[device] = timeout
         await self.clock.sleep(self.delays.get(device, 0.1))
         return Extension(Secret("h2"), 300.0, 0.0)
 
     async def stop(self, device: str, protocol: Protocol, handle: Secret, *, timeout: float = 30.0) -> None:
+        self.timeouts[device] = timeout
         await self.clock.sleep(self.delays.get(device, 0.1))
 
     async def device(self, device: str, *, turn: Turn) -> Device:
@@ -170,6 +174,25 @@ async def test_a_call_is_on_disk_before_it_is_sent_and_noted_after() -> None:
         await clock.advance(1.0)
     assert journal.notes == ["sending a", "settled a True"]
     assert isinstance(source.settled[0][1], GoogleServerError)
+
+
+async def test_each_call_ends_within_its_own_time() -> None:
+    clock = ManualClock(now=0.0)
+    google = Google(clock, {})
+    verbs = (Verb.GENERATE, Verb.EXTEND, Verb.STOP)
+    source = Script(*(command(verb.value, verb, timeout=float(n)) for n, verb in enumerate(verbs, 7)))
+    async with dispatching(source, clock, google):
+        await clock.advance(1.0)
+    assert google.timeouts == {"generate": 7.0, "extend": 8.0, "stop": 9.0}
+
+
+async def test_what_never_reached_google_is_noted_as_no_call() -> None:
+    clock, journal = ManualClock(now=0.0), Notebook()
+    google = Google(clock, {})
+    google.failure = NotReached("ConnectError: Temporary failure in name resolution")
+    async with dispatching(Script(command("a")), clock, google, journal=journal):
+        await clock.advance(1.0)
+    assert journal.notes == ["sending a", "settled a False"]
 
 
 async def test_a_webrtc_stream_needs_an_offer_first() -> None:
