@@ -1,11 +1,14 @@
-"""A supervisor that gets no descriptor, and a fork server that hangs or is gone: nothing healthy suffers."""
+"""No descriptors, a fork server that hangs or is gone, a log that nobody reads: nothing healthy suffers."""
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
 import resource
 import signal
+import termios
 import time
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -18,7 +21,7 @@ import pytest
 from relay_common.simulation.world import CAMERA_NAMES
 from relay_supervisor.commands.demo_world import demo_world
 from relay_supervisor.fleet.launcher import ForkServerLauncher
-from tests.fixtures.running_relay import SMALL, running_relay
+from tests.fixtures.running_relay import SMALL, UNLIMITED, running_relay
 from tests.fixtures.supervisor_process import status, supervisor, until_live
 from tests.integration.test_survival import process_state, video_tracks
 
@@ -104,3 +107,24 @@ async def test_a_fork_server_that_hangs_or_is_gone_is_replaced_and_its_workers_p
         (track,) = await relay.published(HUNG)
         assert (track["lost"], track["gaps"]) == (0, [])
         assert [relay.camera(name).lease.generates for name in (KILLED, HUNG)] == [1, 1]
+
+
+async def test_a_log_that_nobody_reads_stops_neither_media_nor_extensions(unused_tcp_port: int, tmp_path: Path) -> None:
+    port, pipe = unused_tcp_port, tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    options = (*SMALL, "--unlimited", "--lease", "12")
+    async with demo_world(2, "320x180", options) as world, httpx.AsyncClient(timeout=20) as http:
+        async with supervisor(world, port, log_file=pipe, log={"level": "debug"}, **UNLIMITED):
+            await until_live(http, port, 2, 60.0)
+            await watched(http, port, lambda seen: all(c["lease"]["extends"] >= 2 for c in seen["cameras"]))
+            waiting = array.array("i", [0])
+            fcntl.ioctl(reader, termios.FIONREAD, waiting)
+            assert waiting[0] > 3000, "the pipe is full"
+            seen = await until_live(http, port, 2, 10.0)
+            tracks = await video_tracks(http, world)
+        assert {camera["lease"]["generates"] for camera in seen["cameras"]} == {1}
+        assert [(track["lost"], track["gaps"]) for track in tracks.values()] == [(0, [])] * 2
+        assert all(track["last_packet_age"] < 2.0 for track in tracks.values())
+    os.close(reader)
