@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> 
     assert found.verdict is Grade.WARNING
     assert found.text.startswith("2 of 2 commands used")
     assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Grade.OK
+
+
+def test_a_state_that_a_newer_relay_wrote_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sqlite3"
+    Store(path, SystemClock()).open().close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Grade.WARNING
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {path.name: before}
 
 
 @pytest.mark.parametrize(

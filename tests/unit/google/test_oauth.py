@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -296,13 +297,26 @@ async def test_a_new_refresh_token_needs_no_restart(google: Google) -> None:
     await tokens.aclose()
 
 
-async def test_the_result_of_a_refresh_with_the_old_token_is_dropped(google: Google) -> None:
-    tokens = google.tokens(refresh="1//an-old-refresh-token")
+async def test_the_result_of_a_refresh_with_the_old_token_is_dropped() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        old = b"the-new-one" not in request.content
+        if old:
+            asked.set()
+            go_on.wait(60.0)
+        return httpx.Response(200, json={"access_token": f"ya29.{'old' if old else 'new'}", "expires_in": 3600})
+
+    tokens = mocked(ManualClock(), answer)
     asking = asyncio.create_task(tokens.token())
-    await asyncio.sleep(0)
-    tokens.replace_refresh_token(Secret("1//refresh-token-long"))
-    assert (await tokens.token()).reveal().startswith("ya29.")
-    await asyncio.gather(asking, return_exceptions=True)
+    async with asyncio.timeout(30.0):
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        tokens.replace_refresh_token(Secret("the-new-one"))
+        assert (await tokens.token()).reveal() == "ya29.new", "it does not wait for the old one"
+        go_on.set()
+        assert (await asking).reveal() == "ya29.new"
+        assert (await tokens.token()).reveal() == "ya29.new"
     assert tokens.error is None
     await tokens.aclose()
 

@@ -135,6 +135,17 @@ async def test_probes_judge_as_the_dashboard_does_and_name_no_camera() -> None:
         assert [reply.json() for reply in replies] == [{"ready": True}] * 4
 
 
+async def test_the_probes_address_tells_the_verdict_and_nothing_else() -> None:
+    relay = FakeRelay(ManualClock(), cameras=1)
+    relay.cameras[0].state, relay.cameras[0].reason = "degraded", "five failures in a row"
+    transport = httpx.ASGITransport(create_probes(lambda: judge(relay.status())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        assert (await http.get("/livez")).json() == {"live": True}
+        reply = await http.get("/readyz")
+        assert (reply.status_code, reply.json()) == (503, {"ready": False})
+        assert [(await http.get(path)).status_code for path in ("/", "/api/stats", "/metrics")] == [404] * 3
+
+
 def test_health_is_about_parts_accounts_and_enabled_cameras() -> None:
     relay = FakeRelay(ManualClock(), cameras=2)
     relay.cameras[0].state, relay.cameras[0].enabled = "disabled", False
