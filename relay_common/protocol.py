@@ -1,10 +1,10 @@
 """Every message that supervisor and worker exchange.
 
 MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's
-DEALER socket (whose routing id is the worker's instance id); `WorkerStats` travels from the worker's PUB to
-the supervisor's SUB socket. To evolve it: new fields go last and have a default, a field never changes its type,
-unknown message types are counted and ignored by the receiver, and `PROTOCOL` is raised when an old peer could no
-longer do its work.
+DEALER socket; `WorkerStats` travels from the worker's PUB to the supervisor's SUB socket. Both connections are
+authenticated with the worker's key, which alone says whom a message comes from. To evolve it: new fields go last and
+have a default, a field never changes its type, unknown message types are counted and ignored by the receiver, and
+`PROTOCOL` is raised when an old peer could no longer do its work.
 
 Times named `…_at` are Unix seconds (UTC); durations are seconds.
 """

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
+import zmq
 
 from relay_common import protocol
+from relay_common.errors import ConfigError
 from relay_common.undecodable import UNDECODABLE
 from relay_common.worker_stats import WorkerStats
 
@@ -22,6 +25,24 @@ _encoder = msgspec.msgpack.Encoder()
 def encode(message: Any) -> bytes:
     """One bus message as MessagePack."""
     return _encoder.encode(message)
+
+
+def require_curve() -> None:
+    """Raise ConfigError when libzmq has no CURVE: the bus would have no way to tell a worker from another program."""
+    if not zmq.has("curve"):
+        raise ConfigError(
+            "libzmq was built without CURVE, which keeps other programs from speaking for a worker",
+            hint="Install pyzmq from its wheel, or build libzmq with libsodium",
+        )
+
+
+def routing_id() -> bytes:
+    """A fresh address for answers on the bus: it says nothing about its owner and cannot be guessed.
+
+    A ROUTER hands an address over to whoever connects with it last. Who a message comes from is told by the key that
+    its connection was authenticated with, never by this.
+    """
+    return secrets.token_hex(16).encode()
 
 
 def delivered(sending: object) -> bool:

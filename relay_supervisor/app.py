@@ -31,6 +31,7 @@ from relay_supervisor.cameras.watching import Watching
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import ForkServerLauncher, Launcher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
@@ -90,7 +91,7 @@ class Supervisor:
         self._registry = Registry(config.cameras, self._overrides)
         self._client = self._make_client()
         self._broker = Broker(self._client, self._clock)
-        self._bus = Bus(runtime_dir, self._loops)
+        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops)
         self.fleet = Fleet(
             self._launcher, self._bus, self._clock, runtime_dir, memory_limit=config.workers.memory_limit_mb << 20
         )
@@ -293,8 +294,8 @@ class Supervisor:
             camera=camera.id,
             name=camera.name,
             instance="",
-            control=self._bus.control_endpoint,
-            stats=self._bus.stats_endpoint,
+            control=self._bus.keyed.control_endpoint,
+            stats=self._bus.keyed.stats_endpoint,
             audio=camera.settings.audio,
             ca_file=config.rtsp.ca_file,
             connect_timeout=config.rtsp.connect_timeout,

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from relay_common.cloudflare import require_usable
 from relay_common.config import Config
 from relay_common.errors import ConfigError
+from relay_common.wire import require_curve
 from relay_supervisor.google.credentials import client_id_problem, project_id_problem
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.links import viewer_settings
@@ -102,6 +103,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "http.trusted_proxies": _proxies,
     "viewers": _viewers,
     "otel": lambda config: require_exporter(config.otel),
+    "bus": lambda config: require_curve(),
     "paths.state_dir": lambda config: directories.require(config.paths.state(), "state_dir"),
     "paths.runtime_dir": lambda config: directories.require_runtime(config.paths.runtime()),
 }

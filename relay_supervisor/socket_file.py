@@ -1,4 +1,4 @@
-"""Re-creates the file of a listening Unix socket after a cleaner of /tmp deleted it: no new client could connect."""
+"""Re-creates a file, such as a listening Unix socket's, after somebody deleted it: no new client could connect."""
 
 from __future__ import annotations
 

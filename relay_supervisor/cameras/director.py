@@ -28,6 +28,7 @@ from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCa
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.manager import LeaseManager
@@ -83,6 +84,8 @@ class Director:
         self.restart_causes: Counter[str] = Counter()
         self.offers = IngestOffers(fleet.send)
         self._survivors: dict[str, SavedWorker] = {}
+        self.instances_left: set[str] = set()
+        """The instance ids of the live workers that an earlier supervisor left."""
         self._tasks = Tasks(log, "a camera's task failed")
         fleet.listen(self)
         broker.listen(self.publication_changed)
@@ -92,10 +95,18 @@ class Director:
         self._listeners.append(listener)
 
     def load(self) -> None:
-        """Read from the store which workers an earlier supervisor left; live ones will be adopted."""
-        for saved in self._store.workers():
+        """Read from the store which workers an earlier supervisor left; live ones may speak, and will be adopted.
+
+        Of a worker and its replacement the older one is adopted: it is the one that plays.
+        """
+        for saved in sorted(self._store.workers(), key=lambda saved: -saved.started):
             if saved.started and start_ticks(saved.pid) == saved.started:
                 self._survivors[saved.camera] = saved
+                self.instances_left.add(saved.instance)
+                if saved.key:
+                    self.fleet.keyring.admit(saved.instance, saved.camera, saved.key)
+                else:
+                    self.fleet.keyring.admit_process(saved.instance, saved.camera, saved.pid, saved.started)
             else:
                 self._store.forget_worker(saved.instance)  # it ended unnoticed while no supervisor ran
         self.demand.resumed(self.survivors, self._clock.now())
@@ -104,11 +115,6 @@ class Director:
     def survivors(self) -> Collection[str]:
         """The cameras (by id) with a live worker of an earlier supervisor that has not been adopted yet."""
         return self._survivors.keys()
-
-    @property
-    def instances_left(self) -> set[str]:
-        """The instance ids of those workers."""
-        return {saved.instance for saved in self._survivors.values()}
 
     # --- which cameras run -----------------------------------------------------------------------------------------
 
@@ -146,6 +152,7 @@ class Director:
         if left is None or not self.fleet.expect(spec, left.instance, left.pid, left.started):
             if left is not None:
                 self._store.forget_worker(left.instance)
+                self.fleet.keyring.remove(left.instance)
             self.fleet.start(spec)
         self._want(camera)
 
@@ -192,13 +199,21 @@ class Director:
 
     # --- messages of workers -----------------------------------------------------------------------------------------
 
+    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
+        """A worker's process was started: a later supervisor must know its key, whenever this one dies."""
+        key = self.fleet.keyring.key(instance)
+        self._store.save_worker(SavedWorker(instance, camera, process.pid, process.started, key=key))
+
     def worker_ready(self, camera: str, hello: Hello) -> None:
         """A worker, new or adopted, is ready: give it the stream to play, and learn what it publishes."""
         found = self.running.get(camera)
         if found is None:
             return
         self._store.save_worker(
-            SavedWorker(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication)
+            SavedWorker(
+                *(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication),
+                key=self.fleet.keyring.key(hello.instance),
+            )
         )
         for listener in self._listeners:
             listener.worker_ready(found)

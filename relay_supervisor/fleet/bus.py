@@ -1,7 +1,12 @@
-"""The supervisor's end of the bus: a ROUTER for control and a SUB for stats.
+"""The supervisor's end of the bus: control and stats of all workers, each known by its key.
 
-Control over `ipc://` in the runtime directory. Losing stats is fine, so their queue is short; a control message
-to a worker that is gone is counted, not raised.
+Over `ipc://` in the runtime directory. Every connection is authenticated (`zap.py`), and a message counts as coming
+from the instance whose key its connection was authenticated with. Routing ids and names in a message are chosen by the
+peer: they are compared with that, never believed. Losing stats is fine, so their queue is short; a control message to
+a worker that is gone is counted, not raised.
+
+Workers of a release without keys know the old sockets, which are bound only while the state database knows such workers
+and authenticate by process. They go with the release after this one.
 """
 
 from __future__ import annotations
@@ -18,15 +23,16 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import SystemClock
-from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, LogLine
+from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
+from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, failed_handshake
+from relay_supervisor.fleet.keyring import Keyring, Member
+from relay_supervisor.fleet.refusals import BusRefusal, Refusals
+from relay_supervisor.fleet.zap import ENDPOINT, ZapHandler, peer_pid
 from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.supervise import Loops
 
 log = logging.getLogger(__name__)
-
-STATS_QUEUE = 64
-CONTROL_QUEUE = 1000
 
 
 class BusListener(Protocol):
@@ -40,29 +46,32 @@ class BusListener(Protocol):
 
 
 class Bus:
-    """Receives from all workers, sends to one by its instance id.
+    """Receives from all workers in `keyring`, sends to one by its instance id.
 
     `undeliverable` counts messages to workers that were not connected.
     """
 
-    def __init__(self, directory: Path, loops: Loops | None = None) -> None:
-        self.control_endpoint = f"ipc://{directory}/control.sock"
-        self.stats_endpoint = f"ipc://{directory}/stats.sock"
+    def __init__(self, directory: Path, keyring: Keyring | None = None, loops: Loops | None = None) -> None:
+        self.keyring = keyring or Keyring()
+        self.keyed = BusSockets("bus", f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")
+        self.unkeyed = BusSockets("keyless bus", f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock")
+        self.refusals = Refusals()
+        self._zap = ZapHandler(self.keyring, self.refusals)
         self._listener: BusListener | None = None
         self._context: zmq.asyncio.Context | None = None
-        self._control: zmq.asyncio.Socket
-        self._stats: zmq.asyncio.Socket
         self._control_reader = wire.supervisor_reader()
         self._stats_reader = wire.stats_reader()
         self._loops = loops or Loops(SystemClock())
         self._tasks: list[asyncio.Task[None]] = []
-        self.reading = False
-        """Whether workers' messages are being received: while they are not, silence means nothing."""
+        self._served: list[BusSockets] = []
+        self._read: list[BusSockets] = []
         self.undeliverable = 0
-        self._files = {
-            name: SocketFile(Path(endpoint.removeprefix("ipc://")), functools.partial(self._bind, endpoint))
-            for name, endpoint in (("bus", self.control_endpoint), ("bus statistics", self.stats_endpoint))
-        }
+        self._files: list[SocketFile] = []
+
+    @property
+    def reading(self) -> bool:
+        """Whether all workers' messages are being received: while they are not, silence means nothing."""
+        return bool(self._served) and len(self._read) == len(self._served)
 
     @property
     def refused(self) -> int:
@@ -75,32 +84,40 @@ class Bus:
         self._listener = listener
 
     async def start(self) -> None:
-        """Bind both sockets and start receiving; raises zmq.ZMQError when they cannot be created."""
-        self._context = zmq.asyncio.Context()
-        self._control, self._stats = self._context.socket(zmq.ROUTER), self._context.socket(zmq.SUB)
-        for socket, endpoint, queue in (
-            (self._control, self.control_endpoint, CONTROL_QUEUE),
-            (self._stats, self.stats_endpoint, STATS_QUEUE),
-        ):
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.RCVHWM, queue)
-            socket.setsockopt(zmq.SNDHWM, queue)
-            socket.setsockopt(zmq.MAXMSGSIZE, 4 * 1024 * 1024)
-            if socket is self._control:
-                # Without it a message to an unknown peer vanishes; with handover a restarted peer keeps its name.
-                socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-                socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-            else:
-                socket.setsockopt(zmq.SUBSCRIBE, b"")
-            self._bind_private(socket, endpoint)
-        self._tasks = [
-            self._loops.start("bus", self._receive_control),
-            self._loops.start("bus statistics", self._receive_stats),
-            *(self._loops.start(f"{name} socket file", file.keep) for name, file in self._files.items()),
+        """Bind the sockets and start receiving; workers of an earlier run must be in the keyring by now.
+
+        Raises ConfigError without CURVE, zmq.ZMQError when the sockets cannot be created.
+        """
+        self.keyring.open()
+        context = self._context = zmq.asyncio.Context()
+        asked = context.socket(zmq.ROUTER)
+        asked.bind(ENDPOINT)
+        self._tasks = [self._loops.start("bus keys", functools.partial(self._authenticate, asked))]
+        if self.keyring.file is not None:
+            self._keep("bus key file", SocketFile(self.keyring.file, self._keep_key))
+        self._serve(self.keyed, context)
+        if self.keyring.has_unkeyed:
+            self._serve(self.unkeyed, context)
+
+    def _serve(self, sockets: BusSockets, context: zmq.asyncio.Context) -> None:
+        sockets.open(context, self.keyring.secret if sockets is self.keyed else None)
+        self._served.append(sockets)
+        start, names = self._loops.start, (sockets.name, f"{sockets.name} statistics")
+        self._tasks += [
+            start(names[0], functools.partial(self._receive_control, sockets)),
+            start(names[1], functools.partial(self._receive_stats, sockets)),
         ]
+        for name, endpoint, monitor in zip(names, sockets.endpoints, sockets.monitors, strict=True):
+            self._tasks.append(start(f"{name} handshakes", functools.partial(self._count_failed, monitor)))
+            bind = functools.partial(self._bind, sockets, endpoint)
+            self._keep(f"{name} socket file", SocketFile(Path(endpoint.removeprefix("ipc://")), bind))
+
+    def _keep(self, name: str, file: SocketFile) -> None:
+        self._files.append(file)
+        self._tasks.append(self._loops.start(name, file.keep))
 
     async def stop(self) -> None:
-        """Close both sockets; connected workers notice by silence and keep trying to reconnect."""
+        """Close the sockets; connected workers notice by silence and keep trying to reconnect."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,44 +125,92 @@ class Bus:
             return
         self._context.destroy(linger=0)
         self._context = None
-        for file in self._files.values():
-            with contextlib.suppress(OSError):
-                file.path.unlink()
+        for file in self._files:
+            if file.path != self.keyring.file:
+                with contextlib.suppress(OSError):
+                    file.path.unlink()
+        self._files.clear()
+        self._served.clear()
 
-    async def _bind(self, endpoint: str) -> None:
-        """Bind again without unbinding, which would disconnect the workers."""
-        self._bind_private(self._control if endpoint == self.control_endpoint else self._stats, endpoint)
+    async def _bind(self, sockets: BusSockets, endpoint: str) -> None:
+        sockets.bind(endpoint)
 
-    @staticmethod
-    def _bind_private(socket: zmq.asyncio.Socket, endpoint: str) -> None:
-        socket.bind(endpoint)
-        Path(endpoint.removeprefix("ipc://")).chmod(0o600)  # until then the directory, 0700, keeps others out
+    async def _keep_key(self) -> None:
+        self.keyring.keep()
 
     def send(self, instance: str, message: FromSupervisor) -> bool:
         """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""
         log.debug("> %s", type(message).__name__, extra={"instance": instance})
-        if self._context is None:
-            self.undeliverable += 1
-            return False
-        sending = self._control.send_multipart([instance.encode(), wire.encode(message)], flags=zmq.DONTWAIT)
-        if wire.delivered(sending):
-            return True
+        member = self.keyring.named(instance)
+        if self._context is not None and member is not None and member.address:
+            sockets = self.keyed if member.keyed else self.unkeyed
+            if sockets.send(member.address, wire.encode(message)):
+                return True
         self.undeliverable += 1
         return False
 
-    async def _receive_control(self) -> None:
-        self.reading = True
+    # --- who it is ---------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, asked: zmq.asyncio.Socket) -> None:
+        while True:
+            answer = self._zap.answer(await asked.recv_multipart())
+            if answer is not None:
+                await asked.send_multipart(answer)
+
+    async def _count_failed(self, monitor: zmq.asyncio.Socket) -> None:
+        while True:
+            self.refusals.add(await failed_handshake(monitor))
+
+    def _speaker(self, letter: Letter) -> Member | None:
+        """Whose key the connection of a message was authenticated with; None when that worker has ended."""
+        member = self.keyring.member(letter.credential)
+        if member is None:
+            self.refusals.add(BusRefusal.ENDED)
+        return member
+
+    def _may_be_called(self, member: Member, address: bytes) -> bool:
+        """Whether the routing id is nobody else's name or address."""
+        if member.address == address:
+            return True
+        other = self.keyring.named(address.decode("ascii", "replace")) or self.keyring.at(address)
+        if other is member or (other is None and member.keyed):  # without a key the name is the routing id
+            return True
+        if other is not None and other.address == address:
+            other.address = b""  # taken from it: nothing goes there until it has spoken again
+        return False
+
+    def _is(self, member: Member, message: FromWorker, letter: Letter) -> bool:
+        """Whether a worker speaks of itself: its hello names its own instance, camera and process."""
+        if not isinstance(message, Hello):
+            return True
+        pid = peer_pid(letter.peer) or message.pid
+        return (message.instance, message.camera, message.pid) == (member.instance, member.camera, pid)
+
+    def _refuse(self, member: Member) -> None:
+        self.refusals.add(BusRefusal.ANOTHERS_NAME, f"from {member.instance}")
+
+    # --- what it says ------------------------------------------------------------------------------------------
+
+    async def _receive_control(self, sockets: BusSockets) -> None:
+        self._read.append(sockets)
         try:
             while True:
-                frames = await self._control.recv_multipart()
-                if len(frames) != 2:
+                letter = await sockets.receive_control()
+                if len(letter.frames) != 2:
                     self._control_reader.malformed += 1
                     continue
-                message = self._control_reader.decode(frames[1])
-                if message is not None:
-                    self._dispatch(frames[0].decode("ascii", "replace"), message)
+                member = self._speaker(letter)
+                address, body = letter.frames
+                message = self._control_reader.decode(body) if member is not None else None
+                if member is None or message is None:
+                    continue
+                if self._may_be_called(member, address) and self._is(member, message, letter):
+                    member.address = address
+                    self._dispatch(member.instance, message)
+                else:
+                    self._refuse(member)
         finally:
-            self.reading = False
+            self._read.remove(sockets)
 
     def _dispatch(self, instance: str, message: FromWorker) -> None:
         if not isinstance(message, Heartbeat | LogLine):
@@ -157,15 +222,25 @@ class Bus:
             # One worker's message must never stop the bus for the others.
             log.exception("handling %s failed", type(message).__name__, extra={"instance": instance})
 
-    async def _receive_stats(self) -> None:
+    async def _receive_stats(self, sockets: BusSockets) -> None:
         while True:
-            stats = self._stats_reader.decode(await self._stats.recv())
-            if stats is not None and self._listener is not None:
-                try:
-                    self._listener.on_stats(stats)
-                except Exception:
-                    log.exception("handling stats failed", extra={"instance": stats.instance})
+            letter = await sockets.receive_stats()
+            member = self._speaker(letter)
+            stats = self._stats_reader.decode(letter.frames[-1]) if member is not None else None
+            if member is None or stats is None or self._listener is None:
+                continue
+            if (stats.instance, stats.camera) != (member.instance, member.camera):
+                self._refuse(member)
+                continue
+            try:
+                self._listener.on_stats(stats)
+            except Exception:
+                log.exception("handling stats failed", extra={"instance": stats.instance})
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"rebound": sum(file.rebound for file in self._files.values()), "undeliverable": self.undeliverable}
+        return {
+            "rebound": sum(file.rebound for file in self._files),
+            "undeliverable": self.undeliverable,
+            **self.refusals.counters(),
+        }

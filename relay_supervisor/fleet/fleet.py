@@ -26,6 +26,7 @@ from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.ending import TERM_TIME
 from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
+from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.replacement import PairEvent, Replacement
 from relay_supervisor.fleet.restart import RestartPolicy
@@ -45,7 +46,10 @@ REPLACE_PAUSE: Final = 120.0
 class FleetBus(Protocol):
     """The bus as the fleet needs it; implemented by `relay_supervisor.fleet.bus.Bus`."""
 
-    reading: bool
+    keyring: Keyring
+
+    @property
+    def reading(self) -> bool: ...
 
     def send(self, instance: str, message: FromSupervisor) -> bool: ...
 
@@ -69,7 +73,8 @@ class Fleet:
     ) -> None:
         self._bus, self._send, self._clock = bus, bus.send, clock
         self._policy, self._memory_limit = policy, memory_limit
-        self._keeper = SlotKeeper(launcher, bus.send, clock, runtime_dir)
+        self.keyring = bus.keyring
+        self._keeper = SlotKeeper(launcher, bus.send, clock, runtime_dir, bus.keyring)
         self._slots, self._by_instance = self._keeper.slots, self._keeper.by_instance
         self._tasks = Tasks(log, "fleet task failed")
         self._pauses = PauseDetector(TICK)

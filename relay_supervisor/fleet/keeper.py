@@ -18,6 +18,7 @@ from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.tasks import Tasks
 from relay_supervisor.fleet.ending import Step, Termination, log_stacks
 from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.replacement import PairEvent
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
@@ -43,6 +44,9 @@ _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 class FleetListener(Protocol):
     """Receiver of workers' events."""
 
+    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
+        """A process was started; its hello is yet to come, or has just come."""
+
     def worker_ready(self, camera: str, hello: Hello) -> None:
         """A worker, new or adopted, has said hello."""
 
@@ -55,6 +59,9 @@ class FleetListener(Protocol):
 
 class NullListener:
     """The listener until another one is set."""
+
+    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
+        pass
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         pass
@@ -75,8 +82,9 @@ class SlotKeeper:
         send: Callable[[str, FromSupervisor], bool],
         clock: Clock,
         runtime_dir: Path,
+        keyring: Keyring,
     ) -> None:
-        self._launcher, self._send, self._clock = launcher, send, clock
+        self._launcher, self._send, self._clock, self._keyring = launcher, send, clock, keyring
         self.listener: FleetListener = NullListener()
         self._runtime_dir = runtime_dir
         self._launches = Tasks(log, "launching a worker failed")
@@ -141,7 +149,9 @@ class SlotKeeper:
 
     def launch(self, slot: Slot) -> None:
         """Start a process in the slot."""
-        spec = dataclasses.replace(slot.template, instance=ids.instance_id(slot.camera))
+        instance = ids.instance_id(slot.camera)
+        keys = self._keyring.issue(instance, slot.camera)
+        spec = dataclasses.replace(slot.template, instance=instance, keys=keys)
         slot.launch(spec.instance, self._clock.now())
         # Known before the process exists: its hello may overtake the launcher's answer.
         self.by_instance[spec.instance] = slot
@@ -162,6 +172,7 @@ class SlotKeeper:
             return
         log.info("worker started", extra={**slot.context, "pid": process.pid})
         self._bind(slot, spec.instance, process)
+        self.listener.worker_started(slot.camera, spec.instance, process)
         if slot.phase is Phase.STOPPING:
             slot.ending = Termination.of_asked(self._clock.now(), 0.0)
 
@@ -252,6 +263,7 @@ class SlotKeeper:
         """Settle what follows for a slot that has lost its process, then notify the listener."""
         instance, had_process = slot.instance, slot.process is not None
         self.by_instance.pop(instance, None)
+        self._keyring.remove(instance)
         if had_process:
             _remove(stacks_file(self._runtime_dir, instance))
         slot.machine.fire(event)

@@ -52,7 +52,7 @@ class SavedPublication(msgspec.Struct, frozen=True):
     created_at: float = 0.0
 
 
-class SavedWorker(msgspec.Struct, frozen=True):
+class SavedWorker(msgspec.Struct, frozen=True, omit_defaults=True):
     """A worker process: instance id, camera, pid with its kernel start time, and what it was working on."""
 
     instance: str
@@ -62,6 +62,8 @@ class SavedWorker(msgspec.Struct, frozen=True):
     generation: int = 0
     publication: str = ""
     protocol: int = 0
+    key: str = ""
+    """Its public key on the bus; "" for one of a release without keys."""
 
 
 def boot_id() -> str:

@@ -39,7 +39,8 @@ class Control:
         self._handler = handler
         self._reader = wire.worker_reader()
         self._context = zmq.asyncio.Context()
-        self._control = self._socket(zmq.DEALER, spec.control, QUEUE, identity=spec.instance)
+        self._keys = spec.keys
+        self._control = self._socket(zmq.DEALER, spec.control, QUEUE, identity=wire.routing_id())
         self._stats = self._socket(zmq.PUB, spec.stats, STATS_QUEUE)
         self._requests = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
@@ -47,7 +48,7 @@ class Control:
         self.undelivered = 0
         self.connected = False
 
-    def _socket(self, kind: int, endpoint: str, queue: int, identity: str = "") -> zmq.asyncio.Socket:
+    def _socket(self, kind: int, endpoint: str, queue: int, identity: bytes = b"") -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.SNDHWM, queue)
         socket.setsockopt(zmq.RCVHWM, queue)
@@ -57,7 +58,11 @@ class Control:
         # Queue only for a connected peer: messages to an absent supervisor would be stale by the time one connects.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         if identity:
-            socket.setsockopt(zmq.IDENTITY, identity.encode())
+            socket.setsockopt(zmq.IDENTITY, identity)
+        if self._keys is not None:
+            socket.curve_publickey = self._keys.public.encode()
+            socket.curve_secretkey = self._keys.secret.reveal().encode()
+            socket.curve_serverkey = self._keys.supervisor.encode()
         socket.connect(endpoint)
         return socket
 

@@ -1,8 +1,20 @@
-"""Parameters a worker is started with; none of them is secret."""
+"""Parameters a worker is started with. They reach it over the launch pipe, never by command line or environment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from relay_common.secrets import Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusKeys:
+    """What a worker proves on the bus who it is with, and its supervisor to it: CURVE keys in Z85 (ZeroMQ RFC 32)."""
+
+    public: str
+    secret: Secret
+    supervisor: str
+    """The supervisor's public key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +31,8 @@ class WorkerSpec:
     """ZeroMQ endpoint of the supervisor's ROUTER."""
     stats: str
     """ZeroMQ endpoint of the supervisor's SUB."""
+    keys: BusKeys | None = None
+    """Set at each launch, as `instance` is: without keys the bus refuses it."""
     audio: bool = True
     ca_file: str = ""
     connect_timeout: float = 10.0

@@ -127,7 +127,7 @@ async def swell(chaos: Chaos, camera: str) -> None:
 async def delete_sockets(chaos: Chaos, camera: str) -> None:
     """Deletes the bus's socket files, as a cleaner of /tmp does; workers started later must still find the bus."""
     directory = chaos.relay.world.directory / "run"
-    files = [directory / "control.sock", directory / "stats.sock"]
+    files = [directory / "bus.sock", directory / "bus-stats.sock"]
     for file in files:
         file.unlink()
     for _ in range(100):

@@ -1,9 +1,13 @@
-"""The current supervisor adopts workers that an earlier version left running."""
+"""The current supervisor adopts workers that an earlier version left running, which know no keys."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import json
+import sqlite3
+import stat
 import subprocess
 import sys
 import tarfile
@@ -15,8 +19,10 @@ import httpx
 import pytest
 
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from tests.fixtures.bus_peer import Attempt
 from tests.fixtures.running_relay import SMALL, UNLIMITED
 from tests.fixtures.supervisor_process import environment, status, supervisor, until_live
+from tests.integration.test_bus_strangers import tried
 
 pytestmark = pytest.mark.media
 
@@ -64,6 +70,43 @@ async def until_each_extended(http: httpx.AsyncClient, port: int) -> None:
             await asyncio.sleep(0.2)
 
 
+def logged_in(log_file: Path) -> list[str]:
+    return [line for line in log_file.read_text().splitlines() if not line.startswith("dashboard: ")]
+
+
+async def refused_beside_them(http: httpx.AsyncClient, world: DemoWorld, port: int, now: dict[str, Any]) -> None:
+    """Their sockets are nobody else's: a stranger that says it is one of them gets no answer."""
+    sockets = [world.directory / "run" / name for name in ("control.sock", "stats.sock")]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in sockets] == [0o600, 0o600]
+    camera = now["cameras"][0]
+    name, pid = camera["worker"]["instance"], camera["worker"]["pid"]
+    control, stats = (f"ipc://{file}" for file in sockets)
+    assert await tried(Attempt(control, stats, routing_id=name, instance=name, camera=camera["id"], pid=pid)) == [[]]
+    after = await until_live(http, port, CAMERAS, 10.0)
+    refused = {name for name in after["counters"] if name.startswith("bus.refused_")}
+    assert refused - {"bus.refused_unproven"} == {"bus.refused_unknown_process"}
+
+
+async def given_a_key(http: httpx.AsyncClient, world: DemoWorld, port: int, now: dict[str, Any]) -> None:
+    """A worker that is restarted comes back with a key; the others go on as they are."""
+    camera = next(c for c in now["cameras"] if c["lease"]["protocol"] == "RTSP")
+    (await http.post(f"http://127.0.0.1:{port}/api/cameras/{camera['id']}/restart")).raise_for_status()
+    async with asyncio.timeout(30.0):
+        while True:
+            after = await until_live(http, port, CAMERAS, 30.0)
+            pids = {c["id"]: c["worker"]["pid"] for c in after["cameras"]}
+            if pids[camera["id"]] != camera["worker"]["pid"]:
+                break
+            await asyncio.sleep(0.1)
+    assert sum(pids[c["id"]] == c["worker"]["pid"] for c in now["cameras"]) == CAMERAS - 1
+    with contextlib.closing(sqlite3.connect(world.directory / "state" / "relay.sqlite3")) as database:
+        workers = [json.loads(body) for (body,) in database.execute("SELECT body FROM workers")]
+    assert {worker["camera"]: bool(worker.get("key")) for worker in workers} == {
+        id_: id_ == camera["id"] for id_ in pids
+    }
+    assert await commands(http, world, "Generate") == CAMERAS
+
+
 async def replaced(world: DemoWorld, port: int, first: Path | None, second: Path | None) -> None:
     """Kill the supervisor of the tree `first` and start that of `second` (None: this tree) to take over."""
     async with httpx.AsyncClient(timeout=10.0) as http:
@@ -91,9 +134,12 @@ async def replaced(world: DemoWorld, port: int, first: Path | None, second: Path
             for camera in last["cameras"]:
                 picture = await http.get(f"http://127.0.0.1:{port}/api/cameras/{camera['id']}/snapshot", timeout=30.0)
                 assert (picture.status_code, picture.content[:2]) == (200, b"\xff\xd8"), picture.text
-        # Workers that do not understand the request to stop are sent signals, which is logged.
-        logged = [line for line in log_file.read_text().splitlines() if not line.startswith("dashboard: ")]
-        assert logged == []
+            # Workers that do not understand the request to stop are sent signals, which is logged.
+            assert logged_in(log_file) == []
+            await refused_beside_them(http, world, port, last)
+            await given_a_key(http, world, port, last)
+        (refusal,) = logged_in(log_file)
+        assert "a connection without a key from a process that is no worker of an earlier release (pid " in refusal
 
 
 async def test_workers_of_an_earlier_version_are_adopted_without_a_command_or_a_lost_packet(

@@ -16,6 +16,7 @@ from relay_common.protocol import FromWorker, Hello
 from relay_supervisor.fleet import keeper as keeper_module
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
+from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_supervisor.supervise import Loops
@@ -44,7 +45,11 @@ class Rig:
         )
         self.fleet.listen(self)
         self.spec = WorkerSpec(
-            camera="cam", name="Cam", instance="", control=self.bus.control_endpoint, stats=self.bus.stats_endpoint
+            camera="cam",
+            name="Cam",
+            instance="",
+            control=self.bus.keyed.control_endpoint,
+            stats=self.bus.keyed.stats_endpoint,
         )
 
     @property
@@ -52,6 +57,8 @@ class Rig:
         slot = self.fleet.slot("cam")
         assert slot is not None
         return slot
+
+    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None: ...
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         self.told.append(("ready", hello.instance))

@@ -14,6 +14,7 @@ from relay_common import wire
 from relay_common.protocol import FromSupervisor, FromWorker
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.handle import Exit
+from relay_supervisor.fleet.keyring import Keyring
 from relay_worker.process.spec import WorkerSpec
 from tests.simulation.loop import Process, SimulatedLoop
 
@@ -177,10 +178,14 @@ class SimulatedLauncher:
 
 
 class SimulatedBus:
-    """One supervisor's end of the bus (`fleet.fleet.FleetBus`): frames arrive late, in the order of each peer."""
+    """One supervisor's end of the bus (`fleet.fleet.FleetBus`): frames arrive late, in the order of each peer.
+
+    As on the real one, an instance that is not in the keyring is not heard.
+    """
 
     def __init__(self, machine: Machine, owner: Process) -> None:
         self._machine, self.owner = machine, owner
+        self.keyring = Keyring()
         self.reading = True
         self.latest = 0.01
         """Longest delivery in seconds."""
@@ -232,4 +237,5 @@ class SimulatedBus:
         message = self._reader.decode(self._queues[instance].popleft())
         assert message is not None
         assert self._listener is not None
-        self._listener.on_message(instance, message)
+        if self.keyring.named(instance) is not None:
+            self._listener.on_message(instance, message)

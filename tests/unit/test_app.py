@@ -98,7 +98,7 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
     with pytest.raises(RelayError, match="no launcher today"):
         await failing.start()
     assert len(seen) == 1
-    assert {"control.sock", "stats.sock"} < seen[0], "the bus and the HTTP socket were open"
+    assert {"bus.sock", "bus-stats.sock"} < seen[0], "the bus and the HTTP socket were open"
     assert not list(run.glob("*.sock")), "both were closed"
     again = Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # the lock is free
     await again.start()
@@ -199,6 +199,7 @@ async def test_sockets_and_stacks_are_nobody_elses_and_stale_stacks_go(tmp_path:
     await supervisor.start()
     try:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run.iterdir()}
-        assert modes == {"control.sock": 0o600, "stats.sock": 0o600, "http.sock": 0o600, "lock": 0o600}
+        assert modes == dict.fromkeys(("bus.sock", "bus-stats.sock", "http.sock", "lock"), 0o600)
+        assert stat.S_IMODE((tmp_path / "state" / "bus.key").stat().st_mode) == 0o600
     finally:
         await supervisor.stop()

@@ -72,7 +72,7 @@ ALLOWED = {
         "spoken": "secrets",
         "tasks": "clock",
         "undecodable": "",
-        "wire": "protocol undecodable worker_stats",
+        "wire": "errors protocol undecodable worker_stats",
         "worker_stats": "protocol",
     },
 }

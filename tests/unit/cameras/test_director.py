@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,8 @@ from relay_common.protocol import Protocol
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.events import EventHub
+from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.keyring import Keyring, of_process
 from relay_supervisor.google.leases.effects import NotExtended, TraitsRead
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.state.store import SavedWorker, Store
@@ -52,6 +54,7 @@ class Fleet:
         self.started: list[str] = []
         self.stopped: list[tuple[str, str]] = []
         self.adopts = True
+        self.keyring = Keyring()
 
     def listen(self, listener: Any) -> None:
         pass
@@ -148,6 +151,41 @@ async def test_workers_that_died_while_no_supervisor_ran_are_forgotten(make: Cal
     assert list(second.director.survivors) == ["door"], "no other wakes a camera on demand"
     second.store.close()
     assert make().store.workers() == [alive]
+
+
+async def test_what_a_worker_is_known_by_outlives_the_supervisor(make: Callable[[], World]) -> None:
+    """Its key from the moment its process was started, before any hello; its process if it has no key."""
+    first, here = make(), os.getpid()
+    keys = first.fleet.keyring.issue("keyed", "door")
+    process = SimpleNamespace(pid=here, started=start_ticks(here))
+    first.director.worker_started("door", "keyed", cast("WorkerProcess", process))
+    first.store.save_worker(saved("yard", "unkeyed", here, start_ticks(here)))
+    first.store.save_worker(SavedWorker("dead", "shed", 2**22 + 1, 5, key="d" * 40))
+    first.store.close()
+
+    keyring = make().fleet.keyring
+    by_key, by_process = keyring.member(keys.public), keyring.member(of_process(here, start_ticks(here)))
+    assert by_key is not None
+    assert by_process is not None
+    assert (by_key.instance, by_key.camera, by_key.keyed) == ("keyed", "door", True)
+    assert (by_process.instance, by_process.camera, by_process.keyed) == ("unkeyed", "yard", False)
+    assert keyring.named("dead") is None
+
+
+async def test_of_a_worker_and_its_replacement_the_older_is_adopted_and_both_may_speak(
+    make: Callable[[], World],
+) -> None:
+    first, here = make(), os.getpid()
+    parent = os.getppid()  # started before this process
+    for instance, pid in (("old", parent), ("new", here)):
+        first.store.save_worker(SavedWorker(instance, "door", pid, start_ticks(pid), key=instance[0] * 40))
+    first.store.close()
+
+    second = make()
+    assert second.director.instances_left == {"old", "new"}
+    assert second.director._survivors["door"].instance == "old"
+    assert second.fleet.keyring.named("old") is not None
+    assert second.fleet.keyring.named("new") is not None
 
 
 @pytest.mark.parametrize("adopts", [True, False])

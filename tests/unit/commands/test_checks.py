@@ -84,6 +84,14 @@ def test_an_address_that_is_taken_is_ours_or_anothers(tmp_path: Path) -> None:
     ]
 
 
+def test_the_bus_needs_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(tmp_path)
+    assert "bus" not in {finding.part for finding in local.settings(settings)}
+    monkeypatch.setattr("zmq.has", lambda capability: False)
+    (finding,) = [finding for finding in local.settings(settings) if finding.part == "bus"]
+    assert (finding.verdict, "without CURVE" in finding.text) == (Grade.FAILED, True)
+
+
 def test_directories(tmp_path: Path) -> None:
     assert [finding.text for finding in local.directories(config(tmp_path), running=False)] == [
         f"{tmp_path}/state can be made",

@@ -21,6 +21,7 @@ from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.fleet import TICK, Fleet
 from relay_supervisor.fleet.handle import Exit, WorkerProcess
+from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_worker.process.spec import WorkerSpec
@@ -108,7 +109,7 @@ class Rig:
         self.sent: list[tuple[str, FromSupervisor]] = []
         self.told: list[tuple[str, str]] = []
         self.directory = directory
-        self.reading = True
+        self.reading, self.keyring = True, Keyring()
         self.fleet = Fleet(
             self.launcher,
             self,
@@ -129,6 +130,8 @@ class Rig:
         pass
 
     # what the fleet tells
+
+    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None: ...
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         self.told.append(("ready", hello.instance))

@@ -174,8 +174,8 @@ def bus() -> list[str]:
     lines = [
         f"protocol {product.PROTOCOL}",
         f"largest frame {product.MAX_FRAME}",
-        f"control {ends.control_endpoint}",
-        f"stats {ends.stats_endpoint}",
+        f"control {ends.unkeyed.control_endpoint}",
+        f"stats {ends.unkeyed.stats_endpoint}",
     ]
     directions = {
         "worker to supervisor": typing.get_args(product.FROM_WORKER),
@@ -190,7 +190,11 @@ def bus() -> list[str]:
             lines.append(f"{name}: all fields {product.encode_message(example_of(message)).hex()}")
             least = example_of(message, required_only=True)
             lines.append(f"{name}: least {product.encode_message(least).hex()}")
-    return lines
+    return [
+        *lines,
+        f"with keys: control {ends.keyed.control_endpoint}",
+        f"with keys: stats {ends.keyed.stats_endpoint}",
+    ]
 
 
 def log() -> list[str]:

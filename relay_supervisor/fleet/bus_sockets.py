@@ -1,0 +1,115 @@
+"""A ROUTER for control and a SUB for stats whose peers are authenticated, and what libzmq tells about each message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zmq
+import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
+
+from relay_common import wire
+from relay_common.secrets import Secret
+from relay_supervisor.fleet.refusals import BusRefusal
+from relay_supervisor.fleet.zap import DOMAIN
+
+STATS_QUEUE = 64
+CONTROL_QUEUE = 1000
+_LARGEST_MESSAGE: Final = 4 * 1024 * 1024
+_FAILED: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+"""What is not in it, a refusal by ZAP, the handler counts itself."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One message as it arrived."""
+
+    credential: str
+    """What its connection was authenticated with; "" when libzmq does not say."""
+    peer: str
+    """The address of the connection, in libzmq's words."""
+    frames: list[bytes]
+
+
+class BusSockets:
+    """Both, bound at `ipc://` addresses. With a secret key peers need CURVE keys; without one they have none."""
+
+    def __init__(self, name: str, control: str, stats: str) -> None:
+        self.name = name
+        """What the loops that serve them are called."""
+        self.control_endpoint, self.stats_endpoint = control, stats
+        self._control: zmq.asyncio.Socket
+        self._stats: zmq.asyncio.Socket
+        self.monitors: list[zmq.asyncio.Socket] = []
+        """A socket for each of the two, for `failed_handshake`."""
+
+    def open(self, context: zmq.asyncio.Context, secret: Secret | None) -> None:
+        """Bind both; raises zmq.ZMQError when that fails."""
+        self._control = self._socket(context, zmq.ROUTER, CONTROL_QUEUE, secret)
+        # Without it a message to an unknown peer vanishes; with handover a peer that reconnects keeps its address.
+        self._control.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._control.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._stats = self._socket(context, zmq.SUB, STATS_QUEUE, secret)
+        self._stats.setsockopt(zmq.SUBSCRIBE, b"")
+        for endpoint in self.endpoints:
+            self.bind(endpoint)
+
+    def _socket(self, context: zmq.asyncio.Context, kind: int, queue: int, secret: Secret | None) -> zmq.asyncio.Socket:
+        socket = context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, queue)
+        socket.setsockopt(zmq.SNDHWM, queue)
+        socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_MESSAGE)
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        if secret is not None:
+            socket.curve_server = 1
+            socket.curve_secretkey = secret.reveal().encode()
+        self.monitors.append(socket.get_monitor_socket(_FAILED))
+        return socket
+
+    @property
+    def endpoints(self) -> tuple[str, str]:
+        return self.control_endpoint, self.stats_endpoint
+
+    def bind(self, endpoint: str) -> None:
+        """Bind one of them, again if its file was deleted: unbinding would disconnect the workers."""
+        socket = self._control if endpoint == self.control_endpoint else self._stats
+        socket.bind(endpoint)
+        Path(endpoint.removeprefix("ipc://")).chmod(0o600)  # until then the directory, 0700, keeps others out
+
+    async def receive_control(self) -> Letter:
+        """The next control message: the peer's routing id, then the message."""
+        return await _received(self._control)
+
+    async def receive_stats(self) -> Letter:
+        """The next stats report."""
+        return await _received(self._stats)
+
+    def send(self, address: bytes, body: bytes) -> bool:
+        """Queue a control message for the peer at `address`; False when it is not connected or its queue is full."""
+        return wire.delivered(self._control.send_multipart([address, body], flags=zmq.DONTWAIT))
+
+
+async def failed_handshake(monitor: zmq.asyncio.Socket) -> BusRefusal:
+    """How the next connection failed that never got as far as proving a key."""
+    event = parse_monitor_message(await monitor.recv_multipart())
+    if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return BusRefusal.UNPROVEN
+    mismatch = event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+    return BusRefusal.NO_KEY if mismatch else BusRefusal.BAD_HANDSHAKE
+
+
+async def _received(socket: zmq.asyncio.Socket) -> Letter:
+    frames = await socket.recv_multipart(copy=False)
+    last = frames[-1]
+    return Letter(_told(last, "User-Id"), _told(last, "Peer-Address"), [frame.bytes for frame in frames])
+
+
+def _told(frame: zmq.Frame, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
