@@ -105,10 +105,10 @@ async def failed_handshake(monitor: zmq.asyncio.Socket) -> BusRefusal:
 async def _received(socket: zmq.asyncio.Socket) -> Letter:
     frames = await socket.recv_multipart(copy=False)
     last = frames[-1]
-    return Letter(_told(last, "User-Id"), _told(last, "Peer-Address"), [frame.bytes for frame in frames])
+    return Letter(_property(last, "User-Id"), _property(last, "Peer-Address"), [frame.bytes for frame in frames])
 
 
-def _told(frame: zmq.Frame, name: str) -> str:
+def _property(frame: zmq.Frame, name: str) -> str:
     try:
         return str(frame.get(name))
     except zmq.ZMQError:

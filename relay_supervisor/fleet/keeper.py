@@ -253,7 +253,7 @@ class SlotKeeper:
 
     def _give_up(self, slot: Slot, why: str) -> None:
         """Continue without a process: there is none, or it cannot be ended."""
-        known = slot.process is None and slot.policy.told_enough
+        known = slot.process is None and slot.policy.logged_enough
         log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
@@ -286,7 +286,7 @@ class SlotKeeper:
     def _follow(self, slot: Slot, had_process: bool) -> None:
         """Start another worker, now or later, when one is wanted."""
         if slot.phase is Phase.BACKOFF:
-            now, known = self._clock.now(), slot.policy.told_enough
+            now, known = self._clock.now(), slot.policy.logged_enough
             if had_process:
                 delay, known = slot.policy.died(now, slot.last_exit), False
                 slot.last_exit = slot.policy.words(now)

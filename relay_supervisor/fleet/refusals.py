@@ -8,7 +8,7 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-_MOST_SAID: Final = 50
+_MOST_LOGGED: Final = 50
 """Refusals that are said; the rest are counted only, because a hostile peer decides how many there are."""
 
 
@@ -35,14 +35,14 @@ class Refusals:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(BusRefusal, 0)
-        self._said: set[tuple[BusRefusal, str]] = set()
+        self._logged: set[tuple[BusRefusal, str]] = set()
 
     def add(self, kind: BusRefusal, who: str = "") -> None:
         """Count a refusal; `who` is the peer in words, as far as it is known."""
         self._counts[kind] += 1
-        if (kind, who) in self._said or len(self._said) >= _MOST_SAID:
+        if (kind, who) in self._logged or len(self._logged) >= _MOST_LOGGED:
             return
-        self._said.add((kind, who))
+        self._logged.add((kind, who))
         log.log(_LEVELS.get(kind, logging.WARNING), "the bus refused %s%s", kind.value, f" ({who})" if who else "")
 
     def counters(self) -> dict[str, int]:

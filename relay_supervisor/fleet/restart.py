@@ -12,7 +12,7 @@ _REMEMBERED: Final = 100
 """Deaths remembered; with restarts slowed down, more than fit into any window."""
 UNSTARTED_WAIT: Final = 10.0
 """Longest time in seconds before the next try where no process could be started: what is lacking may be back soon."""
-_SAID: Final = 3
+_LOGGED: Final = 3
 """Failed starts in a row that are logged."""
 
 
@@ -64,9 +64,9 @@ class RestartPolicy:
         self._starts.reset()
 
     @property
-    def told_enough(self) -> bool:
+    def logged_enough(self) -> bool:
         """Whether starts have failed so often in a row that another failure is no news."""
-        return self._starts.failures >= _SAID
+        return self._starts.failures >= _LOGGED
 
     def recent(self, now: float) -> int:
         """Deaths within the window."""
