@@ -89,6 +89,12 @@ class Control:
             self.undelivered += 1
         return self.connected
 
+    async def until_connected(self, within: float) -> None:
+        """Return when a supervisor is connected and has accepted this worker's key, or after `within` seconds."""
+        poller = zmq.asyncio.Poller()
+        poller.register(self._control, zmq.POLLOUT)
+        await poller.poll(round(within * 1000))
+
     def report(self, stats: WorkerStats) -> None:
         """Publish a stats report; it is lost when nobody is subscribed."""
         wire.delivered(self._stats.send(wire.encode(stats), flags=zmq.DONTWAIT))

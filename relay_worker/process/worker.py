@@ -36,6 +36,8 @@ from relay_worker.relay import CameraRelay, RelaySettings
 log = logging.getLogger(__name__)
 
 BEAT = 1.0
+HELLO_AGAIN = 0.2
+"""Seconds to wait for a welcome, or for a connection to say hello over, before the next hello."""
 SNAPSHOT_TIMEOUT = 15.0
 """Seconds to wait for a keyframe: cameras send one every few seconds."""
 LONGEST_CAPTURE = 60.0
@@ -195,9 +197,9 @@ class Worker:
 
     # --- telling about ourselves -----------------------------------------------------------------------------------
 
-    def _say_hello(self) -> None:
+    def _say_hello(self) -> bool:
         relay = self._relay
-        self._control.send(
+        return self._control.send(
             protocol.Hello(
                 protocol=protocol.PROTOCOL,
                 instance=self._spec.instance,
@@ -218,8 +220,10 @@ class Worker:
     async def _beat(self) -> None:
         clock = self._clock
         while not self._welcomed and not self._orphaned(clock.now()):
-            self._say_hello()
-            await asyncio.sleep(0.2)
+            if self._say_hello():
+                await asyncio.sleep(HELLO_AGAIN)
+            else:
+                await self._control.until_connected(HELLO_AGAIN)
         due = clock.now()
         while not self._orphaned(now := clock.now()):
             self._relay.tick(now)

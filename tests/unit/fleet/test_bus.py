@@ -24,6 +24,7 @@ from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.socket_file import SocketFile
 from relay_worker.process.control import Control
 from relay_worker.process.spec import BusKeys, WorkerSpec
+from relay_worker.process.worker import Worker
 from tests.fixtures.bus_peer import Attempt, BusPeer
 
 ME = os.getpid()
@@ -227,6 +228,43 @@ async def test_a_worker_of_an_earlier_release_is_known_by_its_process(
             process.kill()
             process.wait()
         await rig.close()
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+async def test_a_worker_waits_for_its_connection(rig: Rig, admitted: bool) -> None:
+    keys, ends = rig.bus.keyring.issue("c.1", "c"), rig.bus.keyed
+    if not admitted:
+        rig.bus.keyring.remove("c.1")
+    spec = WorkerSpec(
+        camera="c", name="C", instance="c.1", control=ends.control_endpoint, stats=ends.stats_endpoint, keys=keys
+    )
+    worker = Control(spec, lambda message: None)
+    try:
+        assert not worker.send(protocol.Goodbye(reason="")), "the handshake needs this loop"
+        async with asyncio.timeout(30.0):
+            await worker.until_connected(60.0 if admitted else 0.3)
+        assert worker.send(protocol.Goodbye(reason="")) is admitted
+    finally:
+        await worker.close()
+
+
+async def test_a_worker_says_hello_once_it_is_connected_not_at_its_next_try(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay_worker.process.worker.HELLO_AGAIN", 600.0)
+    keys, ends = rig.bus.keyring.issue("c.1", "c"), rig.bus.keyed
+    spec = WorkerSpec(
+        camera="c", name="C", instance="c.1", control=ends.control_endpoint, stats=ends.stats_endpoint, keys=keys
+    )
+    running = asyncio.create_task(Worker(spec, preloaded=True).run())
+    try:
+        await rig.until(lambda: "Hello" in rig.heard_from("c.1"))
+        rig.bus.send("c.1", protocol.Stop(within=1.0))
+        async with asyncio.timeout(30.0):
+            await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path) -> None:
