@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
-# Most tests of whole processes and browsers wait more than they compute.
-JOBS ?= $(shell expr $(CORES) + 1)
+# Two processes a core: tests of whole processes and browsers wait more than they compute.
+JOBS ?= $(shell expr $(CORES) + $(CORES))
 
 # Only what the locks name is installed, and only what has the hash that stands there; then the project itself.
 PIP := $(BIN)/pip --disable-pip-version-check

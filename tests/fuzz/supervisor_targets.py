@@ -21,10 +21,11 @@ from relay_common import protocol, wire
 from relay_common.clock import ManualClock
 from relay_common.cloudflare import SfuClient
 from relay_common.cloudflare.errors import SfuError
-from relay_common.cloudflare.models import MAX_SDP, LocalTrack, RemoteTrack
+from relay_common.cloudflare.models import LocalTrack, RemoteTrack
 from relay_common.config_file import load
 from relay_common.errors import ConfigError
 from relay_common.protocol import Protocol
+from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret, redact
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.api import NestApi

@@ -30,7 +30,7 @@ ROOT: Final = Path(__file__).parents[2]
 EARLIER: Final = "aac8002ab83182dedb9dc48ff4bc5035b022ce0e"
 """The commit before the tree was rearranged."""
 CAMERAS: Final = 3
-OPTIONS: Final = (*SMALL, "--webrtc", "1", "--lease", "20", "--unlimited")
+OPTIONS: Final = (*SMALL, "--webrtc", "1", "--lease", "30", "--unlimited")
 """Two cameras over RTSP, one over WebRTC, whose streams are extended within the test."""
 
 
@@ -62,7 +62,7 @@ async def video_tracks(http: httpx.AsyncClient, world: DemoWorld) -> list[dict[s
 
 async def until_each_extended(http: httpx.AsyncClient, port: int) -> None:
     """Wait until the current supervisor, which counts from zero, has extended every camera's stream."""
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(60.0):
         while True:
             now = await status(http, port)
             if now is not None and all(c["lease"]["extends"] >= 1 for c in now["cameras"]):

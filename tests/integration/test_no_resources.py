@@ -90,17 +90,17 @@ async def test_while_descriptors_are_used_up_a_hung_worker_is_ended_and_the_othe
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "is gone"])
 async def test_a_fork_server_that_hangs_or_is_gone_is_replaced_and_its_workers_play_on(number: signal.Signals) -> None:
-    launcher = ForkServerLauncher(patience=90.0)
+    launcher = ForkServerLauncher(timeout=90.0)
     async with running_relay(2, launcher=launcher) as relay:
         await relay.until_live()
         other = relay.camera(HUNG).worker.pid
         server = getattr(forkserver._forkserver, "_forkserver_pid")  # noqa: B009
-        launcher._patience = 2.0
+        launcher._timeout = 2.0
         os.kill(server, number)
         os.kill(relay.camera(KILLED).worker.pid, signal.SIGKILL)
         await relay.until(lambda: relay.camera(KILLED).state != "live", 10.0, "the death is noticed")
         await relay.until(lambda: process_state(server) == "", 30.0, "the fork server is gone")
-        launcher._patience = 90.0  # the next one may need that to start, on a busy machine
+        launcher._timeout = 90.0  # the next one may need that to start, on a busy machine
         took = await relay.until_live(KILLED, within=90.0)
         print(f"{number.name}: back after {took:.1f} s")
         assert relay.camera(HUNG).worker.pid == other
