@@ -117,7 +117,7 @@ class Pipeline:
             if batch.rtp:
                 self.last_media[batch.track.kind] = now
                 if track_input.admit(len(batch.rtp), now):
-                    track_input.receive(batch.rtp, now, self._forward)
+                    track_input.receive_packets(batch.rtp, now, self._forward)
                 if track_input.due and not self._timer_due:
                     self._wake_at(track_input.due)
 
@@ -143,7 +143,7 @@ class Pipeline:
         """Stop waiting for missing packets; called about once a second."""
         self._now = now
         for track_input in list(self.inputs.values()):
-            track_input.receive([], now, self._forward)
+            track_input.receive_packets([], now, self._forward)
         self._end_due(now)
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:

@@ -210,7 +210,7 @@ class CameraRelay:
         if self._keyframe is None or self._keyframe.done():
             self._keyframe = asyncio.get_running_loop().create_future()
             tap = KeyframeTap()
-            self.pipeline.tap = lambda frame: self._tapped(tap.receive(frame))
+            self.pipeline.tap = lambda frame: self._tapped(tap.receive_frame(frame))
         return await asyncio.shield(self._keyframe)
 
     def _tapped(self, unit: bytes | None) -> None:

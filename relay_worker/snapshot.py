@@ -26,7 +26,7 @@ class KeyframeTap:
         self._assembler = AccessUnitAssembler()
         self._joined: float | None = None
 
-    def receive(self, frame: Frame) -> bytes | None:
+    def receive_frame(self, frame: Frame) -> bytes | None:
         """The keyframe in Annex B form, parameter sets included, once its last payload has passed."""
         if frame.kind is not Kind.VIDEO:
             return None
@@ -36,7 +36,7 @@ class KeyframeTap:
             return None  # the picture under way when the tap was opened: its beginning may be missing
         timestamp = round(frame.media_time * _VIDEO_CLOCK)
         for payload, marker in frame.payloads:
-            for unit in self._assembler.receive(bytes(payload), marker, timestamp):
+            for unit in self._assembler.receive_payload(bytes(payload), marker, timestamp):
                 if unit.keyframe and unit.complete:
                     return unit.data
         return None

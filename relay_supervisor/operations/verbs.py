@@ -106,7 +106,7 @@ class Verbs:
         """Handle a worker's answer to a verb, or its log line."""
         match message:
             case protocol.FilePart():
-                self._files.receive(camera.id, message)
+                self._files.receive_part(camera.id, message)
             case protocol.LogLine():
                 self.logs.worker_line(camera.name, message)
             case _:

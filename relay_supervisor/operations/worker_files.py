@@ -60,7 +60,7 @@ class WorkerFiles:
             elif not file.cancelled():
                 file.exception()  # marked as retrieved, in case nobody else waited for it
 
-    def receive(self, camera: str, part: FilePart) -> None:
+    def receive_part(self, camera: str, part: FilePart) -> None:
         """Handle a worker's answer, or a part of it."""
         owner, received, file = self._files.get(part.request, ("", bytearray(), None))
         if file is None or owner != camera or file.done():

@@ -26,7 +26,7 @@ class KeyframeGate:
         self.held: list[Batch] = []
         self._bytes = 0
 
-    def receive(self, batch: Batch) -> bool:
+    def receive_batch(self, batch: Batch) -> bool:
         """Process what arrived for one track; True once a keyframe with its parameter sets has started."""
         packets = batch.rtp if batch.track.kind is Kind.VIDEO else []
         if not packets and not batch.rtcp:
@@ -45,4 +45,4 @@ class KeyframeGate:
             view = parse_rtp(packet)
         except RtpError:
             return False
-        return bool(self._probe.receive(view.payload, view.marker, view.timestamp, 0))
+        return bool(self._probe.receive_payload(view.payload, view.marker, view.timestamp, 0))

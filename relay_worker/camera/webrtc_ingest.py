@@ -55,7 +55,7 @@ class Ingest:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
-    def receive(self, packet: bytes, now: float) -> Batch | None:
+    def receive_packet(self, packet: bytes, now: float) -> Batch | None:
         """Process a decrypted RTP packet; returns what it brings for a track, or None."""
         try:
             _, second, sequence, _, ssrc = HEADER.unpack_from(packet)

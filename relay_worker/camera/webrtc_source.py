@@ -200,7 +200,7 @@ class WebRtcSource:
             return
         if is_rtcp:
             self._batches += ingest.receive_rtcp(packet)
-        elif (batch := ingest.receive(packet, now)) is not None:
+        elif (batch := ingest.receive_packet(packet, now)) is not None:
             batches = self._batches
             if batches and batches[-1].track is batch.track:
                 batches[-1].rtp.append(batch.rtp[0])
@@ -232,7 +232,7 @@ class WebRtcSource:
         gate = self._gate
         begun = False
         for batch in batches:
-            begun = gate.receive(batch) or begun
+            begun = gate.receive_batch(batch) or begun
         if begun:
             self._gate = None
             self._take_over(now)

@@ -44,7 +44,7 @@ class AccessUnitAssembler:
         self._complete = complete
         self._fragment: list[bytes] | None = None
 
-    def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int = 0) -> list[AccessUnit]:
+    def receive_payload(self, payload: bytes, marker: bool, timestamp: int, lost: int = 0) -> list[AccessUnit]:
         """Add one payload; returns the access units it completes (two at most)."""
         done: list[AccessUnit] = []
         if timestamp != self._timestamp:

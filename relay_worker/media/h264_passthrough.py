@@ -23,7 +23,7 @@ class H264Passthrough(NalUnits):
     `max_payload` (bytes, ≥ 64) bounds what leaves. Counters: see `NalUnits` and `AccessUnitEnds`.
     """
 
-    def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> Payloads:
+    def receive_payload(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> Payloads:
         """The payloads to send for one received payload, all with `self.timestamp`; possibly none.
 
         Those in `earlier` go first. `lost` is the number of packets missing before this one.
@@ -64,7 +64,7 @@ class H264Passthrough(NalUnits):
                 continue
             if end == index:
                 over = len(self.earlier)
-                sent = self.receive(payload, marker, timestamp, lost)
+                sent = self.receive_payload(payload, marker, timestamp, lost)
                 if len(self.earlier) > over:
                     # What this run has given so far belongs to the access unit that is over now.
                     earlier, rest = self.earlier[over]

@@ -45,7 +45,7 @@ class VideoInput(TrackInput):
         if not self.passthrough.parameter_sets.complete:
             self.passthrough.parameter_sets = before.passthrough.parameter_sets
 
-    def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
+    def receive_packets(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         passthrough = self.passthrough
         # Everything of a frame that arrived in one wake-up is sent together, so that one system call suffices.
         for run in self._runs(packets, now):
@@ -150,7 +150,7 @@ class AudioInput(TrackInput):
         self._timestamp = -1
         self._missing = False
 
-    def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
+    def receive_packets(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         for run in self._runs(packets, now):
             lost = run.lost
             for payload, marker in run.payloads:
@@ -161,7 +161,7 @@ class AudioInput(TrackInput):
                 if self._depacketizer is None:
                     units = [(payload, run.timestamp)]
                 else:
-                    units = self._depacketizer.receive(payload, marker, run.timestamp, lost)
+                    units = self._depacketizer.receive_payload(payload, marker, run.timestamp, lost)
                 self._missing |= lost > 0
                 for number, (unit, timestamp) in enumerate(units):
                     media_time = None

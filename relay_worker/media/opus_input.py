@@ -39,7 +39,7 @@ class OpusInput(TrackInput):
         self._before = b""
         self._check_at = 0.0
 
-    def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
+    def receive_packets(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         for run in self._runs(packets, now):
             lost, timestamp = run.lost, run.timestamp
             for payload, _ in run.payloads:

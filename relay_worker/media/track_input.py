@@ -75,7 +75,7 @@ class TrackInput(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def receive(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
+    def receive_packets(self, packets: list[bytes], now: float, out: Callable[[Frame], None]) -> None:
         """Process the packets of one wake-up, in order; `out` receives the frames."""
 
     def end_waiting(self, now: float, out: Callable[[Frame], None]) -> None:
@@ -88,11 +88,11 @@ class TrackInput(abc.ABC):
         ready: list[RtpView] = []
         for packet in packets:
             restarts = receiver.restarts
-            views = receiver.receive(packet, now)
+            views = receiver.receive_packet(packet, now)
             if receiver.restarts != restarts:
                 reorder.restart()
             for view in views:
-                ready += reorder.receive(view, now)
+                ready += reorder.receive_view(view, now)
         return join_runs(ready + reorder.poll(now))
 
     def receive_rtcp(self, packet: bytes, now: float) -> None:

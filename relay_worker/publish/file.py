@@ -73,7 +73,7 @@ class FileSink(NullSink):
             return
         timestamp = round(frame.media_time * VIDEO_CLOCK)
         for payload, marker in frame.payloads:
-            for unit in self._assembler.receive(bytes(payload), marker, timestamp):
+            for unit in self._assembler.receive_payload(bytes(payload), marker, timestamp):
                 self._write_video(unit.data, unit.timestamp, unit.keyframe)
 
     def _write_video(self, data: bytes, timestamp: int, keyframe: bool) -> None:

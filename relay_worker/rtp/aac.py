@@ -105,7 +105,7 @@ class AacDepacketizer:
         self.malformed = 0
         self.incomplete = 0
 
-    def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
+    def receive_payload(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
         """The access units that `payload` completes, each with its RTP timestamp."""
         if self._fragment and (lost or timestamp != self._fragment_timestamp):
             self.incomplete += 1

@@ -58,7 +58,7 @@ class LatmDepacketizer:
         self.malformed = 0
         self.incomplete = 0
 
-    def receive(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
+    def receive_payload(self, payload: bytes, marker: bool, timestamp: int, lost: int) -> list[tuple[bytes, int]]:
         """The access units that `payload` completes (the marker ends an audioMuxElement), with RTP timestamps."""
         if lost or (self._data and timestamp != self._timestamp):
             # A remainder whose beginning was lost has a wrong length and is detected when it is split.

@@ -69,7 +69,7 @@ class RtpReceiver:
         """Interarrival jitter in seconds."""
         return self._jitter / self._clock_rate
 
-    def receive(self, packet: bytes, now: float) -> list[RtpView]:
+    def receive_packet(self, packet: bytes, now: float) -> list[RtpView]:
         """Count a packet that arrived at `now` (seconds); return what can be used: nothing, it, or two at a restart."""
         try:
             view = parse_rtp(packet)
@@ -159,7 +159,7 @@ class RtpReceiver:
         for packet in packets:
             size = len(packet)
             if size < MIN_SIZE or packet[0] != 0x80:  # padding, extension, CSRC: or no RTP at all
-                run = _append(runs, self.receive(packet, now))
+                run = _append(runs, self.receive_packet(packet, now))
                 continue
             _, second, sequence, timestamp, ssrc = unpack(packet)
             if (

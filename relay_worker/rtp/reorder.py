@@ -22,7 +22,7 @@ class ReorderBuffer:
         self.forced = 0
         self.late = 0
 
-    def receive(self, view: RtpView, now: float) -> list[RtpView]:
+    def receive_view(self, view: RtpView, now: float) -> list[RtpView]:
         """Add one packet; returns those now in sequence, each with the number of packets lost before it."""
         if self._next is None:
             self._next = (view.sequence + 1) & 0xFFFF

@@ -60,7 +60,7 @@ class RtspParser:
         self._lost = False
         self._garbage_run = 0
 
-    def receive(self, data: bytes) -> list[Item]:
+    def receive_data(self, data: bytes) -> list[Item]:
         """Everything that `data` completes, in order; raises ParseError (and is unusable after it)."""
         buffer = self._pending + data if self._pending else data
         items: list[Item] = []

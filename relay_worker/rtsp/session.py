@@ -116,11 +116,11 @@ class RtspSession:
         self.outgoing.clear()
         return data
 
-    def receive(self, data: bytes, now: float) -> list[SessionEvent]:
+    def receive_data(self, data: bytes, now: float) -> list[SessionEvent]:
         """Process received bytes; media is returned as one `Batch` per track, after any other event."""
         self._last_data = now
         try:
-            items = self._parser.receive(data)
+            items = self._parser.receive_data(data)
         except ParseError as error:
             raise ProtocolError(self.stage, str(error)) from None
         events: list[SessionEvent] = []

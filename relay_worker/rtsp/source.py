@@ -144,7 +144,7 @@ class RtspSource:
         assert session is not None
         try:
             batches: list[Batch] = []
-            for event in session.receive(data, now):
+            for event in session.receive_data(data, now):
                 if isinstance(event, Batch):
                     batches.append(event)
                 else:

@@ -59,7 +59,7 @@ def rtsp_parser(data: bytes) -> None:
     parser.channels = {0, 1, 2, 3}
     try:
         for piece in chunks(data):
-            for item in parser.receive(piece):
+            for item in parser.receive_data(piece):
                 assert not isinstance(item, tuple) or len(item[1]) <= 0xFFFF
     except ParseError:
         pass
@@ -70,7 +70,7 @@ def rtsp_session(data: bytes) -> None:
     session.start(0.0)
     try:
         for now, piece in enumerate(chunks(data)):
-            session.receive(piece, float(now))
+            session.receive_data(piece, float(now))
             assert len(session.data_to_send()) < MAX_BODY
             session.poll(float(now))
     except RtspError as error:
@@ -92,7 +92,7 @@ def rtp_receiver(data: bytes) -> None:
     for in_order in (True, False):
         receiver = RtpReceiver(90000, 96, in_order=in_order)
         for now, piece in enumerate(chunks(data)):
-            for view in receiver.receive(piece, float(now)):
+            for view in receiver.receive_packet(piece, float(now)):
                 assert len(view.payload) <= 255
         RtpReceiver(90000, 96, in_order=True).receive_all(chunks(data), 0.0)
         report = receiver.receiver_report(1e6)
@@ -154,9 +154,9 @@ def h264(data: bytes) -> None:
             continue
         flags, payload = piece[0], piece[1:]
         timestamp = number // 2 * 3000
-        for sent, marker in passthrough.receive(payload, bool(flags & 1), timestamp, flags >> 1 & 1):
+        for sent, marker in passthrough.receive_payload(payload, bool(flags & 1), timestamp, flags >> 1 & 1):
             assert 0 < len(sent) <= MAX_PAYLOAD
-            for unit in assembler.receive(sent, marker, timestamp):
+            for unit in assembler.receive_payload(sent, marker, timestamp):
                 assert len(unit.data) <= 4096
 
 
@@ -172,7 +172,7 @@ def h264_sps(data: bytes) -> None:
 def aac(data: bytes) -> None:
     depacketizer = AacDepacketizer(_AAC)
     for number, piece in enumerate(chunks(data)):
-        for unit, _ in depacketizer.receive(piece[1:], bool(piece[:1] > b"\x7f"), number * 1024, 0):
+        for unit, _ in depacketizer.receive_payload(piece[1:], bool(piece[:1] > b"\x7f"), number * 1024, 0):
             assert len(unit) < 1 << 16
     try:
         parse_audio_config(data)
@@ -183,7 +183,7 @@ def aac(data: bytes) -> None:
 def latm(data: bytes) -> None:
     depacketizer = LatmDepacketizer(_LATM)
     for number, piece in enumerate(chunks(data)):
-        for unit, _ in depacketizer.receive(piece[1:], bool(piece[:1] > b"\x7f"), number * 1024, 0):
+        for unit, _ in depacketizer.receive_payload(piece[1:], bool(piece[:1] > b"\x7f"), number * 1024, 0):
             assert len(unit) < 1 << 16
     try:
         parse_latm_fmtp({"cpresent": "0", "config": data.decode("latin-1")})
@@ -225,7 +225,7 @@ def webrtc_ingest(data: bytes) -> None:
         if is_rtcp(piece):
             ingest.receive_rtcp(piece)
         else:
-            ingest.receive(piece, now)
+            ingest.receive_packet(piece, now)
         if feedback := ingest.feedback(now):
             assert len(feedback) <= 1500
             rtcp.parse_compound(feedback)

@@ -61,7 +61,7 @@ async def test_wedges_are_found_named_and_mended() -> None:
 
         # Packets arrive but yield no frame: the smallest remedy is a new session.
         stuck = pipeline.inputs[Kind.VIDEO]
-        stuck.receive = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
+        stuck.receive_packets = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
         took = await rig.until(lambda: pipeline.sessions == 2, "another session with the camera", within=15.0)
         assert took <= 11.0
         assert any("video packets come, and no frame" in stats.reason for stats in rig.stats)
@@ -70,7 +70,7 @@ async def test_wedges_are_found_named_and_mended() -> None:
 
         # Only sound is stuck: its input is rebuilt, and nothing else.
         audio = pipeline.inputs[Kind.AUDIO]
-        audio.receive = lambda packets, now, out: audio.receiver.receive_all(packets, now)  # type: ignore[method-assign]
+        audio.receive_packets = lambda packets, now, out: audio.receiver.receive_all(packets, now)  # type: ignore[method-assign]
         # Frames are ready but none is sent: a new publication.
         publisher = keeper.publisher
         assert publisher is not None

@@ -55,46 +55,46 @@ def kinds(core: Ingest, now: float) -> list[str]:
 
 def test_packets_are_told_apart_by_payload_type_and_then_by_ssrc() -> None:
     core = ingest()
-    video, audio = core.receive(packet(1), 0.0), core.receive(packet(9, AUDIO, 111), 0.0)
+    video, audio = core.receive_packet(packet(1), 0.0), core.receive_packet(packet(9, AUDIO, 111), 0.0)
     assert video is not None
     assert audio is not None
     assert (video.track.kind, audio.track.kind) == (Kind.VIDEO, Kind.AUDIO)
-    second_type = core.receive(packet(2, pt=112), 0.0)
+    second_type = core.receive_packet(packet(2, pt=112), 0.0)
     assert second_type is not None
     assert second_type.track is video.track, "both H.264 payload types are one stream"
-    assert core.receive(packet(3, 1234, 99), 0.0) is None
-    assert core.receive(packet(10, AUDIO, 106), 0.0) is None, "video on the audio's SSRC"
+    assert core.receive_packet(packet(3, 1234, 99), 0.0) is None
+    assert core.receive_packet(packet(10, AUDIO, 106), 0.0) is None, "video on the audio's SSRC"
     assert core.ignored == {"payload type": 2}
 
 
 def test_probes_without_payload_bind_nothing_but_count_in_the_sequence() -> None:
     core = ingest()
-    assert core.receive(packet(1, 1111, payload=b""), 0.0) is None
+    assert core.receive_packet(packet(1, 1111, payload=b""), 0.0) is None
     padded = struct.pack("!BBHII", 0xA0, 106, 2, 1000, 1111) + bytes(3) + b"\x04"
-    assert core.receive(padded, 0.0) is None
+    assert core.receive_packet(padded, 0.0) is None
     assert core.ignored["probe"] == 2
-    core.receive(packet(5), 0.0)
-    assert core.receive(packet(6, payload=b""), 0.0) is not None, "or the stream would seem to have a hole"
+    core.receive_packet(packet(5), 0.0)
+    assert core.receive_packet(packet(6, payload=b""), 0.0) is not None, "or the stream would seem to have a hole"
 
 
 def test_retransmissions_become_the_packets_they_hold_when_they_are_missed() -> None:
     core = ingest()
-    core.receive(packet(10), 0.0)
-    core.receive(packet(12), 0.0)
-    repaired = core.receive(retransmission(1, 11), 0.1)
+    core.receive_packet(packet(10), 0.0)
+    core.receive_packet(packet(12), 0.0)
+    repaired = core.receive_packet(retransmission(1, 11), 0.1)
     assert repaired is not None
     view = parse_rtp(repaired.rtp[0])
     assert (view.sequence, view.ssrc, view.payload_type, view.marker) == (11, VIDEO, 106, True)
     assert view.payload == b"\x41payload"
-    assert core.receive(retransmission(2, 11), 0.1) is None, "it is there already"
-    assert core.receive(retransmission(3, 9, b""), 0.1) is None, "padding"
+    assert core.receive_packet(retransmission(2, 11), 0.1) is None, "it is there already"
+    assert core.receive_packet(retransmission(3, 9, b""), 0.1) is None, "padding"
     assert core.ignored == {"rtx": 1, "probe": 1}
 
 
 def test_sender_reports_go_to_the_track_they_are_about_wherever_they_stand() -> None:
     core = ingest()
-    core.receive(packet(1), 0.0)
-    core.receive(packet(1, AUDIO, 111), 0.0)
+    core.receive_packet(packet(1), 0.0)
+    core.receive_packet(packet(1, AUDIO, 111), 0.0)
     compound = (
         rtcp.pack_sender_report(AUDIO, 1 << 32, 5, 1, 1)
         + rtcp.pack_sdes(AUDIO, "c")
@@ -115,7 +115,7 @@ def test_remb_goes_out_at_once_again_with_the_first_video_and_then_every_second(
     assert isinstance(remb, Remb)
     assert isinstance(report, ReceiverReport)
     assert said(core, 10.5) == []
-    core.receive(packet(1), 10.5)
+    core.receive_packet(packet(1), 10.5)
     report, _, remb = said(core, 10.5)
     assert isinstance(remb, Remb)
     assert remb.ssrcs == (VIDEO,)
@@ -131,7 +131,7 @@ def test_a_keyframe_request_is_fir_with_a_rising_number_and_pli_at_most_once_a_s
     core.request_keyframe(0.0)
     assert not core.may_request(0.0), "there is no stream to ask yet"
     assert kinds(core, 0.0) == ["ReceiverReport", "SourceDescription", "Remb"]
-    core.receive(packet(1), 0.1)
+    core.receive_packet(packet(1), 0.1)
     sent: list[tuple[float, list[RtcpPacket]]] = []
     for step in range(40):
         now = 0.1 + step / 10
@@ -161,13 +161,13 @@ def test_a_keyframe_that_came_meanwhile_satisfies_the_requests_before_it() -> No
 def test_missing_packets_are_asked_for_at_once_and_again_after_a_round_trip() -> None:
     core = ingest()
     said(core, 0.0)
-    core.receive(packet(10), 0.0)
+    core.receive_packet(packet(10), 0.0)
     said(core, 0.0)
-    core.receive(packet(13), 0.01)
+    core.receive_packet(packet(13), 0.01)
     (_, _, nack) = said(core, 0.01)
     assert nack == Nack(OURS, VIDEO, (11, 12))
     assert said(core, 0.02) == []
-    core.receive(packet(11), 0.03)
+    core.receive_packet(packet(11), 0.03)
     assert core.nack.repaired == 1
     assert core.nack.rtt < FIRST_RTT
     later = 0.01 + 1.5 * core.nack.rtt + 0.001
@@ -177,8 +177,8 @@ def test_missing_packets_are_asked_for_at_once_and_again_after_a_round_trip() ->
 
 def test_without_nack_in_the_answer_nothing_is_asked_for() -> None:
     core = ingest("\n".join(line for line in NO_SSRC.split("\n") if not line.endswith(" nack")))
-    core.receive(packet(10), 0.0)
-    core.receive(packet(13), 0.0)
+    core.receive_packet(packet(10), 0.0)
+    core.receive_packet(packet(13), 0.0)
     assert "Nack" not in kinds(core, 0.0)
 
 
@@ -187,12 +187,12 @@ def test_without_nack_in_the_answer_nothing_is_asked_for() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=20))
 def test_any_bytes_are_survived(packets: list[tuple[bool, bytes]]) -> None:
     core = ingest(GOOGLE)
-    core.receive(packet(1), 0.0)
+    core.receive_packet(packet(1), 0.0)
     for index, (is_rtcp, data) in enumerate(packets):
         if is_rtcp:
             core.receive_rtcp(data)
         else:
-            core.receive(data, index / 10)
+            core.receive_packet(data, index / 10)
         core.feedback(index / 10)
 
 

@@ -119,12 +119,12 @@ def test_opus_passes_byte_for_byte_with_the_cameras_own_spacing() -> None:
 def test_an_audition_ends_with_a_whole_keyframe_and_gives_all_that_belongs_to_it() -> None:
     track, sound = video(), audio()
     audition = KeyframeGate()
-    assert not audition.receive(Batch(track, [packet(1, SLICE, 1000)], []))
-    assert not audition.receive(Batch(track, [packet(2, IDR, 2000)], [])), "an IDR without its parameter sets"
-    assert not audition.receive(Batch(sound, [packet(1, b"\xfc\x00", 0, pt=111)], []))
-    assert not audition.receive(Batch(sound, [], [b"report"]))
-    assert not audition.receive(Batch(track, [packet(3, SETS, 3000, marker=False)], []))
-    assert audition.receive(Batch(track, [packet(4, IDR, 3000)], []))
+    assert not audition.receive_batch(Batch(track, [packet(1, SLICE, 1000)], []))
+    assert not audition.receive_batch(Batch(track, [packet(2, IDR, 2000)], [])), "an IDR without its parameter sets"
+    assert not audition.receive_batch(Batch(sound, [packet(1, b"\xfc\x00", 0, pt=111)], []))
+    assert not audition.receive_batch(Batch(sound, [], [b"report"]))
+    assert not audition.receive_batch(Batch(track, [packet(3, SETS, 3000, marker=False)], []))
+    assert audition.receive_batch(Batch(track, [packet(4, IDR, 3000)], []))
     pipeline, output = playing(track, sound)
     pipeline.on_media([batch for batch in audition.held if batch.rtp], 0.0)
     assert output.payloads(Kind.VIDEO) == [SETS, IDR]
@@ -135,6 +135,6 @@ def test_an_audition_is_bounded() -> None:
     track = video()
     audition = KeyframeGate()
     for n in range(1000):
-        assert not audition.receive(Batch(track, [packet(n, SLICE + bytes(1100), 3000 * n)], []))
+        assert not audition.receive_batch(Batch(track, [packet(n, SLICE + bytes(1100), 3000 * n)], []))
         assert sum(len(one) for batch in audition.held for one in batch.rtp) <= MAX_HELD_BYTES + 1200
-    assert audition.receive(Batch(track, keyframe(1000, 9_000_000), []))
+    assert audition.receive_batch(Batch(track, keyframe(1000, 9_000_000), []))

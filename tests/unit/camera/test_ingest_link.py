@@ -80,7 +80,7 @@ def relay(camera: Camera, pauses: dict[int, float]) -> tuple[Pipeline, Output, I
             continue
         batches: list[Batch] = []
         while camera.link and camera.link[0][0] <= now:
-            batch = ingest.receive(heapq.heappop(camera.link)[2], now)
+            batch = ingest.receive_packet(heapq.heappop(camera.link)[2], now)
             if batch is not None:
                 batches.append(batch)
         if batches:

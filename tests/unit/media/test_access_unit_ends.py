@@ -38,7 +38,7 @@ class Receiver:
         """What leaves because these packets come, one by one."""
         before = len(self.sent)
         for payload, marker, timestamp in packets:
-            out = self.passthrough.receive(payload, marker, timestamp, lost)
+            out = self.passthrough.receive_payload(payload, marker, timestamp, lost)
             lost = 0
             self._keep(out)
         return self.sent[before:]
@@ -271,7 +271,7 @@ def test_every_frame_of_a_real_stream_decodes(name: str, packet_size: int, slice
     receiver.take(*CAMERAS[name]([(view.payload, view.marker, view.timestamp) for view in views]))
     receiver.wait()
     assembler = AccessUnitAssembler()
-    units = [unit for payload, marker, at in receiver.sent for unit in assembler.receive(payload, marker, at)]
+    units = [unit for payload, marker, at in receiver.sent for unit in assembler.receive_payload(payload, marker, at)]
     assert len(units) == len(receiver.marks()) == FRAMES
     assert all(unit.complete for unit in units)
     assert decode(units) == FRAMES

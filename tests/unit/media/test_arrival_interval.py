@@ -22,7 +22,7 @@ def test_pictures_whose_time_stands_still_leave_as_far_apart_as_they_come(fps: i
     for n in range(60 * fps):
         now = 1000.0 + n // clump * clump / fps
         packet = struct.pack("!BBHII", 0x80, 0xE0, n & 0xFFFF, 12345, 7) + (P if n % fps else IDR)
-        video.receive([packet], now, frames.append)
+        video.receive_packets([packet], now, frames.append)
     times = [frame.media_time for frame in frames if frame.payloads[-1][1]]
     tail = times[-10 * fps :]
     steps = [b - a for a, b in itertools.pairwise(tail)]

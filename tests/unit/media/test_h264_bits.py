@@ -158,7 +158,7 @@ def test_aggregates_come_apart(nals: list[bytes]) -> None:
 
 
 def collect(assembler: AccessUnitAssembler, *payloads: tuple[bytes, bool, int, int]) -> list[AccessUnit]:
-    return [unit for payload in payloads for unit in assembler.receive(*payload)]
+    return [unit for payload in payloads for unit in assembler.receive_payload(*payload)]
 
 
 def test_access_unit_from_all_packet_types() -> None:

@@ -73,12 +73,12 @@ def relay(views: list[RtpView], passthrough: H264Passthrough, lost: frozenset[in
         if position in lost:
             missing += 1
             continue
-        out = passthrough.receive(view.payload, view.marker, view.timestamp, missing)
+        out = passthrough.receive_payload(view.payload, view.marker, view.timestamp, missing)
         missing = 0
         for payload, marker in out:
             assert len(payload) <= 1200
             # A frame that was cut off by loss has no marker; its receiver drops it when the next one begins.
-            units += assembler.receive(payload, marker, view.timestamp)
+            units += assembler.receive_payload(payload, marker, view.timestamp)
     return units
 
 
@@ -105,7 +105,7 @@ def test_every_frame_decodes(packet_size: int, slices: int) -> None:
 def test_what_fits_goes_out_as_it_came() -> None:
     views = clip(1200)
     passthrough = H264Passthrough()
-    out = [item for view in views for item in passthrough.receive(view.payload, view.marker, view.timestamp, 0)]
+    out = [item for view in views for item in passthrough.receive_payload(view.payload, view.marker, view.timestamp, 0)]
     assert out[-200:] == [(view.payload, view.marker) for view in views][-200:]
 
 
@@ -114,7 +114,7 @@ def test_recut_packets_are_full() -> None:
     sizes = [
         len(payload)
         for view in clip(1472)
-        for payload, _ in passthrough.receive(view.payload, view.marker, view.timestamp, 0)
+        for payload, _ in passthrough.receive_payload(view.payload, view.marker, view.timestamp, 0)
     ]
     received = sum(len(view.payload) for view in clip(1472))
     assert len(sizes) < received / 1200 + 2.1 * FRAMES  # a short packet at the end of each frame, and few others
@@ -147,7 +147,7 @@ def test_parameter_sets_come_before_every_idr_that_lacks_them() -> None:
     assert without.dropped == len(views)
     passthrough = H264Passthrough()
     for payload in sets[:2]:
-        passthrough.receive(payload, False, 1, 0)
+        passthrough.receive_payload(payload, False, 1, 0)
     assert decode(relay(views, passthrough)) == FRAMES
 
 
@@ -156,8 +156,8 @@ def test_parameter_sets_come_before_every_idr_that_lacks_them() -> None:
 
 def ready() -> H264Passthrough:
     passthrough = H264Passthrough(max_payload=100)
-    assert passthrough.receive(join_stap_a([SPS, PPS]), False, 0, 0) == []
-    assert passthrough.receive(IDR, True, 0, 0) == [(join_stap_a([SPS, PPS]), False), (IDR, True)]
+    assert passthrough.receive_payload(join_stap_a([SPS, PPS]), False, 0, 0) == []
+    assert passthrough.receive_payload(IDR, True, 0, 0) == [(join_stap_a([SPS, PPS]), False), (IDR, True)]
     return passthrough
 
 
@@ -169,66 +169,66 @@ def test_size_is_known_from_the_sps() -> None:
 
 def test_sets_in_the_access_unit_are_not_repeated() -> None:
     passthrough = ready()
-    assert passthrough.receive(SPS, False, 1, 0) == [(SPS, False)]
-    assert passthrough.receive(PPS, False, 1, 0) == [(PPS, False)]
-    assert passthrough.receive(IDR, True, 1, 0) == [(IDR, True)]
+    assert passthrough.receive_payload(SPS, False, 1, 0) == [(SPS, False)]
+    assert passthrough.receive_payload(PPS, False, 1, 0) == [(PPS, False)]
+    assert passthrough.receive_payload(IDR, True, 1, 0) == [(IDR, True)]
     whole = join_stap_a([SPS, PPS, IDR])
-    assert passthrough.receive(whole, True, 2, 0) == [(whole, True)]
+    assert passthrough.receive_payload(whole, True, 2, 0) == [(whole, True)]
 
 
 def test_second_slice_of_a_damaged_idr_is_no_start() -> None:
     passthrough = ready()
     second = b"\x65\x40" + b"i" * 20  # first_mb_in_slice is not 0
-    assert passthrough.receive(second, True, 1, 1) == []
+    assert passthrough.receive_payload(second, True, 1, 1) == []
     assert passthrough.wants_keyframe
-    assert passthrough.receive(IDR, False, 2, 0)
-    assert passthrough.receive(second, True, 2, 0) == [(second, True)]
+    assert passthrough.receive_payload(IDR, False, 2, 0)
+    assert passthrough.receive_payload(second, True, 2, 0) == [(second, True)]
 
 
 def test_large_aggregate_is_taken_apart() -> None:
     passthrough = ready()
     big = b"\x41\x9a" + b"p" * 130
-    out = passthrough.receive(join_stap_a([b"\x06sei", big]), True, 1, 0)
+    out = passthrough.receive_payload(join_stap_a([b"\x06sei", big]), True, 1, 0)
     assert [marker for _, marker in out] == [False, False, True]
     assembler = AccessUnitAssembler()
-    (unit,) = [u for payload, marker in out for u in assembler.receive(payload, marker, 1)]
+    (unit,) = [u for payload, marker in out for u in assembler.receive_payload(payload, marker, 1)]
     assert unit.data == b"\0\0\0\1\x06sei\0\0\0\1" + big
 
 
 def test_fragment_without_start_breaks_the_stream() -> None:
     passthrough = ready()
     middle = fragment(b"\x41\x9a" + b"p" * 200, 80)[1]
-    assert passthrough.receive(middle, False, 1, 0) == []
+    assert passthrough.receive_payload(middle, False, 1, 0) == []
     assert (passthrough.malformed, passthrough.wants_keyframe, passthrough.losses) == (1, True, 1)
 
 
 def test_fragment_with_start_and_end_is_a_whole_unit() -> None:
     passthrough = ready()
     whole = bytes((0x40 | FU_A, 0xC0 | 1)) + P[1:]
-    assert passthrough.receive(whole, True, 1, 0) == [(P, True)]
+    assert passthrough.receive_payload(whole, True, 1, 0) == [(P, True)]
 
 
 def test_unfinished_fragment_breaks_the_stream() -> None:
     passthrough = ready()
-    assert passthrough.receive(fragment(b"\x41\x9a" + b"p" * 200, 80)[0], False, 1, 0)
-    assert passthrough.receive(P, True, 2, 0) == []
+    assert passthrough.receive_payload(fragment(b"\x41\x9a" + b"p" * 200, 80)[0], False, 1, 0)
+    assert passthrough.receive_payload(P, True, 2, 0) == []
     assert passthrough.losses == 1
 
 
 def test_probes_unknown_and_delimiters() -> None:
     passthrough = ready()
-    assert passthrough.receive(b"", False, 1, 0) == []
-    assert passthrough.receive(b"\x1fxx", False, 1, 0) == []
-    assert passthrough.receive(b"\x09\xf0", False, 1, 0) == [(b"\x09\xf0", False)]
-    assert passthrough.receive(P, True, 1, 0) == [(P, True)]
+    assert passthrough.receive_payload(b"", False, 1, 0) == []
+    assert passthrough.receive_payload(b"\x1fxx", False, 1, 0) == []
+    assert passthrough.receive_payload(b"\x09\xf0", False, 1, 0) == [(b"\x09\xf0", False)]
+    assert passthrough.receive_payload(P, True, 1, 0) == [(P, True)]
     assert (passthrough.empty, passthrough.ignored, passthrough.wants_keyframe) == (1, 1, False)
 
 
 def test_frames_without_marker_are_counted() -> None:
     passthrough = ready()
-    passthrough.receive(P, False, 1, 0)
-    passthrough.receive(P, False, 2, 0)
-    passthrough.receive(P, True, 3, 0)
+    passthrough.receive_payload(P, False, 1, 0)
+    passthrough.receive_payload(P, False, 2, 0)
+    passthrough.receive_payload(P, True, 3, 0)
     assert (passthrough.unmarked, passthrough.frames) == (2, 4)
 
 
@@ -262,7 +262,7 @@ payloads = st.one_of(
 def test_takes_any_payload(packets: list[tuple[bytes, bool, int, int]]) -> None:
     passthrough = H264Passthrough(max_payload=100)
     for packet in packets:
-        out = passthrough.receive(*packet)
+        out = passthrough.receive_payload(*packet)
         assert all(0 < len(payload) <= 100 for payload, _ in out)
         assert sum(marker for _, marker in out) <= 1
         assert len(passthrough._carry or b"") <= 300
@@ -284,7 +284,7 @@ def test_a_run_is_taken_as_each_payload_by_itself(runs: list[tuple[list[tuple[by
         singly = [
             item
             for index, (payload, marker) in enumerate(run)
-            for item in sent(one, one.receive(payload, marker, timestamp // 2, 0 if index else lost))
+            for item in sent(one, one.receive_payload(payload, marker, timestamp // 2, 0 if index else lost))
         ]
         assert sent(whole, whole.receive_run(run, timestamp // 2, lost)) == singly
     state = [{name: value for name, value in vars(p).items() if name != "parameter_sets"} for p in (one, whole)]
@@ -311,7 +311,7 @@ def test_runs_of_a_real_stream_with_holes_are_taken_as_each_payload_by_itself(pa
             if lost or view.timestamp != timestamp or rng.random() < 0.1:
                 together += whole.receive_run(run, timestamp, before)
                 run, before, timestamp = [], lost, view.timestamp
-            singly += one.receive(view.payload, view.marker, view.timestamp, lost)
+            singly += one.receive_payload(view.payload, view.marker, view.timestamp, lost)
             lost = 0
             run.append((view.payload, view.marker))
         together += whole.receive_run(run, timestamp, before)

@@ -38,7 +38,7 @@ class Eyes:
     def send(self, frame: Frame, now: float) -> None:
         if frame.kind is Kind.VIDEO:
             for payload, marker in frame.payloads:
-                for unit in self._units.receive(bytes(payload), marker, round(frame.media_time * 90_000)):
+                for unit in self._units.receive_payload(bytes(payload), marker, round(frame.media_time * 90_000)):
                     self._see(unit.data, frame.media_time)
         else:
             for number, (packet, _) in enumerate(frame.payloads):

@@ -32,12 +32,12 @@ class Receiver:
         """One access unit in these payloads; the last is marked."""
         for index, payload in enumerate(payloads):
             last = index == len(payloads) - 1
-            out = self.passthrough.receive(payload, marker and last, at, 0)
+            out = self.passthrough.receive_payload(payload, marker and last, at, 0)
             earlier, self.passthrough.earlier = self.passthrough.earlier, []
             for stamp, items in [*earlier, (self.passthrough.timestamp, out)]:
                 for item, mark in items:
                     assert 2 < len(item) <= 100
-                    for unit in self._assembler.receive(item, mark, stamp):
+                    for unit in self._assembler.receive_payload(item, mark, stamp):
                         assert unit.complete
                         self.units.append([nal for nal in unit.data.split(LONG) if nal])
         self.passthrough.end_waiting()
@@ -45,7 +45,8 @@ class Receiver:
         for stamp, items in earlier:
             for item, mark in items:
                 self.units += [
-                    [nal for nal in unit.data.split(LONG) if nal] for unit in self._assembler.receive(item, mark, stamp)
+                    [nal for nal in unit.data.split(LONG) if nal]
+                    for unit in self._assembler.receive_payload(item, mark, stamp)
                 ]
 
 
@@ -88,7 +89,7 @@ def test_a_slice_behind_a_start_code_is_cut_through() -> None:
     receiver = Receiver()
     receiver.take(SPS, PPS, marker=False)
     pieces = bare_fragments(LONG + IDR, 90)
-    gone = [receiver.passthrough.receive(piece, piece is pieces[-1], 0, 0) for piece in pieces]
+    gone = [receiver.passthrough.receive_payload(piece, piece is pieces[-1], 0, 0) for piece in pieces]
     assert all(gone[1:])
     assert [len(payload) for payload, _ in gone[1]] == [100]
 
@@ -149,10 +150,10 @@ def test_an_empty_last_fragment_ends_the_unit(size: int) -> None:
 
 def test_a_fragment_with_another_timestamp_stays_in_its_unit() -> None:
     passthrough = H264Passthrough(100)
-    passthrough.receive(SETS, False, 0, 0)
+    passthrough.receive_payload(SETS, False, 0, 0)
     pieces = fragment(IDR, 90)
     for index, piece in enumerate(pieces):
-        assert passthrough.receive(piece, piece is pieces[-1], index, 0)
+        assert passthrough.receive_payload(piece, piece is pieces[-1], index, 0)
     assert (passthrough.timestamp, passthrough.frames, passthrough.malformed) == (0, 1, 0)
 
 
@@ -161,11 +162,11 @@ def test_what_was_under_way_when_a_keyframe_was_asked_for_is_not_sent() -> None:
     receiver.take(SETS, IDR)
     passthrough = receiver.passthrough
     first, *rest = fragment(P, 90)
-    assert passthrough.receive(first, False, 3000, 0)
+    assert passthrough.receive_payload(first, False, 3000, 0)
     passthrough.hold_until_keyframe()
-    assert [passthrough.receive(piece, piece is rest[-1], 3000, 0) for piece in rest] == [[]] * len(rest)
-    assert passthrough.receive(SETS, False, 6000, 0) == []
-    assert passthrough.receive(IDR[:50], True, 6000, 0) == [(SETS, False), (IDR[:50], True)]
+    assert [passthrough.receive_payload(piece, piece is rest[-1], 3000, 0) for piece in rest] == [[]] * len(rest)
+    assert passthrough.receive_payload(SETS, False, 6000, 0) == []
+    assert passthrough.receive_payload(IDR[:50], True, 6000, 0) == [(SETS, False), (IDR[:50], True)]
     assert (passthrough.losses, passthrough.frames) == (0, 2)
 
 

@@ -35,12 +35,12 @@ async def test_pieces_make_a_file_and_askers_share_it() -> None:
     askers = [asyncio.create_task(files.snapshot("cam", "Door")) for _ in range(2)]
     await asyncio.sleep(0)
     assert worker.asked == [("cam", TakeSnapshot(request=1))]
-    files.receive("another", FilePart(request=1, data=b"forged", last=True))
-    files.receive("cam", FilePart(request=1, data=b"one "))
-    files.receive("cam", FilePart(request=7, data=b"stray", last=True))
-    files.receive("cam", FilePart(request=1, data=b"two", last=True))
+    files.receive_part("another", FilePart(request=1, data=b"forged", last=True))
+    files.receive_part("cam", FilePart(request=1, data=b"one "))
+    files.receive_part("cam", FilePart(request=7, data=b"stray", last=True))
+    files.receive_part("cam", FilePart(request=1, data=b"two", last=True))
     assert await asyncio.gather(*askers) == [b"one two"] * 2
-    files.receive("cam", FilePart(request=1, data=b"late", last=True))
+    files.receive_part("cam", FilePart(request=1, data=b"late", last=True))
 
 
 async def test_a_picture_and_a_capture_are_two_things() -> None:
@@ -49,8 +49,8 @@ async def test_a_picture_and_a_capture_are_two_things() -> None:
     asking = [asyncio.create_task(files.snapshot("cam", "Door")), asyncio.create_task(files.capture("cam", "Door", 2))]
     await asyncio.sleep(0)
     assert [message for _, message in worker.asked] == [TakeSnapshot(request=1), TakeCapture(request=2, seconds=2)]
-    files.receive("cam", FilePart(request=2, last=True, error="no"))
-    files.receive("cam", FilePart(request=1, data=b"jpeg", last=True))
+    files.receive_part("cam", FilePart(request=2, last=True, error="no"))
+    files.receive_part("cam", FilePart(request=1, data=b"jpeg", last=True))
     assert await asking[0] == b"jpeg"
     with pytest.raises(RelayError, match="no"):
         await asking[1]
@@ -65,7 +65,7 @@ async def test_why_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
         await files.snapshot("cam", "Door")
     asking = asyncio.create_task(files.capture("cam", "Door", 5))
     await asyncio.sleep(0)
-    files.receive("cam", FilePart(request=2, data=b"12345"))
+    files.receive_part("cam", FilePart(request=2, data=b"12345"))
     with pytest.raises(RelayError, match="larger"):
         await asking
     worker.there = False

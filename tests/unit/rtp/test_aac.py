@@ -68,7 +68,7 @@ def test_what_ffmpeg_packetises(rate: int, layout: str) -> None:
     units = []
     for packet in packets:
         view = parse_rtp(packet)
-        units += depacketizer.receive(view.payload, view.marker, view.timestamp, 0)
+        units += depacketizer.receive_payload(view.payload, view.marker, view.timestamp, 0)
     assert [unit for unit, _ in units] == frames[: len(units)]
     assert len(units) >= len(frames) - 5  # the muxer keeps a packet that is not full
     stamps = [stamp for _, stamp in units]
@@ -76,7 +76,7 @@ def test_what_ffmpeg_packetises(rate: int, layout: str) -> None:
 
 
 def test_several_units_in_a_packet() -> None:
-    assert AacDepacketizer(HBR).receive(hbr(b"one", b"three"), True, 0xFFFFFFFF, 0) == [
+    assert AacDepacketizer(HBR).receive_payload(hbr(b"one", b"three"), True, 0xFFFFFFFF, 0) == [
         (b"one", 0xFFFFFFFF),
         (b"three", 1023),
     ]
@@ -84,11 +84,11 @@ def test_several_units_in_a_packet() -> None:
 
 def test_fragments() -> None:
     depacketizer = AacDepacketizer(HBR)
-    assert depacketizer.receive(hbr(b"abc", sizes=(8,)), False, 5, 0) == []
-    assert depacketizer.receive(hbr(b"def", sizes=(8,)), False, 5, 0) == []
-    assert depacketizer.receive(hbr(b"gh", sizes=(8,)), True, 5, 0) == [(b"abcdefgh", 5)]
-    assert depacketizer.receive(hbr(b"abc", sizes=(8,)), False, 6, 0) == []
-    assert depacketizer.receive(hbr(b"whole"), True, 7, 1) == [(b"whole", 7)]
+    assert depacketizer.receive_payload(hbr(b"abc", sizes=(8,)), False, 5, 0) == []
+    assert depacketizer.receive_payload(hbr(b"def", sizes=(8,)), False, 5, 0) == []
+    assert depacketizer.receive_payload(hbr(b"gh", sizes=(8,)), True, 5, 0) == [(b"abcdefgh", 5)]
+    assert depacketizer.receive_payload(hbr(b"abc", sizes=(8,)), False, 6, 0) == []
+    assert depacketizer.receive_payload(hbr(b"whole"), True, 7, 1) == [(b"whole", 7)]
     assert (depacketizer.incomplete, depacketizer.malformed) == (1, 0)
 
 
@@ -96,7 +96,7 @@ def test_other_header_lengths() -> None:
     # AAC-lbr: 6 bits of size, 2 of index.
     parsed = parse_fmtp({"config": "1408", "sizelength": "6", "indexlength": "2", "indexdeltalength": "2"})
     payload = b"\x00\x10" + bytes((3 << 2, 2 << 2)) + b"abcde"
-    assert AacDepacketizer(parsed).receive(payload, True, 0, 0) == [(b"abc", 0), (b"de", 1024)]
+    assert AacDepacketizer(parsed).receive_payload(payload, True, 0, 0) == [(b"abc", 0), (b"de", 1024)]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_other_header_lengths() -> None:
 )
 def test_malformed(payload: bytes) -> None:
     depacketizer = AacDepacketizer(HBR)
-    assert b"abc" not in [unit for unit, _ in depacketizer.receive(payload, True, 0, 0)]
+    assert b"abc" not in [unit for unit, _ in depacketizer.receive_payload(payload, True, 0, 0)]
     assert depacketizer.malformed == 1
 
 
@@ -113,7 +113,7 @@ def test_fragments_are_bounded() -> None:
     depacketizer = AacDepacketizer(AacFormat(32, 0, 0, CONFIG))
     payload = b"\x00\x20" + (1 << 31).to_bytes(4, "big") + bytes(1000)
     for _ in range(1000):
-        depacketizer.receive(payload, False, 0, 0)
+        depacketizer.receive_payload(payload, False, 0, 0)
         assert len(depacketizer._fragment) <= 66_000
     assert depacketizer.malformed > 0
 
@@ -160,12 +160,12 @@ def test_takes_any_bytes(config: bytes, size: int, index: int, payloads: list[by
         pass
     depacketizer = AacDepacketizer(AacFormat(size, index, index, CONFIG))
     for stamp, payload in enumerate(payloads):
-        depacketizer.receive(payload, True, stamp // 2, 0)
-        depacketizer.receive(b"\x00\x10" + payload, True, stamp // 2, 0)
+        depacketizer.receive_payload(payload, True, stamp // 2, 0)
+        depacketizer.receive_payload(b"\x00\x10" + payload, True, stamp // 2, 0)
 
 
 def test_a_packet_of_thousands_of_units_is_malformed() -> None:
     depacketizer = AacDepacketizer(HBR)
-    assert depacketizer.receive(hbr(*[b"\x01"] * 4000), True, 0, 0) == []
+    assert depacketizer.receive_payload(hbr(*[b"\x01"] * 4000), True, 0, 0) == []
     assert depacketizer.malformed == 1
-    assert len(depacketizer.receive(hbr(*[b"\x01"] * 64), True, 0, 0)) == 64
+    assert len(depacketizer.receive_payload(hbr(*[b"\x01"] * 64), True, 0, 0)) == 64

@@ -18,7 +18,7 @@ def packet(sequence: int, timestamp: int = 0, ssrc: int = 1, payload: bytes = b"
 
 
 def feed(receiver: RtpReceiver, *sequences: int) -> list[tuple[int, int]]:
-    return [(view.sequence, view.lost) for s in sequences for view in receiver.receive(packet(s), 0.0)]
+    return [(view.sequence, view.lost) for s in sequences for view in receiver.receive_packet(packet(s), 0.0)]
 
 
 # Parsing
@@ -60,7 +60,7 @@ def test_malformed(data: bytes) -> None:
     with pytest.raises(RtpError):
         parse_rtp(data)
     receiver = RtpReceiver(90000)
-    assert receiver.receive(data, 0.0) == []
+    assert receiver.receive_packet(data, 0.0) == []
     assert receiver.malformed == 1
 
 
@@ -68,7 +68,7 @@ def test_padding_of_no_octets_is_none() -> None:
     data = b"\xa0\x60" + bytes(10) + b"body\x00"
     assert parse_rtp(data).payload == b"body\x00"
     receiver = RtpReceiver(90000)
-    assert [view.payload for view in receiver.receive(data, 0.0)] == [b"body\x00"]
+    assert [view.payload for view in receiver.receive_packet(data, 0.0)] == [b"body\x00"]
     assert receiver.malformed == 0
 
 
@@ -76,11 +76,11 @@ def test_padding_of_no_octets_is_none() -> None:
 def test_a_malformed_packet_is_no_loss(in_order: bool) -> None:
     receiver = RtpReceiver(90000, in_order=in_order)
     damaged = b"\xa0" + packet(2)[1:] + b"\xff"
-    got = [view for data in (packet(1), damaged, packet(3)) for view in receiver.receive(data, 0.0)]
+    got = [view for data in (packet(1), damaged, packet(3)) for view in receiver.receive_packet(data, 0.0)]
     assert [(view.sequence, view.lost, view.payload) for view in got] == [(1, 0, b"x"), (2, 0, b""), (3, 0, b"x")]
     assert (receiver.malformed, receiver.lost, receiver.packets) == (1, 0, 3)
     # Of another source, or before the first packet, nothing vouches for its numbers.
-    assert receiver.receive(b"\xa0" + packet(9, ssrc=5)[1:] + b"\xff", 0.0) == []
+    assert receiver.receive_packet(b"\xa0" + packet(9, ssrc=5)[1:] + b"\xff", 0.0) == []
     assert (receiver.malformed, receiver.ssrc) == (2, 1)
 
 
@@ -89,9 +89,9 @@ def test_a_malformed_packet_is_no_loss(in_order: bool) -> None:
 def test_takes_any_bytes(packets: list[bytes], in_order: bool) -> None:
     receiver = RtpReceiver(90000, in_order=in_order)
     for now, data in enumerate(packets):
-        receiver.receive(data, now)
+        receiver.receive_packet(data, now)
         for first in (0x80, 0x90, 0xB3):  # plain; with extension; with everything
-            receiver.receive(bytes((first,)) + data, now)
+            receiver.receive_packet(bytes((first,)) + data, now)
             try:
                 parse_rtp(bytes((first,)) + data)
             except RtpError:
@@ -134,7 +134,7 @@ def test_duplicates_and_late_packets() -> None:
 def test_a_stray_packet_cannot_restart_the_stream() -> None:
     receiver = RtpReceiver(90000)
     assert feed(receiver, 10, 30000, 11) == [(10, 0), (11, 0)]
-    assert receiver.receive(packet(12, ssrc=2), 0.0) == []
+    assert receiver.receive_packet(packet(12, ssrc=2), 0.0) == []
     assert feed(receiver, 12) == [(12, 0)]
     assert (receiver.unexpected, receiver.restarts) == (2, 0)
 
@@ -142,8 +142,8 @@ def test_a_stray_packet_cannot_restart_the_stream() -> None:
 def test_a_new_source_takes_over_with_its_second_packet() -> None:
     receiver = RtpReceiver(90000)
     feed(receiver, 10)
-    assert receiver.receive(packet(500, ssrc=2), 0.0) == []
-    first, second = receiver.receive(packet(501, ssrc=2), 0.0)
+    assert receiver.receive_packet(packet(500, ssrc=2), 0.0) == []
+    first, second = receiver.receive_packet(packet(501, ssrc=2), 0.0)
     assert (first.sequence, first.ssrc, first.lost) == (500, 2, 1)
     assert (second.sequence, second.ssrc, second.lost) == (501, 2, 0)
     assert receiver.ssrc == 2
@@ -166,9 +166,9 @@ def test_a_sequence_restarted_over_datagrams_may_have_lost_something() -> None:
 
 def test_a_sequence_restarted_after_a_pause_may_have_lost_something() -> None:
     receiver = RtpReceiver(90000)
-    receiver.receive(packet(10), 0.0)
-    receiver.receive(packet(30000, 60 * 90000), 60.0)
-    assert [view.lost for view in receiver.receive(packet(30001, 60 * 90000), 60.0)] == [1, 0]
+    receiver.receive_packet(packet(10), 0.0)
+    receiver.receive_packet(packet(30000, 60 * 90000), 60.0)
+    assert [view.lost for view in receiver.receive_packet(packet(30001, 60 * 90000), 60.0)] == [1, 0]
 
 
 @pytest.mark.parametrize("wholly", [False, True])
@@ -179,7 +179,7 @@ def test_a_sequence_restarted_just_below_is_not_taken_for_late_packets(wholly: b
     if wholly:
         got = [payload for run in receiver.receive_all(packets, 0.0) for payload in run.payloads]
     else:
-        got = [view for data in packets for view in receiver.receive(data, 0.0)]
+        got = [view for data in packets for view in receiver.receive_packet(data, 0.0)]
     assert len(got) == 120
     assert (receiver.lost, receiver.restarts, receiver.duplicates) == (0, 1, 0)
 
@@ -188,7 +188,7 @@ def test_rtcp_on_the_rtp_channel_begins_no_stream() -> None:
     report = struct.pack("!BBHIIIIII", 0x80, 200, 6, 0xCAFE, 3_900_000_000, 0, 0, 0, 0)
     for payload_type in (96, None):
         receiver = RtpReceiver(90000, payload_type)
-        assert receiver.receive(report, 0.0) == receiver.receive_all([report, report], 0.0) == []
+        assert receiver.receive_packet(report, 0.0) == receiver.receive_all([report, report], 0.0) == []
         assert receiver.ssrc is None
         assert feed(receiver, 6, 7, 8) == [(6, 0), (7, 0), (8, 0)]
         assert (receiver.unexpected, receiver.lost, receiver.restarts) == (3, 0, 0)
@@ -196,17 +196,21 @@ def test_rtcp_on_the_rtp_channel_begins_no_stream() -> None:
 
 def test_another_payload_type_begins_no_stream() -> None:
     receiver = RtpReceiver(90000, payload_type=96)
-    assert receiver.receive(packet(1, ssrc=9, pt=107), 0.0) == []
+    assert receiver.receive_packet(packet(1, ssrc=9, pt=107), 0.0) == []
     assert feed(receiver, 500, 501) == [(500, 0), (501, 0)]
-    assert receiver.receive(packet(7, ssrc=9, pt=107), 0.0) == receiver.receive(packet(8, ssrc=9, pt=107), 0.0) == []
+    assert (
+        receiver.receive_packet(packet(7, ssrc=9, pt=107), 0.0)
+        == receiver.receive_packet(packet(8, ssrc=9, pt=107), 0.0)
+        == []
+    )
     assert feed(receiver, 502) == [(502, 0)]
 
 
 def test_other_payload_types_are_counted_and_left_out() -> None:
     receiver = RtpReceiver(90000, payload_type=96)
-    assert len(receiver.receive(packet(1), 0.0)) == 1
-    assert receiver.receive(packet(4, pt=97), 0.0) == []
-    (view,) = receiver.receive(packet(5), 0.0)
+    assert len(receiver.receive_packet(packet(1), 0.0)) == 1
+    assert receiver.receive_packet(packet(4, pt=97), 0.0) == []
+    (view,) = receiver.receive_packet(packet(5), 0.0)
     assert view.lost == 2
     assert receiver.unexpected == 1
 
@@ -217,8 +221,8 @@ def test_other_payload_types_are_counted_and_left_out() -> None:
 def test_jitter_of_an_even_stream_is_zero_and_of_an_uneven_one_is_not() -> None:
     even, uneven = RtpReceiver(90000), RtpReceiver(90000)
     for index in range(2000):
-        even.receive(packet(index, index * 3000), index / 30)
-        uneven.receive(packet(index, index * 3000), index / 30 + 0.01 * (index % 2))
+        even.receive_packet(packet(index, index * 3000), index / 30)
+        uneven.receive_packet(packet(index, index * 3000), index / 30 + 0.01 * (index % 2))
     assert even.jitter < 1e-6
     assert uneven.jitter == pytest.approx(0.01, rel=0.01)
 
@@ -226,7 +230,7 @@ def test_jitter_of_an_even_stream_is_zero_and_of_an_uneven_one_is_not() -> None:
 def test_timestamp_wrap_is_no_jitter() -> None:
     receiver = RtpReceiver(90000)
     for index in range(100):
-        receiver.receive(packet(index, 0xFFFFFFFF - 50 * 3000 + index * 3000), index / 30)
+        receiver.receive_packet(packet(index, 0xFFFFFFFF - 50 * 3000 + index * 3000), index / 30)
     assert receiver.jitter < 1e-3
 
 
@@ -249,43 +253,43 @@ def view(sequence: int, ssrc: int = 1) -> RtpView:
 
 def test_reorder_restores_sequence() -> None:
     buffer = ReorderBuffer()
-    released = [v for s in (65534, 0, 65535, 1) for v in buffer.receive(view(s), 0.0)]
+    released = [v for s in (65534, 0, 65535, 1) for v in buffer.receive_view(view(s), 0.0)]
     assert [(v.sequence, v.lost) for v in released] == [(65534, 0), (65535, 0), (0, 0), (1, 0)]
     assert buffer.poll(1e9) == []
 
 
 def test_reorder_gives_up_after_its_time() -> None:
     buffer = ReorderBuffer(max_wait=0.1)
-    buffer.receive(view(1), 0.0)
-    assert buffer.receive(view(4), 1.0) == []
+    buffer.receive_view(view(1), 0.0)
+    assert buffer.receive_view(view(4), 1.0) == []
     assert buffer.poll(1.09) == []
     assert [(v.sequence, v.lost) for v in buffer.poll(1.11)] == [(4, 2)]
-    assert buffer.receive(view(2), 1.2) == []
+    assert buffer.receive_view(view(2), 1.2) == []
     assert (buffer.late, buffer.forced) == (1, 1)
 
 
 def test_reorder_does_not_count_a_pause_of_the_stream_as_waiting() -> None:
     buffer = ReorderBuffer(max_wait=0.25)
-    buffer.receive(view(1), 0.0)
-    buffer.receive(view(3), 0.03)
-    assert buffer.receive(view(4), 2.0) == []
+    buffer.receive_view(view(1), 0.0)
+    buffer.receive_view(view(3), 0.03)
+    assert buffer.receive_view(view(4), 2.0) == []
     assert buffer.poll(2.0) == [], "the repair of 2 may be on its way behind this"
-    assert [(v.sequence, v.lost) for v in buffer.receive(view(2), 2.02)] == [(2, 0), (3, 0), (4, 0)]
+    assert [(v.sequence, v.lost) for v in buffer.receive_view(view(2), 2.02)] == [(2, 0), (3, 0), (4, 0)]
 
 
 def test_reorder_is_bounded() -> None:
     buffer = ReorderBuffer(max_packets=8)
-    buffer.receive(view(0), 0.0)
-    released = [v for s in range(2, 20) for v in buffer.receive(view(s), 0.0)]
+    buffer.receive_view(view(0), 0.0)
+    released = [v for s in range(2, 20) for v in buffer.receive_view(view(s), 0.0)]
     assert [v.lost for v in released] == [1] + [0] * 17
 
 
 @given(st.permutations(range(20)))
 def test_reorder_loses_nothing_within_its_bounds(order: list[int]) -> None:
     buffer = ReorderBuffer()
-    released = buffer.receive(view(0xFFFF), 0.0)
+    released = buffer.receive_view(view(0xFFFF), 0.0)
     for sequence in order:
-        released += buffer.receive(view(sequence), 0.0)
+        released += buffer.receive_view(view(sequence), 0.0)
     assert [v.sequence for v in released] == [0xFFFF, *range(20)]
     assert not any(v.lost for v in released)
 
@@ -328,7 +332,7 @@ def both_ways(packets: list[bytes], size: int) -> int:
     singly, together = [], []
     for start in range(0, len(packets), size):
         wake = packets[start : start + size]
-        singly += join_runs([view for packet in wake for view in one.receive(packet, 0.1 * start)])
+        singly += join_runs([view for packet in wake for view in one.receive_packet(packet, 0.1 * start)])
         together += all_of_them.receive_all(wake, 0.1 * start)
     flat = [
         [(run.timestamp, run.ssrc, run.lost if not i else 0, p) for run in runs for i, p in enumerate(run.payloads)]

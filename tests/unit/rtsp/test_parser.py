@@ -18,7 +18,7 @@ def frame(channel: int, packet: bytes) -> bytes:
 
 def parse(*chunks: bytes) -> tuple[list[Item], RtspParser]:
     parser = RtspParser()
-    return [item for chunk in chunks for item in parser.receive(chunk)], parser
+    return [item for chunk in chunks for item in parser.receive_data(chunk)], parser
 
 
 def test_frames_and_messages_in_order() -> None:
@@ -55,14 +55,14 @@ def test_garbage_between_frames_is_skipped_and_counted() -> None:
 def test_after_garbage_only_known_channels_are_believed() -> None:
     parser = RtspParser()
     parser.channels = {2, 3}
-    assert parser.receive(b"\x80\x60$\x00\x00\x02ab" + frame(2, b"x")) == [(2, b"x")]
+    assert parser.receive_data(b"\x80\x60$\x00\x00\x02ab" + frame(2, b"x")) == [(2, b"x")]
 
 
 @pytest.mark.parametrize("between", [OK, frame(0, b"one")])
 def test_garbage_that_ends_is_forgiven(between: bytes) -> None:
     parser = RtspParser()
     for _ in range(4):
-        assert parser.receive(b"\x01" * (MAX_GARBAGE // 2) + between)
+        assert parser.receive_data(b"\x01" * (MAX_GARBAGE // 2) + between)
     assert parser.garbage == 4 * (MAX_GARBAGE // 2)
 
 
@@ -87,11 +87,11 @@ def test_limits(data: bytes) -> None:
 
 def test_memory_is_bounded_while_nothing_completes() -> None:
     parser = RtspParser()
-    parser.receive(b"RTSP/1.0 200 OK\r\n")
+    parser.receive_data(b"RTSP/1.0 200 OK\r\n")
     for _ in range(80):  # 64 000 bytes
-        assert parser.receive(b"A: bcd\r\n" * 100) == []
+        assert parser.receive_data(b"A: bcd\r\n" * 100) == []
     with pytest.raises(ParseError, match="headers"):
-        parser.receive(b"A: bcd\r\n" * 300)
+        parser.receive_data(b"A: bcd\r\n" * 300)
 
 
 pieces = st.one_of(

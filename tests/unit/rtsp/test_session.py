@@ -43,7 +43,7 @@ def opened(count: int = 5, url: str = URL) -> RtspSession:
     session = RtspSession(Secret(url), SETTINGS)
     session.start(0.0)
     for data in OPENING[:count]:
-        session.receive(data, 0.0)
+        session.receive_data(data, 0.0)
     session.data_to_send()
     return session
 
@@ -77,7 +77,7 @@ def test_table_walks_every_edge_and_no_other() -> None:
 def test_refusals(status: str, kind: type[RtspError], remedy: Remedy, stage: RtspStage, steps: int) -> None:
     session = opened(steps)
     with pytest.raises(kind) as caught:
-        session.receive(answer(status, cseq=steps + 1), 0.0)
+        session.receive_data(answer(status, cseq=steps + 1), 0.0)
     assert caught.value.stage is stage
     assert caught.value.remedy is remedy
     assert caught.value.status == int(status[:3])
@@ -92,11 +92,11 @@ def test_unauthorized_is_answered_once() -> None:
     session = RtspSession(Secret("rtsp://us%40er:p%3Aw@cam/x"), SETTINGS)
     session.start(0.0)
     assert b"p%3Aw" not in session.data_to_send()
-    session.receive(answer(cseq=1), 0.0)
-    session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=2), 0.0)
+    session.receive_data(answer(cseq=1), 0.0)
+    session.receive_data(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=2), 0.0)
     assert b"Authorization: Basic dXNAZXI6cDp3\r\n" in session.data_to_send()
     with pytest.raises(errors.AccessError, match="does not accept this user name and password"):
-        session.receive(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=3), 0.0)
+        session.receive_data(answer("401 No", 'WWW-Authenticate: Basic realm="x"', cseq=3), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_unauthorized_is_answered_once() -> None:
 @pytest.mark.parametrize("steps", [1, 2])
 def test_refused_access_says_what_was_not_accepted(url: str, words: str, steps: int) -> None:
     with pytest.raises(errors.AccessError) as caught:
-        opened(steps, url).receive(answer("403 Forbidden", cseq=steps + 1), 0.0)
+        opened(steps, url).receive_data(answer("403 Forbidden", cseq=steps + 1), 0.0)
     assert words in caught.value.hint
 
 
 def test_redirect() -> None:
-    (event,) = opened(1).receive(answer("302 Found", "Location: rtsps://other/x?auth=1", cseq=2), 0.0)
+    (event,) = opened(1).receive_data(answer("302 Found", "Location: rtsps://other/x?auth=1", cseq=2), 0.0)
     assert event == Redirected(Secret("rtsps://other/x?auth=1"))
     assert "auth=1" not in repr(event)
 
@@ -123,7 +123,7 @@ def test_redirect() -> None:
 @pytest.mark.parametrize("location", ["rtsp://other/x", "http://other/", ""])
 def test_redirect_that_must_not_be_followed(location: str) -> None:
     with pytest.raises(errors.RedirectError) as caught:
-        opened(1).receive(answer("301 Moved", f"Location: {location}", cseq=2), 0.0)
+        opened(1).receive_data(answer("301 Moved", f"Location: {location}", cseq=2), 0.0)
     assert caught.value.remedy is Remedy.REGENERATE
 
 
@@ -142,7 +142,7 @@ def test_the_longest_wait_for_an_answer_is_no_limit_for_media_and_the_other_way_
     session = RtspSession(Secret(URL), SessionSettings(read_timeout=3, media_timeout=20))
     session.start(0.0)
     for data in OPENING:
-        session.receive(data, 0.0)
+        session.receive_data(data, 0.0)
     session.data_to_send()
     session.poll(15.0)  # a keep-alive is due, and media may pause
     session.poll(19.9)
@@ -160,11 +160,11 @@ def test_answers_with_one_number_for_all_are_those_that_are_waited_for(
     session = RtspSession(Secret(URL), SETTINGS)
     session.start(0.0)
     for count, data in enumerate(OPENING, 1):
-        session.receive(data.replace(f"CSeq: {count}".encode(), f"CSeq: {number}".encode()), 0.0)
+        session.receive_data(data.replace(f"CSeq: {count}".encode(), f"CSeq: {number}".encode()), 0.0)
     assert session.state is RtspState.PLAYING
-    session.receive(b"$\x00\x00\x01x", 9.0)
+    session.receive_data(b"$\x00\x00\x01x", 9.0)
     session.poll(10.0)
-    session.receive(answer(cseq=number), 10.0)
+    session.receive_data(answer(cseq=number), 10.0)
     assert session.dialogue.requests.unmatched == 0
     taken = 5 if number == 1 else 6
     assert dict(session.dialogue.tolerated()) == {
@@ -179,10 +179,10 @@ def test_answers_with_one_number_for_all_are_those_that_are_waited_for(
 
 def test_of_two_requests_that_wait_neither_is_answered_by_a_number_of_its_own() -> None:
     session = opened()
-    session.receive(b"$\x00\x00\x01x", 9.0)
+    session.receive_data(b"$\x00\x00\x01x", 9.0)
     session.poll(10.0)
     session.stop(10.5)
-    session.receive(answer(cseq=99), 11.0)
+    session.receive_data(answer(cseq=99), 11.0)
     assert session.state is RtspState.TEARDOWN
     assert session.dialogue.requests.unmatched == 1
 
@@ -190,9 +190,9 @@ def test_of_two_requests_that_wait_neither_is_answered_by_a_number_of_its_own() 
 def test_a_late_answer_to_a_keepalive_that_was_given_up_answers_nothing() -> None:
     session = opened()
     for second in (10.0, 20.0):
-        session.receive(b"$\x00\x00\x01x", second - 1.0)
+        session.receive_data(b"$\x00\x00\x01x", second - 1.0)
         session.poll(second)
-    session.receive(answer("454 Session Not Found", cseq=6), 20.5)
+    session.receive_data(answer("454 Session Not Found", cseq=6), 20.5)
     assert session.dialogue.requests.unmatched == 1
     assert dict(session.dialogue.tolerated())["keepalive_unanswered"] == 1
 
@@ -200,19 +200,19 @@ def test_a_late_answer_to_a_keepalive_that_was_given_up_answers_nothing() -> Non
 def test_the_first_setup_names_the_session(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "relay_worker.rtsp")
     session = opened(3)
-    session.receive(answer("200 OK", "Session: 78", "Transport: RTP/AVP/TCP;interleaved=2-3", cseq=4), 0.0)
+    session.receive_data(answer("200 OK", "Session: 78", "Transport: RTP/AVP/TCP;interleaved=2-3", cseq=4), 0.0)
     assert b"Session: 77\r\n" in session.data_to_send()
     assert dict(session.dialogue.tolerated())["session_renamed"] == 1
     assert "another session" in caplog.text
     assert "78" not in caplog.text
-    session.receive(answer(cseq=5), 0.0)
+    session.receive_data(answer(cseq=5), 0.0)
     session.stop(1.0)
     assert b"Session: 77\r\n" in session.data_to_send()
 
 
 def test_silence_is_noticed() -> None:
     session = opened()
-    session.receive(b"$\x00\x00\x01x", 5.0)
+    session.receive_data(b"$\x00\x00\x01x", 5.0)
     assert session.next_deadline() == 10.0  # keepalive: half of the session's 20 s
     session.poll(10.0)
     assert session.data_to_send().startswith(b"GET_PARAMETER rtsps://cam.example/x/ RTSP/1.0\r\n")
@@ -223,27 +223,27 @@ def test_silence_is_noticed() -> None:
 
 def test_keepalive_falls_back_to_options() -> None:
     session = opened()
-    session.receive(b"$\x00\x00\x00", 9.0)
+    session.receive_data(b"$\x00\x00\x00", 9.0)
     session.poll(10.0)
-    session.receive(answer("405 Method Not Allowed", cseq=6), 10.0)
+    session.receive_data(answer("405 Method Not Allowed", cseq=6), 10.0)
     session.data_to_send()
-    session.receive(b"$\x00\x00\x00", 19.0)
+    session.receive_data(b"$\x00\x00\x00", 19.0)
     session.poll(20.0)
     assert session.data_to_send().startswith(b"OPTIONS rtsps://cam.example/x/ ")
 
 
 def test_keepalive_tells_that_the_session_is_lost() -> None:
     session = opened()
-    session.receive(b"$\x00\x00\x00", 9.0)
+    session.receive_data(b"$\x00\x00\x00", 9.0)
     session.poll(10.0)
     with pytest.raises(errors.SessionLostError):
-        session.receive(answer("454 Session Not Found", cseq=6), 10.0)
+        session.receive_data(answer("454 Session Not Found", cseq=6), 10.0)
 
 
 def test_unanswered_keepalives_do_not_pile_up() -> None:
     session = opened()
     for second in range(10, 1000, 10):
-        session.receive(b"$\x00\x00\x00", second - 1.0)
+        session.receive_data(b"$\x00\x00\x00", second - 1.0)
         session.poll(float(second))
     assert len(session.dialogue.requests) == 1
     assert dict(session.dialogue.tolerated())["keepalive_unanswered"] == 98
@@ -252,9 +252,9 @@ def test_unanswered_keepalives_do_not_pile_up() -> None:
 
 def test_media_may_come_before_the_answer_to_play() -> None:
     session = opened(4)
-    batch, *_ = session.receive(b"$\x00\x00\x01a", 0.0)
+    batch, *_ = session.receive_data(b"$\x00\x00\x01a", 0.0)
     assert isinstance(batch, Batch)
-    playing, batch = session.receive(b"$\x00\x00\x01b" + OPENING[4] + b"$\x01\x00\x01r", 0.0)
+    playing, batch = session.receive_data(b"$\x00\x00\x01b" + OPENING[4] + b"$\x01\x00\x01r", 0.0)
     assert isinstance(playing, Playing)
     assert isinstance(batch, Batch)
     assert (batch.rtp, batch.rtcp) == ([b"b"], [b"r"])
@@ -265,7 +265,7 @@ def test_media_may_come_before_the_answer_to_play() -> None:
 )
 def test_server_requests_are_answered(method: str, status: bytes) -> None:
     session = opened()
-    session.receive(f"{method} * RTSP/1.0\r\nCSeq: 99\r\n\r\n".encode(), 0.0)
+    session.receive_data(f"{method} * RTSP/1.0\r\nCSeq: 99\r\n\r\n".encode(), 0.0)
     reply = session.data_to_send()
     assert reply.startswith(b"RTSP/1.0 " + status)
     assert b"CSeq: 99\r\n" in reply
@@ -273,14 +273,14 @@ def test_server_requests_are_answered(method: str, status: bytes) -> None:
 
 def test_teardown_by_the_server() -> None:
     with pytest.raises(errors.SessionLostError):
-        opened().receive(b"TEARDOWN * RTSP/1.0\r\nCSeq: 99\r\n\r\n", 0.0)
+        opened().receive_data(b"TEARDOWN * RTSP/1.0\r\nCSeq: 99\r\n\r\n", 0.0)
 
 
 def test_stop_tears_down() -> None:
     session = opened()
     session.stop(0.0)
     assert session.data_to_send().startswith(b"TEARDOWN rtsps://cam.example/x/ ")
-    session.receive(b"$\x00\x00\x01x" + answer(cseq=6), 0.0)
+    session.receive_data(b"$\x00\x00\x01x" + answer(cseq=6), 0.0)
     assert session.state is RtspState.CLOSED
     session.connection_lost()
     session.stop(0.0)
@@ -302,7 +302,7 @@ def test_end_of_connection_names_the_stage() -> None:
 
 def test_rtcp_goes_out_interleaved() -> None:
     session = opened(4)
-    (playing,) = session.receive(OPENING[4], 0.0)
+    (playing,) = session.receive_data(OPENING[4], 0.0)
     assert isinstance(playing, Playing)
     session.send_rtcp(playing.tracks[1], b"abcd")
     assert session.data_to_send() == b"$\x03\x00\x04abcd"
@@ -324,7 +324,7 @@ SOUND = b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\na=control:a
 def test_video_that_cannot_be_carried_is_named_with_what_to_do(video: bytes, codec: str, sound: bytes) -> None:
     """With sound it was played, and begun anew after each seven seconds without video."""
     with pytest.raises(errors.UnsupportedError, match=f"the camera's video cannot be carried: {codec}") as caught:
-        opened(1).receive(answer(cseq=2, body=b"v=0\r\n" + video + sound), 0.0)
+        opened(1).receive_data(answer(cseq=2, body=b"v=0\r\n" + video + sound), 0.0)
     assert caught.value.remedy is Remedy.PARK
     assert caught.value.stage is RtspStage.DESCRIBE
     assert "H.264" in caught.value.hint
@@ -332,14 +332,14 @@ def test_video_that_cannot_be_carried_is_named_with_what_to_do(video: bytes, cod
 
 def test_sound_alone_is_refused() -> None:
     with pytest.raises(errors.UnsupportedError, match="offers no video") as caught:
-        opened(1).receive(answer(cseq=2, body=b"v=0\r\n" + SOUND), 0.0)
+        opened(1).receive_data(answer(cseq=2, body=b"v=0\r\n" + SOUND), 0.0)
     assert caught.value.remedy is Remedy.PARK
 
 
 def test_control_with_line_break_cannot_be_smuggled() -> None:
     session = opened(1)
     body = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:x\x0bEvil: 1\r\n"
-    session.receive(answer(cseq=2, body=body), 0.0)
+    session.receive_data(answer(cseq=2, body=body), 0.0)
     assert b"Evil" not in session.data_to_send().split(b"\r\n", 1)[1]
 
 
@@ -347,10 +347,10 @@ def test_control_with_line_break_cannot_be_smuggled() -> None:
 def test_unusable_channels(channels: str) -> None:
     session = opened(3)
     (playing, *_) = [
-        *session.receive(
+        *session.receive_data(
             answer("200 OK", "Session: 77", f"Transport: RTP/AVP/TCP;interleaved={channels}", cseq=4), 0.0
         ),
-        *session.receive(answer(cseq=5), 0.0),
+        *session.receive_data(answer(cseq=5), 0.0),
     ]
     assert isinstance(playing, Playing)
     assert [track.kind.value for track in playing.tracks] == ["video"]
@@ -359,7 +359,7 @@ def test_unusable_channels(channels: str) -> None:
 
 def test_a_message_beyond_all_limits_is_a_typed_error() -> None:
     with pytest.raises(errors.ProtocolError, match="body"):
-        opened().receive(answer("200 OK", "Content-Length: 99999999", cseq=6), 1.0)
+        opened().receive_data(answer("200 OK", "Content-Length: 99999999", cseq=6), 1.0)
 
 
 replies = st.one_of(
@@ -383,11 +383,11 @@ def test_takes_any_bytes_in_any_state(steps: int, data: list[bytes]) -> None:
     text = ""
     try:
         for number, part in enumerate(data):
-            session.receive(part, float(number))
+            session.receive_data(part, float(number))
             session.data_to_send()
             session.poll(float(number))
         session.stop(10.0)
-        session.receive(b"".join(data), 10.0)
+        session.receive_data(b"".join(data), 10.0)
     except RtspError as error:
         text = str(error)
     assert "g.0.token" not in text

@@ -46,7 +46,7 @@ class Sink:
         for batch in batches:
             self.sender_reports += len(batch.rtcp)
             for packet in batch.rtp:
-                self.receivers[batch.track].receive(packet, now)
+                self.receivers[batch.track].receive_packet(packet, now)
         if all(receiver.packets >= self.wanted for receiver in self.receivers.values()):
             self.enough.set()
 

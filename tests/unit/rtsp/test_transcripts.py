@@ -42,7 +42,7 @@ def play_through(name: str, chunk: int = 1 << 20) -> tuple[RtspSession, list[Ses
         sent.append(session.data_to_send().decode())
         assert sent[-1].split(" RTSP/1.0\r\n")[0] == expected
         for start in range(0, len(answer), chunk):
-            events += session.receive(answer[start : start + chunk], 0.0)
+            events += session.receive_data(answer[start : start + chunk], 0.0)
     return session, events, sent
 
 
@@ -101,7 +101,7 @@ def test_channels_the_server_chose_are_used() -> None:
     session, events, _ = play_through("server_chooses_channels")
     (playing,) = events
     assert isinstance(playing, Playing)
-    batches = session.receive(b"$\x04\x00\x01a$\x08\x00\x01v$\x09\x00\x01r$\x00\x00\x01x", 0.0)
+    batches = session.receive_data(b"$\x04\x00\x01a$\x08\x00\x01v$\x09\x00\x01r$\x00\x00\x01x", 0.0)
     assert {batch.track.kind.value: (batch.rtp, batch.rtcp) for batch in batches} == {
         "audio": ([b"a"], []),
         "video": ([b"v"], [b"r"]),
