@@ -77,6 +77,8 @@ async def test_state_files_are_private() -> None:
         await relay.until_live()
         state = relay.world.directory / "state"
         assert state.stat().st_mode & 0o077 == 0
-        assert (relay.world.directory / "run").stat().st_mode & 0o077 == 0
-        for file in state.iterdir():
+        run = relay.world.directory / "run"
+        assert run.stat().st_mode & 0o077 == 0
+        assert list(run.glob("*.stacks")), "the worker's file"
+        for file in [*state.iterdir(), *run.iterdir()]:
             assert file.stat().st_mode & 0o077 == 0, file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +13,7 @@ from relay_common.clock import ManualClock
 from relay_common.config import CloudflareConfig, Config, HttpConfig, NestConfig, ViewersConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret, redact
+from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS
 from relay_supervisor.http.app import HttpSettings, create_app
 from relay_supervisor.http.links import LinkError, Links, ViewerSettings, viewer_settings
 from tests.fixtures.fake_relay import FakeRelay
@@ -56,6 +58,28 @@ async def test_a_link_opens_its_camera_until_it_expires() -> None:
     ):
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "link_expired")
     assert len(relay.viewers) == 0
+
+
+async def test_one_address_has_64_requests_under_way_and_the_operator_any_number() -> None:
+    http, relay, _ = served()
+    _, link = await shared(http, 600)
+    answered, go_on = [0], asyncio.Event()
+
+    async def slow(*args: object, **more: object) -> None:
+        answered[0] += 1
+        await go_on.wait()
+
+    relay.viewers.close = slow  # type: ignore[method-assign]
+    asked = [asyncio.create_task(http.delete("/api/view/v", headers=link)) for _ in range(MOST_OF_AN_ADDRESS)]
+    async with asyncio.timeout(30.0):
+        while answered[0] < MOST_OF_AN_ADDRESS:
+            await asyncio.sleep(0.01)
+        refused = await http.delete("/api/view/v", headers=link)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+    assert (await http.get("/api/stats", headers={"Authorization": f"Bearer {TOKEN}"})).status_code == 200
+    go_on.set()
+    assert {reply.status_code for reply in await asyncio.gather(*asked)} <= {200, 204}
+    assert (await http.delete("/api/view/v", headers=link)).status_code in (200, 204)
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,10 @@ def test_power_loss_leaves_a_readable_store(tmp_path: Path) -> None:
     store.close()
 
 
+SPOILT = 400
+"""Leases in a file that is spoilt: enough that one more does not touch, and mend, all of its pages."""
+
+
 def truncated(path: Path) -> None:
     os.truncate(path, 0)
 
@@ -351,6 +355,16 @@ def overwritten_in_the_middle(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (path.stat().st_size - 4096))
+
+
+def index_overwritten(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        sql = "SELECT rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = 'leases'"
+        page, size = connection.execute(sql).fetchone()[0], connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
 
 
 def one_row_changed(path: Path) -> None:
@@ -386,6 +400,7 @@ def directory_deleted(path: Path) -> None:
         (replaced, "was replaced by another file", True),
         (truncated, "does not hold what was written|is damaged", True),
         (overwritten_in_the_middle, "is damaged", True),
+        (index_overwritten, "is damaged|cannot be used", True),
         (one_row_changed, "does not hold what was written", True),
         (all_truncated, "was truncated", True),
         (made_read_only, "had its permissions changed", True),
@@ -403,7 +418,7 @@ def test_a_file_that_somebody_spoils_while_it_is_open_is_written_again(
 ) -> None:
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)
-    for n in range(100):
+    for n in range(SPOILT):
         store.save_lease("acct", lease(1000.0, f"cam{n}"))
     path = store.database.path
     with_the_file_complete(store)
@@ -418,12 +433,12 @@ def test_a_file_that_somebody_spoils_while_it_is_open_is_written_again(
     # The supervisor is killed now: nothing is closed, and its files are found as they are.
     with sqlite3.connect(path) as found:
         assert found.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert found.execute("SELECT count(*) FROM leases WHERE url LIKE '%auth=t'").fetchone() == (100 + busy,)
+        assert found.execute("SELECT count(*) FROM leases WHERE url LIKE '%auth=t'").fetchone() == (SPOILT + busy,)
     found.close()
     store.save_lease("acct", lease(1000.0, "last"))
     store.close()
     assert store.counters()["rewritten"] == 1
-    assert len(opened(tmp_path, clock).leases("acct")) == 101 + busy
+    assert len(opened(tmp_path, clock).leases("acct")) == SPOILT + 1 + busy
     (line,) = [record.message for record in caplog.records if "written again from memory" in record.message]
     assert re.search(said, line)
 
