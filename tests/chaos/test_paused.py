@@ -85,6 +85,7 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
             after = await settled(http, port, len(names))
             tracks, now = await video_tracks(http, world), await generates(http, world)
             new = (await answered(http, world))[len(said) :]
+        print(f"{seconds:.0f} s: {left} s left, {playing} played meanwhile, then {new}")
         assert "hangs" not in (tmp_path / "log").read_text()
         assert "was suspended" in (tmp_path / "log").read_text()
         assert workers(after) == workers(before)
@@ -99,7 +100,6 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
             assert (track["lost"], track["gaps"], track["restarts"]) == (0, [], 0)
             assert cost == (name not in kept)
         assert {status for _, _, status in new} <= {200}, "no limit was exceeded"
-        print(f"{seconds:.0f} s: then {[(command, name) for command, name, _ in new]}")
         if long:
             # All are sent at the same moment, so that they arrive in any order; see tests/unit/leases/test_paused.py.
             wanted = {("Extend", names[1]), *(("Generate", name) for name in names[2:5])}
