@@ -25,6 +25,8 @@ from relay_supervisor.state.lock import StateLock
 from tests.fixtures.ports import free_port
 from tests.fixtures.supervisor_process import toml
 
+pytestmark = pytest.mark.slow
+
 Document = dict[str, dict[str, Any]]
 TOKEN = "a-token-of-24-characters"
 

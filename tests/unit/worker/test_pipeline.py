@@ -304,6 +304,7 @@ def test_a_camera_that_sends_far_too_much_is_cut_and_one_in_bounds_is_not(caplog
     assert pipeline.track_stats(Kind.VIDEO).tolerated["over_rate"] == over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("payload", [b"\x7c\x05" + bytes(998), SLICE + bytes(996)], ids=["FU-A", "picture"])
 def test_a_picture_that_never_ends_costs_no_memory(payload: bytes) -> None:
     pipeline, output = Pipeline(), Output()
