@@ -8,11 +8,11 @@ message, so that one whose worker has ended is worth nothing even on an open con
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from zmq.utils import z85
 
-from relay_common.proc import start_ticks
 from relay_supervisor.fleet.keyring import Keyring, of_process
 from relay_supervisor.fleet.refusals import BusRefusal, Refusals
 
@@ -34,10 +34,13 @@ def peer_pid(address: str) -> int:
 
 
 class ZapHandler:
-    """Accepts the connections of the living instances in `keyring`, and nobody else's."""
+    """Accepts the connections of the living instances in `keyring`, and nobody else's.
 
-    def __init__(self, keyring: Keyring, refusals: Refusals) -> None:
-        self._keyring, self._refusals = keyring, refusals
+    `started` gives a process's kernel start time by its pid (`relay_common.proc.start_ticks`).
+    """
+
+    def __init__(self, keyring: Keyring, refusals: Refusals, started: Callable[[int], int]) -> None:
+        self._keyring, self._refusals, self._started = keyring, refusals, started
 
     def answer(self, frames: list[bytes]) -> list[bytes] | None:
         """The reply to a request received by a ROUTER; None to what is no request, whose connection stays refused."""
@@ -51,7 +54,7 @@ class ZapHandler:
             if len(credentials) == 1 and len(credentials[0]) == 32:
                 credential = z85.encode(credentials[0]).decode()
         elif mechanism == b"NULL" and pid:
-            credential = of_process(pid, start_ticks(pid))
+            credential = of_process(pid, self._started(pid))
         if self._keyring.member(credential) is None:
             self._refusals.add(kind, f"pid {pid}" if pid else "")
             return [peer, empty, version, request, b"400", b"no living worker", b"", b""]

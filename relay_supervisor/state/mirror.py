@@ -55,11 +55,11 @@ class Mirror:
             found = tuple(_identity(Path(f"{path}{tail}")) for tail in TAILS)
         except OSError:
             return ""  # what cannot be looked at is not known to be wrong
-        for now, known in zip(found, self._files, strict=True):
-            if now is None and known is not None:
+        for seen, known in zip(found, self._files, strict=True):
+            if seen is None and known is not None:
                 return "was deleted"
-            if now != known:
-                other = known is None or now is None or now[:2] != known[:2]
+            if seen != known:
+                other = known is None or seen is None or seen[:2] != known[:2]
                 return "was replaced by another file" if other else "had its permissions changed"
         return "was truncated" if cut else ""
 

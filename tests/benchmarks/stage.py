@@ -18,6 +18,7 @@ import httpx
 
 from relay_common.proc import start_ticks
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from tests.fixtures.control_interface import ControlInterface
 
 SIZE: Final = "1280x720"
 BITRATE: Final = 2_200_000
@@ -146,7 +147,7 @@ class Relay:
 
 
 @dataclass
-class Stage:
+class Stage(ControlInterface):
     """The simulators, their control interfaces, and a way to get streams without the relay."""
 
     world: DemoWorld
@@ -163,20 +164,6 @@ class Stage:
     def ca_file(self) -> str:
         """The authority that signed the cameras' certificate."""
         return str(self.world.endpoints["rtsp"]["ca_file"])
-
-    async def nest(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask or tell the Nest simulator's control interface."""
-        return await self._control("nest", path, body)
-
-    async def sfu(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask or tell the SFU simulator's control interface."""
-        return await self._control("sfu", path, body)
-
-    async def _control(self, which: str, path: str, body: dict[str, Any] | None) -> Any:
-        url = f"{self.world.endpoints['control'][which]}/{path}"
-        response = await (self.http.get(url) if body is None else self.http.post(url, json=body))
-        response.raise_for_status()
-        return response.json()
 
     @contextlib.asynccontextmanager
     async def relay(self, cameras: int, *, audio: bool = True, tree: Path | None = None) -> AsyncIterator[Relay]:

@@ -23,6 +23,7 @@ from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from relay_supervisor.status.model import RelayStatus
 from tests.chaos.host import ENDPOINTS, SOCKET
 from tests.chaos.world import Sight, sights, small_file_system
+from tests.fixtures.control_interface import ControlInterface
 from tests.fixtures.product_source import ROOT
 
 TITLE = "relay-worker: "
@@ -34,7 +35,7 @@ class HostError(Exception):
 
 
 @dataclass
-class Hosted:
+class Hosted(ControlInterface):
     """One relay, its world, and the last observation of each camera."""
 
     world: DemoWorld
@@ -115,20 +116,6 @@ class Hosted:
     def generates(self) -> Counter[str]:
         """Generate commands that have reached Google, by camera."""
         return Counter(one["device"] for one in self.google["commands"] if one["command"].startswith("Generate"))
-
-    async def nest(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask or tell the Nest simulator's control interface."""
-        return await self._control("nest", path, body)
-
-    async def sfu(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask or tell the SFU simulator's control interface."""
-        return await self._control("sfu", path, body)
-
-    async def _control(self, which: str, path: str, body: dict[str, Any] | None) -> Any:
-        url = f"{self.world.endpoints['control'][which]}/{path}"
-        response = await (self.http.get(url) if body is None else self.http.post(url, json=body))
-        response.raise_for_status()
-        return response.json()
 
     def processes(self) -> dict[int, str]:
         """All worker processes of this relay, adopted ones included: camera names by pid."""

@@ -20,7 +20,7 @@ class Rig:
     def __init__(self) -> None:
         self.keyring, self.refusals = Keyring(), Refusals()
         self.keyring.open()
-        self.handler = ZapHandler(self.keyring, self.refusals)
+        self.handler = ZapHandler(self.keyring, self.refusals, start_ticks)
 
     def status(self, mechanism: bytes, *credentials: bytes, address: bytes = b"localhost:0:0:7") -> tuple[bytes, bytes]:
         """The status and the user id of the answer."""
