@@ -30,6 +30,8 @@ MAX_SSRCS: Final = 16
 CNAME: Final = "relay"
 
 _RTX: Final = struct.Struct("!BBHII")
+_OSN: Final = 2
+"""Octets of the original sequence number that a retransmission begins with."""
 
 
 class Ingest:
@@ -100,23 +102,26 @@ class Ingest:
         return track
 
     def _repaired(self, packet: bytes, now: float) -> Batch | None:
-        """The original packet inside a retransmission (RFC 4588 §4), when that packet is missing."""
+        """The original packet inside a retransmission (RFC 4588 §4), when that packet is missing.
+
+        That one may be empty: a probe among the video is lost as others are, and is a hole in the sequence until then.
+        """
         try:
             view = parse_rtp(packet)
         except RtpError:
             self.ignored["malformed"] += 1
             return None
         payload_type = self._answer.rtx.get(view.payload_type)
-        if payload_type is None or len(view.payload) < 3:
+        if payload_type is None or len(view.payload) < _OSN:
             self.ignored["probe"] += 1
             return None
-        sequence = int.from_bytes(view.payload[:2], "big")
+        sequence = int.from_bytes(view.payload[:_OSN], "big")
         if sequence not in self.nack:
-            self.ignored["rtx"] += 1
+            self.ignored["rtx" if len(view.payload) > _OSN else "probe"] += 1
             return None
         self.nack.received(sequence, now)
         header = _RTX.pack(0x80, view.marker << 7 | payload_type, sequence, view.timestamp, self._video_ssrc)
-        return Batch(self._answer.payload_types[payload_type], [header + view.payload[2:]], [])
+        return Batch(self._answer.payload_types[payload_type], [header + view.payload[_OSN:]], [])
 
     def receive_rtcp(self, packet: bytes) -> list[Batch]:
         """Process a decrypted compound RTCP packet; each sender report is passed to its track."""

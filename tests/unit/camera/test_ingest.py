@@ -91,6 +91,23 @@ def test_retransmissions_become_the_packets_they_hold_when_they_are_missed() -> 
     assert core.ignored == {"rtx": 1, "probe": 1}
 
 
+@pytest.mark.parametrize("padding", [b"", bytes(3) + b"\x04"])
+def test_a_lost_probe_among_the_video_is_there_when_it_was_sent_again(padding: bytes) -> None:
+    """Nest cameras send packets without payload among the video: their repairs were taken for padding, as often as
+    they were asked for."""
+    core = ingest()
+    core.receive_packet(packet(10), 0.0)
+    core.receive_packet(packet(12), 0.0)
+    assert "Nack" in kinds(core, 0.0)
+    again = bytearray(retransmission(1, 11, padding))
+    again[0] |= 0x20 if padding else 0
+    repaired = core.receive_packet(bytes(again), 0.1)
+    assert repaired is not None
+    view = parse_rtp(repaired.rtp[0])
+    assert (view.sequence, view.ssrc, view.payload) == (11, VIDEO, b"")
+    assert (core.nack.repaired, bool(core.nack), core.ignored) == (1, False, {})
+
+
 def test_sender_reports_go_to_the_track_they_are_about_wherever_they_stand() -> None:
     core = ingest()
     core.receive_packet(packet(1), 0.0)
