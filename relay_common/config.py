@@ -116,7 +116,10 @@ class HttpConfig(_Section, frozen=True):
     and stays responsive while `listen` is busy. Empty: they are served on `listen` only."""
     trusted_proxies: list[str] = []
     """Addresses or networks of reverse proxies (`["127.0.0.1", "172.18.0.0/16"]`) whose `X-Forwarded-For` header
-    identifies the client. From any other address the header is ignored."""
+    identifies the client, and whose `X-Forwarded-Prefix` says where it sees the relay. From others both are ignored."""
+    base_path: str = ""
+    """Path under which a reverse proxy serves the relay: `"/cameras"` for `https://home.example/cameras/`, whether the
+    proxy strips it or not. One that strips it and sends `X-Forwarded-Prefix`, being trusted, does not need it."""
 
 
 class ViewersConfig(_Section, frozen=True):

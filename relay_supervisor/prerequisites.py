@@ -16,6 +16,7 @@ from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
 from relay_supervisor.google.credentials import client_id_problem, project_id_problem
 from relay_supervisor.http.addresses import TrustedProxies
+from relay_supervisor.http.base_path import base_path
 from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.net import check_listen, split_listen
 from relay_supervisor.otel import require_exporter
@@ -90,6 +91,10 @@ def _proxies(config: Config) -> None:
     TrustedProxies(config.http.trusted_proxies)
 
 
+def _base_path(config: Config) -> None:
+    base_path(config.http.base_path)
+
+
 def _probes(config: Config) -> None:
     if config.http.probe_listen:
         split_listen(config.http.probe_listen, "probe_listen")
@@ -101,6 +106,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "http.listen": _listen,
     "http.probe_listen": _probes,
     "http.trusted_proxies": _proxies,
+    "http.base_path": _base_path,
     "viewers": _viewers,
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),

@@ -89,6 +89,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     token: Secret | None = None
     viewers: ViewerSettings = ViewerSettings()
     trusted_proxies: tuple[str, ...] = ()
+    base_path: str = ""
 
 
 class LinkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +140,8 @@ def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeepe
             HTTPException: on_http_exception,
         },
     )
-    return Guard(starlette, gatekeeper, links, settings.viewers, TrustedProxies(settings.trusted_proxies))
+    proxies = TrustedProxies(settings.trusted_proxies)
+    return Guard(starlette, gatekeeper, links, settings.viewers, proxies, settings.base_path)
 
 
 class _Api:
@@ -189,11 +191,13 @@ class _Api:
             if wait:
                 page.headers["Retry-After"] = str(int(wait) + 1)
             return page
-        reply = RedirectResponse("/", status_code=303)
+        at = f"{request.state.prefix}/"
+        reply = RedirectResponse(at, status_code=303)
         reply.set_cookie(
             COOKIE,
             self._gatekeeper.new_cookie(),
             max_age=SESSION_LIFE,
+            path=at,
             httponly=True,
             samesite="lax",
             secure=request.url.scheme == "https",
@@ -215,7 +219,8 @@ class _Api:
         return json_reply(CameraSummaries([_summary(camera) for camera in self._relay.status().cameras]))
 
     async def description(self, request: Request) -> Response:
-        return json_reply(openapi.describe(CALLS, VERSION))
+        described, prefix = openapi.describe(CALLS, VERSION), request.state.prefix
+        return json_reply(described | ({"servers": [{"url": prefix}]} if prefix else {}))
 
     async def stats(self, request: Request) -> Response:
         return json_reply(self._relay.status())

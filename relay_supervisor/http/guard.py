@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay_supervisor.http.addresses import TrustedProxies, forwarded_for, peer_of, share_of
 from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS, Share
 from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, page_headers, same_origin
+from relay_supervisor.http.base_path import BasePath
 from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
 from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
@@ -32,8 +33,9 @@ class Guard:
     """Checks Host, origin and credentials as `gatekeeper`, `links` and `viewers` say, then lets `app` answer.
 
     `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none),
-    `audience` which cameras it may see, `visitor` whose share its views count against, and `address` its address, as
-    reported by `proxies` if it uses one.
+    `audience` which cameras it may see, `visitor` whose share its views count against, `address` its address, as
+    reported by `proxies` if it uses one, and `prefix` where clients see the relay: `base_path`, or what such a proxy
+    says.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Guard:
         links: Links,
         viewers: ViewerSettings,
         proxies: TrustedProxies | None = None,
+        base_path: str = "",
     ) -> None:
         self._app, self._gatekeeper, self._links = app, gatekeeper, links
         self._proxies = proxies or TrustedProxies()
+        self._base_path = BasePath(base_path, self._proxies)
         self._under_way = Share(MOST_OF_AN_ADDRESS)
         self.refused_requests = 0
         self._all_may_watch = viewers.access == "open"
@@ -54,6 +58,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+
+        state = scope.setdefault("state", {})
+        elsewhere = self._base_path.enter(scope)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -64,9 +71,8 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        state = scope.setdefault("state", {})
         state["address"] = self._proxies.client(peer_of(scope), forwarded_for(scope))
-        refusal = self._check(scope)
+        refusal = elsewhere or self._check(scope)
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
         elif state["visitor"].operator:

@@ -32,7 +32,9 @@ class HttpInterface:
         gatekeeper = Gatekeeper(token, clock)
         self.collector = RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper)
         """The metrics, for other exporters."""
-        settings = HttpSettings(token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies))
+        settings = HttpSettings(
+            token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies), base_path=http.base_path
+        )
         self._guard = create_app(relay, settings, clock, gatekeeper)
         self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
         # Whoever may open the socket needs no token.

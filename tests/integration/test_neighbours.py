@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +14,7 @@ from typing import Final
 import httpx
 import pytest
 
+from tests.fixtures.nginx import PASSED_ON, nginx, nginx_command
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
@@ -108,50 +107,12 @@ async def test_1200_silent_connections_cost_nobody_anything(unused_tcp_port: int
             assert camera.lease.generates == generates
 
 
-def nginx_command() -> str:
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if found is None:
-        if os.environ.get("RELAY_REQUIRE_NGINX"):
-            pytest.fail("nginx is missing, and RELAY_REQUIRE_NGINX is set (apt install nginx-light)")
-        pytest.skip("nginx is not installed (apt install nginx-light)")
-    return found
-
-
-@contextlib.asynccontextmanager
-async def nginx(upstream: str, folder: Path) -> AsyncIterator[str]:
-    """nginx with the usual reverse-proxy configuration in front of `upstream`; yields its URL."""
-    command = nginx_command()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"""daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
-events {{}}
-http {{ access_log off; {temporary}
-  server {{ listen 127.0.0.1:{port};
-    location / {{ proxy_pass {upstream}; proxy_http_version 1.1; proxy_buffering off;
-      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}
-"""
-    )
-    process = await asyncio.create_subprocess_exec(command, "-p", str(folder), "-c", str(folder / "nginx.conf"))
-    try:
-        async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as client:
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    await client.get(f"http://127.0.0.1:{port}/livez")
-                    break
-                await asyncio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def test_behind_a_real_nginx_one_bad_client_locks_no_other_out(tmp_path: Path) -> None:
     nginx_command()
-    async with relay_with(trusted_proxies=["127.0.0.1"]) as relay, nginx(relay.supervisor.url, tmp_path) as url:
+    async with contextlib.AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(relay_with(trusted_proxies=["127.0.0.1"]))
+        everything = f"location / {{ proxy_pass {relay.supervisor.url}; {PASSED_ON} }}"
+        url = await stack.enter_async_context(nginx(everything, tmp_path))
 
         def client(address: str) -> httpx.AsyncClient:
             transport = httpx.AsyncHTTPTransport(local_address=address)

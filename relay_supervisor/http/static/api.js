@@ -8,6 +8,14 @@ export class ApiError extends Error {
   }
 }
 
+// The relay may be served under any path: everything is addressed relative to this file.
+const ROOT = new URL("../", import.meta.url);
+
+// The URL of a path of the relay: "/api/cameras".
+export function at(path) {
+  return new URL(`.${path}`, ROOT).href;
+}
+
 let authorization = {}; // of a page opened through a link
 
 // Send a link's credentials, CAMERA.EXPIRES.SIGNATURE, with every call.
@@ -37,15 +45,15 @@ async function send(method, path, body) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
-  const reply = await fetch(path, options);
+  const reply = await fetch(at(path), options);
   if (reply.ok) return reply;
   // The session has expired: reloading the dashboard shows the sign-in page.
-  if (reply.status === 401 && location.pathname === "/") location.reload();
+  if (reply.status === 401 && location.pathname === ROOT.pathname) location.reload();
   const said = await reply.json().catch(() => ({}));
   throw new ApiError(reply.status, said.error);
 }
 
 // Ends a view while the page is unloading, when ordinary requests are cut off.
 export function leave(view) {
-  fetch(`/api/view/${view}`, { method: "DELETE", keepalive: true, credentials: "same-origin", headers: authorization }).catch(() => {});
+  fetch(at(`/api/view/${view}`), { method: "DELETE", keepalive: true, credentials: "same-origin", headers: authorization }).catch(() => {});
 }

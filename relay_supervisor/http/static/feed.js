@@ -1,5 +1,7 @@
 // The relay's server-sent events, kept open as long as the page is.
 
+import { at } from "./api.js";
+
 const OLDEST = 15000; // a status arrives every second; a longer silence means a dead connection
 
 export class Feed extends EventTarget {
@@ -19,7 +21,7 @@ export class Feed extends EventTarget {
   #open() {
     this.#heard = performance.now();
     // A new EventSource does not know the last id of the previous one.
-    const source = new EventSource(`/api/events?last_event_id=${encodeURIComponent(this.#last)}`);
+    const source = new EventSource(at(`/api/events?last_event_id=${encodeURIComponent(this.#last)}`));
     this.#source = source;
     source.addEventListener("open", () => this.#say("link", "open"));
     source.addEventListener("status", (event) => {

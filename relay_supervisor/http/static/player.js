@@ -166,6 +166,7 @@ export class Player {
   #groups = [];
   #statuses = new Map();
   #numbers = new Map();
+  #left = false; // the page is being unloaded, or kept by the browser for its history
   #counts = new WeakMap(); // connection → bytes received
   received = 0; // bytes since the page was opened, including transport overhead
 
@@ -175,12 +176,19 @@ export class Player {
     this.onTick = onTick;
     setInterval(() => this.#tick(), 1000);
     addEventListener("online", () => this.#groups.forEach((group) => group.renew()));
-    addEventListener("pagehide", () => this.#groups.forEach((group) => group.stop()));
-    addEventListener("pageshow", (event) => event.persisted && this.want(this.#groups.flatMap((group) => group.cameras)));
+    addEventListener("pagehide", () => {
+      this.#left = true;
+      this.#groups.forEach((group) => group.stop());
+    });
+    addEventListener("pageshow", (event) => {
+      this.#left = false;
+      if (event.persisted) this.want(this.#groups.flatMap((group) => group.cameras));
+    });
   }
 
   // Set the cameras to play, by id. Those already in a group stay there.
   want(ids) {
+    if (this.#left) return; // it is told that it is hidden after it was left
     const wanted = new Set(ids);
     const lists = this.#groups.map((group) => group.cameras.filter((id) => wanted.delete(id)));
     for (const id of wanted) {

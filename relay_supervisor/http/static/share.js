@@ -1,6 +1,6 @@
 // A link to one camera for a person who may see nothing else.
 
-import { call } from "./api.js";
+import { at, call } from "./api.js";
 import { text } from "./tile.js";
 
 const part = (name) => document.getElementById(name);
@@ -28,7 +28,7 @@ export class Share {
 
   async #make() {
     const { path, expires_at: end } = await call("POST", `/api/cameras/${this.#camera.id}/link`, { seconds: Number(this.seconds.value) });
-    this.link.value = new URL(path, location.origin).href;
+    this.link.value = at(path);
     text(this.said, `Anyone with this link can watch this camera, and no other, until ${new Date(end * 1000).toLocaleString()}.`);
   }
 
