@@ -18,7 +18,10 @@ from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_WATCH_FILES: Final = ("watch", "api", "connection", "format", "playback", "player", "sight", "tile")
+_WATCH_FILES: Final = (
+    *("watch", "api", "connection", "controls", "format", "kept"),
+    *("playback", "player", "reasons", "sight", "tile"),
+)
 _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}
     | {f"/static/{name}.js" for name in _WATCH_FILES}

@@ -49,21 +49,3 @@ async def test_tiles_out_of_sight_stop_and_come_back(chromium_page: Page) -> Non
         await page.evaluate(HIDE, True)
         await page.wait_for_timeout(6500)
         assert await page.evaluate(PULLED) == first
-
-
-async def test_one_camera_large_is_the_only_one_that_is_pulled(chromium_page: Page) -> None:
-    page = chromium_page
-    async with served(2) as dashboard:
-        for number in range(2):
-            await dashboard.publish(number)
-        ids = [camera.id for camera in dashboard.relay.cameras]
-        await page.goto(dashboard.server.url)
-        await decoding(page, ids)
-        await page.get_by_role("button", name="Driveway, live").click()
-        await until(page, f"{PULLED} === '{ids[1]}'")
-        await page.get_by_role("button", name="Next camera").click()
-        await until(page, f"{PULLED} === '{ids[0]}'")
-        await decoding(page, [ids[0]])
-        assert await page.evaluate("document.getElementById('large-video').videoWidth") > 0
-        await page.keyboard.press("Escape")
-        await decoding(page, ids, within=10.0)

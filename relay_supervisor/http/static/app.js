@@ -1,14 +1,17 @@
 // The dashboard: cameras from the relay, pictures from the SFU.
 
 import { call } from "./api.js";
+import { Banner } from "./banner.js";
 import { Budgets } from "./budget.js";
 import { Egress } from "./egress.js";
+import "./explain.js";
 import { Feed } from "./feed.js";
 import { bits, clock, span } from "./format.js";
 import { Large } from "./large.js";
 import { Player, expose } from "./player.js";
 import { Sight } from "./sight.js";
 import { Tile, text } from "./tile.js";
+import { Wall } from "./wall.js";
 
 const MANY = 12;
 const MOST_EVENTS = 200;
@@ -17,9 +20,10 @@ const part = (name) => document.getElementById(name);
 const grid = part("cameras");
 const tiles = new Map();
 const names = new Map();
-let enabled = []; // ids in the grid's order
+let enabled = []; // ids
 let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
+let lostAt = 0; // when the relay was found not to answer, milliseconds
 
 const player = new Player({
   onStream(id, stream) {
@@ -32,14 +36,16 @@ const player = new Player({
     egress.show(player.received, performance.now());
   },
 });
-const large = new Large({ order: () => [...tiles.keys()], stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed });
+const large = new Large({ order: () => wall.shown, stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed });
 const budgets = new Budgets(part("budgets"));
 const egress = new Egress(part("egress"));
 const sight = new Sight(changed);
+const wall = new Wall(grid, changed);
+const banner = new Banner(part("banner"));
 
 // Pull only the cameras that are seen or heard.
 function aim() {
-  player.want(sight.pick(enabled, { alone: large.camera, heard: (id) => tiles.get(id).heard }));
+  player.want(sight.pick(enabled, { alone: large.camera, heard: (id) => tiles.get(id).heard || large.floats(id) }));
 }
 
 // Another camera is shown large, or other tiles are visible.
@@ -62,9 +68,9 @@ function arrange(cameras) {
     if (tiles.has(camera.id)) continue;
     const tile = new Tile(camera, { onOpen: (id) => large.open(id), onSound: aim });
     tiles.set(camera.id, tile);
-    grid.append(tile.element);
     sight.watch(tile.element, camera.id);
   }
+  wall.arrange(tiles);
   grid.dataset.many = cameras.length > MANY ? "yes" : "no";
   part("empty").hidden = cameras.length > 0;
   enabled = cameras.filter((camera) => camera.enabled !== false).map((camera) => camera.id);
@@ -72,19 +78,21 @@ function arrange(cameras) {
 }
 
 function draw() {
+  warn();
   if (!status) return;
   const now = Date.now() / 1000 + offset;
   for (const camera of status.cameras) {
-    const playing = camera.state !== "disabled" && player.playing(camera.id);
-    tiles.get(camera.id)?.show(camera, {
-      playing,
-      wanted: player.wants(camera.id),
-      unavailable: player.unavailable(camera.id),
-      fault: player.fault(camera.id),
+    const { id } = camera;
+    const playing = camera.state !== "disabled" && player.playing(id);
+    const view = {
+      wanted: player.wants(id),
+      unavailable: player.unavailable(id),
+      refusal: player.refusal(id),
+      fault: player.fault(id),
       now,
-    });
-    if (large.camera !== camera.id) continue;
-    large.show(camera, { playing, numbers: player.numbers(camera.id), fault: player.fault(camera.id), now });
+    };
+    tiles.get(id)?.show(camera, playing, view);
+    if (large.camera === id) large.show(camera, playing, view, player.numbers(id));
   }
 }
 
@@ -95,17 +103,18 @@ function summarise({ totals, budgets: accounts, uptime }) {
   text(part("viewers"), String(totals.viewers));
   text(part("uptime"), span(uptime));
   document.title = `${totals.connected}/${totals.cameras} live · Nest relay`;
-  const broken = accounts.map((budget) => budget.auth_error).filter(Boolean).join(" ");
-  banner(broken);
 }
 
-let lost = false;
-let trouble = "";
-function banner(words = trouble) {
-  trouble = words;
-  const shown = lost ? "The relay does not respond. Pictures continue as long as the cameras' workers run." : trouble;
-  part("banner").hidden = !shown;
-  text(part("banner"), shown);
+// What is wrong with the relay as a whole, or between it and this page.
+function warn() {
+  if (lostAt) {
+    const since = span((performance.now() - lostAt) / 1000);
+    banner.show([`The relay has not answered for ${since}: its figures are old. Pictures continue as long as the cameras' workers run`]);
+    return;
+  }
+  const broken = (status?.budgets ?? []).flatMap((budget) => [budget.auth_error, budget.auth_warning]);
+  const refused = enabled.map((id) => player.refusal(id)).filter(Boolean);
+  banner.show([...broken, ...refused.map((words) => `${words}. This page tries again by itself`)]);
 }
 
 function note(event) {
@@ -144,10 +153,12 @@ feed.addEventListener("event", ({ detail }) => {
   large.note(detail);
 });
 feed.addEventListener("link", ({ detail }) => {
-  lost = detail === "lost";
+  const lost = detail === "lost";
+  lostAt = lost ? lostAt || performance.now() : 0;
+  grid.dataset.old = lost ? "yes" : "no";
   part("link").dataset.state = detail;
   text(part("link"), lost ? "Relay not reachable" : "Connected");
-  banner();
+  warn();
 });
 
 expose(player);

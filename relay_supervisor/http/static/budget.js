@@ -31,7 +31,7 @@ class Budget {
   constructor(root) {
     this.element = document.createElement("div");
     this.element.className = "budget";
-    this.element.innerHTML = '<span class="budget-name"></span><svg role="img"></svg><span class="budget-said"></span>';
+    this.element.innerHTML = '<button type="button" class="budget-name term" data-term="commands"></button><svg role="img"></svg><span class="budget-said"></span>';
     [this.name, this.picture, this.said] = this.element.children;
     root.append(this.element);
   }

@@ -34,6 +34,15 @@ export function capital(text) {
   return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
+export function times(count) {
+  return count === 1 ? "once" : count ? `${count} times` : "never";
+}
+
+// "1 freeze", "2 freezes"
+export function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 // A camera's state in words: an undecodable camera is not simply live.
 export function word(camera) {
   return camera.decodable === "no" ? `${camera.state}, not decodable` : camera.state;

@@ -1,16 +1,21 @@
 // One camera shown large, with sound, its numbers over time, and its actions.
 
 import { Actions } from "./actions.js";
-import { bytes, capital, clock, milliseconds, next, span, tone, word } from "./format.js";
+import { linked } from "./banner.js";
+import { Controls } from "./controls.js";
+import { explained } from "./explain.js";
+import { bytes, capital, clock, counted, milliseconds, span, times, tone, word } from "./format.js";
 import { History, SERIES } from "./history.js";
-import { PAUSED, Playback, TAP } from "./playback.js";
+import { Playback } from "./playback.js";
 import { Plot } from "./plot.js";
+import { covers, told } from "./reasons.js";
 import { text } from "./tile.js";
 
 export class Large {
   #camera = "";
   #status = null; // of the camera shown
   #events = null; // as listed
+  #covered = false;
   #history = new History();
 
   // order() returns the ids in the grid's order, stream(id) the MediaStream of a camera; onChange() is called when
@@ -23,17 +28,18 @@ export class Large {
     this.dialog = part("large");
     this.video = part("large-video");
     this.playback = new Playback(this.video, () => this.#changed());
-    this.parts = Object.fromEntries(["name", "state", "why", "facts", "sound", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
+    this.controls = new Controls(part("large-controls"), part("large-stage"), this.playback);
+    this.parts = Object.fromEntries(["name", "state", "why", "facts", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
     const plots = part("large-plots");
     this.plots = SERIES.map(([name, format]) => new Plot(plots, name, format));
     this.actions = new Actions({ camera: () => this.#status });
     part("large-close").addEventListener("click", () => this.dialog.close());
     part("large-previous").addEventListener("click", () => this.#step(-1));
     part("large-next").addEventListener("click", () => this.#step(1));
-    this.parts.sound.addEventListener("click", () => this.playback.sound(this.video.muted));
     this.dialog.addEventListener("close", () => this.#closed());
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("keydown", (event) => {
+      if (event.target.matches("input, select")) return;
       if (event.key === "ArrowLeft") this.#step(-1);
       if (event.key === "ArrowRight") this.#step(1);
     });
@@ -41,6 +47,11 @@ export class Large {
 
   get camera() {
     return this.dialog.open ? this.#camera : "";
+  }
+
+  // Whether it is seen although the page is hidden.
+  floats(id) {
+    return this.camera === id && this.controls.floats;
   }
 
   open(id) {
@@ -67,22 +78,23 @@ export class Large {
     this.#history.note(event);
   }
 
-  show(camera, { playing, numbers, fault, now }) {
+  // `playing`: whether pictures of it arrive; `view`: what the page knows of them (reasons.js); `numbers`: its statistics.
+  show(camera, playing, view, numbers) {
     this.#status = camera;
+    this.#covered = covers(camera);
     this.actions.show(camera);
     text(this.parts.name, camera.name);
     text(this.parts.state, capital(word(camera)));
     this.parts.state.dataset.state = camera.state;
     this.parts.state.dataset.tone = tone(camera.state, camera.decodable);
-    this.parts.why.hidden = this.playback.look() && playing;
-    const awaited = camera.state === "live" && camera.decodable !== "no";
-    const missing = this.playback.paused ? PAUSED : "Picture on its way";
-    const why = fault ? [fault] : [awaited ? missing : capital(camera.state), camera.reason, next(camera, now)];
-    if (camera.decodable === "no" && !fault) why.shift(); // the reason already says so
-    text(this.parts.why, why.filter(Boolean).join(". "));
+    this.parts.why.hidden = this.playback.look() && playing && !this.#covered;
+    told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => {
+      const node = this.parts.why.children[index];
+      if (node.textContent !== words) node.replaceChildren(...linked(words));
+    });
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
     this.#list(this.#history.events(camera.id));
-    this.#facts(camera, numbers, now);
+    this.#facts(camera, numbers, view.now);
   }
 
   #list(events) {
@@ -108,20 +120,22 @@ export class Large {
       "Generated": times(lease.generates),
       "Size": video.width ? `${video.width}×${video.height}` : "–",
       "Codecs": [video.codec, audio.codec].filter(Boolean).join(" + ") || "–",
-      "Lost from camera": `${video.lost_in + audio.lost_in} packets`,
+      "Lost from camera": counted(video.lost_in + audio.lost_in, "packet"),
       "Lost to SFU": `${(Math.max(video.loss_out, audio.loss_out) * 100).toFixed(1)} %`,
-      "Sent again": `${video.retransmitted + audio.retransmitted} packets`,
+      "Sent again": counted(video.retransmitted + audio.retransmitted, "packet"),
       "Round trip to SFU": video.rtt ? milliseconds(video.rtt) : "–",
       "Sent": bytes(video.bytes_out + audio.bytes_out),
       "Worker": worker.pid ? `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}` : worker.state,
-      "This page": `${Math.round(numbers.fps ?? 0)} fps, ${numbers.freezeCount ?? 0} freezes`,
+      "This page": `${Math.round(numbers.fps ?? 0)} fps, ${counted(numbers.freezeCount ?? 0, "freeze")}`,
       "Page jitter": milliseconds(numbers.jitter ?? 0),
     };
     const list = this.parts.facts;
     if (!list.children.length) {
       for (const name of Object.keys(rows)) {
         const row = list.appendChild(document.createElement("div"));
-        row.append(Object.assign(document.createElement("dt"), { textContent: name }), document.createElement("dd"));
+        const term = Object.assign(document.createElement("dt"), { textContent: name });
+        if (name === "Lease") term.replaceChildren(explained("lease", name));
+        row.append(term, document.createElement("dd"));
       }
     }
     Object.values(rows).forEach((value, index) => text(list.children[index].lastElementChild, value));
@@ -134,19 +148,14 @@ export class Large {
   }
 
   #changed() {
-    const heard = !this.video.muted;
-    this.parts.sound.setAttribute("aria-pressed", String(heard));
-    text(this.parts.sound, this.playback.refused ? TAP : heard ? "Sound on" : "Sound off");
-    if (this.playback.look()) this.parts.why.hidden = true;
+    this.controls.show();
+    if (this.playback.look() && !this.#covered) this.parts.why.hidden = true;
   }
 
   #closed() {
+    this.controls.end();
     this.video.srcObject = null;
     history.replaceState(null, "", location.pathname);
     this.onChange();
   }
-}
-
-function times(count) {
-  return count === 1 ? "once" : count ? `${count} times` : "never";
 }

@@ -1,6 +1,8 @@
 // Keeps one video element playing. Browsers pause an element with sound when its page is hidden, do not resume it by
 // themselves, and refuse sound on a page without user interaction: what is decoded does not show what is displayed.
 
+import { read, write } from "./kept.js";
+
 export const PAUSED = "Paused by the browser. Tap to resume";
 export const TAP = "Tap for sound";
 
@@ -8,6 +10,7 @@ const STANDS_STILL = 3000;
 const WAKES = [[document, "visibilitychange"], [document, "resume"], [window, "pageshow"], [window, "focus"], [window, "click"]];
 
 const all = new Set();
+let volume = Math.min(1, Math.max(0.05, Number(read("volume", 1)) || 1)); // of everything that is heard
 for (const [target, name] of WAKES) target.addEventListener(name, () => all.forEach((playback) => playback.wake()));
 
 export class Playback {
@@ -21,6 +24,7 @@ export class Playback {
   constructor(video, onChange) {
     this.video = video;
     this.#onChange = onChange;
+    video.volume = volume;
     all.add(this);
     for (const name of ["playing", "pause"]) video.addEventListener(name, () => this.#onChange());
   }
@@ -43,6 +47,18 @@ export class Playback {
     this.video.muted = !on;
     this.#start();
     this.#onChange();
+  }
+
+  get volume() {
+    return volume;
+  }
+
+  // 0 to 1; 0 is silence until the sound is switched on again, at the volume before.
+  set volume(value) {
+    if (!value) return;
+    volume = value;
+    write("volume", volume);
+    for (const playback of all) playback.video.volume = volume;
   }
 
   // The page is visible again, or the user interacted with it.

@@ -14,6 +14,7 @@ const LONGEST_DELAY = 10000;
 class Group {
   cameras = [];
   connection = null;
+  refusal = ""; // why the relay could open no view
   #next = null;
   #delay = FIRST_DELAY;
   #timer = 0;
@@ -125,7 +126,9 @@ class Group {
     next.addEventListener("dead", () => this.#lost(next));
     try {
       await next.open(this.cameras);
-    } catch {
+    } catch (error) {
+      // Without a status it is the network's error, or there is nothing to view yet.
+      this.refusal = error.status ? error.message : "";
       this.#lost(next);
     }
   }
@@ -137,6 +140,7 @@ class Group {
 
   #takeOver(connection) {
     this.#delay = FIRST_DELAY;
+    this.refusal = "";
     if (connection === this.connection) return;
     const old = this.connection;
     this.connection = connection;
@@ -236,6 +240,11 @@ export class Player {
       if (found) return found;
     }
     return "";
+  }
+
+  // Why nothing is shown of a camera: the relay could open no view, for now.
+  refusal(id) {
+    return this.#groups.find((group) => group.cameras.includes(id) && !group.connection)?.refusal ?? "";
   }
 
   numbers(id) {

@@ -1,6 +1,7 @@
 // Which cameras are visible: only those are pulled, because Cloudflare bills what it sends.
 
 const LINGER = 5000; // a tile scrolled out of view for less is still playing when it comes back
+const COVERED = 300000; // so long a camera shown large leaves those behind it running: closing it shows them at once
 const MARGIN = "120px 0px"; // a tile just outside the window is about to become visible
 
 export class Sight {
@@ -8,6 +9,7 @@ export class Sight {
   #until = new Map(); // camera → when it may be released
   #ids = new WeakMap(); // element → camera
   #observer;
+  #alone = 0; // since when one camera covers the others
 
   // onChange() is called when a tile enters or leaves the window, and when the page is hidden or shown.
   constructor(onChange) {
@@ -33,11 +35,14 @@ export class Sight {
   }
 
   // Those of `ids` to be pulled: visible now or a moment ago, or heard. `alone` is the camera that covers the others,
-  // if one does; `heard(id)` tells whether its sound is on, which continues in a hidden page.
+  // if one does, which are pulled for some minutes more; `heard(id)` tells whether its sound is on or it is seen
+  // elsewhere, which continues in a hidden page.
   pick(ids, { alone, heard }) {
     const now = performance.now();
+    this.#alone = alone ? this.#alone || now : 0;
+    const covered = alone && now - this.#alone >= COVERED;
     return ids.filter((id) => {
-      const seen = !document.hidden && (alone ? id === alone : this.#inside.has(id));
+      const seen = !document.hidden && (id === alone || (!covered && this.#inside.has(id)));
       if (seen || heard(id)) this.#until.set(id, now + LINGER);
       return now < (this.#until.get(id) ?? 0);
     });

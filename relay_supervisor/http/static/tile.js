@@ -1,20 +1,25 @@
 // One camera in the grid.
 
-import { bits, capital, next, span, tone, word } from "./format.js";
-import { PAUSED, Playback, TAP } from "./playback.js";
+import { bits, capital, span, tone, word } from "./format.js";
+import { Playback, TAP } from "./playback.js";
+import { covers, told } from "./reasons.js";
 
 const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5 4V5L8 9z"/>'
   + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
 
 export class Tile {
+  #covered = false;
+
   constructor(camera, { onOpen, onSound }) {
     this.id = camera.id;
+    this.name = camera.name;
     this.onSound = onSound;
     this.element = document.getElementById("tile").content.firstElementChild.cloneNode(true);
     this.element.dataset.camera = camera.id;
     const find = (selector) => this.element.querySelector(selector);
     this.video = find("video");
     this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), pill: find(".pill"), why: find(".why").children };
+    this.parts.moves = [...this.element.querySelectorAll("[data-move]")].map((button) => [button, button.title]);
     this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
     this.parts.sound.innerHTML = `${SPEAKER}<span>${TAP}</span>`;
     // Autoplay is allowed only while muted, and the attribute alone does not mute a cloned element.
@@ -47,38 +52,36 @@ export class Tile {
     const { sound } = this.parts;
     sound.setAttribute("aria-pressed", String(this.heard));
     sound.dataset.refused = this.playback.refused ? "yes" : "no";
-    this.element.dataset.playing = this.playback.look() ? "yes" : "no";
+    this.element.dataset.playing = this.playback.look() && !this.#covered ? "yes" : "no";
     this.onSound();
   }
 
-  // `fault`: why this page shows no picture, although others do.
-  show(camera, { playing, wanted, unavailable, fault, now }) {
+  // `playing`: whether pictures of it arrive; `view`: what the page knows of them (reasons.js).
+  show(camera, playing, view) {
     const { element, fields } = this;
+    this.#covered = covers(camera);
     element.dataset.state = camera.state;
     element.dataset.tone = tone(camera.state, camera.decodable);
     element.dataset.decodable = camera.decodable;
-    element.dataset.playing = this.playback.look() && playing ? "yes" : "no";
+    element.dataset.playing = this.playback.look() && playing && !this.#covered ? "yes" : "no";
+    element.dataset.waits = camera.state === "live" && !view.fault && !view.refusal ? "yes" : "no";
     this.#label(camera.name, word(camera));
-    const [what, why, then] = this.parts.why;
-    const live = camera.state === "live";
-    const dark = camera.decodable === "no" || fault;
-    text(what, live && !dark ? (wanted ? "Picture on its way" : "Paused") : capital(fault ? "no picture here" : word(camera)));
-    if (live && !dark) text(why, wanted ? unavailable || (this.playback.paused ? PAUSED : "") : "Not pulled while it is out of sight");
-    else text(why, fault || camera.reason || camera.lease.last_error);
-    text(then, live ? "" : next(camera, now));
+    told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => text(this.parts.why[index], words));
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");
     text(fields.size, camera.video.width ? `${camera.video.width}×${camera.video.height}` : "–");
-    const left = camera.lease.expires_at ? camera.lease.expires_at - now : 0;
+    const left = camera.lease.expires_at ? camera.lease.expires_at - view.now : 0;
     text(fields.lease, left > 0 ? span(left) : "none");
     fields.lease.classList.toggle("short", left > 0 && left < 30);
   }
 
   #label(name, state) {
+    this.name = name;
     text(this.parts.name, name);
     text(this.parts.pill, capital(state));
     this.parts.open.setAttribute("aria-label", `${name}, ${state}. Open large with sound`);
     this.parts.sound.setAttribute("aria-label", `Sound of ${name}`);
+    for (const [button, words] of this.parts.moves) button.setAttribute("aria-label", `${words} ${name}`);
   }
 }
 

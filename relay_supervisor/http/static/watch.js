@@ -1,9 +1,11 @@
 // The page of one camera, for a link or a frame in another site: it knows nothing about other cameras.
 
 import { call, useLink } from "./api.js";
-import { capital, next, tone, word } from "./format.js";
-import { PAUSED, Playback, TAP } from "./playback.js";
+import { Controls } from "./controls.js";
+import { capital, tone, word } from "./format.js";
+import { Playback } from "./playback.js";
 import { Player, expose } from "./player.js";
+import { covers, told } from "./reasons.js";
 import { Sight } from "./sight.js";
 import { text } from "./tile.js";
 
@@ -29,16 +31,18 @@ const player = new Player({
   },
 });
 const playback = new Playback(video, changed);
+const controls = new Controls(part("bar"), document.querySelector("main"), playback);
 const sight = new Sight(aim);
 sight.watch(video, camera);
 
 function aim() {
-  player.want(refusal ? [] : sight.pick([camera], { alone: "", heard: () => !video.muted }));
+  player.want(refusal ? [] : sight.pick([camera], { alone: "", heard: () => !video.muted || controls.floats }));
 }
 
 function draw() {
   const seen = playback.look();
-  part("why").hidden = seen && !refusal && player.playing(camera);
+  part("bar").hidden = !status || Boolean(refusal);
+  part("why").hidden = seen && !refusal && player.playing(camera) && !(status && covers(status));
   if (status) {
     document.title = status.name;
     text(part("name"), status.name);
@@ -51,11 +55,15 @@ function draw() {
 
 function words() {
   if (!status) return "Picture on its way";
-  const then = next({ lease: status }, Date.now() / 1000 + offset);
-  if (player.fault(camera)) return player.fault(camera);
-  if (status.decodable === "no") return [capital(word(status)), status.reason].join(": ");
-  if (status.state === "live") return player.unavailable(camera) || (playback.paused ? PAUSED : "Picture on its way");
-  return [capital(status.state), status.reason, then].filter(Boolean).join(". ");
+  const [what, why, then] = told(status, {
+    wanted: true,
+    unavailable: player.unavailable(camera),
+    refusal: player.refusal(camera),
+    fault: player.fault(camera),
+    paused: playback.paused,
+    now: Date.now() / 1000 + offset,
+  });
+  return [[what, why].filter(Boolean).join(": "), then].filter(Boolean).join(". ");
 }
 
 async function look() {
@@ -67,7 +75,10 @@ async function look() {
     }
   } catch (error) {
     // Other errors may pass: the picture continues without the relay.
-    if ([401, 403, 404].includes(error.status)) refusal = error.message;
+    if ([401, 403, 404].includes(error.status)) {
+      refusal = error.message;
+      controls.end();
+    }
   }
   aim();
   draw();
@@ -75,14 +86,12 @@ async function look() {
 }
 
 function changed() {
-  part("sound").setAttribute("aria-pressed", String(!video.muted));
-  text(part("sound"), playback.refused ? TAP : video.muted ? "Sound off" : "Sound on");
+  controls.show();
   aim();
   draw();
-  if (playback.look() && !refusal) part("why").hidden = true; // sooner than the next reading of the statistics
+  if (playback.look() && !refusal && !(status && covers(status))) part("why").hidden = true; // sooner than the next reading of the statistics
 }
 
-part("sound").addEventListener("click", () => playback.sound(video.muted));
 look();
 
 expose(player);

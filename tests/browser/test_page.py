@@ -1,0 +1,328 @@
+"""The page as people use it: one relay, browser and page for all tests, each of which leaves them as they were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, NamedTuple
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
+
+from relay_common.secrets import Secret
+from relay_supervisor.http.app import HttpSettings
+from relay_supervisor.http.links import ViewerSettings
+from tests.fixtures.accessibility import grave_findings
+from tests.fixtures.chromium import chromium
+from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
+from tests.fixtures.fake_relay import live_camera
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.media,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(180),
+]
+
+TOKEN: Final = "a-token-that-is-long-enough"
+SETTINGS: Final = HttpSettings(
+    token=Secret(TOKEN),
+    viewers=ViewerSettings(access="links", link_secret=Secret("a-secret-that-is-long-enough")),
+)
+DESKTOP: Final = {"width": 1280, "height": 800}
+PHONE: Final = {"width": 390, "height": 844}
+PULLED: Final = "[...new Set(window.relay.tracks.map((track) => track.camera))].sort().join()"
+SHOWN: Final = "[...document.querySelectorAll('.tile:not([hidden]) h2')].map((name) => name.textContent).join()"
+SHIFT: Final = """(ms) => {
+  const now = performance.now.bind(performance);
+  performance.now = () => now() + ms;
+}"""
+
+
+class World(NamedTuple):
+    """What the tests share: the first two cameras play, the third has its picture outside the page."""
+
+    browser: Browser
+    page: Page
+    dashboard: Dashboard
+
+    @property
+    def url(self) -> str:
+        return self.dashboard.server.url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world() -> AsyncIterator[World]:
+    async with chromium() as browser, served(3, SETTINGS) as dashboard:
+        for number in range(2):
+            await dashboard.publish(number)
+        page = await browser.new_page(viewport=DESKTOP)
+        await page.goto(f"{dashboard.server.url}/?token={TOKEN}")
+        yield World(browser, page, dashboard)
+
+
+@contextlib.asynccontextmanager
+async def opened(world: World, viewport: dict[str, int] = DESKTOP, *, playing: bool = True) -> AsyncIterator[Page]:
+    """The dashboard with its first two cameras playing, without what an earlier test left in the browser."""
+    page, cameras = world.page, world.dashboard.relay.cameras
+    errors: list[str] = []
+    page.on("pageerror", note := lambda error: errors.append(str(error)))
+    await page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    await page.goto(world.url)
+    if playing:
+        await decoding(page, [camera.id for camera in cameras[:2]])
+        await until(page, "document.querySelectorAll('.tile[data-playing=\"yes\"]').length === 2", within=30.0)
+    else:
+        await until(page, "document.getElementById('live').textContent.includes('of')")
+    try:
+        yield page
+    finally:
+        page.remove_listener("pageerror", note)
+        await page.evaluate("localStorage.clear()")
+        await page.goto("about:blank")
+    assert errors == []
+
+
+async def enlarged(page: Page, name: str = "Front door, live") -> None:
+    await page.get_by_role("button", name=name).click()
+    await page.wait_for_selector("#large[open]")
+    await until(page, "document.getElementById('large-video').videoWidth > 0", within=30.0)
+
+
+async def says(page: Page, selector: str, words: str, within: float = 30.0) -> None:
+    """Wait until the element's text holds `words`."""
+    await until(page, f"document.querySelector({selector!r}).innerText.includes({words!r})", within=within)
+
+
+# --- the large view -----------------------------------------------------------------------------------------------
+
+
+async def test_closing_the_large_view_shows_the_wall_at_once(world: World) -> None:
+    async with opened(world) as page:
+        both = await page.evaluate(PULLED)
+        assert both.count(",") == 1
+        await enlarged(page)
+        # Longer than a tile out of sight is pulled.
+        await page.evaluate(SHIFT, 60_000)
+        frames = "window.relay.stats().then((all) => Object.values(all).map((one) => one.framesDecoded))"
+        before = await page.evaluate(frames)
+        await until(page, f"{frames}.then((now) => now.every((n, i) => n > {before}[i] + 20))", within=30.0)
+        assert await page.evaluate(PULLED) == both
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("#large", state="hidden")
+        assert await page.evaluate("document.querySelectorAll('.tile[data-playing=\"yes\"]').length") == 2
+        # After minutes only the camera that is seen is paid for.
+        await enlarged(page, "Driveway, live")
+        await page.evaluate(SHIFT, 301_000)
+        await until(page, f"{PULLED} === 'cam00001'", within=30.0)
+        await page.keyboard.press("Escape")
+        await until(page, f"{PULLED} === {both!r}", within=30.0)
+
+
+async def test_full_screen_picture_in_picture_and_volume(world: World) -> None:
+    async with opened(world) as page:
+        await enlarged(page)
+        await page.get_by_role("button", name="Full screen").click()
+        await until(page, "document.fullscreenElement?.id === 'large-stage'")
+        await page.get_by_role("button", name="Leave full screen").evaluate("(button) => button.click()")
+        await until(page, "!document.fullscreenElement && document.getElementById('large').open")
+        await page.get_by_label("Volume").fill("0.3")
+        assert await page.evaluate("document.getElementById('large-video').volume") == 0.3
+        await page.get_by_label("Volume").fill("0")
+        await page.get_by_role("button", name="Sound off").click()
+        volume = "[document.getElementById('large-video').volume, document.getElementById('large-video').muted]"
+        assert await page.evaluate(volume) == [0.3, False]
+        assert await page.get_by_label("Volume").input_value() == "0.3"
+        # An arrow key on the slider changes the volume, not the camera.
+        await page.get_by_label("Volume").press("ArrowRight")
+        assert await page.inner_text("#large-name") == "Front door"
+        # It is kept, and holds for tiles.
+        await page.reload()
+        await page.wait_for_selector(".tile video", state="attached")
+        assert await page.evaluate("document.querySelector('.tile video').volume") == 0.35
+        assert await page.evaluate("document.pictureInPictureEnabled") == (
+            await page.locator("#large-controls [data-control=floating]").get_attribute("hidden") is None
+        )
+
+
+async def test_on_a_phone_share_and_actions_come_before_the_plots(world: World) -> None:
+    async with opened(world, viewport=PHONE) as page:
+        await enlarged(page)
+        tops = [(await page.locator(f"#large-{name}").bounding_box() or {"y": 0.0})["y"]
+                for name in ("stage", "share", "restart", "plots")]  # fmt: skip
+        assert tops == sorted(tops)
+        share = await page.locator("#large-share").bounding_box()
+        assert share is not None
+        assert share["y"] + share["height"] < PHONE["height"], "without scrolling"
+        assert await page.evaluate("document.getElementById('large').scrollWidth <= window.innerWidth")
+
+
+async def test_one_freeze_is_one(world: World) -> None:
+    async with opened(world) as page:
+        counted = "import('./static/format.js').then((format) => [0, 1, 2].map((n) => format.counted(n, 'freeze')))"
+        assert await page.evaluate(counted) == ["0 freezes", "1 freeze", "2 freezes"]
+        await enlarged(page)
+        await says(page, "#large-facts", "0 freezes")
+
+
+# --- the wall -----------------------------------------------------------------------------------------------------
+
+
+async def test_tiles_are_put_in_order_hidden_and_searched_and_that_is_kept(world: World) -> None:
+    relay = world.dashboard.relay
+    three = list(relay.cameras)
+    async with opened(world) as page:
+        try:
+            relay.cameras = [*three, *(live_camera(number, relay.clock) for number in range(3, 30))]
+            await until(page, "document.querySelectorAll('.tile').length === 30")
+            assert (await page.evaluate(SHOWN)).startswith("Front door,Driveway,Garden,Garage")
+            await page.get_by_role("button", name="Arrange").click()
+            await page.get_by_role("button", name="Move to the front: Garden").click()
+            await page.get_by_role("button", name="Move back: Front door").click()
+            await page.get_by_role("button", name="Hide or show Garage").click()
+            assert (await page.evaluate(SHOWN)).startswith("Garden,Driveway,Front door,Garage"), "seen while arranging"
+            await picture(page, "arranging")
+            await page.get_by_role("button", name="Done").click()
+            order = "Garden,Driveway,Front door,Living room,Nursery,Camera 7"
+            assert (await page.evaluate(SHOWN)).startswith(order)
+            assert await page.inner_text("#tools-said") == "1 hidden"
+            # What plays goes on while it is moved, and what is hidden is not pulled.
+            assert not await page.evaluate("document.querySelector('[data-camera=\"cam00000\"] video').paused")
+            await page.reload()
+            await until(page, f"{SHOWN}.startsWith('{order}')")
+            # The large view steps through what is shown, in its order.
+            await enlarged(page, "Driveway, live")
+            await page.get_by_role("button", name="Next camera").click()
+            await says(page, "#large-name", "Front door")
+            await page.keyboard.press("Escape")
+            await page.get_by_label("Search cameras").fill(" camera 2")
+            assert await page.evaluate(SHOWN) == ",".join(f"Camera {number}" for number in range(20, 30))
+            assert await page.inner_text("#tools-said") == "10 of 30"
+            await page.get_by_label("Search cameras").fill("attic")
+            assert await page.inner_text("#tools-said") == "No camera is called that"
+            await page.get_by_label("Search cameras").fill("")
+            await page.get_by_role("button", name="Arrange").click()
+            await page.get_by_role("button", name="Show all, as listed").click()
+            await page.get_by_role("button", name="Done").click()
+            assert (await page.evaluate(SHOWN)).startswith("Front door,Driveway,Garden,Garage,Living room")
+        finally:
+            relay.cameras = three
+
+
+async def test_a_tile_is_dragged_to_another_place(world: World) -> None:
+    async with opened(world) as page:
+        await page.get_by_role("button", name="Arrange").click()
+        await page.locator('[data-camera="cam00000"] h2').drag_to(page.locator('[data-camera="cam00002"] h2'))
+        assert await page.evaluate(SHOWN) == "Driveway,Garden,Front door"
+        await page.reload()
+        await until(page, f"{SHOWN} === 'Driveway,Garden,Front door'")
+
+
+TERMS: Final = {
+    "Queue": "wait for their turn at Google",
+    "This page": "1,000 GB a month are free",
+    "Lease": "extends it in time",
+}
+
+
+async def test_terms_are_explained_on_hover_focus_and_tap(world: World) -> None:
+    async with opened(world, playing=False) as page:
+        bubble = page.get_by_role("tooltip")
+        for term, words in TERMS.items():
+            button = page.get_by_role("button", name=term, exact=True).first
+            await button.hover()
+            assert words in await bubble.inner_text()
+            await page.mouse.move(600, 790)
+            await bubble.wait_for(state="hidden")
+            await button.focus()
+            await page.keyboard.press("Enter")
+            assert words in await bubble.inner_text()
+            await page.keyboard.press("Escape")
+            await bubble.wait_for(state="hidden")
+            # A finger does not hover.
+            await button.dispatch_event("click")
+            await bubble.wait_for(state="visible")
+            await page.mouse.click(600, 790)
+            await bubble.wait_for(state="hidden")
+        # In a dialog, too, outside of which everything is inert.
+        await page.get_by_role("button", name="Front door, live").click()
+        await page.locator("#large-facts .term").click()
+        await page.locator("#large").get_by_role("tooltip").wait_for(state="visible")
+        await page.keyboard.press("Escape")
+        await bubble.wait_for(state="hidden")
+        assert await page.evaluate("document.getElementById('large').open")
+
+
+# --- accessibility ------------------------------------------------------------------------------------------------
+
+
+LOOKS: Final = (("desktop", "light"), ("phone", "dark"), ("desktop", "dark"), ("phone", "light"))
+
+
+async def judged(page: Page, what: str, looks: Sequence[tuple[str, str]] = LOOKS) -> list[str]:
+    """Grave findings of axe-core on what the page shows, at both widths and in both colour schemes."""
+    found = []
+    for width, scheme in looks:
+        await page.set_viewport_size(DESKTOP if width == "desktop" else PHONE)  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        found += [f"{what}, {width}, {scheme}: {finding}" for finding in await grave_findings(page)]
+    return found
+
+
+async def test_axe_finds_nothing_serious(world: World) -> None:
+    relay = world.dashboard.relay
+    garden = relay.cameras[2]
+    before = (garden.state, garden.reason, relay.budget.auth_error)
+    try:
+        garden.state, garden.reason = "offline", "Google says that the camera is offline"
+        relay.budget.auth_error = "Google has revoked the access. Renew it at https://example.com/auth"
+        relay.events.publish("camera", "is offline", garden.id)
+        async with opened(world) as page:
+            await says(page, "#banner", "revoked")
+            await page.click(".events summary")
+            found = await judged(page, "dashboard")
+            await page.get_by_role("button", name="Arrange").click()
+            found += await judged(page, "arranging", LOOKS[:2])
+            await page.get_by_role("button", name="Done").click()
+            await enlarged(page)
+            found += await judged(page, "large view")
+            await page.get_by_role("button", name="Share a link").click()
+            await page.wait_for_selector("#share[open]")
+            found += await judged(page, "share dialog")
+            link = await page.input_value("#share-link")
+            await page.keyboard.press("Escape")
+            await page.get_by_role("button", name="Next camera").click()
+            await page.get_by_role("button", name="Next camera").click()
+            await says(page, "#large-why", "is offline")
+            found += await judged(page, "large view of a camera that is offline", LOOKS[:2])
+        guest = await (await world.browser.new_context()).new_page()
+        await guest.goto(world.url)
+        found += await judged(guest, "login")
+        await guest.goto(link)
+        await decoding(guest, ["cam00000"])
+        found += await judged(guest, "watch page")
+        await guest.goto(link.replace("signature=", "signature=0"))
+        await says(guest, "#why", "This link is not valid")
+        found += await judged(guest, "watch page with a link that is not valid", LOOKS[:2])
+        # Were there something, it would be found.
+        await guest.evaluate("document.body.append(new Image())")
+        assert ["image-alt" in finding for finding in await grave_findings(guest)] == [True]
+        await guest.context.close()
+    finally:
+        garden.state, garden.reason, relay.budget.auth_error = before
+    assert not found, "\n".join(found)
+
+
+async def test_a_tampered_link_shows_no_controls(world: World) -> None:
+    guest = await (await world.browser.new_context()).new_page()
+    try:
+        link = f"{world.url}/watch/cam00000?expires=4102444800&signature={'0' * 64}"
+        await guest.goto(link)
+        await says(guest, "#why", "This link is not valid")
+        assert await guest.evaluate(
+            "[...document.querySelectorAll('button, input')].every((e) => !e.checkVisibility())"
+        )
+        assert not await guest.get_by_role("button").count()
+    finally:
+        await guest.context.close()
