@@ -41,6 +41,34 @@ class NestConfig(_Section, frozen=True):
     """Google's token endpoint."""
 
 
+class IceServer(_Section, frozen=True):
+    """A STUN or TURN server, as a table in `cloudflare.ice_servers`."""
+
+    urls: Text | list[Text]
+    """`stun:`, `turn:` or `turns:` URLs (RFC 7064, RFC 7065)."""
+    username: str = ""
+    """User name; every TURN server wants one."""
+    credential: Secret = Secret("")
+    """Its password."""
+    share_with_guests: bool = False
+    """Whether viewers who came by a link are given this credential, too. It does not end when their link does."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs as a list."""
+        return [self.urls] if isinstance(self.urls, str) else list(self.urls)
+
+
+class TurnConfig(_Section, frozen=True):
+    """A TURN key of Cloudflare's, for networks that block UDP. Each view gets a credential of its own, which is revoked
+    when the view ends; the relay has one for itself. Viewers never get the token."""
+
+    key_id: str = ""
+    """Id of the key from the Cloudflare dashboard, Realtime > TURN; empty: none."""
+    api_token: Secret = Secret("")
+    """Shown once, when the key is created."""
+
+
 class CloudflareConfig(_Section, frozen=True):
     """A Cloudflare Realtime SFU application."""
 
@@ -50,8 +78,12 @@ class CloudflareConfig(_Section, frozen=True):
     """Shown once, when the app is created."""
     api_base_url: Text = "https://rtc.live.cloudflare.com/v1"
     """Cloudflare Realtime API."""
-    ice_servers: list[str] = []
-    """STUN or TURN URLs for viewers, and TURN for the relay itself where UDP is blocked; usually empty."""
+    ice_servers: list[str | IceServer] = []
+    """STUN URLs for viewers, and TURN servers for them and for the relay itself where UDP is blocked; usually empty. A
+    TURN server is a table: `{ urls = "turns:…", username = "…", credential_file = "…" }`; `share_with_guests = true`
+    in it gives it to viewers who came by a link, too."""
+    turn: TurnConfig = TurnConfig()
+    """Set in [cloudflare.turn]."""
 
 
 class RtspConfig(_Section, frozen=True):
@@ -236,6 +268,7 @@ class Config(_Section, frozen=True):
 SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "nest": NestConfig,
     "cloudflare": CloudflareConfig,
+    "cloudflare.turn": TurnConfig,
     "rtsp": RtspConfig,
     "cameras": CamerasConfig,
     "http": HttpConfig,
@@ -248,6 +281,9 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 }
 """The sections of the file by name."""
 
+TABLES: Final = frozenset(("settings", "turn"))
+"""Fields that are tables of their own in the file, not keys of their section."""
+
 SECRET_SUFFIX: Final = "_file"
 """Suffix that turns a secret's key into the key for a file containing it."""
 
@@ -259,5 +295,5 @@ def secret_fields(struct: type[msgspec.Struct]) -> set[str]:
 
 def keys_of(struct: type[msgspec.Struct]) -> set[str]:
     """Every key that may stand in a section, those for files with secrets included."""
-    names = {f.name for f in msgspec.structs.fields(struct)} - {"settings"}
+    names = {f.name for f in msgspec.structs.fields(struct)} - TABLES
     return names | {f"{s}{SECRET_SUFFIX}" for s in secret_fields(struct)}

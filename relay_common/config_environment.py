@@ -20,6 +20,7 @@ from relay_common.config import SECRET_SUFFIX, SECTIONS, keys_of, secret_fields
 PREFIX: Final = "RELAY_"
 _READ_ELSEWHERE: Final = frozenset(("RELAY_CONFIG", "RELAY_STREAM_URL"))
 """Variables that are options of the command line."""
+_MAY_HOLD_SECRETS: Final = frozenset(("ice_servers",))
 _NEAR: Final = 0.75
 """How similar a name has to be (difflib's ratio, without the prefix) to be suggested."""
 
@@ -46,18 +47,16 @@ def apply(sections: dict[str, list[dict[str, Any]]], environ: MutableMapping[str
             # A value and a file for the same secret would conflict: the environment wins.
             table.pop(secret, None)
             table.pop(secret + SECRET_SUFFIX, None)
-        if key in secret_fields(struct):
+        table[key] = text if key in secret_fields(struct) else _value(text, struct, key)
+        if key in secret_fields(struct) or key in _MAY_HOLD_SECRETS:
             del environ[variable]
-            table[key] = text
-        else:
-            table[key] = _value(text, struct, key)
         origins[f"{section}.{key}"] = variable
     return origins
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """A warning for each variable that looks like a key and is none, with the name that was probably meant."""
-    names = {f"{section}_{key}".upper() for section, struct in SECTIONS.items() for key in keys_of(struct)}
+    names = {name.removeprefix(PREFIX) for name in _keys()}
     services = [v.removesuffix("SERVICE_HOST") for v in environ if v.endswith("_SERVICE_HOST")]
     # Kubernetes describes a Service: RELAY_SERVICE_HOST, RELAY_PORT, RELAY_PORT_8080_TCP_ADDR, …
     described = tuple(service + part for service in services for part in ("SERVICE_", "PORT"))
@@ -72,11 +71,20 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     return warnings
 
 
+def variable_for(section: str, key: str) -> str:
+    """The variable that sets a key."""
+    return f"{PREFIX}{section}_{key}".replace(".", "_").upper()
+
+
+def _keys() -> dict[str, tuple[str, str]]:
+    """Section and key by variable."""
+    return {variable_for(name, key): (name, key) for name, struct in SECTIONS.items() for key in keys_of(struct)}
+
+
 def _known(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Variable, section and key, of each that is one."""
-    for variable in sorted(v for v in environ if v.startswith(PREFIX)):
-        section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
-        if section in SECTIONS and key in keys_of(SECTIONS[section]):
+    for variable, (section, key) in sorted(_keys().items()):
+        if variable in environ:
             yield variable, section, key
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import tomllib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from relay_common.config import (
     SECTIONS,
     CamerasConfig,
     CameraSettings,
+    CloudflareConfig,
     Config,
     HttpConfig,
+    IceServer,
     PathsConfig,
     keys_of,
     secret_fields,
 )
-from relay_common.config_environment import PREFIX
-from relay_common.config_mistakes import describe, kind_of, mismatch, overheard, suggest, toml_hint
+from relay_common.config_environment import variable_for
+from relay_common.config_mistakes import describe, ice_problem, kind_of, mismatch, overheard, suggest, toml_hint
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -40,6 +42,9 @@ _WHERE = {
     "refresh_token": "the refresh token from authorising the relay with your Google account",
     "app_id": "the app id from the Cloudflare dashboard, Realtime > SFU",
     "app_secret": "the app secret shown when the Cloudflare app was created",
+    "key_id": "the id of the TURN key from the Cloudflare dashboard, Realtime > TURN",
+    "api_token": "the token shown when the TURN key was created",
+    "urls": "the server's URL",
 }
 
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
@@ -107,9 +112,14 @@ def parse(
                 for key in _CREDENTIALS_GO_TO.get(name, ())
                 if (p := overheard(_label(name, i, len(built)), key, section))
             ]
+    turn = values.pop("cloudflare.turn")
+    if turn is not None and bool(turn.key_id) != bool(turn.api_token):
+        missing = "api_token" if turn.key_id else "key_id"
+        problems.append(_missing("cloudflare.turn", missing, secret=missing == "api_token"))
     if problems:
         lines = "".join(f"\n  {origins.attribute_problem(p)}" for p in problems)
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
+    values["cloudflare"] = msgspec.structs.replace(values["cloudflare"], turn=turn)
     return Config(**values)
 
 
@@ -137,6 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Each section as a list of tables: only [[nest]] may have more than one."""
+    document = _with_subsections(document)
     for key in document.keys() - SECTIONS.keys():
         problems.append(f"[{key}] is not a section.{suggest(key, SECTIONS)}")
     sections: dict[str, list[dict[str, Any]]] = {}
@@ -150,6 +161,17 @@ def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, lis
     cameras = sections["cameras"][0]
     cameras["settings"] = {k: cameras.pop(k) for k in list(cameras) if isinstance(cameras[k], dict)}
     return sections
+
+
+def _with_subsections(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with [cloudflare.turn] beside [cloudflare], by that name."""
+    flat = dict(document)
+    for name in SECTIONS:
+        outer, dot, inner = name.partition(".")
+        if dot and isinstance(flat.get(outer), dict) and inner in flat[outer]:
+            flat[name] = flat[outer][inner]
+            flat[outer] = {key: value for key, value in flat[outer].items() if key != inner}
+    return flat
 
 
 def _label(name: str, index: int, count: int) -> str:
@@ -177,6 +199,8 @@ def _build(
             continue
         if struct is CamerasConfig and field.name == "settings":
             values["settings"] = _camera_settings(values["settings"], problems)
+        elif struct is CloudflareConfig and field.name == "ice_servers" and isinstance(values.get(field.name), list):
+            values[field.name] = _ice_servers(f"{label}.{field.name}", values[field.name], base, problems)
         elif field.name in values and field.type is not Secret:
             try:
                 values[field.name] = msgspec.convert(values[field.name], field.type)
@@ -195,10 +219,27 @@ def _camera_settings(tables: Any, problems: list[str]) -> dict[str, CameraSettin
     return {name: settings for name, settings in built.items() if settings is not None}
 
 
+def _ice_servers(label: str, given: list[Any], base: Path | None, problems: list[str]) -> list[str | IceServer]:
+    servers: list[str | IceServer] = []
+    for place, value in enumerate(given):
+        at = f"{label}[{place}]"
+        if isinstance(value, str):
+            servers.append(value)
+        elif isinstance(value, dict):
+            servers.append(_build(at, IceServer, value, base, problems))
+        else:
+            problems.append(f"{at} is {describe(value)}; expected a URL or a table with urls, username and credential")
+    problems += [
+        f"{label}[{i}] {why}" for i, one in enumerate(servers) if one is not None and (why := ice_problem(one))
+    ]
+    return servers
+
+
 def _missing(label: str, key: str, *, secret: bool) -> str:
-    variable = f"{PREFIX}{label.split('[')[0].upper()}_{key.upper()}"
+    section = label.split("[")[0]
+    variable = f", or {variable_for(section, key)}" if section in SECTIONS else ""
     also = f", {key}_file = a file that holds it" if secret else ""
-    return f"{label}.{key} is missing. Set it to {_WHERE.get(key, 'a value')} ({key} = …{also}, or {variable})"
+    return f"{label}.{key} is missing. Set it to {_WHERE.get(key, 'a value')} ({key} = …{also}{variable})"
 
 
 def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, problems: list[str]) -> Secret | None:
@@ -245,14 +286,22 @@ def _not_a_path(text: str) -> str:
 def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
     """Secret files named in `document` that other users of this machine may read."""
     loose: list[str] = []
-    for section in document.values():
-        for table in section if isinstance(section, list) else [section]:
-            if not isinstance(table, dict):
-                continue
-            for key, value in table.items():
-                if key.endswith("_file") and key != "ca_file" and isinstance(value, str):
-                    with contextlib.suppress(OSError, ValueError, RuntimeError):
-                        path = base / Path(value).expanduser()
-                        if path.stat().st_mode & _PRIVATE_BITS:
-                            loose.append(str(path))
+    for table in _tables(document):
+        for key, value in table.items():
+            if key.endswith("_file") and key != "ca_file" and isinstance(value, str):
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    path = base / Path(value).expanduser()
+                    if path.stat().st_mode & _PRIVATE_BITS:
+                        loose.append(str(path))
     return loose
+
+
+def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every table in a document, at whatever depth."""
+    if isinstance(value, Mapping):
+        yield value
+        for inner in value.values():
+            yield from _tables(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _tables(inner)

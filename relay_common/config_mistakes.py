@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from relay_common.config import IceServer
 from relay_common.loopback import is_loopback
+from relay_common.secrets import redact
 
 _TOML_NAMES: Final = {
     "str": "a string",
@@ -122,6 +124,26 @@ def toml_hint(text: str, message: str) -> str:
     if value.startswith("["):
         return f'Each text in a list needs quotation marks: {key} = ["…", "…"]'
     return f'Text needs quotation marks: {key} = "…". Numbers, true and false have none'
+
+
+_ICE_SCHEMES: Final = ("stun", "stuns", "turn", "turns")
+
+
+def ice_problem(server: str | IceServer) -> str:
+    """What is wrong with an entry of `cloudflare.ice_servers`, without its credential; "" when browsers take it."""
+    urls = [server] if isinstance(server, str) else server.addresses
+    for url in urls:
+        scheme, colon, host = url.partition(":")
+        if scheme not in _ICE_SCHEMES or not colon or not host or host.startswith("/") or "@" in host:
+            shown = f"{scheme}:…@…" if "@" in url else redact(url)
+            return f"is {shown!r}; expected stun:host:port, turn:host:port or turns:host:port, without a user name"
+    signed = not isinstance(server, str) and server.username and server.credential
+    if not signed and any(url.startswith("turn") for url in urls):
+        return (
+            "is a TURN server without username and credential, which browsers refuse; write "
+            '{ urls = "turn:…", username = "…", credential_file = "…" }, or use [cloudflare.turn]'
+        )
+    return "" if urls else 'has no urls; write urls = "turns:…"'
 
 
 def overheard(label: str, key: str, section: object) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from relay_common import config
-from relay_common.config import SECRET_SUFFIX, SECTIONS
-from relay_common.config_environment import PREFIX
+from relay_common.config import SECRET_SUFFIX, SECTIONS, TABLES, IceServer
+from relay_common.config_environment import variable_for
 from relay_common.config_mistakes import default_of
 from relay_common.secrets import Secret
 
@@ -39,7 +39,9 @@ def reference() -> str:
     parts = [HEAD]
     for name, struct in SECTIONS.items():
         title = "[[nest]]" if name == "nest" else f"[{name}]"
-        parts.append(_section(title, struct, name, skip={"settings"}))
+        parts.append(_section(title, struct, name, skip=set(TABLES)))
+        if name == "cloudflare":
+            parts.append(_section("A table in ice_servers", config.IceServer, "", skip=set()).replace("`", "", 2))
         if name == "nest":
             parts.append("One table per account or project; each has its own command budget.\n")
     parts.append(_section('[cameras."NAME"]', config.CameraSettings, "", skip=set()))
@@ -64,7 +66,7 @@ def _section(title: str, struct: type[msgspec.Struct], name: str, skip: set[str]
         secret = f" (or `{field.name}{SECRET_SUFFIX}`)" if field.type is Secret else ""
         lines.append(f"| `{field.name}`{secret} | {kind} | {_default(field)} | {notes.get(field.name, '')} |")
     if name:
-        lines += ["", f"Environment: `{PREFIX}{name.upper()}_…`"]
+        lines += ["", f"Environment: `{variable_for(name, '')}…`"]
     return "\n".join(lines) + "\n"
 
 
@@ -86,10 +88,10 @@ def _type(kind: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(f'`"{choice}"`' for choice in arguments)
     if origin is list:
-        return f"array of {_type(arguments[0])}s"
+        return f"array of {_type(arguments[0]).replace(' or ', 's or ')}s"
     if arguments:
         return " or ".join(_type(argument) for argument in arguments)
-    return {str: "string", int: "integer", float: "number", bool: "boolean"}.get(kind, str(kind))
+    return {str: "string", int: "integer", float: "number", bool: "boolean", IceServer: "table"}.get(kind, str(kind))
 
 
 def _bounds(meta: msgspec.Meta) -> str:

@@ -301,6 +301,23 @@ class SetLog(_Message, frozen=True, tag="set_log"):
     debug: list[str] = []
 
 
+class TurnServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A STUN or TURN server, in the words of RTCIceServer."""
+
+    urls: list[str]
+    username: str = ""
+    credential: str = ""
+    """Secret."""
+
+
+class UseTurn(_Message, frozen=True, tag="use_turn"):
+    """TURN servers to publish through where the SFU cannot be reached directly; they replace earlier ones."""
+
+    servers: list[TurnServer]
+    ends_at: float = 0.0
+    """When their credentials end; 0: never."""
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """End cleanly within `within` seconds."""
 
@@ -340,4 +357,5 @@ FromSupervisor = (
     | SetLog
     | Stop
     | RecoverVideo
+    | UseTurn
 )

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
-from relay_common.cloudflare import SfuClient
-from relay_common.config import Config
+from relay_common.cloudflare import SfuClient, TurnKey
+from relay_common.cloudflare.turn import TCP_PORTS
+from relay_common.config import CloudflareConfig, Config
 from relay_common.loopback import is_loopback_url
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
@@ -40,6 +41,7 @@ from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.report import Parts, Report
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.state.directories import private, remove_stale_stacks, runtime
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
@@ -99,6 +101,7 @@ class Supervisor:
             self._registry, self.accounts, self._broker, self.fleet, self._store, self.events, self._spec, self._clock
         )
         self._watching = Watching(self._registry, self.director, self._clock)
+        self._ice = self._make_ice_servers()
         self.viewers = self._make_viewers()
         self._verdicts = Verdicts(
             self.viewers.decoding,
@@ -116,14 +119,22 @@ class Supervisor:
         client.meter.on_call = self._otel.sfu_call
         return client
 
+    def _make_ice_servers(self) -> IceServers:
+        at = self.config.cloudflare
+        key = TurnKey(at.turn.key_id, at.turn.api_token, base_url=at.api_base_url) if at.turn.key_id else None
+        ice = IceServers(at.ice_servers, key, self._clock)
+        ice.listen(self.fleet.tell)
+        if ice.for_workers is not None:
+            self.fleet.tell(ice.for_workers)
+        return ice
+
     def _make_viewers(self) -> Viewers:
-        urls = self.config.cloudflare.ice_servers
         return Viewers(
             self._client,
             self._broker,
             self._clock,
             rng=self._rng,
-            ice_servers=[{"urls": urls}] if urls else [],
+            ice=self._ice,
             on_asked=self._watching.asked_for,
         )
 
@@ -204,6 +215,7 @@ class Supervisor:
         started.push_async_callback(self._stop_accounts)
         self._loops.start("workers", self.fleet.run)
         started.push_async_callback(self._stop_workers)
+        started.push_async_callback(self._ice.aclose)
         started.push_async_callback(self.viewers.aclose, within=0.5)
         started.push_async_callback(self.director.close)
         started.push_async_callback(self._activities.aclose)
@@ -258,6 +270,7 @@ class Supervisor:
         start("viewers", self.viewers.watch)
         start("verdicts", self._verdicts.watch)
         start("cameras on demand", functools.partial(self._watching.run, self.viewers.watched))
+        start("TURN credentials", self._ice.keep_workers)
         start("publications", functools.partial(self._broker.watch, VERIFY))
 
     async def _stop_accounts(self) -> None:
@@ -301,7 +314,7 @@ class Supervisor:
             connect_timeout=config.rtsp.connect_timeout,
             read_timeout=config.rtsp.read_timeout,
             media_timeout=config.rtsp.media_timeout,
-            ice_servers=tuple(config.cloudflare.ice_servers),
+            ice_servers=_relay_urls(config.cloudflare),
             loopback=is_loopback_url(config.cloudflare.api_base_url),
             camera_loopback=is_loopback_url(config.nest[camera.account].api_base_url),
             log_level=config.log.level,
@@ -324,6 +337,14 @@ class Supervisor:
     async def keyframe(self, camera: str) -> None:
         """Ask a camera for a keyframe."""
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
+
+
+def _relay_urls(config: CloudflareConfig) -> tuple[str, ...]:
+    """URLs of the TURN servers that a worker may have to reach."""
+    urls = [url for one in config.ice_servers for url in ([one] if isinstance(one, str) else one.addresses)]
+    if config.turn.key_id:
+        urls += [f"turn:turn.cloudflare.com:{port}?transport=tcp" for port in TCP_PORTS]
+    return tuple(urls)
 
 
 def _stream_ports(api_base_url: str) -> tuple[int, ...] | None:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from relay_common.cloudflare import require_usable
+from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
@@ -73,6 +73,8 @@ def _accounts(config: Config) -> None:
 def _cloudflare(config: Config) -> None:
     at = config.cloudflare
     require_usable(at.app_id, at.app_secret, at.api_base_url)
+    if at.turn.key_id:
+        require_usable_key(at.turn.key_id, at.turn.api_token)
 
 
 def _listen(config: Config) -> None:

@@ -1,8 +1,10 @@
 """Client of the session API of Cloudflare's Realtime SFU."""
 
-from relay_common.cloudflare.client import BASE_URL, SfuClient, require_usable
+from relay_common.cloudflare.client import SfuClient, require_usable
 from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError, unauthorized
+from relay_common.cloudflare.exchange import BASE_URL
 from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack
+from relay_common.cloudflare.turn import TurnError, TurnKey, require_usable_key
 
 __all__ = [
     "BASE_URL",
@@ -15,6 +17,9 @@ __all__ = [
     "SessionTrack",
     "SfuClient",
     "SfuError",
+    "TurnError",
+    "TurnKey",
     "require_usable",
+    "require_usable_key",
     "unauthorized",
 ]

@@ -15,7 +15,6 @@ An SDP is returned only after the status, the top-level error and every track's 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from relay_common.cloudflare.errors import (
     unauthorized,
     worth_repeating,
 )
+from relay_common.cloudflare.exchange import BASE_URL, exchange
 from relay_common.cloudflare.gate import Gate
 from relay_common.cloudflare.meter import CallMeter
 from relay_common.cloudflare.models import (
@@ -62,9 +62,6 @@ from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
-BASE_URL: Final = "https://rtc.live.cloudflare.com/v1"
-MAX_BODY: Final = 1 << 20
-"""Largest response body read, in bytes."""
 ATTEMPTS: Final = 3
 ASK_AGAIN: Final = 2.0
 """Longest wait in seconds before retrying after a 401 or 403; the shortest is half of it."""
@@ -246,7 +243,9 @@ class SfuClient:
         started = self._clock.now()
         kind = ErrorClass.NETWORK
         try:
-            status, retry_after, content = await self._send(method, path, body)
+            status, retry_after, content = await exchange(
+                self._http, method, path, None if body is None else _encode(body), within=CALL_WITHIN
+            )
             reply = _parse(content)
             code = (reply.error_code if reply else None) or ""
             if not 200 <= status < 300 or code:
@@ -264,24 +263,6 @@ class SfuClient:
             took = self._clock.now() - started
             self.meter.count(operation, kind, took)
             log.debug("%s: %s in %.0f ms", operation, kind.value, took * 1e3)
-
-    async def _send(self, method: str, path: str, body: TracksRequest | None) -> tuple[int, float, bytes]:
-        content = None if body is None else _encode(body)
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        received = bytearray()
-        try:
-            async with (
-                asyncio.timeout(CALL_WITHIN),
-                self._http.stream(method, path, content=content, headers=headers) as response,
-            ):
-                async for chunk in response.aiter_bytes():
-                    received += chunk
-                    if len(received) > MAX_BODY:
-                        raise httpx.DecodingError(f"the answer is larger than {MAX_BODY} bytes")
-        except TimeoutError:
-            raise httpx.ReadTimeout(f"no complete answer within {CALL_WITHIN:g} s") from None
-        retry_after = response.headers.get("retry-after", "")
-        return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
 
     def counters(self) -> dict[str, int]:
         """Counters since construction, by name."""

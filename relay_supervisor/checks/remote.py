@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 
 from relay_common.clock import SystemClock
-from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.cloudflare import SfuClient, SfuError, TurnError, TurnKey
 from relay_common.config import CamerasConfig, CloudflareConfig, NestConfig
 from relay_common.errors import ConfigError
 from relay_supervisor.checks.report import Finding, failed, ok, warn
@@ -140,6 +140,22 @@ async def cloudflare(config: CloudflareConfig) -> tuple[Finding, float | None]:
     finally:
         await client.aclose()
     return ok(part, f"application {config.app_id} accepts our secret"), transport.skew
+
+
+async def turn(config: CloudflareConfig) -> Finding | None:
+    """Check that the TURN key issues credentials, by one that lives for a minute; None without a key."""
+    part = "Cloudflare TURN"
+    if not config.turn.key_id:
+        return None
+    key = TurnKey(config.turn.key_id, config.turn.api_token, base_url=config.api_base_url)
+    try:
+        servers = await key.issue(60.0)
+    except TurnError as error:
+        return failed(part, error.message, error.hint or "Try again in a minute")
+    finally:
+        await key.aclose()
+    urls = [url for server in servers if server.credential for url in server.urls]
+    return ok(part, f"key {config.turn.key_id} issues credentials, for {urls[0]} and {len(urls) - 1} other URLs")
 
 
 def clock(skews: list[float | None]) -> Finding:

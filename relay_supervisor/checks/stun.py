@@ -74,6 +74,6 @@ async def reachability(config: CloudflareConfig, server: str = "") -> Finding:
         return failed(
             part,
             f"no answer from {host}:{port}",
-            "A firewall seems to drop UDP: allow it outwards, or set cloudflare.ice_servers to a TURN server",
+            "A firewall seems to drop UDP: allow it outwards, or set [cloudflare.turn] to a TURN key",
         )
     return ok(part, f"{host}:{port} answers" + (f"; it sees us as {seen}" if seen else ""))

@@ -80,14 +80,22 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     findings += [*local.directories(config, running is not None), local.confinement(config)]
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))
-    sfu = None if "cloudflare" in refused else asyncio.ensure_future(remote.cloudflare(config.cloudflare))
+    sfu = None if "cloudflare" in refused else asyncio.ensure_future(_cloudflare(config))
     on_google, skews = await _google(config, running) if "nest" not in refused else ([], [])
     findings += on_google
     if sfu is not None:
-        application, skew = await sfu
-        findings.append(application)
+        found, skew = await sfu
+        findings += found
         skews.append(skew)
     return [*findings, await udp, remote.clock(skews)]
+
+
+async def _cloudflare(config: Config) -> tuple[list[Finding], float | None]:
+    """What Cloudflare says about the application and the TURN key; and the clock's skew towards it in seconds."""
+    (application, skew), turn = await asyncio.gather(
+        remote.cloudflare(config.cloudflare), remote.turn(config.cloudflare)
+    )
+    return [application, *([turn] if turn else [])], skew
 
 
 async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None]]:

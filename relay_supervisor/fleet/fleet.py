@@ -82,6 +82,7 @@ class Fleet:
         self._back_at = math.inf
         self._abandoned = False
         self._confinements: set[str] = set()
+        self._for_all: FromSupervisor | None = None
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
 
@@ -90,6 +91,13 @@ class Fleet:
     def listen(self, listener: FleetListener) -> None:
         """Pass workers' events to `listener`."""
         self._keeper.listener = listener
+
+    def tell(self, message: FromSupervisor) -> None:
+        """Send `message` to every worker, to later ones after their hello; it takes the place of an earlier one."""
+        self._for_all = message
+        for instance, slot in self._by_instance.items():
+            if slot.running:
+                self._send(instance, message)
 
     # --- wanted and unwanted -----------------------------------------------------------------------------------
 
@@ -252,6 +260,8 @@ class Fleet:
             weak = hello.confinement.startswith("none")
             log.log(logging.WARNING if weak else logging.INFO, "confinement of workers: %s", hello.confinement)
         self._send(slot.instance, protocol.Welcome())
+        if self._for_all is not None:
+            self._send(slot.instance, self._for_all)
         if slot.replacement is not None and slot.replaces:
             slot.replacement.fire(PairEvent.HELLO)
             self._keeper.ask_to_stop(slot.replacement.predecessor, "another worker takes over", 3.0)

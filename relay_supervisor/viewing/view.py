@@ -12,13 +12,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from relay_common.clock import Clock
 from relay_common.cloudflare import Pull, RemoteTrack, SfuClient
 from relay_supervisor.sinks.broker import KINDS, Broker, Publication
+from relay_supervisor.sinks.ice_servers import IceServers, Lent
 from relay_supervisor.viewing.concealment import conceal
 from relay_supervisor.viewing.views import Audience, Unavailable, ViewAnswer, ViewTrack, Visitor, why_missing
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _MOST_OFFERS: Final = 8
 """Most offers on one session: each may add media sections, and a session takes a limited number."""
+
+_NOTHING_LENT: Final = Lent(servers=[])
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Sources:
     client: SfuClient
     broker: Broker
     clock: Clock
-    ice_servers: list[dict[str, Any]]
+    ice: IceServers
     outcomes: Counter[str]
 
     def locate(self, cameras: Sequence[str]) -> tuple[list[Publication], list[Unavailable]]:
@@ -62,10 +65,11 @@ class View:
         audio: bool,
         audience: Audience,
         visitor: Visitor,
+        lent: Lent = _NOTHING_LENT,
     ) -> None:
         self._at = sources
         self.name, self.session, self.cameras, self.audio, self.audience = name, session, cameras, audio, audience
-        self.visitor = visitor
+        self.visitor, self.lent = visitor, lent
         self.lock = asyncio.Lock()
         self.tracks: dict[str, ViewTrack] = {}
         self.offers = 0
@@ -112,7 +116,12 @@ class View:
         return self.describe("answer", missing, offer)
 
     async def follow(self, stale: Sequence[str]) -> ViewAnswer:
-        """Bring it up to date with the publications; cameras in `stale` are pulled again. Raises SfuError."""
+        """Bring it up to date with the publications; cameras in `stale` are pulled again. Raises SfuError.
+
+        Before its TURN credential ends the page is asked to open a fresh view.
+        """
+        if self._at.clock.wall() >= self.lent.ends_at:
+            return self.reopen()
         await self._drop(self._unfit() | set(stale))
         await self._repoint()
         return await self._add()
@@ -130,7 +139,7 @@ class View:
             tracks=list(self.tracks.values()),
             unavailable=missing,
             offer=offer,
-            ice_servers=self._at.ice_servers,
+            ice_servers=self.lent.servers,
         )
 
     def _unfit(self) -> set[str]:

@@ -12,14 +12,16 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.counters import joined
 from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.viewing.bounds import MAX_VIEWS, refusal
 from relay_supervisor.viewing.decoding import Decoding, Received
 from relay_supervisor.viewing.view import Sources, View
@@ -61,7 +63,8 @@ _SWEEP: Final = 5.0
 class Viewers:
     """All views of this supervisor.
 
-    `ice_servers` is passed to the page; `new_id` makes unguessable names; `on_asked` is called with the wanted cameras.
+    `ice` lends STUN and TURN servers to the pages; `new_id` makes unguessable names; `on_asked` is called with the
+    wanted cameras.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Viewers:
         clock: Clock,
         *,
         rng: random.Random,
-        ice_servers: Sequence[dict[str, Any]] = (),
+        ice: IceServers | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         bound: int = MAX_VIEWS,
         on_asked: Callable[[list[str]], None] = lambda cameras: None,
@@ -84,14 +87,14 @@ class Viewers:
         self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self.decoding = Decoding()
-        self._sources = Sources(client, broker, clock, list(ice_servers), self.outcomes)
+        self._sources = Sources(client, broker, clock, ice or IceServers([], None, clock), self.outcomes)
 
     def __len__(self) -> int:
         return len(self._views)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return self._pauses.counters()
+        return self._pauses.counters() | joined(turn=self._sources.ice.counters())
 
     def watched(self) -> set[str]:
         """Cameras in an open view, or in one that is being opened."""
@@ -235,23 +238,24 @@ class Viewers:
         while True:
             located, missing = self._sources.locate(cameras)
             if not located:
-                return self._nothing(missing)
+                return self._nothing(missing, visitor)
             # A session whose first pull failed does not serve a second one reliably: take a new one each time.
             session = await self._client.new_session("view")
             view = View(self._sources, self._new_id(), session, cameras, audio, audience, visitor)
             pull = await view.pull(located)
             if pull.offer is not None:
+                view.lent = await self._sources.ice.lend(guest=not visitor.operator, until=audience.until)
                 self._views[view.name] = view
                 self.outcomes["opened"] += 1
                 return view.take(located, pull, missing)
             self._client.forget(session)
             if backoff.failures + 1 >= _PULL_ATTEMPTS or not may_come(pull):
                 missing += [Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in located]
-                return self._nothing(missing)
+                return self._nothing(missing, visitor)
             await self._clock.sleep(backoff.next_delay())
 
-    def _nothing(self, missing: list[Unavailable]) -> ViewAnswer:
-        servers = self._sources.ice_servers
+    def _nothing(self, missing: list[Unavailable], visitor: Visitor) -> ViewAnswer:
+        servers = self._sources.ice.plain(guest=not visitor.operator)
         return ViewAnswer(view="", action="none", tracks=[], unavailable=missing, ice_servers=servers)
 
     # --- parts ----------------------------------------------------------------------------------------------------
@@ -269,6 +273,7 @@ class Viewers:
         view.closed = True
         self.decoding.forget(view.name)
         self.outcomes[outcome] += 1
+        self._sources.ice.take_back(view.lent)
         self._closing.spawn(self._close(view))
 
     async def _close(self, view: View) -> None:

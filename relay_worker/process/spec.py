@@ -38,6 +38,7 @@ class WorkerSpec:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     ice_servers: tuple[str, ...] = ()
+    """URLs of TURN servers that it may be told to use, for what it may connect to; credentials come over the bus."""
     loopback: bool = False
     """Whether the SFU is on this machine, so that only 127.0.0.1 is used."""
     camera_loopback: bool = False

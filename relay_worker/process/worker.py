@@ -12,8 +12,6 @@ import resource
 import signal
 from collections.abc import Coroutine
 
-from aiortc import RTCIceServer
-
 import relay_common
 from relay_common import log as log_setup
 from relay_common import proc, protocol
@@ -56,9 +54,7 @@ class Worker:
         self._clock: Clock = clock or LoopClock()
         self._control = Control(spec, self._handle)
         self._forwarder = LogForwarder(self._control.send)
-        publisher = PublisherSettings(
-            ice_servers=tuple(RTCIceServer(urls=url) for url in spec.ice_servers), loopback=spec.loopback
-        )
+        publisher = PublisherSettings(loopback=spec.loopback)
         settings = RelaySettings(
             name=spec.name,
             audio=spec.audio,
@@ -135,6 +131,8 @@ class Worker:
                 self._relay.request_keyframe()
             case protocol.RecoverVideo(reason=reason):
                 self._relay.recover_video(reason)
+            case protocol.UseTurn(servers=servers, ends_at=ends_at):
+                self._relay.keeper.turn.give(servers, ends_at)
             case protocol.TakeSnapshot(request=request):
                 self._tasks.spawn(self._send_file(request, self._relay.snapshot(SNAPSHOT_TIMEOUT)))
             case protocol.TakeCapture(request=request, seconds=seconds):

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 import msgspec
@@ -31,6 +32,7 @@ from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.publication import PublisherSettings, PublishTrack
 from relay_worker.publish.publisher import Publisher
+from relay_worker.publish.turn import TurnFallback
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,7 @@ class PublicationKeeper:
         """Publications made so far."""
         self._silent: set[Kind] = set()
         self._first_sent = 0.0
+        self.turn = TurnFallback()
         self._retired = {kind: TrackStats() for kind in Kind}
 
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
@@ -145,6 +148,8 @@ class PublicationKeeper:
         if self.publisher is None or not self.publisher.connected:
             return
         self.publisher.check(now)
+        if self.turn.outdated(self._clock.wall()):
+            self.republish("the credential of its TURN relay ends soon")
         if self._silent and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
             self._announce()
 
@@ -191,7 +196,7 @@ class PublicationKeeper:
             signaling,
             audio=self._audio,
             profile_idc=profile_idc,
-            settings=self._settings,
+            settings=replace(self._settings, ice_servers=self.turn.servers()),
             clock=self._clock,
             on_keyframe_request=self._on_keyframe_request,
             on_lost=lambda error: self.republish(error.message),
@@ -200,6 +205,7 @@ class PublicationKeeper:
         try:
             try:
                 await publisher.start()
+                self.turn.connected(relayed=publisher.relayed)
                 return await self._live(publisher, signaling)
             finally:
                 await publisher.close()
@@ -213,6 +219,7 @@ class PublicationKeeper:
 
     def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
         """Report that a publication failed; returns the seconds to wait, at least `least`."""
+        self.turn.failed(stage)
         self._on_problem(stage, reason)
         delay = max(self._backoff.next_delay(), least)
         log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)

@@ -59,7 +59,7 @@ class PublisherSettings:
     """How to publish. Times in seconds."""
 
     ice_servers: tuple[RTCIceServer, ...] = ()
-    """STUN or TURN servers; not needed where UDP is not blocked."""
+    """TURN servers; set where the SFU cannot be reached directly (`turn.py`)."""
     loopback: bool = False
     """Use 127.0.0.1 only: for an SFU on this machine."""
     gso: bool = True

@@ -35,7 +35,7 @@ from relay_worker.publish.publication import (
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.uplink import Uplink
-from relay_worker.webrtc.gso import PacketPath, UdpPath
+from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
 from relay_worker.webrtc.sdp import AnswerError
 from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, default_host_addresses
 
@@ -99,6 +99,11 @@ class Publisher:
     def path(self) -> PacketPath | None:
         """What packets leave by; None before the connection."""
         return self._transport.path if self._transport is not None else None
+
+    @property
+    def relayed(self) -> bool:
+        """Whether packets go through a TURN relay; known once connected."""
+        return isinstance(self.path, RelayPath)
 
     def _fire(self, event: PublisherEvent) -> None:
         self.connected = self._machine.fire(event) is PublisherState.CONNECTED

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from relay_common.simulation.sfu.options import SfuFaults
 from relay_common.simulation.sfu.port import Arrival
 from relay_common.simulation.sfu.sessions import Session
+from relay_common.simulation.sfu.turn import TurnKeys
 
 _RECORD_LIMIT = 1_000_000
 
@@ -21,6 +22,7 @@ class Controlled(Protocol):
     """The controlled simulator, which does not depend on this module."""
 
     faults: SfuFaults
+    turn: TurnKeys
 
     def sessions(self) -> list[dict[str, Any]]: ...
     def port_counters(self) -> dict[str, int]: ...
@@ -29,6 +31,7 @@ class Controlled(Protocol):
     def start_recording(self, limit: int = ...) -> None: ...
     def stop_recording(self) -> None: ...
     def arrivals(self) -> list[Arrival]: ...
+    def admit_only(self, address: str) -> None: ...
 
 
 def describe(session: Session, now: float) -> dict[str, Any]:
@@ -98,6 +101,13 @@ def routes(simulator: Controlled) -> list[Route]:
             return JSONResponse({"error": "no such session"}, status_code=404)
         return JSONResponse({})
 
+    async def turn(request: Request) -> Response:
+        if request.method == "POST":
+            body = await request.json()
+            simulator.admit_only(body.pop("admit_only", ""))
+            simulator.turn.change(body)
+        return JSONResponse(simulator.turn.describe())
+
     async def record(request: Request) -> Response:
         if request.method == "POST":
             body = await request.json()
@@ -112,5 +122,6 @@ def routes(simulator: Controlled) -> list[Route]:
         Route("/control/sessions", sessions, methods=["GET"]),
         Route("/control/sessions/{session}", session, methods=["POST"]),
         Route("/control/faults", faults, methods=["POST"]),
+        Route("/control/turn", turn, methods=["GET", "POST"]),
         Route("/control/record", record, methods=["GET", "POST"]),
     ]

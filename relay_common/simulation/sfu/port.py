@@ -45,6 +45,8 @@ class MediaPort:
         self.lossy: dict[Publication, None] = {}
         self.record: Callable[[float, int, int, int, int, bool], None] | None = None
         self.arrivals: deque[Arrival] = deque()
+        self.only_from = ""
+        """The only address that datagrams are taken from; empty: any."""
         self.received = self.wakes = self.unknown = self.unsent = 0
         self.on_tick: Callable[[float], None] = lambda now: None
         self.address: Address = ("", 0)
@@ -142,7 +144,7 @@ class MediaPort:
             except OSError:
                 # An ICMP error for something sent earlier.
                 continue
-            if not size:
+            if not size or (self.only_from and source[0] != self.only_from):
                 continue
             segment = self._ancillary(ancillary, size) if ancillary else size
             if self._faults.delay > 0 or self._delayed:

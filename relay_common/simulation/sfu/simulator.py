@@ -24,6 +24,7 @@ from relay_common.simulation.sfu.options import ApiFault, SfuFaults, SfuTimings,
 from relay_common.simulation.sfu.port import Arrival, MediaPort
 from relay_common.simulation.sfu.service import SfuService
 from relay_common.simulation.sfu.sessions import ApiError
+from relay_common.simulation.sfu.turn import TurnKeys
 
 __all__ = ["ApiFault", "SfuFaults", "SfuSimulator", "SfuTimings", "SfuVariant"]
 
@@ -58,13 +59,14 @@ class SfuSimulator:
         self.faults = faults or SfuFaults()
         self.timings = timings or SfuTimings()
         self.variant = variant or SfuVariant()
+        self.turn = TurnKeys()
         self.app_id = app_id
         self._host, self._http_port, self._udp_port = host, port, udp_port
         self._media = MediaPort(self.timings, self.variant, self.faults)
         self.service = SfuService(self._media, self.timings, self.variant, self.faults)
         api = SfuApi(self.service, app_id, app_secret, self.variant, self.faults)
         self.app = Starlette(
-            routes=[*api.routes(), *sfu_control.routes(self)],
+            routes=[*api.routes(), *self.turn.routes(), *sfu_control.routes(self)],
             exception_handlers={ApiError: answer_error, HTTPException: answer_error, Exception: answer_error},
         )
         self._server: _Server | None = None
@@ -141,6 +143,10 @@ class SfuSimulator:
     def lose_upstream(self, session_id: str, share: float | None) -> None:
         """Drop this share of one publisher's RTP instead of `faults.upstream_loss`; None ends it. Raises KeyError."""
         self.service.sessions[session_id].peer.upstream_loss = share
+
+    def admit_only(self, address: str) -> None:
+        """Drop every datagram that does not come from this address, as a firewall would; "" admits all again."""
+        self._media.only_from = address
 
     def inject(self, datagram: bytes, source: tuple[str, int]) -> None:
         """Treat `datagram` as received from `source`."""

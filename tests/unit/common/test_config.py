@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay_common import config_environment, config_file
+from relay_common.config import IceServer
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -217,3 +218,65 @@ def test_a_file_that_is_not_toml_comes_with_a_hint_and_without_its_values(tmp_pa
         config_file.load(file, {})
     assert hint in caught.value.hint
     assert "hush" not in str(caught.value)
+
+
+TURN_TABLE = {"urls": "turns:turn.example:443?transport=tcp", "username": "u", "credential": "pass-word"}
+
+
+def test_ice_servers_are_urls_and_tables_with_a_credential(tmp_path: Path) -> None:
+    (tmp_path / "turn").write_text("from a file\n")
+    of_file = {"urls": ["turn:a", "turn:b"], "username": "u", "credential_file": "turn", "share_with_guests": True}
+    cloudflare = document()["cloudflare"] | {"ice_servers": ["stun:s:3478", TURN_TABLE, of_file]}
+    config = config_file.parse(document(cloudflare=cloudflare), base=tmp_path)
+    plain, table, filed = config.cloudflare.ice_servers
+    assert plain == "stun:s:3478"
+    assert isinstance(table, IceServer)
+    assert isinstance(filed, IceServer)
+    assert (table.addresses, table.credential, table.share_with_guests) == (
+        [TURN_TABLE["urls"]],
+        Secret("pass-word"),
+        False,
+    )
+    assert (filed.addresses, filed.credential, filed.share_with_guests) == (
+        ["turn:a", "turn:b"],
+        Secret("from a file"),
+        True,
+    )
+    assert "pass-word" not in repr(config)
+
+
+def test_a_turn_key_is_a_table_of_its_own_and_comes_from_the_environment_too(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    cloudflare = document()["cloudflare"] | {"turn": {"key_id": "k", "api_token_file": "token"}}
+    assert config_file.parse(document(cloudflare=cloudflare), base=tmp_path).cloudflare.turn.api_token == Secret("t")
+    assert config_file.loose_secret_files(document(cloudflare=cloudflare), tmp_path) == [str(tmp_path / "token")]
+    environ = {"RELAY_CLOUDFLARE_TURN_KEY_ID": "5", "RELAY_CLOUDFLARE_TURN_API_TOKEN": "t"}
+    turn = config_file.parse(document(), environ).cloudflare.turn
+    assert (turn.key_id, turn.api_token) == ("5", Secret("t"))
+    assert "RELAY_CLOUDFLARE_TURN_API_TOKEN" not in environ
+    assert not config_environment.unknown({"RELAY_CLOUDFLARE_TURN_API_TOKEN_FILE": "/x"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"ice_servers": ["turn:turn.example"]}, "ice_servers[0] is a TURN server without username and credential"),
+        ({"ice_servers": [TURN_TABLE | {"username": ""}]}, "is a TURN server without username and credential"),
+        ({"ice_servers": ["https://turn.example"]}, "ice_servers[0] is 'https://turn.example'; expected stun:"),
+        ({"ice_servers": ["turn:u:secret-word@h"]}, "without a user name"),
+        ({"ice_servers": [5]}, "ice_servers[0] is an integer 5; expected a URL or a table"),
+        ({"ice_servers": [{"username": "u"}]}, "ice_servers[0].urls is missing"),
+        ({"ice_servers": [TURN_TABLE | {"pasword": "x"}]}, "ice_servers[0].pasword is not a key"),
+        (
+            {"turn": {"key_id": "k"}},
+            "cloudflare.turn.api_token is missing. Set it to the token shown when the TURN key",
+        ),
+        ({"turn": {"api_token": "t"}}, "cloudflare.turn.key_id is missing"),
+        ({"turn": {"key": "k"}}, "cloudflare.turn.key is not a key. Did you mean key_id?"),
+        ({"turn": 5}, "cloudflare.turn is an integer 5; it must be a table"),
+    ],
+)
+def test_what_is_wrong_with_ice_servers_is_said_in_place(keys: dict[str, object], said: str) -> None:
+    text = problems(document(cloudflare=document()["cloudflare"] | keys))
+    assert said in text
+    assert "secret-word" not in text

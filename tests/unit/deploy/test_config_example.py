@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from relay_common import config_file
-from relay_common.config import SECRET_SUFFIX, SECTIONS, CameraSettings, Config
+from relay_common.config import SECRET_SUFFIX, SECTIONS, TABLES, CameraSettings, Config
 from relay_common.secrets import Secret
 
 EXAMPLE = Path(__file__).parents[3] / "deploy/config.example.toml"
@@ -55,5 +55,9 @@ def test_no_key_is_missing() -> None:
     for name, struct in SECTIONS.items():
         for field in msgspec.structs.fields(struct):
             known = {field.name, field.name + SECRET_SUFFIX} if field.type is Secret else {field.name}
-            if field.name != "settings":
-                assert known & shown.get(name, {}).keys(), f"deploy/config.example.toml lacks [{name}] {field.name}"
+            if field.name not in TABLES:
+                outer, _, inner = name.partition(".")
+                table = shown.get(outer, {})
+                assert known & (table.get(inner, {}) if inner else table).keys(), (
+                    f"deploy/config.example.toml lacks [{name}] {field.name}"
+                )

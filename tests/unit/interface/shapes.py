@@ -40,7 +40,9 @@ def kind_of(kind: Any) -> str:
     if origin in (dict, Mapping):
         return f"map of {kind_of(arguments[0])} to {kind_of(arguments[1])}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(kind_of(argument) for argument in arguments)
+        # A struct that stands for a plain value with more to it is recorded by its fields.
+        plain = [a for a in arguments if not _is_struct(a) and a is not type(None)]
+        return " or ".join(kind_of(a) for a in arguments if not plain or not _is_struct(a))
     if kind is Any:
         return "anything"
     if kind is product.Secret:
@@ -97,8 +99,11 @@ def shape(value: Any, path: str = "") -> Iterator[str]:
 def _struct_in(kind: Any) -> tuple[type[msgspec.Struct] | None, str]:
     """The struct that a type holds, and how it is reached."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+    if _is_struct(kind):
         return kind, ""
+    if origin in (typing.Union, types.UnionType):
+        plain = [a for a in arguments if not _is_struct(a) and a is not type(None)]
+        return next((a for a in arguments if plain and _is_struct(a)), None), ""
     if origin in (list, tuple) and arguments:
         inner, marks = _struct_in(arguments[0])
         return inner, f"[]{marks}"
@@ -106,6 +111,10 @@ def _struct_in(kind: Any) -> tuple[type[msgspec.Struct] | None, str]:
         inner, marks = _struct_in(arguments[1])
         return inner, f"{{}}{marks}"
     return None, ""
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

@@ -30,13 +30,20 @@ def configuration() -> list[str]:
     for section in msgspec.structs.fields(product.CONFIGURATION):
         kind = typing.get_args(section.type)[0] if section.name == "nest" else section.type
         lines += [f"{section.name}.{line}" for line in fields(kind)]
-        for field in msgspec.structs.fields(kind):
-            secret = field.type is product.Secret
-            names = [field.name, f"{field.name}{product.SECRET_SUFFIX}"] if secret else [field.name]
-            lines += [f"environment {product.PREFIX}{section.name.upper()}_{name.upper()}" for name in names]
+        lines += [f"environment {name}" for name in _variables(kind, f"{product.PREFIX}{section.name}_")]
     lines += [f'cameras."NAME".{line}' for line in fields(product.CAMERA_SETTINGS)]
     lines += [f"environment {name}" for name in source.environment() if f"environment {name}" not in lines]
     return sorted(lines)
+
+
+def _variables(kind: type[msgspec.Struct], prefix: str) -> Iterator[str]:
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _variables(field.type, f"{prefix}{field.name}_")
+        else:
+            yield f"{prefix}{field.name}".upper()
+            if field.type is product.Secret:
+                yield f"{prefix}{field.name}{product.SECRET_SUFFIX}".upper()
 
 
 def command_line() -> list[str]:

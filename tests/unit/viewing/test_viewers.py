@@ -13,6 +13,7 @@ from relay_common.cloudflare import SessionGone, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.viewing.bounds import MAX_VIEWS
 from relay_supervisor.viewing.decoding import PageState, Received
 from relay_supervisor.viewing.viewers import ANSWER_WITHIN, IDLE_AFTER, Viewers
@@ -31,7 +32,7 @@ class Rig:
             self.broker,
             self.clock,
             rng=random.Random(2),
-            ice_servers=[{"urls": "stun:127.0.0.1:1"}],
+            ice=IceServers(["stun:127.0.0.1:1"], None, self.clock),
             bound=bound,
         )
 
@@ -63,7 +64,7 @@ async def test_one_call_pulls_all_cameras_and_the_page_learns_only_mids() -> Non
     assert shown(answer) == {("a", "video"), ("a", "audio"), ("b", "video")}
     assert [(u.camera, u.reason) for u in answer.unavailable] == [("c", "The camera is not live")]
     assert (answer.action, answer.offer) == ("answer", "v=0 offer")
-    assert answer.ice_servers == [{"urls": "stun:127.0.0.1:1"}]
+    assert answer.ice_servers == [{"urls": ["stun:127.0.0.1:1"]}]
     assert rig.sfu.names().count("pull") == 1
     told = msgspec.json.encode(answer).decode()
     assert "session" not in told
