@@ -120,6 +120,8 @@ class SourceFailed(_Message, frozen=True, tag="source_failed"):
     stage: Stage
     remedy: str
     reason: str
+    code: str = ""
+    """The cause: a value of `relay_common.causes.Cause`; empty from a worker of an earlier release."""
 
 
 class TrackOffer(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,11 @@ def spoken(error: BaseException) -> str:
     return redact(next(filter(None, texts), type(error).__name__))[:_LONGEST]
 
 
+def unresolved(error: BaseException) -> bool:
+    """Whether a connection failed because a name could not be resolved."""
+    return any(isinstance(cause, socket.gaierror | UnicodeError) for cause in _causes(error))
+
+
 def _known(cause: BaseException) -> str:
     """Words for what is known; empty for anything else."""
     if isinstance(cause, ssl.SSLCertVerificationError):

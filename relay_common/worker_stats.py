@@ -105,6 +105,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """
     requests_in_vain: float = 0.0
     """Seconds for which viewers have requested keyframes although at least two complete ones were sent; 0 otherwise."""
+    code: str = ""
+    """The cause of `reason`: a value of `relay_common.causes.Cause`; empty without one, and from earlier releases."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"

@@ -167,8 +167,9 @@ class Supervisor:
             discoveries=self._discoveries,
             loops=self._loops,
             activities=self._activities,
+            tell=self.events.publish,
         )
-        report = Report(parts)
+        self._report = report = Report(parts)
         self.status, self.health, self.telemetry = report.status, report.health, report.telemetry
         self._http = HttpInterface(self, self.config, self._clock, self._loops)
         report.listen(self._http.counters)
@@ -269,6 +270,7 @@ class Supervisor:
         start("events", functools.partial(self.events.run, self.status))
         start("viewers", self.viewers.watch)
         start("verdicts", self._verdicts.watch)
+        start("what is wrong", self._report.watch)
         start("cameras on demand", functools.partial(self._watching.run, self.viewers.watched))
         start("TURN credentials", self._ice.keep_workers)
         start("publications", functools.partial(self._broker.watch, VERIFY))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from relay_common import VERSION
+from relay_common.causes import Cause, cause_of
 from relay_common.clock import Clock
 from relay_common.cloudflare import SfuClient
 from relay_common.counters import joined
@@ -13,6 +15,7 @@ from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.cameras.status import camera_status, totals
+from relay_supervisor.cameras.verdict import CameraFacts, sfu_cause
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.account import Account
@@ -21,10 +24,17 @@ from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.health import Health, PartStatus, judge
+from relay_supervisor.status.history import LOOK, VerdictHistory
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.status.verdict import StatusVerdict, duration, verdict
 from relay_supervisor.supervise import Loops
 from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
+
+CLOCK_SKEW: Final = 30.0
+"""Seconds by which this machine's clock may differ from Google's Date header, which is a few old at most."""
+_FAILED: Final = frozenset({Cause.TOKEN_REVOKED, Cause.CLIENT_REFUSED, Cause.PROJECT_REFUSED})
+"""Problems that only a person can end, while every picture ends."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class Parts:
     discoveries: Sequence[Discovery]
     loops: Loops
     activities: Loops
+    tell: Callable[[str, str, str], object]
+    """Publishes an event: its kind, its text and the camera's id."""
 
 
 class Report:
@@ -54,6 +66,7 @@ class Report:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._began = parts.clock.now()
+        self._history = VerdictHistory(parts.tell)
         self._socket: Callable[[], dict[str, int]] = dict
 
     def listen(self, socket: Callable[[], dict[str, int]]) -> None:
@@ -64,15 +77,23 @@ class Report:
         """The current status of the whole relay."""
         parts, now = self._parts, self._parts.clock.now()
         cameras = [self._camera(camera, now) for camera in parts.registry]
+        budgets = [self._budget(index, account) for index, account in enumerate(parts.accounts)]
         return RelayStatus(
             version=VERSION,
             at=parts.clock.wall(),
             uptime=now - self._began,
             totals=totals(cameras, viewers=len(parts.viewers)),
-            budgets=[self._budget(index, account) for index, account in enumerate(parts.accounts)],
+            budgets=budgets,
             cameras=cameras,
             counters=self._counters(),
+            problems=self._problems(budgets),
         )
+
+    async def watch(self) -> None:
+        """Log and publish every second what has begun to be wrong, and what is over; runs until cancelled."""
+        while True:
+            await self._parts.clock.sleep(LOOK)
+            self._history.observe(self.status())
 
     def health(self) -> Health:
         """Whether the relay works, and if not, why."""
@@ -124,14 +145,51 @@ class Report:
 
     def _camera(self, camera: Camera, now: float) -> CameraStatus:
         parts = self._parts
-        live, verdict = parts.broker.locate(camera.id), parts.verdicts.verdict(camera.id)
-        return camera_status(
-            camera,
+        live, decoding = parts.broker.locate(camera.id), parts.verdicts.verdict(camera.id)
+        facts = CameraFacts(
+            id=camera.id,
+            name=camera.name,
             why_not=parts.registry.why_not(camera),
             idle=NOBODY_WATCHES if parts.director.demand.idle(camera) else "",
             lease=parts.accounts[camera.account].leases.lease(camera.id),
             slot=parts.fleet.slot(camera.id),
+            picture=(decoding.decodable.value, decoding.stage, decoding.reason),
+            refused=parts.broker.refusal(camera.id),
+            viewers_refused=parts.viewers.refusal(),
+        )
+        return camera_status(
+            camera,
+            facts,
             publication=live.id if live is not None else "",
             now=now,
-            picture=(verdict.decodable.value, verdict.stage, verdict.reason),
+            wall=parts.clock.wall(),
+            before=self._history.before(camera.id),
         )
+
+    def _problems(self, budgets: list[BudgetStatus]) -> list[StatusVerdict]:
+        """What is wrong with the relay as a whole, or with an account."""
+        parts, wall = self._parts, self._parts.clock.wall()
+        found = [(Cause.DISK_FULL if parts.store.full else Cause.STATE_UNWRITABLE, "", "", 0.0)] * bool(
+            parts.store.problem
+        )
+        for budget, account in zip(budgets, parts.accounts, strict=True):
+            if budget.auth_code or budget.hold:
+                cause = cause_of(budget.auth_code) if budget.auth_code else Cause.QUOTA_HELD
+                found.append((cause, budget.auth_detail, budget.account, budget.retry_at))
+            if abs(skew := account.api.clock_skew) > CLOCK_SKEW:
+                which = "ahead of" if skew > 0 else "behind"
+                found.append((Cause.CLOCK_WRONG, f"{duration(abs(skew))} {which} Google's", "", 0.0))
+        if (refused := parts.viewers.refusal()) is not None:
+            found.append((*sfu_cause(refused, Cause.VIEWERS_REFUSED), "", 0.0))
+        return [
+            verdict(
+                cause,
+                detail,
+                state="failed" if cause in _FAILED else "degraded",
+                wall=wall,
+                before=self._history.problem_before(cause.value, subject),
+                subject=subject,
+                next_at=next_at,
+            )
+            for cause, detail, subject, next_at in dict.fromkeys(found)
+        ]

@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from relay_common.causes import Cause
 from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
@@ -41,7 +42,11 @@ SOUND_TIMEOUT: Final = 10.0
 LIVE_TIMEOUT: Final = 3.0
 """Seconds without a live video frame after which a camera no longer counts as live."""
 
-
+_WEDGED: Final = {
+    Rebuild.INPUT: Cause.CAMERA_BROKEN,
+    Rebuild.SOURCE: Cause.CAMERA_BROKEN,
+    Rebuild.PUBLICATION: Cause.SFU_LOST,
+}
 B_FRAMES: Final = (
     "the camera sends B-frames, which browsers do not show live: choose a profile without them in the camera's settings"
 )
@@ -120,6 +125,8 @@ class CameraRelay:
         self._closing = False
         self._publishing = True
         self._stage, self._reason = Stage.NONE, ""
+        self.cause = Cause.NONE
+        """The cause of the latest failure; NONE while live."""
         self.keyframe_requests = 0
         self._keyframe: asyncio.Future[bytes] | None = None
         self._capture: Capture | None = None
@@ -143,7 +150,7 @@ class CameraRelay:
     def stream_lost(self, generation: int, reason: str) -> None:
         """The stream's lease is lost: hold the publication and wait."""
         if self.generation in (0, generation):
-            self._problem(Stage.NONE, reason)
+            self._problem(Stage.NONE, reason, Cause.NONE)
             self.source.drop()
             self._update()
 
@@ -239,7 +246,7 @@ class CameraRelay:
         if verdict is None:
             return
         log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.rebuild.value)
-        self._problem(verdict.stage, verdict.reason)
+        self._problem(verdict.stage, verdict.reason, _WEDGED[verdict.rebuild])
         if verdict.rebuild is Rebuild.INPUT:
             self.pipeline.rebuild(kind)
         elif verdict.rebuild is Rebuild.SOURCE:
@@ -300,13 +307,14 @@ class CameraRelay:
         """Current counters and rates; the caller fills in the identity."""
         stats = self._meter.measure(self.pipeline, self.keeper, now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
+        stats.code = self.cause.value if self.cause is not Cause.NONE else ""
         if stats.state is WorkerState.LIVE and not stats.reason and (share := uplink_share(stats.video)):
-            stats.stage, stats.reason = Stage.SENDING, share
+            stats.stage, stats.reason, stats.code = Stage.SENDING, share, Cause.UPLINK_SHORT.value
         if stats.video.b_frames and not stats.reason:
-            stats.stage, stats.reason = Stage.DECODE, B_FRAMES
+            stats.stage, stats.reason, stats.code = Stage.DECODE, B_FRAMES, Cause.B_FRAMES.value
         silent = self._silent_for(now)
         if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_TIMEOUT:
-            stats.stage = Stage.STREAMING
+            stats.stage, stats.code = Stage.STREAMING, Cause.SOUND_MISSING.value
             stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
         stats.video.tolerated |= self.source.tolerated()
         stats.requests_in_vain = self._requests.ineffective_for(now)
@@ -340,8 +348,8 @@ class CameraRelay:
         """Another stream took over without a gap: its lease must learn that it is live."""
         self._reported = WorkerState.CONNECTING
 
-    def _problem(self, stage: Stage, reason: str) -> None:
-        self._stage, self._reason = stage, reason
+    def _problem(self, stage: Stage, reason: str, cause: Cause) -> None:
+        self._stage, self._reason, self.cause = stage, reason, cause
         self._update()
 
     def _published(self, publication: str) -> None:
@@ -350,13 +358,14 @@ class CameraRelay:
 
     def _unpublished(self, publication: str, reason: str) -> None:
         self._listener.unpublished(publication, reason)
-        self._problem(Stage.SENDING, reason)
+        if reason != self._reason:  # else it never connected, and that has been reported with its stage
+            self._problem(Stage.SENDING, reason, Cause.SFU_LOST)
 
     def _update(self) -> None:
         state = self.state
         if state is WorkerState.LIVE:
             self._was_live = True
-            self._stage, self._reason = Stage.NONE, ""
+            self._stage, self._reason, self.cause = Stage.NONE, "", Cause.NONE
         if state is not self._reported:
             self._reported = state
             self._listener.state_changed(state, self._stage, self._reason)

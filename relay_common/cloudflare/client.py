@@ -57,7 +57,7 @@ from relay_common.cloudflare.models import (
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret
-from relay_common.spoken import spoken
+from relay_common.spoken import spoken, unresolved
 from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
@@ -274,13 +274,10 @@ _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def _network_error(operation: str, error: httpx.HTTPError, repeatable: bool) -> SfuError:
-    what = spoken(error)
+    what, hint = spoken(error), "Check the network and [cloudflare] api_base_url"
     if repeatable or isinstance(error, _UNSENT):
-        return SfuError(
-            f"Cloudflare SFU could not be reached for {operation}: {what}",
-            remedy=Remedy.RETRY,
-            hint="Check the network and [cloudflare] api_base_url",
-        )
+        message = f"Cloudflare SFU could not be reached for {operation}: {what}"
+        return SfuError(message, remedy=Remedy.RETRY, hint=hint, unresolved=unresolved(error))
     return ResponseLost(f"Cloudflare SFU's answer to {operation} was lost: {what}", remedy=Remedy.REGENERATE)
 
 

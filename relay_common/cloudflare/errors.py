@@ -23,13 +23,23 @@ class SfuError(RemoteError):
 
     `code` is Cloudflare's error code (empty when there was none), `status` the HTTP status (0 for a network
     failure or an error of one track) and `retry_after` the seconds the server asked us to wait (0 when it did not).
+    `unresolved` says that no connection was made because a name could not be resolved.
     """
 
     def __init__(
-        self, message: str, *, code: str = "", status: int = 0, retry_after: float = 0.0, remedy: Remedy, hint: str = ""
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        retry_after: float = 0.0,
+        remedy: Remedy,
+        hint: str = "",
+        unresolved: bool = False,
     ) -> None:
         super().__init__(message, hint=hint, remedy=remedy)
         self.code, self.status, self.retry_after = code, status, retry_after
+        self.unresolved = unresolved
 
 
 class SessionGone(SfuError):

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol
 
 from relay_common import protocol
+from relay_common.causes import cause_of
 from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.proc import start_ticks
@@ -240,9 +241,9 @@ class Director:
                     self.fleet.send(camera, protocol.Republish(publication=publication, reason="it was superseded"))
             case protocol.Unpublished(publication=publication, reason=reason):
                 self._broker.lost(camera, publication, reason)
-            case protocol.SourceFailed(generation=generation, reason=reason):
+            case protocol.SourceFailed(generation=generation, reason=reason, code=code):
                 self._events.publish("source", reason, camera)
-                self._leases(found).media_failed(camera, generation, reason)
+                self._leases(found).media_failed(camera, generation, reason, cause_of(code))
             case protocol.IngestOffer() | protocol.IngestOfferFailed():
                 self.offers.answered(camera, message)
             case protocol.StateChanged():

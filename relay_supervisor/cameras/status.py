@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from relay_common.protocol import Stage, WorkerState
+from relay_common.protocol import Stage
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
+from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
 from relay_supervisor.fleet.slot import Phase, Slot
-from relay_supervisor.status.model import CameraStatus, LeaseStatus, Totals, WorkerStatus
+from relay_supervisor.status.model import CameraStatus, Totals, WorkerStatus
+from relay_supervisor.status.verdict import StatusVerdict
 
-_WORDS: Final = {
-    WorkerState.STARTING: "connecting",
-    WorkerState.CONNECTING: "connecting",
-    WorkerState.LIVE: "live",
-    WorkerState.RECONNECTING: "reconnecting",
-    WorkerState.WAITING: "waiting",
-    WorkerState.STOPPING: "stopped",
-}
 _GOOGLE: Final = "google"
 """Stage of what Google refuses or does not answer."""
 _RELAY: Final = "relay"
@@ -27,41 +21,42 @@ _RELAY: Final = "relay"
 
 def camera_status(
     camera: Camera,
+    facts: CameraFacts,
     *,
-    why_not: str,
-    idle: str,
-    lease: LeaseStatus,
-    slot: Slot | None,
     publication: str,
     now: float,
-    picture: tuple[str, str, str] = ("unknown", "", ""),
+    wall: float,
+    before: StatusVerdict | None = None,
 ) -> CameraStatus:
-    """The status of `camera`.
+    """The status of `camera` as judged from `facts`.
 
-    `why_not` says why it should not run and `idle` why it need not run at present (else empty); `publication` is the
-    name of the live one, or empty; `now` is monotonic seconds; `picture` says whether it can be decoded, and if not at
-    which stage it fails and why.
+    `publication` is the name of the live one, or empty; `now` is monotonic and `wall` Unix seconds; `before` is the
+    verdict until now.
     """
-    stats = slot.stats if slot is not None and not ((why_not or idle) and slot.phase is Phase.ABSENT) else None
-    state, reason, stage = _verdict(why_not, idle, lease, slot, stats, now)
+    slot, lease = facts.slot, facts.lease
+    at_rest = facts.why_not or facts.idle
+    stats = slot.stats if slot is not None and not (at_rest and slot.phase is Phase.ABSENT) else None
+    found = judge_camera(facts, now, wall, before)
+    reason, stage = _reason(facts, found.state, stats, now)
     decodable = "unknown"
-    if state == "live":
-        decodable, stage, reason = picture
+    if found.state == "live":
+        decodable, stage, reason = facts.picture
         if not reason and stats is not None and stats.reason:
             stage, reason = stats.stage.value, stats.reason  # a note: it plays all the same
     status = CameraStatus(
         id=camera.id,
         name=camera.name,
         device=f"…{camera.device.id[-8:]}",
-        state=state,
+        state=found.state,
         reason=reason,
         stage=stage,
-        enabled=not why_not,
-        viewable=bool(publication) and state not in ("stopped", "idle"),
+        enabled=not facts.why_not,
+        viewable=bool(publication) and found.state not in ("stopped", "idle"),
         publication=publication,
         lease=lease,
         worker=_worker(slot, now),
         decodable=decodable,
+        verdict=found,
     )
     status.lease.protocol = status.lease.protocol or camera.device.protocol.value
     if stats is None or slot is None:
@@ -77,35 +72,22 @@ def camera_status(
     return status
 
 
-def _verdict(
-    why_not: str, idle: str, lease: LeaseStatus, slot: Slot | None, stats: WorkerStats | None, now: float
-) -> tuple[str, str, str]:
-    """State, reason and stage."""
-    if why_not:
-        return "disabled", why_not, ""
-    if idle:
-        return "idle", idle, ""
-    if slot is None:
-        return "stopped", "", ""
-    if slot.running and slot.state is WorkerState.LIVE:
-        return "live", "", ""
+def _reason(facts: CameraFacts, state: str, stats: WorkerStats | None, now: float) -> tuple[str, str]:
+    """The reason as it was reported, in full, and at which stage; the verdict has it in the words of every surface."""
+    slot, lease = facts.slot, facts.lease
+    if state in ("disabled", "idle") or slot is None:
+        return facts.why_not or facts.idle, ""
     if lease.state == "parked":
-        return "offline", lease.last_error, _GOOGLE
+        return lease.last_error, _GOOGLE
     if slot.phase in (Phase.BACKOFF, Phase.HUNG):
-        reason = f"its worker {slot.last_exit}"
-        if not slot.policy.degraded(now):
-            return "reconnecting", reason, _RELAY
-        return "degraded", f"{reason}; it is started again in {max(0.0, slot.next_start - now):.0f} s", _RELAY
+        again = f"; it is started again in {max(0.0, slot.next_start - now):.0f} s" if state == "degraded" else ""
+        return f"its worker {slot.last_exit}{again}", _RELAY
     if lease.degraded:
-        return "degraded", lease.last_error, _GOOGLE
+        return lease.last_error, _GOOGLE
     # The stage is that of the reason which is told.
     reason = lease.last_error or (stats.reason if stats is not None else "")
     stage = stats.stage.value if stats is not None and stats.stage is not Stage.NONE else ""
-    stage = _GOOGLE if lease.last_error else stage
-    state = (
-        WorkerState.RECONNECTING if slot.state is WorkerState.LIVE else slot.state
-    )  # it was live, and is being ended
-    return _WORDS[state], reason, stage
+    return reason, _GOOGLE if lease.last_error else stage
 
 
 def _worker(slot: Slot | None, now: float) -> WorkerStatus:

@@ -64,6 +64,11 @@ class RestartPolicy:
         self._starts.reset()
 
     @property
+    def failing_starts(self) -> int:
+        """Starts in a row that brought no process about."""
+        return self._starts.failures
+
+    @property
     def logged_enough(self) -> bool:
         """Whether starts have failed so often in a row that another failure is no news."""
         return self._starts.failures >= _LOGGED

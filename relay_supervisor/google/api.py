@@ -22,7 +22,7 @@ import msgspec
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret, redact
-from relay_common.spoken import spoken
+from relay_common.spoken import spoken, unresolved
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.errors import (
     MalformedAnswer,
@@ -116,6 +116,8 @@ class NestApi:
     ) -> None:
         self._parent = f"enterprises/{urllib.parse.quote(project_id, safe='')}"
         self._tokens, self._base, self._http, self._wall = tokens, base_url.rstrip("/"), http, wall
+        self.clock_skew = 0.0
+        """Seconds by which our clock was ahead of Google's at its latest answer."""
 
     async def devices(self, *, timeout: float = COMMAND_TIMEOUT) -> list[Device]:
         """Every device with a live stream, in Google's order (devices.list)."""
@@ -239,6 +241,8 @@ class NestApi:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NestUnreachable(f"{what}: {spoken(error)}") from None
         log.debug("%s: %d", what, answer.status)
+        if (server := _http_date(answer.headers.get("date"))) is not None:
+            self.clock_skew = self._wall() - server
         if answer.status == 200:
             return answer
         refused = _refused(answer, what, verb, offer)
@@ -308,7 +312,9 @@ def _not_reached(error: httpx.TransportError, what: str) -> NotReached:
     hint = "Check this host's network: interface, route and name resolution"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         hint = "Check this host's clock, and whether a captive portal or a proxy answers in Google's place"
-    return NotReached(f"{what}: Google cannot be reached: {spoken(error)}", hint=hint)
+    found = NotReached(f"{what}: Google cannot be reached: {spoken(error)}", hint=hint)
+    found.unresolved = unresolved(error)
+    return found
 
 
 def _refused(answer: CommandAnswer, what: str, verb: str, offer: str) -> NestError:

@@ -32,6 +32,10 @@ class NestError(RemoteError):
     account: bool = False
     counted: bool = True
     least_wait: float | None = None
+    unreached = False
+    """Whether no connection was made."""
+    unresolved = False
+    """Whether that was because a name could not be resolved."""
 
     def __init__(
         self,
@@ -143,6 +147,7 @@ class NotReached(NestUnreachable):
 
     account = True
     counted = False
+    unreached = True
 
 
 class MalformedAnswer(NestError):

@@ -21,7 +21,7 @@ import httpx
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.secrets import Secret, redact
-from relay_common.spoken import spoken
+from relay_common.spoken import spoken, unresolved
 from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, NestError, TokenUnavailable
 
 SCOPE: Final = "https://www.googleapis.com/auth/sdm.service"
@@ -174,7 +174,9 @@ class TokenSource:
             raise self._typed(error) from None
         except google.auth.exceptions.GoogleAuthError as error:
             quoted = redact(str(error))[:200]
-            raise TokenUnavailable(f"Google's token endpoint cannot be reached: {quoted}") from None
+            failure = TokenUnavailable(f"Google's token endpoint cannot be reached: {quoted}")
+            failure.unreached, failure.unresolved = True, unresolved(error)
+            raise failure from None
         if not credentials.token:
             raise TokenUnavailable("Google's token endpoint answered without a token")
         # google-auth returns a wall-clock expiry it has just computed: turn it back into a duration, immune to clock
@@ -267,4 +269,4 @@ class _Request(google.auth.transport.Request):
                 return _Response(response, bytes(read))
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
             # RuntimeError: the client was closed while a retry waited.
-            raise google.auth.exceptions.TransportError(spoken(error)) from None  # type: ignore[no-untyped-call]
+            raise google.auth.exceptions.TransportError(spoken(error)) from error  # type: ignore[no-untyped-call]

@@ -80,12 +80,14 @@ Listener = Callable[[Change, Publication, str], None]
 
 
 class _Camera:
-    __slots__ = ("attempt", "live", "pending", "refused")
+    __slots__ = ("attempt", "error", "live", "pending", "refused")
 
     def __init__(self) -> None:
         self.attempt = 0
         self.refused = False
         """Whether the SFU refused the secret at the last attempt."""
+        self.error: SfuError | None = None
+        """The failure of the last attempt; None after one that succeeded."""
         self.live: Publication | None = None
         self.pending: Publication | None = None
 
@@ -145,13 +147,13 @@ class Broker:
         except SfuError as error:
             if publication is not None:
                 self._close_later(publication)
-            return _failed(camera, entry, request, error) if attempt == entry.attempt else None
+            return _failed(name, entry, request, error) if attempt == entry.attempt else None
         if publication is None or attempt != entry.attempt:
             self.superseded += 1
             if publication is not None:
                 self._close_later(publication)
             return None
-        entry.refused = False
+        entry.refused, entry.error = False, None
         sdp_log.debug("answer of the SFU:\n%s", answer, extra={"camera": name})
         self._replace_pending(entry, publication)
         return PublishAnswer(request=request.request, publication=publication.id, answer=answer)
@@ -188,6 +190,11 @@ class Broker:
         """Where viewers find `camera` now; None while it has no live publication."""
         entry = self._cameras.get(camera)
         return entry.live if entry is not None else None
+
+    def refusal(self, camera: str) -> SfuError | None:
+        """The failure of the latest attempt to publish `camera`; None after one that succeeded."""
+        entry = self._cameras.get(camera)
+        return entry.error if entry is not None else None
 
     def find(self, camera: str, publication: str) -> Publication | None:
         """The camera's live or pending publication with that id."""
@@ -337,10 +344,10 @@ def _unusable(tracks: list[LocalTrack]) -> str:
     return ""
 
 
-def _failed(camera: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
+def _failed(name: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
     least, before = error.retry_after, entry.refused
-    entry.refused = unauthorized(error)
+    entry.refused, entry.error = unauthorized(error), error
     if error.remedy is Remedy.FATAL:
         least = max(least, _REFUSED_ONCE_PAUSE if entry.refused and not before else _WRONG_ACCOUNT_PAUSE)
-    log.warning("cannot publish: %s", error, extra={"camera": camera, "retry_in": round(least, 2)})
+    log.info("cannot publish: %s", error, extra={"camera": name, "retry_in": round(least, 2)})
     return PublishFailed(request=request.request, reason=str(error), retry_after=least)

@@ -96,6 +96,11 @@ class Store:
         return self.database.problem
 
     @property
+    def full(self) -> bool:
+        """Whether that is for want of space."""
+        return any(words in self.problem for words in ("disk is full", "No space left", "quota exceeded"))
+
+    @property
     def notice(self) -> str:
         """What was done with a state file that could not be used as it was, to be logged once; "" otherwise."""
         return self.database.notice

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from relay_common.worker_stats import TrackStats
+from relay_supervisor.status.verdict import StatusVerdict
 
 
 class LeaseStatus(msgspec.Struct, kw_only=True):
@@ -29,6 +30,12 @@ class LeaseStatus(msgspec.Struct, kw_only=True):
     """What happens next, in words; empty when nothing is planned."""
     next_at: float = 0.0
     """Unix seconds of the next action; 0 when not known."""
+    code: str = ""
+    """Why there is no stream, or the last command failed: a value of `Cause`; empty when neither is so."""
+    detail: str = ""
+    """What the cause's sentence does not say, such as the status that Google answered."""
+    next_step: str = ""
+    """`next_action` without the time."""
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True):
@@ -84,6 +91,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     """What the worker's parts have counted (`WorkerStats.counters`)."""
     decodable: str = "unknown"
     """Whether browsers can decode the picture: `unknown` (nobody watches, or no page reports it), `yes`, `no`."""
+    verdict: StatusVerdict = msgspec.field(default_factory=StatusVerdict)
+    """What is wrong, what happens next and what to do, in the words that every surface prints."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -111,6 +120,12 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     """Age in seconds of each command of the last 60 seconds."""
     auth_warning: str = ""
     """Warning that the authorisation expires soon; empty when it does not, or that is not known."""
+    auth_code: str = ""
+    """The cause of `auth_error`: a value of `Cause`; empty when there is none."""
+    auth_detail: str = ""
+    """What the cause's sentence does not say."""
+    retry_at: float = 0.0
+    """Unix seconds at which commands are sent again, while they are held or cannot be sent; 0 when not known."""
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -142,3 +157,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     cameras: list[CameraStatus]
     counters: dict[str, int] = msgspec.field(default_factory=dict)
     """What the supervisor's parts have counted since its start, as `part.name`, without those at zero."""
+    problems: list[StatusVerdict] = msgspec.field(default_factory=list)
+    """What is wrong with the relay or an account, rather than with one camera."""

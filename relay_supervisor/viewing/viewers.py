@@ -50,6 +50,8 @@ IDLE_AFTER: Final = 180.0
 """Seconds after the page's last request until its view is ended; background tabs wake once a minute."""
 _PULL_ATTEMPTS: Final = 4
 _LONGEST_SDP: Final = 512 * 1024
+REFUSAL_HOLDS: Final = 60.0
+"""Seconds for which a refusal of the SFU is reported when no viewer comes after it; pages try again every few."""
 
 OUTCOMES: Final = (
     *("opened", "answered", "refused", "repointed", "reopened"),
@@ -88,6 +90,8 @@ class Viewers:
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self.decoding = Decoding()
         self._sources = Sources(client, broker, clock, ice or IceServers([], None, clock), self.outcomes)
+        self._refusal: tuple[SfuError, float] | None = None
+        """The SFU's latest refusal of a viewer, and when; None after a viewer that it took."""
 
     def __len__(self) -> int:
         return len(self._views)
@@ -95,6 +99,11 @@ class Viewers:
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         return self._pauses.counters() | joined(turn=self._sources.ice.counters())
+
+    def refusal(self) -> SfuError | None:
+        """Why the SFU refused the latest viewer, within the last minute; None when it did not."""
+        error, at = self._refusal or (None, 0.0)
+        return error if error is not None and self._clock.now() - at < REFUSAL_HOLDS else None
 
     def watched(self) -> set[str]:
         """Cameras in an open view, or in one that is being opened."""
@@ -128,6 +137,7 @@ class Viewers:
         try:
             return await self._open(wanted, audio, audience, visitor)
         except SfuError as error:
+            self._refusal = error, self._clock.now()
             raise sfu_failure(error) from error
         finally:
             self._opening.remove(opening)
@@ -146,8 +156,9 @@ class Viewers:
                 await self._client.renegotiate(found.session, sdp)
             except SfuError as error:
                 self._end(found, "lost")
+                self._refusal = error, self._clock.now()
                 raise view_gone(f"the SFU did not take the answer ({name_of(error)})") from error
-            found.offered_at = None
+            found.offered_at, self._refusal = None, None
             self.outcomes["answered"] += 1
 
     async def update(

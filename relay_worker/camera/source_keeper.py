@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.errors import Remedy
@@ -38,7 +39,7 @@ PROVEN: Final = 5.0
 
 
 OnFailed = Callable[[GrantedStream, Stage, Remedy, str], None]
-OnProblem = Callable[[Stage, str], None]
+OnProblem = Callable[[Stage, str, Cause], None]
 
 
 class SourceKeeper:
@@ -55,7 +56,7 @@ class SourceKeeper:
         clock: Clock,
         settings: SourceSettings,
         on_failed: OnFailed,
-        on_problem: OnProblem = lambda stage, reason: None,
+        on_problem: OnProblem = lambda stage, reason, cause: None,
         ingest: IngestSettings | None = None,
     ) -> None:
         self._pipeline, self._clock, self._settings = pipeline, clock, settings
@@ -157,7 +158,7 @@ class SourceKeeper:
         if self.stream is stream:
             # The session it should have replaced may play until its own end.
             self.stream = self.ingests.stream
-        self._on_problem(error.stage, error.message)
+        self._on_problem(error.stage, error.message, error.cause)
         self._on_failed(stream, error.stage, error.remedy, str(error))
 
     def _stop_source(self) -> None:
@@ -180,7 +181,7 @@ class SourceKeeper:
                 settings = replace(self._settings, session=replace(self._settings.session, read_timeout=timeout))
             if self._proven(began):
                 failures = 0
-            self._on_problem(Stage(error.stage.value), error.message)
+            self._on_problem(Stage(error.stage.value), error.message, error.cause)
             delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
             if error.remedy is Remedy.PARK or failures >= len(delays):
                 remedy = error.escalation if error.remedy is Remedy.RETRY else error.remedy

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from aiortc import RTCIceServer
 
+from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.errors import Remedy, RemoteError
@@ -81,6 +82,13 @@ INGEST_TABLE: Final = Table(
 CONNECTED: Final = frozenset((_S.STANDBY, _S.PLAYING))
 
 
+_CAUSES: Final = {
+    Stage.ICE: Cause.CAMERA_UNREACHABLE,
+    Stage.DTLS: Cause.CAMERA_UNREACHABLE,
+    Stage.STREAMING: Cause.CAMERA_STALLED,
+}
+
+
 class IngestError(RemoteError):
     """The session with the camera could not be established or has ended, at `stage`; only a new stream helps."""
 
@@ -89,6 +97,11 @@ class IngestError(RemoteError):
     def __init__(self, stage: Stage, message: str, *, hint: str = "") -> None:
         super().__init__(f"WebRTC {stage.value}: {message}", hint=hint)
         self.stage = stage
+
+    @property
+    def cause(self) -> Cause:
+        """The reason code of this failure."""
+        return _CAUSES.get(self.stage, Cause.CAMERA_BROKEN)
 
 
 @dataclass(frozen=True, kw_only=True)

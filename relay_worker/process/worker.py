@@ -184,7 +184,9 @@ class Worker:
             return  # the stream is as good as it was: the next worker plays it
         log.warning("source failed at %s: %s", stage.value, reason, extra=self._context())
         self._control.send(
-            protocol.SourceFailed(generation=generation, stage=stage, remedy=remedy.value, reason=reason)
+            protocol.SourceFailed(
+                generation=generation, stage=stage, remedy=remedy.value, reason=reason, code=self._relay.cause.value
+            )
         )
 
     def published(self, publication: str) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from relay_common import protocol
 from relay_common.backoff import Backoff
+from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.protocol import Stage, TrackOffer
@@ -79,7 +80,7 @@ class PublicationKeeper:
     """Keeps one connected publication while it is wanted.
 
     `on_live(publication)` is called when packets of every track have left, `on_lost(publication, reason)` when a live
-    or connected publication is gone, `on_problem(stage, reason)` for every failure.
+    or connected publication is gone, `on_problem(stage, reason, cause)` for every failure.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class PublicationKeeper:
         *,
         on_live: Callable[[str], None],
         on_lost: Callable[[str, str], None],
-        on_problem: Callable[[Stage, str], None],
+        on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
         rng: random.Random | None = None,
     ) -> None:
@@ -220,7 +221,8 @@ class PublicationKeeper:
     def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
         """Report that a publication failed; returns the seconds to wait, at least `least`."""
         self.turn.failed(stage)
-        self._on_problem(stage, reason)
+        blocked = stage in (Stage.ICE, Stage.DTLS)
+        self._on_problem(stage, reason, Cause.UPLINK_BLOCKED if blocked else Cause.SFU_REFUSES)
         delay = max(self._backoff.next_delay(), least)
         log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)
         if signaling.publication:

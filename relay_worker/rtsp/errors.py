@@ -6,6 +6,7 @@ import enum
 from typing import ClassVar
 from urllib.parse import SplitResult
 
+from relay_common.causes import Cause
 from relay_common.errors import Remedy, RemoteError
 from relay_common.secrets import redact
 
@@ -27,6 +28,8 @@ class RtspError(RemoteError):
     """The source failed at `stage`; `escalation` is the remedy when the first one has not helped a few times."""
 
     escalation: ClassVar[Remedy] = Remedy.REGENERATE
+    otherwise: ClassVar[Cause] = Cause.CAMERA_BROKEN
+    """The cause of a failure after the connection was made, without a status."""
 
     def __init__(self, stage: RtspStage, message: str, *, hint: str = "", status: int = 0) -> None:
         super().__init__(f"RTSP {stage.value}: {redact(message)}", hint=hint)
@@ -34,13 +37,26 @@ class RtspError(RemoteError):
         self.status = status
         """RTSP status code that caused it, 0 when none did."""
 
+    @property
+    def cause(self) -> Cause:
+        """The reason code of this failure."""
+        if self.stage is RtspStage.RESOLVE:
+            return Cause.NAMES_UNRESOLVED
+        if self.stage in (RtspStage.CONNECT, RtspStage.TLS):
+            return Cause.CAMERA_UNREACHABLE
+        return Cause.CAMERA_REFUSES if self.status else self.otherwise
+
 
 class ConnectError(RtspError):
     """No connection: name resolution, TCP or TLS failed, or the server closed it."""
 
+    otherwise = Cause.CAMERA_LOST
+
 
 class RtspTimeoutError(RtspError):
     """The server did not answer, or stopped sending, in time."""
+
+    otherwise = Cause.CAMERA_STALLED
 
 
 class ProtocolError(RtspError):
@@ -66,6 +82,8 @@ class GoneError(RtspError):
 class SessionLostError(RtspError):
     """454, or the server ended the session: connect again."""
 
+    otherwise = Cause.CAMERA_LOST
+
 
 class RtspServerError(RtspError):
     """5xx and other refusals of a request."""
@@ -81,6 +99,7 @@ class UnsupportedError(RtspError):
     """The stream has no track, or the server no transport, that this relay can use."""
 
     remedy = Remedy.PARK
+    otherwise = Cause.CODEC_UNSUPPORTED
 
 
 _HINT_TOKEN = "The stream URL's token is stale or in use elsewhere; a new URL is needed"

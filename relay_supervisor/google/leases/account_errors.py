@@ -7,6 +7,7 @@ import random
 from typing import Final
 
 from relay_common.backoff import Backoff
+from relay_common.causes import Cause
 from relay_supervisor.google.errors import (
     GoogleServerError,
     NestError,
@@ -16,6 +17,7 @@ from relay_supervisor.google.errors import (
     TokenUnavailable,
     Unauthenticated,
 )
+from relay_supervisor.google.leases.causes import nest_cause
 
 _FATAL_PAUSE: Final = 300.0
 _UNAUTHENTICATED_PAUSE: Final = 30.0
@@ -33,6 +35,8 @@ class AccountErrors:
     def __init__(self, rng: random.Random) -> None:
         self.error = ""
         """Why no command can be sent, and what to do about it; "" when commands can be sent."""
+        self.cause: tuple[Cause, str] = (Cause.NONE, "")
+        """The cause of that, and its detail."""
         self._backoff = Backoff(2.0, 30.0, rng=rng)
         self._no_network = Backoff(1.0, 10.0, rng=rng)
         """Short, because a call that never reaches Google costs nothing."""
@@ -61,7 +65,7 @@ class AccountErrors:
             pause = self._no_network.next_delay()
         else:
             pause = _FATAL_PAUSE
-        self.error = str(error)
+        self.error, self.cause = str(error), nest_cause(error)
         return pause
 
     def succeeded(self) -> bool:
@@ -72,7 +76,7 @@ class AccountErrors:
 
     def recovered(self) -> None:
         """Forget the account's failures: it works (again)."""
-        self.error = ""
+        self.error, self.cause = "", (Cause.NONE, "")
         self._strikes = self._outage = 0
         self._backoff.reset()
         self._no_network.reset()

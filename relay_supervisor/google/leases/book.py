@@ -12,9 +12,11 @@ from typing import Final
 
 import msgspec
 
+from relay_common.causes import Cause
 from relay_common.protocol import Protocol
 from relay_supervisor.google.errors import NestError, NestTimeout, NestUnreachable, RateLimited
 from relay_supervisor.google.leases.account_errors import AccountErrors
+from relay_supervisor.google.leases.causes import worker_detail
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
 from relay_supervisor.google.leases.lease import Lease, LeaseSettings
 from relay_supervisor.google.leases.outcomes import Outcomes
@@ -81,6 +83,11 @@ class LeaseBook:
     def account_error(self) -> str:
         """Why no command can be sent at all, and what to do about it; "" when commands can be sent."""
         return self._account.error
+
+    @property
+    def account_cause(self) -> tuple[Cause, str]:
+        """The cause of `account_error`, and its detail; NONE when commands can be sent."""
+        return self._account.cause
 
     # --- demand
 
@@ -185,7 +192,9 @@ class LeaseBook:
         if lease is not None and lease.generation == generation and lease.state in ALIVE:
             lease.healthy()
 
-    def media_failed(self, camera: str, generation: int, why: str, now: float) -> None:
+    def media_failed(
+        self, camera: str, generation: int, why: str, now: float, cause: Cause = Cause.STREAM_ENDED
+    ) -> None:
         """The worker cannot play this generation's stream, even with its free retries."""
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
@@ -195,7 +204,7 @@ class LeaseBook:
         # A WebRTC session without its receiver stays open at the camera, which serves only a few.
         orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
         command = lease.orphan_command(now) if orphaned else None
-        self._outcomes.lose(lease, why, now, failed=True)
+        self._outcomes.lose(lease, why, now, failed=True, cause=(cause, worker_detail(why)))
         if command is not None:
             self.queue.submit(command)
 

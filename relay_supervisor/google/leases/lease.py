@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from relay_common.backoff import Backoff
+from relay_common.causes import Cause
 from relay_common.fsm import Machine
 from relay_common.protocol import Protocol
 from relay_supervisor.google.leases.planner import Load, extension_times, least_margin
@@ -71,6 +72,8 @@ class Lease:
         self.failures = self.generates = self.extends = 0
         self.live = False
         self.last_error = ""
+        self.cause: tuple[Cause, str] = (Cause.NONE, "")
+        """The cause of `last_error`, and its detail."""
         self.server_fault = False
 
     @property
@@ -169,7 +172,7 @@ class Lease:
         """Media flows: forget the failures."""
         self.live = True
         self.failures = 0
-        self.last_error = ""
+        self.last_error, self.cause = "", (Cause.NONE, "")
         self.server_fault = False
 
     def extension_failed(self, why: str, now: float, least_wait: float) -> None:
@@ -192,7 +195,7 @@ class Lease:
     def switch(self, now: float) -> None:
         """The camera does speak another protocol: its current stream plays until one over the new protocol arrives."""
         self.fire(LeaseEvent.SWITCH, now)
-        self.last_error = ""
+        self.last_error, self.cause = "", (Cause.NONE, "")
         self.reading = False
 
     def generate_failed(self, why: str, now: float, least_wait: float) -> None:

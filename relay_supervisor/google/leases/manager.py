@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_supervisor.google.errors import NestError
 from relay_supervisor.google.leases.book import LeaseBook
@@ -107,9 +108,9 @@ class LeaseManager:
         """A worker reports that media of `generation` is flowing."""
         self.book.media_live(camera, generation, self._clock.now())
 
-    def media_failed(self, camera: str, generation: int, why: str) -> None:
+    def media_failed(self, camera: str, generation: int, why: str, cause: Cause = Cause.NONE) -> None:
         """A worker has given up on the stream of `generation` after its free retries."""
-        self.book.media_failed(camera, generation, why, self._clock.now())
+        self.book.media_failed(camera, generation, why, self._clock.now(), cause)
         self._changed()
 
     def resume_account(self) -> None:
@@ -151,7 +152,7 @@ class LeaseManager:
 
     def budget(self) -> BudgetStatus:
         """The state of the budget and the queue."""
-        return budget_status(self.book, self.account, self._clock.now())
+        return budget_status(self.book, self.account, self._clock.now(), self._clock.wall())
 
     def _changed(self) -> None:
         self._carry_out_effects()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from relay_common.causes import Cause
 from relay_common.errors import Remedy
 from relay_supervisor.google.errors import (
     NestError,
@@ -16,6 +17,7 @@ from relay_supervisor.google.errors import (
     WrongProtocol,
 )
 from relay_supervisor.google.leases.account_errors import servers_fault
+from relay_supervisor.google.leases.causes import nest_cause
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.planner import ASSUMED_LIFE
@@ -68,7 +70,7 @@ class Outcomes:
         if lease.state is LeaseState.RENEWING:
             self.lose(lease, "the stream could not be stopped; a new one is generated", now, failed=False)
             return
-        lease.server_fault = servers_fault(error)
+        lease.server_fault, lease.cause = servers_fault(error), nest_cause(error)
         if error.remedy is Remedy.PARK:
             self._park(lease, error, now)
         elif command.verb is Verb.EXTEND:
@@ -164,9 +166,13 @@ class Outcomes:
             lease.fire(LeaseEvent.SENT_BACK, now)
         self._schedule.rearrange(now)
 
-    def lose(self, lease: Lease, why: str, now: float, *, failed: bool) -> None:
-        """The stream is gone; `failed` says that it broke rather than expired."""
+    def lose(
+        self, lease: Lease, why: str, now: float, *, failed: bool, cause: tuple[Cause, str] = (Cause.NONE, "")
+    ) -> None:
+        """The stream is gone; `failed` says that it broke rather than expired, `cause` why if that is news."""
         generation = lease.generation
+        if cause[0] is not Cause.NONE or lease.cause[0] is Cause.NONE:
+            lease.cause = cause if cause[0] is not Cause.NONE else (Cause.STREAM_ENDED, "")
         lease.lose(why, now, failed=failed)
         self._emit(Lost(lease.camera, generation, why))
         self._schedule.rearrange(now)

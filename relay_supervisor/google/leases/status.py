@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from relay_common.causes import Cause
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.states import ALIVE, LeaseState
@@ -27,6 +28,7 @@ def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> Lease
         return LeaseStatus()
     alive = lease.state in ALIVE
     action, at = next_action(book, lease, now)
+    cause, detail = lease_cause(book, lease, now)
     return LeaseStatus(
         state=lease.state.value,
         protocol=(lease.stream or lease).protocol.value,
@@ -39,6 +41,9 @@ def lease_status(book: LeaseBook, camera: str, now: float, wall: float) -> Lease
         last_error=lease.last_error,
         next_action=action,
         next_at=wall + at - now if math.isfinite(at) else 0.0,
+        code=cause.value if cause is not Cause.NONE else "",
+        detail=detail,
+        next_step=_next_step(book, lease),
     )
 
 
@@ -67,9 +72,56 @@ def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
             return _planned(book, lease, now)
 
 
-def budget_status(book: LeaseBook, account: str, now: float) -> BudgetStatus:
+def _next_step(book: LeaseBook, lease: Lease) -> str:
+    """What happens next, without the time and the reason; empty where the cause's own words say it."""
+    match lease.state:
+        case LeaseState.GENERATING | LeaseState.EXTENDING | LeaseState.REPLACING | LeaseState.RENEWING:
+            return "Google's answer"
+        case _ if lease.reading:
+            return "the camera's traits"
+        case LeaseState.HELD_OFF | LeaseState.WANTED if lease.camera in book.admitted:
+            return "the camera's traits are read again" if lease.reread else "a stream is generated"
+        case LeaseState.HELD | LeaseState.DOUBTED:
+            return next((words for verb, words in _PLANS.items() if book.queue.find(lease.camera, verb)), "")
+        case _:
+            return ""
+
+
+def lease_cause(book: LeaseBook, lease: Lease, now: float) -> tuple[Cause, str]:
+    """Why a lease has no stream, or may lose the one it has, and what the cause's sentence does not say."""
+    account = book.account_cause
+    match lease.state:
+        case LeaseState.RELEASED:
+            return Cause.NONE, ""
+        case LeaseState.PARKED:
+            return lease.cause
+        case _ if account[0] is not Cause.NONE:
+            return account
+        case state if state not in ALIVE and lease.camera not in book.admitted:
+            served, capacity, limit = len(book.admitted), book.capacity(), book.budget.api.limit
+            return Cause.BUDGET_SHORT, f"{limit} commands a minute serve {capacity}, and {served} are served"
+        case _ if _refused_until(book, lease) > now:
+            return Cause.QUOTA_HELD, ""
+        case _ if lease.failures or lease.cause[0] is not Cause.NONE:
+            return lease.cause
+        case LeaseState.WANTED:
+            command = book.queue.find(lease.camera, Verb.GENERATE)
+            return (Cause.BUDGET_QUEUE if command and book.queue.ready_at(command, now) > now else Cause.NONE), ""
+        case _:
+            return Cause.NONE, ""
+
+
+def _refused_until(book: LeaseBook, lease: Lease) -> float:
+    """Until when a 429 holds what is planned for a lease; minus infinity when none does."""
+    planned = filter(None, (book.queue.find(lease.camera, verb) for verb in _PLANS))
+    return max((book.budget.refused_until(command.call) for command in planned), default=-math.inf)
+
+
+def budget_status(book: LeaseBook, account: str, now: float, wall: float) -> BudgetStatus:
     """The account's command budget and the queue in front of it."""
     queue, api = book.queue, book.budget.api
+    cause, detail = book.account_cause
+    held = max(book.budget.held_for(now), queue.held_until - now)
     return BudgetStatus(
         account=account,
         used=len(queue.recent(now)),
@@ -84,6 +136,9 @@ def budget_status(book: LeaseBook, account: str, now: float) -> BudgetStatus:
         capacity=book.capacity(),
         auth_error=book.account_error,
         recent=[now - sent for sent in queue.recent(now)],
+        auth_code=cause.value if cause is not Cause.NONE else "",
+        auth_detail=detail,
+        retry_at=wall + held if 0 < held < math.inf else 0.0,
     )
 
 

@@ -98,6 +98,10 @@ class Budget:
         """Seconds until stream commands are allowed again after a refusal; 0 when they are."""
         return max(0.0, self.api.held_until - now)
 
+    def refused_until(self, call: Call) -> float:
+        """Until when a 429 holds `call` back (monotonic seconds); minus infinity when none did."""
+        return max((log.held_until for _, log in self._drawn(call)), default=-math.inf)
+
     def restore(self, calls: Iterable[LoggedCall]) -> None:
         """Restore the calls of an earlier process; their times are on this process's monotonic clock."""
         for logged in calls:

@@ -159,7 +159,7 @@ def test_a_429_holds_every_command_for_a_minute_and_costs_the_camera_nothing() -
     desk.want("a", "b")
     desk.step(errors.RateLimited("429", bucket="ExecuteDeviceCommand"))
     refused = desk.now
-    assert 59.0 < budget_status(desk.book, "acct", desk.now).hold <= 61.0
+    assert 59.0 < budget_status(desk.book, "acct", desk.now, 0.0).hold <= 61.0
     assert desk.step(stream()).verb is Verb.GENERATE
     assert desk.now - refused >= 60.0
     assert desk.book.leases["a"].failures == 0
@@ -181,10 +181,10 @@ def test_the_first_401_is_repeated_at_once_the_second_holds_the_account() -> Non
     before = desk.now
     desk.step(errors.Unauthenticated("401"))
     assert desk.now - before < 1.0
-    assert "401" in budget_status(desk.book, "acct", desk.now).auth_error
+    assert "401" in budget_status(desk.book, "acct", desk.now, 0.0).auth_error
     desk.step(stream())
     assert desk.now - before > 25.0
-    assert budget_status(desk.book, "acct", desk.now).auth_error == ""
+    assert budget_status(desk.book, "acct", desk.now, 0.0).auth_error == ""
 
 
 def test_a_revoked_grant_stops_everything_until_somebody_authorised_again() -> None:
@@ -193,7 +193,7 @@ def test_a_revoked_grant_stops_everything_until_somebody_authorised_again() -> N
     desk.step(errors.AuthorizationRevoked("Google refused the refresh token"))
     assert desk.book.poll(desk.now + 60) is None
     assert "refresh token" in lease_status(desk.book, "a", desk.now, 0.0).next_action
-    used = budget_status(desk.book, "acct", desk.now)
+    used = budget_status(desk.book, "acct", desk.now, 0.0)
     assert desk.book.budget.api.used(desk.now) == 0, f"nothing was sent, nothing counts: {used}"
     desk.book.resume_account(desk.now)
     assert desk.book.poll(desk.now) is not None
@@ -386,7 +386,7 @@ def test_budget_status() -> None:
     desk.want(*(f"c{n}" for n in range(12)))
     for _ in range(10):
         desk.step(stream())
-    status = budget_status(desk.book, "acct", desk.now)
+    status = budget_status(desk.book, "acct", desk.now, 0.0)
     assert (status.used, status.limit, status.peak, status.depth, status.executed) == (10, 10, 10, 2, 10)
     assert 40 <= status.capacity <= 45
     assert len(status.recent) == 10

@@ -60,7 +60,7 @@ class Subject:
             PublisherSettings(loopback=True),
             on_live=lambda publication: None,
             on_lost=lambda publication, reason: self.lost.append(publication),
-            on_problem=lambda stage, reason: self.problems.append(stage),
+            on_problem=lambda stage, reason, cause: self.problems.append(stage),
             on_keyframe_request=lambda: None,
             rng=random.Random(1),
         )

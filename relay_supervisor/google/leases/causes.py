@@ -1,0 +1,62 @@
+"""The cause that an error of Google's API stands for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay_common.causes import Cause
+from relay_supervisor.google.errors import (
+    ApiDisabled,
+    AuthorizationRevoked,
+    CameraUnavailable,
+    ClientRefused,
+    DeviceNotFound,
+    Forbidden,
+    GoogleServerError,
+    NestError,
+    NestTimeout,
+    NestUnreachable,
+    OfferRefused,
+    OfferUnavailable,
+    ProjectNotFound,
+    RateLimited,
+    StreamGone,
+    TokenUnavailable,
+)
+
+_BY_TYPE: Final[tuple[tuple[type[NestError], Cause], ...]] = (
+    (RateLimited, Cause.QUOTA_HELD),
+    (Forbidden, Cause.CAMERA_NOT_SHARED),
+    (DeviceNotFound, Cause.CAMERA_REMOVED),
+    (ApiDisabled, Cause.PROJECT_REFUSED),
+    (ProjectNotFound, Cause.PROJECT_REFUSED),
+    (CameraUnavailable, Cause.CAMERA_OFFLINE),
+    (StreamGone, Cause.STREAM_ENDED),
+    (OfferRefused, Cause.OFFER_REFUSED),
+    (OfferUnavailable, Cause.STARTING),
+    (GoogleServerError, Cause.GOOGLE_FAILS),
+    (NestTimeout, Cause.GOOGLE_SILENT),
+    (NestUnreachable, Cause.GOOGLE_UNREACHABLE),
+    (AuthorizationRevoked, Cause.TOKEN_REVOKED),
+    (ClientRefused, Cause.CLIENT_REFUSED),
+    (TokenUnavailable, Cause.TOKEN_UNAVAILABLE),
+)
+"""The first type that fits counts."""
+_NAMES_STATUS: Final = frozenset({Cause.QUOTA_HELD})
+"""Causes whose sentence names the status."""
+
+
+def nest_cause(error: NestError) -> tuple[Cause, str]:
+    """The cause of an error, and what its sentence does not say: the status that Google answered."""
+    cause = next((cause for kind, cause in _BY_TYPE if isinstance(error, kind)), Cause.GOOGLE_REFUSES)
+    if error.unresolved:
+        cause = Cause.NAMES_UNRESOLVED
+    elif error.unreached:
+        cause = Cause.GOOGLE_UNREACHABLE
+    return cause, "" if error.status is None or cause in _NAMES_STATUS else str(error.status)
+
+
+def worker_detail(reason: str) -> str:
+    """A worker's reason without the stage in front of it, and without the hint behind it."""
+    head, colon, rest = reason.partition(": ")
+    return (rest if colon and head.startswith(("RTSP ", "WebRTC ")) else reason).partition(". ")[0]

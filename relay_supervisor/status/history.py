@@ -1,0 +1,75 @@
+"""What has been wrong since when: told once when it begins and once when it is over, in the log and as an event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from relay_common.causes import UNREMARKABLE, cause_of
+from relay_supervisor.status.model import RelayStatus
+from relay_supervisor.status.verdict import StatusVerdict, duration, spoken_verdict
+
+log = logging.getLogger(__name__)
+
+LOOK: Final = 1.0
+"""Seconds between looks at the status."""
+
+Key = tuple[str, str, str]
+"""What a verdict is about: a camera's id, or the code and subject of a problem of the relay."""
+
+
+class VerdictHistory:
+    """The latest verdicts. `tell` publishes an event: its kind, its text and the camera's id."""
+
+    def __init__(self, tell: Callable[[str, str, str], object]) -> None:
+        self._tell = tell
+        self._latest: dict[Key, StatusVerdict] = {}
+        self._warned: dict[Key, StatusVerdict] = {}
+        """What has been logged as begun and not yet as over."""
+
+    def before(self, camera: str) -> StatusVerdict | None:
+        """The latest verdict on a camera."""
+        return self._latest.get((camera, "", ""))
+
+    def problem_before(self, code: str, subject: str) -> StatusVerdict | None:
+        """The latest verdict on a problem of the relay, while it lasts."""
+        return self._latest.get(("", code, subject))
+
+    def observe(self, status: RelayStatus) -> None:
+        """Remember the verdicts of `status`; log and publish those that are new, and those that are over."""
+        found = dict(_verdicts(status))
+        common = {problem.code for problem in status.problems}
+        for key, now in found.items():
+            warned = self._warned.get(key)
+            # What a problem of the relay says already is not repeated for each camera.
+            remarkable = cause_of(now.code) not in UNREMARKABLE and not (key[0] and now.code in common)
+            if warned is not None and (not remarkable or now.code != warned.code):
+                self._over(key, now, status.at)
+            if remarkable and (warned is None or now.code != warned.code):
+                self._warned[key] = now
+                log.warning("%s", spoken_verdict(now, status.at), extra=_extra(now))
+                self._tell("verdict", spoken_verdict(now, status.at), now.camera)
+        for key in self._warned.keys() - found.keys():
+            self._over(key, None, status.at)
+        self._latest = found
+
+    def _over(self, key: Key, now: StatusVerdict | None, at: float) -> None:
+        was = self._warned.pop(key)
+        state = f", {now.state}" if now is not None else ""
+        words = f"over after {duration(at - was.since)}{state}: {was.cause}"
+        log.warning("%s", words, extra=_extra(was))
+        self._tell("verdict", words, was.camera)
+
+
+def _verdicts(status: RelayStatus) -> Iterator[tuple[Key, StatusVerdict]]:
+    for camera in status.cameras:
+        yield (camera.id, "", ""), camera.verdict
+    for problem in status.problems:
+        yield ("", problem.code, problem.subject), problem
+
+
+def _extra(found: StatusVerdict) -> dict[str, str]:
+    """The context of its log line."""
+    who = {"camera": found.subject} if found.camera else {"account": found.subject} if found.subject else {}
+    return {**who, "reason": found.code, "stage": found.stage}

@@ -1,0 +1,117 @@
+"""The verdict on a camera: which of several faults is named, and since when."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_common.causes import CAUSES, Cause
+from relay_common.cloudflare.errors import request_error
+from relay_common.protocol import Stage, WorkerState
+from relay_common.worker_stats import TrackStats, WorkerStats
+from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
+from relay_supervisor.fleet.restart import RestartPolicy
+from relay_supervisor.fleet.slot import Slot, SlotEvent
+from relay_supervisor.status.model import LeaseStatus
+from relay_supervisor.status.verdict import StatusVerdict, spoken_verdict
+from relay_worker.process.spec import WorkerSpec
+
+WALL = 1_000_000.0
+HELD = LeaseStatus(state="held", next_step="extend", next_at=WALL + 60.0)
+REFUSED = request_error("sessions/new", 500, "internal_error", "no")
+
+
+class _Alive:
+    alive = True
+
+
+def slot(state: WorkerState = WorkerState.RECONNECTING, **stats: object) -> Slot:
+    spec = WorkerSpec(camera="a", name="Porch", instance="", control="", stats="")
+    made = Slot(spec, RestartPolicy(), 0.0)
+    made.launch("a.1", 0.0)
+    made.bind("a.1", _Alive(), 0.0)  # type: ignore[arg-type]
+    made.machine.fire(SlotEvent.HELLO)
+    made.state = state
+    made.stats = WorkerStats(instance="a.1", camera="a", sequence=1, at=0.0, uptime=9.0, state=state)
+    for name, value in stats.items():
+        setattr(made.stats, name, value)
+    return made
+
+
+def judged(of: Slot | None, before: StatusVerdict | None = None, at: float = 0.0, **facts: object) -> StatusVerdict:
+    known = {"why_not": "", "idle": "", "lease": HELD} | facts
+    return judge_camera(CameraFacts(id="a", name="Porch", slot=of, **known), at, WALL + at, before)  # type: ignore[arg-type]
+
+
+def test_every_cause_has_its_words() -> None:
+    assert set(CAUSES) == set(Cause)
+    for cause, words in CAUSES.items():
+        assert words.stage in ("", "google", "network", "camera", "decode", "relay", "sfu", "viewers"), cause
+        assert bool(words.sentence) is (cause is not Cause.NONE)
+        assert not words.sentence.endswith(".")
+
+
+def test_what_is_wrong_with_the_camera_is_not_explained_by_the_next_extension() -> None:
+    stalled = slot(stage=Stage.STREAMING, reason="RTSP streaming: no video for 10 s", code="camera_stalled")
+    found = judged(stalled)
+    assert (found.state, found.stage, found.code) == ("reconnecting", "camera", "camera_stalled")
+    assert found.cause == "The camera sends no video", "no figure that would stand still"
+    assert found.next.startswith("the worker connects again")
+    assert found.next_at == 0.0
+    assert "Wi-Fi" in found.advice
+
+
+def test_a_stall_is_named_before_its_deadline_has_passed() -> None:
+    fresh = slot(source="playing", webrtc="connected", video=TrackStats(frames=100))
+    assert judged(fresh).code == "camera_stalled"
+    assert judged(slot(source="playing", webrtc="connecting")).code == "starting"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "cause"),
+    [
+        ("camera_refuses", "RTSP describe: DESCRIBE was answered 404 Not Found", "404 Not Found"),
+        ("codec_unsupported", "RTSP describe: the camera's video cannot be carried: H265", "carried: H265"),
+        ("uplink_blocked", "Porch: no connection in 15 s", "UDP does not get through"),
+        ("", "an earlier release says this", "an earlier release says this"),
+    ],
+)
+def test_the_workers_word_travels_as_a_code(code: str, reason: str, cause: str) -> None:
+    found = judged(slot(stage=Stage.DESCRIBE, reason=reason, code=code))
+    assert found.cause.endswith(cause)
+    assert found.code == (code or "camera_broken")
+
+
+def test_what_ended_first_is_named() -> None:
+    reported = slot(stage=Stage.PUBLISH, reason="…", code="sfu_refuses")
+    assert judged(reported, refused=REFUSED).cause == "Cloudflare refuses to publish: 500"
+    lost = LeaseStatus(state="held_off", code="camera_offline", next_step="a stream is generated", next_at=WALL + 9)
+    found = judged(reported, lease=lost, refused=REFUSED)
+    assert (found.code, found.next, found.next_at) == ("camera_offline", "a stream is generated", WALL + 9)
+    reported.policy.died(0.0, "killed by SIGKILL")
+    reported.machine.fire(SlotEvent.EXIT)
+    reported.unbind()
+    reported.last_exit, reported.next_start = "killed by SIGKILL", 20.0
+    found = judged(reported, lease=lost, at=5.0)
+    assert (found.code, found.next_at) == ("worker_crashes", WALL + 20.0)
+    assert found.cause == "The camera's worker keeps ending: killed by SIGKILL"
+
+
+def test_a_live_camera_that_nobody_may_watch_says_so() -> None:
+    live = slot(WorkerState.LIVE)
+    assert judged(live).code == "none"
+    found = judged(live, viewers_refused=REFUSED)
+    assert (found.state, found.stage, found.cause) == ("live", "viewers", "Cloudflare refuses viewers: 500")
+
+
+def test_it_dates_from_when_the_cause_began() -> None:
+    stalled = slot(reason="…", code="camera_stalled")
+    first = judged(stalled)
+    again = judged(stalled, first, 7.0)
+    assert (first.since, again.since) == (WALL, WALL)
+    assert judged(slot(WorkerState.LIVE), again, 9.0).since == WALL + 9.0
+
+
+def test_a_time_is_told_once_and_from_now() -> None:
+    off = LeaseStatus(state="held_off", code="quota_held", next_step="a stream is generated", next_at=WALL + 40)
+    told = spoken_verdict(judged(slot(), lease=off), WALL + 10.0)
+    assert told.startswith("Google's command quota is used up: 429; next: a stream is generated in 30 s; Stop other")
