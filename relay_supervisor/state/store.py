@@ -163,12 +163,13 @@ class Store:
         """Calls that may still count against a limit."""
         now = self._clock.now()
         found = []
-        columns = "id, method, command, device, kind, sent_wall, sent_mono, answered_wall, answered_mono, boot"
+        columns = "id, method, command, device, kind, sent_wall, sent_mono, answered_mono, boot"
         sql = f"SELECT {columns} FROM calls WHERE account = ?"
         for call_id, method, command, device, kind, *times, boot in self.database.read(sql, account):
-            sent_wall, sent_mono, answered_wall, answered_mono = times
+            sent_wall, sent_mono, answered_mono = times
             sent = min(now, self._moment(sent_wall, sent_mono, boot))
-            answered = None if answered_wall is None else min(now, self._moment(answered_wall, answered_mono, boot))
+            # Ahead of us if the call was given up: Google may yet count it.
+            answered = None if answered_mono is None else sent + (answered_mono - sent_mono)
             if now - sent > _CALLS_KEPT:
                 self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
                 continue
@@ -219,7 +220,7 @@ class Store:
     # --- the journal's part
 
     def write_call(self, account: str, call_id: str, call: Call, sent: float, answered: float | None) -> None:
-        """Save a call, and later its answer under the same id; deletes calls that no longer count."""
+        """Save a call, and later under the same id by when it was answered; deletes calls that no longer count."""
         offset = self._clock.wall() - self._clock.now()
         self.database.write(
             ("call", call_id),
@@ -257,15 +258,15 @@ class CallJournal:
         self._store.write_call(self._account, call_id, command.call, sent, None)
         await self._store.database.flush(_FLUSH_WITHIN)
 
-    def settled(self, command: Command, counted: bool) -> None:
-        """Record that the command was answered; `counted` is False if it never reached Google."""
+    def settled(self, command: Command, counted_by: float | None) -> None:
+        """Record by when Google has counted the command; None: it never reached Google."""
         call_id, sent = self._under_way.pop(id(command), ("", 0.0))
         if not call_id:
             return
-        if counted:
-            self._store.write_call(self._account, call_id, command.call, sent, self._store._clock.now())
-        else:
+        if counted_by is None:
             self._store.forget_call(call_id)
+        else:
+            self._store.write_call(self._account, call_id, command.call, sent, counted_by)
 
 
 def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:

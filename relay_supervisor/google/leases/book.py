@@ -14,7 +14,7 @@ import msgspec
 
 from relay_common.causes import Cause
 from relay_common.protocol import Protocol
-from relay_supervisor.google.errors import NestError, NestTimeout, NestUnreachable, RateLimited
+from relay_supervisor.google.errors import NestError, RateLimited
 from relay_supervisor.google.leases.account_errors import AccountErrors
 from relay_supervisor.google.leases.causes import worker_detail
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
@@ -23,8 +23,8 @@ from relay_supervisor.google.leases.outcomes import Outcomes
 from relay_supervisor.google.leases.schedule import Schedule
 from relay_supervisor.google.leases.states import ALIVE, ENDING, LeaseEvent, LeaseState
 from relay_supervisor.google.models import Device, Listing, LiveStream
-from relay_supervisor.google.quota.budget import UNANSWERED, Budget
-from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.command import Command, Result, Verb, counted_by
 from relay_supervisor.google.quota.limits import Limits
 from relay_supervisor.google.quota.queue import CommandQueue
 
@@ -296,14 +296,12 @@ class LeaseBook:
     def _account_for(self, command: Command, result: Result, now: float) -> None:
         ticket = command.ticket
         assert ticket is not None
+        if (counted := counted_by(command, result, now)) is None:
+            self.budget.give_back(ticket)
+        else:
+            self.budget.answered(ticket, counted)
         if isinstance(result, NestError):
             self.queue.failed += 1
-            if not result.counted:
-                self.budget.give_back(ticket)
-            elif isinstance(result, (NestTimeout, NestUnreachable)):  # given up: Google may yet read and count it
-                self.budget.answered(ticket, max(now, ticket.sent + UNANSWERED))
-            else:
-                self.budget.answered(ticket, now)
             if isinstance(result, RateLimited):
                 self.budget.refused(ticket, result.bucket, now, result.retry_after)
             elif result.counted:
@@ -311,7 +309,6 @@ class LeaseBook:
             if pause := self._account.failed(result, ticket.sent, now):
                 self.queue.held_until = max(self.queue.held_until, now + pause)
             return
-        self.budget.answered(ticket, now)
         self.budget.accepted(ticket)
         if self.account_error:
             self.queue.held_until = now  # the account can be used again

@@ -33,7 +33,10 @@ class Ticket(msgspec.Struct):
 
 
 class LoggedCall(msgspec.Struct, frozen=True):
-    """A call in the persisted log; times are seconds on the reader's clock."""
+    """A call in the persisted log; times are seconds on the reader's clock.
+
+    `answered` is by when Google has counted it: ahead of now if it was given up. None: it was under way.
+    """
 
     call: Call
     sent: float

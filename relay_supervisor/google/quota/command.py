@@ -10,9 +10,9 @@ import msgspec
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import COMMAND_TIMEOUT, command_name
-from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.errors import NestError, NestTimeout, NestUnreachable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
-from relay_supervisor.google.quota.budget import Call, Ticket
+from relay_supervisor.google.quota.budget import UNANSWERED, Call, Ticket
 from relay_supervisor.google.quota.limits import EXECUTE, GET, LIST
 
 
@@ -77,3 +77,15 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
 
 Result = LiveStream | Extension | Device | Listing | None | NestError
 """Result of a command: what Google granted (None for a stop), or the error."""
+
+
+def counted_by(command: Command, result: Result, now: float) -> float | None:
+    """By when Google has counted a command whose result is known at `now`; None if it never reached Google.
+
+    One that was given up may be in a buffer of Google's still, to be read and counted later.
+    """
+    if isinstance(result, NestError) and not result.counted:
+        return None
+    if isinstance(result, (NestTimeout, NestUnreachable)) and command.ticket is not None:
+        return max(now, command.ticket.sent + UNANSWERED)
+    return now

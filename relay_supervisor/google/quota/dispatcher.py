@@ -19,7 +19,7 @@ from relay_common.tasks import Tasks, pause
 from relay_supervisor.google.api import Turn
 from relay_supervisor.google.errors import NestError, NestUnreachable, OfferUnavailable
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
-from relay_supervisor.google.quota.command import Command, Result, Verb
+from relay_supervisor.google.quota.command import Command, Result, Verb, counted_by
 
 _OFFER_TIMEOUT = 10.0
 _LOOK_AGAIN = 1.0  # longest interval in seconds between checks whether a further request of a command may be sent
@@ -67,7 +67,9 @@ class Journal(Protocol):
         """Return once the command is on disk, or after a bounded wait when it cannot be written."""
         ...
 
-    def settled(self, command: Command, counted: bool) -> None: ...
+    def settled(self, command: Command, counted_by: float | None) -> None:
+        """Record by when Google has counted the command; None: it never reached Google."""
+        ...
 
 
 OfferSource = Callable[[str], Awaitable[str]]
@@ -136,9 +138,9 @@ class Dispatcher:
             log.exception("%s of %s failed unexpectedly", command.verb.value, command.camera)
             what = f"{command.verb.value} of {command.camera}"
             result = NestUnreachable(f"{what}: internal error ({type(error).__name__}); see the log")
-        if self._journal is not None:
-            self._journal.settled(command, not isinstance(result, NestError) or result.counted)
         now = self._clock.now()
+        if self._journal is not None:
+            self._journal.settled(command, counted_by(command, result, now))
         self._source.settle(command, result, now)
         self._wake.set()
         self._on_change()
@@ -168,7 +170,7 @@ class Dispatcher:
         while (wait := self._source.sends_again(command, self._clock.now())) > 0:
             await self._clock.sleep(min(wait, _LOOK_AGAIN))
         if self._journal is not None:
-            self._journal.settled(command, True)
+            self._journal.settled(command, self._clock.now())
             await self._journal.sending(command)
 
     async def _offer_for(self, command: Command) -> str:

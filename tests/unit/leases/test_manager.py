@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from relay_supervisor.google.leases.effects import Effect, Granted, Lost, Renewe
 from relay_supervisor.google.leases.lease import LeaseSettings
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.oauth import TokenSource
+from relay_supervisor.google.quota.budget import UNANSWERED
 from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.state.store import Store
 from relay_supervisor.supervise import Loops
@@ -138,6 +140,25 @@ async def test_discover_generate_extend_and_restart_without_a_generate(google: G
     store.close()
     assert [device.generates for device in google.devices] == [1, 1]
     assert not any(isinstance(effect, Lost) for effect in effects + again)
+
+
+async def test_an_extend_that_was_given_up_keeps_its_place_after_a_sigkill(google: Google, tmp_path: Path) -> None:
+    """Google may count it half a minute after it was sent, whatever has become of the supervisor."""
+    google.backend.failures.add(ANY, "ExtendRtspStream", failure(503, delay=60.0))
+    store = Store(tmp_path / "state" / "relay.db", SystemClock(), boot="b").open()
+    async with running(google, [], store) as (manager, _):
+        began = SystemClock().now()
+        device = (await manager.discover()).devices[0]
+        manager.want("cam", device)
+        await until(lambda: manager.book.leases["cam"].failures > 0)
+        (held,) = [release for release in manager.book.budget.api.releases(began) if release > began + UNANSWERED + 60]
+        await store.database.flush(5.0)
+        shutil.copytree(tmp_path / "state", tmp_path / "killed")  # as a SIGKILL leaves it
+    store.close()
+    left = Store(tmp_path / "killed" / "relay.db", SystemClock(), boot="b").open()
+    async with running(google, [], left) as (manager, _):
+        assert max(manager.book.budget.api.releases(began)) == pytest.approx(held, abs=1.0)
+    left.close()
 
 
 async def test_a_failing_camera_recovers_and_the_other_never_notices(google: Google) -> None:

@@ -96,8 +96,8 @@ class Notebook:
     async def sending(self, command: Command) -> None:
         self.notes.append(f"sending {command.camera}")
 
-    def settled(self, command: Command, counted: bool) -> None:
-        self.notes.append(f"settled {command.camera} {counted}")
+    def settled(self, command: Command, counted_by: float | None) -> None:
+        self.notes.append(f"settled {command.camera} {counted_by is not None}")
 
 
 def command(camera: str, verb: Verb = Verb.GENERATE, **more: object) -> Command:
