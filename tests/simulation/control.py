@@ -36,16 +36,16 @@ VERIFY: Final = 60.0
 
 
 class SimulatedClock:
-    """The loop's time as a `Clock`."""
+    """The loop's time as a `Clock`; its wall time is what somebody has set on the machine."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: SimulatedLoop, machine: Machine) -> None:
+        self._loop, self._machine = loop, machine
 
     def now(self) -> float:
         return self._loop.now
 
     def wall(self) -> float:
-        return WALL + self._loop.now
+        return WALL + self._loop.now + self._machine.clock_ahead
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
@@ -113,7 +113,7 @@ class ControlPlane:
         rng: random.Random,
     ) -> None:
         self.process, self._machine = process, machine
-        clock = self.clock = SimulatedClock(loop)
+        clock = self.clock = SimulatedClock(loop, machine)
         self.loops = Loops(clock)
         self.store = Store.__new__(Store)
         self.store._clock, self.store._boot = clock, "one boot"

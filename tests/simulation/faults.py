@@ -182,6 +182,18 @@ async def fat(lane: Lane, fault: Fault) -> None:
         await asyncio.sleep(1.0)
 
 
+async def google_stalls(lane: Lane, fault: Fault) -> None:
+    """Google reads nothing for a while, then all that has come in at once."""
+    lane.google.stalled_until = lane.loop.now + fault.lasts
+
+
+async def clock_jumps(lane: Lane, fault: Fault) -> None:
+    """Somebody sets the machine's clock: an hour ahead, then an hour back, then right."""
+    for ahead in (3600.0, -3600.0, 0.0):
+        lane.machine.clock_ahead = lane.google.clock_ahead = ahead
+        await asyncio.sleep(fault.lasts / 2)
+
+
 _Inflict = Callable[["Lane", Fault], Awaitable[None]]
 _DRAWN: Final[tuple[tuple[_Inflict, float, float, int], ...]] = (
     # what, shortest and longest in seconds, how often
@@ -203,6 +215,8 @@ _DRAWN: Final[tuple[tuple[_Inflict, float, float, int], ...]] = (
     (moved, 0.0, 0.0, 1),
     (requested, 0.0, 0.0, 2),
     (fat, 4.0, 4.0, 2),
+    (google_stalls, 2.0, 28.0, 4),
+    (clock_jumps, 1.0, 60.0, 2),
 )
 _KINDS: Final = {what.__name__: what for what, *_ in _DRAWN}  # type: ignore[attr-defined]
 

@@ -36,7 +36,7 @@ from tests.simulation.machine import Machine, SimulatedLauncher
 from tests.simulation.outside import FAILURES, SFU_FAILURES, SimulatedGoogle, SimulatedSfu, Skies
 from tests.simulation.worker import Scene, SimulatedWorker
 
-HOMES: Final = ((2, 60.0), (2, 120.0), (3, 120.0), (3, 300.0), (4, 200.0), (8, 300.0))
+HOMES: Final = ((2, 60.0), (2, 120.0), (3, 120.0), (3, 300.0), (4, 200.0), (6, 90.0), (8, 300.0))
 """Cameras, and how many seconds their streams live: with short ones quotas bind, and pauses outlast them."""
 RECOVERED: Final = 900.0
 """Seconds from the last fault within which every camera must be live."""

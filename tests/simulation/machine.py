@@ -97,6 +97,8 @@ class Machine:
         self.violated: Callable[[str], None] = lambda what: None
         self.bus: SimulatedBus | None = None
         self.descriptors_left = True
+        self.clock_ahead = 0.0
+        """Seconds by which its wall clock is ahead."""
 
     def start_ticks(self, pid: int) -> int:
         """What `relay_common.proc.start_ticks` reads."""

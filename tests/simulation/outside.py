@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import email.utils
 import json
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -43,12 +44,16 @@ from relay_supervisor.google.models import (
     StreamBody,
     device_from,
 )
+from relay_supervisor.google.quota.budget import UNANSWERED
 from tests.simulation.loop import Process, SimulatedLoop
 
 WALL: Final = 1_700_000_000.0
 _LIMITS: Final = {"command": (60.0, 10), "list": (60.0, 5), "get": (60.0, 10)}
+_READ: Final = UNANSWERED - 1.0
+"""Seconds after which Google has read every request, also of a sender that has given it up."""
 _DEVICE_LIMITS: Final = (("one command", 60.0, 5), ("device", 60.0, 30), ("device", 3600.0, 100))
-FAILURES: Final = ("500", "503", "429", "404", "invalid", "timeout", "lost answer", "unreached", "no token", "slow")
+_REFUSALS: Final = ("500", "503", "429", "404", "invalid")
+FAILURES: Final = (*_REFUSALS, "timeout", "lost answer", "unreached", "no token", "slow", "read late")
 SFU_FAILURES: Final = ("500", "lost answer", "slow")
 
 
@@ -120,6 +125,10 @@ class SimulatedGoogle:
         self._token = self.backend.oauth.token(form, WALL).body["access_token"]  # type: ignore[index]
         self.counted = Counted(violated)
         self.calls = 0
+        self.stalled_until = -math.inf
+        """Until then it reads nothing; requests wait."""
+        self.clock_ahead = 0.0
+        """Seconds by which the relay's wall clock is ahead of Google's."""
 
     def stream(self, path: str) -> Stream | None:
         """The stream behind a path while it lives."""
@@ -173,7 +182,7 @@ class SimulatedGoogle:
         body = msgspec.convert(_body(await self._call(verb, device, execute, timeout), verb), CommandBody).results
         google = datetime.datetime.fromtimestamp(WALL + self._loop.now, datetime.UTC)
         date = email.utils.format_datetime(google, usegmt=True)
-        return body, *life_of(body.expires_at or "", date, WALL + self._loop.now)
+        return body, *life_of(body.expires_at or "", date, WALL + self._loop.now + self.clock_ahead)
 
     async def _call(self, verb: str, device: str, execute: Callable[[float], Reply], timeout: float) -> Reply:
         failed = self._skies.failure()
@@ -198,10 +207,13 @@ class SimulatedGoogle:
         timeout: float,
         answered: asyncio.Future[Reply],
     ) -> None:
-        takes = self._rng.uniform(0.1, 20.0 if failed in ("slow", "timeout") else 0.8)
-        # A request that its sender has given up does not arrive any more.
+        sent, takes = self._loop.now, self._rng.uniform(0.1, 20.0 if failed in ("slow", "timeout") else 0.8)
+        # A request that its sender has given up does not arrive any more, unless it is in a buffer of Google's.
         arrives = min(takes, 0.9 * timeout) * self._rng.random()
+        if failed == "read late":
+            takes = arrives = self._rng.uniform(0.0, _READ)
         await asyncio.sleep(arrives)
+        await asyncio.sleep(max(0.0, min(self.stalled_until, sent + _READ) - self._loop.now))
         self.calls += 1
         self.counted.arrive(self._loop.now, verb, device)
         injected = {"500": 500, "503": 503, "429": 429, "404": 404, "invalid": 400}.get(failed, 0)

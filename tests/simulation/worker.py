@@ -157,7 +157,7 @@ class SimulatedWorker:
         alone = self._machine.loop.now
         while not publishing.done():
             now = self._machine.loop.now
-            if self._connected or WALL + now < self.expires_at:
+            if self._connected or WALL + now + self._machine.clock_ahead < self.expires_at:
                 alone = now
             elif now - alone > self._grace:
                 self._finish(0)

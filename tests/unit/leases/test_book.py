@@ -29,8 +29,8 @@ def stream(handle: str = "x1", life: float = 300.0) -> LiveStream:
     return LiveStream(Protocol.RTSP, Secret(handle), life, 0.0, url=Secret("rtsps://h/p?auth=t1"))
 
 
-def extension(handle: str = "x2") -> Extension:
-    return Extension(Secret(handle), 300.0, 0.0, Secret("t2"))
+def extension(handle: str = "x2", life: float = 300.0) -> Extension:
+    return Extension(Secret(handle), life, 0.0, Secret("t2"))
 
 
 class Desk:
