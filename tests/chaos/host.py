@@ -8,11 +8,13 @@ and answers are JSON, one a line: `{"id", "do", ...}` is answered by `{"id", ...
     inflict    a row of the matrix on a camera: "row", "camera"
     relieve    the same row's relief
     clock      set the clock: "offset" in seconds
+    names      have no name resolved, or have them resolved again: "gone"
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -31,6 +33,7 @@ from relay_supervisor.commands.demo_world import DemoWorld
 from relay_supervisor.loop_errors import LoopErrors
 from tests.chaos.rows import ROWS
 from tests.chaos.world import Chaos, SteppedClock
+from tests.fixtures.no_names import google_by_name, no_names
 from tests.fixtures.running_relay import RunningRelay
 
 SOCKET = "host.sock"
@@ -43,6 +46,7 @@ class Host:
 
     def __init__(self, chaos: Chaos) -> None:
         self._chaos = chaos
+        self._nameless = contextlib.ExitStack()
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what `request` asks; what goes wrong is part of the answer."""
@@ -51,7 +55,9 @@ class Host:
         except Exception as error:
             return {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
 
-    async def _do(self, do: str, row: str = "", camera: str = "", offset: float = 0.0, **_: Any) -> dict[str, Any]:
+    async def _do(
+        self, do: str, row: str = "", camera: str = "", offset: float = 0.0, gone: bool = False, **_: Any
+    ) -> dict[str, Any]:
         supervisor = self._chaos.relay.supervisor
         match do:
             case "look":
@@ -67,6 +73,10 @@ class Host:
                 await relieve(self._chaos, camera)
             case "clock":
                 self._chaos.clock.offset = offset
+            case "names" if gone:
+                self._nameless.enter_context(no_names())
+            case "names":
+                self._nameless.close()
             case _:
                 raise ValueError(f"unknown request {do!r}")
         return {}
@@ -75,7 +85,7 @@ class Host:
 async def serve(directory: Path) -> None:
     """Run the relay until the other side hangs up."""
     world = DemoWorld(json.loads((directory / ENDPOINTS).read_text()), directory)
-    config = world.config(log={"level": "info"})
+    config = world.config(log={"level": "info"}, **google_by_name(world))
     log.configure(config.log.level, config.log.format)
     asyncio.get_running_loop().set_exception_handler(LoopErrors(SystemClock()))
     clock = SteppedClock()

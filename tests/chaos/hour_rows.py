@@ -81,6 +81,13 @@ async def outage(relay: Hosted) -> None:
     await relay.nest("cameras/*/fail_commands", {"status": 503, "count": 1})
 
 
+async def nameless(relay: Hosted) -> None:
+    """No name can be resolved for 55 s; connections that are open stay."""
+    await relay.ask("names", gone=True)
+    await asyncio.sleep(55.0)
+    await relay.ask("names", gone=False)
+
+
 async def flood(relay: Hosted) -> None:
     """600 connections to the HTTP port that say nothing, for 30 s."""
     at = urlsplit(relay.url)
@@ -102,6 +109,7 @@ WHOLE_ROWS: Final = (
     WholeRow("the refresh token is revoked for 45 s", authorization(45.0, revoked=True), 300.0),
     WholeRow("Google forbids the account everything for 60 s", forbidden, 240.0),
     WholeRow("every command gets 503 for 60 s", outage, 240.0),
+    WholeRow("name resolution gone for 55 s", nameless, 120.0),
     WholeRow("600 idle connections to the HTTP port for 30 s", flood, 60.0),
 )
 # fmt: on

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from relay_common.clock import Clock, SystemClock
@@ -122,9 +122,16 @@ class NestApi:
     async def _send(self, reply: Reply) -> Response:
         if reply.delay:
             await self._clock.sleep(reply.delay)
-        if isinstance(reply.body, str):
-            return Response(reply.body, reply.status, media_type="text/html")
-        return Response(json.dumps(reply.body), reply.status, media_type="application/json")
+        html = isinstance(reply.body, str)
+        body, kind = (reply.body if html else json.dumps(reply.body)), ("text/html" if html else "application/json")
+        if reply.trickle:
+            return StreamingResponse(self._trickled(str(body), reply.trickle), reply.status, media_type=kind)
+        return Response(body, reply.status, media_type=kind)
+
+    async def _trickled(self, body: str, pause: float) -> AsyncIterator[str]:
+        for character in body:
+            yield character
+            await self._clock.sleep(pause)
 
 
 class _Server(uvicorn.Server):

@@ -23,12 +23,13 @@ class Reply:
     """An HTTP response: `body` is JSON-ready, or raw text that need not be JSON.
 
     `delay` is the time in seconds until it is sent, after the command took effect; one longer than a client's timeout
-    is a hang.
+    is a hang. With `trickle` each byte of its body is sent that many seconds after the one before.
     """
 
     status: int = 200
     body: dict[str, Any] | str = ""
     delay: float = 0.0
+    trickle: float = 0.0
 
 
 def error(code: int, message: str, status: str = "") -> Reply:

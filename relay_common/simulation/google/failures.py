@@ -25,8 +25,8 @@ _MESSAGES: Final[Mapping[int, str]] = {
 class Failure:
     """The next `remaining` commands of a kind get `reply`.
 
-    With `after_effect` the command is carried out anyway and only its answer is lost or late: the delay of `reply` is
-    used, and its body if its status is not 200.
+    With `after_effect` the command is carried out anyway and only its answer is lost or late: the delay and the trickle
+    of `reply` are used, and its body if its status is not 200.
     """
 
     reply: Reply
@@ -35,7 +35,8 @@ class Failure:
 
     def applied_to(self, answer: Reply) -> Reply:
         """The reply the client gets instead of the true `answer`."""
-        return replace(answer, delay=self.reply.delay) if self.reply.status == 200 else self.reply
+        late = replace(answer, delay=self.reply.delay, trickle=self.reply.trickle)
+        return late if self.reply.status == 200 else self.reply
 
 
 class Failures:
@@ -73,9 +74,10 @@ def failure(
     grpc_status: str = "",
     raw_body: str | None = None,
     delay: float = 0.0,
+    trickle: float = 0.0,
     after_effect: bool = False,
 ) -> Failure:
     """A failure with Google's body for `status`, or with `raw_body` verbatim (for responses that are not JSON)."""
     reply = error(status, message or _MESSAGES.get(status, "Error"), grpc_status)
     body: dict[str, Any] | str = reply.body if raw_body is None else raw_body
-    return Failure(Reply(status, body, delay), count, after_effect)
+    return Failure(Reply(status, body, delay, trickle), count, after_effect)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -142,9 +142,19 @@ class SfuApi:
         result = await work()
         if fault is not None and fault.kind == "lost_response":
             return LostResponse()
+        if fault is not None and fault.kind == "trickle":
+            return StreamingResponse(
+                _trickled(json.dumps(result), fault.seconds), status, media_type="application/json"
+            )
         if fault is not None and fault.kind == "never_connect":
             self._service.sessions[result["sessionId"]].peer.mute_checks = True
         return JSONResponse(result, status_code=status)
+
+
+async def _trickled(text: str, pause: float) -> AsyncIterator[str]:
+    for character in text:
+        yield character
+        await asyncio.sleep(pause)
 
 
 def _track_errors(body: Body, fault: ApiFault) -> Body:

@@ -64,7 +64,7 @@ Operation = Literal[
     "datachannels/establish", "datachannels/new", "datachannels/update", "datachannels/close", "*",
 ]
 # fmt: on
-FaultKind = Literal["error", "lost_response", "delay", "track_error", "never_connect"]
+FaultKind = Literal["error", "lost_response", "delay", "trickle", "track_error", "never_connect"]
 
 
 @dataclass(slots=True)
@@ -72,9 +72,10 @@ class ApiFault:
     """One fault of the HTTP interface, injected `times` times (-1: without limit) with `probability` per call.
 
     `error` answers with `status` and `code` before any effect; `lost_response` performs the call, then breaks the
-    connection; `delay` waits `seconds` first; `track_error` performs nothing and answers 200 with `code` for every
-    track; `never_connect` (for `sessions/new`) creates a session whose checks are never answered. `correlation` limits
-    it to sessions created with that correlationId, `session` to one session.
+    connection; `trickle` performs it, too, and sends a byte of the answer every `seconds`; `delay` waits `seconds`
+    first; `track_error` performs nothing and answers 200 with `code` for every track; `never_connect` (for
+    `sessions/new`) creates a session whose checks are never answered. `correlation` limits it to sessions created with
+    that correlationId, `session` to one session.
     """
 
     operation: Operation = "*"

@@ -297,7 +297,7 @@ class LeaseBook:
         ticket = command.ticket
         assert ticket is not None
         if (counted := counted_by(command, result, now)) is None:
-            self.budget.give_back(ticket)
+            self.queue.give_back(ticket)
         else:
             self.budget.answered(ticket, counted)
         if isinstance(result, NestError):

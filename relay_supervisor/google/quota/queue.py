@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.budget import Budget, Ticket
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.google.quota.waits import WaitHistogram
@@ -47,7 +46,7 @@ class CommandQueue:
         self.waits = WaitHistogram()
         self.peak = 0
         """Most stream commands sent in any 60 s since the start."""
-        self._sent: deque[float] = deque()
+        self._sent: list[Ticket] = []
         self._commands: dict[_Key, Command] = {}
         self.reserve = 0
         """Places that early extensions leave free for recovery."""
@@ -74,9 +73,13 @@ class CommandQueue:
 
     def recent(self, now: float) -> list[float]:
         """When the stream commands of the last 60 s were sent, oldest first."""
-        while self._sent and now - self._sent[0] > 60.0:
-            self._sent.popleft()
-        return list(self._sent)
+        self._sent = [ticket for ticket in self._sent if now - ticket.sent <= 60.0]
+        return sorted(ticket.sent for ticket in self._sent)
+
+    def give_back(self, ticket: Ticket) -> None:
+        """Return the places of a call that was never sent."""
+        self.budget.give_back(ticket)
+        self._sent = [other for other in self._sent if other is not ticket]
 
     def find(self, camera: str, verb: Verb) -> Command | None:
         """The queued command of this camera and verb."""
@@ -217,7 +220,7 @@ class CommandQueue:
         command.ticket = self.budget.take(command.call, now)
         self.executed += 1
         if command.call.method == EXECUTE:
-            self._sent.append(now)
+            self._sent.append(command.ticket)
             self.peak = max(self.peak, len(self.recent(now)))
         self.waits.observe(command.waited(now))
         return command

@@ -62,6 +62,7 @@ def test_cameras_that_start_while_names_cannot_be_resolved_are_neither_failing_n
     world.run(1055.0)
     assert len(world.tried) >= 5, "it looks again every few seconds"
     assert world.book.budget.api.used(world.now) == 0, "nothing arrived, nothing is counted"
+    assert world.book.queue.recent(world.now) == [], "and the status says so"
     for lease in world.book.leases.values():
         assert (lease.state, lease.failures, lease.degraded) == (LeaseState.WANTED, 0, False)
     assert "name resolution" in world.book.account_error
