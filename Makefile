@@ -16,7 +16,7 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses hour kills seeds peers browser bench wheel containers lock clean
+.PHONY: help demo quick test lint types unit pauses hour kills seeds peers browser bench wheel images containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -70,6 +70,9 @@ wheel: $(VENV)/installed ## the wheel, into dist/
 	@rm -rf build
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build; ls dist/*.whl
+
+images: $(VENV)/installed-dev browser ## remake the images in docs/images, from the demo (a minute)
+	$(BIN)/python -m tests.browser.images
 
 containers: ## build the image and run it for real, from nothing (root on Debian; a few minutes)
 	deploy/check-containers.sh

@@ -86,9 +86,10 @@ def view_gone(reason: str) -> ViewError:
 
 
 def sfu_failure(error: SfuError) -> ViewError:
-    return ViewError(
-        "sfu_unavailable", 502, f"The view could not be opened: {name_of(error)}", hint=error.hint, remedy=error.remedy
-    )
+    log.warning("a view failed: %s", error.message)
+    answered = error.status or error.code
+    what = f"Cloudflare refuses viewers: {answered}" if answered else "Cloudflare cannot be reached"
+    return ViewError("sfu_unavailable", 502, what, hint=error.hint, remedy=error.remedy)
 
 
 def name_of(error: SfuError) -> str:

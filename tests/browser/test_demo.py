@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
 import pytest
 from playwright.async_api import Page
 
+from tests.browser import images
 from tests.fixtures.running_relay import running_relay
 
 pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
@@ -51,6 +53,9 @@ async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
             tile = page.locator(f'[data-camera="{status.id}"]')
             assert status.name in await tile.inner_text()
             assert "live" in (await tile.inner_text()).lower()
+
+        shown = {name: words async for name, words in images.scenes(page)}
+        assert shown == json.loads(images.SHOWN.read_text()), "docs/images show another page: make images"
 
         first = relay.camera("Front Door")
         await page.locator(f'[data-camera="{first.id}"] button, button[data-camera="{first.id}"]').first.click()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
@@ -34,6 +37,7 @@ DESKTOP: Final = {"width": 1280, "height": 800}
 PHONE: Final = {"width": 390, "height": 844}
 PULLED: Final = "[...new Set(window.relay.tracks.map((track) => track.camera))].sort().join()"
 SHOWN: Final = "[...document.querySelectorAll('.tile:not([hidden]) h2')].map((name) => name.textContent).join()"
+REFUSAL: Final = {"operation": "sessions/new", "times": -1, "correlation": "view", "status": 500}
 SHIFT: Final = """(ms) => {
   const now = performance.now.bind(performance);
   performance.now = () => now() + ms;
@@ -254,6 +258,86 @@ async def test_terms_are_explained_on_hover_focus_and_tap(world: World) -> None:
         assert await page.evaluate("document.getElementById('large').open")
 
 
+# --- what is wrong ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def changed(*objects: msgspec.Struct) -> Iterator[None]:
+    """Objects of the status that a test changes: afterwards they are as they were."""
+    before = [msgspec.structs.asdict(one) for one in objects]
+    try:
+        yield
+    finally:
+        for one, fields in zip(objects, before, strict=True):
+            for name, value in fields.items():
+                setattr(one, name, value)
+
+
+async def test_why_and_what_next_cover_the_slate_on_tile_and_large_view(world: World) -> None:
+    camera = world.dashboard.relay.cameras[0]
+    tile = f'[data-camera="{camera.id}"]'
+    async with opened(world) as page:
+        await enlarged(page)
+        with changed(camera, camera.lease):
+            # Its publication goes on: a slate is sent.
+            camera.state, camera.reason = "reconnecting", "the camera sends no video"
+            camera.lease.next_action, camera.lease.next_at = "generate again in about 60 s", time.time() + 60
+            for part in ("#large-why", f"{tile} .why"):
+                await says(page, part, "Reconnecting")
+                await says(page, part, "The camera sends no video")
+                assert re.search(r"Generate again in (1:00|0:5\d)$", await page.inner_text(part)), "the time once"
+                # And it is counted down here, whatever the last status said.
+                await says(page, part, "in 0:5")
+                assert await page.locator(part).is_visible()
+            assert await page.evaluate("window.relay.stats().then((all) => all.cam00000.fps > 0)")
+            await picture(page, "large-stalled")
+            await page.keyboard.press("Escape")
+            await picture(page, "stalled")
+        await page.wait_for_selector(f'{tile}[data-playing="yes"]')
+
+
+async def test_a_refusal_of_viewers_is_told_on_tiles_and_in_a_banner(world: World) -> None:
+    async with opened(world, playing=False) as page:
+        try:
+            world.dashboard.sfu.faults.change({"api": [REFUSAL]})
+            await page.reload()
+            for part in ('[data-camera="cam00000"] .why', "#banner"):
+                await says(page, part, "Cloudflare refuses viewers: 500")
+                await says(page, part, "This page tries again by itself")
+            assert "on its way" not in await page.inner_text('[data-camera="cam00000"]')
+            assert await page.inner_text('[data-camera="cam00000"] .pill') == "Live, not shown"
+            await picture(page, "refused")
+        finally:
+            world.dashboard.sfu.faults.change({"clear": True})
+        await decoding(page, ["cam00000"])
+        await page.wait_for_selector("#banner", state="hidden")
+
+
+async def test_a_revoked_grant_is_a_banner_whose_link_can_be_clicked(world: World) -> None:
+    budget = world.dashboard.relay.budget
+    async with opened(world, PHONE, playing=False) as page:
+        with changed(budget):
+            budget.auth_error = f"Google has revoked the grant ({'x' * 120}). Renew it: https://example.com/auth?a=b."
+            await says(page, "#banner", "revoked the grant")
+            assert await page.get_attribute("#banner a", "href") == "https://example.com/auth?a=b"
+            assert await page.get_attribute("#banner a", "rel") == "noopener noreferrer"
+            assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            await picture(page, "revoked-phone")
+        await page.wait_for_selector("#banner", state="hidden")
+
+
+async def test_of_a_relay_that_is_gone_the_page_says_for_how_long(world: World) -> None:
+    async with opened(world, playing=False) as page:
+        await page.route("**/api/events*", lambda route: route.abort())
+        await page.reload()
+        await says(page, "#banner", "has not answered for 0:0")
+        await says(page, "#banner", "for 0:04")
+        assert await page.get_attribute("#cameras", "data-old") == "yes"
+        await page.unroute("**/api/events*")
+        await page.wait_for_selector("#banner", state="hidden")
+        assert await page.get_attribute("#cameras", "data-old") == "no"
+
+
 # --- accessibility ------------------------------------------------------------------------------------------------
 
 
@@ -273,8 +357,7 @@ async def judged(page: Page, what: str, looks: Sequence[tuple[str, str]] = LOOKS
 async def test_axe_finds_nothing_serious(world: World) -> None:
     relay = world.dashboard.relay
     garden = relay.cameras[2]
-    before = (garden.state, garden.reason, relay.budget.auth_error)
-    try:
+    with changed(garden, relay.budget):
         garden.state, garden.reason = "offline", "Google says that the camera is offline"
         relay.budget.auth_error = "Google has revoked the access. Renew it at https://example.com/auth"
         relay.events.publish("camera", "is offline", garden.id)
@@ -309,8 +392,6 @@ async def test_axe_finds_nothing_serious(world: World) -> None:
         await guest.evaluate("document.body.append(new Image())")
         assert ["image-alt" in finding for finding in await grave_findings(guest)] == [True]
         await guest.context.close()
-    finally:
-        garden.state, garden.reason, relay.budget.auth_error = before
     assert not found, "\n".join(found)
 
 

@@ -9,6 +9,7 @@ import { Feed } from "./feed.js";
 import { bits, clock, span } from "./format.js";
 import { Large } from "./large.js";
 import { Player, expose } from "./player.js";
+import { line } from "./reasons.js";
 import { Sight } from "./sight.js";
 import { Tile, text } from "./tile.js";
 import { Wall } from "./wall.js";
@@ -112,9 +113,17 @@ function warn() {
     banner.show([`The relay has not answered for ${since}: its figures are old. Pictures continue as long as the cameras' workers run`]);
     return;
   }
-  const broken = (status?.budgets ?? []).flatMap((budget) => [budget.auth_error, budget.auth_warning]);
-  const refused = enabled.map((id) => player.refusal(id)).filter(Boolean);
-  banner.show([...broken, ...refused.map((words) => `${words}. This page tries again by itself`)]);
+  if (!status) return;
+  const now = Date.now() / 1000 + offset;
+  const { budgets: accounts, problems = [] } = status;
+  const said = problems.map((problem) => line(problem, now));
+  // What is said of all cameras need not be said again by this page.
+  const refused = problems.some(({ stage }) => stage === "viewers") ? [] : enabled.map((id) => player.refusal(id)).filter(Boolean);
+  banner.show([
+    ...(said.length ? said : accounts.map((budget) => budget.auth_error)),
+    ...accounts.map((budget) => budget.auth_warning),
+    ...refused.map((words) => `${words}. This page tries again by itself.`),
+  ]);
 }
 
 function note(event) {

@@ -60,8 +60,12 @@ export function tone(state, decodable = "unknown") {
 
 // What happens next, for a camera that is not live.
 export function next(camera, now) {
-  const { next_action: action, next_at: at } = camera.lease;
+  return due(camera.lease.next_action, camera.lease.next_at, now);
+}
+
+// What is going to happen, and when: by this page's counting, not by how long it was at the last status.
+export function due(action, at, now) {
   if (!action) return "";
   const left = at - now;
-  return left > 0.5 ? `${capital(action)} in ${span(left)}` : capital(action);
+  return left > 0.5 ? `${capital(action.replace(/ in about \d+ \w+/, ""))} in ${span(left)}` : capital(action);
 }

@@ -8,7 +8,7 @@ import { bytes, capital, clock, counted, milliseconds, span, times, tone, word }
 import { History, SERIES } from "./history.js";
 import { Playback } from "./playback.js";
 import { Plot } from "./plot.js";
-import { covers, told } from "./reasons.js";
+import { advised, covers, told } from "./reasons.js";
 import { text } from "./tile.js";
 
 export class Large {
@@ -29,7 +29,7 @@ export class Large {
     this.video = part("large-video");
     this.playback = new Playback(this.video, () => this.#changed());
     this.controls = new Controls(part("large-controls"), part("large-stage"), this.playback);
-    this.parts = Object.fromEntries(["name", "state", "why", "facts", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
+    this.parts = Object.fromEntries(["name", "state", "why", "advice", "facts", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
     const plots = part("large-plots");
     this.plots = SERIES.map(([name, format]) => new Plot(plots, name, format));
     this.actions = new Actions({ camera: () => this.#status });
@@ -88,10 +88,10 @@ export class Large {
     this.parts.state.dataset.state = camera.state;
     this.parts.state.dataset.tone = tone(camera.state, camera.decodable);
     this.parts.why.hidden = this.playback.look() && playing && !this.#covered;
-    told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => {
-      const node = this.parts.why.children[index];
-      if (node.textContent !== words) node.replaceChildren(...linked(words));
-    });
+    told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => link(this.parts.why.children[index], words));
+    const advice = advised(camera, view.now);
+    this.parts.advice.hidden = !advice;
+    link(this.parts.advice, advice);
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
     this.#list(this.#history.events(camera.id));
     this.#facts(camera, numbers, view.now);
@@ -158,4 +158,8 @@ export class Large {
     history.replaceState(null, "", location.pathname);
     this.onChange();
   }
+}
+
+function link(node, words) {
+  if (node.textContent !== words) node.replaceChildren(...linked(words));
 }

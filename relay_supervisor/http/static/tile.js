@@ -61,11 +61,11 @@ export class Tile {
     const { element, fields } = this;
     this.#covered = covers(camera);
     element.dataset.state = camera.state;
-    element.dataset.tone = tone(camera.state, camera.decodable);
+    element.dataset.tone = view.refusal && camera.state === "live" ? "busy" : tone(camera.state, camera.decodable);
     element.dataset.decodable = camera.decodable;
     element.dataset.playing = this.playback.look() && playing && !this.#covered ? "yes" : "no";
     element.dataset.waits = camera.state === "live" && !view.fault && !view.refusal ? "yes" : "no";
-    this.#label(camera.name, word(camera));
+    this.#label(camera.name, view.refusal && camera.state === "live" ? "live, not shown" : word(camera));
     told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => text(this.parts.why[index], words));
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");
