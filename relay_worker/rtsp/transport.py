@@ -90,11 +90,15 @@ class Connection:
         self._sock.close()
 
     def look(self) -> None:
-        """Read if nothing has come since the last look; call it about once a second.
+        """Answer a key update, and read if nothing has come since the last look; call it about once a second.
 
+        OpenSSL answers a key update of TLS 1.3 at the next write; an empty one sends nothing else (RFC 8446 §4.6.3).
         libuv ends the watching of a socket with an error after one last call (uvloop's `UVPoll._fatal_error`). Where
         that call found data in front of the reset, nothing would ever tell of the reset.
         """
+        if self._tls is not None and self._sock.fileno() >= 0:
+            self._tls.write(b"")
+            self._send_pending()
         if self._wakes == self._looked_at:
             self._readable()
         self._looked_at = self._wakes
@@ -141,8 +145,7 @@ class Connection:
             closed = True
         except ssl.SSLError as error:
             closed, ended = True, error
-        if self._outgoing.pending:  # a key update is answered
-            self._send(self._outgoing.read())
+        self._send_pending()  # an alert
         if records:
             self._deliver(records[0] if len(records) == 1 else b"".join(records))
         if closed:
@@ -152,6 +155,11 @@ class Connection:
         self._wakes += 1
         if self._on_data is not None:
             self._on_data(data)
+
+    def _send_pending(self) -> None:
+        """Send what OpenSSL itself has to say."""
+        if self._outgoing.pending:
+            self._send(self._outgoing.read())
 
     def _send(self, data: bytes) -> None:
         if self._unsent:

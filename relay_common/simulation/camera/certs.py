@@ -21,6 +21,15 @@ def make_server_context(directory: Path) -> tuple[ssl.SSLContext, Path]:
     Returns the server's TLS context and the CA's certificate file (`directory`/simulation-ca.pem). The server's key
     stays in `directory` only until it is loaded.
     """
+    key_file, ca_file = make_certificates(directory)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(key_file)
+    key_file.unlink()
+    return context, ca_file
+
+
+def make_certificates(directory: Path) -> tuple[Path, Path]:
+    """Create both: a file of the server's key and certificate, and one of the CA's certificate."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("Camera simulation CA")
     authority = (
@@ -44,10 +53,7 @@ def make_server_context(directory: Path) -> tuple[ssl.SSLContext, Path]:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(key_file)
-    key_file.unlink()
-    return context, ca_file
+    return key_file, ca_file
 
 
 def _name(common_name: str) -> x509.Name:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import uvloop
 
-from relay_common.simulation.camera.certs import make_server_context
+from relay_common.simulation.camera.certs import make_certificates, make_server_context
 from relay_worker.rtsp.transport import BUFFER_SIZE, MAX_UNSENT, client_context, connect
+from tests.fixtures.openssl_server import KeyUpdateServer
 
 
 async def test_all_records_that_have_arrived_are_delivered(tmp_path: Path) -> None:
@@ -110,6 +111,33 @@ async def test_end_of_connection_is_told_once_after_the_data() -> None:
         connection.close()
         connection.write(b"ignored")
         assert heard == [b"last words", None]
+
+
+async def test_a_key_update_is_answered_by_the_next_look(tmp_path: Path) -> None:
+    """By OpenSSL alone only with the next request or report: a client that reads for long would never answer."""
+    key_file, ca_file = make_certificates(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = KeyUpdateServer(listener, key_file, b"under new keys")
+        server.start()
+        connection = await connect("127.0.0.1", listener.getsockname()[1], client_context(str(ca_file)), 10.0)
+        heard, received = bytearray(), asyncio.Event()
+
+        def on_data(data: bytes) -> None:
+            heard.extend(data)
+            received.set()
+
+        connection.start(on_data, lambda error: None)
+        async with asyncio.timeout(30):
+            await received.wait()
+            connection.look()
+            while not server.key_updates:
+                await asyncio.sleep(0.01)
+        assert (server.key_updates, server.received) == ([0], b"")
+        connection.look()
+        connection.write(b"as well")
+        connection.close()
+        await asyncio.to_thread(server.join, 30)
+        assert (bytes(heard), server.key_updates, server.received) == (b"under new keys", [0], b"as well")
 
 
 def test_a_reset_behind_unread_data_is_noticed() -> None:
