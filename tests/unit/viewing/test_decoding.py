@@ -7,8 +7,8 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.protocol import RecoverVideo, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
-from relay_supervisor.viewing.decoding import BROWSERS_FAULT, FRESH, Decodable, Decoding, PageState, Received
-from relay_supervisor.viewing.verdicts import REMEDY_AGAIN, Verdicts
+from relay_supervisor.viewing.decoding import BROWSERS_FAULT, FRESH, HOLDS, Decodable, Decoding, PageState, Received
+from relay_supervisor.viewing.verdicts import Verdicts
 
 CAMERA = "porch"
 
@@ -84,6 +84,36 @@ def test_a_page_that_gets_bytes_and_no_frame_over_two_whole_keyframes_makes_the_
         "live, not decodable: browsers get its bytes, and decode no picture of them",
     )
     assert world.told == [verdict.reason]
+
+
+@pytest.mark.parametrize(
+    ("reports", "state"),
+    [
+        ([(0.0, 7), (15.0, 9)], PageState.WAITING),  # the first of the two may have been on its way
+        ([(0.0, 7), (15.0, 10)], PageState.BLIND),
+        ([(0.0, 7), (5.9, 20)], PageState.WAITING),
+        ([(0.0, 7), (6.0, 20)], PageState.BLIND),
+        ([(0.0, 7), (5.0, 1), (11.0, 4)], PageState.BLIND),  # of another worker, which counts its own
+        ([(0.0, 7), (5.0, 1), (11.0, 3)], PageState.WAITING),
+    ],
+)
+def test_a_page_is_blind_after_two_whole_keyframes_and_six_seconds(
+    reports: list[tuple[float, int]], state: PageState
+) -> None:
+    """`reports`: when bytes without frames are reported, and how many keyframes the worker has counted by then."""
+    world = World()
+    for now, world.keyframes in reports:
+        world.decoding.worker(CAMERA, world.stats(), now)
+        world.decoding.report("page", Received(camera=CAMERA, bytes=1000 + int(now)), now)
+    assert world.decoding.page_state("page", CAMERA, now) is state
+
+
+def test_a_worker_that_no_longer_reports_is_not_judged() -> None:
+    world = World()
+    world.page("one", sees=False)
+    assert world.run(20) is Decodable.NO
+    assert world.decoding.verdict(CAMERA, world.second + HOLDS).decodable is Decodable.NO
+    assert world.decoding.verdict(CAMERA, world.second + HOLDS + 0.1).decodable is Decodable.UNKNOWN
 
 
 def test_bytes_without_frames_while_no_keyframe_leaves_are_no_verdict() -> None:
@@ -171,5 +201,5 @@ def test_a_remedy_is_asked_for_once_in_a_minute() -> None:
     world.page("one", sees=False)
     world.run(300)
     assert len(world.sent) >= 4
-    assert min(b - a for a, b in zip(world.sent, world.sent[1:], strict=False)) >= REMEDY_AGAIN
+    assert min(b - a for a, b in zip(world.sent, world.sent[1:], strict=False)) >= 60
     assert world.verdicts.counters() == {"mends": len(world.sent)}
