@@ -14,20 +14,25 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from relay_common.config import CameraSettings
 from relay_common.errors import ConfigError, RelayError
+from relay_common.protocol import Protocol
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cameras.discovery import Discovery
+from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.watching import Watching
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.launcher import ForkServerLauncher
 from relay_supervisor.google.leases.manager import LeaseManager
+from relay_supervisor.google.models import Device
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
+from relay_worker.process.worker import Worker
 from tests.fixtures.offline import NoLauncher, offline_config
 
 
@@ -103,6 +108,23 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
     again = Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # the lock is free
     await again.start()
     await again.stop()
+
+
+async def test_the_time_limits_of_rtsp_reach_the_workers_sessions(tmp_path: Path) -> None:
+    """From the configuration, each as itself."""
+    config = offline_config(tmp_path)
+    limits = {"connect_timeout": 3.0, "read_timeout": 4.0, "media_timeout": 5.0}
+    changed = msgspec.structs.replace(config, rtsp=msgspec.structs.replace(config.rtsp, **limits))
+    supervisor = Supervisor(changed, launcher=NoLauncher())
+    device = Device("enterprises/p/devices/d", "Porch", "CAMERA", "Porch", (Protocol.RTSP,))
+    await supervisor.start()
+    try:
+        worker = Worker(supervisor._spec(Camera("porch", 0, device, CameraSettings())), preloaded=True)
+        settings = worker._relay.source._settings
+        await worker._control.close()
+    finally:
+        await supervisor.stop()
+    assert (settings.connect_timeout, settings.session.read_timeout, settings.session.media_timeout) == (3.0, 4.0, 5.0)
 
 
 def opened() -> set[str]:

@@ -1,4 +1,4 @@
-"""`relay-worker debug` with options that cannot work: said before the camera is asked for anything."""
+"""`relay-worker debug`: options that cannot work are refused before the camera is asked for anything; its verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from relay_worker.debug import cli
+from relay_common.protocol import WorkerState
+from relay_common.worker_stats import TrackStats, WorkerStats
+from relay_worker.debug import Reporter, _verdict, cli
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,21 @@ def test_what_cannot_work_is_said_at_once(options: list[str], words: str, tmp_pa
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.output.split())
     assert "hush" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("loss", "stage", "more"), [(0.0, "decode", ""), (0.4, "sending", "; the uplink loses 40% of the packets")]
+)
+def test_video_that_nobody_decodes_is_no_good_verdict(loss: float, stage: str, more: str) -> None:
+    stats = WorkerStats(
+        instance="debug",
+        camera="debug",
+        sequence=1,
+        at=0.0,
+        uptime=9.0,
+        state=WorkerState.LIVE,
+        video=TrackStats(frames=100, fps=30.0, loss_out=loss),
+        requests_in_vain=12.0,
+    )
+    words = "live, not decodable: viewers have requested keyframes for 12 s, and the complete ones sent did not help"
+    assert _verdict(stats, Reporter(), flowing=True) == (stage, words + more)
