@@ -94,7 +94,7 @@ async def test_what_the_browser_paused_plays_again_with_its_sound(
         assert not await page.evaluate(element(selector, "video.muted"))
         if selector != TILE:
             return
-        for event in ("pageshow", "focus", "resume"):
+        for event in ("visibilitychange", "pageshow", "focus", "resume"):
             await paused_by_the_browser(page, selector)
             # At once, not at the next periodic check.
             playing = await page.evaluate(SEEN_AGAIN, event)
@@ -137,6 +137,19 @@ async def test_a_picture_that_the_browser_does_not_show_is_not_called_playing(
         await decoding(page, ["cam00000"])
         await page.reload()
         await decoding(page, ["cam00000"])
+
+
+async def test_where_frames_do_not_call_back_the_elements_time_tells(chromium_page: Page) -> None:
+    await chromium_page.add_init_script("delete HTMLVideoElement.prototype.requestVideoFrameCallback")
+    async with served(1) as dashboard:
+        await dashboard.publish(0)
+        await chromium_page.goto(dashboard.server.url)
+        playing = "document.querySelector('.tile').dataset.playing"
+        await until(chromium_page, f"{playing} === 'yes'")
+        # What stands still though it is not paused: an element that is given another stream, without frames.
+        await chromium_page.evaluate(element(TILE, "{ video.srcObject = new MediaStream(); }"))
+        await until(chromium_page, f"{playing} === 'no' && {element(TILE, '!video.paused')}")
+        await decoding(chromium_page, ["cam00000"])
 
 
 @pytest.fixture
