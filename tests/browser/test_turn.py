@@ -40,7 +40,7 @@ async def test_a_turn_key_carries_relay_and_viewer(
         keys = {"key_id": "key", "api_token": TOKEN, "urls": [server.url], "secret": SECRET}
         async with running_relay(1, sections=sections, before={"turn": keys | {"admit_only": RELAY_ADDRESS}}) as relay:
             answers: list[Response] = []
-            chromium_page.on("response", answers.append)
+            chromium_page.on("response", lambda answer: answers.append(answer))
             await seen_through(relay, chromium_page, server)
             told = await relay.sfu("turn")
             of_relay, of_view = told["issued"][0], told["issued"][-1]
