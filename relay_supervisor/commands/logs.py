@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -53,19 +54,17 @@ def command(
     relay-supervisor logs --debug rtsp,sdp -f
     relay-supervisor logs --debug none
     """
-    with connect(config_path) as client:
+    ended_by_hand = contextlib.suppress(KeyboardInterrupt) if follow else contextlib.nullcontext()
+    with ended_by_hand, connect(config_path) as client:
         if debug is not None:
             _switch(client, debug)
         camera = client.camera(name).id if name else ""
         after = _show(client, 0, camera, level, lines, as_json)
         if not after and not follow:
             click.echo("no such lines are kept (log.level and --debug decide what is logged)", err=True)
-        try:
-            while follow:
-                time.sleep(0.5)
-                after = _show(client, after, camera, level, 4000, as_json)
-        except KeyboardInterrupt:
-            return
+        while follow:
+            time.sleep(0.5)
+            after = _show(client, after, camera, level, 4000, as_json)
 
 
 def _switch(client: RelayClient, debug: str) -> None:

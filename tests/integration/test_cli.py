@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from relay_common.proc import start_ticks
 from relay_supervisor.commands.cli import cli
 from tests.fixtures import pcapng
-from tests.fixtures.cli_world import CliWorld, end_workers, invoke, start_simulators
+from tests.fixtures.cli_world import CliWorld, invoke, live_cli_world
 
 pytestmark = pytest.mark.media
 
@@ -31,25 +31,8 @@ PROJECT = "5cd39b4c-0000-4000-8000-51a1a7edf00d"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliWorld]:
-    directory = tmp_path_factory.mktemp("cli")
-    simulators, endpoints = start_simulators(
-        directory, "--cameras", "2", "--size", "320x180", "--shared-clip", "--unlimited"
-    )
-    world = CliWorld(directory, endpoints)
-    pids: list[int] = []
-    try:
-        world.write_config()
-        world.start()
-        world.until_state(Front_Door="live", Driveway="live")
+    with live_cli_world(tmp_path_factory.mktemp("cli"), "--cameras", "2", names=("Front_Door", "Driveway")) as world:
         yield world
-    finally:
-        if world.process is not None and world.process.poll() is None:
-            pids = [pid for pid in world.workers().values() if pid]
-        world.stop()
-        end_workers(pids)
-        assert simulators.stdin is not None
-        simulators.stdin.close()
-        simulators.wait(10)
 
 
 def test_the_socket_needs_no_token_and_is_private(world: CliWorld) -> None:
