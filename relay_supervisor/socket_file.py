@@ -40,9 +40,11 @@ class SocketFile:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._bind()
         except (OSError, zmq.ZMQError) as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                log.error("%s was deleted and cannot be re-created: %s", self.path, error)
+            # Not str(error): it may name a temporary file, another one each time.
+            problem = (error.strerror if isinstance(error, OSError) else "") or str(error)
+            if problem != self._problem:
+                self._problem = problem
+                log.error("%s was deleted and cannot be re-created: %s", self.path, problem)
         else:
             self._problem = ""
             self.rebound += 1

@@ -74,15 +74,19 @@ class Keyring:
 
     def keep(self) -> None:
         """Write the file; what prevents that is logged."""
+        try:
+            self.write()
+        except OSError as error:
+            log.error(
+                "%s cannot be written: %s; the next supervisor will have another key and replace all workers",
+                self.file,
+                error.strerror,
+            )
+
+    def write(self) -> None:
+        """Write the file, if it is to be kept in one. Raises OSError."""
         if self.file is not None:
-            try:
-                write_private(self.file, self.secret.reveal().encode() + b"\n")
-            except OSError as error:
-                log.error(
-                    "%s cannot be written: %s; the next supervisor will have another key and replace all workers",
-                    self.file,
-                    error.strerror,
-                )
+            write_private(self.file, self.secret.reveal().encode() + b"\n")
 
     def _read(self) -> Secret | None:
         if self.file is None:

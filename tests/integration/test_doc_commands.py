@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from starlette.routing import Route
 
 from relay_common.config import SECTIONS, keys_of
+from relay_common.simulation.control import routes as google_control
+from relay_common.simulation.sfu.control import routes as sfu_control
+from relay_common.simulation.sfu.simulator import SfuSimulator
+from relay_common.simulation.world import World, WorldConfig
 from relay_supervisor.commands.cli import cli
 from relay_worker.debug import cli as worker
 from tests.fixtures.cli_world import CliWorld, invoke, live_cli_world
@@ -29,6 +35,7 @@ pytestmark = pytest.mark.media
 
 NOT_RUN: Final = {
     r"make demo.*|relay-supervisor demo": "ends by Ctrl-C only: tests/integration/test_survival.py",
+    r".venv/bin/python -m relay_common.simulation .*": "runs already: tests/fixtures/cli_world.py",
     r"make test": "this is a part of it",
     r"make wheel": "builds in the source tree: tests/integration/test_wheel.py builds and tries the wheel",
     r"relay-supervisor auth": "asks a person questions: tests/integration/test_cli.py",
@@ -85,7 +92,10 @@ def outcome(command: str, world: CliWorld) -> str:
             words.append("--help")
         result = invoke(*words[1:])
         return "" if result.exit_code == 0 else f"exit code {result.exit_code}: {result.output}"
-    environ = os.environ | {"HOME": str(world.directory)}
+    if shutil.which(words[0]) is None and not os.environ.get("RELAY_REQUIRE_BROWSER"):
+        return ""  # what .ci/run installs, another machine may lack
+    control = {name.upper(): address for name, address in world.endpoints["control"].items()}
+    environ = os.environ | {"HOME": str(world.directory)} | control
     shell = subprocess.run(
         ["sh", "-ec", command], cwd=world.directory, env=environ, input="x", capture_output=True, text=True, timeout=60
     )
@@ -145,3 +155,15 @@ def test_configuration_that_is_shown_has_keys_that_there_are(shown: Shown) -> No
         for key, value in table.items():
             section, keys = (f"{name}.{key}", value) if isinstance(value, dict) else (name, {key: value})
             assert keys.keys() <= keys_of(SECTIONS[section]), shown
+
+
+def test_the_simulators_control_interface_is_described() -> None:
+    described = set(re.findall(r"`((?:GET|POST) /control\S*)`", (ROOT / "docs/simulators.md").read_text()))
+    world = World(WorldConfig(workdir=Path()))
+    served = [*google_control(world._make_home()), *sfu_control(SfuSimulator())]
+    assert described == {
+        f"{method} {route.path}"
+        for route in served
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }

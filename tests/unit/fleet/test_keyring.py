@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import stat
@@ -11,7 +12,9 @@ import pytest
 import zmq
 
 from relay_common.errors import ConfigError
+from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
+from relay_supervisor.socket_file import SocketFile
 from relay_worker.process.spec import WorkerSpec
 
 
@@ -111,3 +114,18 @@ def test_keys_pass_the_launch_pipe_and_do_not_print() -> None:
     spec = WorkerSpec(camera="cam", name="Cam", instance="cam.1", control="", stats="", keys=keys)
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert keys.secret.reveal() not in repr(spec)
+
+
+async def test_a_key_that_cannot_be_kept_is_told_of_twice_at_most(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keyring = Keyring(Path("/proc/bus.key"))  # where nobody can make a file, not even root
+    keyring.open()
+    assert keyring.file is not None
+    keeping = asyncio.create_task(SocketFile(keyring.file, Bus(tmp_path, keyring)._keep_key, every=0).keep())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    keeping.cancel()
+    first, second = caplog.messages
+    assert "bus.key cannot be written" in first
+    assert "bus.key was deleted and cannot be re-created" in second
