@@ -144,7 +144,7 @@ CAUSES: Final[dict[Cause, CauseText]] = {
         "network", "Cloudflare cannot be reached", "Check this machine's network: `relay-supervisor check`", _PUBLISH),
     Cause.UPLINK_BLOCKED: CauseText(
         "network", "No connection to Cloudflare: UDP does not get through",
-        "Allow outgoing UDP in the firewall, or set a TURN server: docs/troubleshooting.md", _PUBLISH),
+        "Allow outgoing UDP in the firewall, or set a TURN key in [cloudflare.turn]", _PUBLISH),
     Cause.UPLINK_SHORT: CauseText(
         "network", "The uplink does not carry the stream", "Fewer cameras, a lower quality, or a faster uplink",
         "pictures are left out"),
