@@ -59,6 +59,7 @@ class Lane:
         rng = self._rng = random.Random(f"{seed}/lane")
         self.trace: list[str] = []
         self.violations: list[str] = []
+        self._away = True
         self.world = Process(self.loop, "world")
         self.faults = draw_faults(rng)
         self.faults_end = max((fault.at + fault.lasts for fault in self.faults), default=0.0) + self.loop.now
@@ -217,7 +218,11 @@ class Lane:
 
     def _check(self) -> None:
         control = self.control
-        if control is None or control.process.stopped or not control.leases.book.leases:
+        if control is None or control.process.stopped:
+            self._away = True
+            return
+        if self._away or not control.leases.book.leases:
+            self._away = False  # resumed, or started, within this very look: its loop has yet to see what became due
             return
         for what in (*broken_slots(control, self.loop.now), *broken_leases(control, self.loop.now)):
             self.violated(what)
