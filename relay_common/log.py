@@ -25,6 +25,19 @@ def _context(record: logging.LogRecord) -> dict[str, Any]:
     return {k: v for k, v in vars(record).items() if k not in _STANDARD}
 
 
+def whole_line(record: logging.LogRecord, longest: int) -> str:
+    """A record as text, redacted: message, context but for camera and instance, traceback.
+
+    Of a longer one the middle is left out: a traceback's end says most.
+    """
+    context = "".join(f" {k}={v}" for k, v in _context(record).items() if k not in ("camera", "instance"))
+    text = record.getMessage() + context
+    if record.exc_info and record.exc_info[1] is not None:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    text, head = redact(text), longest // 4
+    return text if len(text) <= longest else f"{text[:head]}\n…\n{text[head + 3 - longest :]}"
+
+
 class ConsoleFormatter(logging.Formatter):
     """`12:00:01.123 INFO  leases: extended camera=front-door expires_in=300`"""
 
@@ -102,7 +115,7 @@ def flush() -> None:
 
 CATEGORIES: Final = {
     "rtsp": ("relay_worker.rtsp", "relay_worker.camera"),
-    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.pipeline"),
+    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.pipeline", "relay_worker.relay"),
     "sdp": ("relay.sdp",),
     "sfu": (
         "relay_common.cloudflare",
@@ -113,6 +126,13 @@ CATEGORIES: Final = {
     ),
     "nest": ("relay_supervisor.google", "relay_supervisor.state"),
     "bus": ("relay_supervisor.fleet", "relay_worker.process"),
+    "webrtc": ("relay_worker.webrtc", "relay_worker.camera"),
+    "relay": (
+        *("relay_supervisor.app", "relay_supervisor.cameras", "relay_supervisor.commands", "relay_supervisor.http"),
+        *("relay_supervisor.loop_errors", "relay_supervisor.operations", "relay_supervisor.otel"),
+        *("relay_supervisor.socket_file", "relay_supervisor.status", "relay_supervisor.supervise"),
+        *("relay_common.tasks", "relay_common.config_file"),
+    ),
 }
 """Subsystems whose debug logging can be enabled individually, with their loggers."""
 
@@ -127,6 +147,6 @@ def set_debug(categories: Iterable[str]) -> None:
     wanted = set(categories)
     if unknown := wanted - CATEGORIES.keys():
         raise ValueError(f"no such debug category: {', '.join(sorted(unknown))}; known: {', '.join(CATEGORIES)}")
-    for category, names in CATEGORIES.items():
-        for name in names:
-            logging.getLogger(name).setLevel(logging.DEBUG if category in wanted else logging.NOTSET)
+    chosen = {name for category in wanted for name in CATEGORIES[category]}
+    for name in {name for names in CATEGORIES.values() for name in names}:
+        logging.getLogger(name).setLevel(logging.DEBUG if name in chosen else logging.NOTSET)

@@ -199,6 +199,7 @@ class Supervisor:
         # Each part is followed by how it is stopped: in reverse order, whatever happens to the others.
         started = self._started
         self._open_state()
+        self.verbs.logs.name_of = self._registry.name_of
         self.verbs.logs.install()
         started.callback(self.verbs.logs.remove)
         started.push_async_callback(self._bus.stop)

@@ -97,6 +97,23 @@ class Capture:
         return packets
 
 
+class Captures:
+    """The captures that run at the same time, each with a length of its own."""
+
+    def __init__(self) -> None:
+        self.running: list[Capture] = []
+
+    def received(self, batches: Sequence[Batch], now: float) -> None:
+        """Packets received from the camera in one wake-up."""
+        for capture in self.running:
+            capture.received(batches, now)
+
+    def sent(self, track: OutgoingTrack, payloads: PayloadRun, timestamp: int, step: int, now: float) -> None:
+        """A run of payloads that is about to leave."""
+        for capture in self.running:
+            capture.sent(track, payloads, timestamp, step, now)
+
+
 def _segment(source: bytes, target: bytes, port: int, to: int, sequence: int, acknowledged: int, data: bytes) -> bytes:
     fields = (port, to, sequence, acknowledged, 5 << 4, 0x18, 0xFFFF)
     without = struct.pack("!HHIIBBHHH", *fields, 0, 0) + data

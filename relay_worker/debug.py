@@ -225,12 +225,12 @@ async def _run(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if capture is not None:
-        relay.start_capture()
+    capturing = relay.start_capture() if capture is not None else None
     relay.play(GrantedStream(1, protocol.Protocol.RTSP, url, clock.wall() + 365 * 86400))
     stats = await _watch(relay, clock, reporter, local, stop, duration, as_json)
-    if capture is not None:
-        _write_capture(capture, relay.finish_capture().file())
+    if capture is not None and capturing is not None:
+        relay.finish_capture(capturing)
+        _write_capture(capture, capturing.file())
     await relay.close()
     local.close()
     flowing = stats.video.frames > 0 and not reporter.failed.is_set() and stats.video.fps > 0 and not local.problem

@@ -20,7 +20,7 @@ from relay_common.worker_stats import WorkerStats, uplink_share
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings
-from relay_worker.capture import Capture
+from relay_worker.capture import Capture, Captures
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 SOUND_TIMEOUT: Final = 10.0
 """Seconds without sound before it is reported; a new session would interrupt the video."""
+MOST_CAPTURES: Final = 4
+"""Captures of one camera at the same time."""
 LIVE_TIMEOUT: Final = 3.0
 """Seconds without a live video frame after which a camera no longer counts as live."""
 
@@ -129,7 +131,7 @@ class CameraRelay:
         """The cause of the latest failure; NONE while live."""
         self.keyframe_requests = 0
         self._keyframe: asyncio.Future[bytes] | None = None
-        self._capture: Capture | None = None
+        self._captures = Captures()
 
     # --- what to do ------------------------------------------------------------------------------------------------
 
@@ -191,27 +193,27 @@ class CameraRelay:
             ) from None
         return await asyncio.to_thread(to_jpeg, unit)
 
-    def start_capture(self) -> None:
-        """Start capturing packets from the camera and to the SFU; raises RelayError while a capture is running."""
-        if self._capture is not None:
+    def start_capture(self) -> Capture:
+        """Start a capture of packets from the camera and to the SFU; RelayError while as many as may run do."""
+        if len(self._captures.running) >= MOST_CAPTURES:
             raise RelayError("packets of this camera are being captured already", hint="Wait for that to end")
-        self._capture = Capture(self._clock.wall() - self._clock.now())
-        self.pipeline.capture = self._capture.received
-        self._capture_sent()
-
-    def finish_capture(self) -> Capture:
-        """Stop capturing."""
-        capture, self._capture = self._capture, None
-        assert capture is not None
-        self.pipeline.capture = None
-        self._capture_sent()
-        capture.dialogue = self.source.dialogue
+        capture = Capture(self._clock.wall() - self._clock.now())
+        self._captures.running.append(capture)
+        self._capture_packets()
         return capture
 
-    def _capture_sent(self) -> None:
+    def finish_capture(self, capture: Capture) -> None:
+        """End a capture, and give it the dialogue with the camera."""
+        self._captures.running.remove(capture)
+        self._capture_packets()
+        capture.dialogue = self.source.dialogue
+
+    def _capture_packets(self) -> None:
         # Also called by the tick, because a new publication has a new publisher.
+        captures = self._captures if self._captures.running else None
+        self.pipeline.capture = captures.received if captures else None
         if (publisher := self.keeper.publisher) is not None:
-            publisher.capture = self._capture.sent if self._capture is not None else None
+            publisher.capture = captures.sent if captures else None
 
     async def _next_keyframe(self) -> bytes:
         if self._keyframe is None or self._keyframe.done():
@@ -233,7 +235,7 @@ class CameraRelay:
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
         self._requests.observe(self._sent(), now)
-        self._capture_sent()
+        self._capture_packets()
         self._update()
 
     def _watch(self, kind: Kind, now: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol
 
 from relay_common import protocol
-from relay_common.causes import cause_of
+from relay_common.causes import RestartCause, cause_of
 from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.proc import start_ticks
@@ -187,7 +187,6 @@ class Director:
     async def restart(self, camera: str) -> None:
         """Replace a camera's worker on request."""
         found = self.find(camera)
-        self.restart_causes["requested"] += 1
         self._events.publish("worker", "restarted on request", camera)
         await self.fleet.restart(found.id, "restarted on request")
 
@@ -260,12 +259,12 @@ class Director:
         if message.state is WorkerState.LIVE and held is not None:
             self._leases(camera).media_live(camera.id, held.generation)
 
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+    def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         """A worker ended, and its publication with it."""
         self._store.forget_worker(instance)
         live = self._broker.locate(camera)
         if camera in self.running:
-            self.restart_causes[reason.split()[0].rstrip(",")] += 1
+            self.restart_causes[cause.value] += 1
             self._events.publish("worker", f"worker {reason}", camera)
         if live is not None:
             self._broker.lost(camera, live.id, f"its worker {reason}")

@@ -98,6 +98,11 @@ class Registry:
         """The camera with this id."""
         return next((known for known in self if known.id == camera), None)
 
+    def name_of(self, camera: str) -> str:
+        """The display name of the camera with this id; of another word, that."""
+        known = self.get(camera)
+        return known.name if known is not None else camera
+
     def included(self, camera: Camera) -> bool:
         """Whether the camera is one of those to relay, enabled or not."""
         override = self.overrides[camera.id].included

@@ -14,6 +14,7 @@ import click
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.status.verdict import spoken_verdict
 
 _COLOURS: Final = {
     "live": "green",
@@ -139,9 +140,13 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     title = _ROW.format("STATE", "STAGE", "BITRATE", "FPS", "LOST", "LEASE", "DELAY", "RESTARTS")
     title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
     lines = [head, *(line for budget in status.budgets for line in _budget(budget, columns))]
+    for problem in status.problems:
+        words = f"{problem.subject}: " * bool(problem.subject) + spoken_verdict(problem, status.at)
+        colour = "red" if problem.state == "failed" else "yellow"
+        lines += [click.style(line, fg=colour) for line in _wrapped(words, columns)]
     lines += ["", click.style(title[: columns or None], bold=True)]
     for camera in status.cameras:
-        lines += _camera(camera, width, columns)
+        lines += _camera(camera, width, columns, status.at)
     return "\n".join(lines)
 
 
@@ -167,12 +172,12 @@ def _budget(budget: BudgetStatus, columns: int) -> list[str]:
     return lines
 
 
-def _camera(camera: CameraStatus, width: int, columns: int) -> list[str]:
+def _camera(camera: CameraStatus, width: int, columns: int, at: float) -> list[str]:
     """The row of a camera, and why it is not live: in the row where that fits, else in lines of its own."""
     video, lease = camera.video, camera.lease
     row = _ROW.format(
         camera.state,
-        camera.stage or "-",
+        camera.verdict.stage or camera.stage or "-",
         f"{video.bitrate_in / 1e3:.0f}k",
         f"{video.fps:.1f}",
         video.lost_in,
@@ -181,7 +186,7 @@ def _camera(camera: CameraStatus, width: int, columns: int) -> list[str]:
         camera.worker.restarts,
     )
     name = camera.name if len(camera.name) <= width else f"{camera.name[: width - 1]}…"
-    row, why = f"{name:<{width}} {row}", _why(camera)
+    row, why = f"{name:<{width}} {row}", _why(camera, at)
     if why and (not columns or (columns >= _WIDE and len(row) + 2 + len(why) <= columns)):
         lines = [f"{row}  {why}"]
     else:
@@ -190,8 +195,10 @@ def _camera(camera: CameraStatus, width: int, columns: int) -> list[str]:
     return [click.style(line.rstrip(), fg=colour) for line in lines]
 
 
-def _why(camera: CameraStatus) -> str:
-    """Why it is not live and what happens next."""
+def _why(camera: CameraStatus, at: float) -> str:
+    """Why it is not live, what happens next and what to do; of an earlier release's supervisor, what it gives."""
+    if camera.verdict.cause:
+        return spoken_verdict(camera.verdict, at)
     if camera.state in ("live", "disabled"):
         return camera.reason
     # While a lease is held, what it does next mends nothing.

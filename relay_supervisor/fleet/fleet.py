@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from relay_common import protocol
+from relay_common.causes import RestartCause
 from relay_common.clock import Clock
 from relay_common.pauses import PauseDetector
 from relay_common.proc import start_ticks
@@ -169,7 +170,7 @@ class Fleet:
             self.start(slot.template)  # as soon as the old one is gone, unless it is stopped meanwhile
             await ended
 
-    def replace(self, camera: str, reason: str) -> None:
+    def replace(self, camera: str, reason: str, cause: RestartCause = RestartCause.OTHER) -> None:
         """Replace a camera's worker: the new one is started first, and plays once the old one has released the camera.
 
         Google serves a stream to one client at a time, so the picture pauses while the new worker connects, but not
@@ -180,7 +181,7 @@ class Fleet:
             return
         log.warning("worker is replaced: %s", reason, extra=slot.context)
         slot.replaced_at = self._clock.now()
-        slot.last_exit = reason
+        slot.last_exit, slot.planned = reason, cause
         successor = Slot(slot.template, slot.policy, slot.replaced_at)
         slot.replacement = successor.replacement = Replacement(slot, successor)
         self._keeper.launch(successor)
@@ -242,7 +243,8 @@ class Fleet:
         slot.over_limit = slot.over_limit + 1 if over else 0
         if slot.over_limit >= OVER_LIMIT and now - slot.replaced_at >= REPLACE_PAUSE:
             taken, allowed = stats.rss / 2**20, self._memory_limit / 2**20
-            self.replace(slot.camera, f"memory of {taken:.0f} MiB, over its limit of {allowed:.0f}")
+            reason = f"memory of {taken:.0f} MiB, over its limit of {allowed:.0f}"
+            self.replace(slot.camera, reason, RestartCause.MEMORY)
 
     def _hello(self, slot: Slot, hello: Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:

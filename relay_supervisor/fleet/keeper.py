@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from relay_common import ids, protocol
+from relay_common.causes import RestartCause
 from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.tasks import Tasks
@@ -53,7 +54,7 @@ class FleetListener(Protocol):
     def worker_message(self, camera: str, message: FromWorker) -> None:
         """A worker sent another message."""
 
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+    def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         """A worker ended, wanted or not."""
 
 
@@ -69,7 +70,7 @@ class NullListener:
     def worker_message(self, camera: str, message: FromWorker) -> None:
         pass
 
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+    def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         pass
 
 
@@ -249,7 +250,11 @@ class SlotKeeper:
         else:
             words = f"hung{slot.whereabouts}, {exit_}" if slot.phase is Phase.HUNG else f"{exit_}{slot.whereabouts}"
         log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
-        self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words)
+        code = exit_.code if exit_ is not None else None
+        cause = RestartCause.KILLED if code is not None and code < 0 else RestartCause.EXITED
+        if asked or slot.phase is Phase.HUNG:
+            cause = slot.planned if asked else RestartCause.HUNG
+        self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words, cause)
 
     def _give_up(self, slot: Slot, why: str) -> None:
         """Continue without a process: there is none, or it cannot be ended."""
@@ -257,9 +262,9 @@ class SlotKeeper:
         log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
-        self._over(slot, SlotEvent.GIVE_UP, why)
+        self._over(slot, SlotEvent.GIVE_UP, why, RestartCause.FAILED)
 
-    def _over(self, slot: Slot, event: SlotEvent, why: str) -> None:
+    def _over(self, slot: Slot, event: SlotEvent, why: str, cause: RestartCause) -> None:
         """Settle what follows for a slot that has lost its process, then notify the listener."""
         instance, had_process = slot.instance, slot.process is not None
         self.by_instance.pop(instance, None)
@@ -279,7 +284,7 @@ class SlotKeeper:
         if promoted is None:
             self._follow(slot, had_process)
         if had_process:
-            self.listener.worker_gone(slot.camera, instance, reason)
+            self.listener.worker_gone(slot.camera, instance, reason, cause)
         if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
             self.listener.worker_ready(promoted.camera, promoted.hello)
 

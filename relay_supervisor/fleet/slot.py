@@ -44,6 +44,7 @@ import asyncio
 import enum
 import math
 
+from relay_common.causes import RestartCause
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Hello, Stage, WorkerState
 from relay_common.worker_stats import WorkerStats
@@ -137,6 +138,8 @@ class Slot:
         self.farewell = ""
         """Why it is ending, from its goodbye."""
         self.last_exit = ""
+        self.planned = RestartCause.REQUESTED
+        """Why it is asked to end, when it is."""
         self.wanted = True
         self.next_start = now
         """When it is restarted, while it is in backoff."""

@@ -6,6 +6,7 @@ labels of cameras appear with the cameras.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -14,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from relay_common.causes import Cause, RestartCause
 from relay_common.cloudflare.meter import CallMeter, Histogram
 from relay_common.tolerated import TOLERATED
 from relay_supervisor.events import EventHub
@@ -36,7 +38,7 @@ CAMERA_STATES: Final = (
 )
 DECODABLE: Final = tuple(verdict.value for verdict in Decodable)
 LEASE_STATES: Final = tuple(state.value for state in LeaseState)
-RESTART_CAUSES: Final = ("exited", "killed", "hung", "memory", "requested", "failed", "other")
+RESTART_CAUSES: Final = tuple(cause.value for cause in RestartCause)
 """Why a worker was replaced."""
 
 
@@ -118,6 +120,7 @@ class RelayCollector(Collector):
         yield from _relay(status)
         yield from _budgets(status)
         yield from _cameras(status.cameras)
+        yield from _reasons(status)
         yield from _sfu(telemetry.sfu)
         yield from _views(telemetry)
         yield _histogram("relay_command_wait_seconds", "Time Nest commands waited.", {(): telemetry.command_wait})
@@ -203,6 +206,23 @@ def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:
             yield family
     yield from _camera_states(cameras, labels)
     yield _tolerated(cameras, labels)
+
+
+def _reasons(status: RelayStatus) -> Iterator[Metric]:
+    text = "Cameras by what is wrong with them (docs/reasons.md)."
+    by_reason = GaugeMetricFamily("relay_cameras_by_reason", text, labels=["reason"])
+    problem = GaugeMetricFamily("relay_problem", "1 for what is wrong with the relay or an account.", labels=["reason"])
+    counts = Counter(camera.verdict.code for camera in status.cameras)
+    problems = {found.code for found in status.problems}
+    for cause in Cause:
+        by_reason.add_metric([cause.value], counts[cause.value])
+        problem.add_metric([cause.value], float(cause.value in problems))
+    labels = ["camera", "name", "stage", "reason"]
+    reason = GaugeMetricFamily("relay_camera_reason", "1 for what is wrong with the camera.", labels=labels)
+    for camera in status.cameras:
+        found = camera.verdict
+        reason.add_metric([camera.id, camera.name, found.stage or "none", found.code], 1.0)
+    yield from (by_reason, problem, reason)
 
 
 def _tolerated(cameras: list[CameraStatus], labels: list[str]) -> Metric:

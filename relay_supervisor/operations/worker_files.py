@@ -16,7 +16,8 @@ MAX_FILE: Final = 16 * 1024 * 1024
 
 
 class WorkerFiles:
-    """Asks workers through `send` and assembles their answers; concurrent requests for the same file share one."""
+    """Asks workers through `send` and assembles their answers; concurrent requests for the same file share one:
+    for a picture, or a capture of the same length."""
 
     def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
         self._send = send
@@ -33,7 +34,7 @@ class WorkerFiles:
         """The packets of the next `seconds` as a pcapng file; raises RelayError that says why there is none."""
         request = next(self._numbers)
         message = TakeCapture(request=request, seconds=seconds)
-        return await self._ask(camera, name, "capture", request, message, FILE_TIMEOUT + seconds)
+        return await self._ask(camera, name, f"capture of {seconds:g} s", request, message, FILE_TIMEOUT + seconds)
 
     async def _ask(
         self, camera: str, name: str, what: str, request: int, message: FromSupervisor, timeout: float

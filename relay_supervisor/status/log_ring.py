@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from relay_common.log import whole_line
 from relay_common.protocol import LogLine
 from relay_common.secrets import redact
 
@@ -39,6 +41,8 @@ class LogRing(logging.Handler):
         self._entries: deque[LogEntry] = deque(maxlen=size)
         self._count = 0
         self._guard = threading.Lock()
+        self.name_of: Callable[[str], str] = lambda camera: camera
+        """The display name of a camera whose id a line carries; anything else as it is."""
 
     def install(self) -> None:
         """Attach to all loggers of this process."""
@@ -53,10 +57,8 @@ class LogRing(logging.Handler):
         return self._count - len(self._entries)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        camera = getattr(record, "camera", "")
+        text = whole_line(record, LONGEST)
+        camera = self.name_of(str(getattr(record, "camera", "")))
         self._add(record.created, record.levelname.lower(), record.name, text, str(camera))
 
     def worker_line(self, camera: str, line: LogLine) -> None:

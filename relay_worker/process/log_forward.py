@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from relay_common.log import whole_line
 from relay_common.protocol import LogLine
-from relay_common.secrets import redact
 
 MOST_A_SECOND: Final = 100
 LONGEST: Final = 2000
@@ -32,12 +32,8 @@ class LogForwarder(logging.Handler):
         if self._in_second > MOST_A_SECOND:
             self.dropped += 1
             return
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        line = LogLine(
-            at=record.created, level=record.levelname.lower(), logger=record.name, text=redact(text)[:LONGEST]
-        )
+        text = whole_line(record, LONGEST)
+        line = LogLine(at=record.created, level=record.levelname.lower(), logger=record.name, text=text)
         # Later, in the loop: the socket belongs to its thread, and sending may log in turn.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._send, line)

@@ -156,13 +156,12 @@ class Worker:
             self._control.send(protocol.IngestOffer(request=request, offer=offer))
 
     async def _capture(self, seconds: float) -> bytes:
-        self._relay.start_capture()
+        capture = self._relay.start_capture()
         await asyncio.sleep(min(seconds, LONGEST_CAPTURE))
-        # In a thread: the loop is moving media.
-        capture = self._relay.finish_capture()
+        self._relay.finish_capture(capture)
         if capture.dropped:
             log.warning("the capture is full: %d later packets are not in it", capture.dropped, extra=self._context())
-        return await asyncio.to_thread(capture.file)
+        return await asyncio.to_thread(capture.file)  # the loop is moving media
 
     async def _send_file(self, request: int, making: Coroutine[None, None, bytes]) -> None:
         try:

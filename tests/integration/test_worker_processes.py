@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from relay_common.causes import RestartCause
 from relay_common.clock import SystemClock
 from relay_common.protocol import FromWorker, Hello
 from relay_supervisor.fleet import keeper as keeper_module
@@ -65,7 +66,7 @@ class Rig:
 
     def worker_message(self, camera: str, message: FromWorker) -> None: ...
 
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+    def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         self.told.append(("gone", instance))
         self.reasons.append(reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from relay_common.causes import Cause
+from relay_common.causes import Cause, sentence
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.lease import Lease
 from relay_supervisor.google.leases.states import ALIVE, LeaseState
@@ -59,12 +59,13 @@ def next_action(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
         case _ if lease.reading:
             return "reading the camera's traits: waiting for Google's answer", now
         case _ if book.account_error:
-            return f"waiting for the account: {book.account_error}", book.queue.held_until
+            return f"waiting for the account: {sentence(*book.account_cause)}", book.queue.held_until
         case _ if lease.camera not in book.admitted:
             return _not_admitted(book, lease), math.inf
         case LeaseState.HELD_OFF:
             what = "read the camera's traits again" if lease.reread else "generate again"
-            tried = f"degraded after {lease.failures} failures in a row" if lease.degraded else "after a failure"
+            failures = f"{lease.failures} failures in a row: {sentence(*lease.cause)}"
+            tried = f"degraded after {failures}" if lease.degraded else "after a failure"
             return f"{what} in about {_seconds(lease.retry_at, now)} ({tried})", lease.retry_at
         case LeaseState.WANTED:
             return _waiting(book, lease, now)

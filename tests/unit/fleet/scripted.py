@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from relay_common import protocol
+from relay_common.causes import RestartCause
 from relay_common.clock import ManualClock
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
@@ -139,7 +140,7 @@ class Rig:
     def worker_message(self, camera: str, message: FromWorker) -> None:
         self.told.append(("message", type(message).__name__))
 
-    def worker_gone(self, camera: str, instance: str, reason: str) -> None:
+    def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         self.told.append(("gone", reason))
 
     # what a test does

@@ -56,6 +56,20 @@ async def test_a_picture_and_a_capture_are_two_things() -> None:
         await asking[1]
 
 
+async def test_captures_of_different_lengths_are_two_files() -> None:
+    worker = Worker()
+    files = WorkerFiles(worker.send)
+    asking = [asyncio.create_task(files.capture("cam", "Door", seconds)) for seconds in (2, 5, 2)]
+    await asyncio.sleep(0)
+    assert [message for _, message in worker.asked] == [
+        TakeCapture(request=1, seconds=2),
+        TakeCapture(request=2, seconds=5),
+    ]
+    for number in (1, 2):
+        files.receive_part("cam", FilePart(request=number, data=b"%d" % number, last=True))
+    assert await asyncio.gather(*asking) == [b"1", b"2", b"1"]
+
+
 async def test_why_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_files, "FILE_TIMEOUT", 0.01)
     monkeypatch.setattr(worker_files, "MAX_FILE", 4)

@@ -1,0 +1,22 @@
+"""The table of causes is what docs and alert rules say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from relay_common.causes import CAUSES, Cause, reference
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_page_is_the_table() -> None:
+    page = (ROOT / "docs/reasons.md").read_text()
+    assert page == reference(), "run: python -m relay_common.causes > docs/reasons.md"
+
+
+def test_alerts_on_a_reason_are_called_what_every_surface_says() -> None:
+    rules = (ROOT / "deploy/prometheus/alerts.yaml").read_text()
+    found = re.findall(r'relay_problem\{reason="(\w+)"\}.*?summary: "?(.*?)"?\n', rules, re.DOTALL)
+    assert len(found) >= 4
+    assert [CAUSES[Cause(code)].sentence for code, _ in found] == [summary for _, summary in found]
