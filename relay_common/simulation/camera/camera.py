@@ -145,7 +145,10 @@ class Camera:
 
     def tracks(self, now: float) -> Iterator[RtpTrack]:
         """Tracks that a DESCRIBE at `now` offers, video first."""
-        yield self.video(now)
+        video = self.video(now)
+        if (other := self.faults.get(FaultKind.CODEC, now)) is not None:
+            video = replace(video, sdp=tuple(line.replace(" H264/", f" {other['name']}/") for line in video.sdp))
+        yield video
         if self.settings.audio and not self.faults.get(FaultKind.NO_AUDIO, now):
             yield self._sound(self.settings.audio)
 

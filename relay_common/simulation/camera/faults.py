@@ -43,6 +43,8 @@ class FaultKind(enum.Enum):
     """A fraction `rate` of RTP packets is sent after its successor (WebRTC only)."""
     NO_AUDIO = "no_audio"
     """New DESCRIBE responses have no audio."""
+    CODEC = "codec"
+    """New DESCRIBE responses call the video's codec `name`."""
     DESCRIBE_STATUS = "describe_status"
     """DESCRIBE is answered with `status`; with `one_stream` only for the first stream described."""
     SLOW_DESCRIBE = "slow_describe"
@@ -65,6 +67,7 @@ PARAMETERS: Final[Mapping[FaultKind, Mapping[str, Any]]] = {
     FaultKind.DRIFT: {"ppm": 200.0},
     FaultKind.LOSS: {"rate": 0.01},
     FaultKind.REORDER: {"rate": 0.01},
+    FaultKind.CODEC: {"name": "H265"},
     FaultKind.DESCRIBE_STATUS: {"status": 404, "one_stream": False},
     FaultKind.SLOW_DESCRIBE: {"delay": 8.0},
 }
