@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.media,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 TOKEN: Final = "a-token-that-is-long-enough"
@@ -317,10 +317,13 @@ async def test_a_revoked_grant_is_a_banner_whose_link_can_be_clicked(world: Worl
     budget = world.dashboard.relay.budget
     async with opened(world, PHONE, playing=False) as page:
         with changed(budget):
-            budget.auth_error = f"Google has revoked the grant ({'x' * 120}). Renew it: https://example.com/auth?a=b."
+            budget.auth_error = (
+                f"Google has revoked the grant ({'x' * 120}). Run `relay auth` or see https://example.com/auth?a=b."
+            )
             await says(page, "#banner", "revoked the grant")
             assert await page.get_attribute("#banner a", "href") == "https://example.com/auth?a=b"
             assert await page.get_attribute("#banner a", "rel") == "noopener noreferrer"
+            assert await page.inner_text("#banner code") == "relay auth"
             assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             await picture(page, "revoked-phone")
         await page.wait_for_selector("#banner", state="hidden")

@@ -116,7 +116,7 @@ function warn() {
   if (!status) return;
   const now = Date.now() / 1000 + offset;
   const { budgets: accounts, problems = [] } = status;
-  const said = problems.map((problem) => line(problem, now));
+  const said = problems.map((problem) => line(problem, now, accounts.length > 1));
   // What is said of all cameras need not be said again by this page.
   const refused = problems.some(({ stage }) => stage === "viewers") ? [] : enabled.map((id) => player.refusal(id)).filter(Boolean);
   banner.show([

@@ -1,9 +1,9 @@
-// What is wrong with the whole relay or with this page, above everything else: one line each, addresses as links.
+// What is wrong with the whole relay or with this page, above everything else: one line each.
 
-const ADDRESS = /https?:\/\/[^\s<>"'()]+[^\s<>"'().,;:!?]/g;
+const MARKED = /`([^`]+)`|https?:\/\/[^\s<>"'()]+[^\s<>"'().,;:!?]/g;
 
 export class Banner {
-  #shown = "";
+  #shown = [];
 
   constructor(root) {
     this.root = root;
@@ -12,27 +12,27 @@ export class Banner {
   // `lines`: sentences; the same one twice is shown once.
   show(lines) {
     const wanted = [...new Set(lines.filter(Boolean))];
-    const all = wanted.join("\n");
-    if (all === this.#shown) return;
-    this.#shown = all;
     this.root.hidden = !wanted.length;
-    this.root.replaceChildren(...wanted.map((line) => {
-      const paragraph = document.createElement("p");
-      paragraph.append(...linked(line));
-      return paragraph;
-    }));
+    while (this.root.children.length > wanted.length) this.root.lastElementChild.remove();
+    wanted.forEach((words, index) => {
+      if (this.#shown[index] === words) return;
+      const paragraph = this.root.children[index] ?? this.root.appendChild(document.createElement("p"));
+      paragraph.replaceChildren(...linked(words));
+    });
+    this.#shown = wanted;
   }
 }
 
-// The text with its addresses as links.
+// The text with its addresses as links, and what is to be typed as such.
 export function linked(words) {
   const parts = [];
   let end = 0;
-  for (const { 0: address, index } of words.matchAll(ADDRESS)) {
-    parts.push(words.slice(end, index), Object.assign(document.createElement("a"), {
-      href: address, textContent: address, target: "_blank", rel: "noopener noreferrer",
-    }));
-    end = index + address.length;
+  for (const { 0: found, 1: typed, index } of words.matchAll(MARKED)) {
+    const part = typed
+      ? Object.assign(document.createElement("code"), { textContent: typed })
+      : Object.assign(document.createElement("a"), { href: found, textContent: found, target: "_blank", rel: "noopener noreferrer" });
+    parts.push(words.slice(end, index), part);
+    end = index + found.length;
   }
   return [...parts, words.slice(end)];
 }

@@ -67,5 +67,7 @@ export function next(camera, now) {
 export function due(action, at, now) {
   if (!action) return "";
   const left = at - now;
-  return left > 0.5 ? `${capital(action.replace(/ in about \d+ \w+/, ""))} in ${span(left)}` : capital(action);
+  if (left <= 0.5) return capital(action);
+  const what = capital(action.replace(/ in about \d+ \w+/, ""));
+  return /[,;]/.test(what) ? `${what} (next in ${span(left)})` : `${what} in ${span(left)}`;
 }

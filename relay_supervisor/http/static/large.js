@@ -161,5 +161,7 @@ export class Large {
 }
 
 function link(node, words) {
-  if (node.textContent !== words) node.replaceChildren(...linked(words));
+  if (node.dataset.words === words) return;
+  node.dataset.words = words;
+  node.replaceChildren(...linked(words));
 }

@@ -21,7 +21,8 @@ export function told(camera, { wanted, unavailable, refusal, fault, paused, now 
   if (fault) return ["No picture here", fault, ""];
   if (camera.state !== "live") {
     const known = camera.verdict?.cause ? spelled(camera.verdict, now) : [camera.reason, next(camera, now)];
-    return [capital(word(camera)), ...known];
+    // "Connecting" is said once.
+    return [capital(word(camera)), known[0].replace(capital(camera.state), "").trim(), known[1]];
   }
   if (camera.decodable === "no") return [capital(word(camera)), camera.verdict?.cause || camera.reason, ""];
   if (!wanted) return ["Paused", "Not pulled while it is out of sight", ""];
@@ -38,9 +39,9 @@ export function advised(camera, now) {
   return [...noted, verdict.advice].filter(Boolean).join(". ");
 }
 
-// A line for the banner: of a problem of the relay or of an account.
-export function line(problem, now) {
+// A line for the banner: of a problem of the relay or of an account, which is `named` where there are several.
+export function line(problem, now, named) {
   const [cause, then] = spelled(problem, now);
-  const subject = problem.subject ? `${problem.subject}: ` : "";
+  const subject = named && problem.subject ? `${problem.subject}: ` : "";
   return `${subject}${[cause, then, problem.advice].filter(Boolean).join(". ")}.`;
 }
