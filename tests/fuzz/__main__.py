@@ -50,15 +50,26 @@ def _child(name: str, seconds: int, runs: int, seed: int, keep: Path | None) -> 
     return subprocess.run(command, check=False).returncode
 
 
+def instrumented(*, supervisor: bool) -> None:
+    """Import all targets so that their code, and the supervisor's on request, gives coverage.
+
+    Nothing of it may have been imported before; instrumenting the supervisor takes seconds.
+    """
+    import atheris
+
+    packages = ["relay_worker", "relay_common", *(["relay_supervisor"] if supervisor else [])]
+    with atheris.instrument_imports(include=packages):
+        import tests.fuzz.seeds
+        import tests.fuzz.targets  # noqa: F401
+
+
 def fuzz(name: str, seconds: int, runs: int, seed: int, corpus: Path) -> None:
     """Fuzz the target `name`, from its seeds and from the inputs in `corpus`; does not return."""
     import atheris
 
-    # Only what is imported in here gives coverage; instrumenting the supervisor takes seconds.
-    packages = ["relay_worker", "relay_common", *(["relay_supervisor"] if name in OF_THE_SUPERVISOR else [])]
-    with atheris.instrument_imports(include=packages):
-        from tests.fuzz.seeds import seeds
-        from tests.fuzz.targets import TARGETS
+    instrumented(supervisor=name in OF_THE_SUPERVISOR)
+    from tests.fuzz.seeds import seeds
+    from tests.fuzz.targets import TARGETS
 
     for number, data in enumerate(seeds(name)):
         (corpus / f"seed-{number}").write_bytes(data)

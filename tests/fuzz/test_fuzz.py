@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,17 +47,49 @@ def test_mutations(name: str) -> None:
     mutate()
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in OF_THE_SUPERVISOR])
-def test_coverage_guided(name: str, tmp_path: Path) -> None:
+class Fuzzer:
+    """A process that fuzzes target after target."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "tests.fuzz.forked", str(RUNS), "1"]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def fuzz(self, name: str, directory: Path) -> tuple[int, str]:
+        """The exit code of fuzzing the target, and what was said meanwhile."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{name} {directory}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            ended, code = line.split()
+            if ended == name:  # and not one for which a test no longer waited
+                return int(code), (directory / "said.txt").read_text(errors="replace")
+        raise AssertionError(f"the fuzzer has ended: {self.process.wait()}")
+
+    def stop(self) -> None:
+        """End it, and what it fuzzes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def fuzzer() -> Iterator[Fuzzer]:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed (there is none for this platform)")
-    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", "60", "--runs", str(RUNS), "--seed", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=110, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ran = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
+    made = Fuzzer()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in OF_THE_SUPERVISOR])
+def test_coverage_guided(name: str, fuzzer: Fuzzer, tmp_path: Path) -> None:
+    code, said = fuzzer.fuzz(name, tmp_path)
+    assert code == 0, said[-3000:]
+    ran = re.search(r"stat::number_of_executed_units:\s+(\d+)", said)
     assert ran is not None
     assert int(ran.group(1)) >= RUNS
 
