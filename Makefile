@@ -28,12 +28,12 @@ quick: lint types ## lint, types and unit tests but the slow ones, within a minu
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest tests/unit -q -m 'not slow' -n $(JOBS) $(ARGS)
 
 # Two stages that are each other's complement: what shares nothing runs side by side, and what judges media by the clock
-# has the machine to itself. With ARGS that select tests, one of them may find none (pytest's exit code 5).
+# has the machine to itself; that is no unit test, fuzzing or simulation, which are not even imported. With ARGS that select tests, one of them may find none (pytest's exit code 5).
 test: lint types ## everything that is checked: lint, types, tests on real media and a real browser
 	@$(MAKE) --no-print-directory browser
 	@side_by_side=0; alone=0; \
 	$(BIN)/pytest -m 'not serial' -n $(JOBS) $(ARGS) || side_by_side=$$?; \
-	$(BIN)/pytest -m serial $(ARGS) || alone=$$?; \
+	$(BIN)/pytest -m serial --ignore=tests/unit --ignore=tests/fuzz --ignore=tests/simulation $(ARGS) || alone=$$?; \
 	case "$$side_by_side $$alone" in '0 0' $(if $(ARGS),| '0 5' | '5 0')) ;; \
 	*) echo "exit codes of pytest: $$side_by_side side by side, $$alone alone"; exit 1;; esac
 

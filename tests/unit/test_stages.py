@@ -14,6 +14,8 @@ import pytest
 from tests.fixtures.together import TOGETHER
 
 ROOT = Path(__file__).parents[2]
+SIDE_BY_SIDE = ("tests/unit", "tests/fuzz", "tests/simulation")
+"""Folders without tests that have the machine to themselves."""
 
 
 def runs(target: str) -> list[list[str]]:
@@ -27,10 +29,16 @@ def runs(target: str) -> list[list[str]]:
 def test_the_stages_of_the_suite_are_the_whole_suite() -> None:
     side_by_side, alone = runs("test")
     assert side_by_side == ["-m", "not serial", "-n", "$(JOBS)", "$(ARGS)"]
-    assert alone == ["-m", "serial", "$(ARGS)"]
+    assert alone == ["-m", "serial", *(f"--ignore={folder}" for folder in SIDE_BY_SIDE), "$(ARGS)"]
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert options["testpaths"] == ["tests"]
     assert options["addopts"].split() == ["-ra", "--strict-markers", "--import-mode=importlib"], "nothing is left out"
+
+
+def test_nothing_is_alone_in_the_folders_that_are_left_out_there() -> None:
+    files = [file for folder in SIDE_BY_SIDE for file in (ROOT / folder).rglob("*.py")]
+    assert files
+    assert [file.name for file in files if re.search(r"\bmark\.serial\b", file.read_text())] == []
 
 
 def test_only_what_is_slow_is_left_out_of_the_quick_run() -> None:
