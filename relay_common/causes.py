@@ -111,7 +111,7 @@ CAUSES: Final[dict[Cause, CauseText]] = {
         "google", "Google does not answer in time", "Wait; if it stays, check the uplink", "the command is sent again"),
     Cause.GOOGLE_REFUSES: CauseText(
         "google", "Google refuses the command",
-        "Look the answer up in docs/troubleshooting.md; `relay-supervisor logs` has it in full",
+        "If it stays, report the answer: `relay-supervisor logs` has it in full",
         "the command is sent again"),
     Cause.TOKEN_REVOKED: CauseText(
         "google", "Google has revoked the authorisation: invalid_grant",
@@ -141,7 +141,7 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.STREAM_ENDED: CauseText("google", "The stream has ended", following="a new one is generated"),
     Cause.BUDGET_SHORT: CauseText(
         "google", "The command budget is short: no room for this camera",
-        "Disable other cameras, or add a second account and project: docs/limits.md",
+        "Disable other cameras, or add a second account and project: another [[nest]]",
         "it starts when another camera leaves room"),
     Cause.BUDGET_QUEUE: CauseText(
         "google", "Waiting for its turn in the command budget", following="its stream is generated"),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Response
 
+from relay_supervisor.checks import remote
+from relay_supervisor.checks.report import Grade
 from tests.fixtures.dashboard import decoding
 from tests.fixtures.running_relay import RunningRelay, running_relay
 from tests.fixtures.turn_server import RELAY_ADDRESS, SECRET, USER, TurnServer, turn_server
@@ -57,6 +59,10 @@ async def test_a_turn_key_carries_relay_and_viewer(
                     await asyncio.sleep(0.1)
             assert of_relay not in (await relay.sfu("turn"))["revoked"]
             status = relay.supervisor.status()
+            tried = await remote.turn(relay.supervisor.config.cloudflare)
+            assert tried is not None
+            assert tried.verdict is Grade.OK, tried
+            assert server.url in tried.text
     said = "".join(capfd.readouterr())
     for secret in (TOKEN, SECRET):
         assert secret not in said

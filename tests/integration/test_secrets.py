@@ -34,12 +34,15 @@ async def test_nothing_that_can_be_read_holds_a_secret(tmp_path: Path, unused_tc
     """Leases of 8 s, so that tokens rotate, and faults, so that errors are reported, everything logged at debug."""
     log = tmp_path / "log"
     url = f"http://127.0.0.1:{unused_tcp_port}"
-    sections: dict[str, Any] = {**UNLIMITED, "log": {"level": "debug", "format": "json"}}
+    turn = {"key_id": "key", "api_token": "turn-token-of-the-test"}
+    sections: dict[str, Any] = {**UNLIMITED, "cloudflare.turn": turn, "log": {"level": "debug", "format": "json"}}
     options = (*SMALL, "--lease", "8", "--unlimited")
     async with demo_world(2, "320x180", options) as world, httpx.AsyncClient(timeout=20) as http:
         nest = world.endpoints["nest"]
         secrets = {nest["client_secret"], nest["refresh_token"], world.endpoints["cloudflare"]["app_secret"] + '"'}
+        secrets |= {turn["api_token"]}
         control = world.endpoints["control"]
+        await http.post(f"{control['sfu']}/turn", json=turn | {"urls": ["turn:127.0.0.1:9"], "secret": "s"})
         async with supervisor(world, unused_tcp_port, log_file=log, **sections) as process:
             live = await until_live(http, unused_tcp_port, 2, 40.0)
             pids = {camera["worker"]["pid"] for camera in live["cameras"]}
@@ -56,8 +59,13 @@ async def test_nothing_that_can_be_read_holds_a_secret(tmp_path: Path, unused_tc
                 readable.append((await http.get(url + path)).text)
             for camera in live["cameras"]:
                 view = (await http.post(url + "/api/view", json={"cameras": [camera["id"]]})).json()
-                # The browser may know the offer's ICE password, but not the SFU session ids.
-                readable.append(str({key: value for key, value in view.items() if key != "offer"}))
+                # The browser may know the offer's ICE password and its own TURN credential, but not the relay's, nor
+                # the SFU session ids.
+                issued = (await http.get(f"{control['sfu']}/turn")).json()["issued"]
+                assert issued[-1] in str(view)
+                assert issued[0] not in str(view)
+                readable.append(str({key: view[key] for key in view.keys() - {"offer", "ice_servers"}}))
+                secrets.add(next(server["credential"] for server in view["ice_servers"] if "credential" in server))
                 sessions = {s["session"] for s in (await http.get(f"{control['sfu']}/sessions")).json()["sessions"]}
                 assert not any(session in str(view) for session in sessions)
             readable += processes(pids).values()

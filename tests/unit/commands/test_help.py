@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import socket
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay_supervisor.commands.cli import VERBS, cli
+from tests.fixtures.product_source import files, nodes
 
 NAMED = ("add", "remove", "enable", "disable", "restart", "keyframe", "snapshot")
 ASKING = (*NAMED, "status", "drain", "stop", "reload", "logs")
@@ -107,3 +110,16 @@ def test_commands_in_messages_can_be_typed(
 def test_a_misspelt_verb_is_corrected() -> None:
     assert "Did you mean 'status'?" in CliRunner().invoke(cli, ["statsu"]).output
     assert "--help" in CliRunner().invoke(cli, ["xyzzy"]).output
+
+
+def test_no_message_points_at_what_the_wheel_lacks() -> None:
+    """The wheel holds the three packages: no docs/, no deploy/, no Makefile."""
+    missing = re.compile(r"\b(docs|deploy|tests|findings)/|\bmake (demo|test|quick|unit|wheel)\b|\b(README|Makefile)\b")
+    found = {}
+    for path in files():
+        alone = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}  # docstrings
+        for node in nodes(path):
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in alone else ""
+            if isinstance(text, str) and missing.search(text):
+                found[path.name] = text
+    assert found.keys() == {"demo.py"}, found  # says so only where make started it
