@@ -209,7 +209,7 @@ def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:
 
 
 def _reasons(status: RelayStatus) -> Iterator[Metric]:
-    text = "Cameras by what is wrong with them (docs/reasons.md)."
+    text = "Cameras by what is wrong with them: the reason in the status."
     by_reason = GaugeMetricFamily("relay_cameras_by_reason", text, labels=["reason"])
     problem = GaugeMetricFamily("relay_problem", "1 for what is wrong with the relay or an account.", labels=["reason"])
     counts = Counter(camera.verdict.code for camera in status.cameras)
