@@ -191,6 +191,12 @@ def sfu_cause(error: SfuError, refused: Cause) -> tuple[Cause, str]:
     return refused, str(error.status) if error.status else error.code
 
 
+_AGES: Final = re.compile(r" (for|within|in) \d+(\.\d+)? s\b|, \d+\w\w time in \d+ minutes| while \w+")
+
+
 def _ageless(detail: str) -> str:
-    """The detail without how long something has lasted when it was reported: the figure would stand still."""
-    return re.sub(r" (for|within|in) \d+(\.\d+)? s\b", "", detail)
+    """The detail without how long, how often and in which state: figures stand still, and words have to stay the same.
+
+    A worker's end has the rest in `worker.last_exit`.
+    """
+    return _AGES.sub("", detail)

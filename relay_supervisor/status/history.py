@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 LOOK: Final = 1.0
 """Seconds between looks at the status."""
+SETTLED: Final = 5.0
+"""Seconds for which something has to be well before it is logged as over: a worker that keeps dying is live between."""
 
 Key = tuple[str, str, str]
 """What a verdict is about: a camera's id, or the code and subject of a problem of the relay."""
@@ -27,6 +29,8 @@ class VerdictHistory:
         self._latest: dict[Key, StatusVerdict] = {}
         self._warned: dict[Key, StatusVerdict] = {}
         """What has been logged as begun and not yet as over."""
+        self._well_since: dict[Key, float] = {}
+        """Since when (Unix seconds) what was logged as begun has been well."""
 
     def before(self, camera: str) -> StatusVerdict | None:
         """The latest verdict on a camera."""
@@ -44,20 +48,30 @@ class VerdictHistory:
             warned = self._warned.get(key)
             # What a problem of the relay says already is not repeated for each camera.
             remarkable = cause_of(now.code) not in UNREMARKABLE and not (key[0] and now.code in common)
-            if warned is not None and (not remarkable or now.code != warned.code):
-                self._over(key, now, status.at)
-            if remarkable and (warned is None or now.code != warned.code):
+            if warned is not None and not remarkable:
+                self._well(key, now.state, status.at)
+                continue
+            self._well_since.pop(key, None)
+            if remarkable and (warned is None or now.cause != warned.cause):
+                if warned is not None and now.code != warned.code:
+                    self._over(key, now.state, status.at)
                 self._warned[key] = now
                 log.warning("%s", spoken_verdict(now, status.at), extra=_extra(now))
                 self._tell("verdict", spoken_verdict(now, status.at), now.camera)
         for key in self._warned.keys() - found.keys():
-            self._over(key, None, status.at)
+            self._well(key, "", status.at)
         self._latest = found
 
-    def _over(self, key: Key, now: StatusVerdict | None, at: float) -> None:
+    def _well(self, key: Key, state: str, at: float) -> None:
+        """Something that was logged as begun is well: log that it is over once it has been for a while."""
+        since = self._well_since.setdefault(key, at)
+        if not 0 <= at - since < SETTLED:  # the wall clock may step
+            del self._well_since[key]
+            self._over(key, state, since)
+
+    def _over(self, key: Key, state: str, at: float) -> None:
         was = self._warned.pop(key)
-        state = f", {now.state}" if now is not None else ""
-        words = f"over after {duration(at - was.since)}{state}: {was.cause}"
+        words = f"over after {duration(max(0.0, at - was.since))}{state and ', '}{state}: {was.cause}"
         log.warning("%s", words, extra=_extra(was))
         self._tell("verdict", words, was.camera)
 

@@ -90,7 +90,7 @@ def test_what_ended_first_is_named() -> None:
     reported.policy.died(0.0, "killed by SIGKILL")
     reported.machine.fire(SlotEvent.EXIT)
     reported.unbind()
-    reported.last_exit, reported.next_start = "killed by SIGKILL", 20.0
+    reported.last_exit, reported.next_start = "killed by SIGKILL while live, 3rd time in 10 minutes", 20.0
     found = judged(reported, lease=lost, at=5.0)
     assert (found.code, found.next_at) == ("worker_crashes", WALL + 20.0)
     assert found.cause == "The camera's worker keeps ending: killed by SIGKILL"
