@@ -48,7 +48,7 @@ class World:
             SystemClock(),
             SourceSettings(ca_file=str(ca_file)),
             self._failed,
-            lambda stage, reason: self.problems.append((stage, reason)),
+            lambda stage, reason, cause: self.problems.append((stage, reason)),
         )
 
     def play(self) -> None:
@@ -174,7 +174,7 @@ async def test_what_rtsp_servers_do_is_counted_over_all_sessions() -> None:
         SystemClock(),
         SourceSettings(),
         lambda stream, stage, remedy, reason: None,
-        lambda stage, reason: problems.append(reason),
+        lambda stage, reason, cause: problems.append(reason),
     )
     async with server, asyncio.timeout(30):
         url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
