@@ -20,6 +20,9 @@ from relay_worker.pipeline import Pipeline
 UNITS = [unit.data for unit in audio_clip(AudioSpec(rate=16_000)).units]
 HBR = {"mode": "AAC-hbr", "config": "1408", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
 
+HUSH = b"\xfe" * 160
+"""20 ms of G.711, as quiet as it can be and not digital silence, for which libopus takes four times as long."""
+
 
 def hbr(units: list[bytes]) -> bytes:
     return (
@@ -153,7 +156,7 @@ def test_drift_is_followed_within_lip_sync(ppm: float) -> None:
     worst = 0.0
     for index in range(50 * 900):
         now = index * 0.02 / (1 + ppm * 1e-6)
-        camera.packet(b"\xff" * 160, index * 160, now)
+        camera.packet(HUSH, index * 160, now)
         if camera.ticks:
             worst = max(worst, abs(camera.ticks[-1] / 48_000 - 1000.0 - now))
     assert all(b - a == 960 for a, b in itertools.pairwise(camera.ticks))
