@@ -37,6 +37,10 @@ DESKTOP: Final = {"width": 1280, "height": 800}
 PHONE: Final = {"width": 390, "height": 844}
 PULLED: Final = "[...new Set(window.relay.tracks.map((track) => track.camera))].sort().join()"
 SHOWN: Final = "[...document.querySelectorAll('.tile:not([hidden]) h2')].map((name) => name.textContent).join()"
+HIDE: Final = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 REFUSAL: Final = {"operation": "sessions/new", "times": -1, "correlation": "view", "status": 500}
 SHIFT: Final = """(ms) => {
   const now = performance.now.bind(performance);
@@ -145,9 +149,24 @@ async def test_full_screen_picture_in_picture_and_volume(world: World) -> None:
         await page.reload()
         await page.wait_for_selector(".tile video", state="attached")
         assert await page.evaluate("document.querySelector('.tile video').volume") == 0.35
-        assert await page.evaluate("document.pictureInPictureEnabled") == (
-            await page.locator("#large-controls [data-control=floating]").get_attribute("hidden") is None
-        )
+
+
+async def test_a_picture_that_floats_is_pulled_while_the_page_is_hidden(world: World) -> None:
+    async with opened(world) as page:
+        await enlarged(page)
+        await page.get_by_role("button", name="Picture in picture").click()
+        await until(page, "document.pictureInPictureElement?.id === 'large-video'")
+        await page.get_by_role("button", name="Sound on").click()
+        await page.evaluate(HIDE, True)
+        await page.evaluate(SHIFT, 6_000)
+        await until(page, f"{PULLED} === 'cam00000'", within=30.0)
+        await page.evaluate(HIDE, False)
+        await page.get_by_role("button", name="Back into the page").click()
+        await until(page, "!document.pictureInPictureElement")
+        await page.evaluate(HIDE, True)
+        await page.evaluate(SHIFT, 6_000)
+        await until(page, "window.relay.pcs.length === 0", within=30.0)
+        await page.evaluate(HIDE, False)
 
 
 async def test_on_a_phone_share_and_actions_come_before_the_plots(world: World) -> None:
@@ -335,6 +354,11 @@ async def test_of_a_relay_that_is_gone_the_page_says_for_how_long(world: World) 
         await page.reload()
         await says(page, "#banner", "has not answered for 0:0")
         await says(page, "#banner", "for 0:04")
+        # What is read out does not change every second.
+        read_out = (
+            "The relay has not answered: its figures are old. Pictures continue as long as the cameras' workers run"
+        )
+        assert await page.text_content("#banner-said") == read_out
         assert await page.get_attribute("#cameras", "data-old") == "yes"
         await page.unroute("**/api/events*")
         await page.wait_for_selector("#banner", state="hidden")

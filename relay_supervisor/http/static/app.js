@@ -42,7 +42,7 @@ const budgets = new Budgets(part("budgets"));
 const egress = new Egress(part("egress"));
 const sight = new Sight(changed);
 const wall = new Wall(grid, changed);
-const banner = new Banner(part("banner"));
+const banner = new Banner(part("banner"), part("banner-said"));
 
 // Pull only the cameras that are seen or heard.
 function aim() {

@@ -1,12 +1,17 @@
 // What is wrong with the whole relay or with this page, above everything else: one line each.
 
+import { unfigured } from "./format.js";
+import { text } from "./tile.js";
+
 const MARKED = /`([^`]+)`|https?:\/\/[^\s<>"'()]+[^\s<>"'().,;:!?]/g;
 
 export class Banner {
   #shown = [];
 
-  constructor(root) {
+  // `said`: the element whose changes are read out.
+  constructor(root, said) {
     this.root = root;
+    this.said = said;
   }
 
   // `lines`: sentences; the same one twice is shown once.
@@ -20,6 +25,7 @@ export class Banner {
       paragraph.replaceChildren(...linked(words));
     });
     this.#shown = wanted;
+    text(this.said, unfigured(wanted.join(" ")));
   }
 }
 

@@ -58,6 +58,11 @@ export function tone(state, decodable = "unknown") {
   return "off";
 }
 
+// The words without the times that are counted in them: what is read out when it changes, and not every second.
+export function unfigured(words) {
+  return words.replace(/ ?\(?(for|in|next in) \d+:\d\d\)?/g, "");
+}
+
 // What happens next, for a camera that is not live.
 export function next(camera, now) {
   return due(camera.lease.next_action, camera.lease.next_at, now);

@@ -2,7 +2,7 @@
 
 import { call, useLink } from "./api.js";
 import { Controls } from "./controls.js";
-import { capital, tone, word } from "./format.js";
+import { capital, tone, unfigured, word } from "./format.js";
 import { Playback } from "./playback.js";
 import { Player, expose } from "./player.js";
 import { covers, told } from "./reasons.js";
@@ -51,6 +51,7 @@ function draw() {
     part("state").dataset.tone = tone(status.state, status.decodable);
   }
   text(part("why"), refusal || words());
+  text(part("said"), part("why").hidden ? "" : unfigured(part("why").textContent));
 }
 
 function words() {
