@@ -121,6 +121,11 @@ def seeds(target: str) -> list[bytes]:
             "aac": [cut(b"\x80\x00\x10\x00\x20abcd"), bytes.fromhex("1408"), bytes.fromhex("1190")],
             "latm": [cut(b"\x80\x04abcd"), b"40002410adca00"],
             "sfu_answer": [ANSWER.encode()],
+            "whip_answer": [
+                cut(b"\0\1", b"/s/1", b'<turn:t.example>; rel="ice-server"; username=u', b"7", b"text", b"-", b"v=0"),
+                cut(b"\0\x6b", b"https://media.example/whip", b"<>", b"Mon, 12 Jan 1970 13:47:00 GMT"),
+                cut(b"\1\x2f", b"-", b"-", b"9", b"text/plain", b"-", b"busy: s3cr3t-t0k3n"),
+            ],
             "google_answer": [_google_answer()],
             "bus": [
                 wire.encode(protocol.StreamLost(generation=7, reason="x")),

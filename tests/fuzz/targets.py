@@ -12,6 +12,10 @@ from typing import Final
 
 from relay_common import wire
 from relay_common.secrets import Secret
+from relay_common.whip.endpoint import parse_endpoint
+from relay_common.whip.errors import LONGEST_WAIT, WhipError
+from relay_common.whip.exchange import WhipResponse, created, publishing
+from relay_common.whip.links import MOST_SERVERS
 from relay_worker.camera.answer_repair import repair_answer
 from relay_worker.camera.ingest_answer import parse_ingest_answer
 from relay_worker.camera.webrtc_ingest import Ingest
@@ -191,6 +195,30 @@ def latm(data: bytes) -> None:
         pass
 
 
+def whip_answer(data: bytes) -> None:
+    """A status, then in turn a header of each kind, and the body."""
+    exchange = publishing(parse_endpoint("https://whip.example/key", Secret("s3cr3t-t0k3n")), "v=0")
+    pieces = chunks(data)
+    status = 200 + int.from_bytes(pieces[0][:2] if pieces else b"", "big") % 400
+    names = ("location", "link", "retry-after", "content-type", "link")
+    headers = [(name, piece.decode("latin-1")) for name, piece in zip(names, pieces[1:], strict=False)]
+    response = WhipResponse(status, headers, b"".join(pieces[6:]))
+    try:
+        last = exchange.receive(response, 1e9)
+        if last is None:
+            request = exchange.request
+            assert request.url.startswith("https://")
+            assert ("Authorization" in request.headers) <= request.url.startswith("https://whip.example")
+            return
+        session = created(exchange.request.url, last)
+        assert session.resource == "" or session.resource.startswith("https://")
+        assert len(session.ice_servers) <= MOST_SERVERS
+    except WhipError as error:
+        assert 0.0 <= error.retry_after <= LONGEST_WAIT
+        assert len(str(error)) < 600
+        assert "s3cr3t-t0k3n" not in str(error)
+
+
 def sfu_answer(data: bytes) -> None:
     try:
         parse_answer(data.decode("latin-1"), _OFFER)
@@ -276,6 +304,7 @@ TARGETS: Final[dict[str, Target]] = {
         aac,
         latm,
         sfu_answer,
+        whip_answer,
         google_answer,
         bus,
         transport_cc,

@@ -72,6 +72,7 @@ ALLOWED = {
         "spoken": "secrets",
         "tasks": "clock",
         "undecodable": "",
+        "whip": "clock errors loopback sdp_lines secrets spoken",
         "wire": "errors protocol undecodable worker_stats",
         "worker_stats": "protocol",
     },
