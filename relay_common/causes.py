@@ -63,6 +63,8 @@ class Cause(enum.Enum):
     SFU_UNAUTHORIZED = "sfu_unauthorized"
     SFU_LOST = "sfu_lost"
     VIEWERS_REFUSED = "viewers_refused"
+    # WHIP servers
+    SINK_FAILS = "sink_fails"
 
 
 class RestartCause(enum.Enum):
@@ -83,7 +85,7 @@ class CauseText(NamedTuple):
     """What is said of a cause. `sentence` may be followed by a detail; `advice` is empty when nothing need be done."""
 
     stage: str
-    """Where it fails: google, network, camera, decode, relay, sfu or viewers; empty when nothing does."""
+    """Where it fails: google, network, camera, decode, relay, sfu, viewers or sink; empty when nothing does."""
     sentence: str
     advice: str = ""
     following: str = ""
@@ -213,6 +215,9 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.VIEWERS_REFUSED: CauseText(
         "viewers", "Cloudflare refuses viewers",
         "Wait if it is a 5xx (cloudflarestatus.com); else check cloudflare.app_secret", "pages try again"),
+    Cause.SINK_FAILS: CauseText(
+        "sink", "A WHIP server does not get the camera",
+        "Check that it runs, and its [[whip]] table: `relay-supervisor check`", "publishing there is tried again"),
 }
 """Every cause with its words."""
 # fmt: on

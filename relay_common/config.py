@@ -86,6 +86,32 @@ class CloudflareConfig(_Section, frozen=True):
     """Set in [cloudflare.turn]."""
 
 
+class WhipConfig(_Section, frozen=True):
+    """A server that takes WHIP (RFC 9725), such as go2rtc, MediaMTX or LiveKit: cameras are published there as well."""
+
+    name: Text
+    """What status, log and metrics call it; each table has its own. Letters, digits, `.`, `_` and `-`, at most 64."""
+    url: Text
+    """Its WHIP endpoint; `{camera}` in it stands for the camera's id, `{name}` for its name in lower case with hyphens.
+    `http://` only on this machine or a private network, as whoever listens in there reads the token."""
+    bearer_token: Secret = Secret("")
+    """What the endpoint wants to see, if it wants anything; it is sent to the host of `url` and no other."""
+    cameras: Literal["all"] | list[str] = "all"
+    """Which cameras to publish there: all, or only these display names or device ids."""
+    ice_servers: list[str | IceServer] = []
+    """TURN servers for the relay where it cannot be reached directly, as tables like those of `cloudflare.ice_servers`;
+    usually empty. What the server itself recommends is used as well."""
+    ca_file: str = ""
+    """PEM file of certificate authorities to trust there instead of the system's; empty for the system's."""
+    keeps_awake: bool = False
+    """Whether an on-demand camera streams all the time to be published there; without it this sink gets it only while
+    somebody watches, and a battery lasts."""
+
+    def takes(self, name: str, device: str) -> bool:
+        """Whether the camera with this display name or device id is published there."""
+        return self.cameras == "all" or name in self.cameras or device in self.cameras
+
+
 class RtspConfig(_Section, frozen=True):
     """Connections to cameras."""
 
@@ -263,6 +289,9 @@ class Config(_Section, frozen=True):
     paths: PathsConfig = PathsConfig()
     log: LogConfig = LogConfig()
     otel: OtelConfig = OtelConfig()
+    whip: list[WhipConfig] = []
+    whip_mistakes: list[str] = []
+    """What is wrong with the tables that are left out of `whip`: each costs its own sink, and nothing else."""
 
 
 SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
@@ -278,6 +307,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "paths": PathsConfig,
     "log": LogConfig,
     "otel": OtelConfig,
+    "whip": WhipConfig,
 }
 """The sections of the file by name."""
 

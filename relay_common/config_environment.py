@@ -35,12 +35,14 @@ class Origins(dict[str, str]):
 
 
 def apply(sections: dict[str, list[dict[str, Any]]], environ: MutableMapping[str, str]) -> Origins:
-    """Let variables override the file, and return where values came from; for [[nest]] it is the first table.
+    """Let variables override the file, and return where values came from; [[nest]] and [[whip]]: the first table.
 
     Secrets are taken out of `environ`.
     """
     origins = Origins()
     for variable, section, key in _known(environ):
+        if not sections[section]:
+            sections[section].append({})
         struct, table, text = SECTIONS[section], sections[section][0], environ[variable]
         secret = key.removesuffix(SECRET_SUFFIX)
         if secret in secret_fields(struct):

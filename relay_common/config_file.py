@@ -27,11 +27,21 @@ from relay_common.config import (
     HttpConfig,
     IceServer,
     PathsConfig,
+    WhipConfig,
     keys_of,
     secret_fields,
 )
 from relay_common.config_environment import variable_for
-from relay_common.config_mistakes import describe, ice_problem, kind_of, mismatch, overheard, suggest, toml_hint
+from relay_common.config_mistakes import (
+    describe,
+    ice_problem,
+    kind_of,
+    mismatch,
+    overheard,
+    suggest,
+    toml_hint,
+    whip_problems,
+)
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
@@ -101,8 +111,10 @@ def parse(
     problems: list[str] = []
     sections = _sections(document, problems)
     origins = config_environment.apply(sections, environ if environ is not None else {})
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(zip(("whip", "whip_mistakes"), whip_tables(sections["whip"], base), strict=True))
     for name, struct in SECTIONS.items():
+        if name == "whip":
+            continue
         tables = sections[name]
         built = [_build(_label(name, i, len(tables)), struct, t, base, problems) for i, t in enumerate(tables)]
         values[name] = built if name == "nest" else built[0]
@@ -121,6 +133,22 @@ def parse(
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
     values["cloudflare"] = msgspec.structs.replace(values["cloudflare"], turn=turn)
     return Config(**values)
+
+
+def whip_tables(tables: list[dict[str, Any]], base: Path | None) -> tuple[list[WhipConfig], list[str]]:
+    """The [[whip]] tables that can be used, and what is wrong with the others: each costs its own sink only."""
+    usable: list[WhipConfig] = []
+    mistakes: list[str] = []
+    for index, table in enumerate(tables):
+        label, problems = f"whip[{index}]", list[str]()
+        built = _build(label, WhipConfig, table, base, problems)
+        if built is not None:
+            problems += [f"{label}.{problem}" for problem in whip_problems(built, {one.name for one in usable})]
+        if problems:
+            mistakes += problems
+        else:
+            usable.append(built)
+    return usable, mistakes
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -146,14 +174,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Each section as a list of tables: only [[nest]] may have more than one."""
+    """Each section as a list of tables: only [[nest]] and [[whip]] may have more than one, and [[whip]] none."""
     document = _with_subsections(document)
     for key in document.keys() - SECTIONS.keys():
         problems.append(f"[{key}] is not a section.{suggest(key, SECTIONS)}")
     sections: dict[str, list[dict[str, Any]]] = {}
     for name in SECTIONS:
-        value = document.get(name, {})
-        tables = value if name == "nest" and isinstance(value, list) and value else [value]
+        value = document.get(name, [] if name == "whip" else {})
+        several = isinstance(value, list) and (name == "whip" or (name == "nest" and bool(value)))
+        tables = value if several else [value]
         if not all(isinstance(t, dict) for t in tables):
             problems.append(f"{name} is {describe(value)}; it must be a table: write [{name}] on a line of its own")
             tables = [{}]
@@ -199,7 +228,11 @@ def _build(
             continue
         if struct is CamerasConfig and field.name == "settings":
             values["settings"] = _camera_settings(values["settings"], problems)
-        elif struct is CloudflareConfig and field.name == "ice_servers" and isinstance(values.get(field.name), list):
+        elif (
+            struct in (CloudflareConfig, WhipConfig)
+            and field.name == "ice_servers"
+            and isinstance(values.get(field.name), list)
+        ):
             values[field.name] = _ice_servers(f"{label}.{field.name}", values[field.name], base, problems)
         elif field.name in values and field.type is not Secret:
             try:

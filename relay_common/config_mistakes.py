@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import ssl
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from relay_common.config import IceServer
+from relay_common.config import IceServer, WhipConfig
 from relay_common.loopback import is_loopback
 from relay_common.secrets import redact
+from relay_common.whip.endpoint import UnusableUrl, parse_endpoint
 
 _TOML_NAMES: Final = {
     "str": "a string",
@@ -160,3 +162,34 @@ def overheard(label: str, key: str, section: object) -> str:
         f"{label}.{key} is {url!r}: credentials are sent there, so it must begin with https:// "
         "(http:// is for simulators on loopback). Leave it out: the default is right"
     )
+
+
+_SINK_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED: Final = ("sfu", "cloudflare", "local")
+
+
+def whip_problems(table: WhipConfig, taken: Collection[str]) -> list[str]:
+    """What is wrong with a [[whip]] table, beginning with the key; `taken` are the names of the tables before it.
+
+    The URL is not quoted: it may hold a secret.
+    """
+    problems = []
+    if not _SINK_NAME.fullmatch(table.name) or table.name.lower() in _RESERVED:
+        problems.append(
+            f"name is {describe(table.name)}; use 1 to 64 letters, digits, dots, hyphens and underscores, and not "
+            + ", ".join(_RESERVED)
+        )
+    elif table.name in taken:
+        problems.append(f"name is {describe(table.name)}, which another [[whip]] table has, too; give each its own")
+    try:
+        parse_endpoint(table.url, table.bearer_token)
+    except UnusableUrl as error:
+        problems.append(f"url cannot be used: {error}")
+    if table.ca_file:
+        try:
+            ssl.create_default_context(cafile=table.ca_file)
+        except ssl.SSLError:
+            problems.append(f"ca_file {table.ca_file} holds no certificate (PEM)")
+        except (OSError, ValueError) as error:
+            problems.append(f"ca_file {table.ca_file} cannot be read: {getattr(error, 'strerror', '') or error}")
+    return problems

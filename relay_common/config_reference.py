@@ -38,12 +38,14 @@ def reference() -> str:
     """The whole page, as Markdown."""
     parts = [HEAD]
     for name, struct in SECTIONS.items():
-        title = "[[nest]]" if name == "nest" else f"[{name}]"
+        title = f"[[{name}]]" if name in ("nest", "whip") else f"[{name}]"
         parts.append(_section(title, struct, name, skip=set(TABLES)))
         if name == "cloudflare":
             parts.append(_section("A table in ice_servers", config.IceServer, "", skip=set()).replace("`", "", 2))
         if name == "nest":
             parts.append("One table per account or project; each has its own command budget.\n")
+        elif name == "whip":
+            parts.append("Any number of tables. One with a mistake costs its own sink; `check` names it.\n")
     parts.append(_section('[cameras."NAME"]', config.CameraSettings, "", skip=set()))
     parts.append("NAME is a camera's display name or device id.\n")
     return "\n".join(parts)

@@ -95,6 +95,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """What the kernel confines it by, in words that begin with "none" or "off" when nothing does."""
     tcp_ports: list[int] | None = None
     """The TCP ports it may connect to; None: any."""
+    publications: dict[str, str] = {}
+    """What it publishes at the other sinks: the publication by the sink's name."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):
@@ -132,11 +134,12 @@ class TrackOffer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublishRequest(_Message, frozen=True, tag="publish"):
-    """Request to have the SFU answer this offer in a new session."""
+    """Request to have the sink answer this offer in a new session."""
 
     request: int
     offer: str
     tracks: list[TrackOffer]
+    sink: str = ""
 
 
 class IngestOffer(_Message, frozen=True, tag="ingest_offer"):
@@ -157,6 +160,7 @@ class Published(_Message, frozen=True, tag="published"):
     """Packets of every track of `publication` have been sent: viewers may pull it."""
 
     publication: str
+    sink: str = ""
 
 
 class Unpublished(_Message, frozen=True, tag="unpublished"):
@@ -164,6 +168,7 @@ class Unpublished(_Message, frozen=True, tag="unpublished"):
 
     publication: str
     reason: str = ""
+    sink: str = ""
 
 
 class StackDump(_Message, frozen=True, tag="stacks"):
@@ -247,15 +252,17 @@ class StreamLost(_Message, frozen=True, tag="stream_lost"):
 
 
 class PublishAnswer(_Message, frozen=True, tag="answer"):
-    """The SFU's answer to a `PublishRequest`, and the name of the publication it makes."""
+    """The sink's answer to a `PublishRequest`, and the name of the publication it makes."""
 
     request: int
     publication: str
     answer: str
+    ice_servers: list[TurnServer] = []
+    """Secret: STUN and TURN servers that the sink recommends for the next offer."""
 
 
 class PublishFailed(_Message, frozen=True, tag="publish_failed"):
-    """The SFU did not accept the offer; try again with a new one after `retry_after` seconds."""
+    """The sink did not accept the offer; try again with a new one after `retry_after` seconds."""
 
     request: int
     reason: str
@@ -263,7 +270,7 @@ class PublishFailed(_Message, frozen=True, tag="publish_failed"):
 
 
 class Republish(_Message, frozen=True, tag="republish"):
-    """The SFU session of `publication` is gone: publish again now."""
+    """The sink's session of `publication` is gone: publish again now."""
 
     publication: str
     reason: str = ""
@@ -320,6 +327,24 @@ class UseTurn(_Message, frozen=True, tag="use_turn"):
     """When their credentials end; 0: never."""
 
 
+class SinkTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sink to publish to; the supervisor, which has its address and credentials, carries the offers there."""
+
+    name: str = ""
+    """"" for the SFU."""
+    ice_servers: list[TurnServer] = []
+    loopback: bool = False
+    """Whether the sink is on the worker's machine, so that only 127.0.0.1 is used."""
+    longest_pause: float = 10.0
+    """Most seconds between two attempts to publish there."""
+
+
+class SetSinks(_Message, frozen=True, tag="sinks"):
+    """Publish at these sinks and no others from now on; what is published at one that stays is not touched."""
+
+    sinks: list[SinkTarget]
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """End cleanly within `within` seconds."""
 
@@ -360,4 +385,5 @@ FromSupervisor = (
     | Stop
     | RecoverVideo
     | UseTurn
+    | SetSinks
 )

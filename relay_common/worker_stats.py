@@ -65,6 +65,44 @@ class TrackStats(msgspec.Struct, kw_only=True):
     """Bit/s that the camera sent meanwhile."""
 
 
+class SinkStats(msgspec.Struct, kw_only=True):
+    """What one sink gets of a camera; counters are totals since the worker started, over all publications there."""
+
+    name: str = ""
+    """"" for the SFU."""
+    state: str = "new"
+    """State of the publishing transport."""
+    live: bool = False
+    """Whether packets of every track have left for it."""
+    publications: int = 0
+    """Publications made there so far."""
+    stage: str = ""
+    """Where the last failure was, as long as it is not live."""
+    reason: str = ""
+    """The last failure in words, as long as it is not live."""
+    video_packets: int = 0
+    audio_packets: int = 0
+    bytes: int = 0
+    bitrate: float = 0.0
+    """Bits per second over the last stats interval."""
+    retransmitted: int = 0
+    nacks: int = 0
+    keyframe_requests: int = 0
+    dropped: int = 0
+    """Packets not sent for want of room on the way there."""
+    thinned: int = 0
+    """Frames left out because the way there could not carry them in time."""
+    loss: float = 0.0
+    """Fraction of the video lost, as last reported from there, 0..1."""
+    rtt: float = 0.0
+    """Round trip in seconds."""
+    ceiling: float = 0.0
+    """Bit/s that video is held to; 0 while that is not the limit."""
+    delay_p50: float = 0.0
+    """Seconds from a video packet's arrival to its departure, over the last interval."""
+    delay_p99: float = 0.0
+
+
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """One report of a worker, about once a second."""
 
@@ -107,6 +145,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """Seconds for which viewers have requested keyframes although at least two complete ones were sent; 0 otherwise."""
     code: str = ""
     """The cause of `reason`: a value of `relay_common.causes.Cause`; empty without one, and from earlier releases."""
+    sinks: list[SinkStats] = msgspec.field(default_factory=list)
+    """Each sink by itself; the tracks' own figures of what was sent are those of the first."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"

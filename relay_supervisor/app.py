@@ -21,7 +21,7 @@ from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient, TurnKey
 from relay_common.cloudflare.turn import TCP_PORTS
-from relay_common.config import CloudflareConfig, Config
+from relay_common.config import Config
 from relay_common.loopback import is_loopback_url
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
@@ -41,7 +41,9 @@ from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.report import Parts, Report
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.cloudflare import CloudflareSink, cloudflare_target
 from relay_supervisor.sinks.ice_servers import IceServers
+from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.directories import private, remove_stale_stacks, runtime
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
@@ -92,13 +94,15 @@ class Supervisor:
         self._overrides = Overrides(state)
         self._registry = Registry(config.cameras, self._overrides)
         self._client = self._make_client()
-        self._broker = Broker(self._client, self._clock)
+        self._broker = Broker(CloudflareSink(self._client), self._clock)
+        self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
+        self._sinks.configure(config.whip)
         self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops)
         self.fleet = Fleet(
             self._launcher, self._bus, self._clock, runtime_dir, memory_limit=config.workers.memory_limit_mb << 20
         )
         self.director = Director(
-            self._registry, self.accounts, self._broker, self.fleet, self._store, self.events, self._spec, self._clock
+            self._registry, self.accounts, self._sinks, self.fleet, self._store, self.events, self._spec, self._clock
         )
         self._watching = Watching(self._registry, self.director, self._clock)
         self._ice = self._make_ice_servers()
@@ -156,7 +160,7 @@ class Supervisor:
             store=self._store,
             registry=self._registry,
             client=self._client,
-            broker=self._broker,
+            sinks=self._sinks,
             bus=self._bus,
             fleet=self.fleet,
             director=self.director,
@@ -200,6 +204,7 @@ class Supervisor:
         started = self._started
         self._open_state()
         self.verbs.logs.name_of = self._registry.name_of
+        _report_mistakes(self.config)
         self.verbs.logs.install()
         started.callback(self.verbs.logs.remove)
         started.push_async_callback(self._bus.stop)
@@ -212,8 +217,8 @@ class Supervisor:
         started.push_async_callback(self._otel.stop)
         self._otel.start(self._http.collector.collect)
         started.push_async_callback(self._client.aclose)
-        started.push_async_callback(self._broker.aclose, within=0.5)
-        self._broker.restore([restored(saved) for saved in self._store.publications()])
+        started.push_async_callback(self._sinks.aclose, within=0.5)
+        self._sinks.restore([restored(saved) for saved in self._store.publications()])
         started.push_async_callback(self._stop_accounts)
         self._loops.start("workers", self.fleet.run)
         started.push_async_callback(self._stop_workers)
@@ -272,7 +277,7 @@ class Supervisor:
         start("viewers", self.viewers.watch)
         start("verdicts", self._verdicts.watch)
         start("what is wrong", self._report.watch)
-        start("cameras on demand", functools.partial(self._watching.run, self.viewers.watched))
+        start("cameras on demand", functools.partial(self._watching.run, self._watched))
         start("TURN credentials", self._ice.keep_workers)
         start("publications", functools.partial(self._broker.watch, VERIFY))
 
@@ -285,13 +290,20 @@ class Supervisor:
             self.fleet.abandon()
             return
         await self.fleet.stop_all("the supervisor stops", within=1.5)
-        await asyncio.gather(*(self._broker.retire(camera, within=0.5) for camera in self.director.running))
+        await asyncio.gather(*(self._sinks.retire(camera, within=0.5) for camera in self.director.running))
+
+    def _watched(self) -> set[str]:
+        """Cameras that somebody watches, or that a sink wants even so."""
+        awake = {c.id for c in self._registry if self._sinks.keeps_awake(c.name, c.device.id)}
+        return self.viewers.watched() | awake
 
     # --- callbacks of the parts --------------------------------------------------------------------------------------
 
     def _reconfigured(self, config: Config) -> None:
         """Adopt a reloaded configuration."""
         self.config = config
+        _report_mistakes(config)
+        self.director.sinks_changed(self._sinks.configure(config.whip))
 
     def _account_name(self, index: int) -> str:
         """The project's id, numbered if several users granted the same project."""
@@ -317,8 +329,8 @@ class Supervisor:
             connect_timeout=config.rtsp.connect_timeout,
             read_timeout=config.rtsp.read_timeout,
             media_timeout=config.rtsp.media_timeout,
-            ice_servers=_relay_urls(config.cloudflare),
-            loopback=is_loopback_url(config.cloudflare.api_base_url),
+            ice_servers=_relay_urls(config),
+            sinks=tuple(self._sinks.targets(camera.name, camera.device.id)),
             camera_loopback=is_loopback_url(config.nest[camera.account].api_base_url),
             log_level=config.log.level,
             log_format=config.log.format,
@@ -342,10 +354,16 @@ class Supervisor:
         self.fleet.send(self.director.find(camera).id, protocol.RequestKeyframe())
 
 
-def _relay_urls(config: CloudflareConfig) -> tuple[str, ...]:
+def _report_mistakes(config: Config) -> None:
+    for mistake in config.whip_mistakes:
+        log.error("a [[whip]] table is left out: %s", mistake)
+
+
+def _relay_urls(config: Config) -> tuple[str, ...]:
     """URLs of the TURN servers that a worker may have to reach."""
-    urls = [url for one in config.ice_servers for url in ([one] if isinstance(one, str) else one.addresses)]
-    if config.turn.key_id:
+    servers = [*config.cloudflare.ice_servers, *(one for table in config.whip for one in table.ice_servers)]
+    urls = [url for one in servers for url in ([one] if isinstance(one, str) else one.addresses)]
+    if config.cloudflare.turn.key_id:
         urls += [f"turn:turn.cloudflare.com:{port}?transport=tcp" for port in TCP_PORTS]
     return tuple(urls)
 

@@ -21,11 +21,12 @@ from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.operations.verbs import Verbs
-from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.cloudflare import sfu_error
+from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.health import Health, PartStatus, judge
 from relay_supervisor.status.history import LOOK, VerdictHistory
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SinkStatus
 from relay_supervisor.status.verdict import StatusVerdict, duration, verdict
 from relay_supervisor.supervise import Loops
 from relay_supervisor.viewing.verdicts import Verdicts
@@ -45,7 +46,7 @@ class Parts:
     store: Store
     registry: Registry
     client: SfuClient
-    broker: Broker
+    sinks: Sinks
     bus: Bus
     fleet: Fleet
     director: Director
@@ -87,7 +88,14 @@ class Report:
             cameras=cameras,
             counters=self._counters(),
             problems=self._problems(budgets),
+            sinks=self._sinks(),
         )
+
+    def _sinks(self) -> list[SinkStatus]:
+        return [SinkStatus(kind="cloudflare")] + [
+            SinkStatus(name=sink.name, kind="whip", place=sink.place, encrypted=sink.place.startswith("https:"))
+            for sink in self._parts.sinks.whip()
+        ]
 
     async def watch(self) -> None:
         """Log and publish every second what has begun to be wrong, and what is over; runs until cancelled."""
@@ -128,7 +136,7 @@ class Report:
             bus=parts.bus.counters(),
             socket=self._socket(),
             sfu=parts.client.counters(),
-            publications=parts.broker.counters(),
+            publications=parts.sinks.counters(),
             loop=parts.fleet.counters(),
             **accounts,
             views=parts.viewers.counters(),
@@ -145,7 +153,7 @@ class Report:
 
     def _camera(self, camera: Camera, now: float) -> CameraStatus:
         parts = self._parts
-        live, decoding = parts.broker.locate(camera.id), parts.verdicts.verdict(camera.id)
+        live, decoding = parts.sinks.sfu.locate(camera.id), parts.verdicts.verdict(camera.id)
         facts = CameraFacts(
             id=camera.id,
             name=camera.name,
@@ -154,7 +162,7 @@ class Report:
             lease=parts.accounts[camera.account].leases.lease(camera.id),
             slot=parts.fleet.slot(camera.id),
             picture=(decoding.decodable.value, decoding.stage, decoding.reason),
-            refused=parts.broker.refusal(camera.id),
+            refused=sfu_error(parts.sinks.sfu.refusal(camera.id)),
             viewers_refused=parts.viewers.refusal(),
         )
         return camera_status(

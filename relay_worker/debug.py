@@ -47,7 +47,7 @@ class DirectSignaling:
     client: SfuClient
     sessions: list[tuple[str, list[str]]] = field(default_factory=list)
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
         """Publish in a new session; raises PublishRefused."""
         try:
             session = await self.client.new_session("relay-worker-debug")
@@ -69,7 +69,7 @@ class DirectSignaling:
 class NoSignaling:
     """For sinks that need no SFU: nothing is ever published."""
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
         raise PublishRefused("this sink publishes nothing", retry_after=3600.0)
 
 
@@ -89,10 +89,10 @@ class Reporter:
         self.stage, self.reason = stage, reason
         self.failed.set()
 
-    def published(self, publication: str) -> None:
+    def published(self, publication: str, sink: str = "") -> None:
         click.echo("published: packets of every track have left", err=True)
 
-    def unpublished(self, publication: str, reason: str) -> None:
+    def unpublished(self, publication: str, reason: str, sink: str = "") -> None:
         click.echo(f"publication lost: {redact(reason)}", err=True)
 
 

@@ -20,7 +20,7 @@ class Meter:
         self._at = 0.0
 
     def measure(self, pipeline: Pipeline, keeper: PublicationKeeper, now: float) -> WorkerStats:
-        """A report of everything measured; the caller fills in the identity."""
+        """A report of everything measured of the tracks; the caller fills in the rest."""
         tracks = {kind: pipeline.track_stats(kind) for kind in Kind}
         elapsed = now - self._at
         for kind, track in tracks.items():
@@ -30,7 +30,6 @@ class Meter:
                 _rates(track, before, elapsed)
         if elapsed >= SHORTEST:
             self._before, self._at = tracks, now
-        p50, p99 = pipeline.delay.take()
         return WorkerStats(
             instance="",
             camera="",
@@ -40,8 +39,6 @@ class Meter:
             state=WorkerState.STARTING,
             video=tracks[Kind.VIDEO],
             audio=tracks[Kind.AUDIO],
-            delay_p50=p50,
-            delay_p99=p99,
             skew=pipeline.skew,
             malformed=pipeline.malformed,
         )

@@ -16,7 +16,6 @@ from typing import Final, Protocol
 
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
-from relay_worker.media.delay import DelayMeter
 from relay_worker.media.inputs import VideoInput, make_input
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
@@ -57,7 +56,6 @@ class Pipeline:
     ) -> None:
         self.timeline = Timeline()
         self.inputs: dict[Kind, TrackInput] = {}
-        self.delay = DelayMeter()
         self.output: Output | None = None
         self.last_media: dict[Kind, float] = {}
         """When a packet of each kind was last received (monotonic seconds)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,9 +15,9 @@ from relay_common.causes import Cause
 from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
-from relay_common.protocol import Stage, WorkerState
+from relay_common.protocol import SinkTarget, Stage, WorkerState
 from relay_common.secrets import Secret
-from relay_common.worker_stats import WorkerStats, uplink_share
+from relay_common.worker_stats import SinkStats, WorkerStats, uplink_share
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings
@@ -29,11 +30,12 @@ from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
 from relay_worker.publish.keyframe_requests import KeyframeRequestMonitor, VideoTotals
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.publications import Publications
 from relay_worker.remedies import PictureRemedies, PictureRemedy
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.snapshot import KeyframeTap, to_jpeg
-from relay_worker.watchdog import Rebuild, TrackTotals, Watchdog
+from relay_worker.watchdog import Rebuild, SinkWatchdogs
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class RelaySettings:
     read_timeout: float = 30.0
     media_timeout: float = 10.0
     publisher: PublisherSettings = field(default_factory=PublisherSettings)
+    sinks: Sequence[SinkTarget] = (SinkTarget(),)
+    """Where to publish from the start; see `Publications.configure`."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
 
     def source(self) -> SourceSettings:
@@ -81,8 +85,8 @@ class RelayListener(Protocol):
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
-    def published(self, publication: str) -> None: ...
-    def unpublished(self, publication: str, reason: str) -> None: ...
+    def published(self, publication: str, sink: str = "") -> None: ...
+    def unpublished(self, publication: str, reason: str, sink: str = "") -> None: ...
 
 
 class CameraRelay:
@@ -107,7 +111,7 @@ class CameraRelay:
             ingest=settings.ingest,
         )
         self.source.ingests.on_handover = self._handed_over
-        self.keeper = PublicationKeeper(
+        self.publications = Publications(
             settings.name,
             self.pipeline,
             signaling,
@@ -118,8 +122,9 @@ class CameraRelay:
             on_problem=self._problem,
             on_keyframe_request=self.request_keyframe,
         )
+        self.publications.configure(settings.sinks)
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
-        self._watchdog = Watchdog()
+        self._watchdogs = SinkWatchdogs()
         self._requests, self._remedies = KeyframeRequestMonitor(), PictureRemedies()
         self._meter = Meter()
         self._reported = WorkerState.STARTING
@@ -157,9 +162,8 @@ class CameraRelay:
             self._update()
 
     def republish(self, publication: str, reason: str) -> None:
-        """The SFU no longer knows `publication`: create another."""
-        if publication == self.keeper.publication:
-            self.keeper.republish(reason)
+        """Its sink no longer knows `publication`: create another."""
+        self.publications.republish(publication, reason)
 
     def request_keyframe(self) -> None:
         """A viewer needs a keyframe: ask the camera where possible."""
@@ -230,7 +234,7 @@ class CameraRelay:
     def tick(self, now: float) -> None:
         """Check liveness at both ends; called about once a second by the loop that moves media."""
         self.source.check(now)
-        self.keeper.check(now)
+        self.publications.check(now)
         self._filler.check(now)
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
@@ -239,22 +243,15 @@ class CameraRelay:
         self._update()
 
     def _watch(self, kind: Kind, now: float) -> None:
-        totals = self.pipeline.track_stats(kind)
-        self.keeper.count(kind, totals)
-        publisher = self.keeper.publisher
-        published = publisher is not None and publisher.connected and (kind is Kind.VIDEO or publisher.audio_accepted)
-        seen = TrackTotals(totals.packets_in, totals.frames, totals.packets_out, published)
-        verdict = self._watchdog.observe(kind, seen, now)
-        if verdict is None:
-            return
-        log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.rebuild.value)
-        self._problem(verdict.stage, verdict.reason, _WEDGED[verdict.rebuild])
-        if verdict.rebuild is Rebuild.INPUT:
-            self.pipeline.rebuild(kind)
-        elif verdict.rebuild is Rebuild.SOURCE:
-            self.source.renew(verdict.reason)
-        else:
-            self.keeper.republish(verdict.reason)
+        for keeper, verdict in self._watchdogs.observe(kind, self.pipeline, self.publications, now):
+            log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.rebuild.value)
+            self._problem(verdict.stage, verdict.reason, _WEDGED[verdict.rebuild])
+            if verdict.rebuild is Rebuild.INPUT:
+                self.pipeline.rebuild(kind)
+            elif verdict.rebuild is Rebuild.SOURCE:
+                self.source.renew(verdict.reason)
+            else:
+                keeper.republish(verdict.reason)
 
     def _sent(self) -> VideoTotals | None:
         """How much of the camera's video was sent and how often keyframes were requested; None while it is not live."""
@@ -270,7 +267,7 @@ class CameraRelay:
         self._update()
         self._filler.close()
         await self.source.close()
-        await self.keeper.close()
+        await self.publications.close()
 
     # --- status ----------------------------------------------------------------------------------------------------
 
@@ -285,9 +282,14 @@ class CameraRelay:
         return self.source.stream.expires_at if self.source.stream is not None else 0.0
 
     @property
+    def keeper(self) -> PublicationKeeper:
+        """The keeper of the publication whose figures are the camera's own."""
+        return self.publications.first
+
+    @property
     def publication(self) -> str:
-        """The current publication; empty when there is none."""
-        return self.keeper.publication
+        """The current publication at the SFU; empty when there is none."""
+        return self.keeper.publication if not self.keeper.sink.name else ""
 
     @property
     def state(self) -> WorkerState:
@@ -298,7 +300,7 @@ class CameraRelay:
             return WorkerState.WAITING if self._was_live or self._reason else WorkerState.STARTING
         last = self.pipeline.last_frame.get(Kind.VIDEO, 0.0)
         if (
-            (self.keeper.live or not self._publishing)
+            (self.publications.live or not self._publishing)
             and not self.pipeline.filling
             and self._clock.now() - last < LIVE_TIMEOUT
         ):
@@ -312,6 +314,8 @@ class CameraRelay:
         stats.code = self.cause.value if self.cause is not Cause.NONE else ""
         if stats.state is WorkerState.LIVE and not stats.reason and (share := uplink_share(stats.video)):
             stats.stage, stats.reason, stats.code = Stage.SENDING, share, Cause.UPLINK_SHORT.value
+        if stats.state is WorkerState.LIVE and not stats.reason:
+            self.publications.note_problem(stats)
         if stats.video.b_frames and not stats.reason:
             stats.stage, stats.reason, stats.code = Stage.DECODE, B_FRAMES, Cause.B_FRAMES.value
         silent = self._silent_for(now)
@@ -321,6 +325,9 @@ class CameraRelay:
         stats.video.tolerated |= self.source.tolerated()
         stats.requests_in_vain = self._requests.ineffective_for(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
+        sinks = stats.sinks = self.publications.stats(now)
+        shown = next((sink for sink in sinks if sink.name == self.keeper.sink.name), SinkStats())
+        stats.delay_p50, stats.delay_p99 = shown.delay_p50, shown.delay_p99
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
@@ -340,7 +347,7 @@ class CameraRelay:
             return
         video = self.pipeline.inputs.get(Kind.VIDEO)
         sps = video.passthrough.sps if isinstance(video, VideoInput) else None
-        self.keeper.start(audio=Kind.AUDIO in self.pipeline.inputs, profile_idc=sps.profile_idc if sps else None)
+        self.publications.start(audio=Kind.AUDIO in self.pipeline.inputs, profile_idc=sps.profile_idc if sps else None)
 
     def _source_failed(self, stream: GrantedStream, stage: Stage, remedy: Remedy, reason: str) -> None:
         self._listener.source_failed(stream.generation, stage, remedy, reason)
@@ -354,12 +361,12 @@ class CameraRelay:
         self._stage, self._reason, self.cause = stage, reason, cause
         self._update()
 
-    def _published(self, publication: str) -> None:
-        self._listener.published(publication)
+    def _published(self, sink: str, publication: str) -> None:
+        self._listener.published(publication, sink)
         self._update()
 
-    def _unpublished(self, publication: str, reason: str) -> None:
-        self._listener.unpublished(publication, reason)
+    def _unpublished(self, sink: str, publication: str, reason: str) -> None:
+        self._listener.unpublished(publication, reason, sink)
         if reason != self._reason:  # else it never connected, and that has been reported with its stage
             self._problem(Stage.SENDING, reason, Cause.SFU_LOST)
 
@@ -381,7 +388,7 @@ class CameraRelay:
             **joined(
                 relay={"keyframe_requests": self.keyframe_requests, "publications": self.keeper.published},
                 filler=self._filler.counters(),
-                watchdog=self._watchdog.counters(),
+                watchdog=self._watchdogs.counters(),
                 requests=self._requests.counters(),
                 mending=self._remedies.counters(),
                 publication=publisher.counters() if publisher is not None else {},

@@ -7,12 +7,16 @@ acknowledges nothing are found where they are known: `SourceKeeper.check` and `P
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from relay_common.liveness import Liveness
 from relay_common.pauses import PauseDetector
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Kind
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.keeper import PublicationKeeper
+from relay_worker.publish.publications import Publications
 
 STALL_TIMEOUT: Final = 8.0
 """Seconds a stage may receive input without producing output: longer than a camera's keyframe interval."""
@@ -67,11 +71,10 @@ class _TrackWatch:
 
 
 class Watchdog:
-    """Watches both tracks of one camera; `now` is in monotonic seconds. `wedges` counts verdicts."""
+    """Watches both tracks of one camera on their way to one sink; `now` is in monotonic seconds."""
 
     def __init__(self) -> None:
         self._tracks = {kind: _TrackWatch() for kind in Kind}
-        self.wedges = 0
 
     def observe(self, kind: Kind, totals: TrackTotals, now: float) -> Verdict | None:
         """Take a track's totals, about once a second; a verdict when it is wedged, the same one again much later."""
@@ -110,7 +113,6 @@ class Watchdog:
         for name in watch.liveness.overdue(now):
             if name == "in":
                 continue
-            self.wedges += 1
             silence = now - watch.moved[name]
             self._expect(watch, name, min(MAX_STALL_TIMEOUT, 2 * watch.timeout[name]), now)
             if name == "out":
@@ -125,6 +127,33 @@ class Watchdog:
     def _expect(watch: _TrackWatch, name: str, timeout: float, now: float) -> None:
         watch.timeout[name] = timeout
         watch.liveness.watch(name, timeout, now)
+
+
+class SinkWatchdogs:
+    """A watchdog for each sink: a wedge before the publications is found by the first, one in a publication by its
+    own.
+    """
+
+    def __init__(self) -> None:
+        self._watchdogs: dict[str, Watchdog] = {}
+        self.wedges = 0
+
+    def observe(
+        self, kind: Kind, pipeline: Pipeline, publications: Publications, now: float
+    ) -> Iterator[tuple[PublicationKeeper, Verdict]]:
+        """Take the totals of a kind, about once a second; what is wedged, with the keeper whose watchdog saw it."""
+        first = publications.first
+        for keeper in [*publications.keepers.values()] or [first]:
+            totals = pipeline.track_stats(kind)
+            keeper.count(kind, totals)
+            to = keeper.publisher
+            carried = to is not None and to.connected and (kind is Kind.VIDEO or to.audio_accepted)
+            seen = TrackTotals(totals.packets_in, totals.frames, totals.packets_out, carried)
+            watchdog = self._watchdogs.setdefault(keeper.sink.name, Watchdog())
+            verdict = watchdog.observe(kind, seen, now)
+            if verdict is not None and (keeper is first or verdict.rebuild is Rebuild.PUBLICATION):
+                self.wedges += 1
+                yield keeper, verdict
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

@@ -25,6 +25,7 @@ from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.cameras.demand import OnDemand
 from relay_supervisor.cameras.offers import IngestOffers
+from relay_supervisor.cameras.publications import PublicationRouter
 from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCamera, reconcile
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
@@ -34,8 +35,9 @@ from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device, Listing
-from relay_supervisor.sinks.broker import Broker, Change, Publication
-from relay_supervisor.state.store import SavedPublication, SavedWorker, Store
+from relay_supervisor.sinks.broker import Publication
+from relay_supervisor.sinks.sinks import Sinks
+from relay_supervisor.state.store import SavedWorker, Store
 from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -63,20 +65,20 @@ class WorkerListener(Protocol):
 
 
 class Director:
-    """All running cameras. Listens to workers as the fleet's `FleetListener`, and to the broker's publications."""
+    """All running cameras. Listens to workers as the fleet's `FleetListener`."""
 
     def __init__(
         self,
         registry: Registry,
         accounts: list[Account],
-        broker: Broker,
+        sinks: Sinks,
         fleet: Fleet,
         store: Store,
         events: EventHub,
         spec: Callable[[Camera], WorkerSpec],
         clock: Clock,
     ) -> None:
-        self._registry, self._accounts, self._broker, self._store = registry, accounts, broker, store
+        self._registry, self._accounts, self._sinks, self._store = registry, accounts, sinks, store
         self._events, self._spec, self._clock = events, spec, clock
         self.fleet = fleet
         self._listeners: list[WorkerListener] = []
@@ -88,8 +90,8 @@ class Director:
         self.instances_left: set[str] = set()
         """The instance ids of the live workers that an earlier supervisor left."""
         self._tasks = Tasks(log, "a camera's task failed")
+        self.publications = PublicationRouter(sinks, store, events, fleet.send, self._tasks)
         fleet.listen(self)
-        broker.listen(self.publication_changed)
 
     def listen(self, listener: WorkerListener) -> None:
         """Pass workers' events on to `listener`, too."""
@@ -163,15 +165,21 @@ class Director:
     async def _stop(self, camera: Camera, reason: str, ended: Awaitable[None]) -> None:
         self._events.publish("camera", f"stopped: {reason}", camera.id)
         await ended
-        await self._broker.retire(camera.id)
+        await self._sinks.retire(camera.id)
         running = self.running.get(camera.id)
         if running is None:
-            self._broker.forget(camera.id)
+            self._sinks.forget(camera.id)
         if running is None or running.account != camera.account:
             if self._registry.get(camera.id) is None:
                 self._leases(camera).drop(camera.id)
             else:
                 self._leases(camera).unwant(camera.id)  # it may come back, and what is known about it still holds
+
+    def sinks_changed(self, moved: list[Publication]) -> None:
+        """Tell all workers where to publish now; publications in `moved` have to be made again."""
+        for camera in self.running.values():
+            self.publications.tell_sinks(camera)
+        self.publications.moved(moved)
 
     def find(self, camera: str) -> Camera:
         """The running camera with that id; raises UnknownCamera."""
@@ -223,9 +231,7 @@ class Director:
         elif held is not None:
             self._give(found, held)
         self.offers.worker_ready(camera)
-        if hello.publication and not self._broker.mark_live(camera, hello.publication):
-            reason = "this supervisor does not know the publication"
-            self.fleet.send(camera, protocol.Republish(publication=hello.publication, reason=reason))
+        self.publications.worker_ready(found, hello)
 
     def worker_message(self, camera: str, message: FromWorker) -> None:
         """Handle a worker's message about its stream or its publication."""
@@ -234,12 +240,11 @@ class Director:
             return
         match message:
             case PublishRequest():
-                self._tasks.spawn(self._publish(found, message))
-            case protocol.Published(publication=publication):
-                if not self._broker.mark_live(camera, publication):
-                    self.fleet.send(camera, protocol.Republish(publication=publication, reason="it was superseded"))
-            case protocol.Unpublished(publication=publication, reason=reason):
-                self._broker.lost(camera, publication, reason)
+                self.publications.offered(found, message)
+            case protocol.Published():
+                self.publications.published(camera, message)
+            case protocol.Unpublished():
+                self.publications.unpublished(camera, message)
             case protocol.SourceFailed(generation=generation, reason=reason, code=code):
                 self._events.publish("source", reason, camera)
                 self._leases(found).media_failed(camera, generation, reason, cause_of(code))
@@ -262,17 +267,10 @@ class Director:
     def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         """A worker ended, and its publication with it."""
         self._store.forget_worker(instance)
-        live = self._broker.locate(camera)
         if camera in self.running:
             self.restart_causes[cause.value] += 1
             self._events.publish("worker", f"worker {reason}", camera)
-        if live is not None:
-            self._broker.lost(camera, live.id, f"its worker {reason}")
-
-    async def _publish(self, camera: Camera, request: PublishRequest) -> None:
-        answer = await self._broker.publish(camera.id, camera.name, request)
-        if answer is not None:
-            self.fleet.send(camera.id, answer)
+        self.publications.worker_gone(camera, reason)
 
     # --- effects of leases -------------------------------------------------------------------------------------------
 
@@ -348,26 +346,3 @@ class Director:
         # arrives, or now if none will.
         if found is None or self._leases(found).lease(camera).state == "parked":
             self.fleet.send(camera, protocol.StreamLost(generation=generation, reason=reason))
-
-    # --- events of the broker ---------------------------------------------------------------------------------------
-
-    def publication_changed(self, change: Change, publication: Publication, reason: str) -> None:
-        """Handle a change of a camera's publication."""
-        words = f"publication {change.value}" + (f": {reason}" if reason else "")
-        self._events.publish("publication", words, publication.camera)
-        match change:
-            case Change.LIVE:
-                self._store.save_publication(
-                    SavedPublication(
-                        publication.camera,
-                        publication.id,
-                        publication.session,
-                        {track.mid: f"{track.kind} {track.name}" for track in publication.tracks},
-                        publication.created_at,
-                    )
-                )
-            case Change.GONE:
-                self._store.forget_publication(publication.camera)
-                self.fleet.send(publication.camera, protocol.Republish(publication=publication.id, reason=reason))
-            case Change.RETIRED:
-                self._store.forget_publication(publication.camera)

@@ -22,4 +22,5 @@ def restored(saved: SavedPublication) -> Publication:
         attempt=0,
         created_at=saved.created_at,
         live=True,
+        sink=saved.sink,
     )

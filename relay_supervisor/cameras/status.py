@@ -68,7 +68,7 @@ def camera_status(
     status.webrtc, status.source, status.source_sessions = stats.webrtc, stats.source, stats.source_sessions
     status.video, status.audio = stats.video, stats.audio
     status.delay_p50, status.delay_p99, status.skew = stats.delay_p50, stats.delay_p99, stats.skew
-    status.counters = stats.counters
+    status.counters, status.sinks = stats.counters, stats.sinks
     return status
 
 

@@ -39,7 +39,7 @@ _BY_STAGE: Final = {
 """Causes of what workers of earlier releases report, which know no codes."""
 _DETAILED: Final = frozenset(
     {Cause.CAMERA_REFUSES, Cause.CAMERA_LOST, Cause.CAMERA_BROKEN, Cause.CAMERA_UNREACHABLE, Cause.CODEC_UNSUPPORTED}
-    | {Cause.SFU_LOST, Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED}
+    | {Cause.SFU_LOST, Cause.SINK_FAILS, Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED}
     | {Cause.GOOGLE_FAILS, Cause.GOOGLE_REFUSES, Cause.PROJECT_REFUSED, Cause.BUDGET_SHORT, Cause.OFFER_REFUSED}
 )
 """Causes whose sentence is followed by what was reported."""
@@ -138,7 +138,7 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
 def _while_live(facts: CameraFacts, slot: Slot) -> Judged:
     """What is wrong with a camera that plays."""
     decodable, stage, _ = facts.picture
-    code = cause_of(slot.stats.code) if slot.stats is not None else Cause.NONE
+    code, reason = (cause_of(slot.stats.code), slot.stats.reason) if slot.stats is not None else (Cause.NONE, "")
     if decodable == "no":
         if stage == Stage.SENDING.value:
             return Judged(Cause.UPLINK_SHORT, "it loses packets")
@@ -146,7 +146,12 @@ def _while_live(facts: CameraFacts, slot: Slot) -> Judged:
     if facts.viewers_refused is not None:
         return Judged(*sfu_cause(facts.viewers_refused, Cause.VIEWERS_REFUSED))
     of_lease = _of_lease(facts.lease)
-    return of_lease if of_lease.cause not in (Cause.NONE, Cause.STREAM_ENDED) else Judged(code)
+    return of_lease if of_lease.cause not in (Cause.NONE, Cause.STREAM_ENDED) else _noted(code, reason)
+
+
+def _noted(code: Cause, reason: str) -> Judged:
+    """A note of the worker's on a camera that plays."""
+    return Judged(code, worker_detail(reason) if code in _DETAILED else "")
 
 
 def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:

@@ -13,6 +13,8 @@ from relay_common import config_environment, config_file
 from relay_common.clock import SystemClock
 from relay_common.config import Config, LimitsConfig, NestConfig
 from relay_common.errors import ConfigError, RelayError
+from relay_common.loopback import is_loopback_url
+from relay_common.whip import parse_endpoint
 from relay_supervisor import prerequisites
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.google import grant
@@ -68,7 +70,31 @@ def environment(environ: Mapping[str, str]) -> list[Finding]:
 def settings(config: Config) -> list[Finding]:
     """What `run` would refuse about the values of a configuration whose form is right."""
     found = prerequisites.refusals(config)
-    return [failed(key, error.message, error.hint) for key, error in found if not key.startswith("paths.")]
+    refused = [failed(key, error.message, error.hint) for key, error in found if not key.startswith("paths.")]
+    left_out = "Correct it; until then nothing is published there, and cameras run without it"
+    return refused + [failed("whip", mistake, left_out) for mistake in config.whip_mistakes]
+
+
+def sinks(config: Config) -> list[Finding]:
+    """What there is to say of the [[whip]] tables that can be used."""
+    findings = []
+    battery = any(settings.mode == "on_demand" for settings in config.cameras.settings.values())
+    for table in config.whip:
+        part = f"whip {table.name}"
+        endpoint = parse_endpoint(table.url, table.bearer_token)
+        one = "{camera}" in table.url or "{name}" in table.url or (table.cameras != "all" and len(table.cameras) == 1)
+        if endpoint.overheard and table.bearer_token and not is_loopback_url(table.url):
+            text = f"{endpoint.place} is reached without encryption: the bearer token can be overheard in its network"
+            findings.append(warn(part, text, "Use https://, or a network that nobody else is in"))
+        elif not one:
+            text = "several cameras would be published at one URL, where each ends the one before it"
+            findings.append(warn(part, text, "Put {camera} or {name} into url, or name a single camera in cameras"))
+        elif table.keeps_awake and battery:
+            text = "keeps_awake has on-demand cameras stream all the time, which empties batteries"
+            findings.append(warn(part, text, "Leave it out, or limit cameras to those on mains power"))
+        else:
+            findings.append(ok(part, f"cameras are published at {endpoint.place}"))
+    return findings
 
 
 def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Finding]:

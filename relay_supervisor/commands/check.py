@@ -76,7 +76,7 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         # One that answers from another machine, or whose files we may not see, is believed.
         return running is not None and listener.serves(pid, resolve(host, port), port) is not False
 
-    findings = [*local.settings(config), *local.addresses(config, served)]
+    findings = [*local.settings(config), *local.sinks(config), *local.addresses(config, served)]
     findings += [*local.directories(config, running is not None), local.confinement(config)]
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))

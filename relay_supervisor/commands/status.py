@@ -13,7 +13,7 @@ import click
 
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SinkStatus
 from relay_supervisor.status.verdict import spoken_verdict
 
 _COLOURS: Final = {
@@ -147,7 +147,18 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     lines += ["", click.style(title[: columns or None], bold=True)]
     for camera in status.cameras:
         lines += _camera(camera, width, columns, status.at)
-    return "\n".join(lines)
+    elsewhere = [sink for sink in status.sinks if sink.name]
+    return "\n".join([*lines, *([""] if elsewhere else []), *(_sink(sink, status.cameras) for sink in elsewhere)])
+
+
+def _sink(sink: SinkStatus, cameras: list[CameraStatus]) -> str:
+    """How many of the cameras that a sink takes are live there."""
+    takes = [found for camera in cameras for found in camera.sinks if found.name == sink.name]
+    live = sum(found.live for found in takes)
+    return click.style(
+        f"sink {sink.name} at {sink.place}: {live} of {len(takes)} cameras live",
+        fg="green" if live == len(takes) else "yellow",
+    )
 
 
 def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:

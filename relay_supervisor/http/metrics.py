@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from relay_common.causes import Cause, RestartCause
 from relay_common.cloudflare.meter import CallMeter, Histogram
 from relay_common.tolerated import TOLERATED
+from relay_common.worker_stats import SinkStats
 from relay_supervisor.events import EventHub
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.http.auth import Gatekeeper
@@ -131,6 +132,7 @@ class RelayCollector(Collector):
             _folded(telemetry.restarts, RESTART_CAUSES),
         )
         yield from self._http()
+        yield from _sinks(status.cameras)
 
     def _http(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("relay_event_streams", "Event streams that are open.", value=self._events.clients)
@@ -223,6 +225,33 @@ def _reasons(status: RelayStatus) -> Iterator[Metric]:
         found = camera.verdict
         reason.add_metric([camera.id, camera.name, found.stage or "none", found.code], 1.0)
     yield from (by_reason, problem, reason)
+
+
+_SinkValue = Callable[[SinkStats], float]
+_SINK_COUNTERS: Final[tuple[tuple[str, str, _SinkValue], ...]] = (
+    ("sent_packets", "RTP packets sent to the sink.", lambda s: s.video_packets + s.audio_packets),
+    ("sent_bytes", "RTP bytes sent to the sink.", lambda s: s.bytes),
+    ("retransmitted_packets", "Packets sent to the sink again.", lambda s: s.retransmitted),
+    ("dropped_packets", "Packets not sent for want of room on the way there.", lambda s: s.dropped),
+    ("publications", "Publications made at the sink.", lambda s: s.publications),
+)
+_SINK_GAUGES: Final[tuple[tuple[str, str, _SinkValue], ...]] = (
+    ("up", "1 when the sink gets packets of every track.", lambda s: float(s.live)),
+    ("send_bits_per_second", "Bit rate to the sink.", lambda s: s.bitrate),
+    ("sent_loss_ratio", "Fraction of the video lost, as last reported by the sink, 0 to 1.", lambda s: s.loss),
+    ("rtt_seconds", "Round trip to the sink.", lambda s: s.rtt),
+)
+
+
+def _sinks(cameras: list[CameraStatus]) -> Iterator[Metric]:
+    """Each sink of each camera; the SFU's is called `sfu`."""
+    for kind, rows in ((CounterMetricFamily, _SINK_COUNTERS), (GaugeMetricFamily, _SINK_GAUGES)):
+        for name, text, value in rows:
+            family = kind(f"relay_sink_{name}", text, labels=["camera", "name", "sink"])
+            for camera in cameras:
+                for sink in camera.sinks:
+                    family.add_metric([camera.id, camera.name, sink.name or "sfu"], value(sink))
+            yield family
 
 
 def _tolerated(cameras: list[CameraStatus], labels: list[str]) -> Metric:

@@ -9,7 +9,7 @@ import msgspec
 
 from relay_common.config import Config
 
-_LIVE: Final = ("cameras", "log", "nest.refresh_token")
+_LIVE: Final = ("cameras", "log", "nest.refresh_token", "whip")
 """Sections and keys that take effect immediately."""
 _LATER: Final = ("rtsp",)
 """Sections that a worker reads when it starts."""
@@ -45,7 +45,9 @@ def merged(old: Config, new: Config) -> Config:
     if len(old.nest) == len(new.nest):
         pairs = zip(old.nest, new.nest, strict=True)
         nest = [msgspec.structs.replace(was, refresh_token=now.refresh_token) for was, now in pairs]
-    return msgspec.structs.replace(old, nest=nest, cameras=new.cameras, log=new.log, rtsp=new.rtsp)
+    return msgspec.structs.replace(
+        old, nest=nest, cameras=new.cameras, log=new.log, rtsp=new.rtsp, whip=new.whip, whip_mistakes=new.whip_mistakes
+    )
 
 
 def _differences(old: Config, new: Config) -> Iterator[str]:
@@ -55,6 +57,9 @@ def _differences(old: Config, new: Config) -> Iterator[str]:
                 yield "nest (number of accounts)"
             for was, now in zip(old.nest, new.nest, strict=False):
                 yield from _keys("nest", was, now)
+        elif section.name in ("whip", "whip_mistakes"):
+            if getattr(old, section.name) != getattr(new, section.name):
+                yield "whip"
         else:
             yield from _keys(section.name, getattr(old, section.name), getattr(new, section.name))
 

@@ -1,11 +1,11 @@
-"""Passes workers' offers to the SFU and tracks where each camera is published.
+"""Passes workers' offers to one sink and tracks which session of it each camera is published in.
 
-A publication is one SFU session with a camera's tracks. A camera has at most two: the one that viewers are sent to
-(`live`), and one that is being set up (`pending`) and takes its place when the worker reports that packets were sent.
-The answer to a superseded attempt is dropped and its session closed.
+A publication is one session of the sink with a camera's tracks. A camera has at most two: the one that viewers are sent
+to (`live`), and one that is being set up (`pending`) and takes its place when the worker reports that packets were
+sent. The answer to a superseded attempt is dropped and its session closed.
 
 When to publish again is decided by the worker alone (`relay_worker/publish/keeper.py`). The broker tries each offer
-once and reports the failure, with the pause that the SFU requested or that a refused account calls for.
+once and reports the failure, with the pause that the sink requested or that a refused account calls for.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Final
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.cloudflare import LocalTrack, RemoteTrack, SessionGone, SfuClient, SfuError, unauthorized
+from relay_common.cloudflare import LocalTrack, RemoteTrack
 from relay_common.errors import Remedy
 from relay_common.ids import slug
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
 from relay_common.tasks import Tasks
+from relay_supervisor.sinks.sink import Opened, Sink, SinkError, SinkSessionGone
 
 log = logging.getLogger(__name__)
 sdp_log = logging.getLogger("relay.sdp")
 
 KINDS: Final = ("video", "audio")
 _AT_ONCE: Final = 16
-"""Most SFU set-ups at the same time; a cold start of a hundred cameras queues behind them."""
+"""Most set-ups at the same time; a cold start of a hundred cameras queues behind them."""
 _WRONG_ACCOUNT_PAUSE: Final = 60.0
 _REFUSED_ONCE_PAUSE: Final = 1.5
 """Seconds after the first refusal of the secret (401, 403): it is believed when it is refused twice."""
@@ -55,6 +56,8 @@ class Publication(msgspec.Struct, kw_only=True):
     """Unix seconds."""
     live: bool = False
     """Whether packets of every track have been sent."""
+    sink: str = ""
+    """The sink's name."""
 
     def remote(self, kind: str) -> RemoteTrack | None:
         """The locator of the track of `kind`, or None when the camera has none."""
@@ -70,7 +73,7 @@ class Change(enum.Enum):
     LIVE = "live"
     """Viewers may pull it."""
     GONE = "gone"
-    """The SFU has lost it: tell the worker to republish."""
+    """The sink has lost it: tell the worker to republish."""
     RETIRED = "retired"
     """It was ended on purpose."""
 
@@ -85,24 +88,24 @@ class _Camera:
     def __init__(self) -> None:
         self.attempt = 0
         self.refused = False
-        """Whether the SFU refused the secret at the last attempt."""
-        self.error: SfuError | None = None
+        """Whether the sink refused our credentials at the last attempt."""
+        self.error: SinkError | None = None
         """The failure of the last attempt; None after one that succeeded."""
         self.live: Publication | None = None
         self.pending: Publication | None = None
 
 
 class Broker:
-    """Publications of all cameras."""
+    """Publications of all cameras at `sink`."""
 
     def __init__(
         self,
-        client: SfuClient,
+        sink: Sink,
         clock: Clock,
         *,
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(9),
     ) -> None:
-        self._client, self._clock = client, clock
+        self.sink, self._clock = sink, clock
         self._new_id = new_id
         self._listeners: list[Listener] = []
         self._cameras: dict[str, _Camera] = {}
@@ -124,7 +127,7 @@ class Broker:
     # --- set-up ---------------------------------------------------------------------------------------------------
 
     async def publish(self, camera: str, name: str, request: PublishRequest) -> PublishAnswer | PublishFailed | None:
-        """Have the SFU answer a worker's offer in a new session; the result is what to send to the worker.
+        """Have the sink answer a worker's offer in a new session; the result is what to send to the worker.
 
         `camera` is its id, `name` its display name (part of the track names). None means that a newer request of the
         camera has superseded this one and that nothing is to be sent.
@@ -136,27 +139,36 @@ class Broker:
         tracks = [LocalTrack(mid=t.mid, kind=t.kind, name=f"{slug(name)}-{camera}-{t.kind}") for t in request.tracks]
         if problem := _unusable(tracks):
             return PublishFailed(request=request.request, reason=problem, retry_after=_WRONG_ACCOUNT_PAUSE)
-        publication: Publication | None = None
+        made: list[Publication] = []
+
+        def note(session: str) -> bool:
+            made.append(self._name(camera, session, tracks, attempt))
+            return attempt == entry.attempt
+
+        opened: Opened | None = None
         try:
             async with self._slots:
                 if attempt == entry.attempt:
-                    session = await self._client.new_session(camera, attempts=1)
-                    publication = self._name(camera, session, tracks, attempt)
-                if publication is not None and attempt == entry.attempt:
-                    answer = await self._client.publish(publication.session, request.offer, tracks)
-        except SfuError as error:
-            if publication is not None:
+                    opened = await self.sink.open(camera, name, request.offer, tracks, note)
+        except SinkError as error:
+            for publication in made:
                 self._close_later(publication)
-            return _failed(name, entry, request, error) if attempt == entry.attempt else None
-        if publication is None or attempt != entry.attempt:
+            return self._failed(name, entry, request, error) if attempt == entry.attempt else None
+        if opened is None or attempt != entry.attempt:
             self.superseded += 1
-            if publication is not None:
+            for publication in made:
                 self._close_later(publication)
             return None
+        (publication,) = made
         entry.refused, entry.error = False, None
-        sdp_log.debug("answer of the SFU:\n%s", answer, extra={"camera": name})
+        sdp_log.debug("answer of the sink:\n%s", opened.answer, extra={"camera": name})
         self._replace_pending(entry, publication)
-        return PublishAnswer(request=request.request, publication=publication.id, answer=answer)
+        return PublishAnswer(
+            request=request.request,
+            publication=publication.id,
+            answer=opened.answer,
+            ice_servers=list(opened.ice_servers),
+        )
 
     def _name(self, camera: str, session: str, tracks: list[LocalTrack], attempt: int) -> Publication:
         return Publication(
@@ -166,6 +178,7 @@ class Broker:
             tracks=tracks,
             attempt=attempt,
             created_at=self._clock.wall(),
+            sink=self.sink.name,
         )
 
     # --- lifetime -------------------------------------------------------------------------------------------------
@@ -191,7 +204,7 @@ class Broker:
         entry = self._cameras.get(camera)
         return entry.live if entry is not None else None
 
-    def refusal(self, camera: str) -> SfuError | None:
+    def refusal(self, camera: str) -> SinkError | None:
         """The failure of the latest attempt to publish `camera`; None after one that succeeded."""
         entry = self._cameras.get(camera)
         return entry.error if entry is not None else None
@@ -240,7 +253,7 @@ class Broker:
     # --- verification ---------------------------------------------------------------------------------------------
 
     async def verify(self, camera: str) -> bool:
-        """Ask the SFU whether it still knows the live publication; False, and `GONE` to the listener, when not.
+        """Ask the sink whether it still knows the live publication; False, and `GONE` to the listener, when not.
 
         A positive answer proves little (`active` is no proof of packets); only a definite 404 or 410 counts.
         """
@@ -248,13 +261,12 @@ class Broker:
         if publication is None:
             return True
         try:
-            await self._client.get_session(publication.session)
-        except SessionGone as error:
+            await self.sink.alive(publication.session)
+        except SinkSessionGone as error:
             if self._drop(camera, publication.id) is not None:
-                self._client.forget(publication.session)
                 self._tell(Change.GONE, publication, error.message)
             return False
-        except SfuError as error:
+        except SinkError as error:
             log.debug("cannot verify: %s", error.message, extra={"camera": camera})
         return True
 
@@ -271,8 +283,12 @@ class Broker:
 
     # --- the store ------------------------------------------------------------------------------------------------
 
+    def cameras(self) -> list[str]:
+        """Cameras that are published, or being published."""
+        return list(self._cameras)
+
     def snapshot(self) -> list[Publication]:
-        """All publications, as plain data for the store (it holds SFU session ids: keep it private)."""
+        """All publications, as plain data for the store (it holds session ids: keep it private)."""
         return [p for e in self._cameras.values() for p in (e.live, e.pending) if p is not None]
 
     def restore(self, publications: list[Publication]) -> None:
@@ -323,12 +339,19 @@ class Broker:
             self.unclosed += 1
             return
         try:
-            await self._client.close(publication.session, [t.mid for t in publication.tracks])
-        except SfuError as error:
+            await self.sink.close(publication.session, publication.tracks)
+        except SinkError as error:
             self.unclosed += 1
             log.debug("tracks stay open: %s", error.message, extra={"camera": publication.camera})
-        finally:
-            self._client.forget(publication.session)
+
+    def _failed(self, name: str, entry: _Camera, request: PublishRequest, error: SinkError) -> PublishFailed:
+        least, before = error.retry_after, entry.refused
+        entry.refused, entry.error = error.unauthorized, error
+        if error.remedy is Remedy.FATAL:
+            least = max(least, _REFUSED_ONCE_PAUSE if entry.refused and not before else _WRONG_ACCOUNT_PAUSE)
+        where = f" at {self.sink.name}" if self.sink.name else ""
+        log.info("cannot publish%s: %s", where, error, extra={"camera": name, "retry_in": round(least, 2)})
+        return PublishFailed(request=request.request, reason=str(error), retry_after=least)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
@@ -342,12 +365,3 @@ def _unusable(tracks: list[LocalTrack]) -> str:
     if len({track.mid for track in tracks}) != len(tracks) or not all(track.mid for track in tracks):
         return "every track of an offer needs its own mid"
     return ""
-
-
-def _failed(name: str, entry: _Camera, request: PublishRequest, error: SfuError) -> PublishFailed:
-    least, before = error.retry_after, entry.refused
-    entry.refused, entry.error = unauthorized(error), error
-    if error.remedy is Remedy.FATAL:
-        least = max(least, _REFUSED_ONCE_PAUSE if entry.refused and not before else _WRONG_ACCOUNT_PAUSE)
-    log.info("cannot publish: %s", error, extra={"camera": name, "retry_in": round(least, 2)})
-    return PublishFailed(request=request.request, reason=str(error), retry_after=least)

@@ -49,8 +49,8 @@ class IceServers:
     """Lends servers to views, and keeps workers supplied through `send`."""
 
     def __init__(self, configured: list[str | IceServer], key: TurnKey | None, clock: Clock) -> None:
-        self._servers = [_server(one) for one in configured]
-        self._for_guests = [_server(one) for one in configured if _harmless(one)]
+        self._servers = [turn_server(one) for one in configured]
+        self._for_guests = [turn_server(one) for one in configured if _harmless(one)]
         self._key, self._clock = key, clock
         self._tasks = Tasks(log, "a TURN credential could not be revoked")
         self._not_before = self._log_after = -math.inf
@@ -142,7 +142,8 @@ class IceServers:
             await self._key.aclose()
 
 
-def _server(one: str | IceServer) -> TurnServer:
+def turn_server(one: str | IceServer) -> TurnServer:
+    """A configured server as the bus carries it."""
     if isinstance(one, str):
         return TurnServer(urls=[one])
     return TurnServer(urls=one.addresses, username=one.username, credential=one.credential.reveal())

@@ -31,7 +31,15 @@ _VERSION_2: Final = """
 CREATE TABLE devices (account TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
+_VERSION_3: Final = """
+CREATE TABLE sink_publications (
+    camera TEXT NOT NULL, sink TEXT NOT NULL, publication TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (camera, sink)
+);
+"""
+"""Those at WHIP servers: the SFU's stay where an earlier release finds them."""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Scripts that lead from version n to n + 1, in order."""
 
 

@@ -42,14 +42,16 @@ class SavedLease(msgspec.Struct, frozen=True):
     stream: LiveStream
 
 
-class SavedPublication(msgspec.Struct, frozen=True):
-    """What a camera publishes at the SFU: the opaque publication name, the SFU session behind it and its tracks."""
+class SavedPublication(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a camera publishes at a sink: the opaque publication name, the session behind it and its tracks."""
 
     camera: str
     publication: str
     session: str
     tracks: dict[str, str] = {}
     created_at: float = 0.0
+    sink: str = ""
+    """"" for the SFU."""
 
 
 class SavedWorker(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -191,18 +193,28 @@ class Store:
     # --- publications and workers
 
     def save_publication(self, saved: SavedPublication) -> None:
-        """Save what a camera publishes."""
-        sql = "INSERT OR REPLACE INTO publications VALUES (?, ?, ?)"
-        row = ("publication", saved.camera)
-        self.database.write(row, sql, saved.camera, saved.publication, msgspec.json.encode(saved))
+        """Save what a camera publishes at a sink."""
+        row, body = ("publication", f"{saved.camera} {saved.sink}"), msgspec.json.encode(saved)
+        if saved.sink:
+            sql = "INSERT OR REPLACE INTO sink_publications VALUES (?, ?, ?, ?)"
+            self.database.write(row, sql, saved.camera, saved.sink, saved.publication, body)
+        else:
+            sql = "INSERT OR REPLACE INTO publications VALUES (?, ?, ?)"
+            self.database.write(row, sql, saved.camera, saved.publication, body)
 
-    def forget_publication(self, camera: str) -> None:
-        """Delete the publication of a camera that no longer publishes."""
-        self.database.write(("publication", camera), "DELETE FROM publications WHERE camera = ?", camera)
+    def forget_publication(self, camera: str, sink: str = "") -> None:
+        """Delete the publication of a camera that no longer publishes there."""
+        row = ("publication", f"{camera} {sink}")
+        if sink:
+            sql = "DELETE FROM sink_publications WHERE camera = ? AND sink = ?"
+            self.database.write(row, sql, camera, sink)
+        else:
+            self.database.write(row, "DELETE FROM publications WHERE camera = ?", camera)
 
     def publications(self) -> list[SavedPublication]:
         """All saved publications."""
-        return _decoded(self.database.read("SELECT body FROM publications"), SavedPublication)
+        rows = self.database.read("SELECT body FROM publications")
+        return _decoded(rows + self.database.read("SELECT body FROM sink_publications"), SavedPublication)
 
     def save_worker(self, saved: SavedWorker) -> None:
         """Save a worker process."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay_common.worker_stats import TrackStats
+from relay_common.worker_stats import SinkStats, TrackStats
 from relay_supervisor.status.verdict import StatusVerdict
 
 
@@ -93,6 +93,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     """Whether browsers can decode the picture: `unknown` (nobody watches, or no page reports it), `yes`, `no`."""
     verdict: StatusVerdict = msgspec.field(default_factory=StatusVerdict)
     """What is wrong, what happens next and what to do, in the words that every surface prints."""
+    sinks: list[SinkStats] = msgspec.field(default_factory=list)
+    """What each sink gets of it; what the tracks say of sending is of the first."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -128,6 +130,19 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     """Unix seconds at which commands are sent again, while they are held or cannot be sent; 0 when not known."""
 
 
+class SinkStatus(msgspec.Struct, kw_only=True):
+    """One place where cameras are published."""
+
+    name: str = ""
+    """"" for the SFU."""
+    kind: str = ""
+    """`cloudflare` or `whip`."""
+    place: str = ""
+    """Scheme, host and port of a WHIP server."""
+    encrypted: bool = True
+    """Whether it is asked over https."""
+
+
 class Totals(msgspec.Struct, kw_only=True):
     """Sums over all cameras."""
 
@@ -159,3 +174,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     """What the supervisor's parts have counted since its start, as `part.name`, without those at zero."""
     problems: list[StatusVerdict] = msgspec.field(default_factory=list)
     """What is wrong with the relay or an account, rather than with one camera."""
+    sinks: list[SinkStatus] = msgspec.field(default_factory=list)
+    """Where cameras are published."""

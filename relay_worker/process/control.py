@@ -99,14 +99,15 @@ class Control:
         """Publish a stats report; it is lost when nobody is subscribed."""
         wire.delivered(self._stats.send(wire.encode(stats), flags=zmq.DONTWAIT))
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
-        """Have the SFU answer `offer`; raises PublishRefused with the time after which to try again."""
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
+        """Have the sink answer `offer`; raises PublishRefused with the time after which to try again."""
         request = next(self._requests)
         answer: asyncio.Future[protocol.PublishAnswer] = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
         try:
-            if not self.send(protocol.PublishRequest(request=request, offer=offer, tracks=tracks)):
-                raise PublishRefused("no supervisor to carry the offer to the SFU", retry_after=1.0)
+            message = protocol.PublishRequest(request=request, offer=offer, tracks=tracks, sink=sink)
+            if not self.send(message):
+                raise PublishRefused("no supervisor to carry the offer", retry_after=1.0)
             return await asyncio.wait_for(answer, PUBLISH_TIMEOUT)
         except TimeoutError:
             raise PublishRefused(f"no answer to the offer within {PUBLISH_TIMEOUT:.0f} s", retry_after=1.0) from None

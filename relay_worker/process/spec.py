@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay_common.protocol import SinkTarget
 from relay_common.secrets import Secret
 
 
@@ -39,8 +40,8 @@ class WorkerSpec:
     read_timeout: float = 30.0
     ice_servers: tuple[str, ...] = ()
     """URLs of TURN servers that it may be told to use, for what it may connect to; credentials come over the bus."""
-    loopback: bool = False
-    """Whether the SFU is on this machine, so that only 127.0.0.1 is used."""
+    sinks: tuple[SinkTarget, ...] = (SinkTarget(),)
+    """Where to publish; `SetSinks` changes it."""
     camera_loopback: bool = False
     """Whether the WebRTC cameras are on this machine."""
     orphan_grace: float = 60.0

@@ -28,7 +28,6 @@ from relay_worker.process.control import Control
 from relay_worker.process.log_forward import LogForwarder
 from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
-from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,6 @@ class Worker:
         self._clock: Clock = clock or LoopClock()
         self._control = Control(spec, self._handle)
         self._forwarder = LogForwarder(self._control.send)
-        publisher = PublisherSettings(loopback=spec.loopback)
         settings = RelaySettings(
             name=spec.name,
             audio=spec.audio,
@@ -62,7 +60,7 @@ class Worker:
             connect_timeout=spec.connect_timeout,
             read_timeout=spec.read_timeout,
             media_timeout=spec.media_timeout,
-            publisher=publisher,
+            sinks=spec.sinks,
             ingest=IngestSettings(loopback=spec.camera_loopback),
         )
         self._relay = CameraRelay(settings, self._control, self, self._clock)
@@ -116,7 +114,7 @@ class Worker:
             case protocol.Welcome():
                 self._welcomed = True
                 self._control.forget_requests()
-                self._relay.keeper.hurry()
+                self._relay.publications.hurry()
             case protocol.Play():
                 self._relay.play(_stream(message))
             case protocol.MakeOffer(request=request):
@@ -127,6 +125,8 @@ class Worker:
                 self._relay.stream_lost(message.generation, message.reason)
             case protocol.Republish():
                 self._relay.republish(message.publication, message.reason)
+            case protocol.SetSinks(sinks=sinks):
+                self._relay.publications.configure(sinks)
             case protocol.RequestKeyframe():
                 self._relay.request_keyframe()
             case protocol.RecoverVideo(reason=reason):
@@ -188,11 +188,11 @@ class Worker:
             )
         )
 
-    def published(self, publication: str) -> None:
-        self._control.send(protocol.Published(publication=publication))
+    def published(self, publication: str, sink: str = "") -> None:
+        self._control.send(protocol.Published(publication=publication, sink=sink))
 
-    def unpublished(self, publication: str, reason: str) -> None:
-        self._control.send(protocol.Unpublished(publication=publication, reason=reason))
+    def unpublished(self, publication: str, reason: str, sink: str = "") -> None:
+        self._control.send(protocol.Unpublished(publication=publication, reason=reason, sink=sink))
 
     # --- telling about ourselves -----------------------------------------------------------------------------------
 
@@ -213,6 +213,7 @@ class Worker:
                 version=relay_common.VERSION,
                 confinement=self._sandbox.words,
                 tcp_ports=self._sandbox.tcp_ports,
+                publications=relay.publications.elsewhere(),
             )
         )
 

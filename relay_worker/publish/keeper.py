@@ -1,10 +1,12 @@
-"""Keeps a camera published: makes an offer, connects, monitors, and creates a new publication when one is lost.
+"""Keeps a camera published at one sink: makes an offer, connects, monitors, and creates a new publication when one is
+lost.
 
-This is the only place that decides when to publish again; the supervisor's broker and the SFU client try once and
+This is the only place that decides when to publish again; the supervisor's broker and the sink's client try once and
 report:
 
-- A publication that could not be made is tried again after 0.25 s, doubling to 10 s with jitter, and never before the
-  `retry_after` that came with the failure (the SFU's Retry-After; for a wrong account 60 s, 1.5 s the first time).
+- A publication that could not be made is tried again after 0.25 s, doubling to `SinkTarget.longest_pause` with jitter,
+  and never before the `retry_after` that came with the failure (the sink's Retry-After; for a wrong account 60 s, 1.5 s
+  the first time).
 - One that is lost after `LONG_ENOUGH` is replaced at once; one lost sooner at once the first time, then with the same
   growing pauses.
 - When the obstacle is gone (another supervisor came up) it is tried at once, and the pauses start over.
@@ -13,10 +15,10 @@ report:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, Protocol
 
 import msgspec
@@ -26,11 +28,12 @@ from relay_common.backoff import Backoff
 from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
-from relay_common.protocol import Stage, TrackOffer
+from relay_common.protocol import SinkTarget, Stage, TrackOffer, TurnServer
 from relay_common.tasks import pause
 from relay_common.worker_stats import TrackStats
+from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.pipeline import Pipeline
+from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings, PublishTrack
 from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.turn import TurnFallback
@@ -47,10 +50,11 @@ growing pauses: each costs a session at the SFU, and moves the viewers.
 """
 _TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
 CANCEL_AGAIN: Final = 0.5
+THE_SFU: Final = SinkTarget()
 
 
 class PublishRefused(RelayError):
-    """The SFU refused an offer or could not be reached; `retry_after` is in seconds."""
+    """The sink refused an offer or could not be reached; `retry_after` is in seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -58,26 +62,28 @@ class PublishRefused(RelayError):
 
 
 class SupervisorSignaling(Protocol):
-    """Has the SFU answer an offer in a new session; raises PublishRefused."""
+    """Has a sink answer an offer in a new session; raises PublishRefused."""
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer: ...
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer: ...
 
 
 class _NamedSignaling:
-    """Signalling for the publisher; remembers the publication's name."""
+    """Signalling for the publisher; remembers the publication's name, and what came with it."""
 
-    def __init__(self, signaling: SupervisorSignaling) -> None:
-        self._signaling = signaling
+    def __init__(self, signaling: SupervisorSignaling, sink: str) -> None:
+        self._signaling, self._sink = signaling, sink
         self.publication = ""
+        self.ice_servers: list[TurnServer] = []
 
     async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
-        answer = await self._signaling.publish(offer, [TrackOffer(kind=t.kind, mid=t.mid) for t in tracks])
-        self.publication = answer.publication
+        named = [TrackOffer(kind=t.kind, mid=t.mid) for t in tracks]
+        answer = await self._signaling.publish(offer, named, self._sink)
+        self.publication, self.ice_servers = answer.publication, answer.ice_servers
         return answer.answer
 
 
 class PublicationKeeper:
-    """Keeps one connected publication while it is wanted.
+    """Keeps one connected publication at `sink` while it is wanted.
 
     `on_live(publication)` is called when packets of every track have left, `on_lost(publication, reason)` when a live
     or connected publication is gone, `on_problem(stage, reason, cause)` for every failure.
@@ -86,7 +92,7 @@ class PublicationKeeper:
     def __init__(
         self,
         name: str,
-        pipeline: Pipeline,
+        outputs: Outputs,
         signaling: SupervisorSignaling,
         clock: Clock,
         settings: PublisherSettings,
@@ -95,13 +101,15 @@ class PublicationKeeper:
         on_lost: Callable[[str, str], None],
         on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
+        sink: SinkTarget = THE_SFU,
         rng: random.Random | None = None,
     ) -> None:
-        self._name, self._pipeline, self._signaling = name, pipeline, signaling
+        self._name, self._outputs, self._signaling, self.sink = name, outputs, signaling, sink
         self._clock, self._settings = clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
         self._on_keyframe_request = on_keyframe_request
-        self._backoff = Backoff(0.25, 10.0, rng=rng)
+        self._where = f" at {sink.name}" if sink.name else ""
+        self._backoff = Backoff(0.25, sink.longest_pause, rng=rng)
         self._short_lived = Backoff(0.25, 10.0, rng=rng)
         self._audio = True
         self._task: asyncio.Task[None] | None = None
@@ -116,7 +124,12 @@ class PublicationKeeper:
         self._silent: set[Kind] = set()
         self._first_sent = 0.0
         self.turn = TurnFallback()
+        if sink.ice_servers:
+            self.turn.give(sink.ice_servers, 0.0)
         self._retired = {kind: TrackStats() for kind in Kind}
+        self.delay = DelayMeter()
+        self.problem = (Stage.NONE, "")
+        """Where and why the last attempt or publication failed; cleared when one is live."""
 
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
         """Publish from now on; a change of `audio` makes a new publication, other changes leave it alone."""
@@ -174,9 +187,10 @@ class PublicationKeeper:
     def _announce(self) -> None:
         self._silent.clear()
         self.live = True
+        self.problem = (Stage.NONE, "")
         # From here on frames bypass this object.
-        if self.publisher is not None and self._pipeline.output is self:
-            self._pipeline.output = self.publisher
+        if self.publisher is not None:
+            self._outputs.replace(self, self.publisher)
         self._backoff.reset()
         self._on_live(self.publication)
 
@@ -191,17 +205,17 @@ class PublicationKeeper:
     async def _publish(self, profile_idc: int | None) -> float:
         """Run one publication from start to end; returns the seconds to wait before the next."""
         self._ended.clear()
-        signaling = _NamedSignaling(self._signaling)
+        signaling = _NamedSignaling(self._signaling, self.sink.name)
         publisher = Publisher(
             self._name,
             signaling,
             audio=self._audio,
             profile_idc=profile_idc,
-            settings=replace(self._settings, ice_servers=self.turn.servers()),
+            settings=dataclasses.replace(self._settings, ice_servers=self.turn.servers()),
             clock=self._clock,
             on_keyframe_request=self._on_keyframe_request,
             on_lost=lambda error: self.republish(error.message),
-            delay=self._pipeline.delay,
+            delay=self.delay,
         )
         try:
             try:
@@ -209,6 +223,8 @@ class PublicationKeeper:
                 self.turn.connected(relayed=publisher.relayed)
                 return await self._live(publisher, signaling)
             finally:
+                if signaling.ice_servers:
+                    self.turn.give([*self.sink.ice_servers, *signaling.ice_servers], 0.0)
                 await publisher.close()
         except RelayError as error:
             stage = getattr(error, "stage", Stage.PUBLISH)
@@ -222,9 +238,10 @@ class PublicationKeeper:
         """Report that a publication failed; returns the seconds to wait, at least `least`."""
         self.turn.failed(stage)
         blocked = stage in (Stage.ICE, Stage.DTLS)
+        self.problem = stage, reason
         self._on_problem(stage, reason, Cause.UPLINK_BLOCKED if blocked else Cause.SFU_REFUSES)
         delay = max(self._backoff.next_delay(), least)
-        log.warning("publishing failed at %s: %s; trying again in %.1f s", stage.value, reason, delay)
+        log.warning("publishing%s failed at %s: %s; trying again in %.1f s", self._where, stage.value, reason, delay)
         if signaling.publication:
             self._on_lost(signaling.publication, reason)
         return delay
@@ -238,16 +255,16 @@ class PublicationKeeper:
         self._first_sent = 0.0
         # The pipeline's media clock is the monotonic clock.
         publisher.set_clock(began, self._clock.wall(), began)
-        self._pipeline.fit(publisher.max_payload)
-        self._pipeline.attach(self, began)
+        self._outputs.attach(self, self, publisher.max_payload, began)
         try:
             await self._ended.wait()
         finally:
-            self._pipeline.detach()
+            self._outputs.detach(self)
             self._retire(publisher)
             publication, self.publication = self.publication, ""
             self.publisher, self.live = None, False
-        log.warning("publication ended: %s", self._why)
+        self.problem = Stage.SENDING, self._why
+        log.warning("publication%s ended: %s", self._where, self._why)
         self._on_lost(publication, self._why)
         if self._clock.now() - began >= LONG_ENOUGH:
             self._short_lived.reset()

@@ -67,6 +67,8 @@ class PublisherSettings:
     signaling_timeout: float = 30.0
     report_silence: float = REPORT_SILENCE
     stereo: bool = False
+    peer: str = "the SFU"
+    """What errors call the other end."""
     pacer: PacerSettings = field(default_factory=PacerSettings)
 
 

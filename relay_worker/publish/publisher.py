@@ -120,6 +120,7 @@ class Publisher:
                 ice_servers=settings.ice_servers,
                 addresses=default_host_addresses(loopback=settings.loopback),
                 gso=settings.gso,
+                peer=settings.peer,
                 on_packet=self._received,
                 on_closed=self._transport_closed,
             )
@@ -259,7 +260,7 @@ class Publisher:
                 self._uplink.heard(now)
 
     def _transport_closed(self) -> None:
-        self._fail("the SFU closed the connection, or no longer answers on it")
+        self._fail(f"{self._settings.peer} closed the connection, or no longer answers on it")
 
     def _fail(self, message: str, hint: str = "") -> None:
         if self.connected:
@@ -280,11 +281,11 @@ class Publisher:
         silence = self._settings.report_silence
         # Only silence while we kept sending counts: what was not sent cannot be acknowledged.
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
-            self._fail(f"the SFU acknowledged none of our packets for {silence:g} s", _UNHEARD)
+            self._fail(f"{self._settings.peer} acknowledged none of our packets for {silence:g} s", _UNHEARD)
         for track in sender.tracks:
             most = silence if track.kind == "video" else max(silence, SOUND_REPORT_SILENCE)
             if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > most:
-                self._fail(f"the SFU acknowledged no {track.kind} packet for {most:g} s", _UNHEARD)
+                self._fail(f"{self._settings.peer} acknowledged no {track.kind} packet for {most:g} s", _UNHEARD)
         return self.connected
 
     # --- end

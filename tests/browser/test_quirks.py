@@ -50,7 +50,7 @@ class Row:
         self.live = False
         """Whether it was live at every check."""
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> PublishAnswer:
         """Signalling: have the page answer."""
         answer = await self._page.evaluate("answer", {"name": self.name, "offer": offer})
         return PublishAnswer(request=0, publication=f"seat-{id(answer)}", answer=answer)

@@ -151,8 +151,8 @@ def test_programs_that_are_not_run_take_the_options_that_are_shown() -> None:
 @pytest.mark.parametrize("shown", configurations(), ids=lambda shown: Path(shown.page).stem)
 def test_configuration_that_is_shown_has_keys_that_there_are(shown: Shown) -> None:
     lines = [line for line in shown.text.splitlines() if not line.startswith("<")]
-    for name, table in tomllib.loads("\n".join(lines)).items():
-        for key, value in table.items():
+    for name, found in tomllib.loads("\n".join(lines)).items():
+        for key, value in (found[0] if isinstance(found, list) else found).items():
             section, keys = (f"{name}.{key}", value) if isinstance(value, dict) else (name, {key: value})
             assert keys.keys() <= keys_of(SECTIONS[section]), shown
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay_common.config import CamerasConfig, CameraSettings
+from relay_common.protocol import SinkTarget
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
@@ -21,6 +22,8 @@ from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Listing
 from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.cloudflare import CloudflareSink
+from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.database import Row, Statement
 from relay_supervisor.state.schema import migrate
 from relay_supervisor.state.store import Store
@@ -124,7 +127,9 @@ class ControlPlane:
         events = EventHub(clock, boot="x")
         names = iter(range(1_000_000))
         stamp = f"{loop.now:.3f}"
-        self.broker = Broker(sfu, clock, new_id=lambda: f"pub{next(names)}@{stamp}")  # type: ignore[arg-type]
+        at = CloudflareSink(sfu)  # type: ignore[arg-type]
+        self.broker = Broker(at, clock, new_id=lambda: f"pub{next(names)}@{stamp}")
+        self.sinks = Sinks(self.broker, SinkTarget(), clock)
         self.bus = SimulatedBus(machine, process)
         runtime = Path("/nonexistent")
         self.fleet = Fleet(
@@ -139,7 +144,7 @@ class ControlPlane:
         self.director = Director(
             self.registry,
             self.accounts,  # type: ignore[arg-type]
-            self.broker,
+            self.sinks,
             self.fleet,
             self.store,
             events,

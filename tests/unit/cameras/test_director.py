@@ -88,7 +88,7 @@ class World:
         self.director = Director(
             self.registry,
             [SimpleNamespace(leases=self.leases)],  # type: ignore[list-item]
-            SimpleNamespace(listen=lambda listener: None),  # type: ignore[arg-type]
+            SimpleNamespace(listen=lambda listener: None, targets=lambda *_: []),  # type: ignore[arg-type]
             self.fleet,  # type: ignore[arg-type]
             self.store,
             EventHub(self.clock, boot="b"),

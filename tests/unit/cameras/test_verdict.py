@@ -45,7 +45,7 @@ def judged(of: Slot | None, before: StatusVerdict | None = None, at: float = 0.0
 def test_every_cause_has_its_words() -> None:
     assert set(CAUSES) == set(Cause)
     for cause, words in CAUSES.items():
-        assert words.stage in ("", "google", "network", "camera", "decode", "relay", "sfu", "viewers"), cause
+        assert words.stage in ("", "google", "network", "camera", "decode", "relay", "sfu", "viewers", "sink"), cause
         assert bool(words.sentence) is (cause is not Cause.NONE)
         assert not words.sentence.endswith(".")
 

@@ -10,6 +10,7 @@ from typing import Any
 from relay_common import protocol as bus_messages
 from relay_common.clock import ManualClock as ManualClock
 from relay_common.config import SECRET_SUFFIX as SECRET_SUFFIX
+from relay_common.config import SECTIONS as SECTIONS
 from relay_common.config import CameraSettings, Config
 from relay_common.config_environment import PREFIX as PREFIX
 from relay_common.errors import Remedy

@@ -28,7 +28,9 @@ def configuration() -> list[str]:
     """Every key with its type and default, and every variable that sets one."""
     lines = []
     for section in msgspec.structs.fields(product.CONFIGURATION):
-        kind = typing.get_args(section.type)[0] if section.name == "nest" else section.type
+        if section.name not in product.SECTIONS:
+            continue
+        kind = product.SECTIONS[section.name]
         lines += [f"{section.name}.{line}" for line in fields(kind)]
         lines += [f"environment {name}" for name in _variables(kind, f"{product.PREFIX}{section.name}_")]
     lines += [f'cameras."NAME".{line}' for line in fields(product.CAMERA_SETTINGS)]

@@ -16,6 +16,7 @@ from relay_common.protocol import Stage, TrackOffer
 from relay_common.simulation.sfu.simulator import SfuSimulator
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.keeper import PublicationKeeper, PublishRefused
+from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings
 from tests.fixtures.direct_signaling import DirectSignaling
 
@@ -27,7 +28,7 @@ class Refusing:
         self.offers: list[list[str]] = []
         self._fault = fault
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
         self.offers.append([track.kind for track in tracks])
         fault, self._fault = self._fault, None
         raise fault or PublishRefused("no", retry_after=3600.0)
@@ -41,7 +42,7 @@ class Connecting:
         self.asked: list[tuple[float, list[str]]] = []
         self.on_asked: Callable[[], None] = lambda: None
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
         self.asked.append((time.monotonic(), [track.kind for track in tracks]))
         self.on_asked()
         answer = await self._sfu.publish(offer, tracks)
@@ -54,7 +55,7 @@ class Subject:
         self.lost: list[str] = []
         self.keeper = PublicationKeeper(
             "Porch",
-            Pipeline(),
+            Outputs(Pipeline()),
             signaling,
             clock,
             PublisherSettings(loopback=True),
@@ -155,7 +156,7 @@ async def test_there_is_one_schedule_of_tries_and_what_the_sfu_asks_for_counts()
             self.asked: list[float] = []
             self.retry_after = 0.0
 
-        async def publish(self, offer: str, tracks: list[TrackOffer]) -> protocol.PublishAnswer:
+        async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
             self.asked.append(clock.now())
             raise PublishRefused("no", retry_after=self.retry_after)
 

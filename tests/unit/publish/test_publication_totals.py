@@ -13,6 +13,7 @@ from relay_worker.pipeline import Pipeline
 from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.outgoing import SentStats as Sent
+from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.pacer import PacerStats
 from relay_worker.publish.publication import PublisherSettings, PublisherStats
 from relay_worker.publish.publisher import Publisher
@@ -47,7 +48,7 @@ def keeper() -> PublicationKeeper:
     nothing: Any = lambda *_: None  # noqa: E731
     return PublicationKeeper(
         "Door",
-        Pipeline(),
+        Outputs(Pipeline()),
         cast(Any, None),
         ManualClock(),
         PublisherSettings(),

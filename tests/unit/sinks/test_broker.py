@@ -12,6 +12,7 @@ from relay_common.cloudflare import ResponseLost, SessionGone, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import HANDOVER, Broker, Change, Publication
+from relay_supervisor.sinks.cloudflare import CloudflareSink
 from tests.fixtures.scripted_sfu import ScriptedSfu
 
 LOST = ResponseLost("the answer was lost", remedy=Remedy.REGENERATE)
@@ -23,7 +24,7 @@ class Rig:
         self.changes: list[tuple[Change, str, str]] = []
         numbers = iter(range(1, 1000))
         self.broker = Broker(
-            self.sfu.client,
+            CloudflareSink(self.sfu.client),
             self.clock,
             new_id=lambda: f"pub{next(numbers)}",
         )

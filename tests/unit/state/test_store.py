@@ -206,13 +206,34 @@ def test_devices_that_cannot_be_read_are_as_if_unknown(tmp_path: Path, body: obj
     assert again.problem == ""
 
 
+def test_publications_of_a_release_with_one_sink_are_kept_and_others_saved_beside_them(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_publication(SavedPublication("cam", "at the SFU", "session", {"0": "video v"}, 1.5))
+    store.close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.executescript("DROP TABLE sink_publications; PRAGMA user_version = 2;")
+    connection.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.notice == ""
+    (kept,) = again.publications()
+    assert (kept.publication, kept.sink) == ("at the SFU", "")
+    there = SavedPublication("cam", "at the studio", "https://studio.example/s/1", sink="studio")
+    again.save_publication(there)
+    again.close()
+    third = opened(tmp_path, ManualClock())
+    assert third.publications() == [kept, there]
+    third.forget_publication("cam", "studio")
+    third.close()
+    assert opened(tmp_path, ManualClock()).publications() == [kept]
+
+
 def test_a_store_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> None:
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)
     store.save_lease("acct", lease(1000.0))
     store.close()
     connection = sqlite3.connect(tmp_path / "state" / "relay.db")
-    connection.executescript("DROP TABLE devices; PRAGMA user_version = 1;")
+    connection.executescript("DROP TABLE devices; DROP TABLE sink_publications; PRAGMA user_version = 1;")
     connection.close()
     again = opened(tmp_path, clock)
     assert again.notice == ""

@@ -13,6 +13,7 @@ from relay_common.cloudflare import SessionGone, SfuError
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.cloudflare import CloudflareSink
 from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.viewing.bounds import MAX_VIEWS
 from relay_supervisor.viewing.decoding import PageState, Received
@@ -26,7 +27,7 @@ GONE = SessionGone("session1 is gone", status=410, remedy=Remedy.REGENERATE)
 class Rig:
     def __init__(self, bound: int = 8) -> None:
         self.sfu, self.clock = ScriptedSfu(), ManualClock()
-        self.broker = Broker(self.sfu.client, self.clock)
+        self.broker = Broker(CloudflareSink(self.sfu.client), self.clock)
         self.viewers = Viewers(
             self.sfu.client,
             self.broker,

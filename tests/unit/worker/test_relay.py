@@ -30,7 +30,7 @@ class World:
         self.refuses = False
         self.frames: list[Frame] = []
 
-    async def publish(self, offer: str, tracks: list[TrackOffer]) -> PublishAnswer:
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> PublishAnswer:
         assert self.asked is not None
         self.asked.set_result((offer, [track.kind for track in tracks]))
         if not self.refuses:
@@ -42,8 +42,8 @@ class World:
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
-    def published(self, publication: str) -> None: ...
-    def unpublished(self, publication: str, reason: str) -> None: ...
+    def published(self, publication: str, sink: str = "") -> None: ...
+    def unpublished(self, publication: str, reason: str, sink: str = "") -> None: ...
 
     def relay(self) -> CameraRelay:
         return CameraRelay(RelaySettings(name="Porch", publisher=PublisherSettings(loopback=True)), self, self)

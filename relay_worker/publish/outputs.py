@@ -1,0 +1,88 @@
+"""Where the pipeline's frames go: to every publication that is up, none of which can hold another up.
+
+A single one is the pipeline's output itself. Where there are several, one that joins the others begins at the next
+keyframe, as its receiver can decode nothing before; the others notice nothing of it.
+"""
+
+from __future__ import annotations
+
+from relay_worker.media.stream import Frame, Kind, Output
+from relay_worker.pipeline import Pipeline
+from relay_worker.rtp.h264 import MAX_PAYLOAD
+from relay_worker.rtp.h264_packetize import starts_keyframe
+
+
+class _Branch:
+    __slots__ = ("max_payload", "output", "waits")
+
+    def __init__(self, output: Output, max_payload: int, *, waits: bool) -> None:
+        self.output, self.max_payload = output, max_payload
+        self.waits = waits
+        """Whether it gets no video until a keyframe begins."""
+
+
+class Outputs:
+    """Attaches any number of outputs to a pipeline that has one. Implements `Output`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._branches: dict[object, _Branch] = {}
+        self._picture: float | None = None
+        """Media time of the last video frame while there were several outputs."""
+
+    def attach(self, key: object, output: Output, max_payload: int, now: float) -> None:
+        """Send to `output` as well, in packets that fit into `max_payload` bytes: the first one gets the group of
+        pictures that is held, one that joins others begins at the next keyframe. `key` names it from then on.
+        """
+        first = not self._branches
+        self._branches[key] = _Branch(output, max_payload, waits=not first)
+        self._fit()
+        if first:
+            self.pipeline.attach(output, now)
+        else:
+            self._picture = None
+            self.pipeline.output = self
+
+    def replace(self, key: object, output: Output) -> None:
+        """Put `output` in the place of the one that was attached with this key."""
+        self._branches[key].output = output
+        self._simplify()
+
+    def detach(self, key: object) -> None:
+        """Stop sending to this one; after the last, the group of pictures is held again."""
+        if self._branches.pop(key, None) is None:
+            return
+        if self._branches:
+            self._fit()
+            self._simplify()
+        else:
+            self.pipeline.detach()
+
+    def send(self, frame: Frame, now: float) -> None:
+        if frame.kind is Kind.VIDEO:
+            self._let_in(frame)
+        for branch in list(self._branches.values()):
+            if not branch.waits or frame.kind is not Kind.VIDEO:
+                branch.output.send(frame, now)
+
+    def _let_in(self, frame: Frame) -> None:
+        """Have those that wait begin with this frame, if a keyframe begins with it."""
+        before, self._picture = self._picture, frame.media_time
+        # A later slice of a keyframe looks like its beginning. Whether the first frame seen is one is not known.
+        if before is None or before == frame.media_time:
+            return
+        waiting = [branch for branch in self._branches.values() if branch.waits]
+        if waiting and any(starts_keyframe(payload) for payload, _ in frame.payloads):
+            for branch in waiting:
+                branch.waits = False
+            self._simplify()
+
+    def _fit(self) -> None:
+        """Fragmenting is done once, for the narrowest."""
+        self.pipeline.fit(min((branch.max_payload for branch in self._branches.values()), default=MAX_PAYLOAD))
+
+    def _simplify(self) -> None:
+        """Leave out this object where there is a single output that has begun."""
+        branches = list(self._branches.values())
+        alone = len(branches) == 1 and not branches[0].waits
+        self.pipeline.output = branches[0].output if alone else self

@@ -1,0 +1,118 @@
+"""Several outputs of one pipeline: each begins with a keyframe, and what becomes of one the others do not notice."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+from relay_common.simulation.camera.media import AudioSpec, VideoSpec
+from relay_common.simulation.camera.packetizer import audio_track, video_track
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.pipeline import Pipeline
+from relay_worker.publish.outputs import Outputs
+from relay_worker.rtp.h264 import MAX_PAYLOAD
+from relay_worker.rtp.h264_packetize import starts_keyframe
+from tests.fixtures.manual_camera import ManualCamera
+
+PICTURE: Final = video_track(VideoSpec(width=320, height=240, seconds=4.0))
+SOUND: Final = audio_track(AudioSpec())
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def send(self, frame: Frame, now: float) -> None:
+        self.frames.append(frame)
+
+    @property
+    def pictures(self) -> list[float]:
+        return list(dict.fromkeys(frame.media_time for frame in self.frames if frame.kind is Kind.VIDEO))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [bytes(data) for frame in self.frames for data, _ in frame.payloads if frame.kind is Kind.VIDEO]
+
+
+class World:
+    def __init__(self) -> None:
+        self.outputs = Outputs(Pipeline())
+        self.pipeline = self.outputs.pipeline
+        self.camera = ManualCamera(self.pipeline, PICTURE, SOUND)
+        self.camera.connect()
+        self.screens: list[Screen] = []
+
+    def attach(self, max_payload: int = MAX_PAYLOAD) -> Screen:
+        screen = Screen()
+        self.screens.append(screen)
+        self.outputs.attach(screen, screen, max_payload, self.camera.now)
+        return screen
+
+
+def test_one_that_joins_begins_at_a_keyframe_and_the_others_go_on() -> None:
+    world = World()
+    first = world.attach()
+    world.camera.run(1.3)
+    before = len(first.pictures)
+    second = world.attach()
+    world.camera.run(6.0)
+    assert starts_keyframe(second.payloads[0])
+    assert second.pictures, "the camera has sent a keyframe meanwhile"
+    assert second.pictures == first.pictures[-len(second.pictures) :]
+    assert len(first.pictures) > before + len(second.pictures), "the first did not wait with it"
+    times = first.pictures
+    assert max(b - a for a, b in itertools.pairwise(times)) < 0.1, "nothing is missing at the first"
+    assert any(frame.kind is Kind.AUDIO for frame in second.frames)
+
+
+def test_one_that_leaves_costs_the_others_nothing() -> None:
+    world = World()
+    first, second = world.attach(), world.attach()
+    world.camera.run(6.0)
+    world.outputs.detach(first)
+    seen = len(second.pictures)
+    world.camera.run(1.0)
+    assert len(second.pictures) > seen + 10
+    times = second.pictures
+    assert max(b - a for a, b in itertools.pairwise(times)) < 0.1
+    assert world.pipeline.output is second, "a single one needs nothing in between"
+    world.outputs.detach(second)
+    assert world.pipeline.output is None
+    assert world.pipeline.waits_for_keyframe
+    world.outputs.detach(second)  # said twice: nothing new
+
+
+def test_a_single_one_is_the_pipelines_output_itself() -> None:
+    world = World()
+    first = world.attach()
+    assert world.pipeline.output is first
+    second = world.attach()
+    assert world.pipeline.output is world.outputs
+    world.outputs.detach(second)
+    assert world.pipeline.output is first
+    other = Screen()
+    world.outputs.replace(first, other)
+    assert world.pipeline.output is other
+
+
+def test_packets_fit_the_narrowest_as_long_as_it_is_there() -> None:
+    world = World()
+    first, narrow = world.attach(), world.attach(500)
+    world.camera.run(6.0)
+    world.outputs.detach(narrow)
+    cut = len(first.payloads)
+    assert max(map(len, first.payloads[:cut])) <= 500
+    world.camera.run(6.0)
+    assert max(map(len, first.payloads[cut:])) > 500
+
+
+def test_the_rest_of_a_keyframe_is_no_beginning() -> None:
+    world = World()
+    first, second = Screen(), Screen()
+    world.outputs.attach(first, first, MAX_PAYLOAD, 0.0)
+    world.outputs.attach(second, second, MAX_PAYLOAD, 0.0)
+    slice_of_idr, slice_of_other = bytes([0x65, 1, 2]), bytes([0x41, 1, 2])
+    for media_time, payload in ((1.0, slice_of_idr), (1.0, slice_of_idr), (1.1, slice_of_other), (1.2, slice_of_idr)):
+        world.outputs.send(Frame(Kind.VIDEO, [(payload, True)], media_time), media_time)
+    assert second.pictures == [1.2]
+    assert first.pictures == [1.0, 1.1, 1.2]
