@@ -6,6 +6,7 @@ Importing this module must not start a thread, a loop or a socket: it is followe
 from __future__ import annotations
 
 import gc
+import signal
 
 import aioice  # noqa: F401
 import aiortc
@@ -38,6 +39,9 @@ def _warm_up() -> None:
 
 
 _warm_up()
+
+# Inherited by every worker: until it has its handler, SIGUSR1 would end one that is only slow to start.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 # A collection in a child would touch, and so copy, every page that holds an inherited object.
 gc.collect()

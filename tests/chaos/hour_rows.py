@@ -106,7 +106,7 @@ WHOLE_ROWS: Final = (
     WholeRow("supervisor suspended for 60 s (shortened: 180 s)", stopped(60.0, all_of_it=False), 150.0),
     WholeRow("whole tree suspended for 120 s", stopped(120.0, all_of_it=True), 240.0),
     WholeRow("the token endpoint answers 503 for 100 s", authorization(100.0, down=True), 240.0),
-    WholeRow("the refresh token is revoked for 45 s", authorization(45.0, revoked=True), 300.0),
+    WholeRow("the refresh token is revoked for 45 s", authorization(45.0, revoked=True), 120.0),
     WholeRow("Google forbids the account everything for 60 s", forbidden, 240.0),
     WholeRow("every command gets 503 for 60 s", outage, 240.0),
     WholeRow("name resolution gone for 55 s", nameless, 120.0),

@@ -9,6 +9,8 @@ from typing import Final
 from relay_common.backoff import Backoff
 from relay_common.causes import Cause
 from relay_supervisor.google.errors import (
+    AuthorizationRevoked,
+    ClientRefused,
     GoogleServerError,
     NestError,
     NestTimeout,
@@ -21,6 +23,9 @@ from relay_supervisor.google.leases.causes import nest_cause
 
 _FATAL_PAUSE: Final = 300.0
 _UNAUTHENTICATED_PAUSE: Final = 30.0
+_REFUSED_TOKEN_PAUSE: Final = 30.0
+"""Seconds until it is looked whether there is a token again: before it asks Google again, the token source pauses by
+itself, from a minute to an hour."""
 _OUTAGE: Final = 5
 
 
@@ -61,6 +66,8 @@ class AccountErrors:
             pause = _UNAUTHENTICATED_PAUSE
         elif isinstance(error, TokenUnavailable):
             pause = self._backoff.next_delay()
+        elif isinstance(error, (AuthorizationRevoked, ClientRefused)):
+            pause = _REFUSED_TOKEN_PAUSE
         elif isinstance(error, NotReached):
             pause = self._no_network.next_delay()
         else:

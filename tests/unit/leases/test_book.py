@@ -191,7 +191,7 @@ def test_a_revoked_grant_stops_everything_until_somebody_authorised_again() -> N
     desk = Desk()
     desk.want("a", "b")
     desk.step(errors.AuthorizationRevoked("Google refused the refresh token"))
-    assert desk.book.poll(desk.now + 60) is None
+    assert desk.book.poll(desk.now + 29) is None
     waiting = "waiting for the account: Google has revoked the authorisation: invalid_grant"
     assert lease_status(desk.book, "a", desk.now, 0.0).next_action == waiting
     used = budget_status(desk.book, "acct", desk.now, 0.0)
