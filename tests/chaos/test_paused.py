@@ -66,7 +66,7 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
     long = seconds > SHORT_LEASE
     port, names = unused_tcp_port, CAMERA_NAMES[: 6 if long else 3]
     leases = dict.fromkeys(names[2:5], SHORT_LEASE) | ({names[1]: seconds + BARELY} if long else {})
-    async with demo_world(len(names), "320x180", SMALL) as world, httpx.AsyncClient(timeout=20) as http:
+    async with demo_world(len(names), "320x180", (*SMALL, "--webrtc", "1")) as world, httpx.AsyncClient(timeout=20) as http:
         control = world.endpoints["control"]["nest"]
         for name, lease in leases.items():
             (await http.post(f"{control}/cameras/{name}/device", json={"lease": lease})).raise_for_status()
@@ -75,6 +75,8 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
             await asyncio.sleep(2.0)
             before = await until_live(http, port, len(names), 20.0)
             left = {camera["name"]: camera["lease"]["expires_in"] for camera in before["cameras"]}
+            speaks = {camera["name"]: camera["lease"]["protocol"] for camera in before["cameras"]}
+            assert [name for name in names if speaks[name] == "WEB_RTC"] == [names[-1]]
             kept = {name for name in left if left[name] > seconds + 5.0}
             assert left.keys() - kept == (set(names[2:5]) if long else set())
             spent, said = await generates(http, world), await answered(http, world)
