@@ -66,7 +66,8 @@ async def test_a_supervisor_that_stood_still_costs_only_the_streams_that_ended_m
     long = seconds > SHORT_LEASE
     port, names = unused_tcp_port, CAMERA_NAMES[: 6 if long else 3]
     leases = dict.fromkeys(names[2:5], SHORT_LEASE) | ({names[1]: seconds + BARELY} if long else {})
-    async with demo_world(len(names), "320x180", (*SMALL, "--webrtc", "1")) as world, httpx.AsyncClient(timeout=20) as http:
+    options = (*SMALL, "--webrtc", "1")
+    async with demo_world(len(names), "320x180", options) as world, httpx.AsyncClient(timeout=20) as http:
         control = world.endpoints["control"]["nest"]
         for name, lease in leases.items():
             (await http.post(f"{control}/cameras/{name}/device", json={"lease": lease})).raise_for_status()
