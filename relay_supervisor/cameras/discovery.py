@@ -49,6 +49,8 @@ class Discovery:
         self._last: Listing | None = None
         self._logged: tuple[type[NestError], float] | None = None
         """The cause of failed listings that was logged last, and when; None after a listing that succeeded."""
+        self._published = ""
+        """Why the latest listing failed, as it was published; empty after one that succeeded."""
         self.problem = "the cameras have not been listed yet"
         """Why this account's cameras are not known; empty once they have been listed."""
 
@@ -82,7 +84,9 @@ class Discovery:
         delay = self._backoff.next_delay()
         self._due = self._clock.now() + delay
         self.problem = f"the cameras cannot be listed: {why}" if self.problem else ""
-        self._events.publish("account", f"cameras cannot be listed: {why}")
+        if why != self._published:  # the text about a revoked token has 900 characters
+            self._published = why
+            self._events.publish("account", f"cameras cannot be listed: {why}")
         return delay
 
     async def refresh(self) -> None:
@@ -100,6 +104,7 @@ class Discovery:
             log.warning("Google's list of devices lacks %s: asking again in %.0f s", names, delay)
         self._due = self._clock.now() + delay
         self._backoff.reset()
+        self._published = ""
         if self._logged is not None:
             self._logged = None
             log.info("the cameras can be listed again")

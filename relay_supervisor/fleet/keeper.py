@@ -16,6 +16,7 @@ from relay_common import ids, protocol
 from relay_common.causes import RestartCause
 from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
+from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
 from relay_supervisor.fleet.ending import Step, Termination, log_stacks
 from relay_supervisor.fleet.handle import WorkerProcess
@@ -163,7 +164,7 @@ class SlotKeeper:
             process = await self._launcher.start(spec)
         except Exception as error:  # whatever the error, there is no process
             if slot.instance == spec.instance and slot.process is None and slot.phase in _LAUNCHING:
-                self._give_up(slot, f"could not be started: {error or type(error).__name__}")
+                self._give_up(slot, f"could not be started: {spoken(error)}")
             return
         if slot.instance != spec.instance or slot.process is not None or slot.phase not in _LAUNCHING:
             log.warning("worker appeared after it had been given up: ending it", extra=slot.context)

@@ -20,6 +20,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Final
 
+from relay_common.spoken import spoken
 from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
 
@@ -79,7 +80,7 @@ class Database:
                 self._compared = time.monotonic()
             except (OSError, sqlite3.Error) as error:
                 self._connection.close()
-                self._connection = self._recall(str(error))
+                self._connection = self._recall(spoken(error))
         self._lasting = self.problem  # writing to memory does not fix the file
         self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
         self._thread.start()
@@ -203,7 +204,7 @@ class Database:
             if newer:
                 _take_over(connection, aside)
         except (OSError, sqlite3.Error, NewerSchema) as error:
-            self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {error}"
+            self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {spoken(error)}"
             return self._connect(":memory:")
         kept = "a new one created with what this program understands of it" if newer else "a new one created"
         self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and {kept}"
@@ -279,7 +280,7 @@ class Database:
             self._connection = self._connect(str(self.path))
             mirror.watch(self.path)
         except (OSError, sqlite3.Error) as error:
-            problem = f"{self.path}: {wrong} and cannot be written again: {error}"
+            problem = f"{self.path}: {wrong} and cannot be written again: {spoken(error)}"
             if problem != self.problem:
                 log.error("%s", problem)
             self.problem = problem

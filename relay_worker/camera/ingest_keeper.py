@@ -14,6 +14,7 @@ from typing import Final
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.protocol import Stage
+from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
@@ -80,7 +81,7 @@ class IngestKeeper:
         try:
             return await source.offer()
         except OSError as error:
-            raise IngestError(Stage.OFFER, f"no UDP socket could be opened: {error}") from None
+            raise IngestError(Stage.OFFER, f"no UDP socket could be opened: {spoken(error)}") from None
 
     def play(self, stream: GrantedStream) -> None:
         """Play a stream; it replaces the current one at its first keyframe."""
