@@ -157,9 +157,9 @@ def test_configuration_that_is_shown_has_keys_that_there_are(shown: Shown) -> No
             assert keys.keys() <= keys_of(SECTIONS[section]), shown
 
 
-def test_the_simulators_control_interface_is_described() -> None:
+def test_the_simulators_control_interface_is_described(tmp_path: Path) -> None:
     described = set(re.findall(r"`((?:GET|POST) /control\S*)`", (ROOT / "docs/simulators.md").read_text()))
-    world = World(WorldConfig(workdir=Path()))
+    world = World(WorldConfig(workdir=tmp_path))
     served = [*google_control(world._make_home()), *sfu_control(SfuSimulator())]
     assert described == {
         f"{method} {route.path}"
