@@ -28,6 +28,8 @@ STILL: Final[dict[str, str]] = {
     "relay_account_expiring": "its authorisation does not end soon",
     "relay_budget_hold_seconds": "Google refuses nothing for quota",
     "relay_queue_depth": "commands wait for milliseconds, scrapes are a quarter of a second apart",
+    "relay_camera_reason": "1 while there is a reason and absent without one: relay_cameras_by_reason moves with it",
+    "relay_problem": "nothing is wrong with the relay or the account",
     "relay_camera_degraded": "that takes five failures in a row",
     "relay_auth_blocked_total": "that takes ten wrong tokens in a minute",
     "relay_sfu_retries_total": "the SFU answers every call",

@@ -27,6 +27,7 @@ from relay_common.causes import CAUSES, Cause
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.demo_world import demo_world
 from relay_supervisor.commands.status import render
+from relay_supervisor.google.errors import NestError
 from relay_supervisor.status.model import RelayStatus
 from relay_supervisor.status.verdict import StatusVerdict
 from tests.chaos.inflict import empty_disk, fill_disk
@@ -245,10 +246,20 @@ def _no_name_server(*_: object, **__: object) -> None:
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
+async def until_refused(relay: RunningRelay, why: str) -> None:
+    """Discover until Google refuses for that reason: Google is not asked at once after an earlier failure."""
+    async with asyncio.timeout(60.0):
+        while True:
+            with pytest.raises(NestError) as refused:
+                await relay.supervisor.verbs.discover()
+            if why in str(refused.value):
+                return
+            await asyncio.sleep(0.5)
+
+
 async def token_revoked(relay: RunningRelay) -> None:
     await relay.nest("oauth", {"expire_tokens": True, "revoked": True})
-    with pytest.raises(Exception, match="refresh token"):
-        await relay.supervisor.verbs.discover()
+    await until_refused(relay, "refresh token")
     sentence = await told_everywhere(relay, Cause.TOKEN_REVOKED)
     lines = relay.supervisor.verbs.logs.since(level="warning", most=4000)
     assert sum(sentence in line.text for line in lines) == 1, "once, not once a camera"
