@@ -56,7 +56,7 @@ async def test_signs_in_plays_and_shares_under_a_path(chromium_page: Page, tmp_p
                 await until(page, "document.getElementById('link').textContent === 'Connected'")
                 await page.get_by_role("button", name="Front door, live").click()
                 await page.get_by_role("button", name="Take a snapshot").click()
-                await until(page, "document.querySelector('#large-snapshot img').naturalWidth === 64")
+                await until(page, "document.querySelector('#large-snapshot img')?.naturalWidth === 64")
                 await page.get_by_role("button", name="Share a link").click()
                 await page.wait_for_selector("#share[open]")
                 link = await page.input_value("#share-link")

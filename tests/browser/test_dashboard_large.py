@@ -49,7 +49,7 @@ async def test_plots_events_and_snapshot(chromium_page: Page) -> None:
         assert await page.inner_text("#large-events span") == "was published anew"
 
         await page.get_by_role("button", name="Take a snapshot").click()
-        await until(page, "document.querySelector('#large-snapshot img').naturalWidth === 64")
+        await until(page, "document.querySelector('#large-snapshot img')?.naturalWidth === 64")
         await picture(page, "large-snapshot")
         async with page.expect_download() as download:
             await page.get_by_role("link", name="Download").click()

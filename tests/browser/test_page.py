@@ -100,7 +100,7 @@ async def enlarged(page: Page, name: str = "Front door, live") -> None:
 
 async def says(page: Page, selector: str, words: str, within: float = 30.0) -> None:
     """Wait until the element's text holds `words`."""
-    await until(page, f"document.querySelector({selector!r}).innerText.includes({words!r})", within=within)
+    await until(page, f"document.querySelector({selector!r})?.innerText.includes({words!r})", within=within)
 
 
 # --- the large view -----------------------------------------------------------------------------------------------

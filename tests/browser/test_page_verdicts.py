@@ -32,7 +32,7 @@ WITHIN: Final = 60.0
 """Seconds for a fault to be met and told, on a busy machine; how soon it has to be told is held elsewhere."""
 DOOR: Final = "Front Door"
 WALL: Final = "document.querySelectorAll('.tile[data-playing=\"yes\"]').length === 3"
-TEXT: Final = "(selector) => document.querySelector(selector).innerText"
+TEXT: Final = '(selector) => document.querySelector(selector)?.innerText ?? ""'
 
 
 class Watched(NamedTuple):
@@ -90,7 +90,7 @@ async def test_a_stalled_camera(watched: Watched) -> None:
     await relay.nest(f"cameras/{DOOR}/fault", {"kind": "stall", "seconds": 20.0})
     await watched.says(f"{tile} .why", watched.camera, Cause.CAMERA_STALLED)
     await until(
-        page, f"/video \\(for 0:\\d\\d\\)/.test(document.querySelector('{tile} .why').innerText)", within=WITHIN
+        page, f"/video \\(for 0:\\d\\d\\)/.test(document.querySelector('{tile} .why')?.innerText)", within=WITHIN
     )
     await watched.photographed("stalled")
     await page.locator(f"{tile} .open").click()
@@ -108,7 +108,7 @@ async def test_viewers_that_cloudflare_refuses(watched: Watched) -> None:
     await page.reload()
     text = words(await watched.says("#banner", watched.problem, Cause.VIEWERS_REFUSED))
     assert text.count("Cloudflare refuses viewers: 500") == 1, "once for relay and page"
-    await until(page, f"document.querySelector('{tile} .why').innerText.includes('Cloudflare refuses viewers: 500')")
+    await until(page, f"document.querySelector('{tile} .why')?.innerText.includes('Cloudflare refuses viewers: 500')")
     await watched.photographed("refused")
     await relay.sfu("faults", {"clear": True})
     await until(page, f"{WALL} && document.getElementById('banner').hidden", within=WITHIN)
@@ -141,5 +141,5 @@ async def test_a_revoked_grant(watched: Watched) -> None:
     # Once the streams have run out, each tile says why, too.
     tile = f'[data-camera="{relay.camera(DOOR).id}"] .why'
     await watched.says(tile, watched.camera, Cause.TOKEN_REVOKED)
-    await until(page, f"document.querySelector('{tile}').checkVisibility()", within=WITHIN)
+    await until(page, f"document.querySelector('{tile}')?.checkVisibility()", within=WITHIN)
     await watched.photographed("revoked")
