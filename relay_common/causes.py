@@ -95,6 +95,7 @@ class CauseText(NamedTuple):
 _PARTNER: Final = "https://nestservices.google.com/partnerconnections"
 _RECONNECT: Final = "the worker connects again; a new stream is generated if that does not help"
 _PUBLISH: Final = "publishing is tried again, at most 10 s apart"
+_SAVING: Final = "writing is tried again every 5 s; a relay that started without it must be restarted to save again"
 _WIFI: Final = "Check the camera's power and Wi-Fi in the Google Home app"
 
 # fmt: off
@@ -197,11 +198,11 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.DISK_FULL: CauseText(
         "relay", "The disk is full: the state cannot be saved",
         "Free space under paths.state_dir; cameras play on, and leases would not survive a restart",
-        "writing is tried again every 5 s"),
+        _SAVING),
     Cause.STATE_UNWRITABLE: CauseText(
         "relay", "The state cannot be saved",
         "See to the disk under paths.state_dir; cameras play on, and leases would not survive a restart",
-        "writing is tried again every 5 s"),
+        _SAVING),
     Cause.CLOCK_WRONG: CauseText(
         "relay", "This machine's clock is wrong", "Start time synchronisation: `timedatectl set-ntp true`",
         "leases are measured on Google's clock"),
