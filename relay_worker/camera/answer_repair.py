@@ -47,7 +47,7 @@ def repair_answer(sdp: str) -> RepairedAnswer:
     if lines[0].strip() != "v=0":
         raise AnswerError("the answer is not SDP", hint="Google's answer to GenerateWebRtcStream begins with v=0")
     blocks: list[list[str]] = [[]]
-    for line in (line.rstrip() for line in lines):
+    for line in (line.strip() for line in lines):
         if not _LINE.fullmatch(line):
             if line:
                 repairs["malformed"] += 1

@@ -188,3 +188,10 @@ def test_a_damaged_answer_is_an_answer_or_an_answer_error(at: int, length: int, 
         parse_ingest_answer(GOOGLE[:at] + instead + GOOGLE[at + length :])
     except AnswerError:
         pass
+
+
+@pytest.mark.parametrize("before", [" ", "\r", "\t"])
+def test_white_space_before_a_line_costs_no_line(before: str) -> None:
+    """Found by the fuzzer: such a first line was accepted and then left out, and what remained was no SDP."""
+    plain = repair_answer(GOOGLE).sdp
+    assert repair_answer("\n".join(before + line for line in plain.splitlines())).sdp == plain
