@@ -112,6 +112,34 @@ class WhipConfig(_Section, frozen=True):
         return self.cameras == "all" or name in self.cameras or device in self.cameras
 
 
+class LocalConfig(_Section, frozen=True):
+    """Watching without Cloudflare: each camera's worker answers viewers itself, by WHEP at `/whep/{camera}`."""
+
+    listen: str | list[str] = ""
+    """Addresses of this machine at which workers answer viewers over UDP: `"127.0.0.1"` for this machine alone, its
+    address in the home's network for others. `"0.0.0.0"` and `"::"` need `announce`. Empty: off."""
+    udp_ports: str = ""
+    """UDP ports to deal out, one for each camera: `"8560-8599"`. Empty: any free one; behind a firewall, in a container
+    or behind a port forward give a range with at least one port for each camera."""
+    announce: list[str] = []
+    """Addresses that viewers are told instead of those in `listen`: that of the container's host, or of the router that
+    forwards the ports. `"ADDRESS:PORT"` where it forwards another port than the camera's, which fits one camera alone."""
+    viewers: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Most viewers of one camera at once; each costs the relay its own encryption and upload."""
+    allowed_origins: list[str] = []
+    """Web sites whose pages may play from here with a token or a link: `["https://home.example"]`."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses to listen on; none when it is off."""
+        return [address for address in ([self.listen] if isinstance(self.listen, str) else self.listen) if address]
+
+    @property
+    def announced(self) -> list[str]:
+        """The addresses that answers name, each with a port or without."""
+        return list(self.announce) or self.addresses
+
+
 class RtspConfig(_Section, frozen=True):
     """Connections to cameras."""
 
@@ -292,6 +320,7 @@ class Config(_Section, frozen=True):
     whip: list[WhipConfig] = []
     whip_mistakes: list[str] = []
     """What is wrong with the tables that are left out of `whip`: each costs its own sink, and nothing else."""
+    local: LocalConfig = LocalConfig()
 
 
 SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
@@ -308,6 +337,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "log": LogConfig,
     "otel": OtelConfig,
     "whip": WhipConfig,
+    "local": LocalConfig,
 }
 """The sections of the file by name."""
 

@@ -32,6 +32,7 @@ from relay_common.config import (
     secret_fields,
 )
 from relay_common.config_environment import variable_for
+from relay_common.config_local import local_problems
 from relay_common.config_mistakes import (
     describe,
     ice_problem,
@@ -124,6 +125,8 @@ def parse(
                 for key in _CREDENTIALS_GO_TO.get(name, ())
                 if (p := overheard(_label(name, i, len(built)), key, section))
             ]
+    if values["local"] is not None:
+        problems += local_problems(values["local"])
     turn = values.pop("cloudflare.turn")
     if turn is not None and bool(turn.key_id) != bool(turn.api_token):
         missing = "api_token" if turn.key_id else "key_id"

@@ -13,7 +13,7 @@ import msgspec
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
-from relay_supervisor.checks import local, remote, stun
+from relay_supervisor.checks import local, remote, stun, viewing
 from relay_supervisor.checks.report import Finding, Grade
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
@@ -81,7 +81,8 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))
     sfu = None if "cloudflare" in refused else asyncio.ensure_future(_cloudflare(config))
-    on_google, skews = await _google(config, running) if "nest" not in refused else ([], [])
+    on_google, skews, cameras = await _google(config, running) if "nest" not in refused else ([], [], None)
+    findings += viewing.local_viewing(config, cameras, running is not None)
     findings += on_google
     if sfu is not None:
         found, skew = await sfu
@@ -98,8 +99,12 @@ async def _cloudflare(config: Config) -> tuple[list[Finding], float | None]:
     return [application, *([turn] if turn else [])], skew
 
 
-async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None]]:
-    """What Google says about every account: findings, and the clock's skew towards each in seconds."""
+async def _google(
+    config: Config, running: RelayStatus | None
+) -> tuple[list[Finding], list[float | None], int | None]:
+    """What Google says about every account: findings, the clock's skew towards each in seconds, and how many cameras
+    are to be relayed (None when it did not list them).
+    """
     findings: list[Finding] = []
     listings, skews, listed = [], [], True
     state_dir = config.paths.state()
@@ -113,6 +118,8 @@ async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Fin
         budgets = running.budgets if running is not None else []
         budget = next((budget for budget in budgets if budget.account == nest.project_id), None)
         findings += [*([age] if age else []), local.quota(nest, config.limits, state_dir, budget)]
-    if listed:
-        findings += remote.cameras(listings, config.cameras, config.nest)
-    return findings, skews
+    if not listed:
+        return findings, skews, None
+    findings += remote.cameras(listings, config.cameras, config.nest)
+    found = [device for listing in listings for device in listing.devices]
+    return findings, skews, sum(config.cameras.included(device.display_name, device.id) for device in found)

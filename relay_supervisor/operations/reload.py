@@ -9,7 +9,7 @@ import msgspec
 
 from relay_common.config import Config
 
-_LIVE: Final = ("cameras", "log", "nest.refresh_token", "whip")
+_LIVE: Final = ("cameras", "local", "log", "nest.refresh_token", "whip")
 """Sections and keys that take effect immediately."""
 _LATER: Final = ("rtsp",)
 """Sections that a worker reads when it starts."""
@@ -46,7 +46,14 @@ def merged(old: Config, new: Config) -> Config:
         pairs = zip(old.nest, new.nest, strict=True)
         nest = [msgspec.structs.replace(was, refresh_token=now.refresh_token) for was, now in pairs]
     return msgspec.structs.replace(
-        old, nest=nest, cameras=new.cameras, log=new.log, rtsp=new.rtsp, whip=new.whip, whip_mistakes=new.whip_mistakes
+        old,
+        nest=nest,
+        cameras=new.cameras,
+        local=new.local,
+        log=new.log,
+        rtsp=new.rtsp,
+        whip=new.whip,
+        whip_mistakes=new.whip_mistakes,
     )
 
 
