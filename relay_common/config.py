@@ -123,7 +123,7 @@ class LocalConfig(_Section, frozen=True):
     or behind a port forward give a range with at least one port for each camera."""
     announce: list[str] = []
     """Addresses that viewers are told instead of those in `listen`: that of the container's host, or of the router that
-    forwards the ports. `"ADDRESS:PORT"` where it forwards another port than the camera's, which fits one camera alone."""
+    forwards the ports. `"ADDRESS:PORT"` where the port differs from the camera's own, which fits one camera alone."""
     viewers: Annotated[int, Meta(ge=1, le=64)] = 4
     """Most viewers of one camera at once; each costs the relay its own encryption and upload."""
     allowed_origins: list[str] = []

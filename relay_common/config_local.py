@@ -1,4 +1,4 @@
-"""What the [local] section means and what may be wrong with it: its UDP ports, its addresses, and sites that may play."""
+"""What the [local] section means and what may be wrong with it: UDP ports, addresses, and sites that may play."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def local_problems(local: LocalConfig) -> list[str]:
     except ValueError:
         problems.append(f'local.udp_ports is {local.udp_ports!r}; expected ports such as "8560-8599", or "" for any')
     problems += [
-        f"local.allowed_origins has {site!r}, which is no origin; write scheme and host only: \"https://home.example\""
+        f'local.allowed_origins has {site!r}, which is no origin; write scheme and host only: "https://home.example"'
         for site in local.allowed_origins
         if not ORIGIN.fullmatch(site)
     ]

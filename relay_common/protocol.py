@@ -15,6 +15,8 @@ import enum
 
 import msgspec
 
+from relay_common.local_messages import LocalFromSupervisor, LocalFromWorker
+
 PROTOCOL = 1
 """Version carried in the hello."""
 
@@ -97,6 +99,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """The TCP ports it may connect to; None: any."""
     publications: dict[str, str] = {}
     """What it publishes at the other sinks: the publication by the sink's name."""
+    local: bool = False
+    """Whether it can answer viewers itself."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):
@@ -366,6 +370,7 @@ FromWorker = (
     | FilePart
     | LogLine
     | Goodbye
+    | LocalFromWorker
 )
 FromSupervisor = (
     Identify
@@ -386,4 +391,5 @@ FromSupervisor = (
     | RecoverVideo
     | UseTurn
     | SetSinks
+    | LocalFromSupervisor
 )

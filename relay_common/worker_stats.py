@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from relay_common.local_messages import LocalStats
 from relay_common.protocol import Stage, WorkerState
 
 
@@ -147,6 +148,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """The cause of `reason`: a value of `relay_common.causes.Cause`; empty without one, and from earlier releases."""
     sinks: list[SinkStats] = msgspec.field(default_factory=list)
     """Each sink by itself; the tracks' own figures of what was sent are those of the first."""
+    local: LocalStats | None = None
+    """Viewers that it answers itself; None while it answers none."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"

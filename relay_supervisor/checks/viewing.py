@@ -79,8 +79,8 @@ def _announced(local: LocalConfig, ports: range | None, cameras: int | None) -> 
         return [warn("local.announce", text, "Put that address, or the one it is forwarded to, into listen")]
     families = {ipaddress.ip_address(announced(text)[0]).version for text in local.announced}
     heard = {ipaddress.ip_address(address).version for address in local.addresses}
-    if not families <= heard:
-        text = "it names IPv6 addresses, and listen has none" if 6 in families - heard else "it names IPv4 addresses only"
+    if unheard := families - heard:
+        text = f"it names IPv{min(unheard)} addresses, and listen has none"
         return [warn("local.announce", text, "Listen on an address of each kind that is announced")]
     return []
 

@@ -99,9 +99,7 @@ async def _cloudflare(config: Config) -> tuple[list[Finding], float | None]:
     return [application, *([turn] if turn else [])], skew
 
 
-async def _google(
-    config: Config, running: RelayStatus | None
-) -> tuple[list[Finding], list[float | None], int | None]:
+async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None], int | None]:
     """What Google says about every account: findings, the clock's skew towards each in seconds, and how many cameras
     are to be relayed (None when it did not list them).
     """

@@ -70,12 +70,13 @@ ALLOWED = {
         "config_mistakes": "config loopback secrets whip",
         "fsm": "errors",
         "log": "secrets stderr",
+        "protocol": "local_messages",
         "spoken": "secrets",
         "tasks": "clock",
         "undecodable": "",
         "whip": "clock errors loopback sdp_lines secrets spoken",
         "wire": "errors protocol undecodable worker_stats",
-        "worker_stats": "protocol",
+        "worker_stats": "local_messages protocol",
     },
 }
 """Which node may import which others of its own package; nodes that are not named import none."""
