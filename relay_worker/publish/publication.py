@@ -62,6 +62,9 @@ class PublisherSettings:
     """TURN servers; set where the SFU cannot be reached directly (`turn.py`)."""
     loopback: bool = False
     """Use 127.0.0.1 only: for an SFU on this machine."""
+    loopback_too: bool = False
+    """Use 127.0.0.1 beside the others: for a WHIP server on this machine, which may answer with either alone. Janus
+    answers with the others, and takes nothing from 127.0.0.1 there."""
     gso: bool = True
     connect_timeout: float = CONNECT_TIMEOUT
     signaling_timeout: float = 30.0

@@ -91,7 +91,8 @@ class Publications:
             self._clock,
             dataclasses.replace(
                 self._settings,
-                loopback=self._settings.loopback or sink.loopback,
+                loopback=self._settings.loopback or (sink.loopback and not sink.name),
+                loopback_too=sink.loopback and bool(sink.name),
                 peer=sink.name or self._settings.peer,
             ),
             on_live=partial(self._on_live, sink.name),

@@ -118,7 +118,7 @@ class Publisher:
         try:
             self._transport = transport = MediaTransport(
                 ice_servers=settings.ice_servers,
-                addresses=default_host_addresses(loopback=settings.loopback),
+                addresses=default_host_addresses(loopback=settings.loopback, loopback_too=settings.loopback_too),
                 gso=settings.gso,
                 peer=settings.peer,
                 on_packet=self._received,

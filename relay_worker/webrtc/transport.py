@@ -95,17 +95,18 @@ class SrtpProtector:
         return protected
 
 
-def default_host_addresses(*, loopback: bool = False) -> list[str]:
+def default_host_addresses(*, loopback: bool = False, loopback_too: bool = False) -> list[str]:
     """Addresses worth a host candidate: those of the default route, else all there are, else loopback.
 
     ICE-lite peers only answer; a candidate of a bridge or VPN interface costs connection attempts (GOODVOICE DR-8).
-    `loopback` is for simulators on this machine.
+    `loopback` is for simulators on this machine, and leaves only 127.0.0.1; `loopback_too` adds it.
     """
     if loopback:
         return ["127.0.0.1"]
     addresses = [address for family, outside in _OUTSIDE if (address := _source_address(family, outside))]
     addresses = addresses or aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
-    return addresses or ["127.0.0.1"]
+    addresses = addresses or ["127.0.0.1"]
+    return ["127.0.0.1", *addresses] if loopback_too and "127.0.0.1" not in addresses else addresses
 
 
 def _source_address(family: socket.AddressFamily, outside: str) -> str:
@@ -213,7 +214,8 @@ class MediaTransport:
         pair = self._connection._nominated[1]
         self.protector = SrtpProtector(self._dtls._tx_srtp)
         self.path = self._open_path(pair)
-        self._intercept(pair.protocol, self._dtls._rx_srtp)
+        for protocol in self._connection._protocols:
+            self._intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is pair.protocol else None)
         self._dtls.on("statechange", self._dtls_changed)
 
     @property
@@ -231,9 +233,14 @@ class MediaTransport:
         self._incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
 
-    def _intercept(self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session) -> None:
-        """Read media directly from the socket; STUN and DTLS are passed on to ICE, without a queue and a task in
-        between.
+    def _intercept(
+        self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session, incoming: socket.socket | None
+    ) -> None:
+        """Read media directly from the socket, and further packets from `incoming`; STUN and DTLS are passed on to ICE,
+        without a queue and a task in between.
+
+        Each socket is read: aioice nominates every pair that it checks (RFC 5245 §8.1.1.2), and a peer with as many
+        addresses as we have, such as pion, sends by way of the one that it likes best, not of the one that we took.
         """
         others = protocol.datagram_received
 
@@ -254,7 +261,6 @@ class MediaTransport:
             take(data, address, now)
             if self._on_wake is None:
                 return
-            incoming = self._incoming
             for _ in range(MAX_READS - 1 if incoming is not None else 0):
                 assert incoming is not None
                 try:

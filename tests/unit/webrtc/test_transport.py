@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from pylibsrtp import Policy, Session
 
+from relay_worker.rtp import rtcp
+from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 from relay_worker.webrtc.transport import SLOT_SIZE, SLOTS, MediaTransport, SrtpProtector, default_host_addresses
 
 
@@ -14,6 +17,9 @@ def test_there_is_always_an_address() -> None:
     assert addresses
     assert len(addresses) == len(set(addresses))
     assert default_host_addresses(loopback=True) == ["127.0.0.1"]
+    both = default_host_addresses(loopback_too=True)
+    assert both.count("127.0.0.1") == 1
+    assert set(both) == {"127.0.0.1", *addresses}
 
 
 async def test_gathering_on_loopback_gives_one_loopback_candidate() -> None:
@@ -41,6 +47,34 @@ async def test_each_candidate_has_a_priority_of_its_own_in_the_order_of_the_addr
     assert [words[4] for words in ranked] == addresses
     assert len({words[3] for words in candidates}) == 3
     assert max(int(words[3]) for words in candidates) == 126 << 24 | 65535 << 8 | 255
+
+
+async def test_what_the_peer_sends_to_another_of_our_addresses_is_read() -> None:
+    """As pion does, which likes another of the pairs that were nominated."""
+    came: list[bytes] = []
+    ours = MediaTransport(addresses=["127.0.0.1", "127.0.0.2"], on_packet=lambda packet, _, __: came.append(packet))
+    peer = MediaTransport(addresses=["127.0.0.1"])
+    peer._connection.ice_controlling = False
+    try:
+        here, there = await ours.gather(), await peer.gather()
+        await asyncio.gather(ours.connect(remote(there, "client")), peer.connect(remote(here, "server")))
+        report = rtcp.pack_receiver_report(7, [])
+        for protocol in ours._connection._protocols:
+            address = protocol.transport.get_extra_info("sockname")
+            peer._connection._protocols[0].transport.sendto(peer._dtls._tx_srtp.protect_rtcp(report), address)
+        async with asyncio.timeout(30):
+            while len(came) < 2:
+                await asyncio.sleep(0.01)
+        assert came == [report, report]
+        assert ours.rejected_packets == 0
+    finally:
+        await asyncio.gather(ours.close(), peer.close())
+
+
+def remote(local: LocalTransport, role: str) -> RemoteTransport:
+    """The other end, as its answer says it; `role` is ours in DTLS."""
+    fingerprints = (("sha-256", local.fingerprint),)
+    return RemoteTransport(local.ice_ufrag, local.ice_pwd, False, local.candidates, fingerprints, role)
 
 
 def test_the_protector_is_in_place_and_counts_refusals() -> None:

@@ -31,6 +31,7 @@ def test_ice_gathers_on_addresses_that_it_is_given() -> None:
     assert "self.get_component_candidates(component=component, addresses=addresses)" in source
     assert connection.ice_controlling is False
     assert connection._nominated == {}, moved("aioice Connection", "_nominated")
+    assert connection._protocols == [], moved("aioice Connection", "_protocols")
 
 
 def test_a_candidates_priority_can_be_set() -> None:
