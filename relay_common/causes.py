@@ -65,6 +65,8 @@ class Cause(enum.Enum):
     VIEWERS_REFUSED = "viewers_refused"
     # WHIP servers
     SINK_FAILS = "sink_fails"
+    # viewers without Cloudflare
+    LOCAL_UNAVAILABLE = "local_unavailable"
 
 
 class RestartCause(enum.Enum):
@@ -219,6 +221,9 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.SINK_FAILS: CauseText(
         "sink", "A WHIP server does not get the camera",
         "Check that it runs, and its [[whip]] table: `relay-supervisor check`", "publishing there is tried again"),
+    Cause.LOCAL_UNAVAILABLE: CauseText(
+        "relay", "The camera cannot be watched without Cloudflare",
+        "Check [local]: its addresses, and that udp_ports has a port for each camera: `relay-supervisor check`"),
 }
 """Every cause with its words."""
 # fmt: on

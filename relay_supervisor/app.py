@@ -37,6 +37,8 @@ from relay_supervisor.fleet.launcher import ForkServerLauncher, Launcher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
+from relay_supervisor.local.service import LocalViewing
+from relay_supervisor.local.sessions import credential_of
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.report import Parts, Report
@@ -105,6 +107,7 @@ class Supervisor:
             self._registry, self.accounts, self._sinks, self.fleet, self._store, self.events, self._spec, self._clock
         )
         self._watching = Watching(self._registry, self.director, self._clock)
+        self.local = self._make_local()
         self._ice = self._make_ice_servers()
         self.viewers = self._make_viewers()
         self._verdicts = Verdicts(
@@ -142,6 +145,19 @@ class Supervisor:
             on_asked=self._watching.asked_for,
         )
 
+    def _make_local(self) -> LocalViewing:
+        return LocalViewing(
+            self.config.local,
+            registry=self._registry,
+            director=self.director,
+            store=self._store,
+            clock=self._clock,
+            on_asked=self._watching.asked_for,
+            tell=self.events.publish,
+            link_valid=lambda link: self._http.link_valid(link),
+            credential=credential_of(self.config.http.token),
+        )
+
     def _make_verbs(self, reread: Callable[[], Config] | None) -> Verbs:
         return Verbs(
             self.config,
@@ -165,6 +181,7 @@ class Supervisor:
             fleet=self.fleet,
             director=self.director,
             viewers=self.viewers,
+            local=self.local,
             verdicts=self._verdicts,
             verbs=self.verbs,
             accounts=self.accounts,
@@ -248,6 +265,7 @@ class Supervisor:
         self._overrides.load()
         self.verbs.load()
         self.director.load()
+        self.local.load()
         remove_stale_stacks(paths.runtime(), self.director.instances_left)
 
     def _start_account(self, index: int) -> None:
@@ -275,6 +293,7 @@ class Supervisor:
         start = self._activities.start
         start("events", functools.partial(self.events.run, self.status))
         start("viewers", self.viewers.watch)
+        start("local viewers", self.local.watch)
         start("verdicts", self._verdicts.watch)
         start("what is wrong", self._report.watch)
         start("cameras on demand", functools.partial(self._watching.run, self._watched))
@@ -295,7 +314,7 @@ class Supervisor:
     def _watched(self) -> set[str]:
         """Cameras that somebody watches, or that a sink wants even so."""
         awake = {c.id for c in self._registry if self._sinks.keeps_awake(c.name, c.device.id)}
-        return self.viewers.watched() | awake
+        return self.viewers.watched() | self.local.watched() | awake
 
     # --- callbacks of the parts --------------------------------------------------------------------------------------
 
@@ -304,6 +323,7 @@ class Supervisor:
         self.config = config
         _report_mistakes(config)
         self.director.sinks_changed(self._sinks.configure(config.whip))
+        self.local.configure(config.local)
 
     def _account_name(self, index: int) -> str:
         """The project's id, numbered if several users granted the same project."""

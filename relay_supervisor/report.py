@@ -20,6 +20,7 @@ from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.http.metrics import Telemetry
+from relay_supervisor.local.service import LocalViewing
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.sinks.cloudflare import sfu_error
 from relay_supervisor.sinks.sinks import Sinks
@@ -51,6 +52,7 @@ class Parts:
     fleet: Fleet
     director: Director
     viewers: Viewers
+    local: LocalViewing
     verdicts: Verdicts
     verbs: Verbs
     accounts: Sequence[Account]
@@ -83,12 +85,13 @@ class Report:
             version=VERSION,
             at=parts.clock.wall(),
             uptime=now - self._began,
-            totals=totals(cameras, viewers=len(parts.viewers)),
+            totals=totals(cameras, viewers=len(parts.viewers) + len(parts.local)),
             budgets=budgets,
             cameras=cameras,
             counters=self._counters(),
             problems=self._problems(budgets),
             sinks=self._sinks(),
+            local=parts.local.on,
         )
 
     def _sinks(self) -> list[SinkStatus]:
@@ -140,6 +143,7 @@ class Report:
             loop=parts.fleet.counters(),
             **accounts,
             views=parts.viewers.counters(),
+            local=parts.local.counters(),
             verdicts=parts.verdicts.counters(),
             store=parts.store.counters(),
             loops=parts.loops.counters(),
@@ -154,6 +158,7 @@ class Report:
     def _camera(self, camera: Camera, now: float) -> CameraStatus:
         parts = self._parts
         live, decoding = parts.sinks.sfu.locate(camera.id), parts.verdicts.verdict(camera.id)
+        local = parts.local.status(camera.id)
         facts = CameraFacts(
             id=camera.id,
             name=camera.name,
@@ -164,11 +169,13 @@ class Report:
             picture=(decoding.decodable.value, decoding.stage, decoding.reason),
             refused=sfu_error(parts.sinks.sfu.refusal(camera.id)),
             viewers_refused=parts.viewers.refusal(),
+            local_problem=local.problem,
         )
         return camera_status(
             camera,
             facts,
             publication=live.id if live is not None else "",
+            local=local,
             now=now,
             wall=parts.clock.wall(),
             before=self._history.before(camera.id),

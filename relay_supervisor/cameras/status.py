@@ -10,7 +10,7 @@ from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
 from relay_supervisor.fleet.slot import Phase, Slot
-from relay_supervisor.status.model import CameraStatus, Totals, WorkerStatus
+from relay_supervisor.status.model import CameraStatus, LocalStatus, Totals, WorkerStatus
 from relay_supervisor.status.verdict import StatusVerdict
 
 _GOOGLE: Final = "google"
@@ -24,14 +24,15 @@ def camera_status(
     facts: CameraFacts,
     *,
     publication: str,
+    local: LocalStatus,
     now: float,
     wall: float,
     before: StatusVerdict | None = None,
 ) -> CameraStatus:
     """The status of `camera` as judged from `facts`.
 
-    `publication` is the name of the live one, or empty; `now` is monotonic and `wall` Unix seconds; `before` is the
-    verdict until now.
+    `publication` is the name of the live one, or empty; `local` is about viewers without the SFU; `now` is
+    monotonic, `wall` Unix seconds. `before` is the verdict until now.
     """
     slot, lease = facts.slot, facts.lease
     at_rest = facts.why_not or facts.idle
@@ -57,6 +58,7 @@ def camera_status(
         worker=_worker(slot, now),
         decodable=decodable,
         verdict=found,
+        local=local,
     )
     status.lease.protocol = status.lease.protocol or camera.device.protocol.value
     if stats is None or slot is None:

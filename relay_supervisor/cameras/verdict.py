@@ -74,6 +74,8 @@ class CameraFacts:
     """The SFU's refusal of the latest try to publish."""
     viewers_refused: SfuError | None = None
     """The SFU's refusal of the latest viewer."""
+    local_problem: str = ""
+    """Why its worker answers no viewers itself, though it should."""
 
 
 def judge_camera(facts: CameraFacts, now: float, wall: float, before: StatusVerdict | None) -> StatusVerdict:
@@ -146,7 +148,12 @@ def _while_live(facts: CameraFacts, slot: Slot) -> Judged:
     if facts.viewers_refused is not None:
         return Judged(*sfu_cause(facts.viewers_refused, Cause.VIEWERS_REFUSED))
     of_lease = _of_lease(facts.lease)
-    return of_lease if of_lease.cause not in (Cause.NONE, Cause.STREAM_ENDED) else _noted(code, reason)
+    if of_lease.cause not in (Cause.NONE, Cause.STREAM_ENDED):
+        return of_lease
+    noted = _noted(code, reason)
+    if noted.cause is Cause.NONE and facts.local_problem:
+        return Judged(Cause.LOCAL_UNAVAILABLE, facts.local_problem)
+    return noted
 
 
 def _noted(code: Cause, reason: str) -> Judged:

@@ -23,7 +23,7 @@ from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.events import EventHub, TooManyClients
-from relay_supervisor.http import admin, openapi, viewing
+from relay_supervisor.http import admin, openapi, viewing, whep
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
@@ -56,6 +56,9 @@ class RelayView(Protocol):
 
     @property
     def viewers(self) -> viewing.ViewService: ...
+
+    @property
+    def local(self) -> whep.LocalService: ...
 
     def status(self) -> RelayStatus:
         """The status of everything, now."""
@@ -141,7 +144,7 @@ def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeepe
         },
     )
     proxies = TrustedProxies(settings.trusted_proxies)
-    return Guard(starlette, gatekeeper, links, settings.viewers, proxies, settings.base_path)
+    return Guard(starlette, gatekeeper, links, settings.viewers, proxies, settings.base_path, relay.local.allows)
 
 
 class _Api:
@@ -167,6 +170,7 @@ class _Api:
             Route("/api/events", self.events),
             *admin.routes(self._relay),
             *viewing.routes(self._relay),
+            *whep.routes(self._relay),
         ]
 
     # --- pages ----------------------------------------------------------------------------------------------------

@@ -52,6 +52,21 @@ def page_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
     return headers
 
 
+def cross_origin(origin: str) -> dict[str, str]:
+    """Headers of an answer to a page of `origin`, another site that may play from here: it may read them, and no
+    cookies are meant.
+    """
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "POST, PATCH, DELETE, OPTIONS",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+        "Access-Control-Expose-Headers": "Location, Link, ETag, Retry-After, Accept-Post, Accept-Patch",
+        "Access-Control-Max-Age": "600",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Vary": "Origin",
+    }
+
+
 class FailureLimiter:
     """Refuses an address for a while after ten wrong tokens in a minute; remembers at most 1024 addresses."""
 

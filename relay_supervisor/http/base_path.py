@@ -21,7 +21,7 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 """No empty segment, as `//host` would be another site's address, and none that begins with a dot."""
 
 _LONGEST: Final = 200
-_OURS: Final = frozenset({"api", "livez", "login", "metrics", "readyz", "static", "watch"})
+_OURS: Final = frozenset({"api", "livez", "login", "metrics", "readyz", "static", "watch", "whep"})
 """First segments of the relay's own paths: with one of them as base path, a request would have two meanings."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
@@ -11,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay_supervisor.http.addresses import TrustedProxies, forwarded_for, peer_of, share_of
 from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS, Share
-from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, page_headers, same_origin
+from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, cross_origin, page_headers, same_origin
 from relay_supervisor.http.base_path import BasePath
 from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
 from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
+from relay_supervisor.state.store import LinkCredential
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -28,7 +30,8 @@ _PUBLIC: Final = frozenset(
 )
 """Served without signing in: probes (which then give no details), and the files of the sign-in and camera pages."""
 _PAGES: Final = "/watch/"
-_VIEWER_PATHS: Final = (_PAGES, "/api/watch/", "/api/view/")
+_WHEP: Final = "/whep/"
+_VIEWER_PATHS: Final = (_PAGES, _WHEP, "/api/watch/", "/api/view/")
 """With /api/view, all that clients who may only watch can reach; there, `state.audience` says which cameras."""
 
 
@@ -38,7 +41,8 @@ class Guard:
     `scope["state"]["signed_in"]` tells the application whether the client has shown the token (or needs none),
     `audience` which cameras it may see, `visitor` whose share its views count against, `address` its address, as
     reported by `proxies` if it uses one, and `prefix` where clients see the relay: `base_path`, or what such a proxy
-    says.
+    says; `link` is the link that it came with, if it did. `may_play` tells from which other origins pages may play at
+    /whep: there they may show a token or a link, and no cookie counts.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Guard:
         viewers: ViewerSettings,
         proxies: TrustedProxies | None = None,
         base_path: str = "",
+        may_play: Callable[[str], bool] = lambda origin: False,
     ) -> None:
         self._app, self._gatekeeper, self._links = app, gatekeeper, links
+        self._may_play = may_play
         self._proxies = proxies or TrustedProxies()
         self._base_path = BasePath(base_path, self._proxies)
         self._under_way = Share(MOST_OF_AN_ADDRESS)
@@ -72,6 +78,8 @@ class Guard:
                 for name, value in (self._page_headers if page else HEADERS).items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
+                if state.get("elsewhere"):
+                    headers.update(cross_origin(state["elsewhere"]))
             await send(message)
 
         state["address"] = self._proxies.client(peer_of(scope), forwarded_for(scope))
@@ -113,14 +121,19 @@ class Guard:
                 "Use http://127.0.0.1 or http://localhost",
             )
         origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "")
-        if scope["method"] not in _SAFE and not same_origin(host, origin, site):
-            return error_reply(403, "cross_origin", "Another site may not change anything here", "")
         state, path = scope["state"], scope["path"]
-        state["signed_in"], state["audience"] = False, ALL_CAMERAS
+        own = same_origin(host, origin, site)
+        if not own and path.startswith(_WHEP) and self._may_play(origin):
+            state["elsewhere"] = origin
+        elif not own and (scope["method"] not in _SAFE or path.startswith(_WHEP)):
+            return error_reply(403, "cross_origin", "Another site may not change anything here", "")
+        state["signed_in"], state["audience"], state["link"] = False, ALL_CAMERAS, None
         state["visitor"] = Visitor(operator=False, address=share_of(state["address"]))
         link = _link(scope, headers)
         if link is not None:
             return self._check_link(scope, link)
+        if path.startswith(_WHEP) and scope["method"] == "OPTIONS":
+            return None  # browsers ask without credentials, and learn which methods there are
         signed_in, wait = self._credentials(scope, headers)
         state["signed_in"] = signed_in
         if signed_in:
@@ -154,7 +167,7 @@ class Guard:
         state = scope["state"]
         # A link is identified by its camera and its expiry: two with both the same are one.
         state["visitor"] = Visitor(operator=False, address=state["visitor"].address, link=".".join(link[:2]))
-        state["audience"] = audience
+        state["audience"], state["link"] = audience, LinkCredential(*link)
         if _for_viewers(path) or path in _PUBLIC:
             return None
         return error_reply(
@@ -163,7 +176,8 @@ class Guard:
 
     def _credentials(self, scope: Scope, headers: Headers) -> tuple[bool, float]:
         """(whether the client is admitted, seconds for which its address is locked out)."""
-        if self._gatekeeper.open or self._gatekeeper.cookie_valid(_cookie(headers.get("cookie", ""))):
+        cookie = "" if scope["state"].get("elsewhere") else _cookie(headers.get("cookie", ""))
+        if self._gatekeeper.open or self._gatekeeper.cookie_valid(cookie):
             return True, 0.0
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -177,10 +191,12 @@ def _for_viewers(path: str) -> bool:
 
 
 def _link(scope: Scope, headers: Headers) -> tuple[str, str, str] | None:
-    """(camera, expires, signature) of a link, from the address of a camera's page or a header of the page's calls."""
+    """(camera, expires, signature) of a link, from the address of a camera's page or of its WHEP endpoint, or from a
+    header of the page's calls.
+    """
     path, query = scope["path"], QueryParams(scope["query_string"])
-    if path.startswith(_PAGES) and "signature" in query:
-        return path.removeprefix(_PAGES), query.get("expires", ""), query["signature"]
+    if path.startswith((_PAGES, _WHEP)) and "signature" in query:
+        return path.split("/")[2], query.get("expires", ""), query["signature"]
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() != SCHEME:
         return None

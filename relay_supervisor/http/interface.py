@@ -10,12 +10,13 @@ from relay_common.counters import joined
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.app import HttpSettings, RelayView, create_app
 from relay_supervisor.http.auth import Gatekeeper
-from relay_supervisor.http.links import viewer_settings
+from relay_supervisor.http.links import LinkError, Links, viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
 from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.net import check_listen, split_listen
+from relay_supervisor.state.store import LinkCredential
 from relay_supervisor.supervise import Loops
 
 
@@ -29,7 +30,7 @@ class HttpInterface:
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
         viewers, close = viewer_settings(config, host), relay.events.close
-        gatekeeper = Gatekeeper(token, clock)
+        gatekeeper, self._links = Gatekeeper(token, clock), Links(viewers, clock)
         self.collector = RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper)
         """The metrics, for other exporters."""
         settings = HttpSettings(
@@ -44,6 +45,14 @@ class HttpInterface:
         if http.probe_listen:
             at = split_listen(http.probe_listen, "probe_listen")
             self._probes = HttpServer(create_probes(relay.health), *at, most=MOST_CONNECTIONS, key="probe_listen")
+
+    def link_valid(self, link: LinkCredential) -> bool:
+        """Whether a link may still be used."""
+        try:
+            self._links.check(link.camera, link.expires, link.signature)
+        except LinkError:
+            return False
+        return True
 
     @property
     def url(self) -> str:

@@ -133,6 +133,7 @@ class RelayCollector(Collector):
         )
         yield from self._http()
         yield from _sinks(status.cameras)
+        yield from _local(status.cameras)
 
     def _http(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("relay_event_streams", "Event streams that are open.", value=self._events.clients)
@@ -251,6 +252,30 @@ def _sinks(cameras: list[CameraStatus]) -> Iterator[Metric]:
             for camera in cameras:
                 for sink in camera.sinks:
                     family.add_metric([camera.id, camera.name, sink.name or "sfu"], value(sink))
+            yield family
+
+
+_LOCAL_COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
+    ("sent_packets", "RTP packets sent to viewers without the SFU.", lambda c: c.local.packets_sent),
+    ("sent_bytes", "RTP bytes sent to viewers without the SFU.", lambda c: c.local.bytes_sent),
+    ("retransmitted_packets", "Packets sent to such viewers again.", lambda c: c.local.retransmitted),
+    ("lost_packets", "Packets that such viewers reported as lost.", lambda c: c.local.lost),
+    ("refused_offers", "Offers that the camera's worker did not answer.", lambda c: c.local.refused),
+)
+_LOCAL_GAUGES: Final[tuple[tuple[str, str, _Value], ...]] = (
+    ("up", "1 when a viewer that asks at /whep is answered.", lambda c: float(c.local.on)),
+    ("viewers", "Viewers without the SFU.", lambda c: c.local.viewers),
+    ("held_bytes", "Latest pictures that are held for viewers that join.", lambda c: c.local.held_bytes),
+)
+
+
+def _local(cameras: list[CameraStatus]) -> Iterator[Metric]:
+    """What each camera's worker does for viewers without the SFU."""
+    for kind, rows in ((CounterMetricFamily, _LOCAL_COUNTERS), (GaugeMetricFamily, _LOCAL_GAUGES)):
+        for name, text, value in rows:
+            family = kind(f"relay_local_{name}", text, labels=["camera", "name"])
+            for camera in cameras:
+                family.add_metric([camera.id, camera.name], value(camera))
             yield family
 
 

@@ -76,21 +76,31 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
 
 class Operation(NamedTuple):
-    """One endpoint. `body` and `query` are what it reads, `reply` what it answers with: types, or a media type."""
+    """One endpoint. `body` and `query` are what it reads, `reply` what it answers with: types, or a media type ("" for
+    nothing). `status` is that of success.
+    """
 
     method: str
     path: str
     right: Right
     summary: str
-    body: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct] | str | None = None
     reply: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | str = Done
     query: type[msgspec.Struct] | None = None
+    status: int = 200
 
 
 class Strict(msgspec.Struct, frozen=True):
     """Query of GET /readyz: with `1`, `true` or `yes`, 503 also when any enabled camera is not live."""
 
     strict: str = ""
+
+
+class WhepQuery(msgspec.Struct, frozen=True):
+    """Query of /whep: that of a link's address, in place of a header, for players that send none."""
+
+    expires: str = ""
+    signature: str = ""
 
 
 class EventQuery(msgspec.Struct, frozen=True):
@@ -144,6 +154,13 @@ def calls(cameras: type[msgspec.Struct], link: type[msgspec.Struct]) -> list[Ope
         Operation("POST", "/api/view/{id}/received", viewer, "Report what the page decodes",
                   ReceivedRequest, ReceivedAnswer),
         Operation("DELETE", "/api/view/{id}", viewer, "Close the view"),
+        Operation("POST", "/whep/{id}", viewer, "Watch a camera without Cloudflare: give an SDP offer (WHEP)",
+                  "application/sdp", "application/sdp", WhepQuery, 201),
+        Operation("OPTIONS", "/whep/{id}", public, "What a player may send", reply="", status=204),
+        Operation("PATCH", "/whep/{id}/{viewer}", viewer, "Give further candidates (RFC 8840)",
+                  "application/trickle-ice-sdpfrag", "", WhepQuery, 204),
+        Operation("DELETE", "/whep/{id}/{viewer}", viewer, "End watching", query=WhepQuery),
+        Operation("OPTIONS", "/whep/{id}/{viewer}", public, "What a player may send", reply="", status=204),
     ]  # fmt: skip
 
 
@@ -166,7 +183,7 @@ _SCHEMES: Final = {
 
 def describe(table: list[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI document of `table`; `version` is the relay's."""
-    types: set[type[msgspec.Struct]] = {ErrorReply, *(call.body for call in table if call.body)}
+    types: set[type[msgspec.Struct]] = {ErrorReply, *(call.body for call in table if isinstance(call.body, type))}
     types.update(one for call in table for one in _replies(call))
     ordered = sorted(types, key=lambda one: one.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
@@ -194,6 +211,7 @@ def _replies(call: Operation) -> tuple[type[msgspec.Struct], ...]:
 def _operation(call: Operation, known: _Known) -> dict[str, Any]:
     schemas = [known[one] for one in _replies(call)]
     done = _json(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}) if schemas else {str(call.reply): {}}
+    success = {"description": "Done", "content": done} if call.reply else {"description": "Done"}
     described: dict[str, Any] = {
         "summary": call.summary,
         "description": f"Needs {call.right.value}.",
@@ -201,12 +219,13 @@ def _operation(call: Operation, known: _Known) -> dict[str, Any]:
         "security": _SECURITY[call.right],
         "parameters": _parameters(call),
         "responses": {
-            "200": {"description": "Done", "content": done},
+            str(call.status): success,
             "default": {"description": "What went wrong, and what to do", "content": _json(known[ErrorReply])},
         },
     }
     if call.body is not None:
-        described["requestBody"] = {"required": True, "content": _json(known[call.body])}
+        content = {call.body: {}} if isinstance(call.body, str) else _json(known[call.body])
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
@@ -218,8 +237,9 @@ def page(table: list[Operation]) -> str:
     """The table of docs/http-api.md."""
     lines = ["| call | what it does | reads | answers | needs |", "|---|---|---|---|---|"]
     for call in table:
-        reads = ", ".join(f"`{name}`" for one in (call.query, call.body) if one for name in one.__struct_fields__)
-        answers = " or ".join(f"`{one.__name__}`" for one in _replies(call)) or f"`{call.reply}`"
+        fields = [name for one in (call.query, call.body) if isinstance(one, type) for name in one.__struct_fields__]
+        reads = ", ".join(f"`{name}`" for name in [*fields, *([call.body] if isinstance(call.body, str) else [])])
+        answers = " or ".join(f"`{one.__name__}`" for one in _replies(call)) or (call.reply and f"`{call.reply}`")
         lines.append(
             f"| `{call.method} {call.path}` | {call.summary} | {reads} | {answers} | {call.right.name.lower()} |"
         )

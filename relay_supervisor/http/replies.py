@@ -78,15 +78,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return reply
 
 
-async def read_body(request: Request) -> bytes:
-    """The request's body; raises ApiError when it is larger than 640 KiB, takes over 20 s or is cut off."""
+async def read_body(request: Request, most: int = MAX_BODY) -> bytes:
+    """The request's body; raises ApiError when it is larger than `most` bytes, takes over 20 s or is cut off."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY:
-                    raise ApiError(413, "too_large", f"The request is larger than {MAX_BODY} bytes")
+                if len(body) > most:
+                    raise ApiError(413, "too_large", f"The request is larger than {most} bytes")
     except TimeoutError as error:
         raise ApiError(408, "too_slow", f"The request's body did not arrive within {BODY_WITHIN:.0f} s") from error
     except ClientDisconnect as error:

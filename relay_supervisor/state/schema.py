@@ -39,7 +39,12 @@ CREATE TABLE sink_publications (
 """
 """Those at WHIP servers: the SFU's stay where an earlier release finds them."""
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4: Final = """
+CREATE TABLE local_ports (camera TEXT PRIMARY KEY, port INTEGER NOT NULL);
+CREATE TABLE local_viewers (viewer TEXT PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """Scripts that lead from version n to n + 1, in order."""
 
 

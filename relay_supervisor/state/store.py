@@ -68,6 +68,31 @@ class SavedWorker(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its public key on the bus; "" for one of a release without keys."""
 
 
+class LinkCredential(msgspec.Struct, frozen=True):
+    """A signed link, as its holder showed it (`http/links.py`). The signature is a secret."""
+
+    camera: str
+    expires: str
+    signature: str
+
+
+class SavedLocalViewer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A viewer that a worker answers itself, as the next supervisor has to know it to end it."""
+
+    viewer: str
+    """Its name, which is a secret."""
+    camera: str
+    instance: str
+    """The worker process that answers it."""
+    owner: str
+    """Whose it is (`local.sessions.owner_of`): it obeys nobody else."""
+    credential: str = ""
+    """A digest of the operator's token that it was made with; "" for others."""
+    link: LinkCredential | None = None
+    ends_at: float = 0.0
+    """Unix seconds; 0: never."""
+
+
 def boot_id() -> str:
     """The kernel's id of this boot; "" where there is none, which makes every restart look like a reboot."""
     try:
@@ -228,6 +253,34 @@ class Store:
     def workers(self) -> list[SavedWorker]:
         """All saved workers."""
         return _decoded(self.database.read("SELECT body FROM workers"), SavedWorker)
+
+    # --- local viewers
+
+    def save_local_port(self, camera: str, port: int) -> None:
+        """Save which UDP port was dealt to a camera."""
+        sql = "INSERT OR REPLACE INTO local_ports VALUES (?, ?)"
+        self.database.write(("local port", camera), sql, camera, port)
+
+    def forget_local_port(self, camera: str) -> None:
+        """Delete the port of a camera whose port another one has now."""
+        self.database.write(("local port", camera), "DELETE FROM local_ports WHERE camera = ?", camera)
+
+    def local_ports(self) -> dict[str, int]:
+        """The ports that were dealt, by camera."""
+        return {str(camera): int(port) for camera, port in self.database.read("SELECT camera, port FROM local_ports")}
+
+    def save_local_viewer(self, saved: SavedLocalViewer) -> None:
+        """Save a viewer that a worker answers itself."""
+        sql = "INSERT OR REPLACE INTO local_viewers VALUES (?, ?)"
+        self.database.write(("local viewer", saved.viewer), sql, saved.viewer, msgspec.json.encode(saved))
+
+    def forget_local_viewer(self, viewer: str) -> None:
+        """Delete a viewer that has ended."""
+        self.database.write(("local viewer", viewer), "DELETE FROM local_viewers WHERE viewer = ?", viewer)
+
+    def local_viewers(self) -> list[SavedLocalViewer]:
+        """All saved viewers."""
+        return _decoded(self.database.read("SELECT body FROM local_viewers"), SavedLocalViewer)
 
     # --- the journal's part
 

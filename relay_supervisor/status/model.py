@@ -55,6 +55,29 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     """What the kernel confines it by, in words (beginning with "none" or "off": nothing); empty until it is known."""
 
 
+class LocalStatus(msgspec.Struct, kw_only=True):
+    """A camera's viewers without the SFU ([local]). Totals are since its worker started."""
+
+    on: bool = False
+    """Whether a viewer that asks at `/whep/{camera}` now is answered; an idle camera is woken."""
+    publication: str = ""
+    """Opaque; changes when the camera's worker is replaced, and with it every connection. Empty while it has none."""
+    port: int = 0
+    """The UDP port that its worker answers on; 0: none."""
+    problem: str = ""
+    """Why its worker answers nobody, in words; empty when it does, or `local.listen` is empty."""
+    viewers: int = 0
+    bytes_sent: int = 0
+    packets_sent: int = 0
+    retransmitted: int = 0
+    lost: int = 0
+    """Packets that viewers reported as lost."""
+    held_bytes: int = 0
+    """Of the latest pictures, which a viewer that joins gets at once."""
+    refused: int = 0
+    """Offers that its worker did not answer."""
+
+
 class CameraStatus(msgspec.Struct, kw_only=True):
     """Everything about one camera."""
 
@@ -95,6 +118,7 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     """What is wrong, what happens next and what to do, in the words that every surface prints."""
     sinks: list[SinkStats] = msgspec.field(default_factory=list)
     """What each sink gets of it; what the tracks say of sending is of the first."""
+    local: LocalStatus = msgspec.field(default_factory=LocalStatus)
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -176,3 +200,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     """What is wrong with the relay or an account, rather than with one camera."""
     sinks: list[SinkStatus] = msgspec.field(default_factory=list)
     """Where cameras are published."""
+    local: bool = False
+    """Whether cameras can be watched without the SFU: [local] is on."""

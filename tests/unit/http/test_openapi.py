@@ -72,7 +72,8 @@ async def test_the_description_is_served_to_the_operator_and_whole() -> None:
 
 
 async def status_of(http: httpx.AsyncClient, call: Operation, headers: dict[str, str]) -> int:
-    return (await http.request(call.method, call.path.replace("{id}", "cam00000"), headers=headers)).status_code
+    path = call.path.replace("{id}", "cam00000").replace("{viewer}", "viewer-1")
+    return (await http.request(call.method, path, headers=headers)).status_code
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if c.path != "/api/events"], ids=lambda c: f"{c.method} {c.path}")

@@ -43,7 +43,9 @@ from relay_supervisor.http.app import create_app as create_app
 from relay_supervisor.http.links import Link
 from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.state.store import LinkCredential as LinkCredential
 from relay_supervisor.state.store import SavedLease as SavedLease
+from relay_supervisor.state.store import SavedLocalViewer as SavedLocalViewer
 from relay_supervisor.state.store import SavedPublication as SavedPublication
 from relay_supervisor.state.store import SavedWorker as SavedWorker
 from relay_supervisor.state.store import Store as Store
@@ -104,6 +106,7 @@ JSON: dict[str, Any] = {
 STORED: dict[str, Any] = {
     "publications.body": SavedPublication,
     "workers.body": SavedWorker,
+    "local_viewers.body": SavedLocalViewer,
     "devices.body[]": Device,
     "overrides.json: {camera id}": overrides.Override,
     "grants.json[]": grant.Grant,

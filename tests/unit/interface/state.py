@@ -44,6 +44,20 @@ async def _fill(store: product.Store) -> None:
         assert verb.value in _CALLS
         call = product.Command(verb=verb, camera="camera", device="device", kind="CAMERA", protocol=protocol).call
         store.write_call("account", f"call {number}", call, 995.0, 996.0 if number else None)
+    store.save_local_port("camera", 8560)
+    link = product.LinkCredential("camera", "1700000300", "signature")
+    for owner, credential, shown in (("operator", "digest", None), ("link camera.1700000300", "", link)):
+        store.save_local_viewer(
+            product.SavedLocalViewer(
+                viewer=f"viewer {owner}",
+                camera="camera",
+                instance="camera.1",
+                owner=owner,
+                credential=credential,
+                link=shown,
+                ends_at=1_700_000_300.0,
+            )
+        )
     await store.database.flush(10.0)
 
 

@@ -22,7 +22,14 @@ from relay_supervisor.google.quota.budget import UNANSWERED, Call
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state import database
 from relay_supervisor.state.schema import MIGRATIONS
-from relay_supervisor.state.store import SavedLease, SavedPublication, SavedWorker, Store
+from relay_supervisor.state.store import (
+    LinkCredential,
+    SavedLease,
+    SavedLocalViewer,
+    SavedPublication,
+    SavedWorker,
+    Store,
+)
 
 STREAM = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
 
@@ -206,12 +213,44 @@ def test_devices_that_cannot_be_read_are_as_if_unknown(tmp_path: Path, body: obj
     assert again.problem == ""
 
 
+_WITHOUT_LOCAL = "DROP TABLE local_ports; DROP TABLE local_viewers;"
+
+
+def test_local_viewers_and_ports_are_kept_and_an_older_store_gets_room_for_them(tmp_path: Path) -> None:
+    store = opened(tmp_path, ManualClock())
+    store.save_publication(SavedPublication("cam", "at the SFU", "session", {"0": "video v"}, 1.5))
+    store.close()
+    connection = sqlite3.connect(tmp_path / "state" / "relay.db")
+    connection.executescript(f"{_WITHOUT_LOCAL} PRAGMA user_version = 3;")
+    connection.close()
+    again = opened(tmp_path, ManualClock())
+    assert again.notice == ""
+    assert len(again.publications()) == 1
+    assert (again.local_ports(), again.local_viewers()) == ({}, [])
+    link = LinkCredential("cam", "1700000000", "5167")
+    one = SavedLocalViewer(viewer="v1", camera="cam", instance="cam.1", owner="link cam.1", link=link, ends_at=1.7e9)
+    other = SavedLocalViewer(viewer="v2", camera="cam", instance="cam.1", owner="operator", credential="d")
+    for viewer in (one, other):
+        again.save_local_viewer(viewer)
+    again.save_local_port("cam", 8560)
+    again.save_local_port("yard", 8561)
+    again.save_local_port("cam", 8562)
+    again.close()
+    third = opened(tmp_path, ManualClock())
+    assert (third.local_ports(), third.local_viewers()) == ({"cam": 8562, "yard": 8561}, [one, other])
+    third.forget_local_viewer("v1")
+    third.forget_local_port("yard")
+    third.close()
+    fourth = opened(tmp_path, ManualClock())
+    assert (fourth.local_ports(), fourth.local_viewers()) == ({"cam": 8562}, [other])
+
+
 def test_publications_of_a_release_with_one_sink_are_kept_and_others_saved_beside_them(tmp_path: Path) -> None:
     store = opened(tmp_path, ManualClock())
     store.save_publication(SavedPublication("cam", "at the SFU", "session", {"0": "video v"}, 1.5))
     store.close()
     connection = sqlite3.connect(tmp_path / "state" / "relay.db")
-    connection.executescript("DROP TABLE sink_publications; PRAGMA user_version = 2;")
+    connection.executescript(f"{_WITHOUT_LOCAL} DROP TABLE sink_publications; PRAGMA user_version = 2;")
     connection.close()
     again = opened(tmp_path, ManualClock())
     assert again.notice == ""
@@ -233,7 +272,9 @@ def test_a_store_of_the_first_version_keeps_what_it_holds(tmp_path: Path) -> Non
     store.save_lease("acct", lease(1000.0))
     store.close()
     connection = sqlite3.connect(tmp_path / "state" / "relay.db")
-    connection.executescript("DROP TABLE devices; DROP TABLE sink_publications; PRAGMA user_version = 1;")
+    connection.executescript(
+        f"{_WITHOUT_LOCAL} DROP TABLE devices; DROP TABLE sink_publications; PRAGMA user_version = 1;"
+    )
     connection.close()
     again = opened(tmp_path, clock)
     assert again.notice == ""
