@@ -44,6 +44,7 @@ from relay_supervisor.http.replies import (
     read_json,
     sign_in_page,
 )
+from relay_supervisor.http.viewing import LocalWay, local_way
 from relay_supervisor.status.health import Health
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 
@@ -115,6 +116,9 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     codecs: list[str]
     width: int
     height: int
+    local: LocalWay = LocalWay()
+    sfu: bool = True
+    """Whether it can be watched at Cloudflare."""
 
 
 class CameraSummaries(msgspec.Struct, frozen=True):
@@ -275,4 +279,6 @@ def _summary(camera: CameraStatus) -> CameraSummary:
         codecs=[codec for codec in (camera.video.codec, camera.audio.codec) if codec],
         width=camera.video.width,
         height=camera.video.height,
+        local=local_way(camera),
+        sfu=camera.sfu,
     )

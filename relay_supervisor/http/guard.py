@@ -22,7 +22,7 @@ from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = (
     *("watch", "api", "connection", "controls", "format", "kept"),
-    *("playback", "player", "reasons", "sight", "tile"),
+    *("local", "playback", "player", "reasons", "sight", "tile"),
 )
 _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}

@@ -100,6 +100,18 @@ class ReceivedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[Fault]
 
 
+class LocalWay(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a camera can be watched at `/whep/{camera}`; `publication` changes when it has to be connected afresh."""
+
+    on: bool = False
+    publication: str = ""
+
+
+def local_way(camera: CameraStatus) -> LocalWay:
+    """What a page has to know of a camera's local viewing."""
+    return LocalWay(on=camera.local.on, publication=camera.local.publication)
+
+
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Status for a camera's own page: nothing about the relay, the account or other cameras.
 
@@ -119,6 +131,9 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The relay's clock, Unix seconds."""
     decodable: str = "unknown"
     """Whether browsers can decode the picture: `unknown`, `yes`, `no`."""
+    local: LocalWay = LocalWay()
+    sfu: bool = True
+    """Whether it can be watched at Cloudflare."""
 
 
 def routes(relay: ViewedRelay) -> list[Route]:
@@ -193,4 +208,6 @@ def _watch_status(camera: CameraStatus, at: float) -> WatchStatus:
         next_at=lease.next_at if lease.state == "held_off" else 0.0,
         at=at,
         decodable=camera.decodable,
+        local=local_way(camera),
+        sfu=camera.sfu,
     )

@@ -119,6 +119,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     sinks: list[SinkStats] = msgspec.field(default_factory=list)
     """What each sink gets of it; what the tracks say of sending is of the first."""
     local: LocalStatus = msgspec.field(default_factory=LocalStatus)
+    sfu: bool = True
+    """Whether it is published at Cloudflare, for viewers there."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):

@@ -23,6 +23,11 @@ export function useLink(link) {
   authorization = { Authorization: `Link ${link}` };
 }
 
+// The headers that show who we are.
+export function credentials() {
+  return { ...authorization };
+}
+
 export async function call(method, path, body) {
   const reply = await send(method, path, body);
   return reply.json().catch(() => ({}));

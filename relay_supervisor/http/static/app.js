@@ -90,6 +90,7 @@ function draw() {
       unavailable: player.unavailable(id),
       refusal: player.refusal(id),
       fault: player.fault(id),
+      way: player.way(id),
       now,
     };
     tiles.get(id)?.show(camera, playing, view);
@@ -139,6 +140,7 @@ function note(event) {
 
 // The pictures do not wait for the first status.
 call("GET", "/api/cameras").then(({ cameras }) => {
+  player.learn(cameras);
   arrange(cameras);
   const asked = location.hash.slice(1);
   if (tiles.has(asked)) large.open(asked);

@@ -7,7 +7,7 @@ const TERMS = {
     + "0 is usual; after a fault some wait, and cameras come back one after the other.",
   watching: "Open views of the relay's cameras: this page is one, each other page and each shared link that is open another.",
   month: "What Cloudflare sends to this page, and what a whole month of it would cost. The first 1,000 GB a month are free, "
-    + "then a GB costs $0.05. Other pages and viewers come on top. Only pictures in sight are sent.",
+    + "then a GB costs $0.05. Other pages and viewers come on top. Only pictures in sight are sent, and those that come direct from the relay cost nothing.",
   commands: "Commands sent to Google in the last minute, of those it allows. The line below shows when: now is at its right.",
   lease: "How long Google still lets the relay read this camera's stream. The relay extends it in time; "
     + "should it run out, a new stream is asked for. Orange: under half a minute is left.",

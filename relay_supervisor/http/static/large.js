@@ -94,7 +94,7 @@ export class Large {
     link(this.parts.advice, advice);
     this.#history.series(camera.id).forEach((values, index) => this.plots[index].show(values));
     this.#list(this.#history.events(camera.id));
-    this.#facts(camera, numbers, view.now);
+    this.#facts(camera, numbers, view.now, view.way);
   }
 
   #list(events) {
@@ -111,7 +111,7 @@ export class Large {
     this.parts.quiet.hidden = events.length > 0;
   }
 
-  #facts(camera, numbers, now) {
+  #facts(camera, numbers, now, way) {
     const { video, audio, lease, worker } = camera;
     const left = lease.expires_at ? lease.expires_at - now : 0;
     const rows = {
@@ -127,6 +127,7 @@ export class Large {
       "Sent": bytes(video.bytes_out + audio.bytes_out),
       "Worker": worker.pid ? `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}` : worker.state,
       "This page": `${Math.round(numbers.fps ?? 0)} fps, ${counted(numbers.freezeCount ?? 0, "freeze")}`,
+      "Picture from": way || "Cloudflare",
       "Page jitter": milliseconds(numbers.jitter ?? 0),
     };
     const list = this.parts.facts;

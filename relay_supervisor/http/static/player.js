@@ -1,6 +1,7 @@
 // Keeps every wanted camera playing: opens connections, follows publications, detects frozen pictures.
 
 import { Connection } from "./connection.js";
+import { LocalConnection, Ways } from "./local.js";
 
 const PER_VIEW = 32;
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
@@ -23,8 +24,11 @@ class Group {
   #patience = ASK_AGAIN;
   #moved = new Map(); // camera → {frames, at}
 
-  constructor(onStream) {
+  // make() returns a connection; onFailed(connection) is called when it could not be made.
+  constructor(onStream, make = () => new Connection(), onFailed = () => {}) {
     this.onStream = onStream;
+    this.make = make;
+    this.onFailed = onFailed;
   }
 
   get active() {
@@ -120,7 +124,7 @@ class Group {
   }
 
   async #open() {
-    const next = (this.#next = new Connection());
+    const next = (this.#next = this.make());
     next.addEventListener("stream", ({ detail }) => this.#show(next, detail));
     next.addEventListener("ready", () => this.#takeOver(next));
     next.addEventListener("dead", () => this.#lost(next));
@@ -161,38 +165,74 @@ class Group {
       this.connection = null;
     } else if (connection !== this.connection) connection.close();
     clearTimeout(this.#timer);
+    if (connection !== this.connection) this.onFailed(connection);
+    if (!this.cameras.length) return; // they are played another way
     this.#timer = setTimeout(() => !this.#next && this.cameras.length && this.#open(), this.#delay * (0.5 + Math.random() / 2));
     this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY);
   }
 }
 
 export class Player {
-  #groups = [];
+  #groups = []; // at Cloudflare
+  #locals = new Map(); // camera → its group of one, played from the relay itself
+  #ways = new Ways();
+  #wanted = [];
   #statuses = new Map();
   #numbers = new Map();
   #left = false; // the page is being unloaded, or kept by the browser for its history
   #counts = new WeakMap(); // connection → bytes received
-  received = 0; // bytes since the page was opened, including transport overhead
+  received = 0; // bytes from Cloudflare since the page was opened, including transport overhead
 
   // onStream(camera, stream) is called whenever a camera has another stream; onTick() after each reading of statistics.
   constructor({ onStream, onTick }) {
     this.onStream = onStream;
     this.onTick = onTick;
     setInterval(() => this.#tick(), 1000);
-    addEventListener("online", () => this.#groups.forEach((group) => group.renew()));
+    addEventListener("online", () => {
+      this.#ways.forget();
+      this.#all.forEach((group) => group.cameras.length && group.renew());
+    });
     addEventListener("pagehide", () => {
       this.#left = true;
-      this.#groups.forEach((group) => group.stop());
+      this.#all.forEach((group) => group.stop());
     });
     addEventListener("pageshow", (event) => {
       this.#left = false;
-      if (event.persisted) this.want(this.#groups.flatMap((group) => group.cameras));
+      if (event.persisted) this.#aim();
     });
+  }
+
+  get #all() {
+    return [...this.#groups, ...this.#locals.values()];
   }
 
   // Set the cameras to play, by id. Those already in a group stay there.
   want(ids) {
     if (this.#left) return; // it is told that it is hidden after it was left
+    this.#wanted = [...ids];
+    this.#aim();
+  }
+
+  // Each wanted camera is played from where it can be.
+  #aim() {
+    const here = new Set(this.#wanted.filter((id) => this.#ways.isLocal(id)));
+    for (const [id, group] of this.#locals) if (!here.has(id)) group.want([]);
+    for (const id of here) {
+      if (!this.#locals.has(id)) this.#locals.set(id, this.#direct(id));
+      this.#locals.get(id).want([id]);
+    }
+    this.#gather(this.#wanted.filter((id) => !here.has(id)));
+  }
+
+  #direct(id) {
+    const make = () => new LocalConnection(() => this.#ways.publication(id));
+    return new Group(this.onStream, make, (connection) => {
+      this.#ways.failed(id, connection);
+      if (!this.#left) this.#aim();
+    });
+  }
+
+  #gather(ids) {
     const wanted = new Set(ids);
     const lists = this.#groups.map((group) => group.cameras.filter((id) => wanted.delete(id)));
     for (const id of wanted) {
@@ -207,22 +247,35 @@ export class Player {
   }
 
   follow(cameras) {
+    this.learn(cameras);
     this.#statuses = new Map(cameras.map((camera) => [camera.id, camera]));
     const now = performance.now();
     for (const group of this.#groups) group.follow(this.#statuses, now);
+    for (const [id, group] of this.#locals) group.follow(new Map([[id, this.#ways.followed(id)]]), now);
+  }
+
+  // What the relay says of where cameras can be played from, before anything is.
+  learn(cameras) {
+    this.#ways.learn(cameras);
+    if (!this.#left) this.#aim();
   }
 
   check() {
-    for (const group of this.#groups) group.check();
+    for (const group of this.#all) group.check();
   }
 
   playing(id) {
     const now = performance.now();
-    return this.#groups.some((group) => group.playing(id, now));
+    return this.#all.some((group) => group.playing(id, now));
   }
 
   wants(id) {
-    return this.#groups.some((group) => group.cameras.includes(id));
+    return this.#all.some((group) => group.cameras.includes(id));
+  }
+
+  // From where a camera is played, in words: empty where there is nothing to choose.
+  way(id) {
+    return this.#ways.words(id, this.#all.find((group) => group.cameras.includes(id))?.connection);
   }
 
   unavailable(id) {
@@ -244,7 +297,7 @@ export class Player {
 
   // Why nothing is shown of a camera: the relay could open no view, for now.
   refusal(id) {
-    return this.#groups.find((group) => group.cameras.includes(id) && !group.connection)?.refusal ?? "";
+    return this.#all.find((group) => group.cameras.includes(id) && !group.connection)?.refusal ?? "";
   }
 
   numbers(id) {
@@ -252,7 +305,7 @@ export class Player {
   }
 
   get connections() {
-    return this.#groups.map((group) => group.connection).filter(Boolean);
+    return this.#all.map((group) => group.connection).filter(Boolean);
   }
 
   // Current receive statistics per camera, from getStats().
@@ -261,7 +314,7 @@ export class Player {
     for (const connection of this.connections) {
       const report = await connection.pc.getStats();
       for (const entry of report.values()) {
-        if (entry.type === "transport") this.#count(connection, entry.bytesReceived ?? 0);
+        if (entry.type === "transport" && !connection.local) this.#count(connection, entry.bytesReceived ?? 0);
         if (entry.type !== "inbound-rtp") continue;
         const track = connection.tracks.get(entry.mid);
         if (!track) continue;
@@ -288,7 +341,7 @@ export class Player {
     } catch {
       return; // a connection was closed meanwhile
     }
-    for (const group of this.#groups) {
+    for (const group of this.#all) {
       group.watch(this.#numbers, this.#statuses, now);
       group.report(this.#numbers, now);
     }

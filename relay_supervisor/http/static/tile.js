@@ -18,7 +18,7 @@ export class Tile {
     this.element.dataset.camera = camera.id;
     const find = (selector) => this.element.querySelector(selector);
     this.video = find("video");
-    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), pill: find(".pill"), why: find(".why").children };
+    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), way: find(".way"), pill: find(".pill"), why: find(".why").children };
     this.parts.moves = [...this.element.querySelectorAll("[data-move]")].map((button) => [button, button.title]);
     this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
     this.parts.sound.innerHTML = `${SPEAKER}<span>${TAP}</span>`;
@@ -67,6 +67,7 @@ export class Tile {
     element.dataset.waits = camera.state === "live" && !view.fault && !view.refusal ? "yes" : "no";
     this.#label(camera.name, view.refusal && camera.state === "live" ? "live, not shown" : word(camera));
     told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => text(this.parts.why[index], words));
+    text(this.parts.way, view.way ?? "");
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");
     text(fields.size, camera.video.width ? `${camera.video.width}×${camera.video.height}` : "–");

@@ -49,6 +49,7 @@ function draw() {
     text(part("state"), capital(word(status)));
     part("state").dataset.state = status.state;
     part("state").dataset.tone = tone(status.state, status.decodable);
+    part("state").title = player.way(camera);
   }
   text(part("why"), refusal || words());
   text(part("said"), part("why").hidden ? "" : unfigured(part("why").textContent));

@@ -1,0 +1,90 @@
+"""The dashboard plays from the relay itself where the browser reaches it, and from Cloudflare otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page
+
+from relay_supervisor.status.model import LocalStatus
+from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
+from tests.fixtures.local_responder import StockLocal
+
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+
+NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
+PULLED = "[...new Set(window.relay.tracks.map((track) => track.camera))].sort().join()"
+
+
+def way(camera: str) -> str:
+    return f"document.querySelector('[data-camera=\"{camera}\"] .way').textContent"
+
+
+@contextlib.asynccontextmanager
+async def answering(cameras: int, *, sfu: bool) -> AsyncIterator[tuple[Dashboard, StockLocal]]:
+    """A dashboard whose cameras can be watched at the relay itself; `sfu`: at Cloudflare, too."""
+    local = StockLocal()
+    async with served(cameras, local=local) as dashboard:
+        for camera in dashboard.relay.cameras:
+            camera.local, camera.sfu = LocalStatus(on=True, publication="worker-1"), sfu
+            camera.viewable = sfu
+        try:
+            yield dashboard, local
+        finally:
+            await local.aclose()
+
+
+async def test_without_cloudflare_everything_is_played_direct_and_costs_nothing(chromium_page: Page) -> None:
+    page = chromium_page
+    async with answering(2, sfu=False) as (dashboard, local):
+        await dashboard.sfu.stop()
+        first, second = (camera.id for camera in dashboard.relay.cameras)
+        await page.goto(dashboard.server.url)
+        await decoding(page, [first, second])
+        for camera in (first, second):
+            await until(page, f"{way(camera)} === 'direct'")
+        await until(page, NO_COST)
+        await picture(page, "direct")
+        assert len(dashboard.relay.viewers) == 0
+        assert dashboard.relay.viewers.outcomes["opened"] == 0
+
+        # A worker is replaced: the camera is connected afresh at once, the other is left alone.
+        others = [viewer for viewer, asked in zip(local.connections, local.asked, strict=True) if asked == second]
+        dashboard.relay.cameras[0].local = LocalStatus(on=True, publication="worker-2")
+        await until(page, "window.relay.tracks.filter((track) => track.publication === 'worker-2').length === 2")
+        await decoding(page, [first, second])
+        assert local.asked.count(second) == 1
+        assert not {viewer for viewer, _ in local.closed} & set(others)
+
+        await page.goto("about:blank")
+        deadline = time.monotonic() + 30.0
+        while len(local.closed) < 3:
+            assert time.monotonic() < deadline, "sessions stay open when the page is left"
+            await page.wait_for_timeout(50)
+
+
+async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_page: Page) -> None:
+    page = chromium_page
+    async with answering(3, sfu=True) as (dashboard, local):
+        near, far, full = (camera.id for camera in dashboard.relay.cameras)
+        local.unreachable, local.full = {far}, {full}
+        for number in (1, 2):
+            await dashboard.publish(number)
+        began = time.monotonic()
+        await page.goto(dashboard.server.url)
+        await decoding(page, [near, far, full])
+        assert await page.evaluate(way(near)) == "direct"
+        for camera in (far, full):
+            await until(page, f"{way(camera)} === 'Cloudflare'")
+        assert time.monotonic() - began < 25.0
+        assert local.asked.count(far) == 1
+        await until(page, r"/^[\d.]+ [kM]b\/s/.test(document.getElementById('egress').textContent)")
+
+        # What was out of reach is not tried again in this tab.
+        await page.reload()
+        await decoding(page, [near, far, full])
+        assert local.asked.count(far) == 1
+        assert local.asked.count(near) == 2
