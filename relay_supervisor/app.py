@@ -39,6 +39,7 @@ from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
 from relay_supervisor.local.service import LocalViewing
 from relay_supervisor.local.sessions import credential_of
+from relay_supervisor.memory import keep_small
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
 from relay_supervisor.report import Parts, Report
@@ -299,6 +300,7 @@ class Supervisor:
         start("cameras on demand", functools.partial(self._watching.run, self._watched))
         start("TURN credentials", self._ice.keep_workers)
         start("publications", functools.partial(self._broker.watch, VERIFY))
+        start("memory", functools.partial(keep_small, self._clock))
 
     async def _stop_accounts(self) -> None:
         release = not self._keep_workers

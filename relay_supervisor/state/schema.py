@@ -44,7 +44,17 @@ CREATE TABLE local_ports (camera TEXT PRIMARY KEY, port INTEGER NOT NULL);
 CREATE TABLE local_viewers (viewer TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5: Final = """
+CREATE TABLE abandoned_streams (
+    account TEXT NOT NULL, handle TEXT NOT NULL,
+    camera TEXT NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, protocol TEXT NOT NULL,
+    ends_wall REAL NOT NULL, ends_mono REAL NOT NULL, boot TEXT NOT NULL,
+    PRIMARY KEY (account, handle)
+);
+"""
+"""Streams that are to be stopped at Google because nobody receives them any more."""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 """Scripts that lead from version n to n + 1, in order."""
 
 

@@ -14,15 +14,16 @@ from typing import Self, TypeVar
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.budget import Call, LoggedCall
-from relay_supervisor.google.quota.command import Command
+from relay_supervisor.google.quota.command import Command, stop_of
 from relay_supervisor.state.database import Database
+from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, checked, columns
 
 _CALLS_KEPT = 3700.0
+_LONGEST_STREAM = 600.0
 _FLUSH_WITHIN = 1.0
 _DEVICES_KEPT = 200
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -164,20 +165,51 @@ class Store:
         """Leases that are still alive; the others are deleted."""
         now = self._clock.now()
         found = []
-        columns = "camera, device, protocol, url, handle, generation, granted_wall, granted_mono, expires_wall"
-        sql = f"SELECT {columns}, expires_mono, boot FROM leases WHERE account = ?"
-        for camera, device, protocol, url, handle, generation, *times, boot in self.database.read(sql, account):
-            granted_wall, granted_mono, expires_wall, expires_mono = times
-            granted = self._moment(granted_wall, granted_mono, boot)
+        sql = f"SELECT {columns(LeaseRow)} FROM leases WHERE account = ?"
+        for row in checked(self.database.read(sql, account), LeaseRow):
+            granted = self._moment(row.granted_wall, row.granted_mono, row.boot)
             # No clock step makes a lease last longer than it was granted for.
-            expires = min(self._moment(expires_wall, expires_mono, boot), now + expires_wall - granted_wall)
+            lasts = row.expires_wall - row.granted_wall
+            expires = min(self._moment(row.expires_wall, row.expires_mono, row.boot), now + lasts)
             if expires <= now:
-                self.forget_lease(account, camera)
+                self.forget_lease(account, row.camera)
                 continue
-            stream = LiveStream(
-                Protocol(protocol), Secret(handle), expires - now, expires_wall, url=Secret(url) if url else None
-            )
-            found.append(SavedLease(camera, device, generation, granted, expires, stream))
+            url = Secret(row.url) if row.url else None
+            stream = LiveStream(row.protocol, Secret(row.handle), expires - now, row.expires_wall, url=url)
+            found.append(SavedLease(row.camera, row.device, row.generation, granted, expires, stream))
+        return found
+
+    # --- streams that are to be stopped
+
+    def save_abandoned(self, account: str, stop: Command) -> None:
+        """Save a stream that nobody receives any more, with what its Stop needs."""
+        sql = "INSERT OR REPLACE INTO abandoned_streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        handle, offset = stop.handle.reveal(), self._clock.wall() - self._clock.now()
+        self.database.write(
+            (f"abandoned {account}", handle),
+            sql,
+            *(account, handle, stop.camera, stop.device, stop.kind, stop.protocol.value),
+            *(stop.deadline + offset, stop.deadline, self._boot),
+        )
+
+    def forget_abandoned(self, account: str, handle: str) -> None:
+        """Delete a stream that was stopped, or that has ended by itself."""
+        sql = "DELETE FROM abandoned_streams WHERE account = ? AND handle = ?"
+        self.database.write((f"abandoned {account}", handle), sql, account, handle)
+
+    def abandoned(self, account: str) -> list[Command]:
+        """The Stops of streams that an earlier process abandoned; those that have ended by themselves are deleted."""
+        now = self._clock.now()
+        found = []
+        sql = f"SELECT {columns(AbandonedRow)} FROM abandoned_streams WHERE account = ?"
+        for row in checked(self.database.read(sql, account), AbandonedRow):
+            # Google grants five minutes: clocks that say otherwise are wrong.
+            ends = min(self._moment(row.ends_wall, row.ends_mono, row.boot), now + _LONGEST_STREAM)
+            if ends > now:
+                stop = stop_of(row.camera, row.device, row.kind, row.protocol, Secret(row.handle), now, ends)
+                found.append(stop)
+            else:
+                self.forget_abandoned(account, row.handle)
         return found
 
     # --- quota log
@@ -190,17 +222,15 @@ class Store:
         """Calls that may still count against a limit."""
         now = self._clock.now()
         found = []
-        columns = "id, method, command, device, kind, sent_wall, sent_mono, answered_mono, boot"
-        sql = f"SELECT {columns} FROM calls WHERE account = ?"
-        for call_id, method, command, device, kind, *times, boot in self.database.read(sql, account):
-            sent_wall, sent_mono, answered_mono = times
-            sent = min(now, self._moment(sent_wall, sent_mono, boot))
+        sql = f"SELECT {columns(CallRow)} FROM calls WHERE account = ?"
+        for row in checked(self.database.read(sql, account), CallRow):
+            sent = min(now, self._moment(row.sent_wall, row.sent_mono, row.boot))
             # Ahead of us if the call was given up: Google may yet count it.
-            answered = None if answered_mono is None else sent + (answered_mono - sent_mono)
+            answered = None if row.answered_mono is None else sent + (row.answered_mono - row.sent_mono)
             if now - sent > _CALLS_KEPT:
-                self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
+                self.database.write(("call", row.id), "DELETE FROM calls WHERE id = ?", row.id)
                 continue
-            found.append(LoggedCall(Call(method, command, device, kind), sent, answered))
+            found.append(LoggedCall(Call(row.method, row.command, row.device, row.kind), sent, answered))
         return found
 
     # --- devices
@@ -267,7 +297,8 @@ class Store:
 
     def local_ports(self) -> dict[str, int]:
         """The ports that were dealt, by camera."""
-        return {str(camera): int(port) for camera, port in self.database.read("SELECT camera, port FROM local_ports")}
+        rows = self.database.read(f"SELECT {columns(PortRow)} FROM local_ports")
+        return {row.camera: row.port for row in checked(rows, PortRow)}
 
     def save_local_viewer(self, saved: SavedLocalViewer) -> None:
         """Save a viewer that a worker answers itself."""

@@ -339,8 +339,18 @@ def _store() -> Store:
     return store
 
 
-_TABLES: Final = {"leases": 12, "calls": 11, "devices": 2, "publications": 3, "workers": 3}
-_OF_ACCOUNTS: Final = ("leases", "calls", "devices")
+_TABLES: Final = {
+    "leases": 12,
+    "calls": 11,
+    "devices": 2,
+    "publications": 3,
+    "workers": 3,
+    "sink_publications": 4,
+    "abandoned_streams": 9,
+    "local_ports": 2,
+    "local_viewers": 2,
+}
+_OF_ACCOUNTS: Final = ("leases", "calls", "devices", "abandoned_streams")
 
 
 def state_values(data: bytes) -> None:
@@ -363,6 +373,9 @@ def state_values(data: bytes) -> None:
         assert isinstance(publication.publication, str)
     for worker in store.workers():
         assert isinstance(worker.pid, int)
+    assert all(1000.0 < stop.deadline <= 1600.0 for stop in store.abandoned("a"))
+    assert all(0 < port < 65536 for port in store.local_ports().values())
+    assert all(isinstance(viewer.viewer, str) for viewer in store.local_viewers())
     for sql, parameters in store.database._pending.values():
         connection.execute(sql, parameters)
     store.database._pending.clear()

@@ -34,8 +34,8 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases loop_errors net operations prerequisites state status",
-        "app": "cameras events fleet google google.leases http local operations otel report sinks state supervise "
-        "viewing",
+        "app": "cameras events fleet google google.leases http local memory operations otel report sinks state "
+        "supervise viewing",
         "report": "cameras fleet google.leases http local operations sinks state status supervise viewing",
         "supervise": "",
         "loop_errors": "",

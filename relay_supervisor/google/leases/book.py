@@ -15,6 +15,7 @@ import msgspec
 from relay_common.causes import Cause
 from relay_common.protocol import Protocol
 from relay_supervisor.google.errors import NestError, RateLimited
+from relay_supervisor.google.leases.abandoned import Abandoned
 from relay_supervisor.google.leases.account_errors import AccountErrors
 from relay_supervisor.google.leases.causes import worker_detail
 from relay_supervisor.google.leases.effects import Effect, Granted, Listed
@@ -22,7 +23,7 @@ from relay_supervisor.google.leases.lease import Lease, LeaseSettings
 from relay_supervisor.google.leases.outcomes import Outcomes
 from relay_supervisor.google.leases.schedule import Schedule
 from relay_supervisor.google.leases.states import ALIVE, ENDING, LeaseEvent, LeaseState
-from relay_supervisor.google.models import Device, Listing, LiveStream
+from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Result, Verb, counted_by
 from relay_supervisor.google.quota.limits import Limits
@@ -65,6 +66,7 @@ class LeaseBook:
         self._rng = rng or random.Random()
         self._settings = settings or LeaseSettings()
         self._account = AccountErrors(self._rng)
+        self.abandoned = Abandoned(self.queue)
         self._leftovers: dict[str, _Leftover] = {}
         self._probe: Command | None = None
         self._schedule = Schedule(self.budget, self.queue, self.leases)
@@ -110,6 +112,7 @@ class LeaseBook:
         left = self._leftovers.pop(camera, None)
         if left is not None and left.expires > now and self.queue.find(camera, Verb.STOP) is not None:
             stream = msgspec.structs.replace(left.stream, expires_in=left.expires - now)
+            self.abandoned.taken_back(stream.handle)
             lease.resume(stream, lease.generation, left.granted, now)
             self.effects.append(Granted(camera, lease.generation, stream, lease.expires))
         else:
@@ -123,10 +126,11 @@ class LeaseBook:
             return
         self.queue.cancel(camera)
         # A Stop over a protocol that the camera no longer speaks would only be refused.
-        held = lease.stream if lease.state is LeaseState.HELD and lease.expires > now and not lease.moved else None
+        ours = lease.state in (LeaseState.HELD, LeaseState.REPLACING) and lease.expires > now and not lease.moved
+        held = lease.stream if ours else None
         if held is not None and stop:
             self._leftovers[camera] = _Leftover(held, lease.granted_at, lease.expires)
-            self.queue.submit(lease.stop_command(now, _STOP_WITHIN))
+            self.abandoned.add(lease.stop_command(now, _STOP_WITHIN))
         lease.released(now)
         self._schedule.rearrange(now)
 
@@ -206,7 +210,7 @@ class LeaseBook:
         command = lease.orphan_command(now) if orphaned else None
         self._outcomes.lose(lease, why, now, failed=True, cause=(cause, worker_detail(why)))
         if command is not None:
-            self.queue.submit(command)
+            self.abandoned.add(command)
 
     # --- what to send
 
@@ -277,11 +281,16 @@ class LeaseBook:
             elif isinstance(result, (Listing, NestError)):
                 self.effects.append(Listed(result))
             return
+        if command.verb is Verb.STOP and not command.renewal:
+            self.abandoned.settled(command, result, now)
         lease = self.leases.get(command.camera)
         if command.orphan:
-            return  # in any case, the session expires within minutes
+            return
         if lease is None or lease.generation != command.generation:
             self.superseded += command.verb is not Verb.STOP
+            unwanted = lease is None or lease.state is LeaseState.RELEASED
+            if isinstance(result, LiveStream) or (isinstance(result, Extension) and unwanted):
+                self.abandoned.unreceived(command, result.handle, now, result.expires_in)
             return
         if command.verb is Verb.GET:
             lease.reading = False
@@ -330,7 +339,11 @@ class LeaseBook:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"superseded": self.superseded, "commands_dropped": self.queue.dropped}
+        return {
+            "superseded": self.superseded,
+            "commands_dropped": self.queue.dropped,
+            "streams_left_to_expire": self.abandoned.let_expire,
+        }
 
 
 def _expired(lease: Lease) -> str:

@@ -53,12 +53,17 @@ class LeaseManager:
         self._clock, self._store, self._on_effect = clock, store, on_effect
         self.book = LeaseBook(limits, rng=rng, settings=settings, first_generation=int(clock.wall()))
         self._saved: dict[str, SavedLease] = {}
+        self._saved_stops: set[str] = set()
+        """Handles of the abandoned streams that the store holds."""
         self.devices: list[Device] = []
         journal = None
         if store is not None:
             self.book.budget.restore(store.calls(account))
             self._saved = {saved.camera: saved for saved in store.leases(account)}
             self.devices = store.devices(account)
+            for stop in store.abandoned(account):
+                self.book.abandoned.add(stop)
+                self._saved_stops.add(stop.handle.reveal())
             journal = store.journal(account)
         self._dispatcher = Dispatcher(
             api,
@@ -158,7 +163,19 @@ class LeaseManager:
         self._carry_out_effects()
         self._dispatcher.wake()
 
+    def _save_stops(self) -> None:
+        """Have the store hold the streams that are still to be stopped, and no others."""
+        if self._store is None:
+            return
+        pending = {stop.handle.reveal(): stop for stop in self.book.abandoned.pending(self._clock.now())}
+        for handle in pending.keys() - self._saved_stops:
+            self._store.save_abandoned(self.account, pending[handle])
+        for handle in self._saved_stops - pending.keys():
+            self._store.forget_abandoned(self.account, handle)
+        self._saved_stops = set(pending)
+
     def _carry_out_effects(self) -> None:
+        self._save_stops()  # before the lease that held the stream is forgotten
         effects, self.book.effects = self.book.effects, []
         for effect in effects:
             if isinstance(effect, Listed):

@@ -75,6 +75,23 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
         return max(0.0, now - since)
 
 
+def stop_of(
+    camera: str, device: str, kind: str, protocol: Protocol, handle: Secret, now: float, ends: float
+) -> Command:
+    """The Stop of a stream that no lease holds, and that ends by itself at `ends` (monotonic seconds)."""
+    return Command(
+        verb=Verb.STOP,
+        camera=camera,
+        device=device,
+        kind=kind,
+        protocol=protocol,
+        handle=handle,
+        deadline=ends,
+        orphan=True,
+        submitted=now,
+    )
+
+
 Result = LiveStream | Extension | Device | Listing | None | NestError
 """Result of a command: what Google granted (None for a stop), or the error."""
 

@@ -22,8 +22,6 @@ from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.google.quota.waits import WaitHistogram
 from relay_supervisor.google.quota.window import TICK
 
-_MOST_ORPHANS: Final = 4
-"""Most stops of abandoned sessions queued for one camera."""
 _TRY: Final = 5.0
 """Seconds that an attempt rarely exceeds."""
 
@@ -55,12 +53,12 @@ class CommandQueue:
 
     def submit(self, command: Command) -> None:
         """Queue `command`; it replaces one of the same verb and camera, except stops of orphans."""
-        if command.orphan:
-            orphans = [key for key, other in self._commands.items() if other.orphan and key[0] == command.camera]
-            if len(orphans) >= _MOST_ORPHANS:
-                del self._commands[orphans[0]]
-                self.dropped += 1
         self._commands[_key(command)] = command
+
+    def withdraw(self, command: Command) -> None:
+        """Remove `command` if it is still queued."""
+        if self._commands.get(_key(command)) is command:
+            del self._commands[_key(command)]
 
     def cancel(self, camera: str) -> None:
         """Remove every queued command of `camera` except the stops of its orphans."""

@@ -44,6 +44,16 @@ async def _fill(store: product.Store) -> None:
         assert verb.value in _CALLS
         call = product.Command(verb=verb, camera="camera", device="device", kind="CAMERA", protocol=protocol).call
         store.write_call("account", f"call {number}", call, 995.0, 996.0 if number else None)
+    stop = product.Command(
+        verb=product.CommandVerb.STOP,
+        camera="camera",
+        device="device",
+        kind="CAMERA",
+        protocol=product.Protocol.WEB_RTC,
+        handle=product.Secret("handle"),
+        deadline=1290.0,
+    )
+    store.save_abandoned("account", stop)
     store.save_local_port("camera", 8560)
     link = product.LinkCredential("camera", "1700000300", "signature")
     for owner, credential, shown in (("operator", "digest", None), ("link camera.1700000300", "", link)):

@@ -161,6 +161,29 @@ async def test_an_extend_that_was_given_up_keeps_its_place_after_a_sigkill(googl
     left.close()
 
 
+async def test_a_stop_that_was_not_carried_out_is_the_next_supervisors(google: Google, tmp_path: Path) -> None:
+    """The session of a worker that was killed must not stay open at Google because the supervisor was killed, too."""
+    google.backend.lease = 300.0
+    store = Store(tmp_path / "state" / "relay.db", SystemClock(), boot="b").open()
+    google.backend.failures.add(ANY, "StopRtspStream", failure(503, delay=60.0))
+    async with running(google, [], store) as (manager, _):
+        device = (await manager.discover()).devices[0]
+        manager.want("cam", device)
+        await until(lambda: manager.current("cam") is not None)
+        manager.unwant("cam")
+        await until(lambda: manager.book.queue.executed == 3)  # the Stop is under way
+        await store.database.flush(5.0)
+        shutil.copytree(tmp_path / "state", tmp_path / "killed")  # as a SIGKILL leaves it
+    store.close()
+    assert google.devices[0].stops == 0
+    google.backend.failures.clear()
+    left = Store(tmp_path / "killed" / "relay.db", SystemClock(), boot="b").open()
+    async with running(google, [], left):
+        await until(lambda: google.devices[0].stops == 1)
+        await until(lambda: not left.abandoned("acct"))
+    left.close()
+
+
 async def test_a_failing_camera_recovers_and_the_other_never_notices(google: Google) -> None:
     effects: list[Effect] = []
     async with running(google, effects) as (manager, _):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
+
+import pytest
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.errors import StreamGone
+from relay_supervisor.google.errors import GoogleServerError, NestError, NestTimeout, StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.states import LeaseState
-from relay_supervisor.google.models import Device, LiveStream
+from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
 
@@ -42,6 +45,9 @@ class Home:
         self.sent.append((command.verb, command.camera, command.handle.reveal()))
         if command.verb is Verb.STOP:
             self.book.settle(command, StreamGone("the camera has ended it already"), self.now)
+            return
+        if command.verb is Verb.EXTEND:
+            self.book.settle(command, Extension(command.handle, 300.0, 0.0), self.now)
             return
         assert command.verb is Verb.GENERATE
         self.sessions += 1
@@ -79,13 +85,80 @@ def test_sessions_that_are_left_behind_are_bounded() -> None:
     home = Home(1)
     home.book.budget.api.held_until = home.now + 250.0
     lease = home.book.leases["cam0"]
-    for n in range(9):
+    for n in range(20):
         lease.stream = LiveStream(Protocol.WEB_RTC, Secret(f"m{n}"), 300.0, 0.0)
         lease.expires = home.now + 300.0
-        command = lease.orphan_command(home.now)
-        home.book.queue.submit(command)
-    assert sum(command.orphan for command in home.book.queue) == 4
-    assert home.book.queue.dropped == 5
+        home.book.abandoned.add(lease.orphan_command(home.now))
+    assert [command.handle.reveal() for command in home.book.queue if command.orphan] == [f"m{n}" for n in range(4, 20)]
+    assert home.book.abandoned.let_expire == 4
+
+
+def stops(home: Home, answers: list[NestError | None]) -> list[float]:
+    """When each Stop was sent, the first ones answered so."""
+    began, sent = home.now, []
+    while home.now < began + 200.0:
+        while (command := home.book.poll(home.now)) is not None:
+            if command.verb is Verb.STOP:
+                sent.append(home.now - began)
+                home.book.settle(command, answers.pop(0) if answers else None, home.now)
+            else:
+                home.settle(command)
+        home.now = max(min(home.book.next_deadline(home.now) or math.inf, began + 200.0), home.now + 1e-6)
+    return sent
+
+
+def test_a_stop_that_google_did_not_carry_out_is_sent_again() -> None:
+    home = Home(1)
+    home.killed("cam0")
+    first, second, third = stops(home, [GoogleServerError("backend error"), NestTimeout("no answer")])
+    assert first < 1.0
+    assert second - first == pytest.approx(10.0, abs=1.0)
+    assert third - second == pytest.approx(20.0, abs=1.0)
+    assert not home.book.abandoned.pending(home.now)
+
+
+def test_it_is_given_up_after_four_attempts_and_at_once_where_the_stream_is_gone() -> None:
+    home = Home(1)
+    home.killed("cam0")
+    assert len(stops(home, [GoogleServerError("backend error") for _ in range(9)])) == 4
+    home = Home(1)
+    home.killed("cam0")
+    assert len(stops(home, [StreamGone("gone"), None])) == 1
+
+
+def test_a_stream_granted_after_its_camera_was_given_up_is_stopped() -> None:
+    home = Home(0)
+    device = Device("enterprises/p/devices/cam0", "cam0", "CAMERA", "cam0", (Protocol.RTSP,))
+    home.book.want("cam0", device, home.now)
+    generate = home.book.poll(home.now)
+    assert generate is not None
+    home.book.drop("cam0", home.now)
+    late = LiveStream(Protocol.RTSP, Secret("late"), 300.0, 0.0, url=Secret("u"))
+    home.book.settle(generate, late, home.now + 1.0)
+    assert home.book.superseded == 1
+    home.run(5.0)
+    assert home.sent == [(Verb.STOP, "cam0", "late")]
+
+
+def test_a_stream_extended_after_its_camera_was_released_is_stopped_by_its_new_token() -> None:
+    home = Home(1, Protocol.RTSP)
+    while (extend := home.book.poll(home.now)) is None:
+        home.now += 1.0
+    assert extend.verb is Verb.EXTEND
+    home.book.unwant("cam0", home.now)
+    home.book.settle(extend, Extension(Secret("renewed"), 300.0, 0.0), home.now)
+    home.run(5.0)
+    assert home.sent == [(Verb.STOP, "cam0", "renewed")]
+
+
+def test_a_stream_that_is_wanted_again_in_time_is_no_longer_to_be_stopped() -> None:
+    home = Home(1, Protocol.RTSP)
+    home.book.budget.api.held_until = home.now + 30.0  # the Stop has to wait
+    device = home.book.leases["cam0"].device
+    home.book.unwant("cam0", home.now)
+    assert [stop.handle.reveal() for stop in home.book.abandoned.pending(home.now)] == ["session1"]
+    home.book.want("cam0", device, home.now)
+    assert not home.book.abandoned.pending(home.now)
 
 
 def test_an_rtsp_stream_ends_with_its_connection() -> None:

@@ -19,7 +19,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.models import Device, LiveStream, Resolution
 from relay_supervisor.google.quota.budget import UNANSWERED, Call
-from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.google.quota.command import Command, Verb, stop_of
 from relay_supervisor.state import database
 from relay_supervisor.state.schema import MIGRATIONS
 from relay_supervisor.state.store import (
@@ -213,7 +213,25 @@ def test_devices_that_cannot_be_read_are_as_if_unknown(tmp_path: Path, body: obj
     assert again.problem == ""
 
 
-_WITHOUT_LOCAL = "DROP TABLE local_ports; DROP TABLE local_viewers;"
+def test_streams_that_are_to_be_stopped_are_kept_until_they_end(tmp_path: Path) -> None:
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    for handle, ends in (("long", 1300.0), ("short", 1020.0), ("stopped", 1300.0)):
+        store.save_abandoned("acct", stop_of("cam", "dev", "DOORBELL", Protocol.WEB_RTC, Secret(handle), 1000.0, ends))
+    store.forget_abandoned("acct", "stopped")
+    store.close()
+    clock._now += 40.0
+    again = opened(tmp_path, clock)
+    (found,) = again.abandoned("acct")
+    assert (found.verb, found.orphan, found.deadline) == (Verb.STOP, True, 1300.0)
+    assert (found.camera, found.device, found.kind, found.protocol) == ("cam", "dev", "DOORBELL", Protocol.WEB_RTC)
+    assert found.handle == Secret("long")
+    assert again.abandoned("other") == []
+    again.close()
+    assert len(opened(tmp_path, clock).database.read("SELECT * FROM abandoned_streams")) == 1
+
+
+_WITHOUT_LOCAL = "DROP TABLE abandoned_streams; DROP TABLE local_ports; DROP TABLE local_viewers;"
 
 
 def test_local_viewers_and_ports_are_kept_and_an_older_store_gets_room_for_them(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Rows of the state database as they are read: SQLite holds a column to no type, so each is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from relay_common.protocol import Protocol
+
+Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""Seconds, on either clock."""
+
+T = TypeVar("T")
+
+
+class LeaseRow(msgspec.Struct, array_like=True, frozen=True):
+    """A lease; moments are on the wall clock and on the monotonic clock of `boot`."""
+
+    camera: str
+    device: str
+    protocol: Protocol
+    url: str
+    handle: str
+    generation: int
+    granted_wall: Moment
+    granted_mono: Moment
+    expires_wall: Moment
+    expires_mono: Moment
+    boot: str
+
+
+class CallRow(msgspec.Struct, array_like=True, frozen=True):
+    """A call in the quota log."""
+
+    id: str
+    method: str
+    command: str
+    device: str
+    kind: str
+    sent_wall: Moment
+    sent_mono: Moment
+    answered_mono: Moment | None
+    boot: str
+
+
+class AbandonedRow(msgspec.Struct, array_like=True, frozen=True):
+    """A stream that is to be stopped."""
+
+    camera: str
+    device: str
+    kind: str
+    protocol: Protocol
+    handle: str
+    ends_wall: Moment
+    ends_mono: Moment
+    boot: str
+
+
+class PortRow(msgspec.Struct, array_like=True, frozen=True):
+    """The UDP port of a camera's local viewers."""
+
+    camera: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+def columns(kind: type[msgspec.Struct]) -> str:
+    """The columns of a kind of row, as SQL names them."""
+    return ", ".join(kind.__struct_fields__)
+
+
+def checked(rows: Iterable[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
+    """The rows that are of that kind; one that is not counts as if it were not there."""
+    for row in rows:
+        try:
+            yield msgspec.convert(row, kind)
+        except msgspec.ValidationError:
+            continue

@@ -1,0 +1,38 @@
+"""Memory that was freed goes back to the kernel, also where something behind it is still in use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.proc import resident_bytes
+from relay_supervisor import memory
+
+MB = 1 << 20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no malloc_trim")
+def test_what_was_freed_below_the_end_of_the_heap_is_given_back() -> None:
+    blocks = [os.urandom(4096) for _ in range(40 * MB // 4096)]
+    last = blocks[-1]  # what glibc would have to be free to shorten the heap by itself
+    full = resident_bytes()
+    blocks.clear()
+    kept = resident_bytes()
+    assert memory.give_back()
+    assert resident_bytes() < full - 30 * MB, f"{full / MB:.0f} MB, {kept / MB:.0f} MB after they were freed"
+    assert len(last) == 4096
+
+
+async def test_it_happens_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, times = ManualClock(), []
+    monkeypatch.setattr(memory, "give_back", lambda: times.append(clock.now()))
+    began = clock.now()
+    keeping = asyncio.create_task(memory.keep_small(clock))
+    for _ in range(4):
+        await clock.advance(50.0)
+    keeping.cancel()
+    assert [at - began for at in times] == [60.0, 120.0, 180.0]
