@@ -97,7 +97,7 @@ class CauseText(NamedTuple):
 _PARTNER: Final = "https://nestservices.google.com/partnerconnections"
 _RECONNECT: Final = "the worker connects again; a new stream is generated if that does not help"
 _PUBLISH: Final = "publishing is tried again, at most 10 s apart"
-_SAVING: Final = "writing is tried again every 5 s; a relay that started without it must be restarted to save again"
+_SAVING: Final = "writing is tried again every 5 s"
 _WIFI: Final = "Check the camera's power and Wi-Fi in the Google Home app"
 
 # fmt: off

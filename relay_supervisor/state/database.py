@@ -1,9 +1,9 @@
 """SQLite behind a thread: writes are queued, coalesced by row and made durable off the event loop.
 
 A corrupt database is set aside. One that is intact but cannot be opened for writing at the start (disk full, read-only
-file system) is copied to memory, so that this run has its content; if writing fails later, it is retried every few
-seconds, and the pending writes are kept meanwhile, one entry per row. A copy in memory has everything that the file
-should: when somebody deletes, replaces or damages the file, it is written again.
+file system) is copied to memory, so that this run has its content, and opened as soon as that works. If writing fails
+later, it is retried every few seconds, and the pending writes are kept meanwhile, one entry per row. A copy in memory
+has everything that the file should: when somebody deletes, replaces or damages the file, it is written again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Database:
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
         self._in_use = threading.Lock()  # the connection
-        self._closing = self._homeless = False
+        self._closing = self._homeless = self._unopened = False
+        """`_homeless`: there is no file, all is in the mirror; `_unopened`: there has been none since the start."""
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -121,6 +122,9 @@ class Database:
 
     def _barrier(self) -> concurrent.futures.Future[None]:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        if self._homeless:  # nothing that waiting would help
+            done.set_result(None)
+            return done
         with self._condition:
             self._waiting.append(done)
             self._condition.notify()
@@ -163,9 +167,15 @@ class Database:
             connection, known = self._connect(":memory:"), "nothing could be read from it"
         self.problem = self.notice = (
             f"{self.path} cannot be written ({why}): {known}, but nothing is saved: leases will not survive a restart. "
-            "Free space there, or fix the named cause, and restart the relay: its state is in memory until then"
+            f"Free space there, or fix the named cause: it is tried again every {_RETRY:g} s, and then saved in full"
         )
-        return connection
+        return self._without_file(connection)
+
+    def _without_file(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Go on with what is in memory until the file can be opened; returns the connection to use until then."""
+        self._mirror, self._homeless, self._unopened = Mirror(connection), True, True
+        connection.close()
+        return self._mirror.connection
 
     def _borrow(self) -> sqlite3.Connection:
         """A copy in memory, for reading only."""
@@ -205,29 +215,31 @@ class Database:
                 _take_over(connection, aside)
         except (OSError, sqlite3.Error, NewerSchema) as error:
             self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {spoken(error)}"
-            return self._connect(":memory:")
+            return self._without_file(self._connect(":memory:"))
         kept = "a new one created with what this program understands of it" if newer else "a new one created"
         self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and {kept}"
         return connection
 
     def _write_loop(self) -> None:
+        retrying = self._homeless
         while True:
             with self._condition:
-                if not self._pending and not self._waiting and not self._closing:
+                if retrying:
+                    self._condition.wait_for(lambda: self._closing, _RETRY)
+                elif not self._pending and not self._waiting and not self._closing:
                     self._condition.wait(FILE_CHECK)
                 batch, self._pending = self._pending, {}
                 waiting, self._waiting = self._waiting, []
                 closing = self._closing
             with self._in_use:
                 written = self._save(batch)
+            retrying = not written
             with self._condition:
-                if not written:
+                if not written and not self._homeless:  # else it will be written from the mirror
                     self._pending = {**batch, **self._pending}
                     self._waiting = waiting + self._waiting
                 elif not closing:
                     _release(waiting)
-                if not written and not closing:
-                    self._condition.wait_for(lambda: self._closing, _RETRY)
             if closing:
                 break
         _release(waiting)
@@ -243,7 +255,7 @@ class Database:
             self.problem = f"{self.path}: cannot be written: {error}: retrying every {_RETRY:g} s"
             return False
         if self._mirror is not None and wrong:
-            return self._write_again(self._mirror, wrong)
+            return self._open_late(self._mirror) if self._unopened else self._write_again(self._mirror, wrong)
         if batch:
             self.problem = self._lasting
         return True
@@ -262,6 +274,26 @@ class Database:
             return ""
         self._compared = time.monotonic()
         return self._mirror.difference(self.path, self._connection)
+
+    def _open_late(self, mirror: Mirror) -> bool:
+        """Open the file that could not be opened at the start, and write to it what this run knows."""
+        try:
+            connection = self._connect(str(self.path))
+            try:
+                in_one_transaction(connection, mirror.statements())
+                mirror.watch(self.path)
+            except BaseException:
+                connection.close()
+                raise
+        except (OSError, NewerSchema):
+            return False
+        except sqlite3.Error as error:
+            return _primary_code(error) in _CORRUPT and self._write_again(mirror, "is damaged")
+        self._connection = connection
+        self._homeless = self._unopened = False
+        self.problem, self._lasting, self._compared = "", "", time.monotonic()
+        log.info("%s can be written: the state is saved", self.path)
+        return True
 
     def _write_again(self, mirror: Mirror, wrong: str) -> bool:
         """Replace a file that is gone or no longer right; the last one that was found damaged is kept."""
@@ -285,7 +317,8 @@ class Database:
                 log.error("%s", problem)
             self.problem = problem
             return False
-        self._homeless, self.problem, self._compared = False, "", time.monotonic()
+        self._homeless = self._unopened = False
+        self.problem, self._lasting, self._compared = "", "", time.monotonic()
         self.rewritten += 1
         log.warning("%s %s while the relay runs: written again from memory", self.path, wrong)
         return True

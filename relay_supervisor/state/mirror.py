@@ -81,6 +81,16 @@ class Mirror:
             return f"is damaged ({error})"
         return "" if same else "does not hold what was written to it"
 
+    def statements(self) -> list[Statement]:
+        """What makes the content of a file of the same schema that of the copy."""
+        tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        found: list[Statement] = []
+        for (table,) in tables:
+            found.append((f'DELETE FROM "{table}"', ()))
+            for row in self.connection.execute(f'SELECT * FROM "{table}"'):
+                found.append((f'INSERT INTO "{table}" VALUES ({", ".join("?" * len(row))})', row))
+        return found
+
     def write_to(self, path: Path) -> None:
         """Make a complete file, replacing one that is there; raises OSError or sqlite3.Error and leaves none."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -278,6 +278,37 @@ def test_on_a_full_disk_a_sound_state_is_known_and_kept(small_disk: Path) -> Non
     untouched(path)
 
 
+@pytest.mark.parametrize("before", ["a state", "none"])
+def test_started_on_a_full_disk_it_saves_as_soon_as_there_is_room(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setattr("relay_supervisor.state.database._RETRY", 0.05)
+    path = small_disk / "relay.sqlite3"
+    if before == "a state":
+        remembering(path)
+    ballast = fill(small_disk / "ballast")
+    store = opened(path)
+    assert store.full
+    store.forget_worker("inst")
+    store.save_lease("acct", lease(60))
+    ballast.unlink()
+    until_well(store)
+    store.save_lease("acct", lease(61))  # and goes on as if nothing had been
+    store.close()
+    again = opened(path)
+    assert again.notice == again.problem == ""
+    assert known(again) == ((52, 1, 0) if before == "a state" else (2, 0, 0))
+    again.close()
+
+
+def until_well(store: Store) -> None:
+    """Wait until nothing is wrong with the state any more."""
+    deadline = time.monotonic() + 30.0
+    while store.problem:
+        assert time.monotonic() < deadline, store.problem
+        time.sleep(0.01)
+
+
 NO_BYTE_MORE = textwrap.dedent("""
     import os, pathlib, resource, sys
     from tests.unit.state.test_power_loss import known, lease, opened, remembering
