@@ -95,8 +95,8 @@ class CauseText(NamedTuple):
 
 
 _PARTNER: Final = "https://nestservices.google.com/partnerconnections"
-_RECONNECT: Final = "the worker connects again; a new stream is generated if that does not help"
-_PUBLISH: Final = "publishing is tried again, at most 10 s apart"
+_RECONNECT: Final = "the worker connects again"
+_PUBLISH: Final = "publishing is tried again"
 _SAVING: Final = "writing is tried again every 5 s"
 _WIFI: Final = "Check the camera's power and Wi-Fi in the Google Home app"
 
@@ -121,13 +121,13 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.TOKEN_REVOKED: CauseText(
         "google", "Google has revoked the authorisation: invalid_grant",
         "Run `relay-supervisor auth`, then `relay-supervisor reload`; publish the consent screen if it is in Testing",
-        "the token is tried again, at most an hour apart"),
+        "the token is tried again"),
     Cause.TOKEN_UNAVAILABLE: CauseText(
         "google", "Google gives no access token", "Wait: the failure is Google's", "the token is requested again"),
     Cause.CLIENT_REFUSED: CauseText(
         "google", "Google refuses the OAuth client",
         "Check nest.client_id and nest.client_secret, then `relay-supervisor reload`",
-        "the token is tried again, at most an hour apart"),
+        "the token is tried again"),
     Cause.PROJECT_REFUSED: CauseText(
         "google", "Google refuses the project",
         "Check nest.project_id and that the Smart Device Management API is enabled: `relay-supervisor check`",

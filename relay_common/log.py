@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -86,6 +86,35 @@ class ContextFilter(logging.Filter):
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
+
+
+class CameraNames(logging.Filter):
+    """Puts a camera's name where a record carries its id, or the instance of one of its workers and no camera.
+
+    `name_of` gives the display name for a camera's id, and any other word as it is. Added to handlers, not to loggers,
+    so that it sees the records of all.
+    """
+
+    def __init__(self, name_of: Callable[[str], str]) -> None:
+        super().__init__()
+        self._name_of = name_of
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        instance = str(getattr(record, "instance", ""))
+        camera = str(getattr(record, "camera", "")) or instance.partition(".")[0]
+        if camera:
+            record.camera = self._name_of(camera)
+        return True
+
+    def install(self) -> None:
+        """Name cameras in what all handlers of this process write."""
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self)
+
+    def remove(self) -> None:
+        """Name them no longer."""
+        for handler in logging.getLogger().handlers:
+            handler.removeFilter(self)
 
 
 def configure(level: str = "info", style: str = "console", context: Mapping[str, str] | None = None) -> None:

@@ -150,6 +150,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """Each sink by itself; the tracks' own figures of what was sent are those of the first."""
     local: LocalStats | None = None
     """Viewers that it answers itself; None while it answers none."""
+    retry_at: float = 0.0
+    """When it does by itself what may end what `code` says (Unix seconds); 0 while nothing is planned."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"

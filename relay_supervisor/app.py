@@ -221,10 +221,9 @@ class Supervisor:
         # Each part is followed by how it is stopped: in reverse order, whatever happens to the others.
         started = self._started
         self._open_state()
-        self.verbs.logs.name_of = self._registry.name_of
-        _report_mistakes(self.config)
-        self.verbs.logs.install()
         started.callback(self.verbs.logs.remove)
+        self.verbs.logs.install()
+        _report_mistakes(self.config)
         started.push_async_callback(self._bus.stop)
         await self._bus.start()
         started.push_async_callback(self._loops.aclose)

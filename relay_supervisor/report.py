@@ -15,7 +15,7 @@ from relay_supervisor.cameras.director import NOBODY_WATCHES, Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.cameras.status import camera_status, totals
-from relay_supervisor.cameras.verdict import CameraFacts, sfu_cause
+from relay_supervisor.cameras.verdict import REFUSED_TOKEN, CameraFacts, sfu_cause
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.account import Account
@@ -170,6 +170,7 @@ class Report:
             refused=sfu_error(parts.sinks.sfu.refusal(camera.id)),
             viewers_refused=parts.viewers.refusal(),
             local_problem=local.problem,
+            token_at=self._token_at(parts.accounts[camera.account]),
         )
         return camera_status(
             camera,
@@ -181,6 +182,11 @@ class Report:
             before=self._history.before(camera.id),
         )
 
+    def _token_at(self, account: Account) -> float:
+        """When Google is asked for a token again that it has refused (Unix seconds); 0: not refused."""
+        clock, at = self._parts.clock, account.tokens.asks_again
+        return clock.wall() + at - clock.now() if at else 0.0
+
     def _problems(self, budgets: list[BudgetStatus]) -> list[StatusVerdict]:
         """What is wrong with the relay as a whole, or with an account."""
         parts, wall = self._parts, self._parts.clock.wall()
@@ -190,7 +196,8 @@ class Report:
         for budget, account in zip(budgets, parts.accounts, strict=True):
             if budget.auth_code or budget.hold:
                 cause = cause_of(budget.auth_code) if budget.auth_code else Cause.QUOTA_HELD
-                found.append((cause, budget.auth_detail, budget.account, budget.retry_at))
+                next_at = self._token_at(account) if cause in REFUSED_TOKEN else budget.retry_at
+                found.append((cause, budget.auth_detail, budget.account, next_at))
             if abs(skew := account.api.clock_skew) > CLOCK_SKEW:
                 which = "ahead of" if skew > 0 else "behind"
                 found.append((Cause.CLOCK_WRONG, f"{duration(abs(skew))} {which} Google's", "", 0.0))

@@ -31,7 +31,7 @@ from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
 from relay_worker.publish.keyframe_requests import KeyframeRequestMonitor, VideoTotals
 from relay_worker.publish.publication import PublisherSettings
 from relay_worker.publish.publications import Publications
-from relay_worker.remedies import PictureRemedies, PictureRemedy
+from relay_worker.remedies import PictureRemedies, PictureRemedy, next_try
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
 from relay_worker.snapshot import KeyframeTap, to_jpeg
@@ -46,11 +46,7 @@ MOST_CAPTURES: Final = 4
 LIVE_TIMEOUT: Final = 3.0
 """Seconds without a live video frame after which a camera no longer counts as live."""
 
-_WEDGED: Final = {
-    Rebuild.INPUT: Cause.CAMERA_BROKEN,
-    Rebuild.SOURCE: Cause.CAMERA_BROKEN,
-    Rebuild.PUBLICATION: Cause.SFU_LOST,
-}
+_WEDGED: Final = dict.fromkeys(Rebuild, Cause.CAMERA_BROKEN) | {Rebuild.PUBLICATION: Cause.SFU_LOST}
 B_FRAMES: Final = (
     "the camera sends B-frames, which browsers do not show live: choose a profile without them in the camera's settings"
 )
@@ -175,7 +171,7 @@ class CameraRelay:
         remedy = self._remedies.next(self._clock.now())
         if remedy is None:
             return
-        log.warning("%s; trying: %s", reason or "nobody decodes the picture", remedy.value)
+        log.info("%s; trying: %s", reason or "nobody decodes the picture", remedy.value)
         if remedy is PictureRemedy.PARAMETER_SETS:
             self.pipeline.repeat_parameter_sets()
         else:
@@ -322,6 +318,9 @@ class CameraRelay:
         if stats.state is WorkerState.LIVE and not stats.reason and silent > SOUND_TIMEOUT:
             stats.stage, stats.code = Stage.STREAMING, Cause.SOUND_MISSING.value
             stats.reason = f"no sound has come from the camera for {silent:.0f} s: the picture goes on with silence"
+        source, publishing, published = self.source.next_try, self.publications.next_try, self.publications.live
+        if (at := next_try(stats, source, publishing, published=published)) > now:
+            stats.retry_at = self._clock.wall() + at - now
         stats.video.tolerated |= self.source.tolerated()
         stats.requests_in_vain = self._requests.ineffective_for(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions

@@ -1,9 +1,15 @@
-"""Remedies for video that is sent intact but that nobody decodes: none of them costs a Google command."""
+"""Remedies for video that is sent intact but that nobody decodes: none of them costs a Google command. And when what is
+wrong is tried again.
+"""
 
 from __future__ import annotations
 
 import enum
 from typing import Final
+
+from relay_common.causes import Cause
+from relay_common.protocol import WorkerState
+from relay_common.worker_stats import WorkerStats
 
 REMEDY_INTERVAL: Final = 60.0
 """Seconds between remedies."""
@@ -39,3 +45,19 @@ class PictureRemedies:
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         return {"tried": self.tried, "refused": self.refused}
+
+
+_PUBLISHING: Final = frozenset(
+    cause.value for cause in (Cause.SFU_REFUSES, Cause.UPLINK_BLOCKED, Cause.SFU_LOST, Cause.SINK_FAILS)
+)
+"""What the next attempt to publish may end."""
+
+
+def next_try(stats: WorkerStats, source: float, publishing: float, *, published: bool) -> float:
+    """When what `stats` reports as wrong is tried again (monotonic); 0 when nothing is wrong, or nothing is planned.
+
+    `source` and `publishing` are when either is tried again; `published` says whether anything is.
+    """
+    if stats.state is WorkerState.LIVE and stats.code != Cause.SINK_FAILS.value:
+        return 0.0
+    return publishing if stats.code in _PUBLISHING or not (stats.code or published) else source

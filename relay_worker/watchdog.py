@@ -113,12 +113,11 @@ class Watchdog:
         for name in watch.liveness.overdue(now):
             if name == "in":
                 continue
-            silence = now - watch.moved[name]
             self._expect(watch, name, min(MAX_STALL_TIMEOUT, 2 * watch.timeout[name]), now)
             if name == "out":
-                reason = f"{kind.value} frames are ready, and none was sent for {silence:.0f} s"
+                reason = f"{kind.value} frames are ready, and none was sent"
                 return Verdict(kind, Stage.SENDING, Rebuild.PUBLICATION, reason)
-            reason = f"{kind.value} packets come, and no frame came of them for {silence:.0f} s"
+            reason = f"{kind.value} packets come, and no frame came of them"
             rebuild = Rebuild.SOURCE if kind is Kind.VIDEO else Rebuild.INPUT
             return Verdict(kind, Stage.DECODE, rebuild, reason)
         return None

@@ -6,7 +6,6 @@ stream that Google does not grant, then what the worker reports of the camera an
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -45,6 +44,8 @@ _DETAILED: Final = frozenset(
 """Causes whose sentence is followed by what was reported."""
 _CRASH_LOOP: Final = 3
 """Deaths within the restart policy's window from which a worker that has started counts as failing until it is live."""
+REFUSED_TOKEN: Final = frozenset({Cause.TOKEN_REVOKED, Cause.CLIENT_REFUSED})
+"""Causes at which Google is asked again after a pause of the token's own, not of the commands'."""
 _HELD: Final = frozenset({"held", "extending", "doubted", "replacing", "renewing"})
 """States of a lease with a stream."""
 
@@ -76,6 +77,8 @@ class CameraFacts:
     """The SFU's refusal of the latest viewer."""
     local_problem: str = ""
     """Why its worker answers no viewers itself, though it should."""
+    token_at: float = 0.0
+    """When Google is asked for an access token again that it has refused (Unix seconds); 0: not refused."""
 
 
 def judge_camera(facts: CameraFacts, now: float, wall: float, before: StatusVerdict | None) -> StatusVerdict:
@@ -84,7 +87,7 @@ def judge_camera(facts: CameraFacts, now: float, wall: float, before: StatusVerd
     found = _judged(facts, state, now, wall)
     return verdict(
         found.cause,
-        _ageless(found.detail),
+        found.detail,
         state=state,
         wall=wall,
         before=before,
@@ -120,16 +123,16 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
     if state == "live":
         return _while_live(facts, slot)
     of_worker = _worker_ended(slot, now, wall)
-    of_lease = _of_lease(lease)
+    of_lease = _of_lease(facts)
     if lease.state == "parked":
         return of_lease
     if of_worker is not None:
         return of_worker
     if lease.state not in _HELD and of_lease.cause is not Cause.NONE:
         return of_lease
-    reported = _reported(slot.stats) if slot.stats is not None else Judged(Cause.NONE)
+    reported = _reported(slot.stats, wall) if slot.stats is not None else Judged(Cause.NONE)
     if facts.refused is not None and reported.cause in (Cause.NONE, Cause.SFU_REFUSES, Cause.SFU_LOST):
-        return Judged(*sfu_cause(facts.refused, Cause.SFU_REFUSES))
+        return Judged(*sfu_cause(facts.refused, Cause.SFU_REFUSES), "", reported.next_at)
     for found in (reported, of_lease):
         if found.cause is not Cause.NONE:
             return found
@@ -147,49 +150,48 @@ def _while_live(facts: CameraFacts, slot: Slot) -> Judged:
         return Judged(code if code is Cause.B_FRAMES else Cause.PICTURE_UNDECODABLE)
     if facts.viewers_refused is not None:
         return Judged(*sfu_cause(facts.viewers_refused, Cause.VIEWERS_REFUSED))
-    of_lease = _of_lease(facts.lease)
+    of_lease = _of_lease(facts)
     if of_lease.cause not in (Cause.NONE, Cause.STREAM_ENDED):
         return of_lease
-    noted = _noted(code, reason)
-    if noted.cause is Cause.NONE and facts.local_problem:
+    if code is Cause.NONE and facts.local_problem:
         return Judged(Cause.LOCAL_UNAVAILABLE, facts.local_problem)
-    return noted
-
-
-def _noted(code: Cause, reason: str) -> Judged:
-    """A note of the worker's on a camera that plays."""
-    return Judged(code, worker_detail(reason) if code in _DETAILED else "")
+    detail = worker_detail(reason) if code in _DETAILED else ""  # a note of the worker's
+    return Judged(code, detail, "", slot.stats.retry_at if slot.stats is not None else 0.0)
 
 
 def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:
     """What the camera's process suffers from; None when it is well enough."""
     if slot.phase is Phase.HUNG:
-        return Judged(Cause.WORKER_HANGS, slot.last_exit)
+        return Judged(Cause.WORKER_HANGS)
     next_at = wall + slot.next_start - now if slot.phase is Phase.BACKOFF else 0.0
     if slot.policy.failing_starts:
-        return Judged(Cause.WORKER_UNSTARTED, slot.last_exit, "", next_at)
+        return Judged(Cause.WORKER_UNSTARTED, slot.ended_by, "", next_at)
     recent = slot.policy.recent(now)
     if slot.phase is Phase.BACKOFF or recent >= _CRASH_LOOP or (recent and not slot.running):
-        hung = slot.last_exit.startswith("hung")
-        return Judged(Cause.WORKER_HANGS if hung else Cause.WORKER_CRASHES, slot.last_exit, "", next_at)
+        hung = slot.ended_by.startswith("hung")
+        return Judged(Cause.WORKER_HANGS if hung else Cause.WORKER_CRASHES, slot.ended_by, "", next_at)
     return None
 
 
-def _of_lease(lease: LeaseStatus) -> Judged:
+def _of_lease(facts: CameraFacts) -> Judged:
     """Why a lease has no stream, or may lose it."""
+    lease = facts.lease
     cause = cause_of(lease.code)
     detail = lease.detail if cause in _DETAILED else ""
+    if cause in REFUSED_TOKEN:
+        return Judged(cause, detail, "", facts.token_at)
     return Judged(cause, detail, lease.next_step, lease.next_at if cause is not Cause.NONE else 0.0)
 
 
-def _reported(stats: WorkerStats) -> Judged:
+def _reported(stats: WorkerStats, wall: float) -> Judged:
     """What the worker says is wrong."""
+    at = stats.retry_at if stats.retry_at > wall else 0.0
     cause = cause_of(stats.code)
     if cause is Cause.NONE and stats.reason:
         cause = _BY_STAGE.get(stats.stage, Cause.STREAM_ENDED if stats.stage is Stage.NONE else Cause.CAMERA_BROKEN)
     if cause is Cause.NONE and stats.source == "playing" and stats.webrtc == "connected" and stats.video.frames:
-        return Judged(Cause.CAMERA_STALLED)  # the deadline that ends the session has not passed yet
-    return Judged(cause, worker_detail(stats.reason) if cause in _DETAILED else "")
+        return Judged(Cause.CAMERA_STALLED, "", "", at)  # the deadline that ends the session has not passed yet
+    return Judged(cause, worker_detail(stats.reason) if cause in _DETAILED else "", "", at)
 
 
 def sfu_cause(error: SfuError, refused: Cause) -> tuple[Cause, str]:
@@ -201,14 +203,3 @@ def sfu_cause(error: SfuError, refused: Cause) -> tuple[Cause, str]:
     if not error.status and not error.code:
         return Cause.SFU_UNREACHABLE, ""
     return refused, str(error.status) if error.status else error.code
-
-
-_AGES: Final = re.compile(r" (for|within|in) \d+(\.\d+)? s\b|, \d+\w\w time in \d+ minutes| while \w+")
-
-
-def _ageless(detail: str) -> str:
-    """The detail without how long, how often and in which state: figures stand still, and words have to stay the same.
-
-    A worker's end has the rest in `worker.last_exit`.
-    """
-    return _AGES.sub("", detail)

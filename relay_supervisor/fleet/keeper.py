@@ -247,14 +247,17 @@ class SlotKeeper:
         assert slot.process is not None
         exit_, asked = slot.process.exit, slot.phase is Phase.STOPPING
         if slot.farewell and exit_ is not None and exit_.clean:
-            words = f"{exit_} ({slot.farewell})"
+            words = brief = f"{exit_} ({slot.farewell})"
+        elif slot.phase is Phase.HUNG:
+            words, brief = f"hung{slot.whereabouts}, {exit_}", f"hung, {exit_}"
         else:
-            words = f"hung{slot.whereabouts}, {exit_}" if slot.phase is Phase.HUNG else f"{exit_}{slot.whereabouts}"
+            words, brief = f"{exit_}{slot.whereabouts}", str(exit_)
         log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
         code = exit_.code if exit_ is not None else None
         cause = RestartCause.KILLED if code is not None and code < 0 else RestartCause.EXITED
         if asked or slot.phase is Phase.HUNG:
             cause = slot.planned if asked else RestartCause.HUNG
+        slot.ended_by = brief
         self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words, cause)
 
     def _give_up(self, slot: Slot, why: str) -> None:
@@ -263,6 +266,7 @@ class SlotKeeper:
         log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
+        slot.ended_by = why
         self._over(slot, SlotEvent.GIVE_UP, why, RestartCause.FAILED)
 
     def _over(self, slot: Slot, event: SlotEvent, why: str, cause: RestartCause) -> None:
@@ -300,7 +304,7 @@ class SlotKeeper:
                 delay = slot.policy.unstarted()
             slot.next_start = now + delay
             if delay:
-                level = logging.DEBUG if known else logging.WARNING
+                level = logging.DEBUG if known else logging.INFO
                 log.log(level, "worker %s: next start in %.1f s", slot.last_exit, delay, extra=slot.context)
                 return
         if slot.wanted:
@@ -321,6 +325,7 @@ class SlotKeeper:
         slot.replacement = successor.replacement = None
         self.slots[slot.camera] = successor
         successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
+        successor.ended_by = slot.ended_by
         successor.policy.restarts += 1
         return successor
 

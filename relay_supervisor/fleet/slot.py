@@ -138,6 +138,9 @@ class Slot:
         self.farewell = ""
         """Why it is ending, from its goodbye."""
         self.last_exit = ""
+        """How the last one ended, doing what, and how often the same happened lately."""
+        self.ended_by = ""
+        """How the last one ended, alone: the same words for the same end."""
         self.planned = RestartCause.REQUESTED
         """Why it is asked to end, when it is."""
         self.wanted = True

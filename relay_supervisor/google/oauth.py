@@ -90,6 +90,11 @@ class TokenSource:
         """Why no token is available at present; None when one is."""
         return self._failure
 
+    @property
+    def asks_again(self) -> float:
+        """When Google is asked again after a failure (monotonic); 0 without one."""
+        return self._not_before
+
     async def token(self) -> Secret:
         """A token good for at least half a minute (a twentieth of its lifetime, if that is under ten minutes).
 

@@ -76,7 +76,7 @@ class Verbs:
     ) -> None:
         self.stop_requested = asyncio.Event()
         self.keep_workers = False
-        self.logs = LogRing()
+        self.logs = LogRing(name_of=registry.name_of)
         self._config, self._reread, self._on_config = config, reread, on_config
         self._registry, self._director = registry, director
         self._accounts, self._discoveries, self._clock = accounts, discoveries, clock

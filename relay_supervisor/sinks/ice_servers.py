@@ -31,7 +31,6 @@ RENEW: Final = 600.0
 """Seconds before the end of a credential at which what uses it is renewed."""
 _AFTER_FAILURE: Final = 30.0
 """Seconds after a failure during which views are opened without asking again; also between attempts for the relay."""
-_LOG_EVERY: Final = 600.0
 
 
 class Lent(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +52,9 @@ class IceServers:
         self._for_guests = [turn_server(one) for one in configured if _harmless(one)]
         self._key, self._clock = key, clock
         self._tasks = Tasks(log, "a TURN credential could not be revoked")
-        self._not_before = self._log_after = -math.inf
+        self._not_before = -math.inf
+        self._failing = False
+        """Whether the latest call for a credential failed, which has been logged."""
         self._counts = Counter({"issued": 0, "failed": 0, "revoked": 0, "unrevoked": 0})
         self._listeners: list[Callable[[UseTurn], None]] = []
         relays = [server for server in self._servers if server.credential]
@@ -109,14 +110,16 @@ class IceServers:
         try:
             servers = await self._key.issue(ttl)
         except TurnError as error:
-            now = self._clock.now()
             self._counts["failed"] += 1
-            self._not_before = now + _AFTER_FAILURE
-            if now >= self._log_after:
-                self._log_after = now + _LOG_EVERY
+            self._not_before = self._clock.now() + _AFTER_FAILURE
+            if not self._failing:
+                self._failing = True
                 log.warning("no TURN credentials: %s", error)
             return []
         self._counts["issued"] += 1
+        if self._failing:
+            self._failing = False
+            log.warning("TURN credentials are issued again")
         return servers
 
     # --- workers ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay_common.log import whole_line
+from relay_common.log import CameraNames, whole_line
 from relay_common.protocol import LogLine
 from relay_common.secrets import redact
 
@@ -34,22 +34,26 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogRing(logging.Handler):
-    """Keeps the lines of all loggers, redacted. `dropped` counts lines displaced by newer ones."""
+    """Keeps the lines of all loggers, redacted. `dropped` counts lines displaced by newer ones.
 
-    def __init__(self, size: int = RING) -> None:
+    While it is installed, cameras are named (`name_of`, by id) in what it keeps and in what other handlers write.
+    """
+
+    def __init__(self, size: int = RING, name_of: Callable[[str], str] = lambda camera: camera) -> None:
         super().__init__()
+        self._names = CameraNames(name_of)
         self._entries: deque[LogEntry] = deque(maxlen=size)
         self._count = 0
         self._guard = threading.Lock()
-        self.name_of: Callable[[str], str] = lambda camera: camera
-        """The display name of a camera whose id a line carries; anything else as it is."""
 
     def install(self) -> None:
         """Attach to all loggers of this process."""
         logging.getLogger().addHandler(self)
+        self._names.install()
 
     def remove(self) -> None:
         """Detach from them."""
+        self._names.remove()
         logging.getLogger().removeHandler(self)
 
     @property
@@ -58,8 +62,7 @@ class LogRing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = whole_line(record, LONGEST)
-        camera = self.name_of(str(getattr(record, "camera", "")))
-        self._add(record.created, record.levelname.lower(), record.name, text, str(camera))
+        self._add(record.created, record.levelname.lower(), record.name, text, str(getattr(record, "camera", "")))
 
     def worker_line(self, camera: str, line: LogLine) -> None:
         """Keep a line that a worker sent."""

@@ -86,7 +86,7 @@ def view_gone(reason: str) -> ViewError:
 
 
 def sfu_failure(error: SfuError) -> ViewError:
-    log.warning("a view failed: %s", error.message)
+    log.info("a view failed: %s", error.message)
     answered = error.status or error.code
     what = f"Cloudflare refuses viewers: {answered}" if answered else "Cloudflare cannot be reached"
     return ViewError("sfu_unavailable", 502, what, hint=error.hint, remedy=error.remedy)
@@ -95,7 +95,7 @@ def sfu_failure(error: SfuError) -> ViewError:
 def name_of(error: SfuError) -> str:
     """Name of the SFU's error, without its message."""
     # The SFU's own text may name sessions and tracks, which are not for the page; the log has it.
-    log.warning("a view failed: %s", error.message)
+    log.info("a view failed: %s", error.message)
     return error.code or (f"HTTP status {error.status}" if error.status else "the SFU could not be reached")
 
 

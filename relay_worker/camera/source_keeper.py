@@ -69,6 +69,7 @@ class SourceKeeper:
         self._stalled: RtspError | None = None
         self._began = 0.0
         self.stalls = 0
+        self._next_try = 0.0
         self._tolerated: Counter[str] = Counter()  # by sessions that have ended
 
     @property
@@ -92,6 +93,15 @@ class SourceKeeper:
             return self.ingests.playing
         session = self._source.session if self._source is not None else None
         return session is not None and session.state is RtspState.PLAYING
+
+    @property
+    def next_try(self) -> float:
+        """When it connects again by itself (monotonic): after its pause, or when a session that delivers nothing is
+        ended; 0 while nothing is planned.
+        """
+        if self._over_webrtc or self._next_try or self._source is None or not self.playing or self._stalled:
+            return 0.0 if self._over_webrtc else self._next_try
+        return self._last_video() + self._settings.session.media_timeout
 
     def play(self, stream: GrantedStream) -> None:
         """Play `stream` from now on instead of the previous one."""
@@ -135,12 +145,15 @@ class SourceKeeper:
             self._source.look()
         if self._source is None or not self.playing or self._stalled is not None:
             return
-        last = self._pipeline.last_media.get(Kind.VIDEO, self._began)
         timeout = self._settings.session.media_timeout
-        if now - max(last, self._began) > timeout:
+        if now - self._last_video() > timeout:
             self._stalled = RtspTimeoutError(RtspStage.STREAMING, f"no video for {timeout:.0f} s")
             self.stalls += 1
             self._source.stop()
+
+    def _last_video(self) -> float:
+        """When video last arrived, or the session began."""
+        return max(self._pipeline.last_media.get(Kind.VIDEO, self._began), self._began)
 
     def renew(self, reason: str) -> None:
         """The session delivers nothing usable: start another, of the same stream where that is possible (RTSP)."""
@@ -189,7 +202,9 @@ class SourceKeeper:
                 self._on_failed(stream, Stage(error.stage.value), remedy, str(error))
                 return
             log.info("source: %s; trying again in %.1f s", error.message, delays[failures])
+            self._next_try = self._clock.now() + delays[failures]
             await pause(self._clock, delays[failures], stopped)
+            self._next_try = 0.0
             failures += 1
 
     def _proven(self, began: float) -> bool:

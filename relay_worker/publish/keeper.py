@@ -130,6 +130,8 @@ class PublicationKeeper:
         self.delay = DelayMeter()
         self.problem = (Stage.NONE, "")
         """Where and why the last attempt or publication failed; cleared when one is live."""
+        self.next_try = 0.0
+        """When the next attempt begins (monotonic), while it waits; else 0."""
 
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
         """Publish from now on; a change of `audio` makes a new publication, other changes leave it alone."""
@@ -200,7 +202,9 @@ class PublicationKeeper:
         while True:
             delay = await self._publish(profile_idc)
             self._hurried.clear()
+            self.next_try = self._clock.now() + delay
             await pause(self._clock, delay, self._hurried)
+            self.next_try = 0.0
 
     async def _publish(self, profile_idc: int | None) -> float:
         """Run one publication from start to end; returns the seconds to wait before the next."""
@@ -241,7 +245,8 @@ class PublicationKeeper:
         self.problem = stage, reason
         self._on_problem(stage, reason, Cause.UPLINK_BLOCKED if blocked else Cause.SFU_REFUSES)
         delay = max(self._backoff.next_delay(), least)
-        log.warning("publishing%s failed at %s: %s; trying again in %.1f s", self._where, stage.value, reason, delay)
+        # The supervisor's verdict on the camera warns, once: this is each attempt.
+        log.info("publishing%s failed at %s: %s; trying again in %.1f s", self._where, stage.value, reason, delay)
         if signaling.publication:
             self._on_lost(signaling.publication, reason)
         return delay
@@ -264,7 +269,7 @@ class PublicationKeeper:
             publication, self.publication = self.publication, ""
             self.publisher, self.live = None, False
         self.problem = Stage.SENDING, self._why
-        log.warning("publication%s ended: %s", self._where, self._why)
+        log.info("publication%s ended: %s", self._where, self._why)
         self._on_lost(publication, self._why)
         if self._clock.now() - began >= LONG_ENOUGH:
             self._short_lived.reset()

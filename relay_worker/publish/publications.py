@@ -132,6 +132,12 @@ class Publications:
                 stats.stage, stats.reason = stage, f"{name}: {reason}" if name else reason
                 stats.code = (Cause.SINK_FAILS if name else Cause.SFU_LOST).value
 
+    @property
+    def next_try(self) -> float:
+        """When the next attempt at a sink begins (monotonic), that of the SFU first; 0 while none waits."""
+        waiting = [keeper.next_try for keeper in (self.first, *self.keepers.values()) if keeper.next_try]
+        return waiting[0] if waiting else 0.0
+
     def start(self, *, audio: bool, profile_idc: int | None) -> None:
         """Publish from now on, as `PublicationKeeper.start` says."""
         self._wanted = audio, profile_idc

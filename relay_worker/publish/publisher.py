@@ -281,11 +281,13 @@ class Publisher:
         silence = self._settings.report_silence
         # Only silence while we kept sending counts: what was not sent cannot be acknowledged.
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
-            self._fail(f"{self._settings.peer} acknowledged none of our packets for {silence:g} s", _UNHEARD)
+            self._fail(f"{self._settings.peer} acknowledged none of our packets: ended after {silence:g} s", _UNHEARD)
         for track in sender.tracks:
             most = silence if track.kind == "video" else max(silence, SOUND_REPORT_SILENCE)
             if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > most:
-                self._fail(f"{self._settings.peer} acknowledged no {track.kind} packet for {most:g} s", _UNHEARD)
+                self._fail(
+                    f"{self._settings.peer} acknowledged no {track.kind} packet: ended after {most:g} s", _UNHEARD
+                )
         return self.connected
 
     # --- end

@@ -172,7 +172,9 @@ class RtspSession:
         """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
         if self.state is RtspState.PLAYING:
             if now - self._last_data >= self._settings.media_timeout:
-                raise RtspTimeoutError(RtspStage.STREAMING, f"nothing received for {now - self._last_data:.0f} s")
+                raise RtspTimeoutError(
+                    RtspStage.STREAMING, f"nothing received: ended after {now - self._last_data:.0f} s"
+                )
             if self._next_keepalive is not None and now >= self._next_keepalive:
                 self._keepalive(now)
         elif (deadline := self.next_deadline()) is not None and now >= deadline:

@@ -284,7 +284,7 @@ async def test_packets_that_no_longer_get_through_are_noticed_by_their_reports(u
             sfu.faults.upstream_loss = 1.0
             await until(lambda: not publisher.check(time.monotonic()))
             assert publisher.state is PublisherState.FAILED
-    assert [error.message for error in lost] == ["porch: the SFU acknowledged none of our packets for 2 s"]
+    assert [error.message for error in lost] == ["porch: the SFU acknowledged none of our packets: ended after 2 s"]
 
 
 @pytest.mark.parametrize("profile", ["SRTP_AES128_CM_SHA1_80", "SRTP_AEAD_AES_256_GCM"])

@@ -185,7 +185,8 @@ class LeaseManager:
             try:
                 self._on_effect(effect)
             except Exception:
-                log.exception("internal error while carrying out %s of %s", type(effect).__name__, effect.camera)
+                words = "internal error while carrying out %s"
+                log.exception(words, type(effect).__name__, extra={"camera": effect.camera})
 
     def _listed(self, effect: Listed) -> None:
         if self._listing is None or self._listing.done():

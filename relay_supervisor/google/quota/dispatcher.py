@@ -135,9 +135,9 @@ class Dispatcher:
         except NestError as error:
             result = error
         except Exception as error:  # an internal error must not leave a lease waiting
-            log.exception("%s of %s failed unexpectedly", command.verb.value, command.camera)
-            what = f"{command.verb.value} of {command.camera}"
-            result = NestUnreachable(f"{what}: internal error ({type(error).__name__}); see the log")
+            log.exception("%s failed unexpectedly", command.verb.value, extra={"camera": command.camera})
+            what = f"{command.verb.value}: internal error ({type(error).__name__}); see the log"
+            result = NestUnreachable(what)
         now = self._clock.now()
         if self._journal is not None:
             self._journal.settled(command, counted_by(command, result, now))

@@ -85,6 +85,7 @@ async def test_a_session_without_video_is_ended_and_its_url_played_again(world: 
         world.session.clear()
         keeper.check(time.monotonic() + STALL - 1.0)
         assert keeper.playing
+        assert keeper.next_try == world.pipeline.last_media[Kind.VIDEO] + STALL
         assert keeper.stalls == 0
         keeper.check(time.monotonic() + STALL + 1.0)
         await world.session.wait()
@@ -148,6 +149,7 @@ async def test_a_pause_between_two_tries_delays_nothing(end: str) -> None:
     keeper = Mute(clock, 0.1)
     keeper.play(GrantedStream(1, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.abc"), clock.wall() + 300))
     await clock.advance(0.1 + STALL + 0.1)
+    assert keeper.next_try == pytest.approx(clock.now() + RETRY_DELAYS[0] - 0.1)
     async with asyncio.timeout(5):
         if end == "play":
             keeper.play(GrantedStream(2, Protocol.RTSP, Secret("rtsps://host/x?auth=g.0.def"), clock.wall() + 300))

@@ -91,6 +91,7 @@ def test_what_ended_first_is_named() -> None:
     reported.machine.fire(SlotEvent.EXIT)
     reported.unbind()
     reported.last_exit, reported.next_start = "killed by SIGKILL while live, 3rd time in 10 minutes", 20.0
+    reported.ended_by = "killed by SIGKILL"
     found = judged(reported, lease=lost, at=5.0)
     assert (found.code, found.next_at) == ("worker_crashes", WALL + 20.0)
     assert found.cause == "The camera's worker keeps ending: killed by SIGKILL"
@@ -101,6 +102,24 @@ def test_a_live_camera_that_nobody_may_watch_says_so() -> None:
     assert judged(live).code == "none"
     found = judged(live, viewers_refused=REFUSED)
     assert (found.state, found.stage, found.cause) == ("live", "viewers", "Cloudflare refuses viewers: 500")
+
+
+def test_it_says_when_the_worker_tries_again() -> None:
+    stalled = slot(code="camera_stalled", reason="…", retry_at=WALL + 3.0)
+    assert judged(stalled).next_at == WALL + 3.0
+    told = spoken_verdict(judged(stalled, at=1.0), WALL + 1.0)
+    assert told.startswith("The camera sends no video; next: the worker connects again in 2 s; ")
+    assert judged(stalled, at=4.0).next_at == 0.0, "the report is old: it is being tried"
+    refused = slot(code="sfu_refuses", reason="…", retry_at=WALL + 60.0)
+    assert judged(refused, refused=REFUSED).next_at == WALL + 60.0
+    note = slot(WorkerState.LIVE, code="sink_fails", reason="go2rtc: no answer", retry_at=WALL + 9.0)
+    assert (judged(note).code, judged(note).next_at) == ("sink_fails", WALL + 9.0)
+
+
+def test_a_refused_token_is_tried_when_its_own_pause_is_over() -> None:
+    revoked = LeaseStatus(state="held_off", code="token_revoked", next_step="a stream is generated", next_at=WALL + 30)
+    found = judged(slot(), lease=revoked, token_at=WALL + 600.0)
+    assert (found.next, found.next_at) == ("the token is tried again", WALL + 600.0)
 
 
 def test_it_dates_from_when_the_cause_began() -> None:

@@ -79,6 +79,7 @@ async def test_a_new_supervisor_is_asked_at_once() -> None:
     subject = Subject(signaling, clock)
     subject.keeper.start(audio=True, profile_idc=None)
     await until(lambda: len(subject.problems) == 1)
+    await until(lambda: subject.keeper.next_try == clock.now() + 3600.0)
     await clock.advance(3000.0)
     assert len(signaling.offers) == 1
     subject.keeper.hurry()

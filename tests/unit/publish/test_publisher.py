@@ -128,7 +128,7 @@ async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wir
         if not publisher.check(now):
             break
     assert second == 18  # the first that was not acknowledged left at 10
-    assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet for 7 s"]
+    assert [error.message for error in lost] == ["porch: the SFU acknowledged no video packet: ended after 7 s"]
     await publisher.close()
 
 
@@ -193,6 +193,6 @@ async def test_sound_is_reported_on_more_rarely(wire: Any, every: float | None, 
         if not publisher.check(now):
             break
     assert [error.message for error in lost] == (
-        [] if lives else ["porch: the SFU acknowledged no audio packet for 16 s"]
+        [] if lives else ["porch: the SFU acknowledged no audio packet: ended after 16 s"]
     )
     await publisher.close()

@@ -85,6 +85,11 @@ async def test_a_refused_token_costs_a_view_no_time_and_is_told_once(caplog: pyt
     assert "Cloudflare TURN answered 401" in told
     assert "[cloudflare.turn] key_id and api_token" in told
     assert "another-token" not in told
+    rig.keys.api_token = "another-token"
+    await rig.clock.advance(31.0)
+    await rig.lend()
+    await rig.lend()
+    assert caplog.messages[1:] == ["TURN credentials are issued again"]
 
 
 async def test_workers_get_another_credential_before_theirs_ends() -> None:

@@ -77,3 +77,28 @@ async def test_a_worker_sends_its_lines_but_not_a_flood() -> None:
     assert len(sent) == MOST_A_SECOND
     assert forwarder.dropped == 7
     assert "abcdefghijkl" not in sent[0].text
+
+
+def test_cameras_are_named_wherever_a_line_goes(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also on standard error, where a line had the id alone, or the instance of a worker."""
+    ring = LogRing(name_of=lambda camera: {"2a9226a5": "Front Door"}.get(camera, camera))
+    root, log = logging.getLogger(), logging.getLogger("relay_supervisor.test")
+    before, level = list(root.handlers), root.level
+    log_setup.configure("info", "console")
+    ring.install()
+    try:
+        log.warning("by id", extra={"camera": "2a9226a5"})
+        log.warning("by instance", extra={"instance": "2a9226a5.0011aabb"})
+        log.warning("of none")
+        log_setup.flush()
+    finally:
+        ring.remove()
+        root.handlers[:] = before
+        root.setLevel(level)
+    shown = capfd.readouterr().err.splitlines()
+    assert [line.partition("test: ")[2] for line in shown] == [
+        "by id camera=Front Door",
+        "by instance instance=2a9226a5.0011aabb camera=Front Door",
+        "of none",
+    ]
+    assert [line.camera for line in ring.since()] == ["Front Door", "Front Door", ""]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from relay_common.causes import Cause
+from relay_common.protocol import WorkerState
 from relay_common.simulation.camera.media import VideoSpec
 from relay_common.simulation.camera.packetizer import video_track
+from relay_common.worker_stats import WorkerStats
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.remedies import REMEDY_INTERVAL, PictureRemedies, PictureRemedy
+from relay_worker.remedies import REMEDY_INTERVAL, PictureRemedies, PictureRemedy, next_try
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from tests.fixtures.manual_camera import ManualCamera
 from tests.unit.worker.test_relay import SMALL, World
@@ -98,3 +101,14 @@ async def test_asked_twice_the_relay_tries_once_and_asks_for_a_keyframe() -> Non
         assert relay.counters()["mending.refused"] == 1
     finally:
         await relay.close()
+
+
+def test_the_next_try_is_that_of_what_is_wrong() -> None:
+    def at(code: Cause, state: WorkerState = WorkerState.RECONNECTING, *, published: bool = True) -> float:
+        known = "" if code is Cause.NONE else code.value
+        stats = WorkerStats(instance="", camera="", sequence=0, at=0.0, uptime=0.0, state=state, code=known)
+        return next_try(stats, 1.0, 2.0, published=published)
+
+    assert (at(Cause.CAMERA_STALLED), at(Cause.SFU_REFUSES), at(Cause.UPLINK_BLOCKED)) == (1.0, 2.0, 2.0)
+    assert (at(Cause.NONE), at(Cause.NONE, published=False)) == (1.0, 2.0)
+    assert (at(Cause.SOUND_MISSING, WorkerState.LIVE), at(Cause.SINK_FAILS, WorkerState.LIVE)) == (0.0, 2.0)
