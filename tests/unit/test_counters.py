@@ -44,6 +44,7 @@ READERS: Final[dict[tuple[str, str], str]] = {
     ("relay_common/simulation/google/devices.py", "failed"): "relay_common/simulation/home.py",
     ("relay_common/simulation/google/devices.py", "generates"): "relay_common/simulation/home.py",
     ("relay_common/simulation/google/oauth.py", "refreshes"): "",
+    ("relay_common/local_messages.py", "refused"): "relay_supervisor/local/service.py",
     (_SFU + "api.py", "requests"): "",
     (_SFU + "ice.py", "refused"): _SFU + "control.py",
     (_SFU + "peer.py", "malformed"): _SFU + "control.py",
