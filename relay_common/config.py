@@ -70,12 +70,13 @@ class TurnConfig(_Section, frozen=True):
 
 
 class CloudflareConfig(_Section, frozen=True):
-    """A Cloudflare Realtime SFU application."""
+    """A Cloudflare Realtime SFU application. Without this section cameras are watched by [local] alone, or published at
+    the servers of [[whip]]."""
 
-    app_id: Text
-    """App id from the Cloudflare dashboard, Realtime > SFU."""
-    app_secret: Secret
-    """Shown once, when the app is created."""
+    app_id: Text = ""
+    """App id from the Cloudflare dashboard, Realtime > SFU; required with any other key of the section."""
+    app_secret: Secret = Secret("")
+    """Shown once, when the app is created; required as well."""
     api_base_url: Text = "https://rtc.live.cloudflare.com/v1"
     """Cloudflare Realtime API."""
     ice_servers: list[str | IceServer] = []
@@ -84,6 +85,11 @@ class CloudflareConfig(_Section, frozen=True):
     in it gives it to viewers who came by a link, too."""
     turn: TurnConfig = TurnConfig()
     """Set in [cloudflare.turn]."""
+
+    @property
+    def used(self) -> bool:
+        """Whether cameras are published there."""
+        return bool(self.app_id)
 
 
 class WhipConfig(_Section, frozen=True):
@@ -307,7 +313,7 @@ class Config(_Section, frozen=True):
     """The whole configuration; `nest` holds one entry per Google account or project."""
 
     nest: list[NestConfig]
-    cloudflare: CloudflareConfig
+    cloudflare: CloudflareConfig = CloudflareConfig()
     rtsp: RtspConfig = RtspConfig()
     cameras: CamerasConfig = CamerasConfig()
     http: HttpConfig = HttpConfig()

@@ -125,6 +125,7 @@ def parse(
                 for key in _CREDENTIALS_GO_TO.get(name, ())
                 if (p := overheard(_label(name, i, len(built)), key, section))
             ]
+    problems += _without_cloudflare(values, sections)
     if values["local"] is not None:
         problems += local_problems(values["local"])
     turn = values.pop("cloudflare.turn")
@@ -136,6 +137,23 @@ def parse(
         raise ConfigError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}{lines}")
     values["cloudflare"] = msgspec.structs.replace(values["cloudflare"], turn=turn)
     return Config(**values)
+
+
+def _without_cloudflare(values: dict[str, Any], sections: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What is missing in [cloudflare], which may be left out as a whole where cameras can be watched elsewhere."""
+    cloudflare, local = values["cloudflare"], values["local"]
+    if cloudflare is None:
+        return []
+    written = bool(sections["cloudflare"][0] or sections["cloudflare.turn"][0])
+    if not written and (local is None or local.addresses or sections["whip"]):
+        return []
+    missing = [
+        _missing("cloudflare", key, secret=key == "app_secret")
+        for key in ("app_id", "app_secret")
+        if not getattr(cloudflare, key)
+    ]
+    other = '; or, to watch without an account, write listen = "127.0.0.1" into [local]'
+    return missing if written else [f"{missing[0]}{other}", *missing[1:]]
 
 
 def whip_tables(tables: list[dict[str, Any]], base: Path | None) -> tuple[list[WhipConfig], list[str]]:

@@ -23,6 +23,7 @@ from relay_common.cloudflare import SfuClient, TurnKey
 from relay_common.cloudflare.turn import TCP_PORTS
 from relay_common.config import Config
 from relay_common.loopback import is_loopback_url
+from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.overrides import Overrides
@@ -123,7 +124,8 @@ class Supervisor:
 
     def _make_client(self) -> SfuClient:
         at = self.config.cloudflare
-        client = SfuClient(at.app_id, at.app_secret, clock=self._clock, rng=self._rng, base_url=at.api_base_url)
+        app_id, secret = (at.app_id, at.app_secret) if at.used else ("unused", Secret("unused"))
+        client = SfuClient(app_id, secret, clock=self._clock, rng=self._rng, base_url=at.api_base_url)
         client.meter.on_call = self._otel.sfu_call
         return client
 
@@ -144,6 +146,7 @@ class Supervisor:
             rng=self._rng,
             ice=self._ice,
             on_asked=self._watching.asked_for,
+            enabled=self.config.cloudflare.used,
         )
 
     def _make_local(self) -> LocalViewing:

@@ -72,6 +72,8 @@ def _accounts(config: Config) -> None:
 
 def _cloudflare(config: Config) -> None:
     at = config.cloudflare
+    if not at.used:
+        return
     require_usable(at.app_id, at.app_secret, at.api_base_url)
     if at.turn.key_id:
         require_usable_key(at.turn.key_id, at.turn.api_token)

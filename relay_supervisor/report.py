@@ -95,7 +95,8 @@ class Report:
         )
 
     def _sinks(self) -> list[SinkStatus]:
-        return [SinkStatus(kind="cloudflare")] + [
+        sfu = [SinkStatus(kind="cloudflare")] if self._parts.sinks.at_sfu else []
+        return sfu + [
             SinkStatus(name=sink.name, kind="whip", place=sink.place, encrypted=sink.place.startswith("https:"))
             for sink in self._parts.sinks.whip()
         ]
@@ -177,6 +178,7 @@ class Report:
             facts,
             publication=live.id if live is not None else "",
             local=local,
+            sfu=parts.sinks.at_sfu,
             now=now,
             wall=parts.clock.wall(),
             before=self._history.before(camera.id),

@@ -296,7 +296,7 @@ class CameraRelay:
             return WorkerState.WAITING if self._was_live or self._reason else WorkerState.STARTING
         last = self.pipeline.last_frame.get(Kind.VIDEO, 0.0)
         if (
-            (self.publications.live or not self._publishing)
+            (self.publications.live or not (self._publishing and self.publications.keepers))
             and not self.pipeline.filling
             and self._clock.now() - last < LIVE_TIMEOUT
         ):

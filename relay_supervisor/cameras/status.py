@@ -25,14 +25,15 @@ def camera_status(
     *,
     publication: str,
     local: LocalStatus,
+    sfu: bool,
     now: float,
     wall: float,
     before: StatusVerdict | None = None,
 ) -> CameraStatus:
     """The status of `camera` as judged from `facts`.
 
-    `publication` is the name of the live one, or empty; `local` is about viewers without the SFU; `now` is
-    monotonic, `wall` Unix seconds. `before` is the verdict until now.
+    `publication` is the name of the live one, or empty; `local` is about viewers without the SFU, `sfu`
+    tells whether there is one; `now` is monotonic, `wall` Unix seconds; `before` is the verdict until now.
     """
     slot, lease = facts.slot, facts.lease
     at_rest = facts.why_not or facts.idle
@@ -52,13 +53,14 @@ def camera_status(
         reason=reason,
         stage=stage,
         enabled=not facts.why_not,
-        viewable=bool(publication) and found.state not in ("stopped", "idle"),
+        viewable=(bool(publication) if sfu else local.on) and found.state not in ("stopped", "idle"),
         publication=publication,
         lease=lease,
         worker=_worker(slot, now),
         decodable=decodable,
         verdict=found,
         local=local,
+        sfu=sfu,
     )
     status.lease.protocol = status.lease.protocol or camera.device.protocol.value
     if stats is None or slot is None:

@@ -14,7 +14,7 @@ from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
 from relay_supervisor.checks import local, remote, stun, viewing
-from relay_supervisor.checks.report import Finding, Grade
+from relay_supervisor.checks.report import Finding, Grade, ok
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect, decode
@@ -79,8 +79,9 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     findings = [*local.settings(config), *local.sinks(config), *local.addresses(config, served)]
     findings += [*local.directories(config, running is not None), local.confinement(config)]
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
-    udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server))
-    sfu = None if "cloudflare" in refused else asyncio.ensure_future(_cloudflare(config))
+    used = config.cloudflare.used
+    udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None
+    sfu = asyncio.ensure_future(_cloudflare(config)) if used and "cloudflare" not in refused else None
     on_google, skews, cameras = await _google(config, running) if "nest" not in refused else ([], [], None)
     findings += viewing.local_viewing(config, cameras, running is not None)
     findings += on_google
@@ -88,7 +89,9 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         found, skew = await sfu
         findings += found
         skews.append(skew)
-    return [*findings, await udp, remote.clock(skews)]
+    if not used and "cloudflare" not in refused:
+        findings.append(ok("cloudflare", "not used: cameras are not published at Cloudflare"))
+    return [*findings, *([await udp] if udp is not None else []), remote.clock(skews)]
 
 
 async def _cloudflare(config: Config) -> tuple[list[Finding], float | None]:

@@ -46,9 +46,11 @@ class CloudflareSink:
                 self._client.forget(session)
 
 
-def cloudflare_target(config: CloudflareConfig) -> SinkTarget:
-    """What workers have to know of the SFU; its TURN servers come with `UseTurn`, as their credentials end."""
-    return SinkTarget(loopback=is_loopback_url(config.api_base_url))
+def cloudflare_target(config: CloudflareConfig) -> SinkTarget | None:
+    """What workers have to know of the SFU, None where it is not used; its TURN servers come with `UseTurn`, as their
+    credentials end.
+    """
+    return SinkTarget(loopback=is_loopback_url(config.api_base_url)) if config.used else None
 
 
 def sfu_error(error: SinkError | None) -> SfuError | None:

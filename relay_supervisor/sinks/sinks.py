@@ -17,9 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class Sinks:
-    """The brokers of all sinks, by name. `sfu` is the SFU's with what workers have to know of it."""
+    """The brokers of all sinks, by name. `sfu` is the SFU's, `target` what workers have to know of it: None where there
+    is nothing published there.
+    """
 
-    def __init__(self, sfu: Broker, target: SinkTarget, clock: Clock) -> None:
+    def __init__(self, sfu: Broker, target: SinkTarget | None, clock: Clock) -> None:
         self.sfu, self._target, self._clock = sfu, target, clock
         self._whip: dict[str, tuple[WhipSink, Broker]] = {}
         self._listeners: list[Listener] = []
@@ -38,7 +40,12 @@ class Sinks:
     def find(self, name: str) -> Broker | None:
         """The broker of the sink with this name."""
         found = self._whip.get(name)
-        return found[1] if found is not None else None if name else self.sfu
+        return found[1] if found is not None else None if name or self._target is None else self.sfu
+
+    @property
+    def at_sfu(self) -> bool:
+        """Whether cameras are published at the SFU."""
+        return self._target is not None
 
     def whip(self) -> list[WhipSink]:
         """The WHIP servers."""
@@ -66,7 +73,8 @@ class Sinks:
 
     def targets(self, name: str, device: str) -> list[SinkTarget]:
         """Where the camera with this display name and device id is published."""
-        return [self._target, *(sink.target for sink in self.whip() if sink.config.takes(name, device))]
+        sfu = [self._target] if self._target is not None else []
+        return [*sfu, *(sink.target for sink in self.whip() if sink.config.takes(name, device))]
 
     def keeps_awake(self, name: str, device: str) -> bool:
         """Whether one of its sinks wants the camera also while nobody watches it."""

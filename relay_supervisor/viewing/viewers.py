@@ -18,6 +18,7 @@ from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare import SfuClient, SfuError
 from relay_common.counters import joined
+from relay_common.errors import Remedy
 from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.broker import Broker
@@ -66,7 +67,7 @@ class Viewers:
     """All views of this supervisor.
 
     `ice` lends STUN and TURN servers to the pages; `new_id` makes unguessable names; `on_asked` is called with the
-    wanted cameras.
+    wanted cameras. Not `enabled`, where cameras are not published at the SFU, they refuse everybody.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Viewers:
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         bound: int = MAX_VIEWS,
         on_asked: Callable[[list[str]], None] = lambda cameras: None,
+        enabled: bool = True,
     ) -> None:
+        self._enabled = enabled
         self._client, self._clock, self._rng = client, clock, rng
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
         self._views: dict[str, View] = {}
@@ -127,6 +130,12 @@ class Viewers:
         The answer's action is `answer` when at least one camera is available, else `none` with an empty view name.
         """
         wanted = _checked(cameras, audience)
+        if not self._enabled:
+            raise ViewError(
+                *("no_sfu", 409, "Cameras are not published at Cloudflare here"),
+                hint="Play from /whep/{camera}",
+                remedy=Remedy.PARK,
+            )
         present = [view.visitor for view in self._views.values()] + [opener for _, opener in self._opening]
         if (full := refusal(visitor, present, self._bound)) is not None:
             self.outcomes["refused"] += 1

@@ -92,3 +92,18 @@ def test_a_reload_takes_it_over_at_once() -> None:
     old, new = parsed(), parsed(listen="127.0.0.1", udp_ports="8560-8561")
     assert compare(old, new).applied == ["local.listen", "local.udp_ports"]
     assert merged(old, new).local == new.local
+
+
+def test_cloudflare_may_be_left_out_where_cameras_can_be_watched_elsewhere() -> None:
+    nest = {"project_id": "p", "client_id": "c", "client_secret": "hush", "refresh_token": "1//hush-hush"}
+    assert not config_file.parse({"nest": nest, "local": {"listen": "127.0.0.1"}}, {}).cloudflare.used
+    studio = {"name": "studio", "url": "https://studio.example/whip/{camera}"}
+    assert not config_file.parse({"nest": nest, "whip": [studio]}, {}).cloudflare.used
+    with pytest.raises(ConfigError) as nowhere:
+        config_file.parse({"nest": nest}, {})
+    assert "cloudflare.app_id is missing" in str(nowhere.value)
+    assert 'listen = "127.0.0.1" into [local]' in str(nowhere.value)
+    half = {"nest": nest, "local": {"listen": "127.0.0.1"}, "cloudflare": {"app_id": "a"}}
+    with pytest.raises(ConfigError) as incomplete:
+        config_file.parse(half, {})
+    assert "cloudflare.app_secret is missing" in str(incomplete.value)
