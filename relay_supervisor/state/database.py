@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -18,9 +19,10 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from relay_common.spoken import spoken
+from relay_supervisor.state.directories import write_error
 from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
 
@@ -36,6 +38,7 @@ _LOCKED: Final = 5.0  # seconds to wait at the start for a file locked by anothe
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 """Errors of writing that do not come from the file: it is as good as it was."""
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 # Neither writes anything. The first also reads the write-ahead log, but needs a -shm file, which the failed attempt to
 # open leaves behind if the directory is writable; the second is for directories that are not.
 _READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
@@ -43,17 +46,28 @@ _READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
 Row = tuple[str, str]
 
 
+class _Problem(NamedTuple):
+    """What is wrong, in words, and whether that is for want of space."""
+
+    words: str = ""
+    full: bool = False
+
+
+_NONE: Final = _Problem()
+
+
 class Database:
     """One SQLite file, mode 0600, WAL, written by its own thread.
 
     With `read_only` the file is only read: its content is copied to memory, and writes stay there. `problem` says in
-    words what is wrong ("" when nothing is); `dropped` counts writes lost to the bound on memory, `rewritten` how often
-    the file was written again because somebody had deleted, replaced or damaged it.
+    words what is wrong ("" when nothing is), `full` whether that is for want of space; `dropped` counts writes lost to
+    the bound on memory, `rewritten` how often the file was written again because somebody had deleted, replaced or
+    damaged it.
     """
 
     def __init__(self, path: Path, *, stamp: int, read_only: bool = False) -> None:
         self.path = path
-        self.problem = ""
+        self._problem = _NONE
         self.notice = ""
         """What was done with a file that could not be used as it was, and what to do; "" otherwise."""
         self.dropped = self.rewritten = 0
@@ -62,7 +76,7 @@ class Database:
         self._mirror: Mirror | None = None
         """The copy in memory; None when the connection itself is to memory."""
         self._compared = 0.0
-        self._lasting = ""
+        self._lasting = _NONE
         self._pending: dict[Row, Statement] = {}
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._condition = threading.Condition()
@@ -70,6 +84,14 @@ class Database:
         self._closing = self._homeless = self._unopened = False
         """`_homeless`: there is no file, all is in the mirror; `_unopened`: there has been none since the start."""
         self._thread: threading.Thread | None = None
+
+    @property
+    def problem(self) -> str:
+        return self._problem.words
+
+    @property
+    def full(self) -> bool:
+        return self._problem.full
 
     def open(self) -> None:
         """Open the file; never fails because of it, and takes a few seconds at most."""
@@ -81,8 +103,8 @@ class Database:
                 self._compared = time.monotonic()
             except (OSError, sqlite3.Error) as error:
                 self._connection.close()
-                self._connection = self._recall(spoken(error))
-        self._lasting = self.problem  # writing to memory does not fix the file
+                self._connection = self._recall(spoken(error), error)
+        self._lasting = self._problem  # writing to memory does not fix the file
         self._thread = threading.Thread(target=self._write_loop, name="state database", daemon=True)
         self._thread.start()
 
@@ -92,7 +114,7 @@ class Database:
             with self._in_use:
                 return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            self.problem = f"{self.path}: cannot be read: {error}"
+            self._problem = self._why(f"{self.path}: cannot be read: {error}", error)
             return []
 
     def write(self, row: Row, sql: str, *parameters: object) -> None:
@@ -109,7 +131,8 @@ class Database:
         try:
             await asyncio.wait_for(asyncio.wrap_future(self._barrier()), timeout)
         except TimeoutError:
-            self.problem = self.problem or f"{self.path}: the disk is slow"
+            if not self.problem:
+                self._problem = _Problem(f"{self.path}: the disk is slow")
 
     def close(self, timeout: float = 2.0) -> None:
         """Write what is left and close the file; does nothing if it was not opened."""
@@ -136,7 +159,7 @@ class Database:
             try:
                 return self._connect(str(self.path))
             except OSError as error:
-                return self._recall(error.strerror or type(error).__name__)
+                return self._recall(error.strerror or type(error).__name__, error)
             except NewerSchema as error:
                 return self._set_aside(f"newer-{stamp}", str(error), newer=True)
             except sqlite3.DatabaseError as error:
@@ -144,7 +167,7 @@ class Database:
                 if code in _CORRUPT:
                     return self._set_aside(f"corrupt-{stamp}", str(error))
                 if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > give_up:
-                    return self._recall(str(error))
+                    return self._recall(str(error), error)
                 time.sleep(0.1)
 
     def _connect(self, name: str) -> sqlite3.Connection:
@@ -160,15 +183,16 @@ class Database:
             raise
         return connection
 
-    def _recall(self, why: str) -> sqlite3.Connection:
+    def _recall(self, why: str, error: Exception) -> sqlite3.Connection:
         """A database in memory with the file's content, as far as it can be read."""
         connection, known = self._copy(), "its content was read and is used by this run"
         if connection is None:
             connection, known = self._connect(":memory:"), "nothing could be read from it"
-        self.problem = self.notice = (
+        self.notice = (
             f"{self.path} cannot be written ({why}): {known}, but nothing is saved: leases will not survive a restart. "
             f"Free space there, or fix the named cause: it is tried again every {_RETRY:g} s, and then saved in full"
         )
+        self._problem = self._why(self.notice, error)
         return self._without_file(connection)
 
     def _without_file(self, connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -183,7 +207,7 @@ class Database:
         alone = not Path(f"{self.path}-wal").exists()
         connection = self._copy(_READ_ONLY[1:] if alone else _READ_ONLY)
         if connection is None:
-            self.problem = f"{self.path} cannot be read"
+            self._problem = _Problem(f"{self.path} cannot be read")
             connection = self._connect(":memory:")
         return connection
 
@@ -214,7 +238,8 @@ class Database:
             if newer:
                 _take_over(connection, aside)
         except (OSError, sqlite3.Error, NewerSchema) as error:
-            self.problem = f"{self.path}: unusable ({why}) and cannot be replaced: {spoken(error)}"
+            words = f"{self.path}: unusable ({why}) and cannot be replaced: {spoken(error)}"
+            self._problem = self._why(words, error)
             return self._without_file(self._connect(":memory:"))
         kept = "a new one created with what this program understands of it" if newer else "a new one created"
         self.notice = f"{self.path} could not be used ({why}): it was set aside as {aside.name} and {kept}"
@@ -252,12 +277,13 @@ class Database:
                 in_one_transaction(self._mirror.connection, batch.values())
             wrong = self._save_to_file(batch)
         except sqlite3.Error as error:
-            self.problem = f"{self.path}: cannot be written: {error}: retrying every {_RETRY:g} s"
+            words = f"{self.path}: cannot be written: {error}: retrying every {_RETRY:g} s"
+            self._problem = self._why(words, error)
             return False
         if self._mirror is not None and wrong:
             return self._open_late(self._mirror) if self._unopened else self._write_again(self._mirror, wrong)
         if batch:
-            self.problem = self._lasting
+            self._problem = self._lasting
         return True
 
     def _save_to_file(self, batch: dict[Row, Statement]) -> str:
@@ -291,7 +317,7 @@ class Database:
             return _primary_code(error) in _CORRUPT and self._write_again(mirror, "is damaged")
         self._connection = connection
         self._homeless = self._unopened = False
-        self.problem, self._lasting, self._compared = "", "", time.monotonic()
+        self._problem, self._lasting, self._compared = _NONE, _NONE, time.monotonic()
         log.info("%s can be written: the state is saved", self.path)
         return True
 
@@ -315,13 +341,29 @@ class Database:
             problem = f"{self.path}: {wrong} and cannot be written again: {spoken(error)}"
             if problem != self.problem:
                 log.error("%s", problem)
-            self.problem = problem
+            self._problem = self._why(problem, error)
             return False
         self._homeless = self._unopened = False
-        self.problem, self._lasting, self._compared = "", "", time.monotonic()
+        self._problem, self._lasting, self._compared = _NONE, _NONE, time.monotonic()
         self.rewritten += 1
         log.warning("%s %s while the relay runs: written again from memory", self.path, wrong)
         return True
+
+    def _why(self, words: str, error: Exception) -> _Problem:
+        return _Problem(words, no_space(error, self.path.parent))
+
+
+def no_space(error: Exception, directory: Path) -> bool:
+    """Whether `error`, of writing in `directory`, is for want of space: a full disk, or a quota that is used up.
+
+    By its code, never by its words, which may hold a path and depend on the language. For a quota, or a file that finds
+    no room to begin, SQLite's code does not say why: then something is written there to see.
+    """
+    if isinstance(error, sqlite3.Error):
+        code = _primary_code(error)
+        found = write_error(directory) if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) else None
+        return code == sqlite3.SQLITE_FULL or (found is not None and found.errno in _NO_SPACE)
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

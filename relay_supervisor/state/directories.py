@@ -90,14 +90,20 @@ def nearest(directory: Path) -> Path:
 
 def write_problem(directory: Path) -> str:
     """Why nothing can be written there, or where it would be made: a full disk, for example; empty when it can."""
+    error = write_error(directory)
+    return "" if error is None else error.strerror or type(error).__name__
+
+
+def write_error(directory: Path) -> OSError | None:
+    """The error of writing there, or where it would be made; None when it can be written."""
     try:
         # Has no name while it is there, on file systems that can do that.
         with tempfile.TemporaryFile(dir=nearest(directory)) as file:
             file.write(bytes(_PROBE))
             file.flush()
     except OSError as error:
-        return error.strerror or type(error).__name__
-    return ""
+        return error
+    return None
 
 
 def remove_stale_stacks(directory: Path, instances: Collection[str]) -> int:

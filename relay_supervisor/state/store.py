@@ -6,7 +6,6 @@ restart on the same boot the monotonic times are valid, whatever the wall clock 
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ _CALLS_KEPT = 3700.0
 _LONGEST_STREAM = 600.0
 _FLUSH_WITHIN = 1.0
 _DEVICES_KEPT = 200
-_LEAST_ROOM = 65536  # bytes; SQLite's index of the write-ahead log alone takes half of that
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -127,13 +125,8 @@ class Store:
 
     @property
     def full(self) -> bool:
-        """Whether that is for want of space: SQLite may only say "disk I/O error" then."""
-        if any(words in self.problem for words in ("disk is full", "No space left", "quota exceeded")):
-            return True
-        try:
-            return bool(self.problem) and shutil.disk_usage(self.database.path.parent).free < _LEAST_ROOM
-        except OSError:
-            return False
+        """Whether that is for want of space."""
+        return self.database.full
 
     @property
     def notice(self) -> str:

@@ -69,6 +69,7 @@ class SimulatedDatabase:
         self._disk, self._owner, self._rng = disk, owner, rng
         self.path = Path("relay.sqlite3")
         self.problem = self.notice = ""
+        self.full = False
         self.dropped = 0
         self._pending: dict[Row, Statement] = {}
         self._committing = False

@@ -408,9 +408,10 @@ async def test_a_full_disk_is_told_and_written_later(tmp_path: Path, monkeypatch
         store.save_lease("acct", lease(1000.0, f"cam{n}"))
     await store.database.flush(0.3)
     assert "full" in store.problem
+    assert store.full
     connection.execute("PRAGMA max_page_count = 100000")
     await store.database.flush(10.0)
-    assert store.problem == ""
+    assert (store.problem, store.full) == ("", False)
     store.close()
     assert len(opened(tmp_path, clock).leases("acct")) == 300
 
