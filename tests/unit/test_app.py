@@ -101,7 +101,7 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
 
     failing = Supervisor(offline_config(tmp_path), launcher=FailingLauncher(look))
     with pytest.raises(RelayError, match="no launcher today"):
-        await failing.start()
+        await started_and_stopped(failing)
     assert len(seen) == 1
     assert {"bus.sock", "bus-stats.sock"} < seen[0], "the bus and the HTTP socket were open"
     assert not list(run.glob("*.sock")), "both were closed"
@@ -156,7 +156,7 @@ async def test_a_directory_that_another_supervisor_uses_is_refused_by_name(tmp_p
     try:
         second = Supervisor(msgspec.structs.replace(other, paths=shared), launcher=NoLauncher())
         with pytest.raises(RelayError, match=f"pid {os.getpid()}.*{getattr(taken.paths, key)}") as caught:
-            await second.start()
+            await started_and_stopped(second)
         assert f"paths.{key}" in caught.value.hint
         # The first is none the worse: its socket serves, its locks hold.
         assert (tmp_path / "run" / "http.sock").exists()
@@ -182,13 +182,19 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
         paths = msgspec.structs.replace(good.paths, **changed)
         supervisor = Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher())
         with pytest.raises(ConfigError, match=words):
-            await supervisor.start()
+            await started_and_stopped(supervisor)
         assert opened() == before
     if os.getuid() == 0:
         os.chown(tmp_path, 54321, -1)
         paths = msgspec.structs.replace(good.paths, runtime_dir=str(tmp_path))
         with pytest.raises(ConfigError, match="belongs to another user"):
-            await Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher()).start()
+            await started_and_stopped(Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher()))
+
+
+async def started_and_stopped(supervisor: Supervisor) -> None:
+    """Start, which should fail; if it does not, stop, so that the test fails instead of waiting for what runs."""
+    await supervisor.start()
+    await supervisor.stop()
 
 
 async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +208,7 @@ async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatc
         monkeypatch.setattr(part, verbs[name], result)
     threads, before = threading.active_count(), opened()
     with pytest.raises(RelayError, match="no launcher today"):
-        await supervisor.start()
+        await started_and_stopped(supervisor)
     assert order == ["failed", "http", "bus", "store", "lock"]
     assert threading.active_count() == threads
     assert opened() - before == set(), "a file, socket or lock was left open"
