@@ -18,7 +18,7 @@ NONE = sandbox.available().startswith("none")
 confined = pytest.mark.skipif(NONE, reason=f"confinement: {sandbox.available()}")
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, socket, sys, time
 from pathlib import Path
 from relay_common.protocol import Stage
 from relay_worker.process import sandbox
@@ -43,9 +43,21 @@ def can(attempt):
         return False
     return True
 
+def tcp(bind):
+    with socket.socket() as one:
+        if bind:
+            one.bind(("127.0.0.1", 0))
+        one.listen()
+
+def unix(verb, name):
+    with socket.socket(socket.AF_UNIX) as one:
+        getattr(one, verb)(str(here / name))
+
 def try_version(version):
     box, _ = enter(version)
     return {
+        "bind": can(lambda: tcp(True)), "listen": can(lambda: tcp(False)),
+        "connect to path": can(lambda: unix("connect", "listener")), "bind path": can(lambda: unix("bind", "mine")),
         "words": box.words, "ports": box.tcp_ports, "read": can((here / "secret").read_text),
         "write": can(lambda: (here / "new").write_text("")), "truncate": can(lambda: os.truncate(here / "secret", 6)),
         "move": can(lambda: os.rename(here / "secret", here / "resolver" / "secret")),
@@ -76,6 +88,9 @@ def replace():
         os.rename(here / "new", file)
     os.write(replaced, b"x")
 
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(str(here / "listener"))
+listener.listen()
 ready, go = os.pipe()
 done, replaced = os.pipe()
 versions = {version: in_child(try_version, version) for version in map(int, sys.argv[2:])}
@@ -121,6 +136,15 @@ def test_every_version_denies_what_it_can_and_says_what_it_cannot(tried: dict[st
         assert found["ports"] in (None, [53, 443, 5349])
         assert ("signals and abstract sockets" in found["words"]) == (version < 6)
     assert tried["off"] == "off"
+
+
+@confined
+def test_nothing_listens_where_others_could_know_it(tried: dict[str, Any]) -> None:
+    """What docs/security.md says that Landlock does not limit is not limited, and the rest of the same kind is."""
+    for found in tried["versions"].values():
+        limited = found["ports"] is not None
+        assert (found["bind"], found["listen"]) == (not limited, True), "to listen alone takes a port of the kernel's"
+        assert (found["connect to path"], found["bind path"]) == (True, False), "as the bus's sockets are reached"
 
 
 @confined
