@@ -17,13 +17,11 @@ from relay_common.errors import RelayError
 from relay_common.fsm import Machine
 from relay_common.protocol import Stage
 from relay_worker.media.delay import DelayMeter
-from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.publish.answer import Answer, parse_answer
 from relay_worker.publish.extensions import max_payload
 from relay_worker.publish.feedback import Estimate
+from relay_worker.publish.media_out import MediaOut
 from relay_worker.publish.offer import make_offer
-from relay_worker.publish.outgoing import OutgoingTrack
-from relay_worker.publish.pacer import Pacer
 from relay_worker.publish.publication import (
     SOUND_REPORT_SILENCE,
     PublishError,
@@ -33,8 +31,6 @@ from relay_worker.publish.publication import (
     Signaling,
 )
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
-from relay_worker.publish.sender import MediaSender
-from relay_worker.publish.uplink import Uplink
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
 from relay_worker.webrtc.sdp import AnswerError
 from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, default_host_addresses
@@ -42,13 +38,12 @@ from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, defa
 _UNHEARD: Final = "A new session is made; if it happens again look at the uplink and at UDP filters"
 
 
-class Publisher:
+class Publisher(MediaOut):
     """Publishes video (mid 0) and, when `audio`, Opus (mid 1) of one camera in one SFU session.
 
     `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
-    `on_keyframe_request` asks the camera for a keyframe, at most once a second. `on_lost` is called once when a
-    connected publication fails by itself, with the reason. `delay` takes how long each run of video was here. Media
-    times are seconds on the pipeline's timeline, `now` is when the media came in (monotonic seconds).
+    `on_lost` is called once when a connected publication fails by itself, with the reason. It is `connected` in the
+    state of that name.
     """
 
     def __init__(
@@ -64,32 +59,17 @@ class Publisher:
         on_lost: Callable[[PublishError], None] = lambda error: None,
         delay: DelayMeter | None = None,
     ) -> None:
+        self._settings = settings or PublisherSettings()
+        super().__init__(
+            clock or LoopClock(), self._settings.pacer, on_keyframe_request=on_keyframe_request, delay=delay
+        )
         self.camera = camera
         self._signaling = signaling
-        self._settings = settings or PublisherSettings()
-        self._clock = clock or LoopClock()
-        self._on_keyframe_request, self._on_lost = on_keyframe_request, on_lost
+        self._on_lost = on_lost
         self._machine = Machine(PUBLISHER_TABLE)
         self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)
-        self._pacer = Pacer(self._settings.pacer)
-        self._delay = delay or DelayMeter()
-        self._uplink: Uplink | None = None
         self._transport: MediaTransport | None = None
-        self._sender: MediaSender | None = None
-        self._video: OutgoingTrack | None = None
-        self._audio: OutgoingTrack | None = None
-        self._timer: asyncio.Handle | None = None
-        self._timer_at = 0.0
-        """Deadline of the timer: for a deadline that has passed uvloop returns a plain handle, which has no
-        `when()`.
-        """
-        self._not_connected = 0
-        """Payload runs dropped because there was no connection."""
-        self.connected = False
-        """Whether the state is CONNECTED: checked for every frame."""
         self.answer: Answer | None = None
-        self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
-        """Called with everything that is sent while packets are being captured."""
 
     @property
     def state(self) -> PublisherState:
@@ -128,7 +108,9 @@ class Publisher:
             self.answer = parse_answer(await self._ask(self._offer.sdp(local)), self._offer)
             self._fire(PublisherEvent.ANSWERED)
             await transport.connect(self.answer.transport, settings.connect_timeout)
-            self._begin(transport, self.answer)
+            assert transport.protector is not None
+            assert transport.path is not None
+            self._begin(transport.protector, transport.path, self.answer.tracks, self._offer.cname)
             self._fire(PublisherEvent.ESTABLISHED)
         except RelayError as error:
             raise self._failed(error) from error
@@ -159,51 +141,7 @@ class Publisher:
                 self.camera, Stage.PUBLISH, message, hint="Check the connection to the SFU's API"
             ) from None
 
-    def _begin(self, transport: MediaTransport, answer: Answer) -> None:
-        assert transport.protector is not None
-        assert transport.path is not None
-        tracks = [OutgoingTrack(accepted) for accepted in answer.tracks]
-        self._video = next((track for track in tracks if track.kind == "video"), None)
-        self._audio = next((track for track in tracks if track.kind == "audio"), None)
-        self._sender = MediaSender(
-            transport.protector,
-            transport.path,
-            tracks,
-            cname=self._offer.cname,
-            on_keyframe_request=self._on_keyframe_request,
-        )
-        if self._video is not None:
-            self._uplink = Uplink(self._pacer, self._sender, self._video)
-
-    # --- media out
-
-    def set_clock(self, media_time: float, wall: float, now: float) -> None:
-        """State that at monotonic `now` the media clock shows `media_time` and it is `wall`; see MediaSender.
-
-        Optional: without it the first media sent is taken as the present.
-        """
-        if self._sender is not None:
-            self._sender.set_clock(media_time, wall, now)
-
-    def send(self, frame: Frame, now: float) -> None:
-        """Send a frame, or the part of it that is there, which came in at `now`. Implements `pipeline.Output`."""
-        video = frame.kind is Kind.VIDEO
-        track = self._video if video else self._audio
-        if track is None or not self.connected:
-            self._not_connected += 1
-            return
-        if video:
-            passed = self._pacer.take_video(frame.payloads, frame.media_time, now)
-        else:
-            passed = self._pacer.take_audio(frame.payloads, frame.media_time, frame.step, now)
-        if self._uplink is not None and self._uplink.probing:
-            self._uplink.probe(now)
-        if not passed:
-            self._pump(now)
-            return
-        self._send(track, frame.payloads, frame.media_time, frame.step, now)
-        if video:
-            self._delay.add(self._clock.now() - now, len(frame.payloads))
+    # --- the connection
 
     @property
     def max_payload(self) -> int:
@@ -215,49 +153,6 @@ class Publisher:
     def audio_accepted(self) -> bool:
         """Whether the SFU takes audio; known once connected."""
         return self._audio is not None
-
-    def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
-        sender = self._sender
-        assert sender is not None
-        if sender.clock is None:
-            sender.set_clock(media_time, self._clock.wall(), now)
-        timestamp, ticks = track.rtp_time(media_time), round(step * track.clock_rate)
-        if self.capture is not None:
-            self.capture(track, payloads, timestamp, ticks, now)
-        sender.send(track, payloads, timestamp, now, ticks)
-
-    def _pump(self, now: float) -> None:
-        """Send what is due, and set the single timer for the rest."""
-        for kind, payloads, media_time, step, came in self._pacer.pop(now):
-            track = self._video if kind == "video" else self._audio
-            assert track is not None
-            self._send(track, payloads, media_time, step, now)
-            if track is self._video:
-                self._delay.add(self._clock.now() - came, len(payloads))
-        deadline = self._pacer.next_deadline()
-        if deadline is None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-        elif self._timer is None or self._timer_at > deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._timer_fired)
-            self._timer_at = deadline
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        if self.connected:
-            # A loop may round and call slightly early: not worth another timer.
-            self._pump(max(self._clock.now(), self._timer_at))
-
-    # --- feedback in
-
-    def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
-        if is_rtcp and self._sender is not None:
-            self._sender.receive_rtcp(packet, now)
-            if self._uplink is not None:
-                self._uplink.heard(now)
 
     def _transport_closed(self) -> None:
         self._fail(f"{self._settings.peer} closed the connection, or no longer answers on it")
@@ -305,11 +200,6 @@ class Publisher:
             queued_bytes=self._pacer.queued_bytes,
             drops=path.drops if path is not None else 0,
         )
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     async def close(self) -> None:
         """Send BYE and release everything; safe in any state and more than once."""

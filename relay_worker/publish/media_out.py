@@ -1,0 +1,143 @@
+"""What leaves over one connection, whoever made it: pacer, sender, congestion control, and the timer that drives them.
+
+The base of a publication (`publisher.py`) and of a viewer that the worker answers itself (`relay_worker/local`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from relay_common.clock import Clock
+from relay_worker.media.delay import DelayMeter
+from relay_worker.media.stream import Frame, Kind, PayloadRun
+from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.outgoing import OutgoingTrack
+from relay_worker.publish.pacer import Pacer, PacerSettings
+from relay_worker.publish.packet_writer import Protector
+from relay_worker.publish.sender import MediaSender
+from relay_worker.publish.uplink import Uplink
+from relay_worker.webrtc.gso import PacketPath
+
+
+class MediaOut:
+    """Sends a camera's frames over a connection from `_begin` on, while `connected`. Implements `pipeline.Output`.
+
+    `on_keyframe_request` asks the camera for a keyframe, at most once a second. `delay` takes how long each run of
+    video was here. Media times are seconds on the pipeline's timeline, `now` is when the media came in (monotonic
+    seconds).
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        pacer: PacerSettings,
+        *,
+        on_keyframe_request: Callable[[], None] = lambda: None,
+        delay: DelayMeter | None = None,
+    ) -> None:
+        self._clock = clock
+        self._on_keyframe_request = on_keyframe_request
+        self._pacer = Pacer(pacer)
+        self._delay = delay or DelayMeter()
+        self._uplink: Uplink | None = None
+        self._sender: MediaSender | None = None
+        self._video: OutgoingTrack | None = None
+        self._audio: OutgoingTrack | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """Deadline of the timer: for a deadline that has passed uvloop returns a plain handle, which has no
+        `when()`.
+        """
+        self._not_connected = 0
+        """Payload runs dropped because there was no connection."""
+        self.connected = False
+        """Whether media may leave: checked for every frame."""
+        self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
+        """Called with everything that is sent while packets are being captured."""
+
+    def _begin(self, protector: Protector, path: PacketPath, accepted: Sequence[AcceptedTrack], cname: str) -> None:
+        tracks = [OutgoingTrack(one) for one in accepted]
+        self._video = next((track for track in tracks if track.kind == "video"), None)
+        self._audio = next((track for track in tracks if track.kind == "audio"), None)
+        self._sender = MediaSender(protector, path, tracks, cname=cname, on_keyframe_request=self._on_keyframe_request)
+        if self._video is not None:
+            self._uplink = Uplink(self._pacer, self._sender, self._video)
+
+    # --- media out
+
+    def set_clock(self, media_time: float, wall: float, now: float) -> None:
+        """State that at monotonic `now` the media clock shows `media_time` and it is `wall`; see MediaSender.
+
+        Optional: without it the first media sent is taken as the present.
+        """
+        if self._sender is not None:
+            self._sender.set_clock(media_time, wall, now)
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Send a frame, or the part of it that is there, which came in at `now`. Implements `pipeline.Output`."""
+        video = frame.kind is Kind.VIDEO
+        track = self._video if video else self._audio
+        if track is None or not self.connected:
+            self._not_connected += 1
+            return
+        if video:
+            passed = self._pacer.take_video(frame.payloads, frame.media_time, now)
+        else:
+            passed = self._pacer.take_audio(frame.payloads, frame.media_time, frame.step, now)
+        if self._uplink is not None and self._uplink.probing:
+            self._uplink.probe(now)
+        if not passed:
+            self._pump(now)
+            return
+        self._send(track, frame.payloads, frame.media_time, frame.step, now)
+        if video:
+            self._delay.add(self._clock.now() - now, len(frame.payloads))
+
+    def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
+        sender = self._sender
+        assert sender is not None
+        if sender.clock is None:
+            sender.set_clock(media_time, self._clock.wall(), now)
+        timestamp, ticks = track.rtp_time(media_time), round(step * track.clock_rate)
+        if self.capture is not None:
+            self.capture(track, payloads, timestamp, ticks, now)
+        sender.send(track, payloads, timestamp, now, ticks)
+
+    def _pump(self, now: float) -> None:
+        """Send what is due, and set the single timer for the rest."""
+        for kind, payloads, media_time, step, came in self._pacer.pop(now):
+            track = self._video if kind == "video" else self._audio
+            assert track is not None
+            self._send(track, payloads, media_time, step, now)
+            if track is self._video:
+                self._delay.add(self._clock.now() - came, len(payloads))
+        deadline = self._pacer.next_deadline()
+        if deadline is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or self._timer_at > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._timer_fired)
+            self._timer_at = deadline
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self.connected:
+            # A loop may round and call slightly early: not worth another timer.
+            self._pump(max(self._clock.now(), self._timer_at))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- feedback in
+
+    def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
+        if is_rtcp and self._sender is not None:
+            self._sender.receive_rtcp(packet, now)
+            if self._uplink is not None:
+                self._uplink.heard(now)
