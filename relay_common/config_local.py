@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
+from relay_common.announced import announced
 from relay_common.config import LocalConfig
 
 ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -27,17 +28,6 @@ def port_range(text: str) -> range | None:
     if not 1 <= first <= last <= _HIGHEST:
         raise ValueError("no range of ports")
     return range(first, last + 1)
-
-
-def announced(text: str) -> tuple[str, int]:
-    """Address and port (0: the camera's own) of an entry of `local.announce`; raises ValueError."""
-    host, port = text.strip(), 0
-    if host.startswith("[") or host.count(":") == 1:
-        host, colon, digits = host.rpartition(":")
-        host, port = host.removeprefix("[").removesuffix("]"), int(digits) if digits.isdecimal() else -1
-        if not colon or not 1 <= port <= _HIGHEST:
-            raise ValueError("no address with a port")
-    return str(ipaddress.ip_address(host)), port
 
 
 def local_problems(local: LocalConfig) -> list[str]:

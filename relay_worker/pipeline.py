@@ -57,6 +57,8 @@ class Pipeline:
         self.timeline = Timeline()
         self.inputs: dict[Kind, TrackInput] = {}
         self.output: Output | None = None
+        self.viewers: Output | None = None
+        """Viewers that the worker answers itself, beside the output."""
         self.last_media: dict[Kind, float] = {}
         """When a packet of each kind was last received (monotonic seconds)."""
         self.last_frame: dict[Kind, float] = {}
@@ -68,7 +70,8 @@ class Pipeline:
         self.capture: Callable[[Sequence[Batch], float], None] | None = None
         """Called with everything that arrives while packets are being captured."""
         self.max_payload = MAX_PAYLOAD
-        """Bytes of the largest video payload that the output has room for; see `fit`."""
+        """Bytes of the largest video payload that output and viewers have room for; see `fit`."""
+        self._fits = (MAX_PAYLOAD, MAX_PAYLOAD)  # of the output, and of viewers
         self.sessions = 0
         self.playing_since = 0.0
         """When the current session began to play."""
@@ -156,10 +159,16 @@ class Pipeline:
             self.filling = False
         if self.tap is not None:
             self.tap(frame)
+        self.deliver(frame, now)
+        if self.output is None:
+            self._hold(frame)
+
+    def deliver(self, frame: Frame, now: float) -> None:
+        """Send a frame, the camera's or filler, to all that there are."""
+        if self.viewers is not None:
+            self.viewers.send(frame, now)
         if self.output is not None:
             self.output.send(frame, now)
-        else:
-            self._hold(frame)
 
     def rebuild(self, kind: Kind) -> None:
         """Restart one track within its session with a new depacketizer and transcoder."""
@@ -189,7 +198,15 @@ class Pipeline:
         return made
 
     def fit(self, max_payload: int) -> None:
-        """Limit video payloads to so many bytes from now on, those that are held included."""
+        """Limit video payloads to so many bytes for the output from now on, those that are held included."""
+        self._fit(max_payload, self._fits[1])
+
+    def fit_viewers(self, max_payload: int) -> None:
+        """The same for viewers: fragmenting is done once, for the narrowest."""
+        self._fit(self._fits[0], max_payload)
+
+    def _fit(self, *fits: int) -> None:
+        self._fits, max_payload = (fits[0], fits[1]), min(fits)
         for frame in self._held if max_payload < self.max_payload else ():
             frame.payloads = refit(frame.payloads, max_payload)
         self.max_payload = max_payload
@@ -197,19 +214,25 @@ class Pipeline:
         if isinstance(video, VideoInput):
             video.passthrough.max_payload = max_payload
 
-    def attach(self, output: Output, now: float) -> None:
-        """Send to `output` from `now` on, starting with the held group of pictures."""
+    def attach(self, output: Output, now: float) -> bool:
+        """Send to `output` from `now` on, starting with the held group of pictures.
+
+        False when there is none and viewers are watching, whom nothing is kept from: then the output itself has to wait
+        for a keyframe.
+        """
         held, self._held, self._held_bytes = self._held, [], 0
         self.output = output
         for frame in held:
             output.send(frame, now)
-        if not held:
+        if not held and self.viewers is None:
             self.resync()
+        return bool(held) or self.viewers is None
 
     def detach(self) -> None:
         """Stop sending: the output is closed."""
         self.output = None
-        self.resync()
+        if self.viewers is None:
+            self.resync()
 
     def resync(self) -> None:
         """Send no video until the next keyframe."""

@@ -5,7 +5,6 @@ This is what a worker process runs, and what `relay-worker debug` runs without a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.source_keeper import SourceKeeper
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.capture import Capture, Captures
+from relay_worker.local.viewers import LocalViewers
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
@@ -34,7 +34,7 @@ from relay_worker.publish.publications import Publications
 from relay_worker.remedies import PictureRemedies, PictureRemedy, next_try
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
-from relay_worker.snapshot import KeyframeTap, to_jpeg
+from relay_worker.snapshot import Snapshots
 from relay_worker.watchdog import Rebuild, SinkWatchdogs
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ class CameraRelay:
             on_keyframe_request=self.request_keyframe,
         )
         self.publications.configure(settings.sinks)
+        self.local = LocalViewers(self.pipeline, clock, self.request_keyframe, audio=settings.audio)
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdogs = SinkWatchdogs()
         self._requests, self._remedies = KeyframeRequestMonitor(), PictureRemedies()
@@ -131,7 +132,7 @@ class CameraRelay:
         self.cause = Cause.NONE
         """The cause of the latest failure; NONE while live."""
         self.keyframe_requests = 0
-        self._keyframe: asyncio.Future[bytes] | None = None
+        self._snapshots = Snapshots(self.pipeline)
         self._captures = Captures()
 
     # --- what to do ------------------------------------------------------------------------------------------------
@@ -185,13 +186,7 @@ class CameraRelay:
     async def snapshot(self, within: float) -> bytes:
         """A JPEG of the next live keyframe; raises RelayError when none comes in `within` seconds."""
         self.request_keyframe()
-        try:
-            unit = await asyncio.wait_for(self._next_keyframe(), within)
-        except TimeoutError:
-            raise RelayError(
-                f"no keyframe came from the camera in {within:.0f} s", hint="A camera that is not live has no picture"
-            ) from None
-        return await asyncio.to_thread(to_jpeg, unit)
+        return await self._snapshots.take(within)
 
     def start_capture(self) -> Capture:
         """Start a capture of packets from the camera and to the SFU; RelayError while as many as may run do."""
@@ -215,23 +210,12 @@ class CameraRelay:
         if (publisher := self.keeper.publisher) is not None:
             publisher.capture = captures.sent if captures else None
 
-    async def _next_keyframe(self) -> bytes:
-        if self._keyframe is None or self._keyframe.done():
-            self._keyframe = asyncio.get_running_loop().create_future()
-            tap = KeyframeTap()
-            self.pipeline.tap = lambda frame: self._tapped(tap.receive_frame(frame))
-        return await asyncio.shield(self._keyframe)
-
-    def _tapped(self, unit: bytes | None) -> None:
-        if unit is not None and self._keyframe is not None:
-            self.pipeline.tap = None
-            self._keyframe.set_result(unit)
-
     def tick(self, now: float) -> None:
         """Check liveness at both ends; called about once a second by the loop that moves media."""
         self.source.check(now)
         self.publications.check(now)
-        self._filler.check(now)
+        self.local.check(now)
+        self._filler.check(now, watched=self.local.watched)
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
         self._requests.observe(self._sent(), now)
@@ -262,6 +246,7 @@ class CameraRelay:
         self._closing = True
         self._update()
         self._filler.close()
+        self.local.close()
         await self.source.close()
         await self.publications.close()
 
@@ -330,7 +315,7 @@ class CameraRelay:
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
-        stats.counters = self.counters()
+        stats.local, stats.counters = self.local.stats(now), self.counters()
         return stats
 
     def _silent_for(self, now: float) -> float:
@@ -391,6 +376,7 @@ class CameraRelay:
                 requests=self._requests.counters(),
                 mending=self._remedies.counters(),
                 publication=publisher.counters() if publisher is not None else {},
+                local=self.local.counters(),
             ),
             **self.pipeline.counters(),
             **self.source.counters(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from fractions import Fraction
 from typing import Final
 
@@ -11,6 +12,7 @@ from av.video.frame import VideoFrame
 from relay_common.errors import RelayError
 from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.stream import Frame, Kind
+from relay_worker.pipeline import Pipeline
 
 MAX_JPEG: Final = 2 * 1024 * 1024
 """Bytes of the largest JPEG that is sent."""
@@ -40,6 +42,36 @@ class KeyframeTap:
                 if unit.keyframe and unit.complete:
                     return unit.data
         return None
+
+
+class Snapshots:
+    """Takes still pictures of what passes through a pipeline; who asks meanwhile gets the same."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._keyframe: asyncio.Future[bytes] | None = None
+
+    async def take(self, within: float) -> bytes:
+        """A JPEG of the next live keyframe; raises RelayError when none comes in `within` seconds."""
+        try:
+            unit = await asyncio.wait_for(self._next_keyframe(), within)
+        except TimeoutError:
+            raise RelayError(
+                f"no keyframe came from the camera in {within:.0f} s", hint="A camera that is not live has no picture"
+            ) from None
+        return await asyncio.to_thread(to_jpeg, unit)
+
+    async def _next_keyframe(self) -> bytes:
+        if self._keyframe is None or self._keyframe.done():
+            self._keyframe = asyncio.get_running_loop().create_future()
+            tap = KeyframeTap()
+            self._pipeline.tap = lambda frame: self._tapped(tap.receive_frame(frame))
+        return await asyncio.shield(self._keyframe)
+
+    def _tapped(self, unit: bytes | None) -> None:
+        if unit is not None and self._keyframe is not None:
+            self._pipeline.tap = None
+            self._keyframe.set_result(unit)
 
 
 def to_jpeg(access_unit: bytes) -> bytes:

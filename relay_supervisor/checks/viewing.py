@@ -7,8 +7,9 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from relay_common.announced import announced
 from relay_common.config import Config, LocalConfig
-from relay_common.config_local import announced, port_range
+from relay_common.config_local import port_range
 from relay_common.loopback import is_loopback
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.net import split_listen

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
+from relay_common.announced import announced
 from relay_common.clock import Clock
 from relay_common.config import LocalConfig
-from relay_common.config_local import announced
 from relay_common.ids import slug
 from relay_common.local_messages import (
     LocalAnswer,

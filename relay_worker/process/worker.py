@@ -18,6 +18,7 @@ from relay_common import proc, protocol
 from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
+from relay_common.local_messages import LocalClose, LocalOffer, LocalTrickle, SetLocal
 from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.secrets import Secret
@@ -64,6 +65,7 @@ class Worker:
             ingest=IngestSettings(loopback=spec.camera_loopback),
         )
         self._relay = CameraRelay(settings, self._control, self, self._clock)
+        self._relay.local.tell = self._control.send
         self._started = self._clock.now()
         self._alone_since: float | None = None
         """Since when there has been neither a supervisor nor a stream to continue with."""
@@ -125,6 +127,8 @@ class Worker:
                 self._relay.stream_lost(message.generation, message.reason)
             case protocol.Republish():
                 self._relay.republish(message.publication, message.reason)
+            case SetLocal() | LocalOffer() | LocalTrickle() | LocalClose():
+                self._relay.local.handle(message)
             case protocol.SetSinks(sinks=sinks):
                 self._relay.publications.configure(sinks)
             case protocol.RequestKeyframe():
@@ -214,6 +218,7 @@ class Worker:
                 confinement=self._sandbox.words,
                 tcp_ports=self._sandbox.tcp_ports,
                 publications=relay.publications.elsewhere(),
+                local=True,
             )
         )
 

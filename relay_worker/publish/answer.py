@@ -104,8 +104,8 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
         profile_level_id=level,
         nack="nack" in wanted,
         extensions=HeaderExtensions(
-            abs_send_time=_extension_id(section, ABS_SEND_TIME_URI),
-            transport_cc=_extension_id(section, TRANSPORT_CC_URI) if "transport-cc" in wanted else None,
+            abs_send_time=extension_id(section, ABS_SEND_TIME_URI),
+            transport_cc=extension_id(section, TRANSPORT_CC_URI) if "transport-cc" in wanted else None,
         ),
         remb="goog-remb" in wanted,
     )
@@ -128,7 +128,7 @@ def _choose_h264(
     return None, ""
 
 
-def _extension_id(section: Section, wanted: str) -> int | None:
+def extension_id(section: Section, wanted: str) -> int | None:
     """The id under which the section takes the header extension with this URI."""
     for value in section.values("extmap"):
         number, _, uri = value.partition(" ")

@@ -22,7 +22,7 @@ next session may need.
 
 
 class GapFiller:
-    """Feeds the pipeline's output while the source delivers nothing; the first live frame ends it.
+    """Feeds whatever the pipeline feeds while the source delivers nothing; the first live frame ends it.
 
     Without video both tracks are filled; without sound alone, only silence is sent. `gaps` counts the former,
     `silences` the latter. `now` tells the time on the media clock (monotonic), `call_at` sets
@@ -35,12 +35,16 @@ class GapFiller:
         self._timer: Timer | None = None
         self.gaps = self.silences = 0
 
-    def check(self, now: float) -> None:
-        """Start filling when a track has been missing long enough; called about once a second."""
+    def check(self, now: float, *, watched: bool = False) -> None:
+        """Start filling when a track has been missing long enough; called about once a second.
+
+        Where it is `watched` already, by a viewer of the worker's own, it does not take a first frame to be missed.
+        """
         pipeline = self._pipeline
-        if pipeline.filling or pipeline.output is None or Kind.VIDEO not in pipeline.last_frame:
+        never = Kind.VIDEO not in pipeline.last_frame
+        if pipeline.filling or (pipeline.output is None and not watched) or (never and not watched):
             return
-        if self._missing(Kind.VIDEO, now):
+        if never or self._missing(Kind.VIDEO, now):
             self.gaps += 1
             # What comes back must begin with a keyframe: the viewer's decoder has the slate as its reference.
             pipeline.resync()
@@ -68,7 +72,7 @@ class GapFiller:
         pipeline = self._pipeline
         if now - pipeline.last_frame.get(Kind.AUDIO, now) >= KEEPALIVE and pipeline.output is not None:
             pipeline.last_frame[Kind.AUDIO] = now
-            pipeline.output.send(Frame(Kind.AUDIO, [(SILENCE_100MS, False)], now), now)
+            pipeline.deliver(Frame(Kind.AUDIO, [(SILENCE_100MS, False)], now), now)
             pipeline.timeline.filled(Kind.AUDIO, now)
 
     def _begin(self, filler: Filler, now: float) -> None:
@@ -91,8 +95,8 @@ class GapFiller:
             self._end()
             return
         for kind, payloads, media_time in filler.poll(now):
-            if pipeline.output is not None and (silent if kind == "audio" else pipeline.filling):
-                pipeline.output.send(Frame(Kind(kind), payloads, media_time), now)
+            if silent if kind == "audio" else pipeline.filling:
+                pipeline.deliver(Frame(Kind(kind), payloads, media_time), now)
                 pipeline.timeline.filled(Kind(kind), media_time)
         self._timer = self._call_at(filler.next_time(), self._fill)
 

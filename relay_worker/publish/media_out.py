@@ -94,6 +94,12 @@ class MediaOut:
         if video:
             self._delay.add(self._clock.now() - now, len(frame.payloads))
 
+    def send_past(self, frames: Sequence[Frame], now: float) -> None:
+        """Send video that came earlier, all of it at once, as fast as the pacer lets it leave."""
+        for frame in frames:
+            self._pacer.take_past(frame.payloads, frame.media_time, now)
+        self._pump(now)
+
     def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
         sender = self._sender
         assert sender is not None

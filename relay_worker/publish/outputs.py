@@ -32,14 +32,15 @@ class Outputs:
 
     def attach(self, key: object, output: Output, max_payload: int, now: float) -> None:
         """Send to `output` as well, in packets that fit into `max_payload` bytes: the first one gets the group of
-        pictures that is held, one that joins others begins at the next keyframe. `key` names it from then on.
+        pictures that is held, one that joins others (viewers included) begins at the next keyframe. `key` names it
+        from then on.
         """
         first = not self._branches
-        self._branches[key] = _Branch(output, max_payload, waits=not first)
+        branch = self._branches[key] = _Branch(output, max_payload, waits=not first)
         self._fit()
         if first:
-            self.pipeline.attach(output, now)
-        else:
+            branch.waits = not self.pipeline.attach(output, now)
+        if branch.waits:
             self._picture = None
             self.pipeline.output = self
 

@@ -192,6 +192,11 @@ class Pacer:
         self._queue(payloads, media_time, size, now)
         return False
 
+    def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
+        """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""
+        self._frame, self._skipping = (media_time, now), False
+        self._queue(payloads, media_time, sum(len(payload) + PACKET_OVERHEAD for payload, _ in payloads), now)
+
     def _queue(self, payloads: PayloadRun, media_time: float, size: int, now: float) -> None:
         if self._skipping:
             self.stats.dropped_packets += len(payloads)

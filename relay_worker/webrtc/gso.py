@@ -105,6 +105,10 @@ class UdpPath:
         except OSError:
             self.drops += 1
 
+    def redirect(self, sock: socket.socket, address: Any) -> None:
+        """Send by this socket to this address from now on."""
+        self._sock, self._address = sock, address
+
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         return {"gso_refusals": self.gso_refusals}

@@ -73,6 +73,7 @@ class Section:
         words = media.split()
         self.kind = words[0] if words else ""
         self.port = words[1].split("/")[0] if len(words) > 1 else ""
+        self.protocol = words[2] if len(words) > 2 else ""
         self.formats = words[3:]
         self.attributes: list[tuple[str, str]] = []
 
@@ -90,17 +91,17 @@ class Section:
         return found
 
 
-def check_length(answer: str) -> None:
+def check_length(answer: str, what: str = "the answer") -> None:
     """Raises AnswerError when the answer is longer than what is parsed."""
     if len(answer) > MAX_SDP:
-        raise AnswerError(f"the answer is longer than {MAX_SDP} characters")
+        raise AnswerError(f"{what} is longer than {MAX_SDP} characters")
 
 
-def split_sections(sdp: str) -> tuple[Section, list[Section]]:
+def split_sections(sdp: str, what: str = "the answer") -> tuple[Section, list[Section]]:
     """The session level and the m-sections of a description. Raises AnswerError for what is not SDP."""
-    check_length(sdp)
+    check_length(sdp, what)
     if sdp.split("\n", 1)[0].strip() != "v=0":
-        raise AnswerError("the answer is not SDP")
+        raise AnswerError(f"{what} is not SDP")
     session, sections = Section(), []
     current = session
     for kind, value in lines(sdp):

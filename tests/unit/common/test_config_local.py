@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from relay_common import config_file
+from relay_common.announced import announced
 from relay_common.config import Config, LocalConfig
-from relay_common.config_local import announced, port_range
+from relay_common.config_local import port_range
 from relay_common.errors import ConfigError
 from relay_supervisor.operations.reload import compare, merged
 

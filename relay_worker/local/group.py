@@ -1,0 +1,69 @@
+"""The group of pictures under way, for viewers that join in the middle of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from relay_worker.media.stream import Frame, Kind
+from relay_worker.rtp.h264_packetize import starts_keyframe
+
+MAX_BYTES: Final = 2 * 1024 * 1024
+"""Most that is held of a camera. A longer group is let go, and who joins meanwhile waits for the next one."""
+PRESSED: Final = 0.05
+"""Seconds of media time that a group takes for who joins. A player shows pictures as far apart as their timestamps are:
+with those of the camera it would begin with the past and stay as far behind."""
+
+_SLICES: Final = frozenset((1, 2, 3, 4, 5, 24, 28))
+"""NAL units that are slices, or payloads that may hold them (RFC 6184 §5.4)."""
+
+
+class HeldGroup:
+    """Holds video from the last keyframe on.
+
+    `from_start` says that no video came before, so that the first picture is whole. `bytes` are its payloads',
+    `too_long` counts groups that were let go.
+    """
+
+    def __init__(self, *, from_start: bool = False) -> None:
+        self._frames: list[Frame] = []
+        self._picture: float | None = None
+        self._begun = not from_start  # whether a slice of this picture has come, or may have
+        self.bytes = 0
+        self.too_long = 0
+        self.begins = False
+        """Whether the last frame was the first of a group."""
+
+    def add(self, frame: Frame) -> Frame:
+        """Take a frame, or the part of it that is there; returns it with payloads that nobody else reuses."""
+        kept = Frame(frame.kind, [(bytes(payload), marker) for payload, marker in frame.payloads], frame.media_time)
+        if frame.media_time != self._picture:
+            self._begun = self._begun and self._picture is None
+            self._picture = frame.media_time
+        self.begins = not self._begun and any(starts_keyframe(payload) for payload, _ in kept.payloads)
+        if self.begins:
+            self.clear()
+        if self.begins or self._frames:
+            self._keep(kept)
+        self._begun |= any(payload and payload[0] & 0x1F in _SLICES for payload, _ in kept.payloads)
+        return kept
+
+    def _keep(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self.bytes += sum(len(payload) for payload, _ in frame.payloads)
+        if self.bytes > MAX_BYTES:
+            self.too_long += 1
+            self.clear()
+
+    def clear(self) -> None:
+        """Let it go."""
+        self._frames, self.bytes = [], 0
+
+    def pressed(self) -> Sequence[Frame]:
+        """The group, with the media times of its pictures moved up to just before that of the newest, which stays."""
+        times = list(dict.fromkeys(frame.media_time for frame in self._frames))
+        if not times:
+            return []
+        step, newest = PRESSED / len(times), times[-1]
+        moved = {time: max(time, newest - back * step) for back, time in enumerate(reversed(times))}
+        return [Frame(Kind.VIDEO, frame.payloads, moved[frame.media_time]) for frame in self._frames]
