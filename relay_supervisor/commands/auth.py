@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ import msgspec
 from relay_common.clock import SystemClock
 from relay_common.config import NestConfig
 from relay_common.errors import ConfigError, RelayError
+from relay_common.loopback import is_loopback
 from relay_common.secrets import Secret
-from relay_supervisor.commands import setup_files
+from relay_supervisor.commands import home, setup_files
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect
 from relay_supervisor.google import credentials, grant
@@ -45,6 +47,9 @@ _TESTING: Final = (
 @click.option("--client-id", help="OAuth client id.")
 @click.option("--code", metavar="URL", help="The address you landed on, or its code, instead of being asked for it.")
 @click.option("--published/--testing", default=None, help="State of the OAuth consent screen, instead of being asked.")
+@click.option(
+    "--home", "at_home", metavar="ADDRESS", help="Without Cloudflare: watch at this address of the machine only."
+)
 @click.option("--yes", "-y", is_flag=True, help="Replace existing files without asking.")
 @click.option("--api-base-url", default=None, help="Another SDM API, for simulators.")
 @click.option("--token-url", default=None, help="Another token endpoint, for simulators.")
@@ -55,6 +60,7 @@ def command(
     client_id: str | None,
     code: str | None,
     published: bool | None,
+    at_home: str | None,
     yes: bool,
     api_base_url: str | None,
     token_url: str | None,
@@ -70,10 +76,12 @@ def command(
 
     \b
     relay-supervisor auth
+    relay-supervisor auth --home 127.0.0.1
     relay-supervisor auth --config /etc/nest-relay/relay.toml
     relay-supervisor auth --code 'https://www.google.com/?code=4/0Ab…&scope=…'
     """
     existing = setup_files.read(config_path)
+    _check_home(at_home, existing, config_path)
     base = config_path.parent
     if not existing.document:
         _say(_FIRST)
@@ -92,7 +100,9 @@ def command(
     _say("Google has granted access.")
     for note in notes:
         _say(note)
-    if not existing.document:
+    if not existing.document and at_home is not None:
+        _home(files, nest, at_home)
+    elif not existing.document:
         _cloudflare(files, nest, yes)
     devices = asyncio.run(_cameras(nest))
     reloaded = _tell_supervisor(config_path)
@@ -203,10 +213,14 @@ def _may_replace(present: list[Path], yes: bool) -> None:
 
 
 def _cloudflare(files: setup_files.SetupFiles, nest: NestConfig, yes: bool) -> None:
-    """Ask for the application at Cloudflare and write it too; it can be filled in later."""
+    """Ask for the application at Cloudflare and write it too; it can be filled in later, or done without."""
     later = f"Fill in [cloudflare] in {files.path}, from dash.cloudflare.com, Realtime > SFU."
+    _say('\nNo Cloudflare account: write "home" to watch at home only. It can be added at any time.')
     try:
         app_id = click.prompt("Cloudflare Realtime SFU app id (Enter: later)", default="", show_default=False, err=True)
+        if str(app_id).strip().strip('"').lower() == "home":
+            _home(files, nest, home.ask_address())
+            return
     except click.Abort:
         _say(f"\n{later}")
         raise
@@ -217,6 +231,25 @@ def _cloudflare(files: setup_files.SetupFiles, nest: NestConfig, yes: bool) -> N
     secret = Secret(click.prompt("Cloudflare app secret", hide_input=True, err=True).strip())
     _may_replace([files.app_secret] if files.app_secret.exists() else [], yes)
     files.write_cloudflare(nest, app_id, secret)
+
+
+def _check_home(address: str | None, existing: setup_files.Existing, path: Path) -> None:
+    """Refuse an address that is not this machine's, and a configuration that is written already."""
+    if address is None:
+        return
+    if wrong := home.address_problem(address):
+        raise click.BadParameter(wrong, param_hint="--home")
+    if existing.document:
+        raise Failure(f'{path} is there already: write listen = "{address}" into its [local], and run `check`', 2)
+
+
+def _home(files: setup_files.SetupFiles, nest: NestConfig, address: str) -> None:
+    """Write that cameras are watched at this address of the machine, and not at Cloudflare."""
+    others = not is_loopback(address)
+    token = Secret(secrets.token_hex(24) if others else "")
+    files.write_home(nest, address, home.http_listen(address), token)
+    signing_in = f", and sign in with the token in {files.http_token}" if others else ""
+    _say(f"When it runs, open http://{home.http_listen(address)}{signing_in}.")
 
 
 def _tell_supervisor(path: Path) -> bool:

@@ -57,12 +57,13 @@ class DemoReport(msgspec.Struct):
 @click.option(
     "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Lifetime of a stream in seconds."
 )
+@click.option("--local", is_flag=True, help="Watch at the relay itself, without Cloudflare or its simulator.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True
 )
 def command(
-    cameras: int, size: str, port: int, duration: float | None, lease: float, as_json: bool, log_level: str
+    cameras: int, size: str, port: int, duration: float | None, lease: float, local: bool, as_json: bool, log_level: str
 ) -> None:
     """Relay simulated cameras, live, to a web page.
 
@@ -73,13 +74,17 @@ def command(
     \b
     relay-supervisor demo
     relay-supervisor demo --cameras 12 --size 1280x720
+    relay-supervisor demo --local
     relay-supervisor demo --duration 30 --json
     """
     if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", size):
         raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT in pixels", param_hint="--size")
     _require_free(port)
     log.configure(log_level)
-    report = asyncio.run(_run(cameras, size, port, duration, lease, log_level, quiet=as_json))
+    sections = {"http": {"listen": f"{_HOST}:{port}"}, "log": {"level": log_level}}
+    if local:
+        sections["local"] = {"listen": _HOST}
+    report = asyncio.run(_run(cameras, size, lease, duration, sections, quiet=as_json))
     if report is None:
         return
     if as_json:
@@ -102,7 +107,7 @@ def _require_free(port: int) -> None:
 
 
 async def _run(
-    cameras: int, size: str, port: int, duration: float | None, lease: float, log_level: str, *, quiet: bool
+    cameras: int, size: str, lease: float, duration: float | None, sections: dict[str, dict[str, str]], *, quiet: bool
 ) -> DemoReport | None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,7 +115,11 @@ async def _run(
     _say(quiet, f"starting {cameras} simulated cameras ({size})…")
     async with contextlib.AsyncExitStack() as stack:
         starting = asyncio.ensure_future(
-            stack.enter_async_context(demo_world(cameras, size, ["--lease", str(lease), "--webrtc", str(cameras // 3)]))
+            stack.enter_async_context(
+                demo_world(
+                    cameras, size, ["--lease", str(lease), "--webrtc", str(cameras // 3)], sfu="local" not in sections
+                )
+            )
         )
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +128,7 @@ async def _run(
             await asyncio.gather(starting, return_exceptions=True)
             return None
         world = starting.result()
-        supervisor = Supervisor(world.config(http={"listen": f"{_HOST}:{port}"}, log={"level": log_level}))
+        supervisor = Supervisor(world.config(**sections))
         await supervisor.start()
         try:
             _say(quiet, f"dashboard: {supervisor.url}\nCtrl-C stops everything")

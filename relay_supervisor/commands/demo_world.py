@@ -34,12 +34,13 @@ class DemoWorld:
         known = self.endpoints
         document: dict[str, dict[str, Any]] = {
             "nest": known["nest"],
-            "cloudflare": known["cloudflare"],
             "rtsp": known["rtsp"],
             "http": {"listen": "127.0.0.1:0"},
             "paths": {"state_dir": str(self.directory / "state"), "runtime_dir": str(self.directory / "run")},
             "log": {"level": "warning"},
         }
+        if "cloudflare" in known:
+            document["cloudflare"] = known["cloudflare"]
         for name, keys in sections.items():
             document[name] = document.get(name, {}) | keys
         return document
@@ -56,19 +57,23 @@ async def demo_world(
     options: Sequence[str] = (),
     sfu_options: Sequence[str] = (),
     sfu_command: Sequence[str] = (),
+    *,
+    sfu: bool = True,
 ) -> AsyncIterator[DemoWorld]:
     """Start the simulators (Nest and cameras in one process, the SFU in another) and stop them afterwards.
 
     `options` and `sfu_options` are passed to the respective `python -m relay_common.simulation`. Raises RelayError when
-    one does not start. `sfu_command`, such as `nsenter`, runs the SFU's process. Everything lives in a temporary
-    directory that is removed.
+    one does not start. `sfu_command`, such as `nsenter`, runs the SFU's process; without `sfu` there is none. All
+    is in a temporary directory that is removed.
     """
     with tempfile.TemporaryDirectory(prefix="relay-") as name:
         world = DemoWorld({}, Path(name))
         nest = ["--only", "nest", "--cameras", str(cameras), "--size", size, "--workdir", name, *options]
-        sfu = ["--only", "sfu", *sfu_options]
+        starting = [_start(world, nest)]
+        if sfu:
+            starting.append(_start(world, ["--only", "sfu", *sfu_options], sfu_command))
         try:
-            started = await asyncio.gather(_start(world, nest), _start(world, sfu, sfu_command))
+            started = await asyncio.gather(*starting)
             for endpoints in started:
                 control = world.endpoints.get("control", {}) | endpoints.pop("control", {})
                 world.endpoints |= endpoints | {"control": control}

@@ -31,9 +31,7 @@ client_id = "{client_id}"
 client_secret_file = "{client_secret_file}"
 refresh_token_file = "{refresh_token_file}"
 {endpoints}
-# From dash.cloudflare.com, Realtime > SFU: create an application there.
-[cloudflare]
-{cloudflare}
+{watching}
 [cameras]
 include = "all"             # or a list of names: ["Front Door", "Driveway"]
 # [cameras."Driveway"]
@@ -41,8 +39,19 @@ include = "all"             # or a list of names: ["Front Door", "Driveway"]
 # audio = false
 
 [http]
-listen = "127.0.0.1:8080"   # anywhere else needs a token: token_file = "…"
+{http}
 """
+_CLOUDFLARE: Final = """\
+# From dash.cloudflare.com, Realtime > SFU: create an application there.
+[cloudflare]
+{keys}"""
+_HOME: Final = """\
+# Watched at home only, without a Cloudflare account. `udp_ports = "8560-8599"` makes the ports known to a firewall.
+[local]
+listen = "{address}"
+announce = ["{address}"]
+"""
+_OPEN: Final = 'listen = "127.0.0.1:8080"   # anywhere else needs a token: token_file = "…"'
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class SetupFiles:
     def __init__(self, path: Path, existing: Existing) -> None:
         self.path, self._existing = path, existing
         secrets = path.parent / SECRETS_DIR
-        self.app_secret = secrets / "cloudflare_app_secret"
+        self.app_secret, self.http_token = secrets / "cloudflare_app_secret", secrets / "http_token"
         self._client_secret, self._refresh_token = secrets / "google_client_secret", secrets / "google_refresh_token"
         if file := existing.nest("refresh_token_file"):
             self._refresh_token = path.parent / Path(file).expanduser()
@@ -109,7 +118,7 @@ class SetupFiles:
         if not self._existing.document:
             write_private(self._refresh_token, nest.refresh_token.reveal() + "\n")
             write_private(self._client_secret, nest.client_secret.reveal() + "\n")
-            write_private(self.path, new_configuration(nest, "", self.path.parent))
+            write_private(self.path, new_configuration(nest))
             return [f"{self.path} is written; its secrets are in {self._refresh_token.parent}."]
         notes = [self._write_token(nest.refresh_token)]
         if self._writes_client_secret(nest):
@@ -120,7 +129,15 @@ class SetupFiles:
     def write_cloudflare(self, nest: NestConfig, app_id: str, secret: Secret) -> None:
         """Add Cloudflare's application to the configuration that `write` wrote."""
         write_private(self.app_secret, secret.reveal() + "\n")
-        write_private(self.path, new_configuration(nest, app_id, self.path.parent))
+        write_private(self.path, new_configuration(nest, app_id))
+
+    def write_home(self, nest: NestConfig, address: str, http_listen: str, token: Secret) -> None:
+        """Have cameras watched at `address`, and not at Cloudflare; `token` is "" on loopback."""
+        if token:
+            write_private(self.http_token, token.reveal() + "\n")
+        http = f'listen = "{http_listen}"\n'
+        http += f'token_file = "{SECRETS_DIR}/http_token"' if token else "# anywhere else needs a token: token_file"
+        write_private(self.path, new_configuration(nest, watching=_HOME.format(address=address), http=http))
 
     def _writes_client_secret(self, nest: NestConfig) -> bool:
         if not self._existing.document:
@@ -185,8 +202,8 @@ def corrected(text: str, key: str, value: str) -> str | None:
     return new if before == after else None
 
 
-def new_configuration(nest: NestConfig, app_id: str, base: Path) -> str:
-    """The text of a configuration whose secrets are in files beside it."""
+def new_configuration(nest: NestConfig, app_id: str = "", *, watching: str = "", http: str = _OPEN) -> str:
+    """The text of a configuration whose secrets are in files beside it; `watching` takes the place of [cloudflare]."""
     defaults = NestConfig(project_id="-", client_id="-", client_secret=Secret(""), refresh_token=Secret(""))
     endpoints = "".join(
         f'{key} = "{getattr(nest, key)}"\n'
@@ -202,7 +219,8 @@ def new_configuration(nest: NestConfig, app_id: str, base: Path) -> str:
         client_secret_file=f"{SECRETS_DIR}/google_client_secret",
         refresh_token_file=f"{SECRETS_DIR}/google_refresh_token",
         endpoints=endpoints,
-        cloudflare=cloudflare,
+        watching=watching or _CLOUDFLARE.format(keys=cloudflare),
+        http=http,
     )
 
 

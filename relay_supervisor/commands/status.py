@@ -147,8 +147,17 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     lines += ["", click.style(title[: columns or None], bold=True)]
     for camera in status.cameras:
         lines += _camera(camera, width, columns, status.at)
-    elsewhere = [sink for sink in status.sinks if sink.name]
-    return "\n".join([*lines, *([""] if elsewhere else []), *(_sink(sink, status.cameras) for sink in elsewhere)])
+    elsewhere = [_sink(sink, status.cameras) for sink in status.sinks if sink.name]
+    elsewhere += [_direct(status.cameras)] if status.local else []
+    return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
+
+
+def _direct(cameras: list[CameraStatus]) -> str:
+    """How many cameras can be watched at the relay itself, and how many do."""
+    enabled = [camera for camera in cameras if camera.enabled]
+    on, viewers = sum(camera.local.on for camera in enabled), sum(camera.local.viewers for camera in enabled)
+    text = f"without Cloudflare: {on} of {len(enabled)} cameras can be watched, {viewers} viewer{'s' * (viewers != 1)}"
+    return click.style(text, fg="green" if on == len(enabled) else "yellow")
 
 
 def _sink(sink: SinkStatus, cameras: list[CameraStatus]) -> str:

@@ -364,6 +364,33 @@ def test_auth_from_nothing_to_a_configuration(world: CliWorld, tmp_path: Path) -
     assert "Driveway" in again.output, again.output
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_auth_without_a_cloudflare_account(world: CliWorld, tmp_path: Path, asked: bool) -> None:
+    nest = world.endpoints["nest"]
+    config = tmp_path / "relay.toml"
+    environ = {
+        "RELAY_PATHS_STATE_DIR": str(tmp_path / "state"),
+        "RELAY_PATHS_RUNTIME_DIR": str(tmp_path / "run"),
+        "RELAY_NEST_CLIENT_SECRET": nest["client_secret"],
+    }
+    options = ["auth", "--config", str(config), "--published", "--code", "4/simulated-code", "--project-id", PROJECT]
+    options += ["--api-base-url", nest["api_base_url"], "--token-url", nest["token_url"]]
+    options += ["--client-id", nest["client_id"], *([] if asked else ["--home", "127.0.0.1"])]
+    typed = "home\n198.51.100.7\n\n" if asked else ""  # an address of another machine, then the default
+    result = invoke(*options, input=typed, env=environ)
+    assert result.exit_code == 0, result.output
+    assert ("198.51.100.7 is not an address of this machine" in result.output) is asked
+    assert "open http://127.0.0.1:8080" in result.output
+    checked = invoke("check", "--config", str(config), "--json", env=environ | {"RELAY_HTTP_LISTEN": "127.0.0.1:0"})
+    assert checked.exit_code == 0, checked.output
+    findings = {finding["part"]: finding["text"] for finding in json.loads(checked.stdout)["findings"]}
+    assert "by this machine alone" in findings["local"]
+    assert "not published at Cloudflare" in findings["cloudflare"]
+    again = invoke(*options, *([] if not asked else ["--home", "127.0.0.1"]), input="", env=environ)
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+
+
 def test_auth_that_is_interrupted_after_the_grant_has_saved_it(world: CliWorld, tmp_path: Path) -> None:
     nest = world.endpoints["nest"]
     config = tmp_path / "relay.toml"

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
+
 import pytest
 
-from relay_supervisor.commands.setup_files import corrected
+from relay_common import config_file
+from relay_common.config import NestConfig
+from relay_common.secrets import Secret
+from relay_supervisor import prerequisites
+from relay_supervisor.commands.home import address_problem, http_listen, own_addresses
+from relay_supervisor.commands.setup_files import SetupFiles, corrected, read
 
 FILE = """\
 # ours
@@ -48,3 +56,35 @@ def test_of_several_accounts_it_is_the_first() -> None:
 )
 def test_what_is_not_sure_is_left_to_people(text: str) -> None:
     assert corrected(text, "project_id", "right") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "token"), [("127.0.0.1", ""), ("192.168.1.10", "0123456789abcdef"), ("fd00::10", "0123456789abcdef")]
+)
+def test_watching_at_home_is_a_whole_configuration(tmp_path: Path, address: str, token: str) -> None:
+    path = tmp_path / "relay.toml"
+    nest = NestConfig(
+        project_id="5cd39b4c-0000-4000-8000-51a1a7edf00d",
+        client_id="123456789012-abcdef.apps.googleusercontent.com",
+        client_secret=Secret("GOCSPX-0123456789abcdefghijklmnopqr"),
+        refresh_token=Secret("1//0refresh"),
+    )
+    files = SetupFiles(path, read(path))
+    files.write(nest)
+    files.write_home(nest, address, http_listen(address), Secret(token))
+    config = config_file.load(path, {})
+    assert (config.local.addresses, config.local.announced) == ([address], [address])
+    assert not config.cloudflare.used
+    assert (config.http.listen, config.http.token.reveal()) == (http_listen(address), token)
+    assert prerequisites.refusals(config) == []
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "secrets").iterdir()] == [0o600] * (
+        3 if token else 2
+    )
+
+
+def test_an_address_that_can_be_picked_is_this_machines() -> None:
+    assert address_problem("127.0.0.1") == ""
+    assert [address_problem(address) for address in own_addresses()] == [""] * len(own_addresses())
+    assert "is no address" in address_problem("home")
+    assert "no machine's address" in address_problem("0.0.0.0")
+    assert "not an address of this machine" in address_problem("198.51.100.7")

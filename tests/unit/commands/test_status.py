@@ -105,3 +105,11 @@ def test_a_watched_status_follows_the_terminal(monkeypatch: pytest.MonkeyPatch) 
     assert "\x1b[2J" in narrow, "what the wider one left is cleared"
     assert narrow.count("\n") == 5
     assert "more lines: make the terminal higher" in narrow
+
+
+def test_what_is_watched_without_cloudflare_is_told_while_it_can_be() -> None:
+    status = relay()
+    assert "without Cloudflare" not in "\n".join(shown(status))
+    status.local = True
+    status.cameras[1].local.on, status.cameras[1].local.viewers = True, 1
+    assert shown(status)[-1] == "without Cloudflare: 1 of 3 cameras can be watched, 1 viewer"
