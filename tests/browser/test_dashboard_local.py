@@ -12,6 +12,7 @@ from playwright.async_api import Page
 from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
 from tests.fixtures.local_responder import StockLocal
+from tests.fixtures.running_relay import SMALL, running_relay
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
@@ -88,3 +89,24 @@ async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_
         await decoding(page, [near, far, full])
         assert local.asked.count(far) == 1
         assert local.asked.count(near) == 2
+
+
+async def test_the_real_relay_without_an_sfu_plays_on_its_page_and_on_a_guests(chromium_page: Page) -> None:
+    page = chromium_page
+    sections = {"local": {"listen": "127.0.0.1"}}
+    async with running_relay(2, options=(*SMALL, "--webrtc", "1"), sections=sections, sfu=False) as relay:
+        await relay.until_live(within=45.0)
+        cameras = [camera.id for camera in relay.supervisor.status().cameras]
+        await page.goto(relay.supervisor.url)
+        await decoding(page, cameras)
+        for camera in cameras:
+            await until(page, f"{way(camera)} === 'direct'")
+        await until(page, NO_COST)
+        await until(page, "document.getElementById('viewers').textContent === '2'")
+
+        made = await relay.http.post(f"{relay.supervisor.url}/api/cameras/{cameras[1]}/link", json={"seconds": 600})
+        await page.goto(f"{relay.supervisor.url}{made.json()['path']}")
+        await decoding(page, cameras[1:])
+        await until(page, "document.getElementById('state').title === 'direct'")
+        await relay.until(lambda: len(relay.supervisor.local) == 1, 30.0, "the dashboard's sessions have ended")
+        assert relay.supervisor.viewers.outcomes["opened"] == 0

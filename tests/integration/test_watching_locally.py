@@ -1,0 +1,133 @@
+"""Watching without Cloudflare: the real supervisor and its workers, and stock WHEP players; there is no SFU."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import aioice.ice
+import pytest
+
+from relay_supervisor.app import Supervisor
+from tests.fixtures.running_relay import SMALL, RunningRelay, running_relay
+from tests.fixtures.whep_player import WhepPlayer
+
+pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
+
+IDLE_AFTER = 2.0
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aioice leaves loopback out."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+
+
+def two_free_ports() -> range:
+    """Two UDP ports beside each other that were free a moment ago."""
+    for _ in range(100):
+        with contextlib.ExitStack() as held:
+            first = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            second = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with contextlib.suppress(OSError):
+                second.bind(("127.0.0.1", port + 1))
+                return range(port, port + 2)
+    raise AssertionError("no two ports are free")
+
+
+@contextlib.asynccontextmanager
+async def playing(relay: RunningRelay, camera: str, **headers: str) -> AsyncIterator[WhepPlayer]:
+    player = WhepPlayer(relay.http, f"{relay.supervisor.url}/whep/{camera}", headers)
+    try:
+        yield player
+    finally:
+        await player.aclose()
+
+
+async def test_cameras_are_watched_woken_and_let_go_without_an_sfu() -> None:
+    ports = two_free_ports()
+    sections = {
+        "local": {"listen": "127.0.0.1", "udp_ports": f"{ports[0]}-{ports[-1]}", "viewers": 2},
+        "cameras": {"Driveway": {"mode": "on_demand", "idle_after": IDLE_AFTER}},
+    }
+    async with running_relay(2, sections=sections, sfu=False) as relay:
+        await relay.until_live("Front Door")
+        door, drive = relay.camera("Front Door"), relay.camera("Driveway")
+        assert drive.state == "idle"
+        async with playing(relay, "front-door") as player, playing(relay, door.id) as second:
+            reply = await player.ask()
+            assert reply.status_code == 201, reply.text
+            await player.watches()
+            assert player.places == {("127.0.0.1", relay.camera("Front Door").local.port)}
+            assert {port for _, port in player.places} <= set(ports)
+            assert (await second.ask()).status_code == 201
+            await second.watches()
+            async with playing(relay, door.id) as third:
+                refused = await third.ask()
+                assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+            await _guest_until_the_link_ends(relay, door.id, second)
+            await player.watches()
+            assert (await player.leave()).status_code == 200
+            await relay.until(player.ended.is_set, 30.0, "the worker ends the connection")
+            await relay.until(lambda: relay.camera("Front Door").local.viewers == 0, 30.0, "no viewer is left")
+
+        async with playing(relay, "driveway") as player:
+            asked = time.monotonic()
+            reply = await player.ask()
+            assert reply.status_code == 201, reply.text
+            assert time.monotonic() - asked < 5.0, "at once: it does not wait for the camera"
+            await player.watches()
+            await relay.until_live("Driveway")
+            await relay.until(lambda: relay.camera("Driveway").state == "live", 30.0, "kept awake")
+            await player.leave()
+        took = await relay.until(lambda: relay.camera("Driveway").state == "idle", 30.0, "it is let go")
+        assert took >= IDLE_AFTER / 2
+        status = relay.supervisor.status()
+        assert (status.sinks, [camera.viewable for camera in status.cameras]) == ([], [True, False])
+        assert [camera.sfu for camera in status.cameras] == [False, False]
+
+
+async def _guest_until_the_link_ends(relay: RunningRelay, camera: str, leaving: WhepPlayer) -> None:
+    """A guest's viewers end with their link, at the worker too; they see their camera's port and nothing else."""
+    await leaving.leave()
+    await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "there is room again")
+    url = f"{relay.supervisor.url}/api/cameras/{camera}/link"
+    made = (await relay.http.post(url, json={"seconds": 4})).json()
+    query = made["path"].partition("?")[2]
+    async with playing(relay, f"{camera}?{query}") as guest:
+        reply = await guest.ask()
+        assert reply.status_code == 201, reply.text
+        assert {address for address, _ in guest.places} == {"127.0.0.1"}
+        await relay.until(guest.ended.is_set, 30.0, "its link has ended")
+        assert time.time() - made["expires_at"] < 5.0
+        await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "it is forgotten")
+
+
+async def test_viewers_outlive_the_supervisor_and_obey_the_next_one() -> None:
+    local = {"local": {"listen": "127.0.0.1"}}
+    async with running_relay(1, sections=local, sfu=False, options=(*SMALL, "--lease", "300")) as relay:
+        await relay.until_live()
+        async with playing(relay, "front-door") as player:
+            assert (await player.ask()).status_code == 201
+            await player.watches()
+            worker, before = relay.camera("Front Door").worker.pid, relay.supervisor.url
+            await relay.supervisor.stop(keep_workers=True)
+            await player.watches()
+            following = Supervisor(relay.world.config(**local))
+            relay.supervisor = following
+            await following.start()
+            try:
+                await relay.until_live()
+                assert relay.camera("Front Door").worker.pid == worker
+                await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "it is known")
+                await player.watches()
+                assert not player.ended.is_set()
+                player.location = player.location.replace(before, following.url)
+                assert (await player.leave()).status_code == 200
+                await relay.until(player.ended.is_set, 30.0, "the worker ends the connection")
+            finally:
+                await following.stop()
