@@ -19,7 +19,7 @@ from relay_supervisor.sinks.sink import Opened, SinkError
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE: Final = 1.5
+LONGEST_PAUSE: Final = 1.0
 """Most seconds between two attempts, unless the server asks for more: one of the user's own that was started again is
 published to within three.
 """

@@ -65,6 +65,9 @@ class PublisherSettings:
     loopback_too: bool = False
     """Use 127.0.0.1 beside the others: for a WHIP server on this machine, which may answer with either alone. Janus
     answers with the others, and takes nothing from 127.0.0.1 there."""
+    notice_refusals: bool = False
+    """Check the other end at once when its port is called unreachable: for a WHIP server, which may be started again at
+    any time. At the SFU a needless new session would move the viewers."""
     gso: bool = True
     connect_timeout: float = CONNECT_TIMEOUT
     signaling_timeout: float = 30.0

@@ -94,6 +94,7 @@ class Publications:
                 loopback=self._settings.loopback or (sink.loopback and not sink.name),
                 loopback_too=sink.loopback and bool(sink.name),
                 peer=sink.name or self._settings.peer,
+                notice_refusals=bool(sink.name),
             ),
             on_live=partial(self._on_live, sink.name),
             on_lost=partial(self._on_lost, sink.name),

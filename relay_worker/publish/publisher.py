@@ -101,6 +101,7 @@ class Publisher(MediaOut):
                 addresses=default_host_addresses(loopback=settings.loopback, loopback_too=settings.loopback_too),
                 gso=settings.gso,
                 peer=settings.peer,
+                notice_refusals=settings.notice_refusals,
                 on_packet=self._received,
                 on_closed=self._transport_closed,
             )

@@ -44,11 +44,18 @@ class UdpPath:
 
     Offload ends permanently where the kernel lacks it, and for a while where a segment does not fit the route's MTU:
     plain packets are fragmented there (`gso_refusals` counts both). `drops` counts packets that the socket did not
-    accept.
+    accept. `was_earlier` tells whether the socket's error was of an earlier packet, so that this one is sent once more.
     """
 
-    def __init__(self, sock: socket.socket, address: Any, *, gso: bool = True) -> None:
-        self._sock, self._address = sock, address
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: Any,
+        *,
+        gso: bool = True,
+        was_earlier: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._sock, self._address, self._was_earlier = sock, address, was_earlier
         self.gso = gso
         self.drops = self.gso_refusals = 0
         self._pause = TRY_AGAIN_AFTER
@@ -89,7 +96,10 @@ class UdpPath:
         try:
             self._sock.sendmsg(run, control, 0, self._address)
         except OSError as error:
-            if error.errno in _NO_GSO or error.errno == errno.EMSGSIZE:
+            if self._was_earlier():
+                for packet in run:
+                    self._send_one(packet)
+            elif error.errno in _NO_GSO or error.errno == errno.EMSGSIZE:
                 self.gso = False
                 self.gso_refusals += 1
                 if error.errno == errno.EMSGSIZE:
@@ -100,6 +110,15 @@ class UdpPath:
                 self.drops += len(run)
 
     def _send_one(self, packet: memoryview) -> None:
+        try:
+            self._sock.sendto(packet, self._address)
+        except OSError:
+            if self._was_earlier():
+                self._send_last(packet)
+            else:
+                self.drops += 1
+
+    def _send_last(self, packet: memoryview) -> None:
         try:
             self._sock.sendto(packet, self._address)
         except OSError:

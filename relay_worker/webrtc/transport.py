@@ -27,6 +27,7 @@ from pylibsrtp._binding import ffi, lib
 
 from relay_common.errors import RelayError, Remedy
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
+from relay_worker.webrtc.refusals import ErrorQueue
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 
 SLOTS: Final = 16
@@ -45,6 +46,13 @@ RECEIVE_BUFFER: Final = 1 << 20
 """Receive buffer requested from the kernel, in bytes: a keyframe may arrive while the process waits to run."""
 
 CONNECT_TIMEOUT: Final = 5.0
+
+CHECKS: Final = 8
+"""Connectivity checks that a peer has to answer one of, once its port was called unreachable."""
+CHECK_EVERY: Final = 0.05
+"""Seconds between two of them; aioice gives up on each after half a second (its RETRY_RTO)."""
+BETWEEN_CHECKS: Final = 1.0
+"""Seconds for which a peer that has answered is not checked again."""
 
 # The route to these addresses shows the outgoing interface; connecting a UDP socket sends nothing.
 _OUTSIDE: Final = ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"))
@@ -123,8 +131,10 @@ class MediaTransport:
 
     Call `gather`, then `connect` once with the answer; `protector` and `path` exist from then on. `on_packet` gets
     decrypted packets, `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what
-    errors call the other end. With `on_wake` each wake reads all that has arrived (at most 64 packets), and `on_wake`
-    is called after the last: for media that comes in, where a wake costs more than a packet.
+    errors call the other end. With `notice_refusals` a peer whose port is called unreachable is checked at once, and
+    the association has ended unless it answers: 0.9 s later, also when another process listens there by then. With
+    `on_wake` each wake reads all that has arrived (at most 64 packets), and `on_wake` is called after the last: for
+    media that comes in, where a wake costs more than a packet.
     """
 
     def __init__(
@@ -134,6 +144,7 @@ class MediaTransport:
         addresses: Sequence[str] | None = None,
         gso: bool = True,
         peer: str = "the SFU",
+        notice_refusals: bool = False,
         on_packet: PacketHandler = lambda packet, is_rtcp, now: None,
         on_wake: Callable[[float], None] | None = None,
         on_closed: Callable[[], None] = lambda: None,
@@ -147,6 +158,9 @@ class MediaTransport:
         self._gso, self._peer = gso, peer
         self._on_packet, self._on_wake, self._on_closed = on_packet, on_wake, on_closed
         self._incoming: socket.socket | None = None
+        self._notice_refusals = notice_refusals
+        self._errors: ErrorQueue | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._closing = False
         self.protector: SrtpProtector | None = None
         self.path: PacketPath | None = None
@@ -231,7 +245,42 @@ class MediaTransport:
         # A duplicate shares the port, and unlike asyncio's wrapper it has sendmsg and recvfrom.
         self._incoming = shared.dup()
         self._incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
+        if not self._notice_refusals:
+            return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
+        self._errors = errors = ErrorQueue(self._incoming, pair.remote_addr, lambda: self._refused(pair))
+
+        def error_received(error: Exception) -> None:
+            errors.take()
+
+        pair.protocol.error_received = error_received  # type: ignore[method-assign,assignment]
+        return UdpPath(self._incoming, pair.remote_addr, gso=self._gso, was_earlier=errors.take)
+
+    def _refused(self, pair: aioice.ice.CandidatePair) -> None:
+        if not self._closing and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.get_running_loop().create_task(self._check(pair))
+
+    async def _check(self, pair: aioice.ice.CandidatePair) -> None:
+        """End the association unless the peer answers: whoever can send us a packet can call a port unreachable."""
+        checks = [asyncio.ensure_future(self._answers(pair, CHECK_EVERY * number)) for number in range(CHECKS)]
+        try:
+            for answered in asyncio.as_completed(checks):
+                if await answered:
+                    await asyncio.sleep(BETWEEN_CHECKS)  # not at every packet that anybody sends us
+                    return
+        finally:
+            for check in checks:
+                check.cancel()
+        self._ended()
+
+    async def _answers(self, pair: aioice.ice.CandidatePair, after: float) -> bool:
+        await asyncio.sleep(after)
+        request = self._connection.build_request(pair, nominate=False)
+        key = str(self._connection.remote_password).encode()
+        try:
+            await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=0)
+        except aioice.stun.TransactionError:
+            return False
+        return True
 
     def _intercept(
         self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session, incoming: socket.socket | None
@@ -273,13 +322,19 @@ class MediaTransport:
         protocol.datagram_received = datagram_received  # type: ignore[method-assign,assignment]
 
     def _dtls_changed(self) -> None:
-        if self._dtls.state in ("closed", "failed") and not self._closing:
+        if self._dtls.state in ("closed", "failed"):
+            self._ended()
+
+    def _ended(self) -> None:
+        if not self._closing:
             self._closing = True
             self._on_closed()
 
     async def close(self) -> None:
         """Send close_notify and release the sockets; safe in any state and more than once."""
         self._closing = True
+        if self._checking is not None:
+            self._checking.cancel()
         await self._dtls.stop()
         await self._ice.stop()
         if isinstance(self.path, UdpPath):
@@ -289,5 +344,6 @@ class MediaTransport:
         """Totals since the start, by name."""
         return {
             "rejected_packets": self.rejected_packets,
+            "unreachable": self._errors.unreachable if self._errors is not None else 0,
             "unprotected_packets": self.protector.failures if self.protector is not None else 0,
         }

@@ -102,6 +102,7 @@ async def test_a_server_that_is_started_again_is_found_at_once() -> None:
         await asyncio.sleep(5.0)
         async with WhipServer(port) as again:
             took = await relay.until(lambda: bool(again.packets().get("video")), 30.0, "published again")
-        # At most 1.5 s to the next attempt, and what connecting takes on a busy machine; the SFU's pauses grow to 10 s.
+        # At most a second to the next attempt, and what connecting takes on a busy machine; the SFU's pauses grow to
+        # 10 s.
         assert took < 10.0
         assert sink(relay, "").publications == 1

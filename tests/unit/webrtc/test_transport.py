@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import time
+from collections.abc import AsyncIterator, Callable
 
+import pytest
 from pylibsrtp import Policy, Session
 
 from relay_worker.rtp import rtcp
+from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 from relay_worker.webrtc.transport import SLOT_SIZE, SLOTS, MediaTransport, SrtpProtector, default_host_addresses
 
@@ -69,6 +74,66 @@ async def test_what_the_peer_sends_to_another_of_our_addresses_is_read() -> None
         assert ours.rejected_packets == 0
     finally:
         await asyncio.gather(ours.close(), peer.close())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_peer_that_is_gone_is_noticed_by_its_unreachable_port(address: str) -> None:
+    over = asyncio.Event()
+    async with connected(address, over.set) as (ours, peer):
+        assert isinstance(ours.path, UdpPath)
+        killed(peer)
+        began = time.monotonic()
+        async with asyncio.timeout(30):
+            while not over.is_set():
+                for _ in range(2):  # the second meets the error of the first
+                    ours.path.send([memoryview(b"\x80" * 200)] * 3)
+                    ours.path.send([memoryview(b"\x80" * 200)])
+                await asyncio.sleep(0.02)
+        print(f"noticed after {time.monotonic() - began:.2f} s")
+        assert ours.counters()["unreachable"] > 0
+        assert ours.path.drops == 0, "a packet that met the error of another was sent again"
+
+
+async def test_a_peer_that_is_there_is_kept_whatever_icmp_says() -> None:
+    over = asyncio.Event()
+    async with connected("127.0.0.1", over.set) as (ours, peer):
+        pair = ours._connection._nominated[1]
+        for _ in range(5):
+            ours._refused(pair)
+        assert ours._checking is not None
+        first = ours._checking
+        async with asyncio.timeout(30):
+            await first
+        assert not over.is_set()
+        peer._connection._protocols[0].datagram_received = lambda data, address: None  # type: ignore[method-assign]
+        ours._refused(pair)
+        assert ours._checking is not first, "and it is checked again"
+        async with asyncio.timeout(30):
+            await over.wait()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    address: str, on_closed: Callable[[], None]
+) -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
+    """Two ends, of which the first one notices refusals."""
+    ours = MediaTransport(addresses=[address], notice_refusals=True, on_closed=on_closed)
+    peer = MediaTransport(addresses=[address])
+    peer._connection.ice_controlling = False
+    try:
+        here, there = await ours.gather(), await peer.gather()
+        await asyncio.gather(ours.connect(remote(there, "client")), peer.connect(remote(here, "server")))
+        yield ours, peer
+    finally:
+        await asyncio.gather(ours.close(), peer.close())
+
+
+def killed(peer: MediaTransport) -> None:
+    """End its sockets without a word."""
+    assert isinstance(peer.path, UdpPath)
+    peer.path.close()
+    for protocol in peer._connection._protocols:
+        protocol.transport.abort()
 
 
 def remote(local: LocalTransport, role: str) -> RemoteTransport:
