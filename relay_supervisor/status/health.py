@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay_common.causes import Cause
+from relay_common.causes import UNREMARKABLE, Cause
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.status.verdict import StatusVerdict
 
@@ -58,7 +58,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Cameras that should be live: all enabled ones except on-demand cameras that nobody watches."""
     live: int
     problems: list[Reason] = []
-    """What is wrong with the relay or an account and makes neither this nor `?strict=1` a 503."""
+    """What is wrong with the relay, an account or a camera that plays, and makes neither this nor `?strict=1` a 503."""
 
 
 def _reason(found: StatusVerdict, fallback: str, part: str = "", following: str = "") -> Reason:
@@ -101,7 +101,10 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
     dark = [_of_camera(camera) for camera in enabled if camera.state != "live"]
     if enabled and len(dark) == len(enabled):
         reasons, dark = reasons + dark, []
-    dark += [_of_camera(camera) for camera in enabled if camera.state == "live" and camera.decodable == "no"]
+    playing = [camera for camera in enabled if camera.state == "live"]
+    dark += [_of_camera(camera) for camera in playing if camera.decodable == "no"]
+    told = {code for code, _ in found} | {reason.code for reason in reasons} | {cause.value for cause in UNREMARKABLE}
+    noted = [_of_camera(camera) for camera in playing if camera.decodable != "no" and camera.verdict.code not in told]
     live = sum(camera.state == "live" for camera in enabled)
     return Health(
         ready=not reasons,
@@ -109,5 +112,5 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
         degraded=dark,
         cameras=len(enabled),
         live=live,
-        problems=[_reason(problem, "") for problem in found.values()],
+        problems=[_reason(problem, "") for problem in found.values()] + noted,
     )

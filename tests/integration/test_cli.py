@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -183,11 +184,19 @@ def test_add_asks_google_for_a_camera_that_is_not_known(world: CliWorld) -> None
     world.until_state(Driveway="live")
 
 
+def restarts(world: CliWorld) -> dict[str, float]:
+    """Replaced workers by cause, as the metrics count them; those without any left out."""
+    text = httpx.get(f"http://127.0.0.1:{world.port}/metrics").text
+    counted = re.findall(r'^relay_restarts_total\{cause="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return {cause: float(number) for cause, number in counted if float(number)}
+
+
 def test_restart_replaces_the_worker_and_keyframe_asks(world: CliWorld) -> None:
-    before = world.workers()["Driveway"]
+    before, counted = world.workers()["Driveway"], restarts(world)
     assert world.type("restart", "Driveway").exit_code == 0
     world.until(lambda: world.workers()["Driveway"] not in (0, before), 20, "another worker")
     world.until_state(Driveway="live")
+    assert restarts(world) == counted | {"requested": counted.get("requested", 0.0) + 1.0}, "once, and as what it was"
     asked = world.type("keyframe", "Driveway")
     assert asked.exit_code == 0
     assert "RTSP has no way to ask" in asked.output

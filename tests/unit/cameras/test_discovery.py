@@ -129,11 +129,14 @@ class Google:
         self.told: list[Listing] = []
         self.remembered: list[Device] = []
         self.registry = Registry(CamerasConfig())
+        self.published: list[str] = []
+        hub = EventHub(self.clock, boot="b")
+        hub.publish = lambda kind, text, camera="": self.published.append(text)  # type: ignore[method-assign,assignment]
         self.discovery = Discovery(
             0,
             cast(LeaseManager, self),
             self.registry,
-            EventHub(self.clock, boot="b"),
+            hub,
             self.clock,
             random.Random(1),
             lambda account, listing: self.told.append(listing),
@@ -227,6 +230,15 @@ async def test_a_cause_that_lasts_is_logged_once_in_ten_minutes_and_another_at_o
         assert said() == ["INFO the cameras can be listed again"]
         await google.clock.advance(620.0)
         assert said() == ["ERROR cameras cannot be listed: down"], "it is another outage"
+
+
+async def test_a_cause_that_lasts_is_published_once_and_again_after_a_listing_that_succeeds() -> None:
+    down, revoked = NestUnreachable("down"), AuthorizationRevoked("revoked")
+    google = Google(*[down] * 3, *[revoked] * 3, BOTH, down)
+    async with google.running():
+        await google.clock.advance(1000.0)
+    assert len(google.asked) > 8
+    assert google.published == [f"cameras cannot be listed: {why}" for why in ("down", "revoked", "down")]
 
 
 async def test_an_exception_that_nobody_expected_does_not_end_the_listing() -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay_common.causes import Cause
 from relay_common.clock import ManualClock, SystemClock
 from relay_common.errors import ConfigError, RelayError, Remedy
 from relay_supervisor.http.app import HttpSettings, create_app
@@ -18,6 +19,7 @@ from relay_supervisor.http.probes import create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.status.health import PartStatus, judge
 from relay_supervisor.status.model import RelayStatus
+from relay_supervisor.status.verdict import verdict
 from tests.fixtures.fake_relay import FakeRelay
 
 
@@ -151,10 +153,22 @@ def test_health_is_about_parts_accounts_and_enabled_cameras() -> None:
     relay.cameras[0].state, relay.cameras[0].enabled = "disabled", False
     assert judge(relay.status()).ready
     assert not judge(relay.status()).degraded
-    verdict = judge(relay.status(), [PartStatus(name="bus", ok=False, reason="socket is gone")])
-    assert (verdict.ready, verdict.reasons[0].part) == (False, "bus")
+    health = judge(relay.status(), [PartStatus(name="bus", ok=False, reason="socket is gone")])
+    assert (health.ready, health.reasons[0].part) == (False, "bus")
     relay.budget.auth_error = "The refresh token was revoked"
     assert judge(relay.status()).reasons[0].reason == "The refresh token was revoked"
+
+
+def test_what_is_wrong_with_a_camera_that_plays_is_told_and_costs_no_readiness() -> None:
+    relay = FakeRelay(ManualClock(), cameras=2)
+    name, id_ = relay.cameras[0].name, relay.cameras[0].id
+    relay.cameras[0].verdict = verdict(Cause.SOUND_MISSING, state="live", wall=1.0, subject=name, camera=id_)
+    relay.cameras[1].verdict = verdict(Cause.NONE, state="live", wall=1.0)
+    health = judge(relay.status())
+    assert (health.ready, health.degraded) == (True, [])
+    (noted,) = health.problems
+    assert (noted.name, noted.reason) == (name, "The camera sends no sound")
+    assert (noted.next, noted.code) == ("the picture goes on with silence", "sound_missing")
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
 from relay_worker.relay import CameraRelay, RelaySettings
+from tests.fixtures import pcapng
 from tests.fixtures.manual_camera import ManualCamera
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "seconds": 2.0}
@@ -65,6 +66,23 @@ async def test_a_camera_without_sound_is_published_without_it() -> None:
     offer, kinds = await World().offer(picture)
     assert kinds == ["video"]
     assert "m=audio" not in offer
+
+
+async def test_captures_at_the_same_time_hold_what_came_in_their_own_time() -> None:
+    relay = World().relay()
+    camera = ManualCamera(relay.pipeline, video_track(VideoSpec(**SMALL)))
+    camera.connect()
+    short, long = relay.start_capture(), relay.start_capture()
+    camera.run(3.0)  # it begins at its next keyframe
+    relay.finish_capture(short)
+    first = len(pcapng.read(short.file()))
+    camera.run(1.0)
+    relay.finish_capture(long)
+    camera.run(1.0)
+    assert 0 < first == len(pcapng.read(short.file())) < len(pcapng.read(long.file()))
+    relay.finish_capture(late := relay.start_capture())
+    assert pcapng.read(late.file()) == []
+    await relay.close()
 
 
 async def test_closing_in_the_moment_of_the_answer_ends_it() -> None:
