@@ -208,7 +208,8 @@ class HttpConfig(_Section, frozen=True):
     and stays responsive while `listen` is busy. Empty: they are served on `listen` only."""
     trusted_proxies: list[str] = []
     """Addresses or networks of reverse proxies (`["127.0.0.1", "172.18.0.0/16"]`) whose `X-Forwarded-For` header
-    identifies the client, and whose `X-Forwarded-Prefix` says where it sees the relay. From others both are ignored."""
+    identifies the client, whose `X-Forwarded-Prefix` says where it sees the relay, and whose `X-Forwarded-Proto:
+    https` that it does so over TLS: the session cookie is for TLS alone then. From others they are ignored."""
     base_path: str = ""
     """Path under which a reverse proxy serves the relay: `"/cameras"` for `https://home.example/cameras/`, whether the
     proxy strips it or not. One that strips it and sends `X-Forwarded-Prefix`, being trusted, does not need it."""

@@ -1,8 +1,10 @@
-"""The path under which a reverse proxy serves the relay, such as `/cameras`: stripped from what is asked for.
+"""The path under which a reverse proxy serves the relay, such as `/cameras`: stripped from what is asked for. And
+whether the proxy is reached over TLS.
 
 A proxy may leave it in the path that it passes on, which needs `http.base_path`, or strip it itself and tell it in
 `X-Forwarded-Prefix`, which is believed from `http.trusted_proxies` alone. The pages need neither, as they address
-everything relative to themselves. Sign-in does, for its redirect and the path of its cookie.
+everything relative to themselves. Sign-in does, for its redirect and the path of its cookie, which is for TLS alone
+where such a proxy says `X-Forwarded-Proto: https`.
 """
 
 from __future__ import annotations
@@ -51,10 +53,13 @@ class BasePath:
         self._configured, self._proxies = base_path(configured), proxies
 
     def enter(self, scope: Scope) -> ASGIApp | None:
-        """Strip the base path from `scope`, and set `state["prefix"]` to the prefix that clients see.
+        """Strip the base path from `scope`, and set `state["prefix"]` and `scheme` to those that clients see.
 
         Returns the redirect to the dashboard when the path is the base path without its last slash.
         """
+        scheme = (self._header(scope, b"x-forwarded-proto") or "").lower()
+        if scheme in ("http", "https"):
+            scope["scheme"] = scheme
         prefix = self._forwarded(scope)
         scope["state"]["prefix"] = self._configured if prefix is None else prefix
         path: str = scope["path"]
@@ -69,8 +74,13 @@ class BasePath:
 
     def _forwarded(self, scope: Scope) -> str | None:
         """The value of the last X-Forwarded-Prefix, if a trusted proxy sent one that is a path."""
-        values = [value for name, value in scope["headers"] if name == b"x-forwarded-prefix"]
-        if not values or peer_of(scope) not in self._proxies:
+        value = self._header(scope, b"x-forwarded-prefix")
+        if value is None:
             return None
-        path = values[-1].decode("latin-1").strip().rstrip("/")
+        path = value.rstrip("/")
         return path if not path or (_PATH.fullmatch(path) and len(path) <= _LONGEST) else None
+
+    def _header(self, scope: Scope, name: bytes) -> str | None:
+        """The last value of a header, if a trusted proxy sent one."""
+        values = [value for known, value in scope["headers"] if known == name]
+        return values[-1].decode("latin-1").strip() if values and peer_of(scope) in self._proxies else None

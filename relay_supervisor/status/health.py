@@ -103,8 +103,12 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
         reasons, dark = reasons + dark, []
     playing = [camera for camera in enabled if camera.state == "live"]
     dark += [_of_camera(camera) for camera in playing if camera.decodable == "no"]
-    told = {code for code, _ in found} | {reason.code for reason in reasons} | {cause.value for cause in UNREMARKABLE}
-    noted = [_of_camera(camera) for camera in playing if camera.decodable != "no" and camera.verdict.code not in told]
+    elsewhere = (
+        {code for code, _ in found} | {reason.code for reason in reasons} | {cause.value for cause in UNREMARKABLE}
+    )
+    noted = [
+        _of_camera(camera) for camera in playing if camera.decodable != "no" and camera.verdict.code not in elsewhere
+    ]
     live = sum(camera.state == "live" for camera in enabled)
     return Health(
         ready=not reasons,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,14 @@ from typing import Final
 import httpx
 import pytest
 
+from relay_common.clock import ManualClock
+from relay_common.secrets import Secret
+from relay_common.simulation.camera.certs import make_certificates
+from relay_supervisor.http.app import HttpSettings, create_app
+from relay_supervisor.http.server import HttpServer
+from tests.fixtures.fake_relay import FakeRelay
 from tests.fixtures.nginx import PASSED_ON, nginx, nginx_command
+from tests.fixtures.ports import free_port
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
@@ -137,6 +145,28 @@ async def test_behind_a_real_nginx_one_bad_client_locks_no_other_out(tmp_path: P
             assert views == [200] * 8 + [429]
             reply = await good.post("/api/view", json={"cameras": [camera]}, headers=link_header(links[1]["path"]))
             assert (reply.status_code, reply.json()["action"]) == (200, "answer")
+
+
+async def test_behind_a_real_nginx_with_tls_the_cookie_is_for_tls_alone(tmp_path: Path) -> None:
+    nginx_command()
+    pem, authority = make_certificates(tmp_path)
+    port, clock = free_port(), ManualClock()
+    settings = HttpSettings(token=Secret(TOKEN), trusted_proxies=("127.0.0.1",))
+    server = HttpServer(create_app(FakeRelay(clock, cameras=1), settings, clock), "127.0.0.1", 0)
+    await server.start()
+    tls = f"listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};"
+    try:
+        async with nginx(f"{tls} location / {{ proxy_pass {server.url}; {PASSED_ON} }}", tmp_path) as plain:
+            context = ssl.create_default_context(cafile=str(authority))
+            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+                for url, secure in ((plain, False), (f"https://127.0.0.1:{port}", True)):
+                    # What the client itself writes into the header is replaced.
+                    forged = {"X-Forwarded-Proto": "http" if secure else "https"}
+                    reply = await client.post(f"{url}/login", data={"token": TOKEN}, headers=forged)
+                    assert reply.status_code == 303
+                    assert ("secure" in reply.headers["set-cookie"].lower().split("; ")) is secure
+    finally:
+        await server.stop()
 
 
 def link_header(path: str) -> dict[str, str]:

@@ -32,6 +32,26 @@ async def signed_in(http: httpx.AsyncClient, path: str, prefix: str | None = Non
     return reply.headers["location"], cookie[5:]
 
 
+@pytest.mark.parametrize(
+    ("proxies", "told", "secure"),
+    [
+        (("127.0.0.1",), "https", True),
+        (("127.0.0.1",), "HTTPS", True),
+        (("127.0.0.1",), "http", False),
+        (("127.0.0.1",), "javascript", False),
+        (("127.0.0.1",), None, False),
+        ((), "https", False),
+        (("192.0.2.1",), "https", False),
+    ],
+)
+async def test_the_cookie_is_for_tls_alone_where_a_trusted_proxy_is_reached_over_it(
+    proxies: tuple[str, ...], told: str | None, secure: bool
+) -> None:
+    headers = {} if told is None else {"X-Forwarded-Proto": told}
+    reply = await client(proxies=proxies).post("/login", data={"token": TOKEN}, headers=headers)
+    assert ("secure" in reply.headers["set-cookie"].lower().split("; ")) is secure
+
+
 @pytest.mark.parametrize("text", ["/cameras", "/cameras/", "/home/cameras-2", "/~me/a.b", ""])
 def test_a_path_is_taken_without_its_last_slash(text: str) -> None:
     assert base_path(text) == text.rstrip("/")
