@@ -155,7 +155,7 @@ CATEGORIES: Final = {
     ),
     "nest": ("relay_supervisor.google", "relay_supervisor.state"),
     "bus": ("relay_supervisor.fleet", "relay_worker.process"),
-    "webrtc": ("relay_worker.webrtc", "relay_worker.camera"),
+    "webrtc": ("relay_worker.webrtc", "relay_worker.camera", "relay_worker.local"),
     "relay": (
         *("relay_supervisor.app", "relay_supervisor.cameras", "relay_supervisor.commands", "relay_supervisor.http"),
         *("relay_supervisor.loop_errors", "relay_supervisor.operations", "relay_supervisor.otel"),
