@@ -143,6 +143,12 @@ class IngestKeeper:
         for request in [request for request, (_, at) in self._offers.items() if now - at > OFFER_LIFE]:
             self._withdraw(request)
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of the camera's."""
+        for session in (self._shown, self._next):
+            if session is not None:
+                session.source.put_off(seconds, now)
+
     def fail(self, reason: str) -> None:
         """The active session delivers nothing usable: only a new stream helps."""
         if self._shown is not None:

@@ -152,8 +152,13 @@ class SourceKeeper:
             self._source.stop()
 
     def _last_video(self) -> float:
-        """When video last arrived, or the session began."""
+        """When video last arrived, or the session began, later by pauses of this process."""
         return max(self._pipeline.last_media.get(Kind.VIDEO, self._began), self._began)
+
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of the camera's, whose packets are unread."""
+        self.ingests.put_off(seconds, now)
+        self._began = min(now, self._last_video() + seconds)
 
     def renew(self, reason: str) -> None:
         """The session delivers nothing usable: start another, of the same stream where that is possible (RTSP)."""

@@ -292,6 +292,10 @@ class WebRtcSource:
         if now - self._alive_at > self._video_timeout:
             self._end(f"no video for {self._video_timeout:.0f} s")
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of the camera's, whose packets are unread."""
+        self._alive_at = min(now, self._alive_at + seconds)
+
     def _end(self, message: str) -> None:
         if self.state in CONNECTED:
             self._machine.fire(IngestEvent.FAIL)

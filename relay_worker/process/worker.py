@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 BEAT = 1.0
 HELLO_AGAIN = 0.2
 """Seconds to wait for a welcome, or for a connection to say hello over, before the next hello."""
+CONSENT = 30.0
+"""Seconds without a sign of life after which WebRTC peers end a session (RFC 7675 §5.1), and the SFU a track."""
 SNAPSHOT_TIMEOUT = 15.0
 """Seconds to wait for a keyframe: cameras send one every few seconds."""
 LONGEST_CAPTURE = 60.0
@@ -69,7 +71,7 @@ class Worker:
         self._started = self._clock.now()
         self._alone_since: float | None = None
         """Since when there has been neither a supervisor nor a stream to continue with."""
-        self._pauses = PauseDetector(BEAT)
+        self._pauses, self._away = PauseDetector(BEAT), 0.0
         self._welcomed = False
         self._sequence = 0
         self._stop = asyncio.Event()
@@ -229,11 +231,14 @@ class Worker:
                 await asyncio.sleep(HELLO_AGAIN)
             else:
                 await self._control.until_connected(HELLO_AGAIN)
-        due = clock.now()
+        due, state = clock.now(), self._relay.state
         while not self._orphaned(now := clock.now()):
-            self._relay.tick(now)
-            self._control.send(protocol.Heartbeat(state=self._relay.state, lag=max(0.0, now - due)))
-            self._report(now)
+            # After a pause of this process what came meanwhile is still unread: it is judged at the next beat.
+            if not self._resumed(now):
+                self._relay.tick(now)
+                state = self._relay.state
+                self._report(now)
+            self._control.send(protocol.Heartbeat(state=state, lag=max(0.0, now - due)))
             due = max(due + BEAT, now)
             await asyncio.sleep(due - now if due > now else BEAT)
         log.warning("no supervisor and no lease: ending", extra=self._context())
@@ -243,12 +248,24 @@ class Worker:
 
         Time during which this process itself was paused does not count.
         """
-        away = self._pauses.observe(now)
+        self._away = self._pauses.observe(now)
         if self._control.connected or self._clock.wall() < self._relay.expires_at:
             self._alone_since = None
             return False
-        self._alone_since = now if self._alone_since is None else self._alone_since + away
+        self._alone_since = now if self._alone_since is None else self._alone_since + self._away
         return now - self._alone_since > self._spec.orphan_grace
+
+    def _resumed(self, now: float) -> bool:
+        """Whether this process was paused until `now`.
+
+        That counts as silence of neither camera nor SFU, unless it was so long that they have given up on us.
+        """
+        if self._away:
+            log.info("this worker was suspended for %.1f s", self._away, extra=self._context())
+        if 0 < self._away < CONSENT:
+            self._relay.source.put_off(self._away, now)
+            self._relay.publications.put_off(self._away, now)
+        return self._away > 0
 
     def _ended_as_outdated(self, stage: Stage) -> bool:
         """End when a file that only another worker can read may be why nothing connects, and another will follow."""

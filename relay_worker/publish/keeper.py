@@ -169,6 +169,11 @@ class PublicationKeeper:
         if self._silent and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
             self._announce()
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of the sink's."""
+        if self.publisher is not None:
+            self.publisher.put_off(seconds, now)
+
     # --- output of the pipeline ------------------------------------------------------------------------------------
 
     def send(self, frame: Frame, now: float) -> None:

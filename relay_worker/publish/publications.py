@@ -161,6 +161,11 @@ class Publications:
         for keeper in list(self.keepers.values()):
             keeper.check(now)
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of any sink's."""
+        for keeper in self.keepers.values():
+            keeper.put_off(seconds, now)
+
     async def close(self) -> None:
         """End them all."""
         await asyncio.gather(*(keeper.close() for keeper in self.keepers.values()), self._ending.aclose(within=1.0))

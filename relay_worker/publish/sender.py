@@ -119,6 +119,14 @@ class MediaSender:
         if self._keyframe_wanted:
             self._ask_keyframe(now)
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """Do not count a pause of this process that ended at `now` as silence: acknowledgements are still unread."""
+        if self.owed_since is not None:
+            self.owed_since = min(now, self.owed_since + seconds)
+        for track in self.tracks:
+            if track.owed_since is not None:
+                track.owed_since = min(now, track.owed_since + seconds)
+
     # --- RTCP out
 
     def _sender_report(self, track: OutgoingTrack, now: float) -> bytes:

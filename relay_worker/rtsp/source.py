@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from relay_common.clock import Clock
 from relay_common.counters import joined
+from relay_common.pauses import TOLERANCE
 from relay_common.secrets import Secret
 from relay_common.spoken import spoken
 from relay_worker.media.stream import Batch, MediaSink, Track
@@ -28,6 +29,8 @@ MAX_REDIRECTS: Final = 3
 REPORT_INTERVAL: Final = 5.0
 """Shortest interval in seconds between receiver reports; they are sent when media arrives, without a timer."""
 TEARDOWN_TIMEOUT: Final = 1.0
+READ_FIRST: Final = 1.0
+"""Seconds in which the server's pending bytes are read after a pause of this process, before its silence is judged."""
 _DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
@@ -55,6 +58,7 @@ class RtspSource:
         self._connection: Connection | None = None
         self._ended: asyncio.Future[Redirected | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at, self._reading_first = 0.0, False
         self._stopping = False
         self._ssrc = secrets.randbits(32)
         self._tracks: tuple[Track, ...] = ()
@@ -207,11 +211,20 @@ class RtspSource:
         self._cancel_timer()
         if (deadline := self._session.next_deadline()) is None:
             return
-        delay = max(0.0, deadline - self._clock.now())
+        self._wait(max(0.0, deadline - self._clock.now()))
+
+    def _wait(self, delay: float) -> None:
+        self._due_at = self._clock.now() + delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _due(self) -> None:
-        self._guard(self._poll)
+        late = self._clock.now() - self._due_at > TOLERANCE
+        self._reading_first = late and not self._reading_first
+        if self._reading_first:
+            # This process was paused: timers may be called before what came meanwhile is read.
+            self._wait(READ_FIRST)
+        else:
+            self._guard(self._poll)
 
     def _poll(self) -> None:
         assert self._session is not None

@@ -35,6 +35,39 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+@LONG
+@pytest.mark.parametrize("seconds", [9.0, 20.0])
+async def test_a_tree_that_stood_still_for_less_than_consent_lasts_keeps_all_it_had(
+    unused_tcp_port: int, tmp_path: Path, seconds: float
+) -> None:
+    """Its peers are still there: what they sent meanwhile is read before their silence is judged."""
+    port = unused_tcp_port
+    async with (
+        demo_world(3, "320x180", (*SMALL, "--webrtc", "1")) as world,
+        httpx.AsyncClient(timeout=20) as http,
+        supervisor(world, port, log_file=tmp_path / "log") as process,
+    ):
+        await until_live(http, port, 3, 60.0)
+        await asyncio.sleep(2.0)
+        before, spent = await until_live(http, port, 3, 20.0), await generates(http, world)
+        stopped = tree(process.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        for pid in reversed(stopped):
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(10.0)
+        after, now = await until_live(http, port, 3, 30.0), await generates(http, world)
+    assert workers(after) == workers(before)
+    assert now == spent
+    for was, camera in zip(before["cameras"], after["cameras"], strict=True):
+        assert camera["publication"] == was["publication"], camera["name"]
+        assert camera["lease"]["generates"] == was["lease"]["generates"], camera["name"]
+    said = (tmp_path / "log").read_text()
+    assert "The camera sends no video" not in said
+    assert "publication ended" not in said
+
+
 @pytest.mark.parametrize("seconds", [pytest.param(120.0, marks=LONG)])
 async def test_a_whole_tree_that_stood_still_is_back_without_a_generate(
     unused_tcp_port: int, tmp_path: Path, seconds: float

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from relay_common import protocol
+from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
-from relay_common.protocol import FromWorker, Stage
+from relay_common.protocol import FromWorker, Protocol, Stage
+from relay_common.secrets import Secret
+from relay_worker.camera.granted import GrantedStream
+from relay_worker.camera.ingest_keeper import _Session
+from relay_worker.camera.webrtc_source import IngestSettings, WebRtcSource
+from relay_worker.pipeline import Pipeline
 from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
@@ -84,6 +90,24 @@ async def test_time_in_which_it_stood_still_makes_no_orphan(rig: Rig) -> None:
     assert not any(rig.worker._orphaned(now) for now in seconds(100.0, 130.5))
     assert not any(rig.worker._orphaned(now) for now in seconds(1000.0, 1029.0))
     assert any(rig.worker._orphaned(now) for now in seconds(1029.0, 1035.0))
+
+
+@pytest.mark.parametrize(("until", "put_off"), [(102.0, 0.0), (115.0, 13.0), (129.0, 27.0), (140.0, 0.0)])
+async def test_time_in_which_it_stood_still_is_silence_of_nobody_unless_all_gave_up_meanwhile(
+    rig: Rig, until: float, put_off: float
+) -> None:
+    source, ingest = rig.worker._relay.source, WebRtcSource(Pipeline(), ManualClock(), IngestSettings(loopback=True))
+    stream = GrantedStream(1, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret(""), offer=1)
+    source.ingests._shown = _Session(stream, ingest)
+    source._began = ingest._alive_at = 100.0
+    assert not rig.worker._orphaned(100.0)
+    assert not rig.worker._orphaned(101.0)
+    assert not rig.worker._resumed(101.0)
+    assert not rig.worker._orphaned(until)
+    assert rig.worker._resumed(until) == (until > 102.0)
+    assert source._last_video() == ingest._alive_at == 100.0 + put_off
+    source.ingests._shown = None
+    await ingest.close()
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -112,6 +112,29 @@ async def test_a_pause_in_sending_is_no_silence_of_the_sfu(wire: Any) -> None:
     await publisher.close()
 
 
+async def test_a_pause_of_our_own_is_no_silence_of_the_sfu(wire: Any) -> None:
+    """Reports that came meanwhile are still unread when it is judged again."""
+    lost: list[PublishError] = []
+    publisher, video, audio = connected(wire, on_lost=lost.append)
+    sender = publisher._sender
+    assert sender is not None
+    video.acknowledged = audio.acknowledged = True
+    publisher.put_off(20.0, 990.0)
+    assert sender.owed_since is None, "nothing is owed yet"
+    for now in (1000.0, 1020.0):
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        publisher.send(Frame(Kind.AUDIO, [(b"opus", False)], now, 0.02), now)
+        publisher.put_off(19.0 if now > 1000.0 else 0.0, now)
+        assert publisher.check(now)
+    publisher.put_off(100.0, 1020.0)
+    assert (sender.owed_since, video.owed_since) == (1020.0, 1020.0), "never later than now"
+    for now in (1026.0, 1028.0):
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        assert publisher.check(now) == (now < 1027.0), "silence after it counts"
+    assert len(lost) == 1
+    await publisher.close()
+
+
 async def test_one_track_that_is_no_longer_acknowledged_ends_the_publication(wire: Any) -> None:
     lost: list[PublishError] = []
     publisher, video, audio = connected(wire, on_lost=lost.append)

@@ -117,6 +117,49 @@ async def test_certificate_is_verified_by_default(server: tuple[RtspServer, Came
     assert camera.counters.describes == 0
 
 
+class Jumping(SystemClock):
+    """The real clock, and pauses of the process on top."""
+
+    paused = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.paused
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_what_came_during_a_pause_of_our_own_is_read_before_silence_is_judged(
+    server: tuple[RtspServer, Camera, Path], monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """After SIGCONT, timers may be called before the sockets are read."""
+    monkeypatch.setattr(source, "READ_FIRST", 0.0 if silent else 0.3)
+    edge, _, ca_file = server
+    sink, clock = Sink(), Jumping()
+    player = RtspSource(Secret(f"{edge.url}/x"), sink, clock, settings(ca_file))
+    running = asyncio.create_task(player.run())
+    async with asyncio.timeout(30):
+        await sink.enough.wait()
+        clock.paused = 25.0
+        player._due()
+        if silent:
+            clock.paused += 25.0
+            player._due()
+            assert player._ended is not None
+            assert player._ended.done(), "a loop that is always late judges all the same"
+            with pytest.raises(errors.RtspTimeoutError, match="nothing received"):
+                await running
+            return
+        sink.enough.clear()
+        sink.wanted += 60
+        more = asyncio.create_task(sink.enough.wait())
+        await asyncio.wait((more, running), return_when=asyncio.FIRST_COMPLETED)
+        assert not running.done()
+        while player._reading_first:
+            await asyncio.sleep(0.01)
+    player.stop()
+    async with asyncio.timeout(10):
+        await running
+
+
 async def test_reset_while_streaming(server: tuple[RtspServer, Camera, Path]) -> None:
     edge, camera, ca_file = server
     sink = Sink()
