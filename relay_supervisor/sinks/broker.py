@@ -23,6 +23,7 @@ from relay_common.clock import Clock
 from relay_common.cloudflare import LocalTrack, RemoteTrack
 from relay_common.errors import Remedy
 from relay_common.ids import slug
+from relay_common.pauses import PauseDetector
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.sink import Opened, Sink, SinkError, SinkSessionGone
@@ -331,7 +332,11 @@ class Broker:
         return self._closing.spawn(self._close(publication))
 
     async def _hand_over(self, replaced: Publication) -> None:
+        pauses = PauseDetector(HANDOVER)
+        pauses.observe(self._clock.now())
         await self._clock.sleep(HANDOVER)
+        while pauses.observe(self._clock.now()):  # while it was paused, this process could tell no viewer
+            await self._clock.sleep(HANDOVER)
         self._close_later(replaced)
 
     async def _close(self, publication: Publication) -> None:

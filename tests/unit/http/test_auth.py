@@ -11,7 +11,7 @@ from relay_common.clock import ManualClock
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 from relay_supervisor.http.app import HttpSettings, create_app
-from relay_supervisor.http.auth import COOKIE, FailureLimiter, same_origin
+from relay_supervisor.http.auth import COOKIE, FailureLimiter, Gatekeeper, same_origin
 from relay_supervisor.net import check_listen
 from tests.fixtures.fake_relay import FakeRelay
 
@@ -177,6 +177,25 @@ async def test_wrong_tokens_lock_the_address_out_for_a_while_and_never_the_right
     assert (await http.get("/api/stats", headers=wrong)).status_code == 429
     await clock.advance(61)
     assert (await http.get("/api/stats", headers=wrong)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("paused", "tries", "locked_for"), [(0.0, 0, 50.0), (40.0, 0, 10.0), (56.0, 7, 1.0), (180.0, 10, 60.0)]
+)
+def test_a_lock_out_ends_while_the_relay_stands_still_and_a_pause_gives_no_more_tries(
+    paused: float, tries: int, locked_for: float
+) -> None:
+    """Ten in any minute, the pause included; the right token gets in all the while."""
+    clock = ManualClock()
+    gate = Gatekeeper(Secret(TOKEN), clock)
+    for _ in range(10):
+        gate.check_token("wrong", "192.0.2.1")
+        clock._now += 1.0
+    clock._now += paused
+    before, waits = gate.failures, [gate.check_token("wrong", "192.0.2.1") for _ in range(20)]
+    assert gate.failures - before == tries
+    assert waits[-1] == locked_for
+    assert gate.check_token(TOKEN, "192.0.2.1") is None
 
 
 async def test_behind_a_trusted_proxy_each_client_has_its_own_lock() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
+from relay_supervisor.google import errors
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.google.models import Device, Extension, LiveStream
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
+from tests.unit.leases.test_book import Desk, stream
 
 LIVES = {"full": 300.0, "barely": 215.0, **{f"ended {n}": 120.0 for n in range(6)}, "watched": 120.0}
 """Lifetimes in seconds; "watched" is a camera on demand."""
@@ -58,3 +62,19 @@ def test_after_a_pause_streams_with_life_left_go_first_and_each_that_ended_costs
     within = [sum(at - 60.0 < other <= at for other, _ in google.sent) for at, _ in google.sent]
     assert max(within) <= 10, "Google's limit of a minute"
     assert {lease.state for lease in google.book.leases.values()} == {LeaseState.HELD}
+
+
+@pytest.mark.parametrize(("paused", "left"), [(70.0, 30.0), (180.0, 0.0)])
+def test_a_lock_out_of_googles_ends_while_the_supervisor_stands_still(paused: float, left: float) -> None:
+    """What it kept back goes at once after a pause that outlasts it, and not a command more than is allowed."""
+    desk = Desk()
+    desk.want(*(f"camera {n}" for n in range(20)))
+    desk.step(errors.RateLimited("429", bucket="ExecuteDeviceCommand", retry_after=100.0))
+    desk.now += paused
+    back, sent = desk.now, list[float]()
+    while len(sent) < 20:
+        assert desk.step(stream()).verb is Verb.GENERATE
+        sent.append(desk.now)
+    assert left <= sent[0] - back <= left + 2.0
+    within = [sum(at - 60.0 < other <= at for other in sent) for at in sent]
+    assert max(within) <= 10, "Google's limit of a minute"

@@ -233,6 +233,49 @@ async def test_watching_verifies_every_camera_once_per_interval() -> None:
     watching.cancel()
 
 
+def stand_still(rig: Rig, seconds: float) -> None:
+    """The process is paused: time passes, and nothing runs."""
+    rig.clock._now += seconds
+
+
+async def test_a_pause_makes_no_burst_of_checks_and_costs_no_publication_that_is_still_there() -> None:
+    rig = Rig()
+    for camera in "abcd":
+        answer = await rig.publish(camera=camera)
+        assert isinstance(answer, PublishAnswer)
+        rig.broker.mark_live(camera, answer.publication)
+    watching = asyncio.ensure_future(rig.broker.watch(60.0))
+    await rig.clock.advance(40.0)
+    before = rig.sfu.names().count("get_session")
+    rig.sfu.held = "get_session"  # one is under way when the process is paused, and its answer is lost
+    rig.sfu.fail("get_session", SfuError("no complete answer", remedy=Remedy.RETRY))
+    await rig.clock.advance(10.0)
+    stand_still(rig, 180.0)
+    rig.sfu.release()
+    await rig.clock.advance(0.0)
+    assert rig.sfu.names().count("get_session") == before + 1
+    await rig.clock.advance(60.0)
+    assert 4 <= rig.sfu.names().count("get_session") - before - 1 <= 5, "evenly spread, as ever"
+    assert all(rig.broker.locate(camera) for camera in "abcd")
+    rig.sfu.fail("get_session", *[SessionGone("gone", status=410, remedy=Remedy.REGENERATE)] * 4)
+    await rig.clock.advance(60.0)
+    assert not any(rig.broker.locate(camera) for camera in "abcd"), "what the SFU has collected meanwhile is made anew"
+    watching.cancel()
+
+
+@pytest.mark.parametrize("paused", [6.0, 180.0])
+async def test_viewers_are_given_their_time_to_move_after_a_pause(paused: float) -> None:
+    rig = Rig()
+    await rig.live(1)
+    await rig.live(2)
+    await rig.clock.advance(1.0)
+    stand_still(rig, paused)
+    await rig.clock.advance(HANDOVER - 1.0)
+    assert await rig.closings() == []
+    await rig.clock.advance(2.0)
+    assert await rig.closings() == ["session1"]
+
+
 async def test_a_snapshot_brings_back_what_was_published() -> None:
     rig = Rig()
     await rig.live(1)
