@@ -47,7 +47,8 @@ class LiteAgent:
         """Its name."""
         self.credentials = _new_credentials()
         """The present ones."""
-        self._valid = [self.credentials]
+        self.valid = [self.credentials]
+        """Those that checks may use."""
         self.heard_at = now
         """When the last valid check came (monotonic seconds)."""
         self.selected: UdpSource | None = None
@@ -60,19 +61,19 @@ class LiteAgent:
     @property
     def ufrags(self) -> list[str]:
         """Those that name this viewer."""
-        return [one.ufrag for one in self._valid]
+        return [one.ufrag for one in self.valid]
 
     def restart(self) -> IceCredentials:
         """Make new credentials (RFC 8445 §9); those before stay valid, as checks under way may still use them."""
         self.credentials = _new_credentials()
-        self._valid = [*self._valid[-1:], self.credentials]
+        self.valid = [*self.valid[-1:], self.credentials]
         self._nominated = False
         return self.credentials
 
     def answer(self, request: BindingRequest, source: UdpSource, now: float) -> tuple[bytes, bool]:
         """The response to a check, and whether the check was valid."""
         ufrag = request.username.partition(":")[0]
-        password = next((one.password for one in self._valid if one.ufrag == ufrag), "")
+        password = next((one.password for one in self.valid if one.ufrag == ufrag), "")
         if not password or not request.covered:
             self.unauthentic += 1
             return pack_error(request, 400), False

@@ -154,7 +154,7 @@ class ViewerConnection(MediaOut):
             self._dtls_timer.cancel()
             self._dtls_timer = None
         if not self.ended and (deadline := dtls.next_deadline()) is not None:
-            self._dtls_timer = asyncio.get_running_loop().call_at(deadline, self._dtls_due)
+            self._dtls_timer = asyncio.get_running_loop().call_later(deadline - now, self._dtls_due)
 
     def _dtls_due(self) -> None:
         now = self._clock.now()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import hmac
 import struct
 from pathlib import Path
 
@@ -85,6 +87,21 @@ def _google_answer() -> bytes:
     return ANSWER.replace("recvonly", "sendrecv").replace("candidate:1 1", "candidate: 1").encode()
 
 
+def _viewer_offer() -> bytes:
+    offer = ANSWER.replace("a=setup:passive", "a=setup:actpass").replace("a=mid:1\r\n", "a=mid:1\r\na=rtcp-mux\r\n")
+    return offer.encode()
+
+
+def _check(attribute: bytes = b"\x80\x2a\0\x08" + bytes(8)) -> bytes:
+    """A valid connectivity check of whoever has the answer that the target gives."""
+    attributes = b"\0\x06\0\x06abcd:x\0\0" + attribute
+    head = b"\0\1%b\x21\x12\xa4\x42" + bytes(12)
+    covered = head % (len(attributes) + 24).to_bytes(2, "big") + attributes
+    integrity = b"\0\x08\0\x14" + hmac.digest(b"abcdefghijklmnopqrstuv", covered, "sha1")
+    whole = head % (len(attributes) + 32).to_bytes(2, "big") + attributes + integrity
+    return whole + b"\x80\x28\0\4" + (binascii.crc32(whole) ^ 0x5354554E).to_bytes(4, "big")
+
+
 def transcripts() -> list[bytes]:
     """What the servers of the RTSP fixtures send."""
     found = []
@@ -148,6 +165,14 @@ def seeds(target: str) -> list[bytes]:
                 )
             ],
             "stream_url": [b"rtsps://user:pw@stream.example:443/a/b?auth=g.0.token", b"rtsp://[2001:db8::1]:554/x"],
+            "viewer_offer": [
+                _viewer_offer(),
+                _viewer_offer().replace(b"H264", b"VP8"),
+                _viewer_offer() + b"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\n",
+            ],
+            "viewer_checks": [
+                cut(_check(), _check(b"\x80\x29\0\x08" + bytes(8)), _check(b"\0\x25\0\0"), _check()[:-8])
+            ],
             **_OF_THE_SUPERVISOR,
         }[target]
     )

@@ -20,6 +20,9 @@ from relay_common.whip.links import MOST_SERVERS
 from relay_worker.camera.answer_repair import repair_answer
 from relay_worker.camera.ingest_answer import parse_ingest_answer
 from relay_worker.camera.webrtc_ingest import Ingest
+from relay_worker.local.answer import AnswerTerms, write_answer
+from relay_worker.local.ice import MAX_ADDRESSES, Demultiplexer, IceCredentials, LiteAgent, UdpSource
+from relay_worker.local.offer import ViewerRefused, read_offer
 from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.parameter_sets import ParameterSetError, parse_sps
@@ -40,7 +43,7 @@ from relay_worker.rtsp.parser import MAX_BODY, ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.tracks import is_rtsp_url
-from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError
+from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError, split_sections
 from tests.fuzz.pieces import ANSWER, Target, chunks
 from tests.fuzz.supervisor_targets import SUPERVISOR_TARGETS
 
@@ -56,6 +59,14 @@ _AAC: Final = parse_fmtp(
     {"mode": "AAC-hbr", "config": "1408", "sizelength": "13", "indexlength": "3", "indexdeltalength": "3"}
 )
 _INGEST_ANSWER: Final = parse_ingest_answer(ANSWER.replace("recvonly", "sendonly"))
+_TERMS: Final = AnswerTerms(
+    ice=IceCredentials("ours", "ours"),
+    fingerprint="AB",
+    addresses=[("192.0.2.1", 8560)],
+    session_id=1,
+    cname="c",
+    stream_id="s",
+)
 _LATM: Final = parse_latm_fmtp({"cpresent": "0", "config": "40002410adca00"})
 
 
@@ -235,6 +246,39 @@ def google_answer(data: bytes) -> None:
         assert _PASSWORD not in str(error)
 
 
+def viewer_offer(data: bytes) -> None:
+    """A local viewer's offer, and what of it comes back in the answer."""
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        offer = read_offer(text, profile_idc=66, audio=True, ssrcs=(1, 2, 3))
+    except ViewerRefused as refusal:
+        assert refusal.status in (400, 406)
+        assert _PASSWORD not in refusal.reason
+        assert refusal.reason.isprintable()
+        return
+    answer = write_answer(offer, _TERMS)
+    assert _PASSWORD not in answer
+    lines = answer.split("\r\n")
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert {line[:2] for line in lines} <= {"v=", "o=", "s=", "t=", "a=", "m=", "c=", ""}
+    assert len(split_sections(answer)[1]) == len(split_sections(text)[1])
+    assert sum(line == "a=sendonly" for line in lines) == len(offer.tracks) > 0
+
+
+def viewer_checks(data: bytes) -> None:
+    """Datagrams that begin like STUN, at the port of a camera's viewers."""
+    port, agent = Demultiplexer(), LiteAgent("viewer", 0.0)
+    agent.credentials = IceCredentials("abcd", _PASSWORD)
+    agent.valid = [agent.credentials]
+    port.add(agent)
+    for number, piece in enumerate(chunks(data)):
+        source = UdpSource(0, ("192.0.2.1", 1 + number % 40))
+        found, response = port.receive_check(piece, source, float(number))
+        assert len(response) <= 128
+        assert found is None or (response[:2] == b"\1\1" and port.owner(source) is agent)
+        assert len(agent.addresses) <= MAX_ADDRESSES
+
+
 def answer_repair(data: bytes) -> None:
     try:
         repaired = repair_answer(data.decode("utf-8", "surrogateescape"))
@@ -314,6 +358,8 @@ TARGETS: Final[dict[str, Target]] = {
         answer_repair,
         webrtc_ingest,
         stream_url,
+        viewer_offer,
+        viewer_checks,
         *SUPERVISOR_TARGETS,
     )
 }

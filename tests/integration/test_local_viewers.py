@@ -1,11 +1,18 @@
-"""Viewers that a worker answers itself: stock peers, a hostile path, and one viewer beside another."""
+"""Viewers that a worker answers itself: stock peers, hellos as the path delivers them, one viewer beside another."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
 
 import aioice.ice
 import pytest
 
-from tests.fixtures.local_rig import StockViewer, local_rig, until
+from relay_common.local_messages import LocalAnswer
+from relay_worker.local.dtls import MTU
+from tests.fixtures.link_emulator import Link, LinkEmulator
+from tests.fixtures.local_rig import LocalRig, StockViewer, local_rig, until
+from tests.fixtures.raw_viewer import Order, RawViewer
 
 pytestmark = pytest.mark.media
 
@@ -16,12 +23,152 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
 
 
-async def test_a_stock_peer_decodes_and_leaves() -> None:
-    async with local_rig() as rig:
-        viewer = StockViewer(rig)
-        await viewer.watch()
-        await until(lambda: len(viewer.frames) > 60, "two seconds of pictures")
-        await until(lambda: rig.local.stats(0.0).viewers[0].rtt > 0, "a receiver report")
-        await viewer.close()
-        await until(lambda: rig.ended() == {viewer.name: "the viewer has left"}, "its end is noticed")
-        print(rig.local.counters(), rig.local.stats(0.0))
+@pytest.fixture
+async def rig() -> AsyncIterator[LocalRig]:
+    async with local_rig() as made:
+        yield made
+
+
+def answered(rig: LocalRig, viewer: RawViewer) -> LocalAnswer:
+    said = rig.ask(viewer.offer())
+    assert isinstance(said, LocalAnswer), said
+    return said
+
+
+async def test_a_stock_peer_decodes_and_leaves(rig: LocalRig) -> None:
+    viewer = StockViewer(rig)
+    await viewer.watch()
+    await until(lambda: len(viewer.frames) > 60, "two seconds of pictures")
+    await until(lambda: rig.report().viewers[0].rtt > 0, "a receiver report")
+    assert rig.connected() == [viewer.name]
+    assert rig.keyframe_requests == 0, "the held group was enough"
+    await viewer.close()
+    await until(lambda: rig.ended() == {viewer.name: "the viewer has left"}, "its end is noticed")
+    report = rig.report()
+    assert (report.viewers, report.lost) == ([], 0)
+    assert report.packets_sent > 60
+
+
+HELLOS: dict[str, Order] = {
+    "in order": lambda flight: flight,
+    "reversed": lambda flight: flight[::-1],
+    "repeated": lambda flight: [piece for piece in flight for _ in range(2)],
+    "shuffled": lambda flight: random.Random(3).sample(flight * 2, 2 * len(flight)),
+    "first lost": lambda flight: flight[1:],
+    "last lost": lambda flight: flight[:-1],
+}
+
+
+@pytest.mark.parametrize("path", HELLOS)
+async def test_a_hello_in_fragments_is_taken_however_they_come(rig: LocalRig, path: str) -> None:
+    """Firefox's, with post-quantum key shares, spans two datagrams (1408 and 103 bytes), at an MTU of 1280 as well."""
+    viewer = RawViewer(mtu=1232 if path == "in order" else 300, order=HELLOS[path])
+    await viewer.connect(answered(rig, viewer).answer)
+    await until(lambda: len(viewer.sequences) > 20, "media come")
+    assert sum(viewer.flights[0]) > 1280
+    assert len(viewer.flights[0]) >= 2
+    assert viewer.largest <= MTU, "our flights fit a path of 1280 bytes"
+    assert rig.counters()["failures"] == 0
+    viewer.close()
+
+
+async def test_a_viewer_that_wants_to_be_the_dtls_server_is_called(rig: LocalRig) -> None:
+    viewer = RawViewer(active=False)
+    answer = answered(rig, viewer).answer
+    assert "a=setup:active" in answer
+    await viewer.connect(answer)
+    await until(lambda: len(viewer.sequences) > 20, "media come")
+    viewer.close()
+
+
+async def test_who_has_another_certificate_gets_nothing(rig: LocalRig) -> None:
+    viewer, other = RawViewer(), RawViewer()
+    said = rig.ask(other.offer())
+    assert isinstance(said, LocalAnswer)
+    await viewer.connect(said.answer)
+    await until(lambda: said.viewer in rig.ended(), "it is refused")
+    assert "fingerprint" in rig.ended()[said.viewer]
+    assert rig.connected() == []
+    assert viewer.sequences == []
+    viewer.close()
+
+
+async def test_ending_a_viewer_is_said_to_it_and_costs_no_other(rig: LocalRig) -> None:
+    first, second = RawViewer(), RawViewer()
+    names = []
+    for viewer in (first, second):
+        said = answered(rig, viewer)
+        names.append(said.viewer)
+        await viewer.connect(said.answer)
+        await until(lambda viewer=viewer: viewer.sequences, "media come")  # type: ignore[misc]
+    rig.close(names[0], "its link was revoked")
+    await until(lambda: first.closed, "close_notify comes")
+    assert rig.ended() == {names[0]: "its link was revoked"}
+    before = len(second.sequences)
+    await until(lambda: len(second.sequences) > before + 60, "the other goes on")
+    assert second.missing == 0
+    for viewer in (first, second):
+        viewer.close()
+
+
+async def test_a_viewer_moves_to_another_address(rig: LocalRig) -> None:
+    viewer = RawViewer()
+    said = answered(rig, viewer)
+    await viewer.connect(said.answer)
+    await until(lambda: viewer.sequences, "media come")
+    viewer.close()  # its old address
+    await viewer.connect(said.answer)
+    before = len(viewer.sequences)
+    await until(lambda: len(viewer.sequences) > before + 30, "media come to the new one")
+    viewer.close()
+
+
+async def test_ice_is_restarted_by_patch(rig: LocalRig) -> None:
+    viewer = RawViewer()
+    said = answered(rig, viewer)
+    await viewer.connect(said.answer)
+    await until(lambda: viewer.sequences, "media come")
+    assert rig.patch(said.viewer, "a=ice-ufrag:raw\r\na=candidate:1 1 udp 1 x.local 9 typ host\r\n").status == 204
+    restarted = rig.patch(said.viewer, f"a=ice-ufrag:other\r\na=ice-pwd:{'q' * 22}\r\n")
+    assert restarted.status == 200
+    viewer.close()
+    await viewer.connect(restarted.fragment)
+    before = len(viewer.sequences)
+    await until(lambda: len(viewer.sequences) > before + 30, "media come with the new credentials")
+    viewer.close()
+
+
+async def test_over_ipv6(rig: LocalRig) -> None:
+    rig.listen("127.0.0.1", "::1")
+    if rig.report().problem:
+        pytest.skip(f"no IPv6 here: {rig.report().problem}")
+    viewer = RawViewer()
+    answer = answered(rig, viewer).answer
+    assert f" ::1 {rig.report().port} typ host" in answer
+    only = "\r\n".join(line for line in answer.splitlines() if " 127.0.0.1 " not in line)
+    await viewer.connect(only, local="::1")
+    await until(lambda: len(viewer.sequences) > 30, "media come")
+    assert viewer.missing == 0
+    viewer.close()
+
+
+async def test_a_viewer_on_a_bad_path_costs_a_clean_one_nothing(rig: LocalRig) -> None:
+    clean = RawViewer()
+    await clean.connect(answered(rig, clean).answer)
+    link = LinkEmulator()
+    link.target = ("127.0.0.1", rig.report().port)
+    await link.start()
+    rig.listen(announce=[f"127.0.0.1:{link.address[1]}"])
+    bad = StockViewer(rig)
+    await bad.watch()
+    await until(lambda: bad.name in rig.connected(), "it connects")
+    link.down = Link(loss=0.5)
+    before = len(clean.sequences)
+    await until(lambda: link.down.lost > 150, "packets are lost")
+    await until(lambda: rig.report().viewers[-1].loss > 0.2, "it says so")
+    assert len(clean.sequences) > before + 100
+    assert clean.missing == 0
+    assert rig.report().retransmitted > 0
+    clean.close()
+    await bad.close()
+    link.close()
