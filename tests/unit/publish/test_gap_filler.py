@@ -206,3 +206,16 @@ def test_a_session_without_sound_costs_a_packet_in_ten_seconds_and_no_timer(worl
     assert [sent.payload for sent in world.since(back - 0.001, Kind.AUDIO)] == [OPUS]
     times = [sent.media_time for sent in world.sent if sent.kind is Kind.AUDIO]
     assert times == sorted(times)
+
+
+def test_a_viewer_of_a_camera_that_has_sent_nothing_yet_sees_a_slate() -> None:
+    """As one that was woken for it: only where somebody watches already."""
+    world = World()
+    world.pipeline.output, world.pipeline.viewers = None, world
+    world.filler.check(world.now)
+    assert world.sent == []
+    world.filler.check(world.now, watched=True)
+    assert [sent.kind for sent in world.sent] == [Kind.VIDEO] * len(slate("Porch").payloads)
+    world.camera(SETS, IDR)
+    assert not world.pipeline.filling
+    assert world.sent[-1].payload == IDR

@@ -116,3 +116,19 @@ def test_the_rest_of_a_keyframe_is_no_beginning() -> None:
         world.outputs.send(Frame(Kind.VIDEO, [(payload, True)], media_time), media_time)
     assert second.pictures == [1.2]
     assert first.pictures == [1.0, 1.1, 1.2]
+
+
+def test_a_sink_that_joins_viewers_keeps_no_picture_from_them() -> None:
+    """Whether it gets a held group or waits for a keyframe: what the worker's own viewers see goes on."""
+    world = World()
+    viewers = Screen()
+    world.pipeline.viewers = viewers
+    world.camera.run(3.3)
+    world.pipeline._drop_held()  # as when it is longer than its bounds
+    sink = world.attach()
+    world.camera.run(4.0)
+    world.outputs.detach(sink)
+    world.camera.run(1.0)
+    assert max(b - a for a, b in itertools.pairwise(viewers.pictures)) < 0.1, "nothing is missing"
+    assert starts_keyframe(sink.payloads[0])
+    assert set(sink.pictures) < set(viewers.pictures)
