@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -17,7 +19,7 @@ from tests.fixtures.running_relay import SMALL, running_relay
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
-PULLED = "[...new Set(window.relay.tracks.map((track) => track.camera))].sort().join()"
+AFRESH = "window.relay.tracks.some((track) => track.publication === '{publication}')"
 
 
 def way(camera: str) -> str:
@@ -103,6 +105,17 @@ async def test_the_real_relay_without_an_sfu_plays_on_its_page_and_on_a_guests(c
             await until(page, f"{way(camera)} === 'direct'")
         await until(page, NO_COST)
         await until(page, "document.getElementById('viewers').textContent === '2'")
+
+        # A worker dies, and with it its viewers' connections: the page connects to the next one.
+        worker = relay.camera("Front Door").worker.pid
+        os.kill(worker, signal.SIGKILL)
+        killed = time.monotonic()
+        await relay.until(lambda: relay.camera("Front Door").worker.pid not in (0, worker), 30.0, "another worker")
+        await relay.until(lambda: bool(relay.camera("Front Door").local.publication), 30.0, "it has said hello")
+        publication = relay.camera("Front Door").local.publication
+        await until(page, AFRESH.format(publication=publication), within=30.0)
+        await decoding(page, cameras)
+        print(f"playing again {time.monotonic() - killed:.1f} s after the worker was killed")
 
         made = await relay.http.post(f"{relay.supervisor.url}/api/cameras/{cameras[1]}/link", json={"seconds": 600})
         await page.goto(f"{relay.supervisor.url}{made.json()['path']}")

@@ -34,7 +34,8 @@ export class LocalConnection extends EventTarget {
     this.cameras = [camera];
     const publication = this.#publication();
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-    for (const kind of ["video", "audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
+    // A browser without H.264, such as a fresh Firefox, gets the sound.
+    for (const kind of decodesVideo() ? ["video", "audio"] : ["audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
     this.pc.addEventListener("track", (event) => this.#received(camera, event, publication));
     this.pc.addEventListener("connectionstatechange", () => this.#changed());
     await this.pc.setLocalDescription(await this.pc.createOffer());
@@ -180,6 +181,11 @@ export class Ways {
     if (!this.#statuses.get(id)?.local?.on || !connection) return "";
     return connection.local ? "direct" : "Cloudflare";
   }
+}
+
+function decodesVideo() {
+  const { codecs } = RTCRtpReceiver.getCapabilities?.("video") ?? { codecs: [] };
+  return !codecs.length || codecs.some(({ mimeType }) => mimeType.toLowerCase() === "video/h264");
 }
 
 function recalled() {

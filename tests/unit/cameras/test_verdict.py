@@ -134,3 +134,13 @@ def test_a_time_is_told_once_and_from_now() -> None:
     off = LeaseStatus(state="held_off", code="quota_held", next_step="a stream is generated", next_at=WALL + 40)
     told = spoken_verdict(judged(slot(), lease=off), WALL + 10.0)
     assert told.startswith("Google's command quota is used up: 429; next: a stream is generated in 30 s; Stop other")
+
+
+def test_a_live_camera_that_cannot_be_watched_without_cloudflare_says_why() -> None:
+    live = slot(WorkerState.LIVE)
+    found = judged(live, local_problem="no UDP port is left in local.udp_ports")
+    assert (found.state, found.stage, found.code) == ("live", "relay", "local_unavailable")
+    assert found.cause.endswith(": no UDP port is left in local.udp_ports")
+    assert "`relay-supervisor check`" in found.advice
+    assert judged(live, local_problem="x", viewers_refused=REFUSED).code == "viewers_refused", "others may not watch"
+    assert judged(live).code == "none"
