@@ -146,6 +146,7 @@ class Supervisor:
             rng=self._rng,
             ice=self._ice,
             on_asked=self._watching.asked_for,
+            link_revoked=lambda link: self._http.given.revoked(link),
             enabled=self.config.cloudflare.used,
         )
 
@@ -196,7 +197,7 @@ class Supervisor:
         )
         self._report = report = Report(parts)
         self.status, self.health, self.telemetry = report.status, report.health, report.telemetry
-        self._http = HttpInterface(self, self.config, self._clock, self._loops)
+        self._http = HttpInterface(self, self.config, self._clock, self._loops, self._store)
         report.listen(self._http.counters)
 
     # --- start and stop --------------------------------------------------------------------------------------------
@@ -269,6 +270,7 @@ class Supervisor:
         self.verbs.load()
         self.director.load()
         self.local.load()
+        self._http.load()
         remove_stale_stacks(paths.runtime(), self.director.instances_left)
 
     def _start_account(self, index: int) -> None:

@@ -36,6 +36,8 @@ VERBS = (
     "restart",
     "keyframe",
     "snapshot",
+    "links",
+    "unlink",
     "drain",
     "stop",
     "reload",

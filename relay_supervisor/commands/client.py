@@ -93,6 +93,10 @@ class RelayClient:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         return self._request("POST", path, content=content, headers=headers, timeout=timeout).content
 
+    def delete(self, path: str) -> bytes:
+        """The body of an answer to DELETE."""
+        return self._request("DELETE", path).content
+
     def alive(self) -> bool:
         """Whether the supervisor still answers where it answered before."""
         try:

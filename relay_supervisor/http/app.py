@@ -5,7 +5,7 @@ It knows the relay only through `RelayView`, so tests and the demo can substitut
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -23,11 +23,12 @@ from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
 from relay_supervisor.events import EventHub, TooManyClients
-from relay_supervisor.http import admin, openapi, viewing, whep
+from relay_supervisor.http import admin, openapi, sharing, viewing, whep
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
 from relay_supervisor.http.guard import Guard
+from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.metrics import RelayCollector, Telemetry
 from relay_supervisor.http.probes import livez, readyz
@@ -41,12 +42,19 @@ from relay_supervisor.http.replies import (
     on_http_exception,
     on_relay_error,
     read_body,
-    read_json,
     sign_in_page,
 )
 from relay_supervisor.http.viewing import LocalWay, local_way
 from relay_supervisor.status.health import Health
 from relay_supervisor.status.model import CameraStatus, RelayStatus
+
+
+class SharedViewers(viewing.ViewService, sharing.LinkViews, Protocol):
+    """Views at the SFU."""
+
+
+class SharedLocal(whep.LocalService, sharing.LinkViews, Protocol):
+    """Viewers without the SFU."""
 
 
 class RelayView(Protocol):
@@ -56,10 +64,10 @@ class RelayView(Protocol):
     def events(self) -> EventHub: ...
 
     @property
-    def viewers(self) -> viewing.ViewService: ...
+    def viewers(self) -> SharedViewers: ...
 
     @property
-    def local(self) -> whep.LocalService: ...
+    def local(self) -> SharedLocal: ...
 
     def status(self) -> RelayStatus:
         """The status of everything, now."""
@@ -96,12 +104,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_path: str = ""
 
 
-class LinkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/cameras/{id}/link."""
-
-    seconds: Annotated[int, msgspec.Meta(ge=1, le=90 * 86400)] = 86400
-
-
 class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One camera in GET /api/cameras."""
 
@@ -127,18 +129,25 @@ class CameraSummaries(msgspec.Struct, frozen=True):
     cameras: list[CameraSummary]
 
 
-CALLS: Final = openapi.calls(CameraSummaries, LinkRequest)
+CALLS: Final = openapi.calls(CameraSummaries)
 """Every endpoint for programs."""
 
 
-def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeeper: Gatekeeper | None = None) -> Guard:
+def create_app(
+    relay: RelayView,
+    settings: HttpSettings,
+    clock: Clock,
+    gatekeeper: Gatekeeper | None = None,
+    book: LinkBook | None = None,
+) -> Guard:
     """The ASGI application over `relay`; serve it with `relay_supervisor.http.server.HttpServer`.
 
-    `gatekeeper` is for a caller that wants its counters; it has to hold the same token.
+    `gatekeeper` is for a caller that wants its counters; it has to hold the same token. `book` lists the links that are
+    given out; without it they are forgotten with the application.
     """
-    gatekeeper = gatekeeper or Gatekeeper(settings.token, clock)
-    links = Links(settings.viewers, clock)
-    api = _Api(relay, gatekeeper, links)
+    gatekeeper, book = gatekeeper or Gatekeeper(settings.token, clock), book or LinkBook(clock)
+    links = Links(settings.viewers, clock, book)
+    api = _Api(relay, gatekeeper, links, book)
     starlette = Starlette(
         routes=api.routes(),
         exception_handlers={
@@ -152,8 +161,8 @@ def create_app(relay: RelayView, settings: HttpSettings, clock: Clock, gatekeepe
 
 
 class _Api:
-    def __init__(self, relay: RelayView, gatekeeper: Gatekeeper, links: Links) -> None:
-        self._relay, self._gatekeeper, self._links = relay, gatekeeper, links
+    def __init__(self, relay: RelayView, gatekeeper: Gatekeeper, links: Links, book: LinkBook) -> None:
+        self._relay, self._gatekeeper, self._links, self._book = relay, gatekeeper, links, book
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper))
 
@@ -169,12 +178,12 @@ class _Api:
             Route("/api/cameras", self.cameras),
             Route("/api/cameras/{id}/restart", self.restart, methods=["POST"]),
             Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
-            Route("/api/cameras/{id}/link", self.link, methods=["POST"]),
             Route("/api/stats", self.stats),
             Route("/api/events", self.events),
             *admin.routes(self._relay),
             *viewing.routes(self._relay),
             *whep.routes(self._relay),
+            *sharing.routes(self._relay, self._links, self._book),
         ]
 
     # --- pages ----------------------------------------------------------------------------------------------------
@@ -255,15 +264,6 @@ class _Api:
         camera = camera_in(self._relay.status(), request)
         await self._relay.keyframe(camera.id)
         return json_reply({"ok": True})
-
-    async def link(self, request: Request) -> Response:
-        camera = camera_in(self._relay.status(), request)
-        wanted: LinkRequest = await read_json(request, LinkRequest)
-        if not self._links.enabled:
-            raise ApiError(
-                409, "links_off", "Links to cameras are switched off here", 'Set viewers.access to "links" and restart'
-            )
-        return json_reply(self._links.make(camera.id, wanted.seconds))
 
 
 def _summary(camera: CameraStatus) -> CameraSummary:

@@ -14,15 +14,15 @@ from relay_supervisor.http.addresses import TrustedProxies, forwarded_for, peer_
 from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS, Share
 from relay_supervisor.http.auth import COOKIE, HEADERS, Gatekeeper, cross_origin, page_headers, same_origin
 from relay_supervisor.http.base_path import BasePath
-from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings
+from relay_supervisor.http.links import SCHEME, LinkError, Links, ViewerSettings, link_name
 from relay_supervisor.http.replies import error_reply, sign_in_page, watch_page
 from relay_supervisor.state.store import LinkCredential
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = (
-    *("watch", "api", "connection", "controls", "format", "kept"),
-    *("local", "playback", "player", "reasons", "sight", "tile"),
+    *("watch", "api", "codecs", "connection", "controls", "format", "kept"),
+    *("local", "numbers", "playback", "player", "reasons", "sight", "tile"),
 )
 _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}
@@ -165,8 +165,7 @@ class Guard:
             # The page asks the API, and shows its error.
             return watch_page(403) if path.startswith(_PAGES) else error_reply(403, error.code, str(error), error.hint)
         state = scope["state"]
-        # A link is identified by its camera and its expiry: two with both the same are one.
-        state["visitor"] = Visitor(operator=False, address=state["visitor"].address, link=".".join(link[:2]))
+        state["visitor"] = Visitor(operator=False, address=state["visitor"].address, link=link_name(*link))
         state["audience"], state["link"] = audience, LinkCredential(*link)
         if _for_viewers(path) or path in _PUBLIC:
             return None

@@ -10,13 +10,15 @@ from relay_common.counters import joined
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.app import HttpSettings, RelayView, create_app
 from relay_supervisor.http.auth import Gatekeeper
-from relay_supervisor.http.links import LinkError, Links, viewer_settings
+from relay_supervisor.http.link_book import LinkBook
+from relay_supervisor.http.links import LinkError, Links, key_name, viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
 from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.net import check_listen, split_listen
-from relay_supervisor.state.store import LinkCredential
+from relay_supervisor.state.links import LinkRows
+from relay_supervisor.state.store import LinkCredential, Store
 from relay_supervisor.supervise import Loops
 
 
@@ -26,25 +28,31 @@ class HttpInterface:
     Raises ConfigError when the configuration is not safe to serve.
     """
 
-    def __init__(self, relay: RelayView, config: Config, clock: Clock, loops: Loops) -> None:
+    def __init__(self, relay: RelayView, config: Config, clock: Clock, loops: Loops, store: Store) -> None:
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
         viewers, close = viewer_settings(config, host), relay.events.close
-        gatekeeper, self._links = Gatekeeper(token, clock), Links(viewers, clock)
+        self.given, self._link_key = LinkBook(clock, LinkRows(store)), key_name(viewers.link_secret)
+        """Links that were given out."""
+        gatekeeper, self._links = Gatekeeper(token, clock), Links(viewers, clock, self.given)
         self.collector = RelayCollector(relay.status, relay.telemetry, relay.events, gatekeeper)
         """The metrics, for other exporters."""
         settings = HttpSettings(
             token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies), base_path=http.base_path
         )
-        self._guard = create_app(relay, settings, clock, gatekeeper)
+        self._guard = create_app(relay, settings, clock, gatekeeper, self.given)
         self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
         # Whoever may open the socket needs no token.
-        local = create_app(relay, HttpSettings(viewers=viewers), clock)
+        local = create_app(relay, HttpSettings(viewers=viewers), clock, None, self.given)
         self._local = UnixServer(local, config.paths.socket(), loops, on_stop=close)
         self._probes: HttpServer | None = None
         if http.probe_listen:
             at = split_listen(http.probe_listen, "probe_listen")
             self._probes = HttpServer(create_probes(relay.health), *at, most=MOST_CONNECTIONS, key="probe_listen")
+
+    def load(self) -> None:
+        """Read which links were given out; the store is open."""
+        self.given.load(self._link_key)
 
     def link_valid(self, link: LinkCredential) -> bool:
         """Whether a link may still be used."""
@@ -75,4 +83,4 @@ class HttpInterface:
         """Totals since the start, by name."""
         tcp = joined(tcp=self._tcp.counters() | self._guard.counters())
         probes = joined(probes=self._probes.counters()) if self._probes is not None else {}
-        return self._local.counters() | tcp | probes
+        return self._local.counters() | tcp | probes | joined(links=self.given.counters())

@@ -1,7 +1,8 @@
-"""Signed links to one camera: the camera, an expiry, and a signature over both (HMAC-SHA256, RFC 2104).
+"""Signed links to one camera: the camera, an expiry, an id, and a signature over them (HMAC-SHA256, RFC 2104).
 
-Whoever has the link may watch that camera until then and do nothing else. There is no list of links: one that has
-leaked can only be revoked with all others, by changing `viewers.link_secret`.
+Whoever has the link may watch that camera until then and do nothing else. The id stands in front of the signature,
+`ID-SIGNATURE`, and by it a link can be revoked (`link_book.py`); links of earlier releases have none. All links at once
+end by changing `viewers.link_secret`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_common.loopback import is_loopback
 from relay_common.secrets import Secret
+from relay_supervisor.http.link_book import MOST_LINKS, LinkBook
 from relay_supervisor.net import SHORTEST_TOKEN
 from relay_supervisor.viewing.views import Audience
 
@@ -42,6 +44,12 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     expires_at: int
     """Unix seconds."""
+    id: str = ""
+    """By which it is listed and revoked."""
+    whep_path: str = ""
+    """For players that speak WHEP, relative as `path`; empty where the camera cannot be watched without Cloudflare."""
+    frame_ancestors: list[str] = []
+    """Sites that may show the page in a frame; empty: none."""
 
 
 class LinkError(Exception):
@@ -83,29 +91,60 @@ def viewer_settings(config: Config, host: str) -> ViewerSettings:
     )
 
 
-class Links:
-    """Makes links and checks them; none are valid while `settings.access` is "token"."""
+def link_name(camera: str, expires: str, signature: str) -> str:
+    """The id of a link that was checked; of one without, its camera and expiry: two with both the same are one."""
+    return signature.rpartition("-")[0] or f"{camera}.{expires}"
 
-    def __init__(self, settings: ViewerSettings, clock: Clock) -> None:
-        self._key, self._clock = settings.link_secret.reveal().encode(), clock
+
+def key_name(secret: Secret) -> str:
+    """A digest of a `link_secret`, to tell whether a link was made with it."""
+    return hmac.new(secret.reveal().encode(), b"relay-link-key", hashlib.sha256).hexdigest()[:16]
+
+
+class Links:
+    """Makes links, noting them in `book`, and checks them; none are valid while `settings.access` is "token"."""
+
+    def __init__(self, settings: ViewerSettings, clock: Clock, book: LinkBook) -> None:
+        self._key, self._clock, self._book = settings.link_secret.reveal().encode(), clock, book
+        self._frames = list(settings.frame_ancestors)
         self.enabled = settings.access != "token" and bool(self._key)
 
-    def make(self, camera: str, seconds: int) -> Link:
-        """A link to `camera` that expires in `seconds`."""
+    def make(self, camera: str, seconds: int, *, whep: bool = False) -> Link:
+        """A link to `camera` that expires in `seconds`, with its WHEP endpoint if there is one; raises LinkError."""
         end = int(self._clock.wall()) + seconds
-        return Link(path=f"/watch/{camera}?expires={end}&signature={self._sign(camera, str(end))}", expires_at=end)
+        name = self._book.give(camera, end)
+        if not name:
+            raise LinkError(
+                "too_many_links",
+                f"{MOST_LINKS} links are valid or revoked, the most of one relay",
+                "Wait until some end, or change viewers.link_secret, which ends all",
+            )
+        query = f"expires={end}&signature={name}-{self._sign(camera, str(end), name)}"
+        return Link(
+            path=f"/watch/{camera}?{query}",
+            expires_at=end,
+            id=name,
+            whep_path=f"/whep/{camera}?{query}" if whep else "",
+            frame_ancestors=self._frames,
+        )
 
     def check(self, camera: str, expires: str, signature: str) -> Audience:
         """The audience that the link grants; raises LinkError when it is not ours or has expired."""
         if not self.enabled:
             raise LinkError("links_off", "Links to cameras are switched off here", 'Set viewers.access to "links"')
-        genuine = hmac.compare_digest(signature.encode(), self._sign(camera, expires).encode())
+        name, _, code = signature.rpartition("-")
+        genuine = hmac.compare_digest(code.encode(), self._sign(camera, expires, name).encode())
         # Check the signature first: `expires` is then known to be digits we wrote.
         if not genuine:
             raise LinkError("link_invalid", "This link is not valid", "Use it as it was given, or ask for another")
         if self._clock.wall() >= int(expires):
             raise LinkError("link_expired", "This link has expired", "Ask for another")
+        name = link_name(camera, expires, signature)
+        if self._book.revoked(name):
+            raise LinkError("link_revoked", "This link has been revoked", "Ask for another")
+        self._book.used(name, camera, int(expires))
         return Audience(cameras=frozenset({camera}), until=float(expires))
 
-    def _sign(self, camera: str, expires: str) -> str:
-        return hmac.new(self._key, f"relay-link:{camera}:{expires}".encode(), hashlib.sha256).hexdigest()
+    def _sign(self, camera: str, expires: str, name: str) -> str:
+        signed = f"relay-link-2:{camera}:{expires}:{name}" if name else f"relay-link:{camera}:{expires}"
+        return hmac.new(self._key, signed.encode(), hashlib.sha256).hexdigest()

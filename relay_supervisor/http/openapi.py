@@ -14,6 +14,7 @@ import msgspec
 from relay_supervisor.http.admin import CaptureRequest, DebugRequest, DrainRequest, LogQuery, LogReply, StopRequest
 from relay_supervisor.http.auth import COOKIE
 from relay_supervisor.http.links import Link
+from relay_supervisor.http.sharing import LinkRequest
 from relay_supervisor.http.viewing import (
     AnswerRequest,
     ReceivedAnswer,
@@ -24,6 +25,7 @@ from relay_supervisor.http.viewing import (
 )
 from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.status.given_links import GivenLinks, Revoked
 from relay_supervisor.status.health import Health
 from relay_supervisor.status.model import RelayStatus
 from relay_supervisor.viewing.views import ViewAnswer
@@ -110,8 +112,8 @@ class EventQuery(msgspec.Struct, frozen=True):
     status: str = "1"
 
 
-def calls(cameras: type[msgspec.Struct], link: type[msgspec.Struct]) -> list[Operation]:
-    """Every endpoint for programs; `cameras` is what GET /api/cameras answers with, `link` what asks for a link."""
+def calls(cameras: type[msgspec.Struct]) -> list[Operation]:
+    """Every endpoint for programs; `cameras` is what GET /api/cameras answers with."""
     operator, viewer, public = Right.OPERATOR, Right.VIEWER, Right.PUBLIC
     one = "/api/cameras/{id}"
     return [
@@ -142,7 +144,11 @@ def calls(cameras: type[msgspec.Struct], link: type[msgspec.Struct]) -> list[Ope
         Operation("POST", f"{one}/disable", operator, "Switch the camera off", reply=CameraChange),
         Operation("POST", f"{one}/restart", operator, "End the camera's worker and start another"),
         Operation("POST", f"{one}/keyframe", operator, "Ask for a keyframe"),
-        Operation("POST", f"{one}/link", operator, "Make a link that shows this camera alone, for a while", link, Link),
+        Operation("POST", f"{one}/link", operator, "Make a link that shows this camera alone, for a while",
+                  LinkRequest, Link),
+        Operation("GET", "/api/links", operator, "Links that were given out and have not ended", reply=GivenLinks),
+        Operation("DELETE", "/api/links/{id}", operator, "Revoke a link; who watches with it is cut off",
+                  reply=Revoked),
         Operation("GET", f"{one}/snapshot", operator, "The latest keyframe as a JPEG", reply="image/jpeg"),
         Operation("POST", f"{one}/capture", operator, "Record what the camera sends, as pcapng",
                   CaptureRequest, "application/octet-stream"),

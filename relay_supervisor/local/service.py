@@ -254,6 +254,15 @@ class LocalViewing:
             raise WhepError("session_gone", 404, "There is no such session", hint="Make another")
         return found
 
+    def of_link(self, link: str) -> int:
+        """How many viewers came by that link."""
+        return sum(viewer.visitor.link == link for viewer in self._viewers.values())
+
+    def end_link(self, link: str) -> None:
+        """End the viewers that came by that link, which was revoked."""
+        for viewer in [viewer for viewer in self._viewers.values() if viewer.visitor.link == link]:
+            self._end(viewer, "revoked", "its link was revoked")
+
     # --- the end of sessions ---------------------------------------------------------------------------------------
 
     async def watch(self) -> None:

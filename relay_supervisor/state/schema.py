@@ -54,7 +54,11 @@ CREATE TABLE abandoned_streams (
 """
 """Streams that are to be stopped at Google because nobody receives them any more."""
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6: Final = """
+CREATE TABLE links (id TEXT PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """Scripts that lead from version n to n + 1, in order."""
 
 

@@ -56,7 +56,7 @@ REFUSAL_HOLDS: Final = 60.0
 
 OUTCOMES: Final = (
     *("opened", "answered", "refused", "repointed", "reopened"),
-    *("closed", "unanswered", "idle", "expired", "lost"),
+    *("closed", "unanswered", "idle", "expired", "lost", "revoked"),
 )
 
 _SWEEP: Final = 5.0
@@ -67,7 +67,8 @@ class Viewers:
     """All views of this supervisor.
 
     `ice` lends STUN and TURN servers to the pages; `new_id` makes unguessable names; `on_asked` is called with the
-    wanted cameras. Not `enabled`, where cameras are not published at the SFU, they refuse everybody.
+    wanted cameras, and `link_revoked` with the link by which a visitor came. Not `enabled`, where cameras are not
+    published at the SFU, they refuse everybody.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class Viewers:
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         bound: int = MAX_VIEWS,
         on_asked: Callable[[list[str]], None] = lambda cameras: None,
+        link_revoked: Callable[[str], bool] = lambda link: False,
         enabled: bool = True,
     ) -> None:
         self._enabled = enabled
         self._client, self._clock, self._rng = client, clock, rng
         self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
+        self._link_revoked = link_revoked
         self._views: dict[str, View] = {}
         self._opening: list[tuple[list[str], Visitor]] = []
         self._pauses = PauseDetector(_SWEEP)
@@ -216,6 +219,15 @@ class Viewers:
         if found is not None and audience.covers(found.audience):
             self._end(found, "closed")
 
+    def of_link(self, link: str) -> int:
+        """How many views came by that link."""
+        return sum(view.visitor.link == link for view in self._views.values())
+
+    def end_link(self, link: str) -> None:
+        """End the views that came by that link, which was revoked; one that is being opened ends at the next sweep."""
+        for view in [view for view in self._views.values() if view.visitor.link == link]:
+            self._end(view, "revoked")
+
     # --- expiry ---------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
@@ -228,6 +240,8 @@ class Viewers:
                 self._end(view, "idle")
             elif view.audience.until is not None and wall >= view.audience.until:
                 self._end(view, "expired")
+            elif view.visitor.link and self._link_revoked(view.visitor.link):
+                self._end(view, "revoked")
 
     async def watch(self) -> None:
         """Sweep every few seconds; runs until cancelled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from relay_common.secrets import Secret
 from relay_supervisor.http.app import HttpSettings
 from relay_supervisor.http.links import ViewerSettings
 from relay_supervisor.http.server import HttpServer
-from tests.fixtures.dashboard import decoding, picture, served, until
+from tests.fixtures.dashboard import decoding, first_that, picture, served, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]
 
@@ -38,6 +39,13 @@ ASK = """async ([path, body]) => {
 }"""
 
 
+async def made(page: Page, before: str = "") -> str:
+    """Make another link than the one `before`."""
+    await page.get_by_role("button", name="Make a link").click()
+    await until(page, f"![{before!r}, ''].includes(document.getElementById('share-link').value)")
+    return await page.input_value("#share-link")
+
+
 async def frames_decoded(frame: Frame | Page, camera: str) -> int:
     stats: dict[str, dict[str, Any]] = await frame.evaluate("window.relay ? window.relay.stats() : {}")
     return int(stats.get(camera, {}).get("framesDecoded", 0))
@@ -54,12 +62,20 @@ async def test_a_shared_link_shows_its_camera_only_and_ends(chromium_page: Page)
         await page.get_by_role("button", name="Front door, live").click()
         await page.get_by_role("button", name="Share a link").click()
         await page.wait_for_selector("#share[open]")
-        link = await page.input_value("#share-link")
-        assert "until" in await page.inner_text("#share-said")
-        await picture(page, "share")
+        link = await made(page)
+        assert "until" in await page.inner_text("#share-made")
+        frame = await page.input_value("#share-frame")
+        assert frame.startswith(f'<iframe src="{link.replace("&", "&amp;")}" title="Front door"')
+        assert "No site may show it in a frame yet" in await page.inner_text("#share-framing")
+        assert not await page.is_visible("#share-whep"), "it cannot be watched without Cloudflare here"
+        dashboard.relay.cameras[0].local.on = True
         await page.select_option("#share-seconds", "3600")
-        await until(page, f"document.getElementById('share-link').value !== {link!r}")
-        await page.goto("about:blank")
+        link = await made(page, link)
+        assert await page.input_value("#share-whep") == link.replace("/watch/", "/whep/")
+        dashboard.relay.cameras[0].local.on = False
+        await page.click(".given summary")
+        await page.get_by_role("button", name="Revoke the link to Front door").first.wait_for()
+        await picture(page, "share")
 
         # Another person, who has only the link.
         stranger = await (await page.context.browser.new_context()).new_page()
@@ -82,6 +98,20 @@ async def test_a_shared_link_shows_its_camera_only_and_ends(chromium_page: Page)
         # Without the link nothing is shown, and the page says so without repeated requests.
         await stranger.goto(f"{dashboard.server.url}/watch/{door}")
         await until(stranger, "document.getElementById('why').textContent.startsWith('A token is needed')")
+        await stranger.goto(link)
+        await decoding(stranger, [door])
+        await until(page, "document.getElementById('share-given').innerText.includes('1 watching')")
+        await page.get_by_role("button", name="Revoke the link to").first.click()
+        assert "Whoever watches with it is cut off" in await page.inner_text("#confirm[open]")
+        await page.locator("#confirm-yes").click()
+        began = time.monotonic()
+        await first_that(lambda: dashboard.relay.viewers.outcomes["revoked"] == 1, within=5.0)
+        await until(
+            stranger, "document.getElementById('why').textContent === 'This link has been revoked. Ask for another'"
+        )
+        assert time.monotonic() - began < 30.0
+        await until(page, "document.getElementById('share-given').innerText.includes('revoked')")
+        assert await page.is_hidden("#share-made")
         await stranger.context.close()
         assert errors == []
 

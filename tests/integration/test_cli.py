@@ -53,6 +53,21 @@ def test_status(world: CliWorld) -> None:
     assert [camera["state"] for camera in status["cameras"]] == ["live", "live"]
 
 
+def test_links_are_listed_and_revoked(world: CliWorld) -> None:
+    assert "no link is valid" in world.type("links").output
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(world.directory / "run" / "http.sock"))) as client:
+        camera = client.get("http://localhost/api/cameras").json()["cameras"][0]
+        made = client.post(f"http://localhost/api/cameras/{camera['id']}/link", json={"seconds": 3600}).json()
+    listed = world.type("links").output
+    assert made["id"] in listed
+    assert camera["name"] in listed
+    assert "signature" not in listed
+    assert f"{made['id']}: revoked" in world.type("unlink", made["id"]).output
+    (link,) = world.json("links")["links"]
+    assert (link["id"], link["revoked_at"] > 0) == (made["id"], True)
+    assert world.type("unlink", "none").exit_code == 1
+
+
 def test_status_is_watched_until_interrupted(world: CliWorld) -> None:
     command = [sys.executable, "-m", "relay_supervisor", "status", "--watch", "--config", str(world.config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:

@@ -1,6 +1,7 @@
 // Actions on the camera in the large view: each button, its question, and its result.
 
 import { call, image } from "./api.js";
+import { confirmed } from "./confirm.js";
 import { Share } from "./share.js";
 import { text } from "./tile.js";
 
@@ -92,16 +93,4 @@ export class Actions {
     this.figure.querySelector("img").removeAttribute("src");
     this.figure.querySelector("a").removeAttribute("href");
   }
-}
-
-// Asks before an action that others notice; resolves to whether the answer was yes.
-function confirmed(question, verb) {
-  const dialog = part("confirm");
-  text(part("confirm-question"), question);
-  text(part("confirm-yes"), verb);
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +18,11 @@ from relay_common.errors import ConfigError
 from relay_common.secrets import Secret, redact
 from relay_supervisor.http.admission import MOST_OF_AN_ADDRESS
 from relay_supervisor.http.app import HttpSettings, create_app
+from relay_supervisor.http.link_book import MOST_LINKS, LinkBook
 from relay_supervisor.http.links import LinkError, Links, ViewerSettings, viewer_settings
+from relay_supervisor.state.links import LinkRows
+from relay_supervisor.state.store import Store
+from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.fake_relay import FakeRelay
 
 TOKEN = "a-token-that-is-long-enough"
@@ -159,13 +166,13 @@ async def test_a_forged_link_opens_nothing(forged: str) -> None:
 
 async def test_another_secret_ends_all_links_and_the_same_keeps_them() -> None:
     clock = ManualClock()
-    link = Links(LINKS, clock).make("cam00000", 60)
+    link = Links(LINKS, clock, LinkBook(clock)).make("cam00000", 60)
     query = {key: values[0] for key, values in parse_qs(urlsplit(link.path).query).items()}
-    kept = Links(LINKS, clock).check("cam00000", query["expires"], query["signature"])
+    kept = Links(LINKS, clock, LinkBook(clock)).check("cam00000", query["expires"], query["signature"])
     assert (kept.cameras, kept.until) == (frozenset({"cam00000"}), float(link.expires_at))
     other = ViewerSettings(access="links", link_secret=Secret("another-secret-of-some-length"))
     with pytest.raises(LinkError):
-        Links(other, clock).check("cam00000", query["expires"], query["signature"])
+        Links(other, clock, LinkBook(clock)).check("cam00000", query["expires"], query["signature"])
 
 
 async def test_without_links_none_are_made_and_none_taken() -> None:
@@ -173,7 +180,7 @@ async def test_without_links_none_are_made_and_none_taken() -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     reply = await http.post("/api/cameras/cam00000/link", json={}, headers=bearer)
     assert (reply.status_code, reply.json()["error"]["code"]) == (409, "links_off")
-    path = Links(LINKS, clock).make("cam00000", 60).path
+    path = Links(LINKS, clock, LinkBook(clock)).make("cam00000", 60).path
     assert (await http.get(path)).status_code == 403
     assert (await http.get("/watch/cam00000")).status_code == 401
     assert (await http.get("/watch/cam00000", headers=bearer)).status_code == 200
@@ -186,6 +193,109 @@ async def test_open_lets_everybody_watch_and_nothing_else() -> None:
     assert (await http.post("/api/view", json={"cameras": ["cam00001"]})).status_code == 200
     assert (await http.get("/api/stats")).status_code == 401
     assert (await http.post("/api/cameras/cam00001/restart")).status_code == 401
+
+
+# --- links that were given out, and revoked -----------------------------------------------------------------------
+
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+async def listed(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """The links that were given out, as the operator sees them."""
+    links: list[dict[str, Any]] = (await http.get("/api/links", headers=BEARER)).json()["links"]
+    return links
+
+
+async def test_a_link_is_listed_until_it_ends_with_its_use() -> None:
+    http, relay, clock = served()
+    relay.cameras[0].local = LocalStatus(on=True)
+    reply = await http.post("/api/cameras/cam00000/link", json={"seconds": 3600}, headers=BEARER)
+    made = reply.json()
+    assert made["path"].removeprefix("/watch") == made["whep_path"].removeprefix("/whep")
+    (link,) = await listed(http)
+    assert link == {
+        "id": made["id"],
+        "camera": "cam00000",
+        "name": "Front door",
+        "made_at": clock.wall(),
+        "expires_at": made["expires_at"],
+        "seen_at": 0.0,
+        "revoked_at": 0.0,
+        "views": 0,
+    }
+    assert made["path"].rpartition("-")[2] not in (await http.get("/api/links", headers=BEARER)).text
+    clock.step_wall(60)
+    assert (await http.get(made["path"])).status_code == 200
+    assert (await listed(http))[0]["seen_at"] == clock.wall()
+    clock.step_wall(3540)
+    assert await listed(http) == []
+
+
+async def test_a_revoked_link_opens_nothing_and_the_others_stay() -> None:
+    http, _, _ = served()
+    _, link = await shared(http)
+    _, other = await shared(http)
+    name = link["Authorization"].rpartition(".")[2].partition("-")[0]
+    reply = await http.delete(f"/api/links/{name}", headers=BEARER)
+    assert (reply.status_code, reply.json()) == (200, {"id": name, "camera": "cam00000", "views": 0, "saved": False})
+    refused = await http.get("/api/watch/cam00000", headers=link)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "link_revoked")
+    assert (await http.get("/api/watch/cam00000", headers=other)).status_code == 200
+    assert {one["id"] for one in await listed(http) if one["revoked_at"]} == {name}
+    # The signature holds for one id: another's does not help.
+    forged = link["Authorization"].replace(name, other["Authorization"].rpartition(".")[2].partition("-")[0])
+    reply = await http.get("/api/watch/cam00000", headers={"Authorization": forged})
+    assert reply.json()["error"]["code"] == "link_invalid"
+    assert (await http.delete("/api/links/none", headers=BEARER)).status_code == 404
+    for method, path in (("GET", "/api/links"), ("DELETE", f"/api/links/{name}")):
+        assert (await http.request(method, path, headers=other)).status_code == 403
+        assert (await http.request(method, path)).status_code == 401
+
+
+async def test_a_link_of_an_earlier_release_is_valid_listed_once_used_and_can_be_revoked() -> None:
+    http, _, clock = served()
+    end = int(clock.wall()) + 60
+    code = hmac.new(SECRET.reveal().encode(), f"relay-link:cam00000:{end}".encode(), hashlib.sha256).hexdigest()
+    link = {"Authorization": f"Link cam00000.{end}.{code}"}
+    assert await listed(http) == []
+    assert (await http.get("/api/watch/cam00000", headers=link)).status_code == 200
+    (found,) = await listed(http)
+    assert (found["id"], found["made_at"], found["seen_at"]) == (f"cam00000.{end}", 0.0, clock.wall())
+    await http.delete(f"/api/links/{found['id']}", headers=BEARER)
+    assert (await http.get("/api/watch/cam00000", headers=link)).json()["error"]["code"] == "link_revoked"
+
+
+async def test_the_list_outlives_the_supervisor_and_ends_with_its_secret(tmp_path: Path) -> None:
+    clock = ManualClock()
+    for key, found in (("one", 0), ("one", 2), ("other", 0), ("one", 0)):
+        store = Store(tmp_path / "state.sqlite3", clock).open()
+        book = LinkBook(clock, LinkRows(store))
+        book.load(key)
+        assert len(book.given()) == found
+        assert sum(link.revoked_at > 0 for link in book.given()) == found // 2
+        if not found and key == "one":
+            revoked = book.give("cam00000", int(clock.wall()) + 60)
+            book.give("cam00001", int(clock.wall()) + 60)
+            assert book.revoke(revoked) is not None
+            assert book.saved
+        await store.database.flush(10.0)
+        store.close()
+
+
+def test_the_list_is_bounded_and_what_finds_no_room_counted() -> None:
+    clock = ManualClock()
+    book = LinkBook(clock)
+    end = int(clock.wall()) + 60
+    for number in range(MOST_LINKS):
+        assert book.give("cam00000", end + number)
+    assert book.give("cam00000", end) == ""
+    book.used("an older one", "cam00000", end)
+    assert (book.counters(), len(book.given())) == ({"unlisted": 1}, MOST_LINKS)
+    with pytest.raises(LinkError, match="1000 links"):
+        Links(LINKS, clock, book).make("cam00000", 60)
+    clock.step_wall(61)
+    assert Links(LINKS, clock, book).make("cam00000", 60).id
 
 
 @pytest.mark.parametrize("body", [{"seconds": 0}, {"seconds": 91 * 86400}, {"seconds": "day"}, {"minutes": 1}])
@@ -250,7 +360,7 @@ def test_what_would_open_too_much_is_refused_at_the_start(
 
 
 def test_links_do_not_reach_a_log() -> None:
-    path = Links(LINKS, ManualClock()).make("cam00000", 60).path
+    path = Links(LINKS, ManualClock(), LinkBook(ManualClock())).make("cam00000", 60).path
     signature = path.rpartition("=")[2]
     assert signature not in redact(f"GET http://relay.example{path} failed")
     assert signature not in redact(f"Authorization: Link cam00000.1700000060.{signature}")

@@ -37,18 +37,22 @@ from relay_supervisor.google.models import Resolution as Resolution
 from relay_supervisor.google.quota.command import Command as Command
 from relay_supervisor.google.quota.command import Verb
 from relay_supervisor.http import admin, viewing
-from relay_supervisor.http.app import CameraSummary, LinkRequest
+from relay_supervisor.http.app import CameraSummary
 from relay_supervisor.http.app import HttpSettings as HttpSettings
 from relay_supervisor.http.app import create_app as create_app
 from relay_supervisor.http.links import Link
+from relay_supervisor.http.sharing import LinkRequest
 from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.state.links import LinkRows as LinkRows
+from relay_supervisor.state.links import SavedLink as SavedLink
 from relay_supervisor.state.store import LinkCredential as LinkCredential
 from relay_supervisor.state.store import SavedLease as SavedLease
 from relay_supervisor.state.store import SavedLocalViewer as SavedLocalViewer
 from relay_supervisor.state.store import SavedPublication as SavedPublication
 from relay_supervisor.state.store import SavedWorker as SavedWorker
 from relay_supervisor.state.store import Store as Store
+from relay_supervisor.status.given_links import GivenLinks, Revoked
 from relay_supervisor.status.health import Health
 from relay_supervisor.status.model import RelayStatus
 from relay_supervisor.viewing.views import ViewAnswer
@@ -100,6 +104,8 @@ JSON: dict[str, Any] = {
     "POST /api/view, /api/view/{id}/update": ViewAnswer,
     "check --json: findings[]": Finding,
     "demo --json": DemoReport,
+    "GET /api/links": GivenLinks,
+    "DELETE /api/links/{id}": Revoked,
 }
 """What goes over HTTP or to standard output as JSON, by where."""
 
@@ -110,6 +116,7 @@ STORED: dict[str, Any] = {
     "devices.body[]": Device,
     "overrides.json: {camera id}": overrides.Override,
     "grants.json[]": grant.Grant,
+    "links.body": SavedLink,
 }
 """What the state directory holds as JSON, by where."""
 

@@ -68,6 +68,8 @@ async def _fill(store: product.Store) -> None:
                 ends_at=1_700_000_300.0,
             )
         )
+    shared = product.SavedLink(id="0123456789", camera="camera", expires=1_700_000_300, key="0" * 16, made_at=1.5)
+    product.LinkRows(store).save_link(shared)
     await store.database.flush(10.0)
 
 

@@ -88,7 +88,7 @@ def _exit_codes() -> Iterator[str]:
         wrong, alone = Path(directory, "wrong.toml"), Path(directory, "alone.toml")
         wrong.write_text("[http]\nlisten = 8080\n")
         alone.write_text(f'[paths]\nruntime_dir = "{directory}"\n[http]\nlisten = "127.0.0.1:9"\n')
-        asking = ("status", "drain", "stop", "reload", "logs")
+        asking = ("status", "drain", "stop", "reload", "logs", "links")
         named = ("add", "remove", "enable", "disable", "restart", "keyframe", "snapshot")
         tries = {
             "--help": ["--help"],

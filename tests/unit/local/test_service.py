@@ -285,6 +285,14 @@ async def test_the_end_of_a_link_and_its_revocation_end_its_viewers(tmp_path: Pa
     assert [message.viewer for message in home.workers.of(LocalClose)] == [ends, revoked]
     assert home.local.outcomes["expired"] == home.local.outcomes["revoked"] == 1
     assert [viewer.viewer for viewer in home.store.local_viewers()] in ([], [operators])
+    # A link that is revoked on request ends at once, and no other.
+    home.valid = True
+    again = await home.watch(home.door, guest(), audience=later, link=link)
+    (name,) = {viewer.visitor.link for viewer in home.local._viewers.values()} - {""}
+    assert (home.local.of_link(name), home.local.of_link("other")) == (1, 0)
+    home.local.end_link(name)
+    assert home.workers.of(LocalClose)[-1].viewer == again
+    assert (home.local.of_link(name), home.local.outcomes["revoked"]) == (0, 2)
 
 
 async def test_viewers_end_with_their_worker_and_with_their_connection(tmp_path: Path) -> None:

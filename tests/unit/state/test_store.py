@@ -231,7 +231,7 @@ def test_streams_that_are_to_be_stopped_are_kept_until_they_end(tmp_path: Path) 
     assert len(opened(tmp_path, clock).database.read("SELECT * FROM abandoned_streams")) == 1
 
 
-_WITHOUT_LOCAL = "DROP TABLE abandoned_streams; DROP TABLE local_ports; DROP TABLE local_viewers;"
+_WITHOUT_LOCAL = "DROP TABLE links; DROP TABLE abandoned_streams; DROP TABLE local_ports; DROP TABLE local_viewers;"
 
 
 def test_local_viewers_and_ports_are_kept_and_an_older_store_gets_room_for_them(tmp_path: Path) -> None:

@@ -28,10 +28,12 @@ class Rig:
     def __init__(self, bound: int = 8) -> None:
         self.sfu, self.clock = ScriptedSfu(), ManualClock()
         self.broker = Broker(CloudflareSink(self.sfu.client), self.clock)
+        self.revoked: set[str] = set()
         self.viewers = Viewers(
             self.sfu.client,
             self.broker,
             self.clock,
+            link_revoked=self.revoked.__contains__,
             rng=random.Random(2),
             ice=IceServers(["stun:127.0.0.1:1"], None, self.clock),
             bound=bound,
@@ -359,6 +361,24 @@ async def test_a_view_ends_with_the_right_to_it() -> None:
     assert (len(rig.viewers), rig.viewers.outcomes["expired"]) == (0, 1)
     await rig.settled()
     assert rig.sfu.names()[-1] == "close"
+
+
+async def test_the_views_of_a_revoked_link_end_at_once_and_those_being_opened_at_the_next_sweep() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    answers = []
+    for link in ("one", "one", "other"):
+        visitor = Visitor(operator=False, address="192.0.2.1", link=link)
+        answers.append(await rig.viewers.open(["a"], visitor=visitor))
+        await rig.viewers.answer(answers[-1].view, "v=0 answer")
+    assert (rig.viewers.of_link("one"), rig.viewers.of_link("other")) == (2, 1)
+    rig.viewers.end_link("one")
+    assert (len(rig.viewers), rig.viewers.outcomes["revoked"]) == (1, 2)
+    rig.revoked.add("other")
+    rig.viewers.sweep(rig.clock.now())
+    assert (len(rig.viewers), rig.viewers.outcomes["revoked"]) == (0, 3)
+    with pytest.raises(ViewError, match="over"):
+        await rig.viewers.update(answers[0].view)
 
 
 async def test_a_view_that_is_replaced_plays_on_until_its_page_closes_it() -> None:
