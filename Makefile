@@ -16,7 +16,7 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images containers lock clean
+.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -75,6 +75,9 @@ wheel: $(VENV)/installed ## the wheel, into dist/
 
 images: $(VENV)/installed-dev browser ## remake the images in docs/images, from the demo (a minute)
 	$(BIN)/python -m tests.browser.images
+
+faultpictures: $(VENV)/installed-dev browser ## pictures of the page under each fault, at two widths, to be looked at (three minutes)
+	$(BIN)/python -m tests.browser.fault_pictures $(ARGS)
 
 containers: ## build the image and run it for real, from nothing (root on Debian; a few minutes)
 	deploy/check-containers.sh

@@ -209,7 +209,8 @@ CAUSES: Final[dict[Cause, CauseText]] = {
         "relay", "This machine's clock is wrong", "Start time synchronisation: `timedatectl set-ntp true`",
         "leases are measured on Google's clock"),
     Cause.SFU_REFUSES: CauseText(
-        "sfu", "Cloudflare refuses to publish", "Wait if it is a 5xx (cloudflarestatus.com); else report the log",
+        "sfu", "Cloudflare refuses to publish",
+        "Wait if it is a 5xx (https://www.cloudflarestatus.com); else report the log",
         _PUBLISH),
     Cause.SFU_UNAUTHORIZED: CauseText(
         "sfu", "Cloudflare refuses the app id or secret",
@@ -217,7 +218,7 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.SFU_LOST: CauseText("sfu", "The publication at Cloudflare has ended", following=_PUBLISH),
     Cause.VIEWERS_REFUSED: CauseText(
         "viewers", "Cloudflare refuses viewers",
-        "Wait if it is a 5xx (cloudflarestatus.com); else check cloudflare.app_secret", "pages try again"),
+        "Wait if it is a 5xx (https://www.cloudflarestatus.com); else check cloudflare.app_secret", "pages try again"),
     Cause.SINK_FAILS: CauseText(
         "sink", "A WHIP server does not get the camera",
         "Check that it runs, and its [[whip]] table: `relay-supervisor check`", "publishing there is tried again"),

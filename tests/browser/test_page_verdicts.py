@@ -90,8 +90,10 @@ async def test_a_stalled_camera(watched: Watched) -> None:
     await relay.nest(f"cameras/{DOOR}/fault", {"kind": "stall", "seconds": 20.0})
     await watched.says(f"{tile} .why", watched.camera, Cause.CAMERA_STALLED)
     await until(
-        page, f"/video \\(for 0:\\d\\d\\)/.test(document.querySelector('{tile} .why')?.innerText)", within=WITHIN
+        page, f"/video \\(for\\s0:\\d\\d\\)/.test(document.querySelector('{tile} .why')?.innerText)", within=WITHIN
     )
+    # What a person can do is on the tile, too; where the banner says it, once is enough (below).
+    assert watched.camera().advice in await page.inner_text(f"{tile} .why small")
     await watched.photographed("stalled")
     await page.locator(f"{tile} .open").click()
     await watched.says("#large-why", watched.camera, Cause.CAMERA_STALLED)
@@ -142,4 +144,5 @@ async def test_a_revoked_grant(watched: Watched) -> None:
     tile = f'[data-camera="{relay.camera(DOOR).id}"] .why'
     await watched.says(tile, watched.camera, Cause.TOKEN_REVOKED)
     await until(page, f"document.querySelector('{tile}')?.checkVisibility()", within=WITHIN)
+    assert await page.text_content(f"{tile} small") == ""
     await watched.photographed("revoked")

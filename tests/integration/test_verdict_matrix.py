@@ -35,7 +35,7 @@ SHORT_LEASE = 12.0
 """Seconds after which streams end whose extension Google is to refuse: half of that until it is asked."""
 
 SFU_FAULTS: list[dict[str, Any]] = []
-"""Those of the simulated SFU's interface at present: it is given all of them at once."""
+"""Those of the simulated SFU's interface that last: it is given all of them at once."""
 
 Inflict = Callable[[RunningRelay, str], Awaitable[Any]]
 
@@ -74,7 +74,7 @@ def publishing_fails(**fault: Any) -> Inflict:
     async def inflict(relay: RunningRelay, camera: str) -> None:
         status = relay.camera(camera)
         SFU_FAULTS.append({"correlation": status.id, "times": -1, **fault})
-        await relay.sfu("faults", {"api": SFU_FAULTS})
+        await relay.sfu("faults", {"clear": True, "api": SFU_FAULTS})
         again = protocol.Republish(publication=status.publication, reason="the matrix wants another one")
         assert relay.supervisor.fleet.send(status.id, again)
 
@@ -173,14 +173,14 @@ async def test_every_surface_names_the_cause() -> None:
 async def viewers_refused(surfaces: Surfaces) -> None:
     relay = surfaces.relay
     refusal = {"correlation": "view", "operation": "sessions/new", "times": -1}
-    await relay.sfu("faults", {"api": [*SFU_FAULTS, refusal]})
+    await relay.sfu("faults", {"clear": True, "api": [*SFU_FAULTS, refusal]})
     url, wanted = f"{relay.supervisor.url}/api/view", {"cameras": [relay.camera(WITNESS).id]}
     assert (await relay.http.post(url, json=wanted)).status_code == 502
     assert await surfaces.told(Cause.VIEWERS_REFUSED) == "Cloudflare refuses viewers: 500"
     assert (await relay.http.post(url, json=wanted)).status_code == 502
     assert relay.camera(WITNESS).verdict.stage == "viewers"
     assert sum("Cloudflare refuses viewers" in line.text for line in surfaces.warnings()) == 1, "once, not once a view"
-    await relay.sfu("faults", {"api": SFU_FAULTS})
+    await relay.sfu("faults", {"clear": True, "api": SFU_FAULTS})
 
 
 async def disk_full(chaos: Chaos, surfaces: Surfaces) -> None:
@@ -224,4 +224,4 @@ async def test_a_short_budget_says_so() -> None:
         async with surfaces_of(relay) as surfaces:
             added = await relay.http.post(f"{relay.supervisor.url}/api/cameras/{relay.camera('Driveway').id}/add")
             assert added.status_code == 200
-            assert "1 commands a minute" in await surfaces.told(Cause.BUDGET_SHORT, "Driveway")
+            assert "1 command a minute" in await surfaces.told(Cause.BUDGET_SHORT, "Driveway")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from relay_common.causes import Cause
@@ -46,6 +47,9 @@ _NAMES_STATUS: Final = frozenset({Cause.QUOTA_HELD})
 """Causes whose sentence names the status."""
 
 
+_REPEATED: Final = re.compile(r"^(?:[A-Z]+ was answered |the camera's \w+ cannot be carried: )")
+
+
 def nest_cause(error: NestError) -> tuple[Cause, str]:
     """The cause of an error, and what its sentence does not say: the status that Google answered."""
     cause = next((cause for kind, cause in _BY_TYPE if isinstance(error, kind)), Cause.GOOGLE_REFUSES)
@@ -57,6 +61,9 @@ def nest_cause(error: NestError) -> tuple[Cause, str]:
 
 
 def worker_detail(reason: str) -> str:
-    """A worker's reason without the stage in front of it, and without the hint behind it."""
+    """A worker's reason without the stage in front of it, without the hint behind it, and without what the cause's
+    sentence says already.
+    """
     head, colon, rest = reason.partition(": ")
-    return (rest if colon and head.startswith(("RTSP ", "WebRTC ")) else reason).partition(". ")[0]
+    detail = (rest if colon and head.startswith(("RTSP ", "WebRTC ")) else reason).partition(". ")[0]
+    return _REPEATED.sub("", detail)

@@ -80,8 +80,10 @@ def _next_step(book: LeaseBook, lease: Lease) -> str:
             return "Google's answer"
         case _ if lease.reading:
             return "the camera's traits"
+        case _ if book.account_error:
+            return ""
         case LeaseState.HELD_OFF | LeaseState.WANTED if lease.camera in book.admitted:
-            return "the camera's traits are read again" if lease.reread else "a stream is generated"
+            return "the camera's traits are read again" if lease.reread else "a stream is requested"
         case LeaseState.HELD | LeaseState.DOUBTED:
             return next((words for verb, words in _PLANS.items() if book.queue.find(lease.camera, verb)), "")
         case _:
@@ -99,8 +101,10 @@ def lease_cause(book: LeaseBook, lease: Lease, now: float) -> tuple[Cause, str]:
         case _ if account[0] is not Cause.NONE:
             return account
         case state if state not in ALIVE and lease.camera not in book.admitted:
-            served, capacity, limit = len(book.admitted), book.capacity(), book.budget.api.limit
-            return Cause.BUDGET_SHORT, f"{limit} commands a minute serve {capacity}, and {served} are served"
+            capacity, limit = book.capacity(), book.budget.api.limit
+            commands = f"{limit} command{'' if limit == 1 else 's'} a minute"
+            cameras = f"{capacity} camera{'' if capacity == 1 else 's'}"
+            return Cause.BUDGET_SHORT, f"{commands} can keep {cameras if capacity else 'no camera'} going"
         case _ if _refused_until(book, lease) > now:
             return Cause.QUOTA_HELD, ""
         case _ if lease.failures or lease.cause[0] is not Cause.NONE:

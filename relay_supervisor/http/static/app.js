@@ -46,7 +46,7 @@ const banner = new Banner(part("banner"), part("banner-said"));
 
 // Pull only the cameras that are seen or heard.
 function aim() {
-  player.want(sight.pick(enabled, { alone: large.camera, heard: (id) => tiles.get(id).heard || large.floats(id) }));
+  player.want(sight.pick(enabled, { alone: large.camera, fills: large.fills, heard: (id) => tiles.get(id).heard || large.floats(id) }));
 }
 
 // Another camera is shown large, or other tiles are visible.
@@ -82,6 +82,7 @@ function draw() {
   warn();
   if (!status) return;
   const now = Date.now() / 1000 + offset;
+  const { problems = [] } = status;
   for (const camera of status.cameras) {
     const { id } = camera;
     const playing = camera.state !== "disabled" && player.playing(id);
@@ -91,6 +92,7 @@ function draw() {
       refusal: player.refusal(id),
       fault: player.fault(id),
       way: player.way(id),
+      problems,
       now,
     };
     tiles.get(id)?.show(camera, playing, view);
@@ -121,6 +123,7 @@ function warn() {
   // What is said of all cameras need not be said again by this page.
   const refused = problems.some(({ stage }) => stage === "viewers") ? [] : enabled.map((id) => player.refusal(id)).filter(Boolean);
   banner.show([
+    player.lacks && `${player.lacks}.`,
     ...(said.length ? said : accounts.map((budget) => budget.auth_error)),
     ...accounts.map((budget) => budget.auth_warning),
     ...refused.map((words) => `${words}. This page tries again by itself.`),

@@ -22,6 +22,8 @@ export class Controls {
     this.video.addEventListener("dblclick", () => this.#fill());
     for (const name of ["enterpictureinpicture", "leavepictureinpicture"]) this.video.addEventListener(name, () => this.show());
     document.addEventListener("fullscreenchange", () => this.show());
+    // An iPhone fills its screen with the video alone, under controls of its own, and pauses it when that ends.
+    for (const name of ["webkitbeginfullscreen", "webkitendfullscreen", "volumechange"]) this.video.addEventListener(name, () => this.#returned());
     floating.hidden = !document.pictureInPictureEnabled;
     screen.hidden = !(document.fullscreenEnabled || this.video.webkitEnterFullscreen);
     this.show();
@@ -32,6 +34,11 @@ export class Controls {
     return document.pictureInPictureElement === this.video;
   }
 
+  // Whether the picture fills the screen, so that nothing else of the page is seen.
+  get fills() {
+    return document.fullscreenElement === this.stage || Boolean(this.video.webkitDisplayingFullscreen);
+  }
+
   show() {
     const { sound, volume, floating, screen } = this.parts;
     const heard = !this.video.muted;
@@ -39,13 +46,18 @@ export class Controls {
     text(sound, this.playback.refused ? TAP : heard ? "Sound on" : "Sound off");
     volume.value = heard ? this.playback.volume : 0;
     text(floating, this.floats ? "Back into the page" : "Picture in picture");
-    text(screen, document.fullscreenElement === this.stage ? "Leave full screen" : "Full screen");
+    text(screen, this.fills ? "Leave full screen" : "Full screen");
   }
 
   // The video is about to show something else, or nothing.
   end() {
     if (this.floats) document.exitPictureInPicture().catch(() => {});
     if (document.fullscreenElement === this.stage) document.exitFullscreen().catch(() => {});
+  }
+
+  #returned() {
+    this.playback.wake();
+    this.show();
   }
 
   // Refusals are the browser's, which says why in its own way: there is nothing to add.
@@ -56,6 +68,6 @@ export class Controls {
   #fill() {
     if (document.fullscreenElement) document.exitFullscreen().catch(() => {});
     else if (this.stage.requestFullscreen) this.stage.requestFullscreen().catch(() => {});
-    else this.video.webkitEnterFullscreen?.(); // on an iPhone only a video fills the screen
+    else if (this.video.readyState) this.video.webkitEnterFullscreen?.(); // it throws where there is no picture yet
   }
 }

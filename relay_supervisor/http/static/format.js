@@ -60,7 +60,7 @@ export function tone(state, decodable = "unknown") {
 
 // The words without the times that are counted in them: what is read out when it changes, and not every second.
 export function unfigured(words) {
-  return words.replace(/ ?\(?(for|in|next in) \d+:\d\d\)?/g, "");
+  return words.replace(/ ?\(?(for|in|next in)[ \u00a0]\d+:\d\d\)?/g, "");
 }
 
 // What happens next, for a camera that is not live.
@@ -74,5 +74,5 @@ export function due(action, at, now) {
   const left = at - now;
   if (left <= 0.5) return capital(action);
   const what = capital(action.replace(/ in about \d+ \w+/, ""));
-  return /[,;]/.test(what) ? `${what} (next in ${span(left)})` : `${what} in ${span(left)}`;
+  return /[,;]/.test(what) ? `${what} (next in\u00a0${span(left)})` : `${what} in\u00a0${span(left)}`;
 }

@@ -49,6 +49,11 @@ export class Large {
     return this.dialog.open ? this.#camera : "";
   }
 
+  // Whether it fills the screen: the wall is not about to be seen again.
+  get fills() {
+    return this.dialog.open && this.controls.fills;
+  }
+
   // Whether it is seen although the page is hidden.
   floats(id) {
     return this.camera === id && this.controls.floats;

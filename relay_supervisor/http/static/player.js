@@ -1,7 +1,9 @@
 // Keeps every wanted camera playing: opens connections, follows publications, detects frozen pictures.
 
+import { lacking } from "./codecs.js";
 import { Connection } from "./connection.js";
 import { LocalConnection, Ways } from "./local.js";
+import { audioNumbers, videoNumbers } from "./numbers.js";
 
 const PER_VIEW = 32;
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
@@ -98,8 +100,8 @@ class Group {
         this.#moved.set(id, { frames, at: now, patience: Math.min(last.patience * 2, 60000) });
       }
     }
-    // A hidden page does not decode, which is not a fault.
-    if (still.length && !document.hidden) this.#ask(still);
+    // A hidden page does not decode, and neither does a browser without the codec: to pull again would not help.
+    if (still.length && !document.hidden && !lacking()) this.#ask(still);
   }
 
   // Report to the relay what is received of its cameras; a hidden page does not decode, and reports nothing.
@@ -179,6 +181,7 @@ export class Player {
   #wanted = [];
   #statuses = new Map();
   #numbers = new Map();
+  #lacks = lacking(); // what the browser cannot decode
   #left = false; // the page is being unloaded, or kept by the browser for its history
   #counts = new WeakMap(); // connection → bytes received
   received = 0; // bytes from Cloudflare since the page was opened, including transport overhead
@@ -286,8 +289,14 @@ export class Player {
     return "";
   }
 
+  // Why this browser can show no picture at all.
+  get lacks() {
+    return this.#lacks;
+  }
+
   // Why this page shows no picture of a camera that others see.
   fault(id) {
+    if (this.#lacks && !this.playing(id)) return this.#lacks;
     for (const group of this.#groups) {
       const found = group.connection?.faults.get(id);
       if (found) return found;
@@ -334,8 +343,16 @@ export class Player {
     this.#counts.set(connection, total);
   }
 
+  // A browser may get its codec while the page is open: then it is asked for the pictures.
+  #look() {
+    const before = this.#lacks;
+    this.#lacks = lacking();
+    if (before && !this.#lacks) this.#all.forEach((group) => group.cameras.length && group.renew());
+  }
+
   async #tick() {
     const now = performance.now();
+    this.#look();
     try {
       this.#numbers = new Map(Object.entries(await this.stats()));
     } catch {
@@ -347,37 +364,6 @@ export class Player {
     }
     this.onTick();
   }
-}
-
-function videoNumbers(entry) {
-  return {
-    videoBytes: entry.bytesReceived ?? 0,
-    framesDecoded: entry.framesDecoded ?? 0,
-    framesDropped: entry.framesDropped ?? 0,
-    keyFramesDecoded: entry.keyFramesDecoded ?? 0,
-    fps: entry.framesPerSecond ?? 0,
-    freezeCount: entry.freezeCount ?? 0,
-    totalFreezesDuration: entry.totalFreezesDuration ?? 0,
-    jitter: entry.jitter ?? 0,
-    nackCount: entry.nackCount ?? 0,
-    pliCount: entry.pliCount ?? 0,
-    width: entry.frameWidth ?? 0,
-    height: entry.frameHeight ?? 0,
-    jitterBufferDelay: entry.jitterBufferDelay ?? 0,
-    jitterBufferEmittedCount: entry.jitterBufferEmittedCount ?? 0,
-  };
-}
-
-function audioNumbers(entry) {
-  return {
-    totalAudioEnergy: entry.totalAudioEnergy ?? 0,
-    audioLevel: entry.audioLevel ?? 0,
-    audioPacketsReceived: entry.packetsReceived ?? 0,
-    concealedSamples: entry.concealedSamples ?? 0,
-    silentConcealedSamples: entry.silentConcealedSamples ?? 0,
-    concealmentEvents: entry.concealmentEvents ?? 0,
-    totalSamplesReceived: entry.totalSamplesReceived ?? 0,
-  };
 }
 
 // For tests and debugging: what the page receives, read-only, as `window.relay`.

@@ -11,7 +11,7 @@ export function covers(camera) {
 // A verdict's cause, for how long it has been so, and what happens next and when; `now` in Unix seconds. The figures are
 // the page's, which counts them on.
 export function spelled({ cause, since, next: action, next_at: at }, now) {
-  const age = since > 0 && now - since >= 1 ? ` (for ${span(now - since)})` : "";
+  const age = since > 0 && now - since >= 1 ? ` (for\u00a0${span(now - since).replaceAll(" ", "\u00a0")})` : "";
   return [`${cause}${age}`, due(action, at, now)];
 }
 
@@ -37,6 +37,12 @@ export function advised(camera, now) {
   if (!verdict?.cause) return camera.state === "live" ? capital(camera.reason) : "";
   const noted = camera.state === "live" ? spelled(verdict, now) : [];
   return [...noted, verdict.advice].filter(Boolean).join(". ");
+}
+
+// What a person can do about a camera whose picture is covered, unless `problems` of the whole relay say so already.
+export function remedy(camera, problems) {
+  const { code, advice } = camera.verdict ?? {};
+  return covers(camera) && advice && !problems.some((problem) => problem.code === code) ? `${advice}.` : "";
 }
 
 // A line for the banner: of a problem of the relay or of an account, which is `named` where there are several.

@@ -1,7 +1,7 @@
 // Which cameras are visible: only those are pulled, because Cloudflare bills what it sends.
 
 const LINGER = 5000; // a tile scrolled out of view for less is still playing when it comes back
-const COVERED = 300000; // so long a camera shown large leaves those behind it running: closing it shows them at once
+const COVERED = 300000; // so long a camera that fills the screen leaves those behind it running
 const MARGIN = "120px 0px"; // a tile just outside the window is about to become visible
 
 export class Sight {
@@ -9,7 +9,7 @@ export class Sight {
   #until = new Map(); // camera → when it may be released
   #ids = new WeakMap(); // element → camera
   #observer;
-  #alone = 0; // since when one camera covers the others
+  #filled = 0; // since when one camera fills the screen
 
   // onChange() is called when a tile enters or leaves the window, and when the page is hidden or shown.
   constructor(onChange) {
@@ -34,13 +34,13 @@ export class Sight {
     this.#until.delete(id);
   }
 
-  // Those of `ids` to be pulled: visible now or a moment ago, or heard. `alone` is the camera that covers the others,
-  // if one does, which are pulled for some minutes more; `heard(id)` tells whether its sound is on or it is seen
-  // elsewhere, which continues in a hidden page.
-  pick(ids, { alone, heard }) {
+  // Those of `ids` to be pulled: visible now or a moment ago, or heard. `alone` is the camera that is shown above the
+  // others, if one is: these are pulled on, as closing it is to show them at once, and for minutes only while it `fills`
+  // the screen. `heard(id)` tells whether its sound is on or it is seen elsewhere, which continues in a hidden page.
+  pick(ids, { alone, fills = false, heard }) {
     const now = performance.now();
-    this.#alone = alone ? this.#alone || now : 0;
-    const covered = alone && now - this.#alone >= COVERED;
+    this.#filled = fills ? this.#filled || now : 0;
+    const covered = fills && now - this.#filled >= COVERED;
     return ids.filter((id) => {
       const seen = !document.hidden && (id === alone || (!covered && this.#inside.has(id)));
       if (seen || heard(id)) this.#until.set(id, now + LINGER);

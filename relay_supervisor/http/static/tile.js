@@ -2,7 +2,7 @@
 
 import { bits, capital, span, tone, word } from "./format.js";
 import { Playback, TAP } from "./playback.js";
-import { covers, told } from "./reasons.js";
+import { covers, remedy, told } from "./reasons.js";
 
 const SPEAKER = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9v6h4l5 4V5L8 9z"/>'
   + '<path class="waves" d="M16.5 8.5a5 5 0 0 1 0 7M19 6a8.5 8.5 0 0 1 0 12"/><path class="cross" d="m17 9.5 5 5m0-5-5 5"/></svg>';
@@ -18,7 +18,7 @@ export class Tile {
     this.element.dataset.camera = camera.id;
     const find = (selector) => this.element.querySelector(selector);
     this.video = find("video");
-    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), way: find(".way"), pill: find(".pill"), why: find(".why").children };
+    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), way: find(".way"), pill: find(".pill"), why: find(".why").children, remedy: find(".why small") };
     this.parts.moves = [...this.element.querySelectorAll("[data-move]")].map((button) => [button, button.title]);
     this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
     this.parts.sound.innerHTML = `${SPEAKER}<span>${TAP}</span>`;
@@ -67,6 +67,7 @@ export class Tile {
     element.dataset.waits = camera.state === "live" && !view.fault && !view.refusal ? "yes" : "no";
     this.#label(camera.name, view.refusal && camera.state === "live" ? "live, not shown" : word(camera));
     told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => text(this.parts.why[index], words));
+    text(this.parts.remedy, remedy(camera, view.problems ?? []));
     text(this.parts.way, view.way ?? "");
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");

@@ -69,8 +69,8 @@ def test_a_stall_is_named_before_its_deadline_has_passed() -> None:
 @pytest.mark.parametrize(
     ("code", "reason", "cause"),
     [
-        ("camera_refuses", "RTSP describe: DESCRIBE was answered 404 Not Found", "404 Not Found"),
-        ("codec_unsupported", "RTSP describe: the camera's video cannot be carried: H265", "carried: H265"),
+        ("camera_refuses", "RTSP describe: DESCRIBE was answered 404 Not Found", "refused: 404 Not Found"),
+        ("codec_unsupported", "RTSP describe: the camera's video cannot be carried: H265", "not relayed: H265"),
         ("uplink_blocked", "Porch: no connection in 15 s", "UDP does not get through"),
         ("", "an earlier release says this", "an earlier release says this"),
     ],
