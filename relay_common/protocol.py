@@ -101,6 +101,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """What it publishes at the other sinks: the publication by the sink's name."""
     local: bool = False
     """Whether it can answer viewers itself."""
+    sinks: bool = False
+    """Whether it publishes where `SetSinks` says, and not at the SFU alone."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):

@@ -179,6 +179,7 @@ class Report:
             publication=live.id if live is not None else "",
             local=local,
             sfu=parts.sinks.at_sfu,
+            sinks=[target.name for target in parts.sinks.targets(camera.name, camera.device.id) if target.name],
             now=now,
             wall=parts.clock.wall(),
             before=self._history.before(camera.id),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay_common.protocol import Stage
-from relay_common.worker_stats import TrackStats, WorkerStats
+from relay_common.worker_stats import SinkStats, TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
 from relay_supervisor.fleet.slot import Phase, Slot
@@ -15,6 +15,7 @@ from relay_supervisor.status.verdict import StatusVerdict
 
 _GOOGLE: Final = "google"
 """Stage of what Google refuses or does not answer."""
+OLD: Final = "its worker is of an earlier release, and publishes there after its next restart"
 _RELAY: Final = "relay"
 """Stage of what fails in the relay itself."""
 
@@ -26,6 +27,7 @@ def camera_status(
     publication: str,
     local: LocalStatus,
     sfu: bool,
+    sinks: Sequence[str] = (),
     now: float,
     wall: float,
     before: StatusVerdict | None = None,
@@ -33,7 +35,8 @@ def camera_status(
     """The status of `camera` as judged from `facts`.
 
     `publication` is the name of the live one, or empty; `local` is about viewers without the SFU, `sfu`
-    tells whether there is one; `now` is monotonic, `wall` Unix seconds; `before` is the verdict until now.
+    tells whether there is one; `sinks` are the names of the WHIP servers that are to get it; `now` is
+    monotonic, `wall` Unix seconds; `before` is the verdict until now.
     """
     slot, lease = facts.slot, facts.lease
     at_rest = facts.why_not or facts.idle
@@ -72,8 +75,15 @@ def camera_status(
     status.webrtc, status.source, status.source_sessions = stats.webrtc, stats.source, stats.source_sessions
     status.video, status.audio = stats.video, stats.audio
     status.delay_p50, status.delay_p99, status.skew = stats.delay_p50, stats.delay_p99, stats.skew
-    status.counters, status.sinks = stats.counters, stats.sinks
+    status.counters, status.sinks = stats.counters, [*stats.sinks, *_unknown_sinks(slot, sinks)]
     return status
+
+
+def _unknown_sinks(slot: Slot, sinks: Sequence[str]) -> list[SinkStats]:
+    """The sinks that an adopted worker publishes nothing at, because it does not know of any."""
+    if slot.hello is None or slot.hello.sinks:
+        return []
+    return [SinkStats(name=name, reason=OLD) for name in sinks]
 
 
 def _reason(facts: CameraFacts, state: str, stats: WorkerStats | None, now: float) -> tuple[str, str]:

@@ -147,7 +147,7 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     lines += ["", click.style(title[: columns or None], bold=True)]
     for camera in status.cameras:
         lines += _camera(camera, width, columns, status.at)
-    elsewhere = [_sink(sink, status.cameras) for sink in status.sinks if sink.name]
+    elsewhere = [line for sink in status.sinks if sink.name for line in _sink(sink, status.cameras, columns)]
     elsewhere += [_direct(status.cameras)] if status.local else []
     return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
 
@@ -160,14 +160,13 @@ def _direct(cameras: list[CameraStatus]) -> str:
     return click.style(text, fg="green" if on == len(enabled) else "yellow")
 
 
-def _sink(sink: SinkStatus, cameras: list[CameraStatus]) -> str:
-    """How many of the cameras that a sink takes are live there."""
+def _sink(sink: SinkStatus, cameras: list[CameraStatus], columns: int) -> list[str]:
+    """How many of the cameras that a sink takes are live there, and why one is not."""
     takes = [found for camera in cameras for found in camera.sinks if found.name == sink.name]
     live = sum(found.live for found in takes)
-    return click.style(
-        f"sink {sink.name} at {sink.place}: {live} of {len(takes)} cameras live",
-        fg="green" if live == len(takes) else "yellow",
-    )
+    why = next((f": {found.reason}" for found in takes if found.reason and not found.live), "")
+    words = f"sink {sink.name} at {sink.place}: {live} of {len(takes)} cameras live{why}"
+    return [click.style(line, fg="green" if live == len(takes) else "yellow") for line in _wrapped(words, columns)]
 
 
 def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:

@@ -136,7 +136,7 @@ class Viewers:
         if not self._enabled:
             raise ViewError(
                 *("no_sfu", 409, "Cameras are not published at Cloudflare here"),
-                hint="Play from /whep/{camera}",
+                hint="Play from /whep/{camera}, where [local] is on",
                 remedy=Remedy.PARK,
             )
         present = [view.visitor for view in self._views.values()] + [opener for _, opener in self._opening]

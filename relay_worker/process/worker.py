@@ -221,6 +221,7 @@ class Worker:
                 tcp_ports=self._sandbox.tcp_ports,
                 publications=relay.publications.elsewhere(),
                 local=True,
+                sinks=True,
             )
         )
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Page
 
+from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
 from tests.fixtures.local_responder import StockLocal
@@ -67,6 +68,19 @@ async def test_without_cloudflare_everything_is_played_direct_and_costs_nothing(
         while len(local.closed) < 3:
             assert time.monotonic() < deadline, "sessions stay open when the page is left"
             await page.wait_for_timeout(50)
+
+
+async def test_where_nothing_can_be_watched_the_page_says_where_the_camera_goes(chromium_page: Page) -> None:
+    page = chromium_page
+    async with served(1) as dashboard:
+        (camera,) = dashboard.relay.cameras
+        camera.sfu = camera.viewable = False
+        camera.sinks = [SinkStats(name="studio", live=True, bitrate=1.2e6), SinkStats(name="barn", reason="it is full")]
+        await page.goto(f"{dashboard.server.url}/#{camera.id}")
+        await until(page, "document.querySelector('.tile').innerText.includes('It is published at studio')")
+        await until(page, "document.getElementById('large-facts').innerText.includes('barn: it is full')")
+        assert await page.evaluate("document.getElementById('large-facts').innerText.includes('studio: 1.2 Mb/s')")
+        assert dashboard.relay.viewers.outcomes["refused"] == dashboard.relay.viewers.outcomes["opened"] == 0
 
 
 async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_page: Page) -> None:

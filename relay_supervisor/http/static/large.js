@@ -8,6 +8,7 @@ import { bytes, capital, clock, counted, milliseconds, span, times, tone, word }
 import { History, SERIES } from "./history.js";
 import { Playback } from "./playback.js";
 import { Plot } from "./plot.js";
+import { published } from "./published.js";
 import { advised, covers, told } from "./reasons.js";
 import { text } from "./tile.js";
 
@@ -129,6 +130,7 @@ export class Large {
       "Lost to SFU": `${(Math.max(video.loss_out, audio.loss_out) * 100).toFixed(1)} %`,
       "Sent again": counted(video.retransmitted + audio.retransmitted, "packet"),
       "Round trip to SFU": video.rtt ? milliseconds(video.rtt) : "–",
+      "Published at": published(camera),
       "Sent": bytes(video.bytes_out + audio.bytes_out),
       "Worker": worker.pid ? `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}` : worker.state,
       "This page": `${Math.round(numbers.fps ?? 0)} fps, ${counted(numbers.freezeCount ?? 0, "freeze")}`,

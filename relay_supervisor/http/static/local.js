@@ -2,6 +2,7 @@
 // that way.
 
 import { ApiError, at, credentials } from "./api.js";
+import { shown } from "./published.js";
 
 const CONNECT_WITHIN = 3000; // over ICE a browser that can reach the relay does so at once
 const DISCONNECTED_FOR = 3000;
@@ -148,6 +149,12 @@ export class Ways {
     if (status.sfu === false) return true;
     if (this.#unreachable.has(id)) return false;
     return performance.now() - (this.#refusedAt.get(id) ?? -Infinity) > ANOTHER_TRY;
+  }
+
+  // Whether a page can play it at all.
+  isShown(id) {
+    const status = this.#statuses.get(id);
+    return !status || shown(status);
   }
 
   publication(id) {

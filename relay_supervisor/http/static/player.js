@@ -224,7 +224,7 @@ export class Player {
       if (!this.#locals.has(id)) this.#locals.set(id, this.#direct(id));
       this.#locals.get(id).want([id]);
     }
-    this.#gather(this.#wanted.filter((id) => !here.has(id)));
+    this.#gather(this.#wanted.filter((id) => !here.has(id) && this.#ways.isShown(id)));
   }
 
   #direct(id) {

@@ -2,6 +2,7 @@
 
 import { capital, due, next, span, word } from "./format.js";
 import { PAUSED } from "./playback.js";
+import { elsewhere, shown } from "./published.js";
 
 // Whether the relay's words are to be seen instead of a picture, which may be the slate that is sent meanwhile.
 export function covers(camera) {
@@ -25,6 +26,7 @@ export function told(camera, { wanted, unavailable, refusal, fault, paused, now 
     return [capital(word(camera)), known[0].replace(capital(camera.state), "").trim(), known[1]];
   }
   if (camera.decodable === "no") return [capital(word(camera)), camera.verdict?.cause || camera.reason, ""];
+  if (!shown(camera)) return ["Not shown here", elsewhere(camera), ""];
   if (!wanted) return ["Paused", "Not pulled while it is out of sight", ""];
   if (refusal) return ["No picture here", refusal, "This page tries again by itself"];
   if (paused) return ["Paused", PAUSED, ""];

@@ -22,6 +22,7 @@ REFUSED = request_error("sessions/new", 500, "internal_error", "no")
 
 class _Alive:
     alive = True
+    pid = 1
 
 
 def slot(state: WorkerState = WorkerState.RECONNECTING, **stats: object) -> Slot:

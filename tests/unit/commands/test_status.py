@@ -12,9 +12,11 @@ import threading
 import click
 import pytest
 
+from relay_common.worker_stats import SinkStats
+from relay_supervisor.cameras.status import OLD
 from relay_supervisor.commands import status as command
 from relay_supervisor.commands.status import render
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, LeaseStatus, RelayStatus, Totals
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, LeaseStatus, RelayStatus, SinkStatus, Totals
 
 LINK = "https://nestservices.google.com/partnerconnections/5cd39b4c-0000-4000-8000-51a1a7edf00d/auth?redirect_uri=x"
 WHY = "the camera's address 192.168.100.100:322 does not answer: there is no route to it"
@@ -54,6 +56,17 @@ def test_rows_fit_and_the_reason_is_whole(columns: int) -> None:
         assert lines[row + 1].startswith("    the camera's address")
     assert "extend in about" not in together, "that mends nothing"
     assert LINK in together, "in one piece, to be clicked"
+
+
+def test_each_sink_has_a_line_with_what_keeps_a_camera_from_it() -> None:
+    status = relay(2)
+    status.sinks = [SinkStatus(kind="cloudflare"), SinkStatus(name="studio", kind="whip", place="https://s:443")]
+    status.cameras[0].sinks = [SinkStats(name="", live=True), SinkStats(name="studio", reason=OLD)]
+    status.cameras[1].sinks = [SinkStats(name="", live=True), SinkStats(name="studio", live=True, reason="before")]
+    assert shown(status)[-1] == f"sink studio at https://s:443: 1 of 2 cameras live: {OLD}"
+    assert max(len(line) for line in shown(status, 80)[-3:]) <= 80
+    status.cameras[0].sinks[1].live = True
+    assert shown(status)[-1] == "sink studio at https://s:443: 2 of 2 cameras live"
 
 
 def test_into_a_pipe_each_camera_is_one_line() -> None:

@@ -1,0 +1,35 @@
+"""A camera's status: what each sink gets of it, also by a worker that knows of none."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_common.config import CameraSettings
+from relay_common.protocol import Hello, WorkerState
+from relay_common.worker_stats import SinkStats
+from relay_supervisor.cameras.registry import Camera
+from relay_supervisor.cameras.status import OLD, camera_status
+from relay_supervisor.cameras.verdict import CameraFacts
+from relay_supervisor.google.models import Device, Protocol
+from relay_supervisor.status.model import LocalStatus
+from tests.unit.cameras.test_verdict import HELD, WALL, slot
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_worker_of_an_earlier_release_is_said_to_publish_at_the_sfu_alone(knows: bool) -> None:
+    worker = slot(WorkerState.LIVE)
+    worker.hello = Hello(protocol=1, instance="a.1", camera="a", pid=1, started=1, state=WorkerState.LIVE, sinks=knows)
+    assert worker.stats is not None
+    worker.stats.sinks = [SinkStats(name="", live=True)] + [SinkStats(name="studio", live=True)] * knows
+    found = camera_status(
+        Camera("a", 0, Device("enterprises/p/devices/a", "a", "CAMERA", "Porch", (Protocol.RTSP,)), CameraSettings()),
+        CameraFacts(id="a", name="Porch", why_not="", idle="", lease=HELD, slot=worker),
+        publication="p",
+        local=LocalStatus(),
+        sfu=True,
+        sinks=["studio"],
+        now=0.0,
+        wall=WALL,
+    )
+    said = [(sink.name, sink.live, sink.reason) for sink in found.sinks]
+    assert said == [("", True, ""), ("studio", True, "") if knows else ("studio", False, OLD)]
