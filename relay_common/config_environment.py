@@ -73,6 +73,16 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     return warnings
 
 
+def drop_unknown(environ: MutableMapping[str, str]) -> None:
+    """Take variables that look like a key and are none out of `environ`: a misspelt one may hold a secret.
+
+    So may RELAY_STREAM_URL, which no supervisor reads.
+    """
+    known = _keys().keys() | _READ_ELSEWHERE - {"RELAY_STREAM_URL"}
+    for variable in [name for name in environ if name.startswith(PREFIX) and name not in known]:
+        del environ[variable]
+
+
 def variable_for(section: str, key: str) -> str:
     """The variable that sets a key."""
     return f"{PREFIX}{section}_{key}".replace(".", "_").upper()

@@ -15,10 +15,8 @@ _TIMEOUT = 30.0
 @click.command("dump")
 @camera_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
-@click.option("--seconds", "-s", type=click.FloatRange(0.1, 60), default=10.0, show_default=True, help="How long.")
-@click.option(
-    "--duration", type=click.FloatRange(0.1, 60), help="The same as --seconds, as `debug` and `demo` call it."
-)
+@click.option("--seconds", "-s", type=click.FloatRange(0.1, 60), default=10.0, hidden=True, help="As --duration.")
+@click.option("--duration", type=click.FloatRange(0.1, 60), help="Seconds to capture.  [default: 10]")
 @config_option
 @json_option
 def command(name: str, file: Path, seconds: float, duration: float | None, config_path: Path, as_json: bool) -> None:

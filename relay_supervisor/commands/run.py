@@ -36,12 +36,14 @@ def command(config_path: Path) -> None:
     relay-supervisor run --config /etc/nest-relay/relay.toml
     RELAY_LOG_FORMAT=json relay-supervisor run
     """
-    # Loading removes secrets from the environment, so that no child inherits them; a reload needs them again.
+    # Secrets are removed from the environment, misspelt ones as well, so that no child inherits them; a reload needs
+    # them again.
     environment = dict(os.environ)
     config = _read(config_path, os.environ)
     log.configure(config.log.level, config.log.format)
     for warning in config_environment.unknown(environment):
         logger.warning("%s", warning)
+    config_environment.drop_unknown(os.environ)
     asyncio.run(_run(config, lambda: _read(config_path, dict(environment))))
     sys.stdout.flush()
     log.flush()

@@ -199,6 +199,16 @@ def test_add_asks_google_for_a_camera_that_is_not_known(world: CliWorld) -> None
     world.until_state(Driveway="live")
 
 
+def test_a_misspelt_secret_is_warned_of_and_reaches_no_child(world: CliWorld) -> None:
+    assert "RELAY_CLOUDFLARE_APP_SECRT is no key" in (world.directory / "supervisor.log").read_text()
+    assert world.process is not None
+    # The fork server and what it needs: workers overwrite theirs with their title, and have the fork server's.
+    children = [file.read_text().split() for file in Path(f"/proc/{world.process.pid}/task").glob("*/children")]
+    environments = [Path(f"/proc/{pid}/environ").read_bytes() for pids in children for pid in pids]
+    assert any(b"PATH=" in environment for environment in environments)
+    assert not any(b"a-misspelt-secret" in environment for environment in environments)
+
+
 def restarts(world: CliWorld) -> dict[str, float]:
     """Replaced workers by cause, as the metrics count them; those without any left out."""
     text = httpx.get(f"http://127.0.0.1:{world.port}/metrics").text

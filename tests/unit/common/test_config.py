@@ -41,6 +41,13 @@ def test_secrets_do_not_print() -> None:
     assert config_file.parse(document()).cloudflare.app_secret == Secret("cf-hush")
 
 
+def test_a_variable_that_is_no_key_is_taken_out_of_the_environment() -> None:
+    kept = {"RELAY_HTTP_LISTEN": "x", "RELAY_CONFIG": "x", "HOME": "x", "RELAYED": "x"}
+    dropped = dict.fromkeys(("RELAY_CLOUDFLARE_APP_SECRT", "RELAY_STREAM_URL", "RELAY_SERVICE_HOST"), "x")
+    config_environment.drop_unknown(environ := kept | dropped)
+    assert environ == kept
+
+
 def test_unknown_keys_suggest_the_right_one() -> None:
     text = problems(document(rtsp={"conect_timeout": 3}, htpp={"listen": "x"}))
     assert "rtsp.conect_timeout is not a key. Did you mean connect_timeout?" in text
