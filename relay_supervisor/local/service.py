@@ -51,6 +51,8 @@ READY_WITHIN: Final = 8.0
 """Seconds that an offer waits for a camera's worker to be started."""
 FORGOTTEN_AFTER: Final = 15.0
 """Seconds after which a viewer counts as ended that its worker, or a supervisor's adopted worker, does not have."""
+FULL_FOR: Final = 5.0
+"""Seconds after which a viewer that found a camera full may try again."""
 MOST_VIEWERS: Final = 256
 OUTCOMES: Final = ("opened", "connected", "refused", "closed", "ended", "expired", "revoked", "lost")
 
@@ -162,6 +164,13 @@ class LocalViewing:
         if (full := refusal(visitor, present, MOST_VIEWERS)) is not None:
             self.outcomes["refused"] += 1
             raise full
+        if not visitor.operator and self._guests(found.id) >= self._workers.most_guests:
+            self.outcomes["refused"] += 1
+            raise WhepError(
+                *("too_many_viewers", 503, "As many guests as may watch this camera do"),
+                hint="Try again when one has left",
+                retry_after=FULL_FOR,
+            )
         opening = found.id, visitor
         self._opening.append(opening)
         try:
@@ -172,6 +181,11 @@ class LocalViewing:
             raise
         finally:
             self._opening.remove(opening)
+
+    def _guests(self, camera: str) -> int:
+        """Viewers of a camera that are not the operator's, those that are being answered included."""
+        present = [(viewer.camera, viewer.visitor) for viewer in self._viewers.values()] + self._opening
+        return sum(watched == camera and not visitor.operator for watched, visitor in present)
 
     async def _open(
         self, camera: Camera, offer: str, audience: Audience, visitor: Visitor, link: LinkCredential | None

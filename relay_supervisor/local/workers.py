@@ -31,6 +31,11 @@ class LocalWorkers:
         """Whether viewers are answered at all."""
         return bool(self.config.addresses)
 
+    @property
+    def most_guests(self) -> int:
+        """Most viewers of one camera that came by a link: the last place is the operator's."""
+        return max(1, self.config.viewers - 1)
+
     def load(self) -> None:
         """Read from the store which ports were dealt by an earlier supervisor."""
         self._ports = PortDealer(self._store.local_ports())

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from relay_common.clock import ManualClock, SystemClock
@@ -256,14 +257,24 @@ async def test_a_link_shows_its_own_camera_and_says_nothing_of_others(tmp_path: 
     assert home.workers.of(LocalOffer)[0].ends_at == END
 
 
-async def test_a_links_viewers_are_bounded_and_the_operator_gets_in(tmp_path: Path) -> None:
-    home = Home(tmp_path).started()
+async def test_a_links_viewers_are_bounded(tmp_path: Path) -> None:
+    home = Home(tmp_path, msgspec.structs.replace(LOCAL, viewers=12)).started()
     for _ in range(8):
         await home.watch(home.door, guest())
     assert (await refused(home.watch(home.door, guest()))).status == 429
     await home.watch(home.door, guest(2))
-    await home.watch(home.door)
     assert home.local.counters()["refused"] == 1
+
+
+async def test_guests_leave_a_place_to_the_operator(tmp_path: Path) -> None:
+    home = Home(tmp_path).started()
+    watching = [await home.watch(home.door, guest(number)) for number in range(3)]
+    full = await refused(home.watch(home.door, guest(9)))
+    assert (full.status, getattr(full, "retry_after", 0.0)) == (503, 5.0)
+    await home.watch(home.yard, guest(9))
+    await home.watch(home.door)
+    home.local.close(watching[0], visitor=guest(0))
+    await home.watch(home.door, guest(9))
 
 
 async def test_the_end_of_a_link_and_its_revocation_end_its_viewers(tmp_path: Path) -> None:
