@@ -2,6 +2,7 @@
 // that way.
 
 import { ApiError, at, credentials } from "./api.js";
+import { lacking } from "./codecs.js";
 import { shown } from "./published.js";
 
 const CONNECT_WITHIN = 3000; // over ICE a browser that can reach the relay does so at once
@@ -36,7 +37,7 @@ export class LocalConnection extends EventTarget {
     const publication = this.#publication();
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     // A browser without H.264, such as a fresh Firefox, gets the sound.
-    for (const kind of decodesVideo() ? ["video", "audio"] : ["audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
+    for (const kind of lacking() ? ["audio"] : ["video", "audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
     this.pc.addEventListener("track", (event) => this.#received(camera, event, publication));
     this.pc.addEventListener("connectionstatechange", () => this.#changed());
     await this.pc.setLocalDescription(await this.pc.createOffer());
@@ -188,11 +189,6 @@ export class Ways {
     if (!this.#statuses.get(id)?.local?.on || !connection) return "";
     return connection.local ? "direct" : "Cloudflare";
   }
-}
-
-function decodesVideo() {
-  const { codecs } = RTCRtpReceiver.getCapabilities?.("video") ?? { codecs: [] };
-  return !codecs.length || codecs.some(({ mimeType }) => mimeType.toLowerCase() === "video/h264");
 }
 
 function recalled() {
