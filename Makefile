@@ -16,10 +16,10 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock clean
+.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock fuzz-native clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: $(VENV)/installed ## six simulated cameras on a page, relayed live; Ctrl-C ends it
 	@$(BIN)/relay-supervisor demo $(ARGS)
@@ -91,8 +91,11 @@ browser: ## Debian's Chromium for the browser tests, when it is missing and we m
 		echo "chromium is missing and this is not root on Debian: the browser tests will be skipped (apt install chromium)"; \
 	fi
 
+fuzz-native: $(VENV)/installed-dev ## ten million packets through the compiled data path and through its specification (half an hour)
+	nice -n 19 $(BIN)/python -m tests.fuzz.data_paths $(ARGS)
+
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info relay_worker/native/*.so
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=…)"; exit 1; }
@@ -100,13 +103,13 @@ $(VENV)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock
+$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock relay_worker/native/runs.c
 	@echo "installing the relay and its libraries"
 	@$(INSTALL_LOCKED) requirements.lock
 	@$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock
+$(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock relay_worker/native/runs.c
 	@echo "installing the relay, its libraries and the test tools"
 	@$(INSTALL_LOCKED) requirements-dev.lock
 	@$(INSTALL_PROJECT)

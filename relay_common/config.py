@@ -257,6 +257,9 @@ class WorkersConfig(_Section, frozen=True):
     landlock: Literal["auto", "off"] = "auto"
     """`auto`: the kernel's Landlock keeps workers from files, TCP ports and processes that they do not need, as far as
     it can; the log and `status --json` say how far. `off`: it does not."""
+    data_path: Literal["auto", "compiled", "python"] = "auto"
+    """What moves packets: `python`, or `compiled`, which takes less CPU and refuses to start where it was installed
+    without a C compiler. `auto` is the relay's choice, at present `python`."""
 
 
 class PathsConfig(_Section, frozen=True):

@@ -103,6 +103,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """Whether it can answer viewers itself."""
     sinks: bool = False
     """Whether it publishes where `SetSinks` says, and not at the SFU alone."""
+    data_path: str = ""
+    """What moves its packets: `compiled` or `python`."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):

@@ -361,6 +361,7 @@ class Supervisor:
             log_level=config.log.level,
             log_format=config.log.format,
             landlock=config.workers.landlock == "auto",
+            data_path=config.workers.data_path,
             tcp_ports=_stream_ports(config.nest[camera.account].api_base_url),
         )
 

@@ -21,6 +21,7 @@ from relay_supervisor.http.links import viewer_settings
 from relay_supervisor.net import check_listen, split_listen
 from relay_supervisor.otel import require_exporter
 from relay_supervisor.state import directories
+from relay_worker.process import data_path
 
 
 class Unfulfilled(NamedTuple):
@@ -112,6 +113,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "http.trusted_proxies": _proxies,
     "http.base_path": _base_path,
     "viewers": _viewers,
+    "workers.data_path": lambda config: data_path.require(config.workers.data_path),
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),
     "paths.state_dir": lambda config: directories.require(config.paths.state(), "state_dir"),

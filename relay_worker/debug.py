@@ -26,7 +26,7 @@ from relay_common.protocol import Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, describe_requests, stage_of, uplink_share
 from relay_worker.camera.granted import GrantedStream
-from relay_worker.process import sandbox
+from relay_worker.process import data_path, sandbox
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
@@ -168,6 +168,7 @@ def debug(
     except RelayError as error:
         raise click.UsageError(f"--sink: {error}") from None
     click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
+    click.echo(f"data path: {data_path.described('auto')}", err=True)
     ok = uvloop.run(_run(Secret(url), settings, local, client, duration, as_json, capture))
     sys.exit(0 if ok else 1)
 

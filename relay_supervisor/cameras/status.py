@@ -119,6 +119,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         cpu=stats.cpu if stats is not None else 0.0,
         rss=stats.rss if stats is not None else 0,
         confinement=slot.hello.confinement if slot.hello is not None else "",
+        data_path=slot.hello.data_path if slot.hello is not None else "",
     )
 
 

@@ -25,7 +25,7 @@ from relay_supervisor.state.directories import write_problem
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import BudgetStatus
-from relay_worker.process import sandbox
+from relay_worker.process import data_path, sandbox
 
 _SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
 
@@ -140,6 +140,14 @@ def confinement(config: Config) -> Finding:
     """What the kernel confines workers by; without it they work as well, so this never fails."""
     words = "off, as configured" if config.workers.landlock == "off" else sandbox.available()
     return ok("workers.landlock", f"confinement of workers: {words}")
+
+
+def packets(config: Config) -> list[Finding]:
+    """What moves packets; nothing where `run` refuses the setting."""
+    if any(key == "workers.data_path" for key, _ in prerequisites.refusals(config)):
+        return []
+    text = f"data path of workers: {data_path.described(config.workers.data_path)}"
+    return [ok("workers.data_path", text)]
 
 
 def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:

@@ -77,7 +77,7 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         return running is not None and listener.serves(pid, resolve(host, port), port) is not False
 
     findings = [*local.settings(config), *local.sinks(config), *local.addresses(config, served)]
-    findings += [*local.directories(config, running is not None), local.confinement(config)]
+    findings += [*local.directories(config, running is not None), local.confinement(config), *local.packets(config)]
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None

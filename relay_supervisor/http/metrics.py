@@ -70,6 +70,7 @@ _CAMERA_GAUGES: Final[tuple[tuple[str, str, _Value], ...]] = (
     ("degraded", "1 while retries are slowed after five failures in a row.", lambda c: float(c.lease.degraded)),
     ("worker_rss_bytes", "Resident memory of the worker.", lambda c: float(c.worker.rss)),
     ("worker_heartbeat_age_seconds", "Time since the worker was last heard.", lambda c: c.worker.heartbeat_age),
+    ("worker_compiled", "1 when compiled code moves its packets.", lambda c: float(c.worker.data_path == "compiled")),
 )
 _CAMERA_COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
     ("source_sessions", "Sessions opened to the camera by its worker.", lambda c: c.source_sessions),

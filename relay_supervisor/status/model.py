@@ -53,6 +53,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     rss: int = 0
     confinement: str = ""
     """What the kernel confines it by, in words (beginning with "none" or "off": nothing); empty until it is known."""
+    data_path: str = ""
+    """What moves its packets: `compiled` or `python`; empty until it is known, or from an earlier release's worker."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

@@ -90,6 +90,12 @@ class H264Passthrough(NalUnits):
         if self._carry is not None:
             return self._recut_middle(payloads, index) if self._collected is None else index
         most = self.max_payload
+        if self._compiled is not None:
+            trusted = not (self._mistrusted or self._omits or self._distrusted)
+            index, end = self._compiled.pass_fragments(payloads, index, most, trusted)
+            if end:
+                self._end_fragments(end > 1)
+            return index
         for payload, marker in payloads[index:]:
             size = len(payload)
             if size < 3 or size > most or payload[0] & 0x1F != FU_A or payload[1] >= FU_START:
@@ -98,16 +104,20 @@ class H264Passthrough(NalUnits):
                 if self._mistrusted or self._omits or self._distrusted:
                     break
                 index += 1
-                self._in_fragment = False
-                self._marked = marker
-                if marker:
-                    self._closed = True
-                    self._count()
+                self._end_fragments(marker)
                 break
             if marker:
                 break
             index += 1
         return index
+
+    def _end_fragments(self, marker: bool) -> None:
+        """The NAL unit's last fragment has been taken, from a camera whose marks are trusted."""
+        self._in_fragment = False
+        self._marked = marker
+        if marker:
+            self._closed = True
+            self._count()
 
     def _recut_middle(self, payloads: Payloads, index: int) -> int:
         """The same for fragments that are re-cut, which it does: what may leave is in `_out`."""
@@ -120,12 +130,9 @@ class H264Passthrough(NalUnits):
                     break
                 self._recut(payload[2:], header)
                 index += 1
-                self._in_fragment = False
-                self._marked = marker
+                self._end_fragments(marker)
                 if marker:
                     self._out[-1] = (self._out[-1][0], True)
-                    self._closed = True
-                    self._count()
                 break
             if marker:
                 break

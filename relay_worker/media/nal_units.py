@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay_worker import native
 from relay_worker.media.access_unit_ends import TRAILERS, AccessUnitEnds
 from relay_worker.media.parameter_sets import ParameterSets, SpsInfo
 from relay_worker.rtp.h264 import (
@@ -47,6 +48,7 @@ class NalUnits(AccessUnitEnds):
             self.parameter_sets.add_sprop(sprop_parameter_sets)
         self.wants_keyframe = True
         """Nothing is sent until the next IDR picture."""
+        self._compiled = native.compiled()
         self.repeats_sets = False
         """Whether the cached parameter sets are sent before every IDR picture, even where the camera has sent them."""
         self._in_fragment = False  # the NAL unit of the last FU-A is not complete, and goes out or is collected

@@ -10,6 +10,7 @@ from pathlib import Path
 import setproctitle
 
 from relay_common import log
+from relay_worker import native
 from relay_worker.process import shared_stack
 from relay_worker.process.confine import confine
 from relay_worker.process.sandbox import enter
@@ -38,6 +39,8 @@ def run_worker(spec: WorkerSpec) -> None:
     log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+
+    native.choose(spec.data_path)  # before anything is made that uses it
 
     import uvloop
 

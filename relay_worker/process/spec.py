@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from relay_common.protocol import SinkTarget
 from relay_common.secrets import Secret
+from relay_worker import native
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +54,5 @@ class WorkerSpec:
     """Whether to confine the process as far as the kernel can (`sandbox.py`)."""
     tcp_ports: tuple[int, ...] | None = None
     """TCP ports of the camera's streams, the only ones the worker may then connect to; None: not known, so any."""
+    data_path: native.Setting = "auto"
+    """Whether packets are moved by compiled code."""

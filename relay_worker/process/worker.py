@@ -23,6 +23,7 @@ from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.secrets import Secret
 from relay_common.tasks import Tasks
+from relay_worker import native
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
 from relay_worker.process.control import Control
@@ -222,6 +223,7 @@ class Worker:
                 publications=relay.publications.elsewhere(),
                 local=True,
                 sinks=True,
+                data_path=native.words(),
             )
         )
 

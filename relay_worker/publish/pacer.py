@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from relay_worker import native
 from relay_worker.media.stream import PayloadRun
 from relay_worker.publish.smoother import Smoother
 from relay_worker.rtp.h264_packetize import is_disposable, starts_keyframe
@@ -36,6 +37,8 @@ AUDIO_THRESHOLD: Final = 0.100
 """Arrival spread in seconds below which sound leaves as it comes. A 64 ms AAC frame becomes three Opus packets at once:
 every viewer's jitter buffer takes that, and evening it out would cost a timer, and a wake, for each packet."""
 MAX_AUDIO_QUEUED: Final = 100
+MAX_PLAIN: Final = 0xFFFF
+"""Bytes of the longest payload that compiled code is asked about."""
 
 
 @dataclass
@@ -121,6 +124,7 @@ class Pacer:
         self._tokens, self._tokens_at = float(BURST_BYTES), 0.0
         self._rate = 0.0
         self._bitrate = _RateMeter()
+        self._compiled = native.compiled()
 
     @property
     def smoothing(self) -> bool:
@@ -168,9 +172,10 @@ class Pacer:
         """
         if not payloads:
             return False
-        size = PACKET_OVERHEAD * len(payloads)
-        for payload, _ in payloads:
-            size += len(payload)
+        size = -1 if self._compiled is None else self._compiled.measure(payloads, MAX_PLAIN)
+        if size < 0:
+            size = sum(len(payload) for payload, _ in payloads)
+        size += PACKET_OVERHEAD * len(payloads)
         self._bitrate.add(size, now)
         self.stats.offered_bytes += size
         if media_time != self._frame[0]:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from relay_worker.publish.extensions import abs_send_time
 from relay_worker.publish.outgoing import OutgoingTrack
-from relay_worker.webrtc.gso import PacketPath
+from relay_worker.webrtc.gso import PacketPath, UdpPath
+from relay_worker.webrtc.prepared import PreparedPackets
 
 
 class Protector(Protocol):
@@ -19,6 +20,8 @@ class Protector(Protocol):
 
     buffer: memoryview
     slots: tuple[memoryview, ...]
+    prepared: PreparedPackets | None
+    failures: int
 
     def protect(self, slot: int, length: int) -> int: ...
     def protect_rtcp(self, packet: bytes) -> bytes: ...
@@ -34,6 +37,7 @@ class PacketWriter:
         self._transport_sequence = 0
         self._slot_size = len(protector.slots[0])
         self._ready: list[memoryview] = []
+        self._prepared, self._filled = protector.prepared, 0
 
     def take_numbers(self, track: OutgoingTrack, count: int) -> int:
         """The first of `count` transport-wide numbers for packets of `track`; 0 where it carries none."""
@@ -61,6 +65,11 @@ class PacketWriter:
         `sequence`, `timestamp` and the transport-wide `number` are the first packet's; `stamp` is the send time that
         they state; timestamps are `step` apart.
         """
+        if self._prepared is not None:
+            self._put_compiled(
+                self._prepared, track, ssrc, payload_type, sequence, timestamp, payloads, number, stamp, now, step
+            )
+            return
         ready, slot_size = self._ready, self._slot_size
         buffer, slots, protect = self._protector.buffer, self._protector.slots, self._protector.protect
         extensions = track.extensions
@@ -84,9 +93,51 @@ class PacketWriter:
             number = (number + 1) & 0xFFFF
             timestamp = (timestamp + step) & 0xFFFFFFFF
 
+    def _put_compiled(
+        self,
+        prepared: PreparedPackets,
+        track: OutgoingTrack,
+        ssrc: int,
+        payload_type: int,
+        sequence: int,
+        timestamp: int,
+        payloads: Sequence[tuple[bytes, bool]],
+        number: int,
+        stamp: float,
+        now: float,
+        step: int,
+    ) -> None:
+        """What `put` does, with one call for as many packets as there are slots."""
+        time_id, number_id = track.extensions
+        packets = payloads if isinstance(payloads, list) else list(payloads)
+        end, done = len(packets), 0
+        send_time = abs_send_time(stamp)
+        while done < end:
+            first, before = self._filled, done
+            done, self._filled, refused = prepared.slots.put(
+                packets,
+                *(done, first, payload_type, (sequence + done) & 0xFFFF, (timestamp + done * step) & 0xFFFFFFFF, step),
+                *(ssrc, time_id or 0, send_time, number_id or 0, (number + done) & 0xFFFF),
+            )
+            self._protector.failures += refused
+            if number_id is not None:
+                for slot in range(first, self._filled):
+                    length, numbered = prepared.slots.packet(slot)
+                    self._on_numbered(numbered, length, now)
+            if self._filled == len(prepared):
+                self.flush()
+            elif done == before:
+                raise ValueError(f"a payload that is no packet: {len(packets[done][0])} bytes")
+
     def flush(self) -> None:
         """Send what was put."""
-        if self._ready:
+        if self._prepared is not None:
+            filled, self._filled = self._filled, 0
+            if filled and isinstance(self._path, UdpPath):
+                self._path.send_prepared(self._prepared, filled)
+            elif filled:
+                self._path.send(self._prepared.views(0, filled))
+        elif self._ready:
             self._path.send(self._ready)
             self._ready.clear()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from relay_worker import native
 from relay_worker.media.stream import PayloadRun
 from relay_worker.publish.feedback import Estimate, Feedback
 from relay_worker.publish.history import SentHistory, SentRun
@@ -57,6 +58,7 @@ class MediaSender:
         self._transport_cc = any(track.extensions.transport_cc is not None for track in tracks)
         self.clock: tuple[float, float, float] | None = None
         """Media time, wall time and monotonic time of the same moment; see `set_clock`."""
+        self._compiled = native.compiled()
         self._next_report = 0.0
         self._keyframe_wanted = False
         self._keyframe_asked = -KEYFRAME_INTERVAL
@@ -81,15 +83,19 @@ class MediaSender:
     def send(self, track: OutgoingTrack, payloads: PayloadRun, rtp_timestamp: int, now: float, step: int = 0) -> None:
         """Send payloads in order, at once; their timestamps are `step` RTP ticks apart (0: they share one)."""
         stats, first = track.stats, track.sequence
-        size = 0
+        size = -1 if self._compiled is None else self._compiled.measure(payloads, MAX_RTP_PAYLOAD)
         kept: list[tuple[bytes, bool]] = []
-        for payload, marker in payloads:
-            if len(payload) > MAX_RTP_PAYLOAD:
-                stats.oversized += 1
-                continue
-            # A memoryview may point into a buffer that its owner reuses; bytes() of bytes makes no copy.
-            kept.append((bytes(payload), marker))
-            size += len(payload)
+        if size >= 0:
+            kept += payloads  # type: ignore[arg-type]  # all of them are bytes
+        else:
+            size = 0
+            for payload, marker in payloads:
+                if len(payload) > MAX_RTP_PAYLOAD:
+                    stats.oversized += 1
+                    continue
+                # A memoryview may point into a buffer that its owner reuses; bytes() of bytes makes no copy.
+                kept.append((bytes(payload), marker))
+                size += len(payload)
         writer = self._writer
         number = writer.take_numbers(track, len(kept))
         writer.put(track, track.ssrc, track.payload_type, first, rtp_timestamp, kept, number, now, now, step)

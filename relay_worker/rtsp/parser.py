@@ -10,6 +10,7 @@ import struct
 from collections.abc import Container
 from typing import Final, TypeAlias
 
+from relay_worker import native
 from relay_worker.rtsp.messages import Headers, Request, Response
 
 MAX_START_LINE: Final = 16 * 1024
@@ -59,6 +60,7 @@ class RtspParser:
         self._pending = b""
         self._lost = False
         self._garbage_run = 0
+        self._compiled = native.compiled()
 
     def receive_data(self, data: bytes) -> list[Item]:
         """Everything that `data` completes, in order; raises ParseError (and is unusable after it)."""
@@ -71,6 +73,11 @@ class RtspParser:
                 position, found = self._resync(buffer, position)
                 if not found:
                     break
+            if self._compiled is not None:
+                stop = self._compiled.split_frames(buffer, position, packets)
+                if stop > position:
+                    self._garbage_run = 0
+                    position = stop
             # Nearly everything is interleaved frames: this loop is the hot path.
             while position + 4 <= end:
                 dollar, channel, size = unpack(buffer, position)

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from relay_worker.webrtc.prepared import PreparedPackets, packed_address
+
 UDP_SEGMENT: Final = 103  # linux/udp.h; the socket module has no name for it
 MAX_RUN_BYTES: Final = 65000
 """A run is one IP packet to the kernel until it is segmented, so it is limited to 64 KiB less headers."""
@@ -61,6 +63,7 @@ class UdpPath:
         self._pause = TRY_AGAIN_AFTER
         self._plain_left = 0  # packets to send one by one until segmentation is tried again; 0: it is not
         self._control: dict[int, list[tuple[int, int, bytes]]] = {}
+        self._packed: bytes | None = None
 
     def send(self, packets: Sequence[memoryview]) -> None:
         if not self.gso or len(packets) == 1:
@@ -96,27 +99,53 @@ class UdpPath:
         try:
             self._sock.sendmsg(run, control, 0, self._address)
         except OSError as error:
-            if self._was_earlier():
-                for packet in run:
-                    self._send_one(packet)
-            elif error.errno in _NO_GSO or error.errno == errno.EMSGSIZE:
-                self.gso = False
-                self.gso_refusals += 1
-                if error.errno == errno.EMSGSIZE:
-                    self._plain_left, self._pause = self._pause, min(2 * self._pause, TRY_AGAIN_AT_MOST)
-                for packet in run:
-                    self._send_one(packet)
-            else:
-                self.drops += len(run)
+            self._refused(run, error.errno)
+
+    def _refused(self, run: Sequence[memoryview], error: int | None) -> None:
+        """The kernel did not take a run of several packets."""
+        if self._was_earlier():
+            for packet in run:
+                self._send_one(packet)
+        elif error in _NO_GSO or error == errno.EMSGSIZE:
+            self.gso = False
+            self.gso_refusals += 1
+            if error == errno.EMSGSIZE:
+                self._plain_left, self._pause = self._pause, min(2 * self._pause, TRY_AGAIN_AT_MOST)
+            for packet in run:
+                self._send_one(packet)
+        else:
+            self.drops += len(run)
+
+    def send_prepared(self, packets: PreparedPackets, count: int) -> None:
+        """Send the first `count` of `packets`, as `send` would, with one call from here."""
+        if self._packed is None:
+            self._packed = packed_address(self._sock.family, self._address)
+        if not self.gso or self._packed is None:
+            self.send(packets.views(0, count))
+            return
+        first = 0
+        while first < count and self.gso:
+            first, behind, _, error = packets.slots.send(self._sock.fileno(), self._packed, first, count)
+            if error and behind - first > 1:
+                self._refused(packets.views(first, behind), error)
+            elif error:
+                self._refused_one(packets.views(first, behind)[0])
+            if error:
+                first = behind
+        for packet in packets.views(first, count):  # segmentation was refused just now
+            self._send_one(packet)
 
     def _send_one(self, packet: memoryview) -> None:
         try:
             self._sock.sendto(packet, self._address)
         except OSError:
-            if self._was_earlier():
-                self._send_last(packet)
-            else:
-                self.drops += 1
+            self._refused_one(packet)
+
+    def _refused_one(self, packet: memoryview) -> None:
+        if self._was_earlier():
+            self._send_last(packet)
+        else:
+            self.drops += 1
 
     def _send_last(self, packet: memoryview) -> None:
         try:
@@ -126,7 +155,7 @@ class UdpPath:
 
     def redirect(self, sock: socket.socket, address: Any) -> None:
         """Send by this socket to this address from now on."""
-        self._sock, self._address = sock, address
+        self._sock, self._address, self._packed = sock, address, None
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

@@ -26,7 +26,9 @@ from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
 from pylibsrtp._binding import ffi, lib
 
 from relay_common.errors import RelayError, Remedy
+from relay_worker import native
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
+from relay_worker.webrtc.prepared import PreparedPackets
 from relay_worker.webrtc.refusals import ErrorQueue
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 
@@ -53,6 +55,8 @@ CHECK_EVERY: Final = 0.05
 """Seconds between two of them; aioice gives up on each after half a second (its RETRY_RTO)."""
 BETWEEN_CHECKS: Final = 1.0
 """Seconds for which a peer that has answered is not checked again."""
+_PROTECT: Final = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)"
+"""The type of libsrtp's function that compiled code calls by its address; another is not called."""
 
 # The route to these addresses shows the outgoing interface; connecting a UDP socket sends nothing.
 _OUTSIDE: Final = ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"))
@@ -88,6 +92,17 @@ class SrtpProtector:
         self._length = ffi.new("int *")
         self._protect = lib.srtp_protect
         self.failures = 0
+        """Packets that libsrtp refused to encrypt."""
+        self.prepared = self._prepare()
+        """The same slots for compiled code; None where that is not in use."""
+
+    def _prepare(self) -> PreparedPackets | None:
+        compiled, function = native.compiled(), ffi.addressof(lib, "srtp_protect")
+        if compiled is None or ffi.getctype(ffi.typeof(function)) != _PROTECT:
+            return None
+        protect, context = (int(ffi.cast("uintptr_t", pointer)) for pointer in (function, self._context))
+        slots = compiled.Slots(self.buffer, SLOT_SIZE, TRAILER, protect, context, self._session)
+        return PreparedPackets(slots, self.slots)
 
     def protect(self, slot: int, length: int) -> int:
         """Encrypt the RTP packet of `length` bytes in `slot`; its new length, or 0 when libsrtp refused (counted)."""

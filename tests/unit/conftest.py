@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from pylibsrtp import Policy, Session
 
+from relay_worker import native
 from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.transport import SrtpProtector
 
@@ -54,6 +55,19 @@ class CountedSocket(socket.socket):
         return done
 
 
+class CountedSlots:
+    """Counts the same of compiled slots, which do not call the socket."""
+
+    def __init__(self, slots: native.Slots, near: CountedSocket) -> None:
+        self._slots, self._near = slots, near
+        self.put, self.packet = slots.put, slots.packet
+
+    def send(self, fd: int, address: bytes, first: int, end: int) -> tuple[int, int, int, int]:
+        sent, tried, calls, error = self._slots.send(fd, address, first, end)
+        self._near.calls, self._near.sent = self._near.calls + calls, self._near.sent + sent - first
+        return sent, tried, calls, error
+
+
 class Wire:
     """Our end (`protector`, `path`) and the far one, which decrypts what arrives."""
 
@@ -73,6 +87,8 @@ class Wire:
         near = CountedSocket(socket.AF_INET, socket.SOCK_DGRAM)
         near.setblocking(False)
         self.near, self.far_address = near, self._far.getsockname()
+        if self.protector.prepared is not None:
+            self.protector.prepared.slots = CountedSlots(self.protector.prepared.slots, near)
         self.path = UdpPath(near, self.far_address, gso=gso)
         self._taken = 0
 
@@ -98,6 +114,16 @@ class Wire:
     def close(self) -> None:
         self.path.close()
         self._far.close()
+
+
+@pytest.fixture(scope="module", params=["python", "compiled"])
+def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Once for each of the two data paths: for modules whose tests have to hold on both."""
+    if request.param == "compiled" and native.missing():
+        pytest.skip(native.missing())
+    native.choose(request.param)
+    yield request.param
+    native.choose("python")
 
 
 @pytest.fixture(params=[True, False], ids=["gso", "plain"])

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from relay_supervisor.commands.cli import cli
 from relay_supervisor.prerequisites import _RULES
 from relay_supervisor.state.lock import StateLock
+from relay_worker import native
 from tests.fixtures.ports import free_port
 from tests.fixtures.supervisor_process import toml
 
@@ -199,6 +200,15 @@ def a_libzmq_without_curve(directory: Path, made: Document) -> Iterator[str]:
         yield "libzmq was built without CURVE"
 
 
+@contextlib.contextmanager
+def compiled_without_a_compiler(directory: Path, made: Document) -> Iterator[str]:
+    made["workers"] = {"data_path": "compiled"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(native, "_found", None)
+        patched.setattr(native, "_why_not", "it was installed without a C compiler")
+        yield "workers.data_path is compiled, and the compiled data path is not there"
+
+
 SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[str]]] = [
     several_at_once,
     a_key_missing,
@@ -212,6 +222,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     a_link_to_nothing_as_state_dir,
     a_strangers_runtime_dir,
     a_libzmq_without_curve,
+    compiled_without_a_compiler,
 ]
 """What the values alone do not show: sets it up, yields words of the refusal, and clears up."""
 
@@ -276,7 +287,8 @@ def test_what_is_not_toml_is_said_alike(text: str, tmp_path: Path) -> None:
 
 def test_every_rule_has_a_row() -> None:
     """A rule that no row breaks could say something else in `check`, or be forgotten there."""
-    broken = {"bus"} if a_libzmq_without_curve in SITUATIONS else set()
+    situations = {"bus": a_libzmq_without_curve, "workers.data_path": compiled_without_a_compiler}
+    broken = {key for key, situation in situations.items() if situation in SITUATIONS}
     broken |= {section for section, _, _ in VALUES} | {
         f"{section}.{key}" for section, keys, _ in VALUES for key in keys
     }

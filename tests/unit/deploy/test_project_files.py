@@ -19,7 +19,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install 
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RULES = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+RULES = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 GUIDES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("findings/*.md")]
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml"))
 
@@ -115,7 +115,7 @@ def test_all_that_names_the_version_names_this_one() -> None:
         ],
     }
     for path in (*ROOT.glob("deploy/kubernetes/*.yaml"), ROOT / "docs/deployment.md"):
-        found = re.findall(r"newTag: (\S+)|nest-relay:(\d\S*)|nest_relay-(\d[^-]*)-py3", path.read_text())
+        found = re.findall(r"newTag: (\S+)|nest-relay:(\d\S*)|nest_relay-(\d[^-]*)-cp3", path.read_text())
         named[path.name] = [text for texts in found for text in texts if text]
     assert named["CHANGELOG.md"], "no release in the changelog"
     assert len(named["deployment.md"]) >= 3

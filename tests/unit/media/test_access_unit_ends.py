@@ -15,6 +15,8 @@ from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.rtp.h264 import fragment, join_stap_a
 from tests.unit.media.test_h264_passthrough import FRAMES, clip, decode
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 SPS = bytes.fromhex("674d401eda0280bfe5840000030004000003 00f03c58ba80")
 PPS = bytes.fromhex("68ee3c80")
 SPROP = ",".join(base64.b64encode(nal).decode() for nal in (SPS, PPS))

@@ -11,6 +11,8 @@ from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.parameter_sets import ParameterSets
 from relay_worker.rtp.h264 import fragment, join_stap_a, split_nal, split_stap_a
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 SPS = bytes.fromhex("674d401eda0280bfe5840000030004000003 00f03c58ba80")
 PPS = bytes.fromhex("68ee3c80")
 SEI = b"\x06\x05\x01\x00\x80"

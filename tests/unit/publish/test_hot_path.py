@@ -20,6 +20,8 @@ from relay_worker.publish.sender import MediaSender
 from tests.fixtures.manual_camera import ManualCamera
 from tests.fixtures.pacing import hand_in
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 VIDEO, AUDIO = make_offer(audio=True).tracks
 
 

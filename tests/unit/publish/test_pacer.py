@@ -21,6 +21,8 @@ from relay_worker.publish.pacer import (
 )
 from tests.fixtures.pacing import hand_in
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 FRAME = 1 / 30
 IDR = b"\x67"
 PICTURE = b"\x41"

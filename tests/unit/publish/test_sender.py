@@ -18,6 +18,9 @@ from relay_worker.publish.sender import MediaSender
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import pack_transport_feedback
 from relay_worker.webrtc.gso import UdpPath
+from relay_worker.webrtc.prepared import PreparedPackets
+
+pytestmark = pytest.mark.usefixtures("data_path")
 
 FAR = 0xFA5
 NUMBERED, TIMED, BOTH = HeaderExtensions(None, 3), HeaderExtensions(2, None), HeaderExtensions(2, 3)
@@ -296,6 +299,9 @@ def test_packets_are_protected_where_they_are_written(wire: Any) -> None:
             buffers.update(id(packet.obj) for packet in packets)
             calls.append([len(packet) for packet in packets])
             super().send(packets)
+
+        def send_prepared(self, packets: PreparedPackets, count: int) -> None:
+            self.send(packets.views(0, count))
 
     buffers: set[int] = set()
     calls: list[list[int]] = []

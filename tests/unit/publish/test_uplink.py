@@ -18,6 +18,8 @@ from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import pack_transport_feedback
 from tests.fixtures.pacing import hand_in
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 FAR = 0xFA5
 VIDEO = make_offer(audio=False).tracks[0]
 FPS, PACKETS, SIZE = 30, 4, 1200

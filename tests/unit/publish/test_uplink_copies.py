@@ -13,6 +13,8 @@ from relay_worker.publish.pacer import Pacer
 from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.uplink import FAR, Uplink
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 (VIDEO,) = make_offer(audio=False).tracks
 
 

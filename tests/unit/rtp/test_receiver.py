@@ -12,6 +12,8 @@ from relay_worker.rtp.packet import RtpError, RtpView, join_runs, parse_rtp
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 
 def packet(sequence: int, timestamp: int = 0, ssrc: int = 1, payload: bytes = b"x", pt: int = 96) -> bytes:
     return struct.pack("!BBHII", 0x80, pt, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from relay_worker.rtsp.messages import Headers, Request, Response
 from relay_worker.rtsp.parser import MAX_BODY, MAX_GARBAGE, MAX_START_LINE, Item, ParseError, RtspParser
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 OK = b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"
 
 

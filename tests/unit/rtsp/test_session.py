@@ -15,6 +15,8 @@ from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
 from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.states import TABLE, RtspEvent, RtspState
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 URL = "rtsps://cam.example/x?auth=g.0.token"
 SDP = (
     b"v=0\r\ns=x\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:v\r\n"

@@ -15,6 +15,8 @@ from relay_worker.rtsp.events import Playing, SessionEvent
 from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.states import RtspState
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "rtsp"
 URL = "rtsps://cam.example:443/sdm_live_stream/x?auth=g.0.token"
 

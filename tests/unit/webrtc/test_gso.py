@@ -10,6 +10,8 @@ import pytest
 
 from relay_worker.webrtc.gso import TRY_AGAIN_AFTER, RelayPath, UdpPath
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 
 def views(*sizes: int) -> list[memoryview]:
     return [memoryview(bytes([index % 256]) * size) for index, size in enumerate(sizes)]

@@ -16,6 +16,8 @@ from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 from relay_worker.webrtc.transport import SLOT_SIZE, SLOTS, MediaTransport, SrtpProtector, default_host_addresses
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 
 def test_there_is_always_an_address() -> None:
     addresses = default_host_addresses()

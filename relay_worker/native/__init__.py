@@ -1,0 +1,148 @@
+"""The inner loops of the data path, compiled: whether they are there, and whether they are used.
+
+The Python beside each call is the specification and the fallback. A compiled function takes what is plain from the
+front of a run and says where it stopped; the Python goes on from there, as it does for everything where nothing is
+compiled. So a run may change hands at any packet, and the result does not depend on where.
+
+Chosen once a process, before anything is made of what uses it (`choose`); objects keep what was chosen when they
+were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol, cast
+
+from relay_common.errors import ConfigError
+
+Setting = Literal["auto", "compiled", "python"]
+
+AUTO_COMPILED: Final = False
+"""Whether `auto` uses what is compiled, where it is there. Not before it has run as long as the Python has."""
+
+
+class Slots(Protocol):
+    """Packets in the slots of a buffer: written, encrypted in place, and sent, a run with each call."""
+
+    def put(
+        self,
+        payloads: list[tuple[bytes, bool]],
+        index: int,
+        slot: int,
+        payload_type: int,
+        sequence: int,
+        timestamp: int,
+        step: int,
+        ssrc: int,
+        time_id: int,
+        send_time: int,
+        number_id: int,
+        number: int,
+        /,
+    ) -> tuple[int, int, int]:
+        """Write payloads from `index` on into slots from `slot` on, until those are full or a payload is not plain.
+
+        Returns where both stopped, and how many packets libsrtp refused: those take no slot.
+        """
+        ...
+
+    def packet(self, slot: int, /) -> tuple[int, int]:
+        """Bytes and transport-wide number of the packet in a slot that was filled."""
+        ...
+
+    def send(self, fd: int, address: bytes, first: int, end: int, /) -> tuple[int, int, int, int]:
+        """Send the slots from `first` to `end`, packets of equal size with one call (UDP GSO).
+
+        Returns the slot behind the last that was sent, the one behind the last that was tried, the calls made, and the
+        errno that ended it, or 0.
+        """
+        ...
+
+
+class Compiled(Protocol):
+    """What the extension module has: see `runs.c`."""
+
+    def split_frames(self, buffer: bytes, position: int, packets: dict[int, list[bytes]], /) -> int:
+        """Append whole interleaved frames from `position` on to their channels' lists; returns where that stopped."""
+        ...
+
+    def take_plain(
+        self,
+        packets: list[bytes],
+        index: int,
+        sequence: int,
+        timestamp: int,
+        ssrc: int,
+        payload_type: int,
+        payloads: list[tuple[bytes, bool]],
+        /,
+    ) -> tuple[int, int]:
+        """Append to `payloads` what goes on with a run at `sequence`; returns where that stopped, and bytes taken.
+
+        `payload_type` is -1 where any will do.
+        """
+        ...
+
+    def pass_fragments(
+        self, payloads: list[tuple[bytes, bool]], index: int, most: int, ends: bool, /
+    ) -> tuple[int, int]:
+        """The end of the FU-A fragments that go out as they came, each at most `most` bytes.
+
+        Second: 0 while the NAL unit goes on, 1 behind its last fragment (only if `ends`), 2 when that one was marked.
+        """
+        ...
+
+    def measure(self, payloads: Sequence[tuple[object, bool]], most: int, /) -> int:
+        """Bytes of all payloads; -1 when one is longer than `most`, or they are not plain bytes in a list."""
+        ...
+
+    def Slots(
+        self, buffer: memoryview, slot_size: int, trailer: int, protect: int, context: int, owner: object, /
+    ) -> Slots:
+        """Slots of a writable buffer; `protect` and `context` are addresses of libsrtp's, which `owner` keeps alive."""
+        ...
+
+
+def _load() -> tuple[Compiled | None, str]:
+    """The extension module, or why there is none."""
+    try:
+        from relay_worker.native import _runs
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        return None, "it was installed without a C compiler" if missing else str(error)
+    return cast("Compiled", _runs), ""
+
+
+_found, _why_not = _load()
+_in_use: Compiled | None = None
+
+
+def decide(setting: Setting) -> Compiled | None:
+    """What a process with this setting uses. Raises ConfigError for `compiled` where it is not there."""
+    if setting == "compiled" and _found is None:
+        raise ConfigError(
+            f"workers.data_path is compiled, and the compiled data path is not there: {_why_not}",
+            hint="Install the relay again where a C compiler and Python's headers are, or leave workers.data_path out",
+        )
+    return None if setting == "python" or (setting == "auto" and not AUTO_COMPILED) else _found
+
+
+def choose(setting: Setting) -> None:
+    """Decide for this process; see `decide`."""
+    global _in_use
+    _in_use = decide(setting)
+
+
+def compiled() -> Compiled | None:
+    """What is in use, or None: then all is done in Python."""
+    return _in_use
+
+
+def words() -> str:
+    """Which one is in use: `compiled` or `python`."""
+    return "python" if _in_use is None else "compiled"
+
+
+def missing() -> str:
+    """Why the compiled one is not there; empty when it is."""
+    return _why_not

@@ -1,0 +1,17 @@
+"""Which data path workers use, for those who configure and report it."""
+
+from __future__ import annotations
+
+from relay_worker import native
+
+
+def require(setting: native.Setting) -> None:
+    """Raise ConfigError when the compiled one is demanded and is not there."""
+    native.decide(setting)
+
+
+def described(setting: native.Setting) -> str:
+    """What workers with this setting use, in words."""
+    if native.missing():
+        return f"python ({native.missing()})"
+    return "python (the compiled one is there)" if native.decide(setting) is None else "compiled"

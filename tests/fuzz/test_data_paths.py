@@ -1,0 +1,89 @@
+"""The compiled data path gives what the Python gives, byte for byte; `make fuzz-native` tries ten million packets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from relay_worker import native
+from tests.fuzz import data_paths
+
+PACKETS = int(os.environ.get("RELAY_NATIVE_PACKETS", "20000"))
+PARTS = 4
+
+pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+
+
+@pytest.fixture(autouse=True)
+def chosen() -> Iterator[None]:
+    """Other tests of this process are on the path that is the default."""
+    before = native.compiled()
+    yield
+    native.choose("compiled" if before else "python")
+
+
+def agree(seed: int, packets: int) -> None:
+    """Send so many packets, from streams from `seed` on, through both."""
+    while packets > 0:
+        packets -= data_paths.compare(seed)
+        seed += 1
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_both_paths_agree(part: int) -> None:
+    agree(part * 1_000_000, PACKETS // PARTS)
+
+
+@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put"])
+def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled function that is wrong in one way that a look at pictures would not show."""
+    found = native._found
+    assert found is not None
+    monkeypatch.setattr(native, "_found", Wrong(found, where))
+    with pytest.raises(data_paths.Difference):
+        agree(0, 2000)
+
+
+class Wrong:
+    """The compiled functions, one of which is wrong."""
+
+    def __init__(self, right: native.Compiled, where: str) -> None:
+        self._right, self._where = right, where
+
+    def __getattr__(self, name: str) -> object:
+        right = getattr(self._right, name)
+        if name == "Slots":
+            return lambda *arguments: WrongSlots(right(*arguments)) if self._where == "put" else right(*arguments)
+        return getattr(self, f"_{name}") if name == self._where else right
+
+    def _split_frames(self, buffer: bytes, position: int, packets: dict[int, list[bytes]]) -> int:
+        stop = self._right.split_frames(buffer, position, packets)
+        if packets[0] and packets[0][-1][-1:] == b"\x07":
+            packets[0][-1] = packets[0][-1][:-1]
+        return stop
+
+    def _take_plain(self, *arguments: object) -> tuple[int, int]:
+        index, size = self._right.take_plain(*arguments)  # type: ignore[arg-type]
+        return index, size + (size == 500 or size % 97 == 0)
+
+    def _pass_fragments(self, payloads: list[tuple[bytes, bool]], index: int, most: int, ends: bool) -> tuple[int, int]:
+        index, end = self._right.pass_fragments(payloads, index, most, ends)
+        return index, min(end, 1)
+
+    def _measure(self, payloads: list[tuple[object, bool]], most: int) -> int:
+        size = self._right.measure(payloads, most)
+        return size + (size > 1000)
+
+
+class WrongSlots:
+    """Slots that forget that transport-wide numbers, and others, wrap."""
+
+    def __init__(self, right: native.Slots) -> None:
+        self._right = right
+        self.packet = right.packet
+
+    def put(self, payloads: list[tuple[bytes, bool]], *numbers: int) -> tuple[int, int, int]:
+        index, slot, payload_type, sequence, *rest = numbers
+        return self._right.put(payloads, index, slot, payload_type, sequence or 1, *rest)  # type: ignore[call-arg]

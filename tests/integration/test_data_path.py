@@ -1,0 +1,27 @@
+"""A relay whose workers move packets by compiled code: the same pictures, the same counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_worker import native
+from tests.fixtures.running_relay import running_relay
+
+pytestmark = pytest.mark.media
+
+
+@pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+async def test_a_compiled_worker_goes_live_says_so_and_loses_nothing() -> None:
+    sections = {"workers": {"data_path": "compiled"}}
+    async with running_relay(1, sections=sections) as relay:
+        await relay.until_live()
+
+        def flowing() -> bool:
+            (camera,) = relay.supervisor.status().cameras
+            return camera.video.packets_out > 300 and camera.video.frames > 60 and camera.audio.packets_out > 50
+
+        await relay.until(flowing, 30.0, "media has passed through")
+        (camera,) = relay.supervisor.status().cameras
+        assert camera.worker.data_path == "compiled"
+        assert (camera.video.lost_in, camera.video.send_drops, camera.video.loss_out) == (0, 0, 0.0)
+        assert camera.video.packets_in <= camera.video.packets_out + 100, "what came has left, with parameter sets"
