@@ -222,6 +222,11 @@ class CameraRelay:
         self._capture_packets()
         self._update()
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is nobody's silence, for what came meanwhile is unread."""
+        for part in (self.source, self.publications, self.local):
+            part.put_off(seconds, now)
+
     def _watch(self, kind: Kind, now: float) -> None:
         for keeper, verdict in self._watchdogs.observe(kind, self.pipeline, self.publications, now):
             log.warning("%s stalled: %s; rebuilding the %s", verdict.stage.value, verdict.reason, verdict.rebuild.value)

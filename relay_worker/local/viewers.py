@@ -266,6 +266,11 @@ class LocalViewers:
         if self._ports.problem and not self._viewers and now >= self._listen_again_at:
             self._listen()
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: what viewers report late tells nothing of their paths."""
+        for viewer in self._viewers.values():
+            viewer.put_off(seconds, now)
+
     def _end_all(self, reason: str) -> None:
         for viewer in list(self._viewers.values()):
             viewer.end(reason)

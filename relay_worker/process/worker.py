@@ -266,8 +266,7 @@ class Worker:
         if self._away:
             log.info("this worker was suspended for %.1f s", self._away, extra=self._context())
         if 0 < self._away < CONSENT:
-            self._relay.source.put_off(self._away, now)
-            self._relay.publications.put_off(self._away, now)
+            self._relay.put_off(self._away, now)
         return self._away > 0
 
     def _ended_as_outdated(self, stage: Stage) -> bool:

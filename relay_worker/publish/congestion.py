@@ -13,6 +13,7 @@ filled with retransmissions (`probing`), and when those arrive the ceiling rises
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 QUEUE_LIMIT: Final = 0.1
@@ -31,6 +32,8 @@ DOUBTED_QUEUE: Final = 0.5 * QUEUE_LIMIT
 """The limit for queueing while a REMB says that the uplink carries less than the camera needs."""
 UNLIMITED_AFTER: Final = 5
 """Reports in a row without strain and with nothing held back after which the ceiling is lifted."""
+JUST_NOW: Final = 1.0
+"""Seconds after a pause of this process within which it is noticed."""
 
 _LOSS_WEIGHT: Final = 0.5
 _STEP: Final = 1.08
@@ -66,6 +69,7 @@ class CongestionController:
         self._remb_until = 0.0
         self._strained = self._unlimited = self._raises = self._futile = 0
         self._settle_until = 0.0
+        self._decreased_at = -math.inf
         self._accepted_delay = self._accepted_loss = 0.0
         self._before = (0.0, 0.0)  # queue delay and loss at the last decrease
         self._queue = 0.0  # at the last report
@@ -92,6 +96,12 @@ class CongestionController:
         """Note the receiver's own estimate; it matters when it approaches what is `needed`."""
         self._remb = max(LOWEST, bitrate)
         self._remb_until = now + REMB_LIFETIME if bitrate < 1.5 * needed else 0.0
+
+    def put_off(self, now: float) -> None:
+        """This process was paused until `now`: a ceiling of the last second comes from reports that it read late."""
+        self._strained = 0
+        if now - self._decreased_at < JUST_NOW:
+            self._own = self.capacity = None
 
     def update(self, sample: PathSample, now: float) -> None:
         """Process a report."""
@@ -130,6 +140,7 @@ class CongestionController:
             self._futile = 0
             return
         self.decreases += 1
+        self._decreased_at = now
         # The more has queued, the more room is left for it to drain: within about two seconds.
         room = 1.0 - min(0.5, max(0.15, queue / 2)) if queue > QUEUE_LIMIT else 0.95
         self.capacity = max(sample.delivered, _FLOOR * (self._own or 0.0))

@@ -89,6 +89,11 @@ class Feedback:
                     if now - (estimate.last_feedback or -1.0) > 1.0:
                         estimate.queue_delay = rtt - estimate.lowest_rtt
 
+    def put_off(self) -> None:
+        """This process was paused: reports that it reads late tell of no round trip."""
+        self._reports_sent.clear()
+        self.estimate.rtt, self.estimate.queue_delay = self.estimate.lowest_rtt, 0.0
+
     def remb(self, bitrate: int, now: float) -> None:
         """The receiver's estimated maximum bitrate in bit/s."""
         self.estimate.remb, self.estimate.last_remb = bitrate, now

@@ -147,3 +147,10 @@ class MediaOut:
             self._sender.receive_rtcp(packet, now)
             if self._uplink is not None:
                 self._uplink.heard(now)
+
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: that time is no silence of the far end's, and no queue on the way."""
+        if self._sender is not None:
+            self._sender.put_off(seconds, now)
+        if self._uplink is not None:
+            self._uplink.put_off(now)

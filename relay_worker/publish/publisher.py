@@ -186,11 +186,6 @@ class Publisher(MediaOut):
                 )
         return self.connected
 
-    def put_off(self, seconds: float, now: float) -> None:
-        """This process was paused until `now`: that time is no silence of the SFU's."""
-        if self._sender is not None:
-            self._sender.put_off(seconds, now)
-
     # --- end
 
     def stats(self) -> PublisherStats:

@@ -127,6 +127,7 @@ class MediaSender:
 
     def put_off(self, seconds: float, now: float) -> None:
         """Do not count a pause of this process that ended at `now` as silence: acknowledgements are still unread."""
+        self.feedback.put_off()
         if self.owed_since is not None:
             self.owed_since = min(now, self.owed_since + seconds)
         for track in self.tracks:

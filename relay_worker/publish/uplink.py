@@ -64,6 +64,11 @@ class Uplink:
         repair.tails_twice = repair.repairs_twice and self._congestion.loss >= LOSSY
         repair.rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
 
+    def put_off(self, now: float) -> None:
+        """This process was paused until `now`: reports that it reads late tell nothing of the path."""
+        self._congestion.put_off(now)
+        self._pacer.ceiling, self.probing = self._congestion.ceiling, self._congestion.probing
+
     def probe(self, now: float) -> None:
         """Fill the room below the ceiling with retransmissions: capacity that is never tried is never found."""
         if spare := self._pacer.spare(now):

@@ -66,6 +66,7 @@ async def test_a_tree_that_stood_still_for_less_than_consent_lasts_keeps_all_it_
     said = (tmp_path / "log").read_text()
     assert "The camera sends no video" not in said
     assert "publication ended" not in said
+    assert "The uplink does not carry the stream" not in said, "reports that were read late are no queue"
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(120.0, marks=LONG)])

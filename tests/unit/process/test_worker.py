@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -16,10 +17,13 @@ from relay_common.secrets import Secret
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import _Session
 from relay_worker.camera.webrtc_source import IngestSettings, WebRtcSource
+from relay_worker.local.viewer import ViewerConnection
 from relay_worker.pipeline import Pipeline
 from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
+from relay_worker.publish.media_out import MediaOut
+from relay_worker.publish.pacer import PacerSettings
 
 
 class Rig:
@@ -94,18 +98,23 @@ async def test_time_in_which_it_stood_still_makes_no_orphan(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("until", "put_off"), [(102.0, 0.0), (115.0, 13.0), (129.0, 27.0), (140.0, 0.0)])
 async def test_time_in_which_it_stood_still_is_silence_of_nobody_unless_all_gave_up_meanwhile(
-    rig: Rig, until: float, put_off: float
+    rig: Rig, wire: Any, until: float, put_off: float
 ) -> None:
     source, ingest = rig.worker._relay.source, WebRtcSource(Pipeline(), ManualClock(), IngestSettings(loopback=True))
     stream = GrantedStream(1, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret(""), offer=1)
     source.ingests._shown = _Session(stream, ingest)
-    source._began = ingest._alive_at = 100.0
+    viewer = MediaOut(ManualClock(), PacerSettings())
+    viewer._begin(wire.protector, wire.path, [], "name")
+    assert viewer._sender is not None
+    rig.worker._relay.local._viewers["viewer"] = cast(ViewerConnection, viewer)
+    source._began = ingest._alive_at = viewer._sender.owed_since = 100.0
     assert not rig.worker._orphaned(100.0)
     assert not rig.worker._orphaned(101.0)
     assert not rig.worker._resumed(101.0)
     assert not rig.worker._orphaned(until)
     assert rig.worker._resumed(until) == (until > 102.0)
-    assert source._last_video() == ingest._alive_at == 100.0 + put_off
+    assert source._last_video() == ingest._alive_at == viewer._sender.owed_since == 100.0 + put_off
+    del rig.worker._relay.local._viewers["viewer"]
     source.ingests._shown = None
     await ingest.close()
 

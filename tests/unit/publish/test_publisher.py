@@ -15,12 +15,14 @@ from relay_common.fsm import IllegalTransition, Machine
 from relay_common.protocol import Stage
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.history import SentHistory
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.publication import PublishError, PublisherSettings, PublishTrack
 from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.publish.sender import MediaSender
+from relay_worker.publish.uplink import Uplink
 from relay_worker.rtp import rtcp
 
 
@@ -132,6 +134,45 @@ async def test_a_pause_of_our_own_is_no_silence_of_the_sfu(wire: Any) -> None:
         publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
         assert publisher.check(now) == (now < 1027.0), "silence after it counts"
     assert len(lost) == 1
+    await publisher.close()
+
+
+@pytest.mark.parametrize("first", ["timers", "sockets"])
+async def test_reports_that_a_pause_of_our_own_kept_tell_of_no_queue(wire: Any, first: str) -> None:
+    """They come one a second, about the last sender report before it, and are read all at once."""
+    publisher, video, _ = connected(wire)
+    sender = publisher._sender
+    assert sender is not None
+    video.history = SentHistory()
+    publisher._uplink = uplink = Uplink(publisher._pacer, sender, video)
+    publisher.set_clock(1000.0, 1_700_000_000.0, 1000.0)
+
+    def second(now: float, dlsr: float = 0.05) -> None:
+        publisher.send(Frame(Kind.VIDEO, [(b"\x41" + bytes(1000), True)] * 20, now), now)
+        report(now + 0.1, dlsr)
+
+    def report(now: float, dlsr: float) -> None:
+        lsr = sender.feedback._reports_sent[-1][0] if sender.feedback._reports_sent else before
+        block = rtcp.ReportBlock(video.ssrc, 0, 0, video.sequence - 1, 0, lsr, round(dlsr * 65536))
+        sender.receive_rtcp(rtcp.pack_receiver_report(7, [block]), now)
+        uplink.heard(now)
+
+    for now in (1000.0, 1001.0, 1002.0, 1003.0):
+        second(now)
+    before = sender.feedback._reports_sent[-1][0]
+    if first == "timers":
+        publisher.put_off(14.0, 1018.0)
+    for late in range(14):
+        report(1018.0 + late / 1000, late + 0.05)
+    if first == "sockets":
+        assert publisher._pacer.ceiling is not None, "such reports were taken for a queue"
+        publisher.put_off(14.0, 1018.02)
+    for now in (1019.0, 1020.0, 1021.0, 1022.0):
+        second(now)
+        assert (publisher._pacer.ceiling, uplink.probing) == (None, False)
+        assert sender.estimate.queue_delay < 0.1
+        assert sender.estimate.rtt == pytest.approx(0.05, abs=0.01)
+    assert uplink.counters() == {"decreases": int(first == "sockets")}
     await publisher.close()
 
 
