@@ -94,12 +94,14 @@ class Subscription:
         await self._ended.wait()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        begun = False
         while not self.closed:
-            if self._waiting:
-                yield self._waiting.popleft()
-            elif self._status is not None:
-                frame, self._status = self._status, None
+            # The first status goes before the events: it has the names of the cameras that they are about.
+            if self._status is not None and not (begun and self._waiting):
+                frame, self._status, begun = self._status, None, True
                 yield frame
+            elif self._waiting:
+                yield self._waiting.popleft()
             else:
                 self._wake.clear()
                 await self._wake.wait()

@@ -57,6 +57,18 @@ async def test_only_the_newest_status_waits() -> None:
     assert await taken(subscription) == ["status"]
 
 
+async def test_cameras_have_names_before_events_are_about_them() -> None:
+    events, clock, relay = hub()
+    events.publish("state", "live", "cam00000")
+    subscription = events.subscribe("", relay.status())
+    stream = aiter(subscription)
+    frames = [(await anext(stream)).decode().splitlines()[0] for _ in range(2)]
+    assert frames == ["event: status", "id: b-1"]
+    events.tick(clock.now(), relay.status)
+    events.publish("state", "waiting", "cam00000")
+    assert (await anext(stream)).decode().startswith("id: b-2"), "later ones wait for none"
+
+
 async def test_a_client_that_lets_events_pile_up_is_dropped_and_counted() -> None:
     events, _, _ = hub(ring=2, queue=3)
     slow, quick = events.subscribe("", None), events.subscribe("", None)
