@@ -78,7 +78,7 @@ def settings(config: Config) -> list[Finding]:
 def sinks(config: Config) -> list[Finding]:
     """What there is to say of the [[whip]] tables that can be used."""
     findings = []
-    battery = any(settings.mode == "on_demand" for settings in config.cameras.settings.values())
+    on_demand = [name for name, settings in config.cameras.settings.items() if settings.mode == "on_demand"]
     for table in config.whip:
         part = f"whip {table.name}"
         endpoint = parse_endpoint(table.url, table.bearer_token)
@@ -89,7 +89,7 @@ def sinks(config: Config) -> list[Finding]:
         elif not one:
             text = "several cameras would be published at one URL, where each ends the one before it"
             findings.append(warn(part, text, "Put {camera} or {name} into url, or name a single camera in cameras"))
-        elif table.keeps_awake and battery:
+        elif table.keeps_awake and any(table.takes(name, name) for name in on_demand):
             text = "keeps_awake has on-demand cameras stream all the time, which empties batteries"
             findings.append(warn(part, text, "Leave it out, or limit cameras to those on mains power"))
         else:

@@ -60,7 +60,7 @@ async def test_a_camera_is_published_at_both_and_a_lossy_one_costs_the_other_not
 async def test_sinks_come_and_go_while_the_camera_plays() -> None:
     async with WhipServer() as server, running_relay(1) as relay:
         await relay.until_live()
-        before = sink(relay, "")
+        before, name = sink(relay, ""), relay.supervisor.status().cameras[0].name
         configured(relay, table(server))
         await live_at(relay, "studio")
         assert server.packets()["video"] > 0
@@ -76,6 +76,7 @@ async def test_sinks_come_and_go_while_the_camera_plays() -> None:
         after = sink(relay, "")
         assert after.video_packets > before.video_packets
         assert (after.publications, after.nacks, after.dropped) == (1, 0, 0)
+        assert (await relay.published(name))[-1]["lost"] == 0
 
 
 async def test_a_server_that_refuses_is_named_and_the_camera_is_live() -> None:

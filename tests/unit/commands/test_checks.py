@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,12 +16,15 @@ from aioice import stun as codec
 
 from relay_common.clock import SystemClock
 from relay_common.config import (
+    CamerasConfig,
+    CameraSettings,
     CloudflareConfig,
     Config,
     HttpConfig,
     LimitsConfig,
     NestConfig,
     PathsConfig,
+    WhipConfig,
     WorkersConfig,
 )
 from relay_common.secrets import Secret
@@ -39,6 +43,28 @@ REAL = CloudflareConfig(app_id="app", app_secret=Secret("secret"))
 def config(tmp_path: Path, listen: str = "127.0.0.1:0") -> Config:
     paths = PathsConfig(state_dir=str(tmp_path / "state"), runtime_dir=str(tmp_path / "run"))
     return Config(nest=[NEST], cloudflare=REAL, http=HttpConfig(listen=listen), paths=paths)
+
+
+@pytest.mark.parametrize(
+    ("more", "grade", "said"),
+    [
+        ({}, Grade.OK, "cameras are published at https://studio.example:443"),
+        ({"url": "https://studio.example/whip"}, Grade.WARNING, "several cameras would be published at one URL"),
+        ({"url": "https://studio.example/whip", "cameras": ["Door"]}, Grade.OK, "cameras are published"),
+        ({"url": "http://192.168.1.9/{name}", "bearer_token": Secret("t0ken")}, Grade.WARNING, "can be overheard"),
+        ({"url": "http://127.0.0.1:1984/{name}", "bearer_token": Secret("t0ken")}, Grade.OK, "http://127.0.0.1:1984"),
+        ({"keeps_awake": True}, Grade.WARNING, "empties batteries"),
+        ({"keeps_awake": True, "cameras": ["Yard"]}, Grade.OK, "cameras are published"),
+        ({"keeps_awake": True, "cameras": ["Door"]}, Grade.WARNING, "empties batteries"),
+    ],
+)
+def test_what_there_is_to_say_of_a_whip_server(tmp_path: Path, more: dict[str, Any], grade: Grade, said: str) -> None:
+    table = WhipConfig(**{"name": "studio", "url": "https://studio.example/{name}", **more})
+    cameras = CamerasConfig(settings={"Door": CameraSettings(mode="on_demand"), "Yard": CameraSettings()})
+    (finding,) = local.sinks(msgspec.structs.replace(config(tmp_path), whip=[table], cameras=cameras))
+    assert (finding.part, finding.verdict) == ("whip studio", grade)
+    assert said in finding.text
+    assert "t0ken" not in finding.text + finding.remedy
 
 
 def test_a_missing_or_wrong_configuration_says_how_to_go_on(tmp_path: Path) -> None:

@@ -194,6 +194,19 @@ def test_what_cannot_work_is_refused(old: str, new: str, message: str) -> None:
     assert PASSWORD not in str(failure.value)
 
 
+def test_the_answerer_may_begin_dtls_itself() -> None:
+    passive = answer_to(make_offer(audio=True), cloudflare())
+    active = answer_to(make_offer(audio=True), cloudflare().replace("a=setup:passive", "a=setup:active"))
+    assert (passive.transport.dtls_role, active.transport.dtls_role) == ("client", "server")
+
+
+def test_a_first_candidate_over_tcp_is_passed_over() -> None:
+    over_tcp = "a=candidate:1 1 tcp 2130706431 203.0.113.9 9 typ host tcptype active\n"
+    answer = answer_to(make_offer(audio=True), cloudflare().replace(CANDIDATES, over_tcp + CANDIDATES))
+    assert answer.transport == answer_to(make_offer(audio=True), cloudflare()).transport
+    assert all(" udp " in candidate for candidate in answer.transport.candidates)
+
+
 def test_missing_sections_are_refused() -> None:
     with pytest.raises(AnswerError, match="has 1 media sections, the offer 2"):
         answer_to(make_offer(audio=True), SESSION + video())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from relay_common import protocol
@@ -19,6 +21,8 @@ from relay_worker.publish.keeper import PublicationKeeper, PublishRefused
 from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings
 from tests.fixtures.direct_signaling import DirectSignaling
+
+LOOPBACK = PublisherSettings(loopback=True)
 
 
 class Refusing:
@@ -50,7 +54,7 @@ class Connecting:
 
 
 class Subject:
-    def __init__(self, signaling: Refusing | Connecting, clock: Clock) -> None:
+    def __init__(self, signaling: Refusing | Connecting, clock: Clock, settings: PublisherSettings = LOOPBACK) -> None:
         self.problems: list[Stage] = []
         self.lost: list[str] = []
         self.keeper = PublicationKeeper(
@@ -58,7 +62,7 @@ class Subject:
             Outputs(Pipeline()),
             signaling,
             clock,
-            PublisherSettings(loopback=True),
+            settings,
             on_live=lambda publication: None,
             on_lost=lambda publication, reason: self.lost.append(publication),
             on_problem=lambda stage, reason, cause: self.problems.append(stage),
@@ -125,6 +129,40 @@ async def test_tracks_that_change_while_it_connects_make_another_publication() -
         assert [kinds for _, kinds in signaling.asked] == [["video"], ["video", "audio"]]
         assert subject.lost == ["number 1"]
         await keeper.close()
+
+
+class Unreachable(Connecting):
+    """The same, but that its answers name an address where nobody is, and a TURN server."""
+
+    def __init__(self, sfu: SfuSimulator, turn: str) -> None:
+        super().__init__(sfu)
+        self._server = protocol.TurnServer(urls=[turn], username="relay", credential="secret")
+
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
+        found = await super().publish(offer, tracks, sink)
+        nobody = re.sub(r"(?m)^(a=candidate:.* 127\.0\.0\.1) \d+ ", r"\1 9 ", found.answer)
+        assert nobody != found.answer
+        return msgspec.structs.replace(found, answer=nobody, ice_servers=[self._server])
+
+
+@pytest.mark.media
+async def test_servers_that_a_whip_server_names_serve_the_next_attempt() -> None:
+    asked: list[int] = []
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(len(signaling.asked))
+        writer.close()
+
+    turn = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = turn.sockets[0].getsockname()[1]
+    async with turn, SfuSimulator() as sfu:
+        signaling = Unreachable(sfu, f"turn:127.0.0.1:{port}?transport=tcp")
+        subject = Subject(signaling, SystemClock(), PublisherSettings(loopback=True, connect_timeout=0.3))
+        subject.keeper.start(audio=True, profile_idc=None)
+        await until(lambda: bool(asked))
+        assert asked[0] == 1, "before the second offer, as the first was made without it"
+        assert subject.problems[0] is Stage.ICE
+        await subject.keeper.close()
 
 
 @pytest.mark.slow
