@@ -36,16 +36,19 @@ class HeldGroup:
 
     def add(self, frame: Frame) -> Frame:
         """Take a frame, or the part of it that is there; returns it with payloads that nobody else reuses."""
-        kept = Frame(frame.kind, [(bytes(payload), marker) for payload, marker in frame.payloads], frame.media_time)
+        payloads = [(bytes(payload), marker) for payload, marker in frame.payloads]
+        kept = Frame(frame.kind, payloads, frame.media_time)
         if frame.media_time != self._picture:
             self._begun = self._begun and self._picture is None
             self._picture = frame.media_time
-        self.begins = not self._begun and any(starts_keyframe(payload) for payload, _ in kept.payloads)
-        if self.begins:
-            self.clear()
+        self.begins = False
+        if not self._begun:
+            self.begins = any(starts_keyframe(payload) for payload, _ in payloads)
+            self._begun = any(payload and payload[0] & 0x1F in _SLICES for payload, _ in payloads)
+            if self.begins:
+                self.clear()
         if self.begins or self._frames:
             self._keep(kept)
-        self._begun |= any(payload and payload[0] & 0x1F in _SLICES for payload, _ in kept.payloads)
         return kept
 
     def _keep(self, frame: Frame) -> None:

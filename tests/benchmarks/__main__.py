@@ -18,6 +18,7 @@ from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.demo import measure_demo
 from tests.benchmarks.earlier import Paired, build
 from tests.benchmarks.kills import measure_kills
+from tests.benchmarks.local import measure_joins, measure_local
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.sfu_seat import measure_seat
 from tests.benchmarks.soak import measure_soak
@@ -42,8 +43,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each CPU measurement")
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
     parts = (
-        "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, and demo (its sound in Chromium), "
-        "one minute, only run when they are named"
+        "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, demo (its sound in Chromium), one "
+        "minute, and local (viewers without the SFU, beside go2rtc), three minutes, only run when they are named"
     )
     parser.add_argument("--parts", help=parts)
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
@@ -121,6 +122,11 @@ def plan(
     if "soak" in wanted:
         work = functools.partial(measure_soak, report=report, cameras=most, seconds=options.soak_seconds)
         parts.append((f"soak, {most} cameras", work))
+    if "local" in wanted:
+        parts += [
+            ("a local viewer", lambda world: measure_local(world, report, seconds, options.delay_seconds)),
+            ("joining", lambda world: measure_joins(world, report)),
+        ]
     if options.peers:
         parts += [
             (f"video only, {most} cameras", lambda world: measure_cpu(world, report, most, seconds, audio=False)),

@@ -162,6 +162,13 @@ async def ffmpeg(stage: Stage, urls: list[str]) -> AsyncIterator[Running]:
 @contextlib.asynccontextmanager
 async def go2rtc(stage: Stage, urls: list[str]) -> AsyncIterator[Running]:
     """One go2rtc for all cameras, with a WHEP viewer each. It has no AAC to Opus, so viewers get the video."""
+    async with go2rtc_server(stage, urls) as (pids, addresses), _viewers(addresses) as controls:
+        yield Running(pids, controls)
+
+
+@contextlib.asynccontextmanager
+async def go2rtc_server(stage: Stage, urls: list[str]) -> AsyncIterator[tuple[list[int], list[str]]]:
+    """One go2rtc for all cameras: its process, and where it answers the viewers of each."""
     binary = await _go2rtc_binary()
     api, media = _free_port(), _free_port()
     config = {
@@ -186,9 +193,7 @@ async def go2rtc(stage: Stage, urls: list[str]) -> AsyncIterator[Running]:
     command = (binary, "-config", str(path))
     async with processes([command], stage.world.directory / "go2rtc.log") as pids:
         await _listening(api)
-        addresses = [f"http://127.0.0.1:{api}/api/webrtc?src=camera{index}" for index in range(len(urls))]
-        async with _viewers(addresses) as controls:
-            yield Running(pids, controls)
+        yield pids, [f"http://127.0.0.1:{api}/api/webrtc?src=camera{index}" for index in range(len(urls))]
 
 
 @contextlib.asynccontextmanager

@@ -44,7 +44,8 @@ class Relay:
     seen: dict[int, int] = field(default_factory=dict)
     """Start times of every worker ever seen, by pid: what must be gone at the end."""
     spawned: float = 0.0
-    _url: str = ""
+    url: str = ""
+    """Of its HTTP interface."""
 
     async def start(self) -> None:
         """Start the supervisor; raises BenchError when it does not serve within 20 s."""
@@ -67,14 +68,14 @@ class Relay:
             while line := (await self.process.stderr.readline()).decode():
                 self._note(line)
                 if line.startswith("dashboard: "):
-                    self._url = line.split()[1]
+                    self.url = line.split()[1]
                     self.stage.spawn(self._drain(self.process.stderr))
                     return
         raise BenchError(f"the supervisor did not start: {self.tail()}")
 
     async def cameras(self) -> dict[str, dict[str, Any]]:
         """The status of each camera, by name, as /api/stats has it."""
-        body = (await self.stage.http.get(f"{self._url}/api/stats")).json()
+        body = (await self.stage.http.get(f"{self.url}/api/stats")).json()
         found = {camera["name"]: camera for camera in body["cameras"] if camera["name"] in self.names}
         for camera in found.values():
             if pid := camera["worker"]["pid"]:
@@ -166,8 +167,13 @@ class Stage(ControlInterface):
         return str(self.world.endpoints["rtsp"]["ca_file"])
 
     @contextlib.asynccontextmanager
-    async def relay(self, cameras: int, *, audio: bool = True, tree: Path | None = None) -> AsyncIterator[Relay]:
-        """Run the relay for the first `cameras` cameras, in directories of its own; all of it is gone afterwards."""
+    async def relay(
+        self, cameras: int, *, audio: bool = True, tree: Path | None = None, local: bool = False, sfu: bool = True
+    ) -> AsyncIterator[Relay]:
+        """Run the relay for the first `cameras` cameras, in directories of its own; all of it is gone afterwards.
+
+        With `local` its workers answer viewers on loopback, without `sfu` it publishes nowhere.
+        """
         self._runs += 1
         home = self.world.directory / f"run{self._runs}"
         home.mkdir()
@@ -177,6 +183,10 @@ class Stage(ControlInterface):
             cameras={"include": names, **{name: {"audio": audio} for name in names}},
             paths={"state_dir": str(home / "state"), "runtime_dir": str(home / "run")},
         )
+        if local:
+            document["local"] = {"listen": "127.0.0.1"}
+        if not sfu:
+            del document["cloudflare"]
         config = home / "relay.toml"
         config.write_text(to_toml(document))
         config.chmod(0o600)

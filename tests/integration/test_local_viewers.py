@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator
 
 import aioice.ice
@@ -10,6 +11,7 @@ import pytest
 
 from relay_common.local_messages import LocalAnswer
 from relay_worker.local.dtls import MTU
+from relay_worker.rtp import rtcp
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.local_rig import LocalRig, StockViewer, local_rig, until
 from tests.fixtures.raw_viewer import Order, RawViewer
@@ -120,6 +122,23 @@ async def test_a_viewer_moves_to_another_address(rig: LocalRig) -> None:
     await viewer.connect(said.answer)
     before = len(viewer.sequences)
     await until(lambda: len(viewer.sequences) > before + 30, "media come to the new one")
+    viewer.close()
+
+
+async def test_keyframe_requests_go_upstream_once_a_second(rig: LocalRig) -> None:
+    viewer = RawViewer()
+    answer = answered(rig, viewer).answer
+    await viewer.connect(answer)
+    await until(lambda: viewer.sequences, "media come")
+    found = re.search(r"a=ssrc-group:FID (\d+) ", answer)
+    assert found is not None
+    assert viewer.sending is not None
+    for _ in range(10):
+        viewer.transport.sendto(viewer.sending.protect_rtcp(rtcp.pack_pli(7, int(found[1]))))
+    await until(lambda: rig.keyframe_requests, "it is passed on")
+    before = len(viewer.sequences)
+    await until(lambda: len(viewer.sequences) > before + 10, "all have been handled")
+    assert rig.keyframe_requests == 1
     viewer.close()
 
 
