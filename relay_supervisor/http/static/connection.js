@@ -1,7 +1,7 @@
 // One peer connection with the SFU for up to 32 cameras, made and changed through the relay's viewer endpoints.
 
 import { call, leave } from "./api.js";
-import { lacking } from "./codecs.js";
+import { lacking, refusing, soundOf } from "./codecs.js";
 
 const CONNECT_WITHIN = 10000;
 const DISCONNECTED_FOR = 5000;
@@ -27,7 +27,7 @@ export class Connection extends EventTarget {
     if (!answer.view) throw new Error("no camera is available yet");
     this.view = answer.view;
     if (this.dead) return this.close();
-    this.pc = new RTCPeerConnection({ iceServers: answer.ice_servers, bundlePolicy: lacking() ? "balanced" : "max-bundle" });
+    this.pc = new RTCPeerConnection({ iceServers: answer.ice_servers, bundlePolicy: "max-bundle" });
     this.pc.addEventListener("track", (event) => this.#received(event));
     this.pc.addEventListener("connectionstatechange", () => this.#changed());
     this.#expect(CONNECT_WITHIN);
@@ -90,19 +90,12 @@ export class Connection extends EventTarget {
   async #negotiate(answer) {
     // The map comes first: tracks arrive while the offer is applied.
     this.#learn(answer.tracks);
-    await this.pc.setRemoteDescription({ type: "offer", sdp: answer.offer });
+    const blind = Boolean(lacking());
+    await this.pc.setRemoteDescription({ type: "offer", sdp: blind ? soundOf(answer.offer) : answer.offer });
     await this.pc.setLocalDescription(await this.pc.createAnswer());
-    if (lacking()) await this.#spread(answer);
     // The SFU learns our address from our checks, so there is no need to wait for candidates.
-    await call("POST", `/api/view/${this.view}/answer`, { sdp: this.pc.localDescription.sdp });
-  }
-
-  // Where pictures are refused, the media section that has the candidates is: the others get them, too.
-  async #spread({ offer, tracks }) {
-    const candidates = [...new Set([...offer.matchAll(/^a=(candidate:.*?)\r?$/gm)].map(([, candidate]) => candidate))];
-    for (const { mid, kind } of tracks) {
-      if (kind === "audio") for (const candidate of candidates) await this.pc.addIceCandidate({ candidate, sdpMid: mid });
-    }
+    const { sdp } = this.pc.localDescription;
+    await call("POST", `/api/view/${this.view}/answer`, { sdp: blind ? refusing(answer.offer, sdp) : sdp });
   }
 
   #learn(tracks) {

@@ -44,7 +44,7 @@ export function advised(camera, now) {
 // What a person can do about a camera whose picture is covered, unless `problems` of the whole relay say so already.
 export function remedy(camera, problems) {
   const { code, advice } = camera.verdict ?? {};
-  return covers(camera) && advice && !problems.some((problem) => problem.code === code) ? `${advice}.` : "";
+  return covers(camera) && advice && !problems.some((problem) => problem.code === code) ? `${advice.replaceAll("`", "")}.` : "";
 }
 
 // A line for the banner: of a problem of the relay or of an account, which is `named` where there are several.
