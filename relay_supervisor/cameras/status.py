@@ -120,6 +120,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         rss=stats.rss if stats is not None else 0,
         confinement=slot.hello.confinement if slot.hello is not None else "",
         data_path=slot.hello.data_path if slot.hello is not None else "",
+        data_path_fallbacks=int(slot.policy.trust.lost),
     )
 
 

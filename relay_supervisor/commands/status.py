@@ -210,6 +210,8 @@ def _camera(camera: CameraStatus, width: int, columns: int, at: float) -> list[s
         lines = [f"{row}  {why}"]
     else:
         lines = [row, *_wrapped(why, columns, "    ")] if why else [row]
+    if camera.worker.data_path_fallbacks:
+        lines += _wrapped("does without the compiled data path: its worker crashed twice on it", columns, "    ")
     colour = "red" if camera.decodable == "no" else _COLOURS.get(camera.state, "yellow")
     return [click.style(line.rstrip(), fg=colour) for line in lines]
 

@@ -154,6 +154,8 @@ class SlotKeeper:
         instance = ids.instance_id(slot.camera)
         keys = self._keyring.issue(instance, slot.camera)
         spec = dataclasses.replace(slot.template, instance=instance, keys=keys)
+        if slot.policy.trust.lost:
+            spec = dataclasses.replace(spec, data_path="python")
         slot.launch(spec.instance, self._clock.now())
         # Known before the process exists: its hello may overtake the launcher's answer.
         self.by_instance[spec.instance] = slot
@@ -258,6 +260,11 @@ class SlotKeeper:
         if asked or slot.phase is Phase.HUNG:
             cause = slot.planned if asked else RestartCause.HUNG
         slot.ended_by = brief
+        if slot.data_path == "compiled" and slot.policy.trust.died(code, self._clock.now()):
+            log.warning(
+                "worker has crashed twice in ten minutes: from now on it does without the compiled data path",
+                extra=slot.context,
+            )
         self._over(slot, SlotEvent.EXIT, str(exit_) if asked else words, cause)
 
     def _give_up(self, slot: Slot, why: str) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final
 
 from relay_common.backoff import Backoff
+from relay_supervisor.fleet.compiled_trust import CompiledTrust
 
 _REMEMBERED: Final = 100
 """Deaths remembered; with restarts slowed down, more than fit into any window."""
@@ -39,6 +40,7 @@ class RestartPolicy:
         self._starts = Backoff(base, max(base, UNSTARTED_WAIT), rng=self._rng)
         self._deaths: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self.restarts = 0
+        self.trust = CompiledTrust()
 
     def died(self, now: float, cause: str) -> float:
         """Record an unwanted death at `now` with its cause in words; returns seconds to wait before the restart."""

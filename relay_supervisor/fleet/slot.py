@@ -175,6 +175,11 @@ class Slot:
         return f" while {self.state.value}"
 
     @property
+    def data_path(self) -> str:
+        """What moves its packets: as it says itself, else as it was told."""
+        return self.hello.data_path if self.hello is not None else self.template.data_path
+
+    @property
     def running(self) -> bool:
         """Whether it has a process that is alive and has said hello (or was adopted)."""
         return self.phase is Phase.RUNNING and self.process is not None and self.process.alive

@@ -78,6 +78,11 @@ _CAMERA_COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
     ("lease_extends", "Extend commands sent.", lambda c: c.lease.extends),
     ("worker_restarts", "Times the worker was replaced.", lambda c: c.worker.restarts),
     ("worker_cpu_seconds", "CPU time of the worker.", lambda c: c.worker.cpu),
+    (
+        "worker_data_path_fallbacks",
+        "Times crashes cost it the compiled data path.",
+        lambda c: c.worker.data_path_fallbacks,
+    ),
     ("keyframes", "Keyframes received.", lambda c: c.video.keyframes),
 )
 _TRACK_COUNTERS: Final = (

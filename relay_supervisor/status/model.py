@@ -55,6 +55,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     """What the kernel confines it by, in words (beginning with "none" or "off": nothing); empty until it is known."""
     data_path: str = ""
     """What moves its packets: `compiled` or `python`; empty until it is known, or from an earlier release's worker."""
+    data_path_fallbacks: int = 0
+    """1 when crashes have cost it the compiled data path."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

@@ -1,0 +1,30 @@
+"""Whether a camera's worker is still trusted with the compiled data path: crashes end that."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from typing import Final
+
+CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT})
+"""Signals that wrong compiled code ends a process with."""
+MOST: Final = 2
+"""Deaths by them …"""
+WINDOW: Final = 600.0
+"""… within so many seconds after which the camera's workers are started on the Python path."""
+
+
+class CompiledTrust:
+    """One camera's, for as long as this supervisor keeps a worker for it."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._crashes: deque[float] = deque(maxlen=MOST)
+
+    def died(self, code: int | None, now: float) -> bool:
+        """A worker on the compiled path ended with this exit code; True when that has just cost it the trust."""
+        if self.lost or code is None or -code not in CRASHES:
+            return False
+        self._crashes.append(now)
+        self.lost = len(self._crashes) == MOST and now - self._crashes[0] <= WINDOW
+        return self.lost
