@@ -95,7 +95,11 @@ class MediaOut:
             self._delay.add(self._clock.now() - now, len(frame.payloads))
 
     def send_past(self, frames: Sequence[Frame], now: float) -> None:
-        """Send video that came earlier, all of it at once, as fast as the pacer lets it leave."""
+        """Send video that came earlier, all of it at once, as fast as the pacer lets it leave; none to whom takes sound
+        alone.
+        """
+        if self._video is None:
+            return
         for frame in frames:
             self._pacer.take_past(frame.payloads, frame.media_time, now)
         self._pump(now)

@@ -51,6 +51,15 @@ async def test_a_stock_peer_decodes_and_leaves(rig: LocalRig) -> None:
     assert report.packets_sent > 60
 
 
+async def test_who_takes_sound_alone_hears_it(rig: LocalRig) -> None:
+    """As a Firefox without H.264 does."""
+    viewer = StockViewer(rig, kinds=("audio",))
+    await viewer.watch()
+    await until(lambda: viewer.sounds > 100, "two seconds of sound")
+    assert rig.ended() == {}
+    await viewer.close()
+
+
 HELLOS: dict[str, Order] = {
     "in order": lambda flight: flight,
     "reversed": lambda flight: flight[::-1],

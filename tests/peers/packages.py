@@ -35,8 +35,14 @@ GSTREAMER: Final = (
     *(f"gstreamer1.0-plugins-{name}" for name in ("base", "good", "bad")),
 )
 """Debian's packages, for Debian's interpreter."""
-PROGRAMS: Final = {"npm": "nodejs npm", "janus": "janus", "ffmpeg": "ffmpeg", "firefox-esr": "firefox-esr"}
-"""Debian's packages by the program that they bring; FFmpeg's bring ffprobe as well."""
+PROGRAMS: Final = {
+    "npm": "nodejs npm",
+    "janus": "janus",
+    "ffmpeg": "ffmpeg",
+    "ffprobe": "ffmpeg",
+    "firefox-esr": "firefox-esr",
+}
+"""Debian's packages by the program that they bring."""
 DEBIAN_PYTHON: Final = "/usr/bin/python3"
 _FIND_GSTREAMER: Final = "import gi; gi.require_version('GstRtspServer', '1.0')"
 
