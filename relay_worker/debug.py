@@ -9,7 +9,6 @@ import random
 import signal
 import ssl
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,12 +19,15 @@ import uvloop
 
 from relay_common import VERSION, log, protocol
 from relay_common.clock import Clock, LoopClock, SystemClock
-from relay_common.cloudflare import BASE_URL, LocalTrack, SfuClient, SfuError
+from relay_common.cloudflare import BASE_URL, SfuClient
 from relay_common.errors import RelayError, Remedy
-from relay_common.protocol import Stage, TrackOffer, WorkerState
+from relay_common.loopback import is_loopback_url
+from relay_common.protocol import SinkTarget, Stage, TrackOffer, WorkerState
 from relay_common.secrets import Secret, redact
+from relay_common.whip import WhipEndpoint, parse_endpoint
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, describe_requests, stage_of, uplink_share
 from relay_worker.camera.granted import GrantedStream
+from relay_worker.debug_sinks import WHIP, DirectSignaling, WhipSignaling, sink_lines
 from relay_worker.process import data_path, sandbox
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
@@ -38,32 +40,6 @@ from relay_worker.rtsp.transport import client_context
 @click.version_option(VERSION, prog_name="relay-worker")
 def cli() -> None:
     """One camera's pipeline alone. Workers of the relay are started by relay-supervisor, not by hand."""
-
-
-@dataclass
-class DirectSignaling:
-    """Signalling straight to Cloudflare's API, for a worker without a supervisor."""
-
-    client: SfuClient
-    sessions: list[tuple[str, list[str]]] = field(default_factory=list)
-
-    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
-        """Publish in a new session; raises PublishRefused."""
-        try:
-            session = await self.client.new_session("relay-worker-debug")
-            local = [LocalTrack(mid=t.mid, kind=t.kind, name=f"debug-{t.kind}") for t in tracks]
-            answer = await self.client.publish(session, offer, local)
-        except SfuError as error:
-            raise PublishRefused(str(error), retry_after=max(1.0, error.retry_after)) from None
-        self.sessions.append((session, [t.mid for t in tracks]))
-        return protocol.PublishAnswer(request=0, publication=session, answer=answer)
-
-    async def close(self) -> None:
-        """Close what was published."""
-        for session, mids in self.sessions:
-            with contextlib.suppress(SfuError):
-                await self.client.close(session, mids)
-        await self.client.aclose()
 
 
 class NoSignaling:
@@ -101,7 +77,10 @@ class Reporter:
     "--url", envvar="RELAY_STREAM_URL", help="rtsp:// or rtsps:// URL; better in RELAY_STREAM_URL, or - for stdin."
 )
 @click.option(
-    "--sink", default="null", show_default=True, help="null, file:OUT.mp4 or sfu (with RELAY_CLOUDFLARE_APP_ID …)."
+    "--sink",
+    default="null",
+    show_default=True,
+    help="null, file:OUT.mp4, sfu (with RELAY_CLOUDFLARE_APP_ID …) or whip:URL (with RELAY_WHIP_BEARER_TOKEN).",
 )
 @click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
 @click.option("--ca-file", default="", help="Certificates to trust instead of the system's authorities.")
@@ -135,9 +114,10 @@ def debug(
     relay-worker debug --url rtsp://192.168.1.20/live --sink file:out.mp4 --duration 30
     relay-worker debug --url rtsp://192.168.1.20/live --dump camera.pcapng --duration 5
     RELAY_CLOUDFLARE_APP_SECRET=… relay-worker debug --url - --app-id … --sink sfu
+    relay-worker debug --url rtsp://192.168.1.20/live --sink whip:http://127.0.0.1:8889/door/whip
 
-    The exit code is 0 when video was flowing at the end, 1 when not. The application's secret is only ever read from
-    the environment (RELAY_CLOUDFLARE_APP_SECRET).
+    The exit code is 0 when video was flowing at the end, 1 when not. The application's secret and the bearer token are
+    only ever read from the environment (RELAY_CLOUDFLARE_APP_SECRET, RELAY_WHIP_BEARER_TOKEN).
     """
     # A URL holds a token: take it out of the process list and the environment.
     setproctitle.setproctitle("relay-worker debug")
@@ -153,14 +133,17 @@ def debug(
     secret = os.environ.pop("RELAY_CLOUDFLARE_APP_SECRET", "")
     if sink == "sfu" and not (app_id and secret):
         raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
-    if sink not in ("null", "sfu") and not sink.startswith("file:"):
-        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu")
+    if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
+        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
+    token = Secret(os.environ.pop("RELAY_WHIP_BEARER_TOKEN", ""))
+    endpoint = _endpoint(sink.removeprefix("whip:"), token) if sink.startswith("whip:") else None
     _check_files(ca_file, capture)
     settings = RelaySettings(
         name="debug",
         audio=not no_audio,
         ca_file=ca_file,
-        publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url),
+        publisher=PublisherSettings(loopback="127.0.0.1" in api_base_url and endpoint is None),
+        sinks=[SinkTarget(name=WHIP, loopback=is_loopback_url(endpoint.url))] if endpoint else [SinkTarget()],
     )
     client = _client(app_id, Secret(secret), api_base_url) if sink == "sfu" else None
     try:
@@ -169,7 +152,7 @@ def debug(
         raise click.UsageError(f"--sink: {error}") from None
     click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
     click.echo(f"data path: {data_path.described('auto')}", err=True)
-    ok = uvloop.run(_run(Secret(url), settings, local, client, duration, as_json, capture))
+    ok = uvloop.run(_run(Secret(url), settings, local, client or endpoint, duration, as_json, capture))
     sys.exit(0 if ok else 1)
 
 
@@ -187,6 +170,14 @@ def _check_url(url: str) -> None:
         raise click.UsageError(f"the stream URL {what}: a camera's stream is rtsp:// or rtsps:// (RTSP over TLS)")
     if not host:
         raise click.UsageError("the stream URL names no host: write rtsp://HOST:PORT/PATH")
+
+
+def _endpoint(url: str, token: Secret) -> WhipEndpoint:
+    """Raise UsageError for what no offer may be sent to; without the URL, which may hold a secret."""
+    try:
+        return parse_endpoint(url, token)
+    except ValueError as error:
+        raise click.UsageError(f"--sink whip:URL: {error}") from None
 
 
 def _check_files(ca_file: str, capture: Path | None) -> None:
@@ -212,13 +203,15 @@ async def _run(
     url: Secret,
     settings: RelaySettings,
     local: NullSink,
-    client: SfuClient | None,
+    at: SfuClient | WhipEndpoint | None,
     duration: float | None,
     as_json: bool,
     capture: Path | None,
 ) -> bool:
     reporter = Reporter()
-    direct = DirectSignaling(client) if client is not None else None
+    direct: DirectSignaling | WhipSignaling | None = None
+    if at is not None:
+        direct = DirectSignaling(at) if isinstance(at, SfuClient) else WhipSignaling(at, settings.ca_file)
     clock = LoopClock()
     relay = CameraRelay(settings, direct or NoSignaling(), reporter, clock)
     if direct is None:
@@ -244,6 +237,8 @@ async def _run(
         click.echo(msgspec.json.encode(report).decode())
     else:
         stage, text = _verdict(stats, reporter, flowing)
+        for line in sink_lines(stats.sinks if direct is not None else []):
+            click.echo(f"sink {line}")
         if stats.counters:
             click.echo("counted: " + " ".join(f"{name}={value}" for name, value in stats.counters.items()))
         click.echo(f"verdict: {text}" if flowing else f"verdict: problem at {stage}: {text}")

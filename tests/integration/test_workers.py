@@ -22,6 +22,7 @@ from relay_worker.camera.granted import GrantedStream
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
 from tests.fixtures.running_relay import SMALL, running_relay
+from tests.fixtures.whip_server import TOKEN, WhipServer
 
 pytestmark = pytest.mark.media
 
@@ -117,6 +118,17 @@ async def test_one_pipeline_by_hand(tmp_path: Path) -> None:
         assert code == 0
         assert report["stats"]["webrtc"] == "connected"
         assert report["stats"]["video"]["packets_out"] > 60
+
+        async with WhipServer() as whip:
+            code, report = await debug(
+                *("--sink", f"whip:{whip.url.replace('{name}', 'door')}", "--duration", "7", *ca),
+                RELAY_STREAM_URL=await stream_url(http, nest),
+                RELAY_WHIP_BEARER_TOKEN=TOKEN,
+            )
+            assert code == 0, report
+            (found,) = report["stats"]["sinks"]
+            assert (found["name"], found["live"], len(whip.ended)) == ("whip", True, 1)
+            assert found["video_packets"] > 60
 
         code, report = await debug(
             "--sink", "file:/dev/full", "--duration", "8", *ca, RELAY_STREAM_URL=await stream_url(http, nest)

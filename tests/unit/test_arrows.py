@@ -15,7 +15,8 @@ from tests.fixtures.product_source import MODULES, PACKAGES, imports, tree
 ALLOWED = {
     "relay_worker": {
         "__main__": "debug",
-        "debug": "camera process publish relay rtsp",
+        "debug": "camera debug_sinks process publish relay rtsp",
+        "debug_sinks": "publish",
         "process": "camera media native publish relay rtsp",
         "relay": "camera capture local media meter pipeline publish remedies rtsp snapshot watchdog",
         "capture": "media publish rtsp",

@@ -24,6 +24,8 @@ from relay_worker.debug import Reporter, _verdict, cli
         (["--sink", "file:{tmp}/none/x.mp4"], "/none/x.mp4 cannot be written: No such file or directory"),
         (["--sink", "file:{tmp}"], "cannot be written: Is a directory"),
         (["--sink", "fil:x.mp4"], "expected null, file:OUT.mp4 or sfu"),
+        (["--sink", "whip:ftp://hush/x"], "it is no web address"),
+        (["--sink", "whip:http://whip.example/hush"], "http:// is for this machine and private networks"),
         (["--sink", "sfu"], "RELAY_CLOUDFLARE_APP_SECRET"),
         (["--dump", "{tmp}/none/x.pcapng"], "/none/x.pcapng cannot be written: No such file or directory"),
         (["--ca-file", "{tmp}/none.pem"], "none.pem cannot be read: No such file or directory"),
