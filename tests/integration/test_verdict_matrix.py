@@ -48,6 +48,8 @@ class OneCamera:
     inflict: Inflict
     google: bool = False
     """Whether it shows by an answer of Google's, at the next command."""
+    ice: bool = False
+    """Whether it shows by the deadline of an attempt to connect with the SFU."""
     deadline: float = 0.0
     detail: str = ""
 
@@ -110,7 +112,7 @@ ROWS = {
     "Living Room": OneCamera(Cause.CAMERA_NOT_SHARED, commands_fail(403), google=True),
     "Patio": OneCamera(Cause.SFU_REFUSES, publishing_fails(operation="sessions/new", status=500), detail="500"),
     "Side Gate": OneCamera(
-        Cause.UPLINK_BLOCKED, publishing_fails(operation="sessions/new", kind="never_connect"), deadline=15.0
+        Cause.UPLINK_BLOCKED, publishing_fails(operation="sessions/new", kind="never_connect"), ice=True
     ),
     "Porch": OneCamera(Cause.WORKER_CRASHES, crash_loop, detail="SIGKILL"),
 }
@@ -128,7 +130,7 @@ async def matrix_relay() -> AsyncIterator[Chaos]:
     ):
         clock, state = SteppedClock(), world.directory / "state"
         with small_file_system(state) as small:
-            supervisor = Supervisor(world.config(**UNLIMITED), clock=clock)
+            supervisor = Supervisor(world.config(**UNLIMITED, log={"level": "info"}), clock=clock)
             chaos = Chaos(RunningRelay(supervisor, world, http), clock, state, small)
             for camera, row in ROWS.items():
                 if row.google:
@@ -151,6 +153,8 @@ async def test_every_surface_names_the_cause() -> None:
             inflicting = asyncio.create_task(row.inflict(relay, camera))
             if row.google:
                 await refused_by_google(relay, camera)
+            if row.ice:
+                await surfaces.ice_failed(camera)
             assert row.detail in await surfaces.told(row.cause, camera, deadline=row.deadline)
             if not inflicting.cancel():
                 inflicting.result()

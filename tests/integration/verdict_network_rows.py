@@ -74,12 +74,8 @@ async def uplink_blocked(surfaces: Surfaces) -> None:
     firewall = ["iptables", "-A", "OUTPUT", "-p", "udp", "!", "--dport", "53", "-j", "DROP"]
     await asyncio.to_thread(subprocess.run, firewall, check=True)
 
-    def shown(camera: str) -> bool:
-        lines = surfaces.relay.supervisor.verbs.logs.since(camera=camera, most=4000)
-        return any("publishing failed at ice" in line.text for line in lines)
-
     for name in ("Front Door", "Driveway"):
-        await surfaces.relay.until(lambda name=name: shown(name), 90.0, f"{name}: an attempt's deadline has passed")  # type: ignore[misc]
+        await surfaces.ice_failed(name)
         await surfaces.told(Cause.UPLINK_BLOCKED, name, ready=503)
 
 
