@@ -80,6 +80,16 @@ def _cloudflare(config: Config) -> None:
         require_usable_key(at.turn.key_id, at.turn.api_token)
 
 
+def _whip(config: Config) -> None:
+    """A wrong table costs its own sink, but not where it is the only one and nothing else is set up."""
+    if not (config.cloudflare.used or config.local.addresses or config.whip):
+        raise ConfigError(
+            "cameras would be published nowhere: no [[whip]] table can be used, [cloudflare] is not set, and "
+            "local.listen is empty",
+            hint='Correct the table; or, to watch without a server, write listen = "127.0.0.1" into [local]',
+        )
+
+
 def _listen(config: Config) -> None:
     check_listen(config.http.listen, config.http.token or None)
 
@@ -108,6 +118,7 @@ def _probes(config: Config) -> None:
 _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "nest": _accounts,
     "cloudflare": _cloudflare,
+    "whip": _whip,
     "http.listen": _listen,
     "http.probe_listen": _probes,
     "http.trusted_proxies": _proxies,

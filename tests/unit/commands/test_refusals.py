@@ -209,6 +209,13 @@ def compiled_without_a_compiler(directory: Path, made: Document) -> Iterator[str
         yield "workers.data_path is compiled, and the compiled data path is not there"
 
 
+@contextlib.contextmanager
+def nowhere_to_publish(directory: Path, made: Document) -> Iterator[str]:
+    del made["cloudflare"]
+    made["whip"] = {"name": "studio", "url": "ftp://studio.example/"}
+    yield "cameras would be published nowhere"
+
+
 SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[str]]] = [
     several_at_once,
     a_key_missing,
@@ -223,6 +230,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     a_strangers_runtime_dir,
     a_libzmq_without_curve,
     compiled_without_a_compiler,
+    nowhere_to_publish,
 ]
 """What the values alone do not show: sets it up, yields words of the refusal, and clears up."""
 
@@ -288,6 +296,7 @@ def test_what_is_not_toml_is_said_alike(text: str, tmp_path: Path) -> None:
 def test_every_rule_has_a_row() -> None:
     """A rule that no row breaks could say something else in `check`, or be forgotten there."""
     situations = {"bus": a_libzmq_without_curve, "workers.data_path": compiled_without_a_compiler}
+    situations |= {"whip": nowhere_to_publish}
     broken = {key for key, situation in situations.items() if situation in SITUATIONS}
     broken |= {section for section, _, _ in VALUES} | {
         f"{section}.{key}" for section, keys, _ in VALUES for key in keys
