@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from relay_common.causes import Cause
 from relay_common.config import WhipConfig
 from relay_common.secrets import Secret
 from relay_common.worker_stats import SinkStats
@@ -107,3 +108,21 @@ async def test_a_server_that_is_started_again_is_found_at_once() -> None:
         # 10 s.
         assert took < 10.0
         assert sink(relay, "").publications == 1
+
+
+async def test_a_whip_server_alone_is_enough() -> None:
+    async with WhipServer() as server, running_relay(1, sections={"whip": table(server)}, sfu=False) as relay:
+        server.refusal = 503
+        await relay.until(lambda: bool(relay.supervisor.status().cameras), 30.0, "the camera is listed")
+        await relay.until(lambda: "503" in sink(relay, "studio").reason, 30.0, "the refusal is reported")
+        camera = relay.supervisor.status().cameras[0]
+        assert camera.state != "live"
+        assert (camera.verdict.code, camera.verdict.stage) == (Cause.SINK_FAILS.value, "sink")
+        assert "studio" in camera.reason
+        server.refusal = 0
+        await live_at(relay, "studio")
+        await relay.until_live()
+        camera = relay.supervisor.status().cameras[0]
+        assert (camera.viewable, camera.sfu, camera.verdict.code) == (False, False, Cause.NONE.value)
+        assert [(one.name, one.kind) for one in relay.supervisor.status().sinks] == [("studio", "whip")]
+        await relay.until(lambda: set(server.packets()) == {"video", "audio"}, 30.0, "picture and sound are received")
