@@ -146,3 +146,19 @@ async def test_firefox_connects_and_hears_it(relay: RunningRelay, page: str) -> 
         assert got["audio"]["totalAudioEnergy"] > before["audio"]["totalAudioEnergy"]
         assert await browser.ask(evaluate="end()") == 200
     await left(relay)
+
+
+async def test_our_page_in_firefox_says_what_is_missing_and_is_heard(relay: RunningRelay) -> None:
+    async with firefox() as browser:
+        await browser.ask(goto=relay.supervisor.url)
+
+        async def shown() -> str:
+            return str(await browser.ask(evaluate="document.body.innerText"))
+
+        async with asyncio.timeout(60):
+            while "no H.264" not in await shown():
+                await asyncio.sleep(0.2)
+        await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 60.0, "the page is connected")
+        before = relay.camera("Front Door").local.packets_sent
+        await relay.until(lambda: relay.camera("Front Door").local.packets_sent > before + 100, 60.0, "it gets sound")
+    await left(relay)
