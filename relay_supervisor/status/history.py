@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from relay_common.causes import UNREMARKABLE, cause_of
 from relay_supervisor.status.model import RelayStatus
@@ -17,8 +17,18 @@ LOOK: Final = 1.0
 SETTLED: Final = 5.0
 """Seconds for which something has to be well before it is logged as over: a worker that keeps dying is live between."""
 
+TOGETHER: Final = 4
+"""Cameras that something happens to in one look from which one line of the log tells of all of them."""
+
 Key = tuple[str, str, str]
 """What a verdict is about: a camera's id, or the code and subject of a problem of the relay."""
+
+
+class _Line(NamedTuple):
+    """What there is to say, and of which verdict."""
+
+    words: str
+    verdict: StatusVerdict
 
 
 class VerdictHistory:
@@ -42,38 +52,53 @@ class VerdictHistory:
 
     def observe(self, status: RelayStatus) -> None:
         """Remember the verdicts of `status`; log and publish those that are new, and those that are over."""
-        found = dict(_verdicts(status))
+        found, began, ended = dict(_verdicts(status)), list[_Line](), list[_Line]()
         common = {problem.code for problem in status.problems}
         for key, now in found.items():
             warned = self._warned.get(key)
             # What a problem of the relay says already is not repeated for each camera.
             remarkable = cause_of(now.code) not in UNREMARKABLE and not (key[0] and now.code in common)
             if warned is not None and not remarkable:
-                self._well(key, now.state, status.at)
+                ended += self._well(key, now.state, status.at)
                 continue
             self._well_since.pop(key, None)
             if remarkable and (warned is None or now.cause != warned.cause):
                 if warned is not None and now.code != warned.code:
-                    self._over(key, now.state, status.at)
+                    ended.append(self._over(key, now.state, status.at))
                 self._warned[key] = now
-                log.warning("%s", spoken_verdict(now, status.at), extra=_extra(now))
-                self._tell("verdict", spoken_verdict(now, status.at), now.camera)
+                began.append(_Line(spoken_verdict(now, status.at), now))
         for key in self._warned.keys() - found.keys():
-            self._well(key, "", status.at)
+            ended += self._well(key, "", status.at)
         self._latest = found
+        for lines in (ended, began):
+            for line in lines:
+                self._tell("verdict", line.words, line.verdict.camera)
+            _log(lines)
 
-    def _well(self, key: Key, state: str, at: float) -> None:
-        """Something that was logged as begun is well: log that it is over once it has been for a while."""
+    def _well(self, key: Key, state: str, at: float) -> list[_Line]:
+        """Something that was logged as begun is well: say that it is over once it has been for a while."""
         since = self._well_since.setdefault(key, at)
         if not 0 <= at - since < SETTLED:  # the wall clock may step
             del self._well_since[key]
-            self._over(key, state, since)
+            return [self._over(key, state, since)]
+        return []
 
-    def _over(self, key: Key, state: str, at: float) -> None:
+    def _over(self, key: Key, state: str, at: float) -> _Line:
         was = self._warned.pop(key)
-        words = f"over after {duration(max(0.0, at - was.since))}{state and ', '}{state}: {was.cause}"
-        log.warning("%s", words, extra=_extra(was))
-        self._tell("verdict", words, was.camera)
+        return _Line(f"over after {duration(max(0.0, at - was.since))}{state and ', '}{state}: {was.cause}", was)
+
+
+def _log(lines: Sequence[_Line]) -> None:
+    """Log each line, but one for all cameras that the same happens to at the same time."""
+    by_code: dict[str, list[_Line]] = {}
+    for line in lines:
+        by_code.setdefault(line.verdict.code if line.verdict.camera else "", []).append(line)
+    for code, alike in by_code.items():
+        together = code != "" and len(alike) >= TOGETHER
+        for line in alike[:1] if together else alike:
+            more = ", ".join(other.verdict.subject for other in alike[1:]) if together else ""
+            words = f"{line.words}; the same for {len(alike) - 1} more cameras: {more}" if together else line.words
+            log.warning("%s", words, extra=_extra(line.verdict))
 
 
 def _verdicts(status: RelayStatus) -> Iterator[tuple[Key, StatusVerdict]]:

@@ -188,7 +188,7 @@ class Worker:
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None:
         if self._ended_as_outdated(stage):
             return  # the stream is as good as it was: the next worker plays it
-        log.info("source failed at %s: %s", stage.value, reason, extra=self._context())
+        log.debug("source failed at %s: %s", stage.value, reason, extra=self._context())
         self._control.send(
             protocol.SourceFailed(
                 generation=generation, stage=stage, remedy=remedy.value, reason=reason, code=self._relay.cause.value

@@ -27,7 +27,7 @@ class Watched:
             self.now += 1.0
             cameras = [
                 CameraStatus(id=name, name=name.upper(), device="", state="", verdict=self._verdict(cause, name))
-                for name, cause in zip("abc", causes, strict=False)
+                for name, cause in zip("abcdefgh", causes, strict=False)
             ]
             found = [self._verdict(cause, "") for cause in problems]
             self.history.observe(
@@ -93,3 +93,18 @@ def test_another_detail_is_logged_too_so_that_the_words_are_the_same_everywhere(
 
 def test_what_is_as_it_should_be_is_no_news(watched: Watched) -> None:
     assert watched.show(Cause.STARTING, Cause.IDLE, Cause.BUDGET_QUEUE, seconds=10) == []
+
+
+def test_what_happens_to_many_cameras_at_once_is_one_line_and_an_event_for_each(watched: Watched) -> None:
+    watched.show(*[Cause.NONE] * 6)
+    (begun,) = watched.show(*[Cause.CAMERA_STALLED] * 5, Cause.NONE, seconds=3)
+    assert begun.startswith("The camera sends no video; next: ")
+    assert begun.endswith("; the same for 4 more cameras: B, C, D, E")
+    assert watched.caplog.records[0].__dict__["camera"] == "A"
+    assert [camera for _, _, camera in watched.events] == ["a", "b", "c", "d", "e"]
+    watched.events.clear()
+    (over,) = watched.show(*[Cause.NONE] * 6, seconds=10)
+    assert over.startswith("over after 3 s, live: The camera sends no video")
+    assert over.endswith("; the same for 4 more cameras: B, C, D, E")
+    assert len(watched.events) == 5
+    assert len(watched.show(*[Cause.CAMERA_STALLED] * 3)) == 3, "three are told of one by one"
