@@ -243,7 +243,7 @@ class LocalViewers:
             viewer.end("internal error; see the log")
         except Exception as further:
             self._failed("ending it", further)
-            self.viewer_ended(viewer, "internal error; see the log")
+        self.viewer_ended(viewer, "internal error; see the log")
 
     def _failed(self, what: str, error: Exception) -> None:
         self.failures += 1
@@ -262,7 +262,10 @@ class LocalViewers:
     def check(self, now: float) -> None:
         """End viewers whose time is over; called about once a second."""
         for viewer in list(self._viewers.values()):
-            viewer.check(now)
+            try:
+                viewer.check(now)
+            except Exception as error:
+                self._viewer_failed(viewer, error)
         if self._ports.problem and not self._viewers and now >= self._listen_again_at:
             self._listen()
 
@@ -273,7 +276,10 @@ class LocalViewers:
 
     def _end_all(self, reason: str) -> None:
         for viewer in list(self._viewers.values()):
-            viewer.end(reason)
+            try:
+                viewer.end(reason)
+            except Exception as error:
+                self._viewer_failed(viewer, error)
 
     def close(self) -> None:
         """End all viewers and release the port."""

@@ -209,6 +209,21 @@ async def test_a_mistake_in_one_viewers_part_ends_that_one_alone(
     assert world.local.counters()["failures"] == 1
 
 
+async def test_a_viewer_that_cannot_be_ended_in_good_order_is_gone_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's own heartbeat calls this: nothing of a viewer may end that."""
+    world.listen()
+    for _ in range(2):
+        world.answer()
+    first, _ = world.local._viewers.values()
+    monkeypatch.setattr(first._dtls, "close", lambda: 1 / 0)
+    world.later(CONNECT_WITHIN + 1)
+    assert list(world.ended) == ["v1", "v2"]
+    assert world.local._viewers == {}
+    assert world.local.counters()["failures"] == 1
+
+
 async def test_an_offer_that_breaks_something_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.listen()
     monkeypatch.setattr("relay_worker.local.viewers.read_offer", lambda *args, **settings: 1 / 0)
