@@ -36,6 +36,7 @@ SHORT_LEASE = 12.0
 
 SFU_FAULTS: list[dict[str, Any]] = []
 """Those of the simulated SFU's interface that last: it is given all of them at once."""
+ONE_AT_A_TIME = asyncio.Lock()
 
 Inflict = Callable[[RunningRelay, str], Awaitable[Any]]
 
@@ -75,8 +76,9 @@ def commands_fail(status: int, **more: Any) -> Inflict:
 def publishing_fails(**fault: Any) -> Inflict:
     async def inflict(relay: RunningRelay, camera: str) -> None:
         status = relay.camera(camera)
-        SFU_FAULTS.append({"correlation": status.id, "times": -1, **fault})
-        await relay.sfu("faults", {"clear": True, "api": SFU_FAULTS})
+        async with ONE_AT_A_TIME:  # else one row's list may overtake another's
+            SFU_FAULTS.append({"correlation": status.id, "times": -1, **fault})
+            await relay.sfu("faults", {"clear": True, "api": SFU_FAULTS})
         again = protocol.Republish(publication=status.publication, reason="the matrix wants another one")
         assert relay.supervisor.fleet.send(status.id, again)
 
