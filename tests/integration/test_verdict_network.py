@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.media, pytest.mark.timeout(400)]
 
 ROWS = Path(__file__).with_name("verdict_network_rows.py")
 NAMESPACES = ("unshare", "--net", "--mount")
@@ -66,7 +66,7 @@ def test_every_surface_names_what_is_wrong_with_the_machine(tmp_path: Path) -> N
         text=True,
         env=environment,
         cwd=Path(__file__).parents[2],
-        timeout=170.0,
+        timeout=380.0,
         check=False,
     )
     print(inside.stdout)
