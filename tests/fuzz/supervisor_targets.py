@@ -34,6 +34,7 @@ from relay_supervisor.google.models import Device
 from relay_supervisor.http.addresses import TrustedProxies, share_of
 from relay_supervisor.http.auth import Gatekeeper, same_origin
 from relay_supervisor.http.guard import Guard
+from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.viewing import AnswerRequest, ReceivedRequest, UpdateRequest, ViewRequest
 from relay_supervisor.net import check_listen
@@ -219,7 +220,7 @@ def http_guard(data: bytes) -> None:
     path, query, *fields = [*chunks(data), b"", b""]
     clock = ManualClock()
     settings = ViewerSettings(access="links", link_secret=Secret("l1nk-s3cr3t-0f-the-relay"))
-    guard = Guard(_served, Gatekeeper(Secret(TOKEN), clock), Links(settings, clock), settings, _PROXIES)
+    guard = Guard(_served, Gatekeeper(Secret(TOKEN), clock), Links(settings, clock, LinkBook(clock)), settings, _PROXIES)
     headers = [pair for pair in zip(_HEADERS, fields, strict=False) if pair[1]]
     scope: Scope = {
         "type": "http",
