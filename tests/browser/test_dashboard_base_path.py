@@ -59,6 +59,8 @@ async def test_signs_in_plays_and_shares_under_a_path(chromium_page: Page, tmp_p
                 await until(page, "document.querySelector('#large-snapshot img')?.naturalWidth === 64")
                 await page.get_by_role("button", name="Share a link").click()
                 await page.wait_for_selector("#share[open]")
+                await page.get_by_role("button", name="Make a link").click()
+                await until(page, "document.getElementById('share-link').value !== ''")
                 link = await page.input_value("#share-link")
                 assert link.startswith(f"{site}{path}/watch/{door}?")
                 await left(page, dashboard)

@@ -220,7 +220,9 @@ def http_guard(data: bytes) -> None:
     path, query, *fields = [*chunks(data), b"", b""]
     clock = ManualClock()
     settings = ViewerSettings(access="links", link_secret=Secret("l1nk-s3cr3t-0f-the-relay"))
-    guard = Guard(_served, Gatekeeper(Secret(TOKEN), clock), Links(settings, clock, LinkBook(clock)), settings, _PROXIES)
+    guard = Guard(
+        _served, Gatekeeper(Secret(TOKEN), clock), Links(settings, clock, LinkBook(clock)), settings, _PROXIES
+    )
     headers = [pair for pair in zip(_HEADERS, fields, strict=False) if pair[1]]
     scope: Scope = {
         "type": "http",

@@ -35,6 +35,8 @@ STILL: Final[dict[str, str]] = {
     "relay_camera_reason": "1 while there is a reason and absent without one: relay_cameras_by_reason moves with it",
     "relay_problem": "nothing is wrong with the relay or the account",
     "relay_camera_degraded": "that takes five failures in a row",
+    "relay_camera_worker_compiled": "workers move packets in Python here",
+    "relay_camera_worker_data_path_fallbacks_total": "no worker crashes",
     "relay_auth_blocked_total": "that takes ten wrong tokens in a minute",
     "relay_sfu_retries_total": "the SFU answers every call",
     "relay_event_streams_dropped_total": "no page is slow",

@@ -10,7 +10,7 @@ from relay_worker.webrtc.transport import default_host_addresses
 from tests.fixtures.dashboard import served
 from tests.peers.whep_players import Lines, firefox
 
-pytestmark = [pytest.mark.media, pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.media, pytest.mark.browser, pytest.mark.serial, pytest.mark.timeout(180)]
 
 SAID = "document.querySelector('{}')?.innerText.includes('This browser has no H.264')"
 HEARD = "window.relay.stats().then((all) => all.cam00000?.audioPacketsReceived > 50)"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -49,7 +51,7 @@ async def script(name: str, *arguments: str) -> AsyncIterator[Lines]:
     for copied in (name, "whip_front.mjs"):
         (FOLDER / copied).write_text((HERE / copied).read_text())
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20, start_new_session=True
     )
     try:
         yield Lines(process)
@@ -59,9 +61,9 @@ async def script(name: str, *arguments: str) -> AsyncIterator[Lines]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(20):
                 await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a browser that did not start in time must not stay, either
+        await process.wait()
 
 
 @contextlib.asynccontextmanager
