@@ -97,9 +97,9 @@ class Compiled(Protocol):
         ...
 
     def Slots(
-        self, buffer: memoryview, slot_size: int, trailer: int, protect: int, context: int, owner: object, /
+        self, buffer: bytearray, slot_size: int, trailer: int, protect: int, context: int, owner: object, /
     ) -> Slots:
-        """Slots of a writable buffer; `protect` and `context` are addresses of libsrtp's, which `owner` keeps alive."""
+        """Slots of a buffer; `protect` and `context` are addresses of libsrtp's, which `owner` keeps alive."""
         ...
 
 

@@ -82,9 +82,12 @@ class SrtpProtector:
     """
 
     def __init__(self, session: pylibsrtp.Session) -> None:
-        self.buffer = memoryview(bytearray(SLOTS * SLOT_SIZE))
+        # Foreign code holds the bytearray, never a view of it: CPython's collector takes views apart that are held, and
+        # a process ends by SIGSEGV when such a view is freed (seen with 3.11.7 under a protector in a cycle).
+        self._raw = bytearray(SLOTS * SLOT_SIZE)
+        self.buffer = memoryview(self._raw)
         self.slots = tuple(self.buffer[i * SLOT_SIZE : (i + 1) * SLOT_SIZE] for i in range(SLOTS))
-        base = ffi.from_buffer(self.buffer)
+        base = ffi.from_buffer(self._raw)
         self._pointers = tuple(base + i * SLOT_SIZE for i in range(SLOTS))
         self._base = base  # keeps the buffer alive for the pointers
         self._session = session  # owns the context
@@ -101,7 +104,7 @@ class SrtpProtector:
         if compiled is None or ffi.getctype(ffi.typeof(function)) != _PROTECT:
             return None
         protect, context = (int(ffi.cast("uintptr_t", pointer)) for pointer in (function, self._context))
-        slots = compiled.Slots(self.buffer, SLOT_SIZE, TRAILER, protect, context, self._session)
+        slots = compiled.Slots(self._raw, SLOT_SIZE, TRAILER, protect, context, self._session)
         return PreparedPackets(slots, self.slots)
 
     def protect(self, slot: int, length: int) -> int:

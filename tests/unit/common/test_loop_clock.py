@@ -37,4 +37,4 @@ def test_a_suspended_machine_has_two_times_and_the_worker_goes_by_its_loops() ->
 def test_nothing_of_a_worker_goes_by_another_clock() -> None:
     worker = Path(__file__).parents[3] / "relay_worker"
     found = {path.name for path in worker.rglob("*.py") if "SystemClock" in path.read_text()}
-    assert found == {"debug.py"}, "debug's SFU client sets no timers of the loop"
+    assert found == {"debug.py", "debug_sinks.py"}, "debug's clients of the SFU and of WHIP set no timers of the loop"

@@ -157,3 +157,10 @@ def test_the_protector_is_in_place_and_counts_refusals() -> None:
         assert far.unprotect(bytes(protector.slots[slot][:length])) == packet
     assert protector.protect(0, 4) == 0
     assert protector.failures == 1
+
+
+def test_foreign_code_holds_the_bytes_and_no_view_of_them() -> None:
+    """CPython's collector releases the views that it finds in a cycle; one that is held ends the process later."""
+    protector = SrtpProtector(Session(Policy(key=os.urandom(30), ssrc_type=Policy.SSRC_ANY_OUTBOUND)))
+    protector.buffer.release()  # BufferError while somebody holds it
+    assert protector.protect(0, 60) == 60 + 10
