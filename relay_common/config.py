@@ -131,7 +131,7 @@ class LocalConfig(_Section, frozen=True):
     """Addresses that viewers are told instead of those in `listen`: that of the container's host, or of the router that
     forwards the ports. `"ADDRESS:PORT"` where the port differs from the camera's own, which fits one camera alone."""
     viewers: Annotated[int, Meta(ge=1, le=64)] = 4
-    """Most viewers of one camera at once; each costs the relay its own encryption and upload."""
+    """Most viewers of one camera at once, the last of them never a guest; each costs encryption and upload."""
     allowed_origins: list[str] = []
     """Web sites whose pages may play from here with a token or a link: `["https://home.example"]`."""
 
