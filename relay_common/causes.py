@@ -141,7 +141,8 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.CAMERA_OFFLINE: CauseText(
         "camera", "Google says that the camera is off or offline", _WIFI, "a stream is requested again"),
     Cause.OFFER_REFUSED: CauseText(
-        "google", "Google refuses the WebRTC offer", "Check that this machine has an address of its own",
+        "google", "Google refuses the WebRTC offer",
+        "After a 500, give this machine an address of its own; else report the answer: `relay-supervisor logs` has it",
         "a stream is requested again"),
     Cause.STREAM_ENDED: CauseText("google", "The stream has ended", following="a new one is generated"),
     Cause.BUDGET_SHORT: CauseText(

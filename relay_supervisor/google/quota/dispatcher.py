@@ -134,6 +134,8 @@ class Dispatcher:
             result = await self._call(command)
         except NestError as error:
             result = error
+            if not error.account and command.verb is not Verb.LIST:  # those are logged as what they are
+                log.info("%s", error, extra={"camera": command.camera})
         except Exception as error:  # an internal error must not leave a lease waiting
             log.exception("%s failed unexpectedly", command.verb.value, extra={"camera": command.camera})
             what = f"{command.verb.value}: internal error ({type(error).__name__}); see the log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,14 @@ from relay_common.clock import ManualClock
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.api import Turn
-from relay_supervisor.google.errors import GoogleServerError, NestError, NotReached, OfferUnavailable
+from relay_supervisor.google.errors import (
+    AuthorizationRevoked,
+    GoogleServerError,
+    NestError,
+    NotReached,
+    OfferRefused,
+    OfferUnavailable,
+)
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.dispatcher import Dispatcher, OfferSource, OnCommand
@@ -281,3 +289,23 @@ async def test_cancelling_gives_up_what_is_under_way() -> None:
         assert subject.under_way == 1
     assert subject.under_way == 0
     assert source.settled == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OfferRefused("400 INVALID_ARGUMENT (m-lines)", status=400), ["400 INVALID_ARGUMENT (m-lines)"]),
+        (AuthorizationRevoked("900 characters, which the account tells once"), []),
+    ],
+)
+async def test_what_google_answers_is_in_the_log(
+    failure: NestError, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    google = Google(clock, {})
+    google.failure = failure
+    with caplog.at_level(logging.INFO):
+        async with dispatching(Script(command("a")), clock, google):
+            await clock.advance(1.0)
+    assert [record.getMessage() for record in caplog.records] == told
+    assert {getattr(record, "camera", "") for record in caplog.records} <= {"a"}
