@@ -49,6 +49,7 @@ class Discovery:
         self._last: Listing | None = None
         self._logged: tuple[type[NestError], float] | None = None
         """The cause of failed listings that was logged last, and when; None after a listing that succeeded."""
+        self._streamless: tuple[str, ...] = ()
         self._published = ""
         """Why the latest listing failed, as it was published; empty after one that succeeded."""
         self.problem = "the cameras have not been listed yet"
@@ -102,6 +103,9 @@ class Discovery:
             delay = min(delay, RECHECK)
             names = ", ".join(device.display_name for device in absent)
             log.warning("Google's list of devices lacks %s: asking again in %.0f s", names, delay)
+        for which in sorted(set(listing.streamless) - set(self._streamless)):
+            log.warning("Google lists %s without a live stream: `relay-supervisor check` says what that means", which)
+        self._streamless = listing.streamless
         self._due = self._clock.now() + delay
         self._backoff.reset()
         self._published = ""

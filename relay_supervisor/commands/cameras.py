@@ -14,7 +14,7 @@ from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
-from relay_supervisor.commands.cli import Failure, config_option, json_option, load
+from relay_supervisor.commands.cli import Failure, config_option, json_option, load, typed
 from relay_supervisor.commands.client import CameraList, CameraSummary, connect
 from relay_supervisor.google.leases.account import open_api
 
@@ -64,10 +64,14 @@ async def _from_google(config: Config) -> list[CameraSummary]:
     for index, nest in enumerate(config.nest):
         api, tokens, http = open_api(nest, SystemClock())
         try:
-            registry.discovered(index, await api.listing())
+            listing = await api.listing()
+            registry.discovered(index, listing)
         finally:
             await tokens.aclose()
             await http.aclose()
+        for which in listing.streamless:
+            text = typed(f"{which} has no live stream: `relay-supervisor check` says what that means")
+            click.echo(text, err=True)
     return [_summary(camera, registry.why_not(camera)) for camera in registry]
 
 

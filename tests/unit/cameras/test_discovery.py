@@ -264,3 +264,14 @@ async def test_one_listing_that_two_asked_for_counts_once(monkeypatch: pytest.Mo
     await google.discovery.refresh()
     assert len(list(google.registry)) == 2
     assert len(google.told) == 2
+
+
+async def test_a_camera_without_a_live_stream_is_told_of_once_until_it_has_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    without = Listing([YARD], frozenset({DOOR.name}), streamless=("Door (DOORBELL)",))
+    google = Google(without, without, BOTH, without)
+    with caplog.at_level(logging.WARNING):
+        for times in (1, 1, 1, 2):
+            await google.discovery.refresh()
+            assert caplog.text.count("Google lists Door (DOORBELL) without a live stream") == times
