@@ -111,7 +111,8 @@ def access_hint(url: SplitResult) -> str:
         return "The server does not accept this user name and password"
     if "auth=" in url.query:  # Google's
         return _HINT_TOKEN
-    return "If the camera wants a user name and a password, put them into the URL: rtsp://USER:PASSWORD@HOST/…"
+    # Without its scheme: a whole URL would have the example redacted, as a password.
+    return "If the camera wants a user name and a password, put them into the URL before its host: USER:PASSWORD@HOST"
 
 
 def error_for_status(stage: RtspStage, method: str, status: int, reason: str, access: str = _HINT_TOKEN) -> RtspError:
