@@ -20,3 +20,17 @@ def test_alerts_on_a_reason_are_called_what_every_surface_says() -> None:
     found = re.findall(r'relay_problem\{reason="(\w+)"\}.*?summary: "?(.*?)"?\n', rules, re.DOTALL)
     assert len(found) >= 4
     assert [CAUSES[Cause(code)].sentence for code, _ in found] == [summary for _, summary in found]
+
+
+def test_pages_name_stages_that_the_status_shows() -> None:
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("troubleshooting.md", "operations.md"))
+    named = re.findall(r"\bstage((?:,? (?:or )?`\w+`)+)", " ".join(text.split()))
+    assert len(named) >= 4
+    assert {stage for words in named for stage in re.findall(r"\w+(?=`)", words)} <= {c.stage for c in CAUSES.values()}
+
+
+def test_symptoms_in_the_causes_words_are_the_causes_words() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    quoted = [said for said in re.findall(r'^\| .*?"([^"]+)" \|', page, re.MULTILINE) if "…" not in said]
+    sentences = [text.sentence for text in CAUSES.values()]
+    assert sum(any(one.startswith(said) for one in sentences) for said in quoted) >= 4, quoted
