@@ -91,12 +91,12 @@ class Supervisor:
         self._discoveries: list[Discovery] = []
 
         state, runtime_dir = config.paths.state(), config.paths.runtime()
-        self.events = EventHub(self._clock, boot=secrets.token_hex(4))
         self._otel = OtelExport(config.otel, self._clock)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
         self._store = Store(state / "relay.sqlite3", self._clock)
         self._overrides = Overrides(state)
         self._registry = Registry(config.cameras, self._overrides)
+        self.events = EventHub(self._clock, boot=secrets.token_hex(4), name_of=self._registry.name_of)
         self._client = self._make_client()
         self._broker = Broker(CloudflareSink(self._client), self._clock)
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)

@@ -43,6 +43,8 @@ class RelayEvent(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     text: str
     camera: str = ""
+    name: str = ""
+    """What people call the camera."""
 
 
 class TooManyClients(Exception):
@@ -108,10 +110,24 @@ class Subscription:
 
 
 class EventHub:
-    """All event streams. `boot` identifies this run in event ids, so that ids of an earlier run are recognised."""
+    """All event streams.
 
-    def __init__(self, clock: Clock, *, boot: str, ring: int = RING, queue: int = QUEUE, clients: int = MAX_CLIENTS):
+    `boot` identifies this run in event ids, so that ids of an earlier run are recognised; `name_of` gives the name of
+    the camera with an id.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        boot: str,
+        name_of: Callable[[str], str] = str,
+        ring: int = RING,
+        queue: int = QUEUE,
+        clients: int = MAX_CLIENTS,
+    ):
         self._clock, self._boot = clock, boot
+        self._name_of = name_of
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=ring)
         self._queue, self._bound = queue, clients
         self._subscribers: set[Subscription] = set()
@@ -129,7 +145,8 @@ class EventHub:
     def publish(self, kind: str, text: str, camera: str = "") -> None:
         """Send an event to all streams; `text` is for people and holds no secret."""
         number, self._next = self._next, self._next + 1
-        event = RelayEvent(id=f"{self._boot}-{number}", at=self._clock.wall(), kind=kind, text=text, camera=camera)
+        at, name = self._clock.wall(), self._name_of(camera) if camera else ""
+        event = RelayEvent(id=f"{self._boot}-{number}", at=at, kind=kind, text=text, camera=camera, name=name)
         frame = _frame("event", _encode(event), event.id)
         self._ring.append((number, frame))
         self.published += 1

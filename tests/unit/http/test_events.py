@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from relay_common.clock import ManualClock
@@ -111,3 +113,15 @@ async def test_streams_are_bounded_and_end_with_the_server() -> None:
     assert events.clients == 0
     with pytest.raises(TooManyClients):
         events.subscribe("", None)
+
+
+async def test_an_event_names_its_camera_so_that_no_id_stands_alone() -> None:
+    events = EventHub(ManualClock(), boot="b", name_of={"2a9226a5": "Front door"}.__getitem__)
+    events.publish("lease", "stream generated", "2a9226a5")
+    events.publish("account", "signed in again")
+    subscription = events.subscribe("", None)
+    stream = aiter(subscription)
+    frames = [(await anext(stream)).decode() for _ in range(2)]
+    one, other = (json.loads(frame.partition("data: ")[2]) for frame in frames)
+    assert (one["camera"], one["name"]) == ("2a9226a5", "Front door")
+    assert (other["camera"], other["name"]) == ("", "")
