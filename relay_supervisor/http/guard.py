@@ -22,7 +22,7 @@ from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = (
     *("watch", "api", "codecs", "connection", "controls", "format", "kept"),
-    *("local", "numbers", "playback", "player", "published", "reasons", "sight", "tile"),
+    *("local", "numbers", "peer", "playback", "player", "published", "reasons", "sight", "tile"),
 )
 _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}

@@ -55,9 +55,9 @@ class HttpInterface:
         self.given.load(self._link_key)
 
     def link_valid(self, link: LinkCredential) -> bool:
-        """Whether a link may still be used."""
+        """Whether a link may still be used; to ask is no use of it."""
         try:
-            self._links.check(link.camera, link.expires, link.signature)
+            self._links.judge(link.camera, link.expires, link.signature)
         except LinkError:
             return False
         return True

@@ -129,7 +129,13 @@ class Links:
         )
 
     def check(self, camera: str, expires: str, signature: str) -> Audience:
-        """The audience that the link grants; raises LinkError when it is not ours or has expired."""
+        """The audience that the link grants, whose use is noted; raises LinkError when it is not ours or has ended."""
+        self.judge(camera, expires, signature)
+        self._book.used(link_name(camera, expires, signature), camera, int(expires))
+        return Audience(cameras=frozenset({camera}), until=float(expires))
+
+    def judge(self, camera: str, expires: str, signature: str) -> None:
+        """Raise LinkError when the link is not ours, has expired or was revoked."""
         if not self.enabled:
             raise LinkError("links_off", "Links to cameras are switched off here", 'Set viewers.access to "links"')
         name, _, code = signature.rpartition("-")
@@ -139,11 +145,8 @@ class Links:
             raise LinkError("link_invalid", "This link is not valid", "Use it as it was given, or ask for another")
         if self._clock.wall() >= int(expires):
             raise LinkError("link_expired", "This link has expired", "Ask for another")
-        name = link_name(camera, expires, signature)
-        if self._book.revoked(name):
+        if self._book.revoked(link_name(camera, expires, signature)):
             raise LinkError("link_revoked", "This link has been revoked", "Ask for another")
-        self._book.used(name, camera, int(expires))
-        return Audience(cameras=frozenset({camera}), until=float(expires))
 
     def _sign(self, camera: str, expires: str, name: str) -> str:
         signed = f"relay-link-2:{camera}:{expires}:{name}" if name else f"relay-link:{camera}:{expires}"

@@ -31,8 +31,10 @@ WATCHED = 30.0 if os.environ.get("RELAY_PEERS_LONG") == "1" else 10.0
 """Seconds for which nothing may be lost."""
 BACK = 3.0
 """Seconds within which a server that was killed and listens again has the picture and the sound."""
+LATEST = 30.0
+"""What it takes when no word comes that the port is closed (7 s), attempts fail and a keyframe is waited for."""
 NOT_ALWAYS = (
-    "go2rtc was back after 2.7 s and, at a load of 10, after 9.1 s; why is not known. The others took 1.3 to 2.9 s"
+    "go2rtc was back after 2.7 s and, other times, after 9.1 and 9.7 s; why is not known. The others took 1.3 to 2.9 s"
 )
 
 
@@ -93,7 +95,6 @@ async def test_every_server_takes_the_camera_without_a_loss(everywhere: Everywhe
         assert (sent.loss, sent.nacks, sent.dropped, sent.publications) == (0.0, 0, 0, 1), name
 
 
-@pytest.mark.xfail(reason=NOT_ALWAYS, strict=False)
 @pytest.mark.parametrize("name", ["go2rtc", "janus", "werift", "libdatachannel", "chromium"])
 async def test_a_server_that_is_killed_and_started_is_back_soon(everywhere: Everywhere, name: str) -> None:
     server = everywhere.servers[name]
@@ -101,4 +102,6 @@ async def test_a_server_that_is_killed_and_started_is_back_soon(everywhere: Ever
     await server.start()
     took = await receives(server)
     print(f"{name}: {took:.1f} s")
-    assert took <= BACK
+    assert took <= LATEST, "longer than without a word from the server's host: it was not looked for"
+    if took > BACK:
+        pytest.xfail(f"{took:.1f} s: {NOT_ALWAYS}")

@@ -2,23 +2,25 @@
 
 import { call, leave } from "./api.js";
 import { lacking, refusing, soundOf } from "./codecs.js";
+import { Peer } from "./peer.js";
 
 const CONNECT_WITHIN = 10000;
 const DISCONNECTED_FOR = 5000;
 
-export class Connection extends EventTarget {
+export class Connection extends Peer {
   // Events: "stream" {camera, stream}, "ready" (connected), "dead" (no longer usable).
-  pc = null;
   view = "";
   tracks = new Map(); // mid → {mid, camera, kind, publication}
   cameras = []; // as last asked for
   unavailable = [];
   faults = new Map(); // camera → why this page, and no other, shows no picture of it
-  dead = false;
   #streams = new Map(); // camera → MediaStream
   #busy = false;
   #later = null; // an update requested while another was in progress
-  #timer = 0;
+
+  constructor() {
+    super(DISCONNECTED_FOR);
+  }
 
   async open(cameras) {
     this.cameras = cameras;
@@ -27,10 +29,9 @@ export class Connection extends EventTarget {
     if (!answer.view) throw new Error("no camera is available yet");
     this.view = answer.view;
     if (this.dead) return this.close();
-    this.pc = new RTCPeerConnection({ iceServers: answer.ice_servers, bundlePolicy: "max-bundle" });
+    this.connect({ iceServers: answer.ice_servers });
     this.pc.addEventListener("track", (event) => this.#received(event));
-    this.pc.addEventListener("connectionstatechange", () => this.#changed());
-    this.#expect(CONNECT_WITHIN);
+    this.expect(CONNECT_WITHIN);
     await this.#negotiate(answer);
   }
 
@@ -54,12 +55,12 @@ export class Connection extends EventTarget {
     try {
       const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale });
       this.unavailable = answer.unavailable;
-      if (answer.action === "reopen") this.#die();
+      if (answer.action === "reopen") this.die();
       else if (answer.action === "answer") await this.#negotiate(answer);
       else this.#learn(answer.tracks);
     } catch (error) {
       // 410: the relay no longer knows the view (it was restarted). Other errors may pass: the picture continues.
-      if (error.status === 410) this.#die();
+      if (error.status === 410) this.die();
     } finally {
       this.#busy = false;
       const later = this.#later;
@@ -80,9 +81,7 @@ export class Connection extends EventTarget {
   }
 
   close() {
-    this.dead = true;
-    clearTimeout(this.#timer);
-    this.pc?.close();
+    super.close();
     if (this.view) leave(this.view);
     this.view = "";
   }
@@ -110,26 +109,5 @@ export class Connection extends EventTarget {
     for (const old of stream.getTracks()) if (old.kind === track.kind && old !== track) stream.removeTrack(old);
     stream.addTrack(track);
     this.dispatchEvent(new CustomEvent("stream", { detail: { camera: known.camera, stream } }));
-  }
-
-  #changed() {
-    const state = this.pc.connectionState;
-    if (state === "connected") {
-      clearTimeout(this.#timer);
-      this.dispatchEvent(new Event("ready"));
-    } else if (state === "disconnected") this.#expect(DISCONNECTED_FOR);
-    else if (state === "failed" || state === "closed") this.#die();
-  }
-
-  #expect(within) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.#die(), within);
-  }
-
-  #die() {
-    if (this.dead) return;
-    this.dead = true;
-    clearTimeout(this.#timer);
-    this.dispatchEvent(new Event("dead"));
   }
 }

@@ -3,6 +3,7 @@
 
 import { ApiError, at, credentials } from "./api.js";
 import { lacking } from "./codecs.js";
+import { Peer } from "./peer.js";
 import { shown } from "./published.js";
 
 const CONNECT_WITHIN = 3000; // over ICE a browser that can reach the relay does so at once
@@ -12,41 +13,36 @@ const KEPT = "relay.local.unreachable"; // for the session, as a page at home an
 
 
 // One camera's connection, with the methods and events of `Connection`. `publication()` tells what it is to play now.
-export class LocalConnection extends EventTarget {
+export class LocalConnection extends Peer {
   local = true;
-  pc = null;
   tracks = new Map();
   cameras = [];
   unavailable = [];
   faults = new Map();
-  dead = false;
-  reached = false; // whether the browser has ever been connected with the relay
   error = null; // the relay's refusal
   #publication;
   #session = "";
   #stream = new MediaStream();
-  #timer = 0;
 
   constructor(publication) {
-    super();
+    super(DISCONNECTED_FOR);
     this.#publication = publication;
   }
 
   async open([camera]) {
     this.cameras = [camera];
     const publication = this.#publication();
-    this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.connect();
     // A browser without H.264, such as a fresh Firefox, gets the sound.
     for (const kind of lacking() ? ["audio"] : ["video", "audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
     this.pc.addEventListener("track", (event) => this.#received(camera, event, publication));
-    this.pc.addEventListener("connectionstatechange", () => this.#changed());
     await this.pc.setLocalDescription(await this.pc.createOffer());
     const answer = await this.#offer(camera).catch((error) => {
       this.error = error;
       throw error;
     });
     if (this.dead) return this.close();
-    this.#expect(CONNECT_WITHIN);
+    this.expect(CONNECT_WITHIN);
     await this.pc.setRemoteDescription({ type: "answer", sdp: answer });
   }
 
@@ -61,7 +57,7 @@ export class LocalConnection extends EventTarget {
   // Another worker answers for the camera now, or its picture is frozen: connect afresh.
   async update(cameras, stale = []) {
     const before = [...this.tracks.values()][0]?.publication;
-    if (stale.length || (before && before !== this.#publication())) this.#die();
+    if (stale.length || (before && before !== this.#publication())) this.die();
   }
 
   async report() {
@@ -69,9 +65,7 @@ export class LocalConnection extends EventTarget {
   }
 
   close() {
-    this.dead = true;
-    clearTimeout(this.#timer);
-    this.pc?.close();
+    super.close();
     if (this.#session) {
       fetch(this.#session, { method: "DELETE", keepalive: true, credentials: "same-origin", headers: credentials() }).catch(() => {});
     }
@@ -107,28 +101,6 @@ export class LocalConnection extends EventTarget {
     const kind = track.kind;
     this.tracks.set(transceiver.mid, { mid: transceiver.mid, camera, kind, publication });
     this.dispatchEvent(new CustomEvent("stream", { detail: { camera, stream: this.#stream } }));
-  }
-
-  #changed() {
-    const state = this.pc.connectionState;
-    if (state === "connected") {
-      this.reached = true;
-      clearTimeout(this.#timer);
-      this.dispatchEvent(new Event("ready"));
-    } else if (state === "disconnected") this.#expect(DISCONNECTED_FOR);
-    else if (state === "failed" || state === "closed") this.#die();
-  }
-
-  #expect(within) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.#die(), within);
-  }
-
-  #die() {
-    if (this.dead) return;
-    this.dead = true;
-    clearTimeout(this.#timer);
-    this.dispatchEvent(new Event("dead"));
   }
 }
 

@@ -364,3 +364,19 @@ def test_links_do_not_reach_a_log() -> None:
     signature = path.rpartition("=")[2]
     assert signature not in redact(f"GET http://relay.example{path} failed")
     assert signature not in redact(f"Authorization: Link cam00000.1700000060.{signature}")
+
+
+def test_to_ask_whether_a_link_still_stands_is_no_use_of_it() -> None:
+    """A session that it made is looked after every second."""
+    clock = ManualClock()
+    book = LinkBook(clock)
+    links = Links(ViewerSettings(access="links", link_secret=Secret("a-secret-that-is-long-enough")), clock, book)
+    made = links.make("cam00000", 600)
+    (expires, signature) = (part.partition("=")[2] for part in made.path.partition("?")[2].split("&"))
+    links.judge("cam00000", expires, signature)
+    assert [link.seen_at for link in book.given()] == [0.0]
+    links.check("cam00000", expires, signature)
+    assert [link.seen_at for link in book.given()] == [clock.wall()]
+    book.revoke(made.id)
+    with pytest.raises(LinkError, match="revoked"):
+        links.judge("cam00000", expires, signature)

@@ -1,0 +1,48 @@
+// A peer connection's life, whatever it is connected with: events "ready" (connected) and "dead" (no longer usable).
+
+export class Peer extends EventTarget {
+  pc = null;
+  dead = false;
+  reached = false; // whether it has ever been connected
+  #disconnectedFor;
+  #timer = 0;
+
+  constructor(disconnectedFor) {
+    super();
+    this.#disconnectedFor = disconnectedFor;
+  }
+
+  // Make the connection; it dies when it is not there within so many milliseconds after `expect`.
+  connect(settings) {
+    this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", ...settings });
+    this.pc.addEventListener("connectionstatechange", () => this.#changed());
+  }
+
+  expect(within) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.die(), within);
+  }
+
+  die() {
+    if (this.dead) return;
+    this.dead = true;
+    clearTimeout(this.#timer);
+    this.dispatchEvent(new Event("dead"));
+  }
+
+  close() {
+    this.dead = true;
+    clearTimeout(this.#timer);
+    this.pc?.close();
+  }
+
+  #changed() {
+    const state = this.pc.connectionState;
+    if (state === "connected") {
+      this.reached = true;
+      clearTimeout(this.#timer);
+      this.dispatchEvent(new Event("ready"));
+    } else if (state === "disconnected") this.expect(this.#disconnectedFor);
+    else if (state === "failed" || state === "closed") this.die();
+  }
+}
