@@ -258,7 +258,8 @@ class Director:
 
     def _state_changed(self, camera: Camera, message: protocol.StateChanged) -> None:
         words = message.state.value + (f": {message.reason}" if message.reason else "")
-        log.info("%s", words, extra={"camera": camera.name})
+        # What is wrong is logged as a verdict (`status/history`): one line, also for many cameras.
+        log.log(logging.DEBUG if message.reason else logging.INFO, "%s", words, extra={"camera": camera.name})
         self._events.publish("state", words, camera.id)
         held = self._leases(camera).current(camera.id)
         if message.state is WorkerState.LIVE and held is not None:

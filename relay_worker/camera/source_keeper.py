@@ -206,7 +206,8 @@ class SourceKeeper:
                 self.stream = None
                 self._on_failed(stream, Stage(error.stage.value), remedy, str(error))
                 return
-            log.info("source: %s; trying again in %.1f s", error.message, delays[failures])
+            # Supervisors say at WARNING what is wrong, once, also where it is wrong with twenty cameras.
+            log.debug("source: %s; trying again in %.1f s", error.message, delays[failures])
             self._next_try = self._clock.now() + delays[failures]
             await pause(self._clock, delays[failures], stopped)
             self._next_try = 0.0

@@ -274,7 +274,7 @@ class PublicationKeeper:
             publication, self.publication = self.publication, ""
             self.publisher, self.live = None, False
         self.problem = Stage.SENDING, self._why
-        log.info("publication%s ended: %s", self._where, self._why)
+        log.debug("publication%s ended: %s", self._where, self._why)
         self._on_lost(publication, self._why)
         if self._clock.now() - began >= LONG_ENOUGH:
             self._short_lived.reset()

@@ -65,7 +65,7 @@ async def test_a_tree_that_stood_still_for_less_than_consent_lasts_keeps_all_it_
         assert camera["lease"]["generates"] == was["lease"]["generates"], camera["name"]
     said = (tmp_path / "log").read_text()
     assert "The camera sends no video" not in said
-    assert "publication ended" not in said
+    assert "The publication at Cloudflare has ended" not in said
     assert "The uplink does not carry the stream" not in said, "reports that were read late are no queue"
 
 
