@@ -17,10 +17,11 @@ from typing import Final, Protocol
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.inputs import VideoInput, make_input
+from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.h264 import MAX_PAYLOAD
-from relay_worker.rtp.h264_packetize import refit, starts_keyframe
+from relay_worker.rtp.h264_packetize import refit
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.timeline import Timeline
 
@@ -84,6 +85,7 @@ class Pipeline:
         self._retired_malformed = 0
         self._held: list[Frame] = []
         self._held_bytes = 0
+        self._starts = KeyframeStarts(from_start=True)  # of what is held
         self._repeats_sets = False
         self._now = 0.0
 
@@ -231,6 +233,7 @@ class Pipeline:
     def detach(self) -> None:
         """Stop sending: the output is closed."""
         self.output = None
+        self._starts = KeyframeStarts(from_start=self.viewers is None)
         if self.viewers is None:
             self.resync()
 
@@ -243,17 +246,15 @@ class Pipeline:
     def _hold(self, frame: Frame) -> None:
         if frame.kind is not Kind.VIDEO:
             return
-        held = self._held
-        if any(starts_keyframe(payload) for payload, _ in frame.payloads) and (
-            not held or held[-1].media_time != frame.media_time
-        ):
+        if self._starts.begins(frame):
             self._drop_held()
-        elif not held:
+        elif not self._held:
             self.held_over += len(frame.payloads)
             return
-        self._held.append(frame)
+        held = self._held
+        held.append(frame)
         self._held_bytes += sum(len(payload) for payload, _ in frame.payloads)
-        if self._held_bytes > MAX_HELD_BYTES or frame.media_time - self._held[0].media_time > MAX_HELD_SECONDS:
+        if self._held_bytes > MAX_HELD_BYTES or frame.media_time - held[0].media_time > MAX_HELD_SECONDS:
             self._drop_held()
 
     def _drop_held(self) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.rtp.h264_packetize import starts_keyframe
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """Most that is held of a camera. A longer group is let go, and who joins meanwhile waits for the next one."""
 PRESSED: Final = 0.05
 """Seconds of media time that a group takes for who joins. A player shows pictures as far apart as their timestamps are:
 with those of the camera it would begin with the past and stay as far behind."""
-
-_SLICES: Final = frozenset((1, 2, 3, 4, 5, 24, 28))
-"""NAL units that are slices, or payloads that may hold them (RFC 6184 §5.4)."""
 
 
 class HeldGroup:
@@ -27,8 +24,7 @@ class HeldGroup:
 
     def __init__(self, *, from_start: bool = False) -> None:
         self._frames: list[Frame] = []
-        self._picture: float | None = None
-        self._begun = not from_start  # whether a slice of this picture has come, or may have
+        self._starts = KeyframeStarts(from_start=from_start)
         self.bytes = 0
         self.too_long = 0
         self.begins = False
@@ -38,15 +34,9 @@ class HeldGroup:
         """Take a frame, or the part of it that is there; returns it with payloads that nobody else reuses."""
         payloads = [(bytes(payload), marker) for payload, marker in frame.payloads]
         kept = Frame(frame.kind, payloads, frame.media_time)
-        if frame.media_time != self._picture:
-            self._begun = self._begun and self._picture is None
-            self._picture = frame.media_time
-        self.begins = False
-        if not self._begun:
-            self.begins = any(starts_keyframe(payload) for payload, _ in payloads)
-            self._begun = any(payload and payload[0] & 0x1F in _SLICES for payload, _ in payloads)
-            if self.begins:
-                self.clear()
+        self.begins = self._starts.begins(kept)
+        if self.begins:
+            self.clear()
         if self.begins or self._frames:
             self._keep(kept)
         return kept

@@ -6,10 +6,10 @@ keyframe, as its receiver can decode nothing before; the others notice nothing o
 
 from __future__ import annotations
 
+from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Frame, Kind, Output
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
-from relay_worker.rtp.h264_packetize import starts_keyframe
 
 
 class _Branch:
@@ -27,8 +27,7 @@ class Outputs:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self._branches: dict[object, _Branch] = {}
-        self._picture: float | None = None
-        """Media time of the last video frame while there were several outputs."""
+        self._starts = KeyframeStarts()
 
     def attach(self, key: object, output: Output, max_payload: int, now: float) -> None:
         """Send to `output` as well, in packets that fit into `max_payload` bytes: the first one gets the group of
@@ -41,7 +40,8 @@ class Outputs:
         if first:
             branch.waits = not self.pipeline.attach(output, now)
         if branch.waits:
-            self._picture = None
+            # What it sees first may be the rest of a picture.
+            self._starts = KeyframeStarts()
             self.pipeline.output = self
 
     def replace(self, key: object, output: Output) -> None:
@@ -68,12 +68,8 @@ class Outputs:
 
     def _let_in(self, frame: Frame) -> None:
         """Have those that wait begin with this frame, if a keyframe begins with it."""
-        before, self._picture = self._picture, frame.media_time
-        # A later slice of a keyframe looks like its beginning. Whether the first frame seen is one is not known.
-        if before is None or before == frame.media_time:
-            return
         waiting = [branch for branch in self._branches.values() if branch.waits]
-        if waiting and any(starts_keyframe(payload) for payload, _ in frame.payloads):
+        if waiting and self._starts.begins(frame):
             for branch in waiting:
                 branch.waits = False
             self._simplify()

@@ -7,7 +7,8 @@ import itertools
 from relay_worker.local.group import MAX_BYTES, PRESSED, HeldGroup
 from relay_worker.media.stream import Frame, Kind
 
-IDR, SLICE, SPS, DELIMITER = b"\x65" + bytes(400), b"\x41" + bytes(100), b"\x67\x42", b"\x09\x10"
+IDR, SLICE, SPS, PPS = b"\x65" + bytes(400), b"\x41" + bytes(100), b"\x67\x42", b"\x68\xce"
+DELIMITER = b"\x09\x10"
 
 
 def frame(time: float, *payloads: bytes) -> Frame:
@@ -62,6 +63,13 @@ def test_a_later_slice_of_a_keyframe_begins_no_group() -> None:
     group.add(frame(2.0, IDR))
     assert not group.begins
     assert len(group.pressed()) == 2
+
+
+def test_a_keyframe_that_comes_packet_by_packet_is_held_with_its_parameter_sets() -> None:
+    group = filled(2)
+    for parts in ((DELIMITER,), (SPS,), (PPS,), (IDR,), (IDR,)):
+        group.add(frame(2.0, *parts))
+    assert [payload for part in group.pressed() for payload, _ in part.payloads] == [SPS, PPS, IDR, IDR]
 
 
 def test_a_group_that_is_too_long_is_let_go_and_the_next_is_held() -> None:

@@ -13,6 +13,7 @@ from relay_worker.publish.outputs import Outputs
 from relay_worker.rtp.h264 import MAX_PAYLOAD
 from relay_worker.rtp.h264_packetize import starts_keyframe
 from tests.fixtures.manual_camera import ManualCamera
+from tests.fixtures.packet_camera import DELIMITER, IDR, PPS, SLICE, SPS, PacketCamera
 
 PICTURE: Final = video_track(VideoSpec(width=320, height=240, seconds=4.0))
 SOUND: Final = audio_track(AudioSpec())
@@ -116,6 +117,25 @@ def test_the_rest_of_a_keyframe_is_no_beginning() -> None:
         world.outputs.send(Frame(Kind.VIDEO, [(payload, True)], media_time), media_time)
     assert second.pictures == [1.2]
     assert first.pictures == [1.0, 1.1, 1.2]
+
+
+def test_a_keyframe_that_comes_packet_by_packet_is_a_beginning() -> None:
+    """Its access unit delimiter and parameter sets first, each in a wake of its own, as a camera may send them."""
+    outputs = Outputs(Pipeline())
+    camera = PacketCamera(outputs.pipeline)
+    first, second = Screen(), Screen()
+    outputs.attach(first, first, MAX_PAYLOAD, 0.0)
+    for part in (SPS, PPS, IDR):
+        camera.take(part, 0, marker=part is IDR)
+    camera.shoot(1, SLICE)
+    outputs.attach(second, second, MAX_PAYLOAD, 0.0)
+    camera.shoot(2, SLICE)
+    keyframe = [DELIMITER, SPS, PPS, IDR]
+    for part in keyframe:
+        camera.take(part, 3, marker=part is IDR)
+    camera.shoot(4, SLICE)
+    assert second.payloads == [*keyframe[1:], SLICE], "all that a decoder needs of it"
+    assert first.payloads[-len(keyframe) - 1 :] == [*keyframe, SLICE]
 
 
 def test_a_sink_that_joins_viewers_keeps_no_picture_from_them() -> None:

@@ -10,16 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from relay_common.simulation.camera.media import AudioSpec, audio_clip
-from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
+from relay_worker.media.stream import Batch, Format, Frame, Kind
 from relay_worker.media.track_input import MAX_BURST
 from relay_worker.pipeline import MAX_HELD_BYTES, MAX_HELD_SECONDS, Pipeline
 from relay_worker.rtp.h264 import fragment
-
-SPS, PPS = bytes.fromhex("6742c01e95a0280bfe54"), bytes.fromhex("68ce3c80")
-SETS = b"\x78" + b"".join(len(nal).to_bytes(2, "big") + nal for nal in (SPS, PPS))
-IDR, SLICE = b"\x65\x88\x84\x00", b"\x41\x9a\x00\x00"
-FRAME = 3000
-"""Ticks of one thirtieth of a second."""
+from tests.fixtures.packet_camera import DELIMITER, FRAME, IDR, SETS, SLICE, PacketCamera
 
 
 class Output:
@@ -33,46 +28,10 @@ class Output:
         return [bytes(payload) for frame in self.frames if frame.kind is kind for payload, _ in frame.payloads]
 
 
-class Camera:
-    """Plays one video track, and sound of any format, packet by packet."""
-
-    def __init__(self, pipeline: Pipeline, sound: Format | None = None) -> None:
-        self._pipeline = pipeline
-        self._sequence = dict.fromkeys(Kind, 0)
-        self.mute_markers = False
-        self.video = Track(Kind.VIDEO, Format(96, "H264", 90_000), control="")
-        self.audio = Track(Kind.AUDIO, sound, control="") if sound is not None else None
-        pipeline.on_playing([track for track in (self.video, self.audio) if track is not None], 0.0)
-
-    def packet(self, track: Track, payload: bytes, timestamp: int, *, marker: bool = True) -> bytes:
-        self._sequence[track.kind] += 1
-        marker = marker and not self.mute_markers
-        second = marker << 7 | track.format.payload_type
-        return struct.pack("!BBHII", 0x80, second, self._sequence[track.kind] & 0xFFFF, timestamp, 1) + payload
-
-    def shoot(self, index: int, *payloads: bytes) -> None:
-        """One picture, in one wake."""
-        last = len(payloads) - 1
-        packets = [
-            self.packet(self.video, payload, index * FRAME, marker=number == last)
-            for number, payload in enumerate(payloads)
-        ]
-        self._pipeline.on_media([Batch(self.video, packets, [])], index / 30)
-
-    def take(self, payload: bytes, index: int, *, marker: bool = False) -> None:
-        """One packet of a picture, in a wake of its own."""
-        packet = self.packet(self.video, payload, index * FRAME, marker=marker)
-        self._pipeline.on_media([Batch(self.video, [packet], [])], index / 30)
-
-    def sound(self, payload: bytes, timestamp: int, now: float) -> None:
-        assert self.audio is not None
-        self._pipeline.on_media([Batch(self.audio, [self.packet(self.audio, payload, timestamp)], [])], now)
-
-
 def test_each_packet_of_a_picture_goes_on_when_it_comes() -> None:
     pipeline, output = Pipeline(), Output()
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     picture = fragment(IDR + bytes(5000), 1200)
     assert len(picture) == 5
     for index, payload in enumerate([SETS, *picture]):
@@ -87,7 +46,7 @@ def test_each_packet_of_a_picture_goes_on_when_it_comes() -> None:
 
 def test_an_output_that_comes_within_a_group_of_pictures_gets_all_of_it() -> None:
     pipeline, output = Pipeline(), Output()
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.shoot(0, SLICE)
     camera.shoot(1, SETS, IDR)
     camera.shoot(2, SLICE + b"2")
@@ -99,7 +58,7 @@ def test_an_output_that_comes_within_a_group_of_pictures_gets_all_of_it() -> Non
 def test_what_is_held_fits_a_path_that_takes_less_than_was_thought() -> None:
     """An IPv6 path of 1280 bytes shows when there is a publication, after the first pictures."""
     pipeline, output = Pipeline(), Output()
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.shoot(0, SETS, *fragment(IDR + bytes(5000), 1200))
     camera.shoot(1, SLICE + bytes(1190))
     pipeline.fit(1180)
@@ -117,7 +76,7 @@ def test_what_is_held_fits_a_path_that_takes_less_than_was_thought() -> None:
 def test_what_waits_for_an_output_is_bounded(size: int, pictures: int) -> None:
     def held(count: int) -> list[bytes]:
         pipeline, output = Pipeline(), Output()
-        camera = Camera(pipeline)
+        camera = PacketCamera(pipeline)
         camera.shoot(0, SETS, IDR)
         for index in range(1, count):
             camera.shoot(index, *[SLICE + bytes(size)] * 4)
@@ -130,9 +89,32 @@ def test_what_waits_for_an_output_is_bounded(size: int, pictures: int) -> None:
     assert held(pictures + 3) == []
 
 
+def test_a_keyframe_whose_delimiter_comes_by_itself_replaces_what_was_held() -> None:
+    pipeline, output = Pipeline(), Output()
+    camera = PacketCamera(pipeline)
+    camera.shoot(0, SETS, IDR)
+    second_slice = b"\x65\x40\x84\x00"  # which begins nothing
+    for part in (DELIMITER, SETS, IDR, second_slice):
+        camera.take(part, 1, marker=False)
+    pipeline.attach(output, 0.0)
+    assert output.payloads() == [SETS, IDR, second_slice]
+
+
+def test_what_is_left_of_a_keyframe_that_is_too_large_is_not_held() -> None:
+    pipeline, output = Pipeline(), Output()
+    camera = PacketCamera(pipeline)
+    camera.take(SETS, 0)
+    for _ in range(MAX_HELD_BYTES // 1000 + 2):
+        camera.take(IDR + bytes(1000), 0)
+    pipeline.attach(output, 0.0)
+    assert output.payloads() == [], "no decoder could do anything with it"
+    assert pipeline.waits_for_keyframe
+    assert pipeline.held_over > MAX_HELD_BYTES // 1000
+
+
 def test_a_later_keyframe_replaces_what_was_held() -> None:
     pipeline, output = Pipeline(), Output()
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.shoot(0, SETS, IDR)
     camera.shoot(1, SLICE)
     camera.shoot(2, SETS, IDR + b"2")
@@ -161,7 +143,7 @@ HBR = {"mode": "AAC-hbr", "config": "1408", "sizelength": "13", "indexlength": "
 def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: int) -> None:
     pipeline, output = Pipeline(), Output()
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline, sound)
+    camera = PacketCamera(pipeline, sound)
     for index in range(100):
         camera.sound(payload, index * ticks, index * ticks / sound.clock_rate)
     made = output.payloads(Kind.AUDIO)
@@ -183,7 +165,7 @@ def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: i
 def test_sound_that_cannot_be_had_costs_no_picture(sound: Format) -> None:
     pipeline, output = Pipeline(), Output()
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline, sound)
+    camera = PacketCamera(pipeline, sound)
     camera.shoot(0, SETS, IDR)
     camera.sound(b"anything", 0, 0.0)
     assert output.payloads() == [SETS, IDR]
@@ -213,7 +195,7 @@ def test_the_end_of_a_picture_without_a_mark_waits_for_one_frame_interval() -> N
     timers, output = Timers(), Output()
     pipeline = Pipeline(call_at=timers)
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.mute_markers = True
     camera.shoot(0, SETS, IDR)
     for index in range(1, 10):
@@ -235,7 +217,7 @@ def test_a_sane_camera_sets_no_timer() -> None:
     timers, output = Timers(), Output()
     pipeline = Pipeline(call_at=timers)
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     for index in range(30):
         camera.shoot(index, *([SETS, IDR] if not index % 10 else [SLICE]))
     assert len(output.frames) == 30
@@ -246,7 +228,7 @@ def test_a_sane_camera_sets_no_timer() -> None:
 def test_the_tail_of_a_picture_is_no_frame_after_a_resync() -> None:
     pipeline, output = Pipeline(), Output()
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.shoot(0, SETS, IDR)
     first, *rest = fragment(SLICE + bytes(3000), 1200)
     camera.take(first, 1)
@@ -264,12 +246,12 @@ def test_the_tail_of_a_picture_is_no_frame_after_a_resync() -> None:
 def test_what_was_tolerated_adds_up_over_sessions() -> None:
     pipeline = Pipeline()
     for _ in range(2):
-        camera = Camera(pipeline)
+        camera = PacketCamera(pipeline)
         camera.shoot(0, b"\x00\x00\x01" + SETS[3:13], IDR)
     assert pipeline.track_stats(Kind.VIDEO).tolerated["annex_b"] == 2
 
 
-def feed(pipeline: Pipeline, camera: Camera, megabits: float, seconds: float, began: float) -> float:
+def feed(pipeline: Pipeline, camera: PacketCamera, megabits: float, seconds: float, began: float) -> float:
     """Packets of 1000 octets at a rate, fifty wakes a second, as pictures of one wake; returns when it ended."""
     first, count = round(began * 50), round(seconds * 50)
     for index in range(first, first + count):
@@ -287,7 +269,7 @@ def feed(pipeline: Pipeline, camera: Camera, megabits: float, seconds: float, be
 def test_a_camera_that_sends_far_too_much_is_cut_and_one_in_bounds_is_not(caplog: pytest.LogCaptureFixture) -> None:
     pipeline, output = Pipeline(), Output()
     pipeline.attach(output, 0.0)
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     ended = feed(pipeline, camera, 18, 8, 0.0)
     assert pipeline.track_stats(Kind.VIDEO).tolerated.get("over_rate", 0) == 0
     before = sum(map(len, output.payloads()))
@@ -309,7 +291,7 @@ def test_a_camera_that_sends_far_too_much_is_cut_and_one_in_bounds_is_not(caplog
 @pytest.mark.parametrize("payload", [b"\x7c\x05" + bytes(998), SLICE + bytes(996)], ids=["FU-A", "picture"])
 def test_a_picture_that_never_ends_costs_no_memory(payload: bytes) -> None:
     pipeline, output = Pipeline(), Output()
-    camera = Camera(pipeline)
+    camera = PacketCamera(pipeline)
     camera.shoot(0, SETS, IDR)
     pipeline.attach(output, 0.0)
     wake = [camera.packet(camera.video, payload, FRAME, marker=False) for _ in range(200)]

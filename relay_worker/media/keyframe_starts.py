@@ -1,0 +1,35 @@
+"""Which part of a picture begins a keyframe, of video that comes in parts: whoever joins begins there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay_worker.media.stream import Frame
+from relay_worker.rtp.h264_packetize import starts_keyframe
+
+_SLICES: Final = frozenset((1, 2, 3, 4, 5, 24, 28))
+"""NAL units that are slices, or payloads that may hold them (RFC 6184 §5.4)."""
+
+
+class KeyframeStarts:
+    """Follows one video stream. `from_start` says that no video came before, so that the first picture is whole.
+
+    A later slice of a keyframe looks like its first one, and what precedes that may have come by itself: an access unit
+    delimiter, SEI, parameter sets.
+    """
+
+    def __init__(self, *, from_start: bool = False) -> None:
+        self._from_start = from_start
+        self._picture: float | None = None  # media time of the picture under way
+        self._over = True  # whether this picture can no longer begin: a slice of it, or a keyframe's start, has come
+
+    def begins(self, frame: Frame) -> bool:
+        """Whether a keyframe begins with `frame`, the next part of the stream; once for each."""
+        if frame.media_time != self._picture:
+            self._over = self._picture is None and not self._from_start
+            self._picture = frame.media_time
+        if self._over:
+            return False
+        begins = any(starts_keyframe(payload) for payload, _ in frame.payloads)
+        self._over = begins or any(payload and payload[0] & 0x1F in _SLICES for payload, _ in frame.payloads)
+        return begins
