@@ -109,9 +109,9 @@ class Supervisor:
             self._registry, self.accounts, self._sinks, self.fleet, self._store, self.events, self._spec, self._clock
         )
         self._watching = Watching(self._registry, self.director, self._clock)
-        self.local = self._make_local()
         self._ice = self._make_ice_servers()
         self.viewers = self._make_viewers()
+        self.local = self._make_local()
         self._verdicts = Verdicts(
             self.viewers.decoding,
             self._clock,
@@ -161,6 +161,7 @@ class Supervisor:
             tell=self.events.publish,
             link_valid=lambda link: self._http.link_valid(link),
             credential=credential_of(self.config.http.token),
+            decoding=self.viewers.decoding,
         )
 
     def _make_verbs(self, reread: Callable[[], Config] | None) -> Verbs:
@@ -307,8 +308,7 @@ class Supervisor:
         start("memory", functools.partial(keep_small, self._clock))
 
     async def _stop_accounts(self) -> None:
-        release = not self._keep_workers
-        await asyncio.gather(*(account.stop(release=release, within=0.5) for account in self.accounts))
+        await asyncio.gather(*(account.stop(release=not self._keep_workers, within=0.5) for account in self.accounts))
 
     async def _stop_workers(self) -> None:
         if self._keep_workers:

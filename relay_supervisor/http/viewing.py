@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay_supervisor.http.replies import ApiError, camera_in, json_reply, read_json, watch_page
+from relay_supervisor.http.whep import LocalService
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.decoding import Received
 from relay_supervisor.viewing.views import Audience, ViewAnswer, Visitor
@@ -54,6 +55,9 @@ class ViewedRelay(Protocol):
     """The relay as these endpoints see it."""
 
     @property
+    def local(self) -> LocalService: ...
+
+    @property
     def viewers(self) -> ViewService: ...
 
     def status(self) -> RelayStatus: ...
@@ -82,7 +86,10 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /api/view/{id}/received: the page's `getStats()` totals, while the page is visible."""
+    """Body of POST /api/view/{id}/received: the page's `getStats()` totals, while the page is visible.
+
+    The id is a view's, or that of a session at `/whep/{camera}`.
+    """
 
     cameras: list[Received]
 
@@ -185,8 +192,11 @@ class _Viewing:
 
     async def received(self, request: Request) -> Response:
         given: ReceivedRequest = await read_json(request, ReceivedRequest)
-        view, audience = request.path_params["id"], request.state.audience
-        faults = self._relay.viewers.received(view, given.cameras, audience=audience)
+        view, relay = request.path_params["id"], self._relay
+        if view in relay.local:
+            faults = relay.local.received(view, given.cameras, visitor=request.state.visitor)
+        else:
+            faults = relay.viewers.received(view, given.cameras, audience=request.state.audience)
         return json_reply(ReceivedAnswer(faults=[Fault(camera=c, reason=reason) for c, reason in faults.items()]))
 
     async def close_view(self, request: Request) -> Response:

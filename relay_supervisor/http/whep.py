@@ -17,6 +17,7 @@ from relay_supervisor.http.replies import ApiError, error_reply, json_reply, rea
 from relay_supervisor.local.service import Answered
 from relay_supervisor.local.sessions import WhepError, digest
 from relay_supervisor.state.store import LinkCredential
+from relay_supervisor.viewing.decoding import Received
 from relay_supervisor.viewing.views import Audience, ViewError, Visitor
 
 MAX_OFFER: Final = 64 * 1024
@@ -36,6 +37,10 @@ class LocalService(Protocol):
     async def trickle(self, viewer: str, fragment: str, *, visitor: Visitor) -> LocalPatched: ...
 
     def close(self, viewer: str, *, visitor: Visitor) -> None: ...
+
+    def __contains__(self, viewer: str) -> bool: ...
+
+    def received(self, viewer: str, received: list[Received], *, visitor: Visitor) -> dict[str, str]: ...
 
     def allows(self, origin: str) -> bool:
         """Whether pages of that origin may play from here."""

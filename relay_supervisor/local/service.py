@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from relay_common.announced import announced
@@ -43,6 +43,7 @@ from relay_supervisor.local.workers import LocalWorkers
 from relay_supervisor.state.store import LinkCredential, SavedLocalViewer, Store
 from relay_supervisor.status.model import LocalStatus
 from relay_supervisor.viewing.bounds import refusal
+from relay_supervisor.viewing.decoding import Decoding, Received
 from relay_supervisor.viewing.views import Audience, Visitor
 
 LOOK: Final = 1.0
@@ -69,7 +70,8 @@ class LocalViewing:
     """All viewers that workers answer. Listens to workers as the director's `WorkerListener`.
 
     `link_valid` tells whether a link may still be used; `credential` is a digest of the operator's token; `on_asked` is
-    called with the cameras that somebody wants to watch; `tell` publishes an event about a camera.
+    called with the cameras that somebody wants to watch; `tell` publishes an event about a camera; `decoding` takes
+    what pages report.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class LocalViewing:
         tell: Callable[[str, str, str], object],
         link_valid: Callable[[LinkCredential], bool],
         credential: str = "",
+        decoding: Decoding | None = None,
         new_name: Callable[[], str] = lambda: secrets.token_urlsafe(24),
     ) -> None:
         self._registry, self._store = registry, store
         self._clock, self._on_asked, self._tell, self._link_valid = clock, on_asked, tell, link_valid
         self._credential, self._new_name = credential, new_name
+        self._decoding = decoding or Decoding()
         self._fleet = director.fleet
         self._workers = LocalWorkers(config, registry, director, store)
         self._requests = WorkerRequests(director.fleet.send)
@@ -99,6 +103,9 @@ class LocalViewing:
 
     def __len__(self) -> int:
         return len(self._viewers)
+
+    def __contains__(self, viewer: str) -> bool:
+        return viewer in self._viewers
 
     @property
     def on(self) -> bool:
@@ -230,6 +237,15 @@ class LocalViewing:
             raise no_worker()
         return answer
 
+    def received(self, viewer: str, received: Sequence[Received], *, visitor: Visitor) -> dict[str, str]:
+        """Record what a page that plays from here receives of its camera; returns what is wrong with it alone.
+
+        Raises WhepError.
+        """
+        found = self._owned(viewer, visitor)
+        known = [entry for entry in received if entry.camera == found.camera]
+        return self._decoding.reports(found.name, known, self._clock.now())
+
     def close(self, viewer: str, *, visitor: Visitor) -> None:
         """End a viewer; raises WhepError when it is not known, or another's."""
         self._end(self._owned(viewer, visitor), "closed", "the viewer has left")
@@ -324,6 +340,7 @@ class LocalViewing:
     def _forget(self, viewer: LocalViewer, outcome: str) -> None:
         if self._viewers.pop(viewer.name, None) is not None:
             self.outcomes[outcome] += 1
+            self._decoding.forget(viewer.name)
             self._store.forget_local_viewer(viewer.name)
 
     # --- status ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Pure: `now` (monotonic seconds) is passed in.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -104,7 +105,9 @@ class _Viewer:
 
 
 class Decoding:
-    """All cameras and the pages that watch them. Bounded by the bound on views."""
+    """All cameras and the pages that watch them. Bounded by the bounds on views and local viewers, whose names those of
+    views and of local viewers' sessions are.
+    """
 
     def __init__(self) -> None:
         self._viewers: dict[str, dict[str, _Viewer]] = {}  # camera → view → …
@@ -122,8 +125,15 @@ class Decoding:
         elif camera not in self._workers or self._workers[camera][0] is not stats:
             self._workers[camera] = (stats, now)
 
+    def reports(self, view: str, received: Sequence[Received], now: float) -> dict[str, str]:
+        """Record what a visible page receives; returns, by camera, what is wrong with this page alone."""
+        for entry in received:
+            self.report(view, entry, now)
+        faults = {entry.camera: self.fault(view, entry.camera, now) for entry in received}
+        return {camera: fault for camera, fault in faults.items() if fault}
+
     def report(self, view: str, received: Received, now: float) -> None:
-        """Record what a visible page receives."""
+        """Record what a visible page receives of one camera."""
         viewers = self._viewers.setdefault(received.camera, {})
         viewer = viewers.get(view)
         if viewer is None or now - viewer.heard_at > FRESH:

@@ -206,12 +206,8 @@ class Viewers:
     def received(self, view: str, received: Sequence[Received], *, audience: Audience = ALL_CAMERAS) -> dict[str, str]:
         """Record what a visible page receives; returns, by camera, what is wrong with this page alone."""
         found = self._get(view, audience)
-        now = self._clock.now()
         known = [entry for entry in received if found.has(entry.camera)]
-        for entry in known:
-            self.decoding.report(found.name, entry, now)
-        faults = {entry.camera: self.decoding.fault(found.name, entry.camera, now) for entry in known}
-        return {camera: fault for camera, fault in faults.items() if fault}
+        return self.decoding.reports(found.name, known, self._clock.now())
 
     async def close(self, view: str, *, audience: Audience = ALL_CAMERAS) -> None:
         """End a view; an unknown one counts as ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ from playwright.async_api import Page
 
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
+from relay_supervisor.viewing.decoding import BROWSERS_FAULT
+from tests.fixtures.chromium import BLINDFOLD
 from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
 from tests.fixtures.local_responder import StockLocal
 from tests.fixtures.running_relay import SMALL, running_relay
@@ -21,6 +24,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
 AFRESH = "window.relay.tracks.some((track) => track.publication === '{publication}')"
+
+
+def tile_says(camera: str, words: str) -> str:
+    return f"document.querySelector('[data-camera=\"{camera}\"]').innerText.includes({json.dumps(words)})"
 
 
 def way(camera: str) -> str:
@@ -105,6 +112,34 @@ async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_
         await decoding(page, [near, far, full])
         assert local.asked.count(far) == 1
         assert local.asked.count(near) == 2
+
+
+async def test_a_page_that_plays_direct_tells_whether_it_decodes(chromium_page: Page) -> None:
+    """On the real relay: a page that decodes nothing of what it gets, alone, and beside one that decodes."""
+    await chromium_page.add_init_script(BLINDFOLD)
+    sections = {"local": {"listen": "127.0.0.1"}}
+    async with running_relay(1, options=SMALL, sections=sections, sfu=False) as relay:
+        await relay.until_live(within=45.0)
+        (camera,) = (camera.id for camera in relay.supervisor.status().cameras)
+
+        def decodable(verdict: str) -> bool:
+            return relay.supervisor.status().cameras[0].decodable == verdict
+
+        assert decodable("unknown"), "nobody watches"
+        await chromium_page.goto(relay.supervisor.url)
+        await relay.until(lambda: decodable("no"), 60.0, "the page reports bytes without pictures")
+        assert "browsers get its bytes" in relay.supervisor.status().cameras[0].reason
+        await until(chromium_page, tile_says(camera, "Live, not decodable"))
+        sessions = relay.supervisor.local.outcomes["opened"]
+
+        browser = chromium_page.context.browser
+        assert browser is not None
+        other = await browser.new_page()
+        await other.goto(relay.supervisor.url)
+        await decoding(other, [camera])
+        await relay.until(lambda: decodable("yes"), 30.0, "the other page reports pictures")
+        await until(chromium_page, tile_says(camera, BROWSERS_FAULT))
+        assert relay.supervisor.local.outcomes["opened"] - sessions <= 3, "to connect again does not help"
 
 
 async def test_the_real_relay_without_an_sfu_plays_on_its_page_and_on_a_guests(chromium_page: Page) -> None:

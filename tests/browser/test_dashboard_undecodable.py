@@ -14,21 +14,10 @@ from relay_common.protocol import WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.viewing.decoding import BROWSERS_FAULT, Decodable
 from tests.fixtures import dashboard as fixture
-from tests.fixtures.chromium import chromium
+from tests.fixtures.chromium import BLINDFOLD, chromium
 from tests.fixtures.dashboard import Dashboard, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
-
-# A page whose decoder gets nothing: encoded frames go to a stream that is never read (a fault of the browser alone).
-BLINDFOLD = """
-const Original = window.RTCPeerConnection;
-window.RTCPeerConnection = class extends Original {
-  constructor(configuration) {
-    super({ ...configuration, encodedInsertableStreams: true });
-    this.addEventListener("track", ({ receiver }) => receiver.createEncodedStreams());
-  }
-};
-"""
 
 
 def without_parameter_sets(units: list[bytes]) -> list[bytes]:

@@ -9,11 +9,9 @@ const DISCONNECTED_FOR = 5000;
 
 export class Connection extends Peer {
   // Events: "stream" {camera, stream}, "ready" (connected), "dead" (no longer usable).
-  view = "";
   tracks = new Map(); // mid → {mid, camera, kind, publication}
   cameras = []; // as last asked for
   unavailable = [];
-  faults = new Map(); // camera → why this page, and no other, shows no picture of it
   #streams = new Map(); // camera → MediaStream
   #busy = false;
   #later = null; // an update requested while another was in progress
@@ -66,17 +64,6 @@ export class Connection extends Peer {
       const later = this.#later;
       this.#later = null;
       later?.();
-    }
-  }
-
-  // Report to the relay what is received of the cameras here: [{camera, bytes, frames}].
-  async report(cameras) {
-    if (this.dead || !this.view || !cameras.length) return;
-    try {
-      const { faults } = await call("POST", `/api/view/${this.view}/received`, { cameras });
-      this.faults = new Map(faults.map(({ camera, reason }) => [camera, reason]));
-    } catch {
-      // The picture does not depend on it, and the next update finds out whether the view is gone.
     }
   }
 

@@ -12,21 +12,23 @@ const ANOTHER_TRY = 600000; // after the relay, not the network, was in the way:
 const KEPT = "relay.local.unreachable"; // for the session, as a page at home and one elsewhere differ
 
 
-// One camera's connection, with the methods and events of `Connection`. `publication()` tells what it is to play now.
+// One camera's connection, with the methods and events of `Connection`. `publication()` tells what it is to play now,
+// `undecodable()` whether no browser can decode it.
 export class LocalConnection extends Peer {
   local = true;
   tracks = new Map();
   cameras = [];
   unavailable = [];
-  faults = new Map();
   error = null; // the relay's refusal
   #publication;
+  #undecodable;
   #session = "";
   #stream = new MediaStream();
 
-  constructor(publication) {
+  constructor(publication, undecodable) {
     super(DISCONNECTED_FOR);
     this.#publication = publication;
+    this.#undecodable = undecodable;
   }
 
   async open([camera]) {
@@ -54,14 +56,10 @@ export class LocalConnection extends Peer {
     return this.cameras.includes(camera) && this.tracks.size > 0;
   }
 
-  // Another worker answers for the camera now, or its picture is frozen: connect afresh.
+  // Another worker answers for the camera now, or its picture is frozen: connect afresh, where that can help.
   async update(cameras, stale = []) {
     const before = [...this.tracks.values()][0]?.publication;
-    if (stale.length || (before && before !== this.#publication())) this.die();
-  }
-
-  async report() {
-    // What is decoded is reported of views at the SFU.
+    if ((stale.length && !this.#undecodable()) || (before && before !== this.#publication())) this.die();
   }
 
   close() {
@@ -69,7 +67,7 @@ export class LocalConnection extends Peer {
     if (this.#session) {
       fetch(this.#session, { method: "DELETE", keepalive: true, credentials: "same-origin", headers: credentials() }).catch(() => {});
     }
-    this.#session = "";
+    this.#session = this.view = "";
   }
 
   // The relay learns our address from our checks: there is no need to wait for candidates.
@@ -93,6 +91,7 @@ export class LocalConnection extends Peer {
     }
     // Under the path at which this page sees the relay, which a proxy may not have told it.
     this.#session = at(`/whep/${reply.headers.get("Location").split("/whep/").at(-1)}`);
+    this.view = this.#session.split("?")[0].split("/").at(-1);
     return text;
   }
 
@@ -128,6 +127,10 @@ export class Ways {
   isShown(id) {
     const status = this.#statuses.get(id);
     return !status || shown(status);
+  }
+
+  undecodable(id) {
+    return this.#statuses.get(id)?.decodable === "no";
   }
 
   publication(id) {

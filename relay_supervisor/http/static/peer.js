@@ -1,7 +1,11 @@
 // A peer connection's life, whatever it is connected with: events "ready" (connected) and "dead" (no longer usable).
 
+import { call } from "./api.js";
+
 export class Peer extends EventTarget {
   pc = null;
+  view = ""; // the relay's name of it
+  faults = new Map(); // camera → why this page, and no other, shows no picture of it
   dead = false;
   reached = false; // whether it has ever been connected
   #disconnectedFor;
@@ -21,6 +25,17 @@ export class Peer extends EventTarget {
   expect(within) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.die(), within);
+  }
+
+  // Report to the relay what is received of the cameras here: [{camera, bytes, frames}].
+  async report(cameras) {
+    if (this.dead || !this.view || !cameras.length) return;
+    try {
+      const { faults } = await call("POST", `/api/view/${this.view}/received`, { cameras });
+      this.faults = new Map(faults.map(({ camera, reason }) => [camera, reason]));
+    } catch {
+      // The picture does not depend on it, and a view that is gone is found out otherwise.
+    }
   }
 
   die() {

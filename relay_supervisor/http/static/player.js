@@ -151,7 +151,8 @@ class Group {
     const old = this.connection;
     this.connection = connection;
     this.#next = null;
-    this.#moved.clear();
+    // Its frames are counted anew. What did not help before is not tried sooner.
+    for (const last of this.#moved.values()) Object.assign(last, { frames: 0, at: performance.now() });
     this.#askedAt = performance.now();
     for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
     old?.close();
@@ -228,7 +229,7 @@ export class Player {
   }
 
   #direct(id) {
-    const make = () => new LocalConnection(() => this.#ways.publication(id));
+    const make = () => new LocalConnection(() => this.#ways.publication(id), () => this.#ways.undecodable(id));
     return new Group(this.onStream, make, (connection) => {
       this.#ways.failed(id, connection);
       if (!this.#left) this.#aim();
@@ -297,7 +298,7 @@ export class Player {
   // Why this page shows no picture of a camera that others see.
   fault(id) {
     if (this.#lacks && !this.playing(id)) return this.#lacks;
-    for (const group of this.#groups) {
+    for (const group of this.#all) {
       const found = group.connection?.faults.get(id);
       if (found) return found;
     }

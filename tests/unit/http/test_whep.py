@@ -127,6 +127,18 @@ async def test_further_candidates() -> None:
     assert (reply.status_code, reply.json()["error"]["message"]) == (422, "ICE is not restarted")
 
 
+async def test_a_page_that_plays_direct_reports_what_it_receives_under_its_session() -> None:
+    http, relay = served()
+    await http.post("/whep/cam00000", content=SDP, headers=BEARER | TYPE)
+    told = {"cameras": [{"camera": "cam00000", "bytes": 90_000, "frames": 0}]}
+    reply = await http.post("/api/view/viewer-1/received", json=told, headers=BEARER)
+    assert reply.json() == {"faults": [{"camera": "cam00000", "reason": "nothing but green"}]}
+    ((viewer, visitor, received),) = relay.local.reports
+    assert (viewer, visitor.operator, received[0].bytes) == ("viewer-1", True, 90_000)
+    assert (await http.post("/api/view/viewer-1/received", json=told)).status_code == 401
+    assert (await http.post("/api/view/viewer-2/received", json=told, headers=BEARER)).status_code == 410
+
+
 async def test_other_sites_play_only_where_they_are_allowed_and_never_with_a_cookie() -> None:
     http, relay = served()
     origin = {"Origin": SITE, "Sec-Fetch-Site": "cross-site"}

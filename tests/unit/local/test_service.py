@@ -34,6 +34,7 @@ from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.local.service import FORGOTTEN_AFTER, LocalViewing
 from relay_supervisor.local.sessions import WhepError, digest
 from relay_supervisor.state.store import LinkCredential, Store
+from relay_supervisor.viewing.decoding import PageState, Received
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Audience, ViewError, Visitor
 
 OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\n"
@@ -408,3 +409,25 @@ async def test_a_camera_that_is_switched_off_or_not_there(tmp_path: Path) -> Non
     home = Home(tmp_path, settings=settings)
     assert (await refused(home.watch(home.door))).status == 409
     assert (await refused(home.watch("none"))).status == 404
+
+
+async def test_what_a_page_receives_counts_for_its_sessions_camera_until_that_ends(tmp_path: Path) -> None:
+    home = Home(tmp_path).started()
+    visitor = guest()
+    viewer = await home.watch(home.door, visitor)
+    decoding, told = (
+        home.local._decoding,
+        [Received(camera=camera, bytes=9, frames=3) for camera in (home.door, home.yard)],
+    )
+
+    def sight(camera: str) -> PageState:
+        return decoding.page_state(viewer, camera, home.clock.now())
+
+    assert viewer in home.local
+    assert home.local.received(viewer, told, visitor=visitor) == {}
+    assert (sight(home.door), sight(home.yard)) == (PageState.DECODING, PageState.UNKNOWN)
+    with pytest.raises(WhepError):
+        home.local.received(viewer, told, visitor=guest(2))
+    home.local.close(viewer, visitor=visitor)
+    assert viewer not in home.local
+    assert sight(home.door) is PageState.UNKNOWN
