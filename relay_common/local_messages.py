@@ -37,6 +37,8 @@ class LocalOffer(_LocalMessage, frozen=True, tag="local_offer"):
     offer: str
     ends_at: float = 0.0
     """When it may no longer watch, Unix seconds; 0: never."""
+    quality: str = ""
+    """`small` or `full`; "" is `full`. A camera that makes no smaller picture has the full one alone."""
 
 
 class LocalTrickle(_LocalMessage, frozen=True, tag="local_trickle"):

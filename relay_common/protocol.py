@@ -15,7 +15,9 @@ import enum
 
 import msgspec
 
+from relay_common.ingest_messages import IngestFromWorker, MakeOffer
 from relay_common.local_messages import LocalFromSupervisor, LocalFromWorker
+from relay_common.rendition_messages import SetRendition
 
 PROTOCOL = 1
 """Version carried in the hello."""
@@ -105,6 +107,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """Whether it publishes where `SetSinks` says, and not at the SFU alone."""
     data_path: str = ""
     """What moves its packets: `compiled` or `python`."""
+    renditions: bool = False
+    """Whether it can make a smaller picture, and knows `SetRendition`."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):
@@ -139,6 +143,8 @@ class TrackOffer(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     mid: str
+    rids: list[str] = []
+    """The layers of a simulcast track, best first; empty: one encoding."""
 
 
 class PublishRequest(_Message, frozen=True, tag="publish"):
@@ -150,25 +156,13 @@ class PublishRequest(_Message, frozen=True, tag="publish"):
     sink: str = ""
 
 
-class IngestOffer(_Message, frozen=True, tag="ingest_offer"):
-    """Answer to `MakeOffer`: the SDP offer for the camera's side."""
-
-    request: int
-    offer: str
-
-
-class IngestOfferFailed(_Message, frozen=True, tag="ingest_offer_failed"):
-    """Answer to `MakeOffer` when no offer can be made."""
-
-    request: int
-    reason: str
-
-
 class Published(_Message, frozen=True, tag="published"):
     """Packets of every track of `publication` have been sent: viewers may pull it."""
 
     publication: str
     sink: str = ""
+    rids: list[str] = []
+    """The layers that the answer took of a simulcast track, best first; empty: one encoding."""
 
 
 class Unpublished(_Message, frozen=True, tag="unpublished"):
@@ -235,12 +229,6 @@ class Play(_Message, frozen=True, tag="play"):
     answer: str = ""
     """Secret: Google's unmodified SDP answer to the worker's offer number `offer`; WebRTC only."""
     offer: int = 0
-
-
-class MakeOffer(_Message, frozen=True, tag="make_offer"):
-    """Make an offer, under this number, for a WebRTC stream that is about to be generated."""
-
-    request: int
 
 
 class Extended(_Message, frozen=True, tag="extended"):
@@ -366,8 +354,7 @@ FromWorker = (
     | Heartbeat
     | StateChanged
     | SourceFailed
-    | IngestOffer
-    | IngestOfferFailed
+    | IngestFromWorker
     | PublishRequest
     | Published
     | Unpublished
@@ -397,4 +384,5 @@ FromSupervisor = (
     | UseTurn
     | SetSinks
     | LocalFromSupervisor
+    | SetRendition
 )

@@ -104,6 +104,35 @@ class SinkStats(msgspec.Struct, kw_only=True):
     delay_p99: float = 0.0
 
 
+class RenditionStats(msgspec.Struct, kw_only=True):
+    """The smaller picture of a camera; counters are totals since the worker started."""
+
+    mode: str = "off"
+    """What the present publication was configured to make: `off`, `keyframes` or `smooth`."""
+    active: str = "off"
+    """What is made now: `keyframes` while `smooth` does not fit its budget."""
+    reason: str = ""
+    """Why nothing or less is made, in words."""
+    width: int = 0
+    height: int = 0
+    pictures: int = 0
+    """Sent."""
+    packets: int = 0
+    bytes: int = 0
+    cpu: float = 0.0
+    """Milliseconds a second, over the last 10 s."""
+    replaced: int = 0
+    """Pictures dropped for a newer one: one waits at most."""
+    failed: int = 0
+    """Pictures that could not be decoded or encoded."""
+    refused: int = 0
+    """Pictures of a kind that is not made smaller: with B-frames, interlaced, too large."""
+    stuck: int = 0
+    """Times that the thread which makes them was given up."""
+    refusals: int = 0
+    """Answers that refused simulcast."""
+
+
 class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """One report of a worker, about once a second."""
 
@@ -152,6 +181,8 @@ class WorkerStats(msgspec.Struct, kw_only=True, tag_field="t", tag="stats"):
     """Viewers that it answers itself; None while it answers none."""
     retry_at: float = 0.0
     """When it does by itself what may end what `code` says (Unix seconds); 0 while nothing is planned."""
+    rendition: RenditionStats | None = None
+    """The smaller picture; None from a worker of an earlier release, and while none was ever asked for."""
 
 
 NOT_DECODABLE: Final = "live, not decodable"

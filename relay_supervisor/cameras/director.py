@@ -19,6 +19,7 @@ from relay_common import protocol
 from relay_common.causes import RestartCause, cause_of
 from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
+from relay_common.ingest_messages import IngestOffer, IngestOfferFailed
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
@@ -248,7 +249,7 @@ class Director:
             case protocol.SourceFailed(generation=generation, reason=reason, code=code):
                 self._events.publish("source", reason, camera)
                 self._leases(found).media_failed(camera, generation, reason, cause_of(code))
-            case protocol.IngestOffer() | protocol.IngestOfferFailed():
+            case IngestOffer() | IngestOfferFailed():
                 self.offers.answered(camera, message)
             case protocol.StateChanged():
                 self._state_changed(found, message)

@@ -6,7 +6,8 @@ import asyncio
 import secrets
 from collections.abc import Callable
 
-from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed, MakeOffer
+from relay_common.ingest_messages import IngestOffer, IngestOfferFailed, MakeOffer
+from relay_common.protocol import FromSupervisor
 from relay_supervisor.google.errors import OfferUnavailable
 
 

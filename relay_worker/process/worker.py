@@ -18,6 +18,7 @@ from relay_common import proc, protocol
 from relay_common.clock import Clock, LoopClock
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
+from relay_common.ingest_messages import IngestOffer, IngestOfferFailed, MakeOffer
 from relay_common.local_messages import LocalClose, LocalOffer, LocalTrickle, SetLocal
 from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
@@ -122,7 +123,7 @@ class Worker:
                 self._relay.publications.hurry()
             case protocol.Play():
                 self._relay.play(_stream(message))
-            case protocol.MakeOffer(request=request):
+            case MakeOffer(request=request):
                 self._tasks.spawn(self._make_offer(request))
             case protocol.Extended():
                 self._relay.extended(message.generation, Secret(message.url), message.expires_at)
@@ -158,9 +159,9 @@ class Worker:
         try:
             offer = await self._relay.make_offer(request)
         except Exception as error:
-            self._control.send(protocol.IngestOfferFailed(request=request, reason=_in_words(error)))
+            self._control.send(IngestOfferFailed(request=request, reason=_in_words(error)))
         else:
-            self._control.send(protocol.IngestOffer(request=request, offer=offer))
+            self._control.send(IngestOffer(request=request, offer=offer))
 
     async def _capture(self, seconds: float) -> bytes:
         capture = self._relay.start_capture()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay_common import protocol, wire
 from relay_common.backoff import Backoff
+from relay_common.ingest_messages import IngestOffer, MakeOffer
 from relay_common.protocol import FromWorker, Stage, TrackOffer, WorkerState
 from relay_worker.process.spec import WorkerSpec
 from tests.simulation.loop import Process
@@ -117,7 +118,7 @@ class SimulatedWorker:
                 if self.generation in (0, generation):
                     self.generation = 0
                     self._drop()
-            case protocol.MakeOffer(request=request):
+            case MakeOffer(request=request):
                 self.process.after(self._rng.uniform(0.01, 0.5), self._made_offer, request)
             case protocol.PublishAnswer(request=request) | protocol.PublishFailed(request=request):
                 waiting = self._answers.get(request)
@@ -148,7 +149,7 @@ class SimulatedWorker:
 
     def _made_offer(self, request: int) -> None:
         self._offer = request
-        self._send(protocol.IngestOffer(request=request, offer=f"v=0 {request}"))
+        self._send(IngestOffer(request=request, offer=f"v=0 {request}"))
 
     # --- its life -----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from relay_common.protocol import FromSupervisor, IngestOffer, IngestOfferFailed, MakeOffer
+from relay_common.ingest_messages import IngestOffer, IngestOfferFailed, MakeOffer
+from relay_common.protocol import FromSupervisor
 from relay_supervisor.cameras.offers import IngestOffers
 from relay_supervisor.google.errors import OfferUnavailable
 

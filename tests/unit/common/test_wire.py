@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from relay_common import protocol, wire
 from relay_common.protocol import Hello, Play, WorkerState
+from relay_common.rendition_messages import SetRendition
 from relay_common.sdp_lines import MAX_SDP
-from relay_common.worker_stats import WorkerStats
+from relay_common.worker_stats import RenditionStats, WorkerStats
 
 
 def test_messages_survive_the_wire() -> None:
@@ -18,6 +19,22 @@ def test_messages_survive_the_wire() -> None:
     play = Play(generation=4, protocol=protocol.Protocol.RTSP, url="rtsps://x/y?auth=z", expires_at=1.0)
     assert wire.worker_reader().decode(wire.encode(play)) == play
     stats = WorkerStats(instance="a.b", camera="a", sequence=1, at=2.0, uptime=3.0, state=WorkerState.LIVE)
+    assert wire.stats_reader().decode(wire.encode(stats)) == stats
+
+
+def test_what_is_said_of_renditions_survives_the_wire_and_is_left_out_of_what_earlier_releases_read() -> None:
+    order = SetRendition(mode="smooth", watched=True, budget=60.0)
+    assert wire.worker_reader().decode(wire.encode(order)) == order
+    published = protocol.Published(publication="p1", rids=["a", "b"])
+    assert wire.supervisor_reader().decode(wire.encode(published)) == published
+    assert msgspec.msgpack.decode(wire.encode(protocol.Published(publication="p1"))) == {
+        "t": "published",
+        "publication": "p1",
+    }
+    rendition = RenditionStats(mode="smooth", active="keyframes", reason="over its budget", cpu=3.5)
+    stats = WorkerStats(
+        instance="a.b", camera="a", sequence=1, at=2.0, uptime=3.0, state=WorkerState.LIVE, rendition=rendition
+    )
     assert wire.stats_reader().decode(wire.encode(stats)) == stats
 
 

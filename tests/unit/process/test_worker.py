@@ -12,6 +12,7 @@ import pytest
 from relay_common import protocol
 from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
+from relay_common.ingest_messages import IngestOfferFailed, MakeOffer
 from relay_common.protocol import FromWorker, Protocol, Stage
 from relay_common.secrets import Secret
 from relay_worker.camera.granted import GrantedStream
@@ -62,8 +63,8 @@ async def fail(*given: object) -> bytes:
 
 async def test_an_offer_that_fails_in_an_unforeseen_way_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rig.worker._relay, "make_offer", fail)
-    rig.worker._handle(protocol.MakeOffer(request=7))
-    assert await rig.answered() == protocol.IngestOfferFailed(request=7, reason="internal error; see the log")
+    rig.worker._handle(MakeOffer(request=7))
+    assert await rig.answered() == IngestOfferFailed(request=7, reason="internal error; see the log")
 
 
 async def test_a_picture_that_fails_in_an_unforeseen_way_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
