@@ -322,6 +322,7 @@ class LocalViewers:
             "malformed_checks": port.malformed,
             "contested_addresses": port.contested,
             "unsent_datagrams": self._ports.unsent,
+            "undirected_datagrams": self._ports.undirected,
             "groups_too_long": self._group.too_long if self._group is not None else 0,
         }
 

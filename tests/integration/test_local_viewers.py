@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aioice.ice
 import pytest
 
 from relay_common.local_messages import LocalAnswer
 from relay_worker.local.dtls import MTU
+from relay_worker.local.ports import MAX_DESTINATIONS
 from relay_worker.rtp import rtcp
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.local_rig import LocalRig, StockViewer, local_rig, until
+from tests.fixtures.network_namespace import in_own_network
 from tests.fixtures.raw_viewer import Order, RawViewer
 
 pytestmark = pytest.mark.media
@@ -178,6 +181,44 @@ async def test_over_ipv6(rig: LocalRig) -> None:
     await until(lambda: len(viewer.sequences) > 30, "media come")
     assert viewer.missing == 0
     viewer.close()
+
+
+async def answered_from(rig: LocalRig, everywhere: str, hosts: Sequence[str]) -> None:
+    """Watch at each of the hosts, from the last one; a viewer's socket takes nothing from another address."""
+    rig.listen(everywhere, announce=list(hosts), viewers=len(hosts) + 1)
+    assert not rig.report().problem
+    viewers = []
+    for host in hosts:
+        viewer = RawViewer()
+        answer = answered(rig, viewer).answer.splitlines()
+        only = [line for line in answer if not line.startswith("a=candidate") or f" {host} " in line]
+        await viewer.connect("\r\n".join(only), local=hosts[-1])
+        viewers.append(viewer)
+    for viewer in viewers:
+        await until(lambda viewer=viewer: len(viewer.sequences) > 30, f"media come to {hosts}")  # type: ignore[misc]
+        assert viewer.missing == 0
+        viewer.close()
+
+
+async def test_who_listens_on_all_addresses_answers_from_the_one_that_was_sent_to(rig: LocalRig) -> None:
+    await answered_from(rig, "0.0.0.0", ["127.0.0.2", "127.0.0.1"])
+    rig.listen()
+    await answered_from(rig, "0.0.0.0", [f"127.0.1.{host}" for host in range(1, MAX_DESTINATIONS + 1)])
+    assert rig.counters()["undirected_datagrams"] == 0, "listening anew forgets"
+    viewer = RawViewer()
+    answer = answered(rig, viewer).answer.replace(" 127.0.1.1 ", " 127.0.2.1 ")
+    await viewer.connect(answer)
+    await until(lambda: rig.counters()["undirected_datagrams"], "one address more is not told apart")
+    viewer.close()
+
+
+def test_so_it_does_between_interfaces_and_over_ipv6() -> None:
+    async def watch() -> None:
+        async with local_rig() as rig:
+            await answered_from(rig, "0.0.0.0", ["198.18.0.2", "198.18.1.3"])
+            await answered_from(rig, "::", ["fd00:18::2", "fd00:18::3"])
+
+    in_own_network(lambda: asyncio.run(watch()), ["198.18.0.2", "198.18.1.3", "fd00:18::2", "fd00:18::3"])
 
 
 async def test_a_viewer_on_a_bad_path_costs_a_clean_one_nothing(rig: LocalRig) -> None:
