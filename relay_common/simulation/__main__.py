@@ -49,6 +49,7 @@ _SOUNDS: Final[dict[str, dict[str, Any] | None]] = {
 @click.option("--sound", type=click.Choice(list(_SOUNDS)), default="mono", show_default=True, help="Cameras' audio.")
 @click.option("--plain", is_flag=True, help="RTSP without TLS.")
 @click.option("--collect-after", default=30.0, show_default=True, help="Seconds until the SFU drops a silent track.")
+@click.option("--sfu-variant", default="{}", help='SFU behaviour, as JSON, such as {"switch_at_keyframes": false}.')
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 @click.option("--only", type=click.Choice(["all", "nest", "sfu"]), default="all", help="Run only this part.")
 @click.option("--no-sfu", is_flag=True, help="The same as --only nest.")
@@ -70,6 +71,7 @@ def main(
     sound: str,
     plain: bool,
     collect_after: float,
+    sfu_variant: str,
     host: str,
     only: Literal["all", "nest", "sfu"],
     no_sfu: bool,
@@ -95,6 +97,7 @@ def main(
             limits=UNLIMITED if unlimited else Limits(),
             tls=not plain,
             collect_after=collect_after,
+            sfu=_variant(sfu_variant),
             host=host,
             adjust=lambda index, settings: _adjust(
                 settings, any_play=any_play, flash=flash, high=high, sound=_SOUNDS[sound]
@@ -102,6 +105,16 @@ def main(
             only="nest" if no_sfu else only,
         )
         asyncio.run(_serve(config))
+
+
+def _variant(text: str) -> dict[str, Any]:
+    try:
+        wanted = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--sfu-variant") from None
+    if not isinstance(wanted, dict):
+        raise click.BadParameter("not an object", param_hint="--sfu-variant")
+    return wanted
 
 
 def _adjust(

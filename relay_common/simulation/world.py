@@ -53,8 +53,8 @@ class WorldConfig:
     `lease` is in seconds, as is `collect_after`, for which the SFU keeps a silent track; `only` leaves out the SFU
     ("nest") or everything else ("sfu"); with `shared_clip` all cameras show the same clip (they start faster and look
     alike); `webrtc` says which cameras speak WebRTC, by index or as the number of the last ones, and `doorbells` how
-    many of those, again the last, are battery doorbells, whose streams cannot be extended; `adjust` may change each
-    camera's settings, given its index.
+    many of those, again the last, are battery doorbells, whose streams cannot be extended; `sfu` changes fields of the
+    SFU's `SfuVariant`; `adjust` may change each camera's settings, given its index.
     """
 
     workdir: Path
@@ -73,6 +73,7 @@ class WorldConfig:
     webrtc: int | tuple[int, ...] = 0
     doorbells: int = 0
     collect_after: float = 30.0
+    sfu: dict[str, Any] = field(default_factory=dict)
     only: Literal["all", "nest", "sfu"] = "all"
     host: str = "127.0.0.1"
     api_port: int = 0
@@ -214,12 +215,18 @@ class World:
 
     async def _start_sfu(self) -> SfuSimulator:
         # Imported late: a process that serves only cameras should not carry the WebRTC stack.
-        from relay_common.simulation.sfu.options import SfuTimings
+        from relay_common.simulation.sfu.options import SfuTimings, SfuVariant
         from relay_common.simulation.sfu.simulator import SfuSimulator
 
         config = self.config
         timings = SfuTimings(collect_after=config.collect_after)
-        sfu = SfuSimulator(host=config.host, port=config.sfu_port, udp_port=config.sfu_udp_port, timings=timings)
+        sfu = SfuSimulator(
+            host=config.host,
+            port=config.sfu_port,
+            udp_port=config.sfu_udp_port,
+            timings=timings,
+            variant=SfuVariant(**config.sfu),
+        )
         await sfu.start()
         return sfu
 

@@ -42,10 +42,10 @@ def describe(session: Session, now: float) -> dict[str, Any]:
         entry: dict[str, Any] = {"mid": track.mid, "name": track.name, "active": track.active}
         if track.publication is not None:
             upstream = track.publication.upstream
-            entry |= {"subscribers": len(track.publication.subscribers), **upstream.snapshot(now)}
+            entry |= {"subscribers": track.publication.viewers, **upstream.snapshot(now)}
         if track.layers:
             entry["layers"] = {
-                rid: {"subscribers": len(layer.subscribers), **layer.upstream.snapshot(now)}
+                rid: {"subscribers": layer.viewers, **layer.upstream.snapshot(now)}
                 for rid, layer in track.layers.items()
             }
         if track.downstream is not None:

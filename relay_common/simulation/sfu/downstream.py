@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
@@ -29,7 +30,8 @@ class Downstream:
     """Forwards packets of an `Upstream` under this viewer's SSRC and payload types.
 
     Sequence numbers keep the source's gaps and order. When the source changes (`follow`), sequence number and timestamp
-    continue from the last ones sent, so that the viewer sees one stream.
+    continue from the last ones sent, so that the viewer sees one stream. Between layers of one track, timestamps keep
+    their place on the publisher's clock, by the sender reports of both.
     """
 
     def __init__(
@@ -58,7 +60,18 @@ class Downstream:
         self._sequence_offset = self._timestamp_offset = 0
         self._floor = 0
         self._aligned = False
+        self._left: Upstream | None = None
+        """The layer that was left for another of the same track."""
+        self._pushed = 0
+        """Timestamp units by which pictures are later than on the publisher's clock: time must not run backwards."""
+        self._before: _Segment | None = None
+        self.switches = 0
         self.translate(payload_types)
+
+    @property
+    def waits(self) -> bool:
+        """It is sent what comes."""
+        return False
 
     def translate(self, payload_types: dict[int, int]) -> None:
         """Use these payload types (source → viewer); others are not forwarded."""
@@ -66,8 +79,12 @@ class Downstream:
         for theirs, ours in payload_types.items():
             self._second_byte[theirs], self._second_byte[theirs | 0x80] = ours, ours | 0x80
 
-    def follow(self, source: Upstream) -> None:
-        """Continue with another source (or a restarted one)."""
+    def follow(self, source: Upstream, *, same_clock: bool = False) -> None:
+        """Continue with another source (or a restarted one); `same_clock`: with another layer of the same track."""
+        self._left = self.source if same_clock and self._aligned else None
+        if self._aligned and source is not self.source:
+            self._before = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
+        self.switches += source is not self.source
         self.source = source
         self._aligned = False
 
@@ -99,28 +116,37 @@ class Downstream:
         self._sequence_offset = self._last_out + 1 - extended
         self._floor = extended
         if self._last_timestamp is not None:
-            elapsed = max(1, round((now - self._last_at) * self.source.clock_rate))
-            self._timestamp_offset = self._last_timestamp + elapsed - timestamp
+            shift = _between(self._left, self.source)
+            if shift is None:
+                elapsed = max(1, round((now - self._last_at) * self.source.clock_rate))
+                self._timestamp_offset, self._pushed = self._last_timestamp + elapsed - timestamp, 0
+            else:
+                offset = self._timestamp_offset - self._pushed + shift
+                ahead = (timestamp + offset - self._last_timestamp + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+                self._pushed = max(0, self.source.clock_rate // 1000 - ahead)
+                self._timestamp_offset = offset + self._pushed
+        self._left = None
         self._aligned = True
 
     def retransmit(self, sequences: list[int]) -> None:
         """Answer a viewer's NACK from the source's history, by RTX where it was negotiated (RFC 4588)."""
         for sequence in sequences:
             full = self._last_out - ((self._last_out - sequence) & 0xFFFF)
-            extended = full - self._sequence_offset
-            packet = self.source.history[extended % HISTORY] if self._aligned and extended >= self._floor else None
-            if packet is None or struct.unpack_from("!H", packet, 2)[0] != extended & 0xFFFF:
+            now = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
+            for segment in (now if self._aligned else None, self._before):
+                if segment is not None and (packet := segment.packet(full)) is not None:
+                    self._repeat(packet, sequence, segment.timestamp_offset)
+                    self.retransmitted += 1
+                    break
+            else:
                 self.unanswered += 1
-                continue
-            self._repeat(packet, sequence)
-            self.retransmitted += 1
 
-    def _repeat(self, packet: bytes, sequence: int) -> None:
+    def _repeat(self, packet: bytes, sequence: int, offset: int) -> None:
         second = self._second_byte[packet[1]]
         if second < 0:
             return
         (timestamp,) = struct.unpack_from("!I", packet, 4)
-        timestamp = (timestamp + self._timestamp_offset) & 0xFFFFFFFF
+        timestamp = (timestamp + offset) & 0xFFFFFFFF
         scratch, size = self.outlet.scratch, len(packet)
         rtx_type = self._rtx_types.get(second & 127)
         if rtx_type is None:
@@ -169,6 +195,7 @@ class Downstream:
             "bytes": self.bytes,
             "retransmitted": self.retransmitted,
             "unanswered_nacks": self.unanswered,
+            "switches": self.switches,
             "plis": self.plis,
             "firs": self.firs,
             "reported_lost": self.reported_lost,
@@ -185,6 +212,35 @@ class Downstream:
             "firCount": self.firs,
         }
         return common | (self.received.snapshot() if self.received is not None else {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What one source contributed: how its numbers became the viewer's, and from which packet on."""
+
+    source: Upstream
+    sequence_offset: int
+    timestamp_offset: int
+    floor: int
+
+    def packet(self, sequence: int) -> bytes | None:
+        """The source's packet behind this extended sequence number of the viewer's, if it is still kept."""
+        extended = sequence - self.sequence_offset
+        if extended < self.floor:
+            return None
+        packet = self.source.history[extended % HISTORY]
+        return packet if packet is not None and struct.unpack_from("!H", packet, 2)[0] == extended & 0xFFFF else None
+
+
+def _between(left: Upstream | None, joined: Upstream) -> int | None:
+    """What to add to the joined layer's timestamps so that they mean the same time; None while a clock is unknown."""
+    if left is None or left.sender_report is None or joined.sender_report is None:
+        return None
+    if left.clock_rate != joined.clock_rate:
+        return None
+    (ntp_left, rtp_left, _), (ntp_joined, rtp_joined, _) = left.sender_report, joined.sender_report
+    elapsed = round((ntp_joined - ntp_left) * left.clock_rate / (1 << 32))
+    return rtp_left + elapsed - rtp_joined
 
 
 def header_size(packet: bytes | memoryview) -> int:

@@ -1,7 +1,8 @@
 """Simulcast: which layer of a published track a viewer gets (RFC 8853; Cloudflare's `simulcast` of a pulled track).
 
 A viewer names the layer it prefers. Both policies say what to do without it, and `asciibetical` means the next one by
-name, with "a" the best. Only `ridNotAvailable` has an effect here: the simulator does not measure viewers' bandwidth.
+name, with "a" the best: `ridNotAvailable` where a layer is not sent any more, `priorityOrdering` where the viewer's
+line is too narrow for it.
 """
 
 from __future__ import annotations
@@ -11,31 +12,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay_common.simulation.sfu.publication import Publication
-from relay_common.simulation.sfu.sessions import ApiError, Track, invalid_params
+from relay_common.simulation.sfu.sessions import ApiError, Preference, Track, invalid_params
 
 _POLICIES = ("none", "asciibetical")
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """A viewer's wish; `rid` empty means the first layer."""
-
-    rid: str = ""
-    substitute: bool = False
-    """Whether another layer will do while this one does not flow."""
-
-
-def preference(entry: dict[str, Any]) -> Preference:
+def preference(entry: dict[str, Any], *, policies: bool = True) -> Preference:
     """The wish in an entry of `tracks`; raises `decoding_error` or `invalid_params` for what the API does not know."""
     wish = entry.get("simulcast")
     if wish is None:
         return Preference()
     if not isinstance(wish, dict) or not isinstance(wish.get("preferredRid", ""), str):
         raise ApiError(400, "decoding_error", "simulcast must be an object, and its preferredRid a string")
+    known = _POLICIES if policies else _POLICIES[:1]
     for name in ("priorityOrdering", "ridNotAvailable"):
-        if wish.get(name, "none") not in _POLICIES:
-            raise invalid_params(f"simulcast.{name} must be one of {', '.join(_POLICIES)}")
-    return Preference(wish.get("preferredRid", ""), wish.get("ridNotAvailable") == "asciibetical")
+        if wish.get(name, "none") not in known:
+            raise invalid_params(f"simulcast.{name} must be one of {', '.join(known)}")
+    return Preference(
+        wish.get("preferredRid", ""),
+        wish.get("ridNotAvailable") == "asciibetical",
+        wish.get("priorityOrdering") == "asciibetical",
+    )
 
 
 def layer(track: Track, wish: Preference, flows: Callable[[Publication], bool]) -> Publication | None:
@@ -49,3 +46,29 @@ def layer(track: Track, wish: Preference, flows: Callable[[Publication], bool]) 
         if lower:
             return track.layers[lower[0]]
     return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one viewer's track could be sent: the layers from the preferred one down, with their rates in bit/s."""
+
+    layers: tuple[Publication, ...]
+    rates: tuple[float, ...]
+    adaptive: bool
+    """Whether a lower layer may be sent for want of bandwidth (`priorityOrdering`)."""
+
+
+def allot(demands: list[Demand], available: float) -> list[Publication]:
+    """The layer for each: first the smallest that each may be sent, then better ones in turn while they fit.
+
+    `available` is in bit/s; what cannot be lowered is sent whether it fits or not.
+    """
+    chosen = [len(demand.layers) - 1 if demand.adaptive else 0 for demand in demands]
+    spent = sum(demand.rates[index] for demand, index in zip(demands, chosen, strict=True))
+    for place, demand in enumerate(demands):
+        for better in range(chosen[place]):
+            more = demand.rates[better] - demand.rates[chosen[place]]
+            if spent + more <= available:
+                chosen[place], spent = better, spent + more
+                break
+    return [demand.layers[index] for demand, index in zip(demands, chosen, strict=True)]

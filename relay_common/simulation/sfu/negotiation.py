@@ -60,6 +60,7 @@ def answer_offer(session: Session, sdp: str, variant: SfuVariant) -> dict[str, s
                 h264_profiles=variant.h264_profiles,
                 feedback=frozenset(feedback),
                 extensions=frozenset(extensions),
+                layers={"all": None, "first": 1, "refused": 0}[variant.simulcast],
                 data_channels=session.data_channels_established,
             )
         ours.append(answer)

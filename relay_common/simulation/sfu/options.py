@@ -17,6 +17,8 @@ class SfuTimings:
     """How long a pull of a published but silent track is held before `empty_track_error`."""
     flowing_within: float = 2.0
     """A track whose last packet is older than this counts as silent for a new pull."""
+    layer_silent_after: float = 12.0
+    """A simulcast layer whose last packet is older counts as no longer sent (Cloudflare does not say when)."""
     collect_after: float = 30.0
     """A track without packets for this long is garbage-collected: it turns inactive and pulls fail, without notice."""
     unconnected_expiry: float = 15.0
@@ -47,6 +49,12 @@ class SfuVariant:
     remb_bitrate: int = 10_000_000
     padding_probes: bool = False
     """Send viewers a padding-only packet with each report, on video with RTX."""
+    simulcast: Literal["all", "first", "refused"] = "all"
+    """Of the rids offered, which the answer takes: every one, the first alone, or none (a plain answer)."""
+    simulcast_policies: bool = True
+    """Whether `priorityOrdering` and `ridNotAvailable` are known; else anything but `none` is `invalid_params`."""
+    switch_at_keyframes: bool = True
+    """Viewers get another layer from its next keyframe; otherwise from its next packet. Both request a keyframe."""
     allow_source_update: bool = True
     """Whether `tracks/update` may point a mid at another publication; `update_track_error` otherwise."""
     retired_sections: int = 20

@@ -15,6 +15,7 @@ from relay_common.simulation.sfu.dtls import DtlsIdentity, DtlsServer
 from relay_common.simulation.sfu.feedback import TransportFeedback, one_byte_extension
 from relay_common.simulation.sfu.ice import Address, IceLite
 from relay_common.simulation.sfu.publication import Publication
+from relay_common.simulation.sfu.switching import LayerSwitch
 
 _HEADER = struct.Struct("!BBHII")
 
@@ -46,6 +47,7 @@ class Peer:
         self.downstreams: dict[int, Downstream] = {}
         """By the SSRC that the viewer sees."""
         self.sources: dict[Downstream, Publication] = {}
+        self.switching: dict[Downstream, LayerSwitch] = {}
         self.on_connected: Callable[[], None] = lambda: None
         self.on_closed: Callable[[], None] = lambda: None
         self.closed = False
@@ -68,11 +70,12 @@ class Peer:
         """Start routing the section's SSRCs and payload types to `publication`."""
         self.publications.append(publication)
         section = publication.section
-        if publication.rid:
-            self._layers[section.mid, publication.rid] = publication
         rtx = set(section.rtx_ssrcs.values())
-        for ssrc in section.ssrcs:
-            self._routes[ssrc] = publication, ssrc in rtx
+        if publication.rid:
+            # By the rid that its packets carry alone: SSRCs of a simulcast section say nothing of the layer (RFC 8853).
+            self._layers[section.mid, publication.rid] = publication
+        else:
+            self._routes |= {ssrc: (publication, ssrc in rtx) for ssrc in section.ssrcs}
         for codec in section.codecs:
             self._types[codec.payload_type] = publication, codec.apt is not None
 
@@ -83,6 +86,10 @@ class Peer:
         self._routes = {s: route for s, route in self._routes.items() if route[0] is not publication}
         self._types = {t: route for t, route in self._types.items() if route[0] is not publication}
         self._layers = {key: layer for key, layer in self._layers.items() if layer is not publication}
+        for other in self.publications:
+            # Layers share their payload types; those that are left keep them.
+            for codec in other.section.codecs:
+                self._types.setdefault(codec.payload_type, (other, codec.apt is not None))
 
     def subscribe(self, downstream: Downstream, publication: Publication) -> None:
         """Forward `publication` through `downstream`, replacing its previous source."""
@@ -93,9 +100,41 @@ class Peer:
 
     def unsubscribe(self, downstream: Downstream) -> None:
         """Stop forwarding through `downstream`."""
+        self._leave(downstream)
         self.downstreams.pop(downstream.ssrc, None)
         if (publication := self.sources.pop(downstream, None)) is not None:
             publication.subscribers.remove(downstream)
+
+    def join(self, downstream: Downstream, publication: Publication, now: float, *, at_keyframe: bool) -> None:
+        """Switch to another layer of the same track, from its next keyframe or from its next packet; request one."""
+        under_way = self.switching.get(downstream)
+        if publication is (under_way.target if under_way is not None else self.sources.get(downstream)):
+            return
+        self._leave(downstream)
+        if publication is self.sources.get(downstream):
+            return
+        if at_keyframe:
+            switch = self.switching[downstream] = LayerSwitch(downstream, publication, self._arrive)
+            publication.subscribers.append(switch)
+            switch.ask(now)
+        else:
+            downstream.follow(publication.upstream, same_clock=True)
+            self.subscribe(downstream, publication)
+            publication.request_keyframe(now)
+
+    def _leave(self, downstream: Downstream) -> None:
+        if (switch := self.switching.pop(downstream, None)) is not None:
+            switch.target.subscribers.remove(switch)
+
+    def _arrive(self, switch: LayerSwitch) -> None:
+        # In its place, and not removed and appended: the publication is going through its subscribers.
+        subscribers = switch.target.subscribers
+        subscribers[subscribers.index(switch)] = switch.viewer
+        del self.switching[switch.viewer]
+        if (left := self.sources.get(switch.viewer)) is not None:
+            left.subscribers.remove(switch.viewer)
+        self.sources[switch.viewer] = switch.target
+        switch.viewer.follow(switch.target.upstream, same_clock=True)
 
     # -- in -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +243,8 @@ class Peer:
         if intra or (kind == sfu_rtcp.PSFB and fmt == sfu_rtcp.FMT_PLI):
             downstream.firs += intra
             downstream.plis += not intra
-            self.sources[downstream].request_keyframe(now, intra=intra)
+            switch = self.switching.get(downstream)
+            (switch.target if switch else self.sources[downstream]).request_keyframe(now, intra=intra)
         elif kind == sfu_rtcp.RTPFB and fmt == sfu_rtcp.FMT_NACK:
             downstream.retransmit(sfu_rtcp.nacked(body)[:512])
 
@@ -242,6 +282,8 @@ class Peer:
             if remb is not None:
                 compound += sfu_rtcp.remb(self.ssrc, remb, [p.upstream.ssrc or 0 for p in live])
             self.send_rtcp(compound)
+        for switch in self.switching.values():
+            switch.ask(now)
         for downstream in self.downstreams.values():
             if downstream.active and (report := downstream.report(now)) is not None:
                 self.send_rtcp(report)

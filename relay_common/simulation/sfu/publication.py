@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
-from relay_common.simulation.sfu.downstream import Downstream, header_size
+from relay_common.simulation.sfu.downstream import header_size
 from relay_common.simulation.sfu.options import SfuTimings
 from relay_common.simulation.sfu.sdp import Section
 from relay_common.simulation.sfu.upstream import HISTORY, Upstream
@@ -19,6 +19,20 @@ class Publisher(Protocol):
     def send_rtcp(self, compound: bytes) -> None: ...
 
 
+class Subscriber(Protocol):
+    """Who gets a publication's packets: a viewer, or one that is about to be switched to it."""
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def waits(self) -> bool: ...
+
+    def follow(self, source: Upstream) -> None: ...
+
+    def forward(self, packet: memoryview, extended: int, timestamp: int, now: float) -> None: ...
+
+
 class Publication:
     """Media of one published m-section, or of its simulcast layer `rid`, forwarded to its subscribers."""
 
@@ -30,7 +44,7 @@ class Publication:
         self.upstream = Upstream(
             section.kind, primary.clock_rate, nack_retry=timings.nack_retry, nack_give_up=timings.nack_give_up
         )
-        self.subscribers: list[Downstream] = []
+        self.subscribers: list[Subscriber] = []
         self._clock_rates = {codec.payload_type: codec.clock_rate for codec in section.codecs if codec.apt is None}
         self._names = {codec.payload_type: codec.name for codec in section.codecs if codec.apt is None}
         self._apt = {codec.payload_type: codec.apt for codec in section.codecs if codec.apt is not None}
@@ -45,6 +59,11 @@ class Publication:
     def payload_types(self) -> list[int]:
         """Every payload type of the section, RTX included."""
         return [*self._names, *self._apt]
+
+    @property
+    def viewers(self) -> int:
+        """How many viewers its packets reach; those that wait for its keyframe do not count."""
+        return sum(not subscriber.waits for subscriber in self.subscribers)
 
     def receive(self, packet: memoryview, sequence: int, timestamp: int, ssrc: int, now: float) -> None:
         """Process a decrypted media packet and forward it."""

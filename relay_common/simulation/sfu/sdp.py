@@ -195,11 +195,12 @@ def accept(
     h264_profiles: Iterable[str] | None = None,
     feedback: frozenset[str],
     extensions: frozenset[str],
+    layers: int | None = None,
     data_channels: bool = False,
 ) -> Section:
     """The SFU's answer to an offered section: the codecs it supports, or a rejected section (port 0).
 
-    A section for data channels is accepted with `data_channels` only; of a simulcast section, every layer is.
+    A section for data channels is accepted with `data_channels` only; of a simulcast section, the first `layers` are.
 
     `feedback` and `extensions` are what the SFU negotiates when offered; payload types are those of the offer.
     """
@@ -220,8 +221,8 @@ def accept(
     kept = {codec.payload_type for codec in answer.codecs}
     answer.codecs += [replace(codec, feedback=()) for codec in section.codecs if codec.apt in kept]
     answer.codecs.sort(key=lambda codec: [c.payload_type for c in section.codecs].index(codec.payload_type))
-    answer.rids = section.rids
-    if section.rids:
+    answer.rids = section.rids[:layers]
+    if answer.rids:
         extensions = extensions | {MID, RID, REPAIRED_RID}
     answer.extensions = {number: uri for number, uri in section.extensions.items() if uri in extensions}
     if section.rejected or not kept or section.direction in ("recvonly", "inactive"):

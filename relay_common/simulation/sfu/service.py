@@ -9,18 +9,15 @@ import time
 from typing import Any
 
 from relay_common.simulation.sfu import sdp as sfu_sdp
-from relay_common.simulation.sfu.codecs import fit, translate
 from relay_common.simulation.sfu.data_channels import DataChannels
-from relay_common.simulation.sfu.downstream import Downstream
 from relay_common.simulation.sfu.dtls import DtlsIdentity
 from relay_common.simulation.sfu.ice import IceLite
-from relay_common.simulation.sfu.layers import Preference, layer, preference
 from relay_common.simulation.sfu.negotiation import answer_offer, check_mids, parse_description, take_transport
 from relay_common.simulation.sfu.options import SfuFaults, SfuTimings, SfuVariant
 from relay_common.simulation.sfu.peer import Peer
 from relay_common.simulation.sfu.port import MediaPort
 from relay_common.simulation.sfu.publication import Publication
-from relay_common.simulation.sfu.sdp import Section
+from relay_common.simulation.sfu.pulls import Pulls
 from relay_common.simulation.sfu.sessions import (
     ApiError,
     Event,
@@ -48,6 +45,7 @@ class SfuService:
         self._port, self._timings, self._variant, self._faults = port, timings, variant, faults
         self._identity = DtlsIdentity(variant.srtp_profiles)
         self._random = random.Random()
+        self._pulls = Pulls(self.sessions, timings, variant, self._random)
         self.data_channels = DataChannels(self, variant)
         port.on_tick = self.tick
 
@@ -101,7 +99,7 @@ class SfuService:
                 return self._publish(session, entries, body)
             if body.get("sessionDescription") is not None:
                 raise invalid_params("sessionDescription: the simulator answers a pull with an offer only")
-            return await self._pull(session, entries)
+            return await self._pulls.pull(session, entries)
 
     async def renegotiate(self, session: Session, body: Body) -> Body:
         """`PUT renegotiate`: the endpoint's answer to the SFU's offer."""
@@ -140,11 +138,11 @@ class SfuService:
         return {"requiresImmediateRenegotiation": False, "tracks": results, **answer}
 
     async def tracks_update(self, session: Session, body: Body) -> Body:
-        """`PUT tracks/update`: another publication on the same mid."""
+        """`PUT tracks/update`: another publication, or another layer of it, on the same mid."""
         entries = track_entries(body, self._variant.tracks_per_call)
         with session.mutation():
             await self.connected(session)
-            results = [self._update_track(session, entry) for entry in entries]
+            results = [self._pulls.update(session, entry) for entry in entries]
         return {"requiresImmediateRenegotiation": False, "tracks": results}
 
     async def get(self, session: Session) -> Body:
@@ -188,89 +186,6 @@ class SfuService:
         results = [{"mid": entry["mid"], "trackName": entry["trackName"]} for entry in entries]
         return {"requiresImmediateRenegotiation": False, "tracks": results, **answer}
 
-    # -- pulling ------------------------------------------------------------------------------------------------
-
-    async def _pull(self, session: Session, entries: list[Body]) -> Body:
-        wishes = [preference(entry) for entry in entries]
-        sources = await asyncio.gather(*map(self._source, entries, wishes))
-        session.require_alive()
-        results: list[Body] = []
-        for entry, source in zip(entries, sources, strict=True):
-            identity = {"sessionId": entry["sessionId"], "trackName": entry["trackName"]}
-            if isinstance(source, ApiError):
-                results.append({**identity, "mid": "", **source.envelope})
-            else:
-                results.append({**identity, "mid": self._subscribe(session, entry, source)})
-        if not any(result["mid"] for result in results):
-            return {"requiresImmediateRenegotiation": False, "tracks": results}
-        session.offer_pending = True
-        for section in session.sections:
-            section.setup = "actpass"
-        sdp = sfu_sdp.write(session.sections, session.transport, session.version)
-        session.version += 1
-        return {
-            "requiresImmediateRenegotiation": True,
-            "tracks": results,
-            "sessionDescription": {"type": "offer", "sdp": sdp},
-        }
-
-    def _flows(self, publication: Publication) -> bool:
-        upstream = publication.upstream
-        return bool(upstream.packets) and time.monotonic() - upstream.arrived < self._timings.flowing_within
-
-    async def _source(self, entry: Body, wish: Preference) -> Publication | ApiError:
-        """Wait for the publication's media; an error for this track when it does not exist or stays silent."""
-        deadline = time.monotonic() + self._timings.empty_track_wait
-        while True:
-            publisher = self.sessions.get(entry["sessionId"])
-            connected = publisher is not None and publisher.state is State.CONNECTED
-            track = publisher.published(entry["trackName"]) if publisher and connected else None
-            publication = layer(track, wish, self._flows) if track is not None else None
-            if track is None or publication is None:
-                return ApiError(
-                    200,
-                    "not_found_track_error",
-                    "Track not found on remote peer. Make sure the publisher peer is connected and sending packets "
-                    "for this track",
-                )
-            if not track.unusable and self._flows(publication):
-                return publication
-            if (now := time.monotonic()) >= deadline:
-                return ApiError(200, "empty_track_error", "No media was received for this track")
-            await asyncio.sleep(min(0.05, deadline - now))
-
-    def _subscribe(self, session: Session, entry: Body, source: Publication) -> str:
-        mid = session.free_mid()
-        codecs, types = fit(source.section.codecs, session.sections)
-        ssrc, rtx_ssrc = self._new_ssrc(), self._new_ssrc()
-        has_rtx = any(codec.apt is not None for codec in codecs)
-        cname = entry["sessionId"]
-        section = Section(
-            source.section.kind,
-            mid,
-            direction="sendonly",
-            setup="actpass",
-            codecs=codecs,
-            ssrcs=[ssrc, rtx_ssrc] if has_rtx else [ssrc],
-            rtx_ssrcs={ssrc: rtx_ssrc} if has_rtx else {},
-            cname=cname,
-            msid=f"{cname} {entry['trackName']}",
-        )
-        downstream = Downstream(
-            session.peer,
-            source.upstream,
-            ssrc=ssrc,
-            rtx_ssrc=rtx_ssrc,
-            payload_types=types,
-            rtx_types={codec.apt: codec.payload_type for codec in codecs if codec.apt is not None},
-            first_sequence=self._random.randrange(1, 0x7FFF),
-            cname=cname,
-        )
-        session.peer.subscribe(downstream, source)
-        session.sections.append(section)
-        session.tracks.append(Track("remote", mid, entry["trackName"], entry["sessionId"], downstream=downstream))
-        return mid
-
     # -- closing and updating -----------------------------------------------------------------------------------
 
     def _close_track(self, session: Session, mid: str, *, force: bool) -> Body:
@@ -300,43 +215,16 @@ class SfuService:
             session.peer.unsubscribe(track.downstream)
             track.downstream = None
 
-    def _end_subscriptions(self, publication: Publication) -> None:
-        """Deactivate the tracks of an ended publication's viewers, who are not notified."""
+    def _end_subscriptions(self, publication: Publication, *, moving: bool = False) -> None:
+        """Deactivate the tracks of an ended publication's viewers, who are not notified.
+
+        `moving`: it was one of several layers, and viewers for whom another will do are about to get that.
+        """
         orphans = set(publication.subscribers)
         for viewer in self.sessions.values() if orphans else ():
             for track in viewer.tracks:
-                if track.downstream in orphans:
+                if track.downstream in orphans and not (moving and track.wish.substitute):
                     self._release(viewer, track)
-
-    def _update_track(self, session: Session, entry: Body) -> Body:
-        identity = {
-            "mid": entry.get("mid", ""),
-            "sessionId": entry.get("sessionId"),
-            "trackName": entry.get("trackName"),
-        }
-        remote = {t.mid: t for t in session.tracks if t.location == "remote"}
-        track = remote.get(str(entry.get("mid")))
-        refusal = {**identity, "errorCode": "update_track_error"}
-        if track is None or not self._variant.allow_source_update:
-            return {**refusal, "errorDescription": "The track is not configured for this update"}
-        publisher = self.sessions.get(str(entry.get("sessionId")))
-        wanted = publisher.published(str(entry.get("trackName"))) if publisher else None
-        publication = layer(wanted, preference(entry), self._flows) if wanted is not None else None
-        if wanted is None or publication is None or wanted.unusable:
-            return {
-                **identity,
-                "errorCode": "not_found_track_error",
-                "errorDescription": "Track not found on remote peer",
-            }
-        section = next(section for section in session.sections if section.mid == track.mid)
-        types = translate(publication.section.codecs, section.codecs)
-        if section.kind != publication.section.kind or not types or track.downstream is None:
-            return {**refusal, "errorDescription": "The new track does not fit the negotiated codecs"}
-        track.downstream.translate(types)
-        track.downstream.follow(publication.upstream)
-        session.peer.subscribe(track.downstream, publication)
-        track.source_session, track.name = entry["sessionId"], entry["trackName"]
-        return identity
 
     # -- lifetime -----------------------------------------------------------------------------------------------
 
@@ -377,9 +265,21 @@ class SfuService:
                     self.end(session)
                 continue
             for track in session.tracks:
-                arrived = [publication.upstream.arrived for publication in track.publications]
-                if arrived and now - max(arrived) > self._timings.collect_after:
-                    self._release(session, track)
+                self._collect(session, track, now)
+            self._pulls.adapt(session, now)
+
+    def _collect(self, session: Session, track: Track, now: float) -> None:
+        """Drop what sends no packets: the track, or single layers of it, whose viewers may be content with another."""
+        silent = [p for p in track.publications if now - p.upstream.arrived > self._timings.collect_after]
+        if silent and len(silent) == len(track.publications):
+            self._release(session, track)
+            return
+        for publication in silent:
+            del track.layers[publication.rid]
+            session.peer.unpublish(publication)
+            if track.publication is publication:
+                track.publication = track.layers[min(track.layers)]
+            self._end_subscriptions(publication, moving=True)
 
     def _forget_old(self) -> None:
         gone = [key for key, session in self.sessions.items() if session.state is State.GONE]

@@ -85,6 +85,17 @@ SESSION_TABLE: Final = Table(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A viewer's wish among simulcast layers; `rid` empty means the first."""
+
+    rid: str = ""
+    substitute: bool = False
+    """Whether another layer will do while this one is not sent."""
+    adaptive: bool = False
+    """Whether a lower layer will do while this one does not fit the viewer's line."""
+
+
 @dataclass(slots=True)
 class Track:
     """One published (`local`) or pulled (`remote`) track of a session."""
@@ -98,6 +109,8 @@ class Track:
     layers: dict[str, Publication] = field(default_factory=dict)
     """Simulcast: a publication by rid, `publication` among them; empty otherwise."""
     downstream: Downstream | None = None
+    wish: Preference = Preference()
+    """Of a pulled track."""
     unusable: bool = False
     """Published again on a mid that was force-closed: accepted, but nothing ever reaches a viewer."""
 

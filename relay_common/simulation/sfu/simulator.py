@@ -3,6 +3,12 @@
 It follows what is known of the real one, defects and limits included; `SfuVariant` and `SfuFaults` cover behaviour
 observed only sometimes. Known simplifications: no messages on DataChannels (only their control plane), no choice of
 simulcast layers by bandwidth, no WebSocket adapters, `thirdparty` sessions, or offers by the SFU for publishing.
+
+Of simulcast Cloudflare documents the rids, `preferredRid`, both policies, the update of a pulled track and that a track
+without packets is collected after 30 s. What it leaves open is a setting, or an assumption: whether viewers are
+switched at keyframes, and whether an answer may refuse layers (`SfuVariant`); after which silence a layer counts as not
+sent (`SfuTimings.layer_silent_after`); that each layer is collected by itself and does not come back; that a keyframe
+is requested of the layer to come; and that after the last by name, the first that is sent will do.
 """
 
 from __future__ import annotations

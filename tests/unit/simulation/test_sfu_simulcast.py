@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay_common.simulation.sfu import sdp as sfu_sdp
+from relay_common.simulation.sfu.options import SfuVariant
 from tests.unit.simulation.test_sfu_control_plane import Api, code, make, offer
 
 LAYERS = ("h", "m", "l")
@@ -16,7 +17,7 @@ LAYERS = ("h", "m", "l")
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    made = make()
+    made = make(variant=SfuVariant(switch_at_keyframes=False))
     yield made
     await made.http.aclose()
 
