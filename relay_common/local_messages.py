@@ -53,7 +53,10 @@ class LocalClose(_LocalMessage, frozen=True, tag="local_close"):
     """The viewer may not, or does not want to, watch any longer."""
 
     viewer: str
+    """Empty where its name was lost with the supervisor's state: then `digest` names it."""
     reason: str = ""
+    digest: str = ""
+    """As `LocalViewerStats.name`."""
 
 
 # --- worker → supervisor ---------------------------------------------------------------------------------------

@@ -222,9 +222,12 @@ class CameraRelay:
         self._capture_packets()
         self._update()
 
-    def put_off(self, seconds: float, now: float) -> None:
-        """This process was paused until `now`: that time is nobody's silence, for what came meanwhile is unread."""
-        for part in (self.source, self.publications, self.local):
+    def put_off(self, seconds: float, now: float, *, given_up: bool = False) -> None:
+        """This process was paused until `now`: that time is nobody's silence, for what came meanwhile is unread.
+
+        `given_up`: so long that camera and sinks have ended their connections. A viewer may have been suspended, too.
+        """
+        for part in (self.local,) if given_up else (self.source, self.publications, self.local):
             part.put_off(seconds, now)
 
     def _watch(self, kind: Kind, now: float) -> None:

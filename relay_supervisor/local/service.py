@@ -26,6 +26,7 @@ from relay_common.local_messages import (
     LocalTrickle,
     LocalViewerChanged,
 )
+from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromWorker
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Camera, Registry
@@ -39,6 +40,7 @@ from relay_supervisor.local.sessions import (
     owner_of,
     visitor_of,
 )
+from relay_supervisor.local.strangers import Strangers
 from relay_supervisor.local.workers import LocalWorkers
 from relay_supervisor.state.store import LinkCredential, SavedLocalViewer, Store
 from relay_supervisor.status.model import LocalStatus
@@ -55,7 +57,7 @@ FORGOTTEN_AFTER: Final = 15.0
 FULL_FOR: Final = 5.0
 """Seconds after which a viewer that found a camera full may try again."""
 MOST_VIEWERS: Final = 256
-OUTCOMES: Final = ("opened", "connected", "refused", "closed", "ended", "expired", "revoked", "lost")
+OUTCOMES: Final = ("opened", "connected", "refused", "closed", "ended", "expired", "revoked", "lost", "unknown")
 
 
 class Answered(NamedTuple):
@@ -98,6 +100,7 @@ class LocalViewing:
         self._requests = WorkerRequests(director.fleet.send)
         self._viewers: dict[str, LocalViewer] = {}
         self._opening: list[tuple[str, Visitor]] = []
+        self._strangers, self._pauses = Strangers(), PauseDetector(LOOK)
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         director.listen(self)
 
@@ -298,11 +301,15 @@ class LocalViewing:
     async def watch(self) -> None:
         """Sweep every second; runs until cancelled."""
         while True:
-            self.sweep(self._clock.now())
+            now = self._clock.now()
+            if away := self._pauses.observe(now):
+                for viewer in self._viewers.values():  # what their workers said meanwhile is not read yet
+                    viewer.made_at += away
+            self.sweep(now)
             await self._clock.sleep(LOOK)
 
     def sweep(self, now: float) -> None:
-        """End what may not be watched any longer, forget viewers that are gone, and deal ports that are free again."""
+        """End what may not be watched any longer or is not known, forget what is gone, and deal ports that are free."""
         wall = self._clock.wall()
         for viewer in list(self._viewers.values()):
             saved = viewer.saved
@@ -312,6 +319,11 @@ class LocalViewing:
                 self._end(viewer, "revoked", "its link or token is no longer valid")
             elif self._lost(viewer, now):
                 self._forget(viewer, "lost")
+        for camera, name in self._strangers.look(self._workers.reported(), set(map(digest, self._viewers)), now):
+            reason = "it is not known by whose credential it watches"
+            if self._fleet.send(camera, LocalClose(viewer="", reason=reason, digest=name)):
+                self.outcomes["unknown"] += 1
+                self._tell("viewer", f"a local viewer was ended: {reason}", camera)
         self._workers.deal_again()
 
     def _outdated(self, saved: SavedLocalViewer) -> bool:

@@ -95,6 +95,11 @@ class LocalWorkers:
         slot = self._fleet.slot(camera)
         return slot.stats.local if slot is not None and slot.stats is not None else None
 
+    def reported(self) -> list[tuple[str, str]]:
+        """The viewers that workers have as they last reported: their cameras, and what reports call them."""
+        reports = [(camera, self.report(camera) or LocalStats()) for camera in self._director.running]
+        return [(camera, viewer.name) for camera, report in reports for viewer in report.viewers]
+
     def problem(self, camera: str) -> str:
         """Why a camera's running worker answers no viewers, in words; "" when it does, or it is off."""
         slot = self.slot(camera)

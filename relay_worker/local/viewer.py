@@ -198,6 +198,12 @@ class ViewerConnection(MediaOut):
         elif now - self.agent.heard_at > CONSENT:
             self.end(f"nothing was heard of it for {CONSENT:.0f} s")
 
+    def put_off(self, seconds: float, now: float) -> None:
+        """This process was paused until `now`: nothing of it could be heard, and it could not connect."""
+        super().put_off(seconds, now)
+        self._made_at = min(self._made_at + seconds, now)
+        self.agent.heard_at = min(self.agent.heard_at + seconds, now)
+
     def end(self, reason: str) -> None:
         """Say goodbye and release everything; safe in any state and more than once."""
         if self.ended:

@@ -91,8 +91,9 @@ class LocalViewers:
                 self._answer(message)
             case LocalTrickle(request=request, viewer=name, fragment=fragment):
                 self.tell(self._patch(request, name, fragment))
-            case LocalClose(viewer=name, reason=reason):
-                if (viewer := self._viewers.get(name)) is not None:
+            case LocalClose(viewer=name, reason=reason, digest=digest):
+                named = [name] if name else [name for name in self._viewers if viewer_digest(name) == digest]
+                for viewer in filter(None, map(self._viewers.get, named)):
                     viewer.end(reason or "it was ended")
 
     def _configure(self, wanted: SetLocal) -> None:

@@ -262,12 +262,12 @@ class Worker:
     def _resumed(self, now: float) -> bool:
         """Whether this process was paused until `now`.
 
-        That counts as silence of neither camera nor SFU, unless it was so long that they have given up on us.
+        That counts as silence of neither camera nor SFU, unless it was so long that they have given up on us, and never
+        as one of local viewers.
         """
         if self._away:
             log.info("this worker was suspended for %.1f s", self._away, extra=self._context())
-        if 0 < self._away < CONSENT:
-            self._relay.put_off(self._away, now)
+            self._relay.put_off(self._away, now, given_up=self._away >= CONSENT)
         return self._away > 0
 
     def _ended_as_outdated(self, stage: Stage) -> bool:

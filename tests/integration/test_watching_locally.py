@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 
@@ -129,5 +130,30 @@ async def test_viewers_outlive_the_supervisor_and_obey_the_next_one() -> None:
                 player.location = player.location.replace(before, following.url)
                 assert (await player.leave()).status_code == 200
                 await relay.until(player.ended.is_set, 30.0, "the worker ends the connection")
+            finally:
+                await following.stop()
+
+
+async def test_a_viewer_that_the_state_has_forgotten_is_ended_by_the_next_supervisor() -> None:
+    """Nobody could revoke it; its page or player comes again with its credential."""
+    local = {"local": {"listen": "127.0.0.1"}}
+    async with running_relay(1, sections=local, sfu=False, options=(*SMALL, "--lease", "300")) as relay:
+        await relay.until_live()
+        async with playing(relay, "front-door") as forgotten, playing(relay, "front-door") as kept:
+            for player in (forgotten, kept):
+                assert (await player.ask()).status_code == 201
+                await player.watches()
+            await relay.supervisor.stop(keep_workers=True)
+            config = relay.world.config(**local)
+            with sqlite3.connect(config.paths.state() / "relay.sqlite3") as state:
+                lost = forgotten.location.rpartition("/")[2]
+                assert state.execute("DELETE FROM local_viewers WHERE viewer = ?", (lost,)).rowcount == 1
+            following = relay.supervisor = Supervisor(config)
+            await following.start()
+            try:
+                await relay.until(forgotten.ended.is_set, 30.0, "the worker is told to end it")
+                assert following.local.outcomes["unknown"] == 1
+                await kept.watches()
+                assert not kept.ended.is_set()
             finally:
                 await following.stop()

@@ -33,6 +33,7 @@ from relay_supervisor.events import EventHub
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.local.service import FORGOTTEN_AFTER, LocalViewing
 from relay_supervisor.local.sessions import WhepError, digest
+from relay_supervisor.local.strangers import ENDED_AFTER
 from relay_supervisor.state.store import LinkCredential, Store
 from relay_supervisor.viewing.decoding import PageState, Received
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Audience, ViewError, Visitor
@@ -431,3 +432,46 @@ async def test_what_a_page_receives_counts_for_its_sessions_camera_until_that_en
     home.local.close(viewer, visitor=visitor)
     assert viewer not in home.local
     assert sight(home.door) is PageState.UNKNOWN
+
+
+async def test_a_viewer_that_only_its_worker_knows_is_ended(tmp_path: Path) -> None:
+    """Its credential was lost with the state, or could not be saved: nobody could revoke it."""
+    home = Home(tmp_path).started()
+    known = await home.watch(home.door)
+    report = LocalStats(viewers=[LocalViewerStats(name=digest(name)) for name in (known, "lost")])
+
+    def sweep() -> None:
+        home.workers.reports(home.door, home.clock.now(), report)
+        home.local.sweep(home.clock.now())
+
+    sweep()
+    await home.clock.advance(ENDED_AFTER - 0.1)
+    sweep()
+    assert home.workers.of(LocalClose) == [], "it may just have ended, and the report be older"
+    await home.clock.advance(0.1)
+    sweep()
+    (close,) = home.workers.of(LocalClose)
+    assert (close.viewer, close.digest) == ("", digest("lost"))
+    assert (home.local.outcomes["unknown"], known in home.local) == (1, True)
+    report = LocalStats(viewers=[LocalViewerStats(name=digest(known))])
+    for _ in range(10):
+        await home.clock.advance(1.0)
+        sweep()
+    assert len(home.workers.of(LocalClose)) == 1
+
+
+async def test_a_viewer_is_not_lost_to_a_report_that_the_paused_supervisor_reads_late(tmp_path: Path) -> None:
+    home = Home(tmp_path).started()
+    watching = asyncio.create_task(home.local.watch())
+    await home.clock.advance(2.0)
+    name = await home.watch(home.door)
+    home.clock._now += 60.0  # it stands still
+    home.workers.reports(home.door, home.clock.now(), LocalStats())  # of before the viewer came
+    await home.clock.advance(3.0)
+    assert name in home.local
+    for _ in range(round(FORGOTTEN_AFTER)):
+        await home.clock.advance(1.0)
+        home.workers.reports(home.door, home.clock.now(), LocalStats())
+    await home.clock.advance(1.0)
+    assert name not in home.local, "it was never there"
+    watching.cancel()

@@ -23,7 +23,7 @@ from relay_common.local_messages import (
 )
 from relay_worker.local.ice import CONSENT, UdpSource
 from relay_worker.local.viewer import CONNECT_WITHIN
-from relay_worker.local.viewers import LISTEN_AGAIN, LocalViewers
+from relay_worker.local.viewers import LISTEN_AGAIN, LocalViewers, viewer_digest
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
@@ -111,6 +111,39 @@ async def test_a_viewer_that_never_connects_is_gone_in_ten_seconds(world: World)
     assert world.ended == {}
     world.later(0.1)
     assert world.ended == {"v1": "it did not connect within 10 s"}
+
+
+@pytest.mark.parametrize("asleep", [12.0, 45.0, 600.0])
+async def test_neither_connecting_nor_silence_is_judged_by_time_in_which_this_process_was_paused(
+    world: World, asleep: float
+) -> None:
+    """Nor may a viewer on the same machine have done anything meanwhile."""
+    world.listen()
+    world.answer()
+    world.answer()
+    connected = world.local._viewers["v2"]
+    connected.connected = True
+    world.clock._now += asleep
+    world.local.put_off(asleep, world.clock.now())
+    world.later(CONNECT_WITHIN)
+    assert world.ended == {}
+    world.later(0.1)
+    assert world.ended == {"v1": "it did not connect within 10 s"}
+    world.later(CONSENT - CONNECT_WITHIN - 0.2)
+    assert "v2" not in world.ended
+    world.later(0.2)
+    assert world.ended["v2"] == "nothing was heard of it for 30 s"
+
+
+async def test_a_viewer_whose_name_is_lost_is_ended_by_its_digest(world: World) -> None:
+    world.listen()
+    world.answer()
+    world.answer()
+    world.local.handle(LocalClose(viewer="", digest=viewer_digest("v1"), reason="it is not known"))
+    assert world.ended == {"v1": "it is not known"}
+    world.local.handle(LocalClose(viewer="", digest=viewer_digest("v1")))
+    world.local.handle(LocalClose(viewer="", reason="nobody in particular"))
+    assert list(world.local._viewers) == ["v2"]
 
 
 async def test_the_end_of_its_link_ends_it(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -13,18 +13,17 @@ from relay_common import protocol
 from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
 from relay_common.ingest_messages import IngestOfferFailed, MakeOffer
+from relay_common.local_messages import LocalOffer, SetLocal
 from relay_common.protocol import FromWorker, Protocol, Stage
 from relay_common.secrets import Secret
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import _Session
 from relay_worker.camera.webrtc_source import IngestSettings, WebRtcSource
-from relay_worker.local.viewer import ViewerConnection
 from relay_worker.pipeline import Pipeline
 from relay_worker.process.sandbox import Sandbox
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
-from relay_worker.publish.media_out import MediaOut
-from relay_worker.publish.pacer import PacerSettings
+from tests.fixtures.raw_viewer import plain_offer
 
 
 class Rig:
@@ -104,18 +103,23 @@ async def test_time_in_which_it_stood_still_is_silence_of_nobody_unless_all_gave
     source, ingest = rig.worker._relay.source, WebRtcSource(Pipeline(), ManualClock(), IngestSettings(loopback=True))
     stream = GrantedStream(1, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret(""), offer=1)
     source.ingests._shown = _Session(stream, ingest)
-    viewer = MediaOut(ManualClock(), PacerSettings())
+    local = rig.worker._relay.local
+    local.handle(SetLocal(listen=["127.0.0.1"]))
+    local.handle(LocalOffer(request=1, viewer="viewer", offer=plain_offer()))
+    (viewer,) = local._viewers.values()
     viewer._begin(wire.protector, wire.path, [], "name")
     assert viewer._sender is not None
-    rig.worker._relay.local._viewers["viewer"] = cast(ViewerConnection, viewer)
+    viewer._made_at = viewer.agent.heard_at = 100.0
     source._began = ingest._alive_at = viewer._sender.owed_since = 100.0
     assert not rig.worker._orphaned(100.0)
     assert not rig.worker._orphaned(101.0)
     assert not rig.worker._resumed(101.0)
     assert not rig.worker._orphaned(until)
     assert rig.worker._resumed(until) == (until > 102.0)
-    assert source._last_video() == ingest._alive_at == viewer._sender.owed_since == 100.0 + put_off
-    del rig.worker._relay.local._viewers["viewer"]
+    assert source._last_video() == ingest._alive_at == 100.0 + put_off
+    away = until - 102.0
+    assert viewer._sender.owed_since == viewer._made_at == viewer.agent.heard_at == 100.0 + away, "however long it was"
+    local.close()
     source.ingests._shown = None
     await ingest.close()
 
