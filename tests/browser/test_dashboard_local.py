@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -24,6 +25,16 @@ pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
 
 NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
 AFRESH = "window.relay.tracks.some((track) => track.publication === '{publication}')"
+
+
+COLLECT = """
+window.made = [];
+const Original = window.RTCPeerConnection;
+window.RTCPeerConnection = class extends Original {
+  constructor(...args) { super(...args); made.push(this); }
+};
+"""
+GIVEN_UP = "JSON.parse(sessionStorage.getItem('relay.local.unreachable') ?? '[]')"
 
 
 def tile_says(camera: str, words: str) -> str:
@@ -112,6 +123,29 @@ async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_
         await decoding(page, [near, far, full])
         assert local.asked.count(far) == 1
         assert local.asked.count(near) == 2
+
+
+async def test_a_page_that_slept_while_it_connected_does_not_give_the_direct_way_up(chromium_page: Page) -> None:
+    """On the page's own clock: a laptop that was closed meanwhile has fired its timers once."""
+    page = chromium_page
+    await page.clock.install()
+    await page.add_init_script(COLLECT)
+    async with answering(1, sfu=True) as (dashboard, local):
+        (camera,) = (camera.id for camera in dashboard.relay.cameras)
+        local.unreachable = {camera}
+        await page.goto(dashboard.server.url)
+        await page.clock.pause_at(time.time() + 3600.0)
+        for _ in range(600):  # what the page has to do before it connects
+            await page.clock.run_for(5)
+            if await page.evaluate("made.length && made[0].remoteDescription !== null"):
+                break
+            await asyncio.sleep(0.05)
+        await page.clock.fast_forward(600_000)
+        await page.clock.run_for(500)
+        assert await page.evaluate(GIVEN_UP) == []
+        assert await page.evaluate("made.map((pc) => pc.signalingState)") == ["stable"], "it still waits for that one"
+        await page.clock.run_for(4000)
+        assert await page.evaluate(GIVEN_UP) == [camera], "three seconds awake are enough"
 
 
 async def test_a_page_that_plays_direct_tells_whether_it_decodes(chromium_page: Page) -> None:

@@ -2,6 +2,8 @@
 
 import { call } from "./api.js";
 
+const PART = 500;
+
 export class Peer extends EventTarget {
   pc = null;
   view = ""; // the relay's name of it
@@ -22,9 +24,15 @@ export class Peer extends EventTarget {
     this.pc.addEventListener("connectionstatechange", () => this.#changed());
   }
 
+  // In parts, as a page that was asleep, with its machine or in the background, has done nothing meanwhile.
   expect(within) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.pc.connectionState !== "connected" && this.die(), within);
+    const part = Math.min(within, PART);
+    this.#timer = setTimeout(() => {
+      if (this.pc.connectionState === "connected") return;
+      if (within > part) this.expect(within - part);
+      else this.die();
+    }, part);
   }
 
   // Report to the relay what is received of the cameras here: [{camera, bytes, frames}].
