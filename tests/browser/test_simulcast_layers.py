@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -82,7 +82,10 @@ class Publishing:
     async def publish(self, sfu: SfuSimulator) -> None:
         await self.page.set_content(PUBLISHER)
         self.session = (await self._api.post(f"{self._app}/sessions/new")).json()["sessionId"]
-        layers = [{"rid": "a", "scaleResolutionDownBy": 1}, {"rid": "b", "scaleResolutionDownBy": 2}]
+        layers = [
+            {"rid": "a", "scaleResolutionDownBy": 1, "maxBitrate": 1_500_000},
+            {"rid": "b", "scaleResolutionDownBy": 2, "maxBitrate": 150_000},
+        ]
         body = {
             "sessionDescription": {"type": "offer", "sdp": await self.page.evaluate("offer", layers)},
             "tracks": [{"location": "local", "mid": "0", "trackName": "canvas"}],
@@ -156,4 +159,40 @@ async def test_no_picture_breaks_when_a_viewer_is_switched(chromium_page: Page, 
         allowed = r"\.+" if at_keyframes else r"\.+x*"
         assert all(re.fullmatch(allowed, size["pictures"]) for size in sizes), sizes
         assert sfu.sessions()[-1]["pulled"][0]["switches"] == len(steps)
+    await publishing.close()
+
+
+@pytest.mark.parametrize("feedback", ["transport-cc", "remb"])
+async def test_a_narrow_line_gets_the_small_layer_and_a_wide_one_the_large_again(
+    chromium_page: Page, feedback: Literal["transport-cc", "remb"]
+) -> None:
+    """By Chromium's own feedback, and without a request: `priorityOrdering` allows it."""
+    assert chromium_page.context.browser is not None
+    publishing = await chromium_page.context.browser.new_page()
+    async with (
+        SfuSimulator(variant=SfuVariant(transport_cc=True, viewer_estimate=feedback)) as sfu,
+        httpx.AsyncClient(headers={"Authorization": "Bearer secret"}, timeout=30) as api,
+    ):
+        app = f"{sfu.base_url}/apps/app"
+        publisher = Publishing(publishing, api, app)
+        await publisher.publish(sfu)
+        viewer = Viewer(chromium_page, api, app)
+        policies = {"priorityOrdering": "asciibetical", "ridNotAvailable": "asciibetical"}
+        await watch(viewer, publisher.track("a", **policies))
+        await chromium_page.evaluate(LOOK)
+        await shown(chromium_page, 640)
+
+        def large_fills_a_line() -> bool:
+            published = sfu.service.sessions[publisher.session].published("canvas")
+            return published is not None and published.layers["a"].upstream.rate > 600_000
+
+        await until(large_fills_a_line, lambda: str(sfu.published("canvas")))
+        sfu.narrow(viewer.session, 350_000)
+        await shown(chromium_page, 320)
+        if feedback == "transport-cc":
+            # REMB grows by 8 % a second: too slow for a test.
+            sfu.narrow(viewer.session, None)
+            await shown(chromium_page, 640)
+            assert sfu.sessions()[-1]["line"]["probes"] >= 1
+        assert sfu.sessions()[-1]["line"]["congestions"] >= 1
     await publishing.close()

@@ -28,6 +28,7 @@ class Controlled(Protocol):
     def port_counters(self) -> dict[str, int]: ...
     def end_session(self, session_id: str) -> None: ...
     def lose_upstream(self, session_id: str, share: float | None) -> None: ...
+    def narrow(self, session_id: str, rate: float | None) -> None: ...
     def start_recording(self, limit: int = ...) -> None: ...
     def stop_recording(self) -> None: ...
     def arrivals(self) -> list[Arrival]: ...
@@ -67,8 +68,10 @@ def describe(session: Session, now: float) -> dict[str, Any]:
         "unrouted": peer.unrouted,
         "malformed": peer.malformed,
         "send_errors": peer.send_errors,
+        "dropped_by_line": peer.bottleneck.overflowed,
         "dropped_by_fault": peer.dropped_by_fault,
         "last_datagram_age": None if peer.last_datagram is None else now - peer.last_datagram,
+        "line": peer.line.snapshot() if peer.line is not None else None,
         "published": published,
         "pulled": pulled,
     }
@@ -95,6 +98,8 @@ def routes(simulator: Controlled) -> list[Route]:
         try:
             if body.get("end"):
                 simulator.end_session(request.path_params["session"])
+            if "downstream_rate" in body:
+                simulator.narrow(request.path_params["session"], body["downstream_rate"])
             if "upstream_loss" in body:
                 simulator.lose_upstream(request.path_params["session"], body["upstream_loss"])
         except KeyError:

@@ -12,6 +12,8 @@ from relay_common.simulation.sfu.viewer_stats import ViewerStats
 
 _TAIL = struct.Struct("!BHII")
 """RTP header from its second byte: marker and payload type, sequence number, timestamp, SSRC."""
+_REPEATED = 16
+"""Of how many of the last packets probes are made."""
 _PADDING = 200
 """Bytes of padding in a probe (at most 255, RFC 3550 5.1)."""
 
@@ -161,6 +163,17 @@ class Downstream:
             _TAIL.pack_into(scratch, 1, second & 0x80 | rtx_type, self._rtx_sequence & 0xFFFF, timestamp, self.rtx_ssrc)
             self._rtx_sequence += 1
         self.outlet.send_rtp(size)
+
+    def repeat_for_probe(self, index: int) -> int:
+        """Send one of the last packets again by RTX, which browsers count and drop; its size, 0 if there is none."""
+        if not self._aligned or not self._rtx_types:
+            return 0
+        sequence = self._last_out - index % _REPEATED
+        now = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
+        if (packet := now.packet(sequence)) is None:
+            return 0
+        self._repeat(packet, sequence & 0xFFFF, self._timestamp_offset)
+        return len(packet)
 
     def probe(self) -> None:
         """Send a padding-only packet, as the real SFU may: on RTX, whose sequence numbers are assigned here."""

@@ -72,3 +72,14 @@ def allot(demands: list[Demand], available: float) -> list[Publication]:
                 chosen[place], spent = better, spent + more
                 break
     return [demand.layers[index] for demand, index in zip(demands, chosen, strict=True)]
+
+
+def next_better(demands: list[Demand], chosen: list[Publication]) -> float:
+    """What it would take, in bit/s for everything together, to send one track better than chosen; 0 if all are best."""
+    spent, steps = 0.0, []
+    for demand, publication in zip(demands, chosen, strict=True):
+        place = demand.layers.index(publication)
+        spent += demand.rates[place]
+        if place:
+            steps.append(demand.rates[place - 1] - demand.rates[place])
+    return spent + max(0.0, min(steps)) if steps else 0.0

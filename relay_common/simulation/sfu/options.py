@@ -55,6 +55,8 @@ class SfuVariant:
     """Whether `priorityOrdering` and `ridNotAvailable` are known; else anything but `none` is `invalid_params`."""
     switch_at_keyframes: bool = True
     """Viewers get another layer from its next keyframe; otherwise from its next packet. Both request a keyframe."""
+    viewer_estimate: Literal["", "transport-cc", "remb"] = ""
+    """By which feedback viewers' bandwidth is estimated, and simulcast layers chosen for them; empty: not at all."""
     allow_source_update: bool = True
     """Whether `tracks/update` may point a mid at another publication; `update_track_error` otherwise."""
     retired_sections: int = 20
@@ -105,6 +107,8 @@ class SfuFaults:
     """Share (0..1) of RTP packets from publishers dropped at random on arrival."""
     downstream_loss: float = 0.0
     """Share (0..1) of RTP packets to viewers dropped at random."""
+    downstream_rate: float = 0.0
+    """Bits a second that the line to each viewer carries, with a queue of 0.3 s; 0: no limit."""
     delay: float = 0.0
     """Seconds added to every datagram in each direction."""
     ice_delay: float = 0.0

@@ -10,13 +10,16 @@ from pylibsrtp._binding import lib
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
 from relay_common.simulation.sfu import sdp as sfu_sdp
+from relay_common.simulation.sfu.bottleneck import Bottleneck
 from relay_common.simulation.sfu.downstream import Downstream
 from relay_common.simulation.sfu.dtls import DtlsIdentity, DtlsServer
 from relay_common.simulation.sfu.feedback import TransportFeedback, one_byte_extension
 from relay_common.simulation.sfu.ice import Address, IceLite
 from relay_common.simulation.sfu.publication import Publication
 from relay_common.simulation.sfu.switching import LayerSwitch
+from relay_common.simulation.sfu.viewer_line import ViewerLine
 
+_PROBES_AT_ONCE = 32
 _HEADER = struct.Struct("!BBHII")
 
 
@@ -28,8 +31,12 @@ class Port(Protocol):
     length: Any
     lossy: dict[Publication, None]
     record: Callable[[float, int, int, int, int, bool], None] | None
+    clock: Callable[[], float]
 
-    def send(self, datagram: bytes | memoryview, address: Address) -> None: ...
+    @property
+    def downstream_rate(self) -> float: ...
+
+    def send(self, datagram: bytes | memoryview, address: Address, waits: float = 0.0) -> None: ...
 
     def lose_downstream(self) -> bool: ...
 
@@ -42,6 +49,8 @@ class Peer:
         self.ice = ice
         self.dtls = DtlsServer(identity)
         self.ssrc = ssrc
+        self.line: ViewerLine | None = None
+        """The estimate of what a viewer's line carries, where that was negotiated."""
         self.scratch = port.scratch
         self.publications: list[Publication] = []
         self.downstreams: dict[int, Downstream] = {}
@@ -56,6 +65,9 @@ class Peer:
         self.mute_checks = False
         self.upstream_loss: float | None = None
         """Upstream loss for this session, instead of the port's."""
+        self.bottleneck = Bottleneck()
+        self.downstream_rate: float | None = None
+        """The rate of this session's line, instead of the port's."""
         self.feedback: TransportFeedback | None = None
         self.unauthenticated = self.unrouted = self.malformed = self.dropped_by_fault = self.send_errors = 0
         self._routes: dict[int, tuple[Publication, bool]] = {}
@@ -234,6 +246,8 @@ class Peer:
                 downstream.reported_lost = loss & 0xFFFFFF
 
     def _receive_feedback(self, kind: int, fmt: int, body: memoryview, now: float) -> None:
+        if self.line is not None:
+            self.line.feedback(kind, fmt, body, now)
         (media,) = struct.unpack_from("!I", body, 4)
         intra = kind == sfu_rtcp.PSFB and fmt == sfu_rtcp.FMT_FIR
         if intra and len(body) >= 16:
@@ -254,11 +268,20 @@ class Peer:
         """Protect and send the first `size` bytes of `scratch`."""
         port = self._port
         length = port.length
+        if self.line is not None:
+            size = self.line.stamp(self.scratch, size, port.clock())
         length[0] = size
         if self._outbound is None or lib.srtp_protect(self._outbound, port.scratch_pointer, length):
             self.send_errors += 1
         elif not port.lose_downstream():
-            port.send(self.scratch[: length[0]], self.ice.remote)  # type: ignore[arg-type]
+            self._leave_by_line(length[0])
+
+    def _leave_by_line(self, size: int) -> None:
+        port = self._port
+        rate = port.downstream_rate if self.downstream_rate is None else self.downstream_rate
+        waits = self.bottleneck.delay(size, rate, port.clock()) if self.downstreams and rate else 0.0
+        if waits is not None:
+            port.send(self.scratch[:size], self.ice.remote, waits)  # type: ignore[arg-type]
 
     def send_rtcp(self, compound: bytes) -> None:
         """Protect and send a compound (or reduced-size) RTCP packet."""
@@ -269,7 +292,7 @@ class Peer:
         if self._outbound is None or lib.srtp_protect_rtcp(self._outbound, port.scratch_pointer, port.length):
             self.send_errors += 1
         else:
-            port.send(self.scratch[: port.length[0]], self.ice.remote)  # type: ignore[arg-type]
+            self._leave_by_line(port.length[0])
 
     def send_reports(self, now: float, remb: int | None, *, probe: bool = False) -> None:
         """Send receiver reports for published tracks and sender reports for forwarded ones."""
@@ -289,6 +312,19 @@ class Peer:
                 self.send_rtcp(report)
                 if probe:
                     downstream.probe()
+
+    def probe_line(self, now: float) -> None:
+        """Send what the viewer's line is to be tried out with, every few milliseconds."""
+        if self.line is None:
+            return
+        owed = self.line.owed(now)
+        videos = [d for d in self.downstreams.values() if d.active and d.source.kind == "video"] if owed > 0 else []
+        for index in range(_PROBES_AT_ONCE if videos else 0):
+            size = videos[index % len(videos)].repeat_for_probe(index // len(videos))
+            self.line.probed += size
+            owed -= size
+            if owed <= 0:
+                break
 
     def close(self) -> None:
         """Stop everything; a connected peer gets a DTLS alert."""

@@ -25,6 +25,7 @@ _UDP_GRO: Final = 104
 _SO_TIMESTAMPNS: Final = 35
 _DELAYED: Final = 100_000
 _FEEDBACK_INTERVAL: Final = 0.1
+_PROBE_INTERVAL: Final = 0.02
 
 Arrival = tuple[float, int, int, int, int, bool]
 """(monotonic seconds, SSRC, sequence number, timestamp, plain size, marker)."""
@@ -55,6 +56,7 @@ class MediaPort:
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._delayed: deque[tuple[float, Callable[[], None]]] = deque()
         self._arrived_at = self._wall_offset = 0.0
+        self.clock = time.monotonic
         self._socket: socket.socket | None = None
 
     def open(self, host: str, port: int) -> None:
@@ -80,6 +82,8 @@ class MediaPort:
         self._every(self._timings.report_interval, self._tick)
         if self._variant.transport_cc:
             self._every(_FEEDBACK_INTERVAL, self._send_transport_feedback)
+        if self._variant.viewer_estimate:
+            self._every(_PROBE_INTERVAL, self._probe_lines)
 
     def close(self) -> None:
         """Close every peer and the socket."""
@@ -219,9 +223,16 @@ class MediaPort:
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def send(self, datagram: bytes | memoryview, address: Address) -> None:
-        """Send one datagram; if the socket does not accept it now, it is lost and counted."""
-        if self._faults.delay > 0 or self._delayed:
+    @property
+    def downstream_rate(self) -> float:
+        """Bits a second of the line to each viewer, 0 for no limit."""
+        return self._faults.downstream_rate
+
+    def send(self, datagram: bytes | memoryview, address: Address, waits: float = 0.0) -> None:
+        """Send one datagram, after `waits` seconds; if the socket does not accept it then, it is lost and counted."""
+        if waits > 0:
+            self._loop.call_later(waits, self._send, bytes(datagram), address)
+        elif self._faults.delay > 0 or self._delayed:
             copy = bytes(datagram)
             self._hold(lambda: self._send(copy, address))
         else:
@@ -300,6 +311,11 @@ class MediaPort:
         for peer in list(self._by_ufrag.values()):
             peer.send_reports(now, remb, probe=self._variant.padding_probes)
         self.on_tick(now)
+
+    def _probe_lines(self) -> None:
+        now = time.monotonic()
+        for peer in self._by_ufrag.values():
+            peer.probe_line(now)
 
     def _send_transport_feedback(self) -> None:
         for peer in self._by_ufrag.values():

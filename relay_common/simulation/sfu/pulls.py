@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 from relay_common.simulation.sfu import sdp as sfu_sdp
 from relay_common.simulation.sfu.codecs import fit, translate
 from relay_common.simulation.sfu.downstream import Downstream
-from relay_common.simulation.sfu.layers import layer, preference
+from relay_common.simulation.sfu.layers import Demand, allot, layer, next_better, preference
 from relay_common.simulation.sfu.options import SfuTimings, SfuVariant
 from relay_common.simulation.sfu.publication import Publication
 from relay_common.simulation.sfu.sdp import Section
 from relay_common.simulation.sfu.sessions import ApiError, Preference, Session, State, Track
+from relay_common.simulation.sfu.viewer_line import EXTENSION, ViewerLine
 
 Body = dict[str, Any]
+_HEADROOM = 1.15
+"""What is tried out before more is sent: camera pictures come in bursts."""
 
 
 class Pulls:
@@ -104,6 +108,7 @@ class Pulls:
             cname=cname,
             msid=f"{cname} {entry['trackName']}",
         )
+        self._offer_estimate(section)
         downstream = Downstream(
             session.peer,
             source.upstream,
@@ -160,14 +165,46 @@ class Pulls:
         assert track.downstream is not None
         session.peer.join(track.downstream, publication, now, at_keyframe=self._variant.switch_at_keyframes)
 
+    def _offer_estimate(self, section: Section) -> None:
+        """Ask the viewer for the feedback that its estimate is made of."""
+        kind = self._variant.viewer_estimate
+        if kind:
+            section.extensions = {EXTENSION: sfu_sdp.TRANSPORT_CC if kind == "transport-cc" else sfu_sdp.ABS_SEND_TIME}
+            feedback = "transport-cc" if kind == "transport-cc" else "goog-remb"
+            section.codecs = [
+                codec if codec.apt is not None else replace(codec, feedback=(*codec.feedback, feedback))
+                for codec in section.codecs
+            ]
+
+    def answered(self, session: Session, answer: list[Section]) -> None:
+        """The viewer answered: with the feedback that was asked for, or without."""
+        kind = self._variant.viewer_estimate
+        if kind and session.peer.line is None and any(EXTENSION in section.extensions for section in answer):
+            session.peer.line = ViewerLine(kind)
+
     def adapt(self, session: Session, now: float) -> None:
-        """Move this session's simulcast tracks to the layers that are sent."""
+        """Move this session's simulcast tracks to the layers that are sent, and that fit the viewer's line."""
+        pulled: list[tuple[Track, Demand]] = []
         for track in session.tracks:
             if track.location != "remote" or track.downstream is None:
                 continue
             source = self._published(track.source_session, track.name)
-            if source is None or not source.layers:
-                continue
-            publication = self._layer(source, track.wish, now)
-            if publication is not None:
+            publication = self._layer(source, track.wish, now) if source is not None else None
+            if source is not None and publication is not None:
+                pulled.append((track, self._demand(source, track.wish, publication, now)))
+        tracks, demands = [track for track, _ in pulled], [demand for _, demand in pulled]
+        line = session.peer.line
+        if line is None or line.estimate.available is None:
+            chosen = [demand.layers[0] for demand in demands]
+        else:
+            chosen = allot(demands, line.estimate.available)
+            more = next_better(demands, chosen)
+            line.prober.want(_HEADROOM * more, now)
+        for track, publication in zip(tracks, chosen, strict=True):
+            if publication.rid:
                 self._switch(session, track, publication, now)
+
+    def _demand(self, source: Track, wish: Preference, publication: Publication, now: float) -> Demand:
+        below = [source.layers[rid] for rid in sorted(source.layers) if rid > publication.rid] if wish.adaptive else []
+        layers = (publication, *(layer for layer in below if self._flows(layer, now)))
+        return Demand(layers, tuple(layer.upstream.rate for layer in layers), wish.adaptive)

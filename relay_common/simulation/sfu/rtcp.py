@@ -44,6 +44,42 @@ def nacked(body: memoryview) -> list[int]:
     return wanted
 
 
+def transport_arrivals(body: memoryview) -> list[tuple[int, float | None]]:
+    """(16-bit sequence number, arrival in seconds or None) of each packet that transport-wide feedback tells of."""
+    if len(body) < 16:
+        return []
+    base, count, reference = struct.unpack_from("!HHI", body, 8)
+    symbols: list[int] = []
+    position = 16
+    while len(symbols) < count and position + 2 <= len(body):
+        (chunk,) = struct.unpack_from("!H", body, position)
+        position += 2
+        if not chunk & 0x8000:
+            symbols += [chunk >> 13 & 3] * (chunk & 0x1FFF)
+        elif chunk & 0x4000:
+            symbols += [chunk >> 12 - 2 * index & 3 for index in range(7)]
+        else:
+            symbols += [chunk >> 13 - index & 1 for index in range(14)]
+    ticks, arrivals = (reference >> 8) * 256, list[tuple[int, float | None]]()
+    for index, symbol in enumerate(symbols[:count]):
+        size = (0, 1, 2, 0)[symbol]
+        if position + size > len(body):
+            break
+        if size:
+            ticks += int.from_bytes(body[position : position + size], "big", signed=size == 2)
+            position += size
+        arrivals.append((base + index & 0xFFFF, ticks * 0.00025 if size else None))
+    return arrivals
+
+
+def remb_bitrate(body: memoryview) -> float | None:
+    """Bits a second that a REMB tells of, None if the packet is another one."""
+    if len(body) < 16 or bytes(body[8:12]) != b"REMB":
+        return None
+    (packed,) = struct.unpack_from("!I", body, 12)
+    return float((packed & 0x3FFFF) << (packed >> 18 & 63))
+
+
 def _packet(kind: int, count: int, body: bytes) -> bytes:
     return struct.pack("!BBH", 0x80 | count, kind, len(body) // 4) + body
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 AUDIO_CODECS = {"opus", "pcmu", "pcma"}
 VIDEO_CODECS = {"h264", "h265", "vp8", "vp9", "av1"}
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"

@@ -112,6 +112,7 @@ class SfuService:
                 raise invalid_description("The answer's media sections are not those of the offer")
             take_transport(session, answer)
             session.offer_pending = False
+            self._pulls.answered(session, answer)
             for section in answer:
                 track = session.track(section.mid)
                 if track is not None and track.downstream is not None:
@@ -265,6 +266,8 @@ class SfuService:
                     self.end(session)
                 continue
             for track in session.tracks:
+                for publication in track.publications:
+                    publication.upstream.measure(now)
                 self._collect(session, track, now)
             self._pulls.adapt(session, now)
 

@@ -1,14 +1,16 @@
 """The simulated SFU: Cloudflare Realtime's session API and a media plane that real endpoints connect to.
 
 It follows what is known of the real one, defects and limits included; `SfuVariant` and `SfuFaults` cover behaviour
-observed only sometimes. Known simplifications: no messages on DataChannels (only their control plane), no choice of
-simulcast layers by bandwidth, no WebSocket adapters, `thirdparty` sessions, or offers by the SFU for publishing.
+observed only sometimes. Known simplifications: no messages on DataChannels (only their control plane), no
+WebSocket adapters, no `thirdparty` sessions, and no offers by the SFU for publishing.
 
 Of simulcast Cloudflare documents the rids, `preferredRid`, both policies, the update of a pulled track and that a track
 without packets is collected after 30 s. What it leaves open is a setting, or an assumption: whether viewers are
 switched at keyframes, and whether an answer may refuse layers (`SfuVariant`); after which silence a layer counts as not
 sent (`SfuTimings.layer_silent_after`); that each layer is collected by itself and does not come back; that a keyframe
-is requested of the layer to come; and that after the last by name, the first that is sent will do.
+is requested of the layer to come; and that after the last by name, the first that is sent will do. How Cloudflare
+estimates what a viewer's line carries is not known either: `bandwidth.py` is a small congestion control of our own, off
+unless `SfuVariant.viewer_estimate` says by which feedback.
 """
 
 from __future__ import annotations
@@ -149,6 +151,10 @@ class SfuSimulator:
     def lose_upstream(self, session_id: str, share: float | None) -> None:
         """Drop this share of one publisher's RTP instead of `faults.upstream_loss`; None ends it. Raises KeyError."""
         self.service.sessions[session_id].peer.upstream_loss = share
+
+    def narrow(self, session_id: str, rate: float | None) -> None:
+        """Let one viewer's line carry this many bit/s instead of `faults.downstream_rate`; None ends it. KeyError."""
+        self.service.sessions[session_id].peer.downstream_rate = rate
 
     def admit_only(self, address: str) -> None:
         """Drop every datagram that does not come from this address, as a firewall would; "" admits all again."""

@@ -16,6 +16,7 @@ _MAX_GAP: Final = 1000
 """A larger jump is a restart of the stream, not loss."""
 _MAX_NACKS: Final = 20
 _REORDER_WINDOW: Final = 10_000
+_RATE_SAMPLES: Final = 7
 
 
 class Missing:
@@ -61,6 +62,19 @@ class Upstream:
         self._jitter = 0.0
         self._keyframe_timestamp = -1
         self._given_up: dict[int, None] = {}
+        self._measured: deque[tuple[float, int]] = deque(maxlen=_RATE_SAMPLES)
+
+    def measure(self, now: float) -> None:
+        """Note how much has arrived by now, about once a second."""
+        self._measured.append((now, self.bytes))
+
+    @property
+    def rate(self) -> float:
+        """Bits a second over the last seconds that `measure` noted, long enough to hold a keyframe."""
+        if len(self._measured) < 2:
+            return 0.0
+        (since, before), (now, size) = self._measured[0], self._measured[-1]
+        return 8 * (size - before) / max(0.001, now - since)
 
     def restart(self, ssrc: int) -> None:
         """Start over with a new SSRC (or after a jump): sequence state is reset; counters continue."""
