@@ -8,6 +8,7 @@ import { audioNumbers, videoNumbers } from "./numbers.js";
 const PER_VIEW = 32;
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
 const STANDS_STILL = 6000;
+const UNDECODED = 20000; // for a picture that comes direct and is not decoded: by then the relay knows whether it can be
 const REPORT_EVERY = 5000;
 const ASK_AGAIN = 1500; // first wait while the view is behind the relay's publications; doubles while asking does not help
 const FIRST_DELAY = 500;
@@ -24,7 +25,7 @@ class Group {
   #askedAt = 0;
   #reportedAt = 0;
   #patience = ASK_AGAIN;
-  #moved = new Map(); // camera → {frames, at}
+  #moved = new Map(); // camera → {frames, bytes, at, patience}
 
   // make() returns a connection; onFailed(connection) is called when it could not be made.
   constructor(onStream, make = () => new Connection(), onFailed = () => {}) {
@@ -91,13 +92,18 @@ class Group {
     if (this.connection?.pc?.connectionState !== "connected") return;
     const still = [];
     for (const id of this.cameras) {
-      const frames = numbers.get(id)?.framesDecoded ?? 0;
+      const { framesDecoded: frames = 0, videoBytes: bytes = 0 } = numbers.get(id) ?? {};
       const last = this.#moved.get(id);
       const live = statuses.get(id)?.state === "live" && this.connection.has(id);
-      if (!last || frames !== last.frames || !live) this.#moved.set(id, { frames, at: now, patience: STANDS_STILL });
-      else if (now - last.at > last.patience) {
+      if (!last || frames !== last.frames || !live) {
+        this.#moved.set(id, { frames, bytes, at: now, patience: STANDS_STILL });
+        continue;
+      }
+      const shortest = this.connection.local && bytes > last.bytes ? UNDECODED : 0;
+      last.bytes = bytes;
+      if (now - last.at > Math.max(last.patience, shortest)) {
         still.push(id);
-        this.#moved.set(id, { frames, at: now, patience: Math.min(last.patience * 2, 60000) });
+        Object.assign(last, { at: now, patience: Math.min(last.patience * 2, 60000) });
       }
     }
     // A hidden page does not decode, and neither does a browser without the codec: to pull again would not help.
@@ -152,7 +158,7 @@ class Group {
     this.connection = connection;
     this.#next = null;
     // Its frames are counted anew. What did not help before is not tried sooner.
-    for (const last of this.#moved.values()) Object.assign(last, { frames: 0, at: performance.now() });
+    for (const last of this.#moved.values()) Object.assign(last, { frames: 0, bytes: 0, at: performance.now() });
     this.#askedAt = performance.now();
     for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
     old?.close();
