@@ -13,6 +13,8 @@ import msgspec
 FULL_RID: Final = "a"
 """The camera's own picture. Cloudflare's SFU orders layers by their rids, the best first."""
 SMALL_RID: Final = "b"
+RID_OF: Final = {"full": FULL_RID, "small": SMALL_RID}
+"""Layers by what viewers call them."""
 
 
 class SetRendition(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", omit_defaults=True, tag="rendition"):

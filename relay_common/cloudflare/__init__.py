@@ -3,7 +3,7 @@
 from relay_common.cloudflare.client import SfuClient, require_usable
 from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError, unauthorized
 from relay_common.cloudflare.exchange import BASE_URL
-from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack
+from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack, SimulcastChoice
 from relay_common.cloudflare.turn import TurnError, TurnKey, require_usable_key
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SessionTrack",
     "SfuClient",
     "SfuError",
+    "SimulcastChoice",
     "TurnError",
     "TurnKey",
     "require_usable",

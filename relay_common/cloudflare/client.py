@@ -54,6 +54,7 @@ from relay_common.cloudflare.models import (
     TrackResult,
     TracksRequest,
 )
+from relay_common.cloudflare.policies import REFUSED, LayerPolicies, remote_objects
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret
@@ -94,6 +95,7 @@ class SfuClient:
     ) -> None:
         self._clock, self._rng = clock, rng
         self._gate = Gate(clock)
+        self._policies = LayerPolicies()
         self.meter = CallMeter()
         self._http = httpx.AsyncClient(
             base_url=_base(base_url, app_id),
@@ -142,11 +144,7 @@ class SfuClient:
     async def pull(self, session: str, tracks: Sequence[RemoteTrack]) -> Pull:
         """Pull up to 64 remote tracks in one call; errors of individual tracks are in the result."""
         _check_count(tracks)
-        body = TracksRequest(
-            tracks=[TrackObject(location="remote", session_id=t.session, track_name=t.name) for t in tracks]
-        )
-        async with self._gate.turn(session):
-            reply = await self._call("pull", "POST", f"{_path(session)}/tracks/new", body, session=session)
+        reply = await self._point("pull", "POST", session, "new", [("", track) for track in tracks])
         results = _outcomes("pull", tracks, reply)
         negotiate = reply.requires_immediate_renegotiation and any(r.error is None for r in results)
         return Pull(tracks=results, offer=_sdp("pull", reply, "offer") if negotiate else None)
@@ -160,14 +158,30 @@ class SfuClient:
     async def update(self, session: str, targets: Sequence[tuple[str, RemoteTrack]]) -> list[PulledTrack]:
         """Point mids of a pulling session at other tracks, without SDP; one outcome per target, in order."""
         _check_count(targets)
-        body = TracksRequest(
-            tracks=[
-                TrackObject(location="remote", mid=mid, session_id=t.session, track_name=t.name) for mid, t in targets
-            ]
-        )
-        async with self._gate.turn(session):
-            reply = await self._call("update", "PUT", f"{_path(session)}/tracks/update", body, session=session)
+        reply = await self._point("update", "PUT", session, "update", targets)
         return _outcomes("update", [track for _, track in targets], reply, [mid for mid, _ in targets])
+
+    async def _point(
+        self, operation: str, method: str, session: str, verb: str, targets: Sequence[tuple[str, RemoteTrack]]
+    ) -> Reply:
+        """Have a session receive `targets`; once more without policies for layers where the SFU refuses those."""
+        path, policies = f"{_path(session)}/tracks/{verb}", self._policies.asked(targets)
+        async with self._gate.turn(session):
+            if policies:
+                body = TracksRequest(tracks=remote_objects(targets, policies=True))
+                try:
+                    reply = await self._call(operation, method, path, body, session=session)
+                    if not self._policies.refused_by(reply):
+                        return reply
+                except SfuError as error:
+                    if error.code != REFUSED:
+                        raise
+            body = TracksRequest(tracks=remote_objects(targets, policies=False))
+            reply = await self._call(operation, method, path, body, session=session)
+        if policies and not self._policies.refused_by(reply):
+            self._policies.found_refused()
+            log.info("the SFU takes no policies for layers: it will not change them by itself")
+        return reply
 
     async def close(self, session: str, mids: Sequence[str]) -> None:
         """Force-close tracks, without SDP. Tracks already closed, or a session already gone, count as success."""
@@ -266,7 +280,7 @@ class SfuClient:
 
     def counters(self) -> dict[str, int]:
         """Counters since construction, by name."""
-        return self._gate.counters()
+        return self._gate.counters() | {"policies_refused": self._policies.policies_refused}
 
 
 # Raised before the request was sent, so a retry cannot apply it twice.

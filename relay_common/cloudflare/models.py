@@ -25,12 +25,26 @@ class LocalTrack(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
 
 
+class SimulcastChoice(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """Which layer of a simulcast track to receive, and what the SFU does by itself when it cannot send that: `none`, or
+    `asciibetical` for the next one in the alphabetical order of their rids. Left out, both are `none`.
+    """
+
+    preferred_rid: str
+    priority_ordering: str = ""
+    """Where bandwidth is short."""
+    rid_not_available: str = ""
+    """Where the publisher does not send it."""
+
+
 class RemoteTrack(msgspec.Struct, frozen=True, kw_only=True):
     """The locator of a published track: it grants no permission, but never leaves the supervisor."""
 
     session: str
     name: str
     kind: str = ""
+    simulcast: SimulcastChoice | None = None
+    """For one that is published in several layers."""
 
 
 class PulledTrack(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +89,7 @@ class TrackObject(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omi
     session_id: str = ""
     track_name: str = ""
     kind: str = ""
+    simulcast: SimulcastChoice | None = None
 
 
 class TracksRequest(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):

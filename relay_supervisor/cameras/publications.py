@@ -67,7 +67,7 @@ class PublicationRouter:
     def published(self, camera: str, message: protocol.Published) -> None:
         """Packets of every track have been sent."""
         broker = self._sinks.find(message.sink)
-        if broker is None or not broker.mark_live(camera, message.publication):
+        if broker is None or not broker.mark_live(camera, message.publication, message.rids):
             self._republish(camera, message.publication, "it was superseded")
 
     def unpublished(self, camera: str, message: protocol.Unpublished) -> None:
@@ -99,6 +99,7 @@ class PublicationRouter:
                         {track.mid: f"{track.kind} {track.name}" for track in publication.tracks},
                         publication.created_at,
                         publication.sink,
+                        publication.rids,
                     )
                 )
             case Change.GONE:

@@ -23,4 +23,5 @@ def restored(saved: SavedPublication) -> Publication:
         created_at=saved.created_at,
         live=True,
         sink=saved.sink,
+        rids=saved.rids,
     )

@@ -10,7 +10,8 @@ from relay_common.worker_stats import SinkStats, TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
 from relay_supervisor.fleet.slot import Phase, Slot
-from relay_supervisor.status.model import CameraStatus, LocalStatus, Totals, WorkerStatus
+from relay_supervisor.google.models import Device
+from relay_supervisor.status.model import CameraStatus, LocalStatus, RenditionStatus, Totals, WorkerStatus
 from relay_supervisor.status.verdict import StatusVerdict
 
 _GOOGLE: Final = "google"
@@ -27,6 +28,8 @@ def camera_status(
     publication: str,
     local: LocalStatus,
     sfu: bool,
+    rendition: RenditionStatus,
+    small: bool = False,
     sinks: Sequence[str] = (),
     now: float,
     wall: float,
@@ -35,7 +38,8 @@ def camera_status(
     """The status of `camera` as judged from `facts`.
 
     `publication` is the name of the live one, or empty; `local` is about viewers without the SFU, `sfu`
-    tells whether there is one; `sinks` are the names of the WHIP servers that are to get it; `now` is
+    tells whether there is one; `rendition` is about its smaller picture, `small` tells whether the publication has it;
+    `sinks` are the names of the WHIP servers that are to get it; `now` is
     monotonic, `wall` Unix seconds; `before` is the verdict until now.
     """
     slot, lease = facts.slot, facts.lease
@@ -64,12 +68,12 @@ def camera_status(
         verdict=found,
         local=local,
         sfu=sfu,
+        renditions=rendition.mode if small or (local.on and not sfu) else "off",
+        rendition=rendition,
     )
     status.lease.protocol = status.lease.protocol or camera.device.protocol.value
     if stats is None or slot is None:
-        width, height = camera.device.resolution.width, camera.device.resolution.height
-        codec = next(iter(camera.device.video_codecs), "")
-        status.video = TrackStats(width=width, height=height, codec=codec)
+        status.video = _listed_video(camera.device)
         return status
     status.uptime, status.stats_age = stats.uptime, now - slot.stats_at
     status.webrtc, status.source, status.source_sessions = stats.webrtc, stats.source, stats.source_sessions
@@ -77,6 +81,12 @@ def camera_status(
     status.delay_p50, status.delay_p99, status.skew = stats.delay_p50, stats.delay_p99, stats.skew
     status.counters, status.sinks = stats.counters, [*stats.sinks, *_unknown_sinks(slot, sinks)]
     return status
+
+
+def _listed_video(device: Device) -> TrackStats:
+    """What Google says of a camera's video."""
+    size = device.resolution
+    return TrackStats(width=size.width, height=size.height, codec=next(iter(device.video_codecs), ""))
 
 
 def _unknown_sinks(slot: Slot, sinks: Sequence[str]) -> list[SinkStats]:

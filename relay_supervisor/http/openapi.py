@@ -105,6 +105,12 @@ class WhepQuery(msgspec.Struct, frozen=True):
     signature: str = ""
 
 
+class WhepOfferQuery(WhepQuery, frozen=True):
+    """Query of POST /whep/{id}: `quality` is `small` for the smaller picture of a camera that has one, else `full`."""
+
+    quality: str = ""
+
+
 class EventQuery(msgspec.Struct, frozen=True):
     """Query of GET /api/events: `last_event_id` as the header of that name; `status` 0 leaves out the first status."""
 
@@ -155,13 +161,13 @@ def calls(cameras: type[msgspec.Struct]) -> list[Operation]:
         Operation("GET", "/api/watch/{id}", viewer, "Status of one camera, in fixed words", reply=WatchStatus),
         Operation("POST", "/api/view", viewer, "Open a view: the answer has an SDP offer", ViewRequest, ViewAnswer),
         Operation("POST", "/api/view/{id}/answer", viewer, "Give the SDP answer", AnswerRequest),
-        Operation("POST", "/api/view/{id}/update", viewer, "Change the cameras, or pull frozen ones again",
+        Operation("POST", "/api/view/{id}/update", viewer, "Change cameras or qualities, or pull frozen ones again",
                   UpdateRequest, ViewAnswer),
         Operation("POST", "/api/view/{id}/received", viewer, "Report what the page decodes",
                   ReceivedRequest, ReceivedAnswer),
         Operation("DELETE", "/api/view/{id}", viewer, "Close the view"),
         Operation("POST", "/whep/{id}", viewer, "Watch a camera without Cloudflare: give an SDP offer (WHEP)",
-                  "application/sdp", "application/sdp", WhepQuery, 201),
+                  "application/sdp", "application/sdp", WhepOfferQuery, 201),
         Operation("OPTIONS", "/whep/{id}", public, "What a player may send", reply="", status=204),
         Operation("PATCH", "/whep/{id}/{viewer}", viewer, "Give further candidates (RFC 8840)",
                   "application/trickle-ice-sdpfrag", "", WhepQuery, 204),

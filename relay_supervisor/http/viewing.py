@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -35,15 +36,22 @@ _NEXT: Final = {
 _RECONNECTED: Final = "it is being reconnected"
 
 
+Quality = Literal["small", "full"]
+Qualities = Mapping[str, str]
+"""Which of its pictures is wanted of a camera, by its id."""
+
+
 class ViewService(Protocol):
     """What the viewer endpoints need; implemented by `viewing.viewers.Viewers`."""
 
-    async def open(self, cameras: list[str], audio: bool, *, audience: Audience, visitor: Visitor) -> ViewAnswer: ...
+    async def open(
+        self, cameras: list[str], audio: bool, qualities: Qualities, *, audience: Audience, visitor: Visitor
+    ) -> ViewAnswer: ...
 
     async def answer(self, view: str, sdp: str, *, audience: Audience) -> None: ...
 
     async def update(
-        self, view: str, cameras: list[str] | None, stale: list[str], *, audience: Audience
+        self, view: str, cameras: list[str] | None, stale: list[str], qualities: Qualities, *, audience: Audience
     ) -> ViewAnswer: ...
 
     async def close(self, view: str, *, audience: Audience) -> None: ...
@@ -68,6 +76,8 @@ class ViewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     cameras: list[str]
     audio: bool = True
+    qualities: dict[str, Quality] = {}
+    """Which picture is wanted of a camera that has a smaller one, too; absent: `full`."""
 
 
 class AnswerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +93,8 @@ class UpdateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the view is to hold from now on; absent: unchanged."""
     stale: list[str] = []
     """Cameras whose picture is frozen on the page: they are pulled again."""
+    qualities: dict[str, Quality] = {}
+    """Which picture is wanted from now on; cameras that are not named keep theirs."""
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +153,8 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     local: LocalWay = LocalWay()
     sfu: bool = True
     """Whether it can be watched at Cloudflare."""
+    renditions: str = "off"
+    """The smaller picture that can be had of it now: `off`, `keyframes` or `smooth`."""
 
 
 def routes(relay: ViewedRelay) -> list[Route]:
@@ -176,7 +190,9 @@ class _Viewing:
         wanted: ViewRequest = await read_json(request, ViewRequest)
         audience, visitor = request.state.audience, request.state.visitor
         return json_reply(
-            await self._relay.viewers.open(wanted.cameras, wanted.audio, audience=audience, visitor=visitor)
+            await self._relay.viewers.open(
+                wanted.cameras, wanted.audio, wanted.qualities, audience=audience, visitor=visitor
+            )
         )
 
     async def answer_view(self, request: Request) -> Response:
@@ -188,7 +204,9 @@ class _Viewing:
     async def update_view(self, request: Request) -> Response:
         wanted: UpdateRequest = await read_json(request, UpdateRequest)
         view, audience = request.path_params["id"], request.state.audience
-        return json_reply(await self._relay.viewers.update(view, wanted.cameras, wanted.stale, audience=audience))
+        return json_reply(
+            await self._relay.viewers.update(view, wanted.cameras, wanted.stale, wanted.qualities, audience=audience)
+        )
 
     async def received(self, request: Request) -> Response:
         given: ReceivedRequest = await read_json(request, ReceivedRequest)
@@ -220,4 +238,5 @@ def _watch_status(camera: CameraStatus, at: float) -> WatchStatus:
         decodable=camera.decodable,
         local=local_way(camera),
         sfu=camera.sfu,
+        renditions=camera.renditions,
     )

@@ -24,6 +24,7 @@ MAX_OFFER: Final = 64 * 1024
 """Largest offer, and largest fragment, in bytes."""
 MOST_CANDIDATES: Final = 64
 OFFER: Final = "application/sdp"
+QUALITIES: Final = ("", "full", "small")
 FRAGMENT: Final = "application/trickle-ice-sdpfrag"
 
 
@@ -31,7 +32,14 @@ class LocalService(Protocol):
     """What these endpoints need; implemented by `local.service.LocalViewing`."""
 
     async def open(
-        self, camera: str, offer: str, *, audience: Audience, visitor: Visitor, link: LinkCredential | None
+        self,
+        camera: str,
+        offer: str,
+        *,
+        audience: Audience,
+        visitor: Visitor,
+        link: LinkCredential | None,
+        quality: str,
     ) -> Answered: ...
 
     async def trickle(self, viewer: str, fragment: str, *, visitor: Visitor) -> LocalPatched: ...
@@ -70,6 +78,9 @@ class _Whep:
     async def endpoint(self, request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": "POST, OPTIONS", "Accept-Post": OFFER})
+        quality = request.query_params.get("quality", "")
+        if quality not in QUALITIES:
+            raise ApiError(400, "bad_request", "There is no such quality", "Ask for ?quality=small or ?quality=full")
         offer = await _read(request, OFFER)
         if not offer.startswith("v=0"):
             raise ApiError(400, "bad_sdp", "The body is not an SDP offer", "Send the player's offer: servers make none")
@@ -80,6 +91,7 @@ class _Whep:
                 audience=request.state.audience,
                 visitor=request.state.visitor,
                 link=request.state.link,
+                quality=quality,
             )
         except ViewError as error:
             return _refused(error)

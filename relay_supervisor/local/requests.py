@@ -55,3 +55,12 @@ class WorkerRequests:
 
 def no_worker() -> WhepError:
     return WhepError("no_worker", 503, "The camera's worker is not running yet", hint="Try again", retry_after=1.0)
+
+
+_CODES: Final = {400: "bad_sdp", 406: "no_common_codec", 503: "too_many_viewers"}
+
+
+def refused_by_worker(answer: LocalRefused) -> WhepError:
+    """What a worker said to an offer, for the viewer."""
+    status = answer.status if 400 <= answer.status <= 599 else 503
+    return WhepError(_CODES.get(status, "refused"), status, answer.reason, retry_after=answer.retry_after)

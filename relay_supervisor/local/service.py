@@ -32,14 +32,8 @@ from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.fleet.slot import Slot
 from relay_supervisor.local.answers import only_announced
-from relay_supervisor.local.requests import WorkerRequests, no_worker
-from relay_supervisor.local.sessions import (
-    LocalViewer,
-    WhepError,
-    digest,
-    owner_of,
-    visitor_of,
-)
+from relay_supervisor.local.requests import WorkerRequests, no_worker, refused_by_worker
+from relay_supervisor.local.sessions import LocalViewer, WhepError, digest, owner_of, visitor_of
 from relay_supervisor.local.strangers import Strangers
 from relay_supervisor.local.workers import LocalWorkers
 from relay_supervisor.state.store import LinkCredential, SavedLocalViewer, Store
@@ -123,6 +117,10 @@ class LocalViewing:
         """Cameras with a viewer, or with one that is being answered."""
         return {viewer.camera for viewer in self._viewers.values()} | {camera for camera, _ in self._opening}
 
+    def having_small(self) -> Counter[str]:
+        """How many viewers have the small picture of each camera."""
+        return Counter(viewer.camera for viewer in self._viewers.values() if viewer.saved.quality == "small")
+
     def load(self) -> None:
         """Read from the store which ports were dealt, and which viewers the workers of an earlier supervisor have."""
         self._workers.load()
@@ -163,11 +161,19 @@ class LocalViewing:
     # --- what viewers ask ------------------------------------------------------------------------------------------
 
     async def open(
-        self, camera: str, offer: str, *, audience: Audience, visitor: Visitor, link: LinkCredential | None = None
+        self,
+        camera: str,
+        offer: str,
+        *,
+        audience: Audience,
+        visitor: Visitor,
+        link: LinkCredential | None = None,
+        quality: str = "",
     ) -> Answered:
         """Have the worker of `camera` (an id, or a name in lower case with hyphens) answer an SDP offer.
 
-        `link` is the link that the visitor came with. Raises WhepError.
+        `link` is the link that the visitor came with, `quality` which of the camera's pictures it wants (`small`).
+        Raises WhepError.
         """
         found = self._find(camera, audience)
         present = [viewer.visitor for viewer in self._viewers.values()] + [one for _, one in self._opening]
@@ -185,7 +191,7 @@ class LocalViewing:
         self._opening.append(opening)
         try:
             self._on_asked({found.id})
-            return await self._open(found, offer, audience, visitor, link)
+            return await self._open(found, offer, audience, visitor, link, quality)
         except WhepError:
             self.outcomes["refused"] += 1
             raise
@@ -198,17 +204,24 @@ class LocalViewing:
         return sum(watched == camera and not visitor.operator for watched, visitor in present)
 
     async def _open(
-        self, camera: Camera, offer: str, audience: Audience, visitor: Visitor, link: LinkCredential | None
+        self,
+        camera: Camera,
+        offer: str,
+        audience: Audience,
+        visitor: Visitor,
+        link: LinkCredential | None,
+        quality: str,
     ) -> Answered:
         slot = await self._ready(camera.id)
         name, ends_at = self._new_name(), audience.until or 0.0
         answered = False
         try:
             answer = await self._requests.ask(
-                camera.id, lambda number: LocalOffer(request=number, viewer=name, offer=offer, ends_at=ends_at)
+                camera.id,
+                lambda number: LocalOffer(request=number, viewer=name, offer=offer, ends_at=ends_at, quality=quality),
             )
             if isinstance(answer, LocalRefused):
-                raise _refused(answer)
+                raise refused_by_worker(answer)
             if not isinstance(answer, LocalAnswer):
                 raise no_worker()
             answered = True
@@ -223,6 +236,7 @@ class LocalViewing:
             credential=self._credential if visitor.operator else "",
             link=link,
             ends_at=ends_at,
+            quality=quality,
         )
         self._viewers[name] = LocalViewer(saved, visitor, self._clock.now())
         self._store.save_local_viewer(saved)
@@ -381,11 +395,3 @@ class LocalViewing:
             "unanswered": self._requests.unanswered,
             "without_port": len(self._workers.without),
         }
-
-
-_CODES: Final = {400: "bad_sdp", 406: "no_common_codec", 503: "too_many_viewers"}
-
-
-def _refused(answer: LocalRefused) -> WhepError:
-    status = answer.status if 400 <= answer.status <= 599 else 503
-    return WhepError(_CODES.get(status, "refused"), status, answer.reason, retry_after=answer.retry_after)

@@ -14,17 +14,18 @@ import asyncio
 import enum
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.cloudflare import LocalTrack, RemoteTrack
+from relay_common.cloudflare import LocalTrack, RemoteTrack, SimulcastChoice
 from relay_common.errors import Remedy
 from relay_common.ids import slug
 from relay_common.pauses import PauseDetector
 from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest
+from relay_common.rendition_messages import RID_OF
 from relay_common.tasks import Tasks
 from relay_supervisor.sinks.sink import Opened, Sink, SinkError, SinkSessionGone
 
@@ -59,13 +60,28 @@ class Publication(msgspec.Struct, kw_only=True):
     """Whether packets of every track have been sent."""
     sink: str = ""
     """The sink's name."""
+    rids: list[str] = []
+    """The layers of its video, best first; empty: one encoding."""
 
-    def remote(self, kind: str) -> RemoteTrack | None:
-        """The locator of the track of `kind`, or None when the camera has none."""
+    @property
+    def has_small(self) -> bool:
+        """Whether viewers can have a smaller picture of it."""
+        return set(RID_OF.values()) <= set(self.rids)
+
+    def remote(self, kind: str, quality: str = "full") -> RemoteTrack | None:
+        """The locator of the track of `kind`, of its layer `quality` where there are two; None when there is none."""
         for track in self.tracks:
             if track.kind == kind:
-                return RemoteTrack(session=self.session, name=track.name, kind=kind)
+                layer = _layer(quality) if kind == "video" and self.has_small else None
+                return RemoteTrack(session=self.session, name=track.name, kind=kind, simulcast=layer)
         return None
+
+
+def _layer(quality: str) -> SimulcastChoice:
+    # The SFU steps down to the small one for a line that is too narrow, and to what there is where one is not sent.
+    return SimulcastChoice(
+        preferred_rid=RID_OF[quality], priority_ordering="asciibetical", rid_not_available="asciibetical"
+    )
 
 
 class Change(enum.Enum):
@@ -184,15 +200,19 @@ class Broker:
 
     # --- lifetime -------------------------------------------------------------------------------------------------
 
-    def mark_live(self, camera: str, publication: str) -> bool:
+    def mark_live(self, camera: str, publication: str, rids: Sequence[str] = ()) -> bool:
         """The worker reports packets sent on every track: send viewers there; False when the publication is unknown.
 
-        The publication that was live before is closed after `HANDOVER` seconds.
+        `rids` are the layers of its video. The publication that was live before is closed after `HANDOVER` seconds.
         """
         entry = self._entry(camera)
         found = entry.pending
         if found is None or found.id != publication:
-            return entry.live is not None and entry.live.id == publication
+            known = entry.live is not None and entry.live.id == publication
+            if known and entry.live is not None and rids:  # a hello came first, which does not name them
+                entry.live.rids = list(rids)
+            return known
+        found.rids = list(rids)
         previous, entry.live, entry.pending = entry.live, found, None
         found.live = True
         if previous is not None:

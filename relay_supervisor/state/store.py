@@ -53,6 +53,8 @@ class SavedPublication(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: float = 0.0
     sink: str = ""
     """"" for the SFU."""
+    rids: list[str] = []
+    """The layers of its video, best first; empty: one encoding."""
 
 
 class SavedWorker(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,6 +94,8 @@ class SavedLocalViewer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     link: LinkCredential | None = None
     ends_at: float = 0.0
     """Unix seconds; 0: never."""
+    quality: str = ""
+    """`small` for one that has the small picture."""
 
 
 def boot_id() -> str:

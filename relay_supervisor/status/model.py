@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay_common.worker_stats import SinkStats, TrackStats
+from relay_common.worker_stats import RenditionStats, SinkStats, TrackStats
 from relay_supervisor.status.verdict import StatusVerdict
 
 
@@ -82,6 +82,17 @@ class LocalStatus(msgspec.Struct, kw_only=True):
     """Offers that its worker did not answer."""
 
 
+class RenditionStatus(RenditionStats, kw_only=True):
+    """A camera's smaller picture. Totals are since its worker started."""
+
+    wanted: str = "off"
+    """What the configuration asks for; it is offered at the camera's next publication."""
+    watched: int = 0
+    """Viewers that have the small picture now, those without the SFU included."""
+    budget: float = 0.0
+    """Milliseconds of CPU a second that it may cost now; 0: `keyframes` alone, where `smooth` is configured."""
+
+
 class CameraStatus(msgspec.Struct, kw_only=True):
     """Everything about one camera."""
 
@@ -125,6 +136,9 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     local: LocalStatus = msgspec.field(default_factory=LocalStatus)
     sfu: bool = True
     """Whether it is published at Cloudflare, for viewers there."""
+    renditions: str = "off"
+    """The smaller picture that viewers can have of it now: `off`, `keyframes` or `smooth`."""
+    rendition: RenditionStatus = msgspec.field(default_factory=RenditionStatus)
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):

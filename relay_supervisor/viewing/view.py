@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,10 +66,14 @@ class View:
         audience: Audience,
         visitor: Visitor,
         lent: Lent = _NOTHING_LENT,
+        qualities: Mapping[str, str] | None = None,
     ) -> None:
         self._at = sources
         self.name, self.session, self.cameras, self.audio, self.audience = name, session, cameras, audio, audience
         self.visitor, self.lent = visitor, lent
+        self.qualities: dict[str, str] = {}
+        """Which quality the page wants of a camera: `small`, or `full` where it names none."""
+        self.want(qualities or {})
         self.lock = asyncio.Lock()
         self.tracks: dict[str, ViewTrack] = {}
         self.offers = 0
@@ -82,6 +86,15 @@ class View:
         """Whether it holds a track of the camera."""
         return any(track.camera == camera for track in self.tracks.values())
 
+    def want(self, qualities: Mapping[str, str]) -> None:
+        """From now on receive these cameras in these qualities; the others stay as they are."""
+        wanted = self.qualities | dict(qualities)
+        self.qualities = {camera: quality for camera, quality in wanted.items() if camera in self.cameras}
+
+    def has_small(self) -> set[str]:
+        """Cameras whose small picture it has."""
+        return {track.camera for track in self.tracks.values() if track.quality == "small"}
+
     def missing(self) -> list[Unavailable]:
         """Cameras that it should hold, does not, and cannot get now."""
         return self._at.locate(self._absent())[1]
@@ -92,7 +105,8 @@ class View:
             track
             for publication in publications
             for kind in KINDS
-            if kind in self._kinds(publication) and (track := publication.remote(kind)) is not None
+            if kind in self._kinds(publication)
+            and (track := publication.remote(kind, self._wanted(publication.camera))) is not None
         ]
         return await self._at.client.pull(self.session, tracks)
 
@@ -103,7 +117,11 @@ class View:
             publication = asked[result.track.session]
             if result.error is None:
                 self.tracks[result.mid] = ViewTrack(
-                    mid=result.mid, camera=publication.camera, kind=result.track.kind, publication=publication.id
+                    mid=result.mid,
+                    camera=publication.camera,
+                    kind=result.track.kind,
+                    publication=publication.id,
+                    quality=self._quality(publication, result.track.kind),
                 )
         missing = missing + [
             Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in publications if not self.has(p.camera)
@@ -153,13 +171,15 @@ class View:
         return unfit
 
     async def _repoint(self) -> None:
-        """Point mids at the current publications; cameras for which the SFU refuses that are dropped."""
+        """Point mids at the current publications and wanted layers; cameras that the SFU does not re-point are dropped,
+        and those of which it refuses the other layer stay as they are.
+        """
         moves: list[tuple[ViewTrack, Publication, RemoteTrack]] = []
         for track in self.tracks.values():
             publication = self._at.broker.locate(track.camera)
-            if publication is None or publication.id == track.publication:
+            if publication is None or self._is_as_wanted(track, publication):
                 continue
-            remote = publication.remote(track.kind)
+            remote = publication.remote(track.kind, self._wanted(track.camera))
             if remote is not None:
                 moves.append((track, publication, remote))
         if not moves:
@@ -167,13 +187,31 @@ class View:
         results = await self._at.client.update(self.session, [(track.mid, remote) for track, _, remote in moves])
         refused = set()
         for (track, publication, _), result in zip(moves, results, strict=True):
+            same, camera = track.publication == publication.id, track.camera
             if result.error is None:
-                self.tracks[track.mid] = msgspec.structs.replace(track, publication=publication.id)
+                quality = self._quality(publication, track.kind)
+                self.tracks[track.mid] = msgspec.structs.replace(track, publication=publication.id, quality=quality)
+                self._at.outcomes["requalified"] += same
+            elif same:
+                log.info("a layer cannot be changed: %s", result.error.message, extra={"camera": camera})
+                self.qualities[camera] = kept = track.quality or "full"
+                self.tracks[track.mid] = msgspec.structs.replace(track, quality=kept)
             else:
-                log.info("a track cannot be re-pointed: %s", result.error.message, extra={"camera": track.camera})
-                refused.add(track.camera)
-        self._at.outcomes["repointed"] += not refused
+                log.info("a track cannot be re-pointed: %s", result.error.message, extra={"camera": camera})
+                refused.add(camera)
+        if any(track.publication != publication.id for track, publication, _ in moves):
+            self._at.outcomes["repointed"] += not refused
         await self._drop(refused)
+
+    def _wanted(self, camera: str) -> str:
+        return self.qualities.get(camera, "full")
+
+    def _quality(self, publication: Publication, kind: str) -> str:
+        """The quality of a track of `publication` that is received as wanted."""
+        return self._wanted(publication.camera) if kind == "video" and publication.has_small else ""
+
+    def _is_as_wanted(self, track: ViewTrack, publication: Publication) -> bool:
+        return track.publication == publication.id and track.quality == self._quality(publication, track.kind)
 
     async def _drop(self, cameras: set[str]) -> None:
         """Stop pulling `cameras`; those that are still wanted are added again as new tracks."""

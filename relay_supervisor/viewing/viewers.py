@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from relay_common.backoff import Backoff
@@ -56,7 +56,7 @@ REFUSAL_HOLDS: Final = 60.0
 
 OUTCOMES: Final = (
     *("opened", "answered", "refused", "repointed", "reopened"),
-    *("closed", "unanswered", "idle", "expired", "lost", "revoked"),
+    *("closed", "unanswered", "idle", "expired", "lost", "revoked", "requalified"),
 )
 
 _SWEEP: Final = 5.0
@@ -116,6 +116,10 @@ class Viewers:
         wanted = [view.cameras for view in self._views.values()] + [cameras for cameras, _ in self._opening]
         return {camera for cameras in wanted for camera in cameras}
 
+    def having_small(self) -> Counter[str]:
+        """How many views have the small picture of each camera."""
+        return Counter(camera for view in self._views.values() for camera in view.has_small())
+
     # --- what the page asks ---------------------------------------------------------------------------------------
 
     # `audience` is the caller's: a camera that it may not see is refused, and so is a view that was made for others.
@@ -124,11 +128,14 @@ class Viewers:
         self,
         cameras: Sequence[str],
         audio: bool = True,
+        qualities: Mapping[str, str] | None = None,
         *,
         audience: Audience = ALL_CAMERAS,
         visitor: Visitor = OPERATOR,
     ) -> ViewAnswer:
         """Open a view of `cameras` (at most 32 ids), with sound if `audio`, counted against `visitor`'s share.
+
+        `qualities` says of which cameras the small picture is wanted, where there is one.
 
         The answer's action is `answer` when at least one camera is available, else `none` with an empty view name.
         """
@@ -147,7 +154,7 @@ class Viewers:
         opening = (wanted, visitor)
         self._opening.append(opening)
         try:
-            return await self._open(wanted, audio, audience, visitor)
+            return await self._open(wanted, audio, audience, visitor, qualities)
         except SfuError as error:
             self._refusal = error, self._clock.now()
             raise sfu_failure(error) from error
@@ -178,13 +185,14 @@ class Viewers:
         view: str,
         cameras: Sequence[str] | None = None,
         stale: Sequence[str] = (),
+        qualities: Mapping[str, str] | None = None,
         *,
         audience: Audience = ALL_CAMERAS,
     ) -> ViewAnswer:
         """Bring the view up to date with the publications; also keeps a quiet page's view alive.
 
-        `cameras` replaces what the view holds; those in `stale` are pulled again. The answer says what the page has to
-        do; while an offer is unanswered nothing changes.
+        `cameras` replaces what the view holds; those in `stale` are pulled again; those in `qualities` are received in
+        that quality from now on. The answer says what the page has to do; while an offer is unanswered nothing changes.
         """
         found = self._get(view, audience)
         async with found.lock:
@@ -192,6 +200,7 @@ class Viewers:
                 raise view_gone("it was closed")
             if cameras is not None:
                 found.cameras = _checked(cameras, found.audience)
+            found.want(qualities or {})
             self._on_asked(found.cameras)
             if found.offered_at is not None:
                 return found.describe("none", found.missing())
@@ -263,7 +272,14 @@ class Viewers:
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    async def _open(self, cameras: list[str], audio: bool, audience: Audience, visitor: Visitor) -> ViewAnswer:
+    async def _open(
+        self,
+        cameras: list[str],
+        audio: bool,
+        audience: Audience,
+        visitor: Visitor,
+        qualities: Mapping[str, str] | None,
+    ) -> ViewAnswer:
         backoff = Backoff(0.25, 2.0, rng=self._rng)
         while True:
             located, missing = self._sources.locate(cameras)
@@ -271,7 +287,9 @@ class Viewers:
                 return self._nothing(missing, visitor)
             # A session whose first pull failed does not serve a second one reliably: take a new one each time.
             session = await self._client.new_session("view")
-            view = View(self._sources, self._new_id(), session, cameras, audio, audience, visitor)
+            view = View(
+                *(self._sources, self._new_id(), session, cameras, audio, audience, visitor), qualities=qualities
+            )
             pull = await view.pull(located)
             if pull.offer is not None:
                 view.lent = await self._sources.ice.lend(guest=not visitor.operator, until=audience.until)

@@ -61,6 +61,8 @@ class ViewTrack(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     publication: str
     """Opaque; changes when the camera is republished."""
+    quality: str = ""
+    """`full` or `small`; empty for sound, and where there is one encoding alone."""
 
 
 class Unavailable(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,15 @@ import httpx
 import pytest
 
 from relay_common.clock import ManualClock
-from relay_common.cloudflare import LocalTrack, RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
+from relay_common.cloudflare import (
+    LocalTrack,
+    RemoteTrack,
+    ResponseLost,
+    SessionGone,
+    SfuClient,
+    SfuError,
+    SimulcastChoice,
+)
 from relay_common.cloudflare import client as client_module
 from relay_common.cloudflare.client import ASK_AGAIN
 from relay_common.cloudflare.errors import ErrorClass, request_error, track_error
@@ -297,6 +305,47 @@ async def test_an_update_tells_each_mids_outcome() -> None:
     results = await client.update("s", [("7", REMOTE), ("8", other)])
     assert [(r.mid, r.error is None) for r in results] == [("7", True), ("", False)]
     assert script.requests[0][:2] == ("PUT", "/v1/apps/app/sessions/s/tracks/update")
+
+
+LAYERED = RemoteTrack(
+    session="pub",
+    name="cam-video",
+    simulcast=SimulcastChoice(preferred_rid="b", priority_ordering="asciibetical", rid_not_available="asciibetical"),
+)
+
+
+async def test_a_layer_is_asked_for_with_policies_and_without_them_where_the_sfu_refuses_those() -> None:
+    client, script, clock = make((200, PULLED), failure(406, "invalid_params"), (200, PULLED), (200, PULLED))
+    await client.pull("s", [LAYERED])
+    updated = await finish(clock, client.update("s", [("7", LAYERED)]))
+    assert [one.error for one in updated] == [None]
+    await client.pull("s", [LAYERED])
+    asked = [body["tracks"][0]["simulcast"] for _, _, body in script.requests]
+    full = {"preferredRid": "b", "priorityOrdering": "asciibetical", "ridNotAvailable": "asciibetical"}
+    assert asked == [full, full, {"preferredRid": "b"}, {"preferredRid": "b"}]
+    assert client.counters()["policies_refused"] == 1
+
+
+async def test_policies_are_not_blamed_for_what_fails_without_them() -> None:
+    refused = {"tracks": [{"sessionId": "pub", "trackName": "cam-video", "errorCode": "invalid_params"}]}
+    client, script, clock = make(
+        *(failure(406, "invalid_params"), failure(406, "invalid_params")), *((200, refused), (200, refused))
+    )
+    with pytest.raises(SfuError):
+        await finish(clock, client.pull("s", [LAYERED]))
+    (one,) = (await finish(clock, client.pull("s", [LAYERED]))).tracks
+    assert one.error is not None
+    assert "priorityOrdering" in script.requests[2][2]["tracks"][0]["simulcast"]
+    assert client.counters()["policies_refused"] == 0
+
+
+async def test_a_plain_track_is_asked_for_as_ever() -> None:
+    client, script, _ = make((200, PULLED), failure(406, "invalid_params"))
+    await client.pull("s", [REMOTE])
+    with pytest.raises(SfuError):
+        await client.pull("s", [REMOTE])
+    assert script.requests[0] == script.requests[1]
+    assert script.requests[0][2] == {"tracks": [{"location": "remote", "sessionId": "pub", "trackName": "cam-video"}]}
 
 
 async def test_one_change_at_a_time_per_session_and_many_sessions_at_once() -> None:

@@ -91,6 +91,8 @@ async def test_verbs_reach_the_relay_and_its_refusals_the_client() -> None:
         (b"\xff", "application/json", 400),
         (b'{"cameras": ["x"]}', "text/plain", 415),
         (b'{"cameras": ["x"]}', "application/json", 200),
+        (b'{"cameras": ["x"], "qualities": {"x": "small"}}', "application/json", 200),
+        (b'{"cameras": ["x"], "qualities": {"x": "medium"}}', "application/json", 400),
         (b" " * 700_000, "application/json", 413),
     ],
 )

@@ -53,6 +53,16 @@ async def test_an_offer_is_answered_with_a_session() -> None:
     assert [viewer for viewer, _ in relay.local.closed] == ["viewer-1"]
 
 
+async def test_a_player_may_choose_the_smaller_picture() -> None:
+    http, relay = served()
+    for query in ("", "?quality=small", "?quality=full"):
+        made = await http.post(f"/whep/cam00000{query}", content=SDP, headers=BEARER | TYPE)
+        assert (made.status_code, made.headers["location"]) == (201, f"/whep/cam00000/viewer-1{query}")
+    assert relay.local.qualities == ["", "small", "full"]
+    refused = await http.post("/whep/cam00000?quality=tiny", content=SDP, headers=BEARER | TYPE)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_request")
+
+
 async def test_nobody_watches_without_a_credential() -> None:
     http, relay = served()
     for method, path in (("POST", "/whep/cam00000"), ("PATCH", "/whep/cam00000/v"), ("DELETE", "/whep/cam00000/v")):

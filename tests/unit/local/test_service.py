@@ -210,6 +210,18 @@ async def test_an_offer_is_answered_with_announced_addresses_alone(tmp_path: Pat
     assert home.local.status(home.door).viewers == 1
 
 
+async def test_who_has_the_small_picture_is_known_and_outlives_the_supervisor(tmp_path: Path) -> None:
+    home = Home(tmp_path).started()
+    await home.local.open("door", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
+    await home.local.open("yard", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="full")
+    assert [offer.quality for offer in home.workers.of(LocalOffer)] == ["small", "full"]
+    assert home.local.having_small() == {home.door: 1}
+    home.store.close()
+    later = Home(tmp_path)
+    later.local.load()
+    assert later.local.having_small() == {home.door: 1}
+
+
 async def test_what_the_worker_refuses_is_refused_in_its_words(tmp_path: Path) -> None:
     home = Home(tmp_path).started()
     home.workers.refusal = LocalRefused(request=0, status=406, reason="The offer has no H.264")
