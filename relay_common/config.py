@@ -172,6 +172,8 @@ class CameraSettings(_Section, frozen=True):
     `on_demand` for other battery cameras: Google does not say which cameras run on battery."""
     idle_after: Seconds = 60.0
     """Seconds without a viewer after which an on-demand camera is released."""
+    renditions: Literal["default", "off", "keyframes", "smooth"] = "default"
+    """Its smaller picture; `default`: as `[cameras]` says."""
 
 
 class CamerasConfig(_Section, frozen=True):
@@ -182,10 +184,15 @@ class CamerasConfig(_Section, frozen=True):
     rediscover: Seconds = 600.0
     """Seconds between discoveries of new, renamed and withdrawn cameras."""
     settings: dict[str, CameraSettings] = {}
+    renditions: Literal["off", "keyframes", "smooth"] = "off"
+    """A second, smaller picture of each camera for small tiles and narrow lines, taken at its next publication:
+    `keyframes`, made of its keyframes alone for next to no CPU, or `smooth`, up to ten pictures a second while somebody
+    has it, for which the whole stream is decoded (docs/limits.md)."""
 
     def setting(self, name: str, device: str) -> CameraSettings:
-        """Settings of the camera with this display name or device id."""
-        return self.settings.get(name) or self.settings.get(device) or CameraSettings()
+        """Settings of the camera with this display name or device id; its renditions are never `default`."""
+        found = self.settings.get(name) or self.settings.get(device) or CameraSettings()
+        return found if found.renditions != "default" else msgspec.structs.replace(found, renditions=self.renditions)
 
     def included(self, name: str, device: str) -> bool:
         """Whether this camera is listed and enabled."""
@@ -260,6 +267,11 @@ class WorkersConfig(_Section, frozen=True):
     data_path: Literal["auto", "compiled", "python"] = "auto"
     """What moves packets: `python`, or `compiled`, which takes less CPU and refuses to start where it was installed
     without a C compiler. `auto` is the relay's choice, at present `python`."""
+    rendition_cpu_ms: Annotated[float, Meta(ge=0, le=10_000)] = 150.0
+    """Milliseconds of CPU a second that a camera's `smooth` rendition may cost; beyond that it is `keyframes`."""
+    all_renditions_cpu_ms: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """The same for all cameras together, `keyframes` included: those that are watched first have it smooth. 0: 250 for
+    each processor that the relay may use."""
 
 
 class PathsConfig(_Section, frozen=True):

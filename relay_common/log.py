@@ -159,7 +159,8 @@ CATEGORIES: Final = {
     "relay": (
         *("relay_supervisor.app", "relay_supervisor.cameras", "relay_supervisor.commands", "relay_supervisor.http"),
         *("relay_supervisor.loop_errors", "relay_supervisor.operations", "relay_supervisor.otel"),
-        *("relay_supervisor.socket_file", "relay_supervisor.status", "relay_supervisor.supervise"),
+        *("relay_supervisor.renditions", "relay_supervisor.socket_file", "relay_supervisor.status"),
+        "relay_supervisor.supervise",
         *("relay_common.tasks", "relay_common.config_file"),
     ),
 }

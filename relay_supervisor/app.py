@@ -15,14 +15,11 @@ import random
 import secrets
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient, TurnKey
-from relay_common.cloudflare.turn import TCP_PORTS
 from relay_common.config import Config
-from relay_common.loopback import is_loopback_url
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
@@ -30,6 +27,7 @@ from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.cameras.restored import restored
 from relay_supervisor.cameras.watching import Watching
+from relay_supervisor.cameras.worker_spec import worker_spec
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
@@ -43,6 +41,7 @@ from relay_supervisor.local.sessions import credential_of
 from relay_supervisor.memory import keep_small
 from relay_supervisor.operations.verbs import Verbs
 from relay_supervisor.otel import OtelExport
+from relay_supervisor.renditions.service import Renditions
 from relay_supervisor.report import Parts, Report
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.cloudflare import CloudflareSink, cloudflare_target
@@ -58,8 +57,6 @@ from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-GOOGLE_STREAM_PORTS: Final = (443,)
-"""Google's stream URLs are `rtsps://…:443/…` (SDM, CameraLiveStream)."""
 VERIFY: Final = 60.0
 """Seconds within which every publication is checked once at the SFU."""
 
@@ -112,6 +109,13 @@ class Supervisor:
         self._ice = self._make_ice_servers()
         self.viewers = self._make_viewers()
         self.local = self._make_local()
+        self._renditions = Renditions(
+            config.workers,
+            self.director,
+            self._clock,
+            watching=lambda: self.viewers.having_small() + self.local.having_small(),
+            tell=functools.partial(self.events.publish, "state"),
+        )
         self._verdicts = Verdicts(
             self.viewers.decoding,
             self._clock,
@@ -188,6 +192,7 @@ class Supervisor:
             director=self.director,
             viewers=self.viewers,
             local=self.local,
+            renditions=self._renditions,
             verdicts=self._verdicts,
             verbs=self.verbs,
             accounts=self.accounts,
@@ -301,6 +306,7 @@ class Supervisor:
         start("viewers", self.viewers.watch)
         start("local viewers", self.local.watch)
         start("verdicts", self._verdicts.watch)
+        start("renditions", self._renditions.watch)
         start("what is wrong", self._report.watch)
         start("cameras on demand", functools.partial(self._watching.run, self._watched))
         start("TURN credentials", self._ice.keep_workers)
@@ -343,27 +349,7 @@ class Supervisor:
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
     def _spec(self, camera: Camera) -> WorkerSpec:
-        config = self.config
-        return WorkerSpec(
-            camera=camera.id,
-            name=camera.name,
-            instance="",
-            control=self._bus.keyed.control_endpoint,
-            stats=self._bus.keyed.stats_endpoint,
-            audio=camera.settings.audio,
-            ca_file=config.rtsp.ca_file,
-            connect_timeout=config.rtsp.connect_timeout,
-            read_timeout=config.rtsp.read_timeout,
-            media_timeout=config.rtsp.media_timeout,
-            ice_servers=_relay_urls(config),
-            sinks=tuple(self._sinks.targets(camera.name, camera.device.id)),
-            camera_loopback=is_loopback_url(config.nest[camera.account].api_base_url),
-            log_level=config.log.level,
-            log_format=config.log.format,
-            landlock=config.workers.landlock == "auto",
-            data_path=config.workers.data_path,
-            tcp_ports=_stream_ports(config.nest[camera.account].api_base_url),
-        )
+        return worker_spec(camera, self.config, self._sinks, self._bus.keyed)
 
     # --- for the HTTP interface (RelayView); `status`, `health` and `telemetry` come from the report ------------------
 
@@ -384,17 +370,3 @@ class Supervisor:
 def _report_mistakes(config: Config) -> None:
     for mistake in config.whip_mistakes:
         log.error("a [[whip]] table is left out: %s", mistake)
-
-
-def _relay_urls(config: Config) -> tuple[str, ...]:
-    """URLs of the TURN servers that a worker may have to reach."""
-    servers = [*config.cloudflare.ice_servers, *(one for table in config.whip for one in table.ice_servers)]
-    urls = [url for one in servers for url in ([one] if isinstance(one, str) else one.addresses)]
-    if config.cloudflare.turn.key_id:
-        urls += [f"turn:turn.cloudflare.com:{port}?transport=tcp" for port in TCP_PORTS]
-    return tuple(urls)
-
-
-def _stream_ports(api_base_url: str) -> tuple[int, ...] | None:
-    """TCP ports at which the API's streams are; None where they are not known before the first stream."""
-    return GOOGLE_STREAM_PORTS if (urlsplit(api_base_url).hostname or "").endswith(".googleapis.com") else None

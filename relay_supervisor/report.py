@@ -22,6 +22,7 @@ from relay_supervisor.google.leases.account import Account
 from relay_supervisor.http.metrics import Telemetry
 from relay_supervisor.local.service import LocalViewing
 from relay_supervisor.operations.verbs import Verbs
+from relay_supervisor.renditions.service import Renditions
 from relay_supervisor.sinks.cloudflare import sfu_error
 from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.store import Store
@@ -53,6 +54,7 @@ class Parts:
     director: Director
     viewers: Viewers
     local: LocalViewing
+    renditions: Renditions
     verdicts: Verdicts
     verbs: Verbs
     accounts: Sequence[Account]
@@ -145,6 +147,7 @@ class Report:
             **accounts,
             views=parts.viewers.counters(),
             local=parts.local.counters(),
+            renditions=parts.renditions.counters(),
             verdicts=parts.verdicts.counters(),
             store=parts.store.counters(),
             loops=parts.loops.counters(),
@@ -178,6 +181,8 @@ class Report:
             facts,
             publication=live.id if live is not None else "",
             local=local,
+            rendition=parts.renditions.status(camera),
+            small=live is not None and live.has_small,
             sfu=parts.sinks.at_sfu,
             sinks=[target.name for target in parts.sinks.targets(camera.name, camera.device.id) if target.name],
             now=now,

@@ -13,11 +13,12 @@ import msgspec
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
-from relay_supervisor.checks import local, remote, stun, viewing
+from relay_supervisor.checks import local, remote, renditions, stun, viewing
 from relay_supervisor.checks.report import Finding, Grade, ok
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect, decode
+from relay_supervisor.google.models import Device
 from relay_supervisor.net import resolve
 from relay_supervisor.state.lock import holder_of
 from relay_supervisor.status.model import RelayStatus
@@ -82,8 +83,10 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None
     sfu = asyncio.ensure_future(_cloudflare(config)) if used and "cloudflare" not in refused else None
-    on_google, skews, cameras = await _google(config, running) if "nest" not in refused else ([], [], None)
-    findings += viewing.local_viewing(config, cameras, running is not None)
+    on_google, skews, devices = await _google(config, running) if "nest" not in refused else ([], [], None)
+    cameras = [one for one in devices or () if config.cameras.included(one.display_name, one.id)]
+    findings += viewing.local_viewing(config, None if devices is None else len(cameras), running is not None)
+    findings += renditions.smaller_pictures(config, devices)
     findings += on_google
     if sfu is not None:
         found, skew = await sfu
@@ -102,9 +105,11 @@ async def _cloudflare(config: Config) -> tuple[list[Finding], float | None]:
     return [application, *([turn] if turn else [])], skew
 
 
-async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Finding], list[float | None], int | None]:
-    """What Google says about every account: findings, the clock's skew towards each in seconds, and how many cameras
-    are to be relayed (None when it did not list them).
+async def _google(
+    config: Config, running: RelayStatus | None
+) -> tuple[list[Finding], list[float | None], list[Device] | None]:
+    """What Google says about every account: findings, the clock's skew towards each in seconds, and the cameras (None
+    when it did not list them).
     """
     findings: list[Finding] = []
     listings, skews, listed = [], [], True
@@ -122,5 +127,4 @@ async def _google(config: Config, running: RelayStatus | None) -> tuple[list[Fin
     if not listed:
         return findings, skews, None
     findings += remote.cameras(listings, config.cameras, config.nest)
-    found = [device for listing in listings for device in listing.devices]
-    return findings, skews, sum(config.cameras.included(device.display_name, device.id) for device in found)
+    return findings, skews, [device for listing in listings for device in listing.devices]

@@ -37,16 +37,17 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases loop_errors net operations prerequisites state status",
-        "app": "cameras events fleet google google.leases http local memory operations otel report sinks state "
-        "supervise viewing",
-        "report": "cameras fleet google.leases http local operations sinks state status supervise viewing",
+        "app": "cameras events fleet google google.leases http local memory operations otel renditions report sinks "
+        "state supervise viewing",
+        "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",
         "supervise": "",
         "loop_errors": "",
         "socket_file": "",
-        "checks": "google google.quota net prerequisites state status",
+        "checks": "google google.quota net prerequisites renditions state status",
         "prerequisites": "google http net otel state",
         "http": "events google.leases local net operations socket_file state status supervise viewing",
         "local": "cameras fleet state status viewing",
+        "renditions": "cameras fleet status",
         "operations": "cameras fleet google google.leases status",
         "cameras": "events fleet google google.leases sinks state status",
         "fleet": "socket_file supervise",

@@ -1,0 +1,1 @@
+"""Renditions: which cameras' workers make a smaller picture, for whom, and for how much CPU."""
