@@ -58,12 +58,27 @@ class DemoReport(msgspec.Struct):
     "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Lifetime of a stream in seconds."
 )
 @click.option("--local", is_flag=True, help="Watch at the relay itself, without Cloudflare or its simulator.")
+@click.option(
+    "--renditions",
+    type=click.Choice(["off", "keyframes", "smooth"]),
+    default="off",
+    show_default=True,
+    help="A smaller picture of each camera for small tiles, made of its keyframes alone, or smooth.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True
 )
 def command(
-    cameras: int, size: str, port: int, duration: float | None, lease: float, local: bool, as_json: bool, log_level: str
+    cameras: int,
+    size: str,
+    port: int,
+    duration: float | None,
+    lease: float,
+    local: bool,
+    renditions: str,
+    as_json: bool,
+    log_level: str,
 ) -> None:
     """Relay simulated cameras, live, to a web page.
 
@@ -75,6 +90,7 @@ def command(
     relay-supervisor demo
     relay-supervisor demo --cameras 12 --size 1280x720
     relay-supervisor demo --local
+    relay-supervisor demo --renditions keyframes
     relay-supervisor demo --duration 30 --json
     """
     if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", size):
@@ -82,6 +98,8 @@ def command(
     _require_free(port)
     log.configure(log_level)
     sections = {"http": {"listen": f"{_HOST}:{port}"}, "log": {"level": log_level}}
+    if renditions != "off":
+        sections["cameras"] = {"renditions": renditions}
     if local:
         sections["local"] = {"listen": _HOST}
     report = asyncio.run(_run(cameras, size, lease, duration, sections, quiet=as_json))

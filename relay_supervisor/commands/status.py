@@ -149,6 +149,7 @@ def render(status: RelayStatus, columns: int = 0) -> str:
         lines += _camera(camera, width, columns, status.at)
     elsewhere = [line for sink in status.sinks if sink.name for line in _sink(sink, status.cameras, columns)]
     elsewhere += [_direct(status.cameras)] if status.local else []
+    elsewhere += [_smaller(status.cameras)] if any(one.rendition.wanted != "off" for one in status.cameras) else []
     return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
 
 
@@ -158,6 +159,16 @@ def _direct(cameras: list[CameraStatus]) -> str:
     on, viewers = sum(camera.local.on for camera in enabled), sum(camera.local.viewers for camera in enabled)
     text = f"without Cloudflare: {on} of {len(enabled)} cameras can be watched, {viewers} viewer{'s' * (viewers != 1)}"
     return click.style(text, fg="green" if on == len(enabled) else "yellow")
+
+
+def _smaller(cameras: list[CameraStatus]) -> str:
+    """How many cameras have a smaller picture, who watches it, and what that costs."""
+    wanted = [camera for camera in cameras if camera.enabled and camera.rendition.wanted != "off"]
+    offered, limited = sum(one.renditions != "off" for one in wanted), any(one.rendition.reason for one in wanted)
+    viewers, cpu = sum(one.rendition.watched for one in wanted), sum(one.rendition.cpu for one in wanted)
+    text = f"smaller pictures: {offered} of {len(wanted)} cameras, {viewers} viewer{'s' * (viewers != 1)}, "
+    text += f"{cpu:.0f} ms of CPU a second"
+    return click.style(text, fg="green" if offered == len(wanted) and not limited else "yellow")
 
 
 def _sink(sink: SinkStatus, cameras: list[CameraStatus], columns: int) -> list[str]:
@@ -212,6 +223,8 @@ def _camera(camera: CameraStatus, width: int, columns: int, at: float) -> list[s
         lines = [row, *_wrapped(why, columns, "    ")] if why else [row]
     if camera.worker.data_path_fallbacks:
         lines += _wrapped("does without the compiled data path: its worker crashed twice on it", columns, "    ")
+    if camera.rendition.reason:
+        lines += _wrapped(f"smaller picture: {camera.rendition.reason}", columns, "    ")
     colour = "red" if camera.decodable == "no" else _COLOURS.get(camera.state, "yellow")
     return [click.style(line.rstrip(), fg=colour) for line in lines]
 

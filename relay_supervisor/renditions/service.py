@@ -117,7 +117,7 @@ class Renditions:
         if reason == before:
             return
         self._reasons[camera.id] = reason
-        words = f"small picture: {reason or 'as configured again'}"
+        words = f"smaller picture: {reason or 'as configured again'}"
         log.info("%s", words, extra={"camera": camera.name})
         self._tell(words, camera.id)
 

@@ -25,6 +25,11 @@ _LOCAL: Final = (
     *("sent_packets_total", "sent_bytes_total", "retransmitted_packets_total", "lost_packets_total"),
     *("refused_offers_total", "up", "viewers", "held_bytes"),
 )
+_RENDITIONS: Final = (
+    *("pictures_total", "sent_packets_total", "sent_bytes_total", "replaced_pictures_total", "failed_pictures_total"),
+    *("refused_pictures_total", "stuck_threads_total", "refused_answers_total"),
+    *("up", "smooth", "limited", "viewers", "cpu_ratio"),
+)
 STILL: Final[dict[str, str]] = {
     "relay_build_info": "always 1",
     "relay_budget_limit": "Google's limit is what it is",
@@ -47,6 +52,7 @@ STILL: Final[dict[str, str]] = {
     **{f"relay_camera_plis_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
     **{f"relay_camera_firs_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
     **{f"relay_local_{name}": "[local] is off here" for name in _LOCAL},
+    **{f"relay_rendition_{name}": "renditions are off here" for name in _RENDITIONS},
     "relay_camera_nacks_total audio": "sound is offered without NACK: a lost 20 ms is concealed",
     "relay_camera_retransmitted_packets_total audio": "the same",
     "relay_camera_dropped_packets_total audio": "packets of sound are held back for nothing",

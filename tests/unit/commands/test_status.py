@@ -16,7 +16,15 @@ from relay_common.worker_stats import SinkStats
 from relay_supervisor.cameras.status import OLD
 from relay_supervisor.commands import status as command
 from relay_supervisor.commands.status import render
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, LeaseStatus, RelayStatus, SinkStatus, Totals
+from relay_supervisor.status.model import (
+    BudgetStatus,
+    CameraStatus,
+    LeaseStatus,
+    RelayStatus,
+    RenditionStatus,
+    SinkStatus,
+    Totals,
+)
 
 LINK = "https://nestservices.google.com/partnerconnections/5cd39b4c-0000-4000-8000-51a1a7edf00d/auth?redirect_uri=x"
 WHY = "the camera's address 192.168.100.100:322 does not answer: there is no route to it"
@@ -126,3 +134,15 @@ def test_what_is_watched_without_cloudflare_is_told_while_it_can_be() -> None:
     status.local = True
     status.cameras[1].local.on, status.cameras[1].local.viewers = True, 1
     assert shown(status)[-1] == "without Cloudflare: 1 of 3 cameras can be watched, 1 viewer"
+
+
+def test_smaller_pictures_are_told_where_they_are_configured_and_why_there_is_less() -> None:
+    status = relay()
+    assert "smaller picture" not in "\n".join(shown(status))
+    for camera in status.cameras[1:]:
+        camera.renditions = "smooth"
+        camera.rendition = RenditionStatus(mode="smooth", wanted="smooth", watched=1, cpu=40.4)
+    status.cameras[1].rendition.reason = "others take the CPU: keyframes alone"
+    said = shown(status)
+    assert said[-1] == "smaller pictures: 2 of 2 cameras, 2 viewers, 81 ms of CPU a second"
+    assert "    smaller picture: others take the CPU: keyframes alone" in said

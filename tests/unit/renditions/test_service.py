@@ -91,7 +91,7 @@ def test_a_worker_of_an_earlier_release_is_left_alone_with_a_note() -> None:
     assert home.look() == home.sent == []
     reason = "its worker is of an earlier release, and makes smaller pictures after its next restart"
     assert home.renditions.status(home.running["door"]).reason == reason
-    assert home.told == [("door", f"small picture: {reason}")]
+    assert home.told == [("door", f"smaller picture: {reason}")]
     home.configure("door", "off")
     assert home.renditions.status(home.running["door"]).reason == ""
 
@@ -103,13 +103,13 @@ def test_the_one_for_which_no_cpu_is_left_gets_no_budget_and_its_reason_is_told_
     assert (sent["door"].budget, sent["yard"].budget) == (150.0, 0.0)
     reason = "all renditions together may cost 200 ms of CPU a second, which others take: keyframes alone"
     home.look()
-    assert home.told == [("yard", f"small picture: {reason}")]
+    assert home.told == [("yard", f"smaller picture: {reason}")]
     assert home.renditions.counters() == {"unafforded": 1}
     status = home.renditions.status(home.running["yard"])
     assert (status.wanted, status.watched, status.budget, status.reason) == ("smooth", 1, 0.0, reason)
     del home.small["door"], home.small["yard"]
     home.look()
-    assert home.told[-1] == ("yard", "small picture: as configured again")
+    assert home.told[-1] == ("yard", "smaller picture: as configured again")
 
 
 def test_status_tells_what_the_worker_reports() -> None:
@@ -118,7 +118,7 @@ def test_status_tells_what_the_worker_reports() -> None:
     home.look()
     status = home.renditions.status(home.running["door"])
     assert (status.mode, status.active, status.pictures, status.cpu) == ("smooth", "keyframes", 7, 3.5)
-    assert home.told == [("door", "small picture: this machine is too busy")]
+    assert home.told == [("door", "smaller picture: this machine is too busy")]
 
 
 def test_every_processor_counts_where_the_configuration_names_no_number() -> None:
