@@ -10,6 +10,9 @@ from relay_worker.media.stream import Frame, Kind
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """Most that is held of a camera. A longer group is let go, and who joins meanwhile waits for the next one."""
+OF_PAYLOAD: Final = 96
+OF_FRAME: Final = 160
+"""Bytes of memory that each takes beside its octets: a camera may send many small ones."""
 PRESSED: Final = 0.05
 """Seconds of media time that a group takes for who joins. A player shows pictures as far apart as their timestamps are:
 with those of the camera it would begin with the past and stay as far behind."""
@@ -18,7 +21,7 @@ with those of the camera it would begin with the past and stay as far behind."""
 class HeldGroup:
     """Holds video from the last keyframe on.
 
-    `from_start` says that no video came before, so that the first picture is whole. `bytes` are its payloads',
+    `from_start` says that no video came before, so that the first picture is whole. `bytes` is what it takes of memory,
     `too_long` counts groups that were let go.
     """
 
@@ -43,7 +46,7 @@ class HeldGroup:
 
     def _keep(self, frame: Frame) -> None:
         self._frames.append(frame)
-        self.bytes += sum(len(payload) for payload, _ in frame.payloads)
+        self.bytes += OF_FRAME + sum(len(payload) + OF_PAYLOAD for payload, _ in frame.payloads)
         if self.bytes > MAX_BYTES:
             self.too_long += 1
             self.clear()

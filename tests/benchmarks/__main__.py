@@ -18,7 +18,7 @@ from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.demo import measure_demo
 from tests.benchmarks.earlier import Paired, build
 from tests.benchmarks.kills import measure_kills
-from tests.benchmarks.local import measure_joins, measure_local
+from tests.benchmarks.local import measure_held, measure_joins, measure_local
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.sfu_seat import measure_seat
 from tests.benchmarks.soak import measure_soak
@@ -44,7 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
     parts = (
         "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, demo (its sound in Chromium), one "
-        "minute, and local (viewers without the SFU, beside go2rtc), three minutes, only run when they are named"
+        "minute, local (viewers without the SFU, beside go2rtc), three minutes, and held (its memory), two minutes, "
+        "only run when they are named"
     )
     parser.add_argument("--parts", help=parts)
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
@@ -87,6 +88,8 @@ async def run(options: argparse.Namespace, report: Report) -> None:
         paired.compare(report)
     if "demo" in wanted:
         await measure_demo(report, options.demo_seconds)
+    if "held" in wanted:
+        await measure_held(report)
     if "seat" in wanted:
         await measure_seat(report, options.seat_seconds)
     if "control" in wanted:

@@ -21,7 +21,7 @@ from tests.benchmarks import proc
 from tests.benchmarks.cost import SETTLE, record, sent_by
 from tests.benchmarks.delay import match
 from tests.benchmarks.peers import go2rtc_server
-from tests.benchmarks.stage import Relay, Stage
+from tests.benchmarks.stage import BITRATE, Relay, Stage, stage
 from tests.benchmarks.table import Report
 from tests.fixtures.whep_player import WhepPlayer
 
@@ -29,6 +29,9 @@ JOINS: Final = 8
 MORE_DELAY: Final = 0.1
 """ms that p50 may be above that towards the SFU."""
 _START: Final = 60.0
+_FULL: Final = 7_200_000
+"""Bit/s with which two seconds of pictures nearly fill what may be held."""
+_LOOKS: Final = 30
 
 
 class _Viewer:
@@ -123,6 +126,29 @@ async def measure_local(stage: Stage, report: Report, seconds: float, delay_seco
             most=most,
             note=unmatched,
         )
+
+
+async def measure_held(report: Report) -> None:
+    """Memory of a worker that publishes, and what `[local]` adds: idle, and with four viewers.
+
+    So with a camera of 2.2 Mbit/s, and with one whose group of pictures is as large as may be held.
+    """
+    for words, bitrate in (("2.2 Mbit/s", BITRATE), ("a full group", _FULL)):
+        async with stage(1, bitrate=bitrate) as world:
+            for name, local, viewers in (("off", False, 0), ("on, nobody watches", True, 0), ("on", True, 4)):
+                async with world.relay(1, local=local) as relay, contextlib.AsyncExitStack() as watching:
+                    await relay.until_live()
+                    for _ in range(viewers):
+                        await watching.enter_async_context(_watching(relay))
+                    most, held = 0, 0
+                    for _ in range(_LOOKS):
+                        await asyncio.sleep(0.5)
+                        most = max(most, *map(proc.memory, (await relay.pids()).values()))
+                        (camera,) = (await relay.cameras()).values()
+                        held = max(held, camera["local"]["held_bytes"])
+                four = ", four viewers" if viewers else ""
+                note = f"PSS; held at most {held / 1e6:.2f} MB"
+                report.add(f"memory, {words}, [local] {name}{four}", most / 1e6, "MB", note=note)
 
 
 async def _join(http: httpx.AsyncClient, url: str) -> float:

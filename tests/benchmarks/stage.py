@@ -22,7 +22,7 @@ from tests.fixtures.control_interface import ControlInterface
 
 SIZE: Final = "1280x720"
 BITRATE: Final = 2_200_000
-_OPTIONS: Final = ("--shared-clip", "--unlimited", "--bitrate", str(BITRATE), "--lease", "3600", "--any-play")
+_OPTIONS: Final = ("--shared-clip", "--unlimited", "--lease", "3600", "--any-play")
 _LIMITS: Final = ("commands_per_minute", "device_commands_per_minute", "camera_per_minute", "camera_per_hour")
 
 
@@ -225,12 +225,13 @@ class Stage(ControlInterface):
 
 
 @contextlib.asynccontextmanager
-async def stage(cameras: int, *, dribble: bool = False) -> AsyncIterator[Stage]:
-    """Start the simulators for `cameras` cameras at 720p, and stop them afterwards.
+async def stage(cameras: int, *, dribble: bool = False, bitrate: int = BITRATE) -> AsyncIterator[Stage]:
+    """Start the simulators for `cameras` cameras at 720p (`bitrate` in bit/s), and stop them afterwards.
 
     With `dribble` the cameras write every RTP packet by itself (a TLS record each) instead of a frame at a time.
     """
-    async with demo_world(cameras, SIZE, _OPTIONS) as world, httpx.AsyncClient(timeout=30.0) as http:
+    options = (*_OPTIONS, "--bitrate", str(bitrate))
+    async with demo_world(cameras, SIZE, options) as world, httpx.AsyncClient(timeout=30.0) as http:
         made = Stage(world, http)
         for name in made.names if dribble else ():
             await made.nest(f"cameras/{name}/fault", {"kind": "dribble"})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
-from relay_worker.local.group import MAX_BYTES, PRESSED, HeldGroup
+import pytest
+
+from relay_worker.local.group import MAX_BYTES, OF_FRAME, OF_PAYLOAD, PRESSED, HeldGroup
 from relay_worker.media.stream import Frame, Kind
 
 IDR, SLICE, SPS, PPS = b"\x65" + bytes(400), b"\x41" + bytes(100), b"\x67\x42", b"\x68\xce"
@@ -27,7 +30,8 @@ def test_a_group_begins_with_its_keyframe_and_ends_with_the_newest_picture() -> 
     pictures = group.pressed()
     assert len(pictures) == 90
     assert pictures[0].payloads == [(SPS, False), (IDR, True)]
-    assert group.bytes == sum(len(payload) for picture in pictures for payload, _ in picture.payloads)
+    octets = sum(len(payload) for picture in pictures for payload, _ in picture.payloads)
+    assert group.bytes == octets + 90 * OF_FRAME + 91 * OF_PAYLOAD
 
 
 def test_a_player_that_keeps_the_distances_shows_the_newest_picture_at_once() -> None:
@@ -84,6 +88,25 @@ def test_a_group_that_is_too_long_is_let_go_and_the_next_is_held() -> None:
     assert group.pressed() == [], "nothing without its keyframe"
     group.add(frame(100.0, SPS, IDR))
     assert len(group.pressed()) == 1
+
+
+@pytest.mark.parametrize(("size", "payloads"), [(1200, 8), (1200, 1), (20, 30), (2, 1)])
+def test_it_takes_no_more_memory_than_its_bound_however_small_the_payloads_are(size: int, payloads: int) -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        group, most, counted = HeldGroup(from_start=True), 0, 0
+        for number in itertools.count():
+            octets = bytearray((IDR if not number else SLICE)[:1] + bytes(size - 1))
+            group.add(Frame(Kind.VIDEO, [(memoryview(octets), False)] * payloads, 10.0 + number / 30))
+            if group.too_long:
+                break
+            most, counted = tracemalloc.get_traced_memory()[0] - before, group.bytes
+    finally:
+        tracemalloc.stop()
+    assert most <= 1.05 * MAX_BYTES
+    assert counted >= 0.95 * MAX_BYTES, "and it is used"
+    assert group.bytes == 0
 
 
 def test_what_is_held_is_nobody_elses_buffer() -> None:

@@ -21,6 +21,7 @@ from relay_common.local_messages import (
     LocalViewerChanged,
     SetLocal,
 )
+from relay_worker.local.group import MAX_BYTES, OF_FRAME, OF_PAYLOAD
 from relay_worker.local.ice import CONSENT, UdpSource
 from relay_worker.local.viewer import CONNECT_WITHIN
 from relay_worker.local.viewers import LISTEN_AGAIN, LocalViewers, viewer_digest
@@ -168,6 +169,23 @@ async def test_a_viewer_that_falls_silent_is_gone(world: World) -> None:
     assert world.ended == {"v1": "nothing was heard of it for 30 s"}
 
 
+async def test_what_is_held_is_reported_and_what_was_too_long_is_counted(world: World) -> None:
+    world.listen()
+    report = world.local.stats(0.0)
+    assert report is not None
+    assert report.held_bytes == 0
+    for number in range(4 * MAX_BYTES // 300_000):
+        first = b"\x65" if number in (0, 1 + MAX_BYTES // 300_000) else b"\x41"
+        world.local.send(Frame(Kind.VIDEO, [(first + bytes(300_000), True)], number / 30), number / 30)
+        report = world.local.stats(0.0)
+        assert report is not None
+        assert report.held_bytes <= MAX_BYTES
+        assert (report.held_bytes > 0) == (number != MAX_BYTES // 300_000 and number < 1 + 2 * (MAX_BYTES // 300_000))
+    assert world.local.counters()["groups_too_long"] == 2
+    world.local.handle(SetLocal(listen=[]))
+    assert world.local._group is None, "held only while it is on"
+
+
 async def test_announced_addresses_stand_in_place_of_ours(world: World) -> None:
     world.listen(announce=["192.0.2.7", "198.51.100.3:9000", "[2001:db8::1]:9001"])
     report = world.local.stats(0.0)
@@ -282,7 +300,7 @@ async def test_the_group_is_held_only_while_viewers_may_come(world: World) -> No
     world.pipeline.deliver(KEYFRAME, 1.0)
     report = world.local.stats(0.0)
     assert report is not None
-    assert report.held_bytes == 303
+    assert report.held_bytes == 303 + OF_FRAME + 2 * OF_PAYLOAD
     world.local.handle(SetLocal(listen=[]))
     world.pipeline.deliver(KEYFRAME, 1.0)
     assert world.local._group is None
