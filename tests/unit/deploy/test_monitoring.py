@@ -1,4 +1,7 @@
-"""The alert rules and the dashboard use only metrics and labels that the relay really has, from its first scrape on."""
+"""The alert rules and the dashboard use only metrics and labels that the relay really has, from its first scrape on.
+
+What it has of sinks begins with the first report of a camera's worker: the dashboard may use it, alerts may not.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 
 from relay_common.clock import ManualClock
 from relay_common.secrets import Secret
+from relay_common.worker_stats import SinkStats
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.metrics import RelayCollector
 from relay_supervisor.status.model import BudgetStatus, CameraStatus
@@ -30,12 +34,11 @@ _FREE = {"camera", "name", "account", "version"}
 """Labels whose values are the user's own."""
 
 
-@pytest.fixture(scope="module")
-def exposed() -> dict[str, Labels]:
-    """Each sample's name, with the values of its labels, of a relay to which nothing has happened yet."""
+def samples_of(sinks: list[SinkStats]) -> dict[str, Labels]:
+    """Each sample's name, with the values of its labels, of a relay with one camera that has these sinks."""
     clock = ManualClock()
     relay = FakeRelay(clock)
-    relay.cameras = [CameraStatus(id="a", name="Porch", device="x", state="waiting")]
+    relay.cameras = [CameraStatus(id="a", name="Porch", device="x", state="waiting", sinks=sinks)]
     relay.budget = BudgetStatus(account="home")
     collector = RelayCollector(relay.status, relay.telemetry, relay.events, Gatekeeper(Secret("t" * 16), clock))
     samples: dict[str, Labels] = {}
@@ -45,6 +48,12 @@ def exposed() -> dict[str, Labels]:
             for label, value in sample.labels.items():
                 labels.setdefault(label, set()).add(value)
     return samples
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, Labels]:
+    """What a relay has to which nothing has happened yet."""
+    return samples_of([])
 
 
 def panels() -> list[dict[str, Any]]:
@@ -86,6 +95,8 @@ def wrong(expression: str, exposed: dict[str, Labels]) -> list[str]:
 @pytest.mark.parametrize("file", ["alerts.yaml", "alerts_test.yaml", "dashboard.json"])
 def test_only_what_the_relay_exposes_is_used(file: str, exposed: dict[str, Labels]) -> None:
     used = expressions()[file]
+    if file == "dashboard.json":
+        exposed = samples_of([SinkStats()])
     assert sum("relay_" in expression for expression in used) > 20
     assert [problem for expression in used for problem in wrong(expression, exposed)] == []
 
@@ -101,6 +112,18 @@ def test_only_what_the_relay_exposes_is_used(file: str, exposed: dict[str, Label
 )
 def test_a_slip_would_be_noticed(expression: str, exposed: dict[str, Labels]) -> None:
     assert len(wrong(expression, exposed)) == 1
+
+
+def test_all_that_is_said_of_sinks_and_local_viewers_can_be_seen() -> None:
+    """But totals that rates in other units show, what is held, and whether a camera can be watched so."""
+    shown = {metric for expression in expressions()["dashboard.json"] for metric, _ in _SELECTOR.findall(expression)}
+    there = {name for name in samples_of([SinkStats()]) if name.startswith(("relay_sink_", "relay_local_"))}
+    unseen = {
+        *("relay_sink_sent_packets_total", "relay_sink_sent_bytes_total", "relay_sink_retransmitted_packets_total"),
+        *("relay_sink_dropped_packets_total", "relay_sink_publications_total", "relay_sink_rtt_seconds"),
+        *("relay_local_sent_packets_total", "relay_local_held_bytes", "relay_local_up"),
+    }
+    assert there - shown == unseen
 
 
 def test_every_alert_is_in_the_handbook_and_is_made_to_fire() -> None:
