@@ -144,7 +144,10 @@ def flush() -> None:
 
 CATEGORIES: Final = {
     "rtsp": ("relay_worker.rtsp", "relay_worker.camera"),
-    "rtp": ("relay_worker.rtp", "relay_worker.media", "relay_worker.pipeline", "relay_worker.relay"),
+    "rtp": (
+        *("relay_worker.rtp", "relay_worker.media", "relay_worker.pipeline", "relay_worker.relay"),
+        "relay_worker.rendition",
+    ),
     "sdp": ("relay.sdp",),
     "sfu": (
         "relay_common.cloudflare",

@@ -25,6 +25,7 @@ ALLOWED = {
         "watchdog": "media pipeline publish",
         "remedies": "",
         "camera": "media pipeline rtp rtsp webrtc",
+        "rendition": "media rtp",
         "local": "media pipeline publish rtp webrtc",
         "publish": "media native pipeline rtp webrtc",
         "pipeline": "media rtp",

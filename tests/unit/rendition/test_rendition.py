@@ -1,0 +1,322 @@
+"""Small pictures of a camera, made by the real thread and the real codecs while a manual clock says what time it is."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+
+import pytest
+
+from relay_worker.media.stream import Frame
+from relay_worker.rendition.codec import B_PICTURES
+from relay_worker.rendition.maker import Made, MakeJob
+from relay_worker.rendition.plan import KEYFRAMES, OFF, SMOOTH
+from relay_worker.rendition.rendition import (
+    AGAIN_AFTER,
+    MOST_STUCK,
+    MOST_WAITING,
+    STUCK_AFTER,
+    STUCK_PAUSE,
+    Rendition,
+)
+from tests.fixtures.coded_pictures import PayloadDecoder, camera_frames
+
+GENEROUS = 30.0
+"""Seconds that a busy machine may take for a picture."""
+Work = Callable[[Callable[[Made], None]], Callable[[MakeJob], None]]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + GENEROUS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+class Viewer:
+    """Takes small pictures, and plays the event loop of a worker whose clock stands still between steps."""
+
+    def __init__(self, work: Work | None = None) -> None:
+        self.now, self.there, self.asked = 1000.0, True, 0
+        self.sent: list[tuple[Frame, bool]] = []
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        clock = lambda: self.now  # noqa: E731
+        if work is None:
+            self.rendition = Rendition(self, clock, self._calls.put, on_keyframe_request=self._ask)
+        else:
+            self.rendition = Rendition(self, clock, self._calls.put, on_keyframe_request=self._ask, work=work)
+
+    def _ask(self) -> None:
+        self.asked += 1
+
+    def takes_rendition(self) -> bool:
+        return self.there
+
+    def send_rendition(self, frame: Frame, now: float, *, keyframe: bool) -> None:
+        self.sent.append((frame, keyframe))
+
+    def play(self, frames: Sequence[Frame]) -> None:
+        """Hand over the frames at their times, to a thread that is never behind."""
+        for frame in frames:
+            self.now = 1000.0 + frame.media_time
+            self.rendition.send(frame, self.now)
+            self.settle()
+
+    def play_at_once(self, frames: Sequence[Frame], hanging: Hanging) -> None:
+        """Hand over the frames while the thread is at the first of them that it gets."""
+        begun = len(hanging.jobs)
+        for frame in frames:
+            self.now = 1000.0 + frame.media_time
+            self.rendition.send(frame, self.now)
+            thread = self.rendition._thread
+            wait_until(lambda t=thread: t is None or not t.pending or len(hanging.jobs) > begun)  # type: ignore[misc]
+
+    def settle(self) -> None:
+        """Wait until the thread has done everything, and run what it had called."""
+        thread = self.rendition._thread
+        wait_until(lambda: thread is None or not thread.pending)
+        self.run_calls()
+
+    def run_calls(self) -> None:
+        while not self._calls.empty():
+            self._calls.get()()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            self.rendition.check(self.now)
+            self.run_calls()
+
+    @property
+    def thread(self) -> threading.Thread:
+        assert self.rendition._thread is not None
+        return self.rendition._thread._thread
+
+    @property
+    def times(self) -> list[float]:
+        return [round(frame.media_time, 3) for frame, _ in self.sent]
+
+
+@pytest.fixture
+def make_viewer() -> Iterator[Callable[..., Viewer]]:
+    viewers = []
+
+    def make(work: Work | None = None) -> Viewer:
+        viewers.append(Viewer(work))
+        return viewers[-1]
+
+    yield make
+    for viewer in viewers:
+        viewer.rendition.close()
+
+
+@pytest.fixture
+def viewer(make_viewer: Callable[..., Viewer]) -> Viewer:
+    return make_viewer()
+
+
+def test_keyframes_are_made_small_and_decode(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(camera_frames(count=150, group=30))
+    assert viewer.times == [1.0, 2.0, 3.0, 4.0]
+    decoder = PayloadDecoder()
+    for frame, keyframe in viewer.sent:
+        assert keyframe
+        assert decoder.decode(frame.payloads)[-1].width == 320
+    stats = viewer.rendition.stats(viewer.now)
+    assert (stats.mode, stats.active, stats.reason) == (KEYFRAMES, KEYFRAMES, "")
+    assert (stats.pictures, stats.width, stats.height) == (4, 320, 180)
+    assert stats.packets == sum(len(frame.payloads) for frame, _ in viewer.sent)
+    assert stats.bytes > 0
+    assert stats.cpu > 0
+
+
+def test_smooth_is_made_while_watched_and_keyframes_when_not(viewer: Viewer) -> None:
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    viewer.play(camera_frames(count=90, group=30))
+    assert viewer.asked == 1, "nothing can be decoded before the camera's first keyframe"
+    assert [keyframe for _, keyframe in viewer.sent] == [True] + [False] * 19
+    decoder = PayloadDecoder()
+    assert all(decoder.decode(frame.payloads)[0].width == 480 for frame, _ in viewer.sent)
+    viewer.rendition.request_keyframe()
+    viewer.play(camera_frames(count=90, group=30, begin=3.0)[:6])
+    assert [keyframe for _, keyframe in viewer.sent[20:]] == [True, False]
+    viewer.rendition.configure(SMOOTH, watched=False, budget=1e6)
+    assert viewer.rendition.stats(viewer.now).active == KEYFRAMES
+    assert viewer.asked == 1, "the camera is not asked again"
+
+
+def test_a_request_is_answered_with_the_latest_picture_and_never_reaches_the_camera(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.rendition.request_keyframe()
+    assert viewer.sent == [], "there is none yet"
+    frames = camera_frames(count=300, group=150)
+    viewer.play(frames[:200])
+    assert viewer.times == [5.0]
+    viewer.rendition.request_keyframe()
+    viewer.settle()
+    assert viewer.times == [5.0, round(frames[199].media_time, 3)]
+    viewer.rendition.request_keyframe()
+    viewer.settle()
+    assert len(viewer.sent) == 2, "not more often than it helps"
+    viewer.now += AGAIN_AFTER
+    viewer.rendition.request_keyframe()
+    viewer.settle()
+    decoder = PayloadDecoder()
+    assert [decoder.decode(frame.payloads)[0].width for frame, _ in viewer.sent] == [320] * 3
+    assert all(keyframe for _, keyframe in viewer.sent)
+    assert viewer.asked == 0
+
+
+def test_a_layer_that_nobody_watches_sends_one_picture_in_ten_seconds(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=False, budget=0.0)
+    viewer.play(camera_frames(count=60, group=30))
+    assert viewer.times == [1.0]
+    for second in range(40):  # of a camera whose next keyframe is long in coming
+        viewer.play(camera_frames(count=2, group=150, begin=2.0 + second)[1:])
+        viewer.rendition.check(viewer.now)
+        viewer.settle()
+    gaps = [after - before for before, after in itertools.pairwise(viewer.times)]
+    assert len(gaps) >= 3
+    assert all(9.0 <= gap <= 11.5 for gap in gaps)
+
+
+def test_off_makes_nothing_and_keeps_no_thread(viewer: Viewer) -> None:
+    assert not viewer.rendition.wanted
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    assert viewer.rendition.wanted
+    viewer.there = False
+    assert not viewer.rendition.wanted, "there is nobody to send them to"
+    assert viewer.rendition.stats(viewer.now).active == OFF
+    viewer.there = True
+    viewer.play(camera_frames(count=60, group=30))
+    thread = viewer.thread
+    viewer.rendition.configure(OFF, watched=False, budget=0.0)
+    viewer.play(camera_frames(count=60, group=30, begin=2.0))
+    assert viewer.times == [1.0]
+    wait_until(lambda: not thread.is_alive())
+
+
+class Hanging:
+    """A decoder that does not return until it is let go."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.jobs: list[MakeJob] = []
+
+    def work(self, done: Callable[[Made], None]) -> Callable[[MakeJob], None]:
+        def hang(job: MakeJob) -> None:
+            self.jobs.append(job)
+            self.free.wait(GENEROUS)
+            done(Made(job, None, 1.0, 1, "", "late"))
+
+        return hang
+
+
+@pytest.fixture
+def hanging() -> Hanging:
+    return Hanging()
+
+
+def test_a_picture_that_waits_gives_way_to_a_newer_one(make_viewer: Callable[..., Viewer], hanging: Hanging) -> None:
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play_at_once(camera_frames(count=150, group=30), hanging)
+    assert viewer.rendition.stats(viewer.now).replaced == 2
+    hanging.free.set()
+    viewer.settle()
+    assert [job.media_time for job in hanging.jobs] == [1.0, 4.0]
+
+
+def test_what_waits_for_smooth_is_bounded_and_goes_on_at_a_keyframe(
+    make_viewer: Callable[..., Viewer], hanging: Hanging
+) -> None:
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    viewer.play_at_once(camera_frames(count=125, group=50), hanging)
+    thread = viewer.rendition._thread
+    assert thread is not None
+    assert thread.waiting <= MOST_WAITING
+    hanging.free.set()
+    viewer.settle()
+    assert viewer.rendition.stats(viewer.now).replaced == MOST_WAITING
+    first, second, *rest = hanging.jobs
+    assert first.picture is not None
+    assert second.picture is not None
+    assert first.picture.keyframe
+    assert second.picture.keyframe
+    assert [job.media_time for job in rest] == sorted(job.media_time for job in rest)
+
+
+def test_a_decoder_that_hangs_is_given_up_and_the_media_loop_never_waits(
+    make_viewer: Callable[..., Viewer], hanging: Hanging
+) -> None:
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    threads = []
+    for stuck in range(1, MOST_STUCK + 1):
+        viewer.play_at_once(camera_frames(count=60, group=30, begin=viewer.now - 1000.0), hanging)
+        threads.append(viewer.thread)
+        viewer.pass_time(STUCK_AFTER + 1)
+        stats = viewer.rendition.stats(viewer.now)
+        assert (stats.stuck, stats.active) == (stuck, OFF)
+        assert "hung" in stats.reason
+        viewer.pass_time(STUCK_PAUSE)
+    assert "until the camera's worker is replaced" in viewer.rendition.stats(viewer.now).reason
+    viewer.play_at_once(camera_frames(count=60, group=30, begin=viewer.now - 1000.0), hanging)
+    assert len(hanging.jobs) == MOST_STUCK
+    hanging.free.set()
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+    viewer.run_calls()
+    stats = viewer.rendition.stats(viewer.now)
+    assert (stats.failed, viewer.sent) == (0, []), "what comes back later counts for nothing"
+
+
+def test_a_slow_machine_and_a_paused_one_are_no_hanging_decoder(
+    make_viewer: Callable[..., Viewer], hanging: Hanging
+) -> None:
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play_at_once(camera_frames(count=60, group=30), hanging)
+    viewer.pass_time(STUCK_AFTER - 2)
+    viewer.now += 25.0
+    viewer.rendition.put_off(viewer.now)
+    viewer.pass_time(STUCK_AFTER - 2)
+    assert viewer.rendition.stats(viewer.now).stuck == 0
+    hanging.free.set()
+    viewer.settle()
+
+
+def test_b_frames_leave_keyframes_and_say_so(viewer: Viewer) -> None:
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    viewer.play(camera_frames(count=120, group=30, bf="2", x264_params="b-adapt=0"))
+    stats = viewer.rendition.stats(viewer.now)
+    assert (stats.active, stats.reason, stats.refused) == (KEYFRAMES, B_PICTURES, 1)
+    assert viewer.times == [2.0, 3.0]
+
+
+def test_too_large_pictures_are_refused_in_words_until_they_are_smaller(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(camera_frames(count=31, group=30))
+    viewer.play(camera_frames(2880, 1620, count=2, group=1, begin=5.0))
+    stats = viewer.rendition.stats(viewer.now)
+    assert stats.active == OFF
+    assert "2880x1620" in stats.reason
+    assert stats.refused == 1
+    viewer.play(camera_frames(count=31, group=30, begin=10.0))
+    stats = viewer.rendition.stats(viewer.now)
+    assert (stats.active, stats.reason) == (KEYFRAMES, "")
+
+
+def test_a_damaged_keyframe_costs_itself_alone(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    frames = camera_frames(count=121, group=30, crf="10")
+    damaged = frames[60]
+    broken = [(bytes(payload[:2]) + bytes(len(payload) - 2), marker) for payload, marker in damaged.payloads[1:]]
+    frames[60] = Frame(damaged.kind, [damaged.payloads[0], *broken], damaged.media_time)
+    viewer.play(frames)
+    assert viewer.times == [1.0, 3.0, 4.0]
+    assert viewer.rendition.stats(viewer.now).failed == 1
