@@ -9,6 +9,7 @@ import random
 import signal
 import ssl
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,11 +24,12 @@ from relay_common.cloudflare import BASE_URL, SfuClient
 from relay_common.errors import RelayError, Remedy
 from relay_common.loopback import is_loopback_url
 from relay_common.protocol import SinkTarget, Stage, TrackOffer, WorkerState
+from relay_common.rendition_messages import SetRendition
 from relay_common.secrets import Secret, redact
 from relay_common.whip import WhipEndpoint, parse_endpoint
 from relay_common.worker_stats import NOT_DECODABLE, WorkerStats, describe_requests, stage_of, uplink_share
 from relay_worker.camera.granted import GrantedStream
-from relay_worker.debug_sinks import WHIP, DirectSignaling, WhipSignaling, sink_lines
+from relay_worker.debug_sinks import WHIP, DirectSignaling, WhipSignaling, rendition_line, sink_lines
 from relay_worker.process import data_path, sandbox
 from relay_worker.publish.file import FileSink, NullSink
 from relay_worker.publish.keeper import PublishRefused
@@ -65,7 +67,7 @@ class Reporter:
         self.stage, self.reason = stage, reason
         self.failed.set()
 
-    def published(self, publication: str, sink: str = "") -> None:
+    def published(self, publication: str, sink: str = "", rids: Sequence[str] = ()) -> None:
         click.echo("published: packets of every track have left", err=True)
 
     def unpublished(self, publication: str, reason: str, sink: str = "") -> None:
@@ -91,6 +93,11 @@ class Reporter:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the packets to this pcapng file (12 MiB at most).",
 )
+@click.option(
+    "--rendition",
+    type=click.Choice(["keyframes", "smooth"]),
+    help="Publish smaller pictures as well, as a second layer, as if they were watched; with --sink sfu.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("--app-id", envvar="RELAY_CLOUDFLARE_APP_ID", default="", help="Cloudflare app id, for --sink sfu.")
 @click.option("--api-base-url", envvar="RELAY_CLOUDFLARE_API_BASE_URL", default="", help="SFU API, for --sink sfu.")
@@ -102,6 +109,7 @@ def debug(
     ca_file: str,
     no_audio: bool,
     capture: Path | None,
+    rendition: str | None,
     as_json: bool,
     app_id: str,
     api_base_url: str,
@@ -131,10 +139,7 @@ def debug(
         raise click.UsageError(f"--log-level {log_level}: expected debug, info, warning or error")
     log.configure(log_level)
     secret = os.environ.pop("RELAY_CLOUDFLARE_APP_SECRET", "")
-    if sink == "sfu" and not (app_id and secret):
-        raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
-    if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
-        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
+    _check_sink(sink, rendition, known=bool(app_id and secret))
     token = Secret(os.environ.pop("RELAY_WHIP_BEARER_TOKEN", ""))
     endpoint = _endpoint(sink.removeprefix("whip:"), token) if sink.startswith("whip:") else None
     _check_files(ca_file, capture)
@@ -152,8 +157,20 @@ def debug(
         raise click.UsageError(f"--sink: {error}") from None
     click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
     click.echo(f"data path: {data_path.described('auto')}", err=True)
-    ok = uvloop.run(_run(Secret(url), settings, local, client or endpoint, duration, as_json, capture))
+    ok = uvloop.run(
+        _run(Secret(url), settings, local, client or endpoint, duration, as_json, capture, rendition or "off")
+    )
     sys.exit(0 if ok else 1)
+
+
+def _check_sink(sink: str, rendition: str | None, *, known: bool) -> None:
+    """Raise UsageError for a sink that cannot be used; `known`: the SFU's application and its secret are."""
+    if sink == "sfu" and not known:
+        raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
+    if rendition and sink != "sfu":
+        raise click.UsageError("--rendition needs --sink sfu: no other sink takes a second layer")
+    if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
+        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
 
 
 def _check_url(url: str) -> None:
@@ -207,6 +224,7 @@ async def _run(
     duration: float | None,
     as_json: bool,
     capture: Path | None,
+    rendition: str,
 ) -> bool:
     reporter = Reporter()
     direct: DirectSignaling | WhipSignaling | None = None
@@ -216,6 +234,7 @@ async def _run(
     relay = CameraRelay(settings, direct or NoSignaling(), reporter, clock)
     if direct is None:
         relay.publish_to(local)
+    relay.rendition.configure(SetRendition(mode=rendition, watched=True, budget=1000.0))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -239,6 +258,8 @@ async def _run(
         stage, text = _verdict(stats, reporter, flowing)
         for line in sink_lines(stats.sinks if direct is not None else []):
             click.echo(f"sink {line}")
+        if stats.rendition is not None:
+            click.echo(rendition_line(stats.rendition))
         if stats.counters:
             click.echo("counted: " + " ".join(f"{name}={value}" for name, value in stats.counters.items()))
         click.echo(f"verdict: {text}" if flowing else f"verdict: problem at {stage}: {text}")

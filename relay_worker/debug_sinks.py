@@ -11,7 +11,7 @@ from relay_common.clock import SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient, SfuError
 from relay_common.protocol import PublishAnswer, TrackOffer, TurnServer
 from relay_common.whip import WhipClient, WhipEndpoint, WhipError
-from relay_common.worker_stats import SinkStats
+from relay_common.worker_stats import RenditionStats, SinkStats
 from relay_worker.publish.keeper import PublishRefused
 
 WHIP: Final = "whip"
@@ -88,3 +88,15 @@ def sink_lines(sinks: list[SinkStats]) -> Iterator[str]:
             f"{sink.bitrate / 1e3:.0f} kbit/s, lost {sink.loss:.1%}, sent again {sink.retransmitted}, "
             f"rtt {sink.rtt * 1e3:.0f} ms"
         )
+
+
+def rendition_line(rendition: RenditionStats) -> str:
+    """What became of the small pictures, in a line."""
+    left_out = {name: getattr(rendition, name) for name in ("replaced", "failed", "refused", "stuck", "refusals")}
+    return (
+        f"rendition: {rendition.active} of {rendition.mode}"
+        + (f" ({rendition.reason})" if rendition.reason else "")
+        + f", {rendition.pictures} pictures {rendition.width}x{rendition.height}, {rendition.bytes} bytes, "
+        + f"{rendition.cpu:.1f} ms of CPU a second"
+        + "".join(f", {name} {count}" for name, count in left_out.items() if count)
+    )

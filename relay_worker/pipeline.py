@@ -60,6 +60,8 @@ class Pipeline:
         self.output: Output | None = None
         self.viewers: Output | None = None
         """Viewers that the worker answers itself, beside the output."""
+        self.rendition: Output | None = None
+        """What makes small pictures of the video, behind those two; it hands them on by itself."""
         self.last_media: dict[Kind, float] = {}
         """When a packet of each kind was last received (monotonic seconds)."""
         self.last_frame: dict[Kind, float] = {}
@@ -171,6 +173,8 @@ class Pipeline:
             self.viewers.send(frame, now)
         if self.output is not None:
             self.output.send(frame, now)
+        if self.rendition is not None:
+            self.rendition.send(frame, now)
 
     def rebuild(self, kind: Kind) -> None:
         """Restart one track within its session with a new depacketizer and transcoder."""

@@ -34,6 +34,7 @@ from relay_worker.publish.publications import Publications
 from relay_worker.remedies import PictureRemedies, PictureRemedy, next_try
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
+from relay_worker.small_pictures import CameraRendition
 from relay_worker.snapshot import Snapshots
 from relay_worker.watchdog import Rebuild, SinkWatchdogs
 
@@ -81,7 +82,7 @@ class RelayListener(Protocol):
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
-    def published(self, publication: str, sink: str = "") -> None: ...
+    def published(self, publication: str, sink: str = "", rids: Sequence[str] = ()) -> None: ...
     def unpublished(self, publication: str, reason: str, sink: str = "") -> None: ...
 
 
@@ -117,9 +118,11 @@ class CameraRelay:
             on_lost=self._unpublished,
             on_problem=self._problem,
             on_keyframe_request=self.request_keyframe,
+            on_small_request=lambda: self.rendition.request_keyframe(),
         )
         self.publications.configure(settings.sinks)
         self.local = LocalViewers(self.pipeline, clock, self.request_keyframe, audio=settings.audio)
+        self.rendition = CameraRendition(self.pipeline, self.publications, self.local, clock, self.request_keyframe)
         self._filler = GapFiller(settings.name, self.pipeline, clock.now, loop_call_at)
         self._watchdogs = SinkWatchdogs()
         self._requests, self._remedies = KeyframeRequestMonitor(), PictureRemedies()
@@ -215,6 +218,7 @@ class CameraRelay:
         self.source.check(now)
         self.publications.check(now)
         self.local.check(now)
+        self.rendition.check(now)
         self._filler.check(now, watched=self.local.watched)
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
@@ -229,6 +233,7 @@ class CameraRelay:
         """
         for part in (self.local,) if given_up else (self.source, self.publications, self.local):
             part.put_off(seconds, now)
+        self.rendition.put_off(now)
 
     def _watch(self, kind: Kind, now: float) -> None:
         for keeper, verdict in self._watchdogs.observe(kind, self.pipeline, self.publications, now):
@@ -255,6 +260,7 @@ class CameraRelay:
         self._update()
         self._filler.close()
         self.local.close()
+        self.rendition.made.close()
         await self.source.close()
         await self.publications.close()
 
@@ -323,7 +329,7 @@ class CameraRelay:
         publisher = self.keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
-        stats.local, stats.counters = self.local.stats(now), self.counters()
+        stats.local, stats.rendition, stats.counters = self.local.stats(now), self.rendition.stats(now), self.counters()
         return stats
 
     def _silent_for(self, now: float) -> float:
@@ -354,7 +360,7 @@ class CameraRelay:
         self._update()
 
     def _published(self, sink: str, publication: str) -> None:
-        self._listener.published(publication, sink)
+        self._listener.published(publication, sink, self.rendition.published(sink))
         self._update()
 
     def _unpublished(self, sink: str, publication: str, reason: str) -> None:
@@ -385,6 +391,7 @@ class CameraRelay:
                 mending=self._remedies.counters(),
                 publication=publisher.counters() if publisher is not None else {},
                 local=self.local.counters(),
+                rendition=self.rendition.made.counters(),
             ),
             **self.pipeline.counters(),
             **self.source.counters(),

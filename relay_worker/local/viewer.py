@@ -46,6 +46,8 @@ class ViewerTerms:
     """Secret: whoever knows it may end it."""
     ends_at: float = 0.0
     """Unix seconds; 0: never."""
+    small: bool = False
+    """Whether it gets the small pictures in place of the original."""
     pacer: PacerSettings = field(default_factory=lambda: PacerSettings(max_queue_bytes=3 * 1024 * 1024))
     """A held group of pictures has to fit into its queue."""
 
@@ -80,6 +82,7 @@ class ViewerConnection(MediaOut):
         self._cname, self._stream = secrets.token_hex(8), secrets.token_hex(8)
         self._session = secrets.randbits(62)
         self._remote_ufrag = offer.ice_ufrag
+        self.small = terms.small
         self.begun = False
         """Whether its video has begun, which it does with a keyframe."""
         self.ended = False

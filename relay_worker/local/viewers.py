@@ -73,12 +73,21 @@ class LocalViewers:
         self._listen_again_at = 0.0
         self._retired = SentStats()
         self._retired_counters: Counter[str] = Counter()
+        self.has_small = False
+        """Whether there are small pictures of this camera; without, who asks for them gets the original."""
+        self.on_small_request: Callable[[], None] = lambda: None
+        """Asks for a small picture that depends on no other."""
         self.failures = self.turned_away = 0
 
     @property
     def watched(self) -> bool:
         """Whether somebody is connected."""
         return any(viewer.connected for viewer in self._viewers.values())
+
+    @property
+    def small_watched(self) -> bool:
+        """Whether somebody is connected who gets the small pictures."""
+        return any(viewer.connected and viewer.small for viewer in self._viewers.values())
 
     # --- from the supervisor ---------------------------------------------------------------------------------------
 
@@ -143,13 +152,14 @@ class LocalViewers:
         if message.viewer in self._viewers:
             raise ViewerRefused(400, "that viewer has been answered already")
         offer = read_offer(message.offer, profile_idc=self._profile, audio=self._has_sound, ssrcs=_ssrcs())
+        small = message.quality == "small" and self.has_small
         viewer = ViewerConnection(
-            ViewerTerms(name=message.viewer, ends_at=message.ends_at),
+            ViewerTerms(name=message.viewer, ends_at=message.ends_at, small=small),
             offer,
             self._ports,
             self,
             self._clock,
-            self._on_keyframe_request,
+            lambda: self._keyframe_requested(viewer),
         )
         answer = viewer.answer()
         self._viewers[viewer.name] = viewer
@@ -185,13 +195,32 @@ class LocalViewers:
         if video and group is not None:
             frame = group.add(frame)
         for viewer in list(self._viewers.values()):
+            if video and viewer.small:
+                continue
             if video and not viewer.begun:
                 viewer.begun = viewer.connected and group is not None and group.begins
             if viewer.connected and (viewer.begun or not video):
-                try:
-                    viewer.send(frame, now)
-                except Exception as error:
-                    self._viewer_failed(viewer, error)
+                self._send_to(viewer, frame, now)
+
+    def send_small(self, frame: Frame, now: float, *, keyframe: bool) -> None:
+        """Send a small picture to those who get them."""
+        for viewer in list(self._viewers.values()):
+            if viewer.small and viewer.connected:
+                viewer.begun |= keyframe
+                if viewer.begun:
+                    self._send_to(viewer, frame, now)
+
+    def _send_to(self, viewer: ViewerConnection, frame: Frame, now: float) -> None:
+        try:
+            viewer.send(frame, now)
+        except Exception as error:
+            self._viewer_failed(viewer, error)
+
+    def _keyframe_requested(self, viewer: ViewerConnection) -> None:
+        if viewer.small:
+            self.on_small_request()
+        else:
+            self._on_keyframe_request()
 
     def _received(self, data: bytes, source: UdpSource, now: float) -> None:
         """A datagram came to the port."""
@@ -218,6 +247,9 @@ class LocalViewers:
     def viewer_connected(self, viewer: ViewerConnection, now: float) -> None:
         self.tell(LocalViewerChanged(viewer=viewer.name, state="connected"))
         self._fit()
+        if viewer.small:
+            self.on_small_request()
+            return
         past = self._group.pressed() if self._group is not None else ()
         if past:
             for frame in past:
@@ -263,6 +295,10 @@ class LocalViewers:
     def check(self, now: float) -> None:
         """End viewers whose time is over; called about once a second."""
         for viewer in list(self._viewers.values()):
+            if viewer.small and not self.has_small:
+                # The original is better than a picture that stands still.
+                viewer.small = viewer.begun = False
+                self._on_keyframe_request()
             try:
                 viewer.check(now)
             except Exception as error:

@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import relay_common
 from relay_common import log as log_setup
@@ -22,6 +22,7 @@ from relay_common.ingest_messages import IngestOffer, IngestOfferFailed, MakeOff
 from relay_common.local_messages import LocalClose, LocalOffer, LocalTrickle, SetLocal
 from relay_common.pauses import PauseDetector
 from relay_common.protocol import FromSupervisor, Stage, WorkerState
+from relay_common.rendition_messages import SetRendition
 from relay_common.secrets import Secret
 from relay_common.tasks import Tasks
 from relay_worker import native
@@ -133,6 +134,8 @@ class Worker:
                 self._relay.republish(message.publication, message.reason)
             case SetLocal() | LocalOffer() | LocalTrickle() | LocalClose():
                 self._relay.local.handle(message)
+            case SetRendition():
+                self._relay.rendition.configure(message)
             case protocol.SetSinks(sinks=sinks):
                 self._relay.publications.configure(sinks)
             case protocol.RequestKeyframe():
@@ -196,8 +199,8 @@ class Worker:
             )
         )
 
-    def published(self, publication: str, sink: str = "") -> None:
-        self._control.send(protocol.Published(publication=publication, sink=sink))
+    def published(self, publication: str, sink: str = "", rids: Sequence[str] = ()) -> None:
+        self._control.send(protocol.Published(publication=publication, sink=sink, rids=list(rids)))
 
     def unpublished(self, publication: str, reason: str, sink: str = "") -> None:
         self._control.send(protocol.Unpublished(publication=publication, reason=reason, sink=sink))
@@ -225,6 +228,7 @@ class Worker:
                 local=True,
                 sinks=True,
                 data_path=native.words(),
+                renditions=True,
             )
         )
 

@@ -7,10 +7,11 @@ answerer chose (Cloudflare puts them in the first, BUNDLE-tagged one; `cloudflar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay_worker.publish.extensions import ABS_SEND_TIME_URI, NO_EXTENSIONS, TRANSPORT_CC_URI, HeaderExtensions
 from relay_worker.publish.offer import Offer, OfferedTrack
+from relay_worker.publish.simulcast import MID_URI, REPAIRED_RID_URI, RID_URI, LayerIds, check_layers
 from relay_worker.rtp.sdp_formats import encodings, is_payload_type, parse_fmtp
 from relay_worker.webrtc.sdp import (
     AnswerError,
@@ -36,6 +37,13 @@ class AcceptedTrack:
     """Header extensions that the answer echoes; the transport-wide number only with its feedback."""
     remb: bool = False
     """Whether goog-remb was agreed; estimates that were not negotiated are ignored."""
+    layer_ids: LayerIds | None = None
+    """Of a simulcast track: the header extensions by which its layers are known."""
+
+    @property
+    def small(self) -> AcceptedTrack | None:
+        """The other layer, where this is the first of a simulcast track; negotiated as this one is."""
+        return replace(self, offered=self.offered.small) if self.offered.small is not None else None
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Answer:
 
 
 def parse_answer(sdp: str, offer: Offer) -> Answer:
-    """Read the answer to `offer`. Raises AnswerError, which never quotes the SDP."""
+    """Read the answer to `offer`. Raises AnswerError, which never quotes the SDP, and SimulcastRefused."""
     session, sections = split_sections(sdp)
     if len(sections) != len(offer.tracks):
         raise AnswerError(f"the answer has {len(sections)} media sections, the offer {len(offer.tracks)}")
@@ -97,6 +105,7 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
         return None
     rtx = next((pt for pt in usable if codecs[pt] == "RTX" and parameters.get(pt, {}).get("apt") == choice), None)
     wanted = {value.lower() for value in feedback.get(choice, []) + feedback.get("*", [])}
+    layer_ids = _layer_ids(section) if track.small is not None else None
     return AcceptedTrack(
         offered=track,
         payload_type=int(choice),
@@ -108,7 +117,14 @@ def _negotiated(section: Section, track: OfferedTrack) -> AcceptedTrack | None:
             transport_cc=extension_id(section, TRANSPORT_CC_URI) if "transport-cc" in wanted else None,
         ),
         remb="goog-remb" in wanted,
+        layer_ids=layer_ids,
     )
+
+
+def _layer_ids(section: Section) -> LayerIds:
+    ids = LayerIds(*(extension_id(section, uri) for uri in (MID_URI, RID_URI, REPAIRED_RID_URI)))
+    check_layers(section, ids.rid)
+    return ids
 
 
 def _choose_h264(

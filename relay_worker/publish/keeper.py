@@ -33,6 +33,7 @@ from relay_common.tasks import pause
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind
+from relay_worker.publish.layers import LayersOffered
 from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings, PublishTrack
 from relay_worker.publish.publisher import Publisher
@@ -76,7 +77,7 @@ class _NamedSignaling:
         self.ice_servers: list[TurnServer] = []
 
     async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
-        named = [TrackOffer(kind=t.kind, mid=t.mid) for t in tracks]
+        named = [TrackOffer(kind=t.kind, mid=t.mid, rids=list(t.rids)) for t in tracks]
         answer = await self._signaling.publish(offer, named, self._sink)
         self.publication, self.ice_servers = answer.publication, answer.ice_servers
         return answer.answer
@@ -101,13 +102,14 @@ class PublicationKeeper:
         on_lost: Callable[[str, str], None],
         on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
+        on_small_request: Callable[[], None] = lambda: None,
         sink: SinkTarget = THE_SFU,
         rng: random.Random | None = None,
     ) -> None:
         self._name, self._outputs, self._signaling, self.sink = name, outputs, signaling, sink
         self._clock, self._settings = clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
-        self._on_keyframe_request = on_keyframe_request
+        self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
         self._where = f" at {sink.name}" if sink.name else ""
         self._backoff = Backoff(0.25, sink.longest_pause, rng=rng)
         self._short_lived = Backoff(0.25, 10.0, rng=rng)
@@ -123,6 +125,7 @@ class PublicationKeeper:
         """Publications made so far."""
         self._silent: set[Kind] = set()
         self._first_sent = 0.0
+        self.layers = LayersOffered()
         self.turn = TurnFallback()
         if sink.ice_servers:
             self.turn.give(sink.ice_servers, 0.0)
@@ -220,9 +223,11 @@ class PublicationKeeper:
             signaling,
             audio=self._audio,
             profile_idc=profile_idc,
+            simulcast=self.layers.begin(),
             settings=dataclasses.replace(self._settings, ice_servers=self.turn.servers()),
             clock=self._clock,
             on_keyframe_request=self._on_keyframe_request,
+            on_small_request=self._on_small_request,
             on_lost=lambda error: self.republish(error.message),
             delay=self.delay,
         )
@@ -230,12 +235,16 @@ class PublicationKeeper:
             try:
                 await publisher.start()
                 self.turn.connected(relayed=publisher.relayed)
+                self.layers.connected()
                 return await self._live(publisher, signaling)
             finally:
                 if signaling.ice_servers:
                     self.turn.give([*self.sink.ice_servers, *signaling.ice_servers], 0.0)
                 await publisher.close()
         except RelayError as error:
+            if self.layers.failed(error, answered=bool(signaling.publication)):
+                self._on_lost(signaling.publication, error.message)
+                return 0.0
             stage = getattr(error, "stage", Stage.PUBLISH)
             return self._failed(signaling, stage, error.message, getattr(error, "retry_after", 0.0))
         except Exception:

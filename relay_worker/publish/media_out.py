@@ -16,6 +16,7 @@ from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer, PacerSettings
 from relay_worker.publish.packet_writer import Protector
 from relay_worker.publish.sender import MediaSender
+from relay_worker.publish.small_layer import SmallLayer
 from relay_worker.publish.uplink import Uplink
 from relay_worker.webrtc.gso import PacketPath
 
@@ -34,16 +35,20 @@ class MediaOut:
         pacer: PacerSettings,
         *,
         on_keyframe_request: Callable[[], None] = lambda: None,
+        on_small_request: Callable[[], None] = lambda: None,
         delay: DelayMeter | None = None,
     ) -> None:
         self._clock = clock
-        self._on_keyframe_request = on_keyframe_request
+        self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
         self._pacer = Pacer(pacer)
         self._delay = delay or DelayMeter()
         self._uplink: Uplink | None = None
         self._sender: MediaSender | None = None
         self._video: OutgoingTrack | None = None
         self._audio: OutgoingTrack | None = None
+        self._small: OutgoingTrack | None = None
+        self._small_layer = SmallLayer(self._pacer)
+        self._small_timer: asyncio.Handle | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         """Deadline of the timer: for a deadline that has passed uvloop returns a plain handle, which has no
@@ -60,7 +65,19 @@ class MediaOut:
         tracks = [OutgoingTrack(one) for one in accepted]
         self._video = next((track for track in tracks if track.kind == "video"), None)
         self._audio = next((track for track in tracks if track.kind == "audio"), None)
-        self._sender = MediaSender(protector, path, tracks, cname=cname, on_keyframe_request=self._on_keyframe_request)
+        for one in accepted:
+            if one.small is not None and self._video is not None:
+                # Times of both layers agree without a look at the sender reports, too.
+                self._small = OutgoingTrack(one.small, timestamp_base=self._video.timestamp_base)
+                tracks.append(self._small)
+        self._sender = MediaSender(
+            protector,
+            path,
+            tracks,
+            cname=cname,
+            on_keyframe_request=self._on_keyframe_request,
+            on_small_request=self._on_small_request,
+        )
         if self._video is not None:
             self._uplink = Uplink(self._pacer, self._sender, self._video)
 
@@ -104,6 +121,36 @@ class MediaOut:
             self._pacer.take_past(frame.payloads, frame.media_time, now)
         self._pump(now)
 
+    @property
+    def has_small(self) -> bool:
+        """Whether there is a small layer to send."""
+        return self._small is not None and self.connected
+
+    def send_small(self, frame: Frame, now: float, *, keyframe: bool) -> None:
+        """Send a picture of the small layer, behind what the original has to send."""
+        layer = self._small_layer
+        if not self.has_small:
+            return
+        layer.add(frame.payloads, frame.media_time, now, keyframe=keyframe)
+        if layer.waits_for_keyframe:
+            self._on_small_request()
+        if self._small_timer is None:
+            self._pump_small(now)
+
+    def _pump_small(self, now: float) -> None:
+        track = self._small
+        assert track is not None
+        if (due := self._small_layer.pop(now)) is not None:
+            self._send(track, *due, 0.0, now)
+        deadline = self._small_layer.next_deadline()
+        if deadline is not None:
+            self._small_timer = asyncio.get_running_loop().call_at(deadline, self._small_timer_fired, deadline)
+
+    def _small_timer_fired(self, due: float) -> None:
+        self._small_timer = None
+        if self.connected:
+            self._pump_small(max(self._clock.now(), due))
+
     def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
         sender = self._sender
         assert sender is not None
@@ -143,6 +190,9 @@ class MediaOut:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._small_timer is not None:
+            self._small_timer.cancel()
+            self._small_timer = None
 
     # --- feedback in
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from relay_common.rendition_messages import FULL_RID, SMALL_RID
 from relay_worker.publish.extensions import ABS_SEND_TIME_ID, ABS_SEND_TIME_URI, TRANSPORT_CC_ID, TRANSPORT_CC_URI
+from relay_worker.publish.simulcast import extension_lines, layer_lines
 from relay_worker.webrtc.sdp import OPUS, H264Format, LocalTransport
 
 BASELINE_LEVEL: Final = "42e01f"
@@ -46,6 +48,15 @@ class OfferedTrack:
     """SSRC of the retransmission stream; None for audio."""
     formats: tuple[H264Format, ...] = ()
     """Video only, preferred first."""
+    rid: str = ""
+    """Of a simulcast track: the layer that this is."""
+    small: OfferedTrack | None = None
+    """The other layer of the section, where this is the first of a simulcast track."""
+
+    @property
+    def rids(self) -> tuple[str, ...]:
+        """The layers of the section, best first; none of a plain one."""
+        return (self.rid, self.small.rid) if self.small is not None else ()
 
 
 @dataclass(frozen=True)
@@ -90,12 +101,15 @@ class Offer:
             f"a=mid:{track.mid}",
             f"a=extmap:{ABS_SEND_TIME_ID} {ABS_SEND_TIME_URI}",
             f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC_URI}",
+            *(extension_lines() if track.small is not None else ()),
             "a=sendonly",
             f"a=msid:{msid}",
             "a=rtcp-mux",
             "a=rtcp-rsize",
             *codecs,
         ]
+        if track.small is not None:
+            return lines + layer_lines()
         if track.rtx_ssrc is not None:
             lines.append(f"a=ssrc-group:FID {track.ssrc} {track.rtx_ssrc}")
         for ssrc in (track.ssrc, track.rtx_ssrc):
@@ -129,10 +143,15 @@ def _opus(stereo: bool) -> tuple[list[int], list[str]]:
     ]
 
 
-def make_offer(*, audio: bool, profile_idc: int | None = None, stereo: bool = False) -> Offer:
-    """A new offer with fresh SSRCs: video as mid 0, and Opus as mid 1 when `audio`."""
-    ssrcs = _distinct_ssrcs(3)
-    tracks = [OfferedTrack("video", "0", ssrcs[0], ssrcs[1], h264_formats(profile_idc))]
+def make_offer(*, audio: bool, profile_idc: int | None = None, stereo: bool = False, simulcast: bool = False) -> Offer:
+    """A new offer with fresh SSRCs: video as mid 0, in two layers when `simulcast`, and Opus as mid 1 when `audio`."""
+    ssrcs = _distinct_ssrcs(5)
+    formats = h264_formats(profile_idc)
+    video = OfferedTrack("video", "0", ssrcs[0], ssrcs[1], formats)
+    if simulcast:
+        small = OfferedTrack("video", "0", ssrcs[3], ssrcs[4], formats, SMALL_RID)
+        video = OfferedTrack("video", "0", ssrcs[0], ssrcs[1], formats, FULL_RID, small)
+    tracks = [video]
     if audio:
         tracks.append(OfferedTrack("audio", "1", ssrcs[2], None))
     return Offer(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from relay_common.rendition_messages import SMALL_RID
 from relay_worker.media.stream import AUDIO_CLOCK_RATE, VIDEO_CLOCK_RATE
 from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.history import SentHistory
+from relay_worker.publish.simulcast import LayerExtensions
 
 
 @dataclass
@@ -60,7 +63,16 @@ class OutgoingTrack:
         self.kind, self.ssrc, self.payload_type = offered.kind, offered.ssrc, accepted.payload_type
         self.rtx_ssrc = offered.rtx_ssrc if accepted.rtx_payload_type is not None else None
         self.rtx_payload_type = accepted.rtx_payload_type
-        self.extensions = accepted.extensions
+        self.rid = offered.rid
+        """Of a simulcast track: the layer that this is."""
+        self.is_small = offered.rid == SMALL_RID
+        self.plain_extensions = accepted.extensions
+        self.extensions: HeaderExtensions | LayerExtensions = accepted.extensions
+        self.rtx_extensions: HeaderExtensions | LayerExtensions = accepted.extensions
+        if accepted.layer_ids is not None:
+            # Until a report shows that the receiver knows the stream (as libwebrtc does).
+            self.extensions = accepted.layer_ids.media(accepted.extensions, offered.mid, offered.rid)
+            self.rtx_extensions = accepted.layer_ids.repairs(accepted.extensions, offered.mid, offered.rid)
         self.remb = accepted.remb
         self.clock_rate = VIDEO_CLOCK_RATE if offered.kind == "video" else AUDIO_CLOCK_RATE
         # Half the range, so that libsrtp never sees the first packets wrap (RFC 3711 §3.3.1, as libwebrtc does).

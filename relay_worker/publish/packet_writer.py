@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from relay_worker.publish.extensions import abs_send_time
+from relay_worker.publish.extensions import HeaderExtensions, abs_send_time
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.webrtc.gso import PacketPath, UdpPath
 from relay_worker.webrtc.prepared import PreparedPackets
@@ -65,14 +65,16 @@ class PacketWriter:
         `sequence`, `timestamp` and the transport-wide `number` are the first packet's; `stamp` is the send time that
         they state; timestamps are `step` apart.
         """
-        if self._prepared is not None:
+        extensions = track.extensions if ssrc == track.ssrc else track.rtx_extensions
+        if self._prepared is not None and isinstance(extensions, HeaderExtensions):
             self._put_compiled(
-                self._prepared, track, ssrc, payload_type, sequence, timestamp, payloads, number, stamp, now, step
+                self._prepared, extensions, ssrc, payload_type, sequence, timestamp, payloads, number, stamp, now, step
             )
             return
         ready, slot_size = self._ready, self._slot_size
         buffer, slots, protect = self._protector.buffer, self._protector.slots, self._protector.protect
-        extensions = track.extensions
+        if self._prepared is not None:
+            self.flush()  # the slots are shared
         header_size, write, numbered = extensions.header_size, extensions.write, extensions.transport_cc is not None
         send_time = abs_send_time(stamp)
         for payload, marker in payloads:
@@ -88,15 +90,17 @@ class PacketWriter:
                 if numbered:
                     self._on_numbered(number, length, now)
                 if slot + 1 == len(slots):
-                    self.flush()
+                    self._flush_ready()
             sequence = (sequence + 1) & 0xFFFF
             number = (number + 1) & 0xFFFF
             timestamp = (timestamp + step) & 0xFFFFFFFF
+        if self._prepared is not None:
+            self._flush_ready()
 
     def _put_compiled(
         self,
         prepared: PreparedPackets,
-        track: OutgoingTrack,
+        extensions: HeaderExtensions,
         ssrc: int,
         payload_type: int,
         sequence: int,
@@ -108,7 +112,7 @@ class PacketWriter:
         step: int,
     ) -> None:
         """What `put` does, with one call for as many packets as there are slots."""
-        time_id, number_id = track.extensions
+        time_id, number_id = extensions
         packets = payloads if isinstance(payloads, list) else list(payloads)
         end, done = len(packets), 0
         send_time = abs_send_time(stamp)
@@ -137,7 +141,11 @@ class PacketWriter:
                 self._path.send_prepared(self._prepared, filled)
             elif filled:
                 self._path.send(self._prepared.views(0, filled))
-        elif self._ready:
+        else:
+            self._flush_ready()
+
+    def _flush_ready(self) -> None:
+        if self._ready:
             self._path.send(self._ready)
             self._ready.clear()
 

@@ -31,6 +31,8 @@ class PublishTrack(NamedTuple):
     mid: str
     kind: str
     """`"video"` or `"audio"`."""
+    rids: tuple[str, ...] = ()
+    """The layers of a simulcast track, best first."""
 
 
 class Signaling(Protocol):

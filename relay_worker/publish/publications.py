@@ -56,10 +56,12 @@ class Publications:
         on_lost: Callable[[str, str, str], None],
         on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
+        on_small_request: Callable[[], None] = lambda: None,
     ) -> None:
         self._name, self._signaling, self._clock, self._settings = name, signaling, clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
-        self._on_keyframe_request = on_keyframe_request
+        self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
+        self._rendition = "off"
         self._outputs = Outputs(pipeline)
         self._wanted: tuple[bool, int | None] | None = None
         """Whether there is sound, and the H.264 profile, once publishing has begun."""
@@ -83,8 +85,14 @@ class Publications:
             if self._wanted is not None and name not in before:
                 self.keepers[name].start(audio=self._wanted[0], profile_idc=self._wanted[1])
 
+    def offer_rendition(self, mode: str) -> None:
+        """Offer a small layer as well from the next publication at the SFU on; other sinks get the original alone."""
+        self._rendition = mode
+        for name, keeper in self.keepers.items():
+            keeper.layers.configure(mode if not name else "off")
+
     def _make(self, sink: SinkTarget) -> PublicationKeeper:
-        return PublicationKeeper(
+        made = PublicationKeeper(
             self._name,
             self._outputs,
             self._signaling,
@@ -100,8 +108,11 @@ class Publications:
             on_lost=partial(self._on_lost, sink.name),
             on_problem=partial(self._problem, sink.name),
             on_keyframe_request=self._on_keyframe_request,
+            on_small_request=self._on_small_request,
             sink=sink,
         )
+        made.layers.configure(self._rendition if not sink.name else "off")
+        return made
 
     def _problem(self, sink: str, stage: Stage, reason: str, cause: Cause) -> None:
         if sink:

@@ -42,6 +42,7 @@ class Publisher(MediaOut):
     """Publishes video (mid 0) and, when `audio`, Opus (mid 1) of one camera in one SFU session.
 
     `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
+    `simulcast` offers a small layer beside it (`send_small`), of which a keyframe is asked for by `on_small_request`.
     `on_lost` is called once when a connected publication fails by itself, with the reason. It is `connected` in the
     state of that name.
     """
@@ -53,21 +54,29 @@ class Publisher(MediaOut):
         *,
         audio: bool = True,
         profile_idc: int | None = None,
+        simulcast: bool = False,
         settings: PublisherSettings | None = None,
         clock: Clock | None = None,
         on_keyframe_request: Callable[[], None] = lambda: None,
+        on_small_request: Callable[[], None] = lambda: None,
         on_lost: Callable[[PublishError], None] = lambda error: None,
         delay: DelayMeter | None = None,
     ) -> None:
         self._settings = settings or PublisherSettings()
         super().__init__(
-            clock or LoopClock(), self._settings.pacer, on_keyframe_request=on_keyframe_request, delay=delay
+            clock or LoopClock(),
+            self._settings.pacer,
+            on_keyframe_request=on_keyframe_request,
+            on_small_request=on_small_request,
+            delay=delay,
         )
         self.camera = camera
         self._signaling = signaling
         self._on_lost = on_lost
         self._machine = Machine(PUBLISHER_TABLE)
-        self._offer = make_offer(audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo)
+        self._offer = make_offer(
+            audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo, simulcast=simulcast
+        )
         self._transport: MediaTransport | None = None
         self.answer: Answer | None = None
 
@@ -89,7 +98,8 @@ class Publisher(MediaOut):
         self.connected = self._machine.fire(event) is PublisherState.CONNECTED
 
     async def start(self) -> None:
-        """Publish and connect. Raises PublishError, or the RelayError of signalling; then `close` the publisher.
+        """Publish and connect. Raises PublishError, SimulcastRefused, or the RelayError of signalling; then `close` the
+        publisher.
 
         It must also be closed after a cancellation.
         """
@@ -130,7 +140,7 @@ class Publisher(MediaOut):
         return error
 
     async def _ask(self, sdp: str) -> str:
-        tracks = [PublishTrack(track.mid, track.kind) for track in self._offer.tracks]
+        tracks = [PublishTrack(track.mid, track.kind, track.rids) for track in self._offer.tracks]
         timeout = self._settings.signaling_timeout
         try:
             # Not wait_for: in Python 3.11 it loses a cancellation that arrives together with the answer.
@@ -149,6 +159,11 @@ class Publisher(MediaOut):
         """Bytes of the largest video payload whose packet fits the path; known once connected."""
         assert self._transport is not None
         return max_payload(self._transport.ip_header, self._video.extensions.size if self._video is not None else 0)
+
+    @property
+    def rids(self) -> tuple[str, ...]:
+        """The layers that the answer took, best first; none of a plain publication."""
+        return self._offer.tracks[0].rids if self.answer is not None else ()
 
     @property
     def audio_accepted(self) -> bool:
@@ -179,6 +194,8 @@ class Publisher(MediaOut):
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
             self._fail(f"{self._settings.peer} acknowledged none of our packets: ended after {silence:g} s", _UNHEARD)
         for track in sender.tracks:
+            if track.is_small:
+                continue  # a picture in ten seconds may be all that is sent, and the original is what counts
             most = silence if track.kind == "video" else max(silence, SOUND_REPORT_SILENCE)
             if track.acknowledged and track.owed_since is not None and track.last_sent - track.owed_since > most:
                 self._fail(
@@ -193,7 +210,7 @@ class Publisher(MediaOut):
         sender, path = self._sender, self.path
         tracks = sender.tracks if sender is not None else ()
         return PublisherStats(
-            tracks={track.kind: track.stats for track in tracks},
+            tracks={track.kind: track.stats for track in tracks if not track.is_small},
             estimate=sender.estimate if sender is not None else Estimate(),
             pacer=self._pacer.stats,
             ceiling=self._pacer.ceiling,
@@ -217,6 +234,7 @@ class Publisher(MediaOut):
         """Counters of this publication, its own and those of its parts as `part.name`."""
         sender, uplink, transport, path = self._sender, self._uplink, self._transport, self.path
         return {"not_connected": self._not_connected} | joined(
+            small={"unsent": self._small_layer.unsent},
             pacer={"overflows": self._pacer.stats.overflows},
             sender=sender.counters() if sender is not None else {},
             uplink=uplink.counters() if uplink is not None else {},

@@ -31,7 +31,8 @@ MAX_RTP_PAYLOAD: Final = 1400
 class MediaSender:
     """Sends the tracks of one publication and answers feedback about them.
 
-    `on_keyframe_request` is called when the far end wants a keyframe (PLI or FIR), at most once a second.
+    `on_keyframe_request` is called when the far end wants a keyframe (PLI or FIR), at most once a second, and
+    `on_small_request` when it wants one of the small layer.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class MediaSender:
         *,
         cname: str,
         on_keyframe_request: Callable[[], None] = lambda: None,
+        on_small_request: Callable[[], None] = lambda: None,
     ) -> None:
         self._cname = cname
         self.tracks = tuple(tracks)
+        self._on_small_request = on_small_request
         self.on_keyframe_request = on_keyframe_request
         self.feedback = Feedback()
         self._writer = PacketWriter(protector, path, self.feedback.packet_sent)
@@ -181,12 +184,12 @@ class MediaSender:
         elif isinstance(packet, rtcp.Pli):
             if (track := self._by_ssrc.get(packet.media_ssrc)) is not None:
                 track.stats.plis += 1
-                self._ask_keyframe(now)
+                self._keyframe_requested(track, now)
         elif isinstance(packet, rtcp.Fir):
             for ssrc, _ in packet.requests:
                 if (track := self._by_ssrc.get(ssrc)) is not None:
                     track.stats.firs += 1
-                    self._ask_keyframe(now)
+                    self._keyframe_requested(track, now)
         elif isinstance(packet, rtcp.Remb):
             # Browsers send estimates that were not negotiated, too, computed without send times: they are worthless.
             if self._remb:
@@ -204,17 +207,26 @@ class MediaSender:
     def _handle_report(self, block: rtcp.ReportBlock, now: float) -> None:
         track = self._by_ssrc.get(block.ssrc)
         if track is None:
+            self._note_repairs(block.ssrc)
             return
         self.feedback.report(block, now)
         # A first report of 0 acknowledges nothing; RFC 3550's extended number only grows.
         if block.highest_sequence > track.highest:
             track.highest, track.acknowledged = block.highest_sequence, True
+            track.extensions = track.plain_extensions
             track.owed_since = self.owed_since = None
         stats = track.stats
         stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost
         stats.jitter = block.jitter / track.clock_rate
-        if track.history is not None:
+        # The estimate is of the original, which has the uplink to itself where that is narrow.
+        if track.history is not None and not track.is_small:
             self._note_delivery(track, track.history, block, now)
+
+    def _note_repairs(self, ssrc: int) -> None:
+        """A report on a retransmission stream: its layer is known."""
+        for track in self.tracks:
+            if track.rtx_ssrc == ssrc:
+                track.rtx_extensions = track.plain_extensions
 
     def _note_delivery(self, track: OutgoingTrack, history: SentHistory, block: rtcp.ReportBlock, now: float) -> None:
         """Bytes that arrived since the previous report."""
@@ -230,6 +242,12 @@ class MediaSender:
         track.stats.acknowledged_bytes += size * (1 - block.fraction_lost / 256)
         self.estimate.delivered_bitrate = 8 * (size + probes) * (1 - block.fraction_lost / 256) / (now - before[0])
         self.estimate.repair_share = min(1.0, (history.repaired - before[2]) / max(1, packets))
+
+    def _keyframe_requested(self, track: OutgoingTrack, now: float) -> None:
+        if track.is_small:
+            self._on_small_request()
+        else:
+            self._ask_keyframe(now)
 
     def _ask_keyframe(self, now: float) -> None:
         # A request inside the interval is kept and passed on with the next media: its viewer may have missed the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ class World:
 
     def state_changed(self, state: WorkerState, stage: Stage, reason: str) -> None: ...
     def source_failed(self, generation: int, stage: Stage, remedy: Remedy, reason: str) -> None: ...
-    def published(self, publication: str, sink: str = "") -> None: ...
+    def published(self, publication: str, sink: str = "", rids: Sequence[str] = ()) -> None: ...
     def unpublished(self, publication: str, reason: str, sink: str = "") -> None: ...
 
     def relay(self) -> CameraRelay:
