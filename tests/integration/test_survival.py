@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aioice.ice
 import httpx
 import pytest
 
@@ -23,6 +25,7 @@ from relay_supervisor.google.errors import RateLimited
 from relay_supervisor.google.leases.account import open_api
 from tests.fixtures.running_relay import SMALL
 from tests.fixtures.supervisor_process import SUPERVISOR, relay_processes, status, supervisor, until_live
+from tests.fixtures.whep_player import WhepPlayer
 
 pytestmark = pytest.mark.media
 
@@ -155,6 +158,28 @@ async def test_the_demo_reports_in_json_and_leaves_nothing() -> None:
         assert camera["audio_frames"] > 100
         assert camera["packets"] > 200
         assert (camera["generates"], camera["extends"], camera["restarts"]) == (1, 0, 0)
+
+
+async def test_the_demo_without_the_sfu_plays_at_the_relay_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+    command = [*SUPERVISOR, "demo", "--local", "--size", "160x120", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    while not (found := re.search(rb"http://127\.0\.0\.1:\d+", line := await process.stdout.readline())):
+        assert line
+    url, cameras = found[0].decode(), list[Any]()
+    async with asyncio.timeout(90), httpx.AsyncClient() as http:
+        while len(cameras) < 6 or not all(camera["state"] == "live" and camera["local"]["on"] for camera in cameras):
+            await asyncio.sleep(0.2)
+            cameras = (await http.get(f"{url}/api/stats")).json()["cameras"]
+        assert [(camera["sfu"], camera["sinks"]) for camera in cameras] == [(False, [])] * 6
+        assert sum(camera["lease"]["protocol"] == "WEB_RTC" for camera in cameras) == 2
+        player = WhepPlayer(http, f"{url}/whep/{cameras[0]['id']}")
+        assert (await player.ask()).status_code == 201
+        await player.watches(within=60.0)
+        await player.aclose()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
 
 
 @pytest.fixture

@@ -93,19 +93,26 @@ async def test_cameras_are_watched_woken_and_let_go_without_an_sfu() -> None:
 
 
 async def _guest_until_the_link_ends(relay: RunningRelay, camera: str, leaving: WhepPlayer) -> None:
-    """A guest's viewers end with their link, at the worker too; they see their camera's port and nothing else."""
+    """A guest's viewers end with their link or its revocation, at the worker too; they see one port of the camera."""
     await leaving.leave()
     await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "there is room again")
     url = f"{relay.supervisor.url}/api/cameras/{camera}/link"
-    made = (await relay.http.post(url, json={"seconds": 4})).json()
-    query = made["path"].partition("?")[2]
-    async with playing(relay, f"{camera}?{query}") as guest:
-        reply = await guest.ask()
-        assert reply.status_code == 201, reply.text
-        assert {address for address, _ in guest.places} == {"127.0.0.1"}
-        await relay.until(guest.ended.is_set, 30.0, "its link has ended")
-        assert time.time() - made["expires_at"] < 5.0
-        await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "it is forgotten")
+    for seconds in (4, 600):
+        made = (await relay.http.post(url, json={"seconds": seconds})).json()
+        query = made["path"].partition("?")[2]
+        async with playing(relay, f"{camera}?{query}") as guest:
+            reply = await guest.ask()
+            assert reply.status_code == 201, reply.text
+            assert {address for address, _ in guest.places} == {"127.0.0.1"}
+            over = made["expires_at"]
+            if seconds == 600:
+                await guest.watches()
+                over = time.time()
+                revoked = await relay.http.delete(f"{relay.supervisor.url}/api/links/{made['id']}")
+                assert revoked.json()["views"] == 1
+            await relay.until(guest.ended.is_set, 30.0, "its link has ended, or was revoked")
+            assert time.time() - over < 5.0
+            await relay.until(lambda: relay.camera("Front Door").local.viewers == 1, 30.0, "it is forgotten")
 
 
 async def test_viewers_outlive_the_supervisor_and_obey_the_next_one() -> None:

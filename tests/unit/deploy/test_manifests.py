@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+
+from relay_common.config_file import parse
+from relay_common.config_local import port_range
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install pyyaml)")
 
@@ -72,6 +76,24 @@ def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
         assert service["cpus"], name
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{name} is published to other machines"
+
+
+def test_what_compose_shows_for_watching_at_home_is_a_configuration(compose: dict[str, Any]) -> None:
+    """It stands in comments, as it opens ports to the network."""
+    shown = (DEPLOY / "compose.yaml").read_text()
+    environment = dict(re.findall(r"# +(RELAY_LOCAL_\w+): (.+)", shown))
+    assert len(environment) == 3
+    variables = {name: yaml.safe_load(value) for name, value in environment.items()}
+    nest = {key: f"{uuid4()}" for key in ("project_id", "client_id", "client_secret", "refresh_token")}
+    nest["client_id"] += ".apps.googleusercontent.com"
+    local = parse({"nest": nest}, variables).local
+    assert local is not None
+    assert (local.addresses, local.announce) == (["0.0.0.0"], ["192.168.1.10"])
+    ports = port_range(local.udp_ports)
+    assert ports is not None
+    assert len(ports) == 20
+    (published,) = re.findall(r"# ports: (\[.+\])", shown)
+    assert f"192.168.1.10:{local.udp_ports}:{local.udp_ports}/udp" in yaml.safe_load(published)
 
 
 def test_compose_mounts_exist_and_secrets_are_declared(compose: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ from relay_supervisor.local.service import FORGOTTEN_AFTER, LocalViewing
 from relay_supervisor.local.sessions import WhepError, digest
 from relay_supervisor.local.strangers import ENDED_AFTER
 from relay_supervisor.state.store import LinkCredential, Store
+from relay_supervisor.viewing.bounds import VIEWS_OF_AN_ADDRESS
 from relay_supervisor.viewing.decoding import PageState, Received
 from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Audience, ViewError, Visitor
 
@@ -278,6 +279,15 @@ async def test_a_links_viewers_are_bounded(tmp_path: Path) -> None:
     assert (await refused(home.watch(home.door, guest()))).status == 429
     await home.watch(home.door, guest(2))
     assert home.local.counters()["refused"] == 1
+
+
+async def test_viewers_of_an_address_are_bounded_whatever_their_links(tmp_path: Path) -> None:
+    home = Home(tmp_path, msgspec.structs.replace(LOCAL, viewers=99)).started()
+    everywhere = [Visitor(operator=False, address="192.0.2.1", link=f"x.{link}") for link in range(9) for _ in range(4)]
+    for visitor in everywhere[:VIEWS_OF_AN_ADDRESS]:
+        await home.watch(home.door, visitor)
+    assert (await refused(home.watch(home.yard, everywhere[VIEWS_OF_AN_ADDRESS]))).status == 429
+    await home.watch(home.yard, guest(2))
 
 
 async def test_guests_leave_a_place_to_the_operator(tmp_path: Path) -> None:
