@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-from relay_common.announced import announced
+import msgspec
+
 from relay_common.clock import Clock
 from relay_common.config import LocalConfig
 from relay_common.ids import slug
@@ -31,7 +32,6 @@ from relay_common.protocol import FromWorker
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.fleet.slot import Slot
-from relay_supervisor.local.answers import only_announced
 from relay_supervisor.local.requests import WorkerRequests, no_worker, refused_by_worker
 from relay_supervisor.local.sessions import LocalViewer, WhepError, digest, owner_of, visitor_of
 from relay_supervisor.local.strangers import Strangers
@@ -241,8 +241,7 @@ class LocalViewing:
         self._viewers[name] = LocalViewer(saved, visitor, self._clock.now())
         self._store.save_local_viewer(saved)
         self.outcomes["opened"] += 1
-        shown = {announced(text)[0] for text in self._workers.config.announced}
-        return Answered(camera.id, name, only_announced(answer.answer, shown))
+        return Answered(camera.id, name, self._workers.without_others(answer.answer))
 
     async def trickle(self, viewer: str, fragment: str, *, visitor: Visitor) -> LocalPatched:
         """Pass further candidates on; raises WhepError."""
@@ -252,7 +251,7 @@ class LocalViewing:
         )
         if not isinstance(answer, LocalPatched):
             raise no_worker()
-        return answer
+        return msgspec.structs.replace(answer, fragment=self._workers.without_others(answer.fragment))
 
     def received(self, viewer: str, received: Sequence[Received], *, visitor: Visitor) -> dict[str, str]:
         """Record what a page that plays from here receives of its camera; returns what is wrong with it alone.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from relay_common.announced import announced
 from relay_common.config import LocalConfig
 from relay_common.config_local import port_range
 from relay_common.local_messages import LocalStats, SetLocal
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.fleet.slot import Slot
+from relay_supervisor.local.answers import only_announced
 from relay_supervisor.local.ports import PortDealer
 from relay_supervisor.state.store import Store
 
@@ -94,6 +96,10 @@ class LocalWorkers:
         """What a camera's worker last reported of its viewers."""
         slot = self._fleet.slot(camera)
         return slot.stats.local if slot is not None and slot.stats is not None else None
+
+    def without_others(self, answer: str) -> str:
+        """An answer of a worker, or a fragment of one, without addresses that viewers are not to be told."""
+        return only_announced(answer, {announced(text)[0] for text in self.config.announced}) if answer else ""
 
     def reported(self) -> list[tuple[str, str]]:
         """The viewers that workers have as they last reported: their cameras, and what reports call them."""

@@ -52,6 +52,7 @@ class Workers:
         self.slots: dict[str, SimpleNamespace] = {}
         self.sent: list[tuple[str, Any]] = []
         self.refusal: LocalRefused | None = None
+        self.patched = LocalPatched(request=0, status=204)
         self.silent = self.unreachable = False
         self.director: Director | None = None
 
@@ -95,7 +96,7 @@ class Workers:
                 if self.refusal is not None:
                     reply = LocalRefused(request=number, status=self.refusal.status, reason=self.refusal.reason)
             case LocalTrickle(request=number):
-                reply = LocalPatched(request=number, status=204)
+                reply = msgspec.structs.replace(self.patched, request=number)
         if reply is not None and not self.silent:
             asyncio.get_running_loop().call_soon(self.says, camera, reply)
         return True
@@ -209,6 +210,11 @@ async def test_an_offer_is_answered_with_announced_addresses_alone(tmp_path: Pat
     assert (offer.offer, offer.ends_at, offer.viewer) == (OFFER, 0.0, made.viewer)
     assert home.local.watched() == {home.door}
     assert home.local.status(home.door).viewers == 1
+    assert (await home.local.trickle(made.viewer, "a=ice-ufrag:x", visitor=OPERATOR)).fragment == ""
+    home.workers.patched = LocalPatched(request=0, status=200, fragment=ANSWER)
+    restarted = await home.local.trickle(made.viewer, "a=ice-ufrag:y", visitor=OPERATOR)
+    assert "127.0.0.1" in restarted.fragment
+    assert "10.0.0.5" not in restarted.fragment
 
 
 async def test_who_has_the_small_picture_is_known_and_outlives_the_supervisor(tmp_path: Path) -> None:
