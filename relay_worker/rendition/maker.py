@@ -28,7 +28,7 @@ class MakeJob(NamedTuple):
     """One thing to do."""
 
     picture: CodedPicture | None
-    """None: encode the latest again, as a keyframe."""
+    """None: encode the latest again, as a keyframe, or nothing."""
     media_time: float
     max_payload: int
     smooth: bool
@@ -92,6 +92,8 @@ class PictureMaker:
             if before is not None:
                 pictures.inherit(before)
             self._pictures, self._smooth = pictures, job.smooth
+        if job.picture is None and not job.encode:
+            return None
         if job.picture is None:
             return pictures.encode_again(job.media_time, job.max_payload)
         decoded = pictures.decode(job.picture)

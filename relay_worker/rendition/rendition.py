@@ -81,6 +81,7 @@ class Rendition:
         self._waits = True  # for a keyframe, before pictures that refer to it
         self._was_smooth = False
         self._wants_keyframe = False
+        self._released = True  # whether the thread keeps nothing that takes memory
         self._media_time = 0.0  # of the newest frame
         self._sent_at = self._again_at = float("-inf")
         self._stats = RenditionStats()
@@ -176,7 +177,7 @@ class Rendition:
             thread = self._thread = JobThread("rendition", self._work(functools.partial(self._job_done, self._life)))
         if not thread.pending:
             self._progress = (thread.finished, now)
-        release = self.plan.release(now)
+        release = self._released = self.plan.release(now)
         thread.submit(MakeJob(picture, media_time, self._max_payload(), smooth, encode, keyframe, release))
 
     # --- pictures out ------------------------------------------------------------------------------------------------
@@ -231,6 +232,8 @@ class Rendition:
                 self._progress = (thread.finished, now)
             elif now - self._progress[1] >= STUCK_AFTER:
                 self._give_up(now)
+        if self._thread is not None and not self._released and self.plan.release(now):
+            self._submit(None, now, self._media_time, smooth=False, encode=False)
         if self.plan.mode != OFF and now - self._sent_at >= UNWATCHED_GAP and now - self._again_at >= UNWATCHED_GAP:
             self._again(now)
 

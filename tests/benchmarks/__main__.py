@@ -20,6 +20,7 @@ from tests.benchmarks.earlier import Paired, build
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.local import measure_held, measure_joins, measure_local
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
+from tests.benchmarks.renditions import measure_renditions
 from tests.benchmarks.sfu_seat import measure_seat
 from tests.benchmarks.soak import measure_soak
 from tests.benchmarks.stage import Stage, stage
@@ -44,7 +45,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
     parts = (
         "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, demo (its sound in Chromium), one "
-        "minute, local (viewers without the SFU, beside go2rtc), three minutes, and held (its memory), two minutes, "
+        "minute, local (viewers without the SFU, beside go2rtc), three minutes, renditions (small pictures), eight "
+        "minutes, and held (its memory), two minutes, "
         "only run when they are named"
     )
     parser.add_argument("--parts", help=parts)
@@ -53,7 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--demo-seconds", type=float, default=40.0, help="how long to listen to the demo")
     against = "the added delay of this earlier commit in turns with today's; nothing else, unless parts are named"
     parser.add_argument("--against", metavar="COMMIT", help=against)
-    parser.add_argument("--rounds", type=int, default=3, help="with --against: how often each of the two is measured")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="with --against and renditions: how often each of the two is measured"
+    )
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
@@ -88,6 +92,8 @@ async def run(options: argparse.Namespace, report: Report) -> None:
         paired.compare(report)
     if "demo" in wanted:
         await measure_demo(report, options.demo_seconds)
+    if "renditions" in wanted:
+        await measure_renditions(report, options.seconds, options.rounds)
     if "held" in wanted:
         await measure_held(report)
     if "seat" in wanted:

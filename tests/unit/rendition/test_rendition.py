@@ -13,7 +13,7 @@ import pytest
 from relay_worker.media.stream import Frame
 from relay_worker.rendition.codec import B_PICTURES
 from relay_worker.rendition.maker import Made, MakeJob
-from relay_worker.rendition.plan import KEYFRAMES, OFF, SMOOTH
+from relay_worker.rendition.plan import KEPT_FOR, KEYFRAMES, OFF, SMOOTH
 from relay_worker.rendition.rendition import (
     AGAIN_AFTER,
     MOST_STUCK,
@@ -320,3 +320,21 @@ def test_a_damaged_keyframe_costs_itself_alone(viewer: Viewer) -> None:
     viewer.play(frames)
     assert viewer.times == [1.0, 3.0, 4.0]
     assert viewer.rendition.stats(viewer.now).failed == 1
+
+
+def test_memory_is_given_back_half_a_minute_after_the_last_viewer(
+    hanging: Hanging, make_viewer: Callable[..., Viewer]
+) -> None:
+    hanging.free.set()
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(camera_frames(count=60, group=30))
+    viewer.pass_time(100)
+    assert not any(job.release for job in hanging.jobs)
+    viewer.rendition.configure(KEYFRAMES, watched=False, budget=0.0)
+    viewer.pass_time(KEPT_FOR - 1)
+    viewer.settle()
+    assert not any(job.release for job in hanging.jobs)
+    viewer.pass_time(5)
+    viewer.settle()
+    assert [(job.picture, job.encode) for job in hanging.jobs if job.release] == [(None, False)]
