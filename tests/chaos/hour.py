@@ -37,7 +37,7 @@ BITRATE: Final = 250_000
 SHORT_LEASE: Final = 60.0
 """Lifetime in seconds of the streams of a camera whose row needs extensions."""
 LEASE: Final = 300.0
-_QUIET: Final = 200.0
+_QUIET: Final = 150.0
 """Seconds at the end in which no row begins."""
 _BUDGET: Final = 120.0
 """Seconds granted to a row beyond its limit in the matrix: for Google's budget, which is unlimited there."""
