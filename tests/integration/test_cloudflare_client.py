@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncIterator
 
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from relay_common.clock import SystemClock
 from relay_common.cloudflare import RemoteTrack, ResponseLost, SessionGone, SfuClient, SfuError
@@ -19,6 +17,7 @@ from relay_common.secrets import Secret
 from relay_common.simulation.sfu.simulator import ApiFault, SfuFaults, SfuSimulator, SfuTimings
 from relay_supervisor.sinks.broker import Change, Publication
 from tests.fixtures.fake_relay import BrokeredCamera, FakeRelay, connected
+from tests.fixtures.stock_page import StockPage
 from tests.fixtures.stock_publisher import encoded_loop
 
 pytestmark = pytest.mark.media
@@ -59,58 +58,12 @@ async def camera_of(relay: FakeRelay, number: int = 0) -> AsyncIterator[Brokered
         await camera.close()
 
 
-def _candidates_everywhere(sdp: str) -> str:
-    """aiortc keeps the candidates of the last bundled section only, and the SFU writes them into the first."""
-    head, *sections = sdp.split("m=")
-    lines = [line for line in sections[0].splitlines(keepends=True) if "candidate" in line]
-    return "m=".join([head, sections[0], *[section + "".join(lines) for section in sections[1:]]])
-
-
-class Page:
-    """A viewer: answers the offer and counts the packets that arrive per camera and kind."""
-
-    def __init__(self, relay: FakeRelay) -> None:
-        self._relay = relay
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.view = ""
-        self._names: dict[str, str] = {}
-
-    async def open(self, cameras: list[str]) -> None:
-        answer = await self._relay.viewers.open(cameras)
-        self.view = answer.view
-        self._names = {track.mid: f"{track.camera}/{track.kind}" for track in answer.tracks}
-        await self.pc.setRemoteDescription(RTCSessionDescription(_candidates_everywhere(answer.offer), "offer"))
-        await self.pc.setLocalDescription(await self.pc.createAnswer())
-        await self._relay.viewers.answer(answer.view, self.pc.localDescription.sdp)
-
-    async def _arrived(self) -> dict[str, int]:
-        counts = {}
-        for transceiver in self.pc.getTransceivers():
-            report = await transceiver.receiver.getStats()
-            counts[self._names[transceiver.mid]] = sum(
-                entry.packetsReceived for entry in report.values() if entry.type == "inbound-rtp"
-            )
-        return counts
-
-    async def receives(self, *names: str, more: int = 20) -> None:
-        """Wait until `more` packets of each of `names` have come from now on."""
-        before = await self._arrived()
-        now, deadline = before, time.monotonic() + 20
-        while any(now[name] < before[name] + more for name in names):
-            assert time.monotonic() < deadline, f"no packets: {before} {now}"
-            await asyncio.sleep(0.05)
-            now = await self._arrived()
-
-    async def close(self) -> None:
-        await self.pc.close()
-
-
 async def test_a_published_camera_reaches_a_viewer_and_follows_when_published_anew(
     relay: FakeRelay, sfu: SfuSimulator
 ) -> None:
     # One camera: aiortc as a viewer does not tell bundled audio tracks apart; Chromium in tests/browser does.
     camera = relay.cameras[0].id
-    page = Page(relay)
+    page = StockPage(relay.viewers)
     wanted = (f"{camera}/video", f"{camera}/audio")
     async with camera_of(relay):
         await page.open([camera])

@@ -52,7 +52,7 @@ STILL: Final[dict[str, str]] = {
     **{f"relay_camera_plis_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
     **{f"relay_camera_firs_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
     **{f"relay_local_{name}": "[local] is off here" for name in _LOCAL},
-    **{f"relay_rendition_{name}": "renditions are off here" for name in _RENDITIONS},
+    **{f"relay_rendition_{name}": "renditions are off here: test_watched_renditions.py" for name in _RENDITIONS},
     "relay_camera_nacks_total audio": "sound is offered without NACK: a lost 20 ms is concealed",
     "relay_camera_retransmitted_packets_total audio": "the same",
     "relay_camera_dropped_packets_total audio": "packets of sound are held back for nothing",

@@ -74,6 +74,9 @@ def test_a_worker_is_told_when_it_is_ready_and_again_only_when_something_changes
     home.starts("door", instance="2")
     assert home.sent[-1] == ("door", SetRendition(mode="keyframes", watched=True, budget=4.0))
     assert home.look() == []
+    before = len(home.sent)
+    home.starts("door", instance="2")
+    assert len(home.sent) == before + 1, "whoever says hello again may have been told nothing"
 
 
 def test_what_does_not_reach_a_worker_is_sent_again() -> None:
