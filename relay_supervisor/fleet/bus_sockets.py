@@ -16,8 +16,9 @@ from relay_supervisor.fleet.refusals import BusRefusal
 from relay_supervisor.fleet.zap import DOMAIN
 
 STATS_QUEUE = 4
-"""Reports of one worker that wait to be read: what came while this process was suspended would otherwise be in memory at
-once, 60 of each worker after a minute. The rest waits in the kernel, and a worker drops its own when that is full."""
+"""Reports of one worker that wait to be read: what came while this process was suspended would otherwise be in memory
+at once, 60 of each worker after a minute. The rest waits in the kernel, and a worker drops its own when that is full.
+"""
 CONTROL_QUEUE = 1000
 _LARGEST_MESSAGE: Final = 4 * 1024 * 1024
 _FAILED: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
