@@ -7,8 +7,10 @@ from typing import Final
 from relay_worker.media.stream import Frame
 from relay_worker.rtp.h264_packetize import starts_keyframe
 
-_SLICES: Final = frozenset((1, 2, 3, 4, 5, 24, 28))
-"""NAL units that are slices, or payloads that may hold them (RFC 6184 §5.4)."""
+_SLICES: Final = frozenset((1, 2, 3, 4, 5, 28))
+"""NAL units that are slices, and fragments, which here are always of slices (RFC 6184 §5.4)."""
+_STAP_A: Final = 24
+"""May hold a slice."""
 
 
 class KeyframeStarts:
@@ -30,6 +32,12 @@ class KeyframeStarts:
             self._picture = frame.media_time
         if self._over:
             return False
-        begins = any(starts_keyframe(payload) for payload, _ in frame.payloads)
-        self._over = begins or any(payload and payload[0] & 0x1F in _SLICES for payload, _ in frame.payloads)
-        return begins
+        for payload, _ in frame.payloads:
+            if starts_keyframe(payload):
+                self._over = True
+                return True
+            kind = payload[0] & 0x1F if payload else 0
+            self._over = self._over or kind in _SLICES or kind == _STAP_A
+            if kind in _SLICES:
+                break  # a keyframe would have begun before it
+        return False
