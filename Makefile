@@ -16,7 +16,7 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo quick test lint types unit pauses hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock fuzz-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock fuzz-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -55,6 +55,9 @@ hour: $(VENV)/installed-dev ## twenty cameras for an hour, under every fault the
 
 kills: $(VENV)/installed-dev ## supervisor and workers killed at random for five minutes (seeded)
 	$(BIN)/python -m tests.chaos.kill_loop $(ARGS)
+
+lines: $(VENV)/installed-dev browser ## viewers on narrow and varying lines, with smaller pictures (minutes)
+	RELAY_REQUIRE_BROWSER=1 RELAY_LONG_LINES=1 $(BIN)/pytest tests/browser/test_dashboard_quality.py -s $(ARGS)
 
 seeds: $(VENV)/installed-dev ## the control plane under 10,000 seeds of schedules and faults, on one core (a quarter of an hour)
 	nice $(BIN)/python -m tests.simulation --seeds 10000 $(ARGS)

@@ -21,8 +21,8 @@ from relay_supervisor.viewing.views import ALL_CAMERAS, OPERATOR, Visitor
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WATCH_FILES: Final = (
-    *("watch", "api", "codecs", "connection", "controls", "format", "kept"),
-    *("local", "numbers", "peer", "playback", "player", "published", "reasons", "sight", "tile"),
+    *("watch", "api", "choice", "codecs", "connection", "controls", "format", "group", "kept", "local", "numbers"),
+    *("peer", "playback", "player", "published", "quality", "reasons", "renditions", "sight", "tile"),
 )
 _PUBLIC: Final = frozenset(
     {"/livez", "/readyz", "/login", "/static/style.css", "/static/icon.svg"}

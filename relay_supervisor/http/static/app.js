@@ -10,6 +10,7 @@ import { bits, clock, span } from "./format.js";
 import { Large } from "./large.js";
 import { Player, expose } from "./player.js";
 import { line } from "./reasons.js";
+import { Renditions } from "./renditions.js";
 import { Sight } from "./sight.js";
 import { Tile, text } from "./tile.js";
 import { Wall } from "./wall.js";
@@ -26,27 +27,32 @@ let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
 let lostAt = 0; // when the relay was found not to answer, milliseconds
 
+const renditions = new Renditions();
 const player = new Player({
   onStream(id, stream) {
     tiles.get(id)?.play(stream);
     large.refresh(id);
   },
-  onTick() {
+  onTick(numbers) {
+    renditions.watch(numbers);
     aim();
     draw();
     egress.show(player.received, performance.now());
   },
+  still: (id) => renditions.still(id),
 });
-const large = new Large({ order: () => wall.shown, stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed });
+const large = new Large({ order: () => wall.shown, stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed, renditions });
 const budgets = new Budgets(part("budgets"));
 const egress = new Egress(part("egress"));
 const sight = new Sight(changed);
 const wall = new Wall(grid, changed);
 const banner = new Banner(part("banner"), part("banner-said"));
 
-// Pull only the cameras that are seen or heard.
+// Pull only the cameras that are seen or heard, and only as large as they are shown.
 function aim() {
-  player.want(sight.pick(enabled, { alone: large.camera, fills: large.fills, heard: (id) => tiles.get(id).heard || large.floats(id) }));
+  const ids = sight.pick(enabled, { alone: large.camera, fills: large.fills, heard: (id) => tiles.get(id).heard || large.floats(id) });
+  const shown = ids.map((id) => ({ id, width: tiles.get(id).video.clientWidth }));
+  player.want(ids, renditions.ask(shown, { alone: large.camera, direct: (id) => player.direct(id) }));
 }
 
 // Another camera is shown large, or other tiles are visible.
@@ -92,6 +98,8 @@ function draw() {
       refusal: player.refusal(id),
       fault: player.fault(id),
       way: player.way(id),
+      quality: renditions.words(id),
+      still: renditions.still(id),
       problems,
       now,
     };
@@ -143,6 +151,7 @@ function note(event) {
 
 // The pictures do not wait for the first status.
 call("GET", "/api/cameras").then(({ cameras }) => {
+  renditions.learn(cameras);
   player.learn(cameras);
   arrange(cameras);
   const asked = location.hash.slice(1);
@@ -155,6 +164,7 @@ feed.addEventListener("status", ({ detail }) => {
   if (status && detail.uptime < status.uptime) player.check();
   status = detail;
   offset = detail.at - Date.now() / 1000;
+  renditions.learn(detail.cameras);
   arrange(detail.cameras);
   player.follow(detail.cameras);
   large.record(detail.cameras);

@@ -11,6 +11,7 @@ export class Connection extends Peer {
   // Events: "stream" {camera, stream}, "ready" (connected), "dead" (no longer usable).
   tracks = new Map(); // mid → {mid, camera, kind, publication}
   cameras = []; // as last asked for
+  qualities = {}; // the same, of cameras that offer two
   unavailable = [];
   #streams = new Map(); // camera → MediaStream
   #busy = false;
@@ -20,9 +21,9 @@ export class Connection extends Peer {
     super(DISCONNECTED_FOR);
   }
 
-  async open(cameras) {
-    this.cameras = cameras;
-    const answer = await call("POST", "/api/view", { cameras, audio: true });
+  async open(cameras, qualities = {}) {
+    this.#asking(cameras, qualities);
+    const answer = await call("POST", "/api/view", { cameras, audio: true, ...this.#chosen });
     this.unavailable = answer.unavailable;
     if (!answer.view) throw new Error("no camera is available yet");
     this.view = answer.view;
@@ -42,16 +43,16 @@ export class Connection extends Peer {
   }
 
   // Follow the publications; `stale` are cameras whose picture is frozen.
-  async update(cameras, stale = []) {
+  async update(cameras, stale = [], qualities = {}) {
     if (this.dead || !this.view) return;
     if (this.#busy) {
-      this.#later = () => this.update(cameras, stale);
+      this.#later = () => this.update(cameras, stale, qualities);
       return;
     }
     this.#busy = true;
-    this.cameras = cameras;
+    this.#asking(cameras, qualities);
     try {
-      const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale });
+      const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale, ...this.#chosen });
       this.unavailable = answer.unavailable;
       if (answer.action === "reopen") this.die();
       else if (answer.action === "answer") await this.#negotiate(answer);
@@ -65,6 +66,16 @@ export class Connection extends Peer {
       this.#later = null;
       later?.();
     }
+  }
+
+  #asking(cameras, qualities) {
+    this.cameras = cameras;
+    this.qualities = qualities;
+  }
+
+  // For a relay whose cameras offer one picture each, everything is as it was.
+  get #chosen() {
+    return Object.keys(this.qualities).length ? { qualities: this.qualities } : {};
   }
 
   close() {

@@ -2,6 +2,7 @@
 
 import { Actions } from "./actions.js";
 import { linked } from "./banner.js";
+import { QualityChoice } from "./choice.js";
 import { Controls } from "./controls.js";
 import { explained } from "./explain.js";
 import { bytes, capital, clock, counted, milliseconds, span, times, tone, word } from "./format.js";
@@ -20,8 +21,8 @@ export class Large {
   #history = new History();
 
   // order() returns the ids in the grid's order, stream(id) the MediaStream of a camera; onChange() is called when
-  // another camera, or none, is shown.
-  constructor({ order, stream, onChange }) {
+  // another camera, or none, is shown, or its quality was chosen.
+  constructor({ order, stream, onChange, renditions }) {
     this.order = order;
     this.stream = stream;
     this.onChange = onChange;
@@ -30,6 +31,7 @@ export class Large {
     this.video = part("large-video");
     this.playback = new Playback(this.video, () => this.#changed());
     this.controls = new Controls(part("large-controls"), part("large-stage"), this.playback);
+    this.quality = new QualityChoice(part("large-controls"), renditions, () => onChange());
     this.parts = Object.fromEntries(["name", "state", "why", "advice", "facts", "events", "quiet"].map((name) => [name, part(`large-${name}`)]));
     const plots = part("large-plots");
     this.plots = SERIES.map(([name, format]) => new Plot(plots, name, format));
@@ -64,6 +66,7 @@ export class Large {
     this.#camera = id;
     this.#status = null;
     this.actions.reset();
+    this.quality.show(id, "");
     this.playback.play(this.stream(id));
     if (!this.dialog.open) this.dialog.showModal();
     this.playback.sound(true);
@@ -88,6 +91,8 @@ export class Large {
   show(camera, playing, view, numbers) {
     this.#status = camera;
     this.#covered = covers(camera);
+    this.playback.still = view.still;
+    this.quality.show(camera.id, view.quality);
     this.actions.show(camera);
     text(this.parts.name, camera.name);
     text(this.parts.state, capital(word(camera)));

@@ -5,6 +5,7 @@ import { ApiError, at, credentials } from "./api.js";
 import { lacking } from "./codecs.js";
 import { Peer } from "./peer.js";
 import { shown } from "./published.js";
+import { SMALL } from "./quality.js";
 
 const CONNECT_WITHIN = 3000; // over ICE a browser that can reach the relay does so at once
 const DISCONNECTED_FOR = 3000;
@@ -18,6 +19,7 @@ export class LocalConnection extends Peer {
   local = true;
   tracks = new Map();
   cameras = [];
+  qualities = {};
   unavailable = [];
   error = null; // the relay's refusal
   #publication;
@@ -31,8 +33,9 @@ export class LocalConnection extends Peer {
     this.#undecodable = undecodable;
   }
 
-  async open([camera]) {
+  async open([camera], qualities = {}) {
     this.cameras = [camera];
+    this.qualities = qualities;
     const publication = this.#publication();
     this.connect();
     // A browser without H.264, such as a fresh Firefox, gets the sound.
@@ -72,7 +75,8 @@ export class LocalConnection extends Peer {
 
   // The relay learns our address from our checks: there is no need to wait for candidates.
   async #offer(camera) {
-    const reply = await fetch(at(`/whep/${encodeURIComponent(camera)}`), {
+    const quality = this.qualities[camera] === SMALL ? `?quality=${SMALL}` : "";
+    const reply = await fetch(at(`/whep/${encodeURIComponent(camera)}${quality}`), {
       method: "POST",
       credentials: "same-origin",
       signal: AbortSignal.timeout(20000),

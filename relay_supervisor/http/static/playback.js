@@ -15,6 +15,7 @@ for (const [target, name] of WAKES) target.addEventListener(name, () => all.forE
 
 export class Playback {
   refused = false; // the browser wants a tap before it plays sound
+  still = STANDS_STILL; // milliseconds without another picture after which none is shown
   #onChange;
   #shownAt = -Infinity;
   #armed = false;
@@ -80,7 +81,7 @@ export class Playback {
       this.#armed = true;
       video.requestVideoFrameCallback(() => this.#shown());
     }
-    return performance.now() - this.#shownAt < STANDS_STILL;
+    return performance.now() - this.#shownAt < this.still;
   }
 
   get paused() {
@@ -92,7 +93,7 @@ export class Playback {
   }
 
   #shown() {
-    const late = performance.now() - this.#shownAt >= STANDS_STILL;
+    const late = performance.now() - this.#shownAt >= this.still;
     this.#armed = false;
     this.#shownAt = performance.now();
     if (late) this.#onChange();

@@ -18,7 +18,7 @@ export class Tile {
     this.element.dataset.camera = camera.id;
     const find = (selector) => this.element.querySelector(selector);
     this.video = find("video");
-    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), way: find(".way"), pill: find(".pill"), why: find(".why").children, remedy: find(".why small") };
+    this.parts = { open: find(".open"), sound: find(".sound"), name: find("h2"), way: find(".way"), quality: find(".quality"), pill: find(".pill"), why: find(".why").children, remedy: find(".why small") };
     this.parts.moves = [...this.element.querySelectorAll("[data-move]")].map((button) => [button, button.title]);
     this.fields = Object.fromEntries([...this.element.querySelectorAll("[data-field]")].map((dd) => [dd.dataset.field, dd]));
     this.parts.sound.innerHTML = `${SPEAKER}<span>${TAP}</span>`;
@@ -60,6 +60,7 @@ export class Tile {
   show(camera, playing, view) {
     const { element, fields } = this;
     this.#covered = covers(camera);
+    this.playback.still = view.still;
     element.dataset.state = camera.state;
     element.dataset.tone = view.refusal && camera.state === "live" ? "busy" : tone(camera.state, camera.decodable);
     element.dataset.decodable = camera.decodable;
@@ -69,6 +70,7 @@ export class Tile {
     told(camera, { ...view, paused: this.playback.paused }).forEach((words, index) => text(this.parts.why[index], words));
     text(this.parts.remedy, remedy(camera, view.problems ?? []));
     text(this.parts.way, view.way ?? "");
+    text(this.parts.quality, view.quality);
     text(fields.bitrate, bits(camera.video.bitrate_in + camera.audio.bitrate_in));
     text(fields.fps, camera.video.fps ? `${Math.round(camera.video.fps)} fps` : "–");
     text(fields.size, camera.video.width ? `${camera.video.width}×${camera.video.height}` : "–");

@@ -1,11 +1,13 @@
 // The page of one camera, for a link or a frame in another site: it knows nothing about other cameras.
 
 import { call, useLink } from "./api.js";
+import { QualityChoice } from "./choice.js";
 import { Controls } from "./controls.js";
 import { capital, tone, unfigured, word } from "./format.js";
 import { Playback } from "./playback.js";
 import { Player, expose } from "./player.js";
 import { covers, told } from "./reasons.js";
+import { Renditions } from "./renditions.js";
 import { Sight } from "./sight.js";
 import { text } from "./tile.js";
 
@@ -21,25 +23,32 @@ let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
 let refusal = ""; // why nothing is shown any more
 
+const renditions = new Renditions();
 const player = new Player({
   onStream(id, stream) {
     playback.play(stream);
   },
-  onTick() {
+  onTick(numbers) {
+    renditions.watch(numbers);
     aim();
     draw();
   },
+  still: (id) => renditions.still(id),
 });
 const playback = new Playback(video, changed);
 const controls = new Controls(part("bar"), document.querySelector("main"), playback);
+const quality = new QualityChoice(part("bar"), renditions, changed);
 const sight = new Sight(aim);
 sight.watch(video, camera);
 
 function aim() {
-  player.want(refusal ? [] : sight.pick([camera], { alone: "", heard: () => !video.muted || controls.floats }));
+  const seen = refusal ? [] : sight.pick([camera], { alone: "", heard: () => !video.muted || controls.floats });
+  player.want(seen, renditions.ask(seen.map((id) => ({ id, width: video.clientWidth })), { direct: (id) => player.direct(id) }));
 }
 
 function draw() {
+  playback.still = renditions.still(camera);
+  quality.show(camera, renditions.words(camera));
   const seen = playback.look();
   part("bar").hidden = !status || Boolean(refusal);
   part("why").hidden = seen && !refusal && player.playing(camera) && !(status && covers(status));
@@ -73,6 +82,7 @@ async function look() {
     if (!document.hidden) {
       status = await call("GET", `/api/watch/${encodeURIComponent(camera)}`);
       offset = status.at - Date.now() / 1000;
+      renditions.learn([status]);
       player.follow([status]);
     }
   } catch (error) {

@@ -1,0 +1,98 @@
+// Which picture of a camera a page needs, the full or the small one, and whether its line carries the full one. Pure
+// functions: what is kept between two readings is their argument and their result.
+
+export const FULL = "full";
+export const SMALL = "small";
+
+const SMALL_TILE = 420; // CSS pixels: a tile that is narrower looks the same with the small picture
+const MOST_FULL = 4; // with more cameras on the screen, all are small
+
+const READ_EVERY = 400; // milliseconds at least between two readings that are compared
+const LATE = 0.3; // seconds that pictures wait in the jitter buffer beyond the least
+const LOST = 0.05; // of the packets, beyond what the relay itself lost
+const FROZEN = 0.3; // seconds of a reading
+const SLOW = 0.6; // of the frames that the camera sends
+const DROPPED = 0.2; // of the frames
+const FORGET = 1.002; // the least wait rises by this with each reading: clocks drift, and paths change
+
+const LIMIT = 3; // symptoms, one for the line and one for the picture a reading, until the small picture is asked for
+const LIMIT_ON_TRIAL = 2;
+const FIRST_HOLD = 8000; // so long the line must be good before the full picture is tried again
+const LONGEST_HOLD = 120000; // it doubles with each try that failed
+const TRIAL = 15000; // so long the full picture is on trial
+const TRUSTED = 60000; // the full picture has lasted: a later fall is a new one
+
+// `tiles`: [{id, width}] of all cameras that are pulled, in CSS pixels; `alone`: the one that is shown above the others,
+// if one is. A Map of what each needs on the screen.
+export function planned(tiles, alone = "") {
+  const many = tiles.length > MOST_FULL;
+  const need = ({ id, width }) => {
+    if (id === alone) return FULL;
+    if (alone) return SMALL;
+    return tiles.length === 1 || !(many || width < SMALL_TILE) ? FULL : SMALL;
+  };
+  return new Map(tiles.map((tile) => [tile.id, need(tile)]));
+}
+
+// What is known of the line before anything is: `narrow` if this browser's was a while ago.
+export function unknown(now, narrow = false) {
+  return { phase: narrow ? "narrow" : "free", cause: "line", score: 0, since: now, hold: FIRST_HOLD, least: Infinity, before: null };
+}
+
+// The full picture may be tried again.
+export function due(state, now) {
+  return state.phase === "narrow" && now - state.since >= state.hold;
+}
+
+export function tried(state, now) {
+  return { ...state, phase: "trial", score: 0, since: now, hold: Math.max(FIRST_HOLD, state.hold), least: Infinity };
+}
+
+// The state after another reading. `reading`: totals and values of getStats() for one camera (numbers.js); `source`: what
+// the camera sends by the relay's status, {width, fps, rate, loss}. Phases are "free", "narrow" and "trial"; `cause` of the
+// last fall is the "line" or the "picture", which suffers on a slow machine, too.
+export function judged(state, reading, source, now) {
+  const { before } = state;
+  if (!before || reading.packetsReceived < before.reading.packetsReceived) return { ...state, before: { reading, at: now } };
+  if (now - before.at < READ_EVERY) return state;
+  const waited = waiting(before.reading, reading);
+  const found = symptoms(before.reading, reading, source, waited - state.least);
+  const next = { ...state, before: { reading, at: now }, least: Math.min(state.least * FORGET, waited ?? Infinity) };
+  if (state.phase === "narrow") return found.lossy && !isFull(reading, source) ? { ...next, since: now } : next;
+  // The SFU may send the small picture although the full one is asked for: then that one is not judged.
+  if (!isFull(reading, source)) return { ...next, score: 0 };
+  const score = found.line || found.picture ? state.score + found.line + found.picture : Math.max(0, state.score - 1);
+  if (score >= (state.phase === "trial" ? LIMIT_ON_TRIAL : LIMIT)) {
+    const hold = state.phase === "trial" ? Math.min(LONGEST_HOLD, 2 * state.hold) : state.hold;
+    return { ...next, phase: "narrow", cause: found.line ? "line" : "picture", score: 0, since: now, hold };
+  }
+  if (state.phase === "trial" && now - state.since >= TRIAL) return { ...next, phase: "free", score: 0, since: now };
+  const hold = state.phase === "free" && now - state.since >= TRUSTED ? FIRST_HOLD : state.hold;
+  return { ...next, score, hold };
+}
+
+// Whether a reading is of the full picture.
+export function isFull(reading, source) {
+  return !source.width || reading.width >= 0.9 * source.width;
+}
+
+// Mean seconds that the pictures of a reading waited in the jitter buffer; null if there were none.
+function waiting(before, after) {
+  const emitted = after.jitterBufferEmittedCount - before.jitterBufferEmittedCount;
+  return emitted > 0 ? (after.jitterBufferDelay - before.jitterBufferDelay) / emitted : null;
+}
+
+// What speaks for a line that is too narrow (`line`), and for pictures that suffer by it or by a slow machine (`picture`).
+function symptoms(before, after, source, late) {
+  const more = (name) => Math.max(0, (after[name] ?? 0) - (before[name] ?? 0));
+  const share = (part, rest) => (part ? part / (part + rest) : 0);
+  const lost = share(more("packetsLost"), more("packetsReceived"));
+  const narrow = after.incoming > 0 && source.rate > 0 && after.incoming < 0.8 * source.rate;
+  const lossy = lost >= LOST + 2 * (source.loss ?? 0);
+  const line = lossy || late >= LATE || narrow;
+  const slow = source.fps > 5 && more("framesDecoded") > 0 && after.fps < SLOW * source.fps;
+  const frozen = more("totalFreezesDuration") >= FROZEN;
+  const dropped = share(more("framesDropped"), more("framesDecoded")) >= DROPPED;
+  // A camera that pauses freezes, too: alone it is no sign of the line.
+  return { lossy, line, picture: dropped || slow || (frozen && (line || lost > 0)) };
+}

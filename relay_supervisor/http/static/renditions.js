@@ -1,0 +1,133 @@
+// Which picture of each camera this page asks for: what it needs on the screen, what its line carries, and what a person
+// has chosen. Cameras that offer one picture are left alone.
+
+import { read, write } from "./kept.js";
+import { FULL, SMALL, due, isFull, judged, planned, tried, unknown } from "./quality.js";
+
+const REMEMBERED = 600000; // milliseconds for which a narrow line is expected to be narrow still
+const PROVED = 20000; // the full picture has played for so long: the next page need not begin with the small one
+const STILL = 3000;
+const OVERDUE = 4000; // beyond a keyframe's interval: the SFU sends the small picture although the full one was asked for
+const WORDS = { line: "small: line too narrow", picture: "small: full is too slow here" };
+
+export class Renditions {
+  #pins = read("quality", {}); // camera → "full" or "small", as a person chose
+  #statuses = new Map();
+  #lines = new Map(); // camera → what is known of the line by its pictures (quality.js)
+  #asked = new Map(); // camera → what is asked for
+  #needed = new Map(); // camera → what it needs on the screen
+  #smallSince = new Map(); // camera → since when it is small although asked for full
+  #seen = new Set(); // cameras of which pictures have arrived
+  #line = read("line", {}); // {narrow, at}: how this browser's line was the last time
+
+  // `cameras`: the status of each.
+  learn(cameras) {
+    this.#statuses = new Map(cameras.map((camera) => [camera.id, camera]));
+  }
+
+  offered(id) {
+    const mode = this.#statuses.get(id)?.renditions ?? "off";
+    return mode !== "off";
+  }
+
+  pinned(id) {
+    return this.#pins[id] ?? "";
+  }
+
+  // `quality` empty: the page decides.
+  pin(id, quality) {
+    const { [id]: _, ...others } = this.#pins;
+    this.#pins = quality ? { ...others, [id]: quality } : others;
+    write("quality", this.#pins);
+  }
+
+  // What to ask for, by camera, of those that offer both pictures. `tiles`: [{id, width}] of all that are pulled;
+  // `alone`: the one that is shown above the others; `direct(id)`: whether it is played from the relay itself, where a
+  // change interrupts the picture and small tiles save nothing.
+  ask(tiles, { alone = "", direct = () => false } = {}) {
+    const now = performance.now();
+    const needed = planned(tiles, alone);
+    for (const { id } of tiles) {
+      if (direct(id)) needed.set(id, FULL);
+      if (needed.get(id) === FULL && !(this.#needed.get(id) === FULL && this.#lines.has(id))) this.#begin(id, now);
+    }
+    this.#needed = needed;
+    const offered = tiles.map(({ id }) => id).filter((id) => this.offered(id));
+    this.#asked = new Map(offered.map((id) => [id, this.#quality(id)]));
+    return Object.fromEntries(this.#asked);
+  }
+
+  #quality(id) {
+    if (this.pinned(id)) return this.pinned(id);
+    const narrow = this.#lines.get(id)?.phase === "narrow";
+    return this.#needed.get(id) === FULL && !narrow ? FULL : SMALL;
+  }
+
+  // It is to be full from now on, where other pictures tell that the line is narrow, or nothing is known of it yet.
+  #begin(id, now) {
+    const narrow = [...this.#lines.values()].find((line) => line.phase === "narrow");
+    const before = this.#lines.get(id);
+    if (narrow) this.#lines.set(id, { ...narrow, before: null });
+    else if (!before || !this.#seen.has(id)) {
+      const { narrow: known, at } = this.#line;
+      // The small picture comes first where the line is not known: the full one is tried as soon as that has arrived.
+      const first = { ...unknown(now, true), hold: 0 };
+      const remembered = known && Date.now() - at < REMEMBERED;
+      this.#lines.set(id, known === undefined ? first : unknown(now, remembered));
+    }
+  }
+
+  // Another reading of the statistics: Map camera → numbers.
+  watch(numbers, now = performance.now()) {
+    for (const [id, reading] of numbers) {
+      if (!this.#asked.has(id)) continue;
+      if (reading.framesDecoded > 0) this.#seen.add(id);
+      const line = this.#lines.get(id);
+      if (!line || this.#needed.get(id) !== FULL || this.pinned(id)) continue;
+      this.#judge(id, line, reading, now);
+    }
+    for (const id of this.#lines.keys()) if (!this.#asked.has(id)) this.#lines.delete(id);
+  }
+
+  #judge(id, line, reading, now) {
+    const source = this.#source(id);
+    let next = judged(line, reading, source, now);
+    // One at a time: cameras that are tried together would fail together.
+    const trying = [...this.#lines.values()].some((other) => other.phase === "trial" && now - other.since < 5000);
+    if (due(next, now) && this.#seen.has(id) && !trying) next = tried(next, now);
+    if (next.phase === "narrow" && line.phase !== "narrow") this.#remember(true);
+    if (isFull(reading, source) || this.#asked.get(id) !== FULL) this.#smallSince.delete(id);
+    else if (!this.#smallSince.has(id)) this.#smallSince.set(id, now);
+    if (next.phase !== "narrow" && isFull(reading, source) && now - next.since > PROVED && this.#line.narrow !== false) this.#remember(false);
+    this.#lines.set(id, next);
+  }
+
+  #remember(narrow) {
+    this.#line = { narrow, at: Date.now() };
+    write("line", this.#line);
+  }
+
+  #source(id) {
+    const { video = {} } = this.#statuses.get(id) ?? {};
+    return { width: video.width ?? 0, fps: video.fps ?? 0, rate: video.bitrate_in ?? 0, loss: video.loss_out ?? 0 };
+  }
+
+  // Why a camera is small where it would be full, in words; empty otherwise.
+  words(id) {
+    if (!this.offered(id) || !this.#asked.has(id)) return "";
+    if (this.pinned(id) === SMALL) return "small, as chosen";
+    if (this.pinned(id)) return this.#needed.get(id) === SMALL ? "full, as chosen" : "";
+    if (this.#needed.get(id) !== FULL) return "";
+    const overdue = OVERDUE + 1000 * (this.#statuses.get(id)?.video?.keyframe_interval ?? 0);
+    if (this.#asked.get(id) === FULL) return performance.now() - (this.#smallSince.get(id) ?? Infinity) > overdue ? WORDS.line : "";
+    const line = this.#lines.get(id);
+    return line?.hold ? WORDS[line.cause] : "";
+  }
+
+  // After how many milliseconds without a picture it is not playing: small ones made of keyframes alone are seconds apart.
+  still(id) {
+    const camera = this.#statuses.get(id);
+    if (this.#asked.get(id) !== SMALL || (camera?.rendition?.active ?? camera?.renditions) === "smooth") return STILL;
+    return 1000 * (2 + 2 * Math.max(5, camera?.video?.keyframe_interval ?? 0));
+  }
+}

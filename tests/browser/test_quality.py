@@ -1,0 +1,233 @@
+"""Which picture the page asks for: its own pure functions, in the browser that runs them, and what it keeps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, Route
+
+import relay_supervisor.http
+from tests.fixtures.chromium import chromium
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+STATIC: Final = Path(relay_supervisor.http.__file__).parent / "static"
+ORIGIN: Final = "http://page.test"
+LINE: Final = """
+(spans) => {
+  // A viewer of a 640 wide camera, once a second: each span is [seconds, what the line does to the full picture].
+  const source = {width: 640, fps: 30, rate: 2e6, loss: 0};
+  const total = {packetsReceived: 0, packetsLost: 0, framesDecoded: 0, framesDropped: 0, totalFreezesDuration: 0,
+    jitterBufferDelay: 0, jitterBufferEmittedCount: 0, fps: 30, width: 640, incoming: 0};
+  let state = unknown(0), now = 0;
+  const phases = [];
+  for (const [seconds, does] of spans) {
+    for (let second = 0; second < seconds; second++) {
+      now += 1000;
+      const small = state.phase === "narrow" || does.keptSmall;
+      const usual = {received: small ? 20 : 200, lost: 0, frames: 30, dropped: 0, frozen: 0, late: 0.05};
+      const it = {...usual, ...(small ? {} : does)};
+      if (does.lossyAnyway) it.lost = 20;
+      total.packetsReceived += it.received;
+      total.packetsLost += it.lost;
+      total.framesDecoded += it.frames;
+      total.framesDropped += it.dropped;
+      total.totalFreezesDuration += it.frozen;
+      total.jitterBufferEmittedCount += it.frames;
+      total.jitterBufferDelay += it.frames * it.late;
+      const reading = {...total, fps: it.frames, width: small ? 320 : 640, incoming: it.incoming ?? 0};
+      state = judged(state, reading, {...source, ...does.source}, now);
+      if (due(state, now)) state = tried(state, now);
+      if (phases.at(-1)?.[0] !== state.phase) phases.push([state.phase, now / 1000, state.cause]);
+    }
+  }
+  return phases;
+}
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def page() -> AsyncIterator[Page]:
+    """A page with the functions of `quality.js` and the class of `renditions.js` as globals."""
+
+    async def serve(route: Route) -> None:
+        name = route.request.url.removeprefix(f"{ORIGIN}/")
+        if name:
+            await route.fulfill(path=STATIC / name, content_type="text/javascript")
+        else:
+            await route.fulfill(body="<title>page</title>", content_type="text/html")
+
+    async with chromium() as browser:
+        page = await browser.new_page()
+        await page.route(f"{ORIGIN}/**", serve)
+        await page.goto(f"{ORIGIN}/")
+        await page.evaluate(
+            "async () => Object.assign(window, await import('./quality.js'), await import('./renditions.js'))"
+        )
+        yield page
+
+
+async def phases(page: Page, *spans: tuple[int, dict[str, Any]]) -> list[tuple[str, float]]:
+    found = await page.evaluate(f"({LINE})({json.dumps(spans)})")
+    return [(phase, at) for phase, at, _ in found]
+
+
+@pytest.mark.parametrize(
+    ("widths", "alone", "expected"),
+    [
+        ([405], "", "f"),
+        ([1200], "", "f"),
+        ([600, 600], "", "ff"),
+        ([405, 405, 405], "", "sss"),
+        ([600] * 4, "", "ffff"),
+        ([600] * 5, "", "sssss"),
+        ([405] * 6, "2", "ssfsss"),
+        ([600, 600], "0", "fs"),
+    ],
+)
+async def test_what_a_tile_needs(page: Page, widths: list[int], alone: str, expected: str) -> None:
+    tiles = json.dumps([{"id": str(number), "width": width} for number, width in enumerate(widths)])
+    needs = await page.evaluate(f"[...planned({tiles}, {json.dumps(alone)}).values()]")
+    assert "".join(need[0] for need in needs) == expected
+
+
+FULL_LINE = {"lost": 60, "frozen": 0.5, "frames": 12}
+WIDE: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        FULL_LINE,
+        {"late": 0.6, "frames": 12},
+        {"lost": 20},
+        {"incoming": 500e3},
+        {"dropped": 15, "frames": 15},
+        {"late": 0.6},
+    ],
+    ids=["lossy and frozen", "late and slow", "lossy", "estimated", "too slow a machine", "late"],
+)
+async def test_a_picture_that_does_not_get_through_is_left_within_five_seconds(
+    page: Page, does: dict[str, Any]
+) -> None:
+    found = await phases(page, (20, WIDE), (6, does))
+    assert [phase for phase, _ in found] == ["free", "narrow"]
+    assert found[1][1] <= 25
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        {"lost": 4},
+        {"frozen": 1.0, "frames": 3, "source": {"fps": 3}},
+        {"lost": 30, "source": {"loss": 0.1}},
+        {"late": 0.2},
+        {"keptSmall": True, "lossyAnyway": True},
+    ],
+    ids=["little loss", "a camera that pauses", "lost before the SFU", "a little late", "the SFU sends the small one"],
+)
+async def test_what_is_not_the_lines_fault_changes_nothing(page: Page, does: dict[str, Any]) -> None:
+    assert await phases(page, (20, WIDE), (60, does)) == [("free", 1)]
+
+
+async def test_a_single_bad_second_changes_nothing(page: Page) -> None:
+    assert await phases(page, (20, WIDE), (1, FULL_LINE), (20, WIDE), (1, FULL_LINE), (20, WIDE)) == [("free", 1)]
+
+
+async def test_the_full_picture_comes_back_carefully(page: Page) -> None:
+    """On a line that stays narrow, tries are rarer and rarer, and short; on one that recovers, it is back in 15 s."""
+    found = await phases(page, (10, WIDE), (200, FULL_LINE))
+    tries = [at for phase, at in found if phase == "trial"]
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert len(tries) >= 3
+    assert all(later > 1.5 * earlier for earlier, later in itertools.pairwise(waits)), waits
+    ends = [at for phase, at in found[2:] if phase == "narrow"]
+    assert all(end - began <= 1 for began, end in zip(tries, ends, strict=False)), found
+    found = await phases(page, (10, WIDE), (5, FULL_LINE), (40, WIDE))
+    assert [phase for phase, _ in found] == ["free", "narrow", "trial", "free"]
+    assert found[2][1] - 15 <= 15
+
+
+async def test_a_small_picture_that_suffers_too_is_no_time_for_a_try(page: Page) -> None:
+    found = await phases(page, (10, WIDE), (60, {**FULL_LINE, "lossyAnyway": True}))
+    assert [phase for phase, _ in found] == ["free", "narrow"]
+
+
+# -- with statuses, pins and what is kept ----------------------------------------------------------------------------
+
+ASK: Final = """
+(kept) => {
+  localStorage.clear();
+  for (const [name, value] of Object.entries(kept)) localStorage.setItem(`relay.${name}`, JSON.stringify(value));
+  window.made = new Renditions();
+  const video = {width: 640, fps: 30, bitrate_in: 2e6, loss_out: 0, keyframe_interval: 2};
+  made.learn([
+    {id: "one", renditions: "smooth", video},
+    {id: "two", renditions: "keyframes", video},
+    {id: "old", renditions: "off", video},
+  ]);
+  window.tiles = (...ids) => ids.map((id) => ({id, width: 600}));
+}
+"""
+WIDE_BEFORE: Final = {"line": {"narrow": False, "at": 0}}
+
+
+async def test_cameras_with_one_picture_are_not_asked_about(page: Page) -> None:
+    await page.evaluate(ASK, WIDE_BEFORE)
+    assert await page.evaluate("made.ask(tiles('one', 'old'))") == {"one": "full"}
+    assert await page.evaluate("made.ask(tiles('old'))") == {}
+    assert await page.evaluate("made.words('old')") == ""
+
+
+async def test_a_choice_is_kept_for_each_camera(page: Page) -> None:
+    await page.evaluate(ASK, WIDE_BEFORE)
+    await page.evaluate("made.pin('one', 'small')")
+    assert await page.evaluate("made.ask(tiles('one', 'two'))") == {"one": "small", "two": "full"}
+    assert await page.evaluate("made.words('one')") == "small, as chosen"
+    assert await page.evaluate("new Renditions().pinned('one')") == "small"
+    await page.evaluate("made.pin('two', 'full')")
+    asked = await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'one'})")
+    assert asked == {"one": "small", "two": "full"}
+    assert await page.evaluate("made.words('two')") == "full, as chosen"
+    await page.evaluate("made.pin('one', '')")
+    assert await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'one'})") == {"one": "full", "two": "full"}
+    assert await page.evaluate("JSON.parse(localStorage.getItem('relay.quality'))") == {"two": "full"}
+
+
+async def test_on_an_unknown_line_the_small_picture_comes_first(page: Page) -> None:
+    await page.evaluate(ASK, {})
+    assert await page.evaluate("made.ask(tiles('one'))") == {"one": "small"}
+    assert await page.evaluate("made.words('one')") == "", "nothing is wrong with the line"
+    reading = {"framesDecoded": 1, "packetsReceived": 10, "packetsLost": 0, "width": 320, "fps": 1}
+    await page.evaluate("(reading) => made.watch(new Map([['one', reading]]))", reading)
+    assert await page.evaluate("made.ask(tiles('one'))") == {"one": "full"}
+
+
+async def test_a_line_that_was_narrow_a_while_ago_is_taken_for_narrow(page: Page) -> None:
+    now = await page.evaluate("Date.now()")
+    await page.evaluate(ASK, {"line": {"narrow": True, "at": now - 60_000}})
+    assert await page.evaluate("made.ask(tiles('one'))") == {"one": "small"}
+    assert await page.evaluate("made.words('one')") == "small: line too narrow"
+    await page.evaluate(ASK, {"line": {"narrow": True, "at": now - 3_600_000}})
+    assert await page.evaluate("made.ask(tiles('one'))") == {"one": "full"}
+
+
+async def test_what_is_played_from_the_relay_itself_stays_full(page: Page) -> None:
+    """A change would interrupt it."""
+    await page.evaluate(ASK, WIDE_BEFORE)
+    asked = await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'two', direct: (id) => id === 'one'})")
+    assert asked == {"one": "full", "two": "full"}
+
+
+async def test_pictures_made_of_keyframes_may_be_seconds_apart(page: Page) -> None:
+    await page.evaluate(ASK, WIDE_BEFORE)
+    await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'old'})")
+    assert await page.evaluate("[made.still('one'), made.still('two'), made.still('old')]") == [3000, 12000, 3000]
+    await page.evaluate("made.ask(tiles('one', 'two'))")
+    assert await page.evaluate("made.still('two')") == 3000
