@@ -17,6 +17,7 @@ import msgspec
 
 from relay_common.ingest_messages import IngestFromWorker, MakeOffer
 from relay_common.local_messages import LocalFromSupervisor, LocalFromWorker
+from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.rendition_messages import SetRendition
 
 PROTOCOL = 1
@@ -363,6 +364,7 @@ FromWorker = (
     | LogLine
     | Goodbye
     | LocalFromWorker
+    | PatchSession
 )
 FromSupervisor = (
     Identify
@@ -385,4 +387,5 @@ FromSupervisor = (
     | SetSinks
     | LocalFromSupervisor
     | SetRendition
+    | SessionPatched
 )

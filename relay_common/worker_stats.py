@@ -102,6 +102,10 @@ class SinkStats(msgspec.Struct, kw_only=True):
     delay_p50: float = 0.0
     """Seconds from a video packet's arrival to its departure, over the last interval."""
     delay_p99: float = 0.0
+    restarts: int = 0
+    """ICE restarts that kept a publication."""
+    restarts_failed: int = 0
+    """Those that did not: another publication took its place."""
 
 
 class RenditionStats(msgspec.Struct, kw_only=True):

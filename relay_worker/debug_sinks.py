@@ -10,7 +10,7 @@ from typing import Final
 from relay_common.clock import SystemClock
 from relay_common.cloudflare import LocalTrack, SfuClient, SfuError
 from relay_common.protocol import PublishAnswer, TrackOffer, TurnServer
-from relay_common.whip import WhipClient, WhipEndpoint, WhipError
+from relay_common.whip import WhipClient, WhipEndpoint, WhipError, WhipSession
 from relay_common.worker_stats import RenditionStats, SinkStats
 from relay_worker.publish.keeper import PublishRefused
 
@@ -49,7 +49,7 @@ class WhipSignaling:
 
     def __init__(self, endpoint: WhipEndpoint, ca_file: str = "") -> None:
         self._endpoint, self._client = endpoint, WhipClient(clock=SystemClock(), ca_file=ca_file)
-        self._sessions: list[str] = []
+        self._sessions: list[WhipSession] = []
 
     async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> PublishAnswer:
         """Publish in a new session; raises PublishRefused."""
@@ -57,7 +57,7 @@ class WhipSignaling:
             session = await self._client.publish(self._endpoint, offer)
         except WhipError as error:
             raise PublishRefused(str(error), retry_after=max(1.0, error.retry_after)) from None
-        self._sessions.append(session.resource)
+        self._sessions.append(session)
         return PublishAnswer(
             request=0,
             publication=f"session {len(self._sessions)}",
@@ -68,11 +68,25 @@ class WhipSignaling:
             ],
         )
 
+    async def patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str:
+        """What `Control.patch` does, for the newest session."""
+        session = self._sessions[-1]
+        if not session.resource or (restart and not session.etag):
+            raise PublishRefused("the server takes no change of an ICE session", retry_after=0.0)
+        try:
+            if restart:
+                return (await self._client.restart(self._endpoint, session.resource, fragment)).fragment
+            await self._client.trickle(self._endpoint, session.resource, fragment, session.etag)
+        except WhipError as error:
+            raise PublishRefused(str(error), retry_after=0.0) from None
+        return ""
+
     async def close(self) -> None:
         """End what was published, where the server said how."""
-        for resource in filter(None, self._sessions):
-            with contextlib.suppress(WhipError):
-                await self._client.end(self._endpoint, resource)
+        for session in self._sessions:
+            if session.resource:
+                with contextlib.suppress(WhipError):
+                    await self._client.end(self._endpoint, session.resource)
         await self._client.aclose()
 
 

@@ -12,7 +12,19 @@ from relay_common.clock import Clock
 from relay_common.spoken import spoken
 from relay_common.whip.endpoint import WhipEndpoint, place_of
 from relay_common.whip.errors import WhipError
-from relay_common.whip.exchange import MAX_BODY, Exchange, WhipResponse, WhipSession, created, ending, publishing
+from relay_common.whip.exchange import (
+    MAX_BODY,
+    Exchange,
+    WhipPatch,
+    WhipResponse,
+    WhipSession,
+    created,
+    ending,
+    publishing,
+    restarted,
+    restarting,
+    trickling,
+)
 
 CALL_WITHIN: Final = 15.0
 """Seconds for one exchange with all its redirects, however slowly the answers trickle in."""
@@ -52,6 +64,14 @@ class WhipClient:
         exchange = publishing(endpoint, offer)
         response = await self._run(exchange)
         return created(exchange.request.url, response)
+
+    async def trickle(self, endpoint: WhipEndpoint, resource: str, fragment: str, etag: str) -> None:
+        """Tell the server of a session of more candidates, in an SDP fragment (RFC 8840)."""
+        await self._run(trickling(endpoint, resource, fragment, etag))
+
+    async def restart(self, endpoint: WhipEndpoint, resource: str, fragment: str) -> WhipPatch:
+        """Restart ICE in a session; `fragment` is our end of the new one."""
+        return restarted(await self._run(restarting(endpoint, resource, fragment)))
 
     async def end(self, endpoint: WhipEndpoint, resource: str) -> None:
         """End a session; one that the server no longer knows counts as ended."""

@@ -34,6 +34,11 @@ class WhipError(RemoteError):
         self.status, self.retry_after = status, retry_after
 
     @property
+    def never(self) -> bool:
+        """Of a PATCH: whether the server takes none of its kind, now or later (RFC 9725 §4.3.1)."""
+        return self.status in (405, 415, 422, 501)
+
+    @property
     def unauthorized(self) -> bool:
         """Whether the bearer token was refused, or one is wanted."""
         return self.status in (401, 403)

@@ -20,6 +20,7 @@ from relay_common.causes import RestartCause, cause_of
 from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.ingest_messages import IngestOffer, IngestOfferFailed
+from relay_common.patch_messages import PatchSession
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
@@ -242,6 +243,8 @@ class Director:
         match message:
             case PublishRequest():
                 self.publications.offered(found, message)
+            case PatchSession():
+                self.publications.patching(camera, message)
             case protocol.Published():
                 self.publications.published(camera, message)
             case protocol.Unpublished():

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from relay_common import protocol
+from relay_common.patch_messages import PatchSession
 from relay_common.protocol import FromSupervisor, Hello, PublishFailed, PublishRequest
 from relay_common.tasks import Tasks
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.events import EventHub
 from relay_supervisor.sinks.broker import Change, Publication
+from relay_supervisor.sinks.patching import patch_session
 from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.store import SavedPublication, Store
 
@@ -63,6 +65,13 @@ class PublicationRouter:
             answer = await broker.publish(camera.id, camera.name, request)
         if answer is not None:
             self._send(camera.id, answer)
+
+    def patching(self, camera: str, message: PatchSession) -> None:
+        """Tell a sink what a worker has to say of its ICE session there."""
+        self._tasks.spawn(self._patch(camera, message))
+
+    async def _patch(self, camera: str, message: PatchSession) -> None:
+        self._send(camera, await patch_session(self._sinks.find(message.sink), camera, message))
 
     def published(self, camera: str, message: protocol.Published) -> None:
         """Packets of every track have been sent."""

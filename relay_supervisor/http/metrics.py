@@ -242,6 +242,8 @@ _SINK_COUNTERS: Final[tuple[tuple[str, str, _SinkValue], ...]] = (
     ("retransmitted_packets", "Packets sent to the sink again.", lambda s: s.retransmitted),
     ("dropped_packets", "Packets not sent for want of room on the way there.", lambda s: s.dropped),
     ("publications", "Publications made at the sink.", lambda s: s.publications),
+    ("ice_restarts", "ICE restarts that kept a publication at the sink.", lambda s: s.restarts),
+    ("ice_restarts_failed", "ICE restarts after which another publication was made.", lambda s: s.restarts_failed),
 )
 _SINK_GAUGES: Final[tuple[tuple[str, str, _SinkValue], ...]] = (
     ("up", "1 when the sink gets packets of every track.", lambda s: float(s.live)),

@@ -38,6 +38,10 @@ class CloudflareSink:
                 self._client.forget(session)
                 raise
 
+    async def patch(self, session: str, fragment: str, *, restart: bool) -> str:
+        """The SFU has no call for it: a new session costs one as well."""
+        raise SinkError("the SFU takes no change of an ICE session")
+
     async def close(self, session: str, tracks: Sequence[LocalTrack]) -> None:
         with _as_sink_errors():
             try:

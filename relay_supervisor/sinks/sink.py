@@ -64,6 +64,12 @@ class Sink(Protocol):
         """Ask whether the session is still known; raises SinkSessionGone when it is definitely not."""
         ...
 
+    async def patch(self, session: str, fragment: str, *, restart: bool) -> str:
+        """Tell the session of further candidates, or restart ICE in it: the sink's own end of that, as an SDP fragment
+        (RFC 8840).
+        """
+        ...
+
     async def close(self, session: str, tracks: Sequence[LocalTrack]) -> None:
         """End the session; one that is gone already counts as ended."""
         ...

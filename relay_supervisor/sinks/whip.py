@@ -34,6 +34,10 @@ class WhipSink:
         self.config, self.name = config, config.name
         self._client = WhipClient(clock=clock, ca_file=config.ca_file)
         self._noted: set[str] = set()
+        self._tags: dict[str, str] = {}
+        """The ETag of each session of this run."""
+        self._never: set[bool] = set()
+        """Whether it takes no restart (True) and no candidates (False), as it has said."""
         endpoint = self._endpoint("", "")
         self.place = endpoint.place
         if endpoint.overheard and not is_loopback_url(config.url):
@@ -69,12 +73,34 @@ class WhipSink:
         named = [
             TurnServer(urls=[one.url], username=one.username, credential=one.credential) for one in session.ice_servers
         ]
+        if session.resource:
+            self._tags[session.resource] = session.etag
         return Opened(session.resource, session.answer, named) if made(session.resource) else None
 
     async def alive(self, session: str) -> None:
         """No request of WHIP tells: the worker notices by itself that nothing comes back."""
 
+    async def patch(self, session: str, fragment: str, *, restart: bool) -> str:
+        tag = self._tags.get(session)
+        # That it gave no tag says that it restarts nothing; of a session of an earlier run it is not known.
+        if not session or restart in self._never or (restart and tag == ""):
+            raise SinkError("the server takes no change of an ICE session")
+        with _as_sink_errors():
+            try:
+                if not restart:
+                    await self._client.trickle(self._endpoint("", ""), session, fragment, tag or "")
+                    return ""
+                changed = await self._client.restart(self._endpoint("", ""), session, fragment)
+            except WhipError as error:
+                if error.never:
+                    self._never.add(restart)
+                raise
+        if session in self._tags:
+            self._tags[session] = changed.etag
+        return changed.fragment
+
     async def close(self, session: str, tracks: Sequence[LocalTrack]) -> None:
+        self._tags.pop(session, None)
         if session:
             with _as_sink_errors():
                 await self._client.end(self._endpoint("", ""), session)

@@ -25,8 +25,9 @@ from relay_worker.camera.ingest_answer import IngestAnswer, parse_ingest_answer
 from relay_worker.camera.ingest_offer import make_ingest_offer
 from relay_worker.camera.webrtc_ingest import Ingest
 from relay_worker.media.stream import Batch, Kind, MediaSink
+from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.sdp import AnswerError
-from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, default_host_addresses
+from relay_worker.webrtc.transport import MediaTransport, PeerConnectError
 
 log = logging.getLogger(__name__)
 

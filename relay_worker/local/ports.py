@@ -15,7 +15,8 @@ from relay_common.announced import announced
 from relay_common.clock import Clock
 from relay_worker.local.destinations import Destination, open_beside, receive_from, tell_destinations, udp_socket
 from relay_worker.local.ice import UdpSource
-from relay_worker.webrtc.transport import MAX_DATAGRAM, MAX_READS, default_host_addresses
+from relay_worker.webrtc.addresses import default_host_addresses
+from relay_worker.webrtc.transport import MAX_DATAGRAM, MAX_READS
 
 ATTEMPTS: Final = 8
 """Ports tried until one is free on every address."""

@@ -24,8 +24,9 @@ from relay_worker.publish.extensions import NO_EXTENSIONS, max_payload
 from relay_worker.publish.media_out import MediaOut
 from relay_worker.publish.outgoing import SentStats
 from relay_worker.publish.pacer import PacerSettings
+from relay_worker.webrtc.addresses import ip_header
 from relay_worker.webrtc.gso import UdpPath
-from relay_worker.webrtc.transport import IPV4_HEADER, IPV6_HEADER, SrtpProtector
+from relay_worker.webrtc.protector import SrtpProtector
 
 CONNECT_WITHIN: Final = 10.0
 """Seconds after its answer in which a viewer has to connect."""
@@ -188,7 +189,7 @@ class ViewerConnection(MediaOut):
     def max_payload(self) -> int:
         """Bytes of the largest video payload whose packet fits the path."""
         selected = self.agent.selected
-        header = IPV6_HEADER if selected is not None and ":" in selected.address[0] else IPV4_HEADER
+        header = ip_header(selected.address[0] if selected is not None else "")
         video = next((track for track in self._offer.tracks if track.offered.kind == "video"), None)
         return max_payload(header, (video.extensions if video is not None else NO_EXTENSIONS).size)
 

@@ -10,11 +10,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from relay_common import protocol, wire
+from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer
 from relay_common.worker_stats import WorkerStats
 from relay_worker.process.spec import WorkerSpec
@@ -44,6 +46,7 @@ class Control:
         self._stats = self._socket(zmq.PUB, spec.stats, STATS_QUEUE)
         self._requests = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
+        self._patched: dict[int, asyncio.Future[str]] = {}
         self._task: asyncio.Task[None] | None = None
         self.undelivered = 0
         self.connected = False
@@ -114,9 +117,26 @@ class Control:
         finally:
             del self._answers[request]
 
+    async def patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str:
+        """Tell the sink of a change of the ICE session there; its own end of one that was restarted.
+
+        Raises PublishRefused. For how long to wait is the caller's business.
+        """
+        request = next(self._requests)
+        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._patched[request] = waiter
+        message = PatchSession(request=request, publication=publication, sink=sink, fragment=fragment, restart=restart)
+        try:
+            if not self.send(message):
+                raise PublishRefused("no supervisor to carry it", retry_after=0.0)
+            return await waiter
+        finally:
+            del self._patched[request]
+
     def forget_requests(self) -> None:
         """Another supervisor has connected: it knows nothing of earlier requests."""
-        for waiter in self._answers.values():
+        waiters: list[asyncio.Future[Any]] = [*self._answers.values(), *self._patched.values()]
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
 
@@ -147,6 +167,13 @@ class Control:
                 waiter.set_result(message)
             else:
                 waiter.set_exception(PublishRefused(message.reason, message.retry_after))
+            return
+        if isinstance(message, SessionPatched):
+            patched = self._patched.get(message.request)
+            if patched is not None and not patched.done() and message.reason:
+                patched.set_exception(PublishRefused(message.reason, 0.0))
+            elif patched is not None and not patched.done():
+                patched.set_result(message.fragment)
             return
         self._handler(message)
 

@@ -19,7 +19,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -68,6 +68,13 @@ class SupervisorSignaling(Protocol):
     async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer: ...
 
 
+@runtime_checkable
+class PatchingSignaling(Protocol):
+    """Signalling that also tells a sink of a change of an ICE session there; raises PublishRefused."""
+
+    async def patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str: ...
+
+
 class _NamedSignaling:
     """Signalling for the publisher; remembers the publication's name, and what came with it."""
 
@@ -81,6 +88,10 @@ class _NamedSignaling:
         answer = await self._signaling.publish(offer, named, self._sink)
         self.publication, self.ice_servers = answer.publication, answer.ice_servers
         return answer.answer
+
+    async def patch(self, fragment: str, *, restart: bool) -> str:
+        assert isinstance(self._signaling, PatchingSignaling)
+        return await self._signaling.patch(self._sink, self.publication, fragment, restart=restart)
 
 
 class PublicationKeeper:
@@ -130,6 +141,7 @@ class PublicationKeeper:
         if sink.ice_servers:
             self.turn.give(sink.ice_servers, 0.0)
         self._retired = {kind: TrackStats() for kind in Kind}
+        self._restarts = (0, 0)
         self.delay = DelayMeter()
         self.problem = (Stage.NONE, "")
         """Where and why the last attempt or publication failed; cleared when one is live."""
@@ -229,6 +241,8 @@ class PublicationKeeper:
             on_keyframe_request=self._on_keyframe_request,
             on_small_request=self._on_small_request,
             on_lost=lambda error: self.republish(error.message),
+            # The SFU is asked for no change: it has no call for it.
+            patch=signaling.patch if self.sink.name and isinstance(self._signaling, PatchingSignaling) else None,
             delay=self.delay,
         )
         try:
@@ -293,7 +307,15 @@ class PublicationKeeper:
 
     # --- counters ----------------------------------------------------------------------------------------------------
 
+    def restarts(self) -> tuple[int, int]:
+        """ICE restarts that kept a publication, and those that did not, over all publications."""
+        done, failed = self._restarts
+        if self.publisher is not None:
+            return done + self.publisher.ice_restarts, failed + self.publisher.ice_restarts_failed
+        return done, failed
+
     def _retire(self, publisher: Publisher) -> None:
+        self._restarts = self.restarts()
         for kind in Kind:
             _add(self._retired[kind], _sent(publisher, kind))
 

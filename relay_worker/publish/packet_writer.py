@@ -16,7 +16,7 @@ from relay_worker.webrtc.prepared import PreparedPackets
 
 
 class Protector(Protocol):
-    """In-place SRTP: see `transport.SrtpProtector`."""
+    """In-place SRTP: see `protector.SrtpProtector`."""
 
     buffer: memoryview
     slots: tuple[memoryview, ...]

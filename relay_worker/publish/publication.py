@@ -46,6 +46,14 @@ class Signaling(Protocol):
         ...
 
 
+class Patch(Protocol):
+    """Tells the sink of a change of the ICE session there (`sdp_fragment.py`), and returns its own end of one that was
+    restarted. Raises RelayError where the sink does not take it.
+    """
+
+    async def __call__(self, fragment: str, *, restart: bool) -> str: ...
+
+
 class PublishError(RelayError):
     """The publication could not be made or was lost at `stage`; a new session is the remedy."""
 

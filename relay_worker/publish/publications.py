@@ -194,6 +194,7 @@ class Publications:
         stage, reason = keeper.problem if not keeper.live else (Stage.NONE, "")
         p50, p99 = keeper.delay.take()
         publisher = keeper.publisher
+        restarts, restarts_failed = keeper.restarts()
         return SinkStats(
             name=name,
             state=publisher.state.value if publisher is not None else "new",
@@ -215,4 +216,6 @@ class Publications:
             ceiling=video.ceiling,
             delay_p50=p50,
             delay_p99=p99,
+            restarts=restarts,
+            restarts_failed=restarts_failed,
         )

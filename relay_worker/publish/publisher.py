@@ -8,7 +8,9 @@ asks Cloudflare directly.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from relay_common.clock import Clock, LoopClock
@@ -24,6 +26,7 @@ from relay_worker.publish.media_out import MediaOut
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.publication import (
     SOUND_REPORT_SILENCE,
+    Patch,
     PublishError,
     PublisherSettings,
     PublisherStats,
@@ -31,10 +34,16 @@ from relay_worker.publish.publication import (
     Signaling,
 )
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
+from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
 from relay_worker.webrtc.sdp import AnswerError
-from relay_worker.webrtc.transport import MediaTransport, PeerConnectError, default_host_addresses
+from relay_worker.webrtc.sdp_fragment import read_restart, write_patch
+from relay_worker.webrtc.transport import MediaTransport, PeerConnectError
 
+log = logging.getLogger(__name__)
+
+RESTART_WITHIN: Final = 3.0
+"""Seconds for an ICE restart, in which the publication is as good as lost; a new one is made after it."""
 _UNHEARD: Final = "A new session is made; if it happens again look at the uplink and at UDP filters"
 
 
@@ -43,8 +52,8 @@ class Publisher(MediaOut):
 
     `profile_idc` is the stream's H.264 profile when it is known (it decides the label that stands first).
     `simulcast` offers a small layer beside it (`send_small`), of which a keyframe is asked for by `on_small_request`.
-    `on_lost` is called once when a connected publication fails by itself, with the reason. It is `connected` in the
-    state of that name.
+    `on_lost` is called once when a connected publication fails by itself, with the reason; with `patch` an ICE restart
+    is tried first. It is `connected` in the state of that name.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class Publisher(MediaOut):
         on_keyframe_request: Callable[[], None] = lambda: None,
         on_small_request: Callable[[], None] = lambda: None,
         on_lost: Callable[[PublishError], None] = lambda error: None,
+        patch: Patch | None = None,
         delay: DelayMeter | None = None,
     ) -> None:
         self._settings = settings or PublisherSettings()
@@ -72,7 +82,11 @@ class Publisher(MediaOut):
         )
         self.camera = camera
         self._signaling = signaling
-        self._on_lost = on_lost
+        self._on_lost, self._patch = on_lost, patch
+        self._restart: asyncio.Task[None] | None = None
+        self._acknowledged: list[int] = []
+        """Highest packets that were acknowledged when ICE was restarted last."""
+        self.ice_restarts = self.ice_restarts_failed = 0
         self._machine = Machine(PUBLISHER_TABLE)
         self._offer = make_offer(
             audio=audio, profile_idc=profile_idc, stereo=self._settings.stereo, simulcast=simulcast
@@ -108,10 +122,13 @@ class Publisher(MediaOut):
         try:
             self._transport = transport = MediaTransport(
                 ice_servers=settings.ice_servers,
-                addresses=default_host_addresses(loopback=settings.loopback, loopback_too=settings.loopback_too),
+                # Looked for again at an ICE restart: they may be what has changed.
+                addresses=partial(
+                    default_host_addresses, loopback=settings.loopback, loopback_too=settings.loopback_too
+                ),
                 gso=settings.gso,
                 peer=settings.peer,
-                notice_refusals=settings.notice_refusals,
+                on_unanswered=self._unanswered if settings.notice_refusals else None,
                 on_packet=self._received,
                 on_closed=self._transport_closed,
             )
@@ -173,6 +190,49 @@ class Publisher(MediaOut):
     def _transport_closed(self) -> None:
         self._fail(f"{self._settings.peer} closed the connection, or no longer answers on it")
 
+    @property
+    def _restarting(self) -> bool:
+        return self._restart is not None and not self._restart.done()
+
+    def _unanswered(self) -> None:
+        self._lost(f"{self._settings.peer} answers no connectivity check")
+
+    def _lost(self, message: str) -> None:
+        """The way there does not work: look for another, where that may help, before the publication has failed."""
+        sender = self._sender
+        if not self.connected or self._restarting or sender is None:
+            return
+        acknowledged = [track.highest for track in sender.tracks]
+        if self._patch is None or acknowledged == self._acknowledged:
+            self._fail(message, _UNHEARD)
+            return
+        self._acknowledged = acknowledged
+        self._restart = asyncio.get_running_loop().create_task(self._find_way(self._patch, message))
+
+    async def _find_way(self, patch: Patch, lost: str) -> None:
+        """Restart ICE; if that cannot be done, the publication has failed for the reason `lost`."""
+        transport, answer, sender = self._transport, self.answer, self._sender
+        assert transport is not None
+        assert answer is not None
+        assert sender is not None
+        try:
+            async with asyncio.timeout(RESTART_WITHIN):
+                local = await transport.gather_again()
+                mids = [track.mid for track in self._offer.tracks]
+                theirs = await patch(write_patch(local, self._offer.tracks[0].kind, mids), restart=True)
+                await transport.reconnect(read_restart(theirs, answer.transport), RESTART_WITHIN)
+        except (RelayError, TimeoutError) as error:
+            self.ice_restarts_failed += 1
+            log.info("%s: no ICE restart: %s", self.camera, getattr(error, "message", "") or "not in time")
+            self._fail(lost, _UNHEARD)
+            return
+        if not self.connected:  # ended meanwhile
+            return
+        self.ice_restarts += 1
+        log.info("%s: %s; the session goes on after an ICE restart", self.camera, lost)
+        sender.put_off(float("inf"), self._clock.now())  # what was owed before is owed from now on
+        self._on_keyframe_request()
+
     def _fail(self, message: str, hint: str = "") -> None:
         if self.connected:
             self._fire(PublisherEvent.FAIL)
@@ -187,12 +247,12 @@ class Publisher(MediaOut):
         seen to report on it. True while it is good.
         """
         sender = self._sender
-        if not self.connected or sender is None:
+        if not self.connected or self._restarting or sender is None:
             return self.connected
         silence = self._settings.report_silence
         # Only silence while we kept sending counts: what was not sent cannot be acknowledged.
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
-            self._fail(f"{self._settings.peer} acknowledged none of our packets: ended after {silence:g} s", _UNHEARD)
+            self._lost(f"{self._settings.peer} acknowledged none of our packets: ended after {silence:g} s")
         for track in sender.tracks:
             if track.is_small:
                 continue  # a picture in ten seconds may be all that is sent, and the original is what counts
@@ -227,6 +287,8 @@ class Publisher(MediaOut):
             self._sender.say_goodbye(self._clock.now())
         self._fire(PublisherEvent.CLOSE)
         self._stop_timer()
+        if self._restart is not None:
+            self._restart.cancel()
         if self._transport is not None:
             await self._transport.close()
 

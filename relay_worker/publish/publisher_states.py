@@ -1,14 +1,16 @@
 """The states of one publication at the SFU. Rules:
 
 1. A publication is one SFU session with one offer and one answer. It is never renegotiated: whatever changes (tracks,
-   addresses, the SFU's mind) is met by another publication, which its keeper makes (`keeper.py`).
+   addresses, the SFU's mind) is met by another publication, which its keeper makes (`keeper.py`). Only its way to a
+   WHIP server that takes an ICE restart may be replaced while it is CONNECTED.
 
 2. NEW has no sockets. OFFERING has gathered its addresses and waits for the SDP answer, CONNECTING for ICE and DTLS,
    each for a limited time; passing it is FAIL. Media is sent in CONNECTED alone; before, payloads are dropped and
    counted.
 
 3. CONNECTED ends with FAIL when the transport closes, or when the SFU stops acknowledging what is sent
-   (`Publisher.check`). FAILED sends nothing, keeps its reason, and waits to be closed.
+   (`Publisher.check`) and no ICE restart finds another way; meanwhile media goes on by the old way, on which perhaps
+   only the answers are lost. FAILED sends nothing, keeps its reason, and waits to be closed.
 
 4. CLOSE is legal in every state but CLOSED, which is final and has released everything. Closing a connected publication
    sends BYE first, so that the SFU need not wait for a timeout.

@@ -135,7 +135,7 @@ def read_transport(session: Section, sections: list[Section]) -> RemoteTransport
     first("fingerprint")
     fingerprints = dict.fromkeys(value for section in everywhere for value in section.values("fingerprint"))
     candidates = dict.fromkeys(value for section in everywhere for value in section.values("candidate"))
-    usable = tuple(candidate for candidate in candidates if _is_usable(candidate))
+    usable = tuple(candidate for candidate in candidates if is_usable(candidate))
     if not usable:
         raise AnswerError("the answer has no UDP candidate", hint="The peer gave no address to send to")
     if len(usable) > MAX_CANDIDATES:
@@ -150,7 +150,8 @@ def read_transport(session: Section, sections: list[Section]) -> RemoteTransport
     )
 
 
-def _is_usable(candidate: str) -> bool:
+def is_usable(candidate: str) -> bool:
+    """Whether this is a candidate for UDP and component 1."""
     # RFC 8839 §5.1: foundation component transport priority address port "typ" type
     words = candidate.split()
     return (

@@ -1,7 +1,7 @@
-"""ICE, DTLS and SRTP by aiortc, used the ORTC way; the one file that touches private members of its stack.
+"""ICE, DTLS and SRTP by aiortc, used the ORTC way; the one file that touches private members of aiortc and aioice.
 
 `MediaTransport` gathers, connects to the answer's address and hands decrypted RTCP and RTP to a callback in the same
-turn of the loop. Outgoing packets are protected in place by libsrtp (`SrtpProtector`) and leave through a duplicate of
+turn of the loop. Outgoing packets are protected in place (`protector.SrtpProtector`) and leave through a duplicate of
 ICE's own socket (`gso.UdpPath`), or through the TURN relay when that is the nominated pair.
 
 Pinned to aiortc 1.16, aioice 0.13 and pylibsrtp 1.0: tests/unit/webrtc/test_upstream.py fails when
@@ -14,7 +14,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aioice.ice
 import pylibsrtp
@@ -23,23 +23,13 @@ from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServe
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcicetransport import RTCIceParameters
 from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
-from pylibsrtp._binding import ffi, lib
 
 from relay_common.errors import RelayError, Remedy
-from relay_worker import native
+from relay_worker.webrtc.addresses import default_host_addresses, ip_header, is_near
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
-from relay_worker.webrtc.prepared import PreparedPackets
+from relay_worker.webrtc.protector import SrtpProtector
 from relay_worker.webrtc.refusals import ErrorQueue
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
-
-SLOTS: Final = 16
-"""Packets that can be prepared before they are sent."""
-SLOT_SIZE: Final = 1536
-TRAILER: Final = 16
-"""Longest authentication tag of the profiles aiortc negotiates (RFC 7714)."""
-
-IPV4_HEADER: Final = 20
-IPV6_HEADER: Final = 40
 
 MAX_READS: Final = 64
 """Datagrams read per wake-up: the loop has other things to do."""
@@ -54,13 +44,13 @@ CHECKS: Final = 8
 CHECK_EVERY: Final = 0.05
 """Seconds between two of them; aioice gives up on each after half a second (its RETRY_RTO)."""
 BETWEEN_CHECKS: Final = 1.0
-"""Seconds for which a peer that has answered is not checked again."""
-_PROTECT: Final = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)"
-"""The type of libsrtp's function that compiled code calls by its address; another is not called."""
-
-# The route to these addresses shows the outgoing interface; connecting a UDP socket sends nothing.
-_OUTSIDE: Final = ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"))
-
+"""Seconds for which a peer that has answered after it was called unreachable is not checked again."""
+_CHECKED_WITHIN: Final = 1.3
+"""Seconds that unanswered checks take at most, if this process gets a processor."""
+QUIET: Final = 0.3
+"""Seconds without a packet from a peer in our own network after which it is checked, unless it is only called
+unreachable: what was started again may listen before a packet of ours is refused.
+"""
 PacketHandler = Callable[[bytes, bool, float], None]
 """Called with a decrypted packet, whether it is RTCP, and the monotonic time of arrival."""
 
@@ -75,108 +65,77 @@ class PeerConnectError(RelayError):
         self.stage = stage
 
 
-class SrtpProtector:
-    """Encrypts in place: a caller writes a plain packet into `buffer` at a slot and calls `protect`.
+class _IceInUse:
+    """What DTLS reads from and writes to, as its transport: an ICE transport that another may take the place of."""
 
-    Slots are aligned and have room for the tag, as libsrtp requires; one foreign call per packet, no copies.
-    """
+    def __init__(self, ice: RTCIceTransport) -> None:
+        self.ice = ice
 
-    def __init__(self, session: pylibsrtp.Session) -> None:
-        # Foreign code holds the bytearray, never a view of it: CPython's collector takes views apart that are held, and
-        # a process ends by SIGSEGV when such a view is freed (seen with 3.11.7 under a protector in a cycle).
-        self._raw = bytearray(SLOTS * SLOT_SIZE)
-        self.buffer = memoryview(self._raw)
-        self.slots = tuple(self.buffer[i * SLOT_SIZE : (i + 1) * SLOT_SIZE] for i in range(SLOTS))
-        base = ffi.from_buffer(self._raw)
-        self._pointers = tuple(base + i * SLOT_SIZE for i in range(SLOTS))
-        self._base = base  # keeps the buffer alive for the pointers
-        self._session = session  # owns the context
-        self._context = session._srtp[0]
-        self._length = ffi.new("int *")
-        self._protect = lib.srtp_protect
-        self.failures = 0
-        """Packets that libsrtp refused to encrypt."""
-        self.prepared = self._prepare()
-        """The same slots for compiled code; None where that is not in use."""
+    async def _recv(self) -> bytes:
+        while True:
+            ice = self.ice
+            try:
+                return await ice._recv()
+            except ConnectionError:
+                if ice is self.ice:
+                    raise
 
-    def _prepare(self) -> PreparedPackets | None:
-        compiled, function = native.compiled(), ffi.addressof(lib, "srtp_protect")
-        if compiled is None or ffi.getctype(ffi.typeof(function)) != _PROTECT:
-            return None
-        protect, context = (int(ffi.cast("uintptr_t", pointer)) for pointer in (function, self._context))
-        slots = compiled.Slots(self._raw, SLOT_SIZE, TRAILER, protect, context, self._session)
-        return PreparedPackets(slots, self.slots)
-
-    def protect(self, slot: int, length: int) -> int:
-        """Encrypt the RTP packet of `length` bytes in `slot`; its new length, or 0 when libsrtp refused (counted)."""
-        self._length[0] = length
-        if self._protect(self._context, self._pointers[slot], self._length):
-            self.failures += 1
-            return 0
-        return int(self._length[0])
-
-    def protect_rtcp(self, packet: bytes) -> bytes:
-        """Encrypt a compound RTCP packet of at most 1300 bytes."""
-        protected: bytes = self._session.protect_rtcp(packet)
-        return protected
+    async def _send(self, data: bytes) -> None:
+        await self.ice._send(data)
 
 
-def default_host_addresses(*, loopback: bool = False, loopback_too: bool = False) -> list[str]:
-    """Addresses worth a host candidate: those of the default route, else all there are, else loopback.
+def _gather_on(connection: aioice.ice.Connection, chosen: list[str]) -> None:
+    # aioice gathers on every interface and never on loopback; only the list of addresses has to change.
+    gather = connection.get_component_candidates
 
-    ICE-lite peers only answer; a candidate of a bridge or VPN interface costs connection attempts (GOODVOICE DR-8).
-    `loopback` is for simulators on this machine, and leaves only 127.0.0.1; `loopback_too` adds it.
-    """
-    if loopback:
-        return ["127.0.0.1"]
-    addresses = [address for family, outside in _OUTSIDE if (address := _source_address(family, outside))]
-    addresses = addresses or aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
-    addresses = addresses or ["127.0.0.1"]
-    return ["127.0.0.1", *addresses] if loopback_too and "127.0.0.1" not in addresses else addresses
+    async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
+        candidates = await gather(component, chosen, timeout)
+        # aioice gives all of one type one priority, which leaves the pair to chance (RFC 8445 §5.1.2.1 wants each
+        # its own). Ours stand in the order of the addresses.
+        for place, candidate in enumerate(candidates):
+            candidate.priority = candidate_priority(component, candidate.type, 65535 - place)
+        return candidates
 
-
-def _source_address(family: socket.AddressFamily, outside: str) -> str:
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((outside, 9))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
+    connection.get_component_candidates = get_component_candidates  # type: ignore[method-assign]
 
 
 class MediaTransport:
     """One ICE and DTLS association for sending (and, for WebRTC cameras, receiving) media.
 
-    Call `gather`, then `connect` once with the answer; `protector` and `path` exist from then on. `on_packet` gets
-    decrypted packets, `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what
-    errors call the other end. With `notice_refusals` a peer whose port is called unreachable is checked at once, and
-    the association has ended unless it answers: 0.9 s later, also when another process listens there by then. With
-    `on_wake` each wake reads all that has arrived (at most 64 packets), and `on_wake` is called after the last: for
-    media that comes in, where a wake costs more than a packet.
+    Call `gather`, then `connect` once with the answer; `protector` and `path` exist from then on. `gather_again` and
+    `reconnect` restart ICE: DTLS, its keys and all that was sent stay as they are. `on_packet` gets decrypted packets,
+    `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what errors call the other
+    end. With `on_unanswered` a peer whose port is called unreachable is checked at once, and one in our own network
+    after `QUIET` seconds without a packet from it; it is called 0.9 s later when no check was answered, also when
+    another process listens there by then. With `on_wake` each wake reads all that has arrived (at most 64 packets), and
+    `on_wake` is called after the last: for media that comes in, where a wake costs more than a packet.
     """
 
     def __init__(
         self,
         *,
         ice_servers: Sequence[RTCIceServer] = (),
-        addresses: Sequence[str] | None = None,
+        addresses: Sequence[str] | Callable[[], Sequence[str]] = default_host_addresses,
         gso: bool = True,
         peer: str = "the SFU",
-        notice_refusals: bool = False,
+        on_unanswered: Callable[[], None] | None = None,
         on_packet: PacketHandler = lambda packet, is_rtcp, now: None,
         on_wake: Callable[[float], None] | None = None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._gatherer = RTCIceGatherer(iceServers=list(ice_servers))
-        self._connection = self._gatherer._connection
-        self._connection.ice_controlling = True
-        self._gather_on(list(addresses) if addresses is not None else default_host_addresses())
-        self._ice = RTCIceTransport(self._gatherer)
-        self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
+        self._servers, self._addresses = list(ice_servers), addresses
+        self._in_use = _IceInUse(self._new_ice())
+        self._next: RTCIceTransport | None = None
+        """That of a restart under way."""
+        in_use = cast(RTCIceTransport, self._in_use)
+        self._dtls = RTCDtlsTransport(in_use, [RTCCertificate.generateCertificate()])
         self._gso, self._peer = gso, peer
         self._on_packet, self._on_wake, self._on_closed = on_packet, on_wake, on_closed
         self._incoming: socket.socket | None = None
-        self._notice_refusals = notice_refusals
+        self._on_unanswered = on_unanswered
+        self._heard = 0.0
+        """When the last packet came that is surely the peer's."""
+        self._watching: asyncio.Task[None] | None = None
         self._errors: ErrorQueue | None = None
         self._checking: asyncio.Task[None] | None = None
         self._closing = False
@@ -184,30 +143,31 @@ class MediaTransport:
         self.path: PacketPath | None = None
         self.rejected_packets = 0
 
-    def _gather_on(self, chosen: list[str]) -> None:
-        # aioice gathers on every interface and never on loopback; only the list of addresses has to change.
-        gather = self._connection.get_component_candidates
+    @property
+    def _connection(self) -> aioice.ice.Connection:
+        return self._in_use.ice._connection
 
-        async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
-            candidates = await gather(component, chosen, timeout)
-            # aioice gives all of one type one priority, which leaves the pair to chance (RFC 8445 §5.1.2.1 wants each
-            # its own). Ours stand in the order of the addresses.
-            for place, candidate in enumerate(candidates):
-                candidate.priority = candidate_priority(component, candidate.type, 65535 - place)
-            return candidates
-
-        self._connection.get_component_candidates = get_component_candidates  # type: ignore[method-assign]
+    def _new_ice(self) -> RTCIceTransport:
+        gatherer = RTCIceGatherer(iceServers=self._servers)
+        gatherer._connection.ice_controlling = True
+        addresses = self._addresses() if callable(self._addresses) else self._addresses
+        _gather_on(gatherer._connection, list(addresses))
+        return RTCIceTransport(gatherer)
 
     async def gather(self) -> LocalTransport:
         """Open the sockets and return our parameters for the offer."""
-        await self._gatherer.gather()
-        ice = self._gatherer.getLocalParameters()
+        return await self._gather(self._in_use.ice)
+
+    async def _gather(self, transport: RTCIceTransport) -> LocalTransport:
+        gatherer = transport.iceGatherer
+        await gatherer.gather()
+        ice = gatherer.getLocalParameters()
         fingerprints = self._dtls.getLocalParameters().fingerprints
         return LocalTransport(
             ice_ufrag=str(ice.usernameFragment),
             ice_pwd=str(ice.password),
             fingerprint=next(f.value for f in fingerprints if f.algorithm == "sha-256"),
-            candidates=tuple(candidate_to_sdp(c) for c in self._gatherer.getLocalCandidates()),
+            candidates=tuple(candidate_to_sdp(c) for c in gatherer.getLocalCandidates()),
         )
 
     async def connect(self, remote: RemoteTransport, timeout: float = CONNECT_TIMEOUT) -> None:
@@ -215,7 +175,7 @@ class MediaTransport:
         stage = "ice"
         try:
             async with asyncio.timeout(timeout):
-                await self._connect_ice(remote)
+                await self._connect_ice(self._in_use.ice, remote)
                 stage = "dtls"
                 await self._connect_dtls(remote)
         except TimeoutError:
@@ -223,17 +183,46 @@ class MediaTransport:
                 stage, f"no {stage.upper()} connection to {self._peer} within {timeout:g} s"
             ) from None
 
-    async def _connect_ice(self, remote: RemoteTransport) -> None:
+    async def gather_again(self) -> LocalTransport:
+        """Begin an ICE restart: our parameters for it, on the addresses that this machine has now. What is in use stays
+        so until `reconnect` has found another path.
+        """
+        if self._next is not None:
+            await self._next.stop()
+        self._next = self._new_ice()
+        return await self._gather(self._next)
+
+    async def reconnect(self, remote: RemoteTransport, timeout: float = CONNECT_TIMEOUT) -> None:
+        """Complete an ICE restart within `timeout` seconds; packets leave by the path that it finds. Raises
+        PeerConnectError: what is in use stays so.
+        """
+        ice, path, before = self._next, self.path, self.ip_header
+        assert ice is not None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connect_ice(ice, remote)
+        except TimeoutError:
+            raise PeerConnectError("ice", f"no way to {self._peer} after an ICE restart within {timeout:g} s") from None
+        pair = ice._connection._nominated[1]
+        relayed = pair.protocol.transport.get_extra_info("socket") is None
+        if relayed or not isinstance(path, UdpPath) or ip_header(pair.remote_addr[0]) != before:
+            raise PeerConnectError("ice", f"the way to {self._peer} is of another kind after an ICE restart")
+        replaced, self._in_use.ice, self._next = self._in_use.ice, ice, None
+        path.redirect(self._open_socket(pair), pair.remote_addr)
+        self._read_media()
+        await replaced.stop()
+
+    async def _connect_ice(self, ice: RTCIceTransport, remote: RemoteTransport) -> None:
         for text in remote.candidates:
             try:
-                await self._ice.addRemoteCandidate(candidate_from_sdp(text))
+                await ice.addRemoteCandidate(candidate_from_sdp(text))
             except (ValueError, AssertionError):
                 continue  # a name or a syntax we cannot use; the other candidates may do
-        await self._ice.addRemoteCandidate(None)
-        await self._ice.start(
+        await ice.addRemoteCandidate(None)
+        await ice.start(
             RTCIceParameters(usernameFragment=remote.ice_ufrag, password=remote.ice_pwd, iceLite=remote.ice_lite)
         )
-        if self._ice.state != "completed":
+        if ice.state != "completed":
             raise PeerConnectError("ice", f"none of the addresses of {self._peer} answered our connectivity checks")
 
     async def _connect_dtls(self, remote: RemoteTransport) -> None:
@@ -243,52 +232,90 @@ class MediaTransport:
         )
         if self._dtls.state != "connected":
             raise PeerConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
-        pair = self._connection._nominated[1]
         self.protector = SrtpProtector(self._dtls._tx_srtp)
-        self.path = self._open_path(pair)
-        for protocol in self._connection._protocols:
-            self._intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is pair.protocol else None)
+        self.path = self._open_path(self._connection._nominated[1])
+        self._read_media()
         self._dtls.on("statechange", self._dtls_changed)
+
+    def _read_media(self) -> None:
+        chosen = self._connection._nominated[1].protocol
+        for protocol in self._connection._protocols:
+            self._intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is chosen else None)
 
     @property
     def ip_header(self) -> int:
         """Bytes of the IP header of packets to the peer, once connected."""
-        return IPV6_HEADER if ":" in self._connection._nominated[1].remote_addr[0] else IPV4_HEADER
+        return ip_header(self._connection._nominated[1].remote_addr[0])
 
     def _open_path(self, pair: aioice.ice.CandidatePair) -> PacketPath:
         transport = pair.protocol.transport
-        shared = transport.get_extra_info("socket")
-        if shared is None:  # a TURN allocation
+        if transport.get_extra_info("socket") is None:  # a TURN allocation
             return RelayPath(lambda packet: transport.sendto(packet, pair.remote_addr))
-        # A duplicate shares the port, and unlike asyncio's wrapper it has sendmsg and recvfrom.
-        self._incoming = shared.dup()
+        return UdpPath(self._open_socket(pair), pair.remote_addr, gso=self._gso, was_earlier=self._take_errors)
+
+    def _open_socket(self, pair: aioice.ice.CandidatePair) -> socket.socket:
+        """A duplicate of the pair's socket: it shares the port, and unlike asyncio's wrapper it has sendmsg and
+        recvfrom.
+        """
+        if self._incoming is not None:
+            self._incoming.close()
+        self._incoming = pair.protocol.transport.get_extra_info("socket").dup()
         self._incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if not self._notice_refusals:
-            return UdpPath(self._incoming, pair.remote_addr, gso=self._gso)
-        self._errors = errors = ErrorQueue(self._incoming, pair.remote_addr, lambda: self._refused(pair))
+        if self._on_unanswered is not None:
+            unreachable = self._errors.unreachable if self._errors is not None else 0
+            self._errors = ErrorQueue(self._incoming, pair.remote_addr, lambda: self._refused(pair))
+            self._errors.unreachable = unreachable
 
-        def error_received(error: Exception) -> None:
-            errors.take()
+            def error_received(error: Exception) -> None:
+                self._take_errors()
 
-        pair.protocol.error_received = error_received  # type: ignore[method-assign,assignment]
-        return UdpPath(self._incoming, pair.remote_addr, gso=self._gso, was_earlier=errors.take)
+            pair.protocol.error_received = error_received  # type: ignore[method-assign,assignment]
+            if self._watching is not None:
+                self._watching.cancel()
+            self._heard = time.monotonic()
+            if is_near(str(pair.remote_addr[0])):
+                self._watching = asyncio.get_running_loop().create_task(self._watch(pair))
+        return self._incoming
+
+    def _take_errors(self) -> bool:
+        return self._errors is not None and self._errors.take()
 
     def _refused(self, pair: aioice.ice.CandidatePair) -> None:
         if not self._closing and (self._checking is None or self._checking.done()):
-            self._checking = asyncio.get_running_loop().create_task(self._check(pair))
+            self._checking = asyncio.get_running_loop().create_task(self._check_refusal(pair))
 
-    async def _check(self, pair: aioice.ice.CandidatePair) -> None:
-        """End the association unless the peer answers: whoever can send us a packet can call a port unreachable."""
+    async def _check_refusal(self, pair: aioice.ice.CandidatePair) -> None:
+        """Whoever can send us a packet can call a port unreachable: only the peer's own silence counts."""
+        if await self._check(pair):
+            await asyncio.sleep(BETWEEN_CHECKS)  # not at every packet that anybody sends us
+
+    async def _watch(self, pair: aioice.ice.CandidatePair) -> None:
+        while True:
+            quiet = time.monotonic() - self._heard
+            if quiet < QUIET:
+                await asyncio.sleep(QUIET - quiet)
+            elif await self._check(pair):
+                self._heard = time.monotonic()
+            else:
+                return
+
+    async def _check(self, pair: aioice.ice.CandidatePair) -> bool:
+        """Whether the peer answers one of `CHECKS` connectivity checks; if not, that is reported."""
+        began = time.monotonic()
         checks = [asyncio.ensure_future(self._answers(pair, CHECK_EVERY * number)) for number in range(CHECKS)]
         try:
             for answered in asyncio.as_completed(checks):
                 if await answered:
-                    await asyncio.sleep(BETWEEN_CHECKS)  # not at every packet that anybody sends us
-                    return
+                    return True
         finally:
             for check in checks:
                 check.cancel()
-        self._ended()
+        # A loop that had to wait for a processor runs timers before it reads: what it found then says nothing.
+        waited = time.monotonic() - began > _CHECKED_WITHIN
+        unanswered = self._heard < began and not waited and pair is self._connection._nominated.get(1)
+        if unanswered and self._on_unanswered is not None:
+            self._on_unanswered()
+        return not unanswered
 
     async def _answers(self, pair: aioice.ice.CandidatePair, after: float) -> bool:
         await asyncio.sleep(after)
@@ -321,6 +348,7 @@ class MediaTransport:
             except (pylibsrtp.Error, ValueError):
                 self.rejected_packets += 1
                 return
+            self._heard = now
             self._on_packet(plain, is_rtcp, now)
 
         def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
@@ -351,10 +379,13 @@ class MediaTransport:
     async def close(self) -> None:
         """Send close_notify and release the sockets; safe in any state and more than once."""
         self._closing = True
-        if self._checking is not None:
-            self._checking.cancel()
+        for task in (self._checking, self._watching):
+            if task is not None:
+                task.cancel()
         await self._dtls.stop()
-        await self._ice.stop()
+        for ice in (self._next, self._in_use.ice):
+            if ice is not None:
+                await ice.stop()
         if isinstance(self.path, UdpPath):
             self.path.close()
 

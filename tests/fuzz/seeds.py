@@ -143,6 +143,17 @@ def seeds(target: str) -> list[bytes]:
                 cut(b"\0\x6b", b"https://media.example/whip", b"<>", b"Mon, 12 Jan 1970 13:47:00 GMT"),
                 cut(b"\1\x2f", b"-", b"-", b"9", b"text/plain", b"-", b"busy: s3cr3t-t0k3n"),
             ],
+            "whip_restart": [
+                cut(b"\0\0", b'"2"', b"a=ice-ufrag:newfrag\r\na=ice-pwd:" + b"n" * 24 + b"\r\na=ice-lite\r\n"),
+                cut(
+                    b"\0\0",
+                    b"*",
+                    b"a=ice-ufrag:abcd\na=ice-pwd:",
+                    b"n" * 24,
+                    b"\na=candidate:2 1 udp 1 ::1 9 typ host",
+                ),
+                cut(b"\1\x2d", b"", b"not implemented"),
+            ],
             "google_answer": [_google_answer()],
             "bus": [
                 wire.encode(protocol.StreamLost(generation=7, reason="x")),

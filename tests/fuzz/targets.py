@@ -6,16 +6,19 @@ parsers promise (sizes of what they return or keep).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from aiortc.sdp import candidate_from_sdp
+
 from relay_common import wire
 from relay_common.secrets import Secret
 from relay_common.whip.endpoint import parse_endpoint
 from relay_common.whip.errors import LONGEST_WAIT, WhipError
-from relay_common.whip.exchange import WhipResponse, created, publishing
+from relay_common.whip.exchange import WhipResponse, created, publishing, restarted, restarting
 from relay_common.whip.links import MOST_SERVERS
 from relay_worker.camera.answer_repair import repair_answer
 from relay_worker.camera.ingest_answer import parse_ingest_answer
@@ -43,7 +46,8 @@ from relay_worker.rtsp.parser import MAX_BODY, ParseError, RtspParser
 from relay_worker.rtsp.sdp import SdpError, parse_sdp
 from relay_worker.rtsp.session import RtspSession
 from relay_worker.rtsp.tracks import is_rtsp_url
-from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError, split_sections
+from relay_worker.webrtc.sdp import MAX_CANDIDATES, AnswerError, RemoteTransport, split_sections
+from relay_worker.webrtc.sdp_fragment import read_restart
 from tests.fuzz.pieces import ANSWER, Target, chunks
 from tests.fuzz.supervisor_targets import SUPERVISOR_TARGETS
 
@@ -66,6 +70,9 @@ _TERMS: Final = AnswerTerms(
     session_id=1,
     cname="c",
     stream_id="s",
+)
+_BEFORE: Final = RemoteTransport(
+    "ufra", "p" * 22, False, ("1 1 udp 1 192.0.2.1 9 typ host",), (("sha-256", "AA"),), "client"
 )
 _LATM: Final = parse_latm_fmtp({"cpresent": "0", "config": "40002410adca00"})
 
@@ -205,6 +212,31 @@ def latm(data: bytes) -> None:
         parse_latm_fmtp({"cpresent": "0", "config": data.decode("latin-1")})
     except PayloadError:
         pass
+
+
+def whip_restart(data: bytes) -> None:
+    """What a server answers to a restart of ICE: a status, its ETag, and a fragment."""
+    pieces = chunks(data)
+    status = 200 + int.from_bytes(pieces[0][:2] if pieces else b"", "big") % 400
+    tag = pieces[1].decode("latin-1") if len(pieces) > 1 else ""
+    exchange = restarting(
+        parse_endpoint("https://whip.example/key", Secret("s3cr3t-t0k3n")), "https://a.example/", "a="
+    )
+    try:
+        if (last := exchange.receive(WhipResponse(status, [("etag", tag)], b"".join(pieces[2:])), 1e9)) is None:
+            return
+        changed = restarted(last)
+        assert all("!" <= c <= "~" for c in changed.etag)
+        found = read_restart(changed.fragment, _BEFORE)
+    except (WhipError, AnswerError) as error:
+        assert "s3cr3t-t0k3n" not in str(error)
+        return
+    assert 1 <= len(found.candidates) <= MAX_CANDIDATES
+    assert found.ice_ufrag != _BEFORE.ice_ufrag
+    assert len(found.ice_pwd) >= 22
+    for candidate in found.candidates:
+        with contextlib.suppress(ValueError, AssertionError):  # as `MediaTransport` does
+            candidate_from_sdp(candidate)
 
 
 def whip_answer(data: bytes) -> None:
@@ -351,6 +383,7 @@ TARGETS: Final[dict[str, Target]] = {
         latm,
         sfu_answer,
         whip_answer,
+        whip_restart,
         google_answer,
         bus,
         transport_cc,

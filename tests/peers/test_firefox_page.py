@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from relay_worker.webrtc.transport import default_host_addresses
+from relay_worker.webrtc.addresses import default_host_addresses
 from tests.fixtures.dashboard import served
 from tests.peers.whep_players import Lines, firefox
 

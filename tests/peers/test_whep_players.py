@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay_worker.webrtc.transport import default_host_addresses
+from relay_worker.webrtc.addresses import default_host_addresses
 from tests.fixtures.chromium import chromium
 from tests.fixtures.running_relay import RunningRelay, running_relay
 from tests.peers.rtsp_reader import decode, probe

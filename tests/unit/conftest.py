@@ -13,7 +13,7 @@ from pylibsrtp import Policy, Session
 
 from relay_worker import native
 from relay_worker.webrtc.gso import UdpPath
-from relay_worker.webrtc.transport import SrtpProtector
+from relay_worker.webrtc.protector import SrtpProtector
 
 
 class RtpPacket(NamedTuple):

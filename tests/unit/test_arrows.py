@@ -78,7 +78,7 @@ ALLOWED = {
         "config_mistakes": "config loopback secrets whip",
         "fsm": "errors",
         "log": "secrets stderr",
-        "protocol": "ingest_messages local_messages rendition_messages",
+        "protocol": "ingest_messages local_messages patch_messages rendition_messages",
         "spoken": "secrets",
         "tasks": "clock",
         "undecodable": "",

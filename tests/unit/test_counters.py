@@ -97,6 +97,7 @@ READERS: Final[dict[tuple[str, str], str]] = {
     ("relay_worker/rtp/receiver.py", "malformed"): "relay_worker/media/track_input.py",
     ("relay_worker/rtp/receiver.py", "restarts"): "relay_worker/media/track_input.py",
     ("relay_worker/rtsp/requests.py", "unanswered"): "relay_worker/rtsp/dialogue.py",
+    ("relay_worker/webrtc/protector.py", "failures"): "relay_worker/webrtc/transport.py",
 }
 """Which file reads the counter of another; empty: tests do, or its own file tells of it in other words."""
 

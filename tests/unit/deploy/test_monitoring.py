@@ -115,12 +115,15 @@ def test_a_slip_would_be_noticed(expression: str, exposed: dict[str, Labels]) ->
 
 
 def test_all_that_is_said_of_sinks_and_local_viewers_can_be_seen() -> None:
-    """But totals that rates in other units show, what is held, and whether a camera can be watched so."""
+    """But totals that rates in other units show, publications and ICE restarts, what is held, and whether a camera
+    can be watched so.
+    """
     shown = {metric for expression in expressions()["dashboard.json"] for metric, _ in _SELECTOR.findall(expression)}
     there = {name for name in samples_of([SinkStats()]) if name.startswith(("relay_sink_", "relay_local_"))}
     unseen = {
         *("relay_sink_sent_packets_total", "relay_sink_sent_bytes_total", "relay_sink_retransmitted_packets_total"),
         *("relay_sink_dropped_packets_total", "relay_sink_publications_total", "relay_sink_rtt_seconds"),
+        *("relay_sink_ice_restarts_total", "relay_sink_ice_restarts_failed_total"),
         *("relay_local_sent_packets_total", "relay_local_held_bytes", "relay_local_up"),
     }
     assert there - shown == unseen

@@ -13,7 +13,7 @@ from pylibsrtp import Policy, Session
 from relay_worker import native
 from relay_worker.webrtc.gso import TRY_AGAIN_AFTER, UdpPath
 from relay_worker.webrtc.prepared import PreparedPackets, packed_address
-from relay_worker.webrtc.transport import SLOT_SIZE, SLOTS, SrtpProtector
+from relay_worker.webrtc.protector import SLOT_SIZE, SLOTS, SrtpProtector
 from tests.unit.webrtc.test_gso import FakeSocket
 
 

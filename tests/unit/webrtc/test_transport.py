@@ -12,9 +12,11 @@ import pytest
 from pylibsrtp import Policy, Session
 
 from relay_worker.rtp import rtcp
+from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.gso import UdpPath
-from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
-from relay_worker.webrtc.transport import SLOT_SIZE, SLOTS, MediaTransport, SrtpProtector, default_host_addresses
+from relay_worker.webrtc.protector import SLOT_SIZE, SLOTS, SrtpProtector
+from relay_worker.webrtc.transport import MediaTransport
+from tests.fixtures.two_ends import remote
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -114,12 +116,33 @@ async def test_a_peer_that_is_there_is_kept_whatever_icmp_says() -> None:
             await over.wait()
 
 
+async def test_a_peer_nearby_that_falls_silent_is_noticed_without_icmp() -> None:
+    """As one that was started again before a packet of ours was refused."""
+    over = asyncio.Event()
+    async with connected("127.0.0.1", over.set) as (ours, peer):
+        asked, answer = [0], peer._connection._protocols[0].datagram_received
+
+        def counting(data: bytes, address: tuple[str, int]) -> None:
+            asked[0] += 1
+            answer(data, address)
+
+        peer._connection._protocols[0].datagram_received = counting  # type: ignore[method-assign]
+        async with asyncio.timeout(30):
+            while asked[0] < 3:  # it says nothing by itself, and answers
+                await asyncio.sleep(0.01)
+        assert not over.is_set()
+        peer._connection._protocols[0].datagram_received = lambda data, address: None  # type: ignore[method-assign]
+        async with asyncio.timeout(30):
+            await over.wait()
+        assert ours.counters()["unreachable"] == 0
+
+
 @contextlib.asynccontextmanager
 async def connected(
     address: str, on_closed: Callable[[], None]
 ) -> AsyncIterator[tuple[MediaTransport, MediaTransport]]:
     """Two ends, of which the first one notices refusals."""
-    ours = MediaTransport(addresses=[address], notice_refusals=True, on_closed=on_closed)
+    ours = MediaTransport(addresses=[address], on_unanswered=on_closed)
     peer = MediaTransport(addresses=[address])
     peer._connection.ice_controlling = False
     try:
@@ -136,12 +159,6 @@ def killed(peer: MediaTransport) -> None:
     peer.path.close()
     for protocol in peer._connection._protocols:
         protocol.transport.abort()
-
-
-def remote(local: LocalTransport, role: str) -> RemoteTransport:
-    """The other end, as its answer says it; `role` is ours in DTLS."""
-    fingerprints = (("sha-256", local.fingerprint),)
-    return RemoteTransport(local.ice_ufrag, local.ice_pwd, False, local.candidates, fingerprints, role)
 
 
 def test_the_protector_is_in_place_and_counts_refusals() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,53 +11,14 @@ import pytest
 from relay_common.clock import SystemClock
 from relay_common.secrets import Secret
 from relay_common.whip import WhipClient, WhipError, WhipSession, client, parse_endpoint
-from relay_common.whip.exchange import MAX_BODY
-
-Script = Callable[[str, dict[str, str], bytes], bytes | None]
-"""What to answer to a request line, its headers and its body; None: nothing, ever."""
-SDP = b"v=0\r\nanswer\r\n"
-
-
-class Server:
-    """A scripted HTTP/1.1 server; keeps the requests."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answer: Script = lambda line, headers, body: reply("201 Created", SDP, "Location: /s/1")
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while line := (await reader.readline()).decode().strip():
-                headers = {}
-                while field := (await reader.readline()).decode().strip():
-                    name, _, value = field.partition(":")
-                    headers[name.lower()] = value.strip()
-                body = await reader.readexactly(int(headers.get("content-length", 0)))
-                self.requests.append((line.removesuffix(" HTTP/1.1"), headers, body))
-                if (answer := self.answer(line, headers, body)) is None:
-                    await asyncio.Event().wait()
-                else:
-                    writer.write(answer)
-                    await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-
-def reply(status: str, body: bytes = b"", *headers: str) -> bytes:
-    fields = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Content-Type: application/sdp", *headers]
-    return "\r\n".join(fields).encode() + b"\r\n\r\n" + body
+from relay_common.whip.exchange import MAX_BODY, WhipPatch
+from tests.fixtures.scripted_http import SDP, ScriptedServer, reply
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as made:
+        yield made
 
 
 class Client:
@@ -72,11 +32,17 @@ class Client:
     async def publish(self, offer: str) -> WhipSession:
         return await self._client.publish(self._at, offer)
 
+    async def restart(self, resource: str) -> WhipPatch:
+        return await self._client.restart(self._at, resource, "a=ice-ufrag:new")
+
+    async def trickle(self, resource: str, etag: str) -> None:
+        await self._client.trickle(self._at, resource, "a=candidate:1", etag)
+
     async def end(self, resource: str) -> None:
         await self._client.end(self._at, resource)
 
 
-async def test_a_session_is_made_and_ended_by_way_of_a_redirect(server: Server) -> None:
+async def test_a_session_is_made_and_ended_by_way_of_a_redirect(server: ScriptedServer) -> None:
     def answer(line: str, headers: dict[str, str], body: bytes) -> bytes:
         if line.startswith("POST /whip "):
             return reply("307 Temporary Redirect", b"", "Location: /other/whip")
@@ -97,7 +63,21 @@ async def test_a_session_is_made_and_ended_by_way_of_a_redirect(server: Server) 
     assert [body for _, _, body in server.requests] == [b"v=0 offer", b"v=0 offer", b""]
 
 
-async def test_a_session_that_is_gone_counts_as_ended(server: Server) -> None:
+async def test_ice_is_restarted_in_a_session(server: ScriptedServer) -> None:
+    whip, resource = Client(server.port), f"http://127.0.0.1:{server.port}/s/1"
+    server.answer = lambda line, headers, body: reply(
+        *(("200 OK", b"a=ice-ufrag:x", 'ETag: "2"') if headers.get("if-match") == "*" else ("204 No Content",))
+    )
+    assert await whip.restart(resource) == WhipPatch("a=ice-ufrag:x", '"2"')
+    await whip.trickle(resource, '"2"')
+    await whip.trickle(resource, "")
+    await whip.aclose()
+    assert [line for line, _, _ in server.requests] == ["PATCH /s/1"] * 3
+    assert [headers.get("if-match") for _, headers, _ in server.requests] == ["*", '"2"', None]
+    assert {headers["content-type"] for _, headers, _ in server.requests} == {"application/trickle-ice-sdpfrag"}
+
+
+async def test_a_session_that_is_gone_counts_as_ended(server: ScriptedServer) -> None:
     whip = Client(server.port)
     for status in ("404 Not Found", "410 Gone"):
         server.answer = lambda *_, status=status: reply(status)
@@ -109,7 +89,7 @@ async def test_a_session_that_is_gone_counts_as_ended(server: Server) -> None:
     await whip.aclose()
 
 
-async def test_a_server_that_says_nothing_or_too_much(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_says_nothing_or_too_much(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     whip = Client(server.port)
     server.answer = lambda *_: None
     with monkeypatch.context() as patched:

@@ -10,7 +10,18 @@ from relay_common.errors import Remedy
 from relay_common.secrets import Secret
 from relay_common.whip.endpoint import UnusableUrl, WhipEndpoint, followed, is_private, parse_endpoint
 from relay_common.whip.errors import LONGEST_WAIT, WhipError, wait_of
-from relay_common.whip.exchange import MOST_REDIRECTS, Exchange, WhipResponse, created, ending, publishing
+from relay_common.whip.exchange import (
+    MOST_REDIRECTS,
+    Exchange,
+    WhipPatch,
+    WhipResponse,
+    created,
+    ending,
+    publishing,
+    restarted,
+    restarting,
+    trickling,
+)
 from relay_common.whip.links import MOST_SERVERS, RecommendedServer, ice_servers, links
 
 TOKEN = "tok-3n-0123456789"
@@ -160,6 +171,54 @@ def test_ending_is_a_delete_without_a_body() -> None:
     request = ending(endpoint(), "https://whip.example/s/1").request
     assert (request.method, request.body) == ("DELETE", b"")
     assert set(request.headers) == {"Authorization", "Accept-Encoding"}
+
+
+SESSION = "https://whip.example/s/1"
+
+
+def test_a_restart_matches_any_ice_session_and_candidates_only_theirs() -> None:
+    request = restarting(endpoint(), SESSION, "a=ice-ufrag:x").request
+    assert (request.method, request.url, request.body) == ("PATCH", SESSION, b"a=ice-ufrag:x")
+    assert request.headers["If-Match"] == "*"
+    assert request.headers["Content-Type"] == "application/trickle-ice-sdpfrag"
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert trickling(endpoint(), SESSION, "a=candidate:1", '"7"').request.headers["If-Match"] == '"7"'
+    assert "If-Match" not in trickling(endpoint(), SESSION, "a=candidate:1", "").request.headers
+
+
+def test_a_restart_goes_where_it_is_redirected() -> None:
+    exchange = restarting(endpoint(), SESSION, "a=ice-ufrag:x")
+    assert exchange.receive(redirect("/eu/s/1"), 0.0) is None
+    assert exchange.request.url == "https://whip.example/eu/s/1"
+    assert exchange.request.headers["If-Match"] == "*"
+    assert exchange.request.headers["Content-Type"] == "application/trickle-ice-sdpfrag"
+
+
+def test_only_200_with_a_fragment_is_a_restart() -> None:
+    took = WhipResponse(200, [("etag", '"8"')], b"a=ice-ufrag:theirs\r\n")
+    assert restarted(took) == WhipPatch("a=ice-ufrag:theirs\r\n", '"8"')
+    assert "theirs" not in repr(restarted(took))
+    for other in (WhipResponse(204), WhipResponse(200), WhipResponse(200, (), b"x" * 200_000)):
+        with pytest.raises(WhipError, match="restarted nothing"):
+            restarted(other)
+
+
+@pytest.mark.parametrize(
+    ("status", "never"),
+    [(400, False), (404, False), (405, True), (412, False), (415, True), (422, True), (428, False), (501, True)],
+)
+def test_a_server_that_never_takes_a_patch_is_told_from_one_that_does_not_now(status: int, never: bool) -> None:
+    with pytest.raises(WhipError) as caught:
+        restarting(endpoint(), SESSION, "a=ice-ufrag:x").receive(WhipResponse(status), 0.0)
+    assert (caught.value.status, caught.value.never) == (status, never)
+
+
+@pytest.mark.parametrize(
+    ("tag", "kept"),
+    [('"1"', '"1"'), ('W/"1"', 'W/"1"'), ("*", "*"), ("", ""), ("a b", ""), ("x" * 300, ""), ("a\x00", ""), ("ä", "")],
+)
+def test_the_tag_of_a_session_is_kept_if_it_can_be_sent_back(tag: str, kept: str) -> None:
+    assert created(URL, made(("location", "/1"), ("etag", tag))).etag == kept
 
 
 @pytest.mark.parametrize(
