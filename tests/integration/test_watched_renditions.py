@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay_common.protocol import Republish
 from tests.fixtures.running_relay import SMALL, RunningRelay, running_relay
-from tests.fixtures.stock_page import StockPage
+from tests.fixtures.stock_page import HttpViews, StockPage
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(180)]
 
@@ -35,7 +35,7 @@ async def porch(mode: str = "keyframes", **variant: Any) -> AsyncIterator[tuple[
 @contextlib.asynccontextmanager
 async def page_of(relay: RunningRelay, camera: str, quality: str) -> AsyncIterator[tuple[StockPage, str]]:
     """A page that watches, and the mid of its video."""
-    page = StockPage(relay.supervisor.viewers)
+    page = StockPage(HttpViews(relay.http, relay.supervisor.url))
     try:
         answer = await page.open([camera], {camera: quality})
         yield page, next(track.mid for track in answer.tracks if track.kind == "video")
@@ -94,8 +94,8 @@ async def test_a_small_tile_gets_the_small_layer_and_an_enlarged_one_the_origina
         small = await rate(relay, mid)
         moved = await series(relay)
 
-        viewers = relay.supervisor.viewers
-        answer = await viewers.update(page.view, None, (), {camera: "full"})
+        views = HttpViews(relay.http, relay.supervisor.url)
+        answer = await views.update(page.view, qualities={camera: "full"})
         assert (answer.action, answer.offer) == ("none", "")
         assert [(track.mid, track.quality) for track in answer.tracks if track.kind == "video"] == [(mid, "full")]
         await until_subscribed(relay, name, {"a": 1, "b": 0})
@@ -103,9 +103,9 @@ async def test_a_small_tile_gets_the_small_layer_and_an_enlarged_one_the_origina
         assert small < full / 4, "the smaller picture is what it costs less"
         await relay.until(lambda: relay.camera(name).rendition.watched == 0, WITHIN, "nobody has the small one")
 
-        await viewers.update(page.view, None, (), {camera: "small"})
+        await views.update(page.view, qualities={camera: "small"})
         await until_subscribed(relay, name, {"a": 0, "b": 1})
-        assert viewers.outcomes["requalified"] == 2
+        assert relay.supervisor.viewers.outcomes["requalified"] == 2
     for counter in ("pictures_total", "sent_packets_total", "sent_bytes_total"):
         assert moved[f"relay_rendition_{counter}"] > 0
     assert (moved["relay_rendition_up"], moved["relay_rendition_viewers"]) == (1.0, 1.0)
