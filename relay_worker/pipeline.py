@@ -230,6 +230,8 @@ class Pipeline:
         self.output = output
         for frame in held:
             output.send(frame, now)
+            if self.rendition is not None:
+                self.rendition.send(frame, now)
         if not held and self.viewers is None:
             self.resync()
         return bool(held) or self.viewers is None

@@ -119,6 +119,7 @@ class CameraRelay:
             on_problem=self._problem,
             on_keyframe_request=self.request_keyframe,
             on_small_request=lambda: self.rendition.request_keyframe(),
+            on_connected=lambda: self.rendition.check_outputs(),
         )
         self.publications.configure(settings.sinks)
         self.local = LocalViewers(self.pipeline, clock, self.request_keyframe, audio=settings.audio)

@@ -97,7 +97,8 @@ class _NamedSignaling:
 class PublicationKeeper:
     """Keeps one connected publication at `sink` while it is wanted.
 
-    `on_live(publication)` is called when packets of every track have left, `on_lost(publication, reason)` when a live
+    `on_live(publication)` is called when packets of every track and layer have left, `on_connected()` before the first
+    do, `on_lost(publication, reason)` when a live
     or connected publication is gone, `on_problem(stage, reason, cause)` for every failure.
     """
 
@@ -114,6 +115,7 @@ class PublicationKeeper:
         on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
         on_small_request: Callable[[], None] = lambda: None,
+        on_connected: Callable[[], None] = lambda: None,
         sink: SinkTarget = THE_SFU,
         rng: random.Random | None = None,
     ) -> None:
@@ -121,6 +123,7 @@ class PublicationKeeper:
         self._clock, self._settings = clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
         self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
+        self._on_connected = on_connected
         self._where = f" at {sink.name}" if sink.name else ""
         self._backoff = Backoff(0.25, sink.longest_pause, rng=rng)
         self._short_lived = Backoff(0.25, 10.0, rng=rng)
@@ -181,7 +184,7 @@ class PublicationKeeper:
         self.publisher.check(now)
         if self.turn.outdated(self._clock.wall()):
             self.republish("the credential of its TURN relay ends soon")
-        if self._silent and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
+        if not self.live and self._first_sent and now - self._first_sent > ANNOUNCE_WITHOUT:
             self._announce()
 
     def put_off(self, seconds: float, now: float) -> None:
@@ -197,13 +200,14 @@ class PublicationKeeper:
         if publisher is None:
             return
         publisher.send(frame, now)
-        if self._silent:
-            self._sent(frame.kind, now)
+        if not self.live:
+            self._sent(publisher, frame.kind, now)
 
-    def _sent(self, kind: Kind, now: float) -> None:
+    def _sent(self, publisher: Publisher, kind: Kind, now: float) -> None:
         self._first_sent = self._first_sent or now
         self._silent.discard(kind)
-        if not self._silent:
+        # A viewer who wants a layer before it begins is given another, and may be left with that.
+        if not self._silent and publisher.small_flows:
             self._announce()
 
     def _announce(self) -> None:
@@ -288,6 +292,7 @@ class PublicationKeeper:
         self._first_sent = 0.0
         # The pipeline's media clock is the monotonic clock.
         publisher.set_clock(began, self._clock.wall(), began)
+        self._on_connected()
         self._outputs.attach(self, self, publisher.max_payload, began)
         try:
             await self._ended.wait()

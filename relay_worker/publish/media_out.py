@@ -126,6 +126,11 @@ class MediaOut:
         """Whether there is a small layer to send."""
         return self._small is not None and self.connected
 
+    @property
+    def small_flows(self) -> bool:
+        """Whether the small layer, where there is one, has begun."""
+        return self._small is None or self._small.stats.packets > 0
+
     def send_small(self, frame: Frame, now: float, *, keyframe: bool) -> None:
         """Send a picture of the small layer, behind what the original has to send."""
         layer = self._small_layer

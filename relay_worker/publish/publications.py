@@ -57,10 +57,12 @@ class Publications:
         on_problem: Callable[[Stage, str, Cause], None],
         on_keyframe_request: Callable[[], None],
         on_small_request: Callable[[], None] = lambda: None,
+        on_connected: Callable[[], None] = lambda: None,
     ) -> None:
         self._name, self._signaling, self._clock, self._settings = name, signaling, clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
         self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
+        self._on_connected = on_connected
         self._rendition = "off"
         self._outputs = Outputs(pipeline)
         self._wanted: tuple[bool, int | None] | None = None
@@ -109,6 +111,7 @@ class Publications:
             on_problem=partial(self._problem, sink.name),
             on_keyframe_request=self._on_keyframe_request,
             on_small_request=self._on_small_request,
+            on_connected=self._on_connected,
             sink=sink,
         )
         made.layers.configure(self._rendition if not sink.name else "off")

@@ -29,7 +29,8 @@ class PictureTap:
     """
 
     def __init__(self) -> None:
-        self._starts = KeyframeStarts()
+        # Of a keyframe with several slices that it joins in the middle of, what it takes for the whole is not decoded.
+        self._starts = KeyframeStarts(from_start=True)
         self._payloads: list[tuple[bytes, bool]] | None = None
         self._media_time = -1.0
         self._keyframe = False

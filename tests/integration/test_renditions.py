@@ -13,7 +13,7 @@ import pytest
 
 from relay_common.causes import Cause
 from relay_common.clock import LoopClock
-from relay_common.protocol import PublishAnswer, Stage, TrackOffer
+from relay_common.protocol import PublishAnswer, SinkTarget, Stage, TrackOffer
 from relay_common.rendition_messages import SetRendition
 from relay_common.simulation.sfu.options import SfuTimings, SfuVariant
 from relay_common.simulation.sfu.simulator import SfuSimulator
@@ -37,6 +37,8 @@ class Rig:
         self.sfu, self.clock, self.pipeline = sfu, LoopClock(), Pipeline(audio=False)
         self.offers: list[tuple[str, list[TrackOffer]]] = []
         self.lost: list[str] = []
+        self.live: list[bool] = []
+        """Whether the small layer had begun, each time that a publication was announced."""
         self.asked = 0
         self.publications = Publications(
             "porch",
@@ -44,13 +46,14 @@ class Rig:
             self,
             self.clock,
             PublisherSettings(loopback=True),
-            on_live=lambda sink, publication: None,
+            on_live=lambda sink, publication: self.live.append(self.small_flows()),
             on_lost=lambda sink, publication, reason: self.lost.append(reason),
             on_problem=self._problem,
             on_keyframe_request=self._keyframe_requested,
             on_small_request=lambda: self.rendition.request_keyframe(),
+            on_connected=lambda: self.rendition.check_outputs(),
         )
-        self.publications.configure([*self.publications.keepers.values()] or [self.publications.first.sink])
+        self.publications.configure([SinkTarget()])
         local = LocalViewers(self.pipeline, self.clock, self._keyframe_requested)
         self.rendition = CameraRendition(self.pipeline, self.publications, local, self.clock, self._keyframe_requested)
 
@@ -75,6 +78,10 @@ class Rig:
                 self.rendition.check(now)
             index += 1
             await asyncio.sleep(max(0.0, begin + index / FPS - time.monotonic()))
+
+    def small_flows(self) -> bool:
+        publisher = self.publications.first.publisher
+        return publisher is not None and publisher.small_flows
 
     def layers(self) -> dict[str, Any]:
         """What the SFU has of each layer."""
@@ -120,6 +127,7 @@ async def test_both_layers_reach_the_sfu_whole(mode: str) -> None:
         assert rig.rendition.published("") == ("a", "b")
         assert [track.rids for track in rig.offers[0][1]] == [["a", "b"]]
         assert len(rig.offers) == 1
+        assert rig.live == [True]
         publisher = rig.publications.first.publisher
         assert publisher is not None
         assert publisher.stats().tracks["video"].packets > 60, "the original's figures are its own"

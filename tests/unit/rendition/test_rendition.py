@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from relay_worker.media.stream import Frame
+from relay_worker.media.stream import Frame, Kind
 from relay_worker.rendition.codec import B_PICTURES
 from relay_worker.rendition.maker import Made, MakeJob
 from relay_worker.rendition.plan import KEPT_FOR, KEYFRAMES, OFF, SMOOTH
@@ -44,10 +44,13 @@ class Viewer:
         self.sent: list[tuple[Frame, bool]] = []
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         clock = lambda: self.now  # noqa: E731
+        joined = Frame(Kind.VIDEO, [(b"\x41\x9a", False)], 0.0)
         if work is None:
             self.rendition = Rendition(self, clock, self._calls.put, on_keyframe_request=self._ask)
         else:
             self.rendition = Rendition(self, clock, self._calls.put, on_keyframe_request=self._ask, work=work)
+        # It joins the camera in the middle of its first picture.
+        self.rendition.send(joined, self.now)
 
     def _ask(self) -> None:
         self.asked += 1

@@ -55,6 +55,19 @@ def test_an_output_that_comes_within_a_group_of_pictures_gets_all_of_it() -> Non
     assert output.payloads() == [SETS, IDR, SLICE + b"2", SLICE + b"3"]
 
 
+def test_small_pictures_are_made_of_what_was_held_as_well() -> None:
+    pipeline = Pipeline()
+    camera = PacketCamera(pipeline)
+    camera.shoot(0, SETS, IDR)
+    camera.shoot(1, SLICE)
+    output, rendition = Output(), Output()
+    pipeline.rendition = rendition
+    pipeline.attach(output, 0.0)
+    assert rendition.payloads() == output.payloads() == [SETS, IDR, SLICE]
+    camera.shoot(2, SLICE)
+    assert rendition.payloads() == output.payloads() == [SETS, IDR, SLICE, SLICE]
+
+
 def test_what_is_held_fits_a_path_that_takes_less_than_was_thought() -> None:
     """An IPv6 path of 1280 bytes shows when there is a publication, after the first pictures."""
     pipeline, output = Pipeline(), Output()
