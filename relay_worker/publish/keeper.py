@@ -167,6 +167,7 @@ class PublicationKeeper:
     def hurry(self) -> None:
         """The obstacle to publishing is gone (another supervisor came up): retry immediately."""
         self._backoff.reset()
+        self.layers.forget_unanswered()
         self._hurried.set()
 
     async def close(self) -> None:
@@ -260,11 +261,12 @@ class PublicationKeeper:
                     self.turn.give([*self.sink.ice_servers, *signaling.ice_servers], 0.0)
                 await publisher.close()
         except RelayError as error:
-            if self.layers.failed(error, answered=bool(signaling.publication)):
-                self._on_lost(signaling.publication, error.message)
+            stage, least = getattr(error, "stage", Stage.PUBLISH), getattr(error, "retry_after", 0.0)
+            if self.layers.failed(error, answered=bool(signaling.publication), retry_after=least):
+                if signaling.publication:
+                    self._on_lost(signaling.publication, error.message)
                 return 0.0
-            stage = getattr(error, "stage", Stage.PUBLISH)
-            return self._failed(signaling, stage, error.message, getattr(error, "retry_after", 0.0))
+            return self._failed(signaling, stage, error.message, least)
         except Exception:
             # An internal error must not stop publishing.
             log.exception("publishing failed")

@@ -28,6 +28,8 @@ class LayersOffered:
         self.why_plain = ""
         self.refusals = 0
         self._unanswered = 0
+        self._at_once = False
+        """Whether the plain offer that follows them is made without a pause."""
 
     def configure(self, mode: str) -> None:
         """Offer this from the next publication on; what was refused is tried again after a change."""
@@ -40,19 +42,28 @@ class LayersOffered:
         self.offered = self.mode if wanted else "off"
         return wanted
 
-    def failed(self, error: RelayError, *, answered: bool) -> bool:
-        """It could not be made: whether to make a plain one at once."""
+    def failed(self, error: RelayError, *, answered: bool, retry_after: float = 0.0) -> bool:
+        """It could not be made, and may not be tried again for `retry_after` seconds: whether to make a plain one at
+        once.
+        """
         if isinstance(error, SimulcastRefused):
             self._refuse(error.message)
             return True
-        if not answered:
-            # A plain offer that fails as well says that layers were not the reason.
-            self._unanswered = self._unanswered + 1 if self.offered != "off" else 0
-        return False
+        if answered:
+            return False
+        # A plain offer that fails as well says that layers were not the reason. It is made in the same moment where it
+        # may be: after a pause its answer could as well be the end of an outage, which is to cost no small pictures.
+        self._unanswered = self._unanswered + 1 if self.offered != "off" else 0
+        self._at_once = self._unanswered >= NOT_ANSWERED and not retry_after
+        return self._at_once
+
+    def forget_unanswered(self) -> None:
+        """Why there were no answers is known, and over."""
+        self._unanswered = 0
 
     def connected(self) -> None:
         """It is up."""
-        if self.offered == "off" and self._unanswered >= NOT_ANSWERED:
+        if self.offered == "off" and self._unanswered >= NOT_ANSWERED and self._at_once:
             self._refuse(NO_ANSWER)
         self._unanswered = 0
 

@@ -220,3 +220,32 @@ async def test_there_is_one_schedule_of_tries_and_what_the_sfu_asks_for_counts()
     await asked(11)
     assert 30.0 <= signaling.asked[10] - signaling.asked[9] <= 30.2
     await subject.keeper.close()
+
+
+async def test_whenever_an_outage_ends_the_camera_is_published_in_layers() -> None:
+    clock = ManualClock()
+
+    class Down:
+        """Answers nothing; notes when it was asked, and whether for layers."""
+
+        def __init__(self) -> None:
+            self.asked: list[tuple[float, bool]] = []
+
+        async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
+            self.asked.append((clock.now(), bool(tracks[0].rids)))
+            raise PublishRefused("502", retry_after=0.0)
+
+    signaling = Down()
+    subject = Subject(signaling, clock)  # type: ignore[arg-type]
+    subject.keeper.layers.configure("keyframes")
+    subject.keeper.start(audio=True, profile_idc=None)
+    async with asyncio.timeout(20.0):
+        while len(signaling.asked) < 7:
+            await asyncio.sleep(0.005)
+            if subject.keeper.next_try > clock.now() and clock.next_deadline() is not None:
+                await clock.advance(0.05)
+    assert [layers for _, layers in signaling.asked[:6]] == [True, True, False] * 2
+    for (before, _), (at, layers) in itertools.pairwise(signaling.asked):
+        assert (at > before) == layers, "a plain offer only in the moment of the one that failed"
+    assert subject.lost == []
+    await subject.keeper.close()

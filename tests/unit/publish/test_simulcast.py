@@ -328,11 +328,8 @@ def test_layers_are_offered_once_they_are_configured_and_never_again_once_refuse
 def test_offers_that_get_no_answer_are_told_from_a_sink_that_is_down() -> None:
     layers, down = LayersOffered(), RelayError("502")
     layers.configure("smooth")
-    tried = []
-    for _ in range(6):
-        tried.append(layers.begin())
-        assert not layers.failed(down, answered=False)
-    assert tried == [True, True, False, True, True, False]
+    tried = [(layers.begin(), layers.failed(down, answered=False)) for _ in range(6)]
+    assert tried == [(True, False), (True, True), (False, False)] * 2, "the plain one at once, in the same outage"
     assert layers.begin()
     layers.connected()
     assert (layers.refusals, layers.why_plain) == (0, "")
@@ -343,3 +340,19 @@ def test_offers_that_get_no_answer_are_told_from_a_sink_that_is_down() -> None:
     layers.connected()
     assert (layers.refusals, layers.why_plain) == (1, NO_ANSWER)
     assert not layers.begin()
+
+
+def test_an_outage_that_ends_in_a_pause_costs_no_layers() -> None:
+    layers, busy = LayersOffered(), RelayError("503")
+    layers.configure("smooth")
+    for _ in range(2):
+        assert layers.begin()
+        assert not layers.failed(busy, answered=False, retry_after=1.0), "it is not asked before that"
+    assert not layers.begin(), "what cannot be told apart is to be published in any case"
+    layers.connected()
+    assert (layers.refusals, layers.why_plain) == (0, "")
+    for _ in range(2):
+        assert layers.begin(), "with the next publication"
+        layers.failed(busy, answered=False, retry_after=1.0)
+    layers.forget_unanswered()
+    assert layers.begin(), "there was no supervisor, and now there is one"
