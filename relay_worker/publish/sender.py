@@ -213,7 +213,10 @@ class MediaSender:
         # A first report of 0 acknowledges nothing; RFC 3550's extended number only grows.
         if block.highest_sequence > track.highest:
             track.highest, track.acknowledged = block.highest_sequence, True
-            track.extensions = track.plain_extensions
+            # Without RTX a repair is the very packet that was lost: another header under its number would use the key
+            # stream of its encryption twice (RFC 7714 §8.4).
+            if track.history is None or track.rtx_ssrc is not None:
+                track.extensions = track.plain_extensions
             track.owed_since = self.owed_since = None
         stats = track.stats
         stats.fraction_lost, stats.lost = block.fraction_lost / 256, block.lost

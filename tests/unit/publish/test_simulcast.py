@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,10 +98,11 @@ def test_what_an_answer_receives() -> None:
     assert received("recv") == received("") == received("send recv") == set()
 
 
-def tracks(*, twcc: bool = True) -> tuple[OutgoingTrack, OutgoingTrack]:
+def tracks(*, twcc: bool = True, rtx: bool = True) -> tuple[OutgoingTrack, OutgoingTrack]:
     offer = make_offer(audio=True, simulcast=True)
     more = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\n" if twcc else ""
     video = answered(offer, EXTENSIONS + LAYERS + more + "a=rtcp-fb:106 transport-cc\n" * twcc).tracks[0]
+    video = video if rtx else replace(video, rtx_payload_type=None)
     assert video.small is not None
     first = OutgoingTrack(video)
     return first, OutgoingTrack(video.small, timestamp_base=first.timestamp_base)
@@ -166,6 +168,20 @@ def test_repairs_name_the_layer_that_they_repair(wire: Any) -> None:
     sender.receive_rtcp(rtcp.pack_receiver_report(FAR, [block(small.rtx_ssrc or 0, repair.sequence)]), 1.6)
     sender.receive_rtcp(rtcp.pack_nack(FAR, small.ssrc, [first]), 2.5)
     assert [packet.extension for packet in wire.receive()[0]] == [b""]
+
+
+def test_without_rtx_a_repair_is_the_very_packet_that_was_lost(wire: Any) -> None:
+    large, small = tracks(rtx=False)
+    sender = MediaSender(wire.protector, wire.path, [large, small], cname="c")
+    for track in (large, small):
+        first = track.sequence
+        sender.send(track, [(b"\x65" * 100, True)], 0, 1.0)
+        assert wire.receive(0) == ([], [])
+        lost = wire.raw
+        sender.receive_rtcp(rtcp.pack_receiver_report(FAR, [block(track.ssrc, first)]), 1.4)
+        sender.receive_rtcp(rtcp.pack_nack(FAR, track.ssrc, [first]), 1.5)
+        wire.receive()
+        assert wire.raw == lost
 
 
 def test_reports_of_both_layers_are_of_one_clock(wire: Any) -> None:
