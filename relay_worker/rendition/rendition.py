@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from relay_common.worker_stats import RenditionStats
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 30
 """Coded pictures of the smooth rendition that wait for the thread: a second of them."""
+MOST_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""Their payload bytes: ten times what a camera of 3 Mbit/s sends in a second."""
+KEYFRAME_INTERVAL: Final = 1.0
+"""Seconds between two keyframes of the smooth rendition that are made because somebody asks for them."""
 STUCK_AFTER: Final = 15.0
 """Seconds without a finished picture after which the thread is given up: a machine may be slow, too."""
 STUCK_PAUSE: Final = 60.0
@@ -83,7 +87,7 @@ class Rendition:
         self._wants_keyframe = False
         self._released = True  # whether the thread keeps nothing that takes memory
         self._media_time = 0.0  # of the newest frame
-        self._sent_at = self._again_at = float("-inf")
+        self._sent_at = self._again_at = self._keyframe_at = float("-inf")
         self._stats = RenditionStats()
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
@@ -148,17 +152,18 @@ class Rendition:
             self._was_smooth = True
             if not picture.keyframe:
                 self._on_keyframe_request()  # nothing can be decoded before one
-        if self._thread is not None and self._thread.waiting >= MOST_WAITING:
+        if self._thread is not None and _full(self._thread.waiting):
             self._stats.replaced += len(self._thread.discard())
             self._waits = True
             self.plan.overrun(now)
         if self._waits and not picture.keyframe:
             return
         encode = self.plan.admit_smooth(picture.media_time)
-        keyframe = encode and (self._wants_keyframe or self._waits)
+        asked = self._wants_keyframe and now - self._keyframe_at >= KEYFRAME_INTERVAL
+        keyframe = encode and (asked or self._waits)
         self._waits = False
         if keyframe:
-            self._wants_keyframe = False
+            self._wants_keyframe, self._keyframe_at = False, now
         self._submit(picture, now, picture.media_time, smooth=True, encode=encode, keyframe=keyframe)
 
     def _submit(
@@ -275,3 +280,9 @@ class Rendition:
     def counters(self) -> dict[str, int]:
         """What was left out, by name."""
         return {"oversized_pictures": self._tap.oversized_pictures}
+
+
+def _full(waiting: Sequence[MakeJob]) -> bool:
+    """Whether no more pictures may wait."""
+    size = sum(job.picture.size for job in waiting if job.picture is not None)
+    return len(waiting) >= MOST_WAITING or size >= MOST_WAITING_BYTES

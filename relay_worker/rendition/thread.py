@@ -36,9 +36,9 @@ class JobThread(Generic[Job]):
         self._wake.put(True)
 
     @property
-    def waiting(self) -> int:
+    def waiting(self) -> tuple[Job, ...]:
         """Jobs that have not begun."""
-        return len(self._jobs)
+        return tuple(self._jobs)
 
     @property
     def pending(self) -> int:

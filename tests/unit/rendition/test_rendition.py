@@ -16,8 +16,10 @@ from relay_worker.rendition.maker import Made, MakeJob
 from relay_worker.rendition.plan import KEPT_FOR, KEYFRAMES, OFF, SMOOTH
 from relay_worker.rendition.rendition import (
     AGAIN_AFTER,
+    KEYFRAME_INTERVAL,
     MOST_STUCK,
     MOST_WAITING,
+    MOST_WAITING_BYTES,
     STUCK_AFTER,
     STUCK_PAUSE,
     Rendition,
@@ -242,7 +244,7 @@ def test_what_waits_for_smooth_is_bounded_and_goes_on_at_a_keyframe(
     viewer.play_at_once(camera_frames(count=125, group=50), hanging)
     thread = viewer.rendition._thread
     assert thread is not None
-    assert thread.waiting <= MOST_WAITING
+    assert len(thread.waiting) <= MOST_WAITING
     hanging.free.set()
     viewer.settle()
     assert viewer.rendition.stats(viewer.now).replaced == MOST_WAITING
@@ -252,6 +254,34 @@ def test_what_waits_for_smooth_is_bounded_and_goes_on_at_a_keyframe(
     assert first.picture.keyframe
     assert second.picture.keyframe
     assert [job.media_time for job in rest] == sorted(job.media_time for job in rest)
+
+
+def test_large_pictures_that_wait_are_bounded_by_their_bytes(
+    make_viewer: Callable[..., Viewer], hanging: Hanging
+) -> None:
+    viewer = make_viewer(hanging.work)
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    frames = camera_frames(count=40, group=20)
+    for frame in frames[21:]:
+        frame.payloads = [(b"\x41" + bytes(1_000_000), True)]
+    viewer.play_at_once(frames, hanging)
+    thread = viewer.rendition._thread
+    assert thread is not None
+    held = sum(job.picture.size for job in thread.waiting if job.picture is not None)
+    assert held <= MOST_WAITING_BYTES + 1_100_000
+    assert viewer.rendition.stats(viewer.now).replaced > 0
+    hanging.free.set()
+
+
+def test_many_who_ask_get_a_keyframe_a_second(viewer: Viewer) -> None:
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    for frame in camera_frames(count=150, group=30):
+        viewer.rendition.request_keyframe()
+        viewer.play([frame])
+    keyframes = [time for time, (_, keyframe) in zip(viewer.times, viewer.sent, strict=True) if keyframe]
+    assert len(viewer.sent) > 30
+    assert len(keyframes) >= 3
+    assert all(after - before > KEYFRAME_INTERVAL - 0.001 for before, after in itertools.pairwise(keyframes))
 
 
 def test_a_decoder_that_hangs_is_given_up_and_the_media_loop_never_waits(
