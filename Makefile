@@ -16,6 +16,9 @@ INSTALL_PROJECT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
 # would compile the whole program again.
 export PYTHONDONTWRITEBYTECODE :=
 
+# What is compiled, where a compiler is there.
+NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
+
 .PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock fuzz-native clean
 
 help: ## what can be made
@@ -106,13 +109,13 @@ $(VENV)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock relay_worker/native/runs.c
+$(VENV)/installed: $(VENV)/python pyproject.toml requirements.lock $(NATIVE)
 	@echo "installing the relay and its libraries"
 	@$(INSTALL_LOCKED) requirements.lock
 	@$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock relay_worker/native/runs.c
+$(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock $(NATIVE)
 	@echo "installing the relay, its libraries and the test tools"
 	@$(INSTALL_LOCKED) requirements-dev.lock
 	@$(INSTALL_PROJECT)

@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
+from relay_worker import native, wakes
 from relay_worker.media.inputs import VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
-from relay_worker.media.stream import Batch, Frame, Kind, Output, Track
+from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.rtp.h264 import MAX_PAYLOAD
 from relay_worker.rtp.h264_packetize import refit
@@ -80,6 +81,8 @@ class Pipeline:
         """When the current session began to play."""
         self.held_over = 0
         """Payloads dropped because the bound was reached before there was an output."""
+        self.taken_whole = 0
+        """Wakes that compiled code took as a whole."""
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
@@ -90,6 +93,8 @@ class Pipeline:
         self._starts = KeyframeStarts(from_start=True)  # of what is held
         self._repeats_sets = False
         self._now = 0.0
+        self._compiled = native.compiled()
+        self._wake: native.Wake | None = None
 
     # --- from the source -----------------------------------------------------------------------------------------
 
@@ -125,6 +130,21 @@ class Pipeline:
                     track_input.receive_packets(batch.rtp, now, self._forward)
                 if track_input.due and not self._timer_due:
                     self._wake_at(track_input.due)
+
+    def take_wake(self, feed: Feed, data: bytes, now: float) -> int:
+        """Do what `on_media` would with the packets in `data`, where all of it is plain. Implements `WakeSink`."""
+        if self._compiled is None or self.output is None or self.viewers or self.rendition:
+            return native.NOT_PLAIN
+        if self._wake is None:
+            self._wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
+            if self._wake is None:
+                return native.NOT_PLAIN
+        done = self._wake.take(data, now)
+        if done == native.CHANGED:
+            self._wake = None
+        elif done != native.NOT_PLAIN:
+            self.taken_whole += 1
+        return done
 
     def _wake_at(self, due: float) -> None:
         """Set the timer for a held packet: only needed where the camera's marker bits cannot be trusted."""
@@ -275,6 +295,7 @@ class Pipeline:
             self._retire_input(kind, track_input)
 
     def _retire_input(self, kind: Kind, track_input: TrackInput) -> None:
+        self._wake = None
         track_input.count(self._retired[kind])
         self._retired_malformed += track_input.malformed
         del self.inputs[kind], self._by_track[track_input.track]
@@ -313,7 +334,11 @@ class Pipeline:
     def counters(self) -> dict[str, int]:
         """Counters of the current session's parts, as `part.name`."""
         inputs = {kind.value: track_input.counters() for kind, track_input in self.inputs.items()}
-        return joined(pipeline={"held_over": self.held_over}, timeline=self.timeline.counters(), **inputs)
+        return joined(
+            pipeline={"held_over": self.held_over, "taken_whole": self.taken_whole},
+            timeline=self.timeline.counters(),
+            **inputs,
+        )
 
 
 def copy_stats(stats: TrackStats) -> TrackStats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -100,6 +100,30 @@ class MediaSink(Protocol):
 
     def receiver_report(self, track: Track, now: float) -> ReportBlock | None:
         """The report on this track for the server, or None when there is none yet."""
+        ...
+
+
+class Feed(NamedTuple):
+    """Where the packets of a video track come from: a session and its parser, and the track's interleaved channels.
+
+    The session's packets of other tracks come behind the video's.
+    """
+
+    track: Track
+    session: Any
+    parser: Any
+    playing: object
+    """The session's `state` while it plays."""
+    rtp: int
+    rtcp: int
+
+
+@runtime_checkable
+class WakeSink(Protocol):
+    """A sink that may take all that one wake brought as undivided bytes."""
+
+    def take_wake(self, feed: Feed, data: bytes, now: float) -> int:
+        """What was done with them, as `native.Wake.take` says; unless it is done, nothing has happened."""
         ...
 
 

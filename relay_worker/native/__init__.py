@@ -1,8 +1,10 @@
 """The inner loops of the data path, compiled: whether they are there, and whether they are used.
 
-The Python beside each call is the specification and the fallback. A compiled function takes what is plain from the
-front of a run and says where it stopped; the Python goes on from there, as it does for everything where nothing is
-compiled. So a run may change hands at any packet, and the result does not depend on where.
+The Python beside each call is the specification and the fallback. `Wake` takes a wake in which everything is plain,
+from decrypted bytes to `sendmsg`, or changes nothing. The other functions take what is plain from the front of a run
+and say where they stopped; the Python goes on from there, as it does for everything where nothing is compiled. All
+state is the Python's: a camera may change hands at any wake, a run at any packet, and the result does not depend on
+where.
 
 Chosen once a process, before anything is made of what uses it (`choose`); objects keep what was chosen when they
 were made.
@@ -10,8 +12,8 @@ were made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from relay_common.errors import ConfigError
 
@@ -59,6 +61,59 @@ class Slots(Protocol):
         ...
 
 
+class OutputParts(NamedTuple):
+    """The parts of one output that compiled code reads and writes, in its order. Which attributes: `wake.h`."""
+
+    pacer: Any
+    settings: Any
+    line: Any
+    meter: Any
+    pacer_stats: Any
+    sender: Any
+    stream: Any
+    stream_stats: Any
+    writer: Any
+    history: Any
+    """None where nothing is kept."""
+    sent_run: type
+    """The class of what it keeps."""
+    repair: Any
+    uplink: Any
+    path: Any
+    """A `UdpPath`; None where packets leave by another, which the writer knows."""
+    protector: Any
+    feedback: Any
+    delay: Any
+    now: Callable[[], float]
+    """The clock that delays are measured by."""
+    prepared: Any
+    slots: Slots
+    sent_at: Any
+    sent_size: Any
+    time_id: int
+    number_id: int
+    """Ids of the header extensions, 0 for those that were not agreed."""
+
+
+StillSo = tuple[object, str, object]
+"""An object, an attribute of it, and the very object that its value must be."""
+
+
+class Wake(Protocol):
+    """One camera's parts, made into what takes a whole wake with one call."""
+
+    def take(self, data: bytes, now: float, /) -> int:
+        """Take what one wake brought. `NOT_PLAIN`: nothing has happened. `CHANGED`: likewise, and what had to stay so
+        did not. `DONE`. `OTHERS_LEFT`: done, and packets of other channels are in the parser's lists.
+        """
+        ...
+
+
+NOT_PLAIN, DONE, OTHERS_LEFT, CHANGED = 0, 1, 2, -1
+MOST_OUTPUTS: Final = 8
+"""In one `Wake`; with more the Python takes it."""
+
+
 class Compiled(Protocol):
     """What the extension module has: see `runs.c`."""
 
@@ -100,6 +155,23 @@ class Compiled(Protocol):
         self, buffer: bytearray, slot_size: int, trailer: int, protect: int, context: int, owner: object, /
     ) -> Slots:
         """Slots of a buffer; `protect` and `context` are addresses of libsrtp's, which `owner` keeps alive."""
+        ...
+
+    def Wake(
+        self,
+        guards: tuple[StillSo, ...],
+        parts: tuple[object, ...],
+        outputs: tuple[OutputParts, ...],
+        kind: str,
+        channel: int,
+        rtcp_channel: int,
+        /,
+    ) -> Wake:
+        """Of session, parser, pipeline, input, receiver, passthrough and the timeline's track; and of 1 to 8 outputs.
+
+        `channel` and `rtcp_channel` are the video's, `kind` is its key in the pipeline's dicts. Raises ValueError for
+        parts of which none can be made.
+        """
         ...
 
 

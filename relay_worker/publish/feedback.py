@@ -69,6 +69,11 @@ class Feedback:
         self._acknowledged_bytes = 0
         self._round_trips, self._one_way = _Lowest(), _Lowest()
 
+    @property
+    def sent(self) -> tuple[array[float], array[int]]:
+        """When packets were sent, and their sizes, by transport-wide number modulo `SENT_KEPT`; see `packet_sent`."""
+        return self._sent_at, self._sent_size
+
     def sender_report_sent(self, ntp: int, now: float) -> None:
         """Remember when the sender report with this NTP time was sent; round trips are measured from it."""
         self._reports_sent.append((ntp >> 16 & 0xFFFFFFFF, now))

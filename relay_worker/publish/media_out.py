@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from relay_common.clock import Clock
+from relay_worker import native
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.publish.answer import AcceptedTrack
@@ -110,6 +111,17 @@ class MediaOut:
         self._send(track, frame.payloads, frame.media_time, frame.step, now)
         if video:
             self._delay.add(self._clock.now() - now, len(frame.payloads))
+
+    def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
+        """What compiled code needs to send video as `send` does; None while it cannot. Implements `CompiledOutput`."""
+        if self._sender is None or self._video is None or not self.connected or self.capture is not None:
+            return None
+        sender, pacer = self._sender.wake_parts(self._video), self._pacer.wake_parts()
+        if sender is None:
+            return None
+        parts = native.OutputParts(**sender, **pacer, uplink=self._uplink, delay=self._delay, now=self._clock.now)
+        extensions = (self._video, "extensions", self._video.extensions)
+        return [parts], [(self, "connected", True), (self, "capture", None), extensions]
 
     def send_past(self, frames: Sequence[Frame], now: float) -> None:
         """Send video that came earlier, all of it at once, as fast as the pacer lets it leave; none to whom takes sound

@@ -6,10 +6,12 @@ keyframe, as its receiver can decode nothing before; the others notice nothing o
 
 from __future__ import annotations
 
+from relay_worker import native
 from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Frame, Kind, Output
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
+from relay_worker.wakes import CompiledOutput
 
 
 class _Branch:
@@ -28,6 +30,8 @@ class Outputs:
         self.pipeline = pipeline
         self._branches: dict[object, _Branch] = {}
         self._starts = KeyframeStarts()
+        self._arranged = object()
+        """Another one whenever the outputs are."""
 
     def attach(self, key: object, output: Output, max_payload: int, now: float) -> None:
         """Send to `output` as well, in packets that fit into `max_payload` bytes: the first one gets the group of
@@ -35,6 +39,7 @@ class Outputs:
         from then on.
         """
         first = not self._branches
+        self._arranged = object()
         branch = self._branches[key] = _Branch(output, max_payload, waits=not first)
         self._fit()
         if first:
@@ -47,12 +52,14 @@ class Outputs:
     def replace(self, key: object, output: Output) -> None:
         """Put `output` in the place of the one that was attached with this key."""
         self._branches[key].output = output
+        self._arranged = object()
         self._simplify()
 
     def detach(self, key: object) -> None:
         """Stop sending to this one; after the last, the group of pictures is held again."""
         if self._branches.pop(key, None) is None:
             return
+        self._arranged = object()
         if self._branches:
             self._fit()
             self._simplify()
@@ -65,6 +72,19 @@ class Outputs:
         for branch in list(self._branches.values()):
             if not branch.waits or frame.kind is not Kind.VIDEO:
                 branch.output.send(frame, now)
+
+    def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
+        """The parts of all outputs; None while one of them waits, or is no connection. Implements `CompiledOutput`."""
+        parts: list[native.OutputParts] = []
+        guards: list[native.StillSo] = [(self, "_arranged", self._arranged)]
+        for branch in self._branches.values():
+            output = None if branch.waits else branch.output
+            found = output.wake_parts() if isinstance(output, CompiledOutput) else None
+            if found is None:
+                return None
+            parts += found[0]
+            guards += found[1]
+        return (parts, guards) if len(parts) <= native.MOST_OUTPUTS else None
 
     def _let_in(self, frame: Frame) -> None:
         """Have those that wait begin with this frame, if a keyframe begins with it."""

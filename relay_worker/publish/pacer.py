@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay_worker import native
 from relay_worker.media.stream import PayloadRun
@@ -196,6 +196,16 @@ class Pacer:
                 return True
         self._queue(payloads, media_time, size, now)
         return False
+
+    def wake_parts(self) -> dict[str, Any]:
+        """Its fields of `native.OutputParts`: what `take_video` reads and writes."""
+        return {
+            "pacer": self,
+            "settings": self._settings,
+            "line": self._video_line,
+            "meter": self._bitrate,
+            "pacer_stats": self.stats,
+        }
 
     def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""

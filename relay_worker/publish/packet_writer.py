@@ -39,6 +39,11 @@ class PacketWriter:
         self._ready: list[memoryview] = []
         self._prepared, self._filled = protector.prepared, 0
 
+    @property
+    def ends(self) -> tuple[Protector, PacketPath]:
+        """What encrypts packets, and what they leave by."""
+        return self._protector, self._path
+
     def take_numbers(self, track: OutgoingTrack, count: int) -> int:
         """The first of `count` transport-wide numbers for packets of `track`; 0 where it carries none."""
         if track.extensions.transport_cc is None:

@@ -7,10 +7,11 @@ PLI), RFC 5104 (FIR).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from relay_worker import native
 from relay_worker.media.stream import PayloadRun
+from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.feedback import Estimate, Feedback
 from relay_worker.publish.history import SentHistory, SentRun
 from relay_worker.publish.outgoing import OutgoingTrack
@@ -18,7 +19,7 @@ from relay_worker.publish.packet_writer import PacketWriter, Protector
 from relay_worker.publish.retransmission import Retransmitter
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.transport_cc import TransportFeedback
-from relay_worker.webrtc.gso import PacketPath
+from relay_worker.webrtc.gso import PacketPath, UdpPath
 
 REPORT_INTERVAL: Final = 1.0
 KEYFRAME_INTERVAL: Final = 1.0
@@ -118,6 +119,35 @@ class MediaSender:
             self.owed_since = now
         if self._keyframe_wanted or now >= self._next_report:
             self._say_what_is_due(now)
+
+    def wake_parts(self, track: OutgoingTrack) -> dict[str, Any] | None:
+        """Its fields of `native.OutputParts`, for packets of `track` with the extensions that they have now.
+
+        None where compiled code cannot encrypt them, or write such extensions.
+        """
+        protector, path = self._writer.ends
+        if protector.prepared is None or not isinstance(track.extensions, HeaderExtensions):
+            return None
+        sent_at, sent_size = self.feedback.sent
+        time_id, number_id = track.extensions
+        return {
+            "sender": self,
+            "stream": track,
+            "stream_stats": track.stats,
+            "writer": self._writer,
+            "history": track.history,
+            "sent_run": SentRun,
+            "repair": self.repair,
+            "path": path if isinstance(path, UdpPath) else None,
+            "protector": protector,
+            "feedback": self.feedback,
+            "prepared": protector.prepared,
+            "slots": protector.prepared.slots,
+            "sent_at": sent_at,
+            "sent_size": sent_size,
+            "time_id": time_id or 0,
+            "number_id": number_id or 0,
+        }
 
     def _say_what_is_due(self, now: float) -> None:
         if now >= self._next_report and self.clock is not None:

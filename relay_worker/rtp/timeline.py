@@ -114,6 +114,10 @@ class Timeline:
             added.floor = earlier.floor
         self._tracks[track] = added
 
+    def state(self, track: Hashable) -> object:
+        """What is remembered of a track, until it is added again."""
+        return self._tracks[track]
+
     def rebase(self, not_before: float = float("-inf")) -> None:
         """The source is a new one (reconnect, or filler ended): forget its clocks, keep the media clock.
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from relay_common.fsm import Machine
 from relay_common.secrets import Secret
-from relay_worker.media.stream import Batch, Kind, Track
+from relay_worker.media.stream import Batch, Feed, Kind, Track
 from relay_worker.rtsp.dialogue import Dialogue
 from relay_worker.rtsp.errors import (
     ProtocolError,
@@ -131,12 +131,25 @@ class RtspSession:
                 events += self._server_request(item)
             else:
                 self.unknown_channel += 1
+        events += self.take_batches()
+        return events
+
+    def take_batches(self) -> list[Batch]:
+        """The media that the parser has found, by track."""
+        batches = []
         packets = self._parser.packets
         for track, rtp, rtcp in self._channels:
             if packets[rtp] or packets[rtcp]:
-                events.append(Batch(track, packets[rtp], packets[rtcp]))
+                batches.append(Batch(track, packets[rtp], packets[rtcp]))
                 packets[rtp], packets[rtcp] = [], []
-        return events
+        return batches
+
+    def feed(self) -> Feed | None:
+        """Where the video comes from, while it plays; None where another track comes before it."""
+        if self.state is not RtspState.PLAYING or self._channels[0].track.kind is not Kind.VIDEO:
+            return None
+        track, rtp, rtcp = self._channels[0]
+        return Feed(track, self, self._parser, RtspState.PLAYING, rtp, rtcp)
 
     def connection_lost(self) -> None:
         """The server closed the connection: always raises, unless we were ending the session."""

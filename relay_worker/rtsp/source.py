@@ -16,7 +16,8 @@ from relay_common.counters import joined
 from relay_common.pauses import TOLERANCE
 from relay_common.secrets import Secret
 from relay_common.spoken import spoken
-from relay_worker.media.stream import Batch, MediaSink, Track
+from relay_worker.media.stream import Batch, Feed, MediaSink, Track, WakeSink
+from relay_worker.native import DONE, OTHERS_LEFT
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
 from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, RtspStage, SessionLostError
 from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
@@ -63,6 +64,8 @@ class RtspSource:
         self._ssrc = secrets.randbits(32)
         self._tracks: tuple[Track, ...] = ()
         self._report_due = math.inf
+        self._wake_sink = sink if isinstance(sink, WakeSink) else None
+        self._feed: Feed | None = None
 
     @property
     def session(self) -> RtspSession | None:
@@ -147,27 +150,42 @@ class RtspSource:
         session = self._session
         assert session is not None
         try:
-            batches: list[Batch] = []
-            for event in session.receive_data(data, now):
-                if isinstance(event, Batch):
-                    batches.append(event)
-                else:
-                    self._handle(event, now)
-            if session.state is not RtspState.PLAYING:
-                self._dialogue(session)
-            if batches:
-                self._sink.on_media(batches, now)
-                if now >= self._report_due:
-                    self._report(session, now)
+            media = self._take_wake(session, data, now) or self._take_apart(session, data, now)
+            if media and now >= self._report_due:
+                self._report(session, now)
         except Exception as error:
             self._fail(error)
             return
         if session.outgoing:
             self._flush()
 
+    def _take_wake(self, session: RtspSession, data: bytes, now: float) -> bool:
+        """Hand the wake to a sink that takes it whole; False when it has to be taken apart here."""
+        if self._feed is None or self._wake_sink is None:
+            return False
+        done = self._wake_sink.take_wake(self._feed, data, now)
+        if done == OTHERS_LEFT:
+            self._sink.on_media(session.take_batches(), now)
+        return done in (DONE, OTHERS_LEFT)
+
+    def _take_apart(self, session: RtspSession, data: bytes, now: float) -> bool:
+        """Handle all that arrived; whether there was media in it."""
+        batches: list[Batch] = []
+        for event in session.receive_data(data, now):
+            if isinstance(event, Batch):
+                batches.append(event)
+            else:
+                self._handle(event, now)
+        if session.state is not RtspState.PLAYING:
+            self._dialogue(session)
+        if batches:
+            self._sink.on_media(batches, now)
+        return bool(batches)
+
     def _handle(self, event: Playing | Redirected, now: float) -> None:
         if isinstance(event, Playing):
             self._tracks, self._report_due = event.tracks, now + REPORT_INTERVAL
+            self._feed = self._session.feed() if self._session is not None else None
             self._sink.on_playing(event.tracks, now)
         else:
             self._end(event)

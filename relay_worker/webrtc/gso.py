@@ -116,24 +116,38 @@ class UdpPath:
         else:
             self.drops += len(run)
 
-    def send_prepared(self, packets: PreparedPackets, count: int) -> None:
-        """Send the first `count` of `packets`, as `send` would, with one call from here."""
+    def send_prepared(self, packets: PreparedPackets, count: int, first: int = 0) -> None:
+        """Send those of `packets` from `first` to `count`, as `send` would, with one call from here."""
         if self._packed is None:
             self._packed = packed_address(self._sock.family, self._address)
         if not self.gso or self._packed is None:
-            self.send(packets.views(0, count))
+            self.send(packets.views(first, count))
             return
-        first = 0
         while first < count and self.gso:
             first, behind, _, error = packets.slots.send(self._sock.fileno(), self._packed, first, count)
-            if error and behind - first > 1:
-                self._refused(packets.views(first, behind), error)
-            elif error:
-                self._refused_one(packets.views(first, behind)[0])
             if error:
-                first = behind
+                first = self._refused_prepared(packets, first, behind, error)
         for packet in packets.views(first, count):  # segmentation was refused just now
             self._send_one(packet)
+
+    def _refused_prepared(self, packets: PreparedPackets, first: int, behind: int, error: int) -> int:
+        if behind - first > 1:
+            self._refused(packets.views(first, behind), error)
+        else:
+            self._refused_one(packets.views(first, behind)[0])
+        return behind
+
+    def after_refusal(self, packets: PreparedPackets, where: tuple[int, int, int, int]) -> None:
+        """Go on where compiled code got an error: `where` is the first packet of that call, the one behind its last,
+        how many there are in all, and the errno.
+        """
+        first, behind, count, error = where
+        first = self._refused_prepared(packets, first, behind, error)
+        if self.gso:
+            self.send_prepared(packets, count, first)
+        else:
+            for packet in packets.views(first, count):
+                self._send_one(packet)
 
     def _send_one(self, packet: memoryview) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -36,14 +37,14 @@ def test_both_paths_agree(part: int) -> None:
     agree(part * 1_000_000, PACKETS // PARTS)
 
 
-@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put"])
+@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take"])
 def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled function that is wrong in one way that a look at pictures would not show."""
     found = native._found
     assert found is not None
     monkeypatch.setattr(native, "_found", Wrong(found, where))
     with pytest.raises(data_paths.Difference):
-        agree(0, 2000)
+        agree(0, 10_000)
 
 
 class Wrong:
@@ -54,6 +55,8 @@ class Wrong:
 
     def __getattr__(self, name: str) -> object:
         right = getattr(self._right, name)
+        if name == "Wake" and self._where in ("put", "take"):
+            return lambda *arguments: WrongWake(right, arguments if self._where == "take" else ())
         if name == "Slots":
             return lambda *arguments: WrongSlots(right(*arguments)) if self._where == "put" else right(*arguments)
         return getattr(self, f"_{name}") if name == self._where else right
@@ -65,7 +68,7 @@ class Wrong:
         return stop
 
     def _take_plain(self, *arguments: object) -> tuple[int, int]:
-        index, size = self._right.take_plain(*arguments)  # type: ignore[arg-type]
+        index, size = self._right.take_plain(*arguments)
         return index, size + (size == 500 or size % 97 == 0)
 
     def _pass_fragments(self, payloads: list[tuple[bytes, bool]], index: int, most: int, ends: bool) -> tuple[int, int]:
@@ -75,6 +78,16 @@ class Wrong:
     def _measure(self, payloads: list[tuple[object, bool]], most: int) -> int:
         size = self._right.measure(payloads, most)
         return size + (size > 1000)
+
+
+class WrongWake:
+    """Takes all but forgets that sound is left; without parts it takes nothing."""
+
+    def __init__(self, right: Any, parts: tuple[Any, ...]) -> None:
+        self._right = right(*parts) if parts else None
+
+    def take(self, data: bytes, now: float) -> int:
+        return min(native.DONE, self._right.take(data, now)) if self._right is not None else native.NOT_PLAIN
 
 
 class WrongSlots:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKETS = 1000
+SOURCE = ROOT / "relay_worker/native"
 
-_RUN = """
+LOADING = """
 import importlib.util, sys
 name, path = "relay_worker.native._runs", sys.argv.pop(1)
 spec = importlib.util.spec_from_file_location(name, path)
@@ -26,49 +26,82 @@ sys.exit(data_paths.main())
 """
 
 
-def build(source: Path, target: Path) -> None:
-    """Compile with both sanitizers; skipped where that cannot be done."""
+def build(source: Path, target: Path, *options: str) -> None:
+    """Compile the C files of a folder, with both sanitizers unless `options` are given; skipped where it cannot be."""
     compiler = shutil.which("gcc")
     include = sysconfig.get_paths()["include"]
     if compiler is None or not (Path(include) / "Python.h").exists():
         pytest.skip("there is no gcc, or Python's headers are missing")
-    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
-    command = [compiler, *checks, "-fPIC", "-shared", f"-I{include}", str(source), "-o", str(target)]
+    checks = [*options] or [
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    ]
+    command = [
+        compiler,
+        *checks,
+        "-fPIC",
+        "-shared",
+        f"-I{include}",
+        *map(str, sorted(source.glob("*.c"))),
+        "-o",
+        str(target),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode and "cannot find" in done.stderr:
         pytest.skip("gcc has no sanitizers here")
     assert done.returncode == 0, done.stderr
 
 
-def run(module: Path, packets: int) -> subprocess.CompletedProcess[str]:
-    """The corpus, and so many packets of made streams, through both data paths."""
+def run(module: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What `data_paths` does with these options, with this module."""
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     # With malloc under every object, reading past the end of one is an error; CPython does not free all at its end.
     environ = os.environ | {"LD_PRELOAD": library.stdout.strip(), "PYTHONMALLOC": "malloc", "PYTHONPATH": str(ROOT)}
     environ |= {"ASAN_OPTIONS": "detect_leaks=0:handle_segv=0", "PYTHONDONTWRITEBYTECODE": ""}
-    command = [sys.executable, "-c", _RUN, str(module), "--packets", str(packets), "--seed", "7000000"]
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    command = [sys.executable, "-c", LOADING, str(module), *options]
+    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.timeout(400)
 def test_no_error_of_memory_over_the_corpus(tmp_path: Path) -> None:
     module = tmp_path / "_runs.abi3.so"
-    build(ROOT / "relay_worker/native/runs.c", module)
-    done = run(module, PACKETS)
+    build(SOURCE, module)
+    done = run(module, "--packets", "1500", "--seed", "41")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no difference" in done.stdout
+    assert " 0 wakes taken whole" not in done.stdout
 
 
-def test_a_read_beyond_the_end_is_found(tmp_path: Path) -> None:
-    source = (ROOT / "relay_worker/native/runs.c").read_text()
-    checked = "if (size < 3 || size > most"
-    assert checked in source
-    wrong = tmp_path / "runs.c"
+def changed(folder: Path, file: str, right: str, wrong: str) -> Path:
+    """A copy of the C files with one place changed."""
+    for path in SOURCE.glob("*.[ch]"):
+        shutil.copy(path, folder)
+    text = (folder / file).read_text()
+    assert text.count(right) == 1
+    (folder / file).write_text(text.replace(right, wrong))
+    return folder
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("file", "right", "where"),
+    [
+        ("runs.c", "if (size < 3 || size > most", "pass_fragments"),
+        ("input.c", "if (!I(in_fragment) || size < 3", "go_on"),
+    ],
+    ids=["pass_fragments", "go_on"],
+)
+def test_a_read_beyond_the_end_is_found(tmp_path: Path, file: str, right: str, where: str) -> None:
     # Changes no result, so that no comparison would notice.
-    read = "((volatile const uint8_t *)at)[size + 40] == 7 && size > 70000"
-    wrong.write_text(source.replace(checked, f"if (({read}) || size < 3 || size > most"))
+    read = "if ((((volatile const uint8_t *)at)[size + 40] == 7 && size > 70000) || "
     module = tmp_path / "_runs.abi3.so"
-    build(wrong, module)
-    done = run(module, 100)
+    build(changed(tmp_path, file, right, right.replace("if (", read)), module)
+    done = run(module, "--made", "--packets", "1500", "--seed", "41")
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
-    assert "pass_fragments" in done.stderr
+    assert where in done.stderr

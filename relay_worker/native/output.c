@@ -1,0 +1,371 @@
+/* The way out of a plain wake: what the pacer lets through, packets, and what is remembered of them. */
+
+#include "wake.h"
+
+static const double BURST_BYTES = 16 * (1200 + 28), PACKET_OVERHEAD = 28; /* publish/pacer.py */
+
+/* Pacer.take_video, Smoother.release, and what MediaSender.send counts. 0 where the pacer would do anything but let it
+ * through, or where something else is due. */
+static int
+take(const Work *work, const Run *run, Output *output, double now)
+{
+    int count = run->out_end - run->out_first;
+    double size = (double)run->bytes + PACKET_OVERHEAD * count;
+    if (now - OR(meter_start) >= 1.0) {
+        OI(meter_before) = now - OR(meter_start) < 2.0 ? OI(meter_bytes) : 0;
+        OR(latest) = 8.0 * (double)OI(meter_before);
+        OR(meter_start) = now;
+        OI(meter_bytes) = 0;
+    }
+    OI(meter_bytes) += (int64_t)size;
+    OI(offered_bytes) += (int64_t)size;
+    if (run->media != output->frame_media) {
+        double transit = now - run->media;
+        if (now >= OR(bucket_end))
+            return 0;
+        if (transit < OR(low))
+            OR(low) = transit;
+        else if (transit > OR(high))
+            OR(high) = transit;
+        double low = OR(low) < OR(low_before) ? OR(low) : OR(low_before);
+        double high = OR(high) > OR(high_before) ? OR(high) : OR(high_before);
+        if (high - low > OR(threshold))
+            return 0;
+        output->frame_media = run->media;
+        output->frame_release = now;
+        output->frame_is_new = 1;
+    }
+    double rate = OR(floor_bitrate);
+    if (OR(ceiling) < rate) /* never where there is none */
+        rate = OR(ceiling);
+    double tokens = OR(tokens) + (now - OR(tokens_at)) * rate / 8;
+    if (!(tokens < BURST_BYTES))
+        tokens = BURST_BYTES;
+    if (!(output->frame_release <= now) || !(tokens >= size))
+        return 0;
+    OR(tokens) = tokens - size;
+    OR(tokens_at) = now;
+    OR(sending) = run->media;
+    if (output->number_id)
+        OI(transport_sequence) = (OI(transport_sequence) + count) & 0xFFFF;
+    OI(sequence) = (OI(sequence) + count) & 0xFFFF;
+    OI(sent_packets) += count;
+    OI(sent_bytes) += run->bytes;
+    OR(last_sent) = OR(stream_last_sent) = now;
+    if (isnan(OR(stream_owed)))
+        OR(stream_owed) = now;
+    if (isnan(OR(owed)))
+        OR(owed) = now;
+    return work->run_count == 1 || !(OI(keyframe_wanted) || now >= OR(next_report));
+}
+
+/* All that an output would do with the runs, as far as it is numbers. */
+int
+work_out_output(Work *work, Output *output, double now)
+{
+    if (!load_output(output))
+        return 0;
+    memcpy(output->now, output->before, sizeof output->now);
+    if (OI(pacer_wants_keyframe) || OI(skipping) || !isnan(OR(line)) || OI(tails_twice) || OI(probing) || OI(filled) ||
+        OI(out_payload_type) < 0 || OI(out_payload_type) > 127 || is_none(output->parts[SENDER], n_clock, 0) ||
+        !is_none(output->parts[PACER], n__held, 1) || !is_none(output->parts[PACER], n__ready, 1) ||
+        !load_pair(output->parts[PACER], n__frame, &output->frame_media, &output->frame_release))
+        return 0;
+    output->frame_is_new = 0;
+    output->sequence = (uint32_t)OI(sequence);
+    output->number = output->number_id ? (uint32_t)OI(transport_sequence) + 1 : 0;
+    for (int number = 0; number < work->run_count; number++) {
+        const Run *run = &work->runs[number];
+        if (has_payloads(run) && !take(work, run, output, now))
+            return 0;
+    }
+    return 1;
+}
+
+/* --- what a history keeps -------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_VAR_HEAD
+    PyObject *data; /* bytes that the payloads are parts of */
+    Piece payloads[];
+} Kept;
+
+static PyTypeObject *kept_type;
+
+static PyObject *
+kept_new(PyObject *data, const Piece *payloads, Py_ssize_t count)
+{
+    allocfunc allocate = (allocfunc)PyType_GetSlot(kept_type, Py_tp_alloc);
+    Kept *self = (Kept *)allocate(kept_type, count);
+    if (self == NULL)
+        return NULL;
+    Py_INCREF(data);
+    self->data = data;
+    memcpy(self->payloads, payloads, (size_t)count * sizeof(Piece));
+    return (PyObject *)self;
+}
+
+static void
+kept_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(((Kept *)object)->data);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t
+kept_length(PyObject *object)
+{
+    return Py_SIZE(object);
+}
+
+/* Payload and marker bit of one, as in any other run of payloads. */
+static PyObject *
+kept_item(PyObject *object, Py_ssize_t index)
+{
+    Kept *self = (Kept *)object;
+    if (index < 0 || index >= Py_SIZE(object)) {
+        PyErr_SetString(PyExc_IndexError, "no such payload");
+        return NULL;
+    }
+    const Piece *payload = &self->payloads[index];
+    const char *data = PyBytes_AsString(self->data);
+    return Py_BuildValue("y#O", data + payload->offset, (Py_ssize_t)payload->size,
+                         payload->marker ? Py_True : Py_False);
+}
+
+static PyType_Slot kept_slots[] = {
+    {Py_tp_dealloc, kept_dealloc},
+    {Py_sq_length, kept_length},
+    {Py_sq_item, kept_item},
+    {0, NULL},
+};
+
+static PyType_Spec kept_spec = {
+    .name = "relay_worker.native._runs.Kept",
+    .basicsize = sizeof(Kept),
+    .itemsize = sizeof(Piece),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = kept_slots,
+};
+
+int
+add_kept(PyObject *module)
+{
+    kept_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &kept_spec, NULL); /* kept alive, as is the module */
+    return kept_type == NULL ? -1 : 0;
+}
+
+/* --- packets ----------------------------------------------------------------------------------------------------- */
+
+/* UdpPath.send_prepared, or any other path by way of PacketWriter.flush. */
+static int
+send(Output *output, Py_ssize_t filled)
+{
+    PyObject *path = output->parts[PATH];
+    if (!filled)
+        return 0;
+    PyObject *address = OI(gso) ? PyObject_GetAttr(path, names[n__packed]) : NULL;
+    if (address == NULL || !PyBytes_CheckExact(address)) {
+        if (PyErr_Occurred())
+            return -1;
+        Py_XDECREF(address);
+        PyObject *count = PyLong_FromSsize_t(filled);
+        int failed = count == NULL || PyObject_SetAttr(output->parts[WRITER], names[n__filled], count);
+        Py_XDECREF(count);
+        return failed ? -1 : call(output->parts[WRITER], n_flush, NULL, NULL);
+    }
+    PyObject *sock = PyObject_GetAttr(path, names[n__sock]);
+    PyObject *number = sock == NULL ? NULL : PyObject_CallMethodObjArgs(sock, names[n_fileno], NULL);
+    long fd = number == NULL ? -1 : PyLong_AsLong(number);
+    Py_XDECREF(sock);
+    Py_XDECREF(number);
+    if (PyErr_Occurred()) {
+        Py_DECREF(address);
+        return -1;
+    }
+    Py_ssize_t first = 0, behind = 0;
+    int calls = 0, failed = 0;
+    int error = send_slots(output->slots, (int)fd, PyBytes_AsString(address), (size_t)PyBytes_Size(address), &first,
+                           filled, &behind, &calls);
+    Py_DECREF(address);
+    if (error) {
+        PyObject *where = Py_BuildValue("nnni", first, behind, filled, error);
+        failed = where == NULL || call(path, n_after_refusal, output->parts[PREPARED], where);
+        Py_XDECREF(where);
+        OI(gso) = 0; /* whatever it is now: it is asked at the next packet */
+    }
+    return failed ? -1 : 0;
+}
+
+/* What history and delay meter remember of a run that was sent. */
+static int
+keep_run(Work *work, const Run *run, Output *output, PyObject *material, uint32_t first, uint32_t number,
+         uint32_t timestamp, PyObject *now)
+{
+    int count = run->out_end - run->out_first;
+    if (output->parts[HISTORY] != Py_None) {
+        PyObject *kept = kept_new(material, work->payloads + run->out_first, count);
+        PyObject *made = kept == NULL ? NULL
+                                      : PyObject_CallFunction(output->parts[SENT_RUN], "OIIiOLI", now, (unsigned int)first,
+                                                              (unsigned int)timestamp, 0, kept, (long long)run->bytes,
+                                                              (unsigned int)number);
+        Py_XDECREF(kept);
+        int failed = made == NULL || call(output->parts[HISTORY], n_append, made, NULL);
+        Py_XDECREF(made);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+measure_delay(Output *output, int count, double now)
+{
+    PyObject *then = PyObject_CallNoArgs(output->parts[NOW]);
+    double delay = then == NULL ? -1.0 : PyFloat_AsDouble(then) - now;
+    Py_XDECREF(then);
+    if (PyErr_Occurred())
+        return -1;
+    PyObject *value = PyFloat_FromDouble(delay), *packets = PyLong_FromLong(count);
+    PyObject *samples = PyObject_GetAttr(output->parts[DELAY], names[n__samples]);
+    int failed = value == NULL || packets == NULL || samples == NULL;
+    if (!failed && PyList_CheckExact(samples) && PyList_Size(samples) < SAMPLES) {
+        PyObject *sample = PyTuple_Pack(2, value, packets);
+        failed = sample == NULL || PyList_Append(samples, sample);
+        Py_XDECREF(sample);
+    }
+    else if (!failed)
+        failed = call(output->parts[DELAY], n_add, value, packets);
+    Py_XDECREF(value);
+    Py_XDECREF(packets);
+    Py_XDECREF(samples);
+    return failed ? -1 : 0;
+}
+
+/* round() of a number that is no larger than a double holds exactly: half to even */
+static int64_t
+rounded(double value)
+{
+    int64_t below = (int64_t)value - (value < 0); /* of a negative one that is whole, one too few: `part` is 1 then */
+    double part = value - (double)below;
+    return part > 0.5 || (part == 0.5 && (below & 1)) ? below + 1 : below;
+}
+
+/* MediaSender.send: write, encrypt and send a run's packets, and remember them. */
+int
+send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now)
+{
+    const uint8_t *data = (const uint8_t *)PyBytes_AsString(material);
+    Py_ssize_t slot = 0;
+    long refused = 0;
+    uint32_t first = output->sequence, first_number = output->number & 0xFFFF;
+    int64_t media = rounded(run->media * (double)OI(out_clock_rate));
+    Header header = {
+        .payload_type = (uint32_t)OI(out_payload_type),
+        .sequence = first,
+        .timestamp = (uint32_t)((uint64_t)OI(timestamp_base) + (uint64_t)media),
+        .ssrc = (uint32_t)OI(out_ssrc),
+        .time_id = output->time_id,
+        .send_time = (uint32_t)((int64_t)(now * 262144) & 0xFFFFFF),
+        .number_id = output->number_id,
+        .number = output->number,
+    };
+    for (int index = run->out_first; index < run->out_end; index++, header.sequence++, header.number++) {
+        const Piece *payload = &work->payloads[index];
+        int written = write_packet(output->slots, slot, &header, payload->marker, data + payload->offset, payload->size);
+        if (written <= 0) {
+            refused++;
+            continue;
+        }
+        if (output->number_id) {
+            uint32_t number = header.number & 0xFFFF;
+            ((double *)output->sent_at.buf)[number % SENT_KEPT] = now;
+            ((uint16_t *)output->sent_size.buf)[number % SENT_KEPT] = (uint16_t)output->slots->lengths[slot];
+        }
+        if (++slot == output->slots->slots) {
+            if (send(output, slot))
+                return -1;
+            slot = 0;
+        }
+    }
+    output->sequence = header.sequence & 0xFFFF;
+    output->number = output->number_id ? header.number & 0xFFFF : 0;
+    if (send(output, slot))
+        return -1;
+    if (refused) {
+        PyObject *failures = PyObject_GetAttr(output->parts[PROTECTOR], names[n_failures]);
+        long before = failures == NULL ? -1 : PyLong_AsLong(failures);
+        Py_XDECREF(failures);
+        PyObject *made = PyErr_Occurred() ? NULL : PyLong_FromLong(before + refused);
+        int failed = made == NULL || PyObject_SetAttr(output->parts[PROTECTOR], names[n_failures], made);
+        Py_XDECREF(made);
+        if (failed)
+            return -1;
+    }
+    if (keep_run(work, run, output, material, first, output->number_id ? first_number : 0, header.timestamp,
+                 now_object))
+        return -1;
+    if ((OI(keyframe_wanted) || now >= OR(next_report)) &&
+        call(output->parts[SENDER], n__say_what_is_due, now_object, NULL))
+        return -1;
+    return measure_delay(output, run->out_end - run->out_first, now);
+}
+
+/* Numbers first, packets afterwards: whatever fails in between, no number is used for two packets. */
+int
+keep_output(Output *output)
+{
+    if (output->number_id)
+        OI(newest) = OI(transport_sequence);
+    if (store_output(output))
+        return -1;
+    return !output->frame_is_new ? 0
+                                 : set_pair(output->parts[PACER], n__frame, PyFloat_FromDouble(output->frame_media),
+                                            PyFloat_FromDouble(output->frame_release));
+}
+
+/* Take hold of the array `name`, whose items have `size` bytes: 0 when it is none. */
+static int
+hold(PyObject *array, Py_ssize_t size, Py_buffer *buffer)
+{
+    if (PyObject_GetBuffer(array, buffer, PyBUF_WRITABLE))
+        return 0;
+    if (buffer->itemsize == size && buffer->len == size * SENT_KEPT)
+        return 1;
+    PyBuffer_Release(buffer);
+    return 0;
+}
+
+/* `OutputParts` of the package */
+int
+fill_output(Output *output, PyObject *given)
+{
+    if (!PyTuple_Check(given) || PyTuple_Size(given) != OUTPUT_PARTS)
+        return 0;
+    for (int index = 0; index < OUTPUT_PARTS; index++)
+        output->parts[index] = Py_NewRef(PyTuple_GetItem(given, index));
+    if (!is_slots(output->parts[SLOTS]) || !hold(output->parts[SENT_AT], sizeof(double), &output->sent_at) ||
+        !hold(output->parts[SENT_SIZE], sizeof(uint16_t), &output->sent_size))
+        return 0;
+    output->slots = (Slots *)output->parts[SLOTS];
+    long time_id = PyLong_AsLong(output->parts[TIME_ID]), number_id = PyLong_AsLong(output->parts[NUMBER_ID]);
+    if (PyErr_Occurred() || time_id < 0 || time_id > 14 || number_id < 0 || number_id > 14)
+        return 0;
+    output->time_id = (uint32_t)time_id;
+    output->number_id = (uint32_t)number_id;
+    return output->slots->slots > 0;
+}
+
+void
+clear_output(Output *output)
+{
+    if (output->sent_at.obj != NULL)
+        PyBuffer_Release(&output->sent_at);
+    if (output->sent_size.obj != NULL)
+        PyBuffer_Release(&output->sent_size);
+    for (int index = 0; index < OUTPUT_PARTS; index++)
+        Py_CLEAR(output->parts[index]);
+}

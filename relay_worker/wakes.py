@@ -1,0 +1,44 @@
+"""Makes a camera's parts into one `native.Wake`: what takes a whole wake, where all in it is plain.
+
+Only attributes of these parts are read and written there, so nothing has to be told to it or asked of it. Where another
+object could take a part's place, the place is guarded: then another `Wake` is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from relay_worker import native
+from relay_worker.media.inputs import VideoInput
+from relay_worker.media.stream import Feed, Kind
+from relay_worker.media.track_input import TrackInput
+
+
+@runtime_checkable
+class CompiledOutput(Protocol):
+    """An output whose parts compiled code knows."""
+
+    def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
+        """Those of each connection that frames leave by, and what must stay as it is; None for anything unusual."""
+        ...
+
+
+def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: TrackInput | None) -> native.Wake | None:
+    """What takes the wakes of `feed` from now on; None while the Python has to."""
+    output = pipeline.output
+    if not isinstance(track_input, VideoInput) or not isinstance(output, CompiledOutput):
+        return None
+    found = output.wake_parts()
+    if found is None:
+        return None
+    outputs, guards = found
+    guards += [
+        (feed.session, "state", feed.playing),
+        (pipeline, "output", output),
+        *((pipeline, name, None) for name in ("viewers", "rendition", "capture", "tap")),
+        (pipeline, "filling", False),
+    ]
+    receiver, passthrough = track_input.receiver, track_input.passthrough
+    track = pipeline.timeline.state(Kind.VIDEO)
+    parts = (feed.session, feed.parser, pipeline, track_input, receiver, passthrough, track)
+    return compiled.Wake(tuple(guards), parts, tuple(outputs), Kind.VIDEO, feed.rtp, feed.rtcp)

@@ -1,0 +1,40 @@
+"""A wake that is worked out a little differently is noticed: the C with one place changed, against the Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.test_native_memory import LOADING, ROOT, build, changed
+
+CHANGES = {
+    "jitter": (41, "input.c", "(deviation - R(jitter)) / 16", "(deviation - R(jitter)) / 15"),
+    "B-pictures": (48, "input.c", "if (at[2] >> 4 == 0xA || at[2]", "if (at[2]"),
+    "end of a keyframe": (41, "input.c", "|| (marker && I(key)) : marker", ": marker"),
+    "skew": (96, "timeline.c", "R(skew) -= less > -limit ? less : -limit;", "R(skew) -= less;"),
+    "transport-wide number": (
+        54,
+        "output.c",
+        "(uint32_t)OI(transport_sequence) + 1",
+        "(uint32_t)OI(transport_sequence)",
+    ),
+    "rest of a frame": (46, "input.c", "work->taken = at;", "work->taken = at == work->size ? at : at + 1;"),
+}
+"""The seed of a stream that shows it, what stands in which file, and what a mistake might have written."""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_found(tmp_path: Path, name: str) -> None:
+    seed, *change = CHANGES[name]
+    module = tmp_path / "_runs.abi3.so"
+    build(changed(tmp_path, *map(str, change)), module, "-O1", "-ffp-contract=off")
+    command = [sys.executable, "-c", LOADING, str(module), "--made", "--packets", "3000", "--seed", str(seed)]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0, done.stdout
+    assert "Difference: " in done.stderr
