@@ -11,7 +11,8 @@ from relay_common.clock import SystemClock
 from relay_common.cloudflare import LocalTrack
 from relay_common.config import WhipConfig
 from relay_common.patch_messages import PatchSession, SessionPatched
-from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
+from relay_common.protocol import PublishAnswer, PublishFailed, PublishRequest, TrackOffer
+from relay_common.secrets import Secret
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.patching import patch_session
 from relay_supervisor.sinks.sink import SinkError
@@ -106,3 +107,52 @@ async def test_the_worker_is_told_what_became_of_it(at: At) -> None:
     assert "gone" in (await patch_session(broker, "b", ask)).reason, "of another camera"
     assert "gone" in (await patch_session(None, "a", ask)).reason, "so is the sink"
     await broker.retire("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "retry_after", "unauthorized", "pauses"),
+    [
+        ("401 Unauthorized", (), 0.0, True, [1.5, 60.0]),
+        ("403 Forbidden", ("Retry-After: 90",), 90.0, True, [90.0, 90.0]),
+        ("404 Not Found", (), 0.0, False, [0.0, 0.0]),
+        ("409 Conflict", (), 0.0, False, [0.0, 0.0]),
+        ("422 Unprocessable", (), 0.0, False, [0.0, 0.0]),
+        ("503 Busy", ("Retry-After: 7",), 7.0, False, [7.0, 7.0]),
+    ],
+)
+async def test_a_refused_token_waits_as_of_the_second_time_and_others_as_long_as_the_server_says(
+    at: At, status: str, fields: tuple[str, ...], retry_after: float, unauthorized: bool, pauses: list[float]
+) -> None:
+    at.server.answer = lambda *_: reply(status, b"", *fields)
+    with pytest.raises(SinkError, match=status[:3]) as caught:
+        await at.sink.open("a", "Porch", "v=0", TRACKS, lambda session: True)
+    assert (caught.value.retry_after, caught.value.unauthorized) == (retry_after, unauthorized)
+    broker = Broker(at.sink, SystemClock())
+    offer = PublishRequest(request=1, offer="v=0", tracks=[TrackOffer(kind="video", mid="0")], sink="studio")
+    for pause in pauses:
+        failed = await broker.publish("a", "Porch", offer)
+        assert isinstance(failed, PublishFailed)
+        assert failed.retry_after == pause
+
+
+async def test_a_server_without_a_location_is_warned_of_once_and_only_left(
+    at: At, caplog: pytest.LogCaptureFixture
+) -> None:
+    at.server.answer = lambda *_: reply("201 Created", SDP)
+    for _ in range(2):
+        opened = await at.sink.open("a", "Porch", "v=0", TRACKS, lambda session: True)
+        assert opened is not None
+        assert (opened.session, opened.answer) == ("", SDP.decode())
+        await at.sink.close(opened.session, TRACKS)
+    assert [line for line, _, _ in at.server.requests] == ["POST /whip"] * 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "studio: the server sent no Location" in caplog.text
+
+
+async def test_a_token_that_can_be_overheard_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for url in ("http://127.0.0.1:1/whip", "https://studio.example/whip", "http://192.168.1.9:1984/whip"):
+        sink = WhipSink(WhipConfig(name="studio", url=url, bearer_token=Secret("t0ken-0123456789")), SystemClock())
+        await sink.aclose()
+    (record,) = caplog.records
+    assert (record.levelname, "http://192.168.1.9:1984" in record.getMessage()) == ("WARNING", True)
+    assert "t0ken" not in caplog.text

@@ -10,6 +10,7 @@ import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.secrets import Secret
+from relay_common.simulation.camera.certs import make_server_context
 from relay_common.whip import WhipClient, WhipError, WhipSession, client, parse_endpoint
 from relay_common.whip.exchange import MAX_BODY, WhipPatch
 from tests.fixtures.scripted_http import SDP, ScriptedServer, reply
@@ -24,8 +25,8 @@ async def server() -> AsyncIterator[ScriptedServer]:
 class Client:
     """A client of one endpoint."""
 
-    def __init__(self, port: int, ca_file: str = "") -> None:
-        self._at = parse_endpoint(f"http://127.0.0.1:{port}/whip", Secret("tok-3n-0123456789"))
+    def __init__(self, port: int, ca_file: str = "", scheme: str = "http") -> None:
+        self._at = parse_endpoint(f"{scheme}://127.0.0.1:{port}/whip", Secret("tok-3n-0123456789"))
         self._client = WhipClient(clock=SystemClock(), ca_file=ca_file)
         self.aclose = self._client.aclose
 
@@ -111,6 +112,24 @@ async def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
         await whip.publish("v=0")
     assert caught.value.status == 0
     await whip.aclose()
+
+
+async def test_a_certificate_of_a_private_authority_is_taken_where_it_is_named(tmp_path: Path) -> None:
+    tls, authorities = make_server_context(tmp_path)
+    async with ScriptedServer(tls) as server:
+        server.answer = lambda *_: reply("201 Created", SDP, "Location: /s/1")
+        stranger, known = Client(server.port, scheme="https"), Client(server.port, str(authorities), "https")
+        with pytest.raises(WhipError, match="could not be reached for POST"):
+            await stranger.publish("v=0")
+        assert server.requests == []
+        assert (await known.publish("v=0")).resource == f"https://127.0.0.1:{server.port}/s/1"
+        server.answer = lambda *_: reply(
+            "307 Temporary Redirect", b"", f"Location: http://127.0.0.1:{server.port}/whip"
+        )
+        with pytest.raises(WhipError, match="leads from https to http"):
+            await known.publish("v=0")
+        for client_ in (stranger, known):
+            await client_.aclose()
 
 
 def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
