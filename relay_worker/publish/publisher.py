@@ -253,6 +253,7 @@ class Publisher(MediaOut):
         # Only silence while we kept sending counts: what was not sent cannot be acknowledged.
         if sender.owed_since is not None and sender.last_sent - sender.owed_since > silence:
             self._lost(f"{self._settings.peer} acknowledged none of our packets: ended after {silence:g} s")
+            return self.connected
         for track in sender.tracks:
             if track.is_small:
                 continue  # a picture in ten seconds may be all that is sent, and the original is what counts

@@ -312,7 +312,8 @@ class MediaTransport:
                 check.cancel()
         # A loop that had to wait for a processor runs timers before it reads: what it found then says nothing.
         waited = time.monotonic() - began > _CHECKED_WITHIN
-        unanswered = self._heard < began and not waited and pair is self._connection._nominated.get(1)
+        in_use = pair.protocol in self._connection._protocols  # also where aioice has nominated another pair since
+        unanswered = self._heard < began and not waited and in_use
         if unanswered and self._on_unanswered is not None:
             self._on_unanswered()
         return not unanswered

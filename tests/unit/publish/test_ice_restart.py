@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay_common.errors import RelayError
+from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish import publisher as publishing
 from relay_worker.publish.answer import Answer
 from relay_worker.publish.keeper import PublishRefused
@@ -67,6 +68,24 @@ async def test_a_way_that_is_found_keeps_the_publication_once_for_each_acknowled
         publisher._unanswered()
         assert lost == ["porch: the SFU answers no connectivity check"], "nothing was acknowledged since"
         assert not publisher.connected
+    finally:
+        await publisher.close()
+        await server.close()
+
+
+async def test_silence_of_all_tracks_looks_for_a_way_first(wire: Any) -> None:
+    lost: list[str] = []
+    server = _Server()
+    publisher = await server.publish(wire, lost)
+    try:
+        assert publisher._video is not None
+        publisher._video.acknowledged = True
+        for now in (1000.0, 1008.0):
+            publisher.send(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], now), now)
+        assert publisher.check(1008.0)
+        assert publisher.check(1009.0), "not judged while it looks"
+        await restarted(publisher)
+        assert (publisher.ice_restarts, lost) == (1, [])
     finally:
         await publisher.close()
         await server.close()
