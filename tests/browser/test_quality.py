@@ -209,6 +209,25 @@ async def test_on_an_unknown_line_the_small_picture_comes_first(page: Page) -> N
     assert await page.evaluate("made.ask(tiles('one'))") == {"one": "full"}
 
 
+@pytest.mark.parametrize("full_first", [True, False])
+async def test_a_picture_that_the_sfu_makes_small_by_itself_is_asked_for(page: Page, full_first: bool) -> None:
+    """Else nobody counts as its viewer, and it comes once in ten seconds."""
+    await page.evaluate(ASK, WIDE_BEFORE)
+    assert await page.evaluate("made.ask(tiles('one'))") == {"one": "full"}
+    second = """
+    ([width, second]) => {
+      const reading = {framesDecoded: 30 * second, packetsReceived: 100 * second, packetsLost: 0, fps: 30, width};
+      made.watch(new Map([['one', reading]]), 1000 * second);
+      return made.ask(tiles('one')).one;
+    }
+    """
+    asked = [await page.evaluate(second, [640 if full_first else 320, at]) for at in range(1, 5)]
+    asked += [await page.evaluate(second, [320, at]) for at in range(5, 14)]
+    assert asked.index("small") == 6, asked
+    assert asked[-1] == "small"
+    assert await page.evaluate("made.words('one')") == "small: line too narrow"
+
+
 async def test_a_line_that_was_narrow_a_while_ago_is_taken_for_narrow(page: Page) -> None:
     now = await page.evaluate("Date.now()")
     await page.evaluate(ASK, {"line": {"narrow": True, "at": now - 60_000}})

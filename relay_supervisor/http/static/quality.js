@@ -48,6 +48,12 @@ export function tried(state, now) {
   return { ...state, phase: "trial", score: 0, since: now, hold: Math.max(FIRST_HOLD, state.hold), least: Infinity };
 }
 
+// The small picture is to be asked for, because of the "line" or the "picture".
+export function fallen(state, cause, now) {
+  const hold = state.phase === "trial" ? Math.min(LONGEST_HOLD, 2 * state.hold) : state.hold;
+  return { ...state, phase: "narrow", cause, score: 0, since: now, hold };
+}
+
 // The state after another reading. `reading`: totals and values of getStats() for one camera (numbers.js); `source`: what
 // the camera sends by the relay's status, {width, fps, rate, loss}. Phases are "free", "narrow" and "trial"; `cause` of the
 // last fall is the "line" or the "picture", which suffers on a slow machine, too.
@@ -62,10 +68,7 @@ export function judged(state, reading, source, now) {
   // The SFU may send the small picture although the full one is asked for: then that one is not judged.
   if (!isFull(reading, source)) return { ...next, score: 0 };
   const score = found.line || found.picture ? state.score + found.line + found.picture : Math.max(0, state.score - 1);
-  if (score >= (state.phase === "trial" ? LIMIT_ON_TRIAL : LIMIT)) {
-    const hold = state.phase === "trial" ? Math.min(LONGEST_HOLD, 2 * state.hold) : state.hold;
-    return { ...next, phase: "narrow", cause: found.line ? "line" : "picture", score: 0, since: now, hold };
-  }
+  if (score >= (state.phase === "trial" ? LIMIT_ON_TRIAL : LIMIT)) return fallen(next, found.line ? "line" : "picture", now);
   if (state.phase === "trial" && now - state.since >= TRIAL) return { ...next, phase: "free", score: 0, since: now };
   const hold = state.phase === "free" && now - state.since >= TRUSTED ? FIRST_HOLD : state.hold;
   return { ...next, score, hold };

@@ -2,12 +2,13 @@
 // has chosen. Cameras that offer one picture are left alone.
 
 import { read, write } from "./kept.js";
-import { FULL, SMALL, due, isFull, judged, planned, tried, unknown } from "./quality.js";
+import { FULL, SMALL, due, fallen, isFull, judged, planned, tried, unknown } from "./quality.js";
 
 const REMEMBERED = 600000; // milliseconds for which a narrow line is expected to be narrow still
 const PROVED = 20000; // the full picture has played for so long: the next page need not begin with the small one
 const STILL = 3000;
 const OVERDUE = 4000; // beyond a keyframe's interval: the SFU sends the small picture although the full one was asked for
+const STEPPED_DOWN = 2000; // the same, where the full one had come
 const WORDS = { line: "small: line too narrow", picture: "small: full is too slow here" };
 
 export class Renditions {
@@ -17,6 +18,7 @@ export class Renditions {
   #asked = new Map(); // camera → what is asked for
   #needed = new Map(); // camera → what it needs on the screen
   #smallSince = new Map(); // camera → since when it is small although asked for full
+  #full = new Set(); // cameras whose full picture has come since it was asked for
   #seen = new Set(); // cameras of which pictures have arrived
   #line = read("line", {}); // {narrow, at}: how this browser's line was the last time
 
@@ -96,10 +98,28 @@ export class Renditions {
     const trying = [...this.#lines.values()].some((other) => other.phase === "trial" && now - other.since < 5000);
     if (due(next, now) && this.#seen.has(id) && !trying) next = tried(next, now);
     if (next.phase === "narrow" && line.phase !== "narrow") this.#remember(true);
-    if (isFull(reading, source) || this.#asked.get(id) !== FULL) this.#smallSince.delete(id);
-    else if (!this.#smallSince.has(id)) this.#smallSince.set(id, now);
+    // The small picture that the SFU sends by itself is one in ten seconds until it is asked for: nobody counts as
+    // its viewer.
+    if (this.#steppedDown(id, isFull(reading, source), now) && next.phase !== "narrow") {
+      next = fallen(next, "line", now);
+      this.#remember(true);
+    }
     if (next.phase !== "narrow" && isFull(reading, source) && now - next.since > PROVED && this.#line.narrow !== false) this.#remember(false);
     this.#lines.set(id, next);
+  }
+
+  // Whether the SFU sends the small picture although the full one was asked for. `full`: what came last was that.
+  #steppedDown(id, full, now) {
+    if (this.#asked.get(id) !== FULL) this.#full.delete(id);
+    else if (full) this.#full.add(id);
+    if (full || this.#asked.get(id) !== FULL) this.#smallSince.delete(id);
+    else if (!this.#smallSince.has(id)) this.#smallSince.set(id, now);
+    const since = this.#smallSince.get(id) ?? Infinity;
+    return now - since >= (this.#full.has(id) ? STEPPED_DOWN : this.#overdue(id));
+  }
+
+  #overdue(id) {
+    return OVERDUE + 1000 * (this.#statuses.get(id)?.video?.keyframe_interval ?? 0);
   }
 
   #remember(narrow) {
@@ -118,8 +138,7 @@ export class Renditions {
     if (this.pinned(id) === SMALL) return "small, as chosen";
     if (this.pinned(id)) return this.#needed.get(id) === SMALL ? "full, as chosen" : "";
     if (this.#needed.get(id) !== FULL) return "";
-    const overdue = OVERDUE + 1000 * (this.#statuses.get(id)?.video?.keyframe_interval ?? 0);
-    if (this.#asked.get(id) === FULL) return performance.now() - (this.#smallSince.get(id) ?? Infinity) > overdue ? WORDS.line : "";
+    if (this.#asked.get(id) === FULL) return performance.now() - (this.#smallSince.get(id) ?? Infinity) > this.#overdue(id) ? WORDS.line : "";
     const line = this.#lines.get(id);
     return line?.hold ? WORDS[line.cause] : "";
   }
