@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay_common.simulation.sfu import rtcp as sfu_rtcp
@@ -66,7 +65,6 @@ class Downstream:
         """The layer that was left for another of the same track."""
         self._pushed = 0
         """Timestamp units by which pictures are later than on the publisher's clock: time must not run backwards."""
-        self._before: _Segment | None = None
         self.switches = 0
         self.translate(payload_types)
 
@@ -84,8 +82,6 @@ class Downstream:
     def follow(self, source: Upstream, *, same_clock: bool = False) -> None:
         """Continue with another source (or a restarted one); `same_clock`: with another layer of the same track."""
         self._left = self.source if same_clock and self._aligned else None
-        if self._aligned and source is not self.source:
-            self._before = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
         self.switches += source is not self.source
         self.source = source
         self._aligned = False
@@ -134,14 +130,24 @@ class Downstream:
         """Answer a viewer's NACK from the source's history, by RTX where it was negotiated (RFC 4588)."""
         for sequence in sequences:
             full = self._last_out - ((self._last_out - sequence) & 0xFFFF)
-            now = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
-            for segment in (now if self._aligned else None, self._before):
-                if segment is not None and (packet := segment.packet(full)) is not None:
-                    self._repeat(packet, sequence, segment.timestamp_offset)
-                    self.retransmitted += 1
-                    break
-            else:
+            packet = self._kept(full)
+            if packet is None:
                 self.unanswered += 1
+                continue
+            self._repeat(packet, sequence, self._timestamp_offset)
+            self.retransmitted += 1
+
+    def _kept(self, sequence: int) -> bytes | None:
+        """The source's packet behind this extended sequence number of the viewer's, if it is still kept.
+
+        Of a layer that was left nothing is repeated: decoding goes on at the keyframe of the other, and repairs would
+        take the place of it on a line that is full.
+        """
+        extended = sequence - self._sequence_offset
+        if not self._aligned or extended < self._floor:
+            return None
+        packet = self.source.history[extended % HISTORY]
+        return packet if packet is not None and struct.unpack_from("!H", packet, 2)[0] == extended & 0xFFFF else None
 
     def _repeat(self, packet: bytes, sequence: int, offset: int) -> None:
         second = self._second_byte[packet[1]]
@@ -169,8 +175,7 @@ class Downstream:
         if not self._aligned or not self._rtx_types:
             return 0
         sequence = self._last_out - index % _REPEATED
-        now = _Segment(self.source, self._sequence_offset, self._timestamp_offset, self._floor)
-        if (packet := now.packet(sequence)) is None:
+        if (packet := self._kept(sequence)) is None:
             return 0
         self._repeat(packet, sequence & 0xFFFF, self._timestamp_offset)
         return len(packet)
@@ -225,24 +230,6 @@ class Downstream:
             "firCount": self.firs,
         }
         return common | (self.received.snapshot() if self.received is not None else {})
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """What one source contributed: how its numbers became the viewer's, and from which packet on."""
-
-    source: Upstream
-    sequence_offset: int
-    timestamp_offset: int
-    floor: int
-
-    def packet(self, sequence: int) -> bytes | None:
-        """The source's packet behind this extended sequence number of the viewer's, if it is still kept."""
-        extended = sequence - self.sequence_offset
-        if extended < self.floor:
-            return None
-        packet = self.source.history[extended % HISTORY]
-        return packet if packet is not None and struct.unpack_from("!H", packet, 2)[0] == extended & 0xFFFF else None
 
 
 def _between(left: Upstream | None, joined: Upstream) -> int | None:
