@@ -208,10 +208,13 @@ class Broker:
         entry = self._entry(camera)
         found = entry.pending
         if found is None or found.id != publication:
-            known = entry.live is not None and entry.live.id == publication
-            if known and entry.live is not None and rids:  # a hello came first, which does not name them
-                entry.live.rids = list(rids)
-            return known
+            known = entry.live
+            if known is None or known.id != publication:
+                return False
+            if rids and known.rids != list(rids):  # a hello came first, which does not name them
+                known.rids = list(rids)
+                self._tell(Change.LIVE, known, "")  # the store keeps them for the next supervisor
+            return True
         found.rids = list(rids)
         previous, entry.live, entry.pending = entry.live, found, None
         found.live = True

@@ -67,6 +67,18 @@ async def test_an_offer_gets_its_answer_and_is_live_only_when_packets_left() -> 
     assert len(rig.changes) == 1
 
 
+async def test_layers_that_are_named_after_a_hello_are_told_and_so_stored() -> None:
+    rig = Rig()
+    await rig.live()
+    assert rig.broker.mark_live("cam", "pub1", ["a", "b"])
+    found = rig.broker.locate("cam")
+    assert found is not None
+    assert found.rids == ["a", "b"]
+    assert rig.changes == [(Change.LIVE, "pub1", "")] * 2
+    assert rig.broker.mark_live("cam", "pub1", ["a", "b"])  # nothing new
+    assert len(rig.changes) == 2
+
+
 async def test_a_new_publication_replaces_the_old_when_it_is_live_not_before() -> None:
     rig = Rig()
     await rig.live(1)
