@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from relay_common.simulation.camera import certs
-from relay_supervisor import app
+from relay_supervisor.cameras import worker_spec
 from relay_supervisor.status.model import CameraStatus
 from relay_worker.process import sandbox
 from tests.fixtures.probed_worker import ProbedLauncher
@@ -86,7 +86,7 @@ def neighbours() -> Iterator[tuple[int, str]]:
 @contextlib.asynccontextmanager
 async def probed(monkeypatch: pytest.MonkeyPatch, **workers: str) -> AsyncIterator[tuple[RunningRelay, ProbedLauncher]]:
     """A relay of one camera. That its stream has another port than expected is learnt from its first URL."""
-    monkeypatch.setattr(app, "_stream_ports", lambda url: (1,))
+    monkeypatch.setattr(worker_spec, "_stream_ports", lambda url: (1,))
     launcher = ProbedLauncher()
     async with running_relay(1, sections={"workers": dict(workers)} | UNLIMITED, launcher=launcher) as relay:
         await relay.until_live(within=60.0)

@@ -46,11 +46,11 @@ def test_an_address_that_is_not_this_machines() -> None:
 
 
 def test_fewer_ports_than_cameras() -> None:
-    finding = only(found(LocalConfig(listen="127.0.0.1", udp_ports="60001-60003"), cameras=5))
+    finding = only(found(LocalConfig(listen="127.0.0.1", udp_ports="20001-20003"), cameras=5))
     assert (finding.part, finding.verdict) == ("local.udp_ports", Grade.FAILED)
     assert "3 ports for 5 cameras" in finding.text
-    assert "60001-60005" in finding.remedy
-    assert only(found(LocalConfig(listen="127.0.0.1", udp_ports="60001-60003"), cameras=None)).verdict is Grade.OK
+    assert "20001-20005" in finding.remedy
+    assert only(found(LocalConfig(listen="127.0.0.1", udp_ports="20001-20003"), cameras=None)).verdict is Grade.OK
 
 
 def test_a_port_that_another_program_has() -> None:
@@ -67,7 +67,7 @@ def test_a_port_that_another_program_has() -> None:
 def test_addresses_that_do_not_fit_what_is_listened_on() -> None:
     one_port = only(found(LocalConfig(listen="127.0.0.1", announce=["127.0.0.1:7000"])))
     assert "each camera has its own" in one_port.text
-    local = LocalConfig(listen="127.0.0.1", udp_ports="60001", announce=["127.0.0.1:7000"])
+    local = LocalConfig(listen="127.0.0.1", udp_ports="20001", announce=["127.0.0.1:7000"])
     assert only(found(local, cameras=1)).verdict is Grade.OK
     kept = found(LocalConfig(listen="127.0.0.1", announce=["192.168.1.10"]))[0]
     assert "workers listen on this machine alone" in kept.text
