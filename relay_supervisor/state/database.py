@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from relay_common.spoken import spoken
 from relay_supervisor.state.directories import write_error
-from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, opened
+from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, keep_little, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
 
 log = logging.getLogger(__name__)
@@ -373,6 +373,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
     migrate(connection)
+    keep_little(connection)
 
 
 def _take_over(connection: sqlite3.Connection, newer: Path) -> None:
