@@ -25,8 +25,8 @@ from tests.fixtures.media_rig import MediaRig, Viewer, Watched, media_rig
 pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(240)]
 
 SYNC_BAR = 0.045
-SYNC_RESOLUTION = 0.040
-"""Delay added by the page: pictures are shown at 60 Hz, and sound takes some 20 ms through WebAudio's queue."""
+WEB_AUDIO = 0.030
+"""Seconds that sound spends in WebAudio's queue, by which it is heard late here (0.02 to 0.04)."""
 
 
 CASES = AtOnce(most=3)
@@ -98,9 +98,12 @@ async def test_a_source_in_bursts_plays_without_a_freeze(scene: Scene) -> None:
 
 
 async def beeps_behind_flashes(page: Page) -> list[float]:
-    seen: dict[str, list[float]] = await page.evaluate("seen")
-    nearest = [(min(seen["beeps"], key=lambda beep: abs(beep - at), default=1e9), at) for at in seen["flashes"]]
-    return [(beep - at) / 1e3 for beep, at in nearest if abs(beep - at) < 500]
+    """Of each flash, seconds to its beep, less what the browser knows that it left standing: the rest is ours."""
+    seen: dict[str, Any] = await page.evaluate("seen")
+    nearest = [
+        (min(seen["beeps"], key=lambda beep: abs(beep - at), default=1e9), at, left) for at, left in seen["flashes"]
+    ]
+    return [(beep - at + left) / 1e3 for beep, at, left in nearest if abs(beep - at) < 500]
 
 
 @CASES.case(viewed(options=("--flash",)))
@@ -113,7 +116,7 @@ async def test_flash_and_beep_come_together(scene: Scene) -> None:
     for _ in range(15):
         await asyncio.sleep(2.0)
         settled = (await beeps_behind_flashes(page))[-5:]
-        if len(settled) == 5 and abs(statistics.median(settled)) <= SYNC_BAR + SYNC_RESOLUTION:
+        if len(settled) == 5 and abs(statistics.median(settled) - WEB_AUDIO) <= SYNC_BAR:
             return
     raise AssertionError(f"sound is behind the picture by {settled} s")
 
