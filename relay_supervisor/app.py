@@ -150,6 +150,7 @@ class Supervisor:
             rng=self._rng,
             ice=self._ice,
             on_asked=self._watching.asked_for,
+            on_qualities=lambda: self._renditions.look(self._clock.now()),
             link_revoked=lambda link: self._http.given.revoked(link),
             enabled=self.config.cloudflare.used,
         )

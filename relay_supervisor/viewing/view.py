@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 _MOST_OFFERS: Final = 8
 """Most offers on one session: each may add media sections, and a session takes a limited number."""
 
+KEPT_WARM: Final = 20.0
+"""Seconds for which a view's small picture is made on after it took the full one: so long a page tries whether its line
+carries that, and a line that does not is the worst place to wait for an encoder."""
+
 _NOTHING_LENT: Final = Lent(servers=[])
 
 
@@ -73,6 +77,8 @@ class View:
         self.visitor, self.lent = visitor, lent
         self.qualities: dict[str, str] = {}
         """Which quality the page wants of a camera: `small`, or `full` where it names none."""
+        self._left_small: dict[str, float] = {}
+        """When the page last wanted the full picture of a camera after the small one."""
         self.want(qualities or {})
         self.lock = asyncio.Lock()
         self.tracks: dict[str, ViewTrack] = {}
@@ -89,11 +95,21 @@ class View:
     def want(self, qualities: Mapping[str, str]) -> None:
         """From now on receive these cameras in these qualities; the others stay as they are."""
         wanted = self.qualities | dict(qualities)
+        for camera, quality in wanted.items():
+            if quality != "small" and self.qualities.get(camera) == "small":
+                self._left_small[camera] = self._at.clock.now()
+        self._left_small = {camera: at for camera, at in self._left_small.items() if camera in self.cameras}
         self.qualities = {camera: quality for camera, quality in wanted.items() if camera in self.cameras}
 
-    def has_small(self) -> set[str]:
-        """Cameras whose small picture it has."""
-        return {track.camera for track in self.tracks.values() if track.quality == "small"}
+    def needs_small(self) -> set[str]:
+        """Cameras whose small picture is to be made for it: those that it has small, wants so, or had so a moment ago."""
+        cold = self._at.clock.now() - KEPT_WARM
+
+        def needed(camera: str) -> bool:
+            return self._wanted(camera) == "small" or self._left_small.get(camera, cold) > cold
+
+        tracks = [track for track in self.tracks.values() if track.quality]
+        return {track.camera for track in tracks if track.quality == "small" or needed(track.camera)}
 
     def missing(self) -> list[Unavailable]:
         """Cameras that it should hold, does not, and cannot get now."""

@@ -12,7 +12,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
@@ -63,12 +63,20 @@ _SWEEP: Final = 5.0
 """Seconds between two sweeps."""
 
 
+class _Opening(NamedTuple):
+    """A view that is being opened, and the cameras whose small picture it wants."""
+
+    cameras: list[str]
+    visitor: Visitor
+    small: set[str]
+
+
 class Viewers:
     """All views of this supervisor.
 
     `ice` lends STUN and TURN servers to the pages; `new_id` makes unguessable names; `on_asked` is called with the
-    wanted cameras, and `link_revoked` with the link by which a visitor came. Not `enabled`, where cameras are not
-    published at the SFU, they refuse everybody.
+    wanted cameras, `on_qualities` when qualities were asked for, and `link_revoked` with the link by which a visitor
+    came. Not `enabled`, where cameras are not published at the SFU, they refuse everybody.
     """
 
     def __init__(
@@ -82,15 +90,17 @@ class Viewers:
         new_id: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         bound: int = MAX_VIEWS,
         on_asked: Callable[[list[str]], None] = lambda cameras: None,
+        on_qualities: Callable[[], None] = lambda: None,
         link_revoked: Callable[[str], bool] = lambda link: False,
         enabled: bool = True,
     ) -> None:
         self._enabled = enabled
         self._client, self._clock, self._rng = client, clock, rng
-        self._new_id, self._bound, self._on_asked = new_id, bound, on_asked
+        self._new_id, self._bound = new_id, bound
+        self._on_asked, self._on_qualities = on_asked, on_qualities
         self._link_revoked = link_revoked
         self._views: dict[str, View] = {}
-        self._opening: list[tuple[list[str], Visitor]] = []
+        self._opening: list[_Opening] = []
         self._pauses = PauseDetector(_SWEEP)
         self._closing = Tasks(log, "a view could not be closed")
         self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -113,12 +123,13 @@ class Viewers:
 
     def watched(self) -> set[str]:
         """Cameras in an open view, or in one that is being opened."""
-        wanted = [view.cameras for view in self._views.values()] + [cameras for cameras, _ in self._opening]
+        wanted = [view.cameras for view in self._views.values()] + [one.cameras for one in self._opening]
         return {camera for cameras in wanted for camera in cameras}
 
     def having_small(self) -> Counter[str]:
-        """How many views have the small picture of each camera."""
-        return Counter(camera for view in self._views.values() for camera in view.has_small())
+        """How many views have the small picture of each camera, are about to have it, or may soon need it again."""
+        small = [view.needs_small() for view in self._views.values()] + [one.small for one in self._opening]
+        return Counter(camera for cameras in small for camera in cameras)
 
     # --- what the page asks ---------------------------------------------------------------------------------------
 
@@ -146,14 +157,17 @@ class Viewers:
                 hint="Play from /whep/{camera}, where [local] is on",
                 remedy=Remedy.PARK,
             )
-        present = [view.visitor for view in self._views.values()] + [opener for _, opener in self._opening]
+        present = [view.visitor for view in self._views.values()] + [one.visitor for one in self._opening]
         if (full := refusal(visitor, present, self._bound)) is not None:
             self.outcomes["refused"] += 1
             raise full
         self._on_asked(wanted)
-        opening = (wanted, visitor)
+        small = {camera for camera in wanted if (qualities or {}).get(camera) == "small"}
+        opening = _Opening(wanted, visitor, small)
         self._opening.append(opening)
         try:
+            if small:
+                self._on_qualities()  # it is made by the time that the page is connected
             return await self._open(wanted, audio, audience, visitor, qualities)
         except SfuError as error:
             self._refusal = error, self._clock.now()
@@ -201,6 +215,8 @@ class Viewers:
             if cameras is not None:
                 found.cameras = _checked(cameras, found.audience)
             found.want(qualities or {})
+            if qualities:
+                self._on_qualities()
             self._on_asked(found.cameras)
             if found.offered_at is not None:
                 return found.describe("none", found.missing())

@@ -9,6 +9,7 @@ from relay_common.cloudflare import SimulcastChoice
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.cloudflare import CloudflareSink
+from relay_supervisor.viewing.view import KEPT_WARM
 from relay_supervisor.viewing.viewers import Viewers
 from relay_supervisor.viewing.views import ViewAnswer
 from tests.fixtures.scripted_sfu import ScriptedSfu
@@ -24,7 +25,15 @@ class Rig:
     def __init__(self) -> None:
         self.sfu, self.clock = ScriptedSfu(), ManualClock()
         self.broker = Broker(CloudflareSink(self.sfu.client), self.clock)
-        self.viewers = Viewers(self.sfu.client, self.broker, self.clock, rng=random.Random(2))
+        self.small_when_asked: list[dict[str, int]] = []
+        """Whose small picture was needed each time that qualities were asked for, before the SFU was told."""
+        self.viewers = Viewers(
+            self.sfu.client,
+            self.broker,
+            self.clock,
+            rng=random.Random(2),
+            on_qualities=lambda: self.small_when_asked.append(dict(self.viewers.having_small())),
+        )
 
     async def camera(self, name: str, rids: list[str]) -> None:
         tracks = [TrackOffer(kind="video", mid="0", rids=rids), TrackOffer(kind="audio", mid="1")]
@@ -72,6 +81,7 @@ async def test_enlarging_changes_the_layer_by_an_update_without_an_offer() -> No
     assert rig.sfu.layers[mid_of(before, "door")] == layer("a")
     assert qualities(after)["door", "video"] == "full"
     assert qualities(after)["yard", "video"] == "small", "a camera that is not named keeps its quality"
+    await rig.clock.advance(KEPT_WARM)
     assert rig.viewers.having_small() == {"yard": 1}
     assert (rig.viewers.outcomes["requalified"], rig.viewers.outcomes["repointed"]) == (1, 0)
     calls = len(rig.sfu.calls)
@@ -79,6 +89,26 @@ async def test_enlarging_changes_the_layer_by_an_update_without_an_offer() -> No
     assert len(rig.sfu.calls) == calls, "what is as wanted costs no call"
     await rig.viewers.close(before.view)
     assert rig.viewers.having_small() == {}
+
+
+async def test_a_small_picture_is_made_from_the_moment_it_is_asked_for_and_for_a_while_after_the_full_one() -> None:
+    """A page that tries whether its line carries the full picture is back soon where it does not, and cannot wait."""
+    rig = Rig()
+    await rig.camera("door", LAYERS)
+    await rig.camera("plain", [])
+    view = await rig.opened("door", "plain", door="small", plain="small")
+    assert rig.small_when_asked == [{"door": 1, "plain": 1}], "before anything is known of what the SFU has"
+    assert rig.viewers.having_small() == {"door": 1}
+    await rig.viewers.update(view.view, None, (), {"door": "full"})
+    await rig.clock.advance(KEPT_WARM - 1)
+    assert rig.viewers.having_small() == {"door": 1}
+    await rig.clock.advance(1)
+    assert rig.viewers.having_small() == {}
+    await rig.viewers.update(view.view, None, (), {"door": "small"})
+    assert rig.small_when_asked[-1] == {"door": 1}
+    await rig.viewers.update(view.view, None, (), {"door": "full"})
+    await rig.viewers.close(view.view)
+    assert rig.viewers.having_small() == {}, "of whoever has gone nothing is kept"
 
 
 async def test_a_camera_that_is_published_anew_keeps_its_quality_and_follows_what_there_is() -> None:
