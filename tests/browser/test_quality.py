@@ -154,6 +154,67 @@ async def test_the_full_picture_comes_back_carefully(page: Page) -> None:
     assert found[2][1] - 15 <= 15
 
 
+FLOOD = {"received": 50, "lost": 150, "frozen": 1.0, "frames": 0}
+
+
+async def test_a_line_that_varies_is_followed_down_in_five_seconds_and_up_in_fifteen(page: Page) -> None:
+    """Also when a try failed in between, and when it narrows before the full picture has counted as lasting."""
+    spans: list[tuple[int, dict[str, Any]]] = [(20, WIDE), *[(20, FLOOD), (20, WIDE)] * 4]
+    found = await phases(page, *spans)
+    for began in range(20, 180, 40):
+        down = next(at for phase, at in found if phase == "narrow" and at > began)
+        assert down - began <= 5, found
+        up = [at for phase, at in found if phase == "trial" and began + 20 < at <= began + 40]
+        assert len(up) == 1, found
+        assert up[0] - (began + 20) <= 12, "and a keyframe has to come"
+        assert any(phase == "trial" and began < at <= began + 20 for phase, at in found), "one failed"
+
+
+FIRST: Final = """
+([phase, known, does, milliseconds]) => {
+  // From the moment that the full picture is asked for, of a camera whose small picture may have been there before.
+  const source = {width: 640, fps: 30, rate: 2e6, loss: 0, ...does.source};
+  const total = {packetsReceived: 100, packetsLost: 0, framesDecoded: 10, framesDropped: 0, totalFreezesDuration: 0,
+    jitterBufferDelay: 0, jitterBufferEmittedCount: 0, fps: 10, width: known, incoming: 0, videoBytes: 1e5};
+  let state = phase === "trial" ? tried(judged(unknown(0, true), total, source, 0), 0) : unknown(0);
+  for (let now = 250; now <= milliseconds; now += 250) {
+    total.packetsReceived += does.received ?? 0;
+    total.packetsLost += does.lost ?? 0;
+    total.framesDecoded += does.frames ?? 0;
+    total.videoBytes += 1100 * (does.received ?? 0);
+    state = judged(state, {...total}, source, now);
+    if (state.phase === "narrow") return now;
+  }
+  return null;
+}
+"""
+
+
+@pytest.mark.parametrize(("phase", "known"), [("trial", 320), ("free", 0)], ids=["after the small one", "at once"])
+@pytest.mark.parametrize(
+    ("does", "within"),
+    [
+        ({"received": 14, "lost": 40}, 750),
+        ({"received": 14}, 1500),
+        ({"received": 5, "frames": 3}, None),
+        ({"received": 1}, None),
+        ({"received": 2, "lost": 1}, None),
+        ({"received": 30, "lost": 8, "frames": 8, "source": {"loss": 0.1}}, None),
+    ],
+    ids=["flooded", "in a long queue", "still small", "still small, of keyframes", "one is lost", "lost before the SFU"],
+)
+async def test_a_full_picture_whose_first_does_not_get_through_is_given_up_at_once(
+    page: Page, phase: str, known: int, does: dict[str, Any], within: int | None
+) -> None:
+    """Its first picture is large, and until it is decoded there is nothing to see: two seconds are long."""
+    took = await page.evaluate(f"({FIRST})({json.dumps([phase, known, does, 6000])})")
+    if within is None:
+        assert took is None
+    else:
+        assert took is not None
+        assert took <= within
+
+
 async def test_a_small_picture_that_suffers_too_is_no_time_for_a_try(page: Page) -> None:
     found = await phases(page, (10, WIDE), (60, {**FULL_LINE, "lossyAnyway": True}))
     assert [phase for phase, _ in found] == ["free", "narrow"]
@@ -207,6 +268,35 @@ async def test_on_an_unknown_line_the_small_picture_comes_first(page: Page) -> N
     reading = {"framesDecoded": 1, "packetsReceived": 10, "packetsLost": 0, "width": 320, "fps": 1}
     await page.evaluate("(reading) => made.watch(new Map([['one', reading]]))", reading)
     assert await page.evaluate("made.ask(tiles('one'))") == {"one": "full"}
+
+
+async def test_a_tile_that_is_enlarged_on_a_line_that_nobody_knows_is_full_at_once(page: Page) -> None:
+    """Its small picture is there, and is what the full one replaces."""
+    await page.evaluate(ASK, {})
+    assert await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'two'})") == {"one": "small", "two": "small"}
+    reading = {"framesDecoded": 1, "packetsReceived": 10, "packetsLost": 0, "width": 320, "fps": 1}
+    await page.evaluate("(reading) => made.watch(new Map([['one', reading]]))", reading)
+    assert await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'one'})") == {"one": "full", "two": "small"}
+
+
+async def test_readings_follow_each_other_sooner_while_the_full_picture_is_awaited(page: Page) -> None:
+    await page.evaluate(ASK, {})
+    assert not await page.evaluate("made.lively()")
+    after = """
+    () => {
+      made.ask(tiles('one'));
+      const asked = performance.now();
+      return [0, 14000, 16000].map((later) => made.lively(asked + later));
+    }
+    """
+    assert await page.evaluate(after) == [True, True, False]
+    await page.evaluate(ASK, WIDE_BEFORE)
+    assert await page.evaluate(after) == [True, True, False]
+    reading = {"framesDecoded": 9, "packetsReceived": 10, "packetsLost": 0, "width": 640, "fps": 30}
+    await page.evaluate(
+        "(reading) => [0, 900].forEach((at) => made.watch(new Map([['one', reading]]), performance.now() + at))", reading
+    )
+    assert not await page.evaluate("made.lively()"), "it is there"
 
 
 @pytest.mark.parametrize("full_first", [True, False])

@@ -39,6 +39,11 @@ const player = new Player({
     draw();
     egress.show(player.received, performance.now());
   },
+  onLook(numbers) {
+    renditions.watch(numbers);
+    aim();
+  },
+  lively: () => renditions.lively(),
   still: (id) => renditions.still(id),
 });
 const large = new Large({ order: () => wall.shown, stream: (id) => tiles.get(id)?.stream ?? null, onChange: changed, renditions });

@@ -6,6 +6,8 @@ import { LocalConnection, Ways } from "./local.js";
 import { audioNumbers, videoNumbers } from "./numbers.js";
 
 const PER_VIEW = 32;
+const LOOK_EVERY = 250; // milliseconds between two readings of the statistics while they are wanted soon
+const TICK_EVERY = 1000; // … and otherwise
 
 export class Player {
   #groups = []; // at Cloudflare
@@ -16,17 +18,22 @@ export class Player {
   #statuses = new Map();
   #numbers = new Map();
   #lacks = lacking(); // what the browser cannot decode
+  #tickedAt = -Infinity;
+  #looks = false; // whether statistics are being read
   #left = false; // the page is being unloaded, or kept by the browser for its history
   #counts = new WeakMap(); // connection → bytes received
   received = 0; // bytes from Cloudflare since the page was opened, including transport overhead
 
-  // onStream(camera, stream) is called whenever a camera has another stream; onTick(numbers) after each reading of
-  // statistics; still(camera) tells after how many milliseconds without a picture it is not playing.
-  constructor({ onStream, onTick, still }) {
+  // onStream(camera, stream) is called whenever a camera has another stream; onTick(numbers) after a reading of statistics
+  // each second, onLook(numbers) after the others, which are made while lively(); still(camera) tells after how many
+  // milliseconds without a picture it is not playing.
+  constructor({ onStream, onTick, onLook, lively, still }) {
     this.onStream = onStream;
     this.onTick = onTick;
+    this.onLook = onLook;
+    this.lively = lively;
     this.still = still;
-    setInterval(() => this.#tick(), 1000);
+    setInterval(() => this.#beat(), LOOK_EVERY);
     addEventListener("online", () => {
       this.#ways.forget();
       this.#all.forEach((group) => group.cameras.length && group.renew());
@@ -193,14 +200,25 @@ export class Player {
     if (before && !this.#lacks) this.#all.forEach((group) => group.cameras.length && group.renew());
   }
 
-  async #tick() {
+  async #beat() {
     const now = performance.now();
-    this.#look();
+    const ticks = now - this.#tickedAt >= TICK_EVERY - LOOK_EVERY / 2;
+    if (this.#looks || !(ticks || this.lively())) return;
+    this.#looks = true;
     try {
       this.#numbers = new Map(Object.entries(await this.stats()));
     } catch {
       return; // a connection was closed meanwhile
+    } finally {
+      this.#looks = false;
     }
+    if (ticks) this.#tick(now);
+    else this.onLook(this.#numbers);
+  }
+
+  #tick(now) {
+    this.#tickedAt = now;
+    this.#look();
     for (const group of this.#all) {
       group.watch(this.#numbers, this.#statuses, now, this.still);
       group.report(this.#numbers, now);

@@ -2,12 +2,14 @@
 // has chosen. Cameras that offer one picture are left alone.
 
 import { read, write } from "./kept.js";
-import { FULL, SMALL, due, fallen, isFull, judged, planned, tried, unknown } from "./quality.js";
+import { FULL, SMALL, anew, due, fallen, isFull, judged, planned, tried, unknown, watchful } from "./quality.js";
 
 const REMEMBERED = 600000; // milliseconds for which a narrow line is expected to be narrow still
 const PROVED = 20000; // the full picture has played for so long: the next page need not begin with the small one
 const STILL = 3000;
+const LIVELY = 15000; // milliseconds for which a full picture that has just been asked for is looked at more often
 const OVERDUE = 4000; // beyond a keyframe's interval: the SFU sends the small picture although the full one was asked for
+const OVERDUE_ON_TRIAL = 8000; // while the small one is made as before, and the SFU may be probing
 const STEPPED_DOWN = 2000; // the same, where the full one had come
 const WORDS = { line: "small: line too narrow", picture: "small: full is too slow here" };
 
@@ -70,13 +72,27 @@ export class Renditions {
     const narrow = [...this.#lines.values()].find((line) => line.phase === "narrow");
     const before = this.#lines.get(id);
     if (narrow) this.#lines.set(id, { ...narrow, before: null });
-    else if (!before || !this.#seen.has(id)) {
-      const { narrow: known, at } = this.#line;
-      // The small picture comes first where the line is not known: the full one is tried as soon as that has arrived.
-      const first = { ...unknown(now, true), hold: 0 };
-      const remembered = known && Date.now() - at < REMEMBERED;
-      this.#lines.set(id, known === undefined ? first : unknown(now, remembered));
-    }
+    else this.#lines.set(id, before && this.#seen.has(id) ? anew(before, now) : this.#first(now));
+    this.#try(id, now);
+  }
+
+  #first(now) {
+    const { narrow: known, at } = this.#line;
+    // The small picture comes first where the line is not known: the full one is tried as soon as that has arrived.
+    if (known === undefined) return { ...unknown(now, true), hold: 0 };
+    return unknown(now, known && Date.now() - at < REMEMBERED);
+  }
+
+  // Have the full picture tried where it is time to. One at a time: cameras that are tried together would fail together.
+  #try(id, now) {
+    const line = this.#lines.get(id);
+    const trying = [...this.#lines.values()].some((other) => other.phase === "trial" && now - other.since < 5000);
+    if (due(line, now) && this.#seen.has(id) && !trying) this.#lines.set(id, tried(line, now));
+  }
+
+  // Whether the next reading should not wait for a second: what is asked for next may depend on it at any moment.
+  lively(now = performance.now()) {
+    return [...this.#lines.values()].some((line) => now - line.since < LIVELY && (watchful(line) || !line.hold));
   }
 
   // Another reading of the statistics: Map camera → numbers.
@@ -94,9 +110,6 @@ export class Renditions {
   #judge(id, line, reading, now) {
     const source = this.#source(id);
     let next = judged(line, reading, source, now);
-    // One at a time: cameras that are tried together would fail together.
-    const trying = [...this.#lines.values()].some((other) => other.phase === "trial" && now - other.since < 5000);
-    if (due(next, now) && this.#seen.has(id) && !trying) next = tried(next, now);
     if (next.phase === "narrow" && line.phase !== "narrow") this.#remember(true);
     // The small picture that the SFU sends by itself is one in ten seconds until it is asked for: nobody counts as
     // its viewer.
@@ -106,6 +119,7 @@ export class Renditions {
     }
     if (next.phase !== "narrow" && isFull(reading, source) && now - next.since > PROVED && this.#line.narrow !== false) this.#remember(false);
     this.#lines.set(id, next);
+    this.#try(id, now);
   }
 
   // Whether the SFU sends the small picture although the full one was asked for. `full`: what came last was that.
@@ -119,7 +133,8 @@ export class Renditions {
   }
 
   #overdue(id) {
-    return OVERDUE + 1000 * (this.#statuses.get(id)?.video?.keyframe_interval ?? 0);
+    const overdue = this.#lines.get(id)?.phase === "trial" ? OVERDUE_ON_TRIAL : OVERDUE;
+    return overdue + 1000 * (this.#statuses.get(id)?.video?.keyframe_interval ?? 0);
   }
 
   #remember(narrow) {

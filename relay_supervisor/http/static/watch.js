@@ -33,6 +33,11 @@ const player = new Player({
     aim();
     draw();
   },
+  onLook(numbers) {
+    renditions.watch(numbers);
+    aim();
+  },
+  lively: () => renditions.lively(),
   still: (id) => renditions.still(id),
 });
 const playback = new Playback(video, changed);
