@@ -102,7 +102,7 @@ class View:
         self.qualities = {camera: quality for camera, quality in wanted.items() if camera in self.cameras}
 
     def needs_small(self) -> set[str]:
-        """Cameras whose small picture is to be made for it: those that it has small, wants so, or had so a moment ago."""
+        """Cameras whose small picture is to be made for it: it has it, wants it, or had it a moment ago."""
         cold = self._at.clock.now() - KEPT_WARM
 
         def needed(camera: str) -> bool:

@@ -201,7 +201,14 @@ FIRST: Final = """
         ({"received": 2, "lost": 1}, None),
         ({"received": 30, "lost": 8, "frames": 8, "source": {"loss": 0.1}}, None),
     ],
-    ids=["flooded", "in a long queue", "still small", "still small, of keyframes", "one is lost", "lost before the SFU"],
+    ids=[
+        "flooded",
+        "in a long queue",
+        "still small",
+        "still small, of keyframes",
+        "one is lost",
+        "lost before the SFU",
+    ],
 )
 async def test_a_full_picture_whose_first_does_not_get_through_is_given_up_at_once(
     page: Page, phase: str, known: int, does: dict[str, Any], within: int | None
@@ -294,7 +301,8 @@ async def test_readings_follow_each_other_sooner_while_the_full_picture_is_await
     assert await page.evaluate(after) == [True, True, False]
     reading = {"framesDecoded": 9, "packetsReceived": 10, "packetsLost": 0, "width": 640, "fps": 30}
     await page.evaluate(
-        "(reading) => [0, 900].forEach((at) => made.watch(new Map([['one', reading]]), performance.now() + at))", reading
+        "(reading) => [0, 900].forEach((at) => made.watch(new Map([['one', reading]]), performance.now() + at))",
+        reading,
     )
     assert not await page.evaluate("made.lively()"), "it is there"
 
