@@ -1,8 +1,9 @@
 """The small layer of a simulcast track on its way out: never at the cost of the original.
 
 Sans-I/O, like the pacer: `add` a picture, `pop` what may leave now, sleep until `next_deadline()`. A few packets leave
-at once, and none while packets of the original wait; where the uplink is narrow, only what the original leaves over,
-until a picture has waited `LONGEST_WAIT`, so that the receiver does not take the layer for gone.
+at once, and none while packets of the original wait, for `PATIENCE`: a busy pacer may always have some. Where the uplink
+is narrow, only what the original leaves over, until a picture has waited `LONGEST_WAIT`, so that the receiver does not
+take the layer for gone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ INTERVAL: Final = 0.005
 """Seconds from one burst to the next: 8 Mbit/s."""
 YIELD: Final = 0.02
 """Seconds after which it is tried again while the original has to go first."""
+PATIENCE: Final = 0.1
+"""Seconds for which the original goes first where the uplink carries both: it is spread over time, and not for want of
+room.
+"""
 LONGEST_WAIT: Final = 5.0
 MOST_QUEUED: Final = 64 * 1024
 """Payload bytes that may wait."""
@@ -46,26 +51,34 @@ class SmallLayer:
         """Pictures that were left out for a newer one, or because the uplink had no room for them."""
 
     def add(self, payloads: PayloadRun, media_time: float, now: float, *, keyframe: bool) -> None:
-        """Queue a picture. A keyframe takes the place of all that has not begun to leave."""
+        """Queue a picture. A keyframe takes the place of all that has not begun to leave, and has waited for as long:
+        who waits for one asks once a second.
+        """
+        came = now
         if keyframe:
-            self._drop_waiting()
+            came = self._drop_waiting(now)
             self.waits_for_keyframe = False
         elif self.waits_for_keyframe:
             self.unsent += 1
             return
         size = _size(payloads)
         if self._bytes + size > MOST_QUEUED and not keyframe:
-            self._drop_waiting()
+            self._drop_waiting(now)
             self.unsent += 1
             self.waits_for_keyframe = True
             return
-        self._queue.append(_Queued(payloads, media_time, keyframe, now))
+        self._queue.append(_Queued(payloads, media_time, keyframe, came))
         self._bytes += size
 
-    def _drop_waiting(self) -> None:
+    def _drop_waiting(self, now: float) -> float:
+        """Since when the oldest of them has waited; `now` where there is none."""
+        since = now
         while self._queue and not self._queue[-1].begun:
-            self._bytes -= _size(self._queue.pop().payloads)
+            last = self._queue.pop()
+            since = last.came
+            self._bytes -= _size(last.payloads)
             self.unsent += 1
+        return since
 
     def pop(self, now: float) -> tuple[PayloadRun, float] | None:
         """Payloads to send now, with their media time; None: nothing is due."""
@@ -89,9 +102,7 @@ class SmallLayer:
     def _room(self, first: _Queued, now: float) -> int:
         """Packets of this picture that may leave."""
         if self._pacer.ceiling is None:
-            if not self._pacer.queued_bytes or now - first.came > LONGEST_WAIT:
-                return BURST
-            return 0
+            return BURST if not self._pacer.queued_bytes or now - first.came > PATIENCE else 0
         spare, count = self._pacer.spare(now), 0
         for payload, _ in first.payloads[:BURST]:
             spare -= len(payload) + PACKET_OVERHEAD

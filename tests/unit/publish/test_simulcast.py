@@ -18,7 +18,15 @@ from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
 from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.simulcast import MID_URI, REPAIRED_RID_URI, RID_URI, SimulcastRefused, received
-from relay_worker.publish.small_layer import BURST, INTERVAL, LONGEST_WAIT, MOST_QUEUED, YIELD, SmallLayer
+from relay_worker.publish.small_layer import (
+    BURST,
+    INTERVAL,
+    LONGEST_WAIT,
+    MOST_QUEUED,
+    PATIENCE,
+    YIELD,
+    SmallLayer,
+)
 from relay_worker.rtp import rtcp
 from tests.unit.publish.test_answer import AUDIO, SESSION, TRANSPORT
 from tests.unit.publish.test_offer import LOCAL
@@ -275,6 +283,31 @@ def test_nothing_leaves_while_the_original_waits() -> None:
     while (deadline := pacer.next_deadline()) is not None:
         pacer.pop(deadline)
     assert layer.pop(100.0 + YIELD) == (picture(2), 5.0)
+
+
+def test_an_original_that_always_waits_holds_the_small_one_back_for_a_moment_alone() -> None:
+    """As on a busy machine, where every picture is spread over the time until the next."""
+    pacer = Pacer()
+    layer = SmallLayer(pacer)
+    assert not pacer.take_video([(bytes(1200), False)] * 60, 1.0, 100.0)
+    layer.add(picture(2), 5.0, 100.0, keyframe=True)
+    ((left, count),) = drained(layer, 100.0, 102.0)
+    assert pacer.queued_bytes
+    assert count == 2
+    assert left - 100.0 <= PATIENCE + 2 * YIELD
+
+
+def test_whoever_asks_for_keyframes_again_and_again_gets_one_on_a_narrow_uplink_too() -> None:
+    pacer = Pacer()
+    pacer.ceiling = 400_000.0
+    layer = SmallLayer(pacer)
+    assert not pacer.take_video([(bytes(1200), False)] * 200, 1.0, 100.0)
+    left: list[tuple[float, int]] = []
+    for second in range(7):
+        layer.add(picture(3), 5.0 + second, 100.0 + second, keyframe=True)
+        left += drained(layer, 100.0 + second, 101.0 + second)
+    assert left, "each took the place of the one before"
+    assert left[0][0] == pytest.approx(100.0 + LONGEST_WAIT, abs=2 * YIELD)
 
 
 def test_on_a_narrow_uplink_it_gets_what_is_left_over_and_one_packet_when_nothing_ever_is() -> None:
