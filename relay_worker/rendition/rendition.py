@@ -36,7 +36,7 @@ STUCK_PAUSE: Final = 60.0
 """Seconds after which another thread is tried."""
 MOST_STUCK: Final = 2
 """Threads that are given up before there are no small pictures until the worker is replaced: each keeps what it has."""
-AGAIN_AFTER: Final = 2.0
+AGAIN_AFTER: Final = 1.0
 """Seconds between two times that a keyframe is made of the latest picture because somebody asks for one."""
 _STUCK: Final = "the decoder hung {count} times: no small pictures until the camera's worker is replaced"
 _PAUSED: Final = "the decoder hung: no small pictures for a minute"
@@ -78,6 +78,8 @@ class Rendition:
         self.reason = ""
         """Why nothing can be made of the camera's pictures, in words."""
         self._tap = PictureTap()
+        self._unmade: CodedPicture | None = None
+        """The camera's latest keyframe, where nothing was made of it: the first picture for whoever comes next."""
         self._thread: JobThread[MakeJob] | None = None
         self._life = 0  # number of the thread
         self._progress = (0, 0.0)  # jobs finished, and since when
@@ -98,6 +100,7 @@ class Rendition:
         self.plan.configure(mode, watched=watched, budget=budget, now=self._clock())
         if watched and not before:
             self.request_keyframe()
+            self._again_at = float("-inf")  # whoever watches asks for a keyframe as well, once connected
         if mode == OFF:
             self._stop()
 
@@ -116,14 +119,17 @@ class Rendition:
         now = self._clock()
         self.plan.hurry()
         self._wants_keyframe = True
-        # The latest picture again is the first that can be had; the camera need not be asked for it.
-        if self.plan.active(now) == KEYFRAMES and now - self._again_at >= AGAIN_AFTER:
-            self._again(now)
+        # The latest keyframe is the first that can be had; the camera need not be asked for it. Smooth ones follow from
+        # the camera's next keyframe on.
+        active = self.plan.active(now)
+        if (active == KEYFRAMES or (active == SMOOTH and self._waits)) and now - self._again_at >= AGAIN_AFTER:
+            self._again(now, smooth=active == SMOOTH)
 
-    def _again(self, now: float) -> None:
-        if self._stats.pictures and self.wanted and self._media_time and self._usable(now):
+    def _again(self, now: float, *, smooth: bool = False) -> None:
+        if (self._stats.pictures or self._unmade) and self.wanted and self._media_time and self._usable(now):
             self._again_at = now
-            self._submit(None, now, self._media_time, smooth=False)
+            picture, self._unmade = self._unmade, None
+            self._submit(picture, now, self._media_time, smooth=smooth)
 
     # --- pictures in -------------------------------------------------------------------------------------------------
 
@@ -141,8 +147,12 @@ class Rendition:
 
     def _take_keyframe(self, picture: CodedPicture, now: float) -> None:
         self._was_smooth, self._waits = False, True
-        if not picture.keyframe or not self.plan.admit_keyframe(picture.media_time, now):
+        if not picture.keyframe:
             return
+        if not self.plan.admit_keyframe(picture.media_time, now):
+            self._unmade = picture
+            return
+        self._unmade = None
         if self._thread is not None:
             self._stats.replaced += len(self._thread.discard())
         self._submit(picture, now, picture.media_time, smooth=False)
@@ -161,7 +171,7 @@ class Rendition:
         encode = self.plan.admit_smooth(picture.media_time)
         asked = self._wants_keyframe and now - self._keyframe_at >= KEYFRAME_INTERVAL
         keyframe = encode and (asked or self._waits)
-        self._waits = False
+        self._waits, self._unmade = False, None
         if keyframe:
             self._wants_keyframe, self._keyframe_at = False, now
         self._submit(picture, now, picture.media_time, smooth=True, encode=encode, keyframe=keyframe)
@@ -256,7 +266,7 @@ class Rendition:
         if self._thread is not None:
             self._thread.leave()
             self._thread = None
-        self._waits, self._was_smooth = True, False
+        self._waits, self._was_smooth, self._unmade = True, False, None
 
     def close(self) -> None:
         """End the thread once it returns."""

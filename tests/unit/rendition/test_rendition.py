@@ -176,6 +176,37 @@ def test_a_request_is_answered_with_the_latest_picture_and_never_reaches_the_cam
     assert viewer.asked == 0
 
 
+@pytest.mark.parametrize(("mode", "width"), [(KEYFRAMES, 320), (SMOOTH, 480)])
+def test_who_comes_between_two_pictures_gets_the_cameras_latest_keyframe_at_once(
+    viewer: Viewer, mode: str, width: int
+) -> None:
+    """Not the one of up to ten seconds ago that was made while nobody watched."""
+    viewer.rendition.configure(mode, watched=False, budget=1e6)
+    viewer.play(camera_frames(count=110, group=30))
+    assert viewer.times == [1.0]
+    jobs: list[MakeJob] = []
+    thread = viewer.rendition._thread
+    assert thread is not None
+    submit = thread.submit
+    thread.submit = lambda job: (jobs.append(job), submit(job))  # type: ignore[method-assign,assignment,return-value]
+    viewer.rendition.configure(mode, watched=True, budget=1e6)
+    viewer.settle()
+    assert viewer.times[1:] == [3.633], "in the present, as far as the receiver can tell"
+    assert [job.picture and job.picture.media_time for job in jobs] == [3.0]
+    viewer.rendition.request_keyframe()
+    viewer.settle()
+    assert len(viewer.sent) == 3, "and once more when it is connected"
+    decoder = PayloadDecoder()
+    widths = [decoder.decode(frame.payloads)[0].width for frame, _ in viewer.sent]
+    assert widths == [320, width, width]
+    viewer.play(camera_frames(count=160, group=30)[110:130])
+    later = viewer.sent[3:]
+    assert later[0][0].media_time == pytest.approx(4.0)
+    assert later[0][1], "a keyframe"
+    assert len(later) == (1 if mode == KEYFRAMES else 4)
+    assert all(decoder.decode(frame.payloads)[0].width == width for frame, _ in later)
+
+
 def test_a_layer_that_nobody_watches_sends_one_picture_in_ten_seconds(viewer: Viewer) -> None:
     viewer.rendition.configure(KEYFRAMES, watched=False, budget=0.0)
     viewer.play(camera_frames(count=60, group=30))
