@@ -1,9 +1,9 @@
 """The small layer of a simulcast track on its way out: never at the cost of the original.
 
 Sans-I/O, like the pacer: `add` a picture, `pop` what may leave now, sleep until `next_deadline()`. A few packets leave
-at once, and none while packets of the original wait, for `PATIENCE`: a busy pacer may always have some. Where the uplink
-is narrow, only what the original leaves over, until a picture has waited `LONGEST_WAIT`, so that the receiver does not
-take the layer for gone.
+at once, and none while packets of the original wait, for `PATIENCE`: a busy pacer may always hold some. Where the
+uplink is narrow, only what the original leaves over, until a picture has waited `LONGEST_WAIT`, so that the receiver
+does not take the layer for gone.
 """
 
 from __future__ import annotations

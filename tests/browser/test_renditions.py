@@ -42,6 +42,21 @@ SHOWN: Final = """
   video.requestVideoFrameCallback(look);
 }
 """
+ENLARGED: Final = """
+() => {
+  window.enlarged = 0;
+  const large = document.getElementById("large-video");
+  addEventListener("click", () => {
+    const clicked = performance.now();
+    const look = () => {
+      if (large.videoWidth === 640) window.enlarged = (performance.now() - clicked) / 1000;
+      else large.requestVideoFrameCallback(look);
+    };
+    large.requestVideoFrameCallback(look);
+  }, {capture: true, once: true});
+}
+"""
+"""Seconds from the person's click to the full picture on the screen."""
 
 
 async def stats(page: Page) -> dict[str, dict[str, Any]]:
@@ -100,10 +115,11 @@ async def test_six_tiles_cost_a_part_and_one_is_enlarged_at_once(
         small = await egress(page, span)
         took = []
         for name in ("Driveway", "Garden") * (2 if long else 1):
-            clicked = time.monotonic()
+            await page.evaluate(ENLARGED)
             await page.get_by_role("button", name=f"{name}, live", exact=False).click()
             await until_widths(page, 5, 1)
-            took.append(time.monotonic() - clicked)
+            await page.wait_for_function("window.enlarged > 0", timeout=30_000)
+            took.append(await page.evaluate("window.enlarged"))
             if len(took) < (4 if long else 2):
                 await page.get_by_role("button", name="Close").click()
                 await until_widths(page, 6, 0)
@@ -112,7 +128,7 @@ async def test_six_tiles_cost_a_part_and_one_is_enlarged_at_once(
         print(f"enlarged within {seconds(took)}")
         assert small <= all_small * today
         assert large <= one_large * today
-        assert max(took) <= GOP + 0.3 + 0.3, "a keyframe's interval, 300 ms, and what it takes to ask"
+        assert max(took) <= GOP + (0.3 if long else 0.6), "a keyframe's interval and 300 ms, on a machine that is quiet"
 
 
 async def alone(page: Page, relay: RunningRelay, rate: float) -> tuple[dict[str, Any], float]:
@@ -133,8 +149,9 @@ def seconds(spans: list[float]) -> str:
     return ", ".join(f"{span:.1f}" for span in spans) + " s"
 
 
-def longest(pictures: list[list[float]]) -> float:
-    times = [0.0, *(at for at, _ in pictures)]
+def longest(pictures: list[list[float]], until: float) -> float:
+    """The longest time without a picture, from the first one to the end."""
+    times = [0.0, *(at for at, _ in pictures), until]
     return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
@@ -152,9 +169,9 @@ async def test_a_viewer_on_a_narrow_line_sees_live_pictures(
         await relay.until_live(within=45.0)
         _, first = await alone(page, relay, 500_000)
         await asyncio.sleep(60)
-        pictures = await page.evaluate("window.pictures")
-        worst = longest(pictures)
-        print(f"\n{mode}: first after {first:.2f} s, {len(pictures)} in 60 s, longest pause {worst:.2f} s")
+        pictures, end = await page.evaluate("[window.pictures, (performance.now() - window.began) / 1000]")
+        worst = longest(pictures, end)
+        print(f"\n{mode}: first after {first:.2f} s, {len(pictures)} in {end:.0f} s, longest pause {worst:.2f} s")
         assert first <= (3.0 if mode == "smooth" else GOP + 1.0)
         assert worst <= freeze
 
