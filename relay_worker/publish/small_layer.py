@@ -1,7 +1,7 @@
 """The small layer of a simulcast track on its way out: never at the cost of the original.
 
 Sans-I/O, like the pacer: `add` a picture, `pop` what may leave now, sleep until `next_deadline()`. A few packets leave
-at once, and none while packets of the original wait, for `PATIENCE`: a busy pacer may always hold some. Where the
+at once, and none while packets of the original wait, for `LONGEST_YIELD`: a busy pacer may always hold some. Where the
 uplink is narrow, only what the original leaves over, until a picture has waited `LONGEST_WAIT`, so that the receiver
 does not take the layer for gone.
 """
@@ -20,7 +20,7 @@ INTERVAL: Final = 0.005
 """Seconds from one burst to the next: 8 Mbit/s."""
 YIELD: Final = 0.02
 """Seconds after which it is tried again while the original has to go first."""
-PATIENCE: Final = 0.1
+LONGEST_YIELD: Final = 0.1
 """Seconds for which the original goes first where the uplink carries both: it is spread over time, and not for want of
 room.
 """
@@ -102,7 +102,7 @@ class SmallLayer:
     def _room(self, first: _Queued, now: float) -> int:
         """Packets of this picture that may leave."""
         if self._pacer.ceiling is None:
-            return BURST if not self._pacer.queued_bytes or now - first.came > PATIENCE else 0
+            return BURST if not self._pacer.queued_bytes or now - first.came > LONGEST_YIELD else 0
         spare, count = self._pacer.spare(now), 0
         for payload, _ in first.payloads[:BURST]:
             spare -= len(payload) + PACKET_OVERHEAD

@@ -23,7 +23,7 @@ from relay_worker.publish.small_layer import (
     INTERVAL,
     LONGEST_WAIT,
     MOST_QUEUED,
-    PATIENCE,
+    LONGEST_YIELD,
     YIELD,
     SmallLayer,
 )
@@ -294,7 +294,7 @@ def test_an_original_that_always_waits_holds_the_small_one_back_for_a_moment_alo
     ((left, count),) = drained(layer, 100.0, 102.0)
     assert pacer.queued_bytes
     assert count == 2
-    assert left - 100.0 <= PATIENCE + 2 * YIELD
+    assert left - 100.0 <= LONGEST_YIELD + 2 * YIELD
 
 
 def test_whoever_asks_for_keyframes_again_and_again_gets_one_on_a_narrow_uplink_too() -> None:
