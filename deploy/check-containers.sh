@@ -105,6 +105,9 @@ say "image: $(docker image inspect -f '{{.Size}}' "$image" | awk '{printf "%.0f 
 found=$(docker run --rm --entrypoint sh "$image" -c 'command -v gcc cc make; ls -d /opt/nest-relay/lib/python3*/site-packages/pip /root/.cache 2>/dev/null' || true)
 [ -z "$found" ] || fail "the image holds what it does not need: $found"
 say "no compiler, no pip in the relay's environment, no cache"
+missing=$(docker run --rm --entrypoint python "$image" -c 'from relay_worker import native; print(native.missing())')
+[ -z "$missing" ] || fail "the compiled data path is missing from the image: $missing"
+say "the compiled data path is in it"
 
 cp -r "$here" "$work/deploy"
 install -d "$work/deploy/secrets"

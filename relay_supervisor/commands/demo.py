@@ -20,6 +20,7 @@ from relay_supervisor.commands.cli import Failure, program
 from relay_supervisor.commands.demo_world import demo_world
 from relay_supervisor.net import bind
 from relay_supervisor.status.model import RelayStatus
+from relay_worker.process import data_path
 
 _HOST: Final = "127.0.0.1"
 
@@ -131,6 +132,8 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     _say(quiet, f"starting {cameras} simulated cameras ({size})…")
+    if lost := data_path.lost():
+        _say(quiet, lost)
     async with contextlib.AsyncExitStack() as stack:
         starting = asyncio.ensure_future(
             stack.enter_async_context(

@@ -12,6 +12,7 @@ were made.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
@@ -178,11 +179,12 @@ class Compiled(Protocol):
 def _load() -> tuple[Compiled | None, str]:
     """The extension module, or why there is none."""
     try:
-        from relay_worker.native import _runs
+        # `from … import` would raise the same error for a module that is not there as for one that does not load.
+        module = importlib.import_module("relay_worker.native._runs")
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         return None, "it was installed without a C compiler" if missing else str(error)
-    return cast("Compiled", _runs), ""
+    return cast("Compiled", module), ""
 
 
 _found, _why_not = _load()

@@ -10,6 +10,12 @@ def require(setting: native.Setting) -> None:
     native.decide(setting)
 
 
+def lost() -> str:
+    """What this installation does without, in words; empty where nothing is missing."""
+    why = native.missing()
+    return f"there is no compiled data path ({why}): Python moves the packets, at a higher cost of CPU" if why else ""
+
+
 def described(setting: native.Setting) -> str:
     """What workers with this setting use, in words."""
     if native.missing():

@@ -53,6 +53,7 @@ def test_without_a_compiler_all_is_python_and_compiled_refuses_to_start() -> Non
         assert (native.words(), native.compiled(), refused(setting)) == ("python", None, [])
         (finding,) = local.packets(configured(setting))
         assert finding.text == f"data path of workers: python ({MISSING})"
+    assert data_path.lost().startswith(f"there is no compiled data path ({MISSING}): ")
     with pytest.raises(ConfigError) as raised:
         native.choose("compiled")
     assert raised.value.message == f"workers.data_path is compiled, and the compiled data path is not there: {MISSING}"
