@@ -22,8 +22,8 @@ from relay_worker.publish.small_layer import (
     BURST,
     INTERVAL,
     LONGEST_WAIT,
-    MOST_QUEUED,
     LONGEST_YIELD,
+    MOST_QUEUED,
     YIELD,
     SmallLayer,
 )
