@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Final
+
+_REF: Final = re.compile(r"process ([1-9]\d*) ([1-9]\d*)", re.ASCII)
 
 
 def start_ticks(pid: int) -> int:
@@ -19,6 +23,22 @@ def start_ticks(pid: int) -> int:
     fields = text.rpartition(")")[2].split()
     # A process that has ended stays in the table until its parent has reaped it.
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def process_ref(pid: int, started: int) -> str:
+    """What a process of this machine is known by, in words: "process", its pid and its start time."""
+    return f"process {pid} {started}"
+
+
+def process_of(ref: str) -> tuple[int, int]:
+    """Pid and start time in a `process_ref`; twice 0 when it is something else."""
+    found = _REF.fullmatch(ref)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+
+
+def ref_of(pid: int) -> str:
+    """The `process_ref` of a pid as of now; one that nobody has when no such process runs."""
+    return process_ref(pid, start_ticks(pid))
 
 
 def seconds_queued(pid: int) -> float:

@@ -14,6 +14,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from relay_common import protocol
@@ -32,7 +33,8 @@ from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
-from relay_supervisor.fleet.launcher import ForkServerLauncher, Launcher
+from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
@@ -47,7 +49,7 @@ from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.cloudflare import CloudflareSink, cloudflare_target
 from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.sinks.sinks import Sinks
-from relay_supervisor.state.directories import private, remove_stale_stacks, runtime
+from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_supervisor.supervise import Loops, once
@@ -64,8 +66,8 @@ VERIFY: Final = 60.0
 class Supervisor:
     """Relays the configured cameras from `start` to `stop`; implements the HTTP interface's `RelayView`.
 
-    `reread` reads the configuration again for a reload; None without a configuration file. Raises ConfigError when the
-    configuration cannot work.
+    `launcher` makes what starts the workers, given the runtime directory. `reread` reads the configuration again for a
+    reload; None without a configuration file. Raises ConfigError when the configuration cannot work.
     """
 
     def __init__(
@@ -73,13 +75,12 @@ class Supervisor:
         config: Config,
         *,
         clock: Clock | None = None,
-        launcher: Launcher | None = None,
+        launcher: Callable[[Path], Launcher] = ForkServerLauncher,
         reread: Callable[[], Config] | None = None,
     ) -> None:
         self.config = config
         self._clock: Clock = clock or SystemClock()
         self._rng = random.Random()
-        self._launcher: Launcher = launcher or ForkServerLauncher()
         self._started = contextlib.AsyncExitStack()
         self._keep_workers = False
         self._loops, self._activities = Loops(self._clock), Loops(self._clock)
@@ -88,6 +89,7 @@ class Supervisor:
         self._discoveries: list[Discovery] = []
 
         state, runtime_dir = config.paths.state(), config.paths.runtime()
+        self._launcher = launcher(runtime_dir)
         self._otel = OtelExport(config.otel, self._clock)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
         self._store = Store(state / "relay.sqlite3", self._clock)
@@ -99,9 +101,8 @@ class Supervisor:
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
         self._sinks.configure(config.whip)
         self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops)
-        self.fleet = Fleet(
-            self._launcher, self._bus, self._clock, runtime_dir, memory_limit=config.workers.memory_limit_mb << 20
-        )
+        limit = config.workers.memory_limit_mb << 20
+        self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit)
         self.director = Director(
             self._registry, self.accounts, self._sinks, self.fleet, self._store, self.events, self._spec, self._clock
         )
@@ -232,6 +233,8 @@ class Supervisor:
         # Each part is followed by how it is stopped: in reverse order, whatever happens to the others.
         started = self._started
         self._open_state()
+        await self._launcher.prepare()  # while nothing else has been started: it tells which workers live
+        self._load()
         started.callback(self.verbs.logs.remove)
         self.verbs.logs.install()
         _report_mistakes(self.config)
@@ -241,7 +244,6 @@ class Supervisor:
         stop_http = once(self._http.stop)
         started.push_async_callback(stop_http)
         await self._http.start()
-        await self._launcher.prepare()
         started.push_async_callback(self._otel.stop)
         self._otel.start(self._http.collector.collect)
         started.push_async_callback(self._client.aclose)
@@ -262,7 +264,7 @@ class Supervisor:
         self._start_activities()
 
     def _open_state(self) -> None:
-        """Lock the directories, then read what an earlier run left: nothing is read before the lock is held."""
+        """Lock the directories, then open the state: nothing is read before the lock is held."""
         paths, started = self.config.paths, self._started
         private(paths.state(), "state_dir")
         runtime(paths.runtime())
@@ -273,12 +275,15 @@ class Supervisor:
         self._store.open()
         if self._store.notice:
             log.warning("%s", self._store.notice)
+
+    def _load(self) -> None:
+        """Read what an earlier run left."""
         self._overrides.load()
         self.verbs.load()
         self.director.load()
         self.local.load()
         self._http.load()
-        remove_stale_stacks(paths.runtime(), self.director.instances_left)
+        self._launcher.sweep(self.director.instances_left)
 
     def _start_account(self, index: int) -> None:
         name = self._account_name(index)

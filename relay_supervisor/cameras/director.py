@@ -21,7 +21,6 @@ from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.ingest_messages import IngestOffer, IngestOfferFailed
 from relay_common.patch_messages import PatchSession
-from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker, Hello, PublishRequest, WorkerState
 from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
@@ -32,7 +31,6 @@ from relay_supervisor.cameras.reconcile import StartCamera, StopCamera, UpdateCa
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.fleet import Fleet
-from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.leases.effects import Effect, Granted, Lost, NotExtended, Renewed, TraitsRead
 from relay_supervisor.google.leases.manager import LeaseManager
@@ -104,16 +102,17 @@ class Director:
 
         Of a worker and its replacement the older one is adopted: it is the one that plays.
         """
-        for saved in sorted(self._store.workers(), key=lambda saved: -saved.started):
-            if saved.started and start_ticks(saved.pid) == saved.started:
-                self._survivors[saved.camera] = saved
-                self.instances_left.add(saved.instance)
-                if saved.key:
-                    self.fleet.keyring.admit(saved.instance, saved.camera, saved.key)
-                else:
-                    self.fleet.keyring.admit_process(saved.instance, saved.camera, saved.pid, saved.started)
+        workers = {saved.instance: saved for saved in self._store.workers()}
+        living = self.fleet.left({instance: saved.ref for instance, saved in workers.items()})
+        self.instances_left.update(living)
+        for instance in workers.keys() - self.instances_left:
+            self._store.forget_worker(instance)  # it ended unnoticed while no supervisor ran
+        for saved in (workers[instance] for instance in reversed(living)):
+            self._survivors[saved.camera] = saved
+            if saved.key:
+                self.fleet.keyring.admit(saved.instance, saved.camera, saved.key)
             else:
-                self._store.forget_worker(saved.instance)  # it ended unnoticed while no supervisor ran
+                self.fleet.keyring.admit_process(saved.instance, saved.camera, saved.ref)
         self.demand.resumed(self.survivors, self._clock.now())
 
     @property
@@ -154,7 +153,7 @@ class Director:
         self.running[camera.id] = camera
         self._events.publish("camera", "started", camera.id)
         spec, left = self._spec(camera), self._survivors.pop(camera.id, None)
-        if left is None or not self.fleet.expect(spec, left.instance, left.pid, left.started):
+        if left is None or not self.fleet.expect(spec, left.instance):
             if left is not None:
                 self._store.forget_worker(left.instance)
                 self.fleet.keyring.remove(left.instance)
@@ -209,22 +208,17 @@ class Director:
 
     # --- messages of workers -----------------------------------------------------------------------------------------
 
-    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
-        """A worker's process was started: a later supervisor must know its key, whenever this one dies."""
-        key = self.fleet.keyring.key(instance)
-        self._store.save_worker(SavedWorker(instance, camera, process.pid, process.started, key=key))
+    def worker_started(self, camera: str, instance: str, ref: str) -> None:
+        """A worker was started: a later supervisor must find it and know its key, whenever this one dies."""
+        self._store.save_worker(SavedWorker(instance, camera, ref, key=self.fleet.keyring.key(instance)))
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         """A worker, new or adopted, is ready: give it the stream to play, and learn what it publishes."""
         found = self.running.get(camera)
         if found is None:
             return
-        self._store.save_worker(
-            SavedWorker(
-                *(hello.instance, camera, hello.pid, hello.started, hello.generation, hello.publication),
-                key=self.fleet.keyring.key(hello.instance),
-            )
-        )
+        ref, key = self.fleet.ref(hello.instance), self.fleet.keyring.key(hello.instance)
+        self._store.save_worker(SavedWorker(hello.instance, camera, ref, hello.generation, hello.publication, key=key))
         for listener in self._listeners:
             listener.worker_ready(found)
         held = self._leases(found).current(camera)

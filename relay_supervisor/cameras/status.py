@@ -121,7 +121,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
     return WorkerStatus(
         state=slot.phase.value,
         instance=slot.instance,
-        pid=slot.process.pid if slot.process is not None else 0,
+        pid=slot.process.number if slot.process is not None else 0,
         uptime=stats.uptime if stats is not None else 0.0,
         restarts=slot.policy.restarts,
         last_exit=slot.last_exit,

@@ -23,7 +23,7 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import SystemClock
-from relay_common.proc import start_ticks
+from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, failed_handshake
@@ -57,7 +57,7 @@ class Bus:
         self.keyed = BusSockets("bus", f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")
         self.unkeyed = BusSockets("keyless bus", f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock")
         self.refusals = Refusals()
-        self._zap = ZapHandler(self.keyring, self.refusals, start_ticks)
+        self._zap = ZapHandler(self.keyring, self.refusals, ref_of)
         self._listener: BusListener | None = None
         self._context: zmq.asyncio.Context | None = None
         self._control_reader = wire.supervisor_reader()

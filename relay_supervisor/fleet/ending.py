@@ -1,32 +1,32 @@
-"""How a worker process is ended: asked, then signalled, finally given up; a plan with a time for each step.
+"""How a worker is ended: asked, then made to, finally given up; a plan with a time for each step.
 
-A process asked to stop gets its time, then SIGTERM, then SIGKILL repeatedly. A hung one is first made to dump its
-stacks. The kernel may keep even a killed process for a long time (blocked on a disk that does not respond): after
-`GIVE_UP_AFTER` more seconds it is abandoned, so that its camera gets another worker.
+A worker asked to stop gets its time; then its launcher asks it to end (SIGTERM), then ends it (SIGKILL), repeatedly. A
+hung one is first made to dump its stacks. The kernel may keep even a killed process for a long time (blocked on a disk
+that does not respond), and a node may not answer: after `GIVE_UP_AFTER` more seconds the worker is abandoned, so that
+its camera gets another one.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
+
+from relay_supervisor.fleet.launcher import Handle
 
 log = logging.getLogger(__name__)
 
 DUMP_TIME: Final = 0.3
 TERM_TIME: Final = 1.0
-"""Seconds between the steps of taking a hung worker down: stack dump, SIGTERM, SIGKILL."""
+"""Seconds between the steps of taking a hung worker down: stack dump, request to end, end."""
 KILL_AGAIN: Final = 5.0
 GIVE_UP_AFTER: Final = 30.0
-"""Seconds from the first SIGKILL until a process that still exists is given up."""
-_LONGEST_DUMP: Final = 8000
+"""Seconds from the first attempt to end it until a worker that still exists is given up."""
 
 
 class Step(enum.Enum):
-    """One step in ending a process."""
+    """One step in ending a worker."""
 
     DUMP = "dump"
     """Have it dump its threads' stacks."""
@@ -44,12 +44,12 @@ class Termination:
 
     @classmethod
     def of_asked(cls, now: float, within: float) -> Termination:
-        """For a process that was asked at `now` to stop in `within` seconds."""
+        """For a worker that was asked at `now` to stop in `within` seconds."""
         return cls([(now + within, Step.TERM), *_kills(now + within + TERM_TIME)])
 
     @classmethod
     def of_hung(cls, now: float) -> Termination:
-        """For a process that no longer responds."""
+        """For a worker that no longer responds."""
         return cls([(now, Step.DUMP), (now + DUMP_TIME, Step.TERM), *_kills(now + DUMP_TIME + TERM_TIME)])
 
     @property
@@ -77,13 +77,11 @@ def _kills(first: float) -> list[tuple[float, Step]]:
     ]
 
 
-def log_stacks(stacks: Path, context: Mapping[str, str]) -> None:
-    """Log what a hung worker's threads were doing, as far as it could write that to `stacks`."""
+def log_stacks(handle: Handle, context: Mapping[str, str]) -> None:
+    """Log what a hung worker's threads were doing, as far as it could tell."""
     try:
-        with stacks.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
-            text = file.read().decode("utf-8", "replace")
-    except OSError as error:  # none was written, or there is no descriptor left to read it with
+        text = handle.dumped()
+    except OSError as error:
         log.warning("the stacks of the hung worker cannot be read: %s", error.strerror, extra=dict(context))
         return
     if text:

@@ -12,15 +12,13 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from relay_common import protocol
 from relay_common.causes import RestartCause
 from relay_common.clock import Clock
 from relay_common.pauses import PauseDetector
-from relay_common.proc import start_ticks
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
 from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
@@ -68,14 +66,13 @@ class Fleet:
         launcher: Launcher,
         bus: FleetBus,
         clock: Clock,
-        runtime_dir: Path,
         policy: Callable[[], RestartPolicy] = RestartPolicy,
         memory_limit: int = 0,
     ) -> None:
-        self._bus, self._send, self._clock = bus, bus.send, clock
+        self._launcher, self._bus, self._send, self._clock = launcher, bus, bus.send, clock
         self._policy, self._memory_limit = policy, memory_limit
         self.keyring = bus.keyring
-        self._keeper = SlotKeeper(launcher, bus.send, clock, runtime_dir, bus.keyring)
+        self._keeper = SlotKeeper(launcher, bus.send, clock, bus.keyring)
         self._slots, self._by_instance = self._keeper.slots, self._keeper.by_instance
         self._tasks = Tasks(log, "fleet task failed")
         self._pauses = PauseDetector(TICK)
@@ -83,6 +80,8 @@ class Fleet:
         self._back_at = math.inf
         self._abandoned = False
         self._confinements: set[str] = set()
+        self._left: dict[str, str] = {}
+        """Refs of the workers that an earlier supervisor left, by instance."""
         self._for_all: FromSupervisor | None = None
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
@@ -121,19 +120,31 @@ class Fleet:
         if slot.phase is Phase.ABSENT:
             self._keeper.launch(slot)
 
-    def expect(self, template: WorkerSpec, instance: str, pid: int, started: int) -> bool:
-        """Adopt a worker of an earlier supervisor, if the process with this pid and start time still lives."""
-        if started == 0 or start_ticks(pid) != started:
-            return False
+    def left(self, refs: Mapping[str, str]) -> list[str]:
+        """Take note of the workers that an earlier supervisor left, refs by instance.
+
+        Returns those that live, the oldest first.
+        """
+        living = self._launcher.living(refs)
+        self._left = {instance: refs[instance] for instance in living}
+        return living
+
+    def ref(self, instance: str) -> str:
+        """What its launcher knows a watched worker by; "" for any other."""
+        slot = self._by_instance.get(instance)
+        return slot.process.ref if slot is not None and slot.process is not None else ""
+
+    def expect(self, template: WorkerSpec, instance: str) -> bool:
+        """Adopt a worker of an earlier supervisor (`left`), if it still lives."""
+        ref = self._left.get(instance, "")
         slot = Slot(template, self._policy(), self._clock.now())
         try:
-            self._keeper.adopt(slot, instance, pid, started)
-        except ProcessLookupError:
-            return False
+            if not ref or not self._keeper.adopt(slot, instance, ref):
+                return False
         except OSError as error:
             # Starting a second one would cut off the first one's stream.
             log.error("worker cannot be watched yet: %s", error.strerror, extra=slot.context)
-            self._keeper.await_hello(slot, instance, pid, started)
+            self._keeper.await_hello(slot, instance, ref)
         self._slots[template.camera] = slot
         return True
 
@@ -268,7 +279,7 @@ class Fleet:
             slot.replacement.fire(PairEvent.HELLO)
             self._keeper.ask_to_stop(slot.replacement.predecessor, "another worker takes over", 3.0)
         else:
-            self._keeper.listener.worker_ready(slot.camera, hello)
+            self._keeper.tell_ready(slot)
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """Identify a worker that was not started here, then adopt it or tell it to stop."""
@@ -278,16 +289,16 @@ class Fleet:
         slot = self._slots.get(message.camera)
         if slot is None and not self.cameras_known:
             return
-        adoptable = slot is not None and slot.wanted and slot.machine.can(SlotEvent.ADOPT)
-        if slot is None or not adoptable or start_ticks(message.pid) != message.started:
-            self._send(instance, protocol.Stop(reason="not wanted by this supervisor"))
-            return
+        ref = self._left.get(instance, "")
+        adoptable = bool(ref) and slot is not None and slot.wanted and slot.machine.can(SlotEvent.ADOPT)
         try:
-            self._keeper.adopt(slot, instance, message.pid, message.started)
+            if slot is not None and adoptable and self._keeper.adopt(slot, instance, ref):
+                self._hello(slot, message)
+                return
         except OSError as error:  # it says hello again
-            log.error("worker cannot be adopted: %s", error.strerror, extra=slot.context)
+            log.error("worker cannot be adopted: %s", error.strerror, extra={"instance": instance})
             return
-        self._hello(slot, message)
+        self._send(instance, protocol.Stop(reason="not wanted by this supervisor"))
 
     # --- time --------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
 
 from relay_common import ids, protocol
@@ -18,13 +16,11 @@ from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
-from relay_supervisor.fleet.ending import Step, Termination, log_stacks
-from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.ending import TERM_TIME, Step, Termination, log_stacks
 from relay_supervisor.fleet.keyring import Keyring
-from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.launcher import Handle, Launcher
 from relay_supervisor.fleet.replacement import PairEvent
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
-from relay_worker.process.entry import stacks_file
 from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -46,11 +42,11 @@ _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
 class FleetListener(Protocol):
     """Receiver of workers' events."""
 
-    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
-        """A process was started; its hello is yet to come, or has just come."""
+    def worker_started(self, camera: str, instance: str, ref: str) -> None:
+        """A worker was started, which its launcher knows by `ref`; `worker_ready` is yet to come."""
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
-        """A worker, new or adopted, has said hello."""
+        """A worker, new or adopted, is watched and has said hello."""
 
     def worker_message(self, camera: str, message: FromWorker) -> None:
         """A worker sent another message."""
@@ -62,7 +58,7 @@ class FleetListener(Protocol):
 class NullListener:
     """The listener until another one is set."""
 
-    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None:
+    def worker_started(self, camera: str, instance: str, ref: str) -> None:
         pass
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
@@ -83,12 +79,10 @@ class SlotKeeper:
         launcher: Launcher,
         send: Callable[[str, FromSupervisor], bool],
         clock: Clock,
-        runtime_dir: Path,
         keyring: Keyring,
     ) -> None:
         self._launcher, self._send, self._clock, self._keyring = launcher, send, clock, keyring
         self.listener: FleetListener = NullListener()
-        self._runtime_dir = runtime_dir
         self._launches = Tasks(log, "launching a worker failed")
         self.slots: dict[str, Slot] = {}
         self.by_instance: dict[str, Slot] = {}
@@ -97,7 +91,7 @@ class SlotKeeper:
 
     def look(self, slot: Slot, now: float) -> None:
         """Handle what is due in the slot (rule 2 of `slot.py`)."""
-        if slot.process is not None and not slot.process.alive:
+        if slot.process is not None and not slot.alive:
             self._exited(slot)
             return
         match slot.phase:
@@ -134,16 +128,16 @@ class SlotKeeper:
         match step:
             case Step.DUMP:
                 self._send(slot.instance, protocol.DumpStacks())
-                slot.process.send_signal(signal.SIGUSR1)
+                slot.process.dump()
             case Step.TERM:
                 if slot.phase is Phase.HUNG:
-                    log_stacks(stacks_file(self._runtime_dir, slot.instance), slot.context)
+                    log_stacks(slot.process, slot.context)
                 else:
                     log.warning("worker did not stop: sending SIGTERM", extra=slot.context)
-                slot.process.send_signal(signal.SIGTERM)
+                slot.process.ask_to_end(TERM_TIME)
             case Step.KILL:
                 log.warning("worker did not end: sending SIGKILL", extra=slot.context)
-                slot.process.send_signal(signal.SIGKILL)
+                slot.process.end_now()
             case Step.GIVE_UP:
                 self._give_up(slot, "cannot be killed")
 
@@ -170,47 +164,50 @@ class SlotKeeper:
             return
         if slot.instance != spec.instance or slot.process is not None or slot.phase not in _LAUNCHING:
             log.warning("worker appeared after it had been given up: ending it", extra=slot.context)
-            if slot.process is None or slot.process.pid != process.pid:
-                process.send_signal(signal.SIGKILL)
+            if slot.process is None or slot.process.ref != process.ref:
+                process.end_now()
             process.forget()
             return
-        log.info("worker started", extra={**slot.context, "pid": process.pid})
+        log.info("worker started", extra={**slot.context, "pid": process.number})
         self._bind(slot, spec.instance, process)
-        self.listener.worker_started(slot.camera, spec.instance, process)
+        self.listener.worker_started(slot.camera, spec.instance, process.ref)
         if slot.phase is Phase.STOPPING:
             slot.ending = Termination.of_asked(self._clock.now(), 0.0)
+        elif not slot.replaces:  # else it is ready when the one before it has ended
+            self.tell_ready(slot)
 
-    def adopt(self, slot: Slot, instance: str, pid: int, started: int) -> None:
-        """Adopt the running process with this pid and start time.
+    def tell_ready(self, slot: Slot) -> None:
+        """Tell of a worker that has said hello, once it is watched: its stream must not be lost with its supervisor."""
+        if slot.running and slot.hello is not None:
+            self.listener.worker_ready(slot.camera, slot.hello)
 
-        Raises ProcessLookupError when it is gone, OSError when it cannot be watched at present.
-        """
-        process = self._launcher.adopt(pid)
-        if process.started != started:  # its pid has just been reused
-            process.forget()
-            raise ProcessLookupError(pid)
+    def adopt(self, slot: Slot, instance: str, ref: str) -> bool:
+        """Adopt a worker by its ref; False when it has ended. Raises OSError when it cannot be watched at present."""
+        process = self._launcher.recall(instance, ref)
+        if process is None:
+            return False
         slot.machine.fire(SlotEvent.ADOPT)
         self._bind(slot, instance, process)
+        return True
 
-    def await_hello(self, slot: Slot, instance: str, pid: int, started: int) -> None:
+    def await_hello(self, slot: Slot, instance: str, ref: str) -> None:
         """Wait for the hello of a live process that cannot be watched: it is another chance to adopt it."""
         now = self._clock.now()
         slot.launch("", now)
         slot.machine.fire(SlotEvent.GIVE_UP)
         slot.unbind()
-        slot.survivor = instance, pid, started
+        slot.survivor = instance, ref
         slot.next_start = now + ADOPT_TIMEOUT
 
-    def _watch_again(self, slot: Slot, instance: str, pid: int, started: int) -> bool:
+    def _watch_again(self, slot: Slot, instance: str, ref: str) -> bool:
         """Try once more to adopt a silent survivor; False when it has ended.
 
         While it lives no other worker is started: the two would take the camera's stream from each other.
         """
         try:
-            self.adopt(slot, instance, pid, started)
-        except ProcessLookupError:
-            slot.survivor = None
-            return False
+            if not self.adopt(slot, instance, ref):
+                slot.survivor = None
+                return False
         except OSError:
             slot.next_start = self._clock.now() + ADOPT_TIMEOUT
         return True
@@ -226,7 +223,7 @@ class SlotKeeper:
         """Stop waiting for launches."""
         self._launches.cancel()
 
-    def _bind(self, slot: Slot, instance: str, process: WorkerProcess) -> None:
+    def _bind(self, slot: Slot, instance: str, process: Handle) -> None:
         slot.bind(instance, process, self._clock.now())
         slot.policy.started()
         self.by_instance[instance] = slot
@@ -281,8 +278,6 @@ class SlotKeeper:
         instance, had_process = slot.instance, slot.process is not None
         self.by_instance.pop(instance, None)
         self._keyring.remove(instance)
-        if had_process:
-            _remove(stacks_file(self._runtime_dir, instance))
         slot.machine.fire(event)
         slot.unbind()
         if slot.replaces:
@@ -297,8 +292,8 @@ class SlotKeeper:
             self._follow(slot, had_process)
         if had_process:
             self.listener.worker_gone(slot.camera, instance, reason, cause)
-        if promoted is not None and promoted.hello is not None and promoted.phase is Phase.RUNNING:
-            self.listener.worker_ready(promoted.camera, promoted.hello)
+        if promoted is not None:
+            self.tell_ready(promoted)
 
     def _follow(self, slot: Slot, had_process: bool) -> None:
         """Start another worker, now or later, when one is wanted."""
@@ -335,10 +330,3 @@ class SlotKeeper:
         successor.ended_by = slot.ended_by
         successor.policy.restarts += 1
         return successor
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s cannot be removed: %s", file, error.strerror)

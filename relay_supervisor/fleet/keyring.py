@@ -1,7 +1,8 @@
 """Who may speak on the bus: the supervisor's own CURVE key pair, and the credentials of its living workers.
 
 A worker is known by its *credential*, with which its connection was authenticated: the public key that was made for it
-or, for a worker of a release without keys, its process, which the kernel names for each connection of a Unix socket.
+or, for a worker of a release without keys, its process (`relay_common.proc.process_ref`), which the kernel names for
+each connection of a Unix socket.
 Each credential stands for exactly one instance.
 """
 
@@ -36,11 +37,6 @@ class Member:
     """Whether the credential is a key."""
     address: bytes = b""
     """Where its answers go: the routing id of its last message; empty before the first."""
-
-
-def of_process(pid: int, started: int) -> str:
-    """The credential of a worker without keys: its pid and kernel start time, which no other process ever has."""
-    return f"process {pid} {started}"
 
 
 class Keyring:
@@ -114,9 +110,9 @@ class Keyring:
         """Let a worker speak that an earlier supervisor gave this public key."""
         self._add(Member(instance, camera, key, keyed=True))
 
-    def admit_process(self, instance: str, camera: str, pid: int, started: int) -> None:
-        """Let a worker speak that an earlier release started without keys."""
-        self._add(Member(instance, camera, of_process(pid, started), keyed=False))
+    def admit_process(self, instance: str, camera: str, ref: str) -> None:
+        """Let a worker speak that an earlier release started without keys: a process of this machine."""
+        self._add(Member(instance, camera, ref, keyed=False))
 
     def remove(self, instance: str) -> None:
         """An instance is no longer living: whatever it still says is refused."""

@@ -1,138 +1,137 @@
-"""Starting worker processes: an interface, and the local fork server behind it."""
+"""What starts workers, and what is known of one that was started: an interface without processes or machines.
+
+The fleet, the director, the store and the status use these alone. `processes/` implements them with a fork server on
+this machine. An engine that is away for a while ends no worker: `start` fails then, and a `Handle` stays as it was.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.process
-import os
+import enum
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-from relay_supervisor.fleet.handle import WorkerProcess
-from relay_worker.process.entry import run_worker
 from relay_worker.process.spec import WorkerSpec
 
-log = logging.getLogger(__name__)
 
-PRELOAD = "relay_worker.process.preload"
-FORK_TIMEOUT: Final = 45.0
-"""Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
+class EnginePhase(enum.Enum):
+    """Where a worker is in its life, as its engine sees it; whether it does its work is for the fleet to judge."""
+
+    WAITING = "waiting"
+    """Accepted, and not begun: there is no room, or what it needs is on its way. It cannot speak yet."""
+    RUNNING = "running"
+    ENDING = "ending"
+    """Its end has begun: it was asked to end, or the engine takes it away."""
+    GONE = "gone"
+    """It has ended, or is no longer watched."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended: `code` as `subprocess` has it, -n for signal n; None when nobody can tell."""
+
+    code: int | None
+
+    @property
+    def clean(self) -> bool:
+        return self.code == 0
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return "ended (exit status unknown)"
+        if self.code < 0:
+            try:
+                return f"killed by {signal.Signals(-self.code).name}"
+            except ValueError:
+                return f"killed by signal {-self.code}"
+        return f"exited with status {self.code}"
+
+
+class Handle(Protocol):
+    """One worker that was started, while it is watched."""
+
+    @property
+    def ref(self) -> str:
+        """What its launcher finds it by again (`recall`), also another supervisor's; to be stored, not to be read."""
+
+    @property
+    def where(self) -> str:
+        """The node it runs on; "" for this machine, and before it has one."""
+
+    @property
+    def number(self) -> int:
+        """Its process id, for people on this machine; 0 for a worker elsewhere."""
+
+    @property
+    def phase(self) -> EnginePhase: ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this phase, in the engine's words; "" when there is nothing to say."""
+
+    @property
+    def starved(self) -> float:
+        """Seconds since its start for which it could run and was given no processor; 0 where that is not known."""
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, once it has."""
+
+    async def wait(self) -> Exit:
+        """How it ended, once it has."""
+        ...
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call `callback` soon after it has ended."""
+
+    def ask_to_end(self, within: float) -> None:
+        """Have it end in order, in `within` seconds; nothing happens when it is gone already."""
+
+    def end_now(self) -> None:
+        """End it without asking, whether or not it or its node responds."""
+
+    def dump(self) -> None:
+        """Have it tell what its threads are doing (`dumped`); for one whose loop hangs."""
+
+    def dumped(self) -> str:
+        """What it has told, where that can be read here; "" otherwise. Raises OSError."""
+        ...
+
+    def forget(self) -> None:
+        """Stop watching; the worker is left alone."""
 
 
 class Launcher(Protocol):
-    """Starts workers somewhere; a cluster's scheduler could implement it as well."""
+    """Starts workers somewhere, and finds them again."""
 
     async def prepare(self) -> None:
-        """Get ready to start workers quickly."""
+        """Get ready to start workers quickly, and learn which live; nothing else is called before."""
         ...
 
-    async def start(self, spec: WorkerSpec) -> WorkerProcess:
-        """Start one worker; raises OSError (or another error of the system) when that fails."""
+    async def start(self, spec: WorkerSpec) -> Handle:
+        """Start one worker; returns once the engine has accepted it.
+
+        Raises OSError, or another error of the system, when it was not: then there is no worker.
+        """
         ...
 
-    def adopt(self, pid: int) -> WorkerProcess:
-        """Watch a worker that another supervisor started; raises ProcessLookupError when it is gone."""
+    def recall(self, instance: str, ref: str) -> Handle | None:
+        """Watch the worker that this launcher, or an earlier supervisor's, has started; None when it is gone.
+
+        Raises OSError when it lives and cannot be watched at present.
+        """
         ...
 
+    def living(self, refs: Mapping[str, str]) -> list[str]:
+        """Those of these workers, refs by instance, that live; the oldest first."""
+        ...
 
-class ForkServerLauncher:
-    """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
+    def suspect(self, handle: Handle) -> None:
+        """A worker was silent for too long: advice for where the next ones are started, which expires soon.
 
-    The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
-    does not answer within `timeout` seconds is killed, and the next worker comes from a new one.
-    """
+        It never leaves no place at all: one worker that hangs is no lost node.
+        """
 
-    def __init__(self, timeout: float = FORK_TIMEOUT) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOAD])
-        self._timeout = timeout
-        self._one_at_a_time = asyncio.Lock()
-
-    async def prepare(self) -> None:
-        await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
-
-    async def start(self, spec: WorkerSpec) -> WorkerProcess:
-        process = self._context.Process(target=run_worker, args=(spec,), name=f"relay-worker-{spec.camera}")
-        async with self._one_at_a_time:
-            # Blocks until the server has forked, which includes its imports when it has just started. In a separate
-            # thread: a stuck one must not use up the shared pool.
-            forked = _in_thread(lambda: _start(process))
-            done, _ = await asyncio.wait([forked], timeout=self._timeout)
-            if not done:
-                log.error("the fork server has not answered for %.0f s: starting another one", self._timeout)
-                _kill_fork_server()  # which ends the thread that waits for it
-                await asyncio.wait([forked], timeout=1.0)
-                raise TimeoutError(f"the fork server did not answer within {self._timeout:.0f} s")
-            forked.result()
-        assert process.pid is not None
-        try:
-            return WorkerProcess(process.pid, process)
-        except OSError:
-            # Without a descriptor it cannot be watched, and no worker may run unwatched.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            raise
-
-    def adopt(self, pid: int) -> WorkerProcess:
-        return WorkerProcess(pid)
-
-
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work` in a thread, with its result as a future. Raises RuntimeError when no thread can be started."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is None:
-            result.set_result(None)
-        else:
-            result.set_exception(error)
-            result.exception()  # marked as retrieved: the caller may be gone
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as caught:
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=run, name="fork", daemon=True).start()
-    return result
-
-
-def _start(process: multiprocessing.process.BaseProcess) -> None:
-    with _main_unnamed():
-        process.start()
-
-
-def _kill_fork_server() -> None:
-    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _main_unnamed() -> Iterator[None]:
-    """Hide the file of the running script from multiprocessing, which would run it again in every child.
-
-    A worker needs nothing from the program that started it, which for a script would be the whole supervisor.
-    """
-    main = vars(sys.modules["__main__"])
-    file = main.pop("__file__", None)
-    try:
-        yield
-    finally:
-        if file is not None:
-            main["__file__"] = file
+    def sweep(self, instances: Collection[str]) -> None:
+        """Remove what workers other than these have left behind."""

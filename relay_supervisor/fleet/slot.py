@@ -49,7 +49,7 @@ from relay_common.fsm import Machine, Table
 from relay_common.protocol import Hello, Stage, WorkerState
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.ending import Termination
-from relay_supervisor.fleet.handle import WorkerProcess
+from relay_supervisor.fleet.launcher import EnginePhase, Handle
 from relay_supervisor.fleet.replacement import Replacement
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_worker.process.spec import WorkerSpec
@@ -119,7 +119,7 @@ class Slot:
         self.template = template
         self.policy = policy
         self.machine: Machine[Phase, SlotEvent] = Machine(WORKER_TABLE)
-        self.process: WorkerProcess | None = None
+        self.process: Handle | None = None
         self.instance = ""
         self.launched_at = now
         self.ending: Termination | None = None
@@ -146,8 +146,8 @@ class Slot:
         self.wanted = True
         self.next_start = now
         """When it is restarted, while it is in backoff."""
-        self.survivor: tuple[str, int, int] | None = None
-        """Instance, pid and start time of an earlier supervisor's worker, while it cannot be watched."""
+        self.survivor: tuple[str, str] | None = None
+        """Instance and ref of an earlier supervisor's worker, while it cannot be watched."""
         self.replacement: Replacement[Slot] | None = None
         """Set while it is being replaced, or is the replacement itself."""
         self.over_limit = 0
@@ -182,7 +182,12 @@ class Slot:
     @property
     def running(self) -> bool:
         """Whether it has a process that is alive and has said hello (or was adopted)."""
-        return self.phase is Phase.RUNNING and self.process is not None and self.process.alive
+        return self.phase is Phase.RUNNING and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process that is watched and has not ended."""
+        return self.process is not None and self.process.phase is not EnginePhase.GONE
 
     @property
     def replaces(self) -> bool:
@@ -202,7 +207,7 @@ class Slot:
         self.over_limit, self.farewell, self.ending = 0, "", None
         self.ended.clear()
 
-    def bind(self, instance: str, process: WorkerProcess, now: float) -> None:
+    def bind(self, instance: str, process: Handle, now: float) -> None:
         """Attach the process `instance`."""
         self.instance, self.process, self.seen_at, self.survivor = instance, process, now, None
         self.ended.clear()
@@ -210,7 +215,7 @@ class Slot:
     def queued(self) -> float:
         """Seconds of its present silence, since this was first asked, in which its process had no processor."""
         assert self.process is not None
-        queued = self.process.queued
+        queued = self.process.starved
         if self._queued[0] != self.seen_at:
             self._queued = (self.seen_at, queued)
         return queued - self._queued[1]

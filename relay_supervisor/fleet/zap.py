@@ -13,7 +13,7 @@ from typing import Final
 
 from zmq.utils import z85
 
-from relay_supervisor.fleet.keyring import Keyring, of_process
+from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.refusals import BusRefusal, Refusals
 
 ENDPOINT: Final = "inproc://zeromq.zap.01"
@@ -36,11 +36,11 @@ def peer_pid(address: str) -> int:
 class ZapHandler:
     """Accepts the connections of the living instances in `keyring`, and nobody else's.
 
-    `started` gives a process's kernel start time by its pid (`relay_common.proc.start_ticks`).
+    `ref_of` names the process that has a pid now (`relay_common.proc.ref_of`).
     """
 
-    def __init__(self, keyring: Keyring, refusals: Refusals, started: Callable[[int], int]) -> None:
-        self._keyring, self._refusals, self._started = keyring, refusals, started
+    def __init__(self, keyring: Keyring, refusals: Refusals, ref_of: Callable[[int], str]) -> None:
+        self._keyring, self._refusals, self._ref_of = keyring, refusals, ref_of
 
     def answer(self, frames: list[bytes]) -> list[bytes] | None:
         """The reply to a request received by a ROUTER; None to what is no request, whose connection stays refused."""
@@ -54,7 +54,7 @@ class ZapHandler:
             if len(credentials) == 1 and len(credentials[0]) == 32:
                 credential = z85.encode(credentials[0]).decode()
         elif mechanism == b"NULL" and pid:
-            credential = of_process(pid, self._started(pid))
+            credential = self._ref_of(pid)
         if self._keyring.member(credential) is None:
             self._refusals.add(kind, f"pid {pid}" if pid else "")
             return [peer, empty, version, request, b"400", b"no living worker", b"", b""]

@@ -9,7 +9,6 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -104,17 +103,6 @@ def write_error(directory: Path) -> OSError | None:
     except OSError as error:
         return error
     return None
-
-
-def remove_stale_stacks(directory: Path, instances: Collection[str]) -> int:
-    """Delete the stack files of all workers except the live `instances`; returns how many.
-
-    A worker's file is removed when it ends; the rest belong to workers that ended while no supervisor ran.
-    """
-    stale = [file for file in directory.glob("*.stacks") if file.stem not in instances]
-    for file in stale:
-        file.unlink(missing_ok=True)
-    return len(stale)
 
 
 def _unusable(directory: Path, key: str, error: OSError) -> ConfigError:

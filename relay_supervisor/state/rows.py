@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from relay_common.proc import process_of, process_ref
 from relay_common.protocol import Protocol
 
 Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
@@ -63,6 +64,35 @@ class PortRow(msgspec.Struct, array_like=True, frozen=True):
 
     camera: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class WorkerRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A worker, as `workers.body` has it: releases before `ref` know each by its pid and kernel start time.
+
+    Those of a process of this machine stay where such a release finds them, and its `ref` follows from them; any other
+    worker has none, which to such a release is one that has ended.
+    """
+
+    instance: str
+    camera: str
+    pid: int
+    started: int
+    generation: int = 0
+    publication: str = ""
+    protocol: int = 0
+    key: str = ""
+    ref: str = ""
+
+    @classmethod
+    def of(cls, ref: str, **fields: Any) -> WorkerRow:
+        """The row of the worker that its launcher knows by `ref`."""
+        pid, started = process_of(ref)
+        return cls(pid=pid, started=started, ref="" if started else ref, **fields)
+
+    @property
+    def known_by(self) -> str:
+        """What its launcher knows it by."""
+        return self.ref or process_ref(self.pid, self.started)
 
 
 def columns(kind: type[msgspec.Struct]) -> str:

@@ -20,7 +20,7 @@ from relay_supervisor.google.models import Device, LiveStream
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command, stop_of
 from relay_supervisor.state.database import Database
-from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, checked, columns
+from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, WorkerRow, checked, columns
 
 _CALLS_KEPT = 3700.0
 _LONGEST_STREAM = 600.0
@@ -57,13 +57,12 @@ class SavedPublication(msgspec.Struct, frozen=True, omit_defaults=True):
     """The layers of its video, best first; empty: one encoding."""
 
 
-class SavedWorker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker process: instance id, camera, pid with its kernel start time, and what it was working on."""
+class SavedWorker(msgspec.Struct, frozen=True):
+    """A worker: instance id, camera, what its launcher knows it by (`Handle.ref`), and what it was working on."""
 
     instance: str
     camera: str
-    pid: int
-    started: int
+    ref: str
     generation: int = 0
     publication: str = ""
     protocol: int = 0
@@ -276,9 +275,10 @@ class Store:
         return _decoded(rows + self.database.read("SELECT body FROM sink_publications"), SavedPublication)
 
     def save_worker(self, saved: SavedWorker) -> None:
-        """Save a worker process."""
+        """Save a worker."""
         sql = "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)"
-        self.database.write(("worker", saved.instance), sql, saved.instance, saved.camera, msgspec.json.encode(saved))
+        body = msgspec.json.encode(WorkerRow.of(**msgspec.structs.asdict(saved)))
+        self.database.write(("worker", saved.instance), sql, saved.instance, saved.camera, body)
 
     def forget_worker(self, instance: str) -> None:
         """Delete a worker that has ended."""
@@ -286,7 +286,11 @@ class Store:
 
     def workers(self) -> list[SavedWorker]:
         """All saved workers."""
-        return _decoded(self.database.read("SELECT body FROM workers"), SavedWorker)
+        rows = _decoded(self.database.read("SELECT body FROM workers"), WorkerRow)
+        return [
+            SavedWorker(row.instance, row.camera, row.known_by, row.generation, row.publication, row.protocol, row.key)
+            for row in rows
+        ]
 
     # --- local viewers
 

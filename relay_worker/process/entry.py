@@ -17,22 +17,17 @@ from relay_worker.process.sandbox import enter
 from relay_worker.process.spec import WorkerSpec
 
 
-def stacks_file(runtime_dir: Path, instance: str) -> Path:
-    """Where the worker `instance` writes its threads' stacks when it gets SIGUSR1."""
-    return runtime_dir / f"{instance}.stacks"
-
-
-def run_worker(spec: WorkerSpec) -> None:
+def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
     """Body of a worker process; returns when the worker has ended cleanly.
+
+    It writes its threads' stacks to `stacks_file` when it gets SIGUSR1.
 
     The process leaves the supervisor's session, so that a Ctrl-C or a hang-up of the terminal reaches the
     supervisor alone, which then stops its workers in order.
     """
     os.setsid()
-    # The control socket's directory is the runtime directory.
-    path = stacks_file(Path(spec.control.removeprefix("ipc://")).parent, spec.instance)
     # Stacks quote no values, but are private all the same. Confined, the process can create no file.
-    stacks = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
+    stacks = os.fdopen(os.open(stacks_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
     confine()
     sandbox = enter(spec)  # before logging, which starts a thread
     setproctitle.setproctitle(f"relay-worker: {spec.name}")

@@ -87,10 +87,10 @@ def neighbours() -> Iterator[tuple[int, str]]:
 async def probed(monkeypatch: pytest.MonkeyPatch, **workers: str) -> AsyncIterator[tuple[RunningRelay, ProbedLauncher]]:
     """A relay of one camera. That its stream has another port than expected is learnt from its first URL."""
     monkeypatch.setattr(worker_spec, "_stream_ports", lambda url: (1,))
-    launcher = ProbedLauncher()
-    async with running_relay(1, sections={"workers": dict(workers)} | UNLIMITED, launcher=launcher) as relay:
+    async with running_relay(1, sections={"workers": dict(workers)} | UNLIMITED, launcher=ProbedLauncher) as relay:
         await relay.until_live(within=60.0)
-        yield relay, launcher
+        assert isinstance(relay.supervisor._launcher, ProbedLauncher)
+        yield relay, relay.supervisor._launcher
 
 
 @confined

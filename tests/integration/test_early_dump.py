@@ -7,7 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from relay_supervisor.fleet.launcher import ForkServerLauncher
+from relay_supervisor.fleet.launcher import EnginePhase
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_worker.process.spec import WorkerSpec
 
 
@@ -20,7 +21,7 @@ def handled(pid: int) -> tuple[bool, bool]:
 
 
 async def test_a_worker_can_be_asked_for_its_stacks_from_its_first_moment(tmp_path: Path) -> None:
-    launcher = ForkServerLauncher()
+    launcher = ForkServerLauncher(tmp_path)
     await launcher.prepare()
     endpoint = f"ipc://{tmp_path}/bus.sock"
     spec = WorkerSpec(camera="cam", name="Cam", instance="cam.1", control=endpoint, stats=endpoint)
@@ -34,7 +35,8 @@ async def test_a_worker_can_be_asked_for_its_stacks_from_its_first_moment(tmp_pa
                 if caught and (tmp_path / "cam.1.stacks").read_text():
                     break
                 await asyncio.sleep(0.01)
-        assert process.alive
+        assert process.phase is EnginePhase.RUNNING
+        assert "most recent call first" in process.dumped()
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.end_now()
         await process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import functools
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ import pytest
 
 from relay_common.simulation.world import CAMERA_NAMES
 from relay_supervisor.commands.demo_world import demo_world
-from relay_supervisor.fleet.launcher import ForkServerLauncher
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from tests.fixtures.running_relay import SMALL, UNLIMITED, running_relay
 from tests.fixtures.supervisor_process import status, supervisor, until_live
 from tests.integration.test_survival import process_state, video_tracks
@@ -90,8 +91,10 @@ async def test_while_descriptors_are_used_up_a_hung_worker_is_ended_and_the_othe
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "is gone"])
 async def test_a_fork_server_that_hangs_or_is_gone_is_replaced_and_its_workers_play_on(number: signal.Signals) -> None:
-    launcher = ForkServerLauncher(timeout=90.0)
-    async with running_relay(2, launcher=launcher) as relay:
+    make = functools.partial(ForkServerLauncher, timeout=90.0)
+    async with running_relay(2, launcher=make) as relay:
+        launcher = relay.supervisor._launcher
+        assert isinstance(launcher, ForkServerLauncher)
         await relay.until_live()
         other = relay.camera(HUNG).worker.pid
         server = getattr(forkserver._forkserver, "_forkserver_pid")  # noqa: B009

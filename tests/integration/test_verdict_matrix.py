@@ -90,7 +90,7 @@ async def crash_loop(relay: RunningRelay, camera: str) -> None:
     while True:
         slot = relay.supervisor.fleet.slot(relay.camera(camera).id)
         if slot is not None and slot.running and slot.process is not None:
-            os.kill(slot.process.pid, signal.SIGKILL)
+            os.kill(slot.process.number, signal.SIGKILL)
         await asyncio.sleep(0.2)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from relay_common.protocol import FromWorker, Hello
 from relay_supervisor.fleet import keeper as keeper_module
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
-from relay_supervisor.fleet.handle import WorkerProcess
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_supervisor.supervise import Loops
@@ -34,13 +32,12 @@ class Rig:
     def __init__(self, directory: Path, behaviour: str, memory_limit: int) -> None:
         self.told: list[tuple[str, str]] = []
         self.reasons: list[str] = []
-        self.launcher = StubLauncher(behaviour)
+        self.launcher = StubLauncher(directory, behaviour)
         self.bus = Bus(directory)
         self.fleet = Fleet(
             self.launcher,
             self.bus,
             SystemClock(),
-            directory,
             lambda: RestartPolicy(intensity=3, base=0.1, ceiling=30.0),
             memory_limit,
         )
@@ -59,7 +56,7 @@ class Rig:
         assert slot is not None
         return slot
 
-    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None: ...
+    def worker_started(self, camera: str, instance: str, ref: str) -> None: ...
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         self.told.append(("ready", hello.instance))
@@ -144,7 +141,7 @@ async def test_while_the_replacement_does_not_come_up_the_old_worker_goes_on(
         if replacement == "is killed":
             assert old.replacement is not None
             assert old.replacement.successor.process is not None
-            old.replacement.successor.process.send_signal(signal.SIGKILL)
+            old.replacement.successor.process.end_now()
         await subject.until(lambda: old.replacement is None)
         assert subject.slot is old
         assert old.running
@@ -158,7 +155,7 @@ async def test_an_old_worker_that_dies_first_is_followed_by_its_replacement(tmp_
         old = subject.slot
         subject.fleet.replace("cam", "a test")
         assert old.process is not None
-        old.process.send_signal(signal.SIGKILL)
+        old.process.end_now()
         await subject.until(lambda: subject.slot is not old and subject.slot.running)
         assert [what for what, _ in subject.told] == ["ready", "gone", "ready"]
         assert subject.launcher.started == 2, "no third one"

@@ -132,12 +132,10 @@ class ControlPlane:
         self.broker = Broker(at, clock, new_id=lambda: f"pub{next(names)}@{stamp}")
         self.sinks = Sinks(self.broker, SinkTarget(), clock)
         self.bus = SimulatedBus(machine, process)
-        runtime = Path("/nonexistent")
         self.fleet = Fleet(
-            launcher,  # type: ignore[arg-type]
+            launcher,
             self.bus,
             clock,
-            runtime,
             policy=lambda: RestartPolicy(rng=rng),
             memory_limit=100 << 20,
         )

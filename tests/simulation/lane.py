@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import relay_supervisor.cameras.director
-import relay_supervisor.fleet.fleet
 from relay_common import ids
 from relay_common.protocol import WorkerState
 from relay_common.simulation.google.devices import Device as SimulatedDevice
@@ -241,14 +239,10 @@ class Lane:
 
 @contextmanager
 def _watched(lane: Lane) -> Iterator[None]:
-    """Let the relay's modules see the simulated process table, and the lane their log."""
-    modules: tuple[Any, ...] = (relay_supervisor.cameras.director, relay_supervisor.fleet.fleet)
-    before = [module.start_ticks for module in modules]
+    """Let the lane see the log of the relay's modules."""
     handler = _Handler(lane.emitted)
     loggers = [logging.getLogger(name) for name in ("relay_supervisor", "relay_common")]
     levels = [(logger.level, logger.propagate) for logger in loggers]
-    for module in modules:
-        module.start_ticks = lane.machine.start_ticks
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO if lane._echo else logging.ERROR)
@@ -256,8 +250,6 @@ def _watched(lane: Lane) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, original in zip(modules, before, strict=True):
-            module.start_ticks = original
         for logger, (level, propagate) in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)

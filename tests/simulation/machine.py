@@ -6,15 +6,16 @@ import asyncio
 import random
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from relay_common import wire
+from relay_common.proc import process_of, process_ref
 from relay_common.protocol import FromSupervisor, FromWorker
 from relay_supervisor.fleet.bus import BusListener
-from relay_supervisor.fleet.handle import Exit
 from relay_supervisor.fleet.keyring import Keyring
+from relay_supervisor.fleet.launcher import EnginePhase, Exit, Handle
 from relay_worker.process.spec import WorkerSpec
 from tests.simulation.loop import Process, SimulatedLoop
 
@@ -43,21 +44,20 @@ class Entry:
 
 
 class Watched:
-    """A process as its supervisor watches it (`fleet.handle.WorkerProcess`)."""
+    """A process as its supervisor watches it (`fleet.launcher.Handle`)."""
+
+    where = reason = ""
+    starved = 0.0
 
     def __init__(self, machine: Machine, entry: Entry, owner: Process, *, parent: bool) -> None:
-        self.pid, self.started = entry.pid, entry.started
+        self.ref, self.number = process_ref(entry.pid, entry.started), entry.pid
         self._machine, self._entry, self._owner, self._parent = machine, entry, owner, parent
         self._exit: asyncio.Future[Exit] = machine.loop.create_future()
         entry.watchers.append(self)
 
     @property
-    def alive(self) -> bool:
-        return not self._exit.done()
-
-    @property
-    def queued(self) -> float:
-        return 0.0
+    def phase(self) -> EnginePhase:
+        return EnginePhase.GONE if self._exit.done() else EnginePhase.RUNNING
 
     @property
     def exit(self) -> Exit | None:
@@ -69,8 +69,20 @@ class Watched:
     def when_ended(self, callback: Callable[[], None]) -> None:
         self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
 
-    def send_signal(self, number: signal.Signals) -> None:
-        if self.alive:
+    def ask_to_end(self, within: float) -> None:
+        self._signal(signal.SIGTERM)
+
+    def end_now(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def dump(self) -> None:
+        self._signal(signal.SIGUSR1)
+
+    def dumped(self) -> str:
+        return ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._exit.done():
             self._machine.signal(self._entry, number)
 
     def forget(self) -> None:
@@ -100,10 +112,11 @@ class Machine:
         self.clock_ahead = 0.0
         """Seconds by which its wall clock is ahead."""
 
-    def start_ticks(self, pid: int) -> int:
-        """What `relay_common.proc.start_ticks` reads."""
+    def of(self, ref: str) -> Entry | None:
+        """The process that a launcher knows by `ref`, while it lives."""
+        pid, started = process_of(ref)
         entry = self.table.get(pid)
-        return entry.started if entry is not None else 0
+        return entry if entry is not None and entry.started == started else None
 
     def fork(self, make: Callable[[Process, int, int], SimulatedWorker], name: str) -> Entry:
         pid = self.rng.choice([pid for pid in _PIDS if pid not in self.table])
@@ -170,13 +183,21 @@ class SimulatedLauncher:
             await asyncio.sleep(rng.uniform(0.0, 0.3))
         return watched
 
-    def adopt(self, pid: int) -> Watched:
-        entry = self._machine.table.get(pid)
-        if entry is None:
-            raise ProcessLookupError(pid)
-        if not self._machine.descriptors_left:
+    def recall(self, instance: str, ref: str) -> Watched | None:
+        entry = self._machine.of(ref)
+        if entry is not None and not self._machine.descriptors_left:
             raise OSError(24, "Too many open files")
-        return Watched(self._machine, entry, self._owner, parent=False)
+        return Watched(self._machine, entry, self._owner, parent=False) if entry is not None else None
+
+    def living(self, refs: Mapping[str, str]) -> list[str]:
+        found = {instance: entry.started for instance, ref in refs.items() if (entry := self._machine.of(ref))}
+        return sorted(found, key=found.__getitem__)
+
+    def suspect(self, handle: Handle) -> None:
+        pass
+
+    def sweep(self, instances: Collection[str]) -> None:
+        pass
 
 
 class SimulatedBus:

@@ -24,7 +24,6 @@ from relay_supervisor.cameras.watching import Watching
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
-from relay_supervisor.fleet.launcher import ForkServerLauncher
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device
 from relay_supervisor.sinks.broker import Broker
@@ -36,16 +35,22 @@ from relay_worker.process.worker import Worker
 from tests.fixtures.offline import NoLauncher, offline_config
 
 
-class FailingLauncher(ForkServerLauncher):
-    """Cannot be prepared; `look` is called at that moment."""
-
-    def __init__(self, look: Callable[[], None]) -> None:
-        super().__init__()
-        self._look = look
+class FailingLauncher(NoLauncher):
+    """Cannot be prepared."""
 
     async def prepare(self) -> None:
-        self._look()
         raise RelayError("no launcher today", hint="Try tomorrow")
+
+
+def failing(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, look: Callable[[], None]) -> Supervisor:
+    """A supervisor whose start fails when the bus and the HTTP interface are open; `look` is called at that moment."""
+
+    def fail(publications: object) -> None:
+        look()
+        raise RelayError("no sinks today")
+
+    monkeypatch.setattr(supervisor._sinks, "restore", fail)
+    return supervisor
 
 
 LOOPS = {
@@ -74,7 +79,7 @@ async def test_every_loop_that_fails_is_started_again_and_named(
 
     for part, loop in LOOPS.values():
         monkeypatch.setattr(part, loop, broken)
-    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher)
     await supervisor.start()
     try:
         async with asyncio.timeout(60.0):
@@ -90,7 +95,9 @@ async def test_every_loop_that_fails_is_started_again_and_named(
         await supervisor.stop()
 
 
-async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path) -> None:
+async def test_a_start_that_fails_half_way_stops_what_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, run = tmp_path / "state", tmp_path / "run"
     seen: list[set[str]] = []
 
@@ -99,13 +106,13 @@ async def test_a_start_that_fails_half_way_stops_what_was_started(tmp_path: Path
         with pytest.raises(RelayError, match="another supervisor"):
             StateLock(state).acquire()
 
-    failing = Supervisor(offline_config(tmp_path), launcher=FailingLauncher(look))
-    with pytest.raises(RelayError, match="no launcher today"):
-        await started_and_stopped(failing)
+    broken = failing(Supervisor(offline_config(tmp_path), launcher=NoLauncher), monkeypatch, look)
+    with pytest.raises(RelayError, match="no sinks today"):
+        await started_and_stopped(broken)
     assert len(seen) == 1
     assert {"bus.sock", "bus-stats.sock"} < seen[0], "the bus and the HTTP socket were open"
     assert not list(run.glob("*.sock")), "both were closed"
-    again = Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # the lock is free
+    again = Supervisor(offline_config(tmp_path), launcher=NoLauncher)  # the lock is free
     await again.start()
     await again.stop()
 
@@ -115,7 +122,7 @@ async def test_the_time_limits_of_rtsp_reach_the_workers_sessions(tmp_path: Path
     config = offline_config(tmp_path)
     limits = {"connect_timeout": 3.0, "read_timeout": 4.0, "media_timeout": 5.0}
     changed = msgspec.structs.replace(config, rtsp=msgspec.structs.replace(config.rtsp, **limits))
-    supervisor = Supervisor(changed, launcher=NoLauncher())
+    supervisor = Supervisor(changed, launcher=NoLauncher)
     device = Device("enterprises/p/devices/d", "Porch", "CAMERA", "Porch", (Protocol.RTSP,))
     await supervisor.start()
     try:
@@ -138,9 +145,9 @@ def opened() -> set[str]:
 
 
 async def test_making_a_supervisor_opens_and_makes_nothing(tmp_path: Path) -> None:
-    Supervisor(offline_config(tmp_path), launcher=NoLauncher())  # what the libraries keep open for good
+    Supervisor(offline_config(tmp_path), launcher=NoLauncher)  # what the libraries keep open for good
     before, threads = opened(), threading.active_count()
-    Supervisor(offline_config(tmp_path), launcher=NoLauncher())
+    Supervisor(offline_config(tmp_path), launcher=NoLauncher)
     assert opened() == before
     assert threading.active_count() == threads
     assert list(tmp_path.iterdir()) == []
@@ -151,10 +158,10 @@ async def test_a_directory_that_another_supervisor_uses_is_refused_by_name(tmp_p
     taken = offline_config(tmp_path)
     other = offline_config(tmp_path / "other")
     shared = msgspec.structs.replace(other.paths, **{key: getattr(taken.paths, key)})
-    first = Supervisor(taken, launcher=NoLauncher())
+    first = Supervisor(taken, launcher=NoLauncher)
     await first.start()
     try:
-        second = Supervisor(msgspec.structs.replace(other, paths=shared), launcher=NoLauncher())
+        second = Supervisor(msgspec.structs.replace(other, paths=shared), launcher=NoLauncher)
         with pytest.raises(RelayError, match=f"pid {os.getpid()}.*{getattr(taken.paths, key)}") as caught:
             await started_and_stopped(second)
         assert f"paths.{key}" in caught.value.hint
@@ -172,7 +179,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
     good = offline_config(tmp_path)
-    Supervisor(good, launcher=NoLauncher())
+    Supervisor(good, launcher=NoLauncher)
     before = opened()
     for changed, words in (
         ({"runtime_dir": str(long)}, "too long for a socket path"),
@@ -180,7 +187,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
         ({"runtime_dir": str(link)}, "symbolic link"),
     ):
         paths = msgspec.structs.replace(good.paths, **changed)
-        supervisor = Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher())
+        supervisor = Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher)
         with pytest.raises(ConfigError, match=words):
             await started_and_stopped(supervisor)
         assert opened() == before
@@ -188,7 +195,7 @@ async def test_a_start_that_cannot_have_its_directories_leaves_nothing_open(tmp_
         os.chown(tmp_path, 54321, -1)
         paths = msgspec.structs.replace(good.paths, runtime_dir=str(tmp_path))
         with pytest.raises(ConfigError, match="belongs to another user"):
-            await started_and_stopped(Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher()))
+            await started_and_stopped(Supervisor(msgspec.structs.replace(good, paths=paths), launcher=NoLauncher))
 
 
 async def started_and_stopped(supervisor: Supervisor) -> None:
@@ -199,7 +206,8 @@ async def started_and_stopped(supervisor: Supervisor) -> None:
 
 async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    supervisor = Supervisor(offline_config(tmp_path), launcher=FailingLauncher(lambda: order.append("failed")))
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher)
+    failing(supervisor, monkeypatch, lambda: order.append("failed"))
     parts = {"lock": supervisor._locks[0], "store": supervisor._store, "bus": supervisor._bus, "http": supervisor._http}
     verbs = {"lock": "release", "store": "close", "bus": "stop", "http": "stop"}
     for name, part in parts.items():
@@ -207,11 +215,20 @@ async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatc
         result = functools.partial(noted, order, name, stop)
         monkeypatch.setattr(part, verbs[name], result)
     threads, before = threading.active_count(), opened()
-    with pytest.raises(RelayError, match="no launcher today"):
+    with pytest.raises(RelayError, match="no sinks today"):
         await started_and_stopped(supervisor)
     assert order == ["failed", "http", "bus", "store", "lock"]
     assert threading.active_count() == threads
     assert opened() - before == set(), "a file, socket or lock was left open"
+
+
+async def test_where_no_worker_can_be_found_or_started_nothing_is_read_and_no_socket_made(tmp_path: Path) -> None:
+    """Which workers live is known before anything depends on it: their keys are admitted, or their rows deleted."""
+    before = opened()
+    with pytest.raises(RelayError, match="no launcher today"):
+        await started_and_stopped(Supervisor(offline_config(tmp_path), launcher=FailingLauncher))
+    assert list((tmp_path / "run").iterdir()) == [], "and the lock is free"
+    assert opened() - before == set()
 
 
 def noted(order: list[str], name: str, stop: Callable[[], object]) -> object:
@@ -223,7 +240,7 @@ async def test_sockets_and_stacks_are_nobody_elses_and_stale_stacks_go(tmp_path:
     run = tmp_path / "run"
     run.mkdir()
     (run / "gone.stacks").touch()
-    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher)
     await supervisor.start()
     try:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run.iterdir()}

@@ -40,8 +40,8 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks google google.leases loop_errors net operations prerequisites state status",
-        "app": "cameras events fleet google google.leases http local memory operations otel renditions report sinks "
-        "state supervise viewing",
+        "app": "cameras events fleet fleet.processes google google.leases http local memory operations otel renditions "
+        "report sinks state supervise viewing",
         "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",
         "supervise": "",
         "loop_errors": "",
@@ -53,6 +53,7 @@ ALLOWED = {
         "renditions": "cameras fleet status",
         "operations": "cameras fleet google google.leases status",
         "cameras": "events fleet google google.leases sinks state status",
+        "fleet.processes": "fleet",
         "fleet": "socket_file supervise",
         "viewing": "sinks",
         "sinks": "",

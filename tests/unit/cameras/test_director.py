@@ -7,19 +7,19 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
-from relay_common.proc import start_ticks
+from relay_common.proc import process_ref, ref_of, start_ticks
 from relay_common.protocol import Protocol
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.events import EventHub
-from relay_supervisor.fleet.handle import WorkerProcess
-from relay_supervisor.fleet.keyring import Keyring, of_process
+from relay_supervisor.fleet.keyring import Keyring
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.google.leases.effects import NotExtended, TraitsRead
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.state.store import SavedWorker, Store
@@ -69,12 +69,15 @@ class Fleet:
         self.stopped.append((camera, reason))
         return asyncio.sleep(3600)
 
-    def expect(self, spec: Any, instance: str, pid: int, started: int) -> bool:
+    def expect(self, spec: Any, instance: str) -> bool:
         return self.adopts
+
+    def left(self, refs: dict[str, str]) -> list[str]:
+        return ForkServerLauncher(Path("/nonexistent")).living(refs)
 
 
 def saved(camera: str, instance: str, pid: int, started: int) -> SavedWorker:
-    return SavedWorker(instance, camera, pid, started)
+    return SavedWorker(instance, camera, process_ref(pid, started))
 
 
 class World:
@@ -157,14 +160,13 @@ async def test_what_a_worker_is_known_by_outlives_the_supervisor(make: Callable[
     """Its key from the moment its process was started, before any hello; its process if it has no key."""
     first, here = make(), os.getpid()
     keys = first.fleet.keyring.issue("keyed", "door")
-    process = SimpleNamespace(pid=here, started=start_ticks(here))
-    first.director.worker_started("door", "keyed", cast("WorkerProcess", process))
+    first.director.worker_started("door", "keyed", ref_of(here))
     first.store.save_worker(saved("yard", "unkeyed", here, start_ticks(here)))
-    first.store.save_worker(SavedWorker("dead", "shed", 2**22 + 1, 5, key="d" * 40))
+    first.store.save_worker(SavedWorker("dead", "shed", process_ref(2**22 + 1, 5), key="d" * 40))
     first.store.close()
 
     keyring = make().fleet.keyring
-    by_key, by_process = keyring.member(keys.public), keyring.member(of_process(here, start_ticks(here)))
+    by_key, by_process = keyring.member(keys.public), keyring.member(ref_of(here))
     assert by_key is not None
     assert by_process is not None
     assert (by_key.instance, by_key.camera, by_key.keyed) == ("keyed", "door", True)
@@ -178,7 +180,7 @@ async def test_of_a_worker_and_its_replacement_the_older_is_adopted_and_both_may
     first, here = make(), os.getpid()
     parent = os.getppid()  # started before this process
     for instance, pid in (("old", parent), ("new", here)):
-        first.store.save_worker(SavedWorker(instance, "door", pid, start_ticks(pid), key=instance[0] * 40))
+        first.store.save_worker(SavedWorker(instance, "door", ref_of(pid), key=instance[0] * 40))
     first.store.close()
 
     second = make()

@@ -9,6 +9,7 @@ from relay_common.cloudflare.errors import request_error
 from relay_common.protocol import Stage, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
+from relay_supervisor.fleet.launcher import EnginePhase
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Slot, SlotEvent
 from relay_supervisor.status.model import LeaseStatus
@@ -21,8 +22,9 @@ REFUSED = request_error("sessions/new", 500, "internal_error", "no")
 
 
 class _Alive:
-    alive = True
-    pid = 1
+    phase = EnginePhase.RUNNING
+    where = reason = ""
+    number = 1
 
 
 def slot(state: WorkerState = WorkerState.RECONNECTING, **stats: object) -> Slot:

@@ -11,7 +11,7 @@ from tests.fixtures.offline import NoLauncher, offline_config
 
 
 async def test_not_ready_before_the_cameras_are_known(tmp_path: Path) -> None:
-    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher())
+    supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher)
     await supervisor.start()
     try:
         async with httpx.AsyncClient(base_url=supervisor.url, trust_env=False) as http:

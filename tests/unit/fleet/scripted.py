@@ -7,22 +7,21 @@ import itertools
 import os
 import random
 import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import msgspec
 
 from relay_common import protocol
 from relay_common.causes import RestartCause
 from relay_common.clock import ManualClock
-from relay_common.proc import start_ticks
+from relay_common.proc import process_ref
 from relay_common.protocol import FromSupervisor, FromWorker, Hello, WorkerState
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.fleet import TICK, Fleet
-from relay_supervisor.fleet.handle import Exit, WorkerProcess
 from relay_supervisor.fleet.keyring import Keyring
+from relay_supervisor.fleet.launcher import EnginePhase, Exit, Handle
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_worker.process.spec import WorkerSpec
@@ -31,26 +30,42 @@ SPEC = WorkerSpec(camera="cam", name="Cam", instance="", control="ipc:///nowhere
 
 
 class Process:
-    """Stands for a worker process: it ends when the test says so, or by SIGKILL unless it is `stubborn`."""
+    """Stands for a worker (a `Handle`): it ends when the test says so. `signals` is what it was asked, as signals."""
 
     def __init__(self, pid: int, started: int = 1) -> None:
-        self.pid, self.started = pid, started
+        self.ref, self.number = process_ref(pid, started), pid
+        self.where = self.reason = ""
         self.signals: list[signal.Signals] = []
         self.exit: Exit | None = None
         self.forgotten = False
-        self.queued = 0.0
-        self.stubborn = True
+        self.starved = 0.0
+        self.unreadable: OSError | None = None
+        """Why its stacks cannot be read."""
         self._told: list[Callable[[], None]] = []
 
     @property
-    def alive(self) -> bool:
-        return self.exit is None and not self.forgotten
+    def phase(self) -> EnginePhase:
+        return EnginePhase.RUNNING if self.exit is None and not self.forgotten else EnginePhase.GONE
 
-    def when_ended(self, told: Callable[[], None]) -> None:
-        self._told.append(told)
+    async def wait(self) -> Exit:
+        raise NotImplementedError
 
-    def send_signal(self, number: signal.Signals) -> None:
-        self.signals.append(number)
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        self._told.append(callback)
+
+    def ask_to_end(self, within: float) -> None:
+        self.signals.append(signal.SIGTERM)
+
+    def end_now(self) -> None:
+        self.signals.append(signal.SIGKILL)
+
+    def dump(self) -> None:
+        self.signals.append(signal.SIGUSR1)
+
+    def dumped(self) -> str:
+        if self.unreadable is not None:
+            raise self.unreadable
+        return ""
 
     def forget(self) -> None:
         self.forgotten = True
@@ -64,26 +79,33 @@ class Process:
 
 
 class Launcher:
-    """Answers when the test says so; `adoptable` is what `adopt` gives or raises."""
+    """Answers when the test says so; `adoptable` is the worker that lives, or what `recall` raises for any."""
 
     def __init__(self) -> None:
         self.specs: list[WorkerSpec] = []
         self.waiting: list[asyncio.Future[Process]] = []
-        self.adoptable: Process | BaseException = ProcessLookupError()
+        self.adoptable: Process | OSError | None = None
         self._pids = itertools.count(100)
 
     async def prepare(self) -> None: ...
 
-    async def start(self, spec: WorkerSpec) -> WorkerProcess:
+    async def start(self, spec: WorkerSpec) -> Handle:
         self.specs.append(spec)
         answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self.waiting.append(answer)
-        return cast("WorkerProcess", await answer)
+        return await answer
 
-    def adopt(self, pid: int) -> WorkerProcess:
-        if isinstance(self.adoptable, BaseException):
+    def recall(self, instance: str, ref: str) -> Handle | None:
+        if isinstance(self.adoptable, OSError):
             raise self.adoptable
-        return cast("WorkerProcess", self.adoptable)
+        return self.adoptable if self.adoptable is not None and self.adoptable.ref == ref else None
+
+    def living(self, refs: Mapping[str, str]) -> list[str]:
+        return list(refs)
+
+    def suspect(self, handle: Handle) -> None: ...
+
+    def sweep(self, instances: Collection[str]) -> None: ...
 
     async def answer(self, error: BaseException | None = None) -> Process:
         """Start what was asked for first, or fail to."""
@@ -105,17 +127,16 @@ async def settle() -> None:
 class Rig:
     """The fleet, and all that it said to whom."""
 
-    def __init__(self, directory: Path, memory_limit: int = 0) -> None:
+    def __init__(self, memory_limit: int = 0) -> None:
         self.clock, self.launcher = ManualClock(), Launcher()
         self.sent: list[tuple[str, FromSupervisor]] = []
         self.told: list[tuple[str, str]] = []
-        self.directory = directory
+        self.started: list[str] = []
         self.reading, self.keyring = True, Keyring()
         self.fleet = Fleet(
             self.launcher,
             self,
             self.clock,
-            directory,
             lambda: RestartPolicy(intensity=3, base=2.0, ceiling=30.0, rng=random.Random(1)),
             memory_limit,
         )
@@ -132,7 +153,8 @@ class Rig:
 
     # what the fleet tells
 
-    def worker_started(self, camera: str, instance: str, process: WorkerProcess) -> None: ...
+    def worker_started(self, camera: str, instance: str, ref: str) -> None:
+        self.started.append(ref)
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         self.told.append(("ready", hello.instance))
@@ -211,7 +233,3 @@ class Rig:
     def messages(self, kind: type, instance: str = "") -> int:
         """How many messages of that type went to that instance (to any)."""
         return sum(isinstance(message, kind) and instance in ("", to) for to, message in self.sent)
-
-
-MYSELF = (os.getpid(), start_ticks(os.getpid()))
-"""A pid and start time that name a running process."""

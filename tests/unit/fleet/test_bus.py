@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from relay_common import protocol
-from relay_common.proc import start_ticks
+from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import Bus
@@ -213,13 +213,13 @@ async def test_a_worker_of_an_earlier_release_is_known_by_its_process(
     spoken = [speaking(rig.bus), speaking(rig.bus)]
     try:
         pid = spoken[0].pid
-        rig.bus.keyring.admit_process("c.1", "c", pid, start_ticks(pid))
+        rig.bus.keyring.admit_process("c.1", "c", ref_of(pid))
         await rig.bus.start()
         await rig.until(lambda: rig.heard_from("c.1") == {"Hello", "Heartbeat"} and rig.reports)
-        await rig.until(lambda: rig.refused().get("unknown_process", 0) == 2)
+        await rig.until(lambda: rig.refused().get("unknown_process", 0) >= 2)
         assert f"no worker of an earlier release (pid {spoken[1].pid})" in caplog.text
         assert rig.bus.send("c.1", protocol.Identify())
-        rig.bus.keyring.admit_process("d.1", "d", ME, start_ticks(ME))  # a worker, too, but not that one
+        rig.bus.keyring.admit_process("d.1", "d", ref_of(ME))  # a worker, too, but not that one
         liar = rig.peer(unkeyed=True, routing_id="c.1", instance="d.1", camera="d")
         await rig.until(lambda: rig.refused().get("anothers_name"), liar.beat)
         assert rig.heard_from("d.1") == set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -41,8 +40,8 @@ async def crash(rig: Rig, data_path: str) -> None:
         await rig.wait(1.0)
 
 
-async def test_the_third_worker_is_started_on_python(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rig = Rig(tmp_path)
+async def test_the_third_worker_is_started_on_python(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
     rig.fleet.start(dataclasses.replace(SPEC, data_path="compiled"))
     await settle()
     for _ in range(MOST):
@@ -59,8 +58,8 @@ async def test_the_third_worker_is_started_on_python(tmp_path: Path, caplog: pyt
     assert status.data_path_fallbacks == 1
 
 
-async def test_a_worker_on_python_may_crash_as_it_likes(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_a_worker_on_python_may_crash_as_it_likes() -> None:
+    rig = Rig()
     rig.fleet.start(SPEC)
     await settle()
     for _ in range(MOST + 1):

@@ -54,7 +54,7 @@ def test_a_key_stands_for_one_instance() -> None:
 def test_a_worker_without_keys_is_known_by_its_process() -> None:
     keyring = opened()
     assert not keyring.has_unkeyed
-    keyring.admit_process("cam.1", "cam", 300, 70_000)
+    keyring.admit_process("cam.1", "cam", "process 300 70000")
     assert keyring.has_unkeyed
     assert keyring.key("cam.1") == ""
     assert keyring.member("") is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from tests.unit.fleet.scripted import SPEC, Rig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    return Rig(tmp_path)
+def rig() -> Rig:
+    return Rig()
 
 
 @pytest.mark.parametrize("seconds", [5.0, 6.0, 30.0, 180.0, 600.0])

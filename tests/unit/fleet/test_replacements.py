@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,8 +16,8 @@ from tests.unit.fleet.scripted import SPEC, Process, Rig, settle
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    return Rig(tmp_path, memory_limit=200 << 20)
+def rig() -> Rig:
+    return Rig(memory_limit=200 << 20)
 
 
 async def replace(rig: Rig) -> tuple[Process, Process]:
@@ -133,8 +132,8 @@ async def test_only_a_lasting_excess_of_memory_replaces_a_worker_and_not_too_oft
     assert rig.slot.replacement is not None
 
 
-async def test_without_a_limit_memory_is_nobodys_business(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_without_a_limit_memory_is_nobodys_business() -> None:
+    rig = Rig()
     await rig.run()
     for _ in range(OVER_LIMIT):
         rig.report(1 << 20)

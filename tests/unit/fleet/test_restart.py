@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from relay_supervisor.fleet.handle import Exit
+from relay_supervisor.fleet.launcher import Exit
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import WORKER_TABLE, Phase, SlotEvent
 

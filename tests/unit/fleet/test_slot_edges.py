@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +20,8 @@ USR1, TERM, KILL = signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    return Rig(tmp_path)
+def rig() -> Rig:
+    return Rig()
 
 
 async def test_a_worker_runs_once_it_has_said_hello(rig: Rig) -> None:
@@ -44,8 +43,12 @@ async def test_a_hello_may_overtake_the_launchers_answer(rig: Rig) -> None:
     await settle()
     rig.hello()
     assert (rig.phase, rig.slot.running) == (Phase.RUNNING, False)
-    await rig.launcher.answer()
+    assert (rig.started, rig.told) == ([], []), "a stream that it is given would be lost with this supervisor"
+    process = await rig.launcher.answer()
     assert rig.slot.running
+    assert (rig.started, rig.told) == ([process.ref], [("ready", rig.slot.instance)])
+    rig.hello()
+    assert len(rig.told) == 2
 
 
 async def test_a_worker_whose_launcher_fails_after_its_hello_is_started_again(rig: Rig) -> None:
@@ -155,7 +158,7 @@ async def test_silence_does_not_count_while_a_worker_gets_no_processor(rig: Rig,
     process, timeout = (await rig.run(), SILENCE) if running else (await rig.launch(), HELLO_TIMEOUT)
     await rig.wait(timeout / 2 + TICK)
     for _ in range(round(MOST_QUEUED * timeout / TICK) - 1):
-        process.queued += TICK
+        process.starved += TICK
         await rig.wait(TICK)
     await rig.away(2.0)  # that the supervisor stood still, too, takes nothing back
     await rig.wait(TICK)
@@ -167,7 +170,7 @@ async def test_silence_does_not_count_while_a_worker_gets_no_processor(rig: Rig,
 async def test_a_worker_that_is_starved_for_ever_is_ended_all_the_same(rig: Rig) -> None:
     process = await rig.run()
     while not process.signals:
-        process.queued += TICK
+        process.starved += TICK
         await rig.wait(TICK)
         assert rig.clock.now() - rig.slot.seen_at <= (1 + MOST_QUEUED) * SILENCE + 2 * TICK
 
@@ -182,13 +185,10 @@ async def test_one_that_not_even_sigkill_ends_is_given_up(rig: Rig) -> None:
 
 
 async def test_the_stacks_of_a_hung_worker_are_no_reason_to_leave_it(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_descriptor(*args: object, **more: object) -> None:
-        raise OSError(24, "Too many open files")
-
     process = await rig.run()
-    monkeypatch.setattr(Path, "open", no_descriptor)
+    process.unreadable = OSError(24, "Too many open files")
     await rig.wait(SILENCE + DUMP_TIME + 4 * TICK)
     assert process.signals == [USR1, TERM]
     assert "Too many open files" in caplog.text

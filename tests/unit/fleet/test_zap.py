@@ -8,7 +8,7 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from relay_common.proc import start_ticks
+from relay_common.proc import process_ref, ref_of, start_ticks
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.refusals import Refusals
 from relay_supervisor.fleet.zap import ZapHandler, peer_pid
@@ -20,7 +20,7 @@ class Rig:
     def __init__(self) -> None:
         self.keyring, self.refusals = Keyring(), Refusals()
         self.keyring.open()
-        self.handler = ZapHandler(self.keyring, self.refusals, start_ticks)
+        self.handler = ZapHandler(self.keyring, self.refusals, ref_of)
 
     def status(self, mechanism: bytes, *credentials: bytes, address: bytes = b"localhost:0:0:7") -> tuple[bytes, bytes]:
         """The status and the user id of the answer."""
@@ -64,7 +64,7 @@ def test_what_is_no_key_is_refused(rig: Rig, credentials: tuple[bytes, ...]) -> 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"GSSAPI", b""])
 def test_without_a_key_only_a_process_of_the_state_database_is_accepted(rig: Rig, mechanism: bytes) -> None:
-    rig.keyring.admit_process("cam.1", "cam", ME, start_ticks(ME))
+    rig.keyring.admit_process("cam.1", "cam", ref_of(ME))
     mine, others = b"localhost:0:0:%d" % ME, b"localhost:0:0:%d" % os.getppid()
     accepted = rig.status(mechanism, address=mine)[0] == b"200"
     assert accepted is (mechanism == b"NULL")
@@ -74,7 +74,7 @@ def test_without_a_key_only_a_process_of_the_state_database_is_accepted(rig: Rig
 
 
 def test_a_process_with_a_pid_that_is_used_again_is_another_one(rig: Rig) -> None:
-    rig.keyring.admit_process("cam.1", "cam", ME, start_ticks(ME) - 1)
+    rig.keyring.admit_process("cam.1", "cam", process_ref(ME, start_ticks(ME) - 1))
     assert rig.status(b"NULL", address=b"localhost:0:0:%d" % ME)[0] == b"400"
 
 

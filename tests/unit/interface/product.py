@@ -46,6 +46,7 @@ from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
 from relay_supervisor.state.links import LinkRows as LinkRows
 from relay_supervisor.state.links import SavedLink as SavedLink
+from relay_supervisor.state.rows import WorkerRow
 from relay_supervisor.state.store import LinkCredential as LinkCredential
 from relay_supervisor.state.store import SavedLease as SavedLease
 from relay_supervisor.state.store import SavedLocalViewer as SavedLocalViewer
@@ -111,7 +112,7 @@ JSON: dict[str, Any] = {
 
 STORED: dict[str, Any] = {
     "publications.body": SavedPublication,
-    "workers.body": SavedWorker,
+    "workers.body": WorkerRow,
     "local_viewers.body": SavedLocalViewer,
     "devices.body[]": Device,
     "overrides.json: {camera id}": overrides.Override,

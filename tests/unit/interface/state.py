@@ -38,8 +38,8 @@ async def _fill(store: product.Store) -> None:
     store.save_devices("account", [device])
     store.save_publication(product.SavedPublication("camera", "publication", "session", {"0": "video name"}, 1.5))
     store.save_publication(product.SavedPublication("camera", "other", "https://h/s", {"0": "video name"}, 1.5, "sink"))
-    store.save_worker(product.SavedWorker("camera.1", "camera", 300, 70_000, 2, "publication", 1))
-    store.save_worker(product.SavedWorker("camera.2", "camera", 301, 70_001, key="0" * 40))
+    store.save_worker(product.SavedWorker("camera.1", "camera", "process 300 70000", 2, "publication", 1))
+    store.save_worker(product.SavedWorker("camera.2", "camera", "process 301 70001", key="0" * 40))
     for number, (protocol, verb) in enumerate((p, v) for p in product.Protocol for v in product.CommandVerb):
         assert verb.value in _CALLS
         call = product.Command(verb=verb, camera="camera", device="device", kind="CAMERA", protocol=protocol).call

@@ -245,7 +245,7 @@ def remembering(path: Path) -> None:
     for n in range(50):
         store.save_lease("acct", lease(n))
     store.write_call("acct", "call", Call("m"), 990.0, 991.0)
-    store.save_worker(SavedWorker("inst", "cam0", 4711, 99))
+    store.save_worker(SavedWorker("inst", "cam0", "process 4711 99"))
     store.close()
 
 

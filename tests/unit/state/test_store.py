@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -169,7 +170,7 @@ async def test_the_journal_is_on_disk_before_the_call_is_sent(tmp_path: Path) ->
 def test_publications_and_workers(tmp_path: Path) -> None:
     clock = ManualClock()
     publication = SavedPublication("cam", "pub1", "session", {"video": "v", "audio": "a"}, 5.0)
-    worker = SavedWorker("inst", "cam", 4711, 99, 7, "pub1", 1)
+    worker = SavedWorker("inst", "cam", "process 4711 99", 7, "pub1", 1)
     store = opened(tmp_path, clock)
     store.save_publication(publication)
     store.save_publication(msgspec.structs.replace(publication, camera="gone"))
@@ -181,6 +182,27 @@ def test_publications_and_workers(tmp_path: Path) -> None:
     again = opened(tmp_path, clock)
     assert again.publications() == [publication]
     assert again.workers() == [worker]
+
+
+def test_workers_are_where_releases_find_them_that_know_processes_only(tmp_path: Path) -> None:
+    """One by its pid and start time, as such a release had it; any other has none, which is one that has ended."""
+    store = opened(tmp_path, ManualClock())
+    elsewhere = SavedWorker("w2", "cam2", "pod w-2 8f14", key="k" * 40)
+    store.save_worker(elsewhere)
+    store.save_worker(SavedWorker("w1", "cam1", "process 4711 99", 7))
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "relay.db")) as database:
+        bodies = dict(database.execute("SELECT instance, body FROM workers"))
+        assert msgspec.json.decode(bodies["w1"]) == {
+            "instance": "w1", "camera": "cam1", "pid": 4711, "started": 99, "generation": 7
+        }  # fmt: skip
+        assert [msgspec.json.decode(bodies["w2"])[name] for name in ("pid", "started")] == [0, 0]
+        earlier = b'{"instance":"w3","camera":"cam3","pid":12,"started":34}'
+        with database:
+            database.execute("INSERT INTO workers VALUES ('w3', 'cam3', ?)", (earlier,))
+    again = {worker.instance: worker for worker in opened(tmp_path, ManualClock()).workers()}
+    assert again["w2"] == elsewhere
+    assert (again["w1"].ref, again["w3"].ref) == ("process 4711 99", "process 12 34")
 
 
 def known(n: int) -> Device:

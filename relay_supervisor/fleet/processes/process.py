@@ -4,70 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
 
-from relay_common.proc import seconds_queued, start_ticks
+from relay_common.proc import process_ref, seconds_queued, start_ticks
+from relay_supervisor.fleet.launcher import EnginePhase, Exit
 
-EXIT_CODE_TIMEOUT = 0.5
+log = logging.getLogger(__name__)
+
+EXIT_CODE_TIMEOUT: Final = 0.5
 """Seconds to wait for the fork server to report the exit code of a process that is already gone."""
-_SERVER_GONE = 255
+_SERVER_GONE: Final = 255
 """The exit code that multiprocessing reports when the fork server, which alone knows the real one, is gone."""
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended; `code` is None when only its parent knows it and we are not its parent."""
-
-    code: int | None
-
-    @property
-    def clean(self) -> bool:
-        return self.code == 0
-
-    def __str__(self) -> str:
-        if self.code is None:
-            return "ended (exit status unknown)"
-        if self.code < 0:
-            try:
-                return f"killed by {signal.Signals(-self.code).name}"
-            except ValueError:
-                return f"killed by signal {-self.code}"
-        return f"exited with status {self.code}"
+_LONGEST_DUMP: Final = 8000
+"""Bytes of its stacks that are of interest: the end, with the threads that were dumped last."""
 
 
 class WorkerProcess:
-    """A running worker: its pid, its end, and signals that cannot hit a recycled pid.
+    """A running worker (`Handle`): its pid, its end, and signals that cannot hit a recycled pid.
 
-    Raises ProcessLookupError when there is no such process, OSError when no descriptor is left to watch it with.
+    `stacks` is the file that it writes its threads' stacks to; it is removed when the process has ended. Raises
+    ProcessLookupError when there is no such process, OSError when no descriptor is left to watch it with.
     """
 
-    def __init__(self, pid: int, process: BaseProcess | None = None) -> None:
+    where = reason = ""
+
+    def __init__(self, pid: int, process: BaseProcess | None = None, stacks: Path | None = None) -> None:
         self.pid = pid
-        self._process = process
+        self._process, self._stacks = process, stacks
         self._pidfd = os.pidfd_open(pid)
         # Read after opening the descriptor, which pins this process: the pid can no longer be another one's.
         self.started = start_ticks(pid)
+        self._asked = False
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._collecting: asyncio.Task[None] | None = None
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
     @property
-    def alive(self) -> bool:
-        """Whether it runs and is watched."""
-        return not self._exit.done()
+    def ref(self) -> str:
+        return process_ref(self.pid, self.started)
 
     @property
-    def queued(self) -> float:
-        """Seconds since its start for which it waited for a processor (`relay_common.proc.seconds_queued`)."""
+    def number(self) -> int:
+        return self.pid
+
+    @property
+    def phase(self) -> EnginePhase:
+        if self._exit.done():
+            return EnginePhase.GONE
+        return EnginePhase.ENDING if self._asked else EnginePhase.RUNNING
+
+    @property
+    def starved(self) -> float:
         return seconds_queued(self.pid)
 
     @property
     def exit(self) -> Exit | None:
-        """How it ended, once it has."""
         return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
 
     async def wait(self) -> Exit:
@@ -78,13 +75,27 @@ class WorkerProcess:
         """Call `callback` soon after the process has ended."""
         self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Signal the process; nothing happens when it is gone already."""
-        if self._pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                pass
+    def ask_to_end(self, within: float) -> None:
+        """Send SIGTERM; that it ends `within` seconds is for the caller to see."""
+        self._asked = True
+        self._signal(signal.SIGTERM)
+
+    def end_now(self) -> None:
+        """Send SIGKILL."""
+        self._asked = True
+        self._signal(signal.SIGKILL)
+
+    def dump(self) -> None:
+        """Send SIGUSR1, at which it writes its threads' stacks."""
+        self._signal(signal.SIGUSR1)
+
+    def dumped(self) -> str:
+        """The end of what it has written; raises OSError when none was, or no descriptor is left to read it with."""
+        if self._stacks is None:
+            return ""
+        with self._stacks.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
+            return file.read().decode("utf-8", "replace")
 
     def forget(self) -> None:
         """Stop watching; the process itself is left alone."""
@@ -92,6 +103,12 @@ class WorkerProcess:
         if self._collecting is not None:
             self._collecting.cancel()
         self._exit.cancel()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the process; nothing happens when it is gone already."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def _gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -108,6 +125,7 @@ class WorkerProcess:
                             await asyncio.sleep(0.01)
         finally:
             self._release()
+            self._remove_stacks()
             if not self._exit.done():
                 self._exit.set_result(Exit(None if code == _SERVER_GONE else code))
 
@@ -117,3 +135,10 @@ class WorkerProcess:
         if pidfd >= 0:
             asyncio.get_running_loop().remove_reader(pidfd)
             os.close(pidfd)
+
+    def _remove_stacks(self) -> None:
+        if self._stacks is not None:
+            try:
+                self._stacks.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", self._stacks, error.strerror)

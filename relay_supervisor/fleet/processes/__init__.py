@@ -1,0 +1,1 @@
+"""Workers as processes of this machine: forked, watched through the kernel, ended by signals."""

@@ -1,0 +1,156 @@
+"""The local launcher: workers are forked from a server that has imported the media stack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.process
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from relay_common.proc import process_of, start_ticks
+from relay_supervisor.fleet.launcher import Handle
+from relay_supervisor.fleet.processes.process import WorkerProcess
+from relay_worker.process.entry import run_worker
+from relay_worker.process.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+PRELOAD = "relay_worker.process.preload"
+_STACKS: Final = ".stacks"
+FORK_TIMEOUT: Final = 45.0
+"""Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
+
+
+class ForkServerLauncher:
+    """Forks workers from a preloaded single-threaded server, never from the asyncio supervisor itself.
+
+    The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
+    does not answer within `timeout` seconds is killed, and the next worker comes from a new one. Workers write their
+    stacks, when they are to dump them, to files in `directory`.
+    """
+
+    def __init__(self, directory: Path, timeout: float = FORK_TIMEOUT) -> None:
+        self._directory = directory
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([PRELOAD])
+        self._timeout = timeout
+        self._one_at_a_time = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
+
+    async def start(self, spec: WorkerSpec) -> WorkerProcess:
+        stacks = self._stacks(spec.instance)
+        process = self._context.Process(target=run_worker, args=(spec, stacks), name=f"relay-worker-{spec.camera}")
+        async with self._one_at_a_time:
+            # Blocks until the server has forked, which includes its imports when it has just started. In a separate
+            # thread: a stuck one must not use up the shared pool.
+            forked = _in_thread(lambda: _start(process))
+            done, _ = await asyncio.wait([forked], timeout=self._timeout)
+            if not done:
+                log.error("the fork server has not answered for %.0f s: starting another one", self._timeout)
+                _kill_fork_server()  # which ends the thread that waits for it
+                await asyncio.wait([forked], timeout=1.0)
+                raise TimeoutError(f"the fork server did not answer within {self._timeout:.0f} s")
+            forked.result()
+        assert process.pid is not None
+        try:
+            return WorkerProcess(process.pid, process, stacks)
+        except OSError:
+            # Without a descriptor it cannot be watched, and no worker may run unwatched.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            raise
+
+    def recall(self, instance: str, ref: str) -> WorkerProcess | None:
+        pid, started = process_of(ref)
+        if not started or start_ticks(pid) != started:
+            return None
+        try:
+            process = WorkerProcess(pid, stacks=self._stacks(instance))
+        except ProcessLookupError:
+            return None
+        if process.started != started:  # its pid has just been reused
+            process.forget()
+            return None
+        return process
+
+    def living(self, refs: Mapping[str, str]) -> list[str]:
+        started = {instance: process_of(ref) for instance, ref in refs.items()}
+        found = [instance for instance, (pid, ticks) in started.items() if ticks and start_ticks(pid) == ticks]
+        return sorted(found, key=lambda instance: started[instance][1])
+
+    def suspect(self, handle: Handle) -> None:
+        """There is one machine only."""
+
+    def sweep(self, instances: Collection[str]) -> None:
+        """Delete stack files: those of workers that ended while no supervisor ran are still there."""
+        for file in self._directory.glob(f"*{_STACKS}"):
+            if file.stem not in instances:
+                file.unlink(missing_ok=True)
+
+    def _stacks(self, instance: str) -> Path:
+        return self._directory / f"{instance}{_STACKS}"
+
+
+def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run `work` in a thread, with its result as a future. Raises RuntimeError when no thread can be started."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(None)
+        else:
+            result.set_exception(error)
+            result.exception()  # marked as retrieved: the caller may be gone
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="fork", daemon=True).start()
+    return result
+
+
+def _start(process: multiprocessing.process.BaseProcess) -> None:
+    with _main_unnamed():
+        process.start()
+
+
+def _kill_fork_server() -> None:
+    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _main_unnamed() -> Iterator[None]:
+    """Hide the file of the running script from multiprocessing, which would run it again in every child.
+
+    A worker needs nothing from the program that started it, which for a script would be the whole supervisor.
+    """
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            main["__file__"] = file
