@@ -112,6 +112,9 @@ class WhipConfig(_Section, frozen=True):
     keeps_awake: bool = False
     """Whether an on-demand camera streams all the time to be published there; without it this sink gets it only while
     somebody watches, and a battery lasts."""
+    renditions: bool = False
+    """Whether it gets the smaller picture of cameras that make one as well, as a second layer (simulcast); it counts as
+    watching that all the time. A server that refuses it gets the original alone."""
 
     def takes(self, name: str, device: str) -> bool:
         """Whether the camera with this display name or device id is published there."""

@@ -335,6 +335,8 @@ class SinkTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     a WHIP server."""
     longest_pause: float = 10.0
     """Most seconds between two attempts to publish there."""
+    renditions: bool = False
+    """Whether a WHIP server is offered the small layer as well; the SFU always is, where one is configured."""
 
 
 class SetSinks(_Message, frozen=True, tag="sinks"):

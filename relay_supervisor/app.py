@@ -114,7 +114,7 @@ class Supervisor:
             config.workers,
             self.director,
             self._clock,
-            watching=lambda: self.viewers.having_small() + self.local.having_small(),
+            watching=lambda: self.viewers.having_small() + self.local.having_small() + self._sinks.having_small(),
             tell=functools.partial(self.events.publish, "state"),
         )
         self._verdicts = Verdicts(

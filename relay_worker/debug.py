@@ -168,7 +168,7 @@ def _check_sink(sink: str, rendition: str | None, *, known: bool) -> None:
     if sink == "sfu" and not known:
         raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
     if rendition and sink != "sfu":
-        raise click.UsageError("--rendition needs --sink sfu: no other sink takes a second layer")
+        raise click.UsageError("--rendition needs --sink sfu")
     if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
         raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
 

@@ -19,9 +19,10 @@ OFF: Final = "off"
 
 
 class CameraRendition:
-    """Makes small pictures as `configure` says, for the publication at the SFU in two layers and for local viewers.
+    """Makes small pictures as `configure` says, for the publications in two layers and for local viewers.
 
     A publication that is up keeps the rendition that it was made with; the next is offered what is configured by then.
+    Where several are up, that of the first (the SFU's, if it is among them) is made for all.
     """
 
     def __init__(
@@ -62,9 +63,8 @@ class CameraRendition:
         if not self._asked:
             return
         self._loop = self._loop or asyncio.get_running_loop()
-        keeper, wanted = self._publications.first, self._wanted
-        published = keeper.publisher is not None and keeper.publisher.has_small
-        mode = keeper.layers.offered if published else wanted.mode
+        layered, wanted = self._publications.layered(), self._wanted
+        mode = layered[0].layers.offered if layered else wanted.mode
         watched = wanted.watched or self._local.small_watched
         self.made.configure(mode, watched=watched, budget=wanted.budget)
         self._local.has_small = self.made.makes
@@ -93,12 +93,12 @@ class CameraRendition:
     # --- who takes them (PictureOwner) ------------------------------------------------------------------------------
 
     def takes_rendition(self) -> bool:
-        publisher = self._publications.first.publisher
-        return (publisher is not None and publisher.has_small) or self._local.small_watched
+        return bool(self._publications.layered()) or self._local.small_watched
 
     def send_rendition(self, frame: Frame, now: float, *, keyframe: bool) -> None:
-        if (publisher := self._publications.first.publisher) is not None:
-            publisher.send_small(frame, now, keyframe=keyframe)
+        for keeper in self._publications.layered():
+            if keeper.publisher is not None:
+                keeper.publisher.send_small(frame, now, keyframe=keyframe)
         self._local.send_small(frame, now, keyframe=keyframe)
 
     # --- figures -----------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class CameraRendition:
         """The report at `now`; None while small pictures were never wanted."""
         if not self._asked:
             return None
-        stats, layers = self.made.stats(now), self._publications.first.layers
-        stats.refusals = layers.refusals
-        stats.reason = stats.reason or layers.why_plain
+        stats = self.made.stats(now)
+        stats.refusals, why = self._publications.refusals()
+        stats.reason = stats.reason or why
         return stats

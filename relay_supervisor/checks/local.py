@@ -79,6 +79,7 @@ def sinks(config: Config) -> list[Finding]:
     """What there is to say of the [[whip]] tables that can be used."""
     findings = []
     on_demand = [name for name, settings in config.cameras.settings.items() if settings.mode == "on_demand"]
+    modes = {config.cameras.renditions, *(settings.renditions for settings in config.cameras.settings.values())}
     for table in config.whip:
         part = f"whip {table.name}"
         endpoint = parse_endpoint(table.url, table.bearer_token)
@@ -92,8 +93,12 @@ def sinks(config: Config) -> list[Finding]:
         elif table.keeps_awake and any(table.takes(name, name) for name in on_demand):
             text = "keeps_awake has on-demand cameras stream all the time, which empties batteries"
             findings.append(warn(part, text, "Leave it out, or limit cameras to those on mains power"))
+        elif table.renditions and not modes - {"off", "default"}:
+            text = "renditions has it get smaller pictures as well, and no camera makes any"
+            findings.append(warn(part, text, "Set renditions in [cameras], or for a camera, or leave it out here"))
         else:
-            findings.append(ok(part, f"cameras are published at {endpoint.place}"))
+            layers = ", with their smaller picture" if table.renditions else ""
+            findings.append(ok(part, f"cameras are published at {endpoint.place}{layers}"))
     return findings
 
 

@@ -296,7 +296,7 @@ _RENDITION_COUNTERS: Final[_Rows] = (
     ("failed_pictures", "Pictures that could not be decoded or encoded.", lambda c: c.rendition.failed),
     ("refused_pictures", "Pictures of a kind that is not made small.", lambda c: c.rendition.refused),
     ("stuck_threads", "Times that the thread which makes them was given up.", lambda c: c.rendition.stuck),
-    ("refused_answers", "Answers of the SFU that refused simulcast.", lambda c: c.rendition.refusals),
+    ("refused_answers", "Answers of sinks that refused simulcast.", lambda c: c.rendition.refusals),
 )
 _RENDITION_GAUGES: Final[_Rows] = (
     ("up", "1 when viewers can have a smaller picture.", lambda c: float(c.renditions != "off")),

@@ -42,7 +42,8 @@ def all_may_cost(config: WorkersConfig) -> float:
 class Renditions:
     """The renditions of all cameras. Listens to workers as the director's `WorkerListener`.
 
-    `watching` counts, by camera, the viewers that have its small picture; `tell` publishes a text about a camera.
+    `watching` counts, by camera, the viewers and WHIP servers that have its small picture; `tell` publishes a text
+    about a camera.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from relay_common.clock import Clock
@@ -79,6 +80,11 @@ class Sinks:
     def keeps_awake(self, name: str, device: str) -> bool:
         """Whether one of its sinks wants the camera also while nobody watches it."""
         return any(sink.config.keeps_awake and sink.config.takes(name, device) for sink in self.whip())
+
+    def having_small(self) -> Counter[str]:
+        """How many WHIP servers have the small picture of each camera: for whom, only they know."""
+        live = [broker.locate(camera) for _, broker in self._whip.values() for camera in broker.cameras()]
+        return Counter(found.camera for found in live if found is not None and found.has_small)
 
     def restore(self, publications: Collection[Publication]) -> None:
         """Restore the publications of a previous run; those at a sink that is no more are forgotten."""

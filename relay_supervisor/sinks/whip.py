@@ -59,6 +59,7 @@ class WhipSink:
             ice_servers=[turn_server(one) for one in self.config.ice_servers],
             loopback=is_loopback_url(self.config.url),
             longest_pause=LONGEST_PAUSE,
+            renditions=self.config.renditions,
         )
 
     async def open(

@@ -139,7 +139,7 @@ class PublicationKeeper:
         """Publications made so far."""
         self._silent: set[Kind] = set()
         self._first_sent = 0.0
-        self.layers = LayersOffered()
+        self.layers = LayersOffered(sink.name)
         self.turn = TurnFallback()
         if sink.ice_servers:
             self.turn.give(sink.ice_servers, 0.0)

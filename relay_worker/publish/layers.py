@@ -16,12 +16,14 @@ NO_ANSWER: Final = "offers with simulcast get no answer, plain ones do"
 
 
 class LayersOffered:
-    """What one sink is offered. `mode` is the rendition that is configured; "off": plain offers alone.
+    """What the sink `name` ("" for the SFU) is offered. `mode` is the rendition that is configured; "off": plain offers
+    alone.
 
     `refusals` counts offers in two layers that were refused, `why_plain` says why none is made any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self._where = f" at {name}" if name else ""
         self.mode = "off"
         self.offered = "off"
         """The mode with which the latest publication was offered in two layers; "off": it was offered plainly."""
@@ -70,4 +72,4 @@ class LayersOffered:
     def _refuse(self, why: str) -> None:
         self.why_plain = why
         self.refusals += 1
-        log.warning("no small pictures: %s; published plainly", why)
+        log.warning("no small pictures%s: %s; published plainly", self._where, why)

@@ -63,7 +63,7 @@ class Publications:
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
         self._on_keyframe_request, self._on_small_request = on_keyframe_request, on_small_request
         self._on_connected = on_connected
-        self._rendition = "off"
+        self._rendition, self._refusals = "off", 0
         self._outputs = Outputs(pipeline)
         self._wanted: tuple[bool, int | None] | None = None
         """Whether there is sound, and the H.264 profile, once publishing has begun."""
@@ -80,6 +80,7 @@ class Publications:
             if wanted.get(name) != keeper.sink:
                 del self.keepers[name]
                 self._rates.pop(name, None)
+                self._refusals += keeper.layers.refusals
                 self._ending.spawn(keeper.close())
         before, self.keepers = self.keepers, {}
         for name, sink in wanted.items():
@@ -88,10 +89,16 @@ class Publications:
                 self.keepers[name].start(audio=self._wanted[0], profile_idc=self._wanted[1])
 
     def offer_rendition(self, mode: str) -> None:
-        """Offer a small layer as well from the next publication at the SFU on; other sinks get the original alone."""
+        """Offer a small layer as well from the next publication on, at the SFU and at sinks that are to get it; others
+        get the original alone.
+        """
         self._rendition = mode
-        for name, keeper in self.keepers.items():
-            keeper.layers.configure(mode if not name else "off")
+        for keeper in self.keepers.values():
+            self._offer_layers(keeper)
+
+    def _offer_layers(self, keeper: PublicationKeeper) -> None:
+        wanted = not keeper.sink.name or keeper.sink.renditions
+        keeper.layers.configure(self._rendition if wanted else "off")
 
     def _make(self, sink: SinkTarget) -> PublicationKeeper:
         made = PublicationKeeper(
@@ -114,7 +121,7 @@ class Publications:
             on_connected=self._on_connected,
             sink=sink,
         )
-        made.layers.configure(self._rendition if not sink.name else "off")
+        self._offer_layers(made)
         return made
 
     def _problem(self, sink: str, stage: Stage, reason: str, cause: Cause) -> None:
@@ -129,6 +136,16 @@ class Publications:
         what is sent are those of this one.
         """
         return self.keepers.get("") or next(iter(self.keepers.values()), self._nowhere)
+
+    def layered(self) -> list[PublicationKeeper]:
+        """Those whose publication is up in two layers, the SFU's first."""
+        return [one for one in self.keepers.values() if one.publisher is not None and one.publisher.has_small]
+
+    def refusals(self) -> tuple[int, str]:
+        """Offers in two layers that were refused, by all sinks that ever were, and why one gets none any more."""
+        found = [(name, keeper.layers) for name, keeper in self.keepers.items()]
+        why = next((f"{name}: {one.why_plain}" if name else one.why_plain for name, one in found if one.why_plain), "")
+        return self._refusals + sum(one.refusals for _, one in found), why
 
     @property
     def live(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from relay_common.causes import Cause
 from relay_common.config import WhipConfig
 from relay_common.secrets import Secret
+from relay_common.simulation.sfu.options import SfuVariant
 from relay_common.worker_stats import SinkStats
 from tests.fixtures.running_relay import RunningRelay, running_relay
 from tests.fixtures.whip_server import TOKEN, WhipServer
@@ -126,3 +127,42 @@ async def test_a_whip_server_alone_is_enough() -> None:
         assert (camera.viewable, camera.sfu, camera.verdict.code) == (False, False, Cause.NONE.value)
         assert [(one.name, one.kind) for one in relay.supervisor.status().sinks] == [("studio", "whip")]
         await relay.until(lambda: set(server.packets()) == {"video", "audio"}, 30.0, "picture and sound are received")
+
+
+async def test_a_server_that_is_told_to_gets_the_small_layer_and_another_the_original_alone() -> None:
+    async with WhipServer() as told, WhipServer() as untold:
+        sections = {"whip": table(told, renditions=True), "cameras": {"renditions": "keyframes"}}
+        async with running_relay(1, sections=sections, sfu=False) as relay:
+            await relay.until_live(within=60.0)
+            configured(relay, table(told, renditions=True), table(untold, "archive"))
+            await live_at(relay, "studio")
+            await live_at(relay, "archive")
+            await relay.until(lambda: set(told.layers()) == {"a", "b"}, 30.0, "both layers are received")
+            before = told.layers()["b"]
+            await relay.until(lambda: told.layers()["b"] > before + 2, 60.0, "as if somebody watched it")
+            assert untold.layers() == {}
+            assert untold.packets()["video"] > 0
+            camera = relay.supervisor.status().cameras[0]
+            assert (camera.rendition.watched, camera.rendition.refusals, camera.rendition.reason) == (1, 0, "")
+            assert camera.renditions == "off", "viewers of the relay itself can have none"
+            configured(relay, table(told), table(untold, "archive"))
+            await relay.until(lambda: told.layers() == {} and bool(told.packets()), 30.0, "published plainly again")
+            await relay.until(lambda: relay.supervisor.status().cameras[0].rendition.watched == 0, 30.0, "by nobody")
+            assert sink(relay, "archive").publications == 1
+
+
+async def test_a_server_that_refuses_simulcast_is_published_at_plainly_once_with_a_note() -> None:
+    async with WhipServer(variant=SfuVariant(simulcast="refused")) as server:
+        sections = {"whip": table(server, renditions=True), "cameras": {"renditions": "keyframes"}}
+        async with running_relay(1, sections=sections) as relay:
+            await relay.until_live(within=60.0)
+            await live_at(relay, "studio")
+            assert server.layers() == {}
+            assert server.packets()["video"] > 0
+            note = "studio: the answer refuses simulcast"
+            await relay.until(lambda: relay.supervisor.status().cameras[0].rendition.reason == note, 30.0, "the note")
+            camera = relay.supervisor.status().cameras[0]
+            assert (camera.rendition.refusals, camera.renditions) == (1, "keyframes"), "the SFU takes them"
+            assert sink(relay, "studio").publications == 1
+            await relay.until(lambda: len(server.ended) == 1, 30.0, "the session in two layers is ended")
+            assert len(server.sessions) == 1

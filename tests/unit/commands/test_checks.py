@@ -56,15 +56,23 @@ def config(tmp_path: Path, listen: str = "127.0.0.1:0") -> Config:
         ({"keeps_awake": True}, Grade.WARNING, "empties batteries"),
         ({"keeps_awake": True, "cameras": ["Yard"]}, Grade.OK, "cameras are published"),
         ({"keeps_awake": True, "cameras": ["Door"]}, Grade.WARNING, "empties batteries"),
+        ({"renditions": True}, Grade.OK, "published at https://studio.example:443, with their smaller picture"),
     ],
 )
 def test_what_there_is_to_say_of_a_whip_server(tmp_path: Path, more: dict[str, Any], grade: Grade, said: str) -> None:
     table = WhipConfig(**{"name": "studio", "url": "https://studio.example/{name}", **more})
-    cameras = CamerasConfig(settings={"Door": CameraSettings(mode="on_demand"), "Yard": CameraSettings()})
+    yard = CameraSettings(renditions="keyframes")
+    cameras = CamerasConfig(settings={"Door": CameraSettings(mode="on_demand"), "Yard": yard})
     (finding,) = local.sinks(msgspec.structs.replace(config(tmp_path), whip=[table], cameras=cameras))
     assert (finding.part, finding.verdict) == ("whip studio", grade)
     assert said in finding.text
     assert "t0ken" not in finding.text + finding.remedy
+
+
+def test_a_whip_server_cannot_get_smaller_pictures_that_no_camera_makes(tmp_path: Path) -> None:
+    table = WhipConfig(name="studio", url="https://studio.example/{name}", renditions=True)
+    (finding,) = local.sinks(msgspec.structs.replace(config(tmp_path), whip=[table]))
+    assert (finding.verdict, "no camera makes any" in finding.text) == (Grade.WARNING, True)
 
 
 def test_a_missing_or_wrong_configuration_says_how_to_go_on(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_without_a_table_there_is_no_sink() -> None:
 def test_a_table_with_everything(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t0ken\n")
     table = GOOD | {"bearer_token_file": "token", "cameras": ["Front Door"], "keeps_awake": True}
-    (made,) = parsed(table, base=tmp_path).whip
+    (made,) = parsed(table | {"renditions": True}, base=tmp_path).whip
+    assert made.renditions
+    assert not WhipConfig(name="n", url="u").renditions
     assert made.bearer_token == Secret("t0ken")
     assert "t0ken" not in repr(made)
     assert made.takes("Front Door", "device-1")
