@@ -4,11 +4,13 @@ from relay_common.cloudflare.client import SfuClient, require_usable
 from relay_common.cloudflare.errors import ResponseLost, SessionGone, SfuError, unauthorized
 from relay_common.cloudflare.exchange import BASE_URL
 from relay_common.cloudflare.models import LocalTrack, Pull, PulledTrack, RemoteTrack, SessionTrack, SimulcastChoice
+from relay_common.cloudflare.policies import PoliciesRefused
 from relay_common.cloudflare.turn import TurnError, TurnKey, require_usable_key
 
 __all__ = [
     "BASE_URL",
     "LocalTrack",
+    "PoliciesRefused",
     "Pull",
     "PulledTrack",
     "RemoteTrack",

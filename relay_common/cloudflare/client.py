@@ -54,7 +54,14 @@ from relay_common.cloudflare.models import (
     TrackResult,
     TracksRequest,
 )
-from relay_common.cloudflare.policies import REFUSED, LayerPolicies, remote_objects
+from relay_common.cloudflare.policies import (
+    REFUSED,
+    LayerPolicies,
+    Target,
+    joined_replies,
+    remote_objects,
+    result_of,
+)
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret
@@ -142,7 +149,10 @@ class SfuClient:
         return _sdp("publish", reply, "answer")
 
     async def pull(self, session: str, tracks: Sequence[RemoteTrack]) -> Pull:
-        """Pull up to 64 remote tracks in one call; errors of individual tracks are in the result."""
+        """Pull up to 64 remote tracks in one call; errors of individual tracks are in the result.
+
+        Raises PoliciesRefused where another session is to be taken for it.
+        """
         _check_count(tracks)
         reply = await self._point("pull", "POST", session, "new", [("", track) for track in tracks])
         results = _outcomes("pull", tracks, reply)
@@ -161,27 +171,29 @@ class SfuClient:
         reply = await self._point("update", "PUT", session, "update", targets)
         return _outcomes("update", [track for _, track in targets], reply, [mid for mid, _ in targets])
 
-    async def _point(
-        self, operation: str, method: str, session: str, verb: str, targets: Sequence[tuple[str, RemoteTrack]]
-    ) -> Reply:
-        """Have a session receive `targets`; once more without policies for layers where the SFU refuses those."""
-        path, policies = f"{_path(session)}/tracks/{verb}", self._policies.asked(targets)
+    async def _point(self, operation: str, method: str, session: str, verb: str, targets: Sequence[Target]) -> Reply:
+        """Have a session receive `targets`; those refused for their policies for layers once more without these."""
+        path, refused, reply = f"{_path(session)}/tracks/{verb}", list(targets), None
         async with self._gate.turn(session):
-            if policies:
+            if self._policies.sent and any(track.simulcast is not None for _, track in targets):
                 body = TracksRequest(tracks=remote_objects(targets, policies=True))
                 try:
                     reply = await self._call(operation, method, path, body, session=session)
-                    if not self._policies.refused_by(reply):
-                        return reply
                 except SfuError as error:
                     if error.code != REFUSED:
                         raise
-            body = TracksRequest(tracks=remote_objects(targets, policies=False))
-            reply = await self._call(operation, method, path, body, session=session)
-        if policies and not self._policies.refused_by(reply):
-            self._policies.found_refused()
-            log.info("the SFU takes no policies for layers: it will not change them by itself")
-        return reply
+                else:
+                    if not (refused := self._policies.refused(targets, reply)):
+                        return reply
+                self._policies.suspect(reply or Reply())
+            body = TracksRequest(tracks=remote_objects(refused, policies=False))
+            again: Reply | None = None
+            try:
+                again = await self._call(operation, method, path, body, session=session)
+            finally:
+                if self._policies.judge(refused, again):
+                    log.info("the SFU takes no policies for layers: it will not change them by itself")
+        return again if reply is None else joined_replies(reply, refused, again)
 
     async def close(self, session: str, mids: Sequence[str]) -> None:
         """Force-close tracks, without SDP. Tracks already closed, or a session already gone, count as success."""
@@ -372,7 +384,7 @@ def _outcomes(
     results = []
     for index, track in enumerate(asked):
         asked_mid = mids[index] if mids else ""
-        item = _take(items, track, asked_mid)
+        item = result_of(items, track, asked_mid)
         if item is None:
             raise _broken(operation, "a requested track is missing from it")
         error = _item_error(operation, item)
@@ -382,11 +394,3 @@ def _outcomes(
         # The API sends mid "" with an error; never keep it.
         results.append(PulledTrack(track=track, mid="" if error else mid, error=error))
     return results
-
-
-def _take(items: list[TrackResult], track: RemoteTrack, mid: str) -> TrackResult | None:
-    for item in items:
-        if (mid and item.mid == mid) or (item.track_name == track.name and item.session_id in (track.session, None)):
-            items.remove(item)
-            return item
-    return None

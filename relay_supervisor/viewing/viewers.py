@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
-from relay_common.cloudflare import SfuClient, SfuError
+from relay_common.cloudflare import PoliciesRefused, SfuClient, SfuError
 from relay_common.counters import joined
 from relay_common.errors import Remedy
 from relay_common.pauses import PauseDetector
@@ -306,7 +306,14 @@ class Viewers:
             view = View(
                 *(self._sources, self._new_id(), session, cameras, audio, audience, visitor), qualities=qualities
             )
-            pull = await view.pull(located)
+            try:
+                pull = await view.pull(located)
+            except PoliciesRefused:
+                self._client.forget(session)
+                if backoff.failures + 1 >= _PULL_ATTEMPTS:
+                    raise
+                await self._clock.sleep(backoff.next_delay())
+                continue
             if pull.offer is not None:
                 view.lent = await self._sources.ice.lend(guest=not visitor.operator, until=audience.until)
                 self._views[view.name] = view

@@ -14,6 +14,7 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.cloudflare import (
     LocalTrack,
+    PoliciesRefused,
     RemoteTrack,
     ResponseLost,
     SessionGone,
@@ -336,6 +337,50 @@ async def test_policies_are_not_blamed_for_what_fails_without_them() -> None:
     (one,) = (await finish(clock, client.pull("s", [LAYERED]))).tracks
     assert one.error is not None
     assert "priorityOrdering" in script.requests[2][2]["tracks"][0]["simulcast"]
+    assert client.counters()["policies_refused"] == 0
+
+
+SOUND = RemoteTrack(session="pub", name="cam-audio", kind="audio")
+REFUSED_TRACK = {"sessionId": "pub", "trackName": "cam-video", "mid": "", "errorCode": "invalid_params"}
+
+
+async def test_a_layer_that_is_refused_by_itself_is_asked_for_again_by_itself() -> None:
+    sound = {"sessionId": "pub", "trackName": "cam-audio", "mid": "8"}
+    client, script, _ = make((200, {"tracks": [sound, REFUSED_TRACK | {"mid": "7"}]}), (200, PULLED), (200, PULLED))
+    results = await client.update("s", [("8", SOUND), ("7", LAYERED)])
+    assert [(one.mid, one.error) for one in results] == [("8", None), ("7", None)]
+    first, again = ([track["mid"] for track in body["tracks"]] for _, _, body in script.requests)
+    assert (first, again) == (["8", "7"], ["7"])
+    assert script.requests[1][2]["tracks"][0]["simulcast"] == {"preferredRid": "b"}
+    assert client.counters()["policies_refused"] == 1
+    await client.pull("s", [LAYERED])
+    assert script.requests[2][2]["tracks"][0]["simulcast"] == {"preferredRid": "b"}
+
+
+async def test_a_layer_that_is_refused_beside_an_offer_is_pulled_without_policies_in_another_session() -> None:
+    sound = {"sessionId": "pub", "trackName": "cam-audio", "mid": "8"}
+    part = PULLED | {"tracks": [sound, REFUSED_TRACK]}
+    client, script, _ = make((200, part), (200, PULLED), (200, PULLED))
+    with pytest.raises(PoliciesRefused):
+        await client.pull("s", [SOUND, LAYERED])
+    assert client.counters()["policies_refused"] == 0, "it is not known yet"
+    assert (await client.pull("t", [LAYERED])).tracks[0].error is None
+    await client.pull("u", [LAYERED])
+    assert [body["tracks"][-1]["simulcast"] for _, _, body in script.requests[1:]] == [{"preferredRid": "b"}] * 2
+    assert client.counters()["policies_refused"] == 1
+
+
+async def test_a_part_that_is_refused_without_policies_too_is_told_as_it_is() -> None:
+    sound = {"sessionId": "pub", "trackName": "cam-audio", "mid": "8"}
+    part = PULLED | {"tracks": [sound, REFUSED_TRACK]}
+    client, script, _ = make((200, part), (200, part), (200, PULLED))
+    with pytest.raises(PoliciesRefused):
+        await client.pull("s", [SOUND, LAYERED])
+    pull = await client.pull("t", [SOUND, LAYERED])
+    assert [one.error is None for one in pull.tracks] == [True, False]
+    assert pull.offer is not None
+    await client.pull("u", [LAYERED])
+    assert "priorityOrdering" in script.requests[2][2]["tracks"][0]["simulcast"], "they were not the reason"
     assert client.counters()["policies_refused"] == 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 from relay_common.clock import ManualClock
-from relay_common.cloudflare import SimulcastChoice
+from relay_common.cloudflare import PoliciesRefused, SimulcastChoice
 from relay_common.protocol import PublishAnswer, PublishRequest, TrackOffer
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.cloudflare import CloudflareSink
@@ -53,6 +54,20 @@ def qualities(answer: ViewAnswer) -> dict[tuple[str, str], str]:
 
 def mid_of(answer: ViewAnswer, camera: str) -> str:
     return next(track.mid for track in answer.tracks if (track.camera, track.kind) == (camera, "video"))
+
+
+async def test_a_pull_whose_layers_are_refused_beside_an_offer_is_made_in_another_session() -> None:
+    rig = Rig()
+    await rig.camera("door", LAYERS)
+    rig.sfu.fail("pull", PoliciesRefused(), None, PoliciesRefused())
+    opening = asyncio.ensure_future(rig.opened("door", door="small"))
+    await rig.clock.advance(5.0)
+    answer = await asyncio.wait_for(opening, 5)
+    assert qualities(answer)["door", "video"] == "small"
+    names = rig.sfu.names()
+    assert names[-5:] == ["new_session", "pull", "new_session", "pull", "renegotiate"]
+    await rig.camera("yard", LAYERS)
+    assert (await rig.viewers.update(answer.view, ["door", "yard"])).action == "reopen", "what plays cannot be kept"
 
 
 async def test_a_view_receives_the_layer_it_asks_for_and_the_original_otherwise() -> None:
