@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from relay_worker.media.stream import Frame
-from relay_worker.rtp.h264_packetize import starts_keyframe
+from relay_worker.rtp.h264 import STAP_A
+from relay_worker.rtp.h264_packetize import kinds_in, starts_keyframe
 
 _SLICES: Final = frozenset((1, 2, 3, 4, 5, 28))
 """NAL units that are slices, and fragments, which here are always of slices (RFC 6184 §5.4)."""
-_STAP_A: Final = 24
-"""May hold a slice."""
 
 
 class KeyframeStarts:
@@ -37,7 +36,7 @@ class KeyframeStarts:
                 self._over = True
                 return True
             kind = payload[0] & 0x1F if payload else 0
-            self._over = self._over or kind in _SLICES or kind == _STAP_A
-            if kind in _SLICES:
+            if kind in _SLICES or (kind == STAP_A and not _SLICES.isdisjoint(kinds_in(payload))):
+                self._over = True
                 break  # a keyframe would have begun before it
         return False

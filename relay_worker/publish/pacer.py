@@ -121,6 +121,7 @@ class Pacer:
         self._frame = (-1.0, 0.0)  # media time and release of the newest video frame
         self._sending: float | None = None  # media time of the frame that is partly sent
         self._skipping = False  # the rest of the newest frame is to be dropped
+        self._cut = False  # slices of it have been: it can no longer begin
         self._tokens, self._tokens_at = float(BURST_BYTES), 0.0
         self._rate = 0.0
         self._bitrate = _RateMeter()
@@ -180,9 +181,10 @@ class Pacer:
         self.stats.offered_bytes += size
         if media_time != self._frame[0]:
             self._frame = (media_time, self._video_line.release(media_time, now))
+            self._cut = False
             self._skipping = (self.ceiling is not None or self.wants_keyframe) and not self._admit(payloads)
             self.stats.thinned_frames += self._skipping
-        elif self._skipping and self.wants_keyframe and _has_keyframe(payloads):
+        elif self._skipping and self.wants_keyframe and not self._cut and _has_keyframe(payloads):
             # An access unit delimiter arrived on its own, before the parameter sets.
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
@@ -209,7 +211,7 @@ class Pacer:
 
     def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""
-        self._frame, self._skipping = (media_time, now), False
+        self._frame, self._skipping, self._cut = (media_time, now), False, False
         self._queue(payloads, media_time, sum(len(payload) + PACKET_OVERHEAD for payload, _ in payloads), now)
 
     def _queue(self, payloads: PayloadRun, media_time: float, size: int, now: float) -> None:
@@ -319,16 +321,21 @@ class Pacer:
     def _drop_to_keyframe(self) -> None:
         """Drop queued video up to the newest keyframe; what follows that one too, when it alone is behind.
 
-        A frame that has begun to leave is finished, so that the viewer's decoder is not fed half a picture.
+        A frame that has begun to leave is finished, so that the viewer's decoder is not fed half a picture; but not one
+        that is larger than the queue may be.
         """
         queued = [*self._ready, *self._held]
         begun = [run for run in queued if run.media_time == self._sending]
         rest = queued[len(begun) :]
-        keyframes = [index for index, run in enumerate(rest) if _has_keyframe(run.payloads)]
-        start, end = (keyframes[-1] if keyframes else len(rest)), len(rest)
+        # By pictures: what precedes a first slice may have come by itself, and a later slice looks like a first one.
+        keyframes = [run.media_time for run in rest if _has_keyframe(run.payloads)]
+        newest = keyframes[-1] if keyframes else None
+        start, end = next((i for i, run in enumerate(rest) if run.media_time == newest), len(rest)), len(rest)
         if start == 0:
             end = next((i for i, run in enumerate(rest) if run.media_time != rest[0].media_time), len(rest))
         kept, dropped = rest[start:end], rest[:start] + rest[end:]
+        if sum(run.size for run in begun + kept) > self._settings.max_queue_bytes:
+            begun, kept, dropped, self._cut = [], [], queued, True
         if not dropped:
             return
         self.stats.overflows += 1
@@ -336,7 +343,7 @@ class Pacer:
         self.stats.thinned_frames += len({run.media_time for run in dropped})
         self.limited = self.ceiling is not None
         self.wants_keyframe = not kept or end < len(rest)
-        self._skipping = self.wants_keyframe and self._frame[0] != self._sending
+        self._skipping = self.wants_keyframe and (self._cut or self._frame[0] != self._sending)
         # Whatever survives passes through `pop` again, where due frames become ready.
         self._ready, self._held = deque(), deque(begun + kept)
         self._ready_bytes, self._held_bytes = 0, sum(run.size for run in self._held)

@@ -5,7 +5,7 @@ The live path cuts packets through instead (`media/h264_passthrough.py`); this i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from relay_worker.rtp.h264 import (
@@ -81,15 +81,30 @@ def _split_fragment(payload: bytes, max_payload: int) -> list[bytes]:
 
 
 def starts_keyframe(payload: Sequence[int]) -> bool:
-    """Whether a picture that needs no other begins in this RTP payload (SPS, IDR slice, or its first fragment)."""
+    """Whether a picture that needs no other begins in this RTP payload (SPS, IDR slice, or its first fragment).
+
+    In an aggregate a delimiter or SEI may precede it.
+    """
     if len(payload) < 2:
         return False
     kind = payload[0] & 0x1F
     if kind == FU_A:
         return bool(payload[1] & FU_START) and payload[1] & 0x1F == NAL_IDR
     if kind == STAP_A:
-        return len(payload) > 3 and payload[3] & 0x1F in (NAL_SPS, NAL_IDR)
+        first = next((one for one in kinds_in(payload) if one == NAL_SPS or 0 < one <= NAL_IDR), 0)
+        return first in (NAL_SPS, NAL_IDR)
     return kind in (NAL_SPS, NAL_IDR)
+
+
+def kinds_in(payload: Sequence[int]) -> Iterator[int]:
+    """The types of the NAL units in this RTP payload, fragments excepted, as far as it can be read."""
+    if payload and payload[0] & 0x1F != STAP_A:
+        yield payload[0] & 0x1F
+        return
+    at = 1
+    while at + 2 < len(payload):
+        yield payload[at + 2] & 0x1F
+        at += 2 + (payload[at] << 8 | payload[at + 1])
 
 
 def is_disposable(payloads: Sequence[tuple[Sequence[int], bool]]) -> bool:

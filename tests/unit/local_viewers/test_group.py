@@ -9,6 +9,7 @@ import pytest
 
 from relay_worker.local.group import MAX_BYTES, OF_FRAME, OF_PAYLOAD, PRESSED, HeldGroup
 from relay_worker.media.stream import Frame, Kind
+from relay_worker.rtp.h264 import join_stap_a
 
 IDR, SLICE, SPS, PPS = b"\x65" + bytes(400), b"\x41" + bytes(100), b"\x67\x42", b"\x68\xce"
 DELIMITER = b"\x09\x10"
@@ -67,6 +68,25 @@ def test_a_later_slice_of_a_keyframe_begins_no_group() -> None:
     group.add(frame(2.0, IDR))
     assert not group.begins
     assert len(group.pressed()) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "begins"),
+    [
+        ((DELIMITER, SPS, PPS), [True, False]),
+        ((DELIMITER,), [False, True]),
+        ((DELIMITER, SLICE), [False, False]),
+        ((DELIMITER, IDR), [True, False]),
+    ],
+)
+def test_what_an_aggregate_holds_decides(first: tuple[bytes, ...], begins: list[bool]) -> None:
+    """Cameras may send their delimiter in one packet with the parameter sets, in a wake of its own."""
+    group = filled(2)
+    found = []
+    for payload in (join_stap_a(first), IDR):
+        group.add(frame(2.0, payload))
+        found.append(group.begins)
+    assert found == begins
 
 
 def test_a_keyframe_that_comes_packet_by_packet_is_held_with_its_parameter_sets() -> None:

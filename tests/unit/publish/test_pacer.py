@@ -194,6 +194,29 @@ def test_a_queue_that_is_cut_to_its_keyframe_goes_on_from_there() -> None:
     assert pacer.stats.dropped_packets == 20
 
 
+@pytest.mark.parametrize("head", [IDR, b"\x65"])
+def test_a_queue_that_is_cut_keeps_all_of_a_keyframe_that_came_in_parts(head: bytes) -> None:
+    """Its delimiter first, then a part for each slice: a later slice alone is nothing that can be decoded."""
+    pacer = Pacer(PacerSettings(max_queue_bytes=100_000))
+    pacer.take_video(frame(0, 40, IDR), 0.0, 10.0)
+    pacer.pop(10.0)
+    for number in range(1, 5):
+        pacer.take_video(frame(number, 5), number * FRAME, 10.0)
+    parts = [[(b"\x09\xf0", False)], frame(5, 5, head), frame(5, 5, b"\x65"), frame(5, 5, b"\x65")]
+    for part in parts:
+        pacer.take_video(part, 5 * FRAME, 10.0)
+    number = 6
+    while not pacer.stats.overflows:  # nobody pops
+        pacer.take_video(frame(number, 5), number * FRAME, 10.0)
+        number += 1
+    assert number > 7
+    releases = [release for n in range(100) for release in pacer.pop(10 + n / 50)]
+    kept = [payload for release in releases if release.media_time == 5 * FRAME for payload, _ in release.payloads]
+    assert kept == [payload for part in parts for payload, _ in part]
+    assert {round(release.media_time / FRAME) for release in releases} == {0, *range(5, number)}
+    assert (pacer.stats.thinned_frames, pacer.stats.dropped_packets) == (4, 20)
+
+
 def test_a_delimiter_that_comes_alone_before_a_keyframe_is_no_frame_left_out() -> None:
     pacer = Pacer()
     pacer.wants_keyframe = True
@@ -241,6 +264,27 @@ def test_the_queue_is_bounded_in_bytes() -> None:
     assert pacer.wants_keyframe
     # An access unit delimiter may stand before the parameter sets.
     pacer.take_video([(b"\x09\xf0", False), *frame(51, 2, IDR)], 51 * FRAME, 1.0)
+    assert not pacer.wants_keyframe
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_keyframe_without_end_does_not_fill_the_memory(leaves: bool) -> None:
+    """Nothing of it is taken for a beginning once some of it was dropped, whether or not it had begun to leave."""
+    pacer = Pacer(PacerSettings(max_queue_bytes=100_000))
+    pacer.ceiling = 1000
+    if not leaves:
+        pacer.charge(1_000_000)
+    dropped = 0
+    for part in range(200):
+        pacer.take_video(frame(0, 5, b"\x65"), 0.0, 10.0)
+        pacer.pop(10.0)
+        assert pacer.queued_bytes <= 100_000
+        assert pacer.stats.dropped_packets >= dropped
+        assert not dropped or pacer.stats.dropped_packets == dropped + 5, part
+        dropped = pacer.stats.dropped_packets
+    assert pacer.wants_keyframe
+    assert pacer.stats.overflows == 1
+    pacer.take_video(frame(1, 2, IDR), FRAME, 10.03)
     assert not pacer.wants_keyframe
 
 

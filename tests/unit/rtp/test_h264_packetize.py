@@ -59,6 +59,8 @@ def test_ordinary_pictures_start_no_keyframe() -> None:
     assert not any(starts_keyframe(payload) for payload, _ in packetize([b"\x41" + bytes(3000)]))
     assert not starts_keyframe(b"")
     assert not starts_keyframe(b"\x65")
+    for cut in (b"\x78", b"\x78\x00", b"\x78\x00\x01", b"\x78\x00\x02\x09", b"\x78\xff\xff\x09\x10\x00\x01\x67"):
+        assert not starts_keyframe(cut)
 
 
 def test_annex_b_with_both_start_codes() -> None:
