@@ -63,6 +63,8 @@ class Pipeline:
         """Viewers that the worker answers itself, beside the output."""
         self.rendition: Output | None = None
         """What makes small pictures of the video, behind those two; it hands them on by itself."""
+        self.holds = True
+        """Whether the present group of pictures is held while there is no output: one is expected; see `expect`."""
         self.last_media: dict[Kind, float] = {}
         """When a packet of each kind was last received (monotonic seconds)."""
         self.last_frame: dict[Kind, float] = {}
@@ -184,7 +186,7 @@ class Pipeline:
         if self.tap is not None:
             self.tap(frame)
         self.deliver(frame, now)
-        if self.output is None:
+        if self.output is None and self.holds:
             self._hold(frame)
 
     def deliver(self, frame: Frame, now: float) -> None:
@@ -255,6 +257,15 @@ class Pipeline:
         if not held and self.viewers is None:
             self.resync()
         return bool(held) or self.viewers is None
+
+    def expect(self, *, output: bool) -> None:
+        """State whether there will be an output: without one nothing is held for it."""
+        if output and not self.holds:
+            # The rest of a picture may be what comes first.
+            self._starts = KeyframeStarts(from_start=Kind.VIDEO not in self.last_frame)
+        elif not output:
+            self._drop_held()
+        self.holds = output
 
     def detach(self) -> None:
         """Stop sending: the output is closed."""

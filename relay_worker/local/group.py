@@ -35,21 +35,24 @@ class HeldGroup:
 
     def add(self, frame: Frame) -> Frame:
         """Take a frame, or the part of it that is there; returns it with payloads that nobody else reuses."""
-        payloads = [(bytes(payload), marker) for payload, marker in frame.payloads]
+        payloads, size, borrowed = frame.payloads, OF_FRAME, False
+        for payload, _ in payloads:
+            size += len(payload) + OF_PAYLOAD
+            borrowed |= type(payload) is not bytes
+        if borrowed:
+            payloads = [(bytes(payload), marker) for payload, marker in payloads]
         kept = Frame(frame.kind, payloads, frame.media_time)
         self.begins = self._starts.begins(kept)
         if self.begins:
             self.clear()
-        if self.begins or self._frames:
-            self._keep(kept)
-        return kept
-
-    def _keep(self, frame: Frame) -> None:
-        self._frames.append(frame)
-        self.bytes += OF_FRAME + sum(len(payload) + OF_PAYLOAD for payload, _ in frame.payloads)
+        elif not self._frames:
+            return kept
+        self._frames.append(kept)
+        self.bytes += size
         if self.bytes > MAX_BYTES:
             self.too_long += 1
             self.clear()
+        return kept
 
     def clear(self) -> None:
         """Let it go."""

@@ -190,17 +190,22 @@ class LocalViewers:
     # --- media -----------------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame, now: float) -> None:
-        group = self._group
-        video = frame.kind is Kind.VIDEO and group is not None
-        if video and group is not None:
-            frame = group.add(frame)
+        video, begins = frame.kind is Kind.VIDEO, False
+        if video and self._group is not None:
+            frame = self._group.add(frame)
+            begins = self._group.begins
+        # Whose sending fails is taken out at once.
         for viewer in list(self._viewers.values()):
-            if video and viewer.small:
+            if not viewer.connected or (video and viewer.small):
                 continue
             if video and not viewer.begun:
-                viewer.begun = viewer.connected and group is not None and group.begins
-            if viewer.connected and (viewer.begun or not video):
-                self._send_to(viewer, frame, now)
+                viewer.begun = begins
+                if not begins:
+                    continue
+            try:
+                viewer.send(frame, now)
+            except Exception as error:
+                self._viewer_failed(viewer, error)
 
     def send_small(self, frame: Frame, now: float, *, keyframe: bool) -> None:
         """Send a small picture to those who get them."""
@@ -208,13 +213,10 @@ class LocalViewers:
             if viewer.small and viewer.connected:
                 viewer.begun |= keyframe
                 if viewer.begun:
-                    self._send_to(viewer, frame, now)
-
-    def _send_to(self, viewer: ViewerConnection, frame: Frame, now: float) -> None:
-        try:
-            viewer.send(frame, now)
-        except Exception as error:
-            self._viewer_failed(viewer, error)
+                    try:
+                        viewer.send(frame, now)
+                    except Exception as error:
+                        self._viewer_failed(viewer, error)
 
     def _keyframe_requested(self, viewer: ViewerConnection) -> None:
         if viewer.small:

@@ -76,6 +76,7 @@ class Publications:
     def configure(self, sinks: Sequence[SinkTarget]) -> None:
         """Publish at these sinks and no others; publications at those that stay as they are go on."""
         wanted = {sink.name: sink for sink in sinks}
+        self._outputs.pipeline.expect(output=bool(wanted))
         for name, keeper in list(self.keepers.items()):
             if wanted.get(name) != keeper.sink:
                 del self.keepers[name]

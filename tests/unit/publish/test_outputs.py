@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from relay_common.simulation.camera.media import AudioSpec, VideoSpec
-from relay_common.simulation.camera.packetizer import audio_track, video_track
+from relay_common.simulation.camera.packetizer import RtpTrack, audio_track, video_track
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.outputs import Outputs
@@ -16,6 +16,8 @@ from tests.fixtures.manual_camera import ManualCamera
 from tests.fixtures.packet_camera import DELIMITER, IDR, PPS, SLICE, SPS, PacketCamera
 
 PICTURE: Final = video_track(VideoSpec(width=320, height=240, seconds=4.0))
+SMALL: Final = video_track(VideoSpec(width=320, height=240, seconds=4.0, bitrate=300_000))
+"""Two seconds of it are held."""
 SOUND: Final = audio_track(AudioSpec())
 
 
@@ -36,10 +38,10 @@ class Screen:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, picture: RtpTrack = PICTURE) -> None:
         self.outputs = Outputs(Pipeline())
         self.pipeline = self.outputs.pipeline
-        self.camera = ManualCamera(self.pipeline, PICTURE, SOUND)
+        self.camera = ManualCamera(self.pipeline, picture, SOUND)
         self.camera.connect()
         self.screens: list[Screen] = []
 
@@ -152,3 +154,41 @@ def test_a_sink_that_joins_viewers_keeps_no_picture_from_them() -> None:
     assert max(b - a for a, b in itertools.pairwise(viewers.pictures)) < 0.1, "nothing is missing"
     assert starts_keyframe(sink.payloads[0])
     assert set(sink.pictures) < set(viewers.pictures)
+
+
+def hold(world: World, within: float = 4.1) -> None:
+    """Play until something is held."""
+    end = world.camera.now + within
+    while not world.pipeline._held:
+        assert world.camera.now < end
+        world.camera.run(0.1)
+
+
+def test_nothing_is_held_for_an_output_that_is_not_expected() -> None:
+    """As where cameras are watched from their workers alone; one that comes later begins as if it had always been."""
+    world = World(SMALL)
+    viewers = Screen()
+    world.pipeline.viewers = viewers
+    hold(world)
+    world.pipeline.expect(output=False)
+    world.camera.run(4.0)
+    assert not world.pipeline._held
+    held_over = world.pipeline.held_over
+    world.camera.run(4.0)
+    assert world.pipeline.held_over == held_over
+    world.pipeline.expect(output=True)
+    hold(world)
+    sink = world.attach()
+    world.camera.run(6.0)
+    assert starts_keyframe(sink.payloads[0])
+    assert set(sink.pictures) < set(viewers.pictures)
+    assert max(b - a for a, b in itertools.pairwise(sink.pictures)) < 0.1
+
+
+def test_what_is_expected_before_anything_came_is_held_from_the_start() -> None:
+    world = World(SMALL)
+    viewers = world.pipeline.viewers = Screen()
+    world.pipeline.expect(output=False)
+    world.pipeline.expect(output=True)
+    hold(world)
+    assert world.attach().pictures[0] == viewers.pictures[0]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay_common.errors import Remedy
-from relay_common.protocol import PublishAnswer, Stage, TrackOffer, WorkerState
+from relay_common.protocol import PublishAnswer, SinkTarget, Stage, TrackOffer, WorkerState
 from relay_common.simulation.camera.media import AudioSpec, VideoSpec
 from relay_common.simulation.camera.packetizer import RtpTrack, audio_track, video_track
 from relay_worker.media.stream import Frame, Kind
@@ -59,6 +59,16 @@ class World:
             return await asyncio.wait_for(self.asked, 10.0)
         finally:
             await relay.close()
+
+
+async def test_a_camera_that_is_published_nowhere_holds_nothing_for_a_sink() -> None:
+    relay = World().relay()
+    assert relay.pipeline.holds
+    relay.publications.configure([])
+    assert not relay.pipeline.holds
+    relay.publications.configure([SinkTarget()])
+    assert relay.pipeline.holds
+    await relay.close()
 
 
 async def test_a_camera_without_sound_is_published_without_it() -> None:
