@@ -47,6 +47,8 @@ class LocalTrickle(_LocalMessage, frozen=True, tag="local_trickle"):
     request: int
     viewer: str
     fragment: str
+    match: str = ""
+    """The request's If-Match; "" is `*`. Where it names another ICE session than the viewer's, the answer is 412."""
 
 
 class LocalClose(_LocalMessage, frozen=True, tag="local_close"):

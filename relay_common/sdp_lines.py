@@ -20,6 +20,12 @@ def lines(text: str) -> Iterator[tuple[str, str]]:
             yield kind.strip().lower(), value.strip()
 
 
+def ice_ufrag(text: str) -> str:
+    """The first user name fragment of ICE; "" without one. It names the ICE session (RFC 8839 §5.4)."""
+    attributes = (attribute(value) for kind, value in lines(text) if kind == "a")
+    return next((value for name, value in attributes if name == "ice-ufrag"), "")
+
+
 def attribute(value: str) -> tuple[str, str]:
     """Name and value of an attribute line's value: `<name>:<value>`, or a name alone (RFC 8866 §5.13)."""
     name, _, rest = value.partition(":")

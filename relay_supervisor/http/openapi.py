@@ -169,7 +169,7 @@ def calls(cameras: type[msgspec.Struct]) -> list[Operation]:
         Operation("POST", "/whep/{id}", viewer, "Watch a camera without Cloudflare: give an SDP offer (WHEP)",
                   "application/sdp", "application/sdp", WhepOfferQuery, 201),
         Operation("OPTIONS", "/whep/{id}", public, "What a player may send", reply="", status=204),
-        Operation("PATCH", "/whep/{id}/{viewer}", viewer, "Give further candidates (RFC 8840)",
+        Operation("PATCH", "/whep/{id}/{viewer}", viewer, "Give further candidates (RFC 8840), or restart ICE",
                   "application/trickle-ice-sdpfrag", "", WhepQuery, 204),
         Operation("DELETE", "/whep/{id}/{viewer}", viewer, "End watching", query=WhepQuery),
         Operation("OPTIONS", "/whep/{id}/{viewer}", public, "What a player may send", reply="", status=204),

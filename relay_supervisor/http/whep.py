@@ -1,7 +1,7 @@
 """WHEP (draft-ietf-wish-whep): a player's offer is answered by the camera's worker, without the SFU.
 
-POST an SDP offer to /whep/{camera}; the answer's Location is the session: PATCH gives it further candidates, DELETE
-ends it. A session obeys only the credential that made it.
+POST an SDP offer to /whep/{camera}; the answer's Location is the session: PATCH gives it further candidates or
+restarts ICE, DELETE ends it. A session obeys only the credential that made it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay_common.local_messages import LocalPatched
+from relay_common.sdp_lines import ice_ufrag
 from relay_supervisor.http.replies import ApiError, error_reply, json_reply, read_body
 from relay_supervisor.local.service import Answered
-from relay_supervisor.local.sessions import WhepError, digest
+from relay_supervisor.local.sessions import WhepError
 from relay_supervisor.state.store import LinkCredential
 from relay_supervisor.viewing.decoding import Received
 from relay_supervisor.viewing.views import Audience, ViewError, Visitor
@@ -23,6 +24,7 @@ from relay_supervisor.viewing.views import Audience, ViewError, Visitor
 MAX_OFFER: Final = 64 * 1024
 """Largest offer, and largest fragment, in bytes."""
 MOST_CANDIDATES: Final = 64
+MAX_MATCH: Final = 256
 OFFER: Final = "application/sdp"
 QUALITIES: Final = ("", "full", "small")
 FRAGMENT: Final = "application/trickle-ice-sdpfrag"
@@ -42,7 +44,7 @@ class LocalService(Protocol):
         quality: str,
     ) -> Answered: ...
 
-    async def trickle(self, viewer: str, fragment: str, *, visitor: Visitor) -> LocalPatched: ...
+    async def trickle(self, viewer: str, fragment: str, match: str, *, visitor: Visitor) -> LocalPatched: ...
 
     def close(self, viewer: str, *, visitor: Visitor) -> None: ...
 
@@ -99,7 +101,7 @@ class _Whep:
         query = f"?{request.url.query}" if request.url.query else ""
         headers = {
             "Location": f"{request.state.prefix}/whep/{made.camera}/{made.viewer}{query}",
-            "ETag": _tag(made.viewer),
+            "ETag": _tag(made.answer),
             "Accept-Patch": FRAGMENT,
         }
         return Response(made.answer, status_code=201, media_type=OFFER, headers=headers)
@@ -118,12 +120,16 @@ class _Whep:
 
     async def _patch(self, request: Request, viewer: str, visitor: Visitor) -> Response:
         fragment = await _read(request, FRAGMENT)
-        wanted = request.headers.get("if-match", "*")
-        if wanted != "*" and _tag(viewer) not in wanted:
-            raise ApiError(412, "other_session", "If-Match names another ICE session", "Send the ETag of the answer")
-        done = await self._relay.local.trickle(viewer, fragment, visitor=visitor)
+        wanted = request.headers.get("if-match", "")
+        if not wanted:
+            raise ApiError(428, "no_if_match", "PATCH needs an If-Match", "Send the last ETag, or * to restart ICE")
+        if len(wanted) > MAX_MATCH:
+            raise ApiError(400, "bad_request", f"If-Match is longer than {MAX_MATCH} characters", "Send the last ETag")
+        done = await self._relay.local.trickle(viewer, fragment, wanted, visitor=visitor)
         if done.status == 200 and done.fragment:
-            return Response(done.fragment, media_type=FRAGMENT, headers={"ETag": _tag(viewer)})
+            return Response(done.fragment, media_type=FRAGMENT, headers={"ETag": _tag(done.fragment)})
+        if done.status == 412:
+            raise ApiError(412, "other_session", "If-Match names another ICE session", "Send the last ETag")
         if done.status >= 400:
             raise ApiError(done.status, "not_patched", done.reason or "The session does not take that", "Make another")
         return Response(status_code=204)
@@ -149,5 +155,6 @@ def _refused(error: ViewError) -> Response:
     return reply
 
 
-def _tag(viewer: str) -> str:
-    return f'"{digest(viewer)}"'
+def _tag(description: str) -> str:
+    """The tag of the ICE session that begins with this answer (RFC 9725 §4.3.1)."""
+    return f'"{ice_ufrag(description)}"'

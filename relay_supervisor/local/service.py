@@ -243,11 +243,11 @@ class LocalViewing:
         self.outcomes["opened"] += 1
         return Answered(camera.id, name, self._workers.without_others(answer.answer))
 
-    async def trickle(self, viewer: str, fragment: str, *, visitor: Visitor) -> LocalPatched:
-        """Pass further candidates on; raises WhepError."""
+    async def trickle(self, viewer: str, fragment: str, match: str, *, visitor: Visitor) -> LocalPatched:
+        """Pass further candidates on, with the request's If-Match; raises WhepError."""
         found = self._owned(viewer, visitor)
         answer = await self._requests.ask(
-            found.camera, lambda number: LocalTrickle(request=number, viewer=found.name, fragment=fragment)
+            found.camera, lambda number: LocalTrickle(request=number, viewer=found.name, fragment=fragment, match=match)
         )
         if not isinstance(answer, LocalPatched):
             raise no_worker()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ import pylibsrtp
 from relay_common.clock import Clock
 from relay_common.counters import joined
 from relay_common.local_messages import LocalViewerStats
-from relay_common.sdp_lines import attribute, lines
+from relay_common.sdp_lines import ice_ufrag
 from relay_worker.local.answer import AnswerTerms, write_answer, write_fragment
 from relay_worker.local.dtls import DtlsCertificate, DtlsEndpoint, DtlsState
 from relay_worker.local.ice import CONSENT, LiteAgent
@@ -101,12 +101,15 @@ class ViewerConnection(MediaOut):
         )
         return write_answer(self._offer, terms)
 
-    def patch(self, fragment: str) -> tuple[int, str]:
+    def patch(self, fragment: str, match: str = "") -> tuple[int, str]:
         """Take a fragment of SDP (RFC 8840): the HTTP status of it, and ours where it restarts ICE (RFC 9725 §4.3.3).
 
-        Candidates are not needed: a lite agent sends no checks.
+        Candidates are not needed: a lite agent sends no checks. `match` is the request's If-Match, of which the tag of
+        an ICE session is our user name fragment: what was sent before a restart and comes after it restarts nothing.
         """
-        found = next((value for name, value in _attributes(fragment) if name == "ice-ufrag"), self._remote_ufrag)
+        if match not in ("", "*") and f'"{self.agent.credentials.ufrag}"' not in match.replace(" ", "").split(","):
+            return 412, ""
+        found = ice_ufrag(fragment[:MAX_OFFER]) or self._remote_ufrag
         if found == self._remote_ufrag:
             return 204, ""
         self._remote_ufrag = found
@@ -260,7 +263,3 @@ class ViewerConnection(MediaOut):
             uplink=self._uplink.counters() if self._uplink is not None else {},
             path=self._path.counters() if self._path is not None else {},
         )
-
-
-def _attributes(fragment: str) -> Iterator[tuple[str, str]]:
-    return (attribute(value) for kind, value in lines(fragment[:MAX_OFFER]) if kind == "a")

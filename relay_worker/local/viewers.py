@@ -98,8 +98,8 @@ class LocalViewers:
                 self._configure(message)
             case LocalOffer():
                 self._answer(message)
-            case LocalTrickle(request=request, viewer=name, fragment=fragment):
-                self.tell(self._patch(request, name, fragment))
+            case LocalTrickle():
+                self.tell(self._patch(message))
             case LocalClose(viewer=name, reason=reason, digest=digest):
                 named = [name] if name else [name for name in self._viewers if viewer_digest(name) == digest]
                 for viewer in filter(None, map(self._viewers.get, named)):
@@ -179,13 +179,14 @@ class LocalViewers:
         inputs = self._pipeline.inputs
         return self._audio and (not inputs or Kind.AUDIO in inputs or Kind.AUDIO in self._pipeline.last_frame)
 
-    def _patch(self, request: int, name: str, fragment: str) -> LocalPatched:
-        viewer = self._viewers.get(name)
+    def _patch(self, message: LocalTrickle) -> LocalPatched:
+        viewer = self._viewers.get(message.viewer)
         if viewer is None:
-            return LocalPatched(request=request, status=404, reason="there is no such viewer")
-        status, answer = viewer.patch(fragment)
+            return LocalPatched(request=message.request, status=404, reason="there is no such viewer")
+        status, answer = viewer.patch(message.fragment, message.match)
         self._demultiplexer.add(viewer.agent)
-        return LocalPatched(request=request, status=status, fragment=answer)
+        reason = "If-Match names another ICE session" if status == 412 else ""
+        return LocalPatched(request=message.request, status=status, fragment=answer, reason=reason)
 
     # --- media -----------------------------------------------------------------------------------------------------
 

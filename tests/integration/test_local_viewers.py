@@ -13,6 +13,7 @@ import aioice.ice
 import pytest
 
 from relay_common.local_messages import LocalAnswer
+from relay_common.sdp_lines import ice_ufrag
 from relay_worker.local.dtls import MTU
 from relay_worker.local.ports import MAX_DESTINATIONS
 from relay_worker.rtp import rtcp
@@ -188,8 +189,16 @@ async def test_ice_is_restarted_by_patch(rig: LocalRig) -> None:
     await viewer.connect(said.answer)
     await until(lambda: viewer.sequences, "media come")
     assert rig.patch(said.viewer, "a=ice-ufrag:raw\r\na=candidate:1 1 udp 1 x.local 9 typ host\r\n").status == 204
-    restarted = rig.patch(said.viewer, f"a=ice-ufrag:other\r\na=ice-pwd:{'q' * 22}\r\n")
+    before, trickled = (
+        f'"{ice_ufrag(said.answer)}"',
+        "a=ice-ufrag:raw\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n",
+    )
+    assert rig.patch(said.viewer, trickled, f'"x", {before}').status == 204
+    assert rig.patch(said.viewer, trickled, '"x"').status == 412
+    restarted = rig.patch(said.viewer, f"a=ice-ufrag:other\r\na=ice-pwd:{'q' * 22}\r\n", "*")
     assert restarted.status == 200
+    assert rig.patch(said.viewer, trickled, before).status == 412, "it was sent before, and restarts nothing"
+    assert rig.patch(said.viewer, "a=ice-ufrag:other\r\n", f'"{ice_ufrag(restarted.fragment)}"').status == 204
     viewer.close()
     await viewer.connect(restarted.fragment)
     before = len(viewer.sequences)

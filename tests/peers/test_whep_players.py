@@ -122,6 +122,37 @@ async def test_a_plain_page_plays_it_in_chromium(relay: RunningRelay, page: str)
     await left(relay)
 
 
+async def test_a_page_that_trickles_its_candidates_plays_it_and_restarts_ice(relay: RunningRelay, page: str) -> None:
+    """The offer has no candidate; those that follow name the ICE session by its tag, which a restart changes."""
+    async with chromium() as browser:
+        tab = await browser.new_page()
+        await tab.goto(page)
+        made = await tab.evaluate(f"trickle('{whep(relay)}')")
+        assert made["status"] == 201
+        patched = await tab.evaluate("patched")
+        assert len(patched) > 1, "a candidate, and the end of them"
+        assert set(patched) == {204}
+
+        async def received() -> Any:
+            return await tab.evaluate("received()")
+
+        await playing(received)
+        first = await tab.evaluate("pair()")
+        again = await tab.evaluate("restart()")
+        assert (again["status"], again["stale"], again["none"]) == (200, 412, 428)
+        assert again["before"] != again["after"]
+        async with asyncio.timeout(30):
+            while (pair := await tab.evaluate("pair()"))["ufrag"] == first["ufrag"] or pair["ice"] != "connected":
+                await asyncio.sleep(0.1)
+        before = await received()
+        async with asyncio.timeout(30):
+            while (got := await received())["video"]["framesDecoded"] < before["video"]["framesDecoded"] + 60:
+                await asyncio.sleep(0.2)
+        assert got["video"]["packetsLost"] == got["audio"]["packetsLost"] == 0
+        assert await tab.evaluate("end()") == 200
+    await left(relay)
+
+
 async def test_firefox_connects_and_hears_it(relay: RunningRelay, page: str) -> None:
     """A fresh one has no H.264 until its plugin has been downloaded; its ClientHello spans two datagrams."""
     async with firefox() as browser:

@@ -120,20 +120,27 @@ async def test_refusals_say_when_to_come_back() -> None:
 
 async def test_further_candidates() -> None:
     http, relay = served()
+    relay.local.answer = "v=0\r\nm=video 9 x 96\r\na=ice-ufrag:raw\r\n"
     tag = (await http.post("/whep/cam00000", content=SDP, headers=BEARER | TYPE)).headers["etag"]
     patch = BEARER | {"Content-Type": FRAGMENT}
 
     async def patched(**headers: str) -> httpx.Response:
         return await http.patch("/whep/cam00000/viewer-1", content="a=ice-ufrag:x\r\n", headers=patch | headers)
 
-    assert (await patched()).status_code == (await patched(**{"If-Match": tag})).status_code == 204
+    assert tag == '"raw"'
+    assert (await patched(**{"If-Match": tag})).status_code == 204
+    assert (await patched()).status_code == 428
+    assert (await patched(**{"If-Match": "x" * 300})).status_code == 400
+    assert relay.local.matches == ['"raw"']
+    assert (await patched(**{"If-Match": tag, "Content-Type": OFFER})).status_code == 415
+    relay.local.patched = LocalPatched(request=1, status=412, reason="it names another")
     assert (await patched(**{"If-Match": '"another"'})).status_code == 412
-    assert (await patched(**{"Content-Type": OFFER})).status_code == 415
     relay.local.patched = LocalPatched(request=1, status=200, fragment="a=ice-ufrag:y\r\n")
-    reply = await patched()
+    reply = await patched(**{"If-Match": "*"})
     assert (reply.status_code, reply.text, reply.headers["content-type"]) == (200, "a=ice-ufrag:y\r\n", FRAGMENT)
+    assert reply.headers["etag"] == '"y"', "another ICE session"
     relay.local.patched = LocalPatched(request=1, status=422, reason="ICE is not restarted")
-    reply = await patched()
+    reply = await patched(**{"If-Match": tag})
     assert (reply.status_code, reply.json()["error"]["message"]) == (422, "ICE is not restarted")
 
 

@@ -210,9 +210,10 @@ async def test_an_offer_is_answered_with_announced_addresses_alone(tmp_path: Pat
     assert (offer.offer, offer.ends_at, offer.viewer) == (OFFER, 0.0, made.viewer)
     assert home.local.watched() == {home.door}
     assert home.local.status(home.door).viewers == 1
-    assert (await home.local.trickle(made.viewer, "a=ice-ufrag:x", visitor=OPERATOR)).fragment == ""
+    assert (await home.local.trickle(made.viewer, "a=ice-ufrag:x", "*", visitor=OPERATOR)).fragment == ""
     home.workers.patched = LocalPatched(request=0, status=200, fragment=ANSWER)
-    restarted = await home.local.trickle(made.viewer, "a=ice-ufrag:y", visitor=OPERATOR)
+    restarted = await home.local.trickle(made.viewer, "a=ice-ufrag:y", '"tag"', visitor=OPERATOR)
+    assert [message.match for message in home.workers.of(LocalTrickle)] == ["*", '"tag"']
     assert "127.0.0.1" in restarted.fragment
     assert "10.0.0.5" not in restarted.fragment
 
@@ -259,9 +260,9 @@ async def test_a_session_obeys_only_the_credential_that_made_it(tmp_path: Path) 
         with pytest.raises(WhepError) as error:
             home.local.close(viewer, visitor=stranger)
         assert error.value.status == 404, "as if there were none"
-        assert (await refused(home.local.trickle(viewer, "a=", visitor=stranger))).status == 404
+        assert (await refused(home.local.trickle(viewer, "a=", "*", visitor=stranger))).status == 404
     elsewhere = Visitor(operator=False, address="198.51.100.9", link=guest(1).link)
-    assert (await home.local.trickle(theirs, "a=", visitor=elsewhere)).status == 204, "a phone changes its address"
+    assert (await home.local.trickle(theirs, "a=", "*", visitor=elsewhere)).status == 204, "a phone changes its address"
     home.local.close(theirs, visitor=guest(1))
     home.local.close(mine, visitor=OPERATOR)
     assert len(home.local) == 0
