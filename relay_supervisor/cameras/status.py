@@ -117,20 +117,23 @@ def _reason(facts: CameraFacts, state: str, stats: WorkerStats | None, now: floa
 def _worker(slot: Slot | None, now: float) -> WorkerStatus:
     if slot is None:
         return WorkerStatus()
-    stats = slot.stats
+    stats, handle = slot.stats, slot.process
     return WorkerStatus(
         state=slot.phase.value,
         instance=slot.instance,
-        pid=slot.process.number if slot.process is not None else 0,
+        pid=handle.number if handle is not None else 0,
         uptime=stats.uptime if stats is not None else 0.0,
         restarts=slot.policy.restarts,
         last_exit=slot.last_exit,
-        heartbeat_age=now - slot.seen_at if slot.process is not None else 0.0,
+        heartbeat_age=now - slot.seen_at if handle is not None else 0.0,
         cpu=stats.cpu if stats is not None else 0.0,
         rss=stats.rss if stats is not None else 0,
         confinement=slot.hello.confinement if slot.hello is not None else "",
         data_path=slot.hello.data_path if slot.hello is not None else "",
         data_path_fallbacks=int(slot.policy.trust.lost),
+        where=handle.where if handle is not None else "",
+        phase=handle.phase.value if handle is not None else "",
+        phase_reason=handle.reason if handle is not None else "",
     )
 
 

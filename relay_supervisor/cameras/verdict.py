@@ -137,7 +137,8 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
         if found.cause is not Cause.NONE:
             return found
     following = "" if lease.state in _HELD else lease.next_step
-    return Judged(Cause.STARTING, "", following, lease.next_at if following else 0.0)
+    waits = slot.process.reason if slot.waits and slot.process is not None else ""
+    return Judged(Cause.STARTING, waits, following, lease.next_at if following else 0.0)
 
 
 def _while_live(facts: CameraFacts, slot: Slot) -> Judged:

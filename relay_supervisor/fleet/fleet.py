@@ -27,7 +27,7 @@ from relay_supervisor.fleet.ending import TERM_TIME
 from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import Launcher
-from relay_supervisor.fleet.replacement import PairEvent, Replacement
+from relay_supervisor.fleet.replacement import PairEvent
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
 from relay_worker.process.spec import WorkerSpec
@@ -190,12 +190,7 @@ class Fleet:
         slot = self._slots.get(camera)
         if slot is None or not slot.running or slot.replacement is not None:
             return
-        log.warning("worker is replaced: %s", reason, extra=slot.context)
-        slot.replaced_at = self._clock.now()
-        slot.last_exit, slot.planned = reason, cause
-        successor = Slot(slot.template, slot.policy, slot.replaced_at)
-        slot.replacement = successor.replacement = Replacement(slot, successor)
-        self._keeper.launch(successor)
+        self._keeper.replace(slot, reason, cause)
 
     # --- messages ----------------------------------------------------------------------------------------------
 

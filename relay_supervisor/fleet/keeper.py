@@ -19,7 +19,7 @@ from relay_common.tasks import Tasks
 from relay_supervisor.fleet.ending import TERM_TIME, Step, Termination, log_stacks
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import Handle, Launcher
-from relay_supervisor.fleet.replacement import PairEvent
+from relay_supervisor.fleet.replacement import PairEvent, Replacement
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
 from relay_worker.process.spec import WorkerSpec
 
@@ -98,6 +98,11 @@ class SlotKeeper:
             case Phase.STARTING | Phase.RUNNING | Phase.STOPPING if slot.process is None:
                 if now - slot.launched_at > LAUNCH_TIMEOUT:
                     self._give_up(slot, f"not started within {LAUNCH_TIMEOUT:.0f} s")
+            case Phase.STARTING | Phase.RUNNING if slot.waits:
+                slot.seen_at = now  # it has its time for a hello once it runs
+            case Phase.RUNNING if slot.taken_away and slot.replacement is None and slot.wanted:
+                slot.succeeded = slot.process  # one successor, whatever becomes of it; then as after any end
+                self.replace(slot, f"its engine ends it{slot.engine_words}", RestartCause.OTHER)
             case Phase.STARTING:
                 self._listen(slot, HELLO_TIMEOUT, now)
             case Phase.RUNNING:
@@ -120,6 +125,8 @@ class SlotKeeper:
             waited = f", {queued:.1f} s of them for lack of a processor" if queued >= 1.0 else ""
             log.error("worker hangs: silent for %.1f s%s", silence, waited, extra=slot.context)
             slot.ending = Termination.of_hung(now)
+            assert slot.process is not None
+            self._launcher.suspect(slot.process)
             self.look(slot, now)
 
     def _end(self, slot: Slot, step: Step) -> None:
@@ -154,6 +161,15 @@ class SlotKeeper:
         # Known before the process exists: its hello may overtake the launcher's answer.
         self.by_instance[spec.instance] = slot
         self._launches.spawn(self._start_process(slot, spec))
+
+    def replace(self, slot: Slot, reason: str, cause: RestartCause) -> None:
+        """Start the successor of the slot's worker, which goes on until that is up (`replacement.py`)."""
+        log.warning("worker is replaced: %s", reason, extra=slot.context)
+        slot.replaced_at = self._clock.now()
+        slot.last_exit, slot.planned = reason, cause
+        successor = Slot(slot.template, slot.policy, slot.replaced_at)
+        slot.replacement = successor.replacement = Replacement(slot, successor)
+        self.launch(successor)
 
     async def _start_process(self, slot: Slot, spec: WorkerSpec) -> None:
         try:

@@ -13,6 +13,7 @@ Rules of the slot and the fleet (`fleet.py`):
        STARTING   LAUNCH_TIMEOUT, until the launcher answers      GIVE UP: to BACKOFF; the process is killed if it
                                                                   appears after all
                   HELLO_TIMEOUT, from then until the hello        SILENCE: to HUNG
+                  none while its engine lets it wait
        RUNNING    SILENCE, since the worker's last message        SILENCE: to HUNG; without a process as STARTING
        HUNG       the next step of its `Termination`:             the step; after the last one GIVE UP: to BACKOFF
                   stacks, SIGTERM, SIGKILL, giving it up
@@ -29,9 +30,13 @@ Rules of the slot and the fleet (`fleet.py`):
    Nor does silence count while a process could run but got no processor, up to a limit (MOST_QUEUED): on a machine
    that is overloaded, ending those that are slow and starting them anew keeps all of them from ever being ready.
 
+   A worker that its engine lets wait (for room on a node, for its image) cannot speak: its time for a hello begins when
+   it runs. For how long it may wait is the engine's business, and said with its reason.
+
 4. A process that ends is followed by another one if that is wanted. From RUNNING, STARTING and HUNG this leads through
    BACKOFF, where the restart policy sets the delay; from STOPPING, which was requested, to ABSENT, and on to STARTING
-   at once if the camera has been wanted again meanwhile.
+   at once if the camera has been wanted again meanwhile. One that its engine takes away while it runs (a node that is
+   drained) gets its successor before it ends, as if it were replaced.
 
 5. `running` means that a process is watched, is alive and has said hello; nothing else is ever shown as live.
 
@@ -150,6 +155,8 @@ class Slot:
         """Instance and ref of an earlier supervisor's worker, while it cannot be watched."""
         self.replacement: Replacement[Slot] | None = None
         """Set while it is being replaced, or is the replacement itself."""
+        self.succeeded: Handle | None = None
+        """The worker for which a successor was started because its engine ends it."""
         self.over_limit = 0
         """Consecutive reports of more memory than allowed."""
         self.replaced_at = -math.inf
@@ -188,6 +195,22 @@ class Slot:
     def alive(self) -> bool:
         """Whether it has a process that is watched and has not ended."""
         return self.process is not None and self.process.phase is not EnginePhase.GONE
+
+    @property
+    def waits(self) -> bool:
+        """Whether its engine lets its worker wait, so that it cannot have said hello."""
+        return self.hello is None and self.process is not None and self.process.phase is EnginePhase.WAITING
+
+    @property
+    def taken_away(self) -> bool:
+        """Whether its engine ends its worker, and no successor has been started for that."""
+        ending = self.process is not None and self.process.phase is EnginePhase.ENDING
+        return ending and self.process is not self.succeeded
+
+    @property
+    def engine_words(self) -> str:
+        """What its engine says of its worker's phase, appended to what happens: ": the node is drained"."""
+        return f": {self.process.reason}" if self.process is not None and self.process.reason else ""
 
     @property
     def replaces(self) -> bool:

@@ -57,6 +57,12 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     """What moves its packets: `compiled` or `python`; empty until it is known, or from an earlier release's worker."""
     data_path_fallbacks: int = 0
     """1 when crashes have cost it the compiled data path."""
+    where: str = ""
+    """The node it runs on; empty: this machine, or none yet."""
+    phase: str = ""
+    """How the engine that runs it sees it: `waiting`, `running`, `ending` or `gone`; empty: there is none."""
+    phase_reason: str = ""
+    """Why, in the engine's words; empty on this machine."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

@@ -35,6 +35,7 @@ class Process:
     def __init__(self, pid: int, started: int = 1) -> None:
         self.ref, self.number = process_ref(pid, started), pid
         self.where = self.reason = ""
+        self.engine = EnginePhase.RUNNING
         self.signals: list[signal.Signals] = []
         self.exit: Exit | None = None
         self.forgotten = False
@@ -45,7 +46,7 @@ class Process:
 
     @property
     def phase(self) -> EnginePhase:
-        return EnginePhase.RUNNING if self.exit is None and not self.forgotten else EnginePhase.GONE
+        return self.engine if self.exit is None and not self.forgotten else EnginePhase.GONE
 
     async def wait(self) -> Exit:
         raise NotImplementedError
@@ -84,6 +85,7 @@ class Launcher:
     def __init__(self) -> None:
         self.specs: list[WorkerSpec] = []
         self.waiting: list[asyncio.Future[Process]] = []
+        self.suspected: list[Handle] = []
         self.adoptable: Process | OSError | None = None
         self._pids = itertools.count(100)
 
@@ -103,13 +105,15 @@ class Launcher:
     def living(self, refs: Mapping[str, str]) -> list[str]:
         return list(refs)
 
-    def suspect(self, handle: Handle) -> None: ...
+    def suspect(self, handle: Handle) -> None:
+        self.suspected.append(handle)
 
     def sweep(self, instances: Collection[str]) -> None: ...
 
-    async def answer(self, error: BaseException | None = None) -> Process:
-        """Start what was asked for first, or fail to."""
+    async def answer(self, error: BaseException | None = None, engine: EnginePhase = EnginePhase.RUNNING) -> Process:
+        """Start what was asked for first, or fail to; its engine has it in that phase."""
         process = Process(next(self._pids))
+        process.engine = engine
         waiting = self.waiting.pop(0)
         if error is None:
             waiting.set_result(process)

@@ -1,0 +1,106 @@
+"""Timeouts by what the engine says of a worker: one that waits is not hung, one that is taken away gets a successor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay_supervisor.cameras.status import _worker
+from relay_supervisor.fleet.fleet import TICK
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, SILENCE
+from relay_supervisor.fleet.launcher import EnginePhase
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+from relay_supervisor.fleet.slot import Phase
+from tests.unit.fleet.scripted import SPEC, Process, Rig, settle
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+async def waiting(rig: Rig) -> Process:
+    """A worker that its engine has accepted and does not run."""
+    rig.fleet.start(SPEC)
+    await settle()
+    process = await rig.launcher.answer(engine=EnginePhase.WAITING)
+    process.reason = "0/3 nodes are available: 3 Insufficient memory."
+    return process
+
+
+async def test_a_worker_that_its_engine_lets_wait_is_not_hung(rig: Rig) -> None:
+    process = await waiting(rig)
+    await rig.wait(20 * HELLO_TIMEOUT)
+    assert (rig.phase, process.signals, len(rig.launcher.specs)) == (Phase.STARTING, [], 1)
+    status = _worker(rig.slot, rig.clock.now())
+    assert (status.state, status.phase, status.phase_reason) == ("starting", "waiting", process.reason)
+    process.engine = EnginePhase.RUNNING
+    await rig.wait(HELLO_TIMEOUT - TICK)
+    assert process.signals == [], "its time begins when it runs"
+    await rig.wait(3 * TICK)
+    assert rig.phase is Phase.HUNG
+
+
+async def test_one_that_waits_is_stopped_as_any_other(rig: Rig) -> None:
+    process = await waiting(rig)
+    rig.fleet.stop("cam", "a test", within=1.0)
+    await rig.wait(1.0 + TICK)
+    assert len(process.signals) == 1
+    process.end(-15)
+    assert rig.phase is Phase.ABSENT
+
+
+async def test_a_survivor_that_still_waits_is_left_to(rig: Rig) -> None:
+    process = rig.launcher.adoptable = Process(300, 70_000)
+    process.engine = EnginePhase.WAITING
+    rig.fleet.left({"cam.old": process.ref})
+    assert rig.fleet.expect(SPEC, "cam.old")
+    await rig.wait(3 * HELLO_TIMEOUT)
+    assert process.signals == []
+
+
+async def test_one_that_has_spoken_is_judged_by_its_silence_whatever_its_engine_says(rig: Rig) -> None:
+    process = await rig.run()
+    process.engine = EnginePhase.WAITING
+    await rig.wait(SILENCE + 2 * TICK)
+    assert rig.phase is Phase.HUNG
+    assert rig.launcher.suspected == [process], "the launcher may choose another node for the next one"
+
+
+async def test_a_worker_that_its_engine_takes_away_gets_its_successor_at_once(rig: Rig) -> None:
+    old = await rig.run()
+    old.engine, old.reason = EnginePhase.ENDING, "the node is drained"
+    await rig.wait(TICK, beats=True)
+    assert len(rig.launcher.specs) == 2
+    assert (rig.phase, old.signals) == (Phase.RUNNING, []), "it plays meanwhile"
+    new = await rig.launcher.answer()
+    rig.hello()
+    old.end()
+    await settle()
+    assert (rig.slot.process, rig.slot.running) == (new, True)
+    assert rig.slot.last_exit == "its engine ends it: the node is drained"
+
+
+async def test_it_gets_one_successor_only(rig: Rig) -> None:
+    old = await rig.run()
+    old.engine = EnginePhase.ENDING
+    await rig.wait(TICK, beats=True)
+    await rig.launcher.answer(OSError("no room"))
+    await rig.wait(10.0, beats=True)
+    assert len(rig.launcher.specs) == 2
+    old.end()
+    await settle()
+    assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 3)
+
+
+async def test_one_that_was_asked_to_end_is_not_taken_away(rig: Rig) -> None:
+    process = await rig.run()
+    rig.fleet.stop("cam", "a test")
+    process.engine = EnginePhase.ENDING
+    await rig.wait(1.0)
+    assert len(rig.launcher.specs) == 1
+
+
+async def test_there_is_no_other_machine_to_prefer(tmp_path: Path) -> None:
+    ForkServerLauncher(tmp_path).suspect(Process(300))
