@@ -366,7 +366,8 @@ class CameraRelay:
 
     def _unpublished(self, sink: str, publication: str, reason: str) -> None:
         self._listener.unpublished(publication, reason, sink)
-        if reason != self._reason:  # else it never connected, and that has been reported with its stage
+        # Else it never connected, and that has been reported with its stage; or a plain one follows in the same moment.
+        if reason not in (self._reason, self.keeper.layers.why_plain):
             self._problem(Stage.SENDING, reason, Cause.SFU_LOST)
 
     def _update(self) -> None:

@@ -268,6 +268,35 @@ async def test_a_choice_is_kept_for_each_camera(page: Page) -> None:
     assert await page.evaluate("JSON.parse(localStorage.getItem('relay.quality'))") == {"two": "full"}
 
 
+async def test_a_tile_whose_picture_does_not_move_says_how_often_it_comes(page: Page) -> None:
+    await page.evaluate(ASK, WIDE_BEFORE)
+    await page.evaluate("made.ask(tiles('one', 'two', 'old'), {alone: 'old'})")
+    assert await page.evaluate("made.words('one')") == "", "smooth"
+    assert await page.evaluate("made.words('two')") == "a picture every 2 s", "as the camera's keyframes"
+    pictures = """
+    (every) => {
+      for (let second = 0; second <= 16; second++) {
+        const framesDecoded = 1 + Math.floor(second / every);
+        const reading = {framesDecoded, packetsReceived: 1 + second, packetsLost: 0, width: 320, fps: 1};
+        made.watch(new Map([["one", reading], ["two", reading]]), 1000 * second);
+      }
+      return made.words("two");
+    }
+    """
+    assert await page.evaluate(pictures, 4) == "a picture every 4 s", "as many as their cost allows"
+    await page.evaluate("made.pin('two', 'small')")
+    assert await page.evaluate("made.words('two')") == "small, as chosen, a picture every 4 s"
+    limited = """
+    made.learn([{id: 'one', renditions: 'smooth', rendition: {active: 'keyframes', reason: 'the machine is busy'}}])
+    """
+    await page.evaluate(limited)
+    assert await page.evaluate("made.words('one')") == "a picture every 4 s"
+    await page.evaluate(ASK, WIDE_BEFORE)
+    await page.evaluate("made.learn([{id: 'two', renditions: 'keyframes'}])")
+    await page.evaluate("made.ask(tiles('two', 'old'), {alone: 'old'})")
+    assert await page.evaluate("made.words('two')") == "a picture every few seconds", "for guests"
+
+
 async def test_on_an_unknown_line_the_small_picture_comes_first(page: Page) -> None:
     await page.evaluate(ASK, {})
     assert await page.evaluate("made.ask(tiles('one'))") == {"one": "small"}

@@ -21,6 +21,7 @@ export class Renditions {
   #needed = new Map(); // camera → what it needs on the screen
   #smallSince = new Map(); // camera → since when it is small although asked for full
   #full = new Set(); // cameras whose full picture has come since it was asked for
+  #came = new Map(); // camera → [{frames, at}]: when pictures had come, the last few times, while it is small
   #seen = new Set(); // cameras of which pictures have arrived
   #line = read("line", {}); // {narrow, at}: how this browser's line was the last time
 
@@ -100,6 +101,7 @@ export class Renditions {
     for (const [id, reading] of numbers) {
       if (!this.#asked.has(id)) continue;
       if (reading.framesDecoded > 0) this.#seen.add(id);
+      this.#note(id, reading.framesDecoded, now);
       const line = this.#lines.get(id);
       if (!line || this.#needed.get(id) !== FULL || this.pinned(id)) continue;
       this.#judge(id, line, reading, now);
@@ -147,15 +149,37 @@ export class Renditions {
     return { width: video.width ?? 0, fps: video.fps ?? 0, rate: video.bitrate_in ?? 0, loss: video.loss_out ?? 0 };
   }
 
-  // Why a camera is small where it would be full, in words; empty otherwise.
+  // In words, why a camera is small where it would be full, and how often its small picture comes where it does not move;
+  // empty where nothing is remarkable.
   words(id) {
     if (!this.offered(id) || !this.#asked.has(id)) return "";
+    return [this.#why(id), this.#asked.get(id) === SMALL ? this.#pace(id) : ""].filter(Boolean).join(", ");
+  }
+
+  #why(id) {
     if (this.pinned(id) === SMALL) return "small, as chosen";
     if (this.pinned(id)) return this.#needed.get(id) === SMALL ? "full, as chosen" : "";
     if (this.#needed.get(id) !== FULL) return "";
     if (this.#asked.get(id) === FULL) return performance.now() - (this.#smallSince.get(id) ?? Infinity) > this.#overdue(id) ? WORDS.line : "";
     const line = this.#lines.get(id);
     return line?.hold ? WORDS[line.cause] : "";
+  }
+
+  // Of small pictures made of keyframes alone: as they came, at first as the camera's keyframes do.
+  #pace(id) {
+    const { renditions, rendition, video } = this.#statuses.get(id);
+    if (renditions === "smooth" && !rendition?.reason) return "";
+    const [first, last] = [this.#came.get(id)?.at(0), this.#came.get(id)?.at(-1)];
+    const measured = last && last.frames - first.frames >= 3 ? (last.at - first.at) / (last.frames - first.frames) / 1000 : 0;
+    const interval = Math.round(measured || (video?.keyframe_interval ?? 0));
+    return interval > 1 ? `a picture every ${interval} s` : interval ? "a picture a second" : "a picture every few seconds";
+  }
+
+  #note(id, frames, now) {
+    const came = this.#asked.get(id) === SMALL ? this.#came.get(id) ?? [] : [];
+    if (frames < came.at(-1)?.frames) came.length = 0; // on another connection
+    if (frames !== came.at(-1)?.frames) came.push({ frames, at: now });
+    this.#came.set(id, came.slice(-6));
   }
 
   // After how many milliseconds without a picture it is not playing: small ones made of keyframes alone are seconds apart.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relay_common.causes import Cause
 from relay_common.errors import Remedy
 from relay_common.protocol import PublishAnswer, SinkTarget, Stage, TrackOffer, WorkerState
 from relay_common.simulation.camera.media import AudioSpec, VideoSpec
@@ -16,6 +17,7 @@ from relay_common.simulation.camera.packetizer import RtpTrack, audio_track, vid
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.simulcast import SimulcastRefused
 from relay_worker.relay import CameraRelay, RelaySettings
 from tests.fixtures import pcapng
 from tests.fixtures.manual_camera import ManualCamera
@@ -93,6 +95,20 @@ async def test_captures_at_the_same_time_hold_what_came_in_their_own_time() -> N
     assert 0 < first == len(pcapng.read(short.file())) < len(pcapng.read(long.file()))
     relay.finish_capture(late := relay.start_capture())
     assert pcapng.read(late.file()) == []
+    await relay.close()
+
+
+async def test_a_publication_that_a_plain_one_follows_at_once_has_not_ended() -> None:
+    """People were told so for a second where the SFU does not take two layers."""
+    relay = World().relay()
+    layers = relay.keeper.layers
+    layers.configure("keyframes")
+    assert layers.begin()
+    assert layers.failed(SimulcastRefused("the answer takes one layer"), answered=True)
+    relay._unpublished("", "first", layers.why_plain)
+    assert relay.cause is Cause.NONE
+    relay._unpublished("", "second", "the SFU closed it")
+    assert relay.cause is Cause.SFU_LOST
     await relay.close()
 
 
