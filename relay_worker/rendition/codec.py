@@ -39,6 +39,12 @@ TOO_LARGE: Final = "pictures of {width}x{height} are not made smaller: the limit
 INTERLACED: Final = "interlaced video is not made smaller"
 B_PICTURES: Final = "the camera sends B-frames, of which only keyframes are made smaller"
 
+PARAMETER_SETS: Final = 13
+"""Number of the parameter sets of small pictures. Cameras use 0, or the first few: where an SFU goes from one layer to
+the other without waiting for a keyframe, pictures that name the other's sets are not decoded, and the last whole one
+stays.
+"""
+
 _LEFT_OUT: Final = frozenset((NAL_SEI, NAL_AUD))
 """What libx264 writes and nobody needs: its settings in words."""
 
@@ -236,6 +242,7 @@ def _open_encoder(form: RenditionFormat, width: int, height: int) -> VideoCodecC
     encoder.thread_count = 1
     parameters = {
         "scenecut": 0,
+        "sps-id": PARAMETER_SETS,  # libx264 gives the PPS the same number
         # libx264 makes tables for each quantiser that it may use: those between are a fraction of the memory.
         "qpmin": 20,
         "qpmax": 46,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Sequence
 
+import av
 import pytest
 
 from relay_worker.media.parameter_sets import parse_sps
@@ -20,6 +23,7 @@ from relay_worker.rendition.codec import (
     small_size,
 )
 from relay_worker.rendition.tap import MAX_PICTURE, CodedPicture, PictureTap
+from relay_worker.rtp.bits import BitReader
 from tests.fixtures.coded_pictures import PayloadDecoder, camera_frames, nals_of, pictures_of
 
 
@@ -27,6 +31,18 @@ def made(maker: SmallPictures, picture: CodedPicture, *, keyframe: bool = False)
     decoded = maker.decode(picture)
     assert decoded is not None
     return maker.encode(decoded, picture.media_time, 1200, keyframe=keyframe)
+
+
+def idr_number(small: SmallPicture) -> int:
+    """The idr_pic_id of its slice (H.264 §7.3.3)."""
+    sps, _, idr, *_ = nals_of(small.payloads)
+    parameters, header = BitReader(sps[4:], ValueError), BitReader(idr[1:], ValueError)
+    parameters.ue()
+    frame_number_bits = parameters.ue() + 4
+    for _ in range(3):
+        header.ue()  # first_mb_in_slice, slice_type, pic_parameter_set_id
+    header.read(frame_number_bits)
+    return header.ue()
 
 
 @pytest.mark.parametrize(
@@ -53,11 +69,12 @@ def test_each_keyframe_becomes_a_small_one_that_decodes_alone() -> None:
         assert (small.keyframe, small.width, small.height) == (True, 320, 180)
         (decoded,) = PayloadDecoder().decode(small.payloads)
         assert (decoded.width, decoded.height) == (320, 180)
-        sps, _, idr, *_ = nals_of(small.payloads)
-        assert parse_sps(sps).profile_level_id[:4] == "42c0", "constrained baseline, which every browser decodes"
+        assert parse_sps(nals_of(small.payloads)[0]).profile_level_id[:4] == "42c0", (
+            "constrained baseline, which every browser decodes"
+        )
         assert all(len(payload) <= 1200 for payload, _ in small.payloads)
         assert [marker for _, marker in small.payloads].count(True) == small.payloads[-1][1] == 1
-        idr_numbers.append(idr[2])  # slice header: idr_pic_id is in it
+        idr_numbers.append(idr_number(small))
     assert all(one != other for one, other in itertools.pairwise(idr_numbers))
 
 
@@ -176,7 +193,7 @@ def test_the_latest_again_is_another_keyframe() -> None:
     for small in (first, second, third, fourth):
         assert small.keyframe
         assert viewer.decode(small.payloads)[0].width == 320
-    numbers = [nals_of(small.payloads)[2][2] for small in (first, second, third, fourth)]
+    numbers = [idr_number(small) for small in (first, second, third, fourth)]
     assert all(one != other for one, other in itertools.pairwise(numbers))
 
 
@@ -202,3 +219,26 @@ def test_a_picture_that_never_ends_is_bounded() -> None:
         assert tap.take(Frame(Kind.VIDEO, [(b"\x5c\x81" + large, False)], 1.0), every=True) is None
     assert tap.oversized_pictures == 1
     assert tap.take(Frame(Kind.VIDEO, [(b"\x41\x9a", True)], 2.0), every=True) is not None
+
+
+def test_a_viewer_that_is_given_the_other_layer_before_its_keyframe_keeps_the_last_whole_picture() -> None:
+    """As by an SFU that switches at once. A decoder that shows what it can must find nothing to decode."""
+    full = pictures_of(camera_frames(count=120, group=30))
+    maker = SmallPictures(SMOOTH_FORMAT, references=True)
+    small = [made(maker, picture, keyframe=index % 30 == 0) for index, picture in enumerate(full)]
+    decoder = PayloadDecoder(lenient=True)
+
+    def shown(layer: Sequence[CodedPicture | SmallPicture], begin: int, end: int) -> list[int]:
+        found = []
+        for picture in layer[begin:end]:
+            with contextlib.suppress(av.error.FFmpegError):
+                found += [frame.width for frame in decoder.decode(picture.payloads)]
+        return found
+
+    assert shown(small, 0, 5) == [480] * 5
+    assert shown(full, 5, 12) == [], "its parameter sets are not known yet"
+    assert shown(full, 30, 35) == [640] * 5
+    assert shown(small, 35, 42) == []
+    assert shown(small, 60, 65) == [480] * 5
+    assert shown(full, 65, 72) == [], "they are known by now"
+    assert shown(full, 90, 95) == [640] * 5
