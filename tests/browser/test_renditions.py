@@ -5,6 +5,7 @@ and what a viewer on a narrow line sees.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -75,6 +76,14 @@ async def until_widths(page: Page, small: int, full: int, within: float = 60.0) 
         await asyncio.sleep(0.02)
 
 
+def judge(subject: str, *figures: tuple[str, float, float]) -> None:
+    """Print figures (what, measured, at most) beside their bars, with the machine's load; fail where one is over it."""
+    print(f"\n{subject} (load {os.getloadavg()[0]:.1f})")
+    for what, measured, most in figures:
+        print(f"  {'ok  ' if measured <= most else 'OVER'} {what}: {measured:.2f}, at most {most:.2f}")
+    assert [what for what, measured, most in figures if measured > most] == []
+
+
 async def egress(page: Page, seconds: float) -> float:
     """Bits a second that the SFU sends to the page, sound and all."""
     before, began = await page.evaluate(RECEIVED), time.monotonic()
@@ -101,7 +110,7 @@ async def test_six_tiles_cost_a_part_and_one_is_enlarged_at_once(
     page = chromium_page
     await page.set_viewport_size({"width": 1280, "height": 800})
     long = "RELAY_LONG_LINES" in os.environ
-    span = 20.0 if long else 8.0
+    span = 8.0
     sections = {"cameras": {"renditions": mode}}
     async with running_relay(6, size="640x360", options=("--shared-clip", "--webrtc", "2"), sections=sections) as relay:
         await relay.until_live(within=45.0)
@@ -124,15 +133,18 @@ async def test_six_tiles_cost_a_part_and_one_is_enlarged_at_once(
                 await page.get_by_role("button", name="Close").click()
                 await until_widths(page, 6, 0)
         large = await egress(page, span)
-        print(f"\n{mode}: {today / 1e6:.2f} Mbit/s; all small {small / today:.3f}, one large {large / today:.3f} of it")
-        print(f"enlarged within {seconds(took)}")
-        assert small <= all_small * today
-        assert large <= one_large * today
-        assert max(took) <= GOP + (0.3 if long else 0.6), "a keyframe's interval and 300 ms, on a machine that is quiet"
+        judge(
+            f"six tiles, {mode}, beside {today / 1e6:.2f} Mbit/s of full ones",
+            ("all small, share", small / today, all_small),
+            ("one enlarged, share", large / today, one_large),
+            # A keyframe's interval and 300 ms, on a machine that is quiet.
+            ("seconds until one is enlarged", max(took), GOP + (0.3 if long else 0.6)),
+        )
 
 
-async def alone(page: Page, relay: RunningRelay, rate: float) -> tuple[dict[str, Any], float]:
-    """Open the page with one tile on a line of `rate` bit/s; the SFU's session, and seconds until the first picture."""
+async def alone(page: Page, relay: RunningRelay, rate: float) -> float:
+    """Open the page with one tile on a line of `rate` bit/s; seconds until the first picture."""
+    await relay.until_live(within=45.0)
     await relay.sfu("faults", {"downstream_rate": rate})
     opened = time.monotonic()
     await page.goto(relay.supervisor.url, wait_until="commit")
@@ -141,8 +153,7 @@ async def alone(page: Page, relay: RunningRelay, rate: float) -> tuple[dict[str,
         await asyncio.sleep(0.02)
     took = time.monotonic() - opened
     await page.evaluate(SHOWN)
-    sessions = (await relay.sfu("sessions"))["sessions"]
-    return next(one for one in sessions if one["pulled"] and one["state"] == "connected"), took
+    return took
 
 
 def seconds(spans: list[float]) -> str:
@@ -155,45 +166,93 @@ def longest(pictures: list[list[float]], until: float) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
+def one_camera(mode: str, estimate: str) -> contextlib.AbstractAsyncContextManager[RunningRelay]:
+    """A relay of a camera of 2 Mbit/s, and an SFU that estimates viewers' lines, or leaves that to the page."""
+    sections, variant = {"cameras": {"renditions": mode}}, {"viewer_estimate": estimate}
+    return running_relay(1, size="640x360", sections=sections, options=("--bitrate", "2000000"), sfu_variant=variant)
+
+
+ESTIMATES: Final = pytest.mark.parametrize("estimate", ["", "transport-cc"], ids=["the page alone", "with the SFU"])
+
+
 @LONG
-@pytest.mark.parametrize("estimate", ["", "transport-cc"], ids=["the page alone", "with the SFU"])
-@pytest.mark.parametrize(("mode", "freeze"), [("smooth", 2.0), ("keyframes", GOP + 1.0)])
-async def test_a_viewer_on_a_narrow_line_sees_live_pictures(
-    chromium_page: Page, mode: str, freeze: float, estimate: str
-) -> None:
-    """500 kbit/s, and a camera of 2 Mbit/s."""
-    page = chromium_page
-    options: dict[str, Any] = {"options": ("--bitrate", "2000000"), "sfu_variant": {"viewer_estimate": estimate}}
-    sections = {"cameras": {"renditions": mode}}
-    async with running_relay(1, size="640x360", sections=sections, **options) as relay:
-        await relay.until_live(within=45.0)
-        _, first = await alone(page, relay, 500_000)
+@ESTIMATES
+async def test_a_viewer_on_a_narrow_line_sees_live_pictures(chromium_page: Page, estimate: str) -> None:
+    """500 kbit/s; one page of each mode, watched for the same minute, as neither has much to do."""
+    assert chromium_page.context.browser is not None
+    other = await chromium_page.context.browser.new_page()
+    async with one_camera("smooth", estimate) as smooth, one_camera("keyframes", estimate) as keyframes:
+        first = [await alone(chromium_page, smooth, 500_000), await alone(other, keyframes, 500_000)]
         await asyncio.sleep(60)
-        pictures, end = await page.evaluate("[window.pictures, (performance.now() - window.began) / 1000]")
-        worst = longest(pictures, end)
-        print(f"\n{mode}: first after {first:.2f} s, {len(pictures)} in {end:.0f} s, longest pause {worst:.2f} s")
-        assert first <= (3.0 if mode == "smooth" else GOP + 1.0)
-        assert worst <= freeze
+        figures = []
+        for page, mode, took, until_first, pause in (
+            (chromium_page, "smooth", first[0], 3.0, 2.0),
+            (other, "keyframes", first[1], GOP + 1.0, GOP + 1.0),
+        ):
+            pictures, end = await page.evaluate("[window.pictures, (performance.now() - window.began) / 1000]")
+            figures.append((f"{mode}: seconds until the first picture", took, until_first))
+            figures.append((f"{mode}: longest pause, of {len(pictures)} pictures", longest(pictures, end), pause))
+        judge(f"500 kbit/s, {'with the SFU' if estimate else 'the page alone'}", *figures)
+    await other.close()
 
 
 @LONG
-@pytest.mark.parametrize("estimate", ["", "transport-cc"], ids=["the page alone", "with the SFU"])
+@ESTIMATES
 async def test_a_viewer_follows_a_line_that_varies(chromium_page: Page, estimate: str) -> None:
     """300 kbit/s and 5 Mbit/s, each for 20 s."""
     page = chromium_page
-    options: dict[str, Any] = {"options": ("--bitrate", "2000000"), "sfu_variant": {"viewer_estimate": estimate}}
-    sections = {"cameras": {"renditions": "smooth"}}
-    async with running_relay(1, size="640x360", sections=sections, **options) as relay:
-        await relay.until_live(within=45.0)
-        session, _ = await alone(page, relay, 5e6)
+    async with one_camera("smooth", estimate) as relay:
+        await alone(page, relay, 5e6)
         await until_widths(page, 0, 1)
         down, up = [], []
-        for _ in range(3):
+        for _ in range(2):
             for rate, took, small, full in ((300_000, down, 1, 0), (5_000_000, up, 0, 1)):
                 began = time.monotonic()
-                await relay.sfu(f"sessions/{session['session']}", {"downstream_rate": rate})
+                await relay.sfu("faults", {"downstream_rate": rate})
                 took.append(await until_widths(page, small, full, within=40))
                 await asyncio.sleep(max(0.0, 20 - (time.monotonic() - began)))
         print(f"\ndown after {seconds(down)}, up after {seconds(up)}")
-        assert max(down) <= 5.0
-        assert max(up) <= 15.0
+        judge(
+            f"300 kbit/s and 5 Mbit/s, {'with the SFU' if estimate else 'the page alone'}",
+            ("seconds down", max(down), 5.0),
+            ("seconds up", max(up), 15.0),
+        )
+
+
+@LONG
+async def test_an_sfu_that_switches_at_once_breaks_no_picture(chromium_page: Page) -> None:
+    """Of the other layer nothing is decoded before its keyframe: what is seen until then is the last whole picture."""
+    page = chromium_page
+    sections, variant = {"cameras": {"renditions": "smooth"}}, {"switch_at_keyframes": False}
+    async with running_relay(1, size="640x360", sections=sections, sfu_variant=variant) as relay:
+        await relay.until_live(within=45.0)
+        await page.goto(relay.supervisor.url)
+        await pin_all(page, relay, "small")
+        await page.get_by_role("button", name="Front Door, live", exact=False).click()
+        await until_widths(page, 1, 0)
+        mixed = []
+        for quality, width in (("full", 640), ("small", 480)) * 3:
+            (before,) = (await stats(page)).values()
+            await page.get_by_label("Quality").select_option(quality)
+            mixed.append(await mixed_up(page, relay, before["keyFramesDecoded"], width))
+        # Some are on their way when the SFU counts.
+        judge("an SFU that switches at once", ("pictures decoded before the layer's keyframe", max(mixed), 2.0))
+
+
+async def mixed_up(page: Page, relay: RunningRelay, keyframes: int, width: int) -> int:
+    """How many pictures are decoded from the SFU's switch to the keyframe of this width."""
+    sessions = (await relay.sfu("sessions"))["sessions"]
+    before = sum(track["switches"] for session in sessions for track in session["pulled"])
+    at_switch: int | None = None
+    decoded, began = 0, time.monotonic()
+    while True:
+        sessions = (await relay.sfu("sessions"))["sessions"]
+        switched = sum(track["switches"] for session in sessions for track in session["pulled"]) > before
+        (numbers,) = (await stats(page)).values()
+        if numbers["keyFramesDecoded"] > keyframes and numbers["width"] == width:
+            return decoded - at_switch if at_switch is not None else 0
+        decoded = numbers["framesDecoded"]
+        if switched and at_switch is None:
+            at_switch = decoded
+        assert time.monotonic() - began < 60, numbers
+        await asyncio.sleep(0.02)
