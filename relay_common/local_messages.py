@@ -70,6 +70,8 @@ class LocalAnswer(_LocalMessage, frozen=True, tag="local_answer"):
     request: int
     viewer: str
     answer: str
+    quality: str = ""
+    """`small` or `full`: what it gets, which is the full one where no small one is made."""
 
 
 class LocalRefused(_LocalMessage, frozen=True, tag="local_refused"):
@@ -121,6 +123,8 @@ class LocalViewerStats(msgspec.Struct, kw_only=True):
     """Seconds."""
     loss: float = 0.0
     """Fraction lost as it last reported, 0..1."""
+    quality: str = ""
+    """`small` or `full`: what it gets now."""
 
 
 class LocalStats(msgspec.Struct, kw_only=True):

@@ -118,8 +118,9 @@ class LocalViewing:
         return {viewer.camera for viewer in self._viewers.values()} | {camera for camera, _ in self._opening}
 
     def having_small(self) -> Counter[str]:
-        """How many viewers have the small picture of each camera."""
-        return Counter(viewer.camera for viewer in self._viewers.values() if viewer.saved.quality == "small")
+        """How many viewers have the small picture of each camera; not those that asked for it and get the full one."""
+        asked = [viewer for viewer in self._viewers.values() if viewer.saved.quality == "small"]
+        return Counter(viewer.camera for viewer in asked if self._workers.quality(viewer) != "full")
 
     def load(self) -> None:
         """Read from the store which ports were dealt, and which viewers the workers of an earlier supervisor have."""
@@ -236,7 +237,7 @@ class LocalViewing:
             credential=self._credential if visitor.operator else "",
             link=link,
             ends_at=ends_at,
-            quality=quality,
+            quality=answer.quality or quality,
         )
         self._viewers[name] = LocalViewer(saved, visitor, self._clock.now())
         self._store.save_local_viewer(saved)

@@ -11,6 +11,7 @@ from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.fleet.slot import Slot
 from relay_supervisor.local.answers import only_announced
 from relay_supervisor.local.ports import PortDealer
+from relay_supervisor.local.sessions import LocalViewer, digest
 from relay_supervisor.state.store import Store
 
 _OLD = "its worker is of an earlier release, and answers viewers after its next restart"
@@ -96,6 +97,12 @@ class LocalWorkers:
         """What a camera's worker last reported of its viewers."""
         slot = self._fleet.slot(camera)
         return slot.stats.local if slot is not None and slot.stats is not None else None
+
+    def quality(self, viewer: LocalViewer) -> str:
+        """Which picture a viewer has by its worker's last report; "" where that does not say."""
+        report = self.report(viewer.camera)
+        known = report.viewers if report is not None else []
+        return next((one.quality for one in known if one.name == digest(viewer.name)), "")
 
     def without_others(self, answer: str) -> str:
         """An answer of a worker, or a fragment of one, without addresses that viewers are not to be told."""

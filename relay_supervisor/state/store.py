@@ -94,7 +94,7 @@ class SavedLocalViewer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     ends_at: float = 0.0
     """Unix seconds; 0: never."""
     quality: str = ""
-    """`small` for one that has the small picture."""
+    """`small` for one that had the small picture when it was answered."""
 
 
 def boot_id() -> str:

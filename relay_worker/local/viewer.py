@@ -89,6 +89,11 @@ class ViewerConnection(MediaOut):
         self.ended = False
         self.rejected_packets = 0
 
+    @property
+    def quality(self) -> str:
+        """Which of the camera's pictures it gets."""
+        return "small" if self.small else "full"
+
     def answer(self) -> str:
         """The SDP answer."""
         terms = AnswerTerms(
@@ -247,6 +252,7 @@ class ViewerConnection(MediaOut):
             bitrate=8 * (total - before) / (now - at) if now > at else 0.0,
             rtt=estimate.rtt or 0.0 if estimate is not None else 0.0,
             loss=estimate.fraction_lost if estimate is not None else 0.0,
+            quality=self.quality,
         )
 
     def counters(self) -> dict[str, int]:

@@ -126,7 +126,7 @@ class LocalViewers:
 
     def _answer(self, message: LocalOffer) -> None:
         try:
-            answer = self._admit(message)
+            answer, quality = self._admit(message)
         except ViewerRefused as refusal:
             self.turned_away += 1
             self.tell(
@@ -142,9 +142,10 @@ class LocalViewers:
             self._failed("an offer", error)
             self.tell(LocalRefused(request=message.request, status=500, reason="internal error; see the log"))
         else:
-            self.tell(LocalAnswer(request=message.request, viewer=message.viewer, answer=answer))
+            self.tell(LocalAnswer(request=message.request, viewer=message.viewer, answer=answer, quality=quality))
 
-    def _admit(self, message: LocalOffer) -> str:
+    def _admit(self, message: LocalOffer) -> tuple[str, str]:
+        """The answer to a viewer, and which picture it gets."""
         if not self._ports.port:
             raise ViewerRefused(503, self._ports.problem or "no viewers are answered here", LISTEN_AGAIN)
         if len(self._viewers) >= self._set.viewers:
@@ -164,7 +165,7 @@ class LocalViewers:
         answer = viewer.answer()
         self._viewers[viewer.name] = viewer
         self._demultiplexer.add(viewer.agent)
-        return answer
+        return answer, viewer.quality
 
     @property
     def _profile(self) -> int | None:

@@ -52,6 +52,8 @@ class Workers:
         self.slots: dict[str, SimpleNamespace] = {}
         self.sent: list[tuple[str, Any]] = []
         self.refusal: LocalRefused | None = None
+        self.quality = ""
+        """What viewers get, as the answers say."""
         self.patched = LocalPatched(request=0, status=204)
         self.silent = self.unreachable = False
         self.director: Director | None = None
@@ -92,7 +94,8 @@ class Workers:
         reply: FromWorker | None = None
         match message:
             case LocalOffer(request=number, viewer=viewer):
-                reply = self.refusal or LocalAnswer(request=number, viewer=viewer, answer=ANSWER)
+                answer = LocalAnswer(request=number, viewer=viewer, answer=ANSWER, quality=self.quality)
+                reply = self.refusal or answer
                 if self.refusal is not None:
                     reply = LocalRefused(request=number, status=self.refusal.status, reason=self.refusal.reason)
             case LocalTrickle(request=number):
@@ -228,6 +231,22 @@ async def test_who_has_the_small_picture_is_known_and_outlives_the_supervisor(tm
     later = Home(tmp_path)
     later.local.load()
     assert later.local.having_small() == {home.door: 1}
+
+
+async def test_who_asked_for_the_small_picture_and_gets_the_full_one_does_not_count(tmp_path: Path) -> None:
+    home = Home(tmp_path).started()
+    home.workers.quality = "full"
+    await home.local.open("yard", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
+    assert home.local.having_small() == {}, "no small one is made"
+    home.workers.quality = "small"
+    made = await home.local.open("door", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
+    assert home.local.having_small() == {home.door: 1}
+    viewer = LocalViewerStats(name=digest(made.viewer), connected=True, quality="small")
+    home.workers.reports(home.door, 1.0, LocalStats(viewers=[viewer]))
+    assert home.local.having_small() == {home.door: 1}
+    viewer.quality = "full"
+    home.workers.reports(home.door, 2.0, LocalStats(viewers=[viewer]))
+    assert home.local.having_small() == {}, "none is made any longer"
 
 
 async def test_what_the_worker_refuses_is_refused_in_its_words(tmp_path: Path) -> None:

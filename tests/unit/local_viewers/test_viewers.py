@@ -49,11 +49,10 @@ class World:
     def listen(self, *addresses: str, **settings: Any) -> None:
         self.local.handle(SetLocal(listen=list(addresses or ("127.0.0.1",)), **settings))
 
-    def offer(self, offer: str = "", ends_at: float = 0.0) -> LocalAnswer | LocalRefused:
+    def offer(self, offer: str = "", ends_at: float = 0.0, quality: str = "") -> LocalAnswer | LocalRefused:
         self._number += 1
-        self.local.handle(
-            LocalOffer(request=self._number, viewer=f"v{self._number}", offer=offer or plain_offer(), ends_at=ends_at)
-        )
+        number, sdp = self._number, offer or plain_offer()
+        self.local.handle(LocalOffer(request=number, viewer=f"v{number}", offer=sdp, ends_at=ends_at, quality=quality))
         said = self.said[-1]
         assert isinstance(said, LocalAnswer | LocalRefused)
         assert said.request == self._number
@@ -103,6 +102,25 @@ async def test_one_viewer_more_than_may_watch_is_refused_until_one_leaves(world:
     report = world.local.stats(world.clock.now())
     assert report is not None
     assert (len(report.viewers), report.refused) == (4, 1)
+
+
+async def test_which_picture_a_viewer_gets_is_said_in_its_answer_and_in_every_report(world: World) -> None:
+    def gotten() -> list[str]:
+        report = world.local.stats(world.clock.now())
+        assert report is not None
+        return [viewer.quality for viewer in report.viewers]
+
+    world.listen()
+    first = world.offer(quality="small")
+    assert isinstance(first, LocalAnswer)
+    assert first.quality == "full", "no small one is made"
+    world.local.has_small = True
+    answers = [world.offer(quality=quality) for quality in ("small", "full", "")]
+    assert [one.quality for one in answers if isinstance(one, LocalAnswer)] == ["small", "full", "full"]
+    assert gotten() == ["full", "small", "full", "full"]
+    world.local.has_small = False
+    world.later(1.0)
+    assert gotten() == ["full"] * 4
 
 
 async def test_a_viewer_that_never_connects_is_gone_in_ten_seconds(world: World) -> None:
