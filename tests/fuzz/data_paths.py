@@ -215,6 +215,9 @@ _APART: Final = frozenset(
 )
 """Names of what has no part in it: the choice itself, and what differs between two connections."""
 
+_PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes, bytearray, memoryview))
+"""Types of what is its own value. Parts remember long rows of these above all, which are then taken as they are."""
+
 
 def remembered(value: object, seen: set[int]) -> object:
     """An object's state, and that of all that it refers to, as plain values."""
@@ -222,10 +225,15 @@ def remembered(value: object, seen: set[int]) -> object:
         return value
     if isinstance(value, dict):
         # By their order where keys are objects.
-        keys = (key if isinstance(key, str | int) else number for number, key in enumerate(value))
+        keys = [key if isinstance(key, str | int) else number for number, key in enumerate(value)]
+        if _PLAIN.issuperset(map(type, value.values())):
+            return dict(zip(keys, value.values(), strict=True))
         return {key: remembered(item, seen) for key, item in zip(keys, value.values(), strict=True)}
     if isinstance(value, list | tuple | deque | array) or type(value).__name__ == "Kept":
-        return [remembered(item, seen) for item in value]  # type: ignore[attr-defined]
+        items: list[object] = list(value)  # type: ignore[call-overload]
+        if _PLAIN.issuperset(map(type, items)):
+            return items
+        return [item if type(item) in _PLAIN else remembered(item, seen) for item in items]
     if id(value) in seen or not type(value).__module__.startswith(("relay_", "tests.")):
         return type(value).__name__
     seen.add(id(value))
@@ -287,14 +295,15 @@ def compare_stream(stream: Stream, name: str) -> int:
 
 
 def _same(what: str, reference: object, compiled: object) -> None:
+    if reference == compiled:
+        return
     if isinstance(reference, dict) and isinstance(compiled, dict) and reference.keys() == compiled.keys():
         for name, value in reference.items():
             _same(f"{what}.{name}", value, compiled[name])
     elif isinstance(reference, list) and isinstance(compiled, list) and len(reference) == len(compiled):
         for number, value in enumerate(reference):
             _same(f"{what}[{number}]", value, compiled[number])
-    elif reference != compiled:
-        raise Difference(f"{what[-300:]}: {reference!r} in Python, {compiled!r} compiled"[:2000])
+    raise Difference(f"{what[-300:]}: {reference!r} in Python, {compiled!r} compiled"[:2000])
 
 
 def main() -> int:
