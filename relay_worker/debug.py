@@ -155,8 +155,7 @@ def debug(
         local = FileSink(Path(sink.removeprefix("file:"))) if sink.startswith("file:") else NullSink()
     except RelayError as error:
         raise click.UsageError(f"--sink: {error}") from None
-    click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
-    click.echo(f"data path: {data_path.described('auto')}", err=True)
+    _say_what_is_used()
     ok = uvloop.run(
         _run(Secret(url), settings, local, client or endpoint, duration, as_json, capture, rendition or "off")
     )
@@ -171,6 +170,15 @@ def _check_sink(sink: str, rendition: str | None, *, known: bool) -> None:
         raise click.UsageError("--rendition needs --sink sfu")
     if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
         raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
+
+
+def _say_what_is_used() -> None:
+    """What workers have here: of their confinement nothing is used, their data path is."""
+    click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
+    try:
+        click.echo(f"data path: {data_path.use('auto')}", err=True)
+    except RelayError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _check_url(url: str) -> None:

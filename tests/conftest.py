@@ -3,7 +3,8 @@
 Examples are the same in every run, so that a change is judged by its effect and not by luck. To search further:
 HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer. `make quick` looks at fewer.
 
-What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's.
+What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's. With
+RELAY_WORKERS_DATA_PATH=compiled (or python) all of it is tested on that data path, here and in processes that are started.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from relay_worker import native
 from tests.fixtures import together
 from tests.fixtures.ports import free_port
 
@@ -44,6 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 # A suite that a shell started in the background ignores interrupts, and so would every process that it starts and
 # interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+native.choose("auto")
 
 settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("quick", settings.get_profile("same"), max_examples=20)

@@ -13,6 +13,7 @@ were made.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
@@ -22,6 +23,9 @@ Setting = Literal["auto", "compiled", "python"]
 
 AUTO_COMPILED: Final = False
 """Whether `auto` uses what is compiled, where it is there. Not before it has run as long as the Python has."""
+
+VARIABLE: Final = "RELAY_WORKERS_DATA_PATH"
+"""What decides where the setting is `auto`: for programs that read no configuration, and for a whole test suite."""
 
 
 class Slots(Protocol):
@@ -193,6 +197,8 @@ _in_use: Compiled | None = None
 
 def decide(setting: Setting) -> Compiled | None:
     """What a process with this setting uses. Raises ConfigError for `compiled` where it is not there."""
+    if setting == "auto" and (named := os.environ.get(VARIABLE)) in ("compiled", "python"):
+        setting = cast("Setting", named)
     if setting == "compiled" and _found is None:
         raise ConfigError(
             f"workers.data_path is compiled, and the compiled data path is not there: {_why_not}",

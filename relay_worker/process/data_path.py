@@ -16,6 +16,12 @@ def lost() -> str:
     return f"there is no compiled data path ({why}): Python moves the packets, at a higher cost of CPU" if why else ""
 
 
+def use(setting: native.Setting) -> str:
+    """Choose for this process, as a worker with this setting does, and say so in words. Raises ConfigError."""
+    native.choose(setting)
+    return described(setting)
+
+
 def described(setting: native.Setting) -> str:
     """What workers with this setting use, in words."""
     if native.missing():

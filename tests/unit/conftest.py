@@ -123,7 +123,7 @@ def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(native.missing())
     native.choose(request.param)
     yield request.param
-    native.choose("python")
+    native.choose("auto")
 
 
 @pytest.fixture(params=[True, False], ids=["gso", "plain"])

@@ -18,9 +18,11 @@ MISSING = "it was installed without a C compiler"
 
 
 @pytest.fixture(autouse=True)
-def chosen() -> Iterator[None]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(native.VARIABLE, raising=False)  # the suite's own
     yield
-    native.choose("python")
+    monkeypatch.undo()
+    native.choose("auto")
 
 
 @pytest.fixture
@@ -70,3 +72,16 @@ def test_with_one_the_setting_decides() -> None:
         assert refused(setting) == []
     assert data_path.described("compiled") == "compiled"
     assert data_path.described("auto") == "python (the compiled one is there)"
+
+
+@pytest.mark.usefixtures("present")
+def test_the_environment_decides_what_the_setting_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "compiled")
+    assert data_path.described("auto") == "compiled", "also for `debug`, which reads no configuration"
+    native.choose("python")
+    assert native.words() == "python", "a worker that was put on the Python stays there"
+    monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "python")
+    assert data_path.described("compiled") == "compiled"
+    monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "fast")  # which the configuration refuses, where there is one
+    native.choose("auto")
+    assert native.words() == ("compiled" if native.AUTO_COMPILED else "python")

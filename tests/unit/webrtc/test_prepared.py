@@ -131,7 +131,7 @@ def compiled() -> Iterator[native.Compiled]:
     found = native.compiled()
     assert found is not None
     yield found
-    native.choose("python")
+    native.choose("auto")
 
 
 def protector() -> SrtpProtector:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from relay_common.protocol import WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
+from relay_worker import native
 from relay_worker.debug import Reporter, _verdict, cli
 
 
@@ -40,6 +41,23 @@ def test_what_cannot_work_is_said_at_once(options: list[str], words: str, tmp_pa
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.output.split())
     assert "hush" not in result.output
+
+
+def test_the_data_path_that_the_environment_names_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "compiled")
+    command = ["debug", "--url", "rtsp://127.0.0.1:9/", "--duration", "0.1"]
+    try:
+        if native.missing():
+            pytest.skip(native.missing())
+        assert "data path: compiled" in CliRunner().invoke(cli, command).output
+        assert native.words() == "compiled"
+        monkeypatch.setattr(native, "_found", None)
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 2
+        assert "workers.data_path is compiled, and the compiled data path is not there" in result.output
+    finally:
+        monkeypatch.undo()
+        native.choose("auto")
 
 
 @pytest.mark.parametrize(
