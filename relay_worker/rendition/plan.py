@@ -29,6 +29,7 @@ JUDGED_AFTER: Final = 5.0
 """Seconds of the smooth rendition before its cost is judged: the first second includes opening the codecs."""
 TRY_AGAIN: Final = (60.0, 960.0)
 """Seconds after which the smooth rendition is tried again, once its cost exceeded the budget; doubled each time."""
+TOO_BUSY: Final = "this machine is too busy for smooth: keyframes alone"
 OVERRUNS: Final = 3
 """Times within `COST_WINDOW` that the thread fell behind, after which the machine counts as too busy."""
 
@@ -186,7 +187,12 @@ class RenditionPlan:
         """The thread fell behind the smooth rendition."""
         self._overruns.append(now)
         if len(self._overruns) == OVERRUNS and now - self._overruns[0] <= COST_WINDOW:
-            self._give_up(now, "this machine is too busy for smooth: keyframes alone")
+            self._give_up(now, TOO_BUSY)
+
+    def starved(self, now: float) -> None:
+        """The media loop, which comes before the rendition, waited long for a processor or for the interpreter."""
+        if self._smooth_since is not None:
+            self._give_up(now, TOO_BUSY)
 
     def forbid_smooth(self, why: str, now: float) -> None:
         """The smooth rendition cannot be made of what the camera sends."""

@@ -34,6 +34,8 @@ STUCK_AFTER: Final = 15.0
 """Seconds without a finished picture after which the thread is given up: a machine may be slow, too."""
 STUCK_PAUSE: Final = 60.0
 """Seconds after which another thread is tried."""
+LOOP_LATE: Final = 0.5
+"""Seconds that `check` may come late; later, and the media loop has no processor that smooth could be made with."""
 MOST_STUCK: Final = 2
 """Threads that are given up before there are no small pictures until the worker is replaced: each keeps what it has."""
 AGAIN_AFTER: Final = 1.0
@@ -83,6 +85,7 @@ class Rendition:
         self._thread: JobThread[MakeJob] | None = None
         self._life = 0  # number of the thread
         self._progress = (0, 0.0)  # jobs finished, and since when
+        self._checked_at: float | None = None
         self._paused_until = 0.0
         self._waits = True  # for a keyframe, before pictures that refer to it
         self._was_smooth = False
@@ -241,6 +244,9 @@ class Rendition:
 
     def check(self, now: float) -> None:
         """Judge the thread, and keep the rendition from being taken for gone; called about once a second."""
+        if self._checked_at is not None and now - self._checked_at > 1.0 + LOOP_LATE:
+            self.plan.starved(now)
+        self._checked_at = now
         thread = self._thread
         if thread is not None and thread.pending:
             if thread.finished != self._progress[0]:
@@ -258,9 +264,14 @@ class Rendition:
         self._stop()
         self._paused_until = now + STUCK_PAUSE
 
-    def put_off(self, now: float) -> None:
-        """This process was paused until `now`: that time says nothing of the thread."""
-        self._progress = (self._progress[0], now)
+    def put_off(self, now: float, *, starved: bool = False) -> None:
+        """This process was paused until `now`: that time says nothing of the thread.
+
+        `starved`: not for so long that it was suspended for certain; in doubt smooth gives way.
+        """
+        self._progress, self._checked_at = (self._progress[0], now), now
+        if starved:
+            self.plan.starved(now)
 
     def _stop(self) -> None:
         if self._thread is not None:
