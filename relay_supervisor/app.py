@@ -342,6 +342,7 @@ class Supervisor:
         _report_mistakes(config)
         self.director.sinks_changed(self._sinks.configure(config.whip))
         self.local.configure(config.local)
+        self._renditions.configure(config.workers)
 
     def _account_name(self, index: int) -> str:
         """The project's id, numbered if several users granted the same project."""

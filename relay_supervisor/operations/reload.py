@@ -9,7 +9,8 @@ import msgspec
 
 from relay_common.config import Config
 
-_LIVE: Final = ("cameras", "local", "log", "nest.refresh_token", "whip")
+_BUDGETS: Final = ("rendition_cpu_ms", "all_renditions_cpu_ms")
+_LIVE: Final = ("cameras", "local", "log", "nest.refresh_token", "whip", *(f"workers.{key}" for key in _BUDGETS))
 """Sections and keys that take effect immediately."""
 _LATER: Final = ("rtsp",)
 """Sections that a worker reads when it starts."""
@@ -54,6 +55,7 @@ def merged(old: Config, new: Config) -> Config:
         rtsp=new.rtsp,
         whip=new.whip,
         whip_mistakes=new.whip_mistakes,
+        workers=msgspec.structs.replace(old.workers, **{key: getattr(new.workers, key) for key in _BUDGETS}),
     )
 
 

@@ -56,6 +56,12 @@ class RenditionAdmission:
         self.unafforded = 0
         """Times that a camera that is watched could not have its smooth rendition for want of CPU."""
 
+    def configure(self, each: float, most: float) -> None:
+        """Judge by other limits from now on: who was refused by those before is judged anew."""
+        if (each, most) != (self.each, self.most):
+            self.each, self.most = each, most
+            self._refused_until.clear()
+
     def decide(self, wishes: Mapping[str, RenditionWish], now: float) -> dict[str, RenditionGrant]:
         """What each camera may cost from now on."""
         wanting = {camera for camera, wish in wishes.items() if wish.mode == "smooth" and wish.watched}

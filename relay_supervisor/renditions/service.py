@@ -66,6 +66,10 @@ class Renditions:
         """Viewers that have a camera's small picture, by camera, at the latest look."""
         director.listen(self)
 
+    def configure(self, config: WorkersConfig) -> None:
+        """Take what renditions may cost from a reloaded configuration; the next look tells the workers."""
+        self._admission.configure(config.rendition_cpu_ms, all_may_cost(config))
+
     def worker_ready(self, camera: Camera) -> None:
         """A worker, new or adopted, is ready: tell it before it is given a stream, and publishes."""
         self._orders.pop(camera.id, None)

@@ -131,6 +131,18 @@ def test_reload_sorts_what_changed() -> None:
     assert compare(taken, new).restart == report.restart, "what needs a restart is named again"
 
 
+def test_what_renditions_may_cost_is_taken_at_once_and_the_rest_of_its_section_is_not() -> None:
+    workers = msgspec.structs.replace(
+        CONFIG.workers, rendition_cpu_ms=90.0, all_renditions_cpu_ms=200.0, memory_limit_mb=150
+    )
+    new = msgspec.structs.replace(CONFIG, workers=workers)
+    report = compare(CONFIG, new)
+    assert report.applied == ["workers.all_renditions_cpu_ms", "workers.rendition_cpu_ms"]
+    assert report.restart == ["workers.memory_limit_mb"]
+    taken = merged(CONFIG, new).workers
+    assert taken == msgspec.structs.replace(workers, memory_limit_mb=CONFIG.workers.memory_limit_mb)
+
+
 def test_another_number_of_accounts_needs_a_restart() -> None:
     new = msgspec.structs.replace(CONFIG, nest=CONFIG.nest * 2)
     assert compare(CONFIG, new).restart == ["nest (number of accounts)"]

@@ -53,6 +53,18 @@ def test_who_is_watched_first_is_smooth_and_the_others_learn_why_not() -> None:
     assert admission.unafforded == 1
 
 
+def test_other_limits_count_at_once_also_for_who_was_refused() -> None:
+    admission = RenditionAdmission(150.0, 160.0)
+    wishes = {"a": smooth(), "b": smooth()}
+    assert admitted(admission, wishes, 0.0) == {"a"}
+    admission.configure(150.0, 160.0)
+    assert admitted(admission, wishes, 1.0) == {"a"}
+    admission.configure(150.0, 320.0)
+    assert admitted(admission, wishes, 2.0) == {"a", "b"}
+    admission.configure(0.0, 320.0)
+    assert admitted(admission, wishes, 3.0) == set()
+
+
 def test_what_is_measured_makes_room_for_others() -> None:
     admission = RenditionAdmission(150.0, 320.0)
     wishes = {name: smooth() for name in "abc"}

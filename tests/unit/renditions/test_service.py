@@ -79,6 +79,14 @@ def test_a_worker_is_told_when_it_is_ready_and_again_only_when_something_changes
     assert len(home.sent) == before + 1, "whoever says hello again may have been told nothing"
 
 
+def test_another_budget_reaches_workers_at_the_next_look() -> None:
+    home = Home(door="smooth")
+    home.small["door"] = 1
+    home.look()
+    home.renditions.configure(WorkersConfig(rendition_cpu_ms=90.0))
+    assert home.look() == [("door", SetRendition(mode="smooth", watched=True, budget=90.0))]
+
+
 def test_what_does_not_reach_a_worker_is_sent_again() -> None:
     home = Home(door="keyframes")
     home.small["door"], home.reachable = 1, False
