@@ -70,8 +70,6 @@ class Account:
     log: list[tuple[float, int]] = field(default_factory=list)
     """Bytes of log at a time."""
     rows: list[Told] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
-    """Rows for which there was no time."""
 
     def sample(self, relay: Hosted) -> None:
         """Note the memory and the log's size."""
@@ -126,7 +124,7 @@ def judge(account: Account, relay: Hosted, report: Report) -> None:
     """Add the bars to `report`."""
     cameras, google = len(relay.sights), relay.google
     report.add("cameras live at the end", relay.live, "", least=cameras, note=f"of {cameras}")
-    report.add("rows inflicted", len(account.rows), "", least=len(account.rows) + len(account.missed))
+    report.add("rows inflicted", len(account.rows), "")
     lasting = [told.row for told in account.rows if told.problem]
     report.add("rows after which it was not well in time", len(lasting), "", most=0, note="; ".join(lasting))
     refused = ", ".join(f"{count} × {name}" for name, count in google["refused"].items())
