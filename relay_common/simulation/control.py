@@ -13,7 +13,7 @@
     POST /control/cameras/{name}/expire           {}: ends the camera's streams now
     POST /control/cameras/{name}/record           {"limit"?, "stop"?}: log the last RTP packets written
     GET  /control/cameras/{name}/sent             {"sent": [[monotonic seconds, kind, SSRC, sequence, timestamp,
-                                                   bytes, marker], ...]}: the logged packets
+                                                   bytes, marker, CRC-32 of payload], ...]}
     POST /control/oauth                           {"revoked"?, "down"?, "forbidden"?, "expire_tokens"?}
 
 An unknown camera is answered with 404, an invalid request with 400, both with {"error": text}. `name` may be "*" in

@@ -52,6 +52,21 @@ async def measure_cost(stage: Stage, report: Report, cameras: int, seconds: floa
         lost = sum(after[name]["lost"] - before[name]["lost"] for name in relay.names)
         lost += sum(camera["video"]["lost_in"] for camera in (await relay.cameras()).values())
         report.add(f"RTP packets lost, {cameras} cameras", lost, "", most=0)
+        report.add(f"sound packets lost, {cameras} cameras", await _sound_lost(relay), "", most=0)
+        wrong = delays.altered + delays.unmatched + await _undecrypted(stage)
+        note = f"of {packets}, by payload; and what the sink could not decrypt"
+        report.add(f"packets that are not the camera's, {cameras} cameras", wrong, "", most=0, note=note)
+
+
+async def _sound_lost(relay: Relay) -> int:
+    """Since publication: sound is encoded anew, so only its sequence numbers can be compared."""
+    return sum(track["lost"] for track in (await relay.tracks("audio")).values())
+
+
+async def _undecrypted(stage: Stage) -> int:
+    """Packets of connected sessions that were no SRTP or SRTCP of theirs."""
+    sessions = (await stage.sfu("sessions"))["sessions"]
+    return sum(session["unauthenticated"] + session["malformed"] for session in sessions)
 
 
 async def measure_cpu(stage: Stage, report: Report, cameras: int, seconds: float, *, audio: bool) -> None:
@@ -80,6 +95,7 @@ async def added_delay(stage: Stage, relay: Relay, seconds: float) -> tuple[Delay
         found = match(sent, arrived)
         packets += len(sent)
         total.seconds += found.seconds
+        total.altered += found.altered
         # The last few frames are on their way, and too few for a match.
         total.unmatched += max(0, found.unmatched - 40)
     return total, packets

@@ -19,10 +19,12 @@ LONGEST: Final = 5.0
 
 @dataclass
 class Delays:
-    """Seconds from writing to arrival, in order of writing, and how many packets found no partner."""
+    """Seconds from writing to arrival, in order of writing, packets without a partner, and with a wrong one."""
 
     seconds: list[float] = field(default_factory=list)
     unmatched: int = 0
+    altered: int = 0
+    """Packets of the same size whose payload was another."""
 
     def quantile(self, share: float) -> float:
         """The delay that `share` (0..1) of the packets stay under; raises ValueError when there are none."""
@@ -35,8 +37,9 @@ class Delays:
 def match(sent: Sequence[Sequence[Any]], arrived: Sequence[Sequence[Any]], longest: float = LONGEST) -> Delays:
     """Pair the packets of one video track; `longest` (seconds) must be less than the loop that the camera plays.
 
-    `sent` as the camera's log has it: (time, kind, SSRC, sequence, timestamp, size, marker), `arrived` as the SFU's:
-    (time, SSRC, sequence, timestamp, size, marker).
+    `sent` as the camera's log has it: (time, kind, SSRC, sequence, timestamp, size, marker, CRC of the payload),
+    `arrived` as the SFU's: (time, SSRC, sequence, timestamp, size, marker, CRC). A log without CRCs (another viewer's)
+    is not compared by them.
     """
     ins = [(entry[5], entry[6]) for entry in sent]
     outs = [(entry[4], entry[5]) for entry in arrived]
@@ -51,6 +54,7 @@ def match(sent: Sequence[Sequence[Any]], arrived: Sequence[Sequence[Any]], longe
         there = start
         while here < len(ins) and there < len(outs) and ins[here] == outs[there]:
             delays.seconds.append(arrived[there][0] - sent[here][0])
+            delays.altered += arrived[there][6:] not in ((), sent[here][7:])
             here, there = here + 1, there + 1
     return delays
 

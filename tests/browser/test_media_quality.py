@@ -177,7 +177,7 @@ async def carried_and_arrived(rig: MediaRig) -> tuple[float, float]:
     since, until = reports[0].at, reports[-1].at
     recorded = await rig.sfu("record")
     ssrc = publisher._video.ssrc
-    sizes = [size for at, of, _, _, size, _ in recorded["arrivals"] if of == ssrc and since < at <= until]
+    sizes = [size for at, of, _, _, size, *_ in recorded["arrivals"] if of == ssrc and since < at <= until]
     return carried, 8 * sum(sizes) / (until - since)
 
 
@@ -190,7 +190,7 @@ async def arrivals_late_by(rig: MediaRig) -> float:
     assert video is not None
     late = [
         (at - ((timestamp - video.timestamp_base) & 0xFFFFFFFF) / 90_000) % (2**32 / 90_000)
-        for at, ssrc, _, timestamp, _, _ in recorded["arrivals"]
+        for at, ssrc, _, timestamp, *_ in recorded["arrivals"]
         if ssrc == video.ssrc
     ]
     return max(late)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import struct
 import time
+import zlib
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -28,8 +29,10 @@ _NTP_EPOCH: Final = 2_208_988_800
 _INTERLEAVED_RTP: Final = struct.Struct("!cBHBBHII")
 _CNAME: Final = b"simulated-camera"
 
-Sent = tuple[float, str, int, int, int, int, bool]
-"""(monotonic seconds, track kind, SSRC, sequence number, timestamp, size of the RTP packet, marker)."""
+Sent = tuple[float, str, int, int, int, int, bool, int]
+"""(monotonic seconds, track kind, SSRC, sequence number, timestamp, size of the RTP packet, marker, CRC-32 of the
+payload).
+"""
 
 
 @dataclass
@@ -200,7 +203,8 @@ class Player:
             out.append(_INTERLEAVED_RTP.pack(*header) + payload)
             octets += len(payload)
             if self._counters.recording:
-                entry = (time.monotonic(), kind, playback.ssrc, sequence, timestamp, size, marker_and_type > 127)
+                marker, crc = marker_and_type > 127, zlib.crc32(payload)
+                entry = (time.monotonic(), kind, playback.ssrc, sequence, timestamp, size, marker, crc)
                 self._counters.sent.append(entry)
         playback.packets += len(out)
         playback.octets += octets

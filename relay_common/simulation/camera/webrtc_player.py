@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import zlib
 from collections import deque
 from typing import Final
 
@@ -300,6 +301,7 @@ class WebRtcPlayer:
                         packet.timestamp,
                         len(packet.payload) + _HEADER,
                         packet.second_byte > 127,
+                        zlib.crc32(packet.payload),
                     )
                 )
         self._output.send_rtp(packet)

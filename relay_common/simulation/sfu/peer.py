@@ -20,7 +20,7 @@ from relay_common.simulation.sfu.switching import LayerSwitch
 from relay_common.simulation.sfu.viewer_line import ViewerLine
 
 _PROBES_AT_ONCE = 32
-_HEADER = struct.Struct("!BBHII")
+RTP_HEADER = struct.Struct("!BBHII")
 
 
 class Port(Protocol):
@@ -30,7 +30,7 @@ class Port(Protocol):
     scratch_pointer: Any
     length: Any
     lossy: dict[Publication, None]
-    record: Callable[[float, int, int, int, int, bool], None] | None
+    record: Callable[[float, memoryview], None] | None
     clock: Callable[[], float]
 
     @property
@@ -189,10 +189,10 @@ class Peer:
             self.unauthenticated += 1
             return
         packet = buffer[: length[0]]
-        _, second, sequence, timestamp, ssrc = _HEADER.unpack_from(packet)
+        _, second, sequence, timestamp, ssrc = RTP_HEADER.unpack_from(packet)
         port = self._port
         if port.record is not None:
-            port.record(now, ssrc, sequence, timestamp, len(packet), second > 127)
+            port.record(now, packet)
         if self.feedback is not None:
             self.feedback.receive(packet, now)
         route = self._routes.get(ssrc) or self._latch(ssrc, second & 127, packet)

@@ -6,15 +6,17 @@ import asyncio
 import socket
 import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from pylibsrtp._binding import ffi
 
+from relay_common.simulation.sfu.downstream import header_size
 from relay_common.simulation.sfu.ice import Address, local_ufrag
 from relay_common.simulation.sfu.options import SfuFaults, SfuTimings, SfuVariant
-from relay_common.simulation.sfu.peer import Peer
+from relay_common.simulation.sfu.peer import RTP_HEADER, Peer
 from relay_common.simulation.sfu.publication import Publication
 
 _BUFFER: Final = 65_536
@@ -27,8 +29,8 @@ _DELAYED: Final = 100_000
 _FEEDBACK_INTERVAL: Final = 0.1
 _PROBE_INTERVAL: Final = 0.02
 
-Arrival = tuple[float, int, int, int, int, bool]
-"""(monotonic seconds, SSRC, sequence number, timestamp, plain size, marker)."""
+Arrival = tuple[float, int, int, int, int, bool, int]
+"""(monotonic seconds, SSRC, sequence number, timestamp, plain size, marker, CRC-32 of the payload)."""
 
 
 class MediaPort:
@@ -44,7 +46,7 @@ class MediaPort:
         self.scratch_pointer = ffi.from_buffer(scratch)
         self.length = ffi.new("int *")
         self.lossy: dict[Publication, None] = {}
-        self.record: Callable[[float, int, int, int, int, bool], None] | None = None
+        self.record: Callable[[float, memoryview], None] | None = None
         self.arrivals: deque[Arrival] = deque()
         self.only_from = ""
         """The only address that datagrams are taken from; empty: any."""
@@ -130,8 +132,10 @@ class MediaPort:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
         self.record = None
 
-    def _record(self, now: float, ssrc: int, sequence: int, timestamp: int, size: int, marker: bool) -> None:
-        self.arrivals.append((self._arrived_at or now, ssrc, sequence, timestamp, size, marker))
+    def _record(self, now: float, packet: memoryview) -> None:
+        _, second, sequence, timestamp, ssrc = RTP_HEADER.unpack_from(packet)
+        crc = zlib.crc32(packet[header_size(packet) :])
+        self.arrivals.append((self._arrived_at or now, ssrc, sequence, timestamp, len(packet), second > 127, crc))
 
     # -- in -----------------------------------------------------------------------------------------------------
 

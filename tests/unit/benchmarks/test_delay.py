@@ -21,8 +21,8 @@ def stream(count: int = 900, delay: float = 0.002) -> tuple[list[Any], list[Any]
     for index in range(count):
         size, marker = loop[index % PERIOD]
         at = 100.0 + index / 250
-        sent.append((at, "video", 1, index, index * 90, size, marker))
-        arrived.append((at + delay, 2, 5000 + index, index * 90 + 77, size, marker))
+        sent.append((at, "video", 1, index, index * 90, size, marker, index))
+        arrived.append((at + delay, 2, 5000 + index, index * 90 + 77, size, marker, index))
     return sent, arrived
 
 
@@ -32,6 +32,14 @@ def test_every_packet_finds_its_partner() -> None:
     assert len(delays.seconds) == len(sent)
     assert delays.unmatched == 0
     assert delays.quantile(0.5) == pytest.approx(0.003)
+
+
+def test_a_payload_that_is_not_the_cameras_is_counted() -> None:
+    sent, arrived = stream()
+    assert match(sent, arrived).altered == 0
+    arrived[450] = (*arrived[450][:6], 99999)
+    assert match(sent, arrived).altered == 1
+    assert match(sent, [entry[:6] for entry in arrived]).altered == 0, "a log without them"
 
 
 def test_logs_that_begin_and_end_at_different_packets() -> None:
