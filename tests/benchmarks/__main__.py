@@ -9,25 +9,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.benchmarks import control_plane, peers, proc
-from tests.benchmarks.cost import cpu_row, measure_cost, measure_cpu
+from tests.benchmarks.cost import DRIBBLE, cpu_row, measure_cost, measure_cpu
 from tests.benchmarks.demo import measure_demo
-from tests.benchmarks.earlier import Paired, build
+from tests.benchmarks.earlier import COMMIT, DELAY_BARS, Paired, build
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.local import measure_held, measure_joins, measure_local
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.renditions import measure_renditions
 from tests.benchmarks.sfu_seat import measure_seat
 from tests.benchmarks.soak import measure_soak
-from tests.benchmarks.stage import Stage, stage
+from tests.benchmarks.stage import BenchError, Stage, stage
 from tests.benchmarks.table import Report, render
 from tests.benchmarks.weather import measure_bursts, measure_loss
 
-ALL: Final = "cost,kills,weather,plain,control"
+ALL: Final = "cost,kills,weather,plain,control,paired"
 CAMERAS: Final = (1, 5, 10, 20)
 _PART_TIMEOUT: Final = 240.0
 
@@ -53,17 +53,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--soak-seconds", type=float, default=600.0, help="length of the soak")
     parser.add_argument("--seat-seconds", type=float, default=60.0, help="length of each row of the seat")
     parser.add_argument("--demo-seconds", type=float, default=40.0, help="how long to listen to the demo")
-    against = "the added delay of this earlier commit in turns with today's; nothing else, unless parts are named"
+    against = f"the earlier commit of the part paired (default: {COMMIT}); nothing else, unless parts are named"
     parser.add_argument("--against", metavar="COMMIT", help=against)
+    paths = ("auto", "compiled", "python")
+    parser.add_argument("--data-path", choices=paths, default="auto", help="what today's workers use")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="with --against and renditions: how often each of the two is measured"
+        "--rounds",
+        type=int,
+        default=3,
+        help="of the parts paired and renditions: how often each of the two is measured",
     )
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
     options = parser.parse_args()
     if options.parts is None:
-        options.parts = "" if options.against else ALL
+        options.parts = "paired" if options.against else ALL
+    options.against = options.against or COMMIT
     return options
 
 
@@ -72,24 +78,15 @@ async def run(options: argparse.Namespace, report: Report) -> None:
     numbers = [int(number) for number in options.cameras.split(",")]
     wanted = set(options.parts.split(","))
     report.progress(f"the machine is {proc.load():.0%} busy without us")
-    paired = None
-    if options.against:
-        report.progress(f"building {options.against}")
-        paired = Paired(await build(options.against), min(_FEW, max(numbers)), options.delay_seconds)
-    parts = plan(report, numbers, wanted, options, paired)
-    while parts:
-        async with stage(max(numbers), dribble=options.dribble) as world:
-            while parts:
-                title, part = parts.pop(0)
-                report.progress(title)
-                try:
-                    await asyncio.wait_for(part(world), _PART_TIMEOUT + ("soak" in title) * options.soak_seconds)
-                except Exception as error:
-                    report.failed(title, error)
-                    break
+    paired = await in_turns(options, report, max(numbers)) if "paired" in wanted else {}
+    habits: tuple[tuple[dict[str, bool], list[Part]], ...] = (
+        ({"dribble": options.dribble}, plan(report, numbers, wanted, options)),
+        ({"dribble": True}, dribbling(report, max(numbers), options) if "cost" in wanted else []),
+    )
+    await run_parts(options, report, [*habits, *turns(options, report, paired)])
     peers.compare(report, max(numbers) if options.peers else min(_FEW, max(numbers)), cpu_row)
-    if paired is not None:
-        paired.compare(report)
+    for row in paired.values():
+        row.compare(report)
     if "demo" in wanted:
         await measure_demo(report, options.demo_seconds)
     if "renditions" in wanted:
@@ -104,16 +101,73 @@ async def run(options: argparse.Namespace, report: Report) -> None:
             measure(report)
 
 
-def plan(
-    report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace, paired: Paired | None
-) -> list[Part]:
+async def run_parts(
+    options: argparse.Namespace, report: Report, groups: Sequence[tuple[dict[str, bool], list[Part]]]
+) -> None:
+    """Run the parts of each group on simulators with the group's habits; after a failed one they are restarted."""
+    most = max(int(number) for number in options.cameras.split(","))
+    for habits, parts in groups:
+        while parts:
+            async with stage(most, data_path=options.data_path, **habits) as world:
+                while parts:
+                    title, part = parts.pop(0)
+                    report.progress(title)
+                    try:
+                        await asyncio.wait_for(part(world), _PART_TIMEOUT + ("soak" in title) * options.soak_seconds)
+                    except Exception as error:
+                        report.failed(title, error)
+                        break
+
+
+async def in_turns(options: argparse.Namespace, report: Report, most: int) -> dict[str, Paired]:
+    """The rows that are compared with an earlier commit, by the habit of their cameras; none where it is not there."""
+    report.progress(f"building {options.against}")
+    try:
+        tree = await build(options.against)
+    except BenchError as error:
+        report.failed(f"compared with {options.against}", error)
+        return {}
+    row = functools.partial(Paired, tree, cameras=most, seconds=options.seconds)
+    return {
+        "": row("the whole job", delay_seconds=options.delay_seconds, bars={"CPU": 0.45, "memory": 0.6, **DELAY_BARS}),
+        "video": row("video only", audio=False, bars={"CPU": 0.40}),
+        "dribble": row("the whole job" + DRIBBLE, bars={"CPU": 0.5}),
+        "webrtc": row("WebRTC cameras", bars={"CPU": 0.5}),
+    }
+
+
+def turns(
+    options: argparse.Namespace, report: Report, paired: Mapping[str, Paired]
+) -> list[tuple[dict[str, bool], list[Part]]]:
+    """Earlier, today, earlier, today …, row by row, each on cameras with its habit."""
+    groups: list[tuple[dict[str, bool], list[Part]]] = []
+    for habit, row in paired.items():
+        parts: list[Part] = [
+            (f"{row.title}, {which}", functools.partial(row.measure, report=report, which=which))
+            for which in ("earlier", "today") * options.rounds
+        ]
+        groups.append(({habit: True} if habit in ("dribble", "webrtc") else {}, parts))
+    return groups
+
+
+def dribbling(report: Report, most: int, options: argparse.Namespace) -> list[Part]:
+    """The parts with cameras that write a packet at a time."""
+    cpu = functools.partial(measure_cpu, report=report, cameras=most, seconds=options.seconds, dribble=True)
+    parts: list[Part] = [
+        (f"{what}, {most} cameras{DRIBBLE}", functools.partial(cpu, audio=audio))
+        for what, audio in (("whole job", True), ("video only", False))
+    ]
+    if options.peers:
+        peer = functools.partial(measure_peer, report=report, peer=GO2RTC, cameras=most, seconds=options.seconds)
+        parts.append((f"go2rtc, {most} cameras{DRIBBLE}", functools.partial(peer, habit=DRIBBLE)))
+    return parts
+
+
+def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse.Namespace) -> list[Part]:
     """The parts that move media, in order."""
     seconds, most = options.seconds, max(numbers)
     few = min(_FEW, most)
     parts: list[Part] = []
-    if paired is not None:
-        for which in ("earlier", "today") * options.rounds:
-            parts.append((f"delay, {which}", functools.partial(paired.measure, report=report, which=which)))
     if "cost" in wanted:
         for number in numbers:
             work = functools.partial(

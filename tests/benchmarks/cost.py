@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from tests.benchmarks import proc
-from tests.benchmarks.delay import Delays, match
+from tests.benchmarks.delay import LONGEST, Delays, match
 from tests.benchmarks.stage import Relay, Stage
 from tests.benchmarks.table import Report
 
@@ -14,15 +14,18 @@ SETTLE: Final = 5.0
 """Seconds between the last camera's coming live and the first look."""
 _ARRIVALS: Final = 500_000
 
+DRIBBLE: Final = ", a packet at a time"
+"""In the names of rows about cameras that write so."""
+
 MAX_WAKES: Final = 60.0
 MAX_MEMORY: Final = 15.0
 MAX_DELAY: Final = (2.0, 10.0)
 """p50 and p99 in ms."""
 
 
-def cpu_row(cameras: int, *, audio: bool = True) -> str:
+def cpu_row(cameras: int, *, audio: bool = True, dribble: bool = False) -> str:
     """The name of the relay's CPU row."""
-    return f"CPU per camera, {cameras} cameras" + ("" if audio else ", video only")
+    return f"CPU per camera, {cameras} cameras" + ("" if audio else ", video only") + (DRIBBLE if dribble else "")
 
 
 async def measure_cost(stage: Stage, report: Report, cameras: int, seconds: float, delay_seconds: float) -> None:
@@ -53,8 +56,10 @@ async def measure_cost(stage: Stage, report: Report, cameras: int, seconds: floa
         lost += sum(camera["video"]["lost_in"] for camera in (await relay.cameras()).values())
         report.add(f"RTP packets lost, {cameras} cameras", lost, "", most=0)
         report.add(f"sound packets lost, {cameras} cameras", await _sound_lost(relay), "", most=0)
-        wrong = delays.altered + delays.unmatched + await _undecrypted(stage)
-        note = f"of {packets}, by payload; and what the sink could not decrypt"
+        undecrypted = await _undecrypted(stage)
+        wrong = delays.altered + delays.unmatched + undecrypted
+        note = f"of {packets}: {delays.altered} with another payload, {delays.unmatched} without a partner"
+        note += f"; {undecrypted} could not be decrypted"
         report.add(f"packets that are not the camera's, {cameras} cameras", wrong, "", most=0, note=note)
 
 
@@ -69,13 +74,15 @@ async def _undecrypted(stage: Stage) -> int:
     return sum(session["unauthenticated"] + session["malformed"] for session in sessions)
 
 
-async def measure_cpu(stage: Stage, report: Report, cameras: int, seconds: float, *, audio: bool) -> None:
-    """CPU alone."""
+async def measure_cpu(
+    stage: Stage, report: Report, cameras: int, seconds: float, *, audio: bool, dribble: bool = False
+) -> None:
+    """CPU alone; with `dribble` the cameras of this stage write one packet at a time."""
     async with stage.relay(cameras, audio=audio) as relay:
         await relay.until_live()
         await asyncio.sleep(SETTLE)
         cost = await proc.measure(list((await relay.pids()).values()), seconds)
-        report.add(cpu_row(cameras, audio=audio), cost.cpu, "ms/s")
+        report.add(cpu_row(cameras, audio=audio, dribble=dribble), cost.cpu, "ms/s")
 
 
 async def added_delay(stage: Stage, relay: Relay, seconds: float) -> tuple[Delays, int]:
@@ -84,13 +91,12 @@ async def added_delay(stage: Stage, relay: Relay, seconds: float) -> tuple[Delay
     await asyncio.sleep(seconds)
     for name in relay.names:
         await stage.nest(f"cameras/{name}/record", {"stop": True})
-    await asyncio.sleep(0.5)
+    wrote = {name: [entry for entry in await sent_by(stage, name) if entry[1] == "video"] for name in relay.names}
+    arrivals = await _until_arrived(stage, {sent[-1][7] for sent in wrote.values() if sent})
     await stage.sfu("record", {"stop": True})
-    arrivals = (await stage.sfu("record"))["arrivals"]
     tracks = await relay.tracks()
     total, packets = Delays(), 0
-    for name in relay.names:
-        sent = [entry for entry in await sent_by(stage, name) if entry[1] == "video"]
+    for name, sent in wrote.items():
         arrived = [entry for entry in arrivals if entry[1] == tracks[name]["ssrc"]]
         found = match(sent, arrived)
         packets += len(sent)
@@ -99,6 +105,17 @@ async def added_delay(stage: Stage, relay: Relay, seconds: float) -> tuple[Delay
         # The last few frames are on their way, and too few for a match.
         total.unmatched += max(0, found.unmatched - 40)
     return total, packets
+
+
+async def _until_arrived(stage: Stage, last: set[int], within: float = LONGEST) -> list[list[Any]]:
+    """What the SFU has recorded when the packets with these CRCs have arrived, or after `within` seconds."""
+    arrivals: list[list[Any]] = []
+    for _ in range(int(within / 0.5)):
+        await asyncio.sleep(0.5)
+        arrivals = (await stage.sfu("record"))["arrivals"]
+        if last <= {entry[6] for entry in arrivals}:
+            break
+    return arrivals
 
 
 async def record(stage: Stage, names: list[str]) -> None:

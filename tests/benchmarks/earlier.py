@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks import proc
 from tests.benchmarks.cost import SETTLE, added_delay
 from tests.benchmarks.stage import BenchError, Stage
 from tests.benchmarks.table import Report
 
-MOST: Final = 1.10
-"""Bar: today's p50 and p99 as multiples of the earlier commit's."""
+COMMIT: Final = "8e45027"
+"""The last one without anything compiled: what the bars compare with."""
 _BUILT: Final = Path(sys.prefix) / "earlier"
 _ROOT: Final = Path(__file__).parents[2]
-_SHARES: Final = (0.5, 0.99)
+_SHARES: Final = {"added delay p50": 0.5, "added delay p99": 0.99}
+DELAY_BARS: Final = dict.fromkeys(_SHARES, 1.10)
 
 
 async def build(commit: str) -> Path:
@@ -36,36 +39,45 @@ async def build(commit: str) -> Path:
 
 @dataclass
 class Paired:
-    """Added delay of an earlier commit and of today's tree, in turns. Milliseconds, a figure for each run."""
+    """One row of the table for an earlier commit and for today's tree, in turns."""
 
     tree: Path
+    title: str
+    """What is measured, in words that follow the figure's name."""
     cameras: int
     seconds: float
-    figures: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"earlier": [], "today": []})
+    delay_seconds: float = 0.0
+    """How long the added delay is measured; 0: it is not."""
+    audio: bool = True
+    bars: Mapping[str, float] = field(default_factory=dict)
+    """The most that today's figure may be of the earlier one's, by the figure's name."""
+    figures: dict[str, list[dict[str, float]]] = field(default_factory=lambda: {"earlier": [], "today": []})
+    """Of each run: CPU in ms/s and memory in MB a worker, added delay in ms."""
 
     async def measure(self, stage: Stage, report: Report, which: str) -> None:
         """One run of one of the two."""
         tree = self.tree if which == "earlier" else None
-        async with stage.relay(self.cameras, tree=tree) as relay:
+        async with stage.relay(self.cameras, audio=self.audio, tree=tree) as relay:
             await relay.until_live()
             await asyncio.sleep(SETTLE)
-            delays, packets = await added_delay(stage, relay, self.seconds)
-        p50, p99 = (delays.quantile(share) * 1000 for share in _SHARES)
-        self.figures[which].append((p50, p99))
-        run = len(self.figures[which])
-        for name, value in (("p50", p50), ("p99", p99)):
-            report.add(f"added delay {name}, {which}, run {run}", value, "ms", note=f"{packets} packets")
+            cost = await proc.measure(list((await relay.pids()).values()), self.seconds)
+            found = {"CPU": cost.cpu, "memory": cost.memory}
+            if self.delay_seconds:
+                delays, _ = await added_delay(stage, relay, self.delay_seconds)
+                found |= {name: delays.quantile(share) * 1000 for name, share in _SHARES.items()}
+        self.figures[which].append(found)
+        text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        report.progress(f"  {which}, run {len(self.figures[which])}: {text}")
 
     def compare(self, report: Report) -> None:
-        """Medians over the runs of each, and their ratios against the bar."""
-        if not all(self.figures.values()):
-            return
-        for index, name in enumerate(("p50", "p99")):
-            earlier, today = (
-                statistics.median(run[index] for run in self.figures[which]) for which in ("earlier", "today")
-            )
-            note = f"medians {earlier:.3f} and {today:.3f} ms; earlier is {self.tree.name}"
-            report.add(f"added delay {name}, today / earlier", today / earlier, "×", most=MOST, note=note)
+        """The median of the pairs' ratios for each figure, against its bar."""
+        pairs = list(zip(self.figures["earlier"], self.figures["today"], strict=False))
+        for name in pairs[0][0] if pairs else ():
+            ratio = statistics.median(today[name] / earlier[name] for earlier, today in pairs)
+            was, now = (statistics.median(run[name] for run in self.figures[which]) for which in ("earlier", "today"))
+            note = f"{len(pairs)} pairs, medians {was:.2f} and {now:.2f}; earlier is {self.tree.name}"
+            title = f"{name} of {self.title}, today / earlier"
+            report.add(title, ratio, "×", most=self.bars.get(name), note=note)
 
 
 async def _run(*command: str) -> str:

@@ -153,6 +153,7 @@ class Stage(ControlInterface):
 
     world: DemoWorld
     http: httpx.AsyncClient
+    data_path: str = "auto"
     _runs: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -183,6 +184,8 @@ class Stage(ControlInterface):
             cameras={"include": names, **{name: {"audio": audio} for name in names}},
             paths={"state_dir": str(home / "state"), "runtime_dir": str(home / "run")},
         )
+        if tree is None and self.data_path != "auto":
+            document["workers"] = {"data_path": self.data_path}
         if local:
             document["local"] = {"listen": "127.0.0.1"}
         if not sfu:
@@ -225,14 +228,17 @@ class Stage(ControlInterface):
 
 
 @contextlib.asynccontextmanager
-async def stage(cameras: int, *, dribble: bool = False, bitrate: int = BITRATE) -> AsyncIterator[Stage]:
+async def stage(
+    cameras: int, *, dribble: bool = False, webrtc: bool = False, bitrate: int = BITRATE, data_path: str = "auto"
+) -> AsyncIterator[Stage]:
     """Start the simulators for `cameras` cameras at 720p (`bitrate` in bit/s), and stop them afterwards.
 
-    With `dribble` the cameras write every RTP packet by itself (a TLS record each) instead of a frame at a time.
+    With `dribble` the cameras write every RTP packet by itself (a TLS record each) instead of a frame at a time, with
+    `webrtc` they all speak WebRTC. `data_path` is what workers of this tree use.
     """
-    options = (*_OPTIONS, "--bitrate", str(bitrate))
+    options = (*_OPTIONS, "--bitrate", str(bitrate), *(("--webrtc", str(cameras)) if webrtc else ()))
     async with demo_world(cameras, SIZE, options) as world, httpx.AsyncClient(timeout=30.0) as http:
-        made = Stage(world, http)
+        made = Stage(world, http, data_path)
         for name in made.names if dribble else ():
             await made.nest(f"cameras/{name}/fault", {"kind": "dribble"})
         yield made
