@@ -247,7 +247,7 @@ def _home(files: setup_files.SetupFiles, nest: NestConfig, address: str) -> None
     """Write that cameras are watched at this address of the machine, and not at Cloudflare."""
     others = not is_loopback(address)
     token = Secret(secrets.token_hex(24) if others else "")
-    files.write_home(nest, address, home.http_listen(address), token)
+    files.write_home(nest, address, home.http_listen(address), token, Secret(secrets.token_hex(24)))
     signing_in = f", and sign in with the token in {files.http_token}" if others else ""
     _say(f"When it runs, open http://{home.http_listen(address)}{signing_in}.")
 

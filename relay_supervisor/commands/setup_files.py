@@ -51,6 +51,12 @@ _HOME: Final = """\
 listen = "{address}"
 announce = ["{address}"]
 """
+_LINKS: Final = f"""
+# go2rtc and others that send no token are given a link: "Share a link" in a camera's large view.
+[viewers]
+access = "links"
+link_secret_file = "{SECRETS_DIR}/link_secret"
+"""
 _OPEN: Final = 'listen = "127.0.0.1:8080"   # anywhere else needs a token: token_file = "…"'
 
 
@@ -99,6 +105,7 @@ class SetupFiles:
         self.path, self._existing = path, existing
         secrets = path.parent / SECRETS_DIR
         self.app_secret, self.http_token = secrets / "cloudflare_app_secret", secrets / "http_token"
+        self._link_secret = secrets / "link_secret"
         self._client_secret, self._refresh_token = secrets / "google_client_secret", secrets / "google_refresh_token"
         if file := existing.nest("refresh_token_file"):
             self._refresh_token = path.parent / Path(file).expanduser()
@@ -131,13 +138,19 @@ class SetupFiles:
         write_private(self.app_secret, secret.reveal() + "\n")
         write_private(self.path, new_configuration(nest, app_id))
 
-    def write_home(self, nest: NestConfig, address: str, http_listen: str, token: Secret) -> None:
-        """Have cameras watched at `address`, and not at Cloudflare; `token` is "" on loopback."""
+    def write_home(self, nest: NestConfig, address: str, http_listen: str, token: Secret, links: Secret) -> None:
+        """Have cameras watched at `address`, and not at Cloudflare; `token` is "" on loopback.
+
+        With a token players that send none come by a link, signed with `links`.
+        """
+        watching = _HOME.format(address=address)
         if token:
             write_private(self.http_token, token.reveal() + "\n")
+            write_private(self._link_secret, links.reveal() + "\n")
+            watching += _LINKS
         http = f'listen = "{http_listen}"\n'
         http += f'token_file = "{SECRETS_DIR}/http_token"' if token else "# anywhere else needs a token: token_file"
-        write_private(self.path, new_configuration(nest, watching=_HOME.format(address=address), http=http))
+        write_private(self.path, new_configuration(nest, watching=watching, http=http))
 
     def _writes_client_secret(self, nest: NestConfig) -> bool:
         if not self._existing.document:

@@ -71,14 +71,17 @@ def test_watching_at_home_is_a_whole_configuration(tmp_path: Path, address: str,
     )
     files = SetupFiles(path, read(path))
     files.write(nest)
-    files.write_home(nest, address, http_listen(address), Secret(token))
+    files.write_home(nest, address, http_listen(address), Secret(token), Secret("abcdef0123456789"))
     config = config_file.load(path, {})
     assert (config.local.addresses, config.local.announced) == ([address], [address])
     assert not config.cloudflare.used
     assert (config.http.listen, config.http.token.reveal()) == (http_listen(address), token)
     assert prerequisites.refusals(config) == []
+    assert (config.viewers.access, config.viewers.link_secret.reveal()) == (
+        ("links", "abcdef0123456789") if token else ("auto", "")
+    )
     assert [stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "secrets").iterdir()] == [0o600] * (
-        3 if token else 2
+        4 if token else 2
     )
 
 
