@@ -375,7 +375,7 @@ def state_values(data: bytes) -> None:
     for publication in store.publications():
         assert isinstance(publication.publication, str)
     for worker in store.workers():
-        assert isinstance(worker.pid, int)
+        assert isinstance(worker.ref, str)
     assert all(1000.0 < stop.deadline <= 1600.0 for stop in store.abandoned("a"))
     assert all(0 < port < 65536 for port in store.local_ports().values())
     assert all(isinstance(viewer.viewer, str) for viewer in store.local_viewers())

@@ -96,13 +96,16 @@ async def provoke(relay: RunningRelay, http: httpx.AsyncClient) -> None:
     for session in (await relay.sfu("sessions"))["sessions"]:
         if session["published"]:
             await relay.sfu(f"sessions/{session['session']}", {"upstream_loss": 0.2})
+    # A report shows a loss of the picture only while its repair is on the way.
+    cameras = ("Front Door", "Driveway")
+    await relay.until(lambda: any(relay.camera(name).video.loss_out for name in cameras), 60.0, "a loss is reported")
     await relay.nest("cameras/Driveway/fail_commands", {"status": 500, "command": "*", "count": 1})
     assert (await http.get("/api/stats", headers={"Authorization": "Bearer wrong-one-entirely"})).status_code == 401
     async with http.stream("GET", "/api/events") as events:
         lines = events.aiter_lines()
         assert await anext(lines)
         await asyncio.sleep(1.5)
-    before = {name: relay.camera(name).lease.extends for name in ("Front Door", "Driveway")}
+    before = {name: relay.camera(name).lease.extends for name in cameras}
     await relay.until(
         lambda: all(relay.camera(name).lease.extends > count for name, count in before.items()), 60.0, "extensions"
     )
