@@ -16,7 +16,7 @@ from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.errors import RelayError
-from relay_supervisor import prerequisites
+from relay_supervisor import memory, prerequisites
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option
 from relay_supervisor.commands.systemd import ServiceManager
@@ -40,6 +40,7 @@ def command(config_path: Path) -> None:
     # them again.
     environment = dict(os.environ)
     config = _read(config_path, os.environ)
+    memory.settle()  # before logging, which starts a thread
     log.configure(config.log.level, config.log.format)
     for warning in config_environment.unknown(environment):
         logger.warning("%s", warning)

@@ -28,6 +28,7 @@ import msgspec
 from relay_common import log
 from relay_common.clock import SystemClock
 from relay_common.tasks import Tasks
+from relay_supervisor import memory
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.demo_world import DemoWorld
 from relay_supervisor.loop_errors import LoopErrors
@@ -118,6 +119,7 @@ async def _converse(host: Host, socket: Path) -> None:
 
 
 if __name__ == "__main__":
+    memory.settle()  # as `relay-supervisor run` does
     asyncio.run(serve(Path(sys.argv[1])))
     log.flush()
-    os._exit(0)  # as `relay-supervisor run` does
+    os._exit(0)  # as it does, too

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,42 @@ def test_what_was_freed_below_the_end_of_the_heap_is_given_back() -> None:
     assert give_back()
     assert resident_bytes() < full - 30 * MB, f"{full / MB:.0f} MB, {kept / MB:.0f} MB after they were freed"
     assert len(last) == 4096
+
+
+_THREADS = """
+import ctypes, gc, sys, threading
+from relay_supervisor import memory
+if "settle" in sys.argv:
+    memory.settle()
+ready = threading.Barrier(4)
+def allocate():
+    ready.wait()
+    kept.append([b"x" * 2000 for _ in range(2000)])
+    ready.wait()
+kept = []
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+libc = ctypes.CDLL(None)
+print(gc.get_freeze_count(), flush=True)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no malloc_info")
+def test_a_settled_process_has_one_heap_and_does_not_count_what_it_imported_as_garbage_to_be() -> None:
+    def run(*arguments: str) -> tuple[int, int]:
+        command = [sys.executable, "-c", _THREADS, *arguments]
+        frozen, information = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n", 1)
+        return int(frozen), information.count("<heap nr=")
+
+    assert run()[1] > 1, "threads have no arenas of their own any more: nothing has to be settled"
+    frozen, arenas = run("settle")
+    assert frozen > 10_000
+    assert arenas == 1
 
 
 async def test_it_happens_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
