@@ -1,10 +1,9 @@
-/* The way in of a plain wake: frames, packets, payloads of pictures, their media time. */
+/* The way in of a plain wake: frames, packets, media times; payloads are for pictures.c. */
 
 #include "wake.h"
 
-static const double MAX_RATE = 20000000.0, MAX_BURST = 5000000.0;                  /* media/track_input.py */
-static const double VIDEO_CLOCK_RATE = 90000.0, MAX_INTERVAL = 45000.0;            /* media/access_unit_ends.py */
-static const double ARRIVAL_WEIGHT = 0.1;                                          /* media/inputs.py */
+static const double MAX_RATE = 20000000.0, MAX_BURST = 5000000.0; /* media/track_input.py */
+static const double ARRIVAL_WEIGHT = 0.1;                         /* media/inputs.py */
 
 /* RtspParser.receive_data: the frames, all of which must be of known channels, and nothing but the beginning of another
  * behind them. */
@@ -97,172 +96,6 @@ admit(Work *work, double now)
     return 1;
 }
 
-/* Payloads from here on are copied: those of this wake so far, and room for all that may come. */
-static int
-begin_cut(Work *work)
-{
-    size_t all = work->size + work->carried, room = (size_t)I(max_payload) - 2;
-    work->cut_size = all + 2 * (all / room + 2 * MAX_PACKETS);
-    work->cut = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)work->cut_size);
-    if (work->cut == NULL)
-        return 0;
-    uint8_t *to = (uint8_t *)PyBytes_AsString(work->cut);
-    for (int index = 0; index < work->payload_count; index++) {
-        Piece *payload = &work->payloads[index];
-        if (payload->size > work->cut_size - work->cut_used)
-            return 0;
-        memcpy(to + work->cut_used, work->data + payload->offset, payload->size);
-        payload->offset = (uint32_t)work->cut_used;
-        work->cut_used += payload->size;
-    }
-    return 1;
-}
-
-/* A payload of `head` and `tail`, which is copied; without a head and while nothing was cut, it stays where it is. */
-static int
-emit(Work *work, const uint8_t *head, size_t head_size, const uint8_t *tail, size_t tail_size, int marker)
-{
-    if (work->payload_count == MAX_PAYLOADS)
-        return 0;
-    Piece *payload = &work->payloads[work->payload_count++];
-    payload->size = (uint32_t)(head_size + tail_size);
-    payload->marker = marker;
-    if (work->cut == NULL) {
-        payload->offset = (uint32_t)(tail - work->data);
-        return !head_size;
-    }
-    if (payload->size > work->cut_size - work->cut_used)
-        return 0;
-    payload->offset = (uint32_t)work->cut_used;
-    uint8_t *to = (uint8_t *)PyBytes_AsString(work->cut) + work->cut_used;
-    if (head_size)
-        memcpy(to, head, head_size);
-    memcpy(to + head_size, tail, tail_size);
-    work->cut_used += payload->size;
-    return 1;
-}
-
-/* H264Passthrough._recut */
-static int
-recut(Work *work, const uint8_t *data, size_t size, int ends)
-{
-    if (work->cut == NULL && !begin_cut(work))
-        return 0;
-    uint8_t head[2 + MOST_PAYLOAD];
-    size_t room = (size_t)I(max_payload) - 2;
-    if (work->carried > room || room > MOST_PAYLOAD)
-        return 0;
-    work->carry_changed = 1;
-    head[0] = (uint8_t)((I(header) & 0xE0) | FU_A);
-    while (work->carried + size > room) {
-        size_t part = room - work->carried;
-        head[1] = (uint8_t)((I(header) & 0x1F) | I(carry_start));
-        memcpy(head + 2, work->carry, work->carried);
-        if (!emit(work, head, 2 + work->carried, data, part, 0))
-            return 0;
-        I(carry_start) = 0;
-        work->carried = 0;
-        data += part;
-        size -= part;
-    }
-    if (!ends) {
-        memcpy(work->carry + work->carried, data, size);
-        work->carried += size;
-        work->has_carry = 1;
-        return 1;
-    }
-    static const uint8_t zero[1] = {0};
-    if (!(work->carried + size)) {
-        data = zero;
-        size = 1;
-    }
-    head[1] = (uint8_t)((I(header) & 0x1F) | I(carry_start) | FU_END);
-    memcpy(head + 2, work->carry, work->carried);
-    if (!emit(work, head, 2 + work->carried, data, size, 0))
-        return 0;
-    work->carried = 0;
-    work->has_carry = 0;
-    return 1;
-}
-
-/* H264Passthrough._begins_plainly */
-static int
-begin_picture(Work *work, const uint8_t *at, size_t size, int marker, int64_t timestamp)
-{
-    if (!I(closed) || I(timed) || marker || I(wants_keyframe) || I(shift) || size < 3 || (at[0] & 0x1F) != FU_A ||
-        at[1] != (FU_START | NAL_SLICE) || at[2] < 0x80 || I(starts_late))
-        return 0;
-    double step = (double)((timestamp - I(raw)) & 0xFFFFFFFF);
-    if (step < MAX_INTERVAL) {
-        if (I(sharing) < 1)
-            return 0;
-        R(interval) = step / VIDEO_CLOCK_RATE / (double)I(sharing);
-    }
-    I(sent_timestamp) = I(stamp) = I(raw) = timestamp;
-    I(sharing) = 1;
-    I(closed) = I(marked) = I(key) = 0;
-    I(sent) = I(in_fragment) = 1;
-    I(sets_seen) = I(carry_start) = 0;
-    I(header) = (at[0] & 0xE0) | NAL_SLICE;
-    if (at[2] >> 4 == 0xA || at[2] >> 2 == 0x27)
-        I(b_frames)++;
-    if (size <= (size_t)I(max_payload))
-        return emit(work, NULL, 0, at, size, 0);
-    I(carry_start) = FU_START;
-    return recut(work, at + 2, size - 2, 0);
-}
-
-/* H264Passthrough._middle */
-static int
-go_on(Work *work, const uint8_t *at, size_t size, int marker)
-{
-    if (!I(in_fragment) || size < 3 || (at[0] & 0x1F) != FU_A || at[1] >= FU_START)
-        return 0;
-    int ends = (at[1] & FU_END) != 0;
-    if (ends ? I(mistrusted) || I(omits) || I(distrusted) || (marker && I(key)) : marker)
-        return 0; /* the end of a keyframe is noted elsewhere as well */
-    if (work->has_carry) {
-        if (!recut(work, at + 2, size - 2, ends))
-            return 0;
-        if (ends)
-            work->payloads[work->payload_count - 1].marker = marker;
-    }
-    else if (size > (size_t)I(max_payload) || !emit(work, NULL, 0, at, size, marker))
-        return 0;
-    if (ends) { /* _end_fragments */
-        I(in_fragment) = 0;
-        I(marked) = marker;
-        if (marker) {
-            I(closed) = 1;
-            I(frames)++;
-        }
-    }
-    return 1;
-}
-
-/* H264Passthrough.receive_run, for each run */
-static int
-pass(Work *work)
-{
-    for (int number = 0; number < work->run_count; number++) {
-        Run *run = &work->runs[number];
-        run->out_first = work->payload_count;
-        for (int index = run->first; index < run->end; index++) {
-            const uint8_t *packet = work->data + work->packets[index].offset, *at = packet + RTP_HEADER;
-            size_t size = work->packets[index].size - RTP_HEADER;
-            int marker = packet[1] > 127;
-            if (!(run->timestamp == I(stamp) ? go_on(work, at, size, marker)
-                                             : begin_picture(work, at, size, marker, run->timestamp)))
-                return 0;
-        }
-        run->out_end = work->payload_count;
-        run->sent_timestamp = I(sent_timestamp);
-        for (int index = run->out_first; index < run->out_end; index++)
-            run->bytes += work->payloads[index].size;
-    }
-    return 1;
-}
-
 int
 has_payloads(const Run *run)
 {
@@ -283,6 +116,18 @@ note_arrival(Work *work, double now)
     work->arrived_at = now;
 }
 
+/* What VideoInput.receive_packets does last. */
+static void
+note_keyframe(Work *work, double now)
+{
+    if (I(keyframes) == I(keyframes_noted))
+        return;
+    I(keyframes_noted) = I(keyframes);
+    if (R(keyframe_at) != 0)
+        R(keyframe_interval) = now - R(keyframe_at);
+    R(keyframe_at) = now;
+}
+
 /* What the parts other than numbers have to be. */
 static int
 begin(Work *work, PyObject *const *parts, double now)
@@ -294,6 +139,7 @@ begin(Work *work, PyObject *const *parts, double now)
         !is_none(passthrough, n_earlier, 1) || !is_none(passthrough, n_held, 0) || !is_none(passthrough, n__collected, 0))
         return 0;
     memcpy(work->v, work->before, sizeof work->v);
+    work->passthrough = passthrough;
     work->arrived = (int64_t)frames;
     work->arrived_at = at;
     PyObject *carry = PyObject_GetAttr(passthrough, names[n__carry]);
@@ -319,12 +165,14 @@ int
 work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double now)
 {
     /* The track is metered before the packets of this wake are counted. */
-    if (!begin(work, parts, now) || !split(work, lists) || !admit(work, now) || !receive(work, now) || !pass(work))
+    if (!begin(work, parts, now) || !split(work, lists) || !admit(work, now) || !receive(work, now) ||
+        !pass_pictures(work))
         return 0;
     for (int index = 0; index < work->run_count; index++)
         if (has_payloads(&work->runs[index]) && !map_time(work, &work->runs[index], now))
             return 0;
     note_arrival(work, now);
+    note_keyframe(work, now);
     return 1;
 }
 

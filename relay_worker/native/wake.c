@@ -5,9 +5,9 @@
  * written back and packets sent. Otherwise nothing has changed, and the Python takes the wake. So no object ever shows
  * anything but the truth, and either of the two may take any wake.
  *
- * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with fragments of slices (FU-A) that
- * begin a picture behind one that has ended, or go on with it, up to its marked end; an even source, whose packets every
- * output's pacer lets through; no capture, no snapshot. Packets of other channels are passed to the parser's lists.
+ * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with pictures that are plain, too
+ * (pictures.c); an even source, whose packets every output's pacer lets through; no capture, no snapshot. Packets of other
+ * channels are passed to the parser's lists.
  */
 
 #include "wake.h"

@@ -15,7 +15,7 @@ enum {
     MAX_OUTPUTS = 8,
     MOST_PAYLOAD = 1400, /* publish/sender.py, MAX_RTP_PAYLOAD */
     LEAST_PAYLOAD = 64,  /* media/nal_units.py */
-    NAL_SLICE = 1,
+    MOST_SETS = 2048,    /* bytes of parameter sets that are put before keyframes of one wake */
     SENT_KEPT = 4096, /* publish/feedback.py */
     SAMPLES = 1024,   /* media/delay.py */
 };
@@ -48,6 +48,9 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(INPUT, REAL, metered_at, "_metered_at")                                                                          \
     X(INPUT, FLAG, too_fast, "_too_fast")                                                                              \
     X(INPUT, REAL, due, "due")                                                                                         \
+    X(INPUT, INT, keyframes_noted, "_keyframes")                                                                       \
+    X(INPUT, REAL, keyframe_at, "keyframe_at")                                                                         \
+    X(INPUT, REAL, keyframe_interval, "keyframe_interval")                                                             \
     X(RECEIVER, INT, packets, "packets")                                                                               \
     X(RECEIVER, INT, bytes, "bytes")                                                                                   \
     X(RECEIVER, INT, ssrc, "ssrc")                                                                                     \
@@ -65,6 +68,8 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(PASSTHROUGH, INT, sharing, "_sharing")                                                                           \
     X(PASSTHROUGH, REAL, interval, "_interval")                                                                        \
     X(PASSTHROUGH, REAL, arrival_interval, "arrival_interval")                                                         \
+    X(PASSTHROUGH, INT, stage, "_stage")                                                                               \
+    X(PASSTHROUGH, FLAG, fields, "_fields")                                                                            \
     X(PASSTHROUGH, FLAG, closed, "_closed")                                                                            \
     X(PASSTHROUGH, FLAG, timed, "_timed")                                                                              \
     X(PASSTHROUGH, FLAG, marked, "_marked")                                                                            \
@@ -75,7 +80,9 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(PASSTHROUGH, FLAG, mistrusted, "_mistrusted")                                                                    \
     X(PASSTHROUGH, FLAG, omits, "_omits")                                                                              \
     X(PASSTHROUGH, INT, distrusted, "_distrusted")                                                                     \
+    X(PASSTHROUGH, FLAG, warned, "_warned")                                                                            \
     X(PASSTHROUGH, INT, sets_seen, "_sets_seen")                                                                       \
+    X(PASSTHROUGH, FLAG, repeats_sets, "repeats_sets")                                                                 \
     X(PASSTHROUGH, FLAG, wants_keyframe, "wants_keyframe")                                                             \
     X(PASSTHROUGH, FLAG, starts_late, "_starts_late")                                                                  \
     X(PASSTHROUGH, FLAG, in_fragment, "_in_fragment")                                                                  \
@@ -83,6 +90,7 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(PASSTHROUGH, INT, header, "_header")                                                                             \
     X(PASSTHROUGH, INT, b_frames, "b_frames")                                                                          \
     X(PASSTHROUGH, INT, frames, "frames")                                                                              \
+    X(PASSTHROUGH, INT, keyframes, "keyframes")                                                                        \
     X(PASSTHROUGH, INT, max_payload, "max_payload")                                                                    \
     X(TRACK, INT, timestamp, "timestamp")                                                                              \
     X(TRACK, REAL, media, "media")                                                                                     \
@@ -152,7 +160,8 @@ enum { OUTPUT_FIELDS(INDEX) OUTPUT_COUNT };
 #define NAMES(X)                                                                                                       \
     X(_pending) X(packets) X(last_media) X(last_frame) X(_arrived) X(_out) X(earlier) X(held) X(_carry) X(_collected)  \
     X(clock) X(_frame) X(_held) X(_ready) X(_sock) X(_packed) X(fileno) X(flush) X(after_refusal) X(append)            \
-    X(_samples) X(add) X(failures) X(_say_what_is_due) X(_filled)
+    X(_samples) X(add) X(failures) X(_say_what_is_due) X(_filled) X(parameter_sets) X(_sps) X(_pps) X(info)            \
+    X(frames_only)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -194,6 +203,7 @@ typedef struct {
     uint8_t other_channels[MAX_OTHERS];
     Run runs[MAX_RUNS];
     int packet_count, other_count, run_count, payload_count;
+    PyObject *passthrough; /* borrowed */
     Value before[INPUT_COUNT], v[INPUT_COUNT];
     double arrived_at;
     int64_t arrived;
@@ -225,7 +235,7 @@ int set_item(PyObject *object, int name, PyObject *key, PyObject *value);
 int call(PyObject *object, int name, PyObject *first, PyObject *second);
 int intern_names(void);
 
-/* --- input.c: from bytes to payloads ------------------------------------------------------------------------------ */
+/* --- input.c: from bytes to packets, and what is remembered of them ---------------------------------------------- */
 
 /* Whether all of it is plain, up to the payloads of each run and their media times; changes nothing. */
 int work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double now);
@@ -233,6 +243,24 @@ int work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double n
 /* Write all that back, and packets of other channels into the parser's lists; -1 with an exception. */
 int keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *video, PyObject *now);
 int has_payloads(const Run *run);
+
+/* --- pictures.c: from packets to payloads; 0 where the Python has to decide. -------------------------------------- */
+
+int pass_pictures(Work *work);
+
+/* --- payloads.c: 0 where there is no room for one. ---------------------------------------------------------------- */
+
+/* Payloads are copied from here on, those that there are and all that follow. */
+int begin_cut(Work *work);
+
+/* A payload of `head` and `tail`. Before `begin_cut` there is no head, and the tail is a part of what came. */
+int emit_payload(Work *work, const uint8_t *head, size_t head_size, const uint8_t *tail, size_t tail_size, int marker);
+
+/* A whole NAL unit, in fragments where it is too long. */
+int put_nal(Work *work, const uint8_t *nal, size_t size);
+
+/* What a fragment brought of a NAL unit that is cut anew. */
+int recut(Work *work, const uint8_t *data, size_t size, int ends);
 
 /* --- timeline.c: sets the run's media time; 0 where a mapping would have to be started. --------------------------- */
 

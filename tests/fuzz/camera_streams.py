@@ -10,9 +10,12 @@ from relay_worker.publish.extensions import HeaderExtensions
 
 SPS: Final = bytes.fromhex("6742c01fda0140016ec0440000030004000003006a3c58b680")
 PPS: Final = bytes.fromhex("68ce3c80")
+MORE_SETS: Final = tuple(bytes((0x68, first)) + bytes(range(1, 30)) for first in (0x5C, 0x7C, 0x27))
+"""Of other ids: with them the sets are too many for one small packet."""
 PICTURES: Final = 40
 """In a stream."""
 _ODD_TYPES: Final = (0, 2, 6, 9, 10, 12, 14, 20, 23, 25, 29, 30, 31)
+_FORMS: Final = ("fragments", "packets", "slices")
 BODY: Final = bytes(range(256)) * 8
 
 
@@ -34,8 +37,13 @@ class Stream:
         self.first_number = rng.choice((0, 65500, 65535, rng.randrange(65536)))
         self.base = rng.choice((0, 2**32 - 4000, rng.randrange(2**32)))
         self._rate = rng.choice((0.0, 0.0, 0.005, 0.02, 0.1, 0.4))
-        self._camera = rng.random() < 0.6  # most of its pictures are of one slice, and come one by one
+        self._camera = rng.random() < 0.6  # its pictures are of one form, and come one by one
         self._fits = rng.random() < 0.7
+        self.repeats = rng.random() < 0.1
+        """Whether parameter sets are put before every keyframe."""
+        self._form = rng.choice((*_FORMS, "any")) if self._camera else ""
+        self._sets = [SPS, PPS, *(MORE_SETS if rng.random() < 0.2 else ())]
+        self._omits, self._delimits = rng.random() < 0.2, rng.random() < 0.2
         self._sequence = rng.choice((0, 65530, 65535, rng.randrange(65536)))
         self._timestamp = rng.choice((0, 2**32 - 6000, rng.randrange(2**32)))
         self._first, self._ssrc = self._timestamp, rng.randrange(2**32)
@@ -63,22 +71,53 @@ class Stream:
     def _picture(self, number: int) -> None:
         rng = self.rng
         key = number == 0 or rng.random() < 0.15
+        before, slices = self._before(number, key=key), self._slices(key=key)
         payloads: list[bytes] = []
-        if key and not self._odd():
-            sets = b"\x78" + b"".join(len(unit).to_bytes(2, "big") + unit for unit in (SPS, PPS))
-            payloads += [sets + bytes(2 * self._odd())] if rng.random() < 0.5 else [SPS, PPS]
+        if before and sum(map(len, slices)) < self.most and rng.random() < 0.3:
+            payloads.append(_together([*before, *slices]))
+            slices = []
+        elif before:
+            payloads += [_together(before) + bytes(2 * self._odd())] if rng.random() < 0.5 else before
+        elif len(slices) > 1 and rng.random() < 0.1:
+            payloads.append(_together(slices))
+            slices = []
         if self._odd():
             payloads.append(self._nal(rng.choice(_ODD_TYPES), rng.randrange(2, 40), first=False))
-        for piece in range(1 if self._camera else rng.choice((1, 1, 1, 2))):
-            size = rng.choice((8, self.most - 1, rng.randrange(8, 6 * self.most)))
-            if self._camera and rng.random() < 0.9:
-                size = rng.randrange(self.most + 300, 7 * self.most + 400)
-            payloads += self._payloads(self._nal(5 if key else 1, size, first=piece == 0))
+        for nal in slices:
+            payloads += self._payloads(nal)
         for index, payload in enumerate(payloads):
             self._packet(payload, (index == len(payloads) - 1) ^ self._odd(0.3))
         if not self._odd(0.3):
             step = rng.choice((3000, 3000, 3003, 1, 2**31, 200000, 2**32 - 3000)) if self._odd() else 3000
             self._timestamp = (self._timestamp + step) & 0xFFFFFFFF
+
+    def _before(self, number: int, *, key: bool) -> list[bytes]:
+        """What stands before a picture: a delimiter, parameter sets, SEI."""
+        rng = self.rng
+        units = [b"\x09\xf0"] if self._delimits else []
+        if key and not self._odd() and not (self._omits and number):
+            if rng.random() < 0.05:
+                self._sets[0] = SPS[:3] + bytes((rng.choice((0x1F, 0x20)),)) + SPS[4:]  # another level
+            units += self._sets
+        if rng.random() < (0.3 if key else 0.05):
+            units.append(self._nal(6, rng.randrange(3, 30), first=False))
+        return units
+
+    def _slices(self, *, key: bool) -> list[bytes]:
+        rng, most = self.rng, self.most
+        form = rng.choice(_FORMS) if self._form == "any" else self._form
+        count = rng.choice((2, 3, 4)) if form == "slices" else 1 if self._camera else rng.choice((1, 1, 1, 2))
+        slices = []
+        for index in range(count):
+            size = rng.choice((8, most - 1, rng.randrange(8, 6 * most)))
+            if form == "packets":
+                size = rng.randrange(8, most + 1)
+            elif form == "slices":
+                size = rng.randrange(8, 2 * most)
+            elif form == "fragments" and rng.random() < 0.9:
+                size = rng.randrange(most + 300, 7 * most + 400)
+            slices.append(self._nal(5 if key else 1, size, first=index == 0))
+        return slices
 
     def _payloads(self, nal: bytes) -> list[bytes]:
         room = self.most if self._fits else self.most + self.rng.randrange(1, 200)
@@ -189,3 +228,8 @@ class Stream:
             wakes.append(data[at : at + size])
             at += size
         return wakes
+
+
+def _together(units: list[bytes]) -> bytes:
+    """A STAP-A."""
+    return b"\x78" + b"".join(len(unit).to_bytes(2, "big") + unit for unit in units)

@@ -146,6 +146,8 @@ class DataPath:
         self._feed = self._session.feed()
         self.pipeline = Pipeline()
         self.connections = [Connection(stream, self._clock, number) for number in range(len(stream.extensions))]
+        if stream.repeats:
+            self.pipeline.repeat_parameter_sets()
         outputs = Outputs(self.pipeline)
         self.pipeline.on_playing([TRACK], 1000.0)
         for connection in self.connections:

@@ -92,9 +92,10 @@ def changed(folder: Path, file: str, right: str, wrong: str) -> Path:
     ("file", "right", "where"),
     [
         ("runs.c", "if (size < 3 || size > most", "pass_fragments"),
-        ("input.c", "if (!I(in_fragment) || size < 3", "go_on"),
+        ("pictures.c", "if (size < 3 || (at[0] & 0x1F)", "go_on"),
+        ("pictures.c", "if (size < 2 || I(in_fragment)", "take_payload"),
     ],
-    ids=["pass_fragments", "go_on"],
+    ids=["pass_fragments", "go_on", "take_payload"],
 )
 def test_a_read_beyond_the_end_is_found(tmp_path: Path, file: str, right: str, where: str) -> None:
     # Changes no result, so that no comparison would notice.

@@ -13,9 +13,12 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, build, changed
 
 CHANGES = {
     "jitter": (41, "input.c", "(deviation - R(jitter)) / 16", "(deviation - R(jitter)) / 15"),
-    "B-pictures": (48, "input.c", "if (at[2] >> 4 == 0xA || at[2]", "if (at[2]"),
-    "end of a keyframe": (41, "input.c", "|| (marker && I(key)) : marker", ": marker"),
-    "skew": (96, "timeline.c", "R(skew) -= less > -limit ? less : -limit;", "R(skew) -= less;"),
+    "B-pictures": (48, "pictures.c", "(nal[1] >> 4 == 0xA || nal[1]", "(nal[1]"),
+    "end of a keyframe": (41, "pictures.c", "    I(keyframes) += I(key);\n", ""),
+    "sets before a keyframe": (41, "pictures.c", "I(sets_seen) != 3 || I(repeats_sets)", "I(sets_seen) != 3"),
+    "slices of a picture": (410, "pictures.c", "I(marked) || I(closed) || !slice", "!slice"),
+    "a STAP-A as it came": (41, "pictures.c", "whole = whole && work", "whole = work"),
+    "skew": (350, "timeline.c", "R(skew) -= less > -limit ? less : -limit;", "R(skew) -= less;"),
     "transport-wide number": (
         54,
         "output.c",

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.media
 @pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 async def test_a_compiled_worker_goes_live_says_so_and_loses_nothing() -> None:
     sections = {"workers": {"data_path": "compiled"}}
-    # Pictures of several packets each, as of cameras: one of a single packet is left to the Python.
+    # Pictures of several packets each, as of cameras.
     options = ("--bitrate", "1500000")
     async with running_relay(1, size="640x360", options=options, sections=sections) as relay:
         await relay.until_live()

@@ -13,7 +13,9 @@ import uvloop
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import WorkerState
+from relay_worker import native
 from relay_worker.media.stream import Frame, Kind
+from relay_worker.pipeline import Pipeline
 from tests.benchmarks.delay import match
 from tests.fixtures.at_once import AtOnce, Played
 from tests.fixtures.media_rig import MediaRig, media_rig
@@ -66,12 +68,32 @@ def video_ssrc(rig: MediaRig) -> int:
     return video.ssrc
 
 
+class Wedged:
+    """In the place of what was compiled for a session and an output, which calls none of the methods that are stuck.
+
+    Like that it is of no use any more with another output, and no other session keeps it.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline, self._output = pipeline, pipeline.output
+
+    def take(self, data: bytes, now: float) -> int:
+        return native.NOT_PLAIN if self._pipeline.output is self._output else native.CHANGED
+
+
 @CASES.case(media_rig)
 async def test_wedges_are_found_named_and_mended(rig: MediaRig) -> None:
     pipeline, keeper = rig.relay.pipeline, rig.relay.keeper
     await rig.until(lambda: len(rig.stats) > 3, "some reports")
 
+    async def whole_again() -> None:
+        before = pipeline.taken_whole
+        if native.compiled() is not None:
+            await rig.until(lambda: pipeline.taken_whole > before + 10, "wakes are taken whole again")
+
     # Packets arrive but yield no frame: the smallest remedy is a new session.
+    await whole_again()
+    pipeline._wake = Wedged(pipeline)
     stuck = pipeline.inputs[Kind.VIDEO]
     stuck.receive_packets = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
     took = await rig.until(lambda: pipeline.sessions == 2, "another session with the camera", within=15.0)
@@ -79,6 +101,7 @@ async def test_wedges_are_found_named_and_mended(rig: MediaRig) -> None:
     assert any("video packets come, and no frame" in stats.reason for stats in rig.stats)
     assert keeper.published == 1
     await rig.until(lambda: rig.relay.state is WorkerState.LIVE, "live again")
+    await whole_again()
 
     # Only sound is stuck: its input is rebuilt, and nothing else.
     audio = pipeline.inputs[Kind.AUDIO]
@@ -86,12 +109,14 @@ async def test_wedges_are_found_named_and_mended(rig: MediaRig) -> None:
     # Frames are ready but none is sent: a new publication.
     publisher = keeper.publisher
     assert publisher is not None
+    pipeline._wake = Wedged(pipeline)
     publisher.send = lambda frame, now: None  # type: ignore[method-assign]
     took = await rig.until(lambda: keeper.published == 2, "another publication", within=15.0)
     assert took <= 11.0
     await rig.until(lambda: pipeline.inputs[Kind.AUDIO] is not audio, "another audio input", within=15.0)
     assert pipeline.sessions == 2
     await rig.until(lambda: rig.relay.state is WorkerState.LIVE, "live again")
+    await whole_again()
     assert rig.listener.failures == []
 
 
