@@ -1,9 +1,9 @@
 """The small layer of a simulcast track on its way out: never at the cost of the original.
 
 Sans-I/O, like the pacer: `add` a picture, `pop` what may leave now, sleep until `next_deadline()`. A few packets leave
-at once, and none while packets of the original wait, for `LONGEST_YIELD`: a busy pacer may always hold some. Where the
-uplink is narrow, only what the original leaves over, until a picture has waited `LONGEST_WAIT`, so that the receiver
-does not take the layer for gone.
+at once, of a keyframe one at a time, and none while packets of the original wait, for `LONGEST_YIELD`: a busy pacer may
+always hold some. Where the uplink is narrow, only what the original leaves over, until a picture has waited
+`LONGEST_WAIT`, so that the receiver does not take the layer for gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ BURST: Final = 4
 """Packets that leave at once."""
 INTERVAL: Final = 0.005
 """Seconds from one burst to the next: 8 Mbit/s."""
+KEYFRAME_INTERVAL: Final = 0.025
+"""The same for the packets of a keyframe: 400 kbit/s. It is what a viewer gets whose line did not carry the original,
+which has just filled the queue before it: of a burst only the first packets would find room.
+"""
 YIELD: Final = 0.02
 """Seconds after which it is tried again while the original has to go first."""
 LONGEST_YIELD: Final = 0.1
@@ -89,7 +93,10 @@ class SmallLayer:
         if not count:
             self._next = now + YIELD
             return None
-        self._next = now + INTERVAL
+        if first.keyframe:
+            count, self._next = 1, now + KEYFRAME_INTERVAL
+        else:
+            self._next = now + INTERVAL
         run, rest = first.payloads[:count], first.payloads[count:]
         size = _size(run)
         self._bytes -= size

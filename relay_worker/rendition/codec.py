@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from relay_worker.media.access_unit import AccessUnitAssembler
 from relay_worker.media.parameter_sets import ParameterSetError, SpsInfo, parse_sps
 from relay_worker.media.stream import VIDEO_CLOCK_RATE
+from relay_worker.rendition.repeat import Repeats, repeats_of
 from relay_worker.rendition.tap import CodedPicture
 from relay_worker.rtp.h264 import (
     FU_A,
@@ -82,6 +83,8 @@ class SmallPicture(NamedTuple):
     keyframe: bool
     width: int
     height: int
+    repeats: Repeats | None = None
+    """What repeats it, where it is of those that come alone, seconds apart."""
 
 
 def small_size(width: int, height: int, most: int) -> tuple[int, int]:
@@ -197,7 +200,8 @@ class SmallPictures:
             raise PictureFailed(f"a picture could not be encoded: {error}") from None
         if not nals:
             raise PictureFailed("a picture could not be encoded: the encoder returned nothing")
-        return SmallPicture(packetize(nals, max_payload), is_keyframe, small.width, small.height)
+        repeats = repeats_of(nals) if is_keyframe and not self._references else None
+        return SmallPicture(packetize(nals, max_payload), is_keyframe, small.width, small.height, repeats)
 
     def _take(self, encoder: VideoCodecContext, small: VideoFrame) -> tuple[list[bytes], bool]:
         """NAL units of the picture, and whether it is a keyframe."""
@@ -248,7 +252,8 @@ def _open_encoder(form: RenditionFormat, width: int, height: int) -> VideoCodecC
         "qpmax": 46,
         "vbv-maxrate": form.peak // 1000,
         "vbv-bufsize": form.peak // 1000,
-        "keyint": 1 if form.fps == 1 else 100 * form.fps,
+        # Of keyframes alone libx264 would say that nothing may refer to them.
+        "keyint": 1000,
     }
     encoder.options = {
         "preset": "superfast",

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from relay_common.worker_stats import RenditionStats
-from relay_worker.media.stream import Frame, Kind
+from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.rendition.codec import B_PICTURES
 from relay_worker.rendition.maker import Made, MakeJob, PictureMaker
 from relay_worker.rendition.plan import KEYFRAMES, OFF, SMOOTH, UNWATCHED_GAP, RenditionPlan
+from relay_worker.rendition.repeat import EVERY, Repeats
 from relay_worker.rendition.tap import CodedPicture, PictureTap
 from relay_worker.rendition.thread import JobThread
 from relay_worker.rtp.h264 import MAX_PAYLOAD
@@ -40,6 +41,10 @@ MOST_STUCK: Final = 2
 """Threads that are given up before there are no small pictures until the worker is replaced: each keeps what it has."""
 AGAIN_AFTER: Final = 1.0
 """Seconds between two times that a keyframe is made of the latest picture because somebody asks for one."""
+APART: Final = 0.001
+"""Seconds at least from the media time of one small picture to the next's: one timestamp is one picture."""
+JUMP: Final = 1.0
+"""Seconds that media time goes back by where the camera's begins anew."""
 _STUCK: Final = "the decoder hung {count} times: no small pictures until the camera's worker is replaced"
 _PAUSED: Final = "the decoder hung: no small pictures for a minute"
 
@@ -92,6 +97,11 @@ class Rendition:
         self._wants_keyframe = False
         self._released = True  # whether the thread keeps nothing that takes memory
         self._media_time = 0.0  # of the newest frame
+        self._sent_media_time = float("-inf")
+        self._repeats: Repeats | None = None
+        """What repeats the latest small picture; None where that is followed by others soon."""
+        self._repeat_at = 0.0
+        self._repeated = 0
         self._sent_at = self._again_at = self._keyframe_at = float("-inf")
         self._stats = RenditionStats()
 
@@ -147,6 +157,10 @@ class Rendition:
                 self._take_smooth(picture, now)
             else:
                 self._take_keyframe(picture, now)
+        if self._repeats is not None and now >= self._repeat_at and self.plan.watched:
+            self._repeated += 1
+            self._repeat_at = now + EVERY
+            self._hand_out([(self._repeats.next(), True)], self._media_time, now, keyframe=False)
 
     def _take_keyframe(self, picture: CodedPicture, now: float) -> None:
         self._was_smooth, self._waits = False, True
@@ -227,8 +241,15 @@ class Rendition:
         stats.packets += len(small.payloads)
         stats.bytes += sum(len(payload) for payload, _ in small.payloads)
         stats.width, stats.height = small.width, small.height
-        self._sent_at = now
-        self._owner.send_rendition(Frame(Kind.VIDEO, small.payloads, made.job.media_time), now, keyframe=small.keyframe)
+        self._sent_at, self._repeats, self._repeat_at = now, small.repeats, now + EVERY
+        self._hand_out(small.payloads, made.job.media_time, now, keyframe=small.keyframe)
+
+    def _hand_out(self, payloads: PayloadRun, media_time: float, now: float, *, keyframe: bool) -> None:
+        ahead = media_time - self._sent_media_time
+        if -JUMP < ahead < APART:
+            media_time += APART - ahead
+        self._sent_media_time = media_time
+        self._owner.send_rendition(Frame(Kind.VIDEO, payloads, media_time), now, keyframe=keyframe)
 
     def _refused(self, why: str, now: float) -> None:
         if why == B_PICTURES:
@@ -277,7 +298,7 @@ class Rendition:
         if self._thread is not None:
             self._thread.leave()
             self._thread = None
-        self._waits, self._was_smooth, self._unmade = True, False, None
+        self._waits, self._was_smooth, self._unmade, self._repeats = True, False, None, None
 
     def close(self) -> None:
         """End the thread once it returns."""
@@ -299,8 +320,8 @@ class Rendition:
         return _PAUSED if now < self._paused_until else self.reason
 
     def counters(self) -> dict[str, int]:
-        """What was left out, by name."""
-        return {"oversized_pictures": self._tap.oversized_pictures}
+        """What was left out, and how often a picture was repeated, by name."""
+        return {"oversized_pictures": self._tap.oversized_pictures, "repeats": self._repeated}
 
 
 def _full(waiting: Sequence[MakeJob]) -> bool:

@@ -25,7 +25,8 @@ const LIMIT_ON_TRIAL = 2;
 const FIRST_HOLD = 8000; // so long the line must be good before the full picture is tried again
 const CALM = 4000; // and so long without loss
 const LASTED = 5000; // a full picture that was on trial for longer, and then broke off, says that the line has changed
-const LONGEST_HOLD = 120000; // it doubles with each try that failed
+const AT_FIRST = 3; // tries that may fail: a line that varies comes back within half a minute
+const LONGEST_HOLD = 120000; // from then on it doubles with each try that failed
 const TRIAL = 15000; // so long the full picture is on trial
 const TRUSTED = 60000; // the full picture has lasted: a later fall is a new one
 
@@ -47,12 +48,12 @@ const nothing = { before: null, glanced: null, moved: null, full: false };
 // What is known of the line before anything is: `narrow` if this browser's was a while ago.
 export function unknown(now, narrow = false) {
   const phase = narrow ? "narrow" : "free";
-  return { phase, cause: "line", score: 0, since: now, hold: FIRST_HOLD, least: Infinity, ...nothing };
+  return { phase, cause: "line", score: 0, since: now, hold: FIRST_HOLD, failures: 0, least: Infinity, ...nothing };
 }
 
 // The full picture is asked for once more, on a line of which this was known.
 export function anew(state, now) {
-  return state.phase === "narrow" ? state : { ...unknown(now), hold: state.hold };
+  return state.phase === "narrow" ? state : { ...unknown(now), hold: state.hold, failures: state.failures };
 }
 
 // The full picture may be tried again.
@@ -69,8 +70,9 @@ export function tried(state, now) {
 export function fallen(state, cause, now, flooded = false) {
   const failed = state.phase === "trial" && !(flooded && now - state.since >= LASTED);
   // A line that carried it, and from one moment to the next does not, varies: it may be back as soon.
-  const hold = failed ? Math.min(LONGEST_HOLD, 2 * state.hold) : flooded ? FIRST_HOLD : state.hold;
-  return { ...state, phase: "narrow", cause, score: 0, since: now, hold };
+  const failures = failed ? state.failures + 1 : flooded ? 0 : state.failures;
+  const longer = failed && failures > AT_FIRST ? Math.min(LONGEST_HOLD, 2 * state.hold) : state.hold;
+  return { ...state, phase: "narrow", cause, score: 0, since: now, failures, hold: flooded && !failed ? FIRST_HOLD : longer };
 }
 
 // The state after another reading. `reading`: totals and values of getStats() for one camera (numbers.js); `source`: what
@@ -106,7 +108,7 @@ function compared(state, reading, source, now) {
   const { before } = state;
   if (now - before.at < READ_EVERY) return state;
   const waited = waiting(before.reading, reading);
-  const found = symptoms(before.reading, reading, source, waited - state.least);
+  const found = symptoms(before.reading, reading, source, waited - state.least, (now - before.at) / 1000);
   const next = { ...state, before: { reading, at: now }, least: Math.min(state.least * FORGET, waited ?? Infinity) };
   const full = isFull(reading, source) && reading.framesDecoded > 0;
   next.full ||= full;
@@ -118,8 +120,8 @@ function compared(state, reading, source, now) {
     return fallen(next, found.line ? "line" : "picture", now, isFlooded(before.reading, reading, source));
   }
   if (state.phase === "trial" && now - state.since >= TRIAL) return { ...next, phase: "free", score: 0, since: now };
-  const hold = state.phase === "free" && now - state.since >= TRUSTED ? FIRST_HOLD : state.hold;
-  return { ...next, score, hold };
+  const trusted = state.phase === "free" && now - state.since >= TRUSTED ? { hold: FIRST_HOLD, failures: 0 } : {};
+  return { ...next, score, ...trusted };
 }
 
 function isFlooded(before, after, source) {
@@ -140,14 +142,17 @@ function waiting(before, after) {
 }
 
 // What speaks for a line that is too narrow (`line`), and for pictures that suffer by it or by a slow machine (`picture`).
-function symptoms(before, after, source, late) {
+function symptoms(before, after, source, late, seconds) {
   const more = (name) => Math.max(0, (after[name] ?? 0) - (before[name] ?? 0));
   const share = (part, rest) => (part ? part / (part + rest) : 0);
   const lost = share(more("packetsLost"), more("packetsReceived"));
-  const narrow = after.incoming > 0 && source.rate > 0 && after.incoming < 0.8 * source.rate;
+  // The browser's estimate follows what it gets, and lags behind: what arrives has had room.
+  const less = (rate) => rate < 0.8 * source.rate;
+  const narrow = after.incoming > 0 && less(after.incoming) && less((8 * more("videoBytes")) / seconds);
   const lossy = lost >= LOST + 2 * (source.loss ?? 0);
   const line = lossy || late >= LATE || narrow;
-  const slow = source.fps > 5 && more("framesDecoded") > 0 && after.fps < SLOW * source.fps;
+  // Pictures a second are of the last second, which small ones may have been part of.
+  const slow = source.fps > 5 && isFull(before, source) && more("framesDecoded") > 0 && after.fps < SLOW * source.fps;
   const frozen = more("totalFreezesDuration") >= FROZEN;
   const dropped = share(more("framesDropped"), more("framesDecoded")) >= DROPPED;
   // A camera that pauses freezes, too: alone it is no sign of the line.

@@ -21,7 +21,7 @@ export class Renditions {
   #needed = new Map(); // camera → what it needs on the screen
   #smallSince = new Map(); // camera → since when it is small although asked for full
   #full = new Set(); // cameras whose full picture has come since it was asked for
-  #came = new Map(); // camera → [{frames, at}]: when pictures had come, the last few times, while it is small
+  #came = new Map(); // camera → [{frames, at}]: when keyframes had come, the last few times, while it is small
   #seen = new Set(); // cameras of which pictures have arrived
   #line = read("line", {}); // {narrow, at}: how this browser's line was the last time
 
@@ -101,7 +101,7 @@ export class Renditions {
     for (const [id, reading] of numbers) {
       if (!this.#asked.has(id)) continue;
       if (reading.framesDecoded > 0) this.#seen.add(id);
-      this.#note(id, reading.framesDecoded, now);
+      this.#note(id, reading.keyFramesDecoded, now);
       const line = this.#lines.get(id);
       if (!line || this.#needed.get(id) !== FULL || this.pinned(id)) continue;
       this.#judge(id, line, reading, now);
@@ -175,6 +175,7 @@ export class Renditions {
     return interval > 1 ? `a picture every ${interval} s` : interval ? "a picture a second" : "a picture every few seconds";
   }
 
+  // Keyframes: between them, they are repeated.
   #note(id, frames, now) {
     const came = this.#asked.get(id) === SMALL ? this.#came.get(id) ?? [] : [];
     if (frames < came.at(-1)?.frames) came.length = 0; // on another connection

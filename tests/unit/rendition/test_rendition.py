@@ -24,6 +24,7 @@ from relay_worker.rendition.rendition import (
     STUCK_PAUSE,
     Rendition,
 )
+from relay_worker.rendition.repeat import EVERY
 from tests.fixtures.coded_pictures import PayloadDecoder, camera_frames
 
 GENEROUS = 30.0
@@ -42,8 +43,10 @@ class Viewer:
     """Takes small pictures, and plays the event loop of a worker whose clock stands still between steps."""
 
     def __init__(self, work: Work | None = None) -> None:
-        self.now, self.there, self.asked = 1000.0, True, 0
+        self.now, self.there, self.asked, self.last = 1000.0, True, 0, 0.0
         self.sent: list[tuple[Frame, bool]] = []
+        self.repeats: list[Frame] = []
+        """Pictures of one packet with a dozen octets: nothing that shows anything is so small."""
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         clock = lambda: self.now  # noqa: E731
         joined = Frame(Kind.VIDEO, [(b"\x41\x9a", False)], 0.0)
@@ -61,7 +64,13 @@ class Viewer:
         return self.there
 
     def send_rendition(self, frame: Frame, now: float, *, keyframe: bool) -> None:
-        self.sent.append((frame, keyframe))
+        assert frame.media_time > self.last, "one timestamp is one picture"
+        self.last = frame.media_time
+        if len(frame.payloads) == 1 and len(frame.payloads[0][0]) <= 12:
+            assert not keyframe
+            self.repeats.append(frame)
+        else:
+            self.sent.append((frame, keyframe))
 
     def play(self, frames: Sequence[Frame]) -> None:
         """Hand over the frames at their times, to a thread that is never behind."""
@@ -137,6 +146,42 @@ def test_keyframes_are_made_small_and_decode(viewer: Viewer) -> None:
     assert stats.packets == sum(len(frame.payloads) for frame, _ in viewer.sent)
     assert stats.bytes > 0
     assert stats.cpu > 0
+
+
+def test_between_keyframes_the_small_picture_is_repeated_while_somebody_watches(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=False, budget=0.0)
+    frames = camera_frames(count=300, group=60)
+    viewer.play(frames[:100])
+    assert len(viewer.sent) == 1
+    assert viewer.repeats == []
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.settle()
+    assert len(viewer.sent) == 2
+    viewer.play(frames[100:270])
+    repeats = [frame.media_time for frame in viewer.repeats]
+    assert len(repeats) == viewer.rendition.counters()["repeats"] == pytest.approx(170 / 30 / EVERY, abs=4)
+    assert max(after - before for before, after in itertools.pairwise(repeats)) < 2 * EVERY + 0.04
+    decoder, shown = PayloadDecoder(), []
+    for frame in sorted([*viewer.repeats, *(frame for frame, _ in viewer.sent)], key=lambda frame: frame.media_time):
+        (picture,) = decoder.decode(frame.payloads)
+        assert not picture.is_corrupt
+        shown.append(bytes(picture.planes[0]))
+    # The first two are of one second.
+    assert len(set(shown)) == len(viewer.sent) - (shown[0] == shown[1])
+    viewer.rendition.configure(KEYFRAMES, watched=False, budget=0.0)
+    viewer.play(frames[270:])
+    assert len(viewer.repeats) == len(repeats)
+
+
+def test_two_pictures_never_have_one_timestamp(viewer: Viewer) -> None:
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(camera_frames(count=100, group=30))
+    for _ in range(3):
+        viewer.now += AGAIN_AFTER  # the camera sends nothing meanwhile
+        viewer.rendition.request_keyframe()
+        viewer.settle()
+    assert len(viewer.sent) == 6
+    assert viewer.sent[-1][0].media_time - viewer.sent[-4][0].media_time < 0.4
 
 
 def test_smooth_is_made_while_watched_and_keyframes_when_not(viewer: Viewer) -> None:
