@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ import aioice.ice
 import pytest
 
 from relay_supervisor.app import Supervisor
+from tests.fixtures.ports import free_udp_ports
 from tests.fixtures.running_relay import SMALL, RunningRelay, running_relay
 from tests.fixtures.whep_player import WhepPlayer
 
@@ -26,20 +26,6 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
 
 
-def two_free_ports() -> range:
-    """Two UDP ports beside each other that were free a moment ago."""
-    for _ in range(100):
-        with contextlib.ExitStack() as held:
-            first = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            second = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 1))
-                return range(port, port + 2)
-    raise AssertionError("no two ports are free")
-
-
 @contextlib.asynccontextmanager
 async def playing(relay: RunningRelay, camera: str, **headers: str) -> AsyncIterator[WhepPlayer]:
     player = WhepPlayer(relay.http, f"{relay.supervisor.url}/whep/{camera}", headers)
@@ -50,7 +36,7 @@ async def playing(relay: RunningRelay, camera: str, **headers: str) -> AsyncIter
 
 
 async def test_cameras_are_watched_woken_and_let_go_without_an_sfu() -> None:
-    ports = two_free_ports()
+    ports = free_udp_ports(2)
     sections = {
         "local": {"listen": "127.0.0.1", "udp_ports": f"{ports[0]}-{ports[-1]}", "viewers": 2},
         "cameras": {"Driveway": {"mode": "on_demand", "idle_after": IDLE_AFTER}},

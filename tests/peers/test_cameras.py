@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from relay_worker.camera.webrtc_source import IngestError, IngestSettings
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from tests.fixtures.chromium import chromium
+from tests.fixtures.ports import free_udp_ports
 from tests.peers.packages import FOLDER, node
 from tests.peers.rtp_feed import RtpFeed
 
@@ -58,7 +58,7 @@ class NodeCamera:
 @contextlib.asynccontextmanager
 async def node_camera(script: str) -> AsyncIterator[NodeCamera]:
     command = [node()]
-    video, audio = free_port(), free_port()
+    video, _, audio, _ = free_udp_ports(4)  # each with its RTCP's beside it, for FFmpeg
     # Modules are looked for beside the script, so it is copied to where they are.
     place = FOLDER / script
     place.write_text((HERE / script).read_text())
@@ -88,13 +88,6 @@ class ChromiumCamera:
 
     async def answer(self, offer: str) -> str:
         return str(await self._page.evaluate("answer", offer))
-
-
-def free_port() -> int:
-    """A UDP port of loopback whose successor (RTCP's, for FFmpeg) is free as well, most probably."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Home:

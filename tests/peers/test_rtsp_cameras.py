@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from relay_common.simulation.camera.rtsp_streams import Admission
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.source import RtspSource
+from tests.fixtures.ports import free_port
 from tests.peers.packages import go2rtc, gstreamer
 from tests.unit.rtp.test_h264_packetize import unpack
 
@@ -77,12 +77,6 @@ async def plays_without_loss(url: str) -> dict[str, int]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
