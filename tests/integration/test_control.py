@@ -36,7 +36,7 @@ async def simulated(relay: RunningRelay, name: str) -> dict[str, Any]:
 async def view(relay: RunningRelay, *names: str) -> ViewAnswer:
     """Open a view as a page does: ask again until there is a picture."""
     ids = [relay.camera(name).id for name in names]
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         while True:
             answer = await relay.supervisor.viewers.open(ids)
             if {track.camera for track in answer.tracks} == set(ids):
@@ -61,13 +61,13 @@ async def test_cameras_come_go_and_are_renamed_without_touching_the_rest() -> No
         def there(name: str) -> bool:
             return any(camera.name == name for camera in relay.supervisor.status().cameras)
 
-        await relay.until(lambda: not there("Back Garden"), 10.0, "the withdrawn camera is gone")
+        await relay.until(lambda: not there("Back Garden"), 30.0, "the withdrawn camera is gone")
         await relay.nest("cameras/Back Garden/device", {"withdrawn": False, "renamed": "Orangery"})
-        await relay.until(lambda: there("Orangery"), 10.0, "a new camera is found")
+        await relay.until(lambda: there("Orangery"), 30.0, "a new camera is found")
         await relay.until_live("Orangery", within=20.0)
         found = relay.camera("Orangery")
         await relay.nest("cameras/Back Garden/device", {"renamed": "Conservatory"})
-        await relay.until(lambda: there("Conservatory"), 10.0, "the new name is found")
+        await relay.until(lambda: there("Conservatory"), 30.0, "the new name is found")
         await relay.until_live("Conservatory", within=20.0)
         renamed = relay.camera("Conservatory")
         assert renamed.id == found.id
@@ -96,10 +96,10 @@ async def test_a_camera_on_demand_streams_while_it_is_watched() -> None:
         assert relay.camera("Driveway").state == "live", "it is watched, longer than its idle time"
 
         await relay.supervisor.viewers.close(watching.view)
-        took = await relay.until(lambda: relay.camera("Driveway").state == "idle", 8.0, "it is let go")
+        took = await relay.until(lambda: relay.camera("Driveway").state == "idle", 30.0, "it is let go")
         assert took > 2.0
-        await relay.until(lambda: relay.camera("Driveway").worker.pid == 0, 8.0, "its worker has ended")
-        async with asyncio.timeout(10.0):
+        await relay.until(lambda: relay.camera("Driveway").worker.pid == 0, 30.0, "its worker has ended")
+        async with asyncio.timeout(30.0):
             while (await simulated(relay, "Driveway"))["stops"] != 1:
                 await asyncio.sleep(0.1)
         assert (await simulated(relay, "Driveway"))["streams"] == []
@@ -173,7 +173,7 @@ async def test_two_accounts_have_their_own_cameras_and_budgets(tmp_path: Path) -
         async with started(Supervisor(config_file.parse(document, source="two accounts"))) as supervisor:
             relay = RunningRelay(supervisor, world, http)
             await relay.until(lambda: supervisor.status().totals.connected == 1, 30.0, "the first account's camera")
-            await relay.until(lambda: len(supervisor.status().cameras) == 2, 10.0, "both accounts' cameras")
+            await relay.until(lambda: len(supervisor.status().cameras) == 2, 30.0, "both accounts' cameras")
             first, second = supervisor.status().budgets
             assert (first.hold, first.failed) == (0.0, 0)
             assert second.hold > 50.0

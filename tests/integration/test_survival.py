@@ -112,7 +112,7 @@ async def test_a_state_file_that_is_spoilt_meanwhile_costs_a_restart_nothing(
             while "written again from memory" not in log.read_text():
                 assert time.monotonic() - began < 30.0
                 await asyncio.sleep(0.2)
-            seen = await until_live(http, port, 2, 5.0)
+            seen = await until_live(http, port, 2, 30.0)
             assert seen["counters"]["store.rewritten"] == 1
             first.kill()
             await first.wait()

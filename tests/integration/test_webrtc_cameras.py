@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
         await relay.nest(f"cameras/{single}/device", {"max_streams": 1})
         await relay.until_live()
         await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 45.0, "the doorbell is renewed")
-        await relay.until_live(within=5.0)
+        await relay.until_live(within=30.0)
 
         for name in (camera, doorbell):
             status, said = relay.camera(name), (await report(relay, name))["webrtc"]
@@ -89,6 +90,7 @@ async def test_keyframes_are_asked_for_when_viewers_want_them_at_most_once_a_sec
     async with running_relay(1, options=(*SMALL, "--webrtc", "1")) as relay:
         await relay.until_live()
         await asyncio.sleep(1.2)
+        began = time.monotonic()
         before = (await report(relay, "Front Door"))["webrtc"]["firs"]
         (video,) = await relay.published("Front Door")
         camera = relay.camera("Front Door").id
@@ -97,7 +99,8 @@ async def test_keyframes_are_asked_for_when_viewers_want_them_at_most_once_a_sec
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
         said = (await report(relay, "Front Door"))["webrtc"]
-        assert 3 <= said["firs"] - before <= 4
+        # 3 s of requests, and as much longer as this machine took for them.
+        assert 3 <= said["firs"] - before <= time.monotonic() - began + 1
         assert said["firs_repeated"] == 0, "the sequence number rises"
         assert said["request_gap"] > 0.9
         (after,) = await relay.published("Front Door")
@@ -111,12 +114,12 @@ async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_i
         assert before.lease.protocol == "RTSP"
         await relay.nest("cameras/Front Door/device", {"protocol": "WEB_RTC"})
         said = len((await relay.nest("commands"))["commands"])
-        await relay.until(lambda: relay.camera("Front Door").lease.protocol == "WEB_RTC", 10.0, "it is followed")
+        await relay.until(lambda: relay.camera("Front Door").lease.protocol == "WEB_RTC", 30.0, "it is followed")
         sent = [(one["command"], one["status"]) for one in (await relay.nest("commands"))["commands"][said:]]
         assert sent == [("ExtendRtspStream", 400), ("GenerateWebRtcStream", 200)], "no command is wasted"
         assert relay.camera("Front Door").lease.failures == 0
         await relay.until(lambda: relay.camera("Front Door").audio.codec == "OPUS", 30.0, "it comes over WebRTC")
-        await relay.until_live(within=5.0)
+        await relay.until_live(within=30.0)
         after = relay.camera("Front Door")
         assert after.lease.protocol == "WEB_RTC"
         assert (after.worker.pid, after.publication) == (before.worker.pid, before.publication)

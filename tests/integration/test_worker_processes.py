@@ -180,7 +180,7 @@ async def test_stopping_in_the_middle_of_a_replacement_leaves_no_process(tmp_pat
             subject.fleet.replace("cam", "a test")
             await asyncio.sleep(pause)
             await subject.fleet.stop("cam", "a test")
-            await subject.until(lambda: not subject.fleet._by_instance, 5.0)
+            await subject.until(lambda: not subject.fleet._by_instance, 30.0)
             assert subject.slot.phase is Phase.ABSENT
             assert subject.slot.replacement is None
             subject.fleet.start(subject.spec)
@@ -193,7 +193,7 @@ async def test_who_is_stopped_while_being_restarted_stays_stopped(tmp_path: Path
         await asyncio.sleep(0)
         await subject.fleet.stop("cam", "another test")
         await restarting
-        await subject.until(lambda: subject.slot.phase is Phase.ABSENT, 5.0)
+        await subject.until(lambda: subject.slot.phase is Phase.ABSENT, 30.0)
         assert subject.launcher.started == 1
 
 
