@@ -17,6 +17,7 @@ from relay_worker.camera.ingest_keeper import MAX_OFFERS, IngestKeeper
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.stock_camera import StockCamera
 from tests.fixtures.stock_publisher import encoded_loop
 
@@ -101,22 +102,24 @@ async def test_a_second_session_takes_over_at_its_keyframe_and_the_first_is_left
     home.keeper.on_handover = lambda: handovers.append(time.monotonic())
     first = await home.play(1)
     await home.until(20)
-    await home.play(2, begin=8)  # its first keyframe comes a second after it has connected
-    stream = home.keeper.stream
-    assert stream is not None
-    assert stream.generation == 2
-    end = time.monotonic() + 15.0
-    while not handovers:
-        assert time.monotonic() < end, "no handover"
-        await asyncio.sleep(0.02)
-    await home.until(home.count(Kind.VIDEO) + 30)
+    async with Lateness() as lateness:
+        await home.play(2, begin=8)  # its first keyframe comes a second after it has connected
+        stream = home.keeper.stream
+        assert stream is not None
+        assert stream.generation == 2
+        end = time.monotonic() + 15.0
+        while not handovers:
+            assert time.monotonic() < end, "no handover"
+            await asyncio.sleep(0.02)
+        await home.until(home.count(Kind.VIDEO) + 30)
     assert len(handovers) == home.keeper.handovers == 1
     assert home.pipeline.sessions == 2
     sent = [at for at, frame in home.frames if frame.kind is Kind.VIDEO]
-    assert max(b - a for a, b in itertools.pairwise(sent)) < 0.6, "the picture stood still"
+    # The cameras are in this process, too: both were as late as it was.
+    assert max(b - a for a, b in itertools.pairwise(sent)) < 0.6 + lateness.worst, "the picture stood still"
     times = [frame.media_time for _, frame in home.frames if frame.kind is Kind.VIDEO]
     assert times == sorted(times)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(20.0):
         while first.pc.connectionState not in ("closed", "failed"):
             await asyncio.sleep(0.05)
     assert home.failed == []
@@ -127,7 +130,9 @@ async def test_a_replacement_that_fails_leaves_the_session_that_plays(home: Home
     await home.until(10)
     await home.keeper.offer(2)
     home.keeper.play(GrantedStream(2, Protocol.WEB_RTC, Secret(""), 0.0, answer=Secret("v=0\nnonsense"), offer=2))
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10.0):
+        while not home.failed:
+            await asyncio.sleep(0.01)
     ((generation, error),) = home.failed
     assert (generation, error.stage) == (2, Stage.OFFER)
     stream = home.keeper.stream

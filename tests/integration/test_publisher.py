@@ -27,6 +27,7 @@ from relay_worker.rtp.h264 import split_annex_b
 from relay_worker.rtp.h264_packetize import packetize
 from relay_worker.webrtc.gso import UdpPath
 from tests.fixtures.direct_signaling import DirectSignaling
+from tests.fixtures.lateness import Lateness
 
 pytestmark = pytest.mark.media
 
@@ -300,8 +301,8 @@ async def test_other_srtp_profiles(units: Units, profile: str) -> None:
         assert session["published"][0]["lost"] == 0
 
 
-@pytest.mark.serial
-async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
+async def arrivals_of_bursts(units: Units) -> list[float]:
+    """When the pictures of four seconds reach the SFU that are sent fifteen at a time."""
     async with SfuSimulator() as sfu:
         publisher = Publisher("porch", DirectSignaling(sfu), settings=LOCAL, audio=False)
         await publisher.start()
@@ -316,6 +317,16 @@ async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
         arrivals = sfu.arrivals()
     starts = sorted({timestamp: at for at, _, _, timestamp, *_ in reversed(arrivals)}.values())
     assert len(starts) == 120
+    return starts
+
+
+@pytest.mark.serial
+async def test_a_source_in_bursts_arrives_evenly(units: Units) -> None:
+    for _ in range(5):
+        async with Lateness() as lateness:
+            starts = await arrivals_of_bursts(units)
+        if not lateness.busy:
+            break
     gaps = [after - before for before, after in itertools.pairwise(starts[20:])]
     # Bursts forwarded as they arrive would leave gaps of half a second.
     assert max(gaps) < 0.25
