@@ -8,12 +8,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from relay_common import VERSION, config_file
 from relay_common.config import Config
@@ -21,6 +24,9 @@ from relay_common.errors import ConfigError, RelayError
 from relay_common.secrets import redact
 
 _NAME: Final = "relay-supervisor"
+_COMMAND: Final = re.compile(rf"`{_NAME} ([a-z]*)")
+_CHOSEN: Final = "relay_supervisor.config"
+"""Where contexts keep the path that was given with `-c`."""
 
 VERBS = (
     "run",
@@ -62,8 +68,18 @@ def program() -> str:
 
 
 def typed(text: str) -> str:
-    """`text` with the commands in it as they can be typed here; they are written `relay-supervisor VERB`."""
-    return text.replace(f"`{_NAME} ", f"`{program()} ")
+    """`text` with the commands in it as they can be typed here; they are written `relay-supervisor VERB`.
+
+    Where this one was given a configuration with `-c`, the others get it, too.
+    """
+    context = click.get_current_context(silent=True)
+    chosen = context.meta.get(_CHOSEN) if context is not None else None
+
+    def command(found: re.Match[str]) -> str:
+        option = f" -c {shlex.quote(str(chosen))}" if chosen and found[1] in VERBS and found[1] != "demo" else ""
+        return f"`{program()} {found[1]}{option}"
+
+    return _COMMAND.sub(command, text)
 
 
 class Failure(click.ClickException):
@@ -134,6 +150,12 @@ def cli() -> None:
     """
 
 
+def _remember(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        context.meta[_CHOSEN] = value
+    return value
+
+
 config_option = click.option(
     "--config",
     "-c",
@@ -142,6 +164,7 @@ config_option = click.option(
     envvar="RELAY_CONFIG",
     default="relay.toml",
     show_default=True,
+    callback=_remember,
     help="Configuration file (TOML). Any key can also be set as RELAY_SECTION_KEY in the environment.",
 )
 

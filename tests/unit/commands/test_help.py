@@ -104,7 +104,13 @@ def test_commands_in_messages_can_be_typed(
     monkeypatch.setenv("PATH", str(on_path))
     monkeypatch.setattr(sys, "argv", [argv.format(tmp=tmp_path, on_path=on_path)])
     missing = CliRunner().invoke(cli, ["status", "--config", str(tmp_path / "missing.toml")]).output
-    assert f"Run `{shown.format(tmp=tmp_path)} auth` to create one" in missing
+    assert f"Run `{shown.format(tmp=tmp_path)} auth -c {tmp_path}/missing.toml` to create one" in missing
+    monkeypatch.chdir(tmp_path)
+    assert f"Run `{shown.format(tmp=tmp_path)} auth` to make one" in CliRunner().invoke(cli, ["check"]).output
+    result = CliRunner().invoke(cli, ["check"], env={"RELAY_CONFIG": "other.toml"})
+    assert f"Run `{shown.format(tmp=tmp_path)} auth` to make one" in result.output, "it is in the shell already"
+    result = CliRunner().invoke(cli, ["check", "-c", "two words.toml"])
+    assert f"`{shown.format(tmp=tmp_path)} auth -c 'two words.toml'`" in result.output
 
 
 def test_a_misspelt_verb_is_corrected() -> None:
