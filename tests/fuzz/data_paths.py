@@ -236,7 +236,8 @@ def remembered(value: object, seen: set[int]) -> object:
         if _PLAIN.issuperset(map(type, items)):
             return items
         return [item if type(item) in _PLAIN else remembered(item, seen) for item in items]
-    if id(value) in seen or not type(value).__module__.startswith(("relay_", "tests.")):
+    # By `-m` this module is `__main__`.
+    if id(value) in seen or not type(value).__module__.startswith(("relay_", "tests.", "__main__")):
         return type(value).__name__
     seen.add(id(value))
     names = [*getattr(value, "__dict__", ()), *getattr(type(value), "__slots__", ())]

@@ -37,6 +37,13 @@ def test_both_paths_agree(part: int) -> None:
     agree(part * 1_000_000, PACKETS // PARTS)
 
 
+def test_state_is_compared_in_a_program_as_well() -> None:
+    """By `python -m` the classes of `data_paths.py` are of `__main__`: of these no state was compared."""
+    part: Any = type("Part", (), {"__module__": "__main__"})()
+    part.number = 7
+    assert data_paths.remembered([part], set()) == [{"number": 7}]
+
+
 @pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take"])
 def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled function that is wrong in one way that a look at pictures would not show."""

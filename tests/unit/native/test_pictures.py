@@ -13,6 +13,7 @@ import pytest
 
 from relay_worker import native
 from relay_worker.media.stream import Kind
+from tests.fuzz import data_paths
 from tests.fuzz.camera_streams import MORE_SETS, PPS, SPS
 from tests.fuzz.data_paths import DataPath
 from tests.unit.native.test_wake import INTERVAL, Terms
@@ -92,8 +93,8 @@ class Pair:
         before = self.both[1].pipeline.taken_whole
         for each in self.both:
             each.receive(data, self.now)
-        reference, compiled = ([each.take(), each.state()] for each in self.both)
-        assert compiled == reference
+        reference, compiled = ({"packets": each.take(), "state": each.state()} for each in self.both)
+        data_paths._same("a wake", reference, compiled)
         return self.both[1].pipeline.taken_whole - before
 
 
@@ -138,6 +139,8 @@ PLAIN: Final[dict[str, list[bytes]]] = {
     "another B-picture": [b"\x01\x9c" + BODY[:20]],
     "a B-picture in fragments": fragments(b"\x01\xa0" + BODY[:20], 5),
     "a keyframe that looks like a B-picture": [SPS, PPS, b"\x65\xa0" + BODY[:20]],
+    "a picture of slices of both kinds": [SLICE, b"\x65\x08" + BODY[:50]],
+    "what is no start code": [SEI + b"\x00\x05\x01", SEI + b"\x05\x00\x01", together(SEI + b"\x00\x00\x02", SLICE)],
     "a reserved bit": [b"\x7c\xa1\x88abc", b"\x7c\x61abc"],
 }
 
@@ -246,14 +249,20 @@ HANDED_BACK: Final[dict[str, tuple[list[bytes], str]]] = {
     "an empty payload": ([b""], ""),
     "a header octet": ([b"\x61"], ""),
     "a packet amid fragments": ([*fragments(SLICE, 30)[:1], NEXT_SLICE], ""),
+    "a packet without a mark amid fragments": ([*fragments(SLICE, 30)[:1], NEXT_SLICE], "--"),
     "fragments amid fragments": ([*fragments(SLICE, 30)[:1], *fragments(NEXT_SLICE, 30)], ""),
     "a STAP-A amid fragments": ([*fragments(SLICE, 30)[:1], together(NEXT_SLICE, NEXT_SLICE)], ""),
+    "a header octet behind a slice": ([SLICE, b"\x61"], ""),
+    "an empty first fragment behind a slice": ([SLICE, b"\x7c\x81"], "--"),
     "an empty first fragment": ([b"\x7c\x81", b"\x7c\x41\x88abc"], ""),
     "an empty last fragment": ([b"\x7c\x81\x88abc", b"\x7c\x41"], ""),
     "an empty fragment": ([b"\x7c\x81\x88abc", b"\x7c\x01", b"\x7c\x41abc"], ""),
     "a marked first fragment": (fragments(SLICE, 30), "mm"),
     "a marked fragment": (fragments(SLICE, 30, 30), "-mm"),
     "fragments without the first": (fragments(SLICE, 30)[1:], ""),
+    "the last fragment alone": ([b"\x7c\x41\x88abc"], "-"),
+    "a fragment alone": ([b"\x7c\x01\x88abc"], "-"),
+    "a first and last fragment without a mark": ([b"\x7c\xc1\x88abc"], "-"),
     "SEI behind fragments": ([*fragments(SLICE, 30), SEI], ""),
     "a first and last fragment": ([b"\x7c\xc1\x88abc"], ""),
     "two first fragments": ([b"\x7c\x81\x88abc", b"\x7c\x81\x88abc", b"\x7c\x41abc"], ""),
@@ -307,6 +316,7 @@ CHANGED: Final[dict[str, tuple[dict[str, object], list[bytes]]]] = {
     "marks that mean nothing": ({"_mistrusted": True}, fragments(SLICE, 30)[:1]),
     "marks that are left out": ({"_omits": True}, fragments(SLICE, 30)[:1]),
     "fields": ({"_fields": True}, [SLICE]),
+    "a fragment that is not the last": ({"_in_fragment": True}, [SLICE]),
     "something carried": ({"_carry": b"abc"}, fragments(SLICE, 30)),
     "the beginning": ({"_stage": 0}, [SLICE]),
     "the beginning, before SEI": ({"_stage": 0}, [SEI, SLICE]),
@@ -341,6 +351,12 @@ def test_a_timestamp_that_was_there_before_the_last_one(pair: Pair) -> None:
 def test_a_picture_that_goes_on_when_its_time_was_up(pair: Pair) -> None:
     assert pair.wake([SLICE], "-") == 1
     pair.change(_closed=True, _timed=True)
+    assert pair.wake([NEXT_SLICE], step=0) == 0
+
+
+def test_a_picture_that_goes_on_behind_a_mark(pair: Pair) -> None:
+    assert pair.wake([SLICE], "-") == 1
+    pair.change(_marked=True)
     assert pair.wake([NEXT_SLICE], step=0) == 0
 
 
