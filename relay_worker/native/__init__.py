@@ -113,6 +113,10 @@ class Wake(Protocol):
         """
         ...
 
+    def send(self, payloads: Sequence[tuple[object, bool]], media_time: float, step: float, now: float, /) -> int:
+        """Send sound that has been made, as `take` sends pictures: `NOT_PLAIN`, `CHANGED` or `DONE`."""
+        ...
+
 
 NOT_PLAIN, DONE, OTHERS_LEFT, CHANGED = 0, 1, 2, -1
 MOST_OUTPUTS: Final = 8

@@ -4,8 +4,40 @@
 
 static const double BURST_BYTES = 16 * (1200 + 28), PACKET_OVERHEAD = 28; /* publish/pacer.py */
 
-/* Pacer.take_video, Smoother.release, and what MediaSender.send counts. 0 where the pacer would do anything but let it
- * through, or where something else is due. */
+/* Smoother.release, where it says now. 0 where it would say anything else, or where another second begins. */
+int
+is_even(Output *output, double media, double now)
+{
+    double transit = now - media;
+    if (!isnan(OR(line)) || now >= OR(bucket_end))
+        return 0;
+    if (transit < OR(low))
+        OR(low) = transit;
+    else if (transit > OR(high))
+        OR(high) = transit;
+    double low = OR(low) < OR(low_before) ? OR(low) : OR(low_before);
+    double high = OR(high) > OR(high_before) ? OR(high) : OR(high_before);
+    return high - low <= OR(threshold);
+}
+
+/* What MediaSender.send counts of a run */
+void
+count_run(Output *output, const Run *run, double now)
+{
+    int count = run->out_end - run->out_first;
+    if (output->number_id)
+        OI(transport_sequence) = (OI(transport_sequence) + count) & 0xFFFF;
+    OI(sequence) = (OI(sequence) + count) & 0xFFFF;
+    OI(sent_packets) += count;
+    OI(sent_bytes) += run->bytes;
+    OR(last_sent) = OR(stream_last_sent) = now;
+    if (isnan(OR(stream_owed)))
+        OR(stream_owed) = now;
+    if (isnan(OR(owed)))
+        OR(owed) = now;
+}
+
+/* Pacer.take_video. 0 where the pacer would do anything but let it through, or where something else is due. */
 static int
 take(const Work *work, const Run *run, Output *output, double now)
 {
@@ -20,16 +52,7 @@ take(const Work *work, const Run *run, Output *output, double now)
     OI(meter_bytes) += (int64_t)size;
     OI(offered_bytes) += (int64_t)size;
     if (run->media != output->frame_media) {
-        double transit = now - run->media;
-        if (now >= OR(bucket_end))
-            return 0;
-        if (transit < OR(low))
-            OR(low) = transit;
-        else if (transit > OR(high))
-            OR(high) = transit;
-        double low = OR(low) < OR(low_before) ? OR(low) : OR(low_before);
-        double high = OR(high) > OR(high_before) ? OR(high) : OR(high_before);
-        if (high - low > OR(threshold))
+        if (!is_even(output, run->media, now))
             return 0;
         output->frame_media = run->media;
         output->frame_release = now;
@@ -46,34 +69,32 @@ take(const Work *work, const Run *run, Output *output, double now)
     OR(tokens) = tokens - size;
     OR(tokens_at) = now;
     OR(sending) = run->media;
-    if (output->number_id)
-        OI(transport_sequence) = (OI(transport_sequence) + count) & 0xFFFF;
-    OI(sequence) = (OI(sequence) + count) & 0xFFFF;
-    OI(sent_packets) += count;
-    OI(sent_bytes) += run->bytes;
-    OR(last_sent) = OR(stream_last_sent) = now;
-    if (isnan(OR(stream_owed)))
-        OR(stream_owed) = now;
-    if (isnan(OR(owed)))
-        OR(owed) = now;
+    count_run(output, run, now);
     return work->run_count == 1 || !(OI(keyframe_wanted) || now >= OR(next_report));
+}
+
+/* Its state; 0 where nothing can be sent by numbers alone. */
+int
+begin_output(Output *output)
+{
+    if (!load_output(output))
+        return 0;
+    memcpy(output->now, output->before, sizeof output->now);
+    output->frame_is_new = 0;
+    output->sequence = (uint32_t)OI(sequence);
+    output->number = output->number_id ? (uint32_t)OI(transport_sequence) + 1 : 0;
+    return !(OI(probing) || OI(filled) || OI(out_payload_type) < 0 || OI(out_payload_type) > 127 ||
+             is_none(output->parts[SENDER], n_clock, 0));
 }
 
 /* All that an output would do with the runs, as far as it is numbers. */
 int
 work_out_output(Work *work, Output *output, double now)
 {
-    if (!load_output(output))
-        return 0;
-    memcpy(output->now, output->before, sizeof output->now);
-    if (OI(pacer_wants_keyframe) || OI(skipping) || !isnan(OR(line)) || OI(tails_twice) || OI(probing) || OI(filled) ||
-        OI(out_payload_type) < 0 || OI(out_payload_type) > 127 || is_none(output->parts[SENDER], n_clock, 0) ||
+    if (!begin_output(output) || OI(pacer_wants_keyframe) || OI(skipping) || !isnan(OR(line)) || OI(tails_twice) ||
         !is_none(output->parts[PACER], n__held, 1) || !is_none(output->parts[PACER], n__ready, 1) ||
         !load_pair(output->parts[PACER], n__frame, &output->frame_media, &output->frame_release))
         return 0;
-    output->frame_is_new = 0;
-    output->sequence = (uint32_t)OI(sequence);
-    output->number = output->number_id ? (uint32_t)OI(transport_sequence) + 1 : 0;
     for (int number = 0; number < work->run_count; number++) {
         const Run *run = &work->runs[number];
         if (has_payloads(run) && !take(work, run, output, now))
@@ -203,15 +224,15 @@ send(Output *output, Py_ssize_t filled)
 /* What history and delay meter remember of a run that was sent. */
 static int
 keep_run(Work *work, const Run *run, Output *output, PyObject *material, uint32_t first, uint32_t number,
-         uint32_t timestamp, PyObject *now)
+         uint32_t timestamp, uint32_t step, PyObject *now)
 {
     int count = run->out_end - run->out_first;
     if (output->parts[HISTORY] != Py_None) {
         PyObject *kept = kept_new(material, work->payloads + run->out_first, count);
         PyObject *made = kept == NULL ? NULL
-                                      : PyObject_CallFunction(output->parts[SENT_RUN], "OIIiOLI", now, (unsigned int)first,
-                                                              (unsigned int)timestamp, 0, kept, (long long)run->bytes,
-                                                              (unsigned int)number);
+                                      : PyObject_CallFunction(output->parts[SENT_RUN], "OIIIOLI", now, (unsigned int)first,
+                                                              (unsigned int)timestamp, (unsigned int)step, kept,
+                                                              (long long)run->bytes, (unsigned int)number);
         Py_XDECREF(kept);
         int failed = made == NULL || call(output->parts[HISTORY], n_append, made, NULL);
         Py_XDECREF(made);
@@ -273,7 +294,9 @@ send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObjec
         .number_id = output->number_id,
         .number = output->number,
     };
-    for (int index = run->out_first; index < run->out_end; index++, header.sequence++, header.number++) {
+    uint32_t timestamp = header.timestamp, step = (uint32_t)rounded(run->step * (double)OI(out_clock_rate));
+    for (int index = run->out_first; index < run->out_end;
+         index++, header.sequence++, header.number++, header.timestamp += step) {
         const Piece *payload = &work->payloads[index];
         int written = write_packet(output->slots, slot, &header, payload->marker, data + payload->offset, payload->size);
         if (written <= 0) {
@@ -305,13 +328,13 @@ send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObjec
         if (failed)
             return -1;
     }
-    if (keep_run(work, run, output, material, first, output->number_id ? first_number : 0, header.timestamp,
+    if (keep_run(work, run, output, material, first, output->number_id ? first_number : 0, timestamp, step,
                  now_object))
         return -1;
     if ((OI(keyframe_wanted) || now >= OR(next_report)) &&
         call(output->parts[SENDER], n__say_what_is_due, now_object, NULL))
         return -1;
-    return measure_delay(output, run->out_end - run->out_first, now);
+    return output->parts[DELAY] == Py_None ? 0 : measure_delay(output, run->out_end - run->out_first, now);
 }
 
 /* Numbers first, packets afterwards: whatever fails in between, no number is used for two packets. */

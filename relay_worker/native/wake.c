@@ -12,16 +12,6 @@
 
 #include "wake.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *guards; /* (object, name, value) of each attribute that must be what it was */
-    PyObject *parts[INPUT_GIVEN];
-    PyObject *video;       /* the kind */
-    long channel, control;      /* of the video */
-    Py_ssize_t outputs;
-    Output *output;
-} Wake;
-
 /* The same for all bytes that are there: 0 when they are not plain, 1 and 2; -1 with an exception, behind which nothing
  * of this wake is sent any more. */
 static long
@@ -185,6 +175,7 @@ wake_dealloc(PyObject *object)
 
 static PyMethodDef wake_methods[] = {
     {"take", (PyCFunction)(void (*)(void))wake_take, METH_FASTCALL, NULL},
+    {"send", (PyCFunction)(void (*)(void))wake_send, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -161,7 +161,7 @@ enum { OUTPUT_FIELDS(INDEX) OUTPUT_COUNT };
     X(_pending) X(packets) X(last_media) X(last_frame) X(_arrived) X(_out) X(earlier) X(held) X(_carry) X(_collected)  \
     X(clock) X(_frame) X(_held) X(_ready) X(_sock) X(_packed) X(fileno) X(flush) X(after_refusal) X(append)            \
     X(_samples) X(add) X(failures) X(_say_what_is_due) X(_filled) X(parameter_sets) X(_sps) X(_pps) X(info)            \
-    X(frames_only)
+    X(frames_only) X(_audio)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -179,6 +179,16 @@ typedef struct {
     uint32_t sequence, number; /* of the next packet to be written */
 } Output;
 
+typedef struct {
+    PyObject_HEAD
+    PyObject *guards; /* (object, name, value) of each attribute that must be what it was */
+    PyObject *parts[INPUT_GIVEN];
+    PyObject *video;       /* the kind */
+    long channel, control; /* of the video */
+    Py_ssize_t outputs;
+    Output *output;
+} Wake;
+
 /* --- what is worked out of a wake ------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -192,7 +202,7 @@ typedef struct {
     int out_first, out_end; /* payloads */
     int64_t sent_timestamp;
     int64_t bytes;          /* of these */
-    double media;
+    double media, step;     /* seconds; from one payload to the next, 0 for video */
 } Run;
 
 typedef struct {
@@ -272,11 +282,19 @@ int fill_output(Output *output, PyObject *given);
 void clear_output(Output *output);
 int add_kept(PyObject *module);
 
-/* Whether an output would let all runs through at once; changes nothing. */
+/* Whether an output would let all runs through at once; changes nothing. The others are steps of it. */
 int work_out_output(Work *work, Output *output, double now);
+int begin_output(Output *output);
+int is_even(Output *output, double media, double now);
+void count_run(Output *output, const Run *run, double now);
 
 /* Write its numbers back, for all runs; then send each. -1 with an exception. */
 int keep_output(Output *output);
 int send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
+
+/* --- sound.c ------------------------------------------------------------------------------------------------------ */
+
+/* send(payloads, media time, step, now): as `take`, for sound that has been made. */
+PyObject *wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

@@ -209,6 +209,11 @@ class Pacer:
             "pacer_stats": self.stats,
         }
 
+    def sound_parts(self) -> dict[str, Any]:
+        """The same for `take_audio`; None is what that does without."""
+        others = dict.fromkeys(("settings", "meter", "pacer_stats", "repair"))
+        return others | {"pacer": self, "line": self._audio_line}
+
     def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""
         self._frame, self._skipping, self._cut = (media_time, now), False, False

@@ -23,7 +23,7 @@ from pylibsrtp import Policy, Session
 from relay_common.clock import ManualClock
 from relay_common.secrets import Secret
 from relay_worker import native
-from relay_worker.media.stream import Batch, Format, Kind, Track
+from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.answer import AcceptedTrack
 from relay_worker.publish.media_out import MediaOut
@@ -40,7 +40,7 @@ from tests.fuzz.camera_streams import BODY, Stream
 from tests.fuzz.pieces import chunks
 from tests.fuzz.seeds import seeds
 
-VIDEO: Final = make_offer(audio=True).tracks[0]
+VIDEO, OPUS = make_offer(audio=True).tracks
 TRACK: Final = Track(Kind.VIDEO, Format(96, "H264", 90000), "")
 SOUND: Final = Track(Kind.AUDIO, Format(97, "OPUS", 48000), "")
 _CORPORA: Final = ("rtsp_parser", "rtsp_session", "rtp_receiver", "h264")
@@ -104,8 +104,15 @@ class Connection(MediaOut):
         policy.allow_repeat_tx, policy.window_size = True, 1024
         self.protector = SrtpProtector(Session(policy))
         extensions = stream.extensions[number]
-        self._begin(self.protector, self.udp, [AcceptedTrack(VIDEO, 106, 107, "42e01f", True, extensions)], "c")
+        accepted = [
+            AcceptedTrack(VIDEO, 106, 107, "42e01f", True, extensions),
+            AcceptedTrack(OPUS, 111, None, "", False, extensions),
+        ]
+        self._begin(self.protector, self.udp, accepted, "c")
         assert self._video is not None
+        assert self._audio is not None
+        self._audio.sequence, self._audio.timestamp_base = stream.first_number, stream.base
+        self._audio.rtx_sequence = 65534
         self.track, self.track.sequence = self._video, stream.first_number
         self.track.timestamp_base, self.track.rtx_sequence = stream.base, 65534
         self.connected = True
@@ -113,7 +120,9 @@ class Connection(MediaOut):
 
     def _pump(self, now: float) -> None:
         for release in self._pacer.pop(now):
-            self._leave(release.payloads, release.media_time, now)
+            track = self.track if release.kind == "video" else self._audio
+            assert track is not None
+            self._send(track, release.payloads, release.media_time, release.step, now)
 
     def _leave(self, payloads: Any, media_time: float, now: float) -> None:
         self._send(self.track, payloads, media_time, 0.0, now)
@@ -121,6 +130,14 @@ class Connection(MediaOut):
     def fill(self, now: float) -> None:
         """Media that is ours: a view of a buffer, and a payload that fits no packet."""
         self._leave([(memoryview(BODY[:300]), False), (BODY[:1401], True), (b"", True)], now - 0.01, now)
+
+    def speak(self, stream: Stream, number: int, now: float) -> None:
+        """Sound has been made: of an even source mostly, and now and then what no encoder makes."""
+        odd = not stream.even and number % 6 == 1
+        size = 80 if stream.even else (0, 80, 160, 1400, 1401)[number % 5]
+        payload = memoryview(BODY[:size]) if odd and number % 4 == 3 else BODY[:size]
+        media_time = now - 0.01 - (0.2 if odd and number % 8 == 1 else 0.0)
+        self.send(Frame(Kind.AUDIO, [(payload, odd)] * (number % 4), media_time, (0.02, 0.0)[odd]), now)
 
     def hear(self, stream: Stream, count: int, now: float) -> None:
         """The far end asks for packets again, and reports a rate, or none."""
@@ -180,6 +197,10 @@ class DataPath:
         if batches:
             self.pipeline.on_media(batches, now)
 
+    def speak(self, number: int, now: float) -> None:
+        for connection in self.connections:
+            connection.speak(self._stream, number, now)
+
     def hear(self, count: int, now: float) -> None:
         for connection in self.connections:
             connection.hear(self._stream, count, now)
@@ -213,7 +234,19 @@ class DataPath:
 
 
 _APART: Final = frozenset(
-    ("taken_whole", "_compiled", "_wake", "_writer", "_url", "udp", "_path", "protector", "_protector", "_clock")
+    (
+        "taken_whole",
+        "_compiled",
+        "_wake",
+        "_sound",
+        "_writer",
+        "_url",
+        "udp",
+        "_path",
+        "protector",
+        "_protector",
+        "_clock",
+    )
 )
 """Names of what has no part in it: the choice itself, and what differs between two connections."""
 
@@ -281,6 +314,8 @@ def compare_stream(stream: Stream, name: str) -> int:
             now = stream.moments[number] if number < len(stream.moments) else now + stream.pause
             for each in both:
                 each.receive(data, now)
+                if number % 2:
+                    each.speak(number, now)
                 if number % 5 == 4:
                     each.hear(3, now)
                 if number % 7 == 6 and not stream.even:

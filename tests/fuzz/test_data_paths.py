@@ -44,7 +44,7 @@ def test_state_is_compared_in_a_program_as_well() -> None:
     assert data_paths.remembered([part], set()) == [{"number": 7}]
 
 
-@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take"])
+@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take", "send"])
 def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled function that is wrong in one way that a look at pictures would not show."""
     found = native._found
@@ -62,6 +62,8 @@ class Wrong:
 
     def __getattr__(self, name: str) -> object:
         right = getattr(self._right, name)
+        if name == "Wake" and self._where == "send":
+            return lambda *arguments: WrongSound(right(*arguments))
         if name == "Wake" and self._where in ("put", "take"):
             return lambda *arguments: WrongWake(right, arguments if self._where == "take" else ())
         if name == "Slots":
@@ -95,6 +97,20 @@ class WrongWake:
 
     def take(self, data: bytes, now: float) -> int:
         return min(native.DONE, self._right.take(data, now)) if self._right is not None else native.NOT_PLAIN
+
+    def send(self, *sound: Any) -> int:
+        return native.NOT_PLAIN
+
+
+class WrongSound:
+    """Sends sound a little later than it was."""
+
+    def __init__(self, right: native.Wake) -> None:
+        self._right = right
+        self.take = right.take
+
+    def send(self, payloads: Any, media_time: float, step: float, now: float) -> int:
+        return self._right.send(payloads, media_time + 1 / 48000, step, now)
 
 
 class WrongSlots:

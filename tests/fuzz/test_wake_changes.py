@@ -25,6 +25,13 @@ CHANGES = {
         "(uint32_t)OI(transport_sequence) + 1",
         "(uint32_t)OI(transport_sequence)",
     ),
+    "sound's timestamps": (41, "output.c", "header.number++, header.timestamp += step", "header.number++, (void)step"),
+    "sound that is even": (
+        41,
+        "output.c",
+        "return high - low <= OR(threshold);",
+        "return high - low <= OR(threshold) + 1;",
+    ),
     "rest of a frame": (46, "input.c", "work->taken = at;", "work->taken = at == work->size ? at : at + 1;"),
 }
 """The seed of a stream that shows it, what stands in which file, and what a mistake might have written."""

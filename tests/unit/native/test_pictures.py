@@ -211,6 +211,12 @@ def test_each_of_many_sets_is_known(pair: Pair) -> None:
     assert pair.wake([together(*reversed(MORE_SETS), PPS, SPS), IDR]) == 1
 
 
+def test_sets_that_are_put_are_as_important_as_the_most_important_of_them(pair: Pair) -> None:
+    for passthrough in pair.passthroughs:
+        assert passthrough.parameter_sets.add(b"\x08\x5c\x80\x80")
+    assert pair.wake([IDR]) == 1
+
+
 def test_long_sets_are_put_in_fragments(narrow: Pair) -> None:
     for passthrough in narrow.passthroughs:
         assert passthrough.parameter_sets.add(b"\x68\x5c" + BODY[:100])
