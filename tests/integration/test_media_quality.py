@@ -20,7 +20,7 @@ from tests.benchmarks.delay import match
 from tests.fixtures.at_once import AtOnce, Played
 from tests.fixtures.media_rig import MediaRig, media_rig
 
-pytestmark = [pytest.mark.serial, pytest.mark.media, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.serial, pytest.mark.media, pytest.mark.timeout(300)]
 
 CASES = AtOnce(most=3, browser=False, loop_factory=uvloop.new_event_loop)
 
