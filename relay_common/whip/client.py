@@ -28,6 +28,8 @@ from relay_common.whip.exchange import (
 
 CALL_WITHIN: Final = 15.0
 """Seconds for one exchange with all its redirects, however slowly the answers trickle in."""
+_CUT: Final = ("Server disconnected", "peer closed connection")
+"""How the words of an error begin that tells of an answer's end."""
 _TIMEOUT: Final = httpx.Timeout(CALL_WITHIN, connect=5.0)
 
 
@@ -91,6 +93,11 @@ class WhipClient:
                         return last
         except TimeoutError:
             raise WhipError(f"no complete answer to {method} within {CALL_WITHIN:g} s") from None
+        except httpx.RemoteProtocolError as error:
+            # Not its words, and not its traceback: they quote what came, which may repeat the token.
+            cut = "closed the connection before its answer was complete"
+            spoke = cut if str(error).startswith(_CUT) else "answered with something that is not HTTP"
+            raise WhipError(f"{place_of(exchange.request.url)} {spoke} ({method})") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise WhipError(
                 f"{place_of(exchange.request.url)} could not be reached for {method}: {spoken(error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,6 +91,10 @@ async def test_a_session_that_is_gone_counts_as_ended(server: ScriptedServer) ->
     await whip.aclose()
 
 
+def hang_up(*_: object) -> bytes:
+    raise ConnectionResetError
+
+
 async def test_a_server_that_says_nothing_or_too_much(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     whip = Client(server.port)
     server.answer = lambda *_: None
@@ -100,9 +105,28 @@ async def test_a_server_that_says_nothing_or_too_much(server: ScriptedServer, mo
     server.answer = lambda *_: reply("201 Created", b"v=0" + b"x" * MAX_BODY)
     with pytest.raises(WhipError, match="larger than"):
         await whip.publish("v=0")
-    server.answer = lambda *_: b"SSH-2.0-OpenSSH\r\n\r\n"
-    with pytest.raises(WhipError, match="could not be reached for POST"):
+    server.answer = hang_up
+    with pytest.raises(WhipError, match=r"closed the connection before its answer was complete \(POST\)"):
         await whip.publish("v=0")
+    await whip.aclose()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "SSH-2.0-{}\r\n\r\n",
+        "HTTP/1.1 201 Created\r\n{}\r\n\r\n",
+        "HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n{}\r\n",
+    ],
+)
+async def test_what_is_not_http_is_not_quoted(server: ScriptedServer, answer: str) -> None:
+    """It may repeat the token, with which anybody who reads the log could publish."""
+    whip = Client(server.port)
+    server.answer = lambda *_: answer.format("tok-3n-0123456789").encode()
+    with pytest.raises(WhipError, match=r"answered with something that is not HTTP \(POST\)") as caught:
+        await whip.publish("v=0")
+    assert "tok-3n" not in "".join(traceback.format_exception(caught.value))
     await whip.aclose()
 
 
