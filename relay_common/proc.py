@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,12 @@ def seconds_queued(pid: int) -> float:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def seconds_wanted() -> float:
+    """Seconds for which this process ran, or its main thread could have: none of those in which it was suspended."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime + seconds_queued(os.getpid())
 
 
 def resident_bytes() -> int:

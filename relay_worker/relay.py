@@ -234,7 +234,7 @@ class CameraRelay:
         """
         for part in (self.local,) if given_up else (self.source, self.publications, self.local):
             part.put_off(seconds, now)
-        self.rendition.put_off(now, starved=not given_up)
+        self.rendition.put_off(now)
 
     def _watch(self, kind: Kind, now: float) -> None:
         for keeper, verdict in self._watchdogs.observe(kind, self.pipeline, self.publications, now):

@@ -86,9 +86,9 @@ class CameraRendition:
         self.check_outputs()
         self.made.check(now)
 
-    def put_off(self, now: float, *, starved: bool) -> None:
-        """This process was paused until `now`: that time says nothing of the thread; `starved`: of the processor."""
-        self.made.put_off(now, starved=starved)
+    def put_off(self, now: float) -> None:
+        """This process was paused until `now`."""
+        self.made.put_off(now)
 
     # --- who takes them (PictureOwner) ------------------------------------------------------------------------------
 

@@ -90,7 +90,15 @@ class View:
 
     def has(self, camera: str) -> bool:
         """Whether it holds a track of the camera."""
-        return any(track.camera == camera for track in self.tracks.values())
+        return bool(self._held(camera))
+
+    def _held(self, camera: str) -> set[str]:
+        """The kinds of its tracks of the camera."""
+        return {track.kind for track in self.tracks.values() if track.camera == camera}
+
+    def _shows(self, camera: str) -> bool:
+        """Whether it holds the camera's picture: one that did not come with the sound is asked for again."""
+        return "video" in self._held(camera)
 
     def want(self, qualities: Mapping[str, str]) -> None:
         """From now on receive these cameras in these qualities; the others stay as they are."""
@@ -121,7 +129,7 @@ class View:
             track
             for publication in publications
             for kind in KINDS
-            if kind in self._kinds(publication)
+            if kind in self._kinds(publication) - self._held(publication.camera)
             and (track := publication.remote(kind, self._wanted(publication.camera))) is not None
         ]
         return await self._at.client.pull(self.session, tracks)
@@ -140,7 +148,7 @@ class View:
                     quality=self._quality(publication, result.track.kind),
                 )
         missing = missing + [
-            Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in publications if not self.has(p.camera)
+            Unavailable(camera=p.camera, reason=why_missing(pull, p)) for p in publications if not self._shows(p.camera)
         ]
         if pull.offer is None:
             return self.describe("none", missing)
@@ -247,7 +255,7 @@ class View:
         return self.take(located, await self.pull(located), missing)
 
     def _absent(self) -> list[str]:
-        return [camera for camera in self.cameras if not self.has(camera)]
+        return [camera for camera in self.cameras if not self._shows(camera)]
 
     def _kinds(self, publication: Publication) -> set[str]:
         return {track.kind for track in publication.tracks if self.audio or track.kind == "video"}

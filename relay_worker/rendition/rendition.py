@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from relay_common.proc import seconds_wanted
 from relay_common.worker_stats import RenditionStats
 from relay_worker.media.stream import Frame, Kind, PayloadRun
 from relay_worker.rendition.codec import B_PICTURES
@@ -66,7 +67,8 @@ class Rendition:
 
     `call` has a function called by the event loop, from any thread: its `call_soon_threadsafe`. `clock` gives the
     monotonic time, `on_keyframe_request` asks the camera for a keyframe, `max_payload` tells how large an RTP payload
-    may be. `work` makes what a thread does with jobs.
+    may be. `work` makes what a thread does with jobs. `wanted_cpu` gives the seconds for which the process ran or
+    waited for a processor: a loop that comes late without either was suspended.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Rendition:
         on_keyframe_request: Callable[[], None] = lambda: None,
         max_payload: Callable[[], int] = lambda: MAX_PAYLOAD,
         work: Callable[[Callable[[Made], None]], Callable[[MakeJob], None]] = lambda done: PictureMaker(done).work,
+        wanted_cpu: Callable[[], float] = seconds_wanted,
     ) -> None:
         self._owner, self._clock, self._call = owner, clock, call
         self._on_keyframe_request, self._max_payload, self._work = on_keyframe_request, max_payload, work
@@ -90,7 +93,8 @@ class Rendition:
         self._thread: JobThread[MakeJob] | None = None
         self._life = 0  # number of the thread
         self._progress = (0, 0.0)  # jobs finished, and since when
-        self._checked_at: float | None = None
+        self._wanted_cpu = wanted_cpu
+        self._checked: tuple[float, float] | None = None  # when, and the seconds of processor that were wanted by then
         self._paused_until = 0.0
         self._waits = True  # for a keyframe, before pictures that refer to it
         self._was_smooth = False
@@ -265,9 +269,7 @@ class Rendition:
 
     def check(self, now: float) -> None:
         """Judge the thread, and keep the rendition from being taken for gone; called about once a second."""
-        if self._checked_at is not None and now - self._checked_at > 1.0 + LOOP_LATE:
-            self.plan.starved(now)
-        self._checked_at = now
+        self._judge_loop(now)
         thread = self._thread
         if thread is not None and thread.pending:
             if thread.finished != self._progress[0]:
@@ -285,13 +287,19 @@ class Rendition:
         self._stop()
         self._paused_until = now + STUCK_PAUSE
 
-    def put_off(self, now: float, *, starved: bool = False) -> None:
-        """This process was paused until `now`: that time says nothing of the thread.
+    def put_off(self, now: float) -> None:
+        """This process was paused until `now`: that time says nothing of the thread."""
+        self._progress = (self._progress[0], now)
+        self._judge_loop(now)
 
-        `starved`: not for so long that it was suspended for certain; in doubt smooth gives way.
-        """
-        self._progress, self._checked_at = (self._progress[0], now), now
-        if starved:
+    def _judge_loop(self, now: float) -> None:
+        """Have smooth give way where the loop comes late for want of a processor; a suspended process wants none."""
+        before, wanted = self._checked, self._wanted_cpu()
+        self._checked = (now, wanted)
+        if before is None:
+            return
+        late = now - before[0] - 1.0
+        if late > LOOP_LATE and wanted - before[1] >= late / 2:
             self.plan.starved(now)
 
     def _stop(self) -> None:

@@ -20,8 +20,14 @@ class Loop:
     """A worker's event loop, by its clock: what is called from the thread is dropped."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-        self.rendition = Rendition(self, lambda: self.now, lambda call: None, work=lambda done: lambda job: None)
+        self.now, self.wanted_cpu = 1000.0, 5.0
+        self.rendition = Rendition(
+            self,
+            lambda: self.now,
+            lambda call: None,
+            work=lambda done: lambda job: None,
+            wanted_cpu=lambda: self.wanted_cpu,
+        )
         self.rendition.configure(SMOOTH, watched=True, budget=1000.0)
         for frame in camera_frames(count=3, group=30):
             self.rendition.send(frame, self.now)
@@ -33,9 +39,11 @@ class Loop:
     def send_rendition(self, frame: Frame, now: float, *, keyframe: bool) -> None:
         raise AssertionError("nothing is made")
 
-    def check(self, later: float) -> tuple[str, str]:
-        """The look that comes after so many seconds: what is made then, and why no more."""
+    def check(self, later: float, *, suspended: float = 0.0) -> tuple[str, str]:
+        """The look that comes after so many seconds, in some of which the process was `suspended`: what is made
+        then, and why no more."""
         self.now += later
+        self.wanted_cpu += 0.2 + max(0.0, later - suspended - 1.0)
         deadline = time.monotonic() + 30.0
         while (thread := self.rendition._thread) is not None and thread.pending:
             assert time.monotonic() < deadline, "the thread does nothing"
@@ -60,12 +68,15 @@ def test_smooth_is_given_up_where_the_loop_comes_late(loop: Loop) -> None:
 
 
 def test_a_suspended_process_says_nothing_of_the_processor(loop: Loop) -> None:
-    loop.now += 25.0
-    loop.rendition.put_off(loop.now)
-    assert loop.check(1.0) == (SMOOTH, "")
+    for pause in (25.0, 1.5):
+        loop.now += pause
+        loop.rendition.put_off(loop.now)
+        assert loop.check(1.0) == (SMOOTH, "")
+    assert loop.check(2.6, suspended=1.6) == (SMOOTH, ""), "too short to be taken for a pause"
 
 
-def test_a_pause_that_may_be_want_of_a_processor_counts(loop: Loop) -> None:
+def test_a_pause_for_want_of_a_processor_counts(loop: Loop) -> None:
     loop.now += 3.0
-    loop.rendition.put_off(loop.now, starved=True)
+    loop.wanted_cpu += 2.5
+    loop.rendition.put_off(loop.now)
     assert loop.check(1.0) == (KEYFRAMES, TOO_BUSY)

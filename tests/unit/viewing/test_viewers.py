@@ -182,6 +182,24 @@ async def test_one_that_only_partly_comes_is_not_asked_for_again_and_again() -> 
     assert rig.sfu.names().count("pull") == pulls
 
 
+async def test_a_picture_that_was_refused_beside_its_sound_is_asked_for_again_and_the_sound_stays() -> None:
+    rig = Rig()
+    await rig.camera("a")
+    rig.sfu.missing = {"a-a-video"}
+    before = await rig.opened("a")
+    assert shown(before) == {("a", "audio")}
+    assert [(one.camera, one.reason) for one in before.unavailable] == [
+        ("a", "The SFU has no packets of this camera yet")
+    ]
+    assert (await rig.viewers.update(before.view)).unavailable, "it is still missing"
+    rig.sfu.missing = set()
+    after = await rig.viewers.update(before.view)
+    assert (after.action, shown(after), after.unavailable) == ("answer", {("a", "video"), ("a", "audio")}, [])
+    assert rig.sfu.calls[-1] == ("pull", ["a-a-video"])
+    assert before.tracks[0] in after.tracks, "its sound plays on"
+    assert "close" not in rig.sfu.names()
+
+
 async def test_a_picture_that_stands_still_is_pulled_anew() -> None:
     rig = Rig()
     await rig.camera("a")
