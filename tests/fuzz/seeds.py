@@ -179,6 +179,7 @@ def seeds(target: str) -> list[bytes]:
             "viewer_offer": [
                 _viewer_offer(),
                 _viewer_offer().replace(b"H264", b"VP8"),
+                b"a=ice-ufrag:next\r\na=ice-pwd:n0t-t0-be-shown\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n",
                 _viewer_offer() + b"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\n",
             ],
             "viewer_checks": [

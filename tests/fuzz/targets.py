@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aiortc.sdp import candidate_from_sdp
 
 from relay_common import wire
+from relay_common.sdp_lines import ice_ufrag
 from relay_common.secrets import Secret
 from relay_common.whip.endpoint import parse_endpoint
 from relay_common.whip.errors import LONGEST_WAIT, WhipError
@@ -279,8 +280,9 @@ def google_answer(data: bytes) -> None:
 
 
 def viewer_offer(data: bytes) -> None:
-    """A local viewer's offer, and what of it comes back in the answer."""
+    """A local viewer's offer, and what of it comes back in the answer; of a fragment (PATCH) the name alone is read."""
     text = data.decode("utf-8", "surrogateescape")
+    assert not {"\r", "\n"} & set(ice_ufrag(text))
     try:
         offer = read_offer(text, profile_idc=66, audio=True, ssrcs=(1, 2, 3))
     except ViewerRefused as refusal:
