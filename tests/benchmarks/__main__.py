@@ -19,6 +19,7 @@ from tests.benchmarks.demo import measure_demo
 from tests.benchmarks.earlier import COMMIT, DELAY_BARS, Paired, build
 from tests.benchmarks.kills import measure_kills
 from tests.benchmarks.local import measure_held, measure_joins, measure_local
+from tests.benchmarks.many_renditions import measure_many
 from tests.benchmarks.peers import FFMPEG, GO2RTC, PLAIN, measure_peer
 from tests.benchmarks.renditions import measure_renditions
 from tests.benchmarks.sfu_seat import measure_seat
@@ -45,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--delay-seconds", type=float, default=8.0, help="length of each delay measurement")
     parts = (
         "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, demo (its sound in Chromium), one "
-        "minute, local (viewers without the SFU, beside go2rtc), three minutes, renditions (small pictures), eight "
+        "minute, local (viewers without the SFU, beside go2rtc), three minutes, renditions (small pictures), twelve "
         "minutes, and held (its memory), two minutes, "
         "only run when they are named"
     )
@@ -91,6 +92,7 @@ async def run(options: argparse.Namespace, report: Report) -> None:
         await measure_demo(report, options.demo_seconds)
     if "renditions" in wanted:
         await measure_renditions(report, options.seconds, options.rounds)
+        await measure_many(report)
     if "held" in wanted:
         await measure_held(report)
     if "seat" in wanted:

@@ -169,11 +169,19 @@ class Stage(ControlInterface):
 
     @contextlib.asynccontextmanager
     async def relay(
-        self, cameras: int, *, audio: bool = True, tree: Path | None = None, local: bool = False, sfu: bool = True
+        self,
+        cameras: int,
+        *,
+        audio: bool = True,
+        tree: Path | None = None,
+        local: bool = False,
+        sfu: bool = True,
+        renditions: str = "off",
     ) -> AsyncIterator[Relay]:
         """Run the relay for the first `cameras` cameras, in directories of its own; all of it is gone afterwards.
 
-        With `local` its workers answer viewers on loopback, without `sfu` it publishes nowhere.
+        With `local` its workers answer viewers on loopback, without `sfu` it publishes nowhere. `renditions` says which
+        small pictures they make.
         """
         self._runs += 1
         home = self.world.directory / f"run{self._runs}"
@@ -188,6 +196,8 @@ class Stage(ControlInterface):
             document["workers"] = {"data_path": self.data_path}
         if local:
             document["local"] = {"listen": "127.0.0.1"}
+        if renditions != "off":
+            document["cameras"]["renditions"] = renditions
         if not sfu:
             del document["cloudflare"]
         config = home / "relay.toml"
