@@ -100,7 +100,7 @@ class Supervisor:
         self._broker = Broker(CloudflareSink(self._client), self._clock)
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
         self._sinks.configure(config.whip)
-        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops)
+        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock)
         limit = config.workers.memory_limit_mb << 20
         self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit)
         self.director = Director(

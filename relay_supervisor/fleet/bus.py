@@ -22,7 +22,7 @@ import zmq
 import zmq.asyncio
 
 from relay_common import wire
-from relay_common.clock import SystemClock
+from relay_common.clock import Clock, SystemClock
 from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
@@ -52,17 +52,20 @@ class Bus:
     `undeliverable` counts messages to workers that were not connected.
     """
 
-    def __init__(self, directory: Path, keyring: Keyring | None = None, loops: Loops | None = None) -> None:
+    def __init__(
+        self, directory: Path, keyring: Keyring | None = None, loops: Loops | None = None, clock: Clock | None = None
+    ) -> None:
+        clock = clock or SystemClock()
         self.keyring = keyring or Keyring()
         self.keyed = BusSockets("bus", f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")
         self.unkeyed = BusSockets("keyless bus", f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock")
-        self.refusals = Refusals()
+        self.refusals = Refusals(clock)
         self._zap = ZapHandler(self.keyring, self.refusals, ref_of)
         self._listener: BusListener | None = None
         self._context: zmq.asyncio.Context | None = None
         self._control_reader = wire.supervisor_reader()
         self._stats_reader = wire.stats_reader()
-        self._loops = loops or Loops(SystemClock())
+        self._loops = loops or Loops(clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._served: list[BusSockets] = []
         self._read: list[BusSockets] = []

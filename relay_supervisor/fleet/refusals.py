@@ -1,4 +1,4 @@
-"""What the bus refuses: counted by kind, and said once for each kind and peer."""
+"""What the bus refuses: counted by kind, and said once in ten minutes for each kind and peer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import enum
 import logging
 from typing import Final
 
+from relay_common.clock import Clock
+
 log = logging.getLogger(__name__)
 
+_LOG_AGAIN: Final = 600.0
+"""Seconds after which what was logged is logged again, if it still happens: the log is read later, too."""
 _MOST_LOGGED: Final = 50
-"""Refusals that are said; the rest are counted only, because a hostile peer decides how many there are."""
+"""Lines in that time; the rest are counted only, because a hostile peer decides how many there are."""
 
 
 class BusRefusal(enum.Enum):
@@ -33,13 +37,17 @@ _LEVELS: Final = {BusRefusal.UNPROVEN: logging.INFO, BusRefusal.ENDED: logging.D
 class Refusals:
     """Counts refusals, in `counters`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._since = clock, clock.now()
         self._counts = dict.fromkeys(BusRefusal, 0)
         self._logged: set[tuple[BusRefusal, str]] = set()
 
     def add(self, kind: BusRefusal, who: str = "") -> None:
         """Count a refusal; `who` is the peer in words, as far as it is known."""
         self._counts[kind] += 1
+        if (now := self._clock.now()) - self._since >= _LOG_AGAIN:
+            self._since = now
+            self._logged.clear()
         if (kind, who) in self._logged or len(self._logged) >= _MOST_LOGGED:
             return
         self._logged.add((kind, who))

@@ -38,6 +38,9 @@ CAMERA_STATES: Final = (
     "stopped",
 )
 DECODABLE: Final = tuple(verdict.value for verdict in Decodable)
+BUS_REFUSALS: Final = (
+    *("no_key", "unproven", "bad_handshake", "stranger", "unknown_process", "anothers_name", "ended"),
+)
 LEASE_STATES: Final = tuple(state.value for state in LeaseState)
 RESTART_CAUSES: Final = tuple(cause.value for cause in RestartCause)
 """Why a worker was replaced."""
@@ -165,6 +168,8 @@ def _relay(status: RelayStatus) -> Iterator[Metric]:
     for state in CAMERA_STATES:
         by_state.add_metric([state], sum(c.state == state for c in status.cameras))
     yield by_state
+    kinds = {kind: status.counters.get(f"bus.refused_{kind}", 0) for kind in BUS_REFUSALS}
+    yield _by_label("relay_bus_refused", "Connections and messages that the bus refused.", "kind", kinds)
 
 
 def _budgets(status: RelayStatus) -> Iterator[Metric]:

@@ -20,6 +20,7 @@ TOKEN: Final = "a-token-for-the-tests-only"
 LEASE: Final = 16
 """Seconds that a stream lives: extensions come within the run."""
 
+_REFUSALS: Final = (*("no_key", "unproven", "bad_handshake", "stranger", "unknown_process", "anothers_name", "ended"),)
 _NONE: Final = ("audio", "video")
 _LOCAL: Final = (
     *("sent_packets_total", "sent_bytes_total", "retransmitted_packets_total", "lost_packets_total"),
@@ -53,6 +54,7 @@ STILL: Final[dict[str, str]] = {
     **{f"relay_camera_send_drops_total {kind}": "loopback carries everything" for kind in _NONE},
     **{f"relay_camera_plis_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
     **{f"relay_camera_firs_total {kind}": "the viewer here is no decoder that could ask" for kind in _NONE},
+    **{f"relay_bus_refused_total {kind}": "nobody else is on the bus: test_bus_strangers.py" for kind in _REFUSALS},
     **{f"relay_local_{name}": "[local] is off here" for name in _LOCAL},
     **{f"relay_rendition_{name}": "renditions are off here: test_watched_renditions.py" for name in _RENDITIONS},
     **{f"relay_rendition_{name}": "what goes wrong with pictures: tests/unit/rendition" for name in _BAD_PICTURES},

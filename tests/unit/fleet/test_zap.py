@@ -8,17 +8,20 @@ import pytest
 import zmq
 from zmq.utils import z85
 
+from relay_common.clock import ManualClock
 from relay_common.proc import process_ref, ref_of, start_ticks
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.refusals import Refusals
 from relay_supervisor.fleet.zap import ZapHandler, peer_pid
+from relay_supervisor.http.metrics import BUS_REFUSALS
 
 ME = os.getpid()
 
 
 class Rig:
     def __init__(self) -> None:
-        self.keyring, self.refusals = Keyring(), Refusals()
+        self.clock = ManualClock()
+        self.keyring, self.refusals = Keyring(), Refusals(self.clock)
         self.keyring.open()
         self.handler = ZapHandler(self.keyring, self.refusals, ref_of)
 
@@ -54,6 +57,23 @@ def test_any_other_key_is_refused_counted_and_said_once(rig: Rig, caplog: pytest
         assert rig.status(b"CURVE", z85.decode(stranger))[0] == b"400"
     assert rig.counted() == {"refused_stranger": 3}
     assert caplog.text.count("the bus refused a connection whose key no living worker has (pid 7)") == 1
+
+
+async def test_a_flood_says_a_bounded_number_of_lines_and_hides_no_later_stranger(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = z85.decode(zmq.curve_keypair()[0])
+    for pid in range(1, 201):
+        rig.status(b"CURVE", stranger, address=b"localhost:0:0:%d" % pid)
+    assert (rig.counted(), len(caplog.records)) == ({"refused_stranger": 200}, 50)
+    caplog.clear()
+    await rig.clock.advance(599)
+    rig.status(b"CURVE", stranger, address=b"localhost:0:0:900")
+    assert caplog.records == []
+    await rig.clock.advance(1)
+    for pid in (1, 1, 900):
+        rig.status(b"CURVE", stranger, address=b"localhost:0:0:%d" % pid)
+    assert [record.getMessage().rpartition(" (")[2] for record in caplog.records] == ["pid 1)", "pid 900)"]
 
 
 @pytest.mark.parametrize("credentials", [(), (b"",), (bytes(31),), (bytes(33),), (bytes(32), bytes(32))])
@@ -104,3 +124,7 @@ def test_what_a_hostile_peer_can_have_said_is_bounded(rig: Rig, caplog: pytest.L
         rig.status(b"CURVE", bytes(32), address=b"localhost:0:0:%d" % pid)
     assert rig.counted() == {"refused_stranger": 999}
     assert caplog.text.count("the bus refused") == 50
+
+
+def test_the_metric_has_every_kind() -> None:
+    assert {f"refused_{kind}" for kind in BUS_REFUSALS} == Rig().refusals.counters().keys()
