@@ -102,10 +102,11 @@ HELLOS: dict[str, Order] = {
 }
 
 
+@pytest.mark.parametrize("mtu", [1232, 300])
 @pytest.mark.parametrize("path", HELLOS)
-async def test_a_hello_in_fragments_is_taken_however_they_come(rig: LocalRig, path: str) -> None:
+async def test_a_hello_in_fragments_is_taken_however_they_come(rig: LocalRig, path: str, mtu: int) -> None:
     """Firefox's, with post-quantum key shares, spans two datagrams (1408 and 103 bytes), at an MTU of 1280 as well."""
-    viewer = RawViewer(mtu=1232 if path == "in order" else 300, order=HELLOS[path])
+    viewer = RawViewer(mtu=mtu, order=HELLOS[path])
     await viewer.connect(answered(rig, viewer).answer)
     await until(lambda: len(viewer.sequences) > 20, "media come")
     assert sum(viewer.flights[0]) > 1280
