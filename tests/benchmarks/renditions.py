@@ -1,8 +1,7 @@
 """What small pictures cost a worker and the original: two relays of one camera side by side, one with a rendition.
 
-Run as a program, this is one of the two relays: `python -m tests.benchmarks.renditions MODE SECONDS AFTER SETTLE`,
-with a stream's URL and the SFU's in the environment; it settles for so long, and prints a JSON object. Its memory is
-looked at again so long after the last viewer.
+Run as a program, this is one of the two relays: `python -m tests.benchmarks.renditions MODE SECONDS`, with a stream's
+URL and the SFU's in the environment; it prints a JSON object.
 """
 
 from __future__ import annotations
@@ -37,16 +36,10 @@ from tests.benchmarks.table import Report
 from tests.fixtures.media_rig import MediaRig
 
 SETTLE: Final = 10.0
-STARTS: Final = 40.0
-"""The same where many start at once, the slowest of which is 30 s behind the first."""
 GIVEN_BACK: Final = 36.0
 """Seconds after the last viewer when memory is looked at again."""
 BARS: Final = {"keyframes": (4.0, 8.0), "smooth": (None, 14.0)}
 """Most milliseconds of CPU a second, and megabytes, that each may take at 720p."""
-MANY: Final = 20
-"""Cameras that have small pictures of keyframes at the same time …"""
-MANY_CPU: Final = 80.0
-"""… and what these may take together, in milliseconds of CPU a second."""
 RENDITION: Final = ("pictures", "width", "height", "cpu", "replaced", "failed")
 Figures = dict[str, Any]
 
@@ -72,35 +65,6 @@ async def measure_renditions(report: Report, seconds: float, rounds: int) -> Non
             report.failed(f"renditions, {mode}", error)
             continue
         _compare(report, mode, pairs, cpu, memory)
-    report.progress(f"renditions of {MANY} cameras, without and with, {seconds:.0f} s each")
-    try:
-        plain, made = [await _many(mode, seconds) for mode in ("off", "keyframes")]
-    except Exception as error:
-        report.failed(f"renditions of {MANY} cameras", error)
-        return
-    pictures = sum(one["rendition"]["pictures"] for one in made)
-    note = f"{_cpu(plain):.0f} without; {pictures} pictures; their threads {_thread_cpu(made):.0f} ms/s"
-    more = _cpu(made) - _cpu(plain)
-    report.add(f"keyframes, {MANY} cameras: CPU more than without, together", more, "ms/s", most=MANY_CPU, note=note)
-
-
-def _cpu(runs: list[Figures]) -> float:
-    """Milliseconds of CPU a second of all of them."""
-    return sum(float(one["cpu"]) for one in runs)
-
-
-def _thread_cpu(runs: list[Figures]) -> float:
-    return sum(float(one["rendition"]["cpu"]) for one in runs)
-
-
-async def _many(mode: str, seconds: float) -> list[Figures]:
-    """A relay for each of many cameras, all with the rendition or all without."""
-    options = ("--unlimited", "--describe-delay", "0")
-    async with demo_world(MANY, "1280x720", options) as world, httpx.AsyncClient(timeout=15.0) as http:
-        rig = MediaRig(world.endpoints, http)
-        urls = [await rig.generate(number) for number in range(MANY)]
-        # All measure at the same time, once the last of them runs: a machine full of programs that start measures that.
-        return await asyncio.gather(*(_run(world.endpoints, url, mode, seconds, 0.0, STARTS) for url in urls))
 
 
 async def _pair(mode: str, seconds: float) -> tuple[Figures, Figures]:
@@ -113,21 +77,14 @@ async def _pair(mode: str, seconds: float) -> tuple[Figures, Figures]:
         return plain, made
 
 
-async def _run(
-    endpoints: dict[str, Any], url: Secret, mode: str, seconds: float, after: float = GIVEN_BACK, settle: float = SETTLE
-) -> Figures:
+async def _run(endpoints: dict[str, Any], url: Secret, mode: str, seconds: float) -> Figures:
     environment = os.environ | {
         "BENCH_STREAM_URL": url.reveal(),
         "BENCH_CA_FILE": endpoints["rtsp"].get("ca_file", ""),
         "BENCH_SFU": endpoints["cloudflare"]["api_base_url"],
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        __name__,
-        *(mode, str(seconds), str(after), str(settle)),
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
+        sys.executable, "-m", __name__, mode, str(seconds), env=environment, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     if process.returncode:
@@ -159,7 +116,7 @@ def _private() -> float:
     return sum(float(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) / 1000
 
 
-async def _relay(mode: str, seconds: float, given_back: float, settle: float) -> Figures:
+async def _relay(mode: str, seconds: float) -> Figures:
     """Relay the camera, and measure: one side of a pair."""
     clock = LoopClock()
     client = SfuClient(
@@ -174,10 +131,10 @@ async def _relay(mode: str, seconds: float, given_back: float, settle: float) ->
     url = Secret(os.environ["BENCH_STREAM_URL"])
     relay.play(GrantedStream(1, Protocol.RTSP, url, clock.wall() + 3600))
     ticking = asyncio.create_task(_tick(relay, clock))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(60):
         while relay.state is not WorkerState.LIVE:
             await asyncio.sleep(0.1)
-    await asyncio.sleep(settle)
+    await asyncio.sleep(SETTLE)
     delays.kept.clear()
     dropped = _dropped(relay, clock.now())
     before, began = resource.getrusage(resource.RUSAGE_SELF), clock.now()
@@ -188,7 +145,7 @@ async def _relay(mode: str, seconds: float, given_back: float, settle: float) ->
     rendition = {name: getattr(stats.rendition, name, 0) for name in RENDITION}
     dropped = _dropped(relay, clock.now()) - dropped
     relay.rendition.configure(SetRendition(mode=mode, watched=False, budget=1000.0))
-    await asyncio.sleep(given_back)
+    await asyncio.sleep(GIVEN_BACK)
     memory_after = _private()
     ticking.cancel()
     await relay.close()
@@ -220,4 +177,4 @@ async def _tick(relay: CameraRelay, clock: LoopClock) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(_relay(sys.argv[1], *map(float, sys.argv[2:])))))
+    print(json.dumps(uvloop.run(_relay(sys.argv[1], float(sys.argv[2])))))
