@@ -22,6 +22,12 @@ from relay_supervisor.http.connection import BoundedConnection, ClientTimeouts
 from relay_supervisor.net import BACKLOG, bind
 
 _STOP_WITHIN: Final = 1.5
+_TURNS: Final = 32
+"""Turns of the event loop that as many connections as there may be are accepted over.
+
+A new connection's request is read three turns later. Were as many accepted meanwhile as may be open, those would
+displace it first, however early its request had arrived.
+"""
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +57,9 @@ class HttpServer:
         timeouts: ClientTimeouts | None = None,
     ) -> None:
         self._app, self._host, self._port, self._on_stop, self._key = app, host, port, on_stop, key
-        self._bounds: Admission[BoundedConnection] = Admission(most_connections() if most is None else most)
+        most = most_connections() if most is None else most
+        self._bounds: Admission[BoundedConnection] = Admission(most)
+        self._at_once = max(1, most // _TURNS)
         self._proxies, self._timeouts = proxies or TrustedProxies(), timeouts or ClientTimeouts()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -91,7 +99,7 @@ class HttpServer:
             date_header=True,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=1,
-            backlog=BACKLOG,
+            backlog=self._at_once,  # asyncio accepts that many a turn
             h11_max_incomplete_event_size=64 * 1024,
         )
         self._server = _Server(config)
@@ -101,12 +109,14 @@ class HttpServer:
                 await self._task
                 raise ConfigError(f"[http] {self._key}: the server at {self.url} exited immediately")
             await asyncio.sleep(0.01)
+        sock.listen(BACKLOG)
 
     async def _listen_instead(self, sock: socket.socket) -> None:
         """Accept new connections on `sock` instead of the previous sockets; open connections continue."""
         assert self._server is not None
         before = self._server.servers
         await self._server.startup(sockets=[sock])
+        sock.listen(BACKLOG)
         for listener in before:
             listener.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -137,6 +138,21 @@ async def test_when_all_are_taken_idle_ones_make_room_and_busy_ones_stay(serve: 
     assert len(server._bounds) == 4
     for client in (*busy, *idle):
         client.writer.close()
+
+
+async def test_a_request_that_is_there_is_answered_however_many_connect_behind_it(serve: Serve) -> None:
+    server = await serve(most=16)
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        # Without a turn of the loop: all of them are accepted afterwards.
+        client = stack.enter_context(socket.create_connection(address))
+        client.sendall(REQUEST)
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(address))
+        answered = Client(*await asyncio.open_connection(sock=client.dup()))
+        assert await answered.status() == 200
+        await settled(lambda: server.counters()["displaced"] > 30)
+        answered.writer.close()
 
 
 @pytest.mark.parametrize("said", [b"", REQUEST[:20], REQUEST + REQUEST[:20]], ids=["nothing", "half", "half of two"])
