@@ -85,6 +85,8 @@ class SmallPicture(NamedTuple):
     height: int
     repeats: Repeats | None = None
     """What repeats it, where it is of those that come alone, seconds apart."""
+    original: tuple[int, int] = (0, 0)
+    """Columns and lines of what it was made of."""
 
 
 def small_size(width: int, height: int, most: int) -> tuple[int, int]:
@@ -106,6 +108,7 @@ class SmallPictures:
         self._waits = True  # for a keyframe, after which pictures can be decoded
         self._refused = ""
         self._latest: VideoFrame | None = None
+        self._original = (0, 0)
         self._idr_number = 0  # that of the encoder's next IDR picture
         self._last_idr_number: int | None = None
 
@@ -166,11 +169,14 @@ class SmallPictures:
     def encode(self, picture: VideoFrame, media_time: float, max_payload: int, *, keyframe: bool) -> SmallPicture:
         """Make it small; `keyframe`: as one that needs no other. Raises PictureFailed."""
         width, height = small_size(picture.width, picture.height, self._form.width)
+        latest = self._latest
         try:
             small = self._scaler.reformat(picture, width, height, "yuv420p", interpolation=Interpolation.AREA)
         except (av.error.FFmpegError, ValueError) as error:
             raise PictureFailed(f"a picture could not be made smaller: {error}") from None
         self._latest = small
+        if picture is not latest:
+            self._original = (picture.width, picture.height)
         return self._encode(small, media_time, max_payload, keyframe=keyframe)
 
     def encode_again(self, media_time: float, max_payload: int) -> SmallPicture | None:
@@ -179,7 +185,8 @@ class SmallPictures:
 
     def inherit(self, other: SmallPictures) -> None:
         """Take over from one that is no longer used."""
-        self._latest, self._last_idr_number = other._latest, other._last_idr_number
+        self._latest, self._original = other._latest, other._original
+        self._last_idr_number = other._last_idr_number
 
     def _encode(self, small: VideoFrame, media_time: float, max_payload: int, *, keyframe: bool) -> SmallPicture:
         keyframe = keyframe or not self._references
@@ -201,7 +208,8 @@ class SmallPictures:
         if not nals:
             raise PictureFailed("a picture could not be encoded: the encoder returned nothing")
         repeats = repeats_of(nals) if is_keyframe and not self._references else None
-        return SmallPicture(packetize(nals, max_payload), is_keyframe, small.width, small.height, repeats)
+        payloads = packetize(nals, max_payload)
+        return SmallPicture(payloads, is_keyframe, small.width, small.height, repeats, self._original)
 
     def _take(self, encoder: VideoCodecContext, small: VideoFrame) -> tuple[list[bytes], bool]:
         """NAL units of the picture, and whether it is a keyframe."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from relay_common.proc import seconds_wanted
 from relay_common.worker_stats import RenditionStats
 from relay_worker.media.stream import Frame, Kind, PayloadRun
-from relay_worker.rendition.codec import B_PICTURES
+from relay_worker.rendition.codec import B_PICTURES, INTERLACED
 from relay_worker.rendition.maker import Made, MakeJob, PictureMaker
 from relay_worker.rendition.plan import KEYFRAMES, OFF, SMOOTH, UNWATCHED_GAP, RenditionPlan
 from relay_worker.rendition.repeat import EVERY, Repeats
@@ -46,6 +47,8 @@ APART: Final = 0.001
 """Seconds at least from the media time of one small picture to the next's: one timestamp is one picture."""
 JUMP: Final = 1.0
 """Seconds that media time goes back by where the camera's begins anew."""
+_KINDS: Final = {B_PICTURES: "b_frames", INTERLACED: "interlaced"}
+"""Why pictures are refused, by name; for any other reason they are too large."""
 _STUCK: Final = "the decoder hung {count} times: no small pictures until the camera's worker is replaced"
 _PAUSED: Final = "the decoder hung: no small pictures for a minute"
 
@@ -106,6 +109,10 @@ class Rendition:
         """What repeats the latest small picture; None where that is followed by others soon."""
         self._repeat_at = 0.0
         self._repeated = 0
+        self._original: tuple[int, int] | None = None
+        """Columns and lines of the picture that the latest small one was made of."""
+        self._resolution_changes = 0
+        self._refusals: Counter[str] = Counter()
         self._sent_at = self._again_at = self._keyframe_at = float("-inf")
         self._stats = RenditionStats()
 
@@ -232,6 +239,7 @@ class Rendition:
         stats.failed += bool(made.failed)
         stats.refused += bool(made.refused)
         if made.refused:
+            self._refusals[_KINDS.get(made.refused, "too_large")] += 1
             self._refused(made.refused, now)
         if made.failed:
             self._waits = True
@@ -245,6 +253,8 @@ class Rendition:
         stats.packets += len(small.payloads)
         stats.bytes += sum(len(payload) for payload, _ in small.payloads)
         stats.width, stats.height = small.width, small.height
+        self._resolution_changes += self._original is not None and small.original != self._original
+        self._original = small.original
         self._sent_at, self._repeats, self._repeat_at = now, small.repeats, now + EVERY
         self._hand_out(small.payloads, made.job.media_time, now, keyframe=small.keyframe)
 
@@ -294,6 +304,9 @@ class Rendition:
 
     def _judge_loop(self, now: float) -> None:
         """Have smooth give way where the loop comes late for want of a processor; a suspended process wants none."""
+        if self.plan.mode != SMOOTH:
+            self._checked = None
+            return
         before, wanted = self._checked, self._wanted_cpu()
         self._checked = (now, wanted)
         if before is None:
@@ -328,8 +341,13 @@ class Rendition:
         return _PAUSED if now < self._paused_until else self.reason
 
     def counters(self) -> dict[str, int]:
-        """What was left out, and how often a picture was repeated, by name."""
-        return {"oversized_pictures": self._tap.oversized_pictures, "repeats": self._repeated}
+        """What the camera sent that is out of the ordinary, and how often a picture was repeated, by name."""
+        return {
+            "oversized_pictures": self._tap.oversized_pictures,
+            "repeats": self._repeated,
+            "resolution_changes": self._resolution_changes,
+            **{f"refused_{kind}": self._refusals[kind] for kind in (*_KINDS.values(), "too_large")},
+        }
 
 
 def _full(waiting: Sequence[MakeJob]) -> bool:

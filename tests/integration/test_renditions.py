@@ -26,6 +26,7 @@ from relay_worker.small_pictures import CameraRendition
 from tests.fixtures.coded_pictures import FPS, camera_frames
 from tests.fixtures.direct_signaling import DirectSignaling
 from tests.fixtures.local_rig import LocalRig, StockViewer, local_rig
+from tests.fixtures.media_rig import media_rig
 
 pytestmark = pytest.mark.media
 
@@ -190,3 +191,30 @@ async def test_local_viewers_get_the_quality_that_they_ask_for(monkeypatch: pyte
         await small.close()
         await large.close()
         assert rig.local.failures == 0
+
+
+async def test_what_a_camera_does_wrong_is_counted_on_a_live_relay() -> None:
+    """A real stream: B-frames, other resolutions, pictures that are too large. The original passes untouched."""
+    async with media_rig() as rig:
+        rig.relay.rendition.configure(SetRendition(mode="smooth", watched=True, budget=1000.0))
+        rig.relay.keeper.republish("the test asks for layers")
+
+        def counted(name: str) -> int:
+            return rig.relay.rendition.made.counters()[name]
+
+        def made() -> int:
+            stats = rig.relay.rendition.stats(time.monotonic())
+            return stats.pictures if stats is not None else 0
+
+        await rig.until(lambda: made() > 5, "small pictures", within=60.0)
+        for fault, name in (
+            ({"kind": "b_frames"}, "refused_b_frames"),
+            ({"kind": "parameters", "width": 320, "height": 240}, "resolution_changes"),
+            ({"kind": "parameters", "width": 2592, "height": 1584}, "refused_too_large"),
+        ):
+            before = rig.stats[-1].video.frames
+            await rig.camera("fault", fault)
+            await rig.until(lambda name=name: counted(name) > 0, name, within=60.0)  # type: ignore[misc]
+            await rig.camera("clear", {})
+            await rig.until(lambda before=before: rig.stats[-1].video.frames > before + 30, "pictures")  # type: ignore[misc]
+        assert rig.listener.failures == []

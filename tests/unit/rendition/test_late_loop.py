@@ -80,3 +80,9 @@ def test_a_pause_for_want_of_a_processor_counts(loop: Loop) -> None:
     loop.wanted_cpu += 2.5
     loop.rendition.put_off(loop.now)
     assert loop.check(1.0) == (KEYFRAMES, TOO_BUSY)
+
+
+def test_without_smooth_nobody_asks_the_kernel(loop: Loop) -> None:
+    loop.rendition.configure(KEYFRAMES, watched=True, budget=1000.0)
+    loop.rendition._wanted_cpu = lambda: pytest.fail("a look that costs a system call")
+    loop.check(1.0)

@@ -404,6 +404,7 @@ def test_b_frames_leave_keyframes_and_say_so(viewer: Viewer) -> None:
     viewer.play(camera_frames(count=120, group=30, bf="2", x264_params="b-adapt=0"))
     stats = viewer.rendition.stats(viewer.now)
     assert (stats.active, stats.reason, stats.refused) == (KEYFRAMES, B_PICTURES, 1)
+    assert viewer.rendition.counters()["refused_b_frames"] == 1
     assert viewer.times == [2.0, 3.0]
 
 
@@ -414,10 +415,23 @@ def test_too_large_pictures_are_refused_in_words_until_they_are_smaller(viewer: 
     stats = viewer.rendition.stats(viewer.now)
     assert stats.active == OFF
     assert "2880x1620" in stats.reason
-    assert stats.refused == 1
+    assert stats.refused == viewer.rendition.counters()["refused_too_large"] == 1
     viewer.play(camera_frames(count=31, group=30, begin=10.0))
     stats = viewer.rendition.stats(viewer.now)
     assert (stats.active, stats.reason) == (KEYFRAMES, "")
+
+
+def test_another_resolution_of_the_cameras_is_counted(viewer: Viewer) -> None:
+    """Also where the small picture stays as large as it is; one that is made again counts for nothing."""
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(camera_frames(640, 360, count=61, group=30))
+    viewer.now += AGAIN_AFTER
+    viewer.rendition.request_keyframe()
+    viewer.settle()
+    assert viewer.rendition.counters()["resolution_changes"] == 0
+    viewer.play(camera_frames(1280, 720, count=31, group=30, begin=5.0))
+    viewer.play(camera_frames(640, 360, count=31, group=30, begin=8.0))
+    assert viewer.rendition.counters()["resolution_changes"] == 2
 
 
 def test_a_damaged_keyframe_costs_itself_alone(viewer: Viewer) -> None:
