@@ -15,7 +15,7 @@ from typing import Final
 from relay_worker.rtp.bits import BitReader
 from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS
 
-EVERY: Final = 0.25
+EVERY: Final = 0.5
 """Seconds from one to the next."""
 _HEADER: Final = bytes((0x41,))
 """A slice that is no IDR, of a picture that the next one refers to."""

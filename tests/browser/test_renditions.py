@@ -20,6 +20,8 @@ from tests.fixtures.running_relay import RunningRelay, running_relay
 pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(400)]
 
 LONG: Final = pytest.mark.skipif("RELAY_LONG_LINES" not in os.environ, reason="takes minutes: make lines")
+LASTS: Final = 2.0
+"""Seconds for which a quality lasts."""
 GOP: Final = 2.0
 """Seconds between keyframes of the simulated cameras."""
 RECEIVED: Final = """
@@ -92,6 +94,21 @@ async def until_widths(page: Page, small: int, full: int, within: float = 60.0) 
             return time.monotonic() - began
         assert time.monotonic() - began < within, found
         await asyncio.sleep(0.02)
+
+
+async def until_stays(page: Page, small: int, full: int, within: float = 60.0) -> float:
+    """Like `until_widths`, for what lasts: seconds until it began. A picture that was on its way counts for nothing."""
+    began = time.monotonic()
+    while True:
+        await until_widths(page, small, full, within - (time.monotonic() - began))
+        since = time.monotonic()
+        while time.monotonic() < since + LASTS:
+            await asyncio.sleep(0.1)
+            found = [numbers.get("width", 0) for numbers in (await stats(page)).values()]
+            if found.count(640) != full:
+                break
+        else:
+            return since - began
 
 
 async def until_enlarged(page: Page, within: float = 30.0) -> float:
@@ -237,7 +254,7 @@ async def test_a_viewer_follows_a_line_that_varies(chromium_page: Page, estimate
             for rate, took, small, full in ((300_000, down, 1, 0), (5_000_000, up, 0, 1)):
                 began = time.monotonic()
                 await relay.sfu("faults", {"downstream_rate": rate})
-                took.append(await until_widths(page, small, full, within=40))
+                took.append(await until_stays(page, small, full, within=40))
                 await asyncio.sleep(max(0.0, 20 - (time.monotonic() - began)))
         print(f"\ndown after {seconds(down)}, up after {seconds(up)}")
         judge(
