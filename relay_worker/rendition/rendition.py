@@ -168,6 +168,8 @@ class Rendition:
                 self._take_smooth(picture, now)
             else:
                 self._take_keyframe(picture, now)
+        if picture is not None and picture.keyframe:
+            return  # another one is on its way
         if self._repeats is not None and now >= self._repeat_at and self.plan.watched:
             self._repeated += 1
             self._repeat_at = now + EVERY
