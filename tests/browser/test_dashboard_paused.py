@@ -144,7 +144,7 @@ async def test_where_frames_do_not_call_back_the_elements_time_tells(chromium_pa
     async with served(1) as dashboard:
         await dashboard.publish(0)
         await chromium_page.goto(dashboard.server.url)
-        playing = "document.querySelector('.tile').dataset.playing"
+        playing = "document.querySelector('.tile')?.dataset.playing"
         await until(chromium_page, f"{playing} === 'yes'")
         # What stands still though it is not paused: an element that is given another stream, without frames.
         await chromium_page.evaluate(element(TILE, "{ video.srcObject = new MediaStream(); }"))
