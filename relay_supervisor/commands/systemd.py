@@ -20,6 +20,8 @@ class ServiceManager:
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self._address = environ.pop("NOTIFY_SOCKET", "")
+        self._socket: socket.socket | None = None
+        """Kept open: when descriptors run out, the watchdog must not end a relay that works."""
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         ours = pid in ("", str(os.getpid()))
         self.watchdog = int(usec) / 1e6 if usec.isdecimal() and ours else 0.0
@@ -32,6 +34,7 @@ class ServiceManager:
     def stopping(self) -> None:
         """Report that the service is stopping."""
         self._send("STOPPING=1")
+        self._close()
 
     async def keep_alive(self) -> None:
         """Notify the watchdog twice per period until cancelled, from the event loop whose life it proves."""
@@ -45,9 +48,14 @@ class ServiceManager:
         # A leading @ denotes the zero byte of an abstract address.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-                notify.setblocking(False)
-                notify.connect(address)
-                notify.send(state.encode())
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                self._socket.setblocking(False)
+            self._socket.sendto(state.encode(), address)
         except OSError as error:
             log.warning("systemd could not be notified of %s: %s", state, error.strerror)
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

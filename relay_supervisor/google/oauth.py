@@ -7,8 +7,8 @@ that a few minutes' outage of the token endpoint goes unnoticed.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime
-import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
@@ -70,11 +70,11 @@ class TokenSource:
         token_url: str,
         clock: Clock,
         timeout: float = 5.0,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._project_id, self._client_id, self._client_secret = project_id, client_id, client_secret
         self._refresh_token, self._token_url, self._clock = refresh_token, token_url, clock
-        self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+        self._http = httpx.AsyncClient(timeout=timeout, transport=transport, follow_redirects=False)
         self._timeout = timeout
         self._backoff = Backoff(1.0, 30.0)
         self._refused = Backoff(60.0, 3600.0)
@@ -132,7 +132,7 @@ class TokenSource:
         """Close the connection; a refresh under way ends with its current attempt."""
         if self._refreshing is not None:
             self._refreshing.cancel()
-        self._http.close()
+        await self._http.aclose()
 
     def _start_refresh(self) -> asyncio.Task[None] | None:
         """The refresh under way, a new one, or None when it is not time to ask again."""
@@ -146,7 +146,8 @@ class TokenSource:
     async def _refresh(self) -> None:
         refresh_token = self._refresh_token
         try:
-            token, life = await asyncio.to_thread(self._ask_google, refresh_token)
+            loop = asyncio.get_running_loop()
+            token, life = await asyncio.to_thread(self._ask_google, refresh_token, loop)
         except Exception as error:  # google-auth raises any exception on an unexpected response
             if self._refreshing is asyncio.current_task():
                 self._failure = _typed_failure(error)
@@ -164,8 +165,8 @@ class TokenSource:
             if self._refreshing is asyncio.current_task():
                 self._refreshing = None
 
-    def _ask_google(self, refresh_token: Secret) -> tuple[Secret, float]:
-        """Refresh, blocking; the token and its life in seconds."""
+    def _ask_google(self, refresh_token: Secret, loop: asyncio.AbstractEventLoop) -> tuple[Secret, float]:
+        """Refresh, blocking, over connections of `loop`; the token and its life in seconds."""
         credentials = google.oauth2.credentials.Credentials(  # type: ignore[no-untyped-call]
             token=None,
             refresh_token=refresh_token.reveal(),
@@ -174,7 +175,7 @@ class TokenSource:
             client_secret=self._client_secret.reveal(),
         )
         try:
-            credentials.refresh(_Request(self._http, self._timeout))  # type: ignore[no-untyped-call]
+            credentials.refresh(_Request(self._http, loop, self._timeout))  # type: ignore[no-untyped-call]
         except google.auth.exceptions.RefreshError as error:
             raise self._typed(error) from None
         except google.auth.exceptions.GoogleAuthError as error:
@@ -249,10 +250,14 @@ class _Response(google.auth.transport.Response):
 
 
 class _Request(google.auth.transport.Request):
-    """google-auth's transport over an httpx client: a response takes at most `within` seconds and is bounded."""
+    """google-auth's transport, called in a thread, over an httpx client of `loop`.
 
-    def __init__(self, http: httpx.Client, within: float) -> None:
-        self._http, self._within = http, within
+    An exchange takes at most `within` seconds, however slowly header and body of the answer trickle in, and is bounded:
+    httpx itself limits the time between two bytes.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, loop: asyncio.AbstractEventLoop, within: float) -> None:
+        self._http, self._loop, self._within = http, loop, within
 
     def __call__(
         self,
@@ -263,15 +268,27 @@ class _Request(google.auth.transport.Request):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> _Response:
-        end = time.monotonic() + self._within
+        exchange = self._exchange(url, method, body, headers)
         try:
-            with self._http.stream(method, url, content=body, headers=headers) as response:
-                read = bytearray()
-                for part in response.iter_bytes():
-                    read += part
-                    if len(read) > _LONGEST_BODY or time.monotonic() > end:
-                        raise httpx.ReadTimeout("the answer does not end")
-                return _Response(response, bytes(read))
-        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
-            # RuntimeError: the client was closed while a retry waited.
+            return asyncio.run_coroutine_threadsafe(exchange, self._loop).result()
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError, concurrent.futures.CancelledError) as error:
+            # The last two: the client was closed while a retry waited, or the loop.
+            exchange.close()
             raise google.auth.exceptions.TransportError(spoken(error)) from error  # type: ignore[no-untyped-call]
+
+    async def _exchange(
+        self, url: str, method: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> _Response:
+        read = bytearray()
+        try:
+            async with (
+                asyncio.timeout(self._within),
+                self._http.stream(method, url, content=body, headers=headers) as response,
+            ):
+                async for part in response.aiter_bytes():
+                    read += part
+                    if len(read) > _LONGEST_BODY:
+                        raise httpx.DecodingError(f"the answer is longer than {_LONGEST_BODY >> 10} KiB")
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no complete answer within {self._within:g} s") from None
+        return _Response(response, bytes(read))

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 from relay_common.spoken import spoken
 from relay_supervisor.state.directories import write_error
 from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, keep_little, opened
-from relay_supervisor.state.schema import NewerSchema, migrate
+from relay_supervisor.state.schema import NewerSchema, migrate, take_over
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Database:
                     source.rename(f"{aside}{tail}")
             connection = self._connect(str(self.path))
             if newer:
-                _take_over(connection, aside)
+                take_over(connection, aside)
         except (OSError, sqlite3.Error, NewerSchema) as error:
             words = f"{self.path}: unusable ({why}) and cannot be replaced: {spoken(error)}"
             self._problem = self._why(words, error)
@@ -257,7 +257,7 @@ class Database:
                 waiting, self._waiting = self._waiting, []
                 closing = self._closing
             with self._in_use:
-                written = self._save(batch)
+                written = self._save_what_can_be(batch)
             retrying = not written
             with self._condition:
                 if not written and not self._homeless:  # else it will be written from the mirror
@@ -269,6 +269,19 @@ class Database:
                 break
         _release(waiting)
         self._connection.close()
+
+    def _save_what_can_be(self, batch: dict[Row, Statement]) -> bool:
+        """`_save`, whatever fails: if the thread ended, nothing would be saved any more, and nobody would know."""
+        try:
+            return self._save(batch)
+        except Exception as error:
+            if (words := f"{self.path}: internal error ({type(error).__name__}); see the log") != self.problem:
+                log.exception("writing to %s failed unexpectedly", self.path)
+            self._problem = _Problem(words)
+        if len(batch) > 1:  # a row that can never be written must not hold up the others
+            return all(self._save_what_can_be({row: one}) for row, one in batch.items())
+        self.dropped += len(batch)
+        return True
 
     def _save(self, batch: dict[Row, Statement]) -> bool:
         """Write a batch to the file and see that the file is what it should be; False to be called again soon."""
@@ -374,18 +387,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
     migrate(connection)
     keep_little(connection)
-
-
-def _take_over(connection: sqlite3.Connection, newer: Path) -> None:
-    """Copy the known tables and columns from a newer program's database, each table separately."""
-    connection.execute("ATTACH ? AS newer", (str(newer),))
-    try:
-        for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
-            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
-    finally:
-        connection.execute("DETACH newer")
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -140,7 +140,7 @@ def copied(source: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def in_one_transaction(connection: sqlite3.Connection, statements: Collection[Statement]) -> None:
-    """Execute all statements or none; raises sqlite3.Error."""
+    """Execute all statements or none; raises sqlite3.Error, or another for a value that no column can hold."""
     if not statements:
         return
     try:
@@ -148,7 +148,7 @@ def in_one_transaction(connection: sqlite3.Connection, statements: Collection[St
         for sql, parameters in statements:
             connection.execute(sql, parameters)
         connection.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

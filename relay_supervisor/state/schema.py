@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 _VERSION_1: Final = """
@@ -73,3 +75,15 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise NewerSchema(f"its schema is version {version}, this program knows {len(MIGRATIONS)}")
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
+
+
+def take_over(connection: sqlite3.Connection, newer: Path) -> None:
+    """Copy the known tables and columns from a newer program's database, each table separately."""
+    connection.execute("ATTACH ? AS newer", (str(newer),))
+    try:
+        for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+    finally:
+        connection.execute("DETACH newer")

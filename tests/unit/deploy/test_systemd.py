@@ -55,6 +55,20 @@ async def test_the_watchdog_is_fed_from_the_loop(tmp_path: Path) -> None:
         assert set(said) == {b"WATCHDOG=1"}
 
 
+def test_the_watchdog_is_fed_when_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*given: object) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    with listening(str(tmp_path / "notify")) as listener:
+        manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        manager.ready()
+        with monkeypatch.context() as crowded:
+            crowded.setattr(socket, "socket", no_descriptor)
+            manager._send("WATCHDOG=1")
+            manager.stopping()
+        assert heard(listener) == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
 def test_children_inherit_nothing_of_it(tmp_path: Path) -> None:
     environ = {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
     assert ServiceManager(environ).watchdog == 30.0
@@ -74,5 +88,7 @@ async def test_without_a_watchdog_nothing_runs(environ: dict[str, str]) -> None:
 
 
 def test_a_manager_that_is_gone_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready()
+    manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    manager.ready()
+    manager._close()
     assert "READY=1" in caplog.text

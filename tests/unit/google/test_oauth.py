@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import httpx
 import pytest
@@ -54,7 +54,10 @@ async def google() -> AsyncIterator[Google]:
     await subject.server.stop()
 
 
-def mocked(clock: ManualClock, answer: Callable[[httpx.Request], httpx.Response], timeout: float = 5.0) -> TokenSource:
+Answer = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
+
+
+def mocked(clock: ManualClock, answer: Answer, timeout: float = 5.0) -> TokenSource:
     return TokenSource(
         project_id="p",
         client_id="c",
@@ -102,7 +105,7 @@ async def test_a_token_endpoint_down_for_minutes_goes_unnoticed_until_the_token_
     tokens._http = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(400, json={"error": "x"})))
     with pytest.raises(TokenUnavailable):
         await tokens.token()
-    down, tokens._http = tokens._http, httpx.Client(timeout=5.0)
+    down, tokens._http = tokens._http, httpx.AsyncClient(timeout=5.0)
     await google.clock.advance(60)
     first = await tokens.token()
     tokens._http = down
@@ -117,7 +120,7 @@ async def test_a_token_endpoint_down_for_minutes_goes_unnoticed_until_the_token_
     assert caught.value.remedy is Remedy.RETRY
     assert caught.value.account
     assert not caught.value.counted
-    tokens._http = httpx.Client(timeout=5.0)
+    tokens._http = httpx.AsyncClient(timeout=5.0)
     await google.clock.advance(60)
     assert await tokens.token() != first
     await tokens.aclose()
@@ -274,17 +277,39 @@ async def test_who_waits_for_a_refresh_while_the_refresh_token_is_replaced_gets_
 
 @pytest.mark.parametrize(("part", "pause"), [(1000, 0.0), (1, 0.02)], ids=["never ends", "trickles"])
 async def test_an_answer_that_trickles_or_never_ends_is_given_up(part: int, pause: float) -> None:
-    class Trickle(httpx.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
+    class Trickle(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
             end = time.monotonic() + 60.0
             while time.monotonic() < end:
-                time.sleep(pause)
+                await asyncio.sleep(pause)
                 yield b" " * part
 
     tokens = mocked(ManualClock(), lambda request: httpx.Response(200, stream=Trickle()), timeout=0.5)
-    with pytest.raises(TokenUnavailable):
+    words = "longer than 64 KiB" if part > 1 else "no complete answer within"
+    with pytest.raises(TokenUnavailable, match=words):
         await asyncio.wait_for(tokens.token(), 40.0)
     await tokens.aclose()
+
+
+async def test_a_header_that_trickles_is_given_up() -> None:
+    """httpx limits the time between two bytes: a refresh went on for hours, and no other one began meanwhile."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not writer.is_closing():
+                writer.write(b"X-Filler: 1\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    tokens = mocked(ManualClock(), lambda request: httpx.Response(500), timeout=0.5)
+    tokens._token_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    tokens._http = httpx.AsyncClient(timeout=0.5)
+    with pytest.raises(TokenUnavailable, match="no complete answer within"):
+        await asyncio.wait_for(tokens.token(), 40.0)
+    await tokens.aclose()
+    server.close()
 
 
 async def test_a_new_refresh_token_needs_no_restart(google: Google) -> None:
@@ -298,20 +323,19 @@ async def test_a_new_refresh_token_needs_no_restart(google: Google) -> None:
 
 
 async def test_the_result_of_a_refresh_with_the_old_token_is_dropped() -> None:
-    asked, go_on = threading.Event(), threading.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: httpx.Request) -> httpx.Response:
         old = b"the-new-one" not in request.content
         if old:
             asked.set()
-            go_on.wait(60.0)
+            await go_on.wait()
         return httpx.Response(200, json={"access_token": f"ya29.{'old' if old else 'new'}", "expires_in": 3600})
 
     tokens = mocked(ManualClock(), answer)
     asking = asyncio.create_task(tokens.token())
     async with asyncio.timeout(30.0):
-        while not asked.is_set():
-            await asyncio.sleep(0.01)
+        await asked.wait()
         tokens.replace_refresh_token(Secret("the-new-one"))
         assert (await tokens.token()).reveal() == "ya29.new", "it does not wait for the old one"
         go_on.set()

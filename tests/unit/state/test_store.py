@@ -608,6 +608,38 @@ def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
     assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"cam", "later"}
 
 
+def test_a_row_that_cannot_be_written_at_all_costs_no_other_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that writes used to end at an error that SQLite does not raise itself, and said nothing."""
+    clock = ManualClock(now=1000.0)
+    store = opened(tmp_path, clock)
+    store.save_lease("acct", lease(1000.0, "before"))
+    store.save_local_port("door", 1 << 70)
+    store.save_lease("acct", lease(1000.0, "beside"))
+    store.database._barrier().result(20.0)
+    store.save_lease("acct", lease(1000.0, "after"))
+    store.database._barrier().result(20.0)
+    assert (store.counters()["dropped"], store.problem) == (1, "")
+    assert "failed unexpectedly" in caplog.text
+    store.close()
+    assert {saved.camera for saved in opened(tmp_path, clock).leases("acct")} == {"before", "beside", "after"}
+
+
+def test_an_error_that_nobody_foresaw_is_told_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> str:
+        raise MemoryError
+
+    store = opened(tmp_path, ManualClock(now=1000.0))
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(database.Mirror, "changed", broken)
+        store.save_lease("acct", lease(1000.0))
+        until(lambda: "internal error (MemoryError)" in store.problem)
+    store.save_lease("acct", lease(1000.0))
+    until(lambda: not store.problem)
+    store.close()
+
+
 def with_the_file_complete(store: Store) -> None:
     """Wait until all is in the file itself, nothing in its write-ahead log only."""
     store.database._barrier().result(10.0)
