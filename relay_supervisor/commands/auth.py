@@ -15,6 +15,7 @@ import msgspec
 
 from relay_common.clock import SystemClock
 from relay_common.config import NestConfig
+from relay_common.config_mistakes import overheard
 from relay_common.errors import ConfigError, RelayError
 from relay_common.loopback import is_loopback
 from relay_common.secrets import Secret
@@ -123,7 +124,7 @@ def _settings(
     token_url: str | None,
 ) -> NestConfig:
     """The settings from options, configuration and prompts, checked; without a refresh token."""
-    return NestConfig(
+    nest = NestConfig(
         project_id=_value(
             "Device Access project id",
             project_id or existing.nest("project_id"),
@@ -146,6 +147,10 @@ def _settings(
         api_base_url=api_base_url or existing.nest("api_base_url") or _DEFAULTS.api_base_url,
         token_url=token_url or existing.nest("token_url") or _DEFAULTS.token_url,
     )
+    for key in ("api_base_url", "token_url"):
+        if wrong := overheard("nest", key, nest):
+            raise Failure(wrong, 2)
+    return nest
 
 
 def _list_cameras(devices: list[Device]) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from relay_common.clock import Clock
 from relay_common.loopback import is_loopback_url
 from relay_common.secrets import Secret
+from relay_supervisor.http.addresses import share_of
 
 COOKIE: Final = "relay_session"
 SESSION_LIFE: Final = 30 * 86400
@@ -111,17 +112,21 @@ class Gatekeeper:
         return hmac.compare_digest(given, wanted) and not self.open
 
     def check_token(self, token: str, address: str) -> float | None:
-        """Try `token` from `address`: None when it is right, else seconds to wait before another try (0: none)."""
+        """Try `token` from `address`: None when it is right, else seconds to wait before another try (0: none).
+
+        Wrong ones count against the address, of IPv6 against its /64: one host has as many addresses as it likes.
+        """
         # The right token first: other people's failures must not lock it out, and guessing a token of 16 characters is
         # hopeless with or without a limit. The limit saves log lines, and the time of whoever has a wrong token.
         if self.token_matches(token):
             return None
-        if wait := self.limiter.blocked_for(address):
+        share = share_of(address)
+        if wait := self.limiter.blocked_for(share):
             self.blocked += 1
             return wait
         self.failures += 1
-        self.limiter.failed(address)
-        return self.limiter.blocked_for(address)
+        self.limiter.failed(share)
+        return self.limiter.blocked_for(share)
 
     def new_cookie(self) -> str:
         """A session cookie's value: its expiry, signed with the token so that it survives a restart."""

@@ -8,9 +8,11 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from relay_common.errors import RelayError
 from relay_common.secrets import Secret
+from relay_supervisor.commands.cli import cli
 from relay_supervisor.google import grant
 from relay_supervisor.google.credentials import (
     client_id_problem,
@@ -134,3 +136,21 @@ def test_the_age_of_a_token_of_an_unpublished_screen_is_warned_of(tmp_path: Path
     assert "1//0" not in (tmp_path / grant.FILE).read_text()
     (tmp_path / grant.FILE).write_text("broken")
     assert grant.recall(tmp_path, Secret("1//0testing")) is None
+
+
+@pytest.mark.parametrize("option", ["--api-base-url", "--token-url"])
+def test_no_secret_is_sent_where_it_can_be_overheard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """As `run` refuses it, but before the client secret and the code have left."""
+
+    def sent(*args: object, **given: object) -> Secret:
+        raise AssertionError(given)
+
+    monkeypatch.setattr("relay_supervisor.google.credentials.exchange", sent)
+    config = tmp_path / "relay.toml"
+    given = ["auth", "--config", str(config), "--published", "--code", "4/0Acode", option, "http://192.0.2.7/token"]
+    ids = ["--project-id", UUID, "--client-id", CLIENT]
+    result = CliRunner().invoke(cli, [*given, *ids], env={"RELAY_NEST_CLIENT_SECRET": SECRET})
+    assert (result.exit_code, config.exists()) == (2, False)
+    assert "must begin with https://" in result.output

@@ -198,6 +198,14 @@ def test_a_lock_out_ends_while_the_relay_stands_still_and_a_pause_gives_no_more_
     assert gate.check_token(TOKEN, "192.0.2.1") is None
 
 
+def test_a_host_with_many_addresses_has_ten_tries_with_all_of_them() -> None:
+    gate = Gatekeeper(Secret(TOKEN), ManualClock())
+    tries = [gate.check_token("wrong", f"2001:db8:7:1::{number:x}") for number in range(1, 30)]
+    assert tries == [0.0] * 9 + [60.0] * 20
+    assert gate.check_token("wrong", "2001:db8:7:2::1") == 0.0, "the next network is another one"
+    assert gate.check_token(TOKEN, "2001:db8:7:1::1") is None
+
+
 async def test_behind_a_trusted_proxy_each_client_has_its_own_lock() -> None:
     clock = ManualClock()
     behind = HttpSettings(token=Secret(TOKEN), trusted_proxies=("127.0.0.1",))
