@@ -28,6 +28,18 @@ def test_a_file_is_private_whatever_the_umask_and_its_directory_too(tmp_path: Pa
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_no_part_of_the_program_sets_the_umask() -> None:
+    """It is the whole process's: files that other threads make meanwhile would get it, too."""
+    root = Path(__file__).parents[3]
+    files = [
+        file
+        for package in ("relay_common", "relay_supervisor", "relay_worker")
+        for file in root.glob(f"{package}/**/*.py")
+    ]
+    assert len(files) > 200
+    assert [str(file) for file in files if "umask" in file.read_text()] == []
+
+
 def test_file_and_directory_are_synced_in_the_order_that_survives_a_power_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

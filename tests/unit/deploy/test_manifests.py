@@ -47,6 +47,23 @@ def test_the_secret_holds_what_the_pod_reads() -> None:
     assert {volume["secret"]["secretName"] for volume in pod()["volumes"] if "secret" in volume} == {"nest-relay"}
 
 
+def test_engines_ask_the_address_that_is_for_probes() -> None:
+    """It answers while the dashboard's port is busy. Compose and plain Docker use the image's own check."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    of_image = re.search(r"RELAY_HTTP_PROBE_LISTEN=127\.0\.0\.1:(\d+)", dockerfile)
+    assert of_image is not None
+    assert f"http://127.0.0.1:{of_image[1]}/livez" in dockerfile.partition("HEALTHCHECK")[2]
+    (container,) = pod()["containers"]
+    listen = next(entry["value"] for entry in container["env"] if entry["name"] == "RELAY_HTTP_PROBE_LISTEN")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert listen == f"0.0.0.0:{ports['probes']}"
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {name: probe["path"] for name, probe in probes.items()} == {
+        "startup": "/livez", "liveness": "/livez", "readiness": "/readyz",
+    }  # fmt: skip
+    assert {probe["port"] for probe in probes.values()} == {"probes"}
+
+
 def test_every_mount_has_its_volume() -> None:
     statefulset = next(d for d in documents() if d["kind"] == "StatefulSet")
     claims = {claim["metadata"]["name"] for claim in statefulset["spec"]["volumeClaimTemplates"]}

@@ -166,6 +166,10 @@ async def test_a_request_that_does_not_come_ends_the_connection(serve: Serve, sa
     client.writer.close()
 
 
+def test_a_header_has_ten_seconds_and_an_answer_thirty_to_be_read() -> None:
+    assert ClientTimeouts() == ClientTimeouts(header=10.0, read=30.0)
+
+
 async def test_trickling_does_not_buy_time(serve: Serve) -> None:
     server = await serve(timeouts=ClientTimeouts(header=0.5))
     client = await Client.to(server)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ from relay_supervisor.fleet.processes.process import _LONGEST_DUMP, WorkerProces
 
 def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "60"])
+
+
+def deaf() -> subprocess.Popen[bytes]:
+    """A process that ignores SIGTERM."""
+    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout as told:
+        told.readline()
+    return child
 
 
 class Slow:
@@ -81,6 +92,15 @@ async def test_one_that_is_asked_to_end_gets_sigterm() -> None:
     assert process.phase is EnginePhase.ENDING
     await asyncio.wait_for(process.wait(), 20.0)
     assert child.wait() == -signal.SIGTERM
+
+
+async def test_one_that_ignores_sigterm_is_ended_all_the_same() -> None:
+    child = deaf()
+    process = WorkerProcess(child.pid)
+    process.ask_to_end(1.0)
+    process.end_now()
+    await asyncio.wait_for(process.wait(), 20.0)
+    assert child.wait() == -signal.SIGKILL
 
 
 async def test_its_stacks_are_read_from_the_end_and_go_with_it(tmp_path: Path) -> None:
