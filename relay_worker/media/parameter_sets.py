@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Final, NamedTuple
 
-from relay_worker.rtp.bits import BitReader
+from relay_worker.rtp.bits import BitReader, payload_bits
 from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS, split_nal
 
 MAX_SETS: Final = 32
@@ -46,16 +46,12 @@ class SpsInfo(NamedTuple):
         return f"{self.profile_idc:02x}{self.constraint_flags:02x}{self.level_idc:02x}"
 
 
-def _reader(nal: bytes, start: int) -> BitReader:
-    return BitReader(nal[start:].replace(b"\x00\x00\x03", b"\x00\x00"), ParameterSetError)
-
-
 def parse_sps(nal: bytes) -> SpsInfo:
     """Read an SPS NAL unit (with its header octet); raises ParameterSetError when it is malformed."""
     if len(nal) < 4 or nal[0] & 0x1F != NAL_SPS or len(nal) > MAX_SIZE:
         raise ParameterSetError("not a sequence parameter set")
     profile, flags, level = nal[1], nal[2], nal[3]
-    bits = _reader(nal, 4)
+    bits = payload_bits(nal, 4, ParameterSetError)
     sps_id = bits.ue()
     chroma = 1
     if profile in _HIGH_PROFILES:
@@ -191,7 +187,7 @@ class ParameterSets:
                 info = parse_sps(nal)
                 key = info.sps_id
             elif kind == NAL_PPS and len(nal) <= MAX_SIZE:
-                info, key = None, _reader(nal[:8], 1).ue()
+                info, key = None, payload_bits(nal[:8], 1, ParameterSetError).ue()
             else:
                 raise ParameterSetError("not a parameter set")
         except ParameterSetError:

@@ -1,4 +1,4 @@
-"""Repeats a small picture that is a keyframe: P pictures in which every macroblock is skipped, a dozen octets each.
+"""Repeats a small picture that is a keyframe: P pictures in which every macroblock is skipped, six octets each.
 
 Players expect a stream, not a picture every few seconds: Chromium shows such pictures up to a second late, or some not
 at all, and where the last packets of one are lost, nobody notices before those of the next one come. With a few repeats
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from relay_worker.rtp.bits import BitReader
+from relay_worker.rtp.bits import BitReader, payload_bits
 from relay_worker.rtp.h264 import NAL_PPS, NAL_SPS
 
 EVERY: Final = 0.5
@@ -55,15 +55,11 @@ def repeats_of(nals: Sequence[bytes]) -> Repeats | None:
     """What repeats the keyframe of these NAL units; None where it is not of the kind that libx264 makes for us."""
     sets = {nal[0] & 0x1F: nal for nal in nals if nal}
     try:
-        macroblocks, frame_number_bits = _sequence(_reader(sets[NAL_SPS]))
-        picture_set, filter_control = _picture(_reader(sets[NAL_PPS]))
+        macroblocks, frame_number_bits = _sequence(payload_bits(sets[NAL_SPS], 1, _NotRepeatable))
+        picture_set, filter_control = _picture(payload_bits(sets[NAL_PPS], 1, _NotRepeatable))
     except (KeyError, _NotRepeatable):
         return None
     return Repeats(macroblocks, frame_number_bits, picture_set, filter_control=filter_control)
-
-
-def _reader(nal: bytes) -> BitReader:
-    return BitReader(nal[1:].replace(b"\x00\x00\x03", b"\x00\x00"), _NotRepeatable)
 
 
 def _sequence(bits: BitReader) -> tuple[int, int]:

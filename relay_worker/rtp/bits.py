@@ -32,3 +32,8 @@ class BitReader:
         """A signed Exp-Golomb code, se(v)."""
         code = self.ue()
         return (code + 1) // 2 if code & 1 else -(code // 2)
+
+
+def payload_bits(nal: bytes, start: int, error: type[ValueError]) -> BitReader:
+    """What `nal` holds from octet `start` on, without emulation prevention (§7.4.1)."""
+    return BitReader(nal[start:].replace(b"\x00\x00\x03", b"\x00\x00"), error)
