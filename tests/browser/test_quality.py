@@ -367,6 +367,32 @@ async def test_a_picture_that_the_sfu_makes_small_by_itself_is_asked_for(page: P
     assert await page.evaluate("made.words('one')") == "small: line too narrow"
 
 
+async def test_an_sfu_that_keeps_the_picture_small_is_asked_for_the_full_one_again_and_again(page: Page) -> None:
+    """It watches the line itself. A try that it spares the line costs nothing, and the next is not put off."""
+    await page.evaluate(ASK, {})
+    script = """
+    () => {
+      made.ask(tiles("one"));
+      const asked = [], words = [], began = performance.now();
+      for (let second = 1; second <= 80; second++) {
+        const reading = {framesDecoded: 10 * second, packetsReceived: 20 * second, packetsLost: 0, fps: 10, width: 320};
+        made.watch(new Map([["one", reading]]), began + 1000 * second);
+        asked.push(made.ask(tiles("one")).one);
+        words.push(made.words("one"));
+      }
+      return [asked, words];
+    }
+    """
+    asked, words = await page.evaluate(script)
+    spans = [(quality, len(list(seconds))) for quality, seconds in itertools.groupby(asked)]
+    assert all(quality == ("full", "small")[index % 2] for index, (quality, _) in enumerate(spans)), spans
+    assert {seconds for quality, seconds in spans[:-1] if quality == "small"} == {2}, spans
+    assert {seconds for quality, seconds in spans[:-1] if quality == "full"} == {11}, spans
+    first_fall = asked.index("small")
+    assert set(words[:first_fall]) == {""}
+    assert set(words[first_fall:]) == {"small: line too narrow"}, "on a try as well, until the full one has come"
+
+
 async def test_a_line_that_was_narrow_a_while_ago_is_taken_for_narrow(page: Page) -> None:
     now = await page.evaluate("Date.now()")
     await page.evaluate(ASK, {"line": {"narrow": True, "at": now - 60_000}})

@@ -26,6 +26,7 @@ const FIRST_HOLD = 8000; // so long the line must be good before the full pictur
 const CALM = 4000; // and so long without loss
 const LASTED = 5000; // a full picture that was on trial for longer, and then broke off, says that the line has changed
 const AT_FIRST = 3; // tries that may fail: a line that varies comes back within half a minute
+const SPARED_HOLD = 2000; // the same where the SFU did not send the full picture: such a try takes nothing from anybody
 const LONGEST_HOLD = 120000; // from then on it doubles with each try that failed
 const TRIAL = 15000; // so long the full picture is on trial
 const TRUSTED = 60000; // the full picture has lasted: a later fall is a new one
@@ -48,7 +49,7 @@ const nothing = { before: null, glanced: null, moved: null, full: false };
 // What is known of the line before anything is: `narrow` if this browser's was a while ago.
 export function unknown(now, narrow = false) {
   const phase = narrow ? "narrow" : "free";
-  return { phase, cause: "line", score: 0, since: now, hold: FIRST_HOLD, failures: 0, least: Infinity, ...nothing };
+  return { phase, cause: "line", score: 0, since: now, hold: FIRST_HOLD, failures: 0, fell: false, least: Infinity, ...nothing };
 }
 
 // The full picture is asked for once more, on a line of which this was known.
@@ -72,7 +73,13 @@ export function fallen(state, cause, now, flooded = false) {
   // A line that carried it, and from one moment to the next does not, varies: it may be back as soon.
   const failures = failed ? state.failures + 1 : flooded ? 0 : state.failures;
   const longer = failed && failures > AT_FIRST ? Math.min(LONGEST_HOLD, 2 * state.hold) : state.hold;
-  return { ...state, phase: "narrow", cause, score: 0, since: now, failures, hold: flooded && !failed ? FIRST_HOLD : longer };
+  return { ...state, phase: "narrow", fell: true, cause, score: 0, since: now, failures, hold: flooded && !failed ? FIRST_HOLD : longer };
+}
+
+// The SFU has gone on sending the small picture all through a try: it watches the line itself, and knows when to send the
+// full one.
+export function spared(state, now) {
+  return { ...fallen(state, "line", now), failures: state.failures, hold: SPARED_HOLD };
 }
 
 // The state after another reading. `reading`: totals and values of getStats() for one camera (numbers.js); `source`: what

@@ -2,7 +2,7 @@
 // has chosen. Cameras that offer one picture are left alone.
 
 import { read, write } from "./kept.js";
-import { FULL, SMALL, anew, due, fallen, isFull, judged, planned, tried, unknown, watchful } from "./quality.js";
+import { FULL, SMALL, anew, due, fallen, isFull, judged, planned, spared, tried, unknown, watchful } from "./quality.js";
 
 const REMEMBERED = 600000; // milliseconds for which a narrow line is expected to be narrow still
 const PROVED = 20000; // the full picture has played for so long: the next page need not begin with the small one
@@ -116,7 +116,7 @@ export class Renditions {
     // The small picture that the SFU sends by itself is one in ten seconds until it is asked for: nobody counts as
     // its viewer.
     if (this.#steppedDown(id, isFull(reading, source), now) && next.phase !== "narrow") {
-      next = fallen(next, "line", now);
+      next = next.phase === "trial" && !next.full ? spared(next, now) : fallen(next, "line", now);
       this.#remember(true);
     }
     if (next.phase !== "narrow" && isFull(reading, source) && now - next.since > PROVED && this.#line.narrow !== false) this.#remember(false);
@@ -160,8 +160,11 @@ export class Renditions {
     if (this.pinned(id) === SMALL) return "small, as chosen";
     if (this.pinned(id)) return this.#needed.get(id) === SMALL ? "full, as chosen" : "";
     if (this.#needed.get(id) !== FULL) return "";
-    if (this.#asked.get(id) === FULL) return performance.now() - (this.#smallSince.get(id) ?? Infinity) > this.#overdue(id) ? WORDS.line : "";
     const line = this.#lines.get(id);
+    if (this.#asked.get(id) === FULL) {
+      const overdue = performance.now() - (this.#smallSince.get(id) ?? Infinity) > this.#overdue(id);
+      return overdue || (line?.phase === "trial" && line.fell && !line.full) ? WORDS.line : "";
+    }
     return line?.hold ? WORDS[line.cause] : "";
   }
 
