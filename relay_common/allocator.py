@@ -9,6 +9,10 @@ from typing import Final
 
 _ARENA_MAX: Final = -8
 """`M_ARENA_MAX` of glibc's malloc.h."""
+_MMAP_THRESHOLD: Final = -3
+"""`M_MMAP_THRESHOLD` of the same."""
+_LARGE: Final = 128 * 1024
+"""Bytes: where the threshold is before glibc moves it."""
 
 
 @functools.cache
@@ -36,5 +40,18 @@ def share_one_arena() -> bool:
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, 1))
+    except (OSError, AttributeError):
+        return False
+
+
+def keep_large_blocks_apart() -> bool:
+    """Have each block of 128 KiB or more come from the kernel and go back to it.
+
+    glibc does so at first, and after the first such block is freed no longer. For a process that reads little, but from
+    many sockets: asyncio reads into a new block of 256 KiB each time, and on the heap what stays of one keeps the pages
+    around it. False where the C library cannot.
+    """
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE))
     except (OSError, AttributeError):
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-from relay_common.allocator import give_back, share_one_arena
+from relay_common.allocator import give_back, keep_large_blocks_apart, share_one_arena
 from relay_common.clock import Clock
 
 _EVERY: Final = 10.0
@@ -25,6 +25,7 @@ def settle() -> None:
     a few milliseconds instead of 25.
     """
     share_one_arena()
+    keep_large_blocks_apart()
     gc.collect()
     gc.freeze()
 

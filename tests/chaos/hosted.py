@@ -28,6 +28,8 @@ from tests.fixtures.product_source import ROOT
 
 TITLE = "relay-worker: "
 _LONGEST_LINE = 8 << 20
+_SUSPENDED = 600.0
+"""Seconds for which a supervisor may be suspended."""
 
 
 class HostError(Exception):
@@ -57,6 +59,8 @@ class Hosted(ControlInterface):
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _connected: asyncio.Event = field(default_factory=asyncio.Event)
     _heard: dict[str, float] = field(default_factory=dict)
+    _asked: asyncio.Task[dict[str, Any]] | None = None
+    """The request for what the relay says of itself that is not answered yet."""
 
     @property
     def pid(self) -> int:
@@ -96,9 +100,23 @@ class Hosted(ControlInterface):
             raise HostError(f"{do} {more}: {told['error']}")
         return told
 
+    async def _says(self) -> dict[str, Any]:
+        """What the relay says of itself.
+
+        What is not answered yet is waited for, and not asked again: a supervisor that was suspended would answer a
+        dozen requests at once, and its memory be judged by that.
+        """
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self.ask("look", _SUSPENDED))
+            self._asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._asked), 10.0)
+        except TimeoutError:
+            raise HostError("the supervisor does not answer") from None
+
     async def look(self) -> dict[str, Sight]:
         """Observe every camera at the relay, at Google and at the SFU; raises HostError while the relay is away."""
-        told, sfu, google = await asyncio.gather(self.ask("look"), self.sfu("sessions"), self.nest("commands"))
+        told, sfu, google = await asyncio.gather(self._says(), self.sfu("sessions"), self.nest("commands"))
         status = msgspec.convert(told["status"], RelayStatus)
         cameras, self.unauthorized = status.cameras, any(budget.auth_error for budget in status.budgets)
         self.reasons, self.url, self.google = told["reasons"], told["url"], google
@@ -159,6 +177,9 @@ class Hosted(ControlInterface):
                     answer.set_result(told)
         if self._writer is writer:
             self._writer = None
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(HostError("the supervisor hung up"))
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import platform
 import subprocess
@@ -64,6 +65,34 @@ def test_a_settled_process_has_one_heap_and_does_not_count_what_it_imported_as_g
     frozen, arenas = run("settle")
     assert frozen > 10_000
     assert arenas == 1
+
+
+_LARGE = """
+import ctypes, sys
+from relay_supervisor import memory
+if "settle" in sys.argv:
+    memory.settle()
+class Info(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Info
+for _ in range(10):
+    bytes(1 << 20)
+before = mallinfo().hblks
+kept = bytes(300_000)
+print(mallinfo().hblks - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library has no mallinfo2")
+def test_a_settled_process_takes_large_blocks_from_the_kernel_however_many_it_has_freed() -> None:
+    def run(*arguments: str) -> int:
+        command = [sys.executable, "-c", _LARGE, *arguments]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert run() == 0, "the heap holds no large blocks any more: nothing has to be settled"
+    assert run("settle") == 1
 
 
 async def test_it_happens_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
