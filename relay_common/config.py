@@ -308,6 +308,14 @@ class PathsConfig(_Section, frozen=True):
         return self.runtime() / "http.sock"
 
 
+class ClusterConfig(_Section, frozen=True):
+    """Workers on other machines."""
+
+    bus_listen: str = ""
+    """Address of this machine, and TCP port, at which they reach it: `"10.0.0.5:7420"`; statistics go to the next port.
+    Connections are authenticated by key (docs/security.md); a firewall should still admit no others. Empty: off."""
+
+
 class LogConfig(_Section, frozen=True):
     """Logging."""
 
@@ -346,6 +354,7 @@ class Config(_Section, frozen=True):
     whip_mistakes: list[str] = []
     """What is wrong with the tables that are left out of `whip`: each costs its own sink, and nothing else."""
     local: LocalConfig = LocalConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
 
 SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
@@ -363,6 +372,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "otel": OtelConfig,
     "whip": WhipConfig,
     "local": LocalConfig,
+    "cluster": ClusterConfig,
 }
 """The sections of the file by name."""
 

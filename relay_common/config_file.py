@@ -31,6 +31,7 @@ from relay_common.config import (
     keys_of,
     secret_fields,
 )
+from relay_common.config_cluster import cluster_problems
 from relay_common.config_environment import variable_for
 from relay_common.config_local import local_problems
 from relay_common.config_mistakes import (
@@ -128,6 +129,8 @@ def parse(
     problems += _without_cloudflare(values, sections)
     if values["local"] is not None:
         problems += local_problems(values["local"])
+    if values["cluster"] is not None:
+        problems += cluster_problems(values["cluster"])
     turn = values.pop("cloudflare.turn")
     if turn is not None and bool(turn.key_id) != bool(turn.api_token):
         missing = "api_token" if turn.key_id else "key_id"

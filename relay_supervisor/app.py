@@ -21,6 +21,7 @@ from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient, TurnKey
 from relay_common.config import Config
+from relay_common.config_cluster import bus_endpoints
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
@@ -100,7 +101,9 @@ class Supervisor:
         self._broker = Broker(CloudflareSink(self._client), self._clock)
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
         self._sinks.configure(config.whip)
-        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock)
+        network = bus_endpoints(config.cluster.bus_listen)
+        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock, network)
+        self._ends = self._bus.ends(remote=self._launcher.remote)
         limit = config.workers.memory_limit_mb << 20
         self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit)
         self.director = Director(
@@ -356,7 +359,7 @@ class Supervisor:
         self.fleet.cameras_known = self._registry.accounts == len(self.config.nest)
 
     def _spec(self, camera: Camera) -> WorkerSpec:
-        return worker_spec(camera, self.config, self._sinks, self._bus.keyed)
+        return worker_spec(camera, self.config, self._sinks, self._ends)
 
     # --- for the HTTP interface (RelayView); `status`, `health` and `telemetry` come from the report ------------------
 

@@ -69,13 +69,14 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     return found[0], found[4]
 
 
-def bind(host: str, port: int, key: str = "listen") -> socket.socket:
-    """A socket listening on `host` and `port`; raises a ConfigError that names the key and the fix."""
+def bind(host: str, port: int, key: str = "listen", section: str = "http") -> socket.socket:
+    """A socket listening on `host` and `port`; raises a ConfigError that names section, key and fix."""
     try:
         family, address = _resolved(host, port)
     except socket.gaierror as error:
         raise ConfigError(
-            f"[http] {key}: the host {host!r} is not known ({error.strerror})", hint='Use an address, "127.0.0.1:8080"'
+            f"[{section}] {key}: the host {host!r} is not known ({error.strerror})",
+            hint='Use an address, "127.0.0.1:8080"',
         ) from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -87,16 +88,15 @@ def bind(host: str, port: int, key: str = "listen") -> socket.socket:
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"[http] {key}: cannot listen on {host}:{port} ({error.strerror})", hint=_advice(error, port, key)
+            f"[{section}] {key}: cannot listen on {host}:{port} ({error.strerror})",
+            hint=_advice(error, port, f"[{section}] {key}"),
         ) from error
     return sock
 
 
 def _advice(error: OSError, port: int, key: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in [http] {key}"
-        )
+        return f"Another program has port {port} (ss -ltnp shows which): stop it, or choose another port in {key}"
     if error.errno == errno.EACCES:
-        return f"Ports below 1024 need privileges: choose a higher one in [http] {key}"
-    return f"Choose an address of this machine in [http] {key}"
+        return f"Ports below 1024 need privileges: choose a higher one in {key}"
+    return f"Choose an address of this machine in {key}"

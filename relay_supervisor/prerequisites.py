@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
+from relay_common.config_cluster import bus_endpoints
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
 from relay_supervisor.google.credentials import client_id_problem, project_id_problem
@@ -52,11 +53,13 @@ def require(config: Config, source: str) -> None:
 
 
 def addresses(config: Config) -> Iterator[tuple[str, str, int]]:
-    """Key, host and port of each address to serve, those left out that are none."""
+    """Section and key, host and port of each address to serve, those left out that are none."""
     for key, listen in (("listen", config.http.listen), ("probe_listen", config.http.probe_listen)):
         if listen:
             with contextlib.suppress(ConfigError):
-                yield key, *split_listen(listen, key)
+                yield f"http.{key}", *split_listen(listen, key)
+    for endpoint in bus_endpoints(config.cluster.bus_listen) or ():
+        yield "cluster.bus_listen", *split_listen(endpoint.partition("//")[2])
 
 
 def _accounts(config: Config) -> None:

@@ -106,10 +106,11 @@ def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Findin
     """Check that the addresses can be listened on; `served` tells whether the running supervisor does so already."""
     findings = []
     with contextlib.ExitStack() as held:  # the second must not be the first
-        for key, host, port in prerequisites.addresses(config):
-            part, address = f"http.{key}", f"{f'[{host}]' if ':' in host else host}:{port}"
+        for part, host, port in prerequisites.addresses(config):
+            section, _, key = part.partition(".")
+            address = f"{f'[{host}]' if ':' in host else host}:{port}"
             try:
-                held.enter_context(bind(host, port, key))
+                held.enter_context(bind(host, port, key, section))
                 findings.append(ok(part, f"{address} is free" if port else "the kernel chooses a port at the start"))
             except ConfigError as error:
                 if served(host, port):

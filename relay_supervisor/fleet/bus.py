@@ -1,12 +1,12 @@
 """The supervisor's end of the bus: control and stats of all workers, each known by its key.
 
-Over `ipc://` in the runtime directory. Every connection is authenticated (`zap.py`), and a message counts as coming
-from the instance whose key its connection was authenticated with. Routing ids and names in a message are chosen by the
-peer: they are compared with that, never believed. Losing stats is fine, so their queue is short; a control message to
-a worker that is gone is counted, not raised.
+Over `ipc://` in the runtime directory and, for workers on other machines, over TCP as well. Every connection is
+authenticated (`zap.py`), and a message counts as coming from the instance whose key its connection was authenticated
+with. Routing ids and names in a message are chosen by the peer: they are compared with that, never believed. Losing
+stats is fine, so their queue is short; a control message to a worker that is gone is counted, not raised.
 
 Workers of a release without keys know the old sockets, which are bound only while the state database knows such workers
-and authenticate by process. They go with the release after this one.
+and authenticate by process. They go with the release after this one. Over TCP there are none.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import Clock, SystemClock
+from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
-from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, failed_handshake
+from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, failed_handshake, socket_file
 from relay_supervisor.fleet.keyring import Keyring, Member
 from relay_supervisor.fleet.refusals import BusRefusal, Refusals
 from relay_supervisor.fleet.zap import ENDPOINT, ZapHandler, peer_pid
@@ -49,16 +50,23 @@ class BusListener(Protocol):
 class Bus:
     """Receives from all workers in `keyring`, sends to one by its instance id.
 
-    `undeliverable` counts messages to workers that were not connected.
+    `network` are the endpoints for workers on other machines, if there are to be any. `undeliverable` counts messages
+    to workers that were not connected.
     """
 
     def __init__(
-        self, directory: Path, keyring: Keyring | None = None, loops: Loops | None = None, clock: Clock | None = None
+        self,
+        directory: Path,
+        keyring: Keyring | None = None,
+        loops: Loops | None = None,
+        clock: Clock | None = None,
+        network: tuple[str, str] | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.keyring = keyring or Keyring()
         self.keyed = BusSockets("bus", f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")
         self.unkeyed = BusSockets("keyless bus", f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock")
+        self.network = BusSockets("bus over TCP", *network) if network is not None else None
         self.refusals = Refusals(clock)
         self._zap = ZapHandler(self.keyring, self.refusals, ref_of)
         self._listener: BusListener | None = None
@@ -67,7 +75,7 @@ class Bus:
         self._stats_reader = wire.stats_reader()
         self._loops = loops or Loops(clock)
         self._tasks: list[asyncio.Task[None]] = []
-        self._served: list[BusSockets] = []
+        self._served: dict[str, BusSockets] = {}
         self._read: list[BusSockets] = []
         self.undeliverable = 0
         self._files: list[SocketFile] = []
@@ -83,6 +91,14 @@ class Bus:
         readers = (self._control_reader, self._stats_reader)
         return sum(r.oversized + r.malformed + r.unknown for r in readers)
 
+    def ends(self, *, remote: bool) -> BusSockets:
+        """What workers connect to, on this machine or on others; raises ConfigError where there is nothing."""
+        if not remote:
+            return self.keyed
+        if self.network is None:
+            raise ConfigError("workers on other machines need an address to connect to: set cluster.bus_listen")
+        return self.network
+
     def listen(self, listener: BusListener) -> None:
         """Pass workers' messages to `listener`."""
         self._listener = listener
@@ -90,7 +106,8 @@ class Bus:
     async def start(self) -> None:
         """Bind the sockets and start receiving; workers of an earlier run must be in the keyring by now.
 
-        Raises ConfigError without CURVE, zmq.ZMQError when the sockets cannot be created.
+        Raises ConfigError without CURVE or when an address cannot be listened on, zmq.ZMQError when the files of the
+        sockets cannot be created.
         """
         self.keyring.open()
         context = self._context = zmq.asyncio.Context()
@@ -102,19 +119,32 @@ class Bus:
         self._serve(self.keyed, context)
         if self.keyring.has_unkeyed:
             self._serve(self.unkeyed, context)
+        if self.network is not None:
+            self._serve_network(self.network, context)
+
+    def _serve_network(self, network: BusSockets, context: zmq.asyncio.Context) -> None:
+        try:
+            self._serve(network, context)
+        except zmq.ZMQError as error:
+            first, second = (endpoint.rpartition("/")[2] for endpoint in network.endpoints)
+            raise ConfigError(
+                f"[cluster] bus_listen: cannot listen on {first} and {second} ({error.strerror})",
+                hint="Choose an address of this machine, and a port that is free like the one after it",
+            ) from error
 
     def _serve(self, sockets: BusSockets, context: zmq.asyncio.Context) -> None:
-        sockets.open(context, self.keyring.secret if sockets is self.keyed else None)
-        self._served.append(sockets)
+        sockets.open(context, self.keyring.secret if sockets is not self.unkeyed else None)
+        self._served[sockets.name] = sockets
         start, names = self._loops.start, (sockets.name, f"{sockets.name} statistics")
         self._tasks += [
             start(names[0], functools.partial(self._receive_control, sockets)),
             start(names[1], functools.partial(self._receive_stats, sockets)),
         ]
         for name, endpoint, monitor in zip(names, sockets.endpoints, sockets.monitors, strict=True):
-            self._tasks.append(start(f"{name} handshakes", functools.partial(self._count_failed, monitor)))
-            bind = functools.partial(self._bind, sockets, endpoint)
-            self._keep(f"{name} socket file", SocketFile(Path(endpoint.removeprefix("ipc://")), bind))
+            self._tasks.append(start(f"{name} handshakes", functools.partial(self._count_failed, sockets, monitor)))
+            if (file := socket_file(endpoint)) is not None:
+                bind = functools.partial(self._bind, sockets, endpoint)
+                self._keep(f"{name} socket file", SocketFile(file, bind))
 
     def _keep(self, name: str, file: SocketFile) -> None:
         self._files.append(file)
@@ -146,10 +176,14 @@ class Bus:
         """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""
         log.debug("> %s", type(message).__name__, extra={"instance": instance})
         member = self.keyring.named(instance)
-        if self._context is not None and member is not None and member.address:
-            sockets = self.keyed if member.keyed else self.unkeyed
-            if sockets.send(member.address, wire.encode(message)):
-                return True
+        sockets = self._served.get(member.over) if member is not None else None
+        if (
+            member is not None
+            and sockets is not None
+            and member.address
+            and sockets.send(member.address, wire.encode(message))
+        ):
+            return True
         self.undeliverable += 1
         return False
 
@@ -161,9 +195,9 @@ class Bus:
             if answer is not None:
                 await asked.send_multipart(answer)
 
-    async def _count_failed(self, monitor: zmq.asyncio.Socket) -> None:
+    async def _count_failed(self, sockets: BusSockets, monitor: zmq.asyncio.Socket) -> None:
         while True:
-            self.refusals.add(await failed_handshake(monitor))
+            self.refusals.add(await failed_handshake(monitor), sockets.whence)
 
     def _speaker(self, letter: Letter) -> Member | None:
         """Whose key the connection of a message was authenticated with; None when that worker has ended."""
@@ -184,11 +218,14 @@ class Bus:
         return False
 
     def _is(self, member: Member, message: FromWorker, letter: Letter) -> bool:
-        """Whether a worker speaks of itself: its hello names its own instance, camera and process."""
+        """Whether a worker speaks of itself: its hello names its own instance and camera, and its process where the
+        kernel knows that. What is called a process on another machine says nothing here.
+        """
         if not isinstance(message, Hello):
             return True
-        pid = peer_pid(letter.peer) or message.pid
-        return (message.instance, message.camera, message.pid) == (member.instance, member.camera, pid)
+        pid = peer_pid(letter.peer)
+        named = (message.instance, message.camera) == (member.instance, member.camera)
+        return named and pid in (0, message.pid)
 
     def _refuse(self, member: Member) -> None:
         self.refusals.add(BusRefusal.ANOTHERS_NAME, f"from {member.instance}")
@@ -209,7 +246,7 @@ class Bus:
                 if member is None or message is None:
                     continue
                 if self._may_be_called(member, address) and self._is(member, message, letter):
-                    member.address = address
+                    member.address, member.over = address, sockets.name
                     self._dispatch(member.instance, message)
                 else:
                     self._refuse(member)

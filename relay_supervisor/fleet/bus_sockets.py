@@ -12,6 +12,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from relay_common import wire
 from relay_common.secrets import Secret
+from relay_common.tcp_bus import over_tcp, watch_over
 from relay_supervisor.fleet.refusals import BusRefusal
 from relay_supervisor.fleet.zap import DOMAIN
 
@@ -37,7 +38,10 @@ class Letter:
 
 
 class BusSockets:
-    """Both, bound at `ipc://` addresses. With a secret key peers need CURVE keys; without one they have none."""
+    """Both, bound at `ipc://` or `tcp://` addresses.
+
+    With a secret key peers need CURVE keys; without one they have none.
+    """
 
     def __init__(self, name: str, control: str, stats: str) -> None:
         self.name = name
@@ -45,22 +49,27 @@ class BusSockets:
         self.control_endpoint, self.stats_endpoint = control, stats
         self._control: zmq.asyncio.Socket
         self._stats: zmq.asyncio.Socket
+        self.whence = "over TCP" if over_tcp(control) else ""
+        """What the log says of peers that cannot be told apart."""
         self.monitors: list[zmq.asyncio.Socket] = []
         """A socket for each of the two, for `failed_handshake`."""
 
     def open(self, context: zmq.asyncio.Context, secret: Secret | None) -> None:
         """Bind both; raises zmq.ZMQError when that fails."""
-        self._control = self._socket(context, zmq.ROUTER, CONTROL_QUEUE, secret)
+        self._control = self._socket(context, zmq.ROUTER, self.control_endpoint, CONTROL_QUEUE, secret)
         # Without it a message to an unknown peer vanishes; with handover a peer that reconnects keeps its address.
         self._control.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._control.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self._stats = self._socket(context, zmq.SUB, STATS_QUEUE, secret)
+        self._stats = self._socket(context, zmq.SUB, self.stats_endpoint, STATS_QUEUE, secret)
         self._stats.setsockopt(zmq.SUBSCRIBE, b"")
         for endpoint in self.endpoints:
             self.bind(endpoint)
 
-    def _socket(self, context: zmq.asyncio.Context, kind: int, queue: int, secret: Secret | None) -> zmq.asyncio.Socket:
+    def _socket(
+        self, context: zmq.asyncio.Context, kind: int, endpoint: str, queue: int, secret: Secret | None
+    ) -> zmq.asyncio.Socket:
         socket = context.socket(kind)
+        watch_over(socket, endpoint)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, queue)
         socket.setsockopt(zmq.SNDHWM, queue)
@@ -81,7 +90,8 @@ class BusSockets:
         """Bind one of them, again if its file was deleted: unbinding would disconnect the workers."""
         socket = self._control if endpoint == self.control_endpoint else self._stats
         socket.bind(endpoint)
-        Path(endpoint.removeprefix("ipc://")).chmod(0o600)  # until then the directory, 0700, keeps others out
+        if (file := socket_file(endpoint)) is not None:
+            file.chmod(0o600)  # until then the directory, 0700, keeps others out
 
     async def receive_control(self) -> Letter:
         """The next control message: the peer's routing id, then the message."""
@@ -94,6 +104,11 @@ class BusSockets:
     def send(self, address: bytes, body: bytes) -> bool:
         """Queue a control message for the peer at `address`; False when it is not connected or its queue is full."""
         return wire.delivered(self._control.send_multipart([address, body], flags=zmq.DONTWAIT))
+
+
+def socket_file(endpoint: str) -> Path | None:
+    """The file of the Unix socket at an endpoint; None for one that is reached over TCP."""
+    return None if over_tcp(endpoint) else Path(endpoint.removeprefix("ipc://"))
 
 
 async def failed_handshake(monitor: zmq.asyncio.Socket) -> BusRefusal:

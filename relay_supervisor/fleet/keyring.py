@@ -37,6 +37,8 @@ class Member:
     """Whether the credential is a key."""
     address: bytes = b""
     """Where its answers go: the routing id of its last message; empty before the first."""
+    over: str = ""
+    """The sockets that it came by, whose routing id that is."""
 
 
 class Keyring:

@@ -105,6 +105,9 @@ class Handle(Protocol):
 class Launcher(Protocol):
     """Starts workers somewhere, and finds them again."""
 
+    remote: bool
+    """Whether its workers run on other machines, from where they reach the bus over TCP alone."""
+
     async def prepare(self) -> None:
         """Get ready to start workers quickly, and learn which live; nothing else is called before."""
         ...

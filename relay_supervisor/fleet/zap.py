@@ -56,6 +56,6 @@ class ZapHandler:
         elif mechanism == b"NULL" and pid:
             credential = self._ref_of(pid)
         if self._keyring.member(credential) is None:
-            self._refusals.add(kind, f"pid {pid}" if pid else "")
+            self._refusals.add(kind, f"pid {pid}" if pid else address.decode("ascii", "replace"))
             return [peer, empty, version, request, b"400", b"no living worker", b"", b""]
         return [peer, empty, version, request, b"200", b"OK", credential.encode(), b""]

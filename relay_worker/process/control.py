@@ -1,7 +1,8 @@
 """The worker's end of the bus: a DEALER for control and a PUB for stats, and signalling over it.
 
 A missing supervisor is harmless: sockets reconnect by themselves, messages that cannot be delivered are
-dropped and counted, and the supervisor that comes back asks who is there.
+dropped and counted, and the supervisor that comes back asks who is there. Over TCP the same supervisor may come back,
+which does not know that it was away: the worker says so.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import zmq
 import zmq.asyncio
 
 from relay_common import protocol, wire
+from relay_common.errors import ConfigError
 from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer
+from relay_common.tcp_bus import over_tcp, watch_over
 from relay_common.worker_stats import WorkerStats
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.publish.keeper import PublishRefused
@@ -35,10 +38,20 @@ _RECEIVE_AGAIN = 1.0
 class Control:
     """The worker's connection to its supervisor. `undelivered` counts messages dropped because no supervisor was
     connected.
+
+    `reconnected` is called when a connection over TCP was lost and is back, with whatever was sent meanwhile lost, in
+    either direction. Raises ConfigError for TCP without keys, with which anybody could be the supervisor.
     """
 
-    def __init__(self, spec: WorkerSpec, handler: Callable[[FromSupervisor], None]) -> None:
-        self._handler = handler
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        handler: Callable[[FromSupervisor], None],
+        reconnected: Callable[[], object] = bool,
+    ) -> None:
+        if spec.keys is None and (over_tcp(spec.control) or over_tcp(spec.stats)):
+            raise ConfigError("a worker without keys connects over TCP to nobody")
+        self._handler, self._reconnected = handler, reconnected
         self._reader = wire.worker_reader()
         self._context = zmq.asyncio.Context()
         self._keys = spec.keys
@@ -47,12 +60,16 @@ class Control:
         self._requests = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
         self._patched: dict[int, asyncio.Future[str]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._monitor: zmq.asyncio.Socket | None = None
+        if over_tcp(spec.control):
+            self._monitor = self._control.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.undelivered = 0
         self.connected = False
 
     def _socket(self, kind: int, endpoint: str, queue: int, identity: bytes = b"") -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
+        watch_over(socket, endpoint)
         socket.setsockopt(zmq.SNDHWM, queue)
         socket.setsockopt(zmq.RCVHWM, queue)
         socket.setsockopt(zmq.LINGER, 200)
@@ -76,13 +93,15 @@ class Control:
 
     def start(self) -> None:
         """Start receiving."""
-        self._task = asyncio.create_task(self._receive())
+        self._tasks = [asyncio.create_task(self._receive())]
+        if self._monitor is not None:
+            self._tasks.append(asyncio.create_task(self._watch(self._monitor)))
 
     async def close(self) -> None:
         """Close the sockets after pending messages have been sent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._context.destroy()
 
     def send(self, message: FromWorker) -> bool:
@@ -139,6 +158,14 @@ class Control:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
+
+    async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
+        """Follow how often a supervisor has accepted this worker's key; runs until cancelled."""
+        await monitor.recv_multipart()  # the first connection
+        while True:
+            await monitor.recv_multipart()
+            log.info("connected to the supervisor again")
+            self._reconnected()
 
     async def _receive(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from relay_common.protocol import Stage
+from relay_common.tcp_bus import tcp_port
 from relay_worker.process.landlock import Files, Ports, Rights, Ruleset, kernel_version, rights, why_not
 from relay_worker.process.spec import WorkerSpec
 
@@ -170,7 +171,8 @@ def _enforce(handled: Rights, spec: WorkerSpec, ca_file: Path | None) -> list[in
 def _ports(spec: WorkerSpec) -> list[int] | None:
     if spec.tcp_ports is None:
         return None
-    return sorted({*spec.tcp_ports, _DNS, *filter(None, map(turn_port, spec.ice_servers))})
+    bus = map(tcp_port, (spec.control, spec.stats))
+    return sorted({*spec.tcp_ports, _DNS, *filter(None, (*bus, *map(turn_port, spec.ice_servers)))})
 
 
 def turn_port(url: str) -> int:

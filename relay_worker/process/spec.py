@@ -30,7 +30,7 @@ class WorkerSpec:
     instance: str
     """Identity of this process on the bus."""
     control: str
-    """ZeroMQ endpoint of the supervisor's ROUTER."""
+    """ZeroMQ endpoint of the supervisor's ROUTER: `ipc://`, or `tcp://` from another machine."""
     stats: str
     """ZeroMQ endpoint of the supervisor's SUB."""
     keys: BusKeys | None = None

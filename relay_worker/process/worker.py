@@ -57,7 +57,7 @@ class Worker:
     ) -> None:
         self._spec, self._preloaded, self._sandbox = spec, preloaded, sandbox
         self._clock: Clock = clock or LoopClock()
-        self._control = Control(spec, self._handle)
+        self._control = Control(spec, self._handle, self._say_hello)
         self._forwarder = LogForwarder(self._control.send)
         settings = RelaySettings(
             name=spec.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -10,10 +11,13 @@ import msgspec
 import pytest
 import zmq
 
+from relay_common.config_cluster import bus_endpoints
 from relay_supervisor.fleet.keyring import Keyring
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.status.model import CameraStatus
 from tests.fixtures.bus_peer import Attempt
 from tests.fixtures.running_relay import SMALL, RunningRelay, running_relay
+from tests.fixtures.tcp_workers import TcpLauncher, over_tcp
 
 pytestmark = pytest.mark.media
 
@@ -33,9 +37,10 @@ async def tried(*attempts: Attempt) -> list[list[dict[str, Any]]]:
 
 def in_the_name_of(relay: RunningRelay, camera: CameraStatus) -> Attempt:
     """What a stranger can find out, and says: a camera's worker, its process and its name on the bus."""
+    listen = relay.supervisor.config.cluster.bus_listen
     directory = relay.supervisor.config.paths.runtime()
     return Attempt(
-        *(f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock"),
+        *(bus_endpoints(listen) or (f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")),
         routing_id=camera.worker.instance,
         instance=camera.worker.instance,
         camera=camera.id,
@@ -55,10 +60,17 @@ def refused(relay: RunningRelay, *kinds: str) -> int:
     return sum(counters.get(f"bus.refused_{kind}", 0) for kind in kinds)
 
 
-async def test_a_stranger_speaks_for_no_worker_and_reads_no_stream_url(caplog: pytest.LogCaptureFixture) -> None:
+PLACES = {"on this machine": ForkServerLauncher, "over TCP": TcpLauncher}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_stranger_speaks_for_no_worker_and_reads_no_stream_url(
+    caplog: pytest.LogCaptureFixture, place: str
+) -> None:
     caplog.set_level("INFO", "relay_supervisor.fleet")
-    async with running_relay(2, options=(*SMALL, "--unlimited")) as relay:
-        await relay.until_live()
+    launcher, sections = PLACES[place], over_tcp() if place == "over TCP" else {}
+    async with running_relay(2, options=(*SMALL, "--unlimited"), launcher=launcher, sections=sections) as relay:
+        await relay.until_live(within=60.0)
         victim, other = relay.camera("Front Door"), relay.camera("Driveway")
         keyring: Keyring = relay.supervisor.fleet.keyring
         disguised = in_the_name_of(relay, victim)
@@ -90,7 +102,12 @@ async def test_a_stranger_speaks_for_no_worker_and_reads_no_stream_url(caplog: p
             assert sum(kind in record.getMessage() for record in caplog.records) <= 2, "each is said once a peer"
         said = [record.getMessage() for record in caplog.records if "bus refused" in record.getMessage()]
         assert any("a connection that" in text for text in said)
-        assert any("a connection whose key no living worker has (pid " in text for text in said)
+        whence = "(127.0.0.1)" if place == "over TCP" else "(pid "
+        assert any(f"a connection whose key no living worker has {whence}" in text for text in said)
+        metrics = (await relay.http.get(f"{relay.supervisor.url}/metrics")).text
+        for kind in ("stranger", "anothers_name"):
+            (value,) = re.findall(rf'^relay_bus_refused_total{{kind="{kind}"}} (.*)$', metrics, re.MULTILINE)
+            assert float(value) == refused(relay, kind)
         assert f"the bus refused a message in another worker's name (from {other.id}.taken)" in said
 
         still = relay.camera("Front Door")

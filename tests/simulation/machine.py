@@ -157,6 +157,8 @@ class Machine:
 class SimulatedLauncher:
     """Forks workers on the machine (`fleet.launcher.Launcher`); `fault`: "error", "hang", "lost" (no answer) or ""."""
 
+    remote = False
+
     def __init__(
         self, machine: Machine, owner: Process, make: Callable[[WorkerSpec, Process, int, int], SimulatedWorker]
     ) -> None:

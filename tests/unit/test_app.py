@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay_common.config import CameraSettings
+from relay_common.config import CameraSettings, ClusterConfig
 from relay_common.errors import ConfigError, RelayError
 from relay_common.protocol import Protocol
 from relay_supervisor.app import Supervisor
@@ -33,6 +33,7 @@ from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
 from relay_worker.process.worker import Worker
 from tests.fixtures.offline import NoLauncher, offline_config
+from tests.fixtures.ports import free_ports
 
 
 class FailingLauncher(NoLauncher):
@@ -202,6 +203,27 @@ async def started_and_stopped(supervisor: Supervisor) -> None:
     """Start, which should fail; if it does not, stop, so that the test fails instead of waiting for what runs."""
     await supervisor.start()
     await supervisor.stop()
+
+
+class RemoteLauncher(NoLauncher):
+    """Starts workers elsewhere."""
+
+    remote = True
+
+
+async def test_workers_are_told_of_the_sockets_that_they_can_reach(tmp_path: Path) -> None:
+    near = offline_config(tmp_path)
+    ports = free_ports(2)
+    far = msgspec.structs.replace(near, cluster=ClusterConfig(bus_listen=f"127.0.0.1:{ports[0]}"))
+    device = Device("enterprises/p/devices/1", "1", "CAMERA", "Front Door", (Protocol.RTSP,))
+    ends = {}
+    for launcher, config in ((NoLauncher, far), (RemoteLauncher, far)):
+        spec = Supervisor(config, launcher=launcher)._spec(Camera("cam", 0, device, CameraSettings()))
+        ends[launcher] = [spec.control, spec.stats]
+    assert ends[NoLauncher] == [f"ipc://{tmp_path}/run/bus.sock", f"ipc://{tmp_path}/run/bus-stats.sock"]
+    assert ends[RemoteLauncher] == [f"tcp://127.0.0.1:{port}" for port in ports]
+    with pytest.raises(ConfigError, match=r"set cluster\.bus_listen"):
+        Supervisor(near, launcher=RemoteLauncher)
 
 
 async def test_what_was_started_is_stopped_in_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,8 @@ class ForkServerLauncher:
     stacks, when they are to dump them, to files in `directory`.
     """
 
+    remote = False
+
     def __init__(self, directory: Path, timeout: float = FORK_TIMEOUT) -> None:
         self._directory = directory
         self._context = multiprocessing.get_context("forkserver")

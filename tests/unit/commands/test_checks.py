@@ -19,6 +19,7 @@ from relay_common.config import (
     CamerasConfig,
     CameraSettings,
     CloudflareConfig,
+    ClusterConfig,
     Config,
     HttpConfig,
     LimitsConfig,
@@ -35,6 +36,7 @@ from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_worker.process import sandbox
+from tests.fixtures.ports import free_ports
 
 NEST = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
 REAL = CloudflareConfig(app_id="app", app_secret=Secret("secret"))
@@ -116,6 +118,19 @@ def test_an_address_that_is_taken_is_ours_or_anothers(tmp_path: Path) -> None:
         f"{address} is free",
         "the kernel chooses a port at the start",
     ]
+
+
+def test_both_ports_of_the_bus_are_tried(tmp_path: Path) -> None:
+    ports = free_ports(2)
+    settings = msgspec.structs.replace(
+        config(tmp_path, "127.0.0.1:0"), cluster=ClusterConfig(bus_listen=f"127.0.0.1:{ports[0]}")
+    )
+    with socket.create_server(("127.0.0.1", ports[1])):
+        _, first, second = local.addresses(settings, lambda host, port: False)
+    assert (first.part, first.text) == ("cluster.bus_listen", f"127.0.0.1:{ports[0]} is free")
+    assert (second.part, second.verdict) == ("cluster.bus_listen", Grade.FAILED)
+    assert second.text.startswith(f"[cluster] bus_listen: cannot listen on 127.0.0.1:{ports[1]} (")
+    assert second.remedy.endswith("choose another port in [cluster] bus_listen")
 
 
 def test_the_bus_needs_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

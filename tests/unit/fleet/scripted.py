@@ -82,6 +82,8 @@ class Process:
 class Launcher:
     """Answers when the test says so; `adoptable` is the worker that lives, or what `recall` raises for any."""
 
+    remote = False
+
     def __init__(self) -> None:
         self.specs: list[WorkerSpec] = []
         self.waiting: list[asyncio.Future[Process]] = []

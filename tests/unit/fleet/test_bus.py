@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +17,16 @@ import zmq
 
 from relay_common import protocol
 from relay_common.proc import ref_of
-from relay_common.protocol import FromSupervisor, FromWorker, Hello
-from relay_common.worker_stats import WorkerStats
+from relay_common.protocol import FromSupervisor, Hello
 from relay_supervisor.fleet.bus import Bus
-from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
+from relay_supervisor.fleet.keyring import KEY_FILE
 from relay_supervisor.socket_file import SocketFile
 from relay_worker.process.control import Control
-from relay_worker.process.spec import BusKeys, WorkerSpec
+from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
-from tests.fixtures.bus_peer import Attempt, BusPeer
+from tests.unit.fleet.bus_rig import Rig
 
 ME = os.getpid()
-
-
-class Rig:
-    """A bus, what it passed on, and peers."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.heard: list[tuple[str, str]] = []
-        self.reports: list[str] = []
-        self.bus = Bus(directory, Keyring(directory / KEY_FILE))
-        self.bus.listen(self)
-        self.peers: list[BusPeer] = []
-
-    def on_message(self, instance: str, message: FromWorker) -> None:
-        self.heard.append((instance, type(message).__name__))
-
-    def on_stats(self, stats: WorkerStats) -> None:
-        self.reports.append(stats.instance)
-
-    def peer(self, keys: BusKeys | None = None, *, unkeyed: bool = False, **changes: Any) -> BusPeer:
-        """A peer that connects with these keys."""
-        ends = self.bus.unkeyed if unkeyed else self.bus.keyed
-        attempt = Attempt(ends.control_endpoint, ends.stats_endpoint)
-        if keys is not None:
-            attempt.supervisor, attempt.public, attempt.secret = keys.supervisor, keys.public, keys.secret.reveal()
-        self.peers.append(BusPeer(msgspec.structs.replace(attempt, **changes)))
-        return self.peers[-1]
-
-    def refused(self) -> dict[str, int]:
-        """What was refused, by kind."""
-        counters = self.bus.refusals.counters()
-        return {name.removeprefix("refused_"): count for name, count in counters.items() if count}
-
-    def heard_from(self, instance: str) -> set[str]:
-        return {message for who, message in self.heard if who == instance}
-
-    async def until(self, condition: Callable[[], object], say: Callable[[], object] = bool) -> None:
-        """Wait for a condition, calling `say` again and again."""
-        async with asyncio.timeout(30.0):
-            while not condition():
-                say()
-                await asyncio.sleep(0.02)
-
-    async def close(self) -> None:
-        for peer in self.peers:
-            peer.close()
-        await self.bus.stop()
 
 
 @pytest.fixture
@@ -220,7 +172,7 @@ async def test_a_worker_of_an_earlier_release_is_known_by_its_process(
         assert f"no worker of an earlier release (pid {spoken[1].pid})" in caplog.text
         assert rig.bus.send("c.1", protocol.Identify())
         rig.bus.keyring.admit_process("d.1", "d", ref_of(ME))  # a worker, too, but not that one
-        liar = rig.peer(unkeyed=True, routing_id="c.1", instance="d.1", camera="d")
+        liar = rig.peer(ends=rig.bus.unkeyed, routing_id="c.1", instance="d.1", camera="d")
         await rig.until(lambda: rig.refused().get("anothers_name"), liar.beat)
         assert rig.heard_from("d.1") == set()
     finally:

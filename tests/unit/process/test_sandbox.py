@@ -13,6 +13,7 @@ import pytest
 from relay_worker.process import sandbox
 from relay_worker.process.landlock import ADDED, NEWEST, Files, Ports, Scopes, rights
 from relay_worker.process.sandbox import turn_port
+from relay_worker.process.spec import WorkerSpec
 
 NONE = sandbox.available().startswith("none")
 confined = pytest.mark.skipif(NONE, reason=f"confinement: {sandbox.available()}")
@@ -185,3 +186,18 @@ def test_what_may_be_read_holds_no_directory_of_others() -> None:
 )
 def test_ports_of_turn_servers_reached_over_tcp(url: str, port: int) -> None:
     assert turn_port(url) == port
+
+
+@pytest.mark.parametrize(
+    ("ends", "ports", "allowed"),
+    [
+        (("tcp://10.0.0.5:7420", "tcp://[fd00::5]:7421"), (443,), [53, 443, 7420, 7421]),
+        (("ipc:///run/7420:7420", "ipc:///run/s"), (443,), [53, 443]),
+        (("tcp://10.0.0.5:7420", "tcp://10.0.0.5:7421"), None, None),
+    ],
+)
+def test_ports_of_the_bus_over_tcp(
+    ends: tuple[str, str], ports: tuple[int, ...] | None, allowed: list[int] | None
+) -> None:
+    spec = WorkerSpec(camera="c", name="C", instance="i", control=ends[0], stats=ends[1], tcp_ports=ports)
+    assert sandbox._ports(spec) == allowed

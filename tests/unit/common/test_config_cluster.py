@@ -1,0 +1,57 @@
+"""[cluster]: which addresses the bus can be given, and what is said about the others."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from relay_common import config_file
+from relay_common.config import ClusterConfig, Config
+from relay_common.config_cluster import bus_endpoints
+from relay_common.errors import ConfigError
+from relay_supervisor.operations.reload import compare
+
+
+def parsed(environ: dict[str, str] | None = None, **cluster: str) -> Config:
+    document = {
+        "nest": {"project_id": "p", "client_id": "c", "client_secret": "hush", "refresh_token": "1//hush-hush"},
+        "cloudflare": {"app_id": "a", "app_secret": "cf-hush"},
+        "cluster": cluster,
+    }
+    return config_file.parse(document, environ if environ is not None else {})
+
+
+def test_it_is_off_unless_it_is_told_where_to_listen() -> None:
+    assert parsed().cluster == ClusterConfig()
+    assert bus_endpoints("") is None
+
+
+@pytest.mark.parametrize(
+    ("listen", "control", "stats"),
+    [
+        ("10.0.0.5:7420", "tcp://10.0.0.5:7420", "tcp://10.0.0.5:7421"),
+        ("[fd00::5]:65534", "tcp://[fd00::5]:65534", "tcp://[fd00::5]:65535"),
+    ],
+)
+def test_statistics_have_the_next_port(listen: str, control: str, stats: str) -> None:
+    assert bus_endpoints(parsed(bus_listen=listen).cluster.bus_listen) == (control, stats)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["10.0.0.5", "10.0.0.5:", "10.0.0.5:0", "10.0.0.5:65535", "10.0.0.5:70000", "0.0.0.0:7420", "[::]:7420",
+     "224.0.0.1:7420", "host:7420", ":7420", "7420", "*:7420", "10.0.0.5:7420/x", "tcp://10.0.0.5:7420", "fd00::5"],
+)  # fmt: skip
+def test_what_no_worker_could_connect_to_is_refused(listen: str) -> None:
+    with pytest.raises(ConfigError, match="cluster.bus_listen is .*10.0.0.5:7420"):  # noqa: RUF043
+        parsed(bus_listen=listen)
+
+
+def test_the_environment_sets_it() -> None:
+    assert parsed({"RELAY_CLUSTER_BUS_LISTEN": "10.0.0.5:7420"}).cluster.bus_listen == "10.0.0.5:7420"
+
+
+def test_a_change_needs_a_restart() -> None:
+    was, now = parsed(), parsed(bus_listen="10.0.0.5:7420")
+    assert compare(was, now).restart == ["cluster.bus_listen"]
+    assert compare(was, msgspec.structs.replace(was)).restart == []

@@ -1,0 +1,306 @@
+"""The bus over TCP: whoever may speak there has a living worker's key, and a peer that is gone is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from relay_common import protocol
+from relay_common.errors import ConfigError
+from relay_common.proc import ref_of
+from relay_common.tcp_bus import SILENCE
+from relay_supervisor.fleet.bus import Bus
+from relay_supervisor.fleet.bus_sockets import BusSockets
+from relay_worker.process.control import Control
+from relay_worker.process.spec import BusKeys, WorkerSpec
+from relay_worker.process.worker import Worker
+from tests.fixtures.bus_peer import Attempt
+from tests.fixtures.ports import free_ports
+from tests.fixtures.stalling_line import StallingLine
+from tests.unit.fleet.bus_rig import Rig
+
+NOTICED = SILENCE + 1.0 + 25.0
+"""Seconds to see that a peer is gone: its silence, a beat, and what a busy machine takes."""
+
+
+def endpoints(host: str = "127.0.0.1") -> tuple[str, str]:
+    first, second = free_ports(2)
+    return f"tcp://{host}:{first}", f"tcp://{host}:{second}"
+
+
+def ends(rig: Rig) -> BusSockets:
+    return rig.bus.ends(remote=True)
+
+
+def spec_of(keys: BusKeys | None, control: str, stats: str) -> WorkerSpec:
+    return WorkerSpec(camera="c", name="C", instance="c.1", control=control, stats=stats, keys=keys)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path, endpoints())
+    await made.bus.start()
+    yield made
+    await made.close()
+
+
+async def test_workers_of_both_kinds_are_heard_and_answered(rig: Rig) -> None:
+    near = rig.peer(rig.bus.keyring.issue("c.1", "c"))
+    far = rig.peer(rig.bus.keyring.issue("d.1", "d"), ends(rig), instance="d.1", camera="d")
+    for instance, peer in (("c.1", near), ("d.1", far)):
+        await rig.until(lambda name=instance: rig.heard_from(name), peer.say_hello)
+        await rig.until(lambda name=instance: name in rig.reports, peer.report)
+        assert rig.bus.send(instance, protocol.Welcome())
+        await rig.until(lambda peer=peer: protocol.Welcome() in peer.heard())
+    assert rig.refused() == {}
+    assert rig.bus.reading
+
+
+async def test_without_an_address_there_is_no_tcp(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set cluster\.bus_listen"):
+        Bus(tmp_path).ends(remote=True)
+
+
+async def test_a_connection_without_a_key_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rig.bus.keyring.issue("c.1", "c")
+    rig.bus.keyring.admit_process("d.1", "d", ref_of(os.getpid()))  # of an earlier release, on this machine
+    for name in ("c.1", "d.1"):
+        peer, before = rig.peer(ends=ends(rig), routing_id=name, instance=name), sum(rig.refused().values())
+        await rig.until(lambda before=before: sum(rig.refused().values()) > before, peer.say_hello)
+        assert not peer.say_hello(), "no connection was accepted"
+    assert rig.heard == []
+    assert rig.reports == []
+    kinds = rig.refused().keys()
+    assert kinds <= {"no_key", "unproven"}
+    assert caplog.text.count("(over TCP)") == len(kinds), "each is said once"
+
+
+async def hung_up(rig: Rig, said: bytes) -> None:
+    """Connect, say that, and wait until the bus has closed the connection."""
+    port = int(ends(rig).control_endpoint.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(said)
+    async with asyncio.timeout(30.0):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+    writer.close()
+
+
+OTHERS = {
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "zmtp 1": bytes((1, 0)) + bytes(62),
+    "zmtp 2": b"\xff" + bytes(8) + b"\x7f\1\5" + bytes(52),
+}
+"""Versions of ZeroMQ's protocol before 3 know no authentication."""
+
+
+@pytest.mark.parametrize("said", OTHERS.values(), ids=OTHERS)
+async def test_what_speaks_another_language_is_hung_up_on(rig: Rig, said: bytes) -> None:
+    await hung_up(rig, said)
+    assert rig.heard == []
+
+
+async def test_who_proves_nothing_keeps_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay_common.tcp_bus.HANDSHAKE", 0.2)
+    made = Rig(tmp_path, endpoints())
+    await made.bus.start()
+    try:
+        await hung_up(made, b"")
+    finally:
+        await made.close()
+
+
+async def test_a_key_that_no_living_worker_has_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    mine = rig.bus.keyring.issue("c.1", "c")
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    peer = rig.peer(mine, ends(rig), routing_id="c.1", public=public, secret=secret)
+    await rig.until(lambda: rig.refused().get("stranger", 0) >= 2, peer.say_hello)  # control and statistics
+    assert not peer.say_hello()
+    assert rig.heard == []
+    assert caplog.text.count("a connection whose key no living worker has (127.0.0.1)") == 1
+
+
+async def test_who_takes_another_supervisor_for_this_one_is_refused(rig: Rig) -> None:
+    keys = rig.bus.keyring.issue("c.1", "c")
+    peer = rig.peer(keys, ends(rig), supervisor=keys.public)
+    await rig.until(lambda: rig.refused().get("bad_handshake"), peer.say_hello)
+    assert rig.heard == []
+
+
+async def test_whoever_says_another_name_is_refused_for_each_message(rig: Rig) -> None:
+    rig.bus.keyring.issue("c.1", "c")
+    keys = rig.bus.keyring.issue("d.1", "d")
+    liar = rig.peer(keys, ends(rig))  # says that it is c.1
+    for say in (liar.say_hello, liar.report):
+        before = rig.refused().get("anothers_name", 0)
+        await rig.until(lambda before=before: rig.refused().get("anothers_name", 0) > before, say)
+    assert rig.heard == []
+    assert rig.reports == []
+    await rig.until(lambda: rig.heard, liar.beat)
+    assert rig.heard_from("c.1") == set()
+    assert rig.heard_from("d.1") == {"Heartbeat"}, "what names nobody counts as from its key"
+
+
+async def test_the_process_that_a_hello_names_says_nothing_on_another_machine(rig: Rig) -> None:
+    peer = rig.peer(rig.bus.keyring.issue("c.1", "c"), ends(rig), pid=1)
+    await rig.until(lambda: rig.heard_from("c.1") == {"Hello"}, peer.say_hello)
+    local = rig.peer(rig.bus.keyring.issue("d.1", "d"), instance="d.1", camera="d", pid=1)
+    await rig.until(lambda: rig.refused().get("anothers_name"), local.say_hello)
+    assert rig.heard_from("d.1") == set()
+
+
+async def test_a_routing_id_hands_no_identity_over(rig: Rig) -> None:
+    """ROUTER_HANDOVER gives an address to its latest claimant; whom a message is from is told by its key."""
+    worker = rig.peer(rig.bus.keyring.issue("c.1", "c"), ends(rig), routing_id="secret")
+    await rig.until(lambda: rig.heard_from("c.1"), worker.say_hello)
+    thief = rig.peer(
+        rig.bus.keyring.issue("d.1", "d"), ends(rig), routing_id="secret", instance="d.1", camera="d"
+    )  # fmt: skip
+    rig.heard.clear()
+    await rig.until(lambda: rig.refused().get("anothers_name"), thief.beat)
+    assert rig.heard == []
+    assert not rig.bus.send("c.1", protocol.Identify())
+    assert thief.heard() == []
+
+
+async def test_answers_go_back_the_way_that_the_last_message_came(rig: Rig) -> None:
+    keys = rig.bus.keyring.issue("c.1", "c")
+    for way in (rig.bus.keyed, ends(rig), rig.bus.keyed):
+        peer = rig.peer(keys, way)
+        before = len(rig.heard)
+        await rig.until(lambda before=before: len(rig.heard) > before, peer.say_hello)
+        assert rig.bus.send("c.1", protocol.Welcome())
+        await rig.until(lambda peer=peer: protocol.Welcome() in peer.heard())
+
+
+async def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        made = Rig(tmp_path, (f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port + 1}"))
+        try:
+            with pytest.raises(ConfigError, match=rf"bus_listen: cannot listen on 127.0.0.1:{port} and .*in use"):
+                await made.bus.start()
+        finally:
+            await made.close()
+
+
+async def test_ipv6(tmp_path: Path) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    made = Rig(tmp_path, endpoints("[::1]"))
+    await made.bus.start()
+    keys = made.bus.keyring.issue("c.1", "c")
+    worker = Control(spec_of(keys, *ends(made).endpoints), lambda message: None)
+    try:
+        await made.until(lambda: made.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        assert made.bus.send("c.1", protocol.Identify())
+    finally:
+        await worker.close()
+        await made.close()
+
+
+async def test_a_worker_without_keys_connects_over_tcp_to_nobody() -> None:
+    for control, stats in (("tcp://127.0.0.1:1", "ipc:///x"), ("ipc:///x", "tcp://127.0.0.1:1")):
+        with pytest.raises(ConfigError, match="without keys"):
+            Control(spec_of(None, control, stats), lambda message: None)
+
+
+SPEAK = """
+import sys, msgspec
+from tests.fixtures.bus_peer import Attempt, tell
+tell(msgspec.json.decode(sys.argv[1], type=Attempt))
+"""
+
+
+def speaking(attempt: Attempt) -> subprocess.Popen[bytes]:
+    """Another process that carries out an attempt."""
+    return subprocess.Popen([sys.executable, "-c", SPEAK, msgspec.json.encode(attempt)])
+
+
+@pytest.mark.slow
+async def test_a_peer_that_stands_still_is_noticed_and_heard_again_when_it_goes_on(rig: Rig) -> None:
+    keys = rig.bus.keyring.issue("c.1", "c")
+    attempt = Attempt(*ends(rig).endpoints, keys.supervisor, keys.public, keys.secret.reveal(), seconds=300.0)
+    peer = speaking(attempt)
+    try:
+        await rig.until(lambda: rig.heard_from("c.1") == {"Hello", "Heartbeat"} and rig.reports)
+        peer.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(NOTICED):
+            while rig.bus.send("c.1", protocol.Identify()):
+                await asyncio.sleep(0.1)
+        rig.heard.clear()
+        rig.reports.clear()
+        peer.send_signal(signal.SIGCONT)
+        await rig.until(lambda: rig.heard and rig.reports)
+        assert rig.bus.send("c.1", protocol.Identify())
+    finally:
+        peer.kill()
+        peer.wait()
+
+
+@pytest.mark.slow
+async def test_both_ends_notice_that_the_line_is_cut_and_the_worker_says_hello_when_it_is_back(rig: Rig) -> None:
+    """What either sent meanwhile is lost, and the supervisor, which was not away, does not ask."""
+    keys = rig.bus.keyring.issue("c.1", "c")
+    first, second = (int(endpoint.rpartition(":")[2]) for endpoint in ends(rig).endpoints)
+    async with StallingLine(first) as control, StallingLine(second) as stats:
+        spec = spec_of(keys, *(f"tcp://127.0.0.1:{line.port}" for line in (control, stats)))
+        worker = Worker(spec, preloaded=True)
+        running = asyncio.create_task(worker.run())
+        try:
+            await rig.until(lambda: "Hello" in rig.heard_from("c.1"))
+            rig.bus.send("c.1", protocol.Welcome())
+            await rig.until(lambda: "Heartbeat" in rig.heard_from("c.1") and rig.reports)
+            control.cut()
+            stats.cut()
+            async with asyncio.timeout(NOTICED):
+                while worker._control.connected or rig.bus.send("c.1", protocol.DumpStacks()):
+                    await asyncio.sleep(0.1)
+            rig.heard.clear()
+            rig.reports.clear()
+            control.mend()
+            stats.mend()
+            await rig.until(lambda: "Hello" in rig.heard_from("c.1") and rig.reports)
+            assert rig.bus.send("c.1", protocol.Stop(within=1.0))
+            async with asyncio.timeout(30.0):
+                await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path) -> None:
+    first, back = Rig(tmp_path, endpoints()), list[str]()
+    await first.bus.start()
+    keys = first.bus.keyring.issue("c.1", "c")
+    worker = Control(spec_of(keys, *ends(first).endpoints), lambda message: None, lambda: back.append("again"))
+    worker.start()
+    try:
+        await first.until(lambda: first.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        await first.bus.stop()
+        second = Rig(tmp_path, ends(first).endpoints)
+        second.bus.keyring.admit("c.1", "c", keys.public)
+        await second.bus.start()
+        await second.until(lambda: back)
+        await second.until(lambda: second.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        assert second.bus.send("c.1", protocol.Identify())
+        await second.bus.stop()
+    finally:
+        await worker.close()
