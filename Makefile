@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock compiled fuzz-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -104,6 +104,9 @@ compiled: $(VENV)/installed-dev ## tests of whole workers again, on the compiled
 
 fuzz-native: $(VENV)/installed-dev ## ten million packets through the compiled data path and through its specification (half an hour)
 	nice -n 19 $(BIN)/python -m tests.fuzz.data_paths $(ARGS)
+
+mutants-native: $(VENV)/installed-dev ## each bound of the compiled data path changed by one: every change has to be found (an hour)
+	nice -n 19 $(BIN)/python -m tests.fuzz.mutants $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info relay_worker/native/*.so

@@ -47,15 +47,15 @@ emit_payload(Work *work, const uint8_t *head, size_t head_size, const uint8_t *t
     return 1;
 }
 
-/* H264Passthrough._recut */
+/* H264Passthrough._recut, of a fragment that is not empty: so something is left for the last packet. */
 int
 recut(Work *work, const uint8_t *data, size_t size, int ends)
 {
     if (work->cut == NULL && !begin_cut(work))
         return 0;
-    uint8_t head[2 + MOST_PAYLOAD];
+    uint8_t head[MOST_PAYLOAD];
     size_t room = (size_t)I(max_payload) - 2;
-    if (work->carried > room || room > MOST_PAYLOAD)
+    if (work->carried > room || 2 + room > sizeof head)
         return 0;
     work->carry_changed = 1;
     head[0] = (uint8_t)((I(header) & 0xE0) | FU_A);
@@ -75,11 +75,6 @@ recut(Work *work, const uint8_t *data, size_t size, int ends)
         work->carried += size;
         work->has_carry = 1;
         return 1;
-    }
-    static const uint8_t zero[1] = {0};
-    if (!(work->carried + size)) {
-        data = zero;
-        size = 1;
     }
     head[1] = (uint8_t)((I(header) & 0x1F) | I(carry_start) | FU_END);
     memcpy(head + 2, work->carry, work->carried);

@@ -285,7 +285,7 @@ pass_pictures(Work *work)
         for (int index = run->first; index < run->end; index++) {
             const uint8_t *packet = work->data + work->packets[index].offset, *at = packet + RTP_HEADER;
             size_t size = work->packets[index].size - RTP_HEADER;
-            int marker = packet[1] > 127, goes_on = I(in_fragment) && run->timestamp == I(stamp);
+            int marker = packet[1] >> 7, goes_on = I(in_fragment) && run->timestamp == I(stamp);
             if (!(goes_on ? go_on(work, at, size, marker) : take_payload(work, at, size, marker, run->timestamp)))
                 return 0;
         }

@@ -44,10 +44,10 @@ wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     Wake *self = (Wake *)object;
     if (wrong_arguments("send", count, 4))
         return NULL;
-    Work work = {.run_count = 1};
-    Run *run = &work.runs[0];
-    run->media = PyFloat_AsDouble(arguments[1]);
-    run->step = PyFloat_AsDouble(arguments[2]);
+    Work work = {0};
+    Run run = {0};
+    run.media = PyFloat_AsDouble(arguments[1]);
+    run.step = PyFloat_AsDouble(arguments[2]);
     double now = PyFloat_AsDouble(arguments[3]);
     if (PyErr_Occurred())
         return NULL;
@@ -55,14 +55,14 @@ wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
         PyErr_Clear();
         return PyLong_FromLong(-1);
     }
-    PyObject *material = gather(&work, arguments[0], run);
+    PyObject *material = gather(&work, arguments[0], &run);
     int plain = material != NULL, failed = 0;
     for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
-        plain = work_out_sound(run, &self->output[index], now);
+        plain = work_out_sound(&run, &self->output[index], now);
     for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
         failed = keep_output(&self->output[index]);
     for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
-        failed = send_run(&work, run, &self->output[index], material, arguments[3], now);
+        failed = send_run(&work, &run, &self->output[index], material, arguments[3], now);
     Py_XDECREF(material);
     if (failed)
         return NULL;

@@ -17,16 +17,31 @@ PATIENCE = 600
 """Seconds for the compiler, and for what it built: they hold nothing, and a busy machine takes ten times as long."""
 pytestmark = pytest.mark.timeout(2 * PATIENCE + 60)
 
-LOADING = """
+LOADED = """
 import importlib.util, sys
 name, path = "relay_worker.native._runs", sys.argv.pop(1)
 spec = importlib.util.spec_from_file_location(name, path)
 sys.modules[name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
+from relay_worker import native
+assert native._found.__file__ == path, native._found
+"""
+LOADING = (
+    LOADED
+    + """
 from tests.fuzz import data_paths
-assert data_paths.native._found.__file__ == path, data_paths.native._found
 sys.exit(data_paths.main())
 """
+)
+TESTING = (
+    LOADED
+    + """
+import pytest
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+)
+UNITS = ("tests/unit/native",)
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
 
 def build(source: Path, target: Path, *options: str) -> None:
@@ -35,15 +50,7 @@ def build(source: Path, target: Path, *options: str) -> None:
     include = sysconfig.get_paths()["include"]
     if compiler is None or not (Path(include) / "Python.h").exists():
         pytest.skip("there is no gcc, or Python's headers are missing")
-    checks = [*options] or [
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-        "-O1",
-        "-g",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-    ]
+    checks = [*options] or [*SANITIZERS, "-Wall", "-Wextra", "-Werror"]
     command = [
         compiler,
         *checks,
@@ -62,21 +69,42 @@ def build(source: Path, target: Path, *options: str) -> None:
 
 def run(module: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """What `data_paths` does with these options, with this module."""
+    return _checked(LOADING, module, options, PATIENCE)
+
+
+def sanitized(module: Path, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """The unit tests of the compiled data path, with this module."""
+    return _checked(TESTING, module, UNITS, seconds)
+
+
+def _checked(program: str, module: Path, options: tuple[str, ...], seconds: float) -> subprocess.CompletedProcess[str]:
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     # With malloc under every object, reading past the end of one is an error; CPython does not free all at its end.
     environ = os.environ | {"LD_PRELOAD": library.stdout.strip(), "PYTHONMALLOC": "malloc", "PYTHONPATH": str(ROOT)}
     environ |= {"ASAN_OPTIONS": "detect_leaks=0:handle_segv=0", "PYTHONDONTWRITEBYTECODE": ""}
-    command = [sys.executable, "-c", LOADING, str(module), *options]
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    command = [sys.executable, "-c", program, str(module), *options]
+    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 
-def test_no_error_of_memory_over_the_corpus(tmp_path: Path) -> None:
-    module = tmp_path / "_runs.abi3.so"
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module with both sanitizers in it."""
+    module = tmp_path_factory.mktemp("checked") / "_runs.abi3.so"
     build(SOURCE, module)
-    done = run(module, "--packets", "1500", "--seed", "41")
+    return module
+
+
+def test_no_error_of_memory_over_the_corpus(checked: Path) -> None:
+    done = run(checked, "--packets", "1500", "--seed", "41")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no difference" in done.stdout
     assert " 0 wakes taken whole" not in done.stdout
+
+
+def test_no_error_of_memory_at_any_bound(checked: Path) -> None:
+    """The unit tests stand on the bounds of the compiled code, and one beyond them."""
+    done = sanitized(checked)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def changed(folder: Path, file: str, right: str, wrong: str) -> Path:

@@ -98,17 +98,6 @@ class Pair:
         return self.both[1].pipeline.taken_whole - before
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    yield from closing(Pair())
-
-
-@pytest.fixture
-def narrow() -> Iterator[Pair]:
-    """One whose packets have room for 64 octets."""
-    yield from closing(Pair(64))
-
-
 def closing(pair: Pair) -> Iterator[Pair]:
     yield pair
     for each in pair.both:

@@ -1,0 +1,223 @@
+"""Every off-by-one change of the compiled data path, and whether anything notices it.
+
+`python -m tests.fuzz.mutants [FILE …]` (`make mutants-native`). In each C file every comparison is made to hold at its
+bound, or not to; every number and every named bound is one more, and one less. Each change is built by itself and has
+to be found: by the unit tests of `tests/unit/native`, by the same with AddressSanitizer and UBSan, or by the comparison
+of both paths. Those that nothing can find stand in `EQUIVALENT`, with the reason. An hour or two; not part of CI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from relay_worker import native
+from tests.fuzz import data_paths
+from tests.fuzz.test_native_memory import ROOT, SANITIZERS, SOURCE, UNITS, sanitized
+
+FILES: Final = ("pictures.c", "payloads.c", "sound.c")
+PLAIN: Final = ("-O1", "-ffp-contract=off")
+SECONDS: Final = 300
+"""Of CPU time, for all that one change is tried with: some never end."""
+
+EQUIVALENT: Final[dict[str, str]] = {
+    "begin_cut: if (payload->size >= work->cut_size - work->cut_used)": "what is there is a part of what came",
+    "put_nal: size_t part = size - at <= room ? size - at : room;": "both are the same then",
+    "put_nal: uint8_t head[3] = {(uint8_t)((nal[0] & 0xE0) | FU_A), (uint8_t)((nal[0] & 0x1F) | FU_START)};": "unused",
+    "recut: uint8_t head[(MOST_PAYLOAD + 1)];": "unused",
+    "put_all: uint8_t joined[(MOST_PAYLOAD + 1)] = {STAP_A};": "unused",
+    "put_all: if ((nal[0] & 0x60) >= (joined[0] & 0x60))": "it is put there again",
+    "aggregate: if (size - at <= 2)": "a size without a unit behind it is refused as well",
+    "aggregate: if (size - at < 3)": "likewise",
+    "has_start_code: for (size_t at = 1; at < size; at++)": "a unit that begins with zero is refused as well",
+    "has_start_code: for (size_t at = 3; at < size; at++)": "likewise",
+    "begin_fragments: uint8_t nal[3] = {(uint8_t)((at[0] & 0xE0) | (at[1] & 0x1F)), at[2]};": "unused",
+    "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
+}
+"""Function and line as they are with the change, and why nothing can tell."""
+
+_LEFT_OUT: Final = re.compile(
+    r"/\*.*?\*/|\"[^\"\n]*\"|^[ \t]*#[^\n]*|^(?:static const|enum)\b[^;]*;|\breturn -?\d+;|\{0\}"
+    r"|(?<=[^(][\w)] )= \d+;(?=\n)",
+    re.DOTALL | re.MULTILINE,
+)
+"""Comments, texts, lines of the preprocessor, constants by name, truth values that are returned or set."""
+_FUNCTION: Final = re.compile(r"^(\w+)\(", re.MULTILINE)
+_COMPARISON: Final = re.compile(r"(?<![-<>])(?:<=|>=|<|>)(?![<>])")
+_AT_ITS_BOUND: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
+_NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.])")
+_NAME: Final = re.compile(r"\b(?:MAX|MOST|LEAST)_[A-Z]+\b|\bRTP_HEADER\b|\bBURST_BYTES\b")
+
+
+class Mutant(NamedTuple):
+    """One change."""
+
+    at: int
+    old: str
+    new: str
+
+    def applied(self, text: str) -> str:
+        return text[: self.at] + self.new + text[self.at + len(self.old) :]
+
+    def line(self, text: str) -> str:
+        """The function, and the line as it is with the change."""
+        start = text.rfind("\n", 0, self.at) + 1
+        functions = _FUNCTION.findall(text, 0, start)
+        line = self.applied(text)[start:].partition("\n")[0].strip()
+        return f"{functions[-1] if functions else ''}: {line}"
+
+
+def mutants(text: str) -> Iterator[Mutant]:
+    """All of a file."""
+    code = _LEFT_OUT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    for found in _COMPARISON.finditer(code):
+        yield Mutant(found.start(), found[0], _AT_ITS_BOUND[found[0]])
+    for found in _NUMBER.finditer(code):
+        for number in (int(found[0]) + 1, int(found[0]) - 1):
+            if number >= 0:
+                yield Mutant(found.start(), found[0], str(number))
+    for found in _NAME.finditer(code):
+        for more in ("+ 1", "- 1"):
+            yield Mutant(found.start(), found[0], f"({found[0]} {more})")
+
+
+class Builder:
+    """Builds the module with one file changed: only that one is compiled anew."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        self._folder, self._options = folder, options
+        folder.mkdir()
+        for path in SOURCE.glob("*.h"):
+            shutil.copy(path, folder)
+        for path in SOURCE.glob("*.c"):
+            assert self._compiled(path.name, path.read_text()), path
+
+    def _compiled(self, name: str, text: str) -> bool:
+        source = self._folder / name
+        source.write_text(text)
+        include = sysconfig.get_paths()["include"]
+        command = ["gcc", *self._options, "-w", "-fPIC", "-c", f"-I{include}", str(source), "-o", f"{source}.o"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def build(self, name: str, text: str) -> Path | None:
+        """The module with this text for that file; None where it does not compile."""
+        if not self._compiled(name, text):
+            return None
+        target, objects = self._folder / "_runs.abi3.so", map(str, sorted(self._folder.glob("*.o")))
+        target.unlink(missing_ok=True)  # what is loaded elsewhere stays what it is
+        subprocess.run(["gcc", *self._options, "-shared", *objects, "-o", str(target)], check=True)
+        return target
+
+    def restore(self, name: str) -> None:
+        assert self._compiled(name, (SOURCE / name).read_text())
+
+
+def units() -> int:
+    """Run the unit tests of the compiled data path in this process."""
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *UNITS]))
+
+
+def fuzz(packets: int, seed: int) -> int:
+    """Compare both paths in this process."""
+    while packets > 0:
+        packets -= data_paths.compare(seed)
+        seed += 1
+    return 0
+
+
+def is_noticed(module: Path, work: Callable[[], int], log: Path) -> bool:
+    """Whether `work` fails, dies or never ends with this module, in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(written, 1)
+            os.dup2(written, 2)
+            spec = importlib.util.spec_from_file_location("relay_worker.native._runs", module)
+            assert spec is not None
+            assert spec.loader is not None
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+            native._found = loaded  # type: ignore[assignment]
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return status != 0
+
+
+class Search:
+    """Tries the changes of one file after another."""
+
+    def __init__(self, folder: Path, packets: int) -> None:
+        self._plain, self._checked = Builder(folder / "plain", PLAIN), Builder(folder / "checked", SANITIZERS)
+        self._log, self._packets = folder / "said.txt", packets
+        self.unnoticed: list[str] = []
+
+    def finder(self, name: str, text: str) -> str:
+        """Who finds this text of a file; empty when nobody does."""
+        module = self._plain.build(name, text)
+        if module is None:
+            return "compiler"
+        if is_noticed(module, units, self._log):
+            return "unit tests"
+        checked = self._checked.build(name, text)
+        assert checked is not None
+        if sanitized(checked, seconds=2 * SECONDS).returncode:
+            return "sanitizers"
+        return "fuzz" if is_noticed(module, lambda: fuzz(self._packets, 0), self._log) else ""
+
+    def file(self, name: str, first: int) -> None:
+        """All changes of a file, from one on."""
+        text = (SOURCE / name).read_text()
+        for number, mutant in enumerate(mutants(text)):
+            if number < first:
+                continue
+            line, where = mutant.line(text), f"{name}:{text.count(chr(10), 0, mutant.at) + 1}"
+            known = line in EQUIVALENT
+            found = "equivalent" if known else self.finder(name, mutant.applied(text))
+            print(f"{number} {where} {mutant.old} -> {mutant.new}: {found or 'NOBODY'} | {line}", flush=True)
+            if not found:
+                self.unnoticed.append(f"{where} {line}")
+        for builder in (self._plain, self._checked):
+            builder.restore(name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", nargs="*", default=FILES, help=f"C files; {', '.join(FILES)} where none is named")
+    parser.add_argument("--packets", type=int, default=200_000, help="compared for a change that no test has found")
+    parser.add_argument("--first", type=int, default=0, help="the first change of each file to try")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        search = Search(Path(folder), options.packets)
+        assert units() == 0, "the unit tests have to pass without a change"
+        for name in options.files:
+            search.file(name, options.first)
+    print(f"{len(search.unnoticed)} that nobody has noticed", *search.unnoticed, sep="\n")
+    return bool(search.unnoticed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
