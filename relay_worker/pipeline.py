@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker import native, wakes
-from relay_worker.media.inputs import VideoInput, make_input
+from relay_worker.media.inputs import AudioInput, VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
@@ -97,6 +97,7 @@ class Pipeline:
         self._now = 0.0
         self._compiled = native.compiled()
         self._wake: native.Wake | None = None
+        self._ear: native.Wake | None = None
 
     # --- from the source -----------------------------------------------------------------------------------------
 
@@ -135,18 +136,38 @@ class Pipeline:
 
     def take_wake(self, feed: Feed, data: bytes, now: float) -> int:
         """Do what `on_media` would with the packets in `data`, where all of it is plain. Implements `WakeSink`."""
-        if self._compiled is None or self.output is None or self.viewers or self.rendition:
+        if self._compiled is None:
             return native.NOT_PLAIN
-        if self._wake is None:
-            self._wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
+        done = native.NO_VIDEO
+        if self.output is not None and not self.viewers and not self.rendition:
             if self._wake is None:
-                return native.NOT_PLAIN
-        done = self._wake.take(data, now)
-        if done == native.CHANGED:
+                self._wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
+            if self._wake is not None:
+                done = self._wake.take(data, now)
+        if done == native.NO_VIDEO:
+            done = self._hear(self._compiled, feed, data, now)
+        elif done == native.CHANGED:
             self._wake = None
-        elif done != native.NOT_PLAIN:
+        if done > native.NOT_PLAIN:
             self.taken_whole += 1
         return done
+
+    def _hear(self, compiled: native.Compiled, feed: Feed, data: bytes, now: float) -> int:
+        """The same for sound that came alone: up to its access unit with one call."""
+        audio = self.inputs.get(Kind.AUDIO)
+        if not isinstance(audio, AudioInput):
+            return native.NOT_PLAIN
+        if self._ear is None:
+            self._ear = wakes.prepare_sound(compiled, feed, self, audio)
+            if self._ear is None:
+                return native.NOT_PLAIN
+        heard = self._ear.hear(data, now)
+        if isinstance(heard, tuple):
+            audio.transcode(*heard, now, self._forward)
+            return native.DONE
+        if heard == native.CHANGED:
+            self._ear = None
+        return heard
 
     def _wake_at(self, due: float) -> None:
         """Set the timer for a held packet: only needed where the camera's marker bits cannot be trusted."""
@@ -306,7 +327,7 @@ class Pipeline:
             self._retire_input(kind, track_input)
 
     def _retire_input(self, kind: Kind, track_input: TrackInput) -> None:
-        self._wake = None
+        self._wake = self._ear = None
         track_input.count(self._retired[kind])
         self._retired_malformed += track_input.malformed
         del self.inputs[kind], self._by_track[track_input.track]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from relay_worker import native
-from relay_worker.media.inputs import VideoInput
+from relay_worker.media.inputs import AudioInput, VideoInput
 from relay_worker.media.stream import Feed, Kind
 from relay_worker.media.track_input import TrackInput
 
@@ -40,5 +40,22 @@ def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: T
     ]
     receiver, passthrough = track_input.receiver, track_input.passthrough
     track = pipeline.timeline.state(Kind.VIDEO)
-    parts = (feed.session, feed.parser, pipeline, track_input, receiver, passthrough, track)
+    common = (feed.session, feed.parser, pipeline, track_input, receiver, track)
+    parts = native.InputParts(*common, video=track_input, passthrough=passthrough)
     return compiled.Wake(tuple(guards), parts, tuple(outputs), Kind.VIDEO, feed.rtp, feed.rtcp)
+
+
+def prepare_sound(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: AudioInput) -> native.Wake | None:
+    """What hears the sound of `feed` from now on; None where it is not AAC in packets of its own."""
+    units = track_input.units
+    if feed.sound is None or units is None:
+        return None
+    guards: tuple[native.StillSo, ...] = (
+        (feed.session, "state", feed.playing),
+        (pipeline, "capture", None),
+    )
+    track = pipeline.timeline.state(Kind.AUDIO)
+    parts = native.InputParts(
+        *(feed.session, feed.parser, pipeline, track_input, track_input.receiver, track), audio=track_input, units=units
+    )
+    return compiled.Wake(guards, parts, (), Kind.AUDIO, *feed.sound)

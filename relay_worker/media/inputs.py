@@ -169,12 +169,21 @@ class AudioInput(TrackInput):
                     if number == 0 and (timestamp != self._timestamp or self._missing):
                         media_time = self._timeline.map(Kind.AUDIO, timestamp, now)
                         self._timestamp = timestamp
-                    frames = self._transcoder.transcode(unit, media_time, now, lost=self._missing)
-                    self._missing = False
-                    if frames:
-                        self.frames += len(frames)
-                        out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
+                    self.transcode(unit, media_time, now, out)
                 lost = 0
+
+    def transcode(self, unit: bytes, media_time: float | None, now: float, out: Callable[[Frame], None]) -> None:
+        """Send what an access unit becomes; `media_time` is None where its timestamp says nothing."""
+        frames = self._transcoder.transcode(unit, media_time, now, lost=self._missing)
+        self._missing = False
+        if frames:
+            self.frames += len(frames)
+            out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
+
+    @property
+    def units(self) -> AacDepacketizer | None:
+        """What finds the access units of AAC in packets that have headers for them; None for any other sound."""
+        return self._depacketizer if isinstance(self._depacketizer, AacDepacketizer) else None
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

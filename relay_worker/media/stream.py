@@ -116,6 +116,8 @@ class Feed(NamedTuple):
     """The session's `state` while it plays."""
     rtp: int
     rtcp: int
+    sound: tuple[int, int] | None = None
+    """The same two of the sound, where there is any."""
 
 
 @runtime_checkable

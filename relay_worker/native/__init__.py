@@ -66,6 +66,25 @@ class Slots(Protocol):
         ...
 
 
+class InputParts(NamedTuple):
+    """The parts of one track that compiled code reads and writes, in its order; None for what the track has not."""
+
+    session: Any = None
+    parser: Any = None
+    pipeline: Any = None
+    input: Any = None
+    receiver: Any = None
+    track: Any = None
+    """Of the timeline."""
+    video: Any = None
+    """The input, where it is the video's."""
+    passthrough: Any = None
+    audio: Any = None
+    """The input, where it is that of sound."""
+    units: Any = None
+    """What finds the access units of sound."""
+
+
 class OutputParts(NamedTuple):
     """The parts of one output that compiled code reads and writes, in its order. Which attributes: `wake.h`."""
 
@@ -109,7 +128,14 @@ class Wake(Protocol):
 
     def take(self, data: bytes, now: float, /) -> int:
         """Take what one wake brought. `NOT_PLAIN`: nothing has happened. `CHANGED`: likewise, and what had to stay so
-        did not. `DONE`. `OTHERS_LEFT`: done, and packets of other channels are in the parser's lists.
+        did not. `DONE`. `OTHERS_LEFT`: done, and packets of other channels are in the parser's lists. `NO_VIDEO`: only
+        such have come, and nothing has happened.
+        """
+        ...
+
+    def hear(self, data: bytes, now: float, /) -> tuple[bytes, float] | int:
+        """Take a wake that brought one access unit of sound and nothing else: the unit, and its media time. Else
+        `NOT_PLAIN` or `CHANGED`.
         """
         ...
 
@@ -118,7 +144,7 @@ class Wake(Protocol):
         ...
 
 
-NOT_PLAIN, DONE, OTHERS_LEFT, CHANGED = 0, 1, 2, -1
+NOT_PLAIN, DONE, OTHERS_LEFT, NO_VIDEO, CHANGED = 0, 1, 2, 3, -1
 MOST_OUTPUTS: Final = 8
 """In one `Wake`; with more the Python takes it."""
 
@@ -169,16 +195,16 @@ class Compiled(Protocol):
     def Wake(
         self,
         guards: tuple[StillSo, ...],
-        parts: tuple[object, ...],
+        parts: InputParts,
         outputs: tuple[OutputParts, ...],
         kind: str,
         channel: int,
         rtcp_channel: int,
         /,
     ) -> Wake:
-        """Of session, parser, pipeline, input, receiver, passthrough and the timeline's track; and of 1 to 8 outputs.
+        """Of a track's parts and up to 8 outputs; video has one at least.
 
-        `channel` and `rtcp_channel` are the video's, `kind` is its key in the pipeline's dicts. Raises ValueError for
+        `channel` and `rtcp_channel` are the track's, `kind` is its key in the pipeline's dicts. Raises ValueError for
         parts of which none can be made.
         """
         ...

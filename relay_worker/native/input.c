@@ -7,7 +7,7 @@ static const double ARRIVAL_WEIGHT = 0.1;                         /* media/input
 
 /* RtspParser.receive_data: the frames, all of which must be of known channels, and nothing but the beginning of another
  * behind them. */
-static int
+int
 split(Work *work, PyObject *lists)
 {
     size_t at = 0;
@@ -36,11 +36,7 @@ split(Work *work, PyObject *lists)
         at += 4 + size;
     }
     work->taken = at;
-    /* A history keeps all of these bytes: what is not the video's must not be most of them. */
-    size_t video = 0;
-    for (int index = 0; index < work->packet_count; index++)
-        video += work->packets[index].size;
-    return work->packet_count && work->size <= 2 * video + 4096 && (at == work->size || work->data[at] == DOLLAR);
+    return at == work->size || work->data[at] == DOLLAR;
 }
 
 /* RtpReceiver.receive_all: runs of packets that share a timestamp. */
@@ -128,17 +124,39 @@ note_keyframe(Work *work, double now)
     R(keyframe_at) = now;
 }
 
-/* What the parts other than numbers have to be. */
+/* A history keeps all of the bytes: what is not the video's must not be most of them. */
 static int
-begin(Work *work, PyObject *const *parts, double now)
+is_mostly_video(const Work *work)
+{
+    size_t video = 0;
+    for (int index = 0; index < work->packet_count; index++)
+        video += work->packets[index].size;
+    return work->packet_count && work->size <= 2 * video + 4096;
+}
+
+int
+receive_packets(Work *work, PyObject *const *parts, double now)
+{
+    if (parts[CLOCK] == Py_None || !load_input(parts, work->before)) /* without a clock a mapping has to be started */
+        return 0;
+    memcpy(work->v, work->before, sizeof work->v);
+    if (I(is_lost) || I(carried_loss) || I(ssrc) != I(input_ssrc) || I(clock_rate) < 1)
+        return 0;
+    R(last_data) = R(pipeline_now) = now;
+    I(garbage_run) = 0;
+    /* The track is metered before the packets of this wake are counted. */
+    return admit(work, now) && receive(work, now);
+}
+
+/* What the passthrough has to be, apart from numbers. */
+static int
+begin_pictures(Work *work, PyObject *const *parts)
 {
     PyObject *passthrough = parts[PASSTHROUGH];
     double frames, at;
-    if (!load_input(parts, work->before) ||
-        !load_pair(parts[INPUT], n__arrived, &frames, &at) || !is_none(passthrough, n__out, 1) ||
+    if (!load_pair(parts[INPUT], n__arrived, &frames, &at) || !is_none(passthrough, n__out, 1) ||
         !is_none(passthrough, n_earlier, 1) || !is_none(passthrough, n_held, 0) || !is_none(passthrough, n__collected, 0))
         return 0;
-    memcpy(work->v, work->before, sizeof work->v);
     work->passthrough = passthrough;
     work->arrived = (int64_t)frames;
     work->arrived_at = at;
@@ -152,20 +170,16 @@ begin(Work *work, PyObject *const *parts, double now)
         memcpy(work->carry, PyBytes_AsString(carry), work->carried);
     }
     Py_DECREF(carry);
-    if (!fits || I(is_lost) || I(waits) || I(undated) || I(carried_loss) || I(ssrc) != I(input_ssrc) ||
-        I(max_payload) < LEAST_PAYLOAD || I(max_payload) > MOST_PAYLOAD || I(clock_rate) < 1)
+    if (!fits || I(waits) || I(undated) || I(max_payload) < LEAST_PAYLOAD || I(max_payload) > MOST_PAYLOAD)
         return 0;
-    R(last_data) = R(pipeline_now) = now;
     R(due) = 0.0;
-    I(garbage_run) = 0;
     return 1;
 }
 
 int
-work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double now)
+work_out_input(Work *work, PyObject *const *parts, double now)
 {
-    /* The track is metered before the packets of this wake are counted. */
-    if (!begin(work, parts, now) || !split(work, lists) || !admit(work, now) || !receive(work, now) ||
+    if (!is_mostly_video(work) || !receive_packets(work, parts, now) || !begin_pictures(work, parts) ||
         !pass_pictures(work))
         return 0;
     for (int index = 0; index < work->run_count; index++)
@@ -176,23 +190,29 @@ work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double now)
     return 1;
 }
 
-/* What the parser, the receiver and the passthrough remember, and packets of others in the parser's lists. */
 int
-keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *video, PyObject *now)
+keep_packets(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now)
 {
-    int has_frame = 0;
-    for (int index = 0; index < work->run_count; index++)
-        has_frame |= has_payloads(&work->runs[index]);
-    if (store_input(parts, work->before, work->v) ||
-        set_item(parts[PIPELINE], n_last_media, video, now) ||
-        (has_frame && set_item(parts[PIPELINE], n_last_frame, video, now)))
-        return -1;
-    if (set_pair(parts[INPUT], n__arrived, PyLong_FromLongLong(work->arrived), PyFloat_FromDouble(work->arrived_at)))
+    if (store_input(parts, work->before, work->v) || set_item(parts[PIPELINE], n_last_media, kind, now))
         return -1;
     PyObject *rest = PyBytes_FromStringAndSize((const char *)work->data + work->taken,
                                                (Py_ssize_t)(work->size - work->taken));
     int failed = rest == NULL || PyObject_SetAttr(parts[PARSER], names[n__pending], rest);
     Py_XDECREF(rest);
+    return failed ? -1 : 0;
+}
+
+/* What the parser, the receiver and the passthrough remember, and packets of others in the parser's lists. */
+int
+keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, PyObject *now)
+{
+    int has_frame = 0;
+    for (int index = 0; index < work->run_count; index++)
+        has_frame |= has_payloads(&work->runs[index]);
+    int failed = keep_packets(work, parts, kind, now) ||
+                 (has_frame && set_item(parts[PIPELINE], n_last_frame, kind, now)) ||
+                 set_pair(parts[INPUT], n__arrived, PyLong_FromLongLong(work->arrived),
+                          PyFloat_FromDouble(work->arrived_at));
     if (!failed && work->carry_changed) {
         PyObject *carry = work->has_carry ? PyBytes_FromStringAndSize((const char *)work->carry, (Py_ssize_t)work->carried)
                                           : Py_NewRef(Py_None);

@@ -12,43 +12,50 @@
 
 #include "wake.h"
 
-/* The same for all bytes that are there: 0 when they are not plain, 1 and 2; -1 with an exception, behind which nothing
- * of this wake is sent any more. */
-static long
+/* The same for all bytes that are there: 0 when they are not plain, 1 and 2, 3 when there is no video in them; NULL with an
+ * exception, behind which nothing of this wake is sent any more. */
+static PyObject *
 take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now_object)
 {
     double now = PyFloat_AsDouble(now_object);
     Work work = {.channel = self->channel, .control = self->control};
     work.data = (const uint8_t *)PyBytes_AsString(buffer);
     work.size = (size_t)PyBytes_Size(buffer);
-    int plain = work.size <= INT32_MAX && work_out_input(&work, parts, lists, now);
+    int plain = work.size <= INT32_MAX && split(&work, lists);
+    if (plain && !work.packet_count && work.other_count)
+        return PyLong_FromLong(3);
+    plain = plain && work_out_input(&work, parts, now);
     for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
         plain = work_out_output(&work, &self->output[index], now);
-    long done = 0;
+    int failed = 0;
     if (plain) {
         PyObject *material = work.cut != NULL ? work.cut : buffer;
-        int failed = keep_input(&work, parts, lists, self->video, now_object);
+        failed = keep_input(&work, parts, lists, self->kind, now_object);
         for (Py_ssize_t index = 0; !failed && index < self->outputs; index++)
             failed = keep_output(&self->output[index]);
         for (int number = 0; !failed && number < work.run_count; number++)
             for (Py_ssize_t index = 0; !failed && has_payloads(&work.runs[number]) && index < self->outputs; index++)
                 failed = send_run(&work, &work.runs[number], &self->output[index], material, now_object, now);
-        done = failed ? -1 : work.other_count ? 2 : 1;
     }
     Py_XDECREF(work.cut);
-    return done;
+    if (failed)
+        return NULL;
+    PyErr_Clear();
+    return PyLong_FromLong(!plain ? 0 : work.other_count ? 2 : 1);
 }
 
-/* take(data: bytes, now: float) -> 0 when the wake is not plain (and nothing has happened), -1 when what this was made of
- * has changed (likewise), 1 when it is done, 2 when packets of other channels are in the parser's lists besides. */
+typedef PyObject *(*Taker)(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now);
+
+/* name(data: bytes, now: float) -> 0 when the wake is not plain (and nothing has happened), -1 when what this was made of
+ * has changed (likewise), else what `taker` says. */
 static PyObject *
-wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
+take_with(PyObject *object, PyObject *const *arguments, Py_ssize_t count, const char *name, Taker taker)
 {
     Wake *self = (Wake *)object;
-    if (wrong_arguments("take", count, 2))
+    if (wrong_arguments(name, count, 2))
         return NULL;
     if (!PyBytes_CheckExact(arguments[0]) || !PyFloat_CheckExact(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "take takes bytes and a float");
+        PyErr_Format(PyExc_TypeError, "%s takes bytes and a float", name);
         return NULL;
     }
     if (self->guards == NULL || !is_guarded(self->guards)) {
@@ -60,20 +67,35 @@ wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     found[0] = parts[CLOCK] = PyObject_GetAttr(parts[TRACK], names[n_clock]);
     found[1] = PyObject_GetAttr(parts[PARSER], names[n_packets]);
     found[2] = PyObject_GetAttr(parts[PARSER], names[n__pending]);
-    long done = 0;
-    if (found[0] != NULL && found[0] != Py_None && found[1] != NULL && PyDict_CheckExact(found[1]) && found[2] != NULL &&
-        PyBytes_CheckExact(found[2])) {
-        PyObject *buffer = PyBytes_Size(found[2]) ? PySequence_Concat(found[2], arguments[0]) : Py_NewRef(arguments[0]);
-        if (buffer != NULL)
-            done = take_bytes(self, parts, found[1], buffer, arguments[1]);
-        Py_XDECREF(buffer);
+    PyObject *buffer = NULL, *done;
+    if (found[0] != NULL && found[1] != NULL && PyDict_CheckExact(found[1]) && found[2] != NULL &&
+        PyBytes_CheckExact(found[2]))
+        buffer = PyBytes_Size(found[2]) ? PySequence_Concat(found[2], arguments[0]) : Py_NewRef(arguments[0]);
+    if (buffer != NULL)
+        done = taker(self, parts, found[1], buffer, arguments[1]);
+    else {
+        PyErr_Clear();
+        done = PyLong_FromLong(0);
     }
+    Py_XDECREF(buffer);
     for (int index = 0; index < 3; index++)
         Py_XDECREF(found[index]);
-    if (done < 0)
-        return NULL;
-    PyErr_Clear();
-    return PyLong_FromLong(done);
+    return done;
+}
+
+/* 1 when it is done, 2 when packets of other channels are in the parser's lists besides, 3 when only such have come; then
+ * nothing has happened. */
+static PyObject *
+wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
+{
+    return take_with(object, arguments, count, "take", take_bytes);
+}
+
+/* (access unit, its media time) of sound that came alone. */
+static PyObject *
+wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
+{
+    return take_with(object, arguments, count, "hear", hear_bytes);
 }
 
 static int
@@ -91,17 +113,18 @@ are_guards(PyObject *guards)
 static PyObject *
 wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *guards, *input, *outputs, *video;
+    PyObject *guards, *input, *outputs, *kind;
     int channel, control;
     if (keywords != NULL && PyDict_Size(keywords)) {
         PyErr_SetString(PyExc_TypeError, "Wake takes no keywords");
         return NULL;
     }
     if (!PyArg_ParseTuple(arguments, "O!O!O!Oii", &PyTuple_Type, &guards, &PyTuple_Type, &input, &PyTuple_Type, &outputs,
-                          &video, &channel, &control))
+                          &kind, &channel, &control))
         return NULL;
     Py_ssize_t count = PyTuple_Size(outputs);
-    if (PyTuple_Size(input) != INPUT_GIVEN || count < 1 || count > MAX_OUTPUTS || !are_guards(guards)) {
+    if (PyTuple_Size(input) != INPUT_GIVEN || count > MAX_OUTPUTS ||
+        (count < 1 && PyTuple_GetItem(input, PASSTHROUGH) != Py_None) || !are_guards(guards)) {
         PyErr_SetString(PyExc_ValueError, "no such parts");
         return NULL;
     }
@@ -110,12 +133,12 @@ wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     if (self == NULL)
         return NULL;
     self->guards = Py_NewRef(guards);
-    self->video = Py_NewRef(video);
+    self->kind = Py_NewRef(kind);
     self->channel = channel;
     self->control = control;
     for (int index = 0; index < INPUT_GIVEN; index++)
         self->parts[index] = Py_NewRef(PyTuple_GetItem(input, index));
-    self->output = PyMem_Calloc((size_t)count, sizeof(Output));
+    self->output = PyMem_Calloc((size_t)count + 1, sizeof(Output)); /* also of none */
     int fits = self->output != NULL;
     for (Py_ssize_t index = 0; fits && index < count; index++) {
         self->outputs = index + 1; /* also one that is half filled is released */
@@ -136,7 +159,7 @@ wake_traverse(PyObject *object, visitproc visit, void *arg)
     Wake *self = (Wake *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->guards);
-    Py_VISIT(self->video);
+    Py_VISIT(self->kind);
     for (int index = 0; index < INPUT_GIVEN; index++)
         Py_VISIT(self->parts[index]);
     for (Py_ssize_t each = 0; each < self->outputs; each++)
@@ -158,7 +181,7 @@ wake_clear(PyObject *object)
     for (int index = 0; index < INPUT_GIVEN; index++)
         Py_CLEAR(self->parts[index]);
     Py_CLEAR(self->guards);
-    Py_CLEAR(self->video);
+    Py_CLEAR(self->kind);
     return 0;
 }
 
@@ -175,6 +198,7 @@ wake_dealloc(PyObject *object)
 
 static PyMethodDef wake_methods[] = {
     {"take", (PyCFunction)(void (*)(void))wake_take, METH_FASTCALL, NULL},
+    {"hear", (PyCFunction)(void (*)(void))wake_hear, METH_FASTCALL, NULL},
     {"send", (PyCFunction)(void (*)(void))wake_send, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

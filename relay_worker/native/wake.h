@@ -35,7 +35,11 @@ typedef struct {
     const char *name;
 } Field;
 
-enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIVEN, CLOCK = INPUT_GIVEN, INPUT_PARTS };
+/* The order of `InputParts` in the package. */
+enum {
+    SESSION, PARSER, PIPELINE, INPUT, RECEIVER, TRACK, VIDEO, PASSTHROUGH, AUDIO, UNITS, INPUT_GIVEN, CLOCK = INPUT_GIVEN,
+    INPUT_PARTS
+};
 
 #define INPUT_FIELDS(X)                                                                                                \
     X(SESSION, REAL, last_data, "_last_data")                                                                          \
@@ -48,9 +52,9 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(INPUT, REAL, metered_at, "_metered_at")                                                                          \
     X(INPUT, FLAG, too_fast, "_too_fast")                                                                              \
     X(INPUT, REAL, due, "due")                                                                                         \
-    X(INPUT, INT, keyframes_noted, "_keyframes")                                                                       \
-    X(INPUT, REAL, keyframe_at, "keyframe_at")                                                                         \
-    X(INPUT, REAL, keyframe_interval, "keyframe_interval")                                                             \
+    X(VIDEO, INT, keyframes_noted, "_keyframes")                                                                       \
+    X(VIDEO, REAL, keyframe_at, "keyframe_at")                                                                         \
+    X(VIDEO, REAL, keyframe_interval, "keyframe_interval")                                                             \
     X(RECEIVER, INT, packets, "packets")                                                                               \
     X(RECEIVER, INT, bytes, "bytes")                                                                                   \
     X(RECEIVER, INT, ssrc, "ssrc")                                                                                     \
@@ -92,6 +96,9 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, PASSTHROUGH, TRACK, INPUT_GIV
     X(PASSTHROUGH, INT, frames, "frames")                                                                              \
     X(PASSTHROUGH, INT, keyframes, "keyframes")                                                                        \
     X(PASSTHROUGH, INT, max_payload, "max_payload")                                                                    \
+    X(AUDIO, INT, unit_timestamp, "_timestamp")                                                                        \
+    X(AUDIO, FLAG, missing, "_missing")                                                                                \
+    X(UNITS, FLAG, plain_headers, "_plain")                                                                            \
     X(TRACK, INT, timestamp, "timestamp")                                                                              \
     X(TRACK, REAL, media, "media")                                                                                     \
     X(TRACK, INT, rate, "rate")                                                                                        \
@@ -161,7 +168,7 @@ enum { OUTPUT_FIELDS(INDEX) OUTPUT_COUNT };
     X(_pending) X(packets) X(last_media) X(last_frame) X(_arrived) X(_out) X(earlier) X(held) X(_carry) X(_collected)  \
     X(clock) X(_frame) X(_held) X(_ready) X(_sock) X(_packed) X(fileno) X(flush) X(after_refusal) X(append)            \
     X(_samples) X(add) X(failures) X(_say_what_is_due) X(_filled) X(parameter_sets) X(_sps) X(_pps) X(info)            \
-    X(frames_only) X(_audio)
+    X(frames_only) X(_audio) X(_fragment)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -183,8 +190,8 @@ typedef struct {
     PyObject_HEAD
     PyObject *guards; /* (object, name, value) of each attribute that must be what it was */
     PyObject *parts[INPUT_GIVEN];
-    PyObject *video;       /* the kind */
-    long channel, control; /* of the video */
+    PyObject *kind;        /* of its media */
+    long channel, control; /* of that */
     Py_ssize_t outputs;
     Output *output;
 } Wake;
@@ -206,7 +213,7 @@ typedef struct {
 } Run;
 
 typedef struct {
-    long channel, control; /* of the video */
+    long channel, control; /* of the track */
     const uint8_t *data;
     size_t size, taken; /* what was given, and how much of it is whole frames */
     Piece packets[MAX_PACKETS], others[MAX_OTHERS], payloads[MAX_PAYLOADS];
@@ -247,11 +254,19 @@ int intern_names(void);
 
 /* --- input.c: from bytes to packets, and what is remembered of them ---------------------------------------------- */
 
-/* Whether all of it is plain, up to the payloads of each run and their media times; changes nothing. */
-int work_out_input(Work *work, PyObject *const *parts, PyObject *lists, double now);
+/* Split what arrived into packets of the track and those of other channels; 0 where it is anything else. */
+int split(Work *work, PyObject *lists);
 
-/* Write all that back, and packets of other channels into the parser's lists; -1 with an exception. */
-int keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *video, PyObject *now);
+/* Whether the packets are plain, as far as that is the same for all tracks; changes nothing. */
+int receive_packets(Work *work, PyObject *const *parts, double now);
+
+/* Write that back; -1 with an exception. */
+int keep_packets(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now);
+
+/* The same for a wake with video: whether all of it is plain, up to the payloads of each run and their media times; and
+ * packets of other channels into the parser's lists. */
+int work_out_input(Work *work, PyObject *const *parts, double now);
+int keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, PyObject *now);
 int has_payloads(const Run *run);
 
 /* --- pictures.c: from packets to payloads; 0 where the Python has to decide. -------------------------------------- */
@@ -292,9 +307,13 @@ void count_run(Output *output, const Run *run, double now);
 int keep_output(Output *output);
 int send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
 
-/* --- sound.c ------------------------------------------------------------------------------------------------------ */
+/* --- sound.c, hearing.c ------------------------------------------------------------------------------------------- */
 
 /* send(payloads, media time, step, now): as `take`, for sound that has been made. */
 PyObject *wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
+
+/* What `hear` gives for these bytes: (access unit, media time), or 0 where the wake is anything else; NULL with an
+ * exception. */
+PyObject *hear_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now);
 
 #endif

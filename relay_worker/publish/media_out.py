@@ -140,7 +140,7 @@ class MediaOut:
             (self, "_sender", self._sender),
             (self._audio, "extensions", self._audio.extensions),
         )
-        return compiled.Wake(guards, (None,) * 7, (parts,), Kind.AUDIO, -1, -1)
+        return compiled.Wake(guards, native.InputParts(), (parts,), Kind.AUDIO, -1, -1)
 
     def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
         """What compiled code needs to send video as `send` does; None while it cannot. Implements `CompiledOutput`."""

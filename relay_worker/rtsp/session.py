@@ -149,7 +149,8 @@ class RtspSession:
         if self.state is not RtspState.PLAYING or self._channels[0].track.kind is not Kind.VIDEO:
             return None
         track, rtp, rtcp = self._channels[0]
-        return Feed(track, self, self._parser, RtspState.PLAYING, rtp, rtcp)
+        sound = next(((one.rtp, one.rtcp) for one in self._channels if one.track.kind is Kind.AUDIO), None)
+        return Feed(track, self, self._parser, RtspState.PLAYING, rtp, rtcp, sound)
 
     def connection_lost(self) -> None:
         """The server closed the connection: always raises, unless we were ending the session."""

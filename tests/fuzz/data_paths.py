@@ -39,10 +39,10 @@ from relay_worker.webrtc.transport import SrtpProtector
 from tests.fuzz.camera_streams import BODY, Stream
 from tests.fuzz.pieces import chunks
 from tests.fuzz.seeds import seeds
+from tests.fuzz.sound_streams import SOUND, SoundStream
 
 VIDEO, OPUS = make_offer(audio=True).tracks
 TRACK: Final = Track(Kind.VIDEO, Format(96, "H264", 90000), "")
-SOUND: Final = Track(Kind.AUDIO, Format(97, "OPUS", 48000), "")
 _CORPORA: Final = ("rtsp_parser", "rtsp_session", "rtp_receiver", "h264")
 whole = 0  # wakes that compiled code took whole, in all comparisons so far
 
@@ -166,11 +166,10 @@ class DataPath:
         if stream.repeats:
             self.pipeline.repeat_parameter_sets()
         outputs = Outputs(self.pipeline)
-        self.pipeline.on_playing([TRACK], 1000.0)
+        self.pipeline.on_playing([TRACK, SOUND], 1000.0)
         for connection in self.connections:
             outputs.attach(connection, connection, stream.most, 1000.0)
             assert (connection.protector.prepared is None) is (setting == "python")
-        self.items: list[Any] = []
         self.broken = ""
 
     def receive(self, data: bytes, now: float) -> None:
@@ -181,21 +180,17 @@ class DataPath:
         assert self._feed is not None
         done = self.pipeline.take_wake(self._feed, data, now) if self._wide else native.NOT_PLAIN
         if done == native.OTHERS_LEFT:
-            self._media(self._session.take_batches(), now)
+            self.pipeline.on_media(self._session.take_batches(), now)
         elif done != native.DONE:
             try:
                 batches = [one for one in self._session.receive_data(data, now) if isinstance(one, Batch)]
             except RtspError as error:
                 self.broken = str(error)
                 return
-            self._media(batches, now)
+            if batches:
+                self.pipeline.on_media(batches, now)
         for connection in self.connections:
             connection._pump(now)
-
-    def _media(self, batches: Sequence[Batch], now: float) -> None:
-        self.items += [batch.rtp for batch in batches if batch.track is SOUND]
-        if batches:
-            self.pipeline.on_media(batches, now)
 
     def speak(self, number: int, now: float) -> None:
         for connection in self.connections:
@@ -216,8 +211,15 @@ class DataPath:
             self.pipeline.fit(self._stream.most - 1)
         elif which == 23:
             self.pipeline.rebuild(Kind.VIDEO)
+        elif which == 27:
+            self.pipeline.rebuild(Kind.AUDIO)
         elif which == 31:
             self.pipeline.resync()
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether what arrives next begins a frame of its own."""
+        return not (self.broken or self._session.parser._pending or self._session.parser._lost)
 
     def take(self) -> list[list[bytes]]:
         """The packets that have left, of each connection."""
@@ -238,6 +240,7 @@ _APART: Final = frozenset(
         "taken_whole",
         "_compiled",
         "_wake",
+        "_ear",
         "_sound",
         "_writer",
         "_url",
@@ -293,7 +296,7 @@ class Stored(Stream):
 
 def compare(seed: int) -> int:
     """The stream of this seed through both; the number of its packets. Raises Difference."""
-    return compare_stream(Stream(seed), f"seed {seed}")
+    return compare_stream(Stream(seed), f"seed {seed}", SoundStream(seed) if seed % 4 == 3 else None)
 
 
 def compare_corpus() -> int:
@@ -304,8 +307,10 @@ def compare_corpus() -> int:
     return len(inputs)
 
 
-def compare_stream(stream: Stream, name: str) -> int:
-    """A stream through both; the number of its packets. Raises Difference, with its `name`."""
+def compare_stream(stream: Stream, name: str, sound: SoundStream | None = None) -> int:
+    """A stream through both, with sound that comes by itself; the number of its packets. Raises Difference, with its
+    `name`.
+    """
     global whole
     reference, compiled = DataPath("python", stream), DataPath("compiled", stream)
     both, now = (reference, compiled), 1000.0
@@ -314,7 +319,7 @@ def compare_stream(stream: Stream, name: str) -> int:
             now = stream.moments[number] if number < len(stream.moments) else now + stream.pause
             for each in both:
                 each.receive(data, now)
-                if number % 2:
+                if number % 2 and sound is None:
                     each.speak(number, now)
                 if number % 5 == 4:
                     each.hear(3, now)
@@ -322,7 +327,9 @@ def compare_stream(stream: Stream, name: str) -> int:
                     each.fill(now)
                 if not stream.even:
                     each.disturb(number)
-            _same(f"{name}, wake {number}: sound", reference.items, compiled.items)
+            heard = sound.wake(now) if sound is not None and reference.is_between_frames else b""
+            for each in both if heard else ():
+                each.receive(heard, now)
             _same(f"{name}, wake {number}: packets", reference.take(), compiled.take())
         _same(f"{name}, at the end", reference.state(), compiled.state())
     finally:

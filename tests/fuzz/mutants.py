@@ -29,7 +29,7 @@ from relay_worker import native
 from tests.fuzz import data_paths
 from tests.fuzz.test_native_memory import ROOT, SANITIZERS, SOURCE, UNITS, sanitized
 
-FILES: Final = ("pictures.c", "payloads.c", "sound.c")
+FILES: Final = ("pictures.c", "payloads.c", "sound.c", "hearing.c")
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
 """Of CPU time, for all that one change is tried with: some never end."""
@@ -38,6 +38,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "begin_cut: if (payload->size >= work->cut_size - work->cut_used)": "what is there is a part of what came",
     "put_nal: size_t part = size - at <= room ? size - at : room;": "both are the same then",
     "put_nal: uint8_t head[3] = {(uint8_t)((nal[0] & 0xE0) | FU_A), (uint8_t)((nal[0] & 0x1F) | FU_START)};": "unused",
+    "recut: if (work->carried > room || 1 + room > sizeof head)": "no path has more room than MOST_PAYLOAD",
     "recut: uint8_t head[(MOST_PAYLOAD + 1)];": "unused",
     "put_all: uint8_t joined[(MOST_PAYLOAD + 1)] = {STAP_A};": "unused",
     "put_all: if ((nal[0] & 0x60) >= (joined[0] & 0x60))": "it is put there again",

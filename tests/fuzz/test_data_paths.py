@@ -44,7 +44,9 @@ def test_state_is_compared_in_a_program_as_well() -> None:
     assert data_paths.remembered([part], set()) == [{"number": 7}]
 
 
-@pytest.mark.parametrize("where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take", "send"])
+@pytest.mark.parametrize(
+    "where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take", "send", "hear"]
+)
 def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled function that is wrong in one way that a look at pictures would not show."""
     found = native._found
@@ -62,6 +64,8 @@ class Wrong:
 
     def __getattr__(self, name: str) -> object:
         right = getattr(self._right, name)
+        if name == "Wake" and self._where == "hear":
+            return lambda *arguments: WrongEar(right(*arguments))
         if name == "Wake" and self._where == "send":
             return lambda *arguments: WrongSound(right(*arguments))
         if name == "Wake" and self._where in ("put", "take"):
@@ -96,10 +100,26 @@ class WrongWake:
         self._right = right(*parts) if parts else None
 
     def take(self, data: bytes, now: float) -> int:
-        return min(native.DONE, self._right.take(data, now)) if self._right is not None else native.NOT_PLAIN
+        taken: int = self._right.take(data, now) if self._right is not None else native.NOT_PLAIN
+        return native.DONE if taken == native.OTHERS_LEFT else taken
+
+    def hear(self, *arguments: Any) -> int:
+        return native.NOT_PLAIN
 
     def send(self, *sound: Any) -> int:
         return native.NOT_PLAIN
+
+
+class WrongEar:
+    """Hears sound a little later than it was."""
+
+    def __init__(self, right: native.Wake) -> None:
+        self._right = right
+        self.take, self.send = right.take, right.send
+
+    def hear(self, data: bytes, now: float) -> tuple[bytes, float] | int:
+        heard = self._right.hear(data, now)
+        return (heard[0], heard[1] + 0.1) if isinstance(heard, tuple) else heard
 
 
 class WrongSound:
@@ -107,7 +127,7 @@ class WrongSound:
 
     def __init__(self, right: native.Wake) -> None:
         self._right = right
-        self.take = right.take
+        self.take, self.hear = right.take, right.hear
 
     def send(self, payloads: Any, media_time: float, step: float, now: float) -> int:
         return self._right.send(payloads, media_time + 1 / 48000, step, now)

@@ -32,6 +32,9 @@ CHANGES = {
         "return high - low <= OR(threshold);",
         "return high - low <= OR(threshold) + 1;",
     ),
+    "sound that stands still": (11, "hearing.c", "if (!*size || run->timestamp == I(unit_timestamp))", "if (!*size)"),
+    "time of sound": (11, "hearing.c", "run->sent_timestamp = I(unit_timestamp) =", "run->sent_timestamp ="),
+    "sound behind a fragment": (195, "hearing.c", "!is_none(parts[UNITS], n__fragment, 1)", "0"),
     "rest of a frame": (46, "input.c", "work->taken = at;", "work->taken = at == work->size ? at : at + 1;"),
 }
 """The seed of a stream that shows it, what stands in which file, and what a mistake might have written."""

@@ -246,7 +246,8 @@ def test_parts_of_which_none_can_be_made(camera: Camera) -> None:
     assert made is not None
     (parts,), _ = made
     video = pipeline.inputs[Kind.VIDEO]
-    given: tuple[object, ...] = (camera.way._session, camera.way._session.parser, pipeline, video, 1, 2, 3)
+    session = camera.way._session
+    given = native.InputParts(session, session.parser, pipeline, video, 1, 2, passthrough=3)
     assert compiled.Wake((), given, (parts,), Kind.VIDEO, 0, 1).take(b"$\0\0\0", 1.0) == 0, "no such attributes"
     for guards, inputs, outputs, error in (
         ((), given, (), ValueError),
