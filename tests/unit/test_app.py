@@ -17,6 +17,7 @@ import pytest
 from relay_common.config import CameraSettings, ClusterConfig
 from relay_common.errors import ConfigError, RelayError
 from relay_common.protocol import Protocol
+from relay_supervisor import app
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.registry import Camera
@@ -26,7 +27,11 @@ from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device
+from relay_supervisor.local.service import LocalViewing
+from relay_supervisor.renditions.service import Renditions
+from relay_supervisor.report import Report
 from relay_supervisor.sinks.broker import Broker
+from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.viewing.verdicts import Verdicts
@@ -59,15 +64,24 @@ LOOPS = {
     "leases": (LeaseManager, "run"),
     "bus": (Bus, "_receive_control"),
     "bus statistics": (Bus, "_receive_stats"),
+    "bus keys": (Bus, "_authenticate"),
+    "bus handshakes": (Bus, "_count_failed"),
+    "bus statistics handshakes": (Bus, "_count_failed"),
+    "bus key file": (SocketFile, "keep"),
     "bus socket file": (SocketFile, "keep"),
     "bus statistics socket file": (SocketFile, "keep"),
     "http socket file": (SocketFile, "keep"),
     "discovery": (Discovery, "run"),
     "events": (EventHub, "run"),
     "viewers": (Viewers, "watch"),
+    "local viewers": (LocalViewing, "watch"),
     "verdicts": (Verdicts, "watch"),
+    "renditions": (Renditions, "watch"),
+    "what is wrong": (Report, "watch"),
     "cameras on demand": (Watching, "run"),
+    "TURN credentials": (IceServers, "keep_workers"),
     "publications": (Broker, "watch"),
+    "memory": (app, "keep_small"),
 }
 """The loops that must never end, by the name under which their trouble is reported."""
 
@@ -83,6 +97,7 @@ async def test_every_loop_that_fails_is_started_again_and_named(
     supervisor = Supervisor(offline_config(tmp_path), launcher=NoLauncher)
     await supervisor.start()
     try:
+        assert LOOPS.keys() == supervisor._loops._names | supervisor._activities._names, "all of them"
         async with asyncio.timeout(60.0):
             while LOOPS.keys() - {r.part for r in supervisor.health().reasons if "internal error" in r.reason}:
                 await asyncio.sleep(0.02)

@@ -168,8 +168,12 @@ async def test_a_worker_of_an_earlier_release_is_known_by_its_process(
         rig.bus.keyring.admit_process("c.1", "c", ref_of(pid))
         await rig.bus.start()
         await rig.until(lambda: rig.heard_from("c.1") == {"Hello", "Heartbeat"} and rig.reports)
+        # Control and statistics; more where libzmq finds the connection closed before it has read the refusal, and
+        # connects again (2 to 7 were seen). With keys there are always two.
         await rig.until(lambda: rig.refused().get("unknown_process", 0) >= 2)
-        assert f"no worker of an earlier release (pid {spoken[1].pid})" in caplog.text
+        (refusal,) = [record.getMessage() for record in caplog.records if "no worker of an" in record.getMessage()]
+        assert refusal.endswith(f"an earlier release (pid {spoken[1].pid})"), "nobody else's"
+        assert rig.refused().keys() == {"unknown_process"}
         assert rig.bus.send("c.1", protocol.Identify())
         rig.bus.keyring.admit_process("d.1", "d", ref_of(ME))  # a worker, too, but not that one
         liar = rig.peer(ends=rig.bus.unkeyed, routing_id="c.1", instance="d.1", camera="d")
