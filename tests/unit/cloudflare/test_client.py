@@ -25,6 +25,7 @@ from relay_common.cloudflare import (
 from relay_common.cloudflare import client as client_module
 from relay_common.cloudflare.client import ASK_AGAIN
 from relay_common.cloudflare.errors import ErrorClass, request_error, track_error
+from relay_common.cloudflare.exchange import MAX_BODY
 from relay_common.errors import ConfigError, LocalError, Remedy
 from relay_common.secrets import Secret
 
@@ -479,3 +480,9 @@ async def test_an_answer_that_trickles_ends_at_the_calls_deadline(monkeypatch: p
         await asyncio.wait_for(client.publish("s1", OFFER, TRACKS), 30.0)
     with pytest.raises(SfuError, match="no complete answer within"):
         await asyncio.wait_for(client.new_session(attempts=1), 30.0)
+
+
+async def test_an_answer_without_end_is_given_up() -> None:
+    client, _, _ = make((200, b" " * (MAX_BODY + 1)))
+    with pytest.raises(SfuError, match="larger than 1048576 bytes"):
+        await client.new_session(attempts=1)

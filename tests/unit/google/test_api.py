@@ -228,6 +228,14 @@ async def test_a_call_that_never_reached_google_is_told_apart(error: Exception, 
     assert caught.value.account, "it says nothing about the camera"
 
 
+@pytest.mark.parametrize("error", [httpx.ReadError(""), httpx.RemoteProtocolError("cut off"), httpx.WriteError("")])
+async def test_a_call_that_may_have_arrived_counts(error: Exception) -> None:
+    with pytest.raises(NestUnreachable) as caught:
+        await Google(error).api().generate("d1", Protocol.RTSP)
+    assert caught.value.counted
+    assert not isinstance(caught.value, NotReached)
+
+
 async def test_a_token_that_does_not_come_in_time_is_no_call() -> None:
     class Slow(Tokens):
         async def token(self) -> Secret:
