@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -584,6 +585,24 @@ def test_what_leaves_the_file_as_it_was_makes_nobody_write_it_again(
     store.close()
     assert store.counters()["rewritten"] == 0
     assert store.problem == ""
+
+
+def test_a_file_that_nobody_writes_to_is_looked_at_every_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float | None]()
+    wait = threading.Condition.wait
+
+    def noted(self: threading.Condition, timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return wait(self, min(timeout, 0.05) if timeout else timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", noted)
+    store = opened(tmp_path, ManualClock())
+    until(lambda: 10.0 in waits)
+    store.database.path.unlink()
+    until(lambda: store.counters()["rewritten"] == 1)
+    store.close()
 
 
 def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
