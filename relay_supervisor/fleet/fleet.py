@@ -234,7 +234,7 @@ class Fleet:
             case protocol.StackDump():
                 log.warning("tasks of the worker:\n%s", message.text, extra=slot.context)
             case protocol.Goodbye():
-                slot.farewell = message.reason
+                slot.farewell = slot.farewell or message.reason
             case _:
                 self._keeper.listener.worker_message(slot.camera, message)
 
@@ -254,8 +254,7 @@ class Fleet:
 
     def _hello(self, slot: Slot, hello: Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:
-            log.error("worker speaks protocol %s: replacing it", hello.protocol, extra=slot.context)
-            self._tasks.spawn(self.restart(slot.camera, "protocol version"))
+            self._keeper.turn_away(slot, hello.protocol)
             return
         if not slot.machine.can(SlotEvent.HELLO):
             return

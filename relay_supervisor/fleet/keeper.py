@@ -33,6 +33,8 @@ MOST_QUEUED: Final = 5.0
 """Most that a silent worker is granted for lack of a processor, as a multiple of its timeout."""
 LAUNCH_TIMEOUT: Final = 150.0
 """Seconds for the launcher to start a process or report failure; it serves one camera after another."""
+STOP_TIME: Final = 3.0
+"""Seconds for a worker of another version to end in order."""
 ADOPT_TIMEOUT: Final = 10.0
 """Seconds between attempts to watch a worker that could not be watched, unless its hello comes first."""
 _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
@@ -128,6 +130,19 @@ class SlotKeeper:
             assert slot.process is not None
             self._launcher.suspect(slot.process)
             self.look(slot, now)
+
+    def turn_away(self, slot: Slot, version: int) -> None:
+        """End a worker that speaks another version of the bus: it follows as after a death, later each time.
+
+        The one after it may be of that version, too: a template or an image may name another release.
+        """
+        if slot.process is None or not slot.machine.can(SlotEvent.OTHER_VERSION):
+            return  # it is not watched yet, and says hello again; or it is being ended already
+        slot.machine.fire(SlotEvent.OTHER_VERSION)
+        slot.farewell = f"it speaks version {version} of the bus, and this supervisor {protocol.PROTOCOL}"
+        log.error("worker is ended: %s", slot.farewell, extra=slot.context)
+        slot.ending = Termination.of_asked(self._clock.now(), STOP_TIME)
+        self._send(slot.instance, protocol.Stop(reason=slot.farewell, within=STOP_TIME))
 
     def _end(self, slot: Slot, step: Step) -> None:
         """Carry out the next step of ending a process."""

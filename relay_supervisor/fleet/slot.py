@@ -68,7 +68,7 @@ class Phase(enum.Enum):
     """Launched; its hello has not arrived."""
     RUNNING = "running"
     HUNG = "hung"
-    """Silent for too long: being ended."""
+    """Silent for too long, or of another version of the bus: being ended."""
     STOPPING = "stopping"
     """Asked to stop."""
     BACKOFF = "backoff"
@@ -82,6 +82,8 @@ class SlotEvent(enum.Enum):
     ADOPT = "adopt"
     HELLO = "hello"
     SILENCE = "silence"
+    OTHER_VERSION = "other version"
+    """It speaks another version of the bus's messages."""
     STOP = "stop"
     EXIT = "exit"
     GIVE_UP = "give up"
@@ -99,12 +101,14 @@ WORKER_TABLE: Table[Phase, SlotEvent] = Table(
         (Phase.BACKOFF, SlotEvent.STOP): Phase.ABSENT,
         (Phase.STARTING, SlotEvent.HELLO): Phase.RUNNING,
         (Phase.STARTING, SlotEvent.SILENCE): Phase.HUNG,
+        (Phase.STARTING, SlotEvent.OTHER_VERSION): Phase.HUNG,
         (Phase.STARTING, SlotEvent.STOP): Phase.STOPPING,
         (Phase.STARTING, SlotEvent.EXIT): Phase.BACKOFF,
         (Phase.STARTING, SlotEvent.GIVE_UP): Phase.BACKOFF,
         # A running worker says hello again when its supervisor's socket is back.
         (Phase.RUNNING, SlotEvent.HELLO): Phase.RUNNING,
         (Phase.RUNNING, SlotEvent.SILENCE): Phase.HUNG,
+        (Phase.RUNNING, SlotEvent.OTHER_VERSION): Phase.HUNG,
         (Phase.RUNNING, SlotEvent.STOP): Phase.STOPPING,
         (Phase.RUNNING, SlotEvent.EXIT): Phase.BACKOFF,
         (Phase.RUNNING, SlotEvent.GIVE_UP): Phase.BACKOFF,

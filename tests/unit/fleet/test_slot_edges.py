@@ -11,10 +11,10 @@ import pytest
 from relay_common import protocol
 from relay_supervisor.fleet.ending import DUMP_TIME, GIVE_UP_AFTER, TERM_TIME
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, MOST_QUEUED, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, LAUNCH_TIMEOUT, MOST_QUEUED, SILENCE, STOP_TIME
 from relay_supervisor.fleet.restart import UNSTARTED_WAIT
 from relay_supervisor.fleet.slot import Phase
-from tests.unit.fleet.scripted import SPEC, Rig, settle
+from tests.unit.fleet.scripted import SPEC, Process, Rig, settle
 
 USR1, TERM, KILL = signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL
 
@@ -49,6 +49,54 @@ async def test_a_hello_may_overtake_the_launchers_answer(rig: Rig) -> None:
     assert (rig.started, rig.told) == ([process.ref], [("ready", rig.slot.instance)])
     rig.hello()
     assert len(rig.told) == 2
+
+
+async def test_workers_of_another_version_are_ended_and_follow_each_other_ever_later(rig: Rig) -> None:
+    """They may come from an image of another release: without pauses that would be a storm of launches."""
+    process, waited = await rig.launch(), []
+    for number in range(1, 6):
+        for _ in range(2):
+            rig.hello(protocol=protocol.PROTOCOL + 1)
+        assert (rig.messages(protocol.Stop), rig.messages(protocol.Welcome)) == (number, 0)
+        rig.fleet.on_message(rig.slot.instance, protocol.Goodbye(reason="asked to"))
+        process.end(0)
+        waited.append(max(0.0, rig.slot.next_start - rig.clock.now()))
+        await rig.wait(waited[-1] + TICK)
+        assert len(rig.launcher.specs) == number + 1, "it is tried again"
+        process = await rig.launcher.answer()
+    assert waited[0] == 0.0
+    assert min(waited[2:]) > 20.0, "as after any deaths in a row"
+    assert "it speaks version 2 of the bus, and this supervisor 1), 5th time in 10 minutes" in rig.slot.last_exit
+    assert [what for what, _ in rig.told].count("ready") == 0
+
+
+async def test_one_of_another_version_that_does_not_stop_is_made_to(rig: Rig) -> None:
+    process = await rig.launch()
+    rig.hello(protocol=protocol.PROTOCOL + 1)
+    await rig.wait(STOP_TIME - TICK)
+    assert process.signals == []
+    await rig.wait(TERM_TIME + 3 * TICK)
+    assert process.signals == [TERM, KILL]
+
+
+async def test_one_of_another_version_that_is_not_watched_yet_is_ended_once_it_is(rig: Rig) -> None:
+    rig.fleet.start(SPEC)
+    await settle()
+    rig.hello(protocol=protocol.PROTOCOL + 1)
+    assert rig.messages(protocol.Stop) == 0
+    await rig.launcher.answer()
+    rig.hello(protocol=protocol.PROTOCOL + 1)
+    assert (rig.phase, rig.messages(protocol.Stop)) == (Phase.HUNG, 1)
+
+
+async def test_a_survivor_of_another_version_is_followed_at_once(rig: Rig) -> None:
+    process = rig.launcher.adoptable = Process(300, 70_000)
+    rig.fleet.left({"cam.old": process.ref})
+    assert rig.fleet.expect(SPEC, "cam.old")
+    rig.hello("cam.old", protocol=protocol.PROTOCOL - 1)
+    process.end(0)
+    await settle()
+    assert len(rig.launcher.specs) == 1
 
 
 async def test_a_worker_whose_launcher_fails_after_its_hello_is_started_again(rig: Rig) -> None:
@@ -319,16 +367,6 @@ async def test_why_a_worker_ends_by_itself_is_part_of_its_exit(rig: Rig) -> None
     rig.fleet.on_message(rig.slot.instance, protocol.Goodbye(reason="SIGTERM"))
     process.end(0)
     assert rig.told[-1] == ("gone", "exited with status 0 (SIGTERM)")
-
-
-async def test_another_protocol_version_is_replaced(rig: Rig) -> None:
-    process = await rig.launch()
-    rig.hello(protocol=protocol.PROTOCOL + 1)
-    await settle()
-    assert rig.phase is Phase.STOPPING
-    process.end()
-    await settle()
-    assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 2)
 
 
 async def test_who_is_told_may_fail_and_the_fleet_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
