@@ -197,6 +197,16 @@ def test_oversized_access_unit_is_dropped() -> None:
     assert assembler.oversized == 1
 
 
+@pytest.mark.parametrize("payload", [b"\x7c\x05" + bytes(98), b"\x41" + bytes(99)], ids=["FU-A", "slices"])
+def test_of_a_picture_that_never_ends_no_more_is_kept_than_one_may_have(payload: bytes) -> None:
+    assembler = AccessUnitAssembler(max_size=1000)
+    begun = b"\x7c\x85" + bytes(98)
+    assert collect(assembler, (begun, False, 1, 0), *[(payload, False, 1, 0)] * 100) == []
+    assert sum(map(len, [*assembler._parts, *(assembler._fragment or [])])) <= 1000
+    assert collect(assembler, (payload, True, 1, 0)) == []
+    assert assembler.oversized == 1
+
+
 @given(st.lists(st.tuples(st.binary(max_size=30), st.booleans(), st.integers(0, 3), st.integers(0, 1)), max_size=20))
 def test_assembler_takes_any_payload(payloads: list[tuple[bytes, bool, int, int]]) -> None:
     collect(AccessUnitAssembler(), *payloads)
