@@ -1,10 +1,12 @@
-"""Background tasks, referenced until they have ended."""
+"""Background tasks, referenced until they have ended, and work that may block for long, in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from relay_common.clock import Clock
@@ -19,6 +21,37 @@ async def pause(clock: Clock, seconds: float, over: asyncio.Event) -> None:
     finally:
         sleeping.cancel()
         waiting.cancel()
+
+
+def in_thread(work: Callable[[], None], name: str) -> asyncio.Future[None]:
+    """Run `work` in a thread of its own, with its result as a future. Raises RuntimeError when none can be started.
+
+    Work that never ends costs that thread alone: it is none of the loop's pool, and does not keep the process from
+    ending.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(None)
+        else:
+            result.set_exception(error)
+            result.exception()  # marked as retrieved: the caller may be gone
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return result
 
 
 class Tasks:

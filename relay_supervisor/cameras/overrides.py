@@ -7,6 +7,9 @@ to return to the configuration.
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import functools
 import logging
 from pathlib import Path
 from typing import Final
@@ -15,11 +18,14 @@ import msgspec
 
 from relay_common.errors import RelayError
 from relay_common.files import write_private
+from relay_common.tasks import in_thread
 from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "overrides.json"
+WRITE_WITHIN: Final = 5.0
+"""Seconds for which the disk is waited for."""
 MOST: Final = 1000
 """Most cameras in the file."""
 
@@ -41,6 +47,9 @@ class Overrides:
     def __init__(self, directory: Path | None = None) -> None:
         self._path = directory / FILE if directory is not None else None
         self._cameras: dict[str, Override] = {}
+        self._turn = asyncio.Lock()
+        self._writing: asyncio.Future[None] | None = None
+        """The latest write, which may still be under way: a disk may answer late, or never."""
 
     def __getitem__(self, camera: str) -> Override:
         return self._cameras.get(camera, Override())
@@ -56,24 +65,37 @@ class Overrides:
         except (OSError, *UNDECODABLE) as error:
             log.error("%s is ignored: %s; correct or delete it", self._path, error)
 
-    def set(self, camera: str, override: Override) -> None:
+    async def set(self, camera: str, override: Override) -> None:
         """Replace a camera's override; an empty override is dropped."""
-        cameras = {id_: kept for id_, kept in self._cameras.items() if id_ != camera}
-        if override.included is not None or override.enabled is not None:
-            cameras[camera] = override
-        if len(cameras) > MOST:
-            raise RelayError(f"more than {MOST} cameras are overridden", hint="Write them into the configuration")
-        self._write(cameras)
-        self._cameras = cameras
+        async with self._turn:
+            cameras = {id_: kept for id_, kept in self._cameras.items() if id_ != camera}
+            if override.included is not None or override.enabled is not None:
+                cameras[camera] = override
+            if len(cameras) > MOST:
+                raise RelayError(f"more than {MOST} cameras are overridden", hint="Write them into the configuration")
+            await self._write(cameras)
+            self._cameras = cameras
 
-    def _write(self, cameras: dict[str, Override]) -> None:
+    async def _write(self, cameras: dict[str, Override]) -> None:
         if self._path is None:
             return
         text = msgspec.json.format(msgspec.json.encode(cameras), indent=2) + b"\n"
         try:
-            write_private(self._path, text)
-        except OSError as error:
+            # In a thread: a disk that does not answer must not hold up the loop, and with it every stream.
+            if self._writing is not None:
+                await _ended(self._writing)
+            self._writing = in_thread(functools.partial(write_private, self._path, text), "overrides")
+            await _ended(self._writing)
+            self._writing.result()
+        except (OSError, RuntimeError) as error:  # the latter without a thread
             raise RelayError(
-                f"{self._path} cannot be written: {error.strerror}",
+                f"{self._path} cannot be written: {getattr(error, 'strerror', '') or error}",
                 hint="The camera was not changed. Free space in the state directory, or make it writable",
             ) from None
+
+
+async def _ended(writing: asyncio.Future[None]) -> None:
+    """Return when a write has ended, however; raises OSError when it does not."""
+    done, _ = await asyncio.wait([writing], timeout=WRITE_WITHIN)
+    if not done:
+        raise OSError(errno.ETIMEDOUT, "the disk does not answer")

@@ -130,7 +130,7 @@ class Registry:
             return "the relay is drained"
         return ""
 
-    def override(self, camera: Camera, *, included: bool | None = None, enabled: bool | None = None) -> None:
+    async def override(self, camera: Camera, *, included: bool | None = None, enabled: bool | None = None) -> None:
         """Record an override for a camera, valid until it is reversed; raises RelayError (see Overrides)."""
         override = self.overrides[camera.id]
         if included is None:
@@ -143,7 +143,7 @@ class Registry:
             included=None if included == listed else included,
             enabled=None if enabled == camera.settings.enabled else enabled,
         )
-        self.overrides.set(camera.id, keep)
+        await self.overrides.set(camera.id, keep)
 
     def desired(self) -> dict[str, Camera]:
         """The cameras that should run, by id."""

@@ -20,7 +20,9 @@ MOST_LINES: Final = 4000
 class AdminVerbs(Protocol):
     """Operators' commands; implemented by `operations.verbs.Verbs`."""
 
-    def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange: ...
+    async def change(
+        self, camera: str, *, included: bool | None = None, enabled: bool | None = None
+    ) -> CameraChange: ...
 
     async def snapshot(self, camera: str) -> bytes: ...
 
@@ -117,16 +119,16 @@ class _Admin:
         self._relay = relay
 
     async def add(self, request: Request) -> Response:
-        return json_reply(self._relay.verbs.change(request.path_params["id"], included=True))
+        return json_reply(await self._relay.verbs.change(request.path_params["id"], included=True))
 
     async def remove(self, request: Request) -> Response:
-        return json_reply(self._relay.verbs.change(request.path_params["id"], included=False))
+        return json_reply(await self._relay.verbs.change(request.path_params["id"], included=False))
 
     async def enable(self, request: Request) -> Response:
-        return json_reply(self._relay.verbs.change(request.path_params["id"], enabled=True))
+        return json_reply(await self._relay.verbs.change(request.path_params["id"], enabled=True))
 
     async def disable(self, request: Request) -> Response:
-        return json_reply(self._relay.verbs.change(request.path_params["id"], enabled=False))
+        return json_reply(await self._relay.verbs.change(request.path_params["id"], enabled=False))
 
     async def snapshot(self, request: Request) -> Response:
         jpeg = await self._relay.verbs.snapshot(request.path_params["id"])

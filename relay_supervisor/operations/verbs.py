@@ -114,10 +114,10 @@ class Verbs:
 
     # --- single cameras ------------------------------------------------------------------------------------------
 
-    def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange:
+    async def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange:
         """Add (`included`), remove, enable or disable a camera; it persists across restarts until reversed."""
         found = self._find(camera)
-        self._registry.override(found, included=included, enabled=enabled)
+        await self._registry.override(found, included=included, enabled=enabled)
         self._director.reconcile()
         why_not = self._registry.why_not(found)
         return CameraChange(id=found.id, name=found.name, running=not why_not, why_not=why_not)

@@ -11,12 +11,12 @@ import multiprocessing.process
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from relay_common.proc import process_of, start_ticks
+from relay_common.tasks import in_thread
 from relay_supervisor.fleet.launcher import Handle
 from relay_supervisor.fleet.processes.process import WorkerProcess
 from relay_worker.process.entry import run_worker
@@ -56,7 +56,7 @@ class ForkServerLauncher:
         async with self._one_at_a_time:
             # Blocks until the server has forked, which includes its imports when it has just started. In a separate
             # thread: a stuck one must not use up the shared pool.
-            forked = _in_thread(lambda: _start(process))
+            forked = in_thread(lambda: _start(process), "fork")
             done, _ = await asyncio.wait([forked], timeout=self._timeout)
             if not done:
                 log.error("the fork server has not answered for %.0f s: starting another one", self._timeout)
@@ -102,33 +102,6 @@ class ForkServerLauncher:
 
     def _stacks(self, instance: str) -> Path:
         return self._directory / f"{instance}{_STACKS}"
-
-
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work` in a thread, with its result as a future. Raises RuntimeError when no thread can be started."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is None:
-            result.set_result(None)
-        else:
-            result.set_exception(error)
-            result.exception()  # marked as retrieved: the caller may be gone
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as caught:
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=run, name="fork", daemon=True).start()
-    return result
 
 
 def _start(process: multiprocessing.process.BaseProcess) -> None:

@@ -83,10 +83,10 @@ def test_only_two_listings_in_a_row_count(relay: Relay, between: Listing) -> Non
     assert relay.listed(Listing([YARD])) == ["Door"]
 
 
-def test_what_people_change_is_not_put_off_by_an_absence(relay: Relay) -> None:
+async def test_what_people_change_is_not_put_off_by_an_absence(relay: Relay) -> None:
     relay.listed(NONE)
     door = next(camera for camera in relay.registry if camera.name == "Door")
-    relay.registry.override(door, included=False)
+    await relay.registry.override(door, included=False)
     assert relay.stopped() == ["Door"]
     relay.registry.config = CamerasConfig(include=[])
     assert relay.stopped() == ["Yard"]

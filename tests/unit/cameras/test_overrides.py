@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import threading
 from pathlib import Path
 
 import msgspec
@@ -19,8 +21,10 @@ from relay_common.config import (
     NestConfig,
 )
 from relay_common.errors import RelayError
+from relay_common.files import write_private
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
+from relay_supervisor.cameras import overrides
 from relay_supervisor.cameras.overrides import FILE, Override, Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.google.models import Device, Listing
@@ -45,9 +49,9 @@ def wanted(registry: Registry) -> set[str]:
     return {camera.name for camera in registry.desired().values()}
 
 
-def test_a_word_said_by_hand_wins_and_outlives_a_restart(tmp_path: Path) -> None:
+async def test_a_word_said_by_hand_wins_and_outlives_a_restart(tmp_path: Path) -> None:
     first = registry(tmp_path)
-    first.override(camera(first, "Garage"), enabled=False)
+    await first.override(camera(first, "Garage"), enabled=False)
     assert wanted(first) == {"Front Door"}
     assert "by hand" in first.why_not(camera(first, "Garage"))
     again = registry(tmp_path)
@@ -55,25 +59,25 @@ def test_a_word_said_by_hand_wins_and_outlives_a_restart(tmp_path: Path) -> None
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
 
 
-def test_what_agrees_with_the_configuration_is_not_kept(tmp_path: Path) -> None:
+async def test_what_agrees_with_the_configuration_is_not_kept(tmp_path: Path) -> None:
     made = registry(tmp_path, CamerasConfig(include=["Front Door"]))
     garage = camera(made, "Garage")
     assert made.why_not(garage) == "not included in the configuration"
-    made.override(garage, included=True)
+    await made.override(garage, included=True)
     assert wanted(made) == {"Front Door", "Garage"}
-    made.override(garage, included=False)
+    await made.override(garage, included=False)
     assert json.loads((tmp_path / FILE).read_text()) == {}
 
 
-def test_enabled_and_included_are_two_things(tmp_path: Path) -> None:
+async def test_enabled_and_included_are_two_things(tmp_path: Path) -> None:
     made = registry(tmp_path, CamerasConfig(settings={"Garage": CameraSettings(enabled=False)}))
     garage = camera(made, "Garage")
-    made.override(garage, included=True)
+    await made.override(garage, included=True)
     assert made.why_not(garage) == "disabled in the configuration"
-    made.override(garage, enabled=True)
+    await made.override(garage, enabled=True)
     assert made.why_not(garage) == ""
-    made.override(garage, included=False)
-    made.override(garage, included=True)
+    await made.override(garage, included=False)
+    await made.override(garage, included=True)
     assert made.why_not(garage) == "", "to be enabled was not forgotten"
 
 
@@ -84,23 +88,48 @@ def test_draining_wins_over_all(tmp_path: Path) -> None:
     assert "drained" in made.why_not(camera(made, "Front Door"))
 
 
-def test_a_broken_file_is_ignored_and_an_unwritable_one_changes_nothing(tmp_path: Path) -> None:
+async def test_a_broken_file_is_ignored_and_an_unwritable_one_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
     made = registry(tmp_path)
     assert wanted(made) == {"Front Door", "Garage"}
     (tmp_path / FILE).unlink()
     (tmp_path / FILE / "in the way").mkdir(parents=True)
     with pytest.raises(RelayError, match="was not changed"):
-        made.override(camera(made, "Garage"), enabled=False)
+        await made.override(camera(made, "Garage"), enabled=False)
     assert wanted(made) == {"Front Door", "Garage"}
 
 
-def test_the_file_is_bounded(tmp_path: Path) -> None:
-    overrides = Overrides()
+async def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def stuck(path: Path, data: bytes) -> None:
+        answers.wait(60.0)
+        write_private(path, data)
+
+    made = registry(tmp_path)
+    garage = camera(made, "Garage")
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(overrides, "write_private", stuck)
+        spoilt.setattr(overrides, "WRITE_WITHIN", 0.05)
+        for _ in range(3):
+            async with asyncio.timeout(30.0):
+                with pytest.raises(RelayError, match="the disk does not answer"):
+                    await made.override(garage, enabled=False)
+        assert [thread.name for thread in threading.enumerate()].count("overrides") == 1
+        answers.set()
+        while any(thread.name == "overrides" for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+    assert wanted(made) == {"Front Door", "Garage"}
+    await made.override(garage, enabled=False)
+    assert wanted(registry(tmp_path)) == {"Front Door"}
+
+
+async def test_the_file_is_bounded(tmp_path: Path) -> None:
+    bounded = Overrides()
     for number in range(1000):
-        overrides.set(str(number), Override(enabled=False))
+        await bounded.set(str(number), Override(enabled=False))
     with pytest.raises(RelayError, match="more than 1000"):
-        overrides.set("one more", Override(enabled=False))
+        await bounded.set("one more", Override(enabled=False))
 
 
 CONFIG = Config(
