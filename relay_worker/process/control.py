@@ -8,6 +8,7 @@ which does not know that it was away: the worker says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Any
 
 import zmq
 import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
 
 from relay_common import protocol, wire
 from relay_common.errors import ConfigError
 from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer
-from relay_common.tcp_bus import over_tcp, watch_over
+from relay_common.tcp_bus import HANDSHAKE, over_tcp, watch_over
 from relay_common.worker_stats import WorkerStats
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.publish.keeper import PublishRefused
@@ -33,6 +35,16 @@ PUBLISH_TIMEOUT = 25.0
 """Seconds for the supervisor and the SFU to answer an offer: the SFU alone may take 5 s, with retries more."""
 
 _RECEIVE_AGAIN = 1.0
+_CONNECT_AGAIN = HANDSHAKE + 1.0
+"""Seconds without a connection over TCP after which it is begun anew."""
+_REFUSED_AGAIN = 2.0
+"""The same after a refusal."""
+_FOLLOWED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_DISCONNECTED
+)
 
 
 class Control:
@@ -61,9 +73,11 @@ class Control:
         self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
         self._patched: dict[int, asyncio.Future[str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._monitor: zmq.asyncio.Socket | None = None
-        if over_tcp(spec.control):
-            self._monitor = self._control.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._watched = [
+            (socket, endpoint, socket.get_monitor_socket(_FOLLOWED))
+            for socket, endpoint in ((self._control, spec.control), (self._stats, spec.stats))
+            if over_tcp(endpoint)
+        ]
         self.undelivered = 0
         self.connected = False
 
@@ -94,8 +108,7 @@ class Control:
     def start(self) -> None:
         """Start receiving."""
         self._tasks = [asyncio.create_task(self._receive())]
-        if self._monitor is not None:
-            self._tasks.append(asyncio.create_task(self._watch(self._monitor)))
+        self._tasks += [asyncio.create_task(self._watch(*watched)) for watched in self._watched]
 
     async def close(self) -> None:
         """Close the sockets after pending messages have been sent."""
@@ -159,13 +172,33 @@ class Control:
             if not waiter.done():
                 waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
 
-    async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
-        """Follow how often a supervisor has accepted this worker's key; runs until cancelled."""
-        await monitor.recv_multipart()  # the first connection
+    async def _watch(self, socket: zmq.asyncio.Socket, endpoint: str, monitor: zmq.asyncio.Socket) -> None:
+        """Follow a socket's connection and see that it comes back; runs until cancelled.
+
+        libzmq takes a refusal, and an answer that is none of ZeroMQ's, for final. While a supervisor is away another
+        program may have its port, or one that does not know the key.
+        """
+        limit: float | None = _CONNECT_AGAIN
+        times = 0
         while True:
-            await monitor.recv_multipart()
-            log.info("connected to the supervisor again")
-            self._reconnected()
+            try:
+                async with asyncio.timeout(limit):
+                    event = parse_monitor_message(await monitor.recv_multipart())["event"]
+            except TimeoutError:
+                with contextlib.suppress(zmq.ZMQError):  # there may be nothing left to disconnect
+                    socket.disconnect(endpoint)
+                socket.connect(endpoint)
+                limit = _CONNECT_AGAIN
+                continue
+            if event == zmq.EVENT_DISCONNECTED:
+                limit = limit or _CONNECT_AGAIN
+            elif event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                limit = _REFUSED_AGAIN
+            else:
+                limit, times = None, times + 1
+                if times > 1 and socket is self._control:
+                    log.info("connected to the supervisor again")
+                    self._reconnected()
 
     async def _receive(self) -> None:
         while True:

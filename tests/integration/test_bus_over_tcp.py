@@ -80,7 +80,7 @@ async def test_a_supervisor_that_is_suspended_or_killed_costs_no_packet_and_no_c
             await asyncio.sleep(SUSPENDED)
             first.send_signal(signal.SIGCONT)
             await asyncio.sleep(SUSPENDED)  # time to end those that it takes for hung
-            resumed = await until_live(http, port, CAMERAS, 30.0)
+            resumed = await until_live(http, port, CAMERAS, 60.0)
             assert workers(resumed) == workers(before)
             await nothing_was_lost(http, world)
             first.kill()
@@ -88,7 +88,7 @@ async def test_a_supervisor_that_is_suspended_or_killed_costs_no_packet_and_no_c
         await asyncio.sleep(1.0)
         async with supervisor(world, port, program=PROGRAM, **sections):
             began = time.monotonic()
-            after = await until_live(http, port, CAMERAS, 30.0)
+            after = await until_live(http, port, CAMERAS, 60.0)
             print(f"adopted {time.monotonic() - began:.1f} s after the start")
             assert workers(after) == workers(before)
             assert [c["worker"]["restarts"] for c in after["cameras"]] == [0] * CAMERAS

@@ -20,7 +20,9 @@ import zmq
 from relay_common import protocol
 from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
+from relay_common.protocol import WorkerState
 from relay_common.tcp_bus import SILENCE
+from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.bus_sockets import BusSockets
 from relay_worker.process.control import Control
@@ -124,6 +126,24 @@ async def test_who_proves_nothing_keeps_no_connection(tmp_path: Path, monkeypatc
         await made.close()
 
 
+async def test_many_who_may_not_speak_keep_no_worker_out(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Connections that say nothing, and strangers who try again and again."""
+    mine = rig.bus.keyring.issue("c.1", "c")
+    host, port = "127.0.0.1", int(ends(rig).control_endpoint.rpartition(":")[2])
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(contextlib.closing(socket.create_connection((host, port), timeout=10.0)))
+        for _ in range(10):
+            public, secret = (key.decode() for key in zmq.curve_keypair())
+            rig.peer(mine, ends(rig), public=public, secret=secret)
+        await rig.until(lambda: rig.refused().get("stranger", 0) >= 20)
+        worker = rig.peer(mine, ends(rig))
+        await rig.until(lambda: rig.heard_from("c.1") and rig.reports, lambda: worker.say_hello() and worker.report())
+        assert rig.bus.send("c.1", protocol.Identify())
+    assert set(rig.heard) == {("c.1", "Hello")}
+    assert caplog.text.count("the bus refused") == 1, "they all have one address"
+
+
 async def test_a_key_that_no_living_worker_has_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     mine = rig.bus.keyring.issue("c.1", "c")
     public, secret = (key.decode() for key in zmq.curve_keypair())
@@ -220,6 +240,55 @@ async def test_a_worker_without_keys_connects_over_tcp_to_nobody() -> None:
     for control, stats in (("tcp://127.0.0.1:1", "ipc:///x"), ("ipc:///x", "tcp://127.0.0.1:1")):
         with pytest.raises(ConfigError, match="without keys"):
             Control(spec_of(None, control, stats), lambda message: None)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers begin a connection anew after a second."""
+    monkeypatch.setattr("relay_worker.process.control._CONNECT_AGAIN", 1.0)
+    monkeypatch.setattr("relay_worker.process.control._REFUSED_AGAIN", 0.2)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_worker_that_was_refused_tries_again(rig: Rig) -> None:
+    """By a supervisor that does not know it, in the place of one that does: libzmq alone would give up."""
+    keys = rig.bus.keyring.issue("c.1", "c")
+    rig.bus.keyring.remove("c.1")
+    worker = Control(spec_of(keys, *ends(rig).endpoints), lambda message: None)
+    worker.start()
+    try:
+        await rig.until(lambda: rig.refused().get("stranger", 0) >= 4)
+        rig.bus.keyring.admit("c.1", "c", keys.public)
+        await rig.until(lambda: rig.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        stats = WorkerStats(instance="c.1", camera="c", sequence=1, at=0.0, uptime=1.0, state=WorkerState.LIVE)
+        await rig.until(lambda: rig.reports, lambda: worker.report(stats))
+    finally:
+        await worker.close()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_worker_whose_supervisors_port_another_program_had_finds_the_next_supervisor(tmp_path: Path) -> None:
+    made, answered = Rig(tmp_path, endpoints()), list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered.append(await reader.read(10))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    made.bus.keyring.open()
+    keys = made.bus.keyring.issue("c.1", "c")
+    server = await asyncio.start_server(answer, "127.0.0.1", int(ends(made).control_endpoint.rpartition(":")[2]))
+    worker = Control(spec_of(keys, *ends(made).endpoints), lambda message: None)
+    worker.start()
+    try:
+        await made.until(lambda: len(answered) >= 2)
+        server.close()
+        await server.wait_closed()
+        await made.bus.start()
+        await made.until(lambda: made.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+    finally:
+        await worker.close()
+        await made.close()
 
 
 SPEAK = """
