@@ -22,6 +22,7 @@ from relay_worker.rtp.h264 import (
     FU_A,
     FU_START,
     NAL_AUD,
+    NAL_PPS,
     NAL_SEI,
     NAL_SPS,
     STAP_A,
@@ -40,12 +41,14 @@ TOO_LARGE: Final = "pictures of {width}x{height} are not made smaller: the limit
 INTERLACED: Final = "interlaced video is not made smaller"
 B_PICTURES: Final = "the camera sends B-frames, of which only keyframes are made smaller"
 
-PARAMETER_SETS: Final = 13
-"""Number of the parameter sets of small pictures. Cameras use 0, or the first few: where an SFU goes from one layer to
-the other without waiting for a keyframe, pictures that name the other's sets are not decoded, and the last whole one
-stays.
+PARAMETER_SETS: Final = (13, 14)
+"""Numbers of the parameter sets of small pictures, of one encoder and the next. Cameras use 0, or the first few: where
+an SFU goes from one layer to the other without waiting for a keyframe, pictures that name the other's sets are not
+decoded, and the last whole one stays. Chromium takes an IDR picture for complete although the packet with its sets is
+lost, and would decode those of a new size by the sets of the old one, if they had its number.
 """
 
+_SETS: Final = frozenset((NAL_SPS, NAL_PPS))
 _LEFT_OUT: Final = frozenset((NAL_SEI, NAL_AUD))
 """What libx264 writes and nobody needs: its settings in words."""
 
@@ -109,6 +112,7 @@ class SmallPictures:
         self._refused = ""
         self._latest: VideoFrame | None = None
         self._original = (0, 0)
+        self._encoders = 0  # that were opened so far
         self._idr_number = 0  # that of the encoder's next IDR picture
         self._last_idr_number: int | None = None
 
@@ -186,7 +190,7 @@ class SmallPictures:
     def inherit(self, other: SmallPictures) -> None:
         """Take over from one that is no longer used."""
         self._latest, self._original = other._latest, other._original
-        self._last_idr_number = other._last_idr_number
+        self._last_idr_number, self._encoders = other._last_idr_number, other._encoders
 
     def _encode(self, small: VideoFrame, media_time: float, max_payload: int, *, keyframe: bool) -> SmallPicture:
         keyframe = keyframe or not self._references
@@ -195,8 +199,9 @@ class SmallPictures:
         try:
             encoder = self._encoder
             if encoder is None or (encoder.width, encoder.height) != (small.width, small.height):
-                encoder = self._encoder = _open_encoder(self._form, small.width, small.height)
-                self._idr_number = 0
+                sets = PARAMETER_SETS[self._encoders % len(PARAMETER_SETS)]
+                encoder = self._encoder = _open_encoder(self._form, small.width, small.height, sets)
+                self._encoders, self._idr_number = self._encoders + 1, 0
                 if self._last_idr_number == 0:
                     # Of two IDR pictures in a row the numbers differ (H.264 §7.4.3), and each encoder begins with 0.
                     self._take(encoder, small)
@@ -243,7 +248,7 @@ def _check_size(width: int, height: int) -> None:
         raise PictureRefused(TOO_LARGE.format(width=width, height=height))
 
 
-def _open_encoder(form: RenditionFormat, width: int, height: int) -> VideoCodecContext:
+def _open_encoder(form: RenditionFormat, width: int, height: int, sets: int) -> VideoCodecContext:
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -251,7 +256,7 @@ def _open_encoder(form: RenditionFormat, width: int, height: int) -> VideoCodecC
     encoder.thread_count = 1
     parameters = {
         "scenecut": 0,
-        "sps-id": PARAMETER_SETS,  # libx264 gives the PPS the same number
+        "sps-id": sets,  # libx264 gives the PPS the same number
         # libx264 makes tables for each quantiser that it may use: those between are a fraction of the memory.
         "qpmin": 20,
         "qpmax": 46,
@@ -272,6 +277,17 @@ def _open_encoder(form: RenditionFormat, width: int, height: int) -> VideoCodecC
     else:
         encoder.options |= {"crf": "28"}
     return encoder
+
+
+def sets_twice(payloads: list[tuple[bytes, bool]]) -> list[tuple[bytes, bool]]:
+    """The same keyframe, with the packet that holds its parameter sets alone sent twice.
+
+    Chromium does not ask for that packet if it is lost, and it leaves first: into the queue that the full picture has
+    filled before it, where a viewer's line did not carry that.
+    """
+    first = payloads[0][0] if payloads else b"\0"
+    sets = split_stap_a(first) if first[0] & 0x1F == STAP_A else [first]
+    return [payloads[0], *payloads] if {nal[0] & 0x1F for nal in sets} <= _SETS else payloads
 
 
 def nal_starts(payloads: Sequence[tuple[bytes, bool]]) -> Iterator[bytes]:

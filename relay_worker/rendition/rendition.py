@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from relay_common.proc import seconds_wanted
 from relay_common.worker_stats import RenditionStats
 from relay_worker.media.stream import Frame, Kind, PayloadRun
-from relay_worker.rendition.codec import B_PICTURES, INTERLACED
+from relay_worker.rendition.codec import B_PICTURES, INTERLACED, sets_twice
 from relay_worker.rendition.maker import Made, MakeJob, PictureMaker
 from relay_worker.rendition.plan import KEYFRAMES, OFF, SMOOTH, UNWATCHED_GAP, RenditionPlan
 from relay_worker.rendition.repeat import EVERY, Repeats
@@ -31,7 +31,7 @@ MOST_WAITING: Final = 30
 """Coded pictures of the smooth rendition that wait for the thread: a second of them."""
 MOST_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Their payload bytes: ten times what a camera of 3 Mbit/s sends in a second."""
-KEYFRAME_INTERVAL: Final = 1.0
+KEYFRAME_INTERVAL: Final = 0.5
 """Seconds between two keyframes of the smooth rendition that are made because somebody asks for them."""
 STUCK_AFTER: Final = 15.0
 """Seconds without a finished picture after which the thread is given up: a machine may be slow, too."""
@@ -248,17 +248,20 @@ class Rendition:
             log.debug("a small picture was not made: %s", made.failed)
         if small is None:
             return
+        payloads = small.payloads
+        if small.keyframe and (made.job.smooth or self._wants_keyframe):
+            payloads = sets_twice(payloads)  # somebody who comes from the full picture may have asked for it
         if not made.job.smooth:
             self._wants_keyframe = False
         self.reason = ""
         stats.pictures += 1
-        stats.packets += len(small.payloads)
-        stats.bytes += sum(len(payload) for payload, _ in small.payloads)
+        stats.packets += len(payloads)
+        stats.bytes += sum(len(payload) for payload, _ in payloads)
         stats.width, stats.height = small.width, small.height
         self._resolution_changes += self._original is not None and small.original != self._original
         self._original = small.original
         self._sent_at, self._repeats, self._repeat_at = now, small.repeats, now + EVERY
-        self._hand_out(small.payloads, made.job.media_time, now, keyframe=small.keyframe)
+        self._hand_out(payloads, made.job.media_time, now, keyframe=small.keyframe)
 
     def _hand_out(self, payloads: PayloadRun, media_time: float, now: float, *, keyframe: bool) -> None:
         ahead = media_time - self._sent_media_time

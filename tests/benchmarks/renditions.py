@@ -84,6 +84,7 @@ async def _run(endpoints: dict[str, Any], url: Secret, mode: str, seconds: float
         "BENCH_STREAM_URL": url.reveal(),
         "BENCH_CA_FILE": endpoints["rtsp"].get("ca_file", ""),
         "BENCH_SFU": endpoints["cloudflare"]["api_base_url"],
+        "PYTHONHASHSEED": "0",  # the two are to differ in nothing else
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, mode, str(seconds), env=environment, stdout=asyncio.subprocess.PIPE

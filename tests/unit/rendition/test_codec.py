@@ -20,6 +20,7 @@ from relay_worker.rendition.codec import (
     PictureRefused,
     SmallPicture,
     SmallPictures,
+    sets_twice,
     small_size,
 )
 from relay_worker.rendition.tap import MAX_PICTURE, CodedPicture, PictureTap
@@ -195,6 +196,46 @@ def test_the_latest_again_is_another_keyframe() -> None:
         assert viewer.decode(small.payloads)[0].width == 320
     numbers = [idr_number(small) for small in (first, second, third, fourth)]
     assert all(one != other for one, other in itertools.pairwise(numbers))
+
+
+def set_numbers(small: SmallPicture) -> tuple[int, int, int]:
+    """Numbers of a keyframe's sequence and picture parameter sets, and the one that its slice names."""
+    sps, pps, idr, *_ = nals_of(small.payloads)
+    header = BitReader(idr[1:], ValueError)
+    for _ in range(2):
+        header.ue()  # first_mb_in_slice, slice_type
+    return parse_sps(sps).sps_id, BitReader(pps[1:], ValueError).ue(), header.ue()
+
+
+def test_pictures_of_another_encoder_name_other_parameter_sets() -> None:
+    """Whoever lost the packet with the new sets would else decode pictures of the new size by the old ones."""
+    maker = SmallPictures(KEYFRAMES_FORMAT, references=False)
+    (picture,) = pictures_of(camera_frames(count=1))
+    found = [set_numbers(made(maker, picture)) for _ in range(2)]
+    smooth = SmallPictures(SMOOTH_FORMAT, references=True)
+    smooth.inherit(maker)
+    again = smooth.encode_again(1.0, 1200)
+    assert again is not None
+    assert again.width == 320, "of what the other made"
+    found += [set_numbers(again), set_numbers(made(smooth, picture, keyframe=True))]
+    smooth.release()
+    found.append(set_numbers(made(smooth, picture, keyframe=True)))
+    assert found == [(13, 13, 13), (13, 13, 13), (14, 14, 14), (13, 13, 13), (14, 14, 14)]
+
+
+def test_the_packet_with_the_parameter_sets_goes_twice_where_it_holds_nothing_else() -> None:
+    maker = SmallPictures(SMOOTH_FORMAT, references=True)
+    (picture,) = pictures_of(camera_frames(1280, 720, count=1))
+    large = made(maker, picture, keyframe=True).payloads
+    sets, *slices = large
+    assert sets_twice(large) == [sets, sets, *slices]
+    (decoded,) = PayloadDecoder().decode(sets_twice(large))
+    assert decoded.width == 480
+    assert PayloadDecoder().decode(sets_twice(large)[1:])[0].width == 480, "the first of them was lost"
+    whole = [(sets[0] + b"\x00\x02\x65\x88", True)]
+    assert sets_twice(whole) == whole, "with it, its picture is lost"
+    assert sets_twice(slices) == slices
+    assert sets_twice([]) == []
 
 
 def test_the_tap_copies_only_what_is_wanted() -> None:

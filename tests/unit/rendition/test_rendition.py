@@ -349,7 +349,30 @@ def test_large_pictures_that_wait_are_bounded_by_their_bytes(
     hanging.free.set()
 
 
-def test_many_who_ask_get_a_keyframe_a_second(viewer: Viewer) -> None:
+def test_who_comes_from_the_full_picture_gets_the_parameter_sets_twice(viewer: Viewer) -> None:
+    """It may have filled the line's queue, into which the first packet leaves."""
+
+    def twice() -> list[bool]:
+        keyframes = [frame.payloads for frame, keyframe in viewer.sent if keyframe and len(frame.payloads) > 2]
+        return [payloads[0][0] == payloads[1][0] for payloads in keyframes]
+
+    frames = camera_frames(1280, 720, count=240, group=30)
+    viewer.rendition.configure(KEYFRAMES, watched=True, budget=0.0)
+    viewer.play(frames[:95])
+    assert twice() == [True, False, False], "the first was asked for"
+    viewer.rendition.request_keyframe()
+    viewer.play(frames[95:130])
+    assert True in twice()[3:]
+    viewer.sent.clear()
+    viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
+    viewer.play(frames[130:190])
+    viewer.rendition.request_keyframe()
+    viewer.play(frames[190:])
+    assert len(twice()) >= 2
+    assert all(twice())
+
+
+def test_many_who_ask_get_two_keyframes_a_second(viewer: Viewer) -> None:
     viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
     for frame in camera_frames(count=150, group=30):
         viewer.rendition.request_keyframe()
