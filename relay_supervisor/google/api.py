@@ -7,7 +7,6 @@ commands are never repeated here: the dispatcher does that, within the budget.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import email.utils
 import logging
@@ -19,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import httpx
 import msgspec
 
+from relay_common.deadline import Deadline
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.sdp_lines import MAX_SDP
 from relay_common.secrets import Secret, redact
@@ -221,8 +221,8 @@ class NestApi:
         query: dict[str, str] | None = None,
         offer: str = "",
     ) -> CommandAnswer:
-        end = asyncio.get_running_loop().time() + timeout
-        token = await self._token(end, what)
+        deadline = Deadline(timeout)
+        token = await self._token(deadline, what)
         request = self._http.build_request(
             "GET" if body is None else "POST",
             f"{self._base}/{path}",
@@ -232,7 +232,7 @@ class NestApi:
             timeout=timeout,
         )
         try:
-            async with asyncio.timeout_at(end):
+            async with deadline:
                 answer = await self._exchange(request, what)
         except _NOT_SENT as error:
             raise _not_reached(error, what) from None
@@ -250,9 +250,9 @@ class NestApi:
             self._tokens.invalidate(token)
         raise refused
 
-    async def _token(self, end: float, what: str) -> Secret:
+    async def _token(self, deadline: Deadline, what: str) -> Secret:
         try:
-            async with asyncio.timeout_at(end):
+            async with deadline:
                 return await self._tokens.token()
         except TimeoutError:
             raise TokenUnavailable(f"{what}: Google's token endpoint gave no token in time") from None

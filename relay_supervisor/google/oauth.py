@@ -20,6 +20,7 @@ import httpx
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
+from relay_common.deadline import Deadline
 from relay_common.secrets import Secret, redact
 from relay_common.spoken import spoken, unresolved
 from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, NestError, TokenUnavailable
@@ -282,7 +283,7 @@ class _Request(google.auth.transport.Request):
         read = bytearray()
         try:
             async with (
-                asyncio.timeout(self._within),
+                Deadline(self._within),
                 self._http.stream(method, url, content=body, headers=headers) as response,
             ):
                 async for part in response.aiter_bytes():

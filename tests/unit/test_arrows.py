@@ -80,6 +80,7 @@ ALLOWED = {
         "config_local": "announced config",
         "config": "secrets",
         "config_mistakes": "config loopback secrets whip",
+        "deadline": "pauses",
         "fsm": "errors",
         "log": "secrets stderr",
         "protocol": "ingest_messages local_messages patch_messages rendition_messages",

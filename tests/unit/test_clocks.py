@@ -13,14 +13,15 @@ from tests.fixtures.product_source import ROOT, files, nodes
 
 READERS: Final[dict[str, str]] = {
     "relay_common/clock.py": "the clocks themselves",
+    "relay_common/deadline.py": "a deadline for the event loop's own timers",
     "relay_supervisor/checks/local.py": "a check looks at a certificate or a file once, in a process of its own",
     "relay_supervisor/checks/remote.py": "compares this machine's clock with Google's",
     "relay_supervisor/commands/auth.py": "a command notes when access was granted",
     "relay_supervisor/commands/drain.py": "a command waits for the supervisor, for a limited time",
     "relay_supervisor/commands/status.py": "a command repaints the terminal until its next look at the status",
     "relay_supervisor/commands/stop.py": "the same as drain",
-    "relay_supervisor/google/api.py": "a deadline for the event loop's own timers",
-    "relay_supervisor/google/oauth.py": "a thread that google-auth's transport blocks; and its expiry, made a duration",
+    "relay_supervisor/google/api.py": "the wall clock unless another is given, to compare with Google's",
+    "relay_supervisor/google/oauth.py": "google-auth's expiry, made a duration",
     "relay_supervisor/otel.py": "the SDK's thread judges how old its reading of the metrics is",
     "relay_supervisor/state/database.py": "the writer's thread waits for a locked file, for a limited time",
     "relay_worker/rtsp/transport.py": "the time that is left of a connection's time-out, for the event loop's timers",

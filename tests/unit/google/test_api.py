@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
+import socketserver
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -204,6 +208,31 @@ async def test_an_answer_that_trickles_ends_at_the_calls_deadline() -> None:
     with pytest.raises(NestTimeout) as caught:
         await asyncio.wait_for(google.api().extend("d1", Protocol.RTSP, Secret("x"), timeout=0.3), 30.0)
     assert caught.value.counted, "Google has carried it out, for all we know"
+
+
+async def test_an_answer_that_came_while_the_supervisor_stood_still_is_read() -> None:
+    """It was given up as late: a stream that Google had granted was lost, and another one generated."""
+    loop = asyncio.get_running_loop()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            loop.call_soon_threadsafe(time.sleep, 4.0)
+            time.sleep(0.3)
+            answer = results(RTSP).content
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        async with httpx.AsyncClient() as client:
+            api = NestApi("p", Tokens(), f"http://127.0.0.1:{server.server_address[1]}/v1", client)
+            stream = await api.generate("d1", Protocol.RTSP, timeout=3.0)
+    assert stream.handle == Secret("x1")
 
 
 async def test_an_answer_without_end_is_given_up() -> None:
