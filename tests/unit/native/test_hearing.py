@@ -10,6 +10,7 @@ import pytest
 
 from relay_worker import native
 from relay_worker.media.inputs import AudioInput
+from relay_worker.media.opus import OpusTranscoder
 from relay_worker.media.stream import Feed, Format, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.states import RtspState
@@ -73,11 +74,13 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 
 
 def test_units_that_come_alone_are_heard_and_are_sent(listener: Listener) -> None:
-    before = listener.pair.both[1].connections[0]._audio
-    assert before is not None
-    sent = before.stats.packets
+    for track_input in listener.inputs:
+        track_input._transcoder = OpusTranscoder("aac", bytes.fromhex(HBR["config"]))
+    sent = listener.pair.both[1].connections[0]._audio
+    assert sent is not None
+    before = sent.stats.packets
     assert [listener.hear(hbr(unit)) for unit in UNITS[3:23]] == [True] * 20
-    assert before.stats.packets == sent + 64, "20 units of 64 ms are 64 packets of 20 ms"
+    assert sent.stats.packets == before + 64, "20 units of 64 ms are 64 packets of 20 ms"
     assert listener.inputs[1].receiver.packets == 23
 
 
