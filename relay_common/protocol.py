@@ -230,6 +230,8 @@ class Play(_Message, frozen=True, tag="play"):
     answer: str = ""
     """Secret: Google's unmodified SDP answer to the worker's offer number `offer`; WebRTC only."""
     offer: int = 0
+    contested: float = 0.0
+    """Seconds for which a lost worker may still be the one client of `url`, so that a refusal says nothing of it."""
 
 
 class Extended(_Message, frozen=True, tag="extended"):

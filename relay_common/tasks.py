@@ -23,6 +23,16 @@ async def pause(clock: Clock, seconds: float, over: asyncio.Event) -> None:
         waiting.cancel()
 
 
+async def either(first: asyncio.Event, second: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in (first, second)]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
 def in_thread(work: Callable[[], None], name: str) -> asyncio.Future[None]:
     """Run `work` in a thread of its own, with its result as a future. Raises RuntimeError when none can be started.
 

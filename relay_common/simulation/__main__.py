@@ -42,6 +42,7 @@ _SOUNDS: Final[dict[str, dict[str, Any] | None]] = {
 @click.option("--shared-clip", is_flag=True, help="All cameras show the same clip: starts faster.")
 @click.option("--webrtc", default=0, show_default=True, help="How many cameras, the last ones, speak WebRTC only.")
 @click.option("--doorbells", default=0, show_default=True, help="How many of those are battery doorbells.")
+@click.option("--second-client", type=click.Choice(["refuse", "replace"]), help="What a camera does with one.")
 @click.option("--unlimited", is_flag=True, help="No command quota (for benchmarks).")
 @click.option("--any-play", is_flag=True, help="PLAY without Range starts media, too (Google then sends nothing).")
 @click.option("--flash", is_flag=True, help="A flash and a beep each second, for lip-sync measurements.")
@@ -64,6 +65,7 @@ def main(
     shared_clip: bool,
     webrtc: int,
     doorbells: int,
+    second_client: Literal["refuse", "replace"] | None,
     unlimited: bool,
     any_play: bool,
     flash: bool,
@@ -94,6 +96,7 @@ def main(
             shared_clip=shared_clip,
             webrtc=webrtc,
             doorbells=doorbells,
+            second_client=second_client or "",
             limits=UNLIMITED if unlimited else Limits(),
             tls=not plain,
             collect_after=collect_after,

@@ -53,7 +53,8 @@ class WorldConfig:
     `lease` is in seconds, as is `collect_after`, for which the SFU keeps a silent track; `only` leaves out the SFU
     ("nest") or everything else ("sfu"); with `shared_clip` all cameras show the same clip (they start faster and look
     alike); `webrtc` says which cameras speak WebRTC, by index or as the number of the last ones, and `doorbells` how
-    many of those, again the last, are battery doorbells, whose streams cannot be extended; `sfu` changes fields of the
+    many of those, again the last, are battery doorbells, whose streams cannot be extended; `second_client` what becomes
+    of a camera's second client, over WebRTC as well ("": served there, refused over RTSP); `sfu` changes fields of the
     SFU's `SfuVariant`; `adjust` may change each camera's settings, given its index.
     """
 
@@ -72,6 +73,7 @@ class WorldConfig:
     shared_clip: bool = False
     webrtc: int | tuple[int, ...] = 0
     doorbells: int = 0
+    second_client: Literal["", "refuse", "replace"] = ""
     collect_after: float = 30.0
     sfu: dict[str, Any] = field(default_factory=dict)
     only: Literal["all", "nest", "sfu"] = "all"
@@ -110,6 +112,9 @@ class WorldConfig:
         settings = CameraSettings(name, video, audio, describe_delay=self.describe_delay, phase=phase)
         if index in self.webrtc_cameras:
             settings = replace(settings, video=replace(video, profile="high"), webrtc=_HABITS[index % len(_HABITS)])
+        if self.second_client:
+            habits = replace(settings.webrtc, one_client=self.second_client == "replace")
+            settings = replace(settings, second_client=self.second_client, webrtc=habits)
         return self.adjust(index, settings)
 
 
@@ -198,6 +203,7 @@ class World:
         webrtc = config.webrtc_cameras
         for index in webrtc:
             cameras[index][1].protocol = "WEB_RTC"
+            cameras[index][1].max_streams = 1 if config.second_client == "refuse" else 0
         for index in webrtc[max(0, len(webrtc) - config.doorbells) :]:
             cameras[index][1].kind, cameras[index][1].extendable = "DOORBELL", False
         home = SimulatedHome(

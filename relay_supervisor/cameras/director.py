@@ -299,9 +299,9 @@ class Director:
             reason = "a WebRTC session ends with the worker that made its offer"
             self._leases(camera).media_failed(camera.id, held.generation, reason)
         else:
-            self._granted(held)
+            self._granted(held, self.fleet.contested(camera.id))
 
-    def _granted(self, granted: Granted) -> None:
+    def _granted(self, granted: Granted, contested: float = 0.0) -> None:
         stream = granted.stream
         if stream.url is None and stream.answer_sdp is None:
             return  # a WebRTC session that an earlier supervisor's worker may still hold
@@ -316,6 +316,7 @@ class Director:
                 expires_at=stream.expires_at,
                 answer=stream.answer_sdp.reveal() if stream.answer_sdp is not None else "",
                 offer=self.offers.number(granted.camera),
+                contested=contested,
             ),
         )
 

@@ -199,6 +199,11 @@ class Fleet:
         slot = self._slots.get(camera)
         return slot is not None and slot.phase is Phase.RUNNING and self._send(slot.instance, message)
 
+    def contested(self, camera: str) -> float:
+        """Seconds for which an earlier worker of a camera's, lost from sight, may still be playing its stream."""
+        slot = self._slots.get(camera)
+        return max(0.0, slot.contested_until - self._clock.now()) if slot is not None else 0.0
+
     def permit(self, camera: str, port: int) -> bool:
         """Whether a camera's worker may connect to TCP port `port`.
 

@@ -35,6 +35,8 @@ LAUNCH_TIMEOUT: Final = 150.0
 """Seconds for the launcher to start a process or report failure; it serves one camera after another."""
 STOP_TIME: Final = 3.0
 """Seconds for a worker of another version to end in order."""
+CONTESTED: Final = 10.0
+"""Seconds from the last word of a worker elsewhere until it counts as ended where nobody can tell."""
 ADOPT_TIMEOUT: Final = 10.0
 """Seconds between attempts to watch a worker that could not be watched, unless its hello comes first."""
 _LAUNCHING: Final = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
@@ -157,6 +159,8 @@ class SlotKeeper:
                 else:
                     log.warning("worker did not stop: sending SIGTERM", extra=slot.context)
                 slot.process.ask_to_end(TERM_TIME)
+                if self._launcher.remote:  # its engine may not reach it, and the line to it may be mended any moment
+                    self._send(slot.instance, protocol.Stop(reason="it was silent for too long", within=TERM_TIME))
             case Step.KILL:
                 log.warning("worker did not end: sending SIGKILL", extra=slot.context)
                 slot.process.end_now()
@@ -307,6 +311,9 @@ class SlotKeeper:
     def _over(self, slot: Slot, event: SlotEvent, why: str, cause: RestartCause) -> None:
         """Settle what follows for a slot that has lost its process, then notify the listener."""
         instance, had_process = slot.instance, slot.process is not None
+        exit_ = slot.process.exit if slot.process is not None else None
+        if had_process and self._launcher.remote and (exit_ is None or exit_.code is None):
+            slot.contested_until = slot.seen_at + CONTESTED
         self.by_instance.pop(instance, None)
         self._keyring.remove(instance)
         slot.machine.fire(event)
@@ -358,6 +365,6 @@ class SlotKeeper:
         slot.replacement = successor.replacement = None
         self.slots[slot.camera] = successor
         successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
-        successor.ended_by = slot.ended_by
+        successor.ended_by, successor.contested_until = slot.ended_by, slot.contested_until
         successor.policy.restarts += 1
         return successor

@@ -148,6 +148,8 @@ class Slot:
         """Why it is ending, from its goodbye."""
         self.last_exit = ""
         """How the last one ended, doing what, and how often the same happened lately."""
+        self.contested_until = -math.inf
+        """Until when an earlier worker may be alive elsewhere, with the camera's stream: how it ended nobody knows."""
         self.ended_by = ""
         """How the last one ended, alone: the same words for the same end."""
         self.planned = RestartCause.REQUESTED

@@ -21,3 +21,5 @@ class GrantedStream:
     """Unix seconds."""
     answer: Secret = field(repr=False, default=NONE)
     offer: int = 0
+    contested_until: float = 0.0
+    """Until when (monotonic) another worker may be the one client of `url`, because nobody knows that it has ended."""

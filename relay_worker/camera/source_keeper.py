@@ -15,13 +15,13 @@ from relay_common.counters import joined
 from relay_common.errors import Remedy
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
-from relay_common.tasks import pause
+from relay_common.tasks import either, pause
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import IngestKeeper
 from relay_worker.camera.webrtc_source import IngestError, IngestSettings
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.rtsp.errors import RtspError, RtspStage, RtspTimeoutError, SessionLostError
+from relay_worker.rtsp.errors import AccessError, RtspError, RtspStage, RtspTimeoutError, SessionLostError
 from relay_worker.rtsp.events import RtspMessage
 from relay_worker.rtsp.source import RtspSource, SourceSettings
 from relay_worker.rtsp.states import RtspState
@@ -32,6 +32,8 @@ RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 3.0)
 """Seconds before each retry of the same URL: Google's edge answers 404 for seconds after a stream was generated."""
 REFUSED_DELAYS: Final = (0.5, 1.5)
 """The same after 401 or 403: our previous connection may still count as the one client allowed per URL."""
+CONTESTED_DELAY: Final = 1.0
+"""Seconds between tries of a URL whose one client another worker may still be, which nobody hears (`GrantedStream`)."""
 WARM_ANSWER: Final = 12.0
 """Seconds to wait for an answer once a stream has played: it is immediate then, and asking again is free."""
 PROVEN: Final = 5.0
@@ -67,6 +69,8 @@ class SourceKeeper:
         self._task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()  # for the current task
         self._stalled: RtspError | None = None
+        self._allowed = asyncio.Event()
+        self._allowed.set()
         self._began = 0.0
         self.stalls = 0
         self._next_try = 0.0
@@ -134,6 +138,17 @@ class SourceKeeper:
         if task is not None:
             await asyncio.wait([task])
 
+    def hold(self) -> None:
+        """Connect to the camera no more until `allow`: it may be another worker's by now. What plays goes on."""
+        self._allowed.clear()
+        if self._source is not None and not self.playing and self._stalled is None:
+            self._stalled = SessionLostError(RtspStage.CONNECT, "no supervisor says whose the camera is")
+            self._source.stop()
+
+    def allow(self) -> None:
+        """The camera is this worker's own: connect at once where that was put off."""
+        self._allowed.set()
+
     def request_keyframe(self) -> None:
         """A viewer needs a keyframe; RTSP has no way to ask the camera for one."""
         self.ingests.request_keyframe()
@@ -190,6 +205,10 @@ class SourceKeeper:
             await asyncio.wait([previous])
         failures, settings = 0, self._settings
         while self.stream is stream:
+            if not self._allowed.is_set():
+                failures = 0
+                await either(self._allowed, stopped)
+                continue
             began = self._began = self._clock.now()
             error = await self._play(stream, settings)
             if self.stream is not stream or error is None:
@@ -201,6 +220,11 @@ class SourceKeeper:
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message, error.cause)
             delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
+            if isinstance(error, AccessError) and began < stream.contested_until:
+                # Google may refuse a second client. Tried for the last time when there can be no first one any more.
+                await self._rest(min(CONTESTED_DELAY, stream.contested_until - self._clock.now()), stopped)
+                failures = len(delays)
+                continue
             if error.remedy is Remedy.PARK or failures >= len(delays):
                 remedy = error.escalation if error.remedy is Remedy.RETRY else error.remedy
                 self.stream = None
@@ -208,10 +232,14 @@ class SourceKeeper:
                 return
             # Supervisors say at WARNING what is wrong, once, also where it is wrong with twenty cameras.
             log.debug("source: %s; trying again in %.1f s", error.message, delays[failures])
-            self._next_try = self._clock.now() + delays[failures]
-            await pause(self._clock, delays[failures], stopped)
-            self._next_try = 0.0
+            await self._rest(delays[failures], stopped)
             failures += 1
+
+    async def _rest(self, delay: float, stopped: asyncio.Event) -> None:
+        delay = max(0.0, delay)
+        self._next_try = self._clock.now() + delay
+        await pause(self._clock, delay, stopped)
+        self._next_try = 0.0
 
     def _proven(self, began: float) -> bool:
         """Whether the session started at `began` delivered pictures for a while: an answer to PLAY alone proves

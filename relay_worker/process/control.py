@@ -51,8 +51,9 @@ class Control:
     """The worker's connection to its supervisor. `undelivered` counts messages dropped because no supervisor was
     connected.
 
-    `reconnected` is called when a connection over TCP was lost and is back, with whatever was sent meanwhile lost, in
-    either direction. Raises ConfigError for TCP without keys, with which anybody could be the supervisor.
+    `lost` is called when a connection over TCP is lost, whether or not the supervisor lives, and `reconnected` when it
+    is back, with whatever was sent meanwhile lost, in either direction. Raises ConfigError for TCP without keys, with
+    which anybody could be the supervisor.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class Control:
         spec: WorkerSpec,
         handler: Callable[[FromSupervisor], None],
         reconnected: Callable[[], object] = bool,
+        lost: Callable[[], object] = bool,
     ) -> None:
         if spec.keys is None and (over_tcp(spec.control) or over_tcp(spec.stats)):
             raise ConfigError("a worker without keys connects over TCP to nobody")
-        self._handler, self._reconnected = handler, reconnected
+        self._handler, self._reconnected, self._lost = handler, reconnected, lost
         self._reader = wire.worker_reader()
         self._context = zmq.asyncio.Context()
         self._keys = spec.keys
@@ -191,6 +193,8 @@ class Control:
                 limit = _CONNECT_AGAIN
                 continue
             if event == zmq.EVENT_DISCONNECTED:
+                if limit is None and socket is self._control:
+                    self._lost()
                 limit = limit or _CONNECT_AGAIN
             elif event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 limit = _REFUSED_AGAIN

@@ -57,7 +57,7 @@ class Worker:
     ) -> None:
         self._spec, self._preloaded, self._sandbox = spec, preloaded, sandbox
         self._clock: Clock = clock or LoopClock()
-        self._control = Control(spec, self._handle, self._say_hello)
+        self._control = Control(spec, self._handle, self._say_hello, self._left_alone)
         self._forwarder = LogForwarder(self._control.send)
         settings = RelaySettings(
             name=spec.name,
@@ -75,7 +75,7 @@ class Worker:
         self._alone_since: float | None = None
         """Since when there has been neither a supervisor nor a stream to continue with."""
         self._pauses, self._away = PauseDetector(BEAT), 0.0
-        self._welcomed = False
+        self._welcomed = self._disowned = False
         self._sequence = 0
         self._stop = asyncio.Event()
         self._stop_within = 3.0
@@ -119,11 +119,13 @@ class Worker:
             case protocol.Identify():
                 self._say_hello()
             case protocol.Welcome():
-                self._welcomed = True
+                self._welcomed, self._disowned = True, False
+                self._relay.source.allow()
+                self._relay.publications.allow()
                 self._control.forget_requests()
                 self._relay.publications.hurry()
             case protocol.Play():
-                self._relay.play(_stream(message))
+                self._relay.play(_stream(message, self._clock.now()))
             case MakeOffer(request=request):
                 self._tasks.spawn(self._make_offer(request))
             case protocol.Extended():
@@ -157,6 +159,18 @@ class Worker:
                 log.info("stopping: %s", message.reason, extra=self._context())
                 self._stop_within = message.within
                 self._stop.set()
+
+    def _left_alone(self) -> None:
+        """The supervisor on another machine is not heard any more: it may have given the camera to another worker.
+
+        What plays goes on, and nothing is begun, lest that worker's connection is taken from it, until a supervisor
+        welcomes this one again. (On one machine no other worker is started while this one lives.)
+        """
+        if not self._disowned:
+            log.warning("no supervisor: keeping what is connected, and connecting to nothing", extra=self._context())
+        self._disowned = True
+        self._relay.source.hold()
+        self._relay.publications.hold()
 
     async def _make_offer(self, request: int) -> None:
         try:
@@ -254,12 +268,16 @@ class Worker:
     def _orphaned(self, now: float) -> bool:
         """Whether there has been neither a supervisor nor a lease for the whole grace period.
 
-        Time during which this process itself was paused does not count.
+        Time during which this process itself was paused does not count. A worker that may connect to nothing has
+        nothing to wait for when its lease ends.
         """
         self._away = self._pauses.observe(now)
-        if self._control.connected or self._clock.wall() < self._relay.expires_at:
+        heard = self._control.connected and not self._disowned
+        if heard or self._clock.wall() < self._relay.expires_at:
             self._alone_since = None
             return False
+        if self._disowned and self._relay.expires_at:
+            return True
         self._alone_since = now if self._alone_since is None else self._alone_since + self._away
         return now - self._alone_since > self._spec.orphan_grace
 
@@ -309,9 +327,15 @@ def _in_words(error: Exception) -> str:
     return "internal error; see the log"
 
 
-def _stream(play: protocol.Play) -> GrantedStream:
+def _stream(play: protocol.Play, now: float) -> GrantedStream:
     return GrantedStream(
-        play.generation, play.protocol, Secret(play.url), play.expires_at, answer=Secret(play.answer), offer=play.offer
+        play.generation,
+        play.protocol,
+        Secret(play.url),
+        play.expires_at,
+        answer=Secret(play.answer),
+        offer=play.offer,
+        contested_until=now + play.contested,
     )
 
 

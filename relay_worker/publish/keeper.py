@@ -97,9 +97,9 @@ class _NamedSignaling:
 class PublicationKeeper:
     """Keeps one connected publication at `sink` while it is wanted.
 
-    `on_live(publication)` is called when packets of every track and layer have left, `on_connected()` before the first
-    do, `on_lost(publication, reason)` when a live
-    or connected publication is gone, `on_problem(stage, reason, cause)` for every failure.
+    While `allowed` is not set no publication is begun. `on_live(publication)` is called when packets of every track and
+    layer have left, `on_connected()` before the first do, `on_lost(publication, reason)` when a live or connected
+    publication is gone, `on_problem(stage, reason, cause)` for every failure.
     """
 
     def __init__(
@@ -118,7 +118,9 @@ class PublicationKeeper:
         on_connected: Callable[[], None] = lambda: None,
         sink: SinkTarget = THE_SFU,
         rng: random.Random | None = None,
+        allowed: asyncio.Event | None = None,
     ) -> None:
+        self._allowed = allowed
         self._name, self._outputs, self._signaling, self.sink = name, outputs, signaling, sink
         self._clock, self._settings = clock, settings
         self._on_live, self._on_lost, self._on_problem = on_live, on_lost, on_problem
@@ -225,6 +227,8 @@ class PublicationKeeper:
 
     async def _keep(self, profile_idc: int | None) -> None:
         while True:
+            if self._allowed is not None:
+                await self._allowed.wait()
             delay = await self._publish(profile_idc)
             self._hurried.clear()
             self.next_try = self._clock.now() + delay

@@ -68,6 +68,8 @@ class Publications:
         self._wanted: tuple[bool, int | None] | None = None
         """Whether there is sound, and the H.264 profile, once publishing has begun."""
         self._ending = Tasks(log, "a publication could not be ended")
+        self._allowed = asyncio.Event()
+        self._allowed.set()
         self._rates: dict[str, _Rate] = {}
         self.keepers: dict[str, PublicationKeeper] = {}
         self._nowhere = self._make(SinkTarget())
@@ -121,6 +123,7 @@ class Publications:
             on_small_request=self._on_small_request,
             on_connected=self._on_connected,
             sink=sink,
+            allowed=self._allowed,
         )
         self._offer_layers(made)
         return made
@@ -182,6 +185,14 @@ class Publications:
         for keeper in self.keepers.values():
             if publication and keeper.publication == publication:
                 keeper.republish(reason)
+
+    def hold(self) -> None:
+        """Make no publication until `allow`; those that there are go on."""
+        self._allowed.clear()
+
+    def allow(self) -> None:
+        """Make those that were put off."""
+        self._allowed.set()
 
     def hurry(self) -> None:
         """The obstacle to publishing is gone (another supervisor came up): retry immediately."""

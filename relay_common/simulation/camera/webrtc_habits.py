@@ -28,7 +28,8 @@ class WebRtcHabits:
     Media: `first_keyframe_rate` in bit/s is the pace of a session's first IDR until a REMB arrives (0: no pacing);
     `idle_gop` seconds between unrequested IDRs; `sets_after_pli` sends SPS and PPS also before an IDR requested by PLI;
     `probe_interval` seconds between RTP packets without payload (0: none); `report_interval` seconds between sender
-    reports; `goodbye` closes DTLS at the end instead of falling silent.
+    reports; `goodbye` closes DTLS at the end instead of falling silent; `one_client` ends a camera's session when
+    another begins (a device of one stream at most refuses the other one instead).
     """
 
     ice_lite: bool = True
@@ -49,6 +50,7 @@ class WebRtcHabits:
     report_interval: float = 1.0
     goodbye: bool = True
     lenient: bool = False
+    one_client: bool = False
 
     def changed(self, **changes: Any) -> WebRtcHabits:
         """A copy with other values; ValueError for an unknown name or a value of another type."""

@@ -95,6 +95,9 @@ class WebRtcEdge:
         )
         ice = IceLite(transport.ufrag, transport.pwd)
         session = WebRtcSession(self, camera, key, offer, ice, self._identity, expires)
+        if camera.habits.one_client:
+            for other in [one for one in self._lives if one.camera is camera]:
+                other.cut("replaced")
         camera.sessions.add(session)
         camera.webrtc.sessions += 1
         self._by_ufrag[transport.ufrag] = session

@@ -14,14 +14,15 @@ import pytest
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
 from relay_common.proc import process_ref, ref_of, start_ticks
-from relay_common.protocol import Protocol
+from relay_common.protocol import PROTOCOL, Hello, Play, Protocol, WorkerState
+from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
-from relay_supervisor.google.leases.effects import NotExtended, TraitsRead
-from relay_supervisor.google.models import Device, Listing
+from relay_supervisor.google.leases.effects import Granted, NotExtended, TraitsRead
+from relay_supervisor.google.models import Device, Listing, LiveStream
 from relay_supervisor.state.store import SavedWorker, Store
 
 
@@ -36,6 +37,10 @@ class Leases:
         self.remembered: list[Device] = []
         self.seen: list[str] = []
         self.wanted: dict[str, bool] = {}
+        self.held: Granted | None = None
+
+    def current(self, camera: str) -> Granted | None:
+        return self.held
 
     def device_seen(self, camera: str, device: Device) -> None:
         self.seen.append(device.display_name)
@@ -54,13 +59,24 @@ class Fleet:
         self.started: list[str] = []
         self.stopped: list[tuple[str, str]] = []
         self.adopts = True
+        self.sent: list[Any] = []
         self.keyring = Keyring()
 
     def listen(self, listener: Any) -> None:
         pass
 
     def send(self, camera: str, message: Any) -> bool:
+        self.sent.append(message)
         return False
+
+    def contested(self, camera: str) -> float:
+        return 4.5
+
+    def permit(self, camera: str, port: int) -> bool:
+        return True
+
+    def ref(self, instance: str) -> str:
+        return ""
 
     def start(self, spec: Any) -> None:
         self.started.append(spec.camera)
@@ -91,7 +107,7 @@ class World:
         self.director = Director(
             self.registry,
             [SimpleNamespace(leases=self.leases)],  # type: ignore[list-item]
-            SimpleNamespace(listen=lambda listener: None, targets=lambda *_: []),  # type: ignore[arg-type]
+            SimpleNamespace(listen=lambda listener: None, targets=lambda *_: [], find=lambda sink: None),  # type: ignore[arg-type]
             self.fleet,  # type: ignore[arg-type]
             self.store,
             EventHub(self.clock, boot="b"),
@@ -214,3 +230,18 @@ async def test_a_protocol_that_was_read_between_listings_is_remembered(make: Cal
     moved = device("door", Protocol.WEB_RTC)
     world.director.lease_effect(TraitsRead(world.camera("Door"), moved))
     assert world.leases.remembered == [moved, device("yard")]
+
+
+async def test_a_stream_that_a_lost_worker_may_still_play_is_handed_on_as_contested_and_a_new_one_is_not(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door")]))
+    world.director.reconcile()
+    door = world.camera("Door")
+    stream = LiveStream(Protocol.RTSP, Secret("token"), 300.0, 1e9, Secret("rtsps://host/x"))
+    world.leases.held = Granted(door, 1, stream, 300.0)
+    hello = Hello(protocol=PROTOCOL, instance="door.2", camera=door, pid=1, started=1, state=WorkerState.STARTING)
+    world.director.worker_ready(door, hello)
+    world.director.lease_effect(Granted(door, 2, stream, 300.0))
+    assert [one.contested for one in world.fleet.sent if isinstance(one, Play)] == [4.5, 0.0]

@@ -71,8 +71,8 @@ class Process:
     def forget(self) -> None:
         self.forgotten = True
 
-    def end(self, code: int = 0, *, unseen: bool = False) -> None:
-        """It ends; with `unseen` the kernel's notice gets lost."""
+    def end(self, code: int | None = 0, *, unseen: bool = False) -> None:
+        """It ends, or is said to have (None); with `unseen` the kernel's notice gets lost."""
         self.exit = Exit(code)
         if not unseen:
             for told in self._told:

@@ -342,11 +342,15 @@ async def test_both_ends_notice_that_the_line_is_cut_and_the_worker_says_hello_w
             async with asyncio.timeout(NOTICED):
                 while worker._control.connected or rig.bus.send("c.1", protocol.DumpStacks()):
                     await asyncio.sleep(0.1)
+            await rig.until(lambda: worker._disowned)
             rig.heard.clear()
             rig.reports.clear()
             control.mend()
             stats.mend()
             await rig.until(lambda: "Hello" in rig.heard_from("c.1") and rig.reports)
+            assert worker._disowned, "nobody has welcomed it yet"
+            assert rig.bus.send("c.1", protocol.Welcome())
+            await rig.until(lambda: not worker._disowned)
             assert rig.bus.send("c.1", protocol.Stop(within=1.0))
             async with asyncio.timeout(30.0):
                 await running
@@ -356,20 +360,24 @@ async def test_both_ends_notice_that_the_line_is_cut_and_the_worker_says_hello_w
 
 
 async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path) -> None:
-    first, back = Rig(tmp_path, endpoints()), list[str]()
+    first, back, lost = Rig(tmp_path, endpoints()), list[str](), list[str]()
     await first.bus.start()
     keys = first.bus.keyring.issue("c.1", "c")
-    worker = Control(spec_of(keys, *ends(first).endpoints), lambda message: None, lambda: back.append("again"))
+    spec = spec_of(keys, *ends(first).endpoints)
+    worker = Control(spec, lambda message: None, lambda: back.append("again"), lambda: lost.append("lost"))
     worker.start()
     try:
         await first.until(lambda: first.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        assert lost == []
         await first.bus.stop()
+        await first.until(lambda: lost)
         second = Rig(tmp_path, ends(first).endpoints)
         second.bus.keyring.admit("c.1", "c", keys.public)
         await second.bus.start()
         await second.until(lambda: back)
         await second.until(lambda: second.heard, lambda: worker.send(protocol.Goodbye(reason="")))
         assert second.bus.send("c.1", protocol.Identify())
+        assert lost == ["lost"], "attempts to connect in between lose nothing"
         await second.bus.stop()
     finally:
         await worker.close()

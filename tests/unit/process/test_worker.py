@@ -96,6 +96,28 @@ async def test_time_in_which_it_stood_still_makes_no_orphan(rig: Rig) -> None:
     assert any(rig.worker._orphaned(now) for now in seconds(1029.0, 1035.0))
 
 
+async def test_a_worker_that_is_left_alone_keeps_what_it_has_and_ends_with_its_lease(rig: Rig) -> None:
+    """Its supervisor may have given the camera to another one; a connection alone does not say that it has not."""
+    worker, relay = rig.worker, rig.worker._relay
+    worker._control.connected = True
+    stream = GrantedStream(1, Protocol.RTSP, Secret(""), worker._clock.wall() + 100.0)
+    relay.source.stream = stream
+    worker._left_alone()
+    assert not relay.source._allowed.is_set()
+    assert not relay.publications._allowed.is_set()
+    assert not any(worker._orphaned(now) for now in seconds(100.0, 300.0)), "its lease lasts"
+    stream.expires_at = worker._clock.wall() - 1.0
+    assert worker._orphaned(300.0)
+    worker._handle(protocol.Welcome())
+    assert relay.source._allowed.is_set()
+    assert relay.publications._allowed.is_set()
+    assert not worker._orphaned(301.0)
+    worker._left_alone()
+    relay.source.stream = None
+    assert not any(worker._orphaned(now) for now in seconds(302.0, 362.5)), "without a stream, after its grace"
+    assert worker._orphaned(363.5)
+
+
 @pytest.mark.parametrize(("until", "put_off"), [(102.0, 0.0), (115.0, 13.0), (129.0, 27.0), (140.0, 0.0)])
 async def test_time_in_which_it_stood_still_is_silence_of_nobody_unless_all_gave_up_meanwhile(
     rig: Rig, wire: Any, until: float, put_off: float

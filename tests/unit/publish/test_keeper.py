@@ -54,7 +54,13 @@ class Connecting:
 
 
 class Subject:
-    def __init__(self, signaling: Refusing | Connecting, clock: Clock, settings: PublisherSettings = LOOPBACK) -> None:
+    def __init__(
+        self,
+        signaling: Refusing | Connecting,
+        clock: Clock,
+        settings: PublisherSettings = LOOPBACK,
+        allowed: asyncio.Event | None = None,
+    ) -> None:
         self.problems: list[Stage] = []
         self.lost: list[str] = []
         self.keeper = PublicationKeeper(
@@ -68,6 +74,7 @@ class Subject:
             on_problem=lambda stage, reason, cause: self.problems.append(stage),
             on_keyframe_request=lambda: None,
             rng=random.Random(1),
+            allowed=allowed,
         )
 
 
@@ -92,6 +99,23 @@ async def test_a_new_supervisor_is_asked_at_once() -> None:
     await until(lambda: len(subject.problems) == 3)
     assert subject.problems == [Stage.PUBLISH] * 3
     await subject.keeper.close()
+
+
+async def test_nothing_is_published_until_that_is_allowed() -> None:
+    clock, signaling, allowed = ManualClock(), Refusing(), asyncio.Event()
+    subject = Subject(signaling, clock, allowed=allowed)
+    subject.keeper.start(audio=True, profile_idc=None)
+    await clock.advance(60.0)
+    assert signaling.offers == []
+    allowed.set()
+    await until(lambda: len(subject.problems) == 1)
+    allowed.clear()
+    subject.keeper.hurry()
+    await clock.advance(3601.0)
+    await asyncio.sleep(0.1)
+    assert len(signaling.offers) == 1
+    async with asyncio.timeout(10.0):
+        await subject.keeper.close()
 
 
 async def test_a_fault_of_our_own_does_not_end_publishing() -> None:

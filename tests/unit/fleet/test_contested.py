@@ -1,0 +1,75 @@
+"""For how long a worker that was lost from sight may still be its camera's one client."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay_common import protocol
+from relay_supervisor.fleet.ending import DUMP_TIME, TERM_TIME
+from relay_supervisor.fleet.fleet import TICK
+from relay_supervisor.fleet.keeper import CONTESTED, SILENCE
+from relay_supervisor.fleet.launcher import EnginePhase
+from tests.unit.fleet.scripted import Process, Rig, settle
+
+SAID_HUNG = SILENCE + 2 * TICK
+
+
+async def hung(*, remote: bool) -> tuple[Rig, Process]:
+    rig = Rig()
+    rig.launcher.remote = remote
+    process = await rig.run()
+    await rig.wait(1.0, beats=True)
+    await rig.wait(SAID_HUNG)
+    return rig, process
+
+
+async def test_one_whose_end_nobody_has_seen_may_live_for_ten_seconds_after_its_last_word() -> None:
+    rig, process = await hung(remote=True)
+    process.end(None)
+    assert rig.fleet.contested("cam") == pytest.approx(CONTESTED - SAID_HUNG)
+    await settle()
+    await rig.launcher.answer()
+    rig.hello()
+    assert rig.fleet.contested("cam") == pytest.approx(CONTESTED - SAID_HUNG), "of the camera, whoever its worker is"
+    await rig.wait(CONTESTED - SAID_HUNG, beats=True)
+    assert rig.fleet.contested("cam") == 0.0
+
+
+@pytest.mark.parametrize(("remote", "code"), [(True, -9), (True, 0), (False, None), (False, -9)])
+async def test_one_that_has_ended_for_certain_is_no_client(remote: bool, code: int | None) -> None:
+    """On one machine the kernel says so, also of a process whose exit code only its parent has."""
+    rig, process = await hung(remote=remote)
+    process.end(code)
+    assert rig.fleet.contested("cam") == 0.0
+
+
+async def test_one_that_is_given_up_may_live() -> None:
+    rig, process = await hung(remote=True)
+    await rig.wait(60.0)
+    assert process.forgotten
+    assert rig.slot.contested_until > 0.0
+    assert rig.fleet.contested("cam") == 0.0, "it was silent for longer than that"
+
+
+async def test_the_successor_of_one_that_is_lost_while_it_is_replaced_is_told_as_well() -> None:
+    rig = Rig()
+    rig.launcher.remote = True
+    old = await rig.run()
+    await rig.wait(1.0, beats=True)
+    old.engine = EnginePhase.ENDING
+    await rig.wait(TICK)
+    await rig.launcher.answer()
+    rig.hello()
+    old.end(None)
+    assert rig.fleet.contested("cam") == pytest.approx(CONTESTED - TICK)
+
+
+async def test_a_camera_that_never_had_a_worker_is_nobodys() -> None:
+    assert Rig().fleet.contested("cam") == 0.0
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_a_hung_worker_elsewhere_is_told_to_stop_for_its_engine_may_not_reach_it(remote: bool) -> None:
+    rig, _ = await hung(remote=remote)
+    await rig.wait(DUMP_TIME + TERM_TIME)
+    assert rig.messages(protocol.Stop) == int(remote)
