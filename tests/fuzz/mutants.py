@@ -47,6 +47,8 @@ EQUIVALENT: Final[dict[str, str]] = {
     "has_start_code: for (size_t at = 1; at < size; at++)": "a unit that begins with zero is refused as well",
     "has_start_code: for (size_t at = 3; at < size; at++)": "likewise",
     "begin_fragments: uint8_t nal[3] = {(uint8_t)((at[0] & 0xE0) | (at[1] & 0x1F)), at[2]};": "unused",
+    "work_out_sound: if (!begin_output(output) || !is_none(output->parts[PACER], n__audio, 2) || "
+    "!is_even(output, run->media, now))": "a truth value",
     "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
 }
 """Function and line as they are with the change, and why nothing can tell."""

@@ -136,8 +136,8 @@ def test_sets_in_one_packet_of_the_largest_size(widest: Pair, more: int) -> None
     assert widest.wake([IDR]) == 1
 
 
-def test_sets_of_little_importance_are_put_with_as_little(pair: Pair) -> None:
-    pair.wake([b"\x27" + SPS[1:], b"\x28" + PPS[1:], IDR])
+def test_how_important_a_set_is_says_its_first_octet(pair: Pair) -> None:
+    pair.wake([b"\x27" + SPS[1:], b"\x68\x9c\x80\x80", IDR])
     assert pair.wake([IDR]) == 1
 
 
