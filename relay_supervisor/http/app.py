@@ -121,6 +121,8 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     local: LocalWay = LocalWay()
     sfu: bool = True
     """Whether it can be watched at Cloudflare."""
+    renditions: str = "off"
+    """The smaller picture that can be had of it now: `off`, `keyframes` or `smooth`."""
 
 
 class CameraSummaries(msgspec.Struct, frozen=True):
@@ -281,4 +283,5 @@ def _summary(camera: CameraStatus) -> CameraSummary:
         height=camera.video.height,
         local=local_way(camera),
         sfu=camera.sfu,
+        renditions=camera.renditions,
     )

@@ -16,7 +16,7 @@ from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
 from relay_supervisor.viewing.decoding import BROWSERS_FAULT
 from tests.fixtures.chromium import BLINDFOLD
-from tests.fixtures.dashboard import Dashboard, decoding, picture, served, until
+from tests.fixtures.dashboard import Dashboard, decoding, first_that, picture, served, until
 from tests.fixtures.local_responder import StockLocal
 from tests.fixtures.running_relay import SMALL, running_relay
 
@@ -85,6 +85,42 @@ async def test_without_cloudflare_everything_is_played_direct_and_costs_nothing(
         while len(local.closed) < 3:
             assert time.monotonic() < deadline, "sessions stay open when the page is left"
             await page.wait_for_timeout(50)
+
+
+def chosen_small(dashboard: Dashboard) -> str:
+    """What a person has chosen on this page before, for its init script."""
+    pins = {camera.id: "small" for camera in dashboard.relay.cameras}
+    return f"localStorage.setItem('relay.quality', {json.dumps(json.dumps(pins))})"
+
+
+async def test_a_picture_that_was_chosen_small_is_small_from_the_first_connection_on(chromium_page: Page) -> None:
+    """A direct connection keeps the picture that it was made for."""
+    page = chromium_page
+    async with answering(1, sfu=False) as (dashboard, local):
+        (camera,) = dashboard.relay.cameras
+        camera.renditions = "keyframes"
+        await page.add_init_script(chosen_small(dashboard))
+        await page.goto(dashboard.server.url)
+        await decoding(page, [camera.id])
+        await until(page, tile_says(camera.id, "small, as chosen"))
+        assert local.qualities == ["small"]
+
+
+async def test_what_is_chosen_while_a_direct_connection_is_being_made_is_not_lost(chromium_page: Page) -> None:
+    page = chromium_page
+    async with answering(1, sfu=False) as (dashboard, local):
+        (camera,) = dashboard.relay.cameras
+        await page.add_init_script(chosen_small(dashboard))
+        local.answers.clear()
+        await page.goto(dashboard.server.url)
+        await first_that(lambda: local.qualities == [""])
+        camera.renditions = "keyframes"
+        await until(page, tile_says(camera.id, "small, as chosen"))
+        local.answers.set()
+        await first_that(lambda: local.qualities == ["", "small"])
+        await until(page, "window.relay.tracks.length === 2")
+        await decoding(page, [camera.id])
+        assert local.qualities == ["", "small"]
 
 
 async def test_where_nothing_can_be_watched_the_page_says_where_the_camera_goes(chromium_page: Page) -> None:

@@ -409,6 +409,11 @@ async def test_what_is_played_from_the_relay_itself_stays_full(page: Page) -> No
     assert asked == {"one": "full", "two": "full"}
 
 
+async def test_what_is_played_from_the_relay_itself_is_full_at_once_on_an_unknown_line(page: Page) -> None:
+    await page.evaluate(ASK, {})
+    assert await page.evaluate("made.ask(tiles('one'), {direct: () => true})") == {"one": "full"}
+
+
 async def test_pictures_made_of_keyframes_may_be_seconds_apart(page: Page) -> None:
     await page.evaluate(ASK, WIDE_BEFORE)
     await page.evaluate("made.ask(tiles('one', 'two'), {alone: 'old'})")

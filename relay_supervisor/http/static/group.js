@@ -2,6 +2,7 @@
 
 import { lacking } from "./codecs.js";
 import { Connection } from "./connection.js";
+import { SMALL } from "./quality.js";
 
 const KEEPALIVE = 30000; // a view expires when its page is silent for three minutes
 const STANDS_STILL = 6000;
@@ -45,8 +46,15 @@ export class Group {
     for (const id of this.#moved.keys()) if (!cameras.includes(id)) this.#moved.delete(id);
     if (!cameras.length) return this.stop();
     if (!this.connection && !this.#next) this.#open();
-    else if (otherwise && this.active.local) this.renew();
+    else if (otherwise && this.#picturesOtherwise(this.active)) this.renew();
     else if (changed) this.#ask();
+  }
+
+  // Whether a connection to the relay itself was made for other pictures: it has those for which it was made, and is
+  // replaced to have others. Without a wish it has the full ones.
+  #picturesOtherwise(connection) {
+    const small = (qualities) => this.cameras.filter((id) => qualities[id] === SMALL).join();
+    return Boolean(connection.local) && small(connection.qualities) !== small(this.qualities);
   }
 
   stop() {
@@ -165,9 +173,10 @@ export class Group {
     this.#askedAt = performance.now();
     for (const id of this.cameras) if (connection.stream(id)) this.onStream(id, connection.stream(id));
     old?.close();
-    // The wanted cameras may have changed since it was opened.
+    // The wanted cameras, or pictures of them, may have changed since it was opened.
     const { cameras, qualities } = connection;
-    if (cameras.join() !== this.cameras.join() || JSON.stringify(qualities ?? {}) !== JSON.stringify(this.qualities)) this.#ask();
+    if (this.#picturesOtherwise(connection)) this.renew();
+    else if (cameras.join() !== this.cameras.join() || JSON.stringify(qualities ?? {}) !== JSON.stringify(this.qualities)) this.#ask();
   }
 
   #lost(connection) {

@@ -54,7 +54,7 @@ export class Renditions {
     const needed = planned(tiles, alone);
     for (const { id } of tiles) {
       if (direct(id)) needed.set(id, FULL);
-      if (needed.get(id) === FULL && !(this.#needed.get(id) === FULL && this.#lines.has(id))) this.#begin(id, now);
+      if (needed.get(id) === FULL && !(this.#needed.get(id) === FULL && this.#lines.has(id))) this.#begin(id, now, direct(id));
     }
     this.#needed = needed;
     const offered = tiles.map(({ id }) => id).filter((id) => this.offered(id));
@@ -69,18 +69,19 @@ export class Renditions {
   }
 
   // It is to be full from now on, where other pictures tell that the line is narrow, or nothing is known of it yet.
-  #begin(id, now) {
+  #begin(id, now, direct) {
     const narrow = [...this.#lines.values()].find((line) => line.phase === "narrow");
     const before = this.#lines.get(id);
     if (narrow) this.#lines.set(id, { ...narrow, before: null });
-    else this.#lines.set(id, before && this.#seen.has(id) ? anew(before, now) : this.#first(now));
+    else this.#lines.set(id, before && this.#seen.has(id) ? anew(before, now) : this.#first(now, direct));
     this.#try(id, now);
   }
 
-  #first(now) {
+  #first(now, direct) {
     const { narrow: known, at } = this.#line;
-    // The small picture comes first where the line is not known: the full one is tried as soon as that has arrived.
-    if (known === undefined) return { ...unknown(now, true), hold: 0 };
+    // The small picture comes first where the line is not known: the full one is tried as soon as that has arrived. Played
+    // from the relay itself that would take two connections, over a line that is rarely narrow.
+    if (known === undefined && !direct) return { ...unknown(now, true), hold: 0 };
     return unknown(now, known && Date.now() - at < REMEMBERED);
   }
 
