@@ -181,7 +181,7 @@ class Control:
         program may have its port, or one that does not know the key.
         """
         limit: float | None = _CONNECT_AGAIN
-        times = 0
+        times, refused = 0, False
         while True:
             try:
                 async with asyncio.timeout(limit):
@@ -197,12 +197,21 @@ class Control:
                     self._lost()
                 limit = limit or _CONNECT_AGAIN
             elif event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                limit = _REFUSED_AGAIN
+                if not refused:
+                    log.warning("what listens at %s refuses this worker", endpoint)
+                limit, refused = _REFUSED_AGAIN, True
             else:
-                limit, times = None, times + 1
+                limit, times, refused = None, times + 1, False
                 if times > 1 and socket is self._control:
-                    log.info("connected to the supervisor again")
-                    self._reconnected()
+                    self._back()
+
+    def _back(self) -> None:
+        log.info("connected to the supervisor again")
+        try:
+            self._reconnected()
+        except Exception:
+            # The connection has to be watched all the same.
+            log.exception("telling of the connection failed")
 
     async def _receive(self) -> None:
         while True:
