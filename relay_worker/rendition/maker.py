@@ -34,6 +34,7 @@ class MakeJob(NamedTuple):
     smooth: bool
     encode: bool = True
     keyframe: bool = False
+    """Whether somebody waits for a picture that needs no other."""
     release: bool = False
     """Whether nothing that takes memory is to be kept afterwards."""
 

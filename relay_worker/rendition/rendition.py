@@ -43,6 +43,11 @@ MOST_STUCK: Final = 2
 """Threads that are given up before there are no small pictures until the worker is replaced: each keeps what it has."""
 AGAIN_AFTER: Final = 1.0
 """Seconds between two times that a keyframe is made of the latest picture because somebody asks for one."""
+LEAVES_IN: Final = 0.4
+"""Seconds in which a keyframe leaves, packet by packet. One that is made of the same moment meanwhile leaves behind it,
+with a timestamp that is hardly later: from the two, a receiver that has seen nothing else yet learns a wrong clock, by
+which Chromium holds what follows back for three seconds.
+"""
 APART: Final = 0.001
 """Seconds at least from the media time of one small picture to the next's: one timestamp is one picture."""
 JUMP: Final = 1.0
@@ -124,7 +129,7 @@ class Rendition:
         self.plan.configure(mode, watched=watched, budget=budget, now=self._clock())
         if watched and not before:
             self.request_keyframe()
-            self._again_at = float("-inf")  # whoever watches asks for a keyframe as well, once connected
+            self._again_at += LEAVES_IN - AGAIN_AFTER  # whoever watches asks for a keyframe as well, once connected
         if mode == OFF:
             self._stop()
 
@@ -145,13 +150,16 @@ class Rendition:
         self._wants_keyframe = True
         # The latest keyframe is the first that can be had; the camera need not be asked for it. Smooth ones follow from
         # the camera's next keyframe on.
-        active = self.plan.active(now)
+        self._answer(self.plan.active(now), now)
+
+    def _answer(self, active: str, now: float) -> None:
+        """Send who waits for a keyframe the latest one again, unless it has just been sent."""
         if (active == KEYFRAMES or (active == SMOOTH and self._waits)) and now - self._again_at >= AGAIN_AFTER:
             self._again(now, smooth=active == SMOOTH)
 
     def _again(self, now: float, *, smooth: bool = False) -> None:
         if (self._stats.pictures or self._unmade) and self.wanted and self._media_time and self._usable(now):
-            self._again_at = now
+            self._again_at, self._wants_keyframe = now, False
             picture, self._unmade = self._unmade, None
             self._submit(picture, now, self._media_time, smooth=smooth)
 
@@ -170,6 +178,8 @@ class Rendition:
                 self._take_keyframe(picture, now)
         if picture is not None and picture.keyframe:
             return  # another one is on its way
+        if self._wants_keyframe:
+            self._answer(active, now)
         if self._repeats is not None and now >= self._repeat_at and self.plan.watched:
             self._repeated += 1
             self._repeat_at = now + EVERY
@@ -185,7 +195,8 @@ class Rendition:
         self._unmade = None
         if self._thread is not None:
             self._stats.replaced += len(self._thread.discard())
-        self._submit(picture, now, picture.media_time, smooth=False)
+        asked, self._wants_keyframe = self._wants_keyframe, False
+        self._submit(picture, now, picture.media_time, smooth=False, keyframe=asked)
 
     def _take_smooth(self, picture: CodedPicture, now: float) -> None:
         if not self._was_smooth:
@@ -249,10 +260,8 @@ class Rendition:
         if small is None:
             return
         payloads = small.payloads
-        if small.keyframe and (made.job.smooth or self._wants_keyframe):
+        if small.keyframe and made.job.keyframe:
             payloads = sets_twice(payloads)  # somebody who comes from the full picture may have asked for it
-        if not made.job.smooth:
-            self._wants_keyframe = False
         self.reason = ""
         stats.pictures += 1
         stats.packets += len(payloads)
