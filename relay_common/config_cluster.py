@@ -17,7 +17,8 @@ def bus_endpoints(listen: str) -> tuple[str, str] | None:
         return None
     host, port = announced(listen)
     address = ipaddress.ip_address(host)
-    if not 1 <= port < HIGHEST_PORT or address.is_unspecified or address.is_multicast:
+    meant = (address.ipv4_mapped or address) if address.version == 6 else address
+    if not 1 <= port < HIGHEST_PORT or meant.is_unspecified or meant.is_multicast:
         raise ValueError("no address that workers could connect to")
     shown = f"[{host}]" if address.version == 6 else host
     return f"tcp://{shown}:{port}", f"tcp://{shown}:{port + 1}"
@@ -30,6 +31,6 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
     except ValueError:
         return [
             f"cluster.bus_listen is {cluster.bus_listen!r}; expected an address of this machine that its workers can "
-            'reach, with a port: "10.0.0.5:7420"'
+            'reach, with a port below 65535 (the next one is used as well): "10.0.0.5:7420"'
         ]
     return []

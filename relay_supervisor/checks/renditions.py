@@ -46,8 +46,10 @@ def smaller_pictures(config: Config, devices: Sequence[Device] | None) -> list[F
         )
         for device in dear
     ]
-    need = KEYFRAMES_COST * (len(made) - len(smooth)) + sum(min(each, smooth_cost(device)) for device in smooth)
-    words = f"{len(made)} cameras, {len(smooth)} of them smooth" if len(made) > 1 else f"{made[0].display_name}"
+    need = KEYFRAMES_COST * (len(made) - len(smooth))
+    need += sum(max(KEYFRAMES_COST, min(each, smooth_cost(device))) for device in smooth)
+    of_them = f" ({len(smooth)} of them smooth)" if smooth else ""
+    words = f"{len(made)} cameras{of_them}" if len(made) > 1 else f"{made[0].display_name}"
     on_demand = sum(settings[device.name].mode == "on_demand" for device in made)
     waits = f"; {on_demand} on demand, at rest while nobody watches" if on_demand else ""
     if need > most:

@@ -36,8 +36,22 @@ def test_what_fits_is_told_with_its_cost() -> None:
     ((grade, text),) = said([device(f"c{n}") for n in range(20)], renditions="keyframes")
     assert (grade, text) == (
         Grade.OK,
-        "smaller pictures of 20 cameras, 0 of them smooth cost at most 80 ms of CPU a second",
+        "smaller pictures of 20 cameras cost at most 80 ms of CPU a second",
     )
+
+
+def test_what_is_smooth_is_counted_beside_the_others() -> None:
+    cameras, smooth = [device("a"), device("b")], {"a": CameraSettings(renditions="smooth")}
+    ((grade, text),) = said(cameras, renditions="keyframes", settings=smooth)
+    assert grade is Grade.OK
+    assert text.startswith("smaller pictures of 2 cameras (1 of them smooth) cost at most ")
+
+
+def test_cameras_that_may_not_be_smooth_cost_what_their_keyframes_do() -> None:
+    limits = WorkersConfig(rendition_cpu_ms=0.0, all_renditions_cpu_ms=50.0)
+    built = Config(nest=[NEST], cameras=CamerasConfig(renditions="smooth"), workers=limits)
+    *_, last = smaller_pictures(built, [device(f"c{n}") for n in range(20)])
+    assert "may cost 80 ms of CPU a second where all are watched" in last.text
 
 
 def test_what_does_not_fit_is_a_warning() -> None:

@@ -40,6 +40,7 @@ def test_statistics_have_the_next_port(listen: str, control: str, stats: str) ->
 @pytest.mark.parametrize(
     "listen",
     ["10.0.0.5", "10.0.0.5:", "10.0.0.5:0", "10.0.0.5:65535", "10.0.0.5:70000", "0.0.0.0:7420", "[::]:7420",
+     "[::ffff:0.0.0.0]:7420", "[::ffff:224.0.0.1]:7420",
      "224.0.0.1:7420", "host:7420", ":7420", "7420", "*:7420", "10.0.0.5:7420/x", "tcp://10.0.0.5:7420", "fd00::5"],
 )  # fmt: skip
 def test_what_no_worker_could_connect_to_is_refused(listen: str) -> None:
