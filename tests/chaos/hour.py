@@ -128,7 +128,10 @@ class Hour:
         return Told(row.name, camera, seconds, generates, harm(before, self.relay.sights, camera), problem)
 
     async def choose(self, row: Row) -> str | None:
-        """A camera that is well and can have this fault; for a refused extension the one that is extended next."""
+        """A camera that is well and can have this fault; for a refused extension the one that is extended next.
+
+        One whose extensions were refused before may have another stream generated instead, for a while.
+        """
         for _ in range(60):
             of_rtsp = row.name.startswith(("SDM", "RTSP")) or row in WHOLE
             fit = [
@@ -136,6 +139,7 @@ class Hour:
                 for name, sight in self.relay.sights.items()
                 if sight.healthy and sight.status.source_sessions and sight.status.lease.state == "held"
                 if not of_rtsp or sight.status.lease.protocol == "RTSP"
+                if not of_extend(row) or sight.status.lease.next_step == "extend"
             ]
             if fit and of_extend(row):
                 return min(fit, key=lambda name: self.relay.sights[name].status.lease.expires_in)
