@@ -17,7 +17,7 @@
     POST /control/oauth                           {"revoked"?, "down"?, "forbidden"?, "expire_tokens"?}
 
 An unknown camera is answered with 404, an invalid request with 400, both with {"error": text}. `name` may be "*" in
-fail_commands.
+fail_commands, whose `count` of 0 ends what was to fail.
 """
 
 from __future__ import annotations

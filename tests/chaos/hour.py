@@ -121,6 +121,7 @@ class Hour:
             problem = f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - began
         await self.relay.nest(f"cameras/{camera}/clear", {})
+        await self.relay.nest(f"cameras/{camera}/fail_commands", {"status": 503, "count": 0})
         await self.relay.nest(f"cameras/{camera}/device", {"lease": 0.0})
         with contextlib.suppress(HostError):
             await self.relay.ask("clock", offset=0.0)

@@ -78,7 +78,7 @@ async def outage(relay: Hosted) -> None:
     """Every command fails with 503 for a minute."""
     await relay.nest("cameras/*/fail_commands", {"status": 503, "count": 1_000_000})
     await asyncio.sleep(60.0)
-    await relay.nest("cameras/*/fail_commands", {"status": 503, "count": 1})
+    await relay.nest("cameras/*/fail_commands", {"status": 503, "count": 0})
 
 
 async def nameless(relay: Hosted) -> None:

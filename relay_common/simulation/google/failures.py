@@ -46,8 +46,15 @@ class Failures:
         self._waiting: dict[tuple[str, str], Failure] = {}
 
     def add(self, camera: str, command: str, failure: Failure) -> None:
-        """Make the next commands fail; replaces an earlier failure for the same camera and command."""
-        self._waiting[camera, command] = failure
+        """Make the next commands fail; replaces an earlier failure for the same camera and command.
+
+        With nothing remaining, it ends that, and for any command all that were added for the camera.
+        """
+        if failure.remaining > 0:
+            self._waiting[camera, command] = failure
+            return
+        for key in [key for key in self._waiting if key[0] == camera and command in (ANY, key[1])]:
+            del self._waiting[key]
 
     def clear(self) -> None:
         """Remove all failures."""

@@ -147,6 +147,18 @@ def test_an_empty_project_has_no_devices_key() -> None:
     assert project.backend.list_devices(project.token, "", T0).body == {}
 
 
+def test_failures_that_were_to_come_can_be_ended() -> None:
+    failures = Project().backend.failures
+    failures.add("Door", "ExtendRtspStream", failure(503))
+    failures.add("Door", "GenerateRtspStream", failure(503))
+    failures.add("Garden", "ExtendRtspStream", failure(503))
+    failures.add("Door", "GenerateRtspStream", failure(503, count=0))
+    assert failures.take("Door", "GenerateRtspStream") is None
+    failures.add("Door", "*", failure(503, count=0))
+    assert failures.take("Door", "ExtendRtspStream") is None
+    assert failures.take("Garden", "ExtendRtspStream") is not None
+
+
 def test_failures_are_counted_down_and_may_come_after_the_effect() -> None:
     project = Project(Device("d", "Door"))
     token = project.results("d", "GenerateRtspStream")["streamExtensionToken"]
