@@ -38,7 +38,7 @@ from tests.fixtures.media_rig import MediaRig
 SETTLE: Final = 10.0
 GIVEN_BACK: Final = 36.0
 """Seconds after the last viewer when memory is looked at again."""
-KEPT: Final = 2.0
+KEPT: Final = 2.5
 """Most megabytes that may be left of it then: tables that the codecs' libraries make once, and the thread's stack."""
 BARS: Final = {"keyframes": (4.0, 8.0), "smooth": (None, 14.0)}
 """Most milliseconds of CPU a second, and megabytes, that each may take at 720p."""
