@@ -282,8 +282,8 @@ def _open_encoder(form: RenditionFormat, width: int, height: int, sets: int) -> 
 def sets_twice(payloads: list[tuple[bytes, bool]]) -> list[tuple[bytes, bool]]:
     """The same keyframe, with the packet that holds its parameter sets alone sent twice.
 
-    Chromium does not ask for that packet if it is lost, and it leaves first: into the queue that the full picture has
-    filled before it, where a viewer's line did not carry that.
+    It leaves first: into the queue that the full picture has filled before it, where a viewer's line did not carry
+    that. If it is lost, Chromium may go on without it, and repeating it later does not help.
     """
     first = payloads[0][0] if payloads else b"\0"
     sets = split_stap_a(first) if first[0] & 0x1F == STAP_A else [first]

@@ -363,7 +363,7 @@ def test_who_comes_from_the_full_picture_gets_the_parameter_sets_twice(viewer: V
     assert twice() == [True, False, False], "the first was asked for"
     viewer.rendition.request_keyframe()
     viewer.play(frames[95:130])
-    assert True in twice()[3:]
+    assert twice()[3:] == [True, False], "who asked, and the camera's next one"
     viewer.sent.clear()
     viewer.rendition.configure(SMOOTH, watched=True, budget=1e6)
     viewer.play(frames[130:190])
