@@ -265,7 +265,7 @@ class Fleet:
             return
         slot.machine.fire(SlotEvent.HELLO)
         slot.hello, slot.state = hello, hello.state
-        if not hello.preloaded:
+        if not hello.preloaded and not self._launcher.remote:
             log.error("worker did not inherit the media stack: it uses more memory than it should", extra=slot.context)
         if hello.confinement and hello.confinement not in self._confinements:
             self._confinements.add(hello.confinement)

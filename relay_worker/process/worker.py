@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import relay_common
 from relay_common import log as log_setup
@@ -50,13 +50,22 @@ FILE_PART = 128 * 1024
 
 
 class Worker:
-    """Connects the relay to the supervisor; see `run`. `clock` is the relay's, too."""
+    """Connects the relay to the supervisor; see `run`. `clock` is the relay's, too.
+
+    `on_beat` is called at least once a second while the loop runs.
+    """
 
     def __init__(
-        self, spec: WorkerSpec, preloaded: bool, sandbox: Sandbox = UNCONFINED, clock: Clock | None = None
+        self,
+        spec: WorkerSpec,
+        preloaded: bool,
+        sandbox: Sandbox = UNCONFINED,
+        clock: Clock | None = None,
+        on_beat: Callable[[], object] = bool,
     ) -> None:
         self._spec, self._preloaded, self._sandbox = spec, preloaded, sandbox
         self._clock: Clock = clock or LoopClock()
+        self._on_beat = on_beat
         self._control = Control(spec, self._handle, self._say_hello, self._left_alone)
         self._forwarder = LogForwarder(self._control.send)
         settings = RelaySettings(
@@ -249,12 +258,14 @@ class Worker:
     async def _beat(self) -> None:
         clock = self._clock
         while not self._welcomed and not self._orphaned(clock.now()):
+            self._on_beat()
             if self._say_hello():
                 await asyncio.sleep(HELLO_AGAIN)
             else:
                 await self._control.until_connected(HELLO_AGAIN)
         due, state = clock.now(), self._relay.state
         while not self._orphaned(now := clock.now()):
+            self._on_beat()
             # After a pause of this process what came meanwhile is still unread: it is judged at the next beat.
             if not self._resumed(now):
                 self._relay.tick(now)
@@ -339,6 +350,6 @@ def _stream(play: protocol.Play, now: float) -> GrantedStream:
     )
 
 
-async def run(spec: WorkerSpec, sandbox: Sandbox, *, preloaded: bool) -> None:
+async def run(spec: WorkerSpec, sandbox: Sandbox, *, preloaded: bool, on_beat: Callable[[], object] = bool) -> None:
     """Run the worker that `spec` describes, confined by `sandbox`, until it is stopped."""
-    await Worker(spec, preloaded, sandbox).run()
+    await Worker(spec, preloaded, sandbox, on_beat=on_beat).run()
