@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 
 from relay_common.errors import RelayError
 from relay_worker.media.access_unit import AccessUnitAssembler
+from relay_worker.media.coded import coded
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 
@@ -78,7 +79,7 @@ def to_jpeg(access_unit: bytes) -> bytes:
     """Decode a keyframe and encode it as JPEG, at most 2 MiB; blocks for some 10 ms. Raises RelayError."""
     try:
         decoder = av.CodecContext.create("h264", "r")
-        pictures = [*decoder.decode(av.Packet(access_unit)), *decoder.decode(None)]
+        pictures = [*decoder.decode(coded(access_unit)), *decoder.decode(None)]
         if not pictures:
             raise RelayError("the keyframe could not be decoded", hint="Try again: it may have been damaged")
         picture = pictures[0]

@@ -15,6 +15,7 @@ from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
+from relay_worker.media.coded import coded
 from relay_worker.media.opus_encoder import (
     FRAME_SECONDS,
     SAMPLE_BYTES,
@@ -105,7 +106,7 @@ class OpusTranscoder:
             if self._decoder is None:
                 self._decoder = self._open_decoder()
             # An empty packet would end the decoder permanently.
-            frames = self._decoder.decode(av.Packet(data)) if data else []
+            frames = self._decoder.decode(coded(data)) if data else []
         except (av.error.FFmpegError, ValueError, MemoryError):
             self.stats.faults += 1
             self._hole = True

@@ -13,6 +13,7 @@ import av
 from av.audio.codeccontext import AudioCodecContext
 from typing_extensions import Buffer
 
+from relay_worker.media.coded import coded
 from relay_worker.rtp.opus import packet_ticks
 
 INTERVAL: Final = 30.0
@@ -106,7 +107,7 @@ class OpusLevel:
                 assert isinstance(decoder, AudioCodecContext)
                 decoder.sample_rate, decoder.layout = 48000, "mono"
                 self._decoder = decoder
-            frames = self._decoder.decode(av.Packet(packet))
+            frames = self._decoder.decode(coded(packet))
         except (av.error.FFmpegError, ValueError):
             self.forget()
             return False

@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 
 from relay_common.errors import RelayError
 from relay_worker.media.access_unit import AccessUnitAssembler
+from relay_worker.media.coded import coded
 from relay_worker.media.stream import Frame, Kind
 
 VIDEO_CLOCK: Final = 90000
@@ -85,7 +86,7 @@ class FileSink(NullSink):
             # The muxer wants parameter sets up front: a decoder reads them, and the size, from the first keyframe.
             decoder = av.CodecContext.create("h264", "r")
             with contextlib.suppress(av.error.FFmpegError):
-                frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+                frames = [*decoder.decode(coded(data)), *decoder.decode(None)]
                 if frames:
                     self._video.width, self._video.height = frames[0].width, frames[0].height
             self._video.codec_context.extradata = data

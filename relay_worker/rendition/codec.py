@@ -14,6 +14,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from relay_worker.media.access_unit import AccessUnitAssembler
+from relay_worker.media.coded import coded
 from relay_worker.media.parameter_sets import ParameterSetError, SpsInfo, parse_sps
 from relay_worker.media.stream import VIDEO_CLOCK_RATE
 from relay_worker.rendition.repeat import Repeats, repeats_of
@@ -142,7 +143,7 @@ class SmallPictures:
 
     def _decoded(self, access_unit: bytes) -> list[VideoFrame]:
         decoder = self._opened_decoder()
-        frames = decoder.decode(av.Packet(access_unit))
+        frames = decoder.decode(coded(access_unit))
         if not self._references:
             # Of a stream with B-frames it would come with a later picture.
             frames += decoder.decode(None)

@@ -150,10 +150,7 @@ class Connection(MediaOut):
 
 
 class Retold(OpusTranscoder):
-    """Stands for decoder and encoder, neither of which is compiled.
-
-    Keeps what it was given, and tells it again in three packets.
-    """
+    """Stands for decoder and encoder, neither of which is compiled: keeps what it was given, and tells it again."""
 
     def __init__(self) -> None:
         super().__init__("aac")
@@ -170,10 +167,10 @@ class Retold(OpusTranscoder):
 class DataPath:
     """A worker's way from the bytes of a connection to encrypted packets, by one of the two."""
 
-    def __init__(self, setting: native.Setting, stream: Stream) -> None:
+    def __init__(self, setting: native.Setting, stream: Stream, *, retold: bool = True) -> None:
         native.choose(setting)
         self._wide = setting == "compiled" and stream.wide
-        self._stream, self._clock = stream, ManualClock(1000.0)
+        self._stream, self._clock, self._retold = stream, ManualClock(1000.0), retold
         self._session = RtspSession(Secret("rtsp://camera/live"))
         self._session.state = RtspState.PLAYING
         for number, track in enumerate((TRACK, SOUND)):
@@ -241,7 +238,7 @@ class DataPath:
     def _retell(self) -> None:
         audio = self.pipeline.inputs[Kind.AUDIO]
         assert isinstance(audio, AudioInput)
-        audio._transcoder = Retold()
+        audio._transcoder = Retold() if self._retold else audio._transcoder
 
     @property
     def is_between_frames(self) -> bool:
@@ -339,7 +336,8 @@ def compare_stream(stream: Stream, name: str, sound: SoundStream | None = None) 
     `name`.
     """
     global whole
-    reference, compiled = DataPath("python", stream), DataPath("compiled", stream)
+    retold = sound is None or sound.retold
+    reference, compiled = (DataPath(setting, stream, retold=retold) for setting in ("python", "compiled"))
     both, now = (reference, compiled), 1000.0
     try:
         for number, data in enumerate(stream.wakes):

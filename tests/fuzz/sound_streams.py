@@ -36,6 +36,8 @@ class SoundStream:
         self._sequence = rng.choice((0, 65530, rng.randrange(65536)))
         self._first = self._timestamp = rng.choice((0, 2**32 - 5000, rng.randrange(2**32)))
         self._ssrc, self._sent = rng.randrange(2**32), 0
+        self.retold = seed % 8 == 3
+        """Whether what is decoded and encoded stands for itself, so that each unit is compared, and not its sound."""
 
     def wake(self, now: float) -> bytes:
         """What arrives by itself at `now`, 1000 s being the beginning; nothing where it is not time for any."""

@@ -205,3 +205,19 @@ def test_every_setting_of_the_encoders_is_in_force() -> None:
         assert len(packet) == 32_000 // 50 // 8
     with pytest.raises(EncoderError, match="refuses setting 4010 = 11"):
         NativeEncoder("flt", 48_000, OpusSettings(complexity=11))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_unit_that_was_cut_short_is_not_read_on_into_what_lies_behind_it(size: int) -> None:
+    clip = audio_clip(AudioSpec(rate=16000))
+    units = [unit.data for unit in clip.units]
+
+    def sound(behind: int) -> list[tuple[bytes, float]]:
+        transcoder = OpusTranscoder("aac", clip.config)
+        packets: list[tuple[bytes, float]] = []
+        for number, data in enumerate((units[0], units[1], units[2][:size], units[3], units[4])):
+            there = memoryview(data + bytes((behind,)) * 64)[: len(data)]
+            packets += transcoder.transcode(there, 100 + number * 0.064, 100.0 + number)  # type: ignore[arg-type]
+        return packets
+
+    assert sound(0x00) == sound(0xFF) == sound(0xAA)
