@@ -45,8 +45,9 @@ AGAIN_AFTER: Final = 1.0
 """Seconds between two times that a keyframe is made of the latest picture because somebody asks for one."""
 LEAVES_IN: Final = 0.4
 """Seconds in which a keyframe leaves, packet by packet. One that is made of the same moment meanwhile leaves behind it,
-with a timestamp that is hardly later: from the two, a receiver that has seen nothing else yet learns a wrong clock, by
-which Chromium holds what follows back for three seconds.
+with a timestamp that is hardly later: from the two, a receiver that has seen nothing else yet learns a wrong clock.
+Where the picture after them needs a retransmission, Chromium holds all back for three seconds
+(findings/chromium-holds-pictures-by-a-wrong-clock.sh).
 """
 APART: Final = 0.001
 """Seconds at least from the media time of one small picture to the next's: one timestamp is one picture."""
