@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import httpx
+
+from relay_common.bounded_http import bounded_exchange
 
 BASE_URL: Final = "https://rtc.live.cloudflare.com/v1"
 MAX_BODY: Final = 1 << 20
@@ -21,17 +22,8 @@ async def exchange(
     trickles in, or is too large.
     """
     headers = {"Content-Type": "application/json"} if content is not None else {}
-    received = bytearray()
-    try:
-        async with (
-            asyncio.timeout(within),
-            http.stream(method, path, content=content, headers=headers) as response,
-        ):
-            async for chunk in response.aiter_bytes():
-                received += chunk
-                if len(received) > MAX_BODY:
-                    raise httpx.DecodingError(f"the answer is larger than {MAX_BODY} bytes")
-    except TimeoutError:
-        raise httpx.ReadTimeout(f"no complete answer within {within:g} s") from None
+    response, body = await bounded_exchange(
+        http, method, path, content=content, headers=headers, within=within, most=MAX_BODY
+    )
     retry_after = response.headers.get("retry-after", "")
-    return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, bytes(received)
+    return response.status_code, float(retry_after) if retry_after.isdecimal() else 0.0, body

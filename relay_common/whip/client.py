@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import Final
 
 import httpx
 
+from relay_common.bounded_http import BodyTooLarge, whole_body
 from relay_common.clock import Clock
+from relay_common.deadline import Deadline
 from relay_common.spoken import spoken
 from relay_common.whip.endpoint import WhipEndpoint, place_of
 from relay_common.whip.errors import WhipError
@@ -86,7 +87,7 @@ class WhipClient:
     async def _run(self, exchange: Exchange) -> WhipResponse:
         method = exchange.request.method
         try:
-            async with asyncio.timeout(CALL_WITHIN):
+            async with Deadline(CALL_WITHIN):
                 while True:
                     response = await self._send(exchange)
                     if (last := exchange.receive(response, self._clock.wall())) is not None:
@@ -104,12 +105,12 @@ class WhipClient:
             ) from error
 
     async def _send(self, exchange: Exchange) -> WhipResponse:
-        request, body = exchange.request, bytearray()
+        request = exchange.request
         async with self._http.stream(
             request.method, request.url, headers=request.headers, content=request.body or None
         ) as response:
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise WhipError(f"the server's answer to {request.method} is larger than {MAX_BODY} bytes")
-        return WhipResponse(response.status_code, list(response.headers.multi_items()), bytes(body))
+            try:
+                body = await whole_body(response.aiter_raw(), MAX_BODY)
+            except BodyTooLarge as error:
+                raise WhipError(f"the server's answer to {request.method} is {error}") from None
+        return WhipResponse(response.status_code, list(response.headers.multi_items()), body)

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import httpx
 import msgspec
 
+from relay_common.bounded_http import BodyTooLarge, whole_body
 from relay_common.deadline import Deadline
 from relay_common.protocol import Protocol as StreamProtocol
 from relay_common.sdp_lines import MAX_SDP
@@ -261,12 +262,10 @@ class NestApi:
         """Send a request and read its answer, bounded in length."""
         response = await self._http.send(request, stream=True)
         try:
-            body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > _LONGEST_BODY:
-                    raise MalformedAnswer(f"{what}: the answer is longer than {_LONGEST_BODY >> 20} MiB")
-            return CommandAnswer(response.status_code, response.headers, bytes(body))
+            body = await whole_body(response.aiter_bytes(), _LONGEST_BODY)
+            return CommandAnswer(response.status_code, response.headers, body)
+        except BodyTooLarge as error:
+            raise MalformedAnswer(f"{what}: the answer is {error}") from None
         finally:
             await response.aclose()
 

@@ -19,8 +19,8 @@ import google.oauth2.credentials
 import httpx
 
 from relay_common.backoff import Backoff
+from relay_common.bounded_http import bounded_exchange
 from relay_common.clock import Clock
-from relay_common.deadline import Deadline
 from relay_common.secrets import Secret, redact
 from relay_common.spoken import spoken, unresolved
 from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, NestError, TokenUnavailable
@@ -269,27 +269,12 @@ class _Request(google.auth.transport.Request):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> _Response:
-        exchange = self._exchange(url, method, body, headers)
+        exchange = bounded_exchange(
+            self._http, method, url, content=body, headers=headers, within=self._within, most=_LONGEST_BODY
+        )
         try:
-            return asyncio.run_coroutine_threadsafe(exchange, self._loop).result()
+            return _Response(*asyncio.run_coroutine_threadsafe(exchange, self._loop).result())
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError, concurrent.futures.CancelledError) as error:
             # The last two: the client was closed while a retry waited, or the loop.
             exchange.close()
             raise google.auth.exceptions.TransportError(spoken(error)) from error  # type: ignore[no-untyped-call]
-
-    async def _exchange(
-        self, url: str, method: str, body: bytes | None, headers: Mapping[str, str] | None
-    ) -> _Response:
-        read = bytearray()
-        try:
-            async with (
-                Deadline(self._within),
-                self._http.stream(method, url, content=body, headers=headers) as response,
-            ):
-                async for part in response.aiter_bytes():
-                    read += part
-                    if len(read) > _LONGEST_BODY:
-                        raise httpx.DecodingError(f"the answer is longer than {_LONGEST_BODY >> 10} KiB")
-        except TimeoutError:
-            raise httpx.ReadTimeout(f"no complete answer within {self._within:g} s") from None
-        return _Response(response, bytes(read))

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from relay_common.bounded_http import BodyTooLarge, whole_body
 from relay_common.errors import RelayError, Remedy
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.status.model import CameraStatus, RelayStatus
@@ -80,18 +81,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def read_body(request: Request, most: int = MAX_BODY) -> bytes:
     """The request's body; raises ApiError when it is larger than `most` bytes, takes over 20 s or is cut off."""
-    body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise ApiError(413, "too_large", f"The request is larger than {most} bytes")
+            return await whole_body(request.stream(), most)
+    except BodyTooLarge as error:
+        raise ApiError(413, "too_large", f"The request is {error}") from error
     except TimeoutError as error:
         raise ApiError(408, "too_slow", f"The request's body did not arrive within {BODY_WITHIN:.0f} s") from error
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete", "The request was cut off") from error
-    return bytes(body)
 
 
 async def read_json(request: Request, model: type[Any]) -> Any:

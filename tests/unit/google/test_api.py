@@ -237,7 +237,7 @@ async def test_an_answer_that_came_while_the_supervisor_stood_still_is_read() ->
 
 async def test_an_answer_without_end_is_given_up() -> None:
     google = Google(httpx.Response(200, stream=Trickle(b" " * 65536, 0.0)))
-    with pytest.raises(MalformedAnswer, match="longer than"):
+    with pytest.raises(MalformedAnswer, match="larger than"):
         await asyncio.wait_for(google.api().devices(), 30.0)
 
 

@@ -285,7 +285,7 @@ async def test_an_answer_that_trickles_or_never_ends_is_given_up(part: int, paus
                 yield b" " * part
 
     tokens = mocked(ManualClock(), lambda request: httpx.Response(200, stream=Trickle()), timeout=0.5)
-    words = "longer than 64 KiB" if part > 1 else "no complete answer within"
+    words = "larger than 65536 bytes" if part > 1 else "no complete answer within"
     with pytest.raises(TokenUnavailable, match=words):
         await asyncio.wait_for(tokens.token(), 40.0)
     await tokens.aclose()
