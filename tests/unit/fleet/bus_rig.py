@@ -9,13 +9,19 @@ from typing import Any
 
 import msgspec
 
-from relay_common.protocol import FromWorker
+from relay_common.protocol import FromWorker, Goodbye
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.bus_sockets import BusSockets
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
-from relay_worker.process.spec import BusKeys
+from relay_worker.process.control import Control
+from relay_worker.process.spec import BusKeys, WorkerSpec
 from tests.fixtures.bus_peer import Attempt, BusPeer
+
+
+def spec_of(keys: BusKeys | None, control: str, stats: str) -> WorkerSpec:
+    """A worker of camera c that connects there."""
+    return WorkerSpec(camera="c", name="C", instance="c.1", control=control, stats=stats, keys=keys)
 
 
 class Rig:
@@ -43,6 +49,18 @@ class Rig:
             attempt.supervisor, attempt.public, attempt.secret = keys.supervisor, keys.public, keys.secret.reveal()
         self.peers.append(BusPeer(msgspec.structs.replace(attempt, **changes)))
         return self.peers[-1]
+
+    async def hear(self, worker: Control) -> None:
+        """Wait until a message of this worker has arrived."""
+        await self.until(lambda: self.heard, lambda: worker.send(Goodbye(reason="")))
+
+    async def next(self, keys: BusKeys) -> Rig:
+        """Stop this bus, unless that is done, and start the next supervisor's, which knows the worker by its keys."""
+        await self.bus.stop()
+        later = Rig(self.directory, self.bus.network and self.bus.network.endpoints)
+        later.bus.keyring.admit("c.1", "c", keys.public)
+        await later.bus.start()
+        return later
 
     def refused(self) -> dict[str, int]:
         """What was refused, by kind."""

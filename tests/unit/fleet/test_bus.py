@@ -22,9 +22,8 @@ from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.keyring import KEY_FILE
 from relay_supervisor.socket_file import SocketFile
 from relay_worker.process.control import Control
-from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
-from tests.unit.fleet.bus_rig import Rig
+from tests.unit.fleet.bus_rig import Rig, spec_of
 
 ME = os.getpid()
 
@@ -191,10 +190,7 @@ async def test_a_worker_waits_for_its_connection(rig: Rig, admitted: bool) -> No
     keys, ends = rig.bus.keyring.issue("c.1", "c"), rig.bus.keyed
     if not admitted:
         rig.bus.keyring.remove("c.1")
-    spec = WorkerSpec(
-        camera="c", name="C", instance="c.1", control=ends.control_endpoint, stats=ends.stats_endpoint, keys=keys
-    )
-    worker = Control(spec, lambda message: None)
+    worker = Control(spec_of(keys, *ends.endpoints), lambda message: None)
     try:
         assert not worker.send(protocol.Goodbye(reason="")), "the handshake needs this loop"
         async with asyncio.timeout(30.0):
@@ -209,10 +205,7 @@ async def test_a_worker_says_hello_once_it_is_connected_not_at_its_next_try(
 ) -> None:
     monkeypatch.setattr("relay_worker.process.worker.HELLO_AGAIN", 600.0)
     keys, ends = rig.bus.keyring.issue("c.1", "c"), rig.bus.keyed
-    spec = WorkerSpec(
-        camera="c", name="C", instance="c.1", control=ends.control_endpoint, stats=ends.stats_endpoint, keys=keys
-    )
-    running = asyncio.create_task(Worker(spec, preloaded=True).run())
+    running = asyncio.create_task(Worker(spec_of(keys, *ends.endpoints), preloaded=True).run())
     try:
         await rig.until(lambda: "Hello" in rig.heard_from("c.1"))
         rig.bus.send("c.1", protocol.Stop(within=1.0))
@@ -221,31 +214,6 @@ async def test_a_worker_says_hello_once_it_is_connected_not_at_its_next_try(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path) -> None:
-    first = Rig(tmp_path)
-    await first.bus.start()
-    keys = first.bus.keyring.issue("c.1", "c")
-    spec = WorkerSpec(
-        camera="c", name="C", instance="c.1", control=first.bus.keyed.control_endpoint,
-        stats=first.bus.keyed.stats_endpoint, keys=keys,
-    )  # fmt: skip
-    said: list[FromSupervisor] = []
-    worker = Control(spec, said.append)
-    worker.start()
-    try:
-        await first.until(lambda: first.heard, lambda: worker.send(protocol.Goodbye(reason="")))
-        await first.bus.stop()
-        second = Rig(tmp_path)
-        second.bus.keyring.admit("c.1", "c", keys.public)
-        await second.bus.start()
-        await second.until(lambda: second.heard, lambda: worker.send(protocol.Goodbye(reason="")))
-        assert second.bus.send("c.1", protocol.Identify())
-        await second.until(lambda: protocol.Identify() in said)
-        await second.bus.stop()
-    finally:
-        await worker.close()
 
 
 async def test_the_supervisors_key_is_written_again_when_it_is_deleted(

@@ -23,11 +23,10 @@ from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.bus_sockets import BusSockets
 from relay_worker.process.control import Control
-from relay_worker.process.spec import BusKeys, WorkerSpec
 from relay_worker.process.worker import Worker
 from tests.fixtures.ports import free_ports
 from tests.fixtures.stalling_line import StallingLine
-from tests.unit.fleet.bus_rig import Rig
+from tests.unit.fleet.bus_rig import Rig, spec_of
 
 NOTICED = GONE + 25.0
 """Seconds to see that a peer is gone, and what a busy machine takes."""
@@ -40,10 +39,6 @@ def endpoints(host: str = "127.0.0.1") -> tuple[str, str]:
 
 def ends(rig: Rig) -> BusSockets:
     return rig.bus.ends(remote=True)
-
-
-def spec_of(keys: BusKeys | None, control: str, stats: str) -> WorkerSpec:
-    return WorkerSpec(camera="c", name="C", instance="c.1", control=control, stats=stats, keys=keys)
 
 
 @pytest.fixture
@@ -225,7 +220,7 @@ async def test_ipv6(tmp_path: Path) -> None:
     keys = made.bus.keyring.issue("c.1", "c")
     worker = Control(spec_of(keys, *ends(made).endpoints), lambda message: None)
     try:
-        await made.until(lambda: made.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        await made.hear(worker)
         assert made.bus.send("c.1", protocol.Identify())
     finally:
         await worker.close()
@@ -255,7 +250,7 @@ async def test_a_worker_that_was_refused_tries_again(rig: Rig, caplog: pytest.Lo
     try:
         await rig.until(lambda: rig.refused().get("stranger", 0) >= 4)
         rig.bus.keyring.admit("c.1", "c", keys.public)
-        await rig.until(lambda: rig.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        await rig.hear(worker)
         stats = WorkerStats(instance="c.1", camera="c", sequence=1, at=0.0, uptime=1.0, state=WorkerState.LIVE)
         await rig.until(lambda: rig.reports, lambda: worker.report(stats))
         for endpoint in ends(rig).endpoints:
@@ -283,7 +278,7 @@ async def test_a_worker_whose_supervisors_port_another_program_had_finds_the_nex
         server.close()
         await server.wait_closed()
         await made.bus.start()
-        await made.until(lambda: made.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        await made.hear(worker)
     finally:
         await worker.close()
         await made.close()
@@ -292,7 +287,7 @@ async def test_a_worker_whose_supervisors_port_another_program_had_finds_the_nex
 BUSY = """
 import asyncio, sys, time
 from pathlib import Path
-from tests.unit.fleet.bus_rig import Rig
+from tests.unit.fleet.bus_rig import Rig, spec_of
 
 async def main(directory, control, stats):
     rig = Rig(Path(directory), (control, stats))
@@ -352,31 +347,32 @@ async def test_both_ends_notice_that_the_line_is_cut_and_the_worker_says_hello_w
             await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path) -> None:
-    first, back, lost = Rig(tmp_path, endpoints()), list[str](), list[str]()
-    await first.bus.start()
-    keys = first.bus.keyring.issue("c.1", "c")
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "over TCP"])
+async def test_a_supervisor_that_is_started_again_hears_the_same_worker(tmp_path: Path, remote: bool) -> None:
+    rig, back, lost, said = Rig(tmp_path, endpoints()), list[str](), list[str](), list[protocol.FromSupervisor]()
+    await rig.bus.start()
+    keys = rig.bus.keyring.issue("c.1", "c")
 
     def again() -> None:
         back.append("again")
         raise ValueError("whatever")
 
-    spec = spec_of(keys, *ends(first).endpoints)
-    worker = Control(spec, lambda message: None, again, lambda: lost.append("lost"))
+    spec = spec_of(keys, *rig.bus.ends(remote=remote).endpoints)
+    worker = Control(spec, said.append, again, lambda: lost.append("lost"))
     worker.start()
     try:
-        await first.until(lambda: first.heard, lambda: worker.send(protocol.Goodbye(reason="")))
+        await rig.hear(worker)
         assert lost == []
-        await first.bus.stop()
         for number in (1, 2):
-            await first.until(lambda number=number: len(lost) == number)
-            second = Rig(tmp_path, ends(first).endpoints)
-            second.bus.keyring.admit("c.1", "c", keys.public)
-            await second.bus.start()
-            await second.until(lambda number=number: len(back) == number)
-            await second.until(lambda second=second: second.heard, lambda: worker.send(protocol.Goodbye(reason="")))
-            assert second.bus.send("c.1", protocol.Identify())
-            assert len(lost) == number, "attempts to connect in between lose nothing"
-            await second.bus.stop()
+            followed = number if remote else 0  # a Unix socket's end is not
+            await rig.bus.stop()
+            await rig.until(lambda followed=followed: len(lost) == followed)
+            rig = await rig.next(keys)
+            await rig.until(lambda followed=followed: len(back) == followed)
+            await rig.hear(worker)
+            assert rig.bus.send("c.1", protocol.Identify())
+            await rig.until(lambda number=number: len(said) == number)
+            assert len(lost) == followed, "attempts to connect in between lose nothing"
     finally:
         await worker.close()
+        await rig.bus.stop()
