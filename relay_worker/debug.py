@@ -94,10 +94,13 @@ class Reporter:
     help="Write the packets to this pcapng file (12 MiB at most).",
 )
 @click.option(
-    "--rendition",
-    type=click.Choice(["keyframes", "smooth"]),
+    "--renditions",
+    type=click.Choice(["off", "keyframes", "smooth"]),
+    default="off",
+    show_default=True,
     help="Publish smaller pictures as well, as a second layer, as if they were watched; with --sink sfu.",
 )
+@click.option("--rendition", type=click.Choice(["keyframes", "smooth"]), hidden=True)  # what --renditions was called
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("--app-id", envvar="RELAY_CLOUDFLARE_APP_ID", default="", help="Cloudflare app id, for --sink sfu.")
 @click.option("--api-base-url", envvar="RELAY_CLOUDFLARE_API_BASE_URL", default="", help="SFU API, for --sink sfu.")
@@ -109,6 +112,7 @@ def debug(
     ca_file: str,
     no_audio: bool,
     capture: Path | None,
+    renditions: str,
     rendition: str | None,
     as_json: bool,
     app_id: str,
@@ -139,7 +143,8 @@ def debug(
         raise click.UsageError(f"--log-level {log_level}: expected debug, info, warning or error")
     log.configure(log_level)
     secret = os.environ.pop("RELAY_CLOUDFLARE_APP_SECRET", "")
-    _check_sink(sink, rendition, known=bool(app_id and secret))
+    renditions = rendition or renditions
+    _check_sink(sink, renditions, known=bool(app_id and secret))
     token = Secret(os.environ.pop("RELAY_WHIP_BEARER_TOKEN", ""))
     endpoint = _endpoint(sink.removeprefix("whip:"), token) if sink.startswith("whip:") else None
     _check_files(ca_file, capture)
@@ -156,25 +161,23 @@ def debug(
     except RelayError as error:
         raise click.UsageError(f"--sink: {error}") from None
     _say_what_is_used()
-    ok = uvloop.run(
-        _run(Secret(url), settings, local, client or endpoint, duration, as_json, capture, rendition or "off")
-    )
+    ok = uvloop.run(_run(Secret(url), settings, local, client or endpoint, duration, as_json, capture, renditions))
     sys.exit(0 if ok else 1)
 
 
-def _check_sink(sink: str, rendition: str | None, *, known: bool) -> None:
+def _check_sink(sink: str, renditions: str, *, known: bool) -> None:
     """Raise UsageError for a sink that cannot be used; `known`: the SFU's application and its secret are."""
     if sink == "sfu" and not known:
         raise click.UsageError("--sink sfu needs --app-id and RELAY_CLOUDFLARE_APP_SECRET in the environment")
-    if rendition and sink != "sfu":
-        raise click.UsageError("--rendition needs --sink sfu")
+    if renditions != "off" and sink != "sfu":
+        raise click.UsageError(f"--renditions {renditions} needs --sink sfu: the small picture is a layer there")
     if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
         raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
 
 
 def _say_what_is_used() -> None:
     """What workers have here: of their confinement nothing is used, their data path is."""
-    click.echo(f"confinement: off, as this writes files; of the relay's workers here: {sandbox.available()}", err=True)
+    click.echo(f"confinement: off in this command; of the relay's workers here: {sandbox.available()}", err=True)
     try:
         click.echo(f"data path: {data_path.use('auto')}", err=True)
     except RelayError as error:
@@ -232,7 +235,7 @@ async def _run(
     duration: float | None,
     as_json: bool,
     capture: Path | None,
-    rendition: str,
+    renditions: str,
 ) -> bool:
     reporter = Reporter()
     direct: DirectSignaling | WhipSignaling | None = None
@@ -242,7 +245,7 @@ async def _run(
     relay = CameraRelay(settings, direct or NoSignaling(), reporter, clock)
     if direct is None:
         relay.publish_to(local)
-    relay.rendition.configure(SetRendition(mode=rendition, watched=True, budget=1000.0))
+    relay.rendition.configure(SetRendition(mode=renditions, watched=True, budget=1000.0))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -27,6 +27,8 @@ from relay_worker.debug import Reporter, _verdict, cli
         (["--sink", "fil:x.mp4"], "expected null, file:OUT.mp4 or sfu"),
         (["--sink", "whip:ftp://hush/x"], "it is no web address"),
         (["--sink", "whip:http://whip.example/hush"], "http:// is for this machine and private networks"),
+        (["--renditions", "smooth"], "--renditions smooth needs --sink sfu"),
+        (["--rendition", "keyframes"], "--renditions keyframes needs --sink sfu"),  # as it was called
         (["--sink", "sfu"], "RELAY_CLOUDFLARE_APP_SECRET"),
         (["--dump", "{tmp}/none/x.pcapng"], "/none/x.pcapng cannot be written: No such file or directory"),
         (["--ca-file", "{tmp}/none.pem"], "none.pem cannot be read: No such file or directory"),
@@ -49,7 +51,9 @@ def test_the_data_path_that_the_environment_names_is_used(monkeypatch: pytest.Mo
     try:
         if native.missing():
             pytest.skip(native.missing())
-        assert "data path: compiled" in CliRunner().invoke(cli, command).output
+        said = CliRunner().invoke(cli, command).output
+        assert "data path: compiled" in said
+        assert "confinement: off in this command" in said, "it writes no file here"
         assert native.words() == "compiled"
         monkeypatch.setattr(native, "_found", None)
         result = CliRunner().invoke(cli, command)
