@@ -33,6 +33,7 @@ from relay_common.config import (
 )
 from relay_common.config_cluster import cluster_problems
 from relay_common.config_environment import variable_for
+from relay_common.config_forms import WHERE
 from relay_common.config_local import local_problems
 from relay_common.config_mistakes import (
     describe,
@@ -46,18 +47,6 @@ from relay_common.config_mistakes import (
 )
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
-
-_WHERE = {
-    "project_id": "the Device Access project id (a UUID) from console.nest.google.com/device-access",
-    "client_id": "the OAuth client id from the Google Cloud console",
-    "client_secret": "the OAuth client secret from the Google Cloud console",
-    "refresh_token": "the refresh token from authorising the relay with your Google account",
-    "app_id": "the app id from the Cloudflare dashboard, Realtime > SFU",
-    "app_secret": "the app secret shown when the Cloudflare app was created",
-    "key_id": "the id of the TURN key from the Cloudflare dashboard, Realtime > TURN",
-    "api_token": "the token shown when the TURN key was created",
-    "urls": "the server's URL",
-}
 
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
 """Addresses that tokens and secrets are sent to."""
@@ -296,7 +285,7 @@ def _missing(label: str, key: str, *, secret: bool) -> str:
     section = label.split("[")[0]
     variable = f", or {variable_for(section, key)}" if section in SECTIONS else ""
     also = f", {key}_file = a file that holds it" if secret else ""
-    return f"{label}.{key} is missing. Set it to {_WHERE.get(key, 'a value')} ({key} = …{also}{variable})"
+    return f"{label}.{key} is missing. Set it to {WHERE.get(key, 'a value')} ({key} = …{also}{variable})"
 
 
 def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, problems: list[str]) -> Secret | None:

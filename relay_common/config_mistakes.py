@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay_common.config import IceServer, WhipConfig
+from relay_common.config_forms import FORMS, FOUND_ELSEWHERE, WHERE
 from relay_common.loopback import is_loopback
 from relay_common.secrets import redact
 from relay_common.whip.endpoint import UnusableUrl, parse_endpoint
@@ -38,7 +39,7 @@ _TOML_HINTS: Final = {
 
 def mismatch(label: str, field: msgspec.structs.FieldInfo, value: Any, error: msgspec.ValidationError) -> str:
     """Message for a value that `field` of the section `label` cannot take."""
-    return f"{label}.{field.name} is {describe(value)}; expected {_expected(field, error)}{_fix(field, value)}"
+    return f"{label}.{field.name} is {describe(value)}; expected {_expected(field, error)}{_fix(label, field, value)}"
 
 
 def _expected(field: msgspec.structs.FieldInfo, error: msgspec.ValidationError) -> str:
@@ -51,14 +52,21 @@ def _expected(field: msgspec.structs.FieldInfo, error: msgspec.ValidationError) 
     return _TOML_NAMES.get(name, name) + space + bounds
 
 
-def _fix(field: msgspec.structs.FieldInfo, value: Any) -> str:
-    """The line to write: the same value where only its type is wrong, else the default."""
-    default = default_of(field)
+def _fix(label: str, field: msgspec.structs.FieldInfo, value: Any) -> str:
+    """The line to write: the same value where only its type is wrong, else an example or the default."""
+    key, default = f"{label.partition('[')[0]}.{field.name}", default_of(field)
+    form = FORMS.get(key) or FOUND_ELSEWHERE.get(key)
     for meant in _meant(value, as_text=not default):
         try:
-            return f"; write {field.name} = {_toml(msgspec.convert(meant, field.type, strict=False))}"
+            converted = msgspec.convert(meant, field.type, strict=False)
         except (msgspec.ValidationError, ValueError):
             continue
+        if form is None or form.takes(converted):
+            return f"; write {field.name} = {_toml(converted)}"
+    if key in FOUND_ELSEWHERE:
+        return f"; write {WHERE[field.name]}, in quotation marks"
+    if form is not None and form.example:
+        return f"; write {field.name} = {_toml(form.example)}, for example"
     return "" if field.required else f"; write {field.name} = {_toml(default)}, the default, or leave it out"
 
 
