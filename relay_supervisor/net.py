@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import re
 import socket
 from typing import Any, Final
@@ -53,6 +54,26 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
             hint='Set token or token_file (openssl rand -hex 24), or listen on "127.0.0.1:8080"',
         )
     return host, port
+
+
+def overlap(host: str, other: str) -> bool:
+    """Whether one port cannot be listened on at both hosts, as far as they say; names are not looked up."""
+    first, second = _meant(host), _meant(other)
+    if first == second:
+        return True
+    if isinstance(first, str) or isinstance(second, str):
+        return any(not isinstance(one, str) and one.is_unspecified for one in (first, second))
+    versions = {first.version, second.version}
+    # Linux has "::" listen on IPv4 as well.
+    return any(one.is_unspecified and (one.version == 6 or len(versions) == 1) for one in (first, second))
+
+
+def _meant(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    return (address.version == 6 and address.ipv4_mapped) or address
 
 
 def resolve(host: str, port: int) -> str:

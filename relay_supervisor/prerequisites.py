@@ -19,7 +19,7 @@ from relay_supervisor.google.credentials import client_id_problem, project_id_pr
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.base_path import base_path
 from relay_supervisor.http.links import viewer_settings
-from relay_supervisor.net import check_listen, split_listen
+from relay_supervisor.net import check_listen, overlap, split_listen
 from relay_supervisor.otel import require_exporter
 from relay_supervisor.state import directories
 from relay_worker.process import data_path
@@ -97,6 +97,20 @@ def _listen(config: Config) -> None:
     check_listen(config.http.listen, config.http.token or None)
 
 
+def _clashes(config: Config) -> None:
+    """Two addresses of our own: at the start the second would be said to be another program's."""
+    before: list[tuple[str, str, int]] = []
+    for key, host, port in addresses(config):
+        for other, at, taken in before:
+            if port == taken != 0 and overlap(host, at):
+                bus = "cluster.bus_listen" in (other, key)
+                raise ConfigError(
+                    f"{other} and {key} would both listen on port {port} of {host}",
+                    hint="Choose another port for one of them" + ("; the bus takes two, its own and the next" * bus),
+                )
+        before.append((key, host, port))
+
+
 def _viewers(config: Config) -> None:
     try:
         host, _ = split_listen(config.http.listen)
@@ -126,6 +140,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "http.probe_listen": _probes,
     "http.trusted_proxies": _proxies,
     "http.base_path": _base_path,
+    "addresses": _clashes,
     "viewers": _viewers,
     "workers.data_path": lambda config: data_path.require(config.workers.data_path),
     "otel": lambda config: require_exporter(config.otel),

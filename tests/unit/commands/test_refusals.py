@@ -158,7 +158,16 @@ def an_address_taken(key: str, directory: Path, made: Document) -> Iterator[str]
 def one_address_twice(directory: Path, made: Document) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     made["http"] |= {"listen": address, "probe_listen": address}
-    yield "[http] probe_listen: cannot listen on"
+    yield "http.listen and http.probe_listen would both listen on port"
+
+
+@contextlib.contextmanager
+def an_address_of_the_bus(directory: Path, made: Document) -> Iterator[str]:
+    """Its statistics are at the port after its own."""
+    port = free_port()
+    made["http"] |= {"listen": f"0.0.0.0:{port}", "token": TOKEN}
+    made["cluster"] = {"bus_listen": f"127.0.0.1:{port - 1}"}
+    yield f"http.listen and cluster.bus_listen would both listen on port {port} of 127.0.0.1"
 
 
 @contextlib.contextmanager
@@ -225,6 +234,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     functools.partial(an_address_taken, "listen"),
     functools.partial(an_address_taken, "probe_listen"),
     one_address_twice,
+    an_address_of_the_bus,
     functools.partial(another_supervisor, "state_dir"),
     functools.partial(another_supervisor, "runtime_dir"),
     a_link_as_runtime_dir,
@@ -298,7 +308,7 @@ def test_what_is_not_toml_is_said_alike(text: str, tmp_path: Path) -> None:
 def test_every_rule_has_a_row() -> None:
     """A rule that no row breaks could say something else in `check`, or be forgotten there."""
     situations = {"bus": a_libzmq_without_curve, "workers.data_path": compiled_without_a_compiler}
-    situations |= {"whip": nowhere_to_publish}
+    situations |= {"whip": nowhere_to_publish, "addresses": an_address_of_the_bus}
     broken = {key for key, situation in situations.items() if situation in SITUATIONS}
     broken |= {section for section, _, _ in VALUES} | {
         f"{section}.{key}" for section, keys, _ in VALUES for key in keys
