@@ -233,8 +233,7 @@ class ViewersConfig(_Section, frozen=True):
     `links`: those, and anyone with a signed link to one camera. `auto`: `open` without a token, `token` with one."""
     link_secret: Secret = Secret("")
     """Key for signing links; at least 16 characters. Without it links expire when the relay restarts; changing it
-    revokes all links.
-    """
+    revokes all links."""
     frame_ancestors: list[str] = []
     """Sites that may embed a camera's page in a frame: `["https://home.example"]`."""
 
@@ -309,8 +308,16 @@ class PathsConfig(_Section, frozen=True):
 
 
 class ClusterConfig(_Section, frozen=True):
-    """Workers on other machines."""
+    """Workers on other machines; as Pods they need `pip install nest-relay[cluster]` (docs/deployment.md)."""
 
+    namespace: str = ""
+    """Namespace of Kubernetes in which each camera's worker runs as a Pod. Empty: on this machine."""
+    image: str = ""
+    """Their image, of the relay's own version; empty for that in `worker_template`."""
+    worker_template: str = ""
+    """File (YAML, JSON) with the Pod that theirs are made of, in which they are the container `worker`. Empty: none."""
+    identity: str = "nest-relay"
+    """Name of this relay among those of the namespace: label of all that it makes there."""
     bus_listen: str = ""
     """Address of this machine, and TCP port, at which they reach it: `"10.0.0.5:7420"`; statistics go to the next port.
     Connections are authenticated by key (docs/security.md); a firewall should still admit no others. Empty: off."""
@@ -378,7 +385,6 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 
 TABLES: Final = frozenset(("settings", "turn"))
 """Fields that are tables of their own in the file, not keys of their section."""
-
 SECRET_SUFFIX: Final = "_file"
 """Suffix that turns a secret's key into the key for a file containing it."""
 

@@ -35,6 +35,7 @@ from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.pods.requirements import require_client
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
@@ -67,8 +68,9 @@ VERIFY: Final = 60.0
 class Supervisor:
     """Relays the configured cameras from `start` to `stop`; implements the HTTP interface's `RelayView`.
 
-    `launcher` makes what starts the workers, given the runtime directory. `reread` reads the configuration again for a
-    reload; None without a configuration file. Raises ConfigError when the configuration cannot work.
+    `launcher` makes what starts the workers, given the runtime directory; None for what the configuration says.
+    `reread` reads the configuration again for a reload; None without a configuration file. Raises ConfigError when the
+    configuration cannot work.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Supervisor:
         config: Config,
         *,
         clock: Clock | None = None,
-        launcher: Callable[[Path], Launcher] = ForkServerLauncher,
+        launcher: Callable[[Path], Launcher] | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:
         self.config = config
@@ -90,7 +92,7 @@ class Supervisor:
         self._discoveries: list[Discovery] = []
 
         state, runtime_dir = config.paths.state(), config.paths.runtime()
-        self._launcher = launcher(runtime_dir)
+        self._launcher = (launcher or self._make_launcher)(runtime_dir)
         self._otel = OtelExport(config.otel, self._clock)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
         self._store = Store(state / "relay.sqlite3", self._clock)
@@ -129,6 +131,14 @@ class Supervisor:
         )
         self.verbs = self._make_verbs(reread)
         self._make_interface()
+
+    def _make_launcher(self, runtime_dir: Path) -> Launcher:
+        if not self.config.cluster.namespace:
+            return ForkServerLauncher(runtime_dir)
+        require_client(self.config.cluster)
+        from relay_supervisor.fleet.pods.pod_launcher import PodLauncher  # with libraries that nothing else needs
+
+        return PodLauncher(self.config.cluster, self._clock)
 
     def _make_client(self) -> SfuClient:
         at = self.config.cloudflare
@@ -236,6 +246,7 @@ class Supervisor:
         # Each part is followed by how it is stopped: in reverse order, whatever happens to the others.
         started = self._started
         self._open_state()
+        started.push_async_callback(self._launcher.close)
         await self._launcher.prepare()  # while nothing else has been started: it tells which workers live
         self._load()
         started.callback(self.verbs.logs.remove)

@@ -15,6 +15,7 @@ from relay_common.config import Config
 from relay_common.config_cluster import bus_endpoints
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
+from relay_supervisor.fleet.pods.requirements import require_pods
 from relay_supervisor.google.credentials import client_id_problem, project_id_problem
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.base_path import base_path
@@ -143,6 +144,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "addresses": _clashes,
     "viewers": _viewers,
     "workers.data_path": lambda config: data_path.require(config.workers.data_path),
+    "cluster": lambda config: require_pods(config.cluster, config.local.addresses),
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),
     "paths.state_dir": lambda config: directories.require(config.paths.state(), "state_dir"),

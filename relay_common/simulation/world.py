@@ -195,7 +195,7 @@ class World:
         settings = [config.settings(index) for index in range(config.cameras)]
         tls = None
         if config.tls:
-            tls, self._ca_file = make_server_context(config.workdir)
+            tls, self._ca_file = make_server_context(config.workdir, config.host)
         oauth = OAuth(self.client, seed=config.seed)
         backend = NestBackend(self.project_id, oauth, limits=config.limits, lease=config.lease, seed=config.seed)
         rng = random.Random(f"{config.seed}/devices")

@@ -29,17 +29,24 @@ class EnginePhase(enum.Enum):
 
 @dataclass(frozen=True)
 class Exit:
-    """How a worker ended: `code` as `subprocess` has it, -n for signal n; None when nobody can tell."""
+    """How a worker ended: `code` as `subprocess` has it, -n for signal n; None when nobody can tell.
+
+    `words` are what its engine adds, such as that it took more memory than it may.
+    """
 
     code: int | None
+    words: str = ""
 
     @property
     def clean(self) -> bool:
         return self.code == 0
 
     def __str__(self) -> str:
+        return f"{self._plainly()} ({self.words})" if self.words else self._plainly()
+
+    def _plainly(self) -> str:
         if self.code is None:
-            return "ended (exit status unknown)"
+            return "ended" if self.words else "ended (exit status unknown)"
         if self.code < 0:
             try:
                 return f"killed by {signal.Signals(-self.code).name}"
@@ -127,7 +134,11 @@ class Launcher(Protocol):
         ...
 
     def living(self, refs: Mapping[str, str]) -> list[str]:
-        """Those of these workers, refs by instance, that live; the oldest first."""
+        """Those of these workers, refs by instance, that live; the oldest first.
+
+        While the engine cannot be asked, those that it may still have: a worker whose supervisor is not told about it
+        is not dead for that.
+        """
         ...
 
     def suspect(self, handle: Handle) -> None:
@@ -138,3 +149,7 @@ class Launcher(Protocol):
 
     def sweep(self, instances: Collection[str]) -> None:
         """Remove what workers other than these have left behind."""
+
+    async def close(self) -> None:
+        """Stop watching all workers, which are left as they are, once what they were told has been passed on."""
+        ...

@@ -201,6 +201,9 @@ class SimulatedLauncher:
     def sweep(self, instances: Collection[str]) -> None:
         pass
 
+    async def close(self) -> None:
+        pass
+
 
 class SimulatedBus:
     """One supervisor's end of the bus (`fleet.fleet.FleetBus`): frames arrive late, in the order of each peer.

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import ssl
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,20 +16,23 @@ from cryptography.x509.oid import NameOID
 _VALID = datetime.timedelta(days=30)
 
 
-def make_server_context(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Create a CA and a server certificate for localhost and 127.0.0.1.
+LOOPBACK: Final = "127.0.0.1"
+
+
+def make_server_context(directory: Path, host: str = LOOPBACK) -> tuple[ssl.SSLContext, Path]:
+    """Create a CA and a server certificate for localhost, 127.0.0.1 and the address `host`.
 
     Returns the server's TLS context and the CA's certificate file (`directory`/simulation-ca.pem). The server's key
     stays in `directory` only until it is loaded.
     """
-    key_file, ca_file = make_certificates(directory)
+    key_file, ca_file = make_certificates(directory, host)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(key_file)
     key_file.unlink()
     return context, ca_file
 
 
-def make_certificates(directory: Path) -> tuple[Path, Path]:
+def make_certificates(directory: Path, host: str = LOOPBACK) -> tuple[Path, Path]:
     """Create both: a file of the server's key and certificate, and one of the CA's certificate."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("Camera simulation CA")
@@ -38,7 +42,8 @@ def make_certificates(directory: Path) -> tuple[Path, Path]:
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    hosts = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    addresses = [x509.IPAddress(ipaddress.ip_address(one)) for one in dict.fromkeys((LOOPBACK, host))]
+    hosts = x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = (
         _certificate(_name("localhost"), authority_name, key)

@@ -100,6 +100,9 @@ class ForkServerLauncher:
             if file.stem not in instances:
                 file.unlink(missing_ok=True)
 
+    async def close(self) -> None:
+        """Nothing is open: the fork server ends with this process."""
+
     def _stacks(self, instance: str) -> Path:
         return self._directory / f"{instance}{_STACKS}"
 

@@ -56,3 +56,29 @@ def test_a_change_needs_a_restart() -> None:
     was, now = parsed(), parsed(bus_listen="10.0.0.5:7420")
     assert compare(was, now).restart == ["cluster.bus_listen"]
     assert compare(was, msgspec.structs.replace(was)).restart == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "wrong"),
+    [
+        ({"namespace": "Cameras"}, "cluster.namespace is 'Cameras'; expected lower-case letters"),
+        ({"namespace": "a" * 64}, "cluster.namespace is .* at most 63 of them"),
+        ({"identity": "-home"}, "cluster.identity is '-home'; expected lower-case letters"),
+        ({"identity": ""}, "cluster.identity is ''; expected lower-case letters"),
+        ({"identity": "a" * 41}, "cluster.identity is .* at most 40 of them"),
+        ({"image": "nest relay"}, "cluster.image is 'nest relay'; expected an image"),
+        ({"namespace": "cameras", "image": "i:1"}, "cluster.bus_listen is not set; workers in a cluster"),
+        ({"namespace": "cameras", "bus_listen": "10.0.0.5:7420"}, "cluster.image is not set; workers in a cluster"),
+    ],
+)
+def test_names_that_kubernetes_would_refuse_and_what_is_missing_are_said(cluster: dict[str, str], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong):
+        parsed(**cluster)
+
+
+@pytest.mark.parametrize(
+    "more", [{"image": "i:1"}, {"worker_template": "worker.yaml"}, {"image": "i:1", "identity": "b"}]
+)
+def test_workers_in_a_cluster_need_a_namespace_a_bus_and_an_image(more: dict[str, str]) -> None:
+    cluster = parsed(namespace="cameras", bus_listen="10.0.0.5:7420", **more).cluster
+    assert (cluster.namespace, cluster.identity) == ("cameras", more.get("identity", "nest-relay"))

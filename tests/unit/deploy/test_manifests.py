@@ -16,6 +16,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install 
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 KUBERNETES = [*DEPLOY.glob("kubernetes/nest-relay.yaml"), *DEPLOY.glob("kubernetes/secret.example.yaml")]
+WORKERS = DEPLOY / "kubernetes/workers/rbac.yaml"
 
 
 def documents() -> list[dict[str, Any]]:
@@ -33,7 +34,9 @@ def pod() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document["kind"])
+@pytest.mark.parametrize(
+    "document", [*documents(), *yaml.safe_load_all(WORKERS.read_text())], ids=lambda document: document["kind"]
+)
 def test_kubernetes_schemas(document: dict[str, Any]) -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (from PyPI)")
     validator.validate(document, "1.33", strict=True)

@@ -115,7 +115,7 @@ def test_all_that_names_the_version_names_this_one() -> None:
         ],
     }
     for path in (*ROOT.glob("deploy/kubernetes/*.yaml"), ROOT / "docs/deployment.md"):
-        found = re.findall(r"newTag: (\S+)|nest-relay:(\d\S*)|nest_relay-(\d[^-]*)-cp3", path.read_text())
+        found = re.findall(r"newTag: (\S+)|nest-relay:(\d[^\s\"]*)|nest_relay-(\d[^-]*)-cp3", path.read_text())
         named[path.name] = [text for texts in found for text in texts if text]
     assert named["CHANGELOG.md"], "no release in the changelog"
     assert len(named["deployment.md"]) >= 3

@@ -112,6 +112,8 @@ class Launcher:
 
     def sweep(self, instances: Collection[str]) -> None: ...
 
+    async def close(self) -> None: ...
+
     async def answer(self, error: BaseException | None = None, engine: EnginePhase = EnginePhase.RUNNING) -> Process:
         """Start what was asked for first, or fail to; its engine has it in that phase."""
         process = Process(next(self._pids))

@@ -1,0 +1,195 @@
+"""The part of Kubernetes' API that workers need, through lightkube: the only file that imports it.
+
+Objects are plain JSON, written and read: typed ones would drop what a later version has added, and cannot read
+bookmarks ("containers": null).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import httpx2
+from lightkube import ApiError, AsyncClient, KubeConfig
+from lightkube.config.client_adapter import verify_cluster
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.core.exceptions import ConfigError as NoCluster
+from lightkube.generic_resource import GenericNamespacedResource, create_global_resource, create_namespaced_resource
+from lightkube.types import PatchType
+
+from relay_common.errors import ConfigError
+from relay_common.spoken import spoken
+
+PODS: Final = create_namespaced_resource("", "v1", "Pod", "pods")
+SECRETS: Final = create_namespaced_resource("", "v1", "Secret", "secrets")
+_REVIEWS: Final = create_global_resource(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
+)
+ResourceKind = type[GenericNamespacedResource]
+Object = dict[str, Any]
+
+TIMEOUT: Final = 10.0
+"""Seconds for an answer."""
+WATCHED: Final = 60
+"""Seconds after which the server ends a watch, which is then begun anew where it was."""
+_LATE: Final = 15.0
+"""Seconds longer than that, without a word, after which a watch counts as broken."""
+_PROBE: Final = 5
+"""Seconds between the kernel's probes of a connection on which nothing comes."""
+_UNANSWERED: Final = 15
+"""Seconds without an acknowledgement after which it gives a connection up."""
+_OPTIONS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _UNANSWERED // _PROBE),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED * 1000),
+)
+_GONE: Final = 410
+_CONFLICT: Final = 409
+_NOT_FOUND: Final = 404
+
+
+class ApiAway(OSError):
+    """The API server does not answer, or fails: whether it has done what it was asked nobody knows."""
+
+
+class ApiRefused(OSError):
+    """The API server has refused what it was asked. `code` is that of HTTP."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+    @property
+    def absent(self) -> bool:
+        """Whether the object does not exist."""
+        return self.code == _NOT_FOUND
+
+    @property
+    def too_old(self) -> bool:
+        """Whether a watch cannot go on from where it was, so that all has to be listed again."""
+        return self.code == _GONE
+
+
+class _Transport(httpx2.AsyncHTTPTransport):
+    """Asks for bookmarks, which lightkube does not: without them a quiet watch has to list everything again."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.params.get("watch") == "true":
+            request.url = request.url.copy_add_param("allowWatchBookmarks", "true")
+        return await super().handle_async_request(request)
+
+
+def _configuration() -> SingleConfig:
+    """What a Pod finds of its cluster, else that of KUBECONFIG or ~/.kube/config."""
+    try:
+        found = KubeConfig.from_env().get()
+    except (NoCluster, OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"cluster.namespace: no cluster is configured: {error}", hint=_HINT) from error
+    if found is None or found.user is None:
+        raise ConfigError("cluster.namespace: the kubeconfig has no current context with a user", hint=_HINT)
+    return found
+
+
+_HINT: Final = "Run in a Pod with a service account, or let KUBECONFIG name a kubeconfig"
+
+
+class ClusterApi:
+    """One namespace of the cluster. Methods raise ApiAway and ApiRefused, both OSError.
+
+    Raises ConfigError when no cluster is configured.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        config = _configuration()
+        assert config.user is not None
+        try:
+            verify = verify_cluster(config.cluster, config.user, config.abs_file)
+        except (OSError, NoCluster) as error:
+            raise ConfigError(f"cluster.namespace: the cluster's certificates cannot be used: {error}") from error
+        self.namespace, self.server = namespace, config.cluster.server
+        self._client = AsyncClient(
+            config=config,
+            namespace=namespace,
+            timeout=httpx2.Timeout(TIMEOUT),
+            transport=_Transport(verify=verify, socket_options=_OPTIONS),
+        )
+
+    async def create(self, kind: ResourceKind, body: Mapping[str, Any], *, dry: bool = False) -> Object:
+        """Create an object; with `dry` only ask whether it could be. Returns what the server made of it."""
+        client = self._client
+        made: Object = dict(await self._asked(client.create(kind.from_dict(dict(body)), dry_run=dry)))
+        return made
+
+    async def patch(self, kind: ResourceKind, name: str, change: Mapping[str, Any]) -> None:
+        """Merge a change into an object."""
+        await self._asked(self._client.patch(kind, name, dict(change), patch_type=PatchType.MERGE))
+
+    async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
+        """Delete an object, in `grace` seconds (0: at once, without its node); nothing happens when it is gone."""
+        try:
+            await self._asked(self._client.delete(kind, name, grace_period=grace))
+        except ApiRefused as error:
+            # A Pod of the same name that is another one: ours is gone.
+            if error.code not in (_NOT_FOUND, _CONFLICT):
+                raise
+
+    async def list(self, kind: ResourceKind, labels: dict[str, str]) -> tuple[list[Object], str]:
+        """All objects with these labels, and the version from which `watch` goes on."""
+        listing = self._client.list(kind, labels=dict(labels))
+
+        async def all_of_it() -> list[Object]:
+            return [dict(one) async for one in listing]
+
+        found = await self._asked(all_of_it())
+        return found, listing.resourceVersion
+
+    async def watch(
+        self, kind: ResourceKind, labels: dict[str, str], version: str
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """What happens after `version`: ADDED, MODIFIED, DELETED with the object, BOOKMARK with its version alone.
+
+        Ends only by an error: ApiRefused with `too_old`, or ApiAway.
+        """
+        events = self._client.watch(kind, labels=dict(labels), server_timeout=WATCHED, resource_version=version)
+        following = aiter(events)
+        while True:
+            event, found = await self._asked(anext(following), WATCHED + _LATE)
+            yield event, dict(found)
+
+    async def may(self, verb: str, resource: str) -> bool:
+        """Whether we may do that to resources of the namespace."""
+        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource}
+        review = await self._asked(
+            self._client.create(_REVIEWS.from_dict({"spec": {"resourceAttributes": attributes}}))
+        )
+        return bool((review.get("status") or {}).get("allowed"))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _asked(self, call: Any, within: float = TIMEOUT) -> Any:
+        """The result of a call, its errors translated."""
+        try:
+            async with asyncio.timeout(within):
+                return await call
+        except ApiError as error:
+            code, text = error.status.code or 0, error.status.message or "no reason given"
+            raise _translated(code, text) from error
+        except httpx2.HTTPStatusError as error:
+            raise _translated(error.response.status_code, error.response.reason_phrase) from error
+        except TimeoutError as error:
+            raise ApiAway(f"the cluster's API server did not answer within {within:.0f} s") from error
+        except (httpx2.HTTPError, NoCluster, OSError, ValueError) as error:
+            raise ApiAway(f"the cluster's API server does not answer: {spoken(error)}") from error
+
+
+def _translated(code: int, text: str) -> OSError:
+    # 429: it is overloaded; 401: its own view of our token may be late.
+    if code >= 500 or code in (0, 429):
+        return ApiAway(f"the cluster's API server fails: {text}")
+    return ApiRefused(f"the cluster refuses it: {text}", code)

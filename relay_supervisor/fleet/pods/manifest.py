@@ -1,0 +1,92 @@
+"""What is made in the cluster for one worker: a Secret with its parameters, and its Pod, without the API.
+
+Everything that is secret is in the Secret: the Pod's spec, its environment, labels and annotations can be read by
+many more.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Collection
+from typing import Any, Final
+
+from relay_supervisor.fleet.pods.seen import CONTAINER, INSTANCE_LABEL, RELAY_LABEL
+from relay_supervisor.fleet.pods.template import Template
+from relay_worker.process.launch_file import packed
+from relay_worker.process.remote import FILE
+from relay_worker.process.spec import WorkerSpec
+
+CAMERA_LABEL: Final = "nest-relay/camera"
+_VOLUME: Final = "nest-relay-worker"
+_HOSTNAME: Final = "kubernetes.io/hostname"
+_HEAVIEST: Final = 100
+"""Of the preferences that the scheduler weighs up."""
+
+
+def pod_name(relay: str, instance: str) -> str:
+    """What the Pod of a worker is called, and its Secret."""
+    return f"{relay}-{instance.replace('.', '-')}"
+
+
+def secret_of(spec: WorkerSpec, relay: str) -> dict[str, Any]:
+    """The Secret that a worker reads when it starts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": pod_name(relay, spec.instance), "labels": _labels(spec, relay)},
+        "type": "Opaque",
+        "immutable": True,
+        "data": {FILE.name: base64.b64encode(packed(spec)).decode()},
+    }
+
+
+def pod_of(spec: WorkerSpec, relay: str, template: Template, avoid: Collection[str] = ()) -> dict[str, Any]:
+    """The Pod of a worker. The scheduler prefers other nodes to those in `avoid`, and takes these if there are none."""
+    pod, name = template.pod(), pod_name(relay, spec.instance)
+    pod["metadata"]["name"] = name
+    pod["metadata"]["labels"] |= _labels(spec, relay)
+    body = pod["spec"]
+    volume = {"name": _VOLUME, "secret": {"secretName": name, "defaultMode": 0o440}}
+    body["volumes"] = [*(body.get("volumes") or ()), volume]
+    worker = next(one for one in body["containers"] if one["name"] == CONTAINER)
+    mount = {"name": _VOLUME, "mountPath": str(FILE.parent), "readOnly": True}
+    worker["volumeMounts"] = [*(worker.get("volumeMounts") or ()), mount]
+    body.setdefault("topologySpreadConstraints", [_spread(relay)])
+    if avoid:
+        _prefer_others(body, avoid)
+    return pod
+
+
+def owned_by(name: str, uid: str) -> dict[str, Any]:
+    """The change to a worker's Secret with which it goes when that Pod does."""
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+    return {"metadata": {"ownerReferences": [owner]}}
+
+
+def grace(within: float) -> int:
+    """Whole seconds for a Pod to end in order; none would be the force that is used for lost nodes."""
+    return max(1, math.ceil(within))
+
+
+def _labels(spec: WorkerSpec, relay: str) -> dict[str, str]:
+    return {RELAY_LABEL: relay, INSTANCE_LABEL: spec.instance, CAMERA_LABEL: spec.camera}
+
+
+def _spread(relay: str) -> dict[str, Any]:
+    """A node that is lost takes as few cameras with it as can be."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": _HOSTNAME,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {RELAY_LABEL: relay}},
+    }
+
+
+def _prefer_others(body: dict[str, Any], avoid: Collection[str]) -> None:
+    """A preference and no requirement: one worker that hangs is no lost node, and one lost node may be all there is."""
+    affinity = body["affinity"] = dict(body.get("affinity") or {})
+    nodes = affinity["nodeAffinity"] = dict(affinity.get("nodeAffinity") or {})
+    rule = {"key": _HOSTNAME, "operator": "NotIn", "values": sorted(avoid)}
+    key = "preferredDuringSchedulingIgnoredDuringExecution"
+    nodes[key] = [*(nodes.get(key) or ()), {"weight": _HEAVIEST, "preference": {"matchExpressions": [rule]}}]

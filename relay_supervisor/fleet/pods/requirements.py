@@ -1,0 +1,37 @@
+"""What [cluster] needs before workers can be Pods; imports nothing that is needed for that alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from relay_common.config import ClusterConfig
+from relay_common.errors import ConfigError
+
+
+def require_client(cluster: ClusterConfig) -> None:
+    """Raise ConfigError when workers are to be Pods and the client library is not installed."""
+    if cluster.namespace and not all(map(importlib.util.find_spec, ("lightkube", "yaml"))):
+        raise ConfigError(
+            "cluster.namespace is set, and the client library for Kubernetes is not installed",
+            hint="Install it with `pip install nest-relay[cluster]`",
+        )
+
+
+def require_pods(cluster: ClusterConfig, local_addresses: Sequence[str]) -> None:
+    """Raise ConfigError when workers are to be Pods and cannot be; nothing is asked of the cluster.
+
+    `local_addresses` are those at which workers would answer viewers themselves ([local]).
+    """
+    if not cluster.namespace:
+        return
+    if local_addresses:
+        raise ConfigError(
+            "[local] listen and [cluster] namespace are both set: viewers cannot watch straight from a worker that "
+            "runs in a cluster, because its Pod has no address that they could reach",
+            hint="Leave one of them out",
+        )
+    require_client(cluster)
+    from relay_supervisor.fleet.pods.template import read_template
+
+    read_template(cluster.worker_template, cluster.image, cluster.identity)

@@ -1,0 +1,71 @@
+"""Cameras live through Kubernetes: workers as Pods, killed, lost with their nodes, and adopted."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64decode
+
+import pytest
+
+from tests.cluster.api import Api
+from tests.cluster.engine import Cluster
+from tests.cluster.pod_relay import PodRelay, trial, until
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
+
+LIVE = 120.0
+"""Seconds until all are live, on a machine that has much else to do."""
+
+
+async def workers(relay: PodRelay) -> dict[str, str]:
+    """Each camera's worker's instance, by the camera's id."""
+    return {camera.id: camera.worker.instance for camera in relay.supervisor.status().cameras}
+
+
+async def test_cameras_are_live_in_pods_and_nothing_secret_is_in_them(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 3, ("--webrtc", "1")) as world:
+        async with world.supervisor(keep_workers=True) as relay:
+            began = time.monotonic()
+            await relay.until_live(within=LIVE)
+            print(f"3 cameras live {time.monotonic() - began:.1f} s after the start")
+            pods, before = await relay.pods(), await workers(relay)
+            assert sorted(pods) == sorted(before.values())
+            assert len({pod["spec"]["nodeName"] for pod in pods.values()}) > 1, "they are spread"
+            secrets = await relay.secrets()
+            assert {one["metadata"]["ownerReferences"][0]["uid"] for one in secrets} == {
+                pod["metadata"]["uid"] for pod in pods.values()
+            }
+            hidden = [one["data"]["worker.json"] for one in secrets]
+            hidden += [json.loads(b64decode(one))["keys"]["secret"] for one in hidden]
+            keyring = relay.supervisor.fleet.keyring
+            for text in (json.dumps(pods), json.dumps(await api.get(f"{namespace}/events"))):
+                for word in (*hidden, keyring.secret.reveal(), "rtsps://"):
+                    assert word not in text
+            for camera in relay.supervisor.status().cameras:
+                assert camera.worker.where in {node.name for node in cluster.nodes}
+                assert camera.worker.phase == "running"
+                assert (await relay.supervisor.verbs.snapshot(camera.id)).startswith(b"\xff\xd8")
+            generates = await relay.generates()
+        began = time.monotonic()
+        async with world.supervisor() as relay:
+            await relay.until_live(within=LIVE)
+            print(f"adopted {time.monotonic() - began:.1f} s after the start of the next supervisor")
+            assert await workers(relay) == before
+            assert await relay.generates() == generates
+
+            victim, instance = next(iter(before.items()))
+            name = pods[instance]["metadata"]["name"]
+            await api.delete(f"{namespace}/pods/{name}", gracePeriodSeconds=0)
+            print(
+                f"live {await relay.elsewhere({victim: instance}, LIVE, 'another worker is live'):.1f} s after a kill"
+            )
+            assert await relay.generates() <= generates + 1
+        assert await relay.pods() == {}, "they end with their supervisor"
+
+        async def swept() -> bool:
+            return await relay.secrets() == []
+
+        await until(swept, 60.0, "their Secrets are gone")
