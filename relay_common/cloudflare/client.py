@@ -24,6 +24,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from relay_common.authorities import public_authorities
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
 from relay_common.cloudflare.errors import (
@@ -110,6 +111,7 @@ class SfuClient:
             timeout=_TIMEOUT,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
             transport=transport,
+            verify=public_authorities(),
             trust_env=False,
         )
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from relay_common.authorities import public_authorities
 from relay_common.cloudflare.exchange import BASE_URL, exchange
 from relay_common.errors import ConfigError, Remedy, RemoteError
 from relay_common.protocol import TurnServer
@@ -65,6 +66,7 @@ class TurnKey:
             headers={"Authorization": f"Bearer {api_token.reveal()}"},
             timeout=_WITHIN,
             transport=transport,
+            verify=public_authorities(),
             trust_env=False,
         )
 

@@ -18,6 +18,7 @@ import google.auth.transport
 import google.oauth2.credentials
 import httpx
 
+from relay_common.authorities import public_authorities
 from relay_common.backoff import Backoff
 from relay_common.bounded_http import bounded_exchange
 from relay_common.clock import Clock
@@ -75,7 +76,13 @@ class TokenSource:
     ) -> None:
         self._project_id, self._client_id, self._client_secret = project_id, client_id, client_secret
         self._refresh_token, self._token_url, self._clock = refresh_token, token_url, clock
-        self._http = httpx.AsyncClient(timeout=timeout, transport=transport, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            timeout=timeout,
+            transport=transport,
+            verify=public_authorities(),
+            follow_redirects=False,
+            trust_env=False,
+        )
         self._timeout = timeout
         self._backoff = Backoff(1.0, 30.0)
         self._refused = Backoff(60.0, 3600.0)

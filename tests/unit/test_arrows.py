@@ -74,7 +74,7 @@ ALLOWED = {
         "simulation.google": "clock",
         "simulation.sfu": "fsm",
         "bounded_http": "deadline",
-        "cloudflare": "backoff bounded_http clock errors protocol sdp_lines secrets spoken undecodable",
+        "cloudflare": "authorities backoff bounded_http clock errors protocol sdp_lines secrets spoken undecodable",
         "config_reference": "config config_environment config_mistakes secrets",
         "config_file": "config config_cluster config_environment config_forms config_local config_mistakes errors "
         "secrets",

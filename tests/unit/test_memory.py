@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -93,6 +95,30 @@ def test_a_settled_process_takes_large_blocks_from_the_kernel_however_many_it_ha
 
     assert run() == 0, "the heap holds no large blocks any more: nothing has to be settled"
     assert run("settle") == 1
+
+
+class _Ring:
+    """Refers to itself, so that only a collection of garbage frees it."""
+
+    def __init__(self) -> None:
+        self.self = self
+
+
+async def test_cyclic_garbage_does_not_wait_for_python_to_look_for_it() -> None:
+    clock = ManualClock()
+    keeping = asyncio.create_task(memory.keep_small(clock))
+    automatic = gc.isenabled()
+    gc.disable()
+    try:
+        ring = weakref.ref(_Ring())
+        await clock.advance(9.0)
+        assert ring() is not None
+        await clock.advance(2.0)
+        assert ring() is None
+    finally:
+        if automatic:
+            gc.enable()
+        keeping.cancel()
 
 
 async def test_it_happens_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

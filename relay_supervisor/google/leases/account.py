@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
+from relay_common.authorities import public_authorities
 from relay_common.clock import Clock
 from relay_common.config import LimitsConfig, NestConfig
 from relay_common.secrets import Secret
@@ -33,7 +34,7 @@ def open_api(config: NestConfig, clock: Clock) -> tuple[NestApi, TokenSource, ht
         token_url=config.token_url,
         clock=clock,
     )
-    http = httpx.AsyncClient(trust_env=False)
+    http = httpx.AsyncClient(verify=public_authorities(), trust_env=False)
     return NestApi(config.project_id, tokens, config.api_base_url, http, wall=clock.wall), tokens, http
 
 
