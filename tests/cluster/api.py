@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import tempfile
@@ -84,7 +85,7 @@ class Api:
     async def watch(self, path: str, **parameters: str) -> AsyncIterator[tuple[str, Json]]:
         """What is listed, as one SYNC with the list, and then each change with its type, until the server ends it.
 
-        Silence of half a minute raises httpx.ReadTimeout: who watches lists anew.
+        It ends, too, after half a minute of silence, which may be that of a network: who watches lists anew.
         """
         listed = await self.get(path, **parameters)
         yield "SYNC", listed
@@ -94,11 +95,12 @@ class Api:
             if answer.is_error:
                 await answer.aread()
                 raise ApiRefused(answer)
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
-                if event["type"] == "ERROR":  # too old: begins anew
-                    return
-                yield event["type"], event["object"]
+            with contextlib.suppress(httpx.ReadTimeout):
+                async for line in answer.aiter_lines():
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":  # the list is too old by now
+                        return
+                    yield event["type"], event["object"]
 
     async def until(
         self, path: str, holds: Callable[[Json], bool], within: float = WAIT_SECONDS, **parameters: str

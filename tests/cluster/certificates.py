@@ -43,6 +43,8 @@ class Authority:
         usage = dict.fromkeys(_NOT_OF_AUTHORITIES, False)
         builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(own, critical=False)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
         (folder / "ca.crt").write_bytes(self.certificate)
 
@@ -96,6 +98,8 @@ class Authority:
         subject = x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = self._builder(subject, key).add_extension(x509.BasicConstraints(False, None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(issuer, critical=False)  # Python 3.13 wants it
         if names is not None:
             builder = builder.add_extension(names, critical=False)
         file = self.folder / name.replace(":", "-")

@@ -1,4 +1,4 @@
-"""One cluster of three nodes for the tests of a file, and a namespace for each of them."""
+"""One cluster of three nodes for all tests (`tests/fixtures/together.py`), and a namespace for each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, running_cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster

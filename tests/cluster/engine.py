@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,18 +11,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
 from tests.cluster import binaries
 from tests.cluster.api import MERGE, Api, ApiRefused, Json
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.image import relay_image
 from tests.cluster.network import Network, not_permitted
 from tests.fixtures.product_source import ROOT
 
 CAPACITY: Final[Mapping[str, str]] = {"cpu": "2", "memory": "4Gi", "pods": "110"}
 READY_SECONDS: Final = 60
+RELAY_IMAGE: Final = "registry.example/nest-relay"
+"""As the manifests call it."""
 
 
 class ClusterNode:
@@ -44,16 +48,14 @@ class ClusterNode:
         """Boot it. What ran on it before does not run any more."""
         network, plane = self._cluster.network, self._cluster.control_plane
         namespace, self.address = network.add_node(self._number)
-        path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         config = {
             "name": self.name,
             "address": self.address,
             "folder": str(self.folder),
             "kubeconfig": str(self.kubeconfig),
             "capacity": dict(self._capacity),
+            "images": {name: dataclasses.asdict(image) for name, image in self._cluster.images.items()},
             "environment": {
-                "PATH": path,
-                "PYTHONUNBUFFERED": "1",
                 "KUBERNETES_SERVICE_HOST": network.gateway,
                 "KUBERNETES_SERVICE_PORT": str(plane.port),
             },
@@ -125,6 +127,7 @@ class Cluster:
         self.folder: Final = folder
         self.network: Final = network
         self.control_plane: Final = ControlPlane(folder, network.gateway)
+        self.images: Final = {RELAY_IMAGE: relay_image(folder / "image", self.control_plane.authority.certificate)}
         self.nodes: Final[list[ClusterNode]] = []
 
     @property
@@ -198,16 +201,26 @@ def unavailable() -> str | None:
     return not_permitted() or binaries.missing()
 
 
+def need_cluster() -> None:
+    """Skip the test where there can be no cluster."""
+    if why := unavailable():
+        skipped(why)
+
+
+def skipped(why: str) -> NoReturn:
+    """Skip the test, or fail it where none of the cluster's may be skipped: with RELAY_REQUIRE_CLUSTER=1."""
+    if os.environ.get("RELAY_REQUIRE_CLUSTER") == "1":
+        pytest.fail(f"{why}, and RELAY_REQUIRE_CLUSTER=1")
+    pytest.skip(why)
+
+
 @contextmanager
 def running_cluster(folder: Path, nodes: int = 3) -> Iterator[Cluster]:
     """A cluster with so many nodes, which `Cluster.ready` waits for. To be called in the main thread, as `Program` is.
 
-    Skips the test where there can be none, and says why; with RELAY_REQUIRE_CLUSTER=1 it fails there.
+    Skips the test where there can be none.
     """
-    if why := unavailable():
-        if os.environ.get("RELAY_REQUIRE_CLUSTER") == "1":
-            pytest.fail(f"{why}, and RELAY_REQUIRE_CLUSTER=1")
-        pytest.skip(why)
+    need_cluster()
     network = Network()
     try:
         cluster = Cluster(folder, network)

@@ -5,7 +5,7 @@ CONFIG`. So the node's power goes by one SIGKILL, and with the test's own proces
 input and answers each with one: `stop` and `start` end the kubelet and start it anew, while the Pods' processes live
 on; `signal NAMESPACE/NAME NUMBER` goes to a Pod's process.
 
-Left out: images, probes, several containers a Pod, security contexts, limits, logs and exec through the API.
+Left out: several containers a Pod, limits, seccomp, logs and exec through the API.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ import httpx
 from tests.cluster.api import Api, ApiRefused, Json
 from tests.cluster.container import Container
 from tests.cluster.pod_launch import NotPlayed, NotYet, pod_launch
+from tests.cluster.probes import Probes
 
 LEASE_SECONDS: Final = 40
 RENEW_SECONDS: Final = 10.0
 """Kubernetes' defaults, as the grace periods of the controller manager are."""
 STATUS_SECONDS: Final = 60.0
 _RETRY: Final = 1.0
+_AT_ONCE: Final = 0.001
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 10.0, 300.0
 """Seconds before a container is started again, from its second restart on; doubled each time."""
 _NOT_THIS_POD: Final = (404, 409)
@@ -55,6 +57,7 @@ class Node:
         self.folder: Final = Path(config["folder"])
         self.kubeconfig: Final = Path(config["kubeconfig"])
         self.environment: Final[dict[str, str]] = config["environment"]
+        self.images: Final[dict[str, Json]] = config["images"]
         capacity = {resource: str(amount) for resource, amount in config["capacity"].items()}
         self.resources: Final = {"capacity": capacity, "allocatable": capacity}
         self.boot: Final = str(uuid.uuid4())
@@ -70,6 +73,7 @@ class Kubelet:
         self._pods: dict[str, Json] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._reported: dict[str, Json] = {}
+        self._probes: dict[str, Probes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -82,6 +86,8 @@ class Kubelet:
         finally:
             for task in self._tasks:
                 task.cancel()
+            for probes in self._probes.values():
+                probes.close()
 
     async def _again(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
@@ -169,6 +175,7 @@ class Kubelet:
                     await asyncio.wait_for(self._changed[uid].wait(), look_again)
         finally:
             del self._changed[uid]
+            self._forget_probes(uid)
 
     async def _step(self, uid: str) -> float | None:
         """Seconds until there is something to do again: None when only a change can bring it, 0 once all is done."""
@@ -194,9 +201,20 @@ class Kubelet:
         if container is None:
             return await self._first_start(uid, pod)
         if container.exit_code is None:
-            await self._report(pod, container)
-            return None
+            if uid not in self._probes:
+                spec, change = pod["spec"]["containers"][0], self._changed[uid].set
+                self._probes[uid] = Probes(spec, self._node.address, change)
+            if (why := self._probes[uid].failed) is None:
+                await self._report(pod, container)
+                return None
+            print(f"{self._node.names[uid]}: {why}", file=sys.stderr)
+            await self._end(uid, container, pod["spec"]["terminationGracePeriodSeconds"])
+        self._forget_probes(uid)
         return await self._after_exit(uid, pod, container)
+
+    def _forget_probes(self, uid: str) -> None:
+        if uid in self._probes:
+            self._probes.pop(uid).close()
 
     async def _first_start(self, uid: str, pod: Json) -> float | None:
         ran = any("running" in status.get("state", {}) for status in pod["status"].get("containerStatuses", ()))
@@ -211,7 +229,8 @@ class Kubelet:
         folder.mkdir(exist_ok=True)
         there = {"podIP": self._node.address, "hostIP": self._node.address}
         try:
-            launch = await pod_launch(self._api, {**pod, "status": there}, folder, self._node.environment)
+            there_pod = {**pod, "status": there}
+            launch = await pod_launch(self._api, there_pod, folder, self._node.images, self._node.environment)
         except NotYet as error:
             await self._write(pod, "Pending", {"waiting": {"reason": error.reason, "message": str(error)}}, 0)
             return _RETRY
@@ -224,8 +243,7 @@ class Kubelet:
         self._node.names[uid] = _name(pod)
         container = self._node.containers[uid] = Container(folder, launch, restarts)
         self._start(uid, container)
-        await self._report(pod, container)
-        return None
+        return _AT_ONCE
 
     def _start(self, uid: str, container: Container) -> None:
         def ended(_: object) -> None:
@@ -248,8 +266,7 @@ class Kubelet:
             return left
         again = self._node.containers[uid] = Container(container.folder, container.launch, container.restarts + 1)
         self._start(uid, again)
-        await self._report(pod, again)
-        return None
+        return _AT_ONCE
 
     async def _end(self, uid: str, container: Container, grace: float) -> None:
         """SIGTERM, and SIGKILL after the grace period or once the Pod is gone; returns when the container has ended."""
@@ -275,11 +292,14 @@ class Kubelet:
     async def _write(self, pod: Json, phase: str, state: Json, restarts: int) -> None:
         uid, spec = pod["metadata"]["uid"], pod["spec"]["containers"][0]
         running = "running" in state
-        written = {"phase": phase, "state": state, "restarts": restarts}
+        probes = self._probes.get(uid)
+        started = running and probes is not None and probes.started
+        ready = running and probes is not None and probes.ready
+        written = {"phase": phase, "state": state, "restarts": restarts, "ready": ready, "started": started}
         if self._reported.get(uid) == written:
             return
         truth = {True: "True", False: "False"}
-        kinds = {"Initialized": True, "ContainersReady": running, "Ready": running}
+        kinds = {"Initialized": True, "ContainersReady": ready, "Ready": ready}
         conditions = [
             {"type": kind, "status": truth[now], "lastTransitionTime": stamp()} for kind, now in kinds.items()
         ]
@@ -287,8 +307,8 @@ class Kubelet:
             "name": spec["name"],
             "image": spec["image"],
             "imageID": "",
-            "ready": running,
-            "started": running,
+            "ready": ready,
+            "started": started,
             "restartCount": restarts,
             "state": state,
         }

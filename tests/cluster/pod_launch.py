@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.api import Api, ApiRefused, Json
-from tests.cluster.container import Launch, Mount
+from tests.cluster.container import Launch, Mount, Security
+from tests.cluster.image import Image, image_of
 
 ABSENT_IMAGES: Final = "absent.invalid/"
-"""An image whose name begins so cannot be pulled; every other one is this machine, as it is."""
+"""An image whose name begins so cannot be pulled."""
 
 
 class NotYet(Exception):
@@ -27,36 +30,72 @@ class NotPlayed(Exception):
     """The Pod wants what the test kubelet does not have."""
 
 
-async def pod_launch(api: Api, pod: Json, folder: Path, image_environment: Mapping[str, str]) -> Launch:
-    """Read what the Pod needs and write its volumes. Raises NotYet and NotPlayed."""
+async def pod_launch(
+    api: Api, pod: Json, folder: Path, images: dict[str, Json], environment: Mapping[str, str]
+) -> Launch:
+    """Read what the Pod needs and write its volumes. Raises NotYet and NotPlayed.
+
+    `environment` is what the kubelet itself adds.
+    """
     spec, metadata = pod["spec"], pod["metadata"]
-    if len(spec["containers"]) > 1 or spec.get("initContainers"):
-        raise NotPlayed("the test kubelet runs one container a Pod")
-    container = spec["containers"][0]
+    container = _only_container(spec)
     if container["image"].startswith(ABSENT_IMAGES):
         raise NotYet("ImagePullBackOff", f'Back-off pulling image "{container["image"]}"')
-    content = _Content(api, pod)
-    environment = {**image_environment, "HOSTNAME": metadata["name"]}
+    image = image_of(container["image"], images)
+    security = _security(spec, container, image)
+    content = _Content(api, pod, security.files_group)
+    variables = {**image.environment, **environment, "HOSTNAME": metadata["name"]}
     for entry in container.get("env", ()):
-        environment[entry["name"]] = _expanded(await content.variable(entry), environment)
-    if container.get("envFrom"):
-        raise NotPlayed("the test kubelet has no envFrom")
-    command = [_expanded(word, environment) for key in ("command", "args") for word in container.get(key, ())]
-    if not container.get("command"):
-        raise NotPlayed("the test kubelet has no images, so it takes a command")
+        variables[entry["name"]] = _expanded(await content.variable(entry), variables)
+    arguments = container.get("args") or ([] if container.get("command") else image.arguments)
+    command = [_expanded(word, variables) for word in [*(container.get("command") or image.entrypoint), *arguments]]
+    if not command:
+        raise NotPlayed("only the relay's image has an entrypoint: every other Pod names a command")
     sources = {volume["name"]: await content.volume(volume, folder) for volume in spec.get("volumes", ())}
-    mounts = [
+    mounts = [Mount(Path(source), place, True) for place, source in image.folders.items()]
+    mounts += [
         Mount(sources[mount["name"]] / mount.get("subPath", ""), mount["mountPath"], bool(mount.get("readOnly")))
         for mount in container.get("volumeMounts", ())
     ]
-    return Launch(command, environment, container.get("workingDir", "/"), metadata["name"], mounts)
+    where = container.get("workingDir", image.working_directory)
+    revealed = Path(sys.base_prefix) if image.folders else None
+    return Launch(command, variables, where, metadata["name"], mounts, security, revealed)
+
+
+def _only_container(spec: Json) -> Json:
+    container: Json = spec["containers"][0]
+    if len(spec["containers"]) > 1 or spec.get("initContainers"):
+        raise NotPlayed("the test kubelet runs one container a Pod")
+    if container.get("envFrom") or container.get("lifecycle"):
+        raise NotPlayed("the test kubelet has no envFrom and no lifecycle hooks")
+    if any(
+        "httpGet" not in container.get(f"{kind}Probe", {"httpGet": 0}) for kind in ("startup", "liveness", "readiness")
+    ):
+        raise NotPlayed("the test kubelet probes over HTTP only")
+    return container
+
+
+def _security(spec: Json, container: Json, image: Image) -> Security:
+    """The Pod's security context, the container's, and the image's user, as far as they are played."""
+    both = {**(spec.get("securityContext") or {}), **(container.get("securityContext") or {})}
+    user = both.get("runAsUser", image.user)
+    if both.get("runAsNonRoot") and not user:
+        raise NotYet("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")
+    return Security(
+        user=user or None,
+        group=both.get("runAsGroup", image.group),
+        files_group=both.get("fsGroup"),
+        no_new_privileges=both.get("allowPrivilegeEscalation") is False,
+        no_capabilities="ALL" in both.get("capabilities", {}).get("drop", ()),
+        read_only_root=bool(both.get("readOnlyRootFilesystem")),
+    )
 
 
 class _Content:
     """What Pods refer to."""
 
-    def __init__(self, api: Api, pod: Json) -> None:
-        self._api, self._pod = api, pod
+    def __init__(self, api: Api, pod: Json, files_group: int | None) -> None:
+        self._api, self._pod, self._files_group = api, pod, files_group
         self._namespace = f"/api/v1/namespaces/{pod['metadata']['namespace']}"
 
     async def variable(self, entry: Json) -> str:
@@ -82,9 +121,14 @@ class _Content:
         place = folder / "volumes" / str(volume["name"])
         if host := volume.get("hostPath"):
             return Path(str(host["path"]))
+        if source := volume.get("persistentVolumeClaim"):
+            claim = await self._api.get(f"{self._namespace}/persistentvolumeclaims/{source['claimName']}")
+            found = await self._api.get(f"/api/v1/persistentvolumes/{claim['spec']['volumeName']}")
+            return Path(str(found["spec"]["hostPath"]["path"]))
         if "emptyDir" in volume:
+            # Kept when the container starts again.
             place.mkdir(parents=True, exist_ok=True)
-            place.chmod(0o777)
+            self._own(place, 0o777 if self._files_group is None else 0o2777)
             return place
         if source := volume.get("secret"):
             data = await self._data("secret", source["secretName"], source, "ContainerCreating")
@@ -102,8 +146,15 @@ class _Content:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o600)
             file.write_bytes(content)
-            file.chmod(source.get("defaultMode", 0o644))
+            self._own(file, source.get("defaultMode", 0o644))
         return place
+
+    def _own(self, path: Path, mode: int) -> None:
+        """A volume's files are its group's, too, where the Pod names one."""
+        if self._files_group is not None:
+            os.chown(path, 0, self._files_group)
+            mode |= 0o040
+        path.chmod(mode)
 
     async def _data(self, kind: str, name: str, reference: Json, waiting: str) -> dict[str, bytes]:
         try:

@@ -9,66 +9,17 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from tests.cluster.api import Api, ApiRefused, Json
-from tests.cluster.engine import Cluster, ClusterNode, unavailable
+from tests.cluster.engine import Cluster, need_cluster
+from tests.cluster.pods import a_pod, beats, exit_code, of, phase, run, waiting
 from tests.fixtures.product_source import ROOT
 
 pytestmark = pytest.mark.timeout(400)
-
-LASTS: Final = "trap 'echo asked to end; exit 7' TERM; while :; do echo beat; sleep 0.1; done"
-"""For a Pod that says that it lives, and ends when it is asked to."""
-
-
-def a_pod(name: str, script: str = LASTS, **spec: Any) -> Json:
-    container = {"name": "it", "image": "this-machine", "command": ["/bin/sh", "-c", script]}
-    container |= spec.pop("container", {})
-    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "containers": [container]} | spec
-    return {"metadata": {"name": name, "labels": {"app": "it"}}, "spec": spec}
-
-
-def phase(wanted: str) -> Callable[[Json], bool]:
-    return lambda found: bool(found["status"].get("phase") == wanted)
-
-
-def exit_code(pod: Json) -> int:
-    return int(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"])
-
-
-def waiting(pod: Json) -> str | None:
-    """Why its container waits."""
-    statuses = pod["status"].get("containerStatuses") or [{}]
-    reason = statuses[0].get("state", {}).get("waiting", {}).get("reason")
-    return None if reason is None else str(reason)
-
-
-def of(cluster: Cluster, pod: Json) -> tuple[ClusterNode, str]:
-    """The node of a Pod, and the Pod's uid."""
-    node = next(node for node in cluster.nodes if node.name == pod["spec"]["nodeName"])
-    return node, pod["metadata"]["uid"]
-
-
-async def run(api: Api, namespace: str, pod: Json) -> Json:
-    """Create a Pod, and return it once it runs."""
-    await api.create(f"{namespace}/pods", pod)
-    return await api.until(f"{namespace}/pods/{pod['metadata']['name']}", phase("Running"))
-
-
-async def beats(cluster: Cluster, pod: Json, within: float = 20) -> bool:
-    """Whether a Pod with `LASTS` lives."""
-    node, uid = of(cluster, pod)
-    before = node.log(uid).count("beat")
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-        if node.log(uid).count("beat") > before + 1:
-            return True
-    return False
 
 
 async def test_pods_spread_over_the_nodes_and_their_ends_are_told(cluster: Cluster, api: Api, namespace: str) -> None:
@@ -199,11 +150,6 @@ async def test_what_nodes_have_no_room_for_waits_and_says_why(api: Api, namespac
     await api.until(f"{namespace}/pods/late", phase("Running"))
 
 
-async def test_an_image_that_is_not_to_be_had_is_named_as_the_reason(api: Api, namespace: str) -> None:
-    await api.create(f"{namespace}/pods", a_pod("imageless", container={"image": "absent.invalid/relay:1"}))
-    await api.until(f"{namespace}/pods/imageless", lambda pod: waiting(pod) == "ImagePullBackOff")
-
-
 async def test_pods_of_a_killed_node_stay_until_told(cluster: Cluster, api: Api, namespace: str) -> None:
     pods = [await run(api, namespace, a_pod(name)) for name in ("stays", "told")]
     lost = [of(cluster, pod)[0] for pod in pods]
@@ -296,22 +242,6 @@ async def test_a_drained_node_loses_its_pods_and_gets_no_new_ones(cluster: Clust
         await cluster.uncordon(api, node)
 
 
-async def test_what_shall_always_run_is_started_again(cluster: Cluster, api: Api, namespace: str) -> None:
-    def restarts(pod: Json) -> int:
-        return int((pod["status"].get("containerStatuses") or [{}])[0].get("restartCount", 0))
-
-    pod = await run(api, namespace, a_pod("always", restartPolicy="Always"))
-    node, uid = of(cluster, pod)
-    assert await beats(cluster, pod)
-    name = namespace.rpartition("/")[2]
-    node.signal(f"{name}/always", signal.SIGTERM)
-    again = await api.until(f"{namespace}/pods/always", lambda pod: restarts(pod) == 1 and phase("Running")(pod))
-    assert again["metadata"]["uid"] == uid
-    assert await beats(cluster, pod)
-    node.signal(f"{name}/always", signal.SIGKILL)
-    await api.until(f"{namespace}/pods/always", lambda pod: waiting(pod) == "CrashLoopBackOff")
-
-
 async def test_pods_live_on_without_api_server(cluster: Cluster, api: Api, namespace: str) -> None:
     pod = await run(api, namespace, a_pod("unmoved"))
     ends = await run(api, namespace, a_pod("ends"))
@@ -329,8 +259,7 @@ async def test_pods_live_on_without_api_server(cluster: Cluster, api: Api, names
 
 
 def test_nothing_outlives_a_test_that_was_killed(tmp_path: Path) -> None:
-    if why := unavailable():
-        pytest.skip(why)
+    need_cluster()
     command = [sys.executable, "-m", "tests.cluster", "--nodes", "1"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, **pipes) as process:
