@@ -27,6 +27,7 @@ from tests.benchmarks.soak import measure_soak
 from tests.benchmarks.stage import BenchError, Stage, stage
 from tests.benchmarks.table import Report, render
 from tests.benchmarks.weather import measure_bursts, measure_loss
+from tests.benchmarks.worker_memory import measure_memory
 
 ALL: Final = "cost,kills,weather,plain,control,paired"
 CAMERAS: Final = (1, 5, 10, 20)
@@ -47,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parts = (
         "which parts to run; soak and seat (Chromium as SFU), eleven minutes each, demo (its sound in Chromium), one "
         "minute, local (viewers without the SFU, beside go2rtc), three minutes, renditions (small pictures), twelve "
-        "minutes, and held (its memory), two minutes, "
+        "minutes, held (its memory), two minutes, and memory (of workers, with --setting in turns), a minute a run, "
         "only run when they are named"
     )
     parser.add_argument("--parts", help=parts)
@@ -62,8 +63,10 @@ def arguments() -> argparse.Namespace:
         "--rounds",
         type=int,
         default=3,
-        help="of the parts paired and renditions: how often each of the two is measured",
+        help="of the parts paired, memory and renditions: how often each of the two is measured",
     )
+    setting = "of the part memory: measured otherwise as well, as workers.immortal_objects=off (may be repeated)"
+    parser.add_argument("--setting", metavar="SECTION.KEY=VALUE", action="append", default=[], help=setting)
     parser.add_argument("--peers", action="store_true", help="also go2rtc and FFmpeg (downloaded), at the most cameras")
     parser.add_argument("--dribble", action="store_true", help="cameras write one packet at a time, not one frame")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are written")
@@ -115,10 +118,17 @@ async def run_parts(
                     title, part = parts.pop(0)
                     report.progress(title)
                     try:
-                        await asyncio.wait_for(part(world), _PART_TIMEOUT + ("soak" in title) * options.soak_seconds)
+                        await asyncio.wait_for(part(world), _PART_TIMEOUT + extra(title, options))
                     except Exception as error:
                         report.failed(title, error)
                         break
+
+
+def extra(title: str, options: argparse.Namespace) -> float:
+    """Seconds that this part may take beyond what every part may."""
+    if title.startswith("memory"):
+        return float(options.rounds * (1 + len(options.setting)) * 120.0)
+    return float(options.soak_seconds) if "soak" in title else 0.0
 
 
 async def in_turns(options: argparse.Namespace, report: Report, most: int) -> dict[str, Paired]:
@@ -187,6 +197,10 @@ def plan(report: Report, numbers: list[int], wanted: set[str], options: argparse
     if "soak" in wanted:
         work = functools.partial(measure_soak, report=report, cameras=most, seconds=options.soak_seconds)
         parts.append((f"soak, {most} cameras", work))
+    if "memory" in wanted:
+        for number in numbers:
+            measure = functools.partial(measure_memory, report=report, cameras=number, rounds=options.rounds)
+            parts.append((f"memory, {number} cameras", functools.partial(measure, settings=options.setting)))
     if "local" in wanted:
         parts += [
             ("a local viewer", lambda world: measure_local(world, report, seconds, options.delay_seconds)),

@@ -45,12 +45,15 @@ def usage(pid: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, wakes)
 
 
+def memory_of(pid: int) -> dict[str, int]:
+    """What `smaps_rollup` has, in bytes, by its names: `Pss`, `Private_Dirty` and so on."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(size.split()[0]) * 1024 for name, _, size in (line.partition(":") for line in lines)}
+
+
 def memory(pid: int) -> int:
     """Proportional set size in bytes: private pages, and the process's share of those it shares."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"no Pss in /proc/{pid}/smaps_rollup")
+    return memory_of(pid)["Pss"]
 
 
 async def measure(pids: Sequence[int], seconds: float, per: int | None = None) -> Cost:

@@ -177,11 +177,12 @@ class Stage(ControlInterface):
         local: bool = False,
         sfu: bool = True,
         renditions: str = "off",
+        sections: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> AsyncIterator[Relay]:
         """Run the relay for the first `cameras` cameras, in directories of its own; all of it is gone afterwards.
 
         With `local` its workers answer viewers on loopback, without `sfu` it publishes nowhere. `renditions` says which
-        small pictures they make.
+        small pictures they make. `sections` replaces keys of the configuration, or adds them.
         """
         self._runs += 1
         home = self.world.directory / f"run{self._runs}"
@@ -200,6 +201,8 @@ class Stage(ControlInterface):
             document["cameras"]["renditions"] = renditions
         if not sfu:
             del document["cloudflare"]
+        for section, keys in (sections or {}).items():
+            document[section] = {**document.get(section, {}), **keys}
         config = home / "relay.toml"
         config.write_text(to_toml(document))
         config.chmod(0o600)
