@@ -96,7 +96,8 @@ class Pipeline:
         self._repeats_sets = False
         self._now = 0.0
         self._compiled = native.compiled()
-        self._wake: native.Wake | None = None
+        self.wake: native.Wake | None = None
+        """What takes the wakes of the present session with one call, once it has been made."""
         self._ear: native.Wake | None = None
 
     # --- from the source -----------------------------------------------------------------------------------------
@@ -134,22 +135,21 @@ class Pipeline:
                 if track_input.due and not self._timer_due:
                     self._wake_at(track_input.due)
 
-    def take_wake(self, feed: Feed, data: bytes, now: float) -> int:
+    def take_wake(self, feed: Feed, data: bytes, now: float, done: int | None = None) -> int:
         """Do what `on_media` would with the packets in `data`, where all of it is plain. Implements `WakeSink`."""
         if self._compiled is None:
             return native.NOT_PLAIN
-        done = native.NO_VIDEO
-        if self.output is not None and not self.viewers and not self.rendition:
-            if self._wake is None:
-                self._wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
-            if self._wake is not None:
-                done = self._wake.take(data, now)
+        if done is None:
+            done = native.NO_VIDEO
+            if self.output is not None and not self.viewers and not self.rendition:
+                if self.wake is None:
+                    self.wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
+                if self.wake is not None:
+                    done = self.wake.take(data, now)
         if done == native.NO_VIDEO:
             done = self._hear(self._compiled, feed, data, now)
         elif done == native.CHANGED:
-            self._wake = None
-        if done > native.NOT_PLAIN:
-            self.taken_whole += 1
+            self.wake = None
         return done
 
     def _hear(self, compiled: native.Compiled, feed: Feed, data: bytes, now: float) -> int:
@@ -327,7 +327,7 @@ class Pipeline:
             self._retire_input(kind, track_input)
 
     def _retire_input(self, kind: Kind, track_input: TrackInput) -> None:
-        self._wake = self._ear = None
+        self.wake = self._ear = None
         track_input.count(self._retired[kind])
         self._retired_malformed += track_input.malformed
         del self.inputs[kind], self._by_track[track_input.track]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 import msgspec
 
 if TYPE_CHECKING:
+    from relay_worker import native
     from relay_worker.rtp.rtcp import ReportBlock
 
 VIDEO_CLOCK_RATE: Final = 90000
@@ -124,8 +125,14 @@ class Feed(NamedTuple):
 class WakeSink(Protocol):
     """A sink that may take all that one wake brought as undivided bytes."""
 
-    def take_wake(self, feed: Feed, data: bytes, now: float) -> int:
-        """What was done with them, as `native.Wake.take` says; unless it is done, nothing has happened."""
+    wake: native.Wake | None
+    """What takes them with one call, for who asks it directly."""
+
+    def take_wake(self, feed: Feed, data: bytes, now: float, done: int | None = None) -> int:
+        """What was done with them, as `native.Wake.take` says; unless it is done, nothing has happened.
+
+        `done` is what `wake` has said of them already, None where it was not asked.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
@@ -144,6 +145,51 @@ class Wake(Protocol):
         ...
 
 
+class ReaderParts(NamedTuple):
+    """What a `Reader` calls and looks at, in its order. Without TLS the last six are None."""
+
+    buffer: bytearray
+    """What is read into; the bytes in it are gone at the next wake."""
+    now: Callable[[], float]
+    sink: Any
+    """Its `wake` is asked at each wake."""
+    session: Any
+    """Of the connection: a `Wake` of another is left alone."""
+    source: Any
+    """Its `_report_due` is when the Python has something to send."""
+    ended: Callable[[int], None]
+    """Called at the connection's end, with the errno or 0."""
+    go_on: Callable[[bytes, ssl.SSLError | None], None]
+    """Called with a record that is not the last, or with what `read` raised."""
+    take: Callable[[bytes, float, int | None, Exception | None], None]
+    """Called with what the wake brought, `now`, and what `Wake.take` said, or raised."""
+    incoming: ssl.MemoryBIO | None = None
+    outgoing: ssl.MemoryBIO | None = None
+    read: Callable[[int], bytes] | None = None
+    write: Callable[[memoryview], int] | None = None
+    """Of `incoming`."""
+    record: int | None = None
+    """Bytes of the longest record."""
+    refusal: type[ssl.SSLError] | None = None
+    """What `read` raises."""
+
+
+class Reader(Protocol):
+    """Reads a connection, a wake with one call, and has plain ones taken whole."""
+
+    def read(self) -> None:
+        """Read what has arrived: the callback of the event loop."""
+        ...
+
+    def wakes(self) -> int:
+        """How many have brought something."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...
+
+
 NOT_PLAIN, DONE, OTHERS_LEFT, NO_VIDEO, CHANGED = 0, 1, 2, 3, -1
 MOST_OUTPUTS: Final = 8
 """In one `Wake`; with more the Python takes it."""
@@ -207,6 +253,10 @@ class Compiled(Protocol):
         `channel` and `rtcp_channel` are the track's, `kind` is its key in the pipeline's dicts. Raises ValueError for
         parts of which none can be made.
         """
+        ...
+
+    def Reader(self, fd: int, parts: ReaderParts, /) -> Reader:
+        """Of a socket that does not block. Raises ValueError for parts of which none can be made."""
         ...
 
 

@@ -4,22 +4,6 @@
 
 static const double BURST_BYTES = 16 * (1200 + 28), PACKET_OVERHEAD = 28; /* publish/pacer.py */
 
-/* Smoother.release, where it says now. 0 where it would say anything else, or where another second begins. */
-int
-is_even(Output *output, double media, double now)
-{
-    double transit = now - media;
-    if (!isnan(OR(line)) || now >= OR(bucket_end))
-        return 0;
-    if (transit < OR(low))
-        OR(low) = transit;
-    else if (transit > OR(high))
-        OR(high) = transit;
-    double low = OR(low) < OR(low_before) ? OR(low) : OR(low_before);
-    double high = OR(high) > OR(high_before) ? OR(high) : OR(high_before);
-    return high - low <= OR(threshold);
-}
-
 /* What MediaSender.send counts of a run */
 void
 count_run(Output *output, const Run *run, double now)
@@ -80,7 +64,7 @@ begin_output(Output *output)
     if (!load_output(output))
         return 0;
     memcpy(output->now, output->before, sizeof output->now);
-    output->frame_is_new = 0;
+    output->frame_is_new = output->second_is_new = 0;
     output->sequence = (uint32_t)OI(sequence);
     output->number = output->number_id ? (uint32_t)OI(transport_sequence) + 1 : 0;
     return !(OI(probing) || OI(filled) || OI(out_payload_type) < 0 || OI(out_payload_type) > 127 ||
@@ -343,7 +327,7 @@ keep_output(Output *output)
 {
     if (output->number_id)
         OI(newest) = OI(transport_sequence);
-    if (store_output(output))
+    if (store_output(output) || (output->second_is_new && keep_second(output)))
         return -1;
     return !output->frame_is_new ? 0
                                  : set_pair(output->parts[PACER], n__frame, PyFloat_FromDouble(output->frame_media),

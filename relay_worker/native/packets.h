@@ -118,6 +118,7 @@ int send_slots(Slots *slots, int fd, const void *address, size_t address_size, P
 /* What the other files add to the module. */
 int add_slots(PyObject *module);
 int add_wakes(PyObject *module);
+int add_readers(PyObject *module);
 
 /* Whether this is `Slots`. */
 int is_slots(PyObject *object);

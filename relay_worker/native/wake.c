@@ -85,7 +85,7 @@ take_with(PyObject *object, PyObject *const *arguments, Py_ssize_t count, const 
 
 /* 1 when it is done, 2 when packets of other channels are in the parser's lists besides, 3 when only such have come; then
  * nothing has happened. */
-static PyObject *
+PyObject *
 wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
     return take_with(object, arguments, count, "take", take_bytes);
@@ -215,12 +215,21 @@ static PyType_Spec wake_spec = {
     .slots = wake_slots,
 };
 
+static PyTypeObject *wake_type; /* the module keeps it alive, and is never unloaded */
+
+int
+is_wake_of(PyObject *object, PyObject *session)
+{
+    return Py_IS_TYPE(object, wake_type) && ((Wake *)object)->parts[SESSION] == session;
+}
+
 int
 add_wakes(PyObject *module)
 {
     if (intern_names() || add_kept(module))
         return -1;
     PyObject *wake = PyType_FromModuleAndSpec(module, &wake_spec, NULL);
+    wake_type = (PyTypeObject *)wake;
     int failed = wake == NULL || PyModule_AddObjectRef(module, "Wake", wake);
     Py_XDECREF(wake);
     return failed ? -1 : 0;

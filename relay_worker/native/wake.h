@@ -18,6 +18,7 @@ enum {
     MOST_SETS = 2048,    /* bytes of parameter sets that are put before keyframes of one wake */
     SENT_KEPT = 4096, /* publish/feedback.py */
     SAMPLES = 1024,   /* media/delay.py */
+    DONE = 1,         /* what `take` says where all is taken, and nothing left to the Python */
 };
 
 /* --- state, which is the Python's ------------------------------------------------------------------------------ */
@@ -45,6 +46,7 @@ enum {
     X(SESSION, REAL, last_data, "_last_data")                                                                          \
     X(PARSER, FLAG, is_lost, "_lost")                                                                                  \
     X(PARSER, INT, garbage_run, "_garbage_run")                                                                        \
+    X(PIPELINE, INT, taken_whole, "taken_whole")                                                                       \
     X(PIPELINE, REAL, pipeline_now, "_now")                                                                            \
     X(INPUT, INT, input_ssrc, "_ssrc")                                                                                 \
     X(INPUT, REAL, ahead, "_ahead")                                                                                    \
@@ -168,7 +170,7 @@ enum { OUTPUT_FIELDS(INDEX) OUTPUT_COUNT };
     X(_pending) X(packets) X(last_media) X(last_frame) X(_arrived) X(_out) X(earlier) X(held) X(_carry) X(_collected)  \
     X(clock) X(_frame) X(_held) X(_ready) X(_sock) X(_packed) X(fileno) X(flush) X(after_refusal) X(append)            \
     X(_samples) X(add) X(failures) X(_say_what_is_due) X(_filled) X(parameter_sets) X(_sps) X(_pps) X(info)            \
-    X(frames_only) X(_audio) X(_fragment)
+    X(frames_only) X(_audio) X(_fragment) X(pending) X(wake) X(_report_due) X(_buckets) X(popleft)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -183,6 +185,8 @@ typedef struct {
     Value before[OUTPUT_COUNT], now[OUTPUT_COUNT];
     double frame_media, frame_release;
     int frame_is_new;
+    double ended[3]; /* the smoother's second that has ended: its start, its lowest and its highest transit */
+    int second_is_new, has_ended, forgotten; /* seconds before it that are */
     uint32_t sequence, number; /* of the next packet to be written */
 } Output;
 
@@ -300,12 +304,27 @@ int add_kept(PyObject *module);
 /* Whether an output would let all runs through at once; changes nothing. The others are steps of it. */
 int work_out_output(Work *work, Output *output, double now);
 int begin_output(Output *output);
-int is_even(Output *output, double media, double now);
 void count_run(Output *output, const Run *run, double now);
 
 /* Write its numbers back, for all runs; then send each. -1 with an exception. */
 int keep_output(Output *output);
 int send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
+
+/* --- smoother.c --------------------------------------------------------------------------------------------------- */
+
+/* Whether a frame leaves at once; changes nothing but the output's numbers. */
+int is_even(Output *output, double media, double now);
+
+/* Write back what is no number. -1 with an exception. */
+int keep_second(const Output *output);
+
+/* --- wake.c --------------------------------------------------------------------------------------------------- */
+
+/* Whether this is a `Wake` that is made of this session. */
+int is_wake_of(PyObject *object, PyObject *session);
+
+/* take(data, now) */
+PyObject *wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
 /* --- sound.c, hearing.c ------------------------------------------------------------------------------------------- */
 

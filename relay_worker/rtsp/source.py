@@ -16,6 +16,7 @@ from relay_common.counters import joined
 from relay_common.pauses import TOLERANCE
 from relay_common.secrets import Secret
 from relay_common.spoken import spoken
+from relay_worker import native
 from relay_worker.media.stream import Batch, Feed, MediaSink, Track, WakeSink
 from relay_worker.native import DONE, OTHERS_LEFT
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
@@ -146,11 +147,16 @@ class RtspSource:
             raise ConnectError(RtspStage.TLS, f"rtsp.ca_file cannot be read: {error}") from None
 
     def _received(self, data: bytes) -> None:
-        now = self._clock.now()
+        self._take(data, self._clock.now(), None, None)
+
+    def _take(self, data: bytes, now: float, done: int | None, problem: Exception | None) -> None:
+        """What one wake brought. `done` and `problem` are what compiled code has said of it and has met."""
         session = self._session
         assert session is not None
         try:
-            media = self._take_wake(session, data, now) or self._take_apart(session, data, now)
+            if problem is not None:
+                raise problem
+            media = self._take_wake(session, data, now, done) or self._take_apart(session, data, now)
             if media and now >= self._report_due:
                 self._report(session, now)
         except Exception as error:
@@ -159,11 +165,12 @@ class RtspSource:
         if session.outgoing:
             self._flush()
 
-    def _take_wake(self, session: RtspSession, data: bytes, now: float) -> bool:
+    def _take_wake(self, session: RtspSession, data: bytes, now: float, done: int | None) -> bool:
         """Hand the wake to a sink that takes it whole; False when it has to be taken apart here."""
         if self._feed is None or self._wake_sink is None:
             return False
-        done = self._wake_sink.take_wake(self._feed, data, now)
+        if done != DONE:
+            done = self._wake_sink.take_wake(self._feed, data, now, done)
         if done == OTHERS_LEFT:
             self._sink.on_media(session.take_batches(), now)
         return done in (DONE, OTHERS_LEFT)
@@ -187,9 +194,15 @@ class RtspSource:
             self._tracks, self._report_due = event.tracks, now + REPORT_INTERVAL
             self._feed = self._session.feed() if self._session is not None else None
             self._sink.on_playing(event.tracks, now)
+            self._read_compiled()
         else:
             self._end(event)
         self._arm()
+
+    def _read_compiled(self) -> None:
+        compiled, connection, sink = native.compiled(), self._connection, self._wake_sink
+        if compiled is not None and connection is not None and sink is not None and self._feed is not None:
+            connection.read_by(compiled, self._clock, sink, self._session, self, self._take)
 
     def _dialogue(self, session: RtspSession) -> None:
         """A request may have been answered and another be waiting now, with a deadline of its own."""

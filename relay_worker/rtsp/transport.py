@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
+from relay_common.clock import Clock
 from relay_common.spoken import spoken
+from relay_worker import native
+from relay_worker.media.stream import WakeSink
 from relay_worker.rtsp.errors import ConnectError, RtspStage, RtspTimeoutError
 
 BUFFER_SIZE: Final = 256 * 1024
@@ -36,6 +40,12 @@ def client_context(ca_file: str | None = None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
+def plain_read(tls: ssl.SSLObject) -> Callable[[int], bytes]:
+    """Its `read`, without the Python around OpenSSL's where the standard library is as it was."""
+    read: Callable[[int], bytes] = getattr(getattr(tls, "_sslobj", tls), "read", tls.read)
+    return read
+
+
 class Connection:
     """One connected socket; `on_data(bytes)` is called once per wake, `on_closed(error)` once at the end.
 
@@ -52,6 +62,7 @@ class Connection:
         self._on_data: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[Exception | None], None] | None = None
         self._wakes = self._looked_at = 0
+        self._reader: native.Reader | None = None
 
     def start(self, on_data: Callable[[bytes], None], on_closed: Callable[[Exception | None], None]) -> None:
         """Start delivering. `on_data` may call `write` and `close`."""
@@ -60,6 +71,35 @@ class Connection:
         # Data that arrived with the end of the TLS handshake is already in memory and will not wake the socket.
         if self._tls is not None and (self._incoming.pending or self._tls.pending()):
             self._loop.call_soon(self._deliver_pending)
+
+    def read_by(
+        self,
+        compiled: native.Compiled,
+        clock: Clock,
+        sink: WakeSink,
+        session: object,
+        source: object,
+        take: Callable[[bytes, float, int | None, Exception | None], None],
+    ) -> None:
+        """Have compiled code read from now on and give what is plain to the sink's `wake`; `take` gets the rest.
+
+        See `native.ReaderParts`. It replaces `on_data`.
+        """
+        if self._sock.fileno() < 0:
+            return
+        parts = native.ReaderParts(_buffer, clock.now, sink, session, source, self._ended, self._go_on, take)
+        if self._tls is not None:
+            parts = parts._replace(
+                incoming=self._incoming,
+                outgoing=self._outgoing,
+                read=plain_read(self._tls),
+                write=self._incoming.write,
+                record=_RECORD,
+                refusal=ssl.SSLError,
+            )
+        self._on_data = lambda data: take(data, clock.now(), None, None)
+        self._reader = compiled.Reader(self._sock.fileno(), parts)
+        self._loop.add_reader(self._sock.fileno(), self._reader.read)
 
     def write(self, data: bytes) -> None:
         """Send, or queue, `data`; a failure ends the connection through `on_closed`."""
@@ -75,6 +115,10 @@ class Connection:
         if self._sock.fileno() < 0:
             return
         self._on_data = self._on_closed = None
+        if self._reader is not None:
+            self._wakes += self._reader.wakes()
+            self._reader.close()
+            self._reader = None
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         try:
@@ -99,9 +143,13 @@ class Connection:
         if self._tls is not None and self._sock.fileno() >= 0:
             self._tls.write(b"")
             self._send_pending()
-        if self._wakes == self._looked_at:
+        if self._arrived() == self._looked_at:
             self._readable()
-        self._looked_at = self._wakes
+        self._looked_at = self._arrived()
+
+    def _arrived(self) -> int:
+        """Wakes that have brought something."""
+        return self._wakes + (self._reader.wakes() if self._reader is not None else 0)
 
     def _readable(self) -> None:
         if self._sock.fileno() < 0:
@@ -125,18 +173,31 @@ class Connection:
         if self._tls is not None and self._sock.fileno() >= 0:
             self._decrypt(self._tls)
 
-    def _decrypt(self, tls: ssl.SSLObject) -> None:
-        """Decrypt the complete records in memory and pass them on."""
+    def _ended(self, number: int) -> None:
+        """The socket has come to its end, by this errno or in order."""
+        self._finish(OSError(number, os.strerror(number)) if number else None)
+
+    def _go_on(self, record: bytes, problem: ssl.SSLError | None) -> None:
+        """Compiled code has decrypted one record of several, or got this instead."""
+        if self._tls is not None and self._sock.fileno() >= 0:
+            self._decrypt(self._tls, record, problem)
+
+    def _decrypt(self, tls: ssl.SSLObject, record: bytes | None = None, problem: ssl.SSLError | None = None) -> None:
+        """Decrypt the complete records in memory and pass them on, behind `record` if there is one."""
         records: list[bytes] = []
         ended: Exception | None = None
         closed = False
         try:
+            if problem is not None:
+                raise problem
             while True:
-                record = tls.read(_RECORD)
+                if record is None:
+                    record = tls.read(_RECORD)
                 if not record:
                     closed = True
                     break
                 records.append(record)
+                record = None
                 if not self._incoming.pending:  # asking is cheaper than an SSLWantReadError per wake-up
                     break
         except ssl.SSLWantReadError:

@@ -47,6 +47,7 @@ class Stream:
         self._sequence = rng.choice((0, 65530, 65535, rng.randrange(65536)))
         self._timestamp = rng.choice((0, 2**32 - 6000, rng.randrange(2**32)))
         self._first, self._ssrc = self._timestamp, rng.randrange(2**32)
+        self._slow = 20 if seed % 8 == 5 else 1  # so many times as long from picture to picture: seconds are forgotten
         self._packets: list[bytes] = []
         for number in range(PICTURES):
             self._picture(number)
@@ -88,7 +89,7 @@ class Stream:
         for index, payload in enumerate(payloads):
             self._packet(payload, (index == len(payloads) - 1) ^ self._odd(0.3))
         if not self._odd(0.3):
-            step = rng.choice((3000, 3000, 3003, 1, 2**31, 200000, 2**32 - 3000)) if self._odd() else 3000
+            step = rng.choice((3000, 3000, 3003, 1, 2**31, 200000, 2**32 - 3000)) if self._odd() else 3000 * self._slow
             self._timestamp = (self._timestamp + step) & 0xFFFFFFFF
 
     def _before(self, number: int, *, key: bool) -> list[bytes]:
@@ -207,7 +208,7 @@ class Stream:
                 at = len(rest) if rng.random() < 0.9 else rng.randrange(len(rest))
                 wakes.append(rest[:at])
                 rest = rest[at:]
-                self.moments.append(max([*self.moments[-1:], 1000.0 + pictures / 30 + rng.random() / 200]))
+                self.moments.append(max([*self.moments[-1:], 1000.0 + pictures * self._slow / 30 + rng.random() / 200]))
         return [*wakes, rest]
 
     def _report(self, packet: bytes) -> bytes:

@@ -263,7 +263,7 @@ _APART: Final = frozenset(
     (
         "taken_whole",
         "_compiled",
-        "_wake",
+        "wake",
         "_ear",
         "_sound",
         "_writer",

@@ -29,7 +29,7 @@ from relay_worker import native
 from tests.fuzz import data_paths
 from tests.fuzz.test_native_memory import ROOT, SANITIZERS, SOURCE, UNITS, sanitized
 
-FILES: Final = ("pictures.c", "payloads.c", "sound.c", "hearing.c")
+FILES: Final = ("pictures.c", "payloads.c", "sound.c", "hearing.c", "smoother.c", "reading.c")
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
 """Of CPU time, for all that one change is tried with: some never end."""

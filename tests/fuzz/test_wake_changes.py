@@ -28,10 +28,11 @@ CHANGES = {
     "sound's timestamps": (41, "output.c", "header.number++, header.timestamp += step", "header.number++, (void)step"),
     "sound that is even": (
         41,
-        "output.c",
+        "smoother.c",
         "return high - low <= OR(threshold);",
         "return high - low <= OR(threshold) + 1;",
     ),
+    "a second that is forgotten": (5, "smoother.c", "second[0] < start - WINDOW", "second[0] < start - 4"),
     "sound that stands still": (11, "hearing.c", "if (!*size || run->timestamp == I(unit_timestamp))", "if (!*size)"),
     "time of sound": (11, "hearing.c", "run->sent_timestamp = I(unit_timestamp) =", "run->sent_timestamp ="),
     "sound behind a fragment": (195, "hearing.c", "!is_none(parts[UNITS], n__fragment, 1)", "0"),

@@ -1,0 +1,261 @@
+/* What one wake of a connection reads: from the socket by way of TLS to `Wake.take`, with no Python between them.
+ *
+ * TLS is the standard library's: its two memory BIOs and its read are called as the Python calls them. All that is not
+ * one record, taken whole, with nothing due behind it, is handed to the Python, which goes on from there.
+ */
+
+#include "wake.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/* The order of `ReaderParts` in the package. */
+enum { BUFFER, NOW_CALL, SINK, OF_SESSION, SOURCE, ENDED, GO_ON, TAKE, INCOMING, OUTGOING, READ, WRITE, RECORD, REFUSAL,
+       READER_PARTS };
+
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1 when it is closed */
+    Py_ssize_t wakes;
+    Py_buffer buffer;
+    PyObject *parts[READER_PARTS];
+} Reader;
+
+/* Call one of the Python's functions and let go of the arguments, of which the last may be NULL with an exception. */
+static PyObject *
+hand_over(PyObject *function, const char *format, ...)
+{
+    va_list given;
+    va_start(given, format);
+    PyObject *arguments = Py_VaBuildValue(format, given);
+    va_end(given);
+    PyObject *done = arguments == NULL ? NULL : PyObject_CallObject(function, arguments);
+    Py_XDECREF(arguments);
+    return done;
+}
+
+/* The exception that is set, which is cleared; a new reference. */
+static PyObject *
+caught(void)
+{
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (trace != NULL && value != NULL)
+        PyException_SetTraceback(value, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return value;
+}
+
+/* Whether a memory BIO holds anything: -1 with an exception. */
+static int
+is_pending(PyObject *bio)
+{
+    PyObject *pending = PyObject_GetAttr(bio, names[n_pending]);
+    int is = pending == NULL ? -1 : PyObject_IsTrue(pending);
+    Py_XDECREF(pending);
+    return is;
+}
+
+/* What `size` bytes of the buffer are: one record, decrypted. NULL with an exception, or, with `*done`, where the Python
+ * was asked instead. */
+static PyObject *
+decrypt(Reader *self, Py_ssize_t size, PyObject **done)
+{
+    PyObject *view = PyMemoryView_FromMemory(self->buffer.buf, size, PyBUF_READ);
+    PyObject *written = view == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[WRITE], view, NULL);
+    Py_XDECREF(view);
+    if (written == NULL)
+        return NULL;
+    Py_DECREF(written);
+    PyObject *record = PyObject_CallFunctionObjArgs(self->parts[READ], self->parts[RECORD], NULL);
+    if (record == NULL) {
+        if (PyErr_ExceptionMatches(self->parts[REFUSAL]))
+            *done = hand_over(self->parts[GO_ON], "(yN)", "", caught());
+        return NULL;
+    }
+    int others = !PyBytes_CheckExact(record) || !PyBytes_Size(record) ? 1 : is_pending(self->parts[INCOMING]);
+    if (!others)
+        others = is_pending(self->parts[OUTGOING]);
+    if (!others)
+        return record;
+    if (others > 0)
+        *done = hand_over(self->parts[GO_ON], "(OO)", record, Py_None);
+    Py_DECREF(record);
+    return NULL;
+}
+
+/* Whether something is due that only the Python does: a report to the server. -1 with an exception. */
+static int
+is_due(PyObject *source, PyObject *now)
+{
+    PyObject *due = PyObject_GetAttr(source, names[n__report_due]);
+    double at = due == NULL ? -1.0 : PyFloat_AsDouble(due);
+    Py_XDECREF(due);
+    return PyErr_Occurred() ? -1 : PyFloat_AsDouble(now) >= at;
+}
+
+/* Give what has come to the sink's `Wake`, where there is one and it is made of this session. */
+static PyObject *
+deliver(Reader *self, PyObject *data)
+{
+    self->wakes++;
+    PyObject *now = PyObject_CallNoArgs(self->parts[NOW_CALL]);
+    PyObject *wake = now == NULL ? NULL : PyObject_GetAttr(self->parts[SINK], names[n_wake]);
+    if (wake == NULL) {
+        Py_XDECREF(now);
+        return NULL;
+    }
+    PyObject *done = Py_None, *result;
+    if (is_wake_of(wake, self->parts[OF_SESSION])) {
+        PyObject *arguments[] = {data, now};
+        done = wake_take(wake, arguments, 2);
+    }
+    Py_DECREF(wake);
+    int due = 1;
+    if (done == NULL)
+        result = hand_over(self->parts[TAKE], "(OOON)", data, now, Py_None, caught());
+    else {
+        if (done != Py_None && PyLong_AsLong(done) == DONE)
+            due = is_due(self->parts[SOURCE], now);
+        if (due < 0)
+            result = NULL;
+        else
+            result = due ? hand_over(self->parts[TAKE], "(OOOO)", data, now, done, Py_None) : Py_NewRef(Py_None);
+        if (done != Py_None)
+            Py_DECREF(done);
+    }
+    Py_DECREF(now);
+    return result;
+}
+
+/* read(): what is called when the socket can be read. */
+static PyObject *
+reader_read(PyObject *object, PyObject *Py_UNUSED(nothing))
+{
+    Reader *self = (Reader *)object;
+    if (self->fd < 0)
+        return Py_NewRef(Py_None);
+    ssize_t size = recv(self->fd, self->buffer.buf, (size_t)self->buffer.len, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return Py_NewRef(Py_None);
+    if (size <= 0)
+        return hand_over(self->parts[ENDED], "(i)", size < 0 ? errno : 0);
+    PyObject *done = NULL, *data;
+    if (self->parts[READ] == Py_None)
+        data = PyBytes_FromStringAndSize(self->buffer.buf, size);
+    else
+        data = decrypt(self, size, &done);
+    if (data == NULL)
+        return done;
+    done = deliver(self, data);
+    Py_DECREF(data);
+    return done;
+}
+
+/* wakes() -> how many have brought something */
+static PyObject *
+reader_wakes(PyObject *object, PyObject *Py_UNUSED(nothing))
+{
+    return PyLong_FromSsize_t(((Reader *)object)->wakes);
+}
+
+/* close(): read no more; the descriptor may be another's from now on. */
+static PyObject *
+reader_close(PyObject *object, PyObject *Py_UNUSED(nothing))
+{
+    ((Reader *)object)->fd = -1;
+    return Py_NewRef(Py_None);
+}
+
+static int
+reader_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Reader *self = (Reader *)object;
+    Py_VISIT(Py_TYPE(object));
+    for (int index = 0; index < READER_PARTS; index++)
+        Py_VISIT(self->parts[index]);
+    return 0;
+}
+
+static int
+reader_clear(PyObject *object)
+{
+    Reader *self = (Reader *)object;
+    self->fd = -1; /* nothing is read any more */
+    if (self->buffer.obj != NULL)
+        PyBuffer_Release(&self->buffer);
+    for (int index = 0; index < READER_PARTS; index++)
+        Py_CLEAR(self->parts[index]);
+    return 0;
+}
+
+static void
+reader_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    reader_clear(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+/* Reader(fd, parts: tuple) */
+static PyObject *
+reader_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    int fd;
+    PyObject *parts;
+    if (keywords != NULL && PyDict_Size(keywords)) {
+        PyErr_SetString(PyExc_TypeError, "Reader takes no keywords");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(arguments, "iO!", &fd, &PyTuple_Type, &parts))
+        return NULL;
+    if (PyTuple_Size(parts) != READER_PARTS || fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "no such parts");
+        return NULL;
+    }
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Reader *self = (Reader *)allocate(type, 0); /* all zeros */
+    if (self == NULL)
+        return NULL;
+    self->fd = fd;
+    for (int index = 0; index < READER_PARTS; index++)
+        self->parts[index] = Py_NewRef(PyTuple_GetItem(parts, index));
+    if (PyObject_GetBuffer(self->parts[BUFFER], &self->buffer, PyBUF_WRITABLE)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef reader_methods[] = {
+    {"read", reader_read, METH_NOARGS, NULL},
+    {"wakes", reader_wakes, METH_NOARGS, NULL},
+    {"close", reader_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot reader_slots[] = {
+    {Py_tp_new, reader_new},         {Py_tp_dealloc, reader_dealloc}, {Py_tp_traverse, reader_traverse},
+    {Py_tp_clear, reader_clear},     {Py_tp_methods, reader_methods}, {0, NULL},
+};
+
+static PyType_Spec reader_spec = {
+    .name = "relay_worker.native._runs.Reader",
+    .basicsize = sizeof(Reader),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = reader_slots,
+};
+
+int
+add_readers(PyObject *module)
+{
+    PyObject *reader = PyType_FromModuleAndSpec(module, &reader_spec, NULL);
+    int failed = reader == NULL || PyModule_AddObjectRef(module, "Reader", reader);
+    Py_XDECREF(reader);
+    return failed ? -1 : 0;
+}
