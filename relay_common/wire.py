@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -59,8 +60,8 @@ class Reader(Generic[M]):
     """
 
     def __init__(self, union: Any) -> None:
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(union)
-        self._tag: msgspec.msgpack.Decoder[_Tagged] = msgspec.msgpack.Decoder(_Tagged)
+        self._decoder: msgspec.msgpack.Decoder[M] = _decoder(union)
+        self._tag: msgspec.msgpack.Decoder[_Tagged] = _decoder(_Tagged)
         self._known = _tags(union)
         self.oversized = 0
         self.malformed = 0
@@ -93,6 +94,13 @@ class _Tagged(msgspec.Struct):
     t: str
 
 
+@functools.cache
+def _decoder(union: Any) -> msgspec.msgpack.Decoder[Any]:
+    """The decoder of a type. It has no state; what the fork server has made is shared by all workers."""
+    return msgspec.msgpack.Decoder(union)
+
+
+@functools.cache
 def _tags(union: Any) -> frozenset[str]:
     info = msgspec.inspect.type_info(union)
     members = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 from pathlib import Path
+from typing import Final
 
 import setproctitle
 
@@ -15,6 +16,9 @@ from relay_worker.process import shared_stack
 from relay_worker.process.confine import confine
 from relay_worker.process.sandbox import enter
 from relay_worker.process.spec import WorkerSpec
+
+LOOKUPS: Final = 2
+"""Threads that look up host names: one that hangs holds up no other. libuv would start four at the first look-up."""
 
 
 def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
@@ -35,6 +39,7 @@ def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
 
+    os.environ["UV_THREADPOOL_SIZE"] = str(LOOKUPS)  # libuv reads it when it starts them
     native.choose(spec.data_path)  # before anything is made that uses it
 
     import uvloop

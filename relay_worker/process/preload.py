@@ -16,6 +16,7 @@ import zmq.asyncio  # noqa: F401
 
 import relay_worker.process.entry
 import relay_worker.process.worker  # noqa: F401
+from relay_common.wire import worker_reader
 from relay_worker.media.opus import OpusTranscoder
 from relay_worker.process import sandbox, shared_stack
 from relay_worker.rtsp.transport import client_context
@@ -28,6 +29,7 @@ def _warm_up() -> None:
     own.
     """
     client_context()
+    worker_reader()
     sandbox.readable()
     aiortc.RTCCertificate.generateCertificate()
     decoder = av.CodecContext.create("aac", "r")
