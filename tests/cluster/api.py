@@ -97,7 +97,10 @@ class Api:
                 raise ApiRefused(answer)
             with contextlib.suppress(httpx.ReadTimeout):
                 async for line in answer.aiter_lines():
-                    event = json.loads(line)
+                    try:
+                        event = json.loads(line)
+                    except ValueError:  # the server went in the middle of one
+                        return
                     if event["type"] == "ERROR":  # the list is too old by now
                         return
                     yield event["type"], event["object"]

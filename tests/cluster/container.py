@@ -14,7 +14,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,14 +137,18 @@ class Container:
     ended: float | None = None
     exit_code: int | None = None
     _process: subprocess.Popen[bytes] | None = None
+    _told: list[Callable[[], None]] = field(default_factory=list)
 
-    def start(self) -> asyncio.Future[None]:
-        """Start the process; the future is done when it has ended. Its output goes to `log` in the folder."""
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once the process has ended."""
+        self._told.append(callback)
+
+    def start(self) -> None:
+        """Start the process. Its output goes to `log` in the folder."""
         # unshare(2) is for the children of one thread, which ends with the pool.
         with ThreadPoolExecutor(1) as pool:
             process = self._process = pool.submit(self._spawn).result()
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
         pidfd = os.pidfd_open(process.pid)
 
         def ended() -> None:
@@ -152,11 +156,10 @@ class Container:
             os.close(pidfd)
             code = process.wait()
             self.ended, self.exit_code = time.time(), code if code >= 0 else 128 - code
-            if not done.done():
-                done.set_result(None)
+            for callback in self._told:
+                callback()
 
         loop.add_reader(pidfd, ended)
-        return done
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the container's first process, unless it has ended."""

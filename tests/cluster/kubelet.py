@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -202,8 +204,7 @@ class Kubelet:
             return await self._first_start(uid, pod)
         if container.exit_code is None:
             if uid not in self._probes:
-                spec, change = pod["spec"]["containers"][0], self._changed[uid].set
-                self._probes[uid] = Probes(spec, self._node.address, change)
+                self._attend(uid, pod, container)
             if (why := self._probes[uid].failed) is None:
                 await self._report(pod, container)
                 return None
@@ -211,6 +212,16 @@ class Kubelet:
             await self._end(uid, container, pod["spec"]["terminationGracePeriodSeconds"])
         self._forget_probes(uid)
         return await self._after_exit(uid, pod, container)
+
+    def _attend(self, uid: str, pod: Json, container: Container) -> None:
+        """Hear of what a container does that this kubelet started or found."""
+
+        def changed() -> None:
+            if uid in self._changed:
+                self._changed[uid].set()
+
+        container.when_ended(changed)
+        self._probes[uid] = Probes(pod["spec"]["containers"][0], self._node.address, changed)
 
     def _forget_probes(self, uid: str) -> None:
         if uid in self._probes:
@@ -242,15 +253,8 @@ class Kubelet:
             return _RETRY  # gone, or told to go, while we read
         self._node.names[uid] = _name(pod)
         container = self._node.containers[uid] = Container(folder, launch, restarts)
-        self._start(uid, container)
+        container.start()
         return _AT_ONCE
-
-    def _start(self, uid: str, container: Container) -> None:
-        def ended(_: object) -> None:
-            if uid in self._changed:
-                self._changed[uid].set()
-
-        container.start().add_done_callback(ended)
 
     async def _after_exit(self, uid: str, pod: Json, container: Container) -> float | None:
         policy = pod["spec"]["restartPolicy"]
@@ -265,7 +269,7 @@ class Kubelet:
             await self._write(pod, "Running", state, container.restarts)
             return left
         again = self._node.containers[uid] = Container(container.folder, container.launch, container.restarts + 1)
-        self._start(uid, again)
+        again.start()
         return _AT_ONCE
 
     async def _end(self, uid: str, container: Container, grace: float) -> None:
@@ -359,8 +363,12 @@ class _Power:
         return "ok"
 
     async def _run(self) -> None:
-        async with Api(self._node.kubeconfig) as api:
-            await Kubelet(self._node, api).run()
+        try:
+            async with Api(self._node.kubeconfig) as api:
+                await Kubelet(self._node, api).run()
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)  # which the test hears of, and not that a node is strangely silent
 
 
 async def _main(config: Json) -> None:

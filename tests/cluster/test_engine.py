@@ -228,6 +228,20 @@ async def test_a_dead_kubelet_takes_nothing_with_it(cluster: Cluster, api: Api, 
     await api.gone(f"{namespace}/pods/lasting")
 
 
+async def test_a_kubelet_that_is_back_tells_the_end_of_what_it_found(
+    cluster: Cluster, api: Api, namespace: str
+) -> None:
+    pod = await run(api, namespace, a_pod("found"))
+    node, _ = of(cluster, pod)
+    assert await beats(cluster, pod)
+    node.kubelet_stop()
+    node.kubelet_start()
+    await asyncio.sleep(2)  # it has listed its Pods
+    node.signal(f"{namespace.rpartition('/')[2]}/found", signal.SIGTERM)
+    # Before it lists them again after half a minute of silence.
+    assert exit_code(await api.until(f"{namespace}/pods/found", phase("Failed"), within=20)) == 7
+
+
 async def test_a_drained_node_loses_its_pods_and_gets_no_new_ones(cluster: Cluster, api: Api, namespace: str) -> None:
     pod = await run(api, namespace, a_pod("evicted"))
     node, uid = of(cluster, pod)
