@@ -80,6 +80,13 @@ async def test_root_is_refused_where_it_must_not_be(api: Api, namespace: str) ->
     await api.until(f"{namespace}/pods/rooted", lambda pod: waiting(pod) == "CreateContainerConfigError")
 
 
+FILES: Final = """
+import http.server, socketserver  # not `python -m http.server`, which asks for its name first, where no name server is
+socketserver.TCPServer.allow_reuse_address = True
+socketserver.TCPServer(("", 8099), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
 async def test_probes_say_when_a_container_has_started_is_ready_and_hangs(
     api: Api, namespace: str, tmp_path: Path
 ) -> None:
@@ -92,7 +99,8 @@ async def test_probes_say_when_a_container_has_started_is_ready_and_hangs(
         return {"httpGet": asked, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": failures}
 
     container = {
-        "command": ["python", "-m", "http.server", "8099", "--directory", "/run/files"],
+        "command": ["python", "-c", FILES],
+        "workingDir": "/run/files",
         "ports": [{"name": "files", "containerPort": 8099}],
         "volumeMounts": [{"name": "files", "mountPath": "/run/files"}],
         "startupProbe": probe("started", 300),
