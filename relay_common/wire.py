@@ -52,7 +52,7 @@ def delivered(sending: object) -> bool:
     return not (future.done() and future.exception() is not None)
 
 
-class Reader(Generic[M]):
+class MessageReader(Generic[M]):
     """Decodes the messages of one direction and counts what it refuses.
 
     `oversized`, `malformed` and `unknown` count frames beyond `protocol.MAX_FRAME`, frames that are not a valid
@@ -107,16 +107,16 @@ def _tags(union: Any) -> frozenset[str]:
     return frozenset(str(m.tag) for m in members if isinstance(m, msgspec.inspect.StructType))
 
 
-def supervisor_reader() -> Reader[protocol.FromWorker]:
+def supervisor_reader() -> MessageReader[protocol.FromWorker]:
     """Reader for the supervisor's control socket."""
-    return Reader(protocol.FromWorker)
+    return MessageReader(protocol.FromWorker)
 
 
-def worker_reader() -> Reader[protocol.FromSupervisor]:
+def worker_reader() -> MessageReader[protocol.FromSupervisor]:
     """Reader for the worker's control socket."""
-    return Reader(protocol.FromSupervisor)
+    return MessageReader(protocol.FromSupervisor)
 
 
-def stats_reader() -> Reader[WorkerStats]:
+def stats_reader() -> MessageReader[WorkerStats]:
     """Reader for the supervisor's stats socket."""
-    return Reader(WorkerStats)
+    return MessageReader(WorkerStats)
