@@ -23,8 +23,9 @@ from typing import Any, Final, NamedTuple
 
 from relay_common.spoken import spoken
 from relay_supervisor.state.directories import write_error
-from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, keep_little, opened
-from relay_supervisor.state.schema import NewerSchema, migrate, take_over
+from relay_supervisor.state.mirror import TAILS, Mirror, Statement, copied, in_one_transaction, opened, prepare
+from relay_supervisor.state.schema import NewerSchema, take_over
+from relay_supervisor.state.state_database import Row
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ FILE_CHECK: Final = 10.0
 DAMAGED: Final = "damaged"
 """Suffix of the last file that was found damaged while the relay ran."""
 _MOST_PENDING: Final = 10_000
+_BEFORE_SENDING: Final = 1.0  # seconds: a full disk must not end every stream
 _LOCKED: Final = 5.0  # seconds to wait at the start for a file locked by another program
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -42,8 +44,6 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 # Neither writes anything. The first also reads the write-ahead log, but needs a -shm file, which the failed attempt to
 # open leaves behind if the directory is writable; the second is for directories that are not.
 _READ_ONLY: Final = ("mode=ro&readonly_shm=1", "immutable=1")
-
-Row = tuple[str, str]
 
 
 class _Problem(NamedTuple):
@@ -126,6 +126,10 @@ class Database:
             self._pending[row] = (sql, parameters)
             self._condition.notify()
 
+    async def before_sending(self, *, extends: bool) -> None:
+        """Return when all writes so far are on disk, or after a second: nobody else can command the account."""
+        await self.flush(_BEFORE_SENDING)
+
     async def flush(self, timeout: float) -> None:
         """Return when all writes so far are on disk, or after `timeout` seconds."""
         try:
@@ -142,6 +146,10 @@ class Database:
             self._closing = True
             self._condition.notify()
         self._thread.join(timeout)
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by name."""
+        return {"dropped": self.dropped, "rewritten": self.rewritten}
 
     def _barrier(self) -> concurrent.futures.Future[None]:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -177,7 +185,7 @@ class Database:
             os.chmod(name, 0o600)
         connection = opened(name)
         try:
-            _prepare(connection)
+            prepare(connection)
         except BaseException:
             connection.close()
             raise
@@ -220,7 +228,7 @@ class Database:
             except sqlite3.Error:
                 continue
             try:
-                _prepare(memory)
+                prepare(memory)
             except (sqlite3.Error, NewerSchema):
                 memory.close()
             else:
@@ -377,16 +385,6 @@ def no_space(error: Exception, directory: Path) -> bool:
         found = write_error(directory) if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) else None
         return code == sqlite3.SQLITE_FULL or (found is not None and found.errno in _NO_SPACE)
     return isinstance(error, OSError) and error.errno in _NO_SPACE
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(verdict)
-    migrate(connection)
-    keep_little(connection)
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -11,6 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from relay_supervisor.state.schema import migrate
+
 Statement = tuple[str, tuple[Any, ...]]
 
 TAILS: Final = ("", "-wal", "-shm")
@@ -120,6 +122,17 @@ def keep_little(connection: sqlite3.Connection) -> None:
     Raises sqlite3.Error when the file is not a database.
     """
     connection.execute(f"PRAGMA cache_size = {_CACHE}")
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make a database that was just opened ours; raises sqlite3.Error when it is not sound, and NewerSchema."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    migrate(connection)
+    keep_little(connection)
 
 
 def copied(source: sqlite3.Connection) -> sqlite3.Connection:

@@ -1,7 +1,6 @@
 """State that outlives the supervisor: leases with their tokens, the quota log, devices, publications, workers.
 
-Times are stored twice: on the wall clock, and on the machine's monotonic clock together with its boot id. After a
-restart on the same boot the monotonic times are valid, whatever the wall clock did; after a reboot the wall times are.
+Of an account's part, what is kept is said in `account_rows.py`.
 """
 
 from __future__ import annotations
@@ -14,33 +13,20 @@ from typing import Self, TypeVar
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.secrets import Secret
 from relay_common.undecodable import UNDECODABLE
-from relay_supervisor.google.models import Device, LiveStream
+from relay_supervisor.google.models import Device
 from relay_supervisor.google.quota.budget import Call, LoggedCall
-from relay_supervisor.google.quota.command import Command, stop_of
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.state.account_rows import AccountRows, SavedLease
 from relay_supervisor.state.database import Database
 from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, WorkerRow, checked, columns
+from relay_supervisor.state.state_database import StateDatabase
 
-_CALLS_KEPT = 3700.0
-_LONGEST_STREAM = 600.0
-_FLUSH_WITHIN = 1.0
 _DEVICES_KEPT = 200
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 T = TypeVar("T")
-
-
-class SavedLease(msgspec.Struct, frozen=True):
-    """A lease as of the end of its supervisor; times are on the present monotonic clock."""
-
-    camera: str
-    device: str
-    generation: int
-    granted: float
-    expires: float
-    stream: LiveStream
 
 
 class SavedPublication(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,13 +94,24 @@ def boot_id() -> str:
 class Store:
     """Typed access to the state database. Reads are for the start; writes return at once and are durable soon after.
 
-    With `read_only` the file is neither created, changed nor renamed, whatever it contains.
+    `where` is the database, or the path of its file. With `read_only` the file is neither created, changed nor renamed,
+    whatever it contains. `clocks_apart` is by how many seconds the clocks of machines may differ that write to it.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, boot: str | None = None, read_only: bool = False) -> None:
-        self._clock = clock
-        self._boot = boot_id() if boot is None else boot
-        self.database = Database(path, stamp=int(clock.wall()), read_only=read_only)
+    def __init__(
+        self,
+        where: Path | StateDatabase,
+        clock: Clock,
+        *,
+        boot: str | None = None,
+        read_only: bool = False,
+        clocks_apart: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self._rows = AccountRows(clock, boot_id() if boot is None else boot, clocks_apart)
+        self.database: StateDatabase = (
+            Database(where, stamp=int(clock.wall()), read_only=read_only) if isinstance(where, Path) else where
+        )
 
     def open(self) -> Self:
         """Open the file, and return the store; see `Database.open`."""
@@ -142,22 +139,14 @@ class Store:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return {"dropped": self.database.dropped, "rewritten": self.database.rewritten}
+        return self.database.counters()
 
     # --- leases
 
     def save_lease(self, account: str, lease: SavedLease) -> None:
         """Save a lease in its present form."""
-        stream = lease.stream
-        url = stream.url.reveal() if stream.url else ""
-        offset = self._clock.wall() - self._clock.now()
-        self.database.write(
-            (f"lease {account}", lease.camera),
-            _WRITE_LEASE,
-            *(account, lease.camera, lease.device, stream.protocol.value, url, stream.handle.reveal()),
-            *(lease.generation, lease.granted + offset, lease.granted, lease.expires + offset, lease.expires),
-            self._boot,
-        )
+        row: list[object] = msgspec.to_builtins(self._rows.lease_row(lease))
+        self.database.write((f"lease {account}", lease.camera), _WRITE_LEASE, account, *row)
 
     def forget_lease(self, account: str, camera: str) -> None:
         """Delete a lease that is gone."""
@@ -166,20 +155,13 @@ class Store:
 
     def leases(self, account: str) -> list[SavedLease]:
         """Leases that are still alive; the others are deleted."""
-        now = self._clock.now()
         found = []
         sql = f"SELECT {columns(LeaseRow)} FROM leases WHERE account = ?"
         for row in checked(self.database.read(sql, account), LeaseRow):
-            granted = self._moment(row.granted_wall, row.granted_mono, row.boot)
-            # No clock step makes a lease last longer than it was granted for.
-            lasts = row.expires_wall - row.granted_wall
-            expires = min(self._moment(row.expires_wall, row.expires_mono, row.boot), now + lasts)
-            if expires <= now:
+            if (lease := self._rows.lease(row)) is None:
                 self.forget_lease(account, row.camera)
-                continue
-            url = Secret(row.url) if row.url else None
-            stream = LiveStream(row.protocol, Secret(row.handle), expires - now, row.expires_wall, url=url)
-            found.append(SavedLease(row.camera, row.device, row.generation, granted, expires, stream))
+            else:
+                found.append(lease)
         return found
 
     # --- streams that are to be stopped
@@ -187,12 +169,12 @@ class Store:
     def save_abandoned(self, account: str, stop: Command) -> None:
         """Save a stream that nobody receives any more, with what its Stop needs."""
         sql = "INSERT OR REPLACE INTO abandoned_streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        handle, offset = stop.handle.reveal(), self._clock.wall() - self._clock.now()
+        row = self._rows.abandoned_row(stop)
         self.database.write(
-            (f"abandoned {account}", handle),
+            (f"abandoned {account}", row.handle),
             sql,
-            *(account, handle, stop.camera, stop.device, stop.kind, stop.protocol.value),
-            *(stop.deadline + offset, stop.deadline, self._boot),
+            *(account, row.handle, row.camera, row.device, row.kind, row.protocol.value),
+            *(row.ends_wall, row.ends_mono, row.boot),
         )
 
     def forget_abandoned(self, account: str, handle: str) -> None:
@@ -202,17 +184,13 @@ class Store:
 
     def abandoned(self, account: str) -> list[Command]:
         """The Stops of streams that an earlier process abandoned; those that have ended by themselves are deleted."""
-        now = self._clock.now()
         found = []
         sql = f"SELECT {columns(AbandonedRow)} FROM abandoned_streams WHERE account = ?"
         for row in checked(self.database.read(sql, account), AbandonedRow):
-            # Google grants five minutes: clocks that say otherwise are wrong.
-            ends = min(self._moment(row.ends_wall, row.ends_mono, row.boot), now + _LONGEST_STREAM)
-            if ends > now:
-                stop = stop_of(row.camera, row.device, row.kind, row.protocol, Secret(row.handle), now, ends)
-                found.append(stop)
-            else:
+            if (stop := self._rows.abandoned(row)) is None:
                 self.forget_abandoned(account, row.handle)
+            else:
+                found.append(stop)
         return found
 
     # --- quota log
@@ -223,17 +201,13 @@ class Store:
 
     def calls(self, account: str) -> list[LoggedCall]:
         """Calls that may still count against a limit."""
-        now = self._clock.now()
         found = []
         sql = f"SELECT {columns(CallRow)} FROM calls WHERE account = ?"
         for row in checked(self.database.read(sql, account), CallRow):
-            sent = min(now, self._moment(row.sent_wall, row.sent_mono, row.boot))
-            # Ahead of us if the call was given up: Google may yet count it.
-            answered = None if row.answered_mono is None else sent + (row.answered_mono - row.sent_mono)
-            if now - sent > _CALLS_KEPT:
-                self.database.write(("call", row.id), "DELETE FROM calls WHERE id = ?", row.id)
-                continue
-            found.append(LoggedCall(Call(row.method, row.command, row.device, row.kind), sent, answered))
+            if (logged := self._rows.call(row)) is None:
+                self.forget_call(row.id)
+            else:
+                found.append(logged)
         return found
 
     # --- devices
@@ -325,27 +299,20 @@ class Store:
 
     def write_call(self, account: str, call_id: str, call: Call, sent: float, answered: float | None) -> None:
         """Save a call, and later under the same id by when it was answered; deletes calls that no longer count."""
-        offset = self._clock.wall() - self._clock.now()
+        row = self._rows.call_row(call_id, call, sent, answered)
         self.database.write(
             ("call", call_id),
             _WRITE_CALL,
-            *(call_id, account, call.method, call.command, call.device, call.kind, sent + offset, sent),
-            *(None if answered is None else answered + offset, answered, self._boot),
+            *(call_id, account, row.method, row.command, row.device, row.kind, row.sent_wall, row.sent_mono),
+            *(self._rows.answered_wall(row), row.answered_mono, row.boot),
         )
         # A step of the wall clock must not make calls of this boot look old: they still count.
         sql = "DELETE FROM calls WHERE CASE boot WHEN ? THEN sent_mono < ? ELSE sent_wall < ? END"
-        now, wall = self._clock.now(), self._clock.wall()
-        self.database.write(("calls", "old"), sql, self._boot, now - _CALLS_KEPT, wall - _CALLS_KEPT)
+        self.database.write(("calls", "old"), sql, row.boot, *self._rows.oldest_call())
 
     def forget_call(self, call_id: str) -> None:
         """Delete a call that was never sent."""
         self.database.write(("call", call_id), "DELETE FROM calls WHERE id = ?", call_id)
-
-    def _moment(self, wall: float, mono: float, boot: str) -> float:
-        """A stored moment on the present monotonic clock."""
-        if boot and boot == self._boot:
-            return mono
-        return self._clock.now() - (self._clock.wall() - wall)
 
 
 class CallJournal:
@@ -356,11 +323,11 @@ class CallJournal:
         self._under_way: dict[int, tuple[str, float]] = {}
 
     async def sending(self, command: Command) -> None:
-        """Record the call before it is sent; waits a second at most, because a full disk must not end every stream."""
-        call_id, sent = uuid.uuid4().hex, self._store._clock.now()
+        """Record the call before it is sent; waits for a bounded time. Raises NestError when it must not be sent."""
+        call_id, sent = uuid.uuid4().hex, self._store.clock.now()
         self._under_way[id(command)] = (call_id, sent)
         self._store.write_call(self._account, call_id, command.call, sent, None)
-        await self._store.database.flush(_FLUSH_WITHIN)
+        await self._store.database.before_sending(extends=command.verb is Verb.EXTEND)
 
     def settled(self, command: Command, counted_by: float | None) -> None:
         """Record by when Google has counted the command; None: it never reached Google."""

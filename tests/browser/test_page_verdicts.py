@@ -18,6 +18,7 @@ from relay_supervisor.status.verdict import StatusVerdict
 from tests.fixtures.chromium import chromium
 from tests.fixtures.dashboard import picture, until
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
+from tests.fixtures.sqlite_state import sqlite_of
 
 pytestmark = [
     pytest.mark.browser,
@@ -118,7 +119,7 @@ async def test_viewers_that_cloudflare_refuses(watched: Watched) -> None:
 
 async def test_a_full_disk(watched: Watched) -> None:
     relay, page = watched.relay, watched.page
-    database = relay.supervisor._store.database
+    database = sqlite_of(relay.supervisor._store)
     await database.flush(5.0)
     connection = database._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]

@@ -38,8 +38,10 @@ from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import Links, ViewerSettings
 from relay_supervisor.http.viewing import AnswerRequest, ReceivedRequest, UpdateRequest, ViewRequest
 from relay_supervisor.net import check_listen
-from relay_supervisor.state.store import SavedLease, Store
+from relay_supervisor.state.account_rows import SavedLease
+from relay_supervisor.state.store import Store
 from relay_supervisor.viewing.decoding import Decoding
+from tests.fixtures.sqlite_state import sqlite_of
 from tests.fuzz.pieces import Target, chunks
 
 TOKEN: Final = "s3cr3t-t0k3n-0f-the-0perat0r"
@@ -338,7 +340,7 @@ app_secret = "{TOKEN}"
 def _store() -> Store:
     """A store in memory, without the thread that writes."""
     store = Store(_directory() / "relay.sqlite3", ManualClock(), boot="boot")
-    store.database._connection = store.database._connect(":memory:")
+    sqlite_of(store)._connection = sqlite_of(store)._connect(":memory:")
     return store
 
 
@@ -360,7 +362,7 @@ def state_values(data: bytes) -> None:
     """Any value in any column: SQLite holds every column to no type, and other versions and people write the file."""
     values = [_value(piece) for piece in chunks(data)]
     store = _store()
-    connection = store.database._connection
+    connection = sqlite_of(store)._connection
     for table, columns in _TABLES.items():
         row = [*values[:columns], *[None] * (columns - len(values))]
         connection.execute(f"DELETE FROM {table}")
@@ -379,9 +381,9 @@ def state_values(data: bytes) -> None:
     assert all(1000.0 < stop.deadline <= 1600.0 for stop in store.abandoned("a"))
     assert all(0 < port < 65536 for port in store.local_ports().values())
     assert all(isinstance(viewer.viewer, str) for viewer in store.local_viewers())
-    for sql, parameters in store.database._pending.values():
+    for sql, parameters in sqlite_of(store)._pending.values():
         connection.execute(sql, parameters)
-    store.database._pending.clear()
+    sqlite_of(store)._pending.clear()
 
 
 def _check_lease(store: Store, lease: SavedLease) -> None:

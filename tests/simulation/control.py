@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from pathlib import Path
 from typing import Any, Final
 
 from relay_common.config import CamerasConfig, CameraSettings
@@ -24,8 +23,9 @@ from relay_supervisor.google.quota.limits import limits_from
 from relay_supervisor.sinks.broker import Broker
 from relay_supervisor.sinks.cloudflare import CloudflareSink
 from relay_supervisor.sinks.sinks import Sinks
-from relay_supervisor.state.database import Row, Statement
+from relay_supervisor.state.mirror import Statement
 from relay_supervisor.state.schema import migrate
+from relay_supervisor.state.state_database import Row
 from relay_supervisor.state.store import Store
 from relay_supervisor.supervise import Loops
 from relay_worker.process.spec import WorkerSpec
@@ -67,12 +67,13 @@ class SimulatedDatabase:
 
     def __init__(self, disk: Disk, owner: Process, rng: random.Random) -> None:
         self._disk, self._owner, self._rng = disk, owner, rng
-        self.path = Path("relay.sqlite3")
         self.problem = self.notice = ""
         self.full = False
-        self.dropped = 0
         self._pending: dict[Row, Statement] = {}
         self._committing = False
+
+    def open(self) -> None:
+        pass
 
     def read(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         return self._disk.file.execute(sql, parameters).fetchall()
@@ -82,6 +83,15 @@ class SimulatedDatabase:
         if not self._committing:
             self._committing = True
             self._owner.after(self._rng.uniform(0.001, 0.03), self._commit)
+
+    async def before_sending(self, *, extends: bool) -> None:
+        await self.flush(1.0)
+
+    def close(self) -> None:
+        self._commit()
+
+    def counters(self) -> dict[str, int]:
+        return {}
 
     async def flush(self, timeout: float) -> None:
         await asyncio.sleep(self._rng.uniform(0.001, 0.05))
@@ -119,9 +129,8 @@ class ControlPlane:
         self.process, self._machine = process, machine
         clock = self.clock = SimulatedClock(loop, machine)
         self.loops = Loops(clock)
-        self.store = Store.__new__(Store)
-        self.store._clock, self.store._boot = clock, "one boot"
-        self.store.database = SimulatedDatabase(disk, process, rng)  # type: ignore[assignment]
+        self._database = SimulatedDatabase(disk, process, rng)
+        self.store = Store(self._database, clock, boot="one boot")
         # Battery cameras, too, are to be live all the time.
         always = {device.name: CameraSettings(mode="always") for device in google.backend.devices.values()}
         self.registry = Registry(CamerasConfig(rediscover=REDISCOVER, settings=always), Overrides())
@@ -180,7 +189,7 @@ class ControlPlane:
         await self.director.close()
         self.fleet.abandon()
         await self.loops.aclose()
-        self.store.database._commit()  # type: ignore[attr-defined]
+        self._database.close()
 
     def _found(self, account: int, listing: Listing) -> None:
         self.director.listed(account, listing)

@@ -34,7 +34,8 @@ from relay_supervisor.google.models import CommandBody, Device, Extension, LiveS
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command, Result, Verb
 from relay_supervisor.google.quota.limits import limits_from
-from relay_supervisor.state.store import SavedLease, Store
+from relay_supervisor.state.account_rows import SavedLease
+from relay_supervisor.state.store import Store
 
 DAY = 86_400.0
 WALL = 1_700_000_000.0

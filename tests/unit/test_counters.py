@@ -64,7 +64,6 @@ READERS: Final[dict[tuple[str, str], str]] = {
     ("relay_supervisor/google/quota/queue.py", "failed"): "relay_supervisor/google/leases/status.py",
     ("relay_supervisor/http/auth.py", "failures"): "relay_supervisor/http/metrics.py",
     ("relay_supervisor/local/requests.py", "unanswered"): "relay_supervisor/local/service.py",
-    ("relay_supervisor/state/database.py", "dropped"): "relay_supervisor/state/store.py",
     ("relay_worker/capture.py", "dropped"): "relay_worker/process/worker.py",
     ("relay_worker/local/ice.py", "malformed"): "relay_worker/local/viewers.py",
     ("relay_worker/local/ports.py", "unsent"): "relay_worker/local/viewers.py",

@@ -21,7 +21,8 @@ from relay_supervisor.google.leases.status import budget_status, lease_status
 from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.google.quota.dispatcher import Api, Dispatcher, OfferSource, OnCommand
 from relay_supervisor.google.quota.limits import Limits
-from relay_supervisor.state.store import SavedLease, Store
+from relay_supervisor.state.account_rows import SavedLease
+from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import BudgetStatus, LeaseStatus
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,10 @@ class Journal(Protocol):
     """The persisted log of calls."""
 
     async def sending(self, command: Command) -> None:
-        """Return once the command is on disk, or after a bounded wait when it cannot be written."""
+        """Return once the command is in the log, or after a bounded wait when it cannot be written.
+
+        Raises NestError when it must not be sent.
+        """
         ...
 
     def settled(self, command: Command, counted_by: float | None) -> None:

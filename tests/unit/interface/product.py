@@ -44,11 +44,11 @@ from relay_supervisor.http.links import Link
 from relay_supervisor.http.sharing import LinkRequest
 from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
+from relay_supervisor.state.account_rows import SavedLease as SavedLease
 from relay_supervisor.state.links import LinkRows as LinkRows
 from relay_supervisor.state.links import SavedLink as SavedLink
 from relay_supervisor.state.rows import WorkerRow
 from relay_supervisor.state.store import LinkCredential as LinkCredential
-from relay_supervisor.state.store import SavedLease as SavedLease
 from relay_supervisor.state.store import SavedLocalViewer as SavedLocalViewer
 from relay_supervisor.state.store import SavedPublication as SavedPublication
 from relay_supervisor.state.store import SavedWorker as SavedWorker

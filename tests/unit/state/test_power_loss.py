@@ -21,7 +21,9 @@ from relay_common.secrets import Secret
 from relay_supervisor.google.models import LiveStream
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.state import schema
-from relay_supervisor.state.store import SavedLease, SavedWorker, Store
+from relay_supervisor.state.account_rows import SavedLease
+from relay_supervisor.state.store import SavedWorker, Store
+from tests.fixtures.sqlite_state import sqlite_of
 
 CAMERAS = 20
 KILLS = 25
@@ -96,7 +98,7 @@ def test_a_log_torn_at_any_byte_gives_what_was_written_before(tmp_path: Path) ->
     store = opened(tmp_path / "relay.sqlite3")
     for n in range(8):
         store.save_lease("acct", lease(n))
-        barrier = store.database._barrier()
+        barrier = sqlite_of(store)._barrier()
         barrier.result(5.0)
     database, log = (Path(f"{tmp_path}/relay.sqlite3{tail}").read_bytes() for tail in ("", "-wal"))
     store.close()
@@ -212,7 +214,7 @@ def test_a_full_disk_is_told_and_what_was_to_be_written_is_kept(
     path = small_disk / "relay.sqlite3"
     store = opened(path)
     store.save_lease("acct", lease(0))
-    store.database._barrier().result(5.0)
+    sqlite_of(store)._barrier().result(5.0)
     ballast = fill(small_disk / "ballast")
     for n in range(1, 300):
         store.save_lease("acct", lease(n))
@@ -221,7 +223,7 @@ def test_a_full_disk_is_told_and_what_was_to_be_written_is_kept(
         time.sleep(0.01)
     assert "full" in store.problem or "disk" in store.problem
     ballast.unlink()
-    store.database._barrier().result(10.0)
+    sqlite_of(store)._barrier().result(10.0)
     assert store.problem == ""
     store.close()
     again = opened(path)
@@ -271,7 +273,7 @@ def test_on_a_full_disk_a_sound_state_is_known_and_kept(small_disk: Path) -> Non
     assert known(store) == (50, 1, 1)
     assert "Free space" in store.notice
     store.save_lease("acct", lease(60))
-    store.database._barrier().result(5.0)
+    sqlite_of(store)._barrier().result(5.0)
     assert "nothing is saved" in store.problem, "a write to memory does not end that"
     store.close()
     ballast.unlink()
@@ -311,12 +313,13 @@ def until_well(store: Store) -> None:
 
 NO_BYTE_MORE = textwrap.dedent("""
     import os, pathlib, resource, sys
+    from tests.fixtures.sqlite_state import sqlite_of
     from tests.unit.state.test_power_loss import known, lease, opened, remembering
 
     path = pathlib.Path(sys.argv[1])
     if sys.argv[2] == "killed":
         if not os.fork():
-            remembering.__globals__["Store"].close = lambda store: store.database._barrier().result(5.0)
+            remembering.__globals__["Store"].close = lambda store: sqlite_of(store)._barrier().result(5.0)
             remembering(path)
             os._exit(0)
         os.wait()

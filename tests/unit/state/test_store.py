@@ -23,15 +23,16 @@ from relay_supervisor.google.models import Device, LiveStream, Resolution
 from relay_supervisor.google.quota.budget import UNANSWERED, Call
 from relay_supervisor.google.quota.command import Command, Verb, stop_of
 from relay_supervisor.state import database
+from relay_supervisor.state.account_rows import SavedLease
 from relay_supervisor.state.schema import MIGRATIONS
 from relay_supervisor.state.store import (
     LinkCredential,
-    SavedLease,
     SavedLocalViewer,
     SavedPublication,
     SavedWorker,
     Store,
 )
+from tests.fixtures.sqlite_state import sqlite_of
 
 STREAM = LiveStream(Protocol.RTSP, Secret("handle"), 300.0, 0.0, url=Secret("rtsps://h/p?auth=t"))
 
@@ -424,7 +425,7 @@ async def test_a_full_disk_is_told_and_written_later(tmp_path: Path, monkeypatch
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)
     await store.database.flush(5.0)
-    connection = store.database._connection
+    connection = sqlite_of(store)._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
     for n in range(300):
@@ -543,13 +544,13 @@ def test_a_file_that_somebody_spoils_while_it_is_open_is_written_again(
     store = opened(tmp_path, clock)
     for n in range(SPOILT):
         store.save_lease("acct", lease(1000.0, f"cam{n}"))
-    path = store.database.path
+    path = sqlite_of(store).path
     with_the_file_complete(store)
     spoil(path)
     monkeypatch.setattr(database, "FILE_CHECK", 0.0)
     if busy:
         store.save_lease("acct", lease(1000.0, "later"))
-    store.database._barrier().result(20.0)
+    sqlite_of(store)._barrier().result(20.0)
     assert (store.counters()["rewritten"], store.problem) == (1, "")
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     assert path.with_name(f"{path.name}.damaged").exists() == kept
@@ -572,11 +573,11 @@ def test_what_leaves_the_file_as_it_was_makes_nobody_write_it_again(
     """Other programs may read the file, hold it open and move its write-ahead log into it."""
     monkeypatch.setattr(database, "FILE_CHECK", 0.0)
     store = opened(tmp_path, ManualClock(now=1000.0))
-    reader = sqlite3.connect(store.database.path)
+    reader = sqlite3.connect(sqlite_of(store).path)
     reader.execute("BEGIN")
     for n in range(100):
         store.save_lease("acct", lease(1000.0, f"cam{n % 7}"))
-        store.database._barrier().result(10.0)
+        sqlite_of(store)._barrier().result(10.0)
         reader.execute("SELECT count(*) FROM leases").fetchone()
         if n == 50:
             reader.execute("COMMIT")
@@ -600,7 +601,7 @@ def test_a_file_that_nobody_writes_to_is_looked_at_every_ten_seconds(
     monkeypatch.setattr(threading.Condition, "wait", noted)
     store = opened(tmp_path, ManualClock())
     until(lambda: 10.0 in waits)
-    store.database.path.unlink()
+    sqlite_of(store).path.unlink()
     until(lambda: store.counters()["rewritten"] == 1)
     store.close()
 
@@ -613,8 +614,8 @@ def test_a_deleted_file_that_cannot_be_written_again_is_a_problem_until_it_can(
     clock = ManualClock(now=1000.0)
     store = opened(tmp_path, clock)
     store.save_lease("acct", lease(1000.0))
-    store.database._barrier().result(10.0)
-    directory = store.database.path.parent
+    sqlite_of(store)._barrier().result(10.0)
+    directory = sqlite_of(store).path.parent
     for file in directory.iterdir():
         file.unlink()
     directory.rmdir()
@@ -636,9 +637,9 @@ def test_a_row_that_cannot_be_written_at_all_costs_no_other_row(
     store.save_lease("acct", lease(1000.0, "before"))
     store.save_local_port("door", 1 << 70)
     store.save_lease("acct", lease(1000.0, "beside"))
-    store.database._barrier().result(20.0)
+    sqlite_of(store)._barrier().result(20.0)
     store.save_lease("acct", lease(1000.0, "after"))
-    store.database._barrier().result(20.0)
+    sqlite_of(store)._barrier().result(20.0)
     assert (store.counters()["dropped"], store.problem) == (1, "")
     assert "failed unexpectedly" in caplog.text
     store.close()
@@ -661,8 +662,8 @@ def test_an_error_that_nobody_foresaw_is_told_until_it_is_over(tmp_path: Path, m
 
 def with_the_file_complete(store: Store) -> None:
     """Wait until all is in the file itself, nothing in its write-ahead log only."""
-    store.database._barrier().result(10.0)
-    reader = sqlite3.connect(store.database.path)
+    sqlite_of(store)._barrier().result(10.0)
+    reader = sqlite3.connect(sqlite_of(store).path)
     reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
     reader.close()
 
