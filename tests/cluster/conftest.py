@@ -1,4 +1,4 @@
-"""One cluster of three nodes for all tests (`tests/fixtures/together.py`), and a namespace for each of them."""
+"""One cluster of three nodes for all tests of a process (`tests/fixtures/together.py`); a namespace for each."""
 
 from __future__ import annotations
 

@@ -29,9 +29,12 @@ def not_permitted() -> str | None:
     wanting = [name for name in ("ip", "bridge", "nsenter", "unshare", "setpriv") if shutil.which(name) is None]
     if wanting:
         return f"{', '.join(wanting)} not found (apt install iproute2 util-linux)"
-    if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode:
-        return "namespaces are not permitted here, in spite of root"
-    return None
+    return None if _permitted() else "namespaces are not permitted here, in spite of root"
+
+
+def _permitted() -> bool:
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Network:
