@@ -118,6 +118,9 @@ class Heartbeat(_Message, frozen=True, tag="beat"):
     state: WorkerState
     lag: float = 0.0
     """Seconds by which the loop was late for this beat."""
+    report: bytes = b""
+    """The `WorkerStats` of this second, encoded, where the supervisor reads them here (`Welcome.reports`). Empty where
+    they are published, and where there are none."""
 
 
 class StateChanged(_Message, frozen=True, tag="state"):
@@ -217,6 +220,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     """The hello is accepted."""
 
     protocol: int = PROTOCOL
+    reports: bool = False
+    """Whether reports are read in heartbeats: one message a second is enough."""
 
 
 class Play(_Message, frozen=True, tag="play"):

@@ -248,6 +248,8 @@ class Bus:
                 if self._may_be_called(member, address) and self._is(member, message, letter):
                     member.address, member.over = address, sockets.name
                     self._dispatch(member.instance, message)
+                    if isinstance(message, Heartbeat) and message.report:
+                        self._read_report(member, message.report)
                 else:
                     self._refuse(member)
         finally:
@@ -267,16 +269,20 @@ class Bus:
         while True:
             letter = await sockets.receive_stats()
             member = self._speaker(letter)
-            stats = self._stats_reader.decode(letter.frames[-1]) if member is not None else None
-            if member is None or stats is None or self._listener is None:
-                continue
-            if (stats.instance, stats.camera) != (member.instance, member.camera):
-                self._refuse(member)
-                continue
-            try:
-                self._listener.on_stats(stats)
-            except Exception:
-                log.exception("handling stats failed", extra={"instance": stats.instance})
+            if member is not None:
+                self._read_report(member, letter.frames[-1])
+
+    def _read_report(self, member: Member, body: bytes) -> None:
+        stats = self._stats_reader.decode(body)
+        if stats is None or self._listener is None:
+            return
+        if (stats.instance, stats.camera) != (member.instance, member.camera):
+            self._refuse(member)
+            return
+        try:
+            self._listener.on_stats(stats)
+        except Exception:
+            log.exception("handling stats failed", extra={"instance": stats.instance})
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

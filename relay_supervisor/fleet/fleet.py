@@ -271,7 +271,7 @@ class Fleet:
             self._confinements.add(hello.confinement)
             weak = hello.confinement.startswith("none")
             log.log(logging.WARNING if weak else logging.INFO, "confinement of workers: %s", hello.confinement)
-        self._send(slot.instance, protocol.Welcome())
+        self._send(slot.instance, protocol.Welcome(reports=True))
         if self._for_all is not None:
             self._send(slot.instance, self._for_all)
         if slot.replacement is not None and slot.replaces:

@@ -21,7 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 from relay_common import protocol, wire
 from relay_common.errors import ConfigError
 from relay_common.patch_messages import PatchSession, SessionPatched
-from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer
+from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer, WorkerState
 from relay_common.tcp_bus import HANDSHAKE, over_tcp, watch_over
 from relay_common.worker_stats import WorkerStats
 from relay_worker.process.spec import WorkerSpec
@@ -82,6 +82,8 @@ class Control:
         ]
         self.undelivered = 0
         self.connected = False
+        self.reports_in_beats = False
+        """Whether the supervisor reads reports in heartbeats; an earlier one reads those that are published."""
 
     def _socket(self, kind: int, endpoint: str, queue: int, identity: bytes = b"") -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
@@ -132,9 +134,13 @@ class Control:
         poller.register(self._control, zmq.POLLOUT)
         await poller.poll(round(within * 1000))
 
-    def report(self, stats: WorkerStats) -> None:
-        """Publish a stats report; it is lost when nobody is subscribed."""
-        wire.delivered(self._stats.send(wire.encode(stats), flags=zmq.DONTWAIT))
+    def beat(self, state: WorkerState, lag: float, stats: WorkerStats | None) -> None:
+        """Send a sign of life, and with it a report, which is lost when nobody is there."""
+        report = wire.encode(stats) if stats is not None else b""
+        if report and not self.reports_in_beats:
+            wire.delivered(self._stats.send(report, flags=zmq.DONTWAIT))
+            report = b""
+        self.send(protocol.Heartbeat(state=state, lag=lag, report=report))
 
     async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
         """Have the sink answer `offer`; raises PublishRefused with the time after which to try again."""

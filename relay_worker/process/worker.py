@@ -25,6 +25,7 @@ from relay_common.protocol import FromSupervisor, Stage, WorkerState
 from relay_common.rendition_messages import SetRendition
 from relay_common.secrets import Secret
 from relay_common.tasks import Tasks
+from relay_common.worker_stats import WorkerStats
 from relay_worker import native
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
@@ -127,7 +128,8 @@ class Worker:
         match message:
             case protocol.Identify():
                 self._say_hello()
-            case protocol.Welcome():
+            case protocol.Welcome(reports=reports):
+                self._control.reports_in_beats = reports
                 self._welcomed, self._disowned = True, False
                 self._relay.source.allow()
                 self._relay.publications.allow()
@@ -267,11 +269,12 @@ class Worker:
         while not self._orphaned(now := clock.now()):
             self._on_beat()
             # After a pause of this process what came meanwhile is still unread: it is judged at the next beat.
+            stats = None
             if not self._resumed(now):
                 self._relay.tick(now)
                 state = self._relay.state
-                self._report(now)
-            self._control.send(protocol.Heartbeat(state=state, lag=max(0.0, now - due)))
+                stats = self._report(now)
+            self._control.beat(state, max(0.0, now - due), stats)
             due = max(due + BEAT, now)
             await asyncio.sleep(due - now if due > now else BEAT)
         log.warning("no supervisor and no lease: ending", extra=self._context())
@@ -312,7 +315,7 @@ class Worker:
             self._stop.set()
         return bool(outdated)
 
-    def _report(self, now: float) -> None:
+    def _report(self, now: float) -> WorkerStats:
         self._sequence += 1
         usage = resource.getrusage(resource.RUSAGE_SELF)
         stats = self._relay.stats(now)
@@ -324,7 +327,7 @@ class Worker:
         stats.counters |= joined(bus=self._control.counters(), log={"dropped": self._forwarder.dropped})
         stats.cpu = usage.ru_utime + usage.ru_stime
         stats.rss = proc.resident_bytes()
-        self._control.report(stats)
+        return stats
 
     def _context(self) -> dict[str, str]:
         return {"camera": self._spec.name, "instance": self._spec.instance}

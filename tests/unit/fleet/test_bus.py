@@ -49,6 +49,29 @@ async def test_a_worker_with_its_keys_is_heard_and_answered(rig: Rig) -> None:
     assert rig.refused() == {}
 
 
+async def test_a_report_in_a_heartbeat_is_read_like_one_that_is_published(rig: Rig) -> None:
+    peer = rig.peer(rig.bus.keyring.issue("c.1", "c"))
+    await rig.until(lambda: rig.reports, peer.beat_with_report)
+    assert set(rig.reports) == {"c.1"}
+    assert rig.heard_from("c.1") == {"Heartbeat"}
+    assert rig.refused() == {}
+
+
+async def test_a_report_in_anothers_name_is_refused_in_a_heartbeat_too(rig: Rig) -> None:
+    rig.bus.keyring.issue("d.1", "d")
+    liar = rig.peer(rig.bus.keyring.issue("c.1", "c"), instance="d.1", camera="d")
+    await rig.until(lambda: rig.refused().get("anothers_name", 0) > 1, liar.beat_with_report)
+    assert rig.reports == []
+
+
+async def test_what_is_no_report_is_counted_and_the_heartbeat_heard(rig: Rig) -> None:
+    peer = rig.peer(rig.bus.keyring.issue("c.1", "c"))
+    beat = protocol.Heartbeat(state=protocol.WorkerState.LIVE, report=b"\x81\xa1x")
+    await rig.until(lambda: rig.bus.refused > 1, lambda: peer.say(beat))
+    assert rig.heard_from("c.1") == {"Heartbeat"}
+    assert rig.reports == []
+
+
 async def test_a_connection_without_a_key_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Who finds the mismatch of mechanisms first hangs up: the bus or its peer."""
     caplog.set_level(logging.INFO)

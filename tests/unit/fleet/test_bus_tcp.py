@@ -252,7 +252,7 @@ async def test_a_worker_that_was_refused_tries_again(rig: Rig, caplog: pytest.Lo
         rig.bus.keyring.admit("c.1", "c", keys.public)
         await rig.hear(worker)
         stats = WorkerStats(instance="c.1", camera="c", sequence=1, at=0.0, uptime=1.0, state=WorkerState.LIVE)
-        await rig.until(lambda: rig.reports, lambda: worker.report(stats))
+        await rig.until(lambda: rig.reports, lambda: worker.beat(WorkerState.LIVE, 0.0, stats))
         for endpoint in ends(rig).endpoints:
             assert caplog.text.count(f"what listens at {endpoint} refuses this worker") == 1
     finally:

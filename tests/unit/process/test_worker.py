@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from relay_common import protocol
+from relay_common import protocol, wire
 from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
 from relay_common.ingest_messages import IngestOfferFailed, MakeOffer
@@ -159,3 +160,40 @@ async def test_a_worker_that_cannot_read_a_replaced_file_makes_room_for_one_that
     assert told == ([Stage.CONNECT] if connected else [Stage.CONNECT, Stage.TLS])
     assert rig.worker._stop.is_set() == connected
     assert rig.worker._farewell == ("ca.pem has changed" if connected else "")
+
+
+async def test_reports_go_with_heartbeats_to_whom_reads_them_there_and_are_published_to_an_earlier_supervisor(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, published = rig.worker._control, list[bytes]()
+    monkeypatch.setattr(rig.worker._relay.publications, "hurry", lambda: None)
+
+    def publish(data: bytes, flags: int) -> asyncio.Future[None]:
+        published.append(data)
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(control._stats, "send", publish)
+
+    def beat() -> tuple[Any, int]:
+        del rig.said[:], published[:]
+        control.beat(protocol.WorkerState.LIVE, 0.25, rig.worker._report(100.0))
+        (said,) = rig.said
+        return said, len(published)
+
+    assert beat() == (protocol.Heartbeat(state=protocol.WorkerState.LIVE, lag=0.25), 1), "nobody has said anything"
+    rig.worker._handle(protocol.Welcome(reports=True))
+    said, count = beat()
+    assert count == 0
+    report = wire.stats_reader().decode(said.report)
+    assert report is not None
+    assert (report.instance, report.camera, report.sequence) == ("c.1", "c", 2)
+    assert (said.state, said.lag) == (protocol.WorkerState.LIVE, 0.25)
+    rig.worker._handle(protocol.Welcome())
+    assert beat() == (protocol.Heartbeat(state=protocol.WorkerState.LIVE, lag=0.25), 1), "an earlier one follows"
+    control.beat(protocol.WorkerState.LIVE, 0.0, None)
+    assert rig.said[-1] == protocol.Heartbeat(state=protocol.WorkerState.LIVE)
+    assert len(published) == 1, "after a pause there is nothing to report"
+
+
+def test_an_earlier_supervisor_says_nothing_of_reports() -> None:
+    assert wire.worker_reader().decode(msgspec.msgpack.encode({"t": "welcome", "protocol": 1})) == protocol.Welcome()
