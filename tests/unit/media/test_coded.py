@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
@@ -18,8 +16,7 @@ from relay_worker.media.coded import coded
 CLIP = audio_clip(AudioSpec(rate=16000))
 
 
-@pytest.mark.parametrize(("make", "sounds"), [(coded, 1), (av.Packet, 3)], ids=["coded", "PyAV's own"])
-def test_what_lies_behind_is_not_heard(make: Callable[[Any], Any], sounds: int) -> None:
+def test_what_lies_behind_is_not_heard() -> None:
     heard = set()
     for behind in (0x00, 0xFF, 0xAA):
         decoder = av.CodecContext.create("aac", "r")
@@ -27,14 +24,14 @@ def test_what_lies_behind_is_not_heard(make: Callable[[Any], Any], sounds: int) 
         decoder.extradata = CLIP.config
         for number, unit in enumerate(CLIP.units[:4]):
             data = unit.data[:2] if number == 2 else unit.data
-            packet = make(memoryview(data + bytes((behind,)) * 64)[: len(data)])
+            packet = coded(memoryview(data + bytes((behind,)) * 64)[: len(data)])
             if number == 2:
                 with pytest.raises(av.error.InvalidDataError):
                     decoder.decode(packet)
                 continue
             (frame,) = decoder.decode(packet)
         heard.add(bytes(frame.planes[0]))
-    assert len(heard) == sounds
+    assert len(heard) == 1
 
 
 def test_nothing_is_decoded_without() -> None:
