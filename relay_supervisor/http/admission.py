@@ -2,7 +2,7 @@
 
 The supervisor's descriptors are shared with what keeps cameras alive (calls to Google and the SFU, the bus, the store),
 so HTTP gets a bounded part of them. Connections in which nothing is being answered make room for new ones, the longest
-idle first: whoever opens many and sends nothing displaces only idle connections.
+idle first: whoever opens many and sends nothing, or never the whole of a request, displaces only such connections.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Share:
 class Admission(Generic[T]):
     """Decides which connections (any hashable objects) stay; `most` in all, `most_of_an_address` of one address.
 
-    A connection is idle until it is marked busy. An address of "" (a Unix socket, a trusted proxy) has no bound of its
-    own.
+    A connection is idle until it is marked busy, when a whole request has come. An address of "" (a Unix socket, a
+    trusted proxy) has no bound of its own.
     """
 
     def __init__(self, most: int, most_of_an_address: int = MOST_OF_AN_ADDRESS) -> None:

@@ -131,6 +131,8 @@ class CameraSummaries(msgspec.Struct, frozen=True):
     cameras: list[CameraSummary]
 
 
+_LONGEST_FORM: Final = 8 * 1024
+"""Bytes of what is sent to sign in, by whomever."""
 CALLS: Final = openapi.calls(CameraSummaries)
 """Every endpoint for programs."""
 
@@ -198,7 +200,7 @@ class _Api:
 
     async def login(self, request: Request) -> Response:
         try:
-            fields = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=8)
+            fields = parse_qs((await read_body(request, _LONGEST_FORM)).decode("utf-8", "replace"), max_num_fields=8)
         except ValueError as error:
             raise ApiError(400, "bad_request", "The form has too many fields", "Send token alone") from error
         return self._sign_in(request, fields.get("token", [""])[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import h11
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -52,6 +53,11 @@ class BoundedConnection(H11Protocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _whole_request(self) -> bool:
+        """Whether a request has come to its end: until then nothing is lost by making room for another's."""
+        return self._answering and self.conn.their_state is not h11.SEND_BODY
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         peer = self.client[0] if self.client else ""
@@ -79,13 +85,15 @@ class BoundedConnection(H11Protocol):
         super().data_received(data)
         if self._answering:
             self._stop_expecting()
+        if self._whole_request:
             self._bounds.busy(self)
 
     def on_response_complete(self) -> None:
         self._bounds.idle(self)
         super().on_response_complete()
         if self._answering:  # a request was waiting behind the one that was answered
-            self._bounds.busy(self)
+            if self._whole_request:
+                self._bounds.busy(self)
         elif self.conn.trailing_data[0] and not self.transport.is_closing():  # the beginning of one
             self._expect_header()
 

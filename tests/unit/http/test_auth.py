@@ -238,6 +238,7 @@ async def test_an_origin_that_cannot_be_read_is_not_ours(headers: dict[str, str]
 
 async def test_a_form_with_many_fields_is_refused_in_words() -> None:
     http, _ = client(TOKEN)
+    assert (await http.post("/login", content=b"token=" + b"x" * 8187)).status_code == 413
     reply = await http.post("/login", content="&".join(f"f{n}=1" for n in range(9)))
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
 

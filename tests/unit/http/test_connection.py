@@ -140,6 +140,35 @@ async def test_when_all_are_taken_idle_ones_make_room_and_busy_ones_stay(serve: 
         client.writer.close()
 
 
+SLOW_BODY = b"POST /echo HTTP/1.1\r\nHost: relay\r\nContent-Length: 10\r\n\r\nabc"
+
+
+async def test_who_never_sends_the_whole_body_takes_no_place_from_others(serve: Serve) -> None:
+    server = await serve(most=4)
+    busy = await Client.to(server, SLOW_BODY.replace(b"POST /echo", b"GET /slow") + b"defghij")
+    slow = [await Client.to(server, SLOW_BODY) for _ in range(3)]
+    await settled(lambda: len(server._bounds) == 4)
+    slow[1].writer.write(b"def")  # nor does a byte now and then buy time
+    assert await (await Client.to(server, REQUEST)).status() == 200
+    assert await slow[0].closed()
+    for client, rest in ((slow[1], b"ghij"), (slow[2], b"defghij")):
+        client.writer.write(rest)
+        assert await client.status() == 200, "they have sent theirs, and are answered"
+    assert server.counters()["displaced"] == 1
+    assert server.counters()["refused_full"] == 0
+    for client in (busy, *slow):
+        client.writer.close()
+
+
+async def test_a_body_that_waits_behind_an_answer_holds_no_place_either(serve: Serve) -> None:
+    server = await serve(most=1)
+    client = await Client.to(server, REQUEST + SLOW_BODY)
+    assert await client.status() == 200
+    await settled(lambda: len(server._bounds._idle) == 1)
+    assert await (await Client.to(server, REQUEST)).status() == 200
+    client.writer.close()
+
+
 async def test_a_request_that_is_there_is_answered_however_many_connect_behind_it(serve: Serve) -> None:
     server = await serve(most=16)
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
