@@ -117,6 +117,9 @@ class ReceivedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of POST /api/view/{id}/received."""
 
     faults: list[Fault]
+    quality: str = ""
+    """Which picture a page that plays from the relay itself is sent: `full`, also where it asked for the small one and
+    there is none, or `small`. Empty for a page that plays from Cloudflare."""
 
 
 class LocalWay(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,12 +213,14 @@ class _Viewing:
 
     async def received(self, request: Request) -> Response:
         given: ReceivedRequest = await read_json(request, ReceivedRequest)
-        view, relay = request.path_params["id"], self._relay
+        view, relay, visitor, quality = request.path_params["id"], self._relay, request.state.visitor, ""
         if view in relay.local:
-            faults = relay.local.received(view, given.cameras, visitor=request.state.visitor)
+            faults = relay.local.received(view, given.cameras, visitor=visitor)
+            quality = relay.local.quality(view, visitor=visitor)
         else:
             faults = relay.viewers.received(view, given.cameras, audience=request.state.audience)
-        return json_reply(ReceivedAnswer(faults=[Fault(camera=c, reason=reason) for c, reason in faults.items()]))
+        found = [Fault(camera=camera, reason=reason) for camera, reason in faults.items()]
+        return json_reply(ReceivedAnswer(faults=found, quality=quality))
 
     async def close_view(self, request: Request) -> Response:
         await self._relay.viewers.close(request.path_params["id"], audience=request.state.audience)

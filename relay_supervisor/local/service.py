@@ -119,8 +119,7 @@ class LocalViewing:
 
     def having_small(self) -> Counter[str]:
         """How many viewers have the small picture of each camera; not those that asked for it and get the full one."""
-        asked = [viewer for viewer in self._viewers.values() if viewer.saved.quality == "small"]
-        return Counter(viewer.camera for viewer in asked if self._workers.quality(viewer) != "full")
+        return Counter(one.camera for one in self._viewers.values() if self._workers.quality(one) == "small")
 
     def load(self) -> None:
         """Read from the store which ports were dealt, and which viewers the workers of an earlier supervisor have."""
@@ -262,6 +261,10 @@ class LocalViewing:
         found = self._owned(viewer, visitor)
         known = [entry for entry in received if entry.camera == found.camera]
         return self._decoding.reports(found.name, known, self._clock.now())
+
+    def quality(self, viewer: str, *, visitor: Visitor) -> str:
+        """Which picture a viewer gets, `full` or `small`; raises WhepError."""
+        return self._workers.quality(self._owned(viewer, visitor))
 
     def close(self, viewer: str, *, visitor: Visitor) -> None:
         """End a viewer; raises WhepError when it is not known, or another's."""

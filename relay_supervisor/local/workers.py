@@ -99,10 +99,10 @@ class LocalWorkers:
         return slot.stats.local if slot is not None and slot.stats is not None else None
 
     def quality(self, viewer: LocalViewer) -> str:
-        """Which picture a viewer has by its worker's last report; "" where that does not say."""
+        """Which picture a viewer has by its worker's last report, or else by its worker's answer."""
         report = self.report(viewer.camera)
         known = report.viewers if report is not None else []
-        return next((one.quality for one in known if one.name == digest(viewer.name)), "")
+        return next((one.quality for one in known if one.name == digest(viewer.name) and one.quality), viewer.saved.quality)
 
     def without_others(self, answer: str) -> str:
         """An answer of a worker, or a fragment of one, without addresses that viewers are not to be told."""

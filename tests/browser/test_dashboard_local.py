@@ -106,6 +106,19 @@ async def test_a_picture_that_was_chosen_small_is_small_from_the_first_connectio
         assert local.qualities == ["small"]
 
 
+async def test_who_asks_for_a_small_picture_where_none_is_made_is_told_so(chromium_page: Page) -> None:
+    page = chromium_page
+    async with answering(1, sfu=False) as (dashboard, local):
+        (camera,) = dashboard.relay.cameras
+        camera.renditions, local.sent = "smooth", "full"
+        await page.add_init_script(chosen_small(dashboard))
+        await page.goto(dashboard.server.url)
+        await decoding(page, [camera.id])
+        await until(page, tile_says(camera.id, "full: no small picture is made"))
+        local.sent = "small"
+        await until(page, tile_says(camera.id, "small, as chosen"))
+
+
 async def test_what_is_chosen_while_a_direct_connection_is_being_made_is_not_lost(chromium_page: Page) -> None:
     page = chromium_page
     async with answering(1, sfu=False) as (dashboard, local):

@@ -103,7 +103,7 @@ function draw() {
       refusal: player.refusal(id),
       fault: player.fault(id),
       way: player.way(id),
-      quality: renditions.words(id),
+      quality: renditions.words(id, player.sent(id)),
       still: renditions.still(id),
       problems,
       now,

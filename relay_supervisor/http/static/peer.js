@@ -8,6 +8,7 @@ export class Peer extends EventTarget {
   pc = null;
   view = ""; // the relay's name of it
   faults = new Map(); // camera → why this page, and no other, shows no picture of it
+  sent = ""; // which picture the relay itself sends here, as it says: "full" or "small"
   dead = false;
   reached = false; // whether it has ever been connected
   #disconnectedFor;
@@ -39,8 +40,9 @@ export class Peer extends EventTarget {
   async report(cameras) {
     if (this.dead || !this.view || !cameras.length) return;
     try {
-      const { faults } = await call("POST", `/api/view/${this.view}/received`, { cameras });
+      const { faults, quality = "" } = await call("POST", `/api/view/${this.view}/received`, { cameras });
       this.faults = new Map(faults.map(({ camera, reason }) => [camera, reason]));
+      this.sent = quality;
     } catch {
       // The picture does not depend on it, and a view that is gone is found out otherwise.
     }

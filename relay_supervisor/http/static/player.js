@@ -153,6 +153,11 @@ export class Player {
     return "";
   }
 
+  // Which picture of a camera the relay itself sends here, where it is played from there and that is known.
+  sent(id) {
+    return this.#all.find((group) => group.cameras.includes(id))?.connection?.sent ?? "";
+  }
+
   // Why nothing is shown of a camera: the relay could open no view, for now.
   refusal(id) {
     return this.#all.find((group) => group.cameras.includes(id) && !group.connection)?.refusal ?? "";

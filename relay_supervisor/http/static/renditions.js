@@ -151,9 +151,10 @@ export class Renditions {
   }
 
   // In words, why a camera is small where it would be full, and how often its small picture comes where it does not move;
-  // empty where nothing is remarkable.
-  words(id) {
+  // empty where nothing is remarkable. `sent`: which picture the relay itself sends, where it is played from there.
+  words(id, sent = "") {
     if (!this.offered(id) || !this.#asked.has(id)) return "";
+    if (this.#asked.get(id) === SMALL && sent === FULL) return "full: no small picture is made";
     return [this.#why(id), this.#asked.get(id) === SMALL ? this.#pace(id) : ""].filter(Boolean).join(", ");
   }
 

@@ -53,7 +53,7 @@ function aim() {
 
 function draw() {
   playback.still = renditions.still(camera);
-  quality.show(camera, renditions.words(camera));
+  quality.show(camera, renditions.words(camera, player.sent(camera)));
   const seen = playback.look();
   part("bar").hidden = !status || Boolean(refusal);
   part("why").hidden = seen && !refusal && player.playing(camera) && !(status && covers(status));

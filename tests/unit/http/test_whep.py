@@ -148,8 +148,10 @@ async def test_a_page_that_plays_direct_reports_what_it_receives_under_its_sessi
     http, relay = served()
     await http.post("/whep/cam00000", content=SDP, headers=BEARER | TYPE)
     told = {"cameras": [{"camera": "cam00000", "bytes": 90_000, "frames": 0}]}
+    relay.local.sent = "full"
     reply = await http.post("/api/view/viewer-1/received", json=told, headers=BEARER)
-    assert reply.json() == {"faults": [{"camera": "cam00000", "reason": "nothing but green"}]}
+    faults = [{"camera": "cam00000", "reason": "nothing but green"}]
+    assert reply.json() == {"faults": faults, "quality": "full"}
     ((viewer, visitor, received),) = relay.local.reports
     assert (viewer, visitor.operator, received[0].bytes) == ("viewer-1", True, 90_000)
     assert (await http.post("/api/view/viewer-1/received", json=told)).status_code == 401

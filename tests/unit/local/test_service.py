@@ -236,17 +236,22 @@ async def test_who_has_the_small_picture_is_known_and_outlives_the_supervisor(tm
 async def test_who_asked_for_the_small_picture_and_gets_the_full_one_does_not_count(tmp_path: Path) -> None:
     home = Home(tmp_path).started()
     home.workers.quality = "full"
-    await home.local.open("yard", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
+    other = await home.local.open("yard", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
     assert home.local.having_small() == {}, "no small one is made"
+    assert home.local.quality(other.viewer, visitor=OPERATOR) == "full", "and it is told"
     home.workers.quality = "small"
     made = await home.local.open("door", OFFER, audience=ALL_CAMERAS, visitor=OPERATOR, quality="small")
     assert home.local.having_small() == {home.door: 1}
     viewer = LocalViewerStats(name=digest(made.viewer), connected=True, quality="small")
     home.workers.reports(home.door, 1.0, LocalStats(viewers=[viewer]))
     assert home.local.having_small() == {home.door: 1}
+    assert home.local.quality(made.viewer, visitor=OPERATOR) == "small"
     viewer.quality = "full"
     home.workers.reports(home.door, 2.0, LocalStats(viewers=[viewer]))
     assert home.local.having_small() == {}, "none is made any longer"
+    assert home.local.quality(made.viewer, visitor=OPERATOR) == "full"
+    with pytest.raises(WhepError):
+        home.local.quality(made.viewer, visitor=guest())
 
 
 async def test_what_the_worker_refuses_is_refused_in_its_words(tmp_path: Path) -> None:
