@@ -16,6 +16,7 @@ from relay_common.clock import Clock
 from relay_worker.local.destinations import Destination, open_beside, receive_from, tell_destinations, udp_socket
 from relay_worker.local.ice import UdpSource
 from relay_worker.webrtc.addresses import default_host_addresses
+from relay_worker.webrtc.arrival import waited
 from relay_worker.webrtc.transport import MAX_DATAGRAM, MAX_READS
 
 ATTEMPTS: Final = 8
@@ -33,6 +34,7 @@ class LocalPorts:
         """By place: those of `addresses`, then those of destinations, which are opened when one is answered."""
         self._destinations: dict[tuple[int, Destination], int] = {}
         """The place of each, by the place of the socket on all addresses that it was met at."""
+        self._reading: socket.socket | None = None
         self._addresses: list[str] = []
         self._announce: list[str] = []
         self.port = 0
@@ -77,8 +79,12 @@ class LocalPorts:
         where = f" port {port}" if port else ""
         self.problem = f"cannot listen on UDP{where} of {'; '.join(failed)}" if failed else ""
 
+    def waited(self) -> float:
+        """Seconds that the datagram which is being handed over lay in its socket, unread."""
+        return waited(self._reading)
+
     def _readable(self, place: int, sock: socket.socket) -> None:
-        now = self._clock.now()
+        now, self._reading = self._clock.now(), sock
         for _ in range(MAX_READS):
             try:
                 data, address = sock.recvfrom(MAX_DATAGRAM)
@@ -89,7 +95,7 @@ class LocalPorts:
 
     def _readable_anywhere(self, place: int, sock: socket.socket) -> None:
         """The same, of a socket on all addresses."""
-        now = self._clock.now()
+        now, self._reading = self._clock.now(), sock
         for _ in range(MAX_READS):
             try:
                 data, at, address = receive_from(sock)

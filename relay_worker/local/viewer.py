@@ -152,6 +152,9 @@ class ViewerConnection(MediaOut):
                 return
             self._received(plain, is_rtcp, now)
 
+    def _waited(self) -> float:
+        return self._ports.waited()
+
     def _flush_dtls(self, now: float) -> None:
         """Send what DTLS has to say, follow its state, and set its timer."""
         dtls = self._dtls

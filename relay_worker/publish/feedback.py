@@ -78,15 +78,15 @@ class Feedback:
         """Remember when the sender report with this NTP time was sent; round trips are measured from it."""
         self._reports_sent.append((ntp >> 16 & 0xFFFFFFFF, now))
 
-    def report(self, block: ReportBlock, now: float) -> None:
-        """A receiver report block about one of our streams."""
+    def report(self, block: ReportBlock, now: float, waited: float = 0.0) -> None:
+        """A receiver report block about one of our streams, which arrived `waited` seconds ago."""
         estimate = self.estimate
         estimate.last_report = now
         self._fractions[block.ssrc] = block.fraction_lost / 256
         estimate.fraction_lost = max(self._fractions.values())
         for ntp, sent in self._reports_sent:
             if block.lsr and ntp == block.lsr:
-                rtt = now - sent - block.dlsr / 65536
+                rtt = now - waited - sent - block.dlsr / 65536
                 if rtt >= 0:
                     known = estimate.rtt
                     estimate.rtt = rtt if known is None else known + _SMOOTHING * (rtt - known)

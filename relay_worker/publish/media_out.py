@@ -245,9 +245,13 @@ class MediaOut:
 
     def _received(self, packet: bytes, is_rtcp: bool, now: float) -> None:
         if is_rtcp and self._sender is not None:
-            self._sender.receive_rtcp(packet, now)
+            self._sender.receive_rtcp(packet, now, self._waited())
             if self._uplink is not None:
                 self._uplink.heard(now)
+
+    def _waited(self) -> float:
+        """Seconds that the packet which is being received lay in its socket, unread; 0 where that is not known."""
+        return 0.0
 
     def put_off(self, seconds: float, now: float) -> None:
         """This process was paused until `now`: that time is no silence of the far end's, and no queue on the way."""

@@ -35,6 +35,7 @@ from relay_worker.publish.publication import (
 )
 from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEvent, PublisherState
 from relay_worker.webrtc.addresses import default_host_addresses
+from relay_worker.webrtc.arrival import waited
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
 from relay_worker.webrtc.sdp import AnswerError
 from relay_worker.webrtc.sdp_fragment import read_restart, write_patch
@@ -186,6 +187,9 @@ class Publisher(MediaOut):
     def audio_accepted(self) -> bool:
         """Whether the SFU takes audio; known once connected."""
         return self._audio is not None
+
+    def _waited(self) -> float:
+        return waited(self._transport.reading) if self._transport is not None else 0.0
 
     def _transport_closed(self) -> None:
         self._fail(f"{self._settings.peer} closed the connection, or no longer answers on it")

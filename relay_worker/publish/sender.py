@@ -191,20 +191,23 @@ class MediaSender:
 
     # --- RTCP in
 
-    def receive_rtcp(self, data: bytes, now: float) -> None:
-        """Process a decrypted compound packet; malformed ones are counted and used as far as they can be parsed."""
+    def receive_rtcp(self, data: bytes, now: float, waited: float = 0.0) -> None:
+        """Process a decrypted compound packet that arrived `waited` seconds ago.
+
+        Malformed ones are counted and used as far as they can be parsed.
+        """
         try:
             packets = rtcp.parse_compound(data)
         except rtcp.RtcpError as error:
             self.malformed_rtcp += 1
             packets = error.packets
         for packet in packets:
-            self._handle(packet, now)
+            self._handle(packet, now, waited)
 
-    def _handle(self, packet: rtcp.RtcpPacket, now: float) -> None:
+    def _handle(self, packet: rtcp.RtcpPacket, now: float, waited: float) -> None:
         if isinstance(packet, rtcp.ReceiverReport | rtcp.SenderReport):
             for block in packet.reports:
-                self._handle_report(block, now)
+                self._handle_report(block, now, waited)
         elif isinstance(packet, rtcp.Nack):
             track = self._by_ssrc.get(packet.media_ssrc)
             if track is not None and track.history is not None:
@@ -234,12 +237,12 @@ class MediaSender:
         else:
             self.ignored_rtcp += 1
 
-    def _handle_report(self, block: rtcp.ReportBlock, now: float) -> None:
+    def _handle_report(self, block: rtcp.ReportBlock, now: float, waited: float) -> None:
         track = self._by_ssrc.get(block.ssrc)
         if track is None:
             self._note_repairs(block.ssrc)
             return
-        self.feedback.report(block, now)
+        self.feedback.report(block, now, waited)
         # A first report of 0 acknowledges nothing; RFC 3550's extended number only grows.
         if block.highest_sequence > track.highest:
             track.highest, track.acknowledged = block.highest_sequence, True

@@ -132,6 +132,8 @@ class MediaTransport:
         self._gso, self._peer = gso, peer
         self._on_packet, self._on_wake, self._on_closed = on_packet, on_wake, on_closed
         self._incoming: socket.socket | None = None
+        self.reading: socket.socket | None = None
+        """What the packet that `on_packet` is given came from, for `arrival.waited`; None where that is not known."""
         self._on_unanswered = on_unanswered
         self._heard = 0.0
         """When the last packet came that is surely the peer's."""
@@ -254,9 +256,7 @@ class MediaTransport:
         return UdpPath(self._open_socket(pair), pair.remote_addr, gso=self._gso, was_earlier=self._take_errors)
 
     def _open_socket(self, pair: aioice.ice.CandidatePair) -> socket.socket:
-        """A duplicate of the pair's socket: it shares the port, and unlike asyncio's wrapper it has sendmsg and
-        recvfrom.
-        """
+        """A duplicate of the pair's socket: it shares the port, and asyncio's wrapper has no sendmsg and recvfrom."""
         if self._incoming is not None:
             self._incoming.close()
         self._incoming = pair.protocol.transport.get_extra_info("socket").dup()
@@ -344,6 +344,7 @@ class MediaTransport:
                 others(data, address)
                 return
             is_rtcp = len(data) > 1 and 192 <= data[1] <= 223  # RFC 5761 §4
+            self.reading = incoming
             try:
                 plain = session.unprotect_rtcp(data) if is_rtcp else session.unprotect(data)
             except (pylibsrtp.Error, ValueError):

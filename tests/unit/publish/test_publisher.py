@@ -24,6 +24,7 @@ from relay_worker.publish.publisher_states import PUBLISHER_TABLE, PublisherEven
 from relay_worker.publish.sender import MediaSender
 from relay_worker.publish.uplink import Uplink
 from relay_worker.rtp import rtcp
+from relay_worker.webrtc.transport import MediaTransport
 
 
 class Answering:
@@ -173,6 +174,20 @@ async def test_reports_that_a_pause_of_our_own_kept_tell_of_no_queue(wire: Any, 
         assert sender.estimate.queue_delay < 0.1
         assert sender.estimate.rtt == pytest.approx(0.05, abs=0.01)
     assert uplink.counters() == {"decreases": int(first == "sockets")}
+    await publisher.close()
+
+
+async def test_what_a_report_waited_in_its_socket_is_no_round_trip(wire: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, video, _ = connected(wire)
+    assert publisher._sender is not None
+    publisher.set_clock(1000.0, 1_700_000_000.0, 1000.0)
+    publisher.send(Frame(Kind.VIDEO, [(b"\x41", True)], 1000.0), 1000.0)
+    publisher._transport = MediaTransport()
+    monkeypatch.setattr("relay_worker.publish.publisher.waited", {None: 0.7}.__getitem__)
+    lsr, _ = publisher._sender.feedback._reports_sent[-1]
+    block = rtcp.ReportBlock(video.ssrc, 0, 0, video.sequence - 1, 0, lsr, 0)
+    publisher._received(rtcp.pack_receiver_report(7, [block]), True, 1000.8)
+    assert publisher._sender.estimate.rtt == pytest.approx(0.1, abs=0.001)
     await publisher.close()
 
 

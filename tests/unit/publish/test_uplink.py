@@ -50,12 +50,12 @@ class World:
             self.play()
             self.report(loss=loss, queue=queue)
 
-    def report(self, *, loss: float = 0.0, queue: float = 0.0) -> None:
-        """A receiver report on all that was sent."""
+    def report(self, *, loss: float = 0.0, queue: float = 0.0, waited: float = 0.0) -> None:
+        """A receiver report on all that was sent, which is read `waited` seconds after it arrived."""
         lsr, sent = self._report_sent[0] >> 16 & 0xFFFFFFFF, self._report_sent[1]
-        dlsr = round((self.now - sent - RTT - queue) * 65536)
+        dlsr = round((self.now - waited - sent - RTT - queue) * 65536)
         block = rtcp.ReportBlock(self.track.ssrc, int(256 * loss), 0, self.track.sequence - 1, 0, lsr, dlsr)
-        self.hear(rtcp.pack_receiver_report(FAR, [block]))
+        self.hear(rtcp.pack_receiver_report(FAR, [block]), waited)
 
     def play(self) -> None:
         """A second of video."""
@@ -78,8 +78,8 @@ class World:
             if isinstance(report := rtcp.parse_compound(compound)[0], rtcp.SenderReport):
                 self._report_sent = report.ntp, at
 
-    def hear(self, compound: bytes) -> None:
-        self.sender.receive_rtcp(compound, self.now)
+    def hear(self, compound: bytes, waited: float = 0.0) -> None:
+        self.sender.receive_rtcp(compound, self.now, waited)
         self.uplink.heard(self.now)
 
     def acknowledge(self, *, loss: float = 0.0, queue: float = 0.0) -> None:
@@ -114,6 +114,17 @@ def test_a_queue_that_reports_tell_of_brings_a_ceiling_and_counts_as_delay(wire:
     assert world.pacer.ceiling is not None
     assert world.pacer.ceiling < NEEDED
     assert world.pacer.network_delay == pytest.approx(0.4, abs=0.01)
+
+
+def test_a_loop_that_reads_late_is_no_queue(wire: Any) -> None:
+    """Pauses of less than a second are no pauses of the process, and every report may wait for the end of one."""
+    world = World(wire)
+    for _ in range(8):
+        world.play()
+        world.report(waited=0.6)
+        assert world.pacer.network_delay == pytest.approx(0.0, abs=0.001)
+    assert world.pacer.ceiling is None
+    assert world.sender.estimate.rtt == pytest.approx(RTT, abs=0.001)
 
 
 def test_loss_that_repair_hides_from_reports_counts(wire: Any) -> None:
