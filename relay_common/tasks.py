@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from relay_common.clock import Clock
+
+T = TypeVar("T")
 
 
 async def pause(clock: Clock, seconds: float, over: asyncio.Event) -> None:
@@ -33,32 +36,31 @@ async def either(first: asyncio.Event, second: asyncio.Event) -> None:
             one.cancel()
 
 
-def in_thread(work: Callable[[], None], name: str) -> asyncio.Future[None]:
+def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run `work` in a thread of its own, with its result as a future. Raises RuntimeError when none can be started.
 
     Work that never ends costs that thread alone: it is none of the loop's pool, and does not keep the process from
     ending.
     """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[None] = loop.create_future()
+    result: asyncio.Future[T] = loop.create_future()
 
-    def settle(error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is None:
-            result.set_result(None)
-        else:
+    def fail(error: BaseException) -> None:
+        if not result.done():
             result.set_exception(error)
             result.exception()  # marked as retrieved: the caller may be gone
 
+    def succeed(value: T) -> None:
+        if not result.done():
+            result.set_result(value)
+
     def run() -> None:
-        error: BaseException | None = None
         try:
-            work()
-        except BaseException as caught:
-            error = caught
+            settle = functools.partial(succeed, work())
+        except BaseException as error:
+            settle = functools.partial(fail, error)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, error)
+            loop.call_soon_threadsafe(settle)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return result

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import zmq
+
+from relay_common.disk import DiskWork
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ class SocketFile:
 
     def __init__(self, path: Path, bind: Callable[[], Awaitable[None]], *, every: float = FILE_CHECK) -> None:
         self.path, self._bind, self._every = path, bind, every
+        self._disk = DiskWork(f"file {path.name}")
         self._problem = ""
         self.rebound = 0
 
@@ -32,12 +36,13 @@ class SocketFile:
         """Check every few seconds; runs until cancelled."""
         while True:
             await asyncio.sleep(self._every)
-            if not self.path.exists():
-                await self._make_again()
+            with contextlib.suppress(OSError, RuntimeError):  # a disk that does not answer cannot be asked
+                if not await self._disk.do(self.path.exists):
+                    await self._make_again()
 
     async def _make_again(self) -> None:
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._disk.do(lambda: self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             await self._bind()
         except (OSError, zmq.ZMQError) as error:
             # Not str(error): it may name a temporary file, another one each time.

@@ -8,7 +8,6 @@ to return to the configuration.
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import logging
 from pathlib import Path
@@ -16,16 +15,14 @@ from typing import Final
 
 import msgspec
 
+from relay_common.disk import DiskWork
 from relay_common.errors import RelayError
 from relay_common.files import write_private
-from relay_common.tasks import in_thread
 from relay_common.undecodable import UNDECODABLE
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "overrides.json"
-WRITE_WITHIN: Final = 5.0
-"""Seconds for which the disk is waited for."""
 MOST: Final = 1000
 """Most cameras in the file."""
 
@@ -48,22 +45,37 @@ class Overrides:
         self._path = directory / FILE if directory is not None else None
         self._cameras: dict[str, Override] = {}
         self._turn = asyncio.Lock()
-        self._writing: asyncio.Future[None] | None = None
-        """The latest write, which may still be under way: a disk may answer late, or never."""
+        self._disk = DiskWork("overrides")
 
     def __getitem__(self, camera: str) -> Override:
         return self._cameras.get(camera, Override())
 
     def load(self) -> None:
-        """Read the file; may be called again."""
+        """Read the file, when nothing waits yet."""
+        self._cameras = self._read()
+
+    async def reload(self) -> None:
+        """Read the file again; raises RelayError, and changes nothing, when the disk does not answer."""
+        async with self._turn:
+            try:
+                self._cameras = await self._disk.do(self._read)
+            except (OSError, RuntimeError) as error:  # the latter without a thread
+                raise RelayError(
+                    f"{self._path} cannot be read: {getattr(error, 'strerror', '') or error}",
+                    hint="Nothing was changed. Look at the disk that the state directory is on",
+                ) from None
+
+    def _read(self) -> dict[str, Override]:
+        """What is in the file; what there was, of one that cannot be used."""
         if self._path is None:
-            return
+            return self._cameras
         try:
-            self._cameras = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Override])
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Override])
         except FileNotFoundError:
-            self._cameras = {}
+            return {}
         except (OSError, *UNDECODABLE) as error:
             log.error("%s is ignored: %s; correct or delete it", self._path, error)
+            return self._cameras
 
     async def set(self, camera: str, override: Override) -> None:
         """Replace a camera's override; an empty override is dropped."""
@@ -81,21 +93,9 @@ class Overrides:
             return
         text = msgspec.json.format(msgspec.json.encode(cameras), indent=2) + b"\n"
         try:
-            # In a thread: a disk that does not answer must not hold up the loop, and with it every stream.
-            if self._writing is not None:
-                await _ended(self._writing)
-            self._writing = in_thread(functools.partial(write_private, self._path, text), "overrides")
-            await _ended(self._writing)
-            self._writing.result()
+            await self._disk.do(functools.partial(write_private, self._path, text))
         except (OSError, RuntimeError) as error:  # the latter without a thread
             raise RelayError(
                 f"{self._path} cannot be written: {getattr(error, 'strerror', '') or error}",
                 hint="The camera was not changed. Free space in the state directory, or make it writable",
             ) from None
-
-
-async def _ended(writing: asyncio.Future[None]) -> None:
-    """Return when a write has ended, however; raises OSError when it does not."""
-    done, _ = await asyncio.wait([writing], timeout=WRITE_WITHIN)
-    if not done:
-        raise OSError(errno.ETIMEDOUT, "the disk does not answer")

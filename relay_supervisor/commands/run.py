@@ -16,6 +16,7 @@ from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.errors import RelayError
+from relay_common.tasks import Tasks
 from relay_supervisor import memory, prerequisites
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option
@@ -67,7 +68,8 @@ async def _run(config: Config, reread: Callable[[], Config]) -> None:
     loop.set_exception_handler(LoopErrors(SystemClock()))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)
+    reloads = Tasks(logger, "a reload failed")
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.spawn(_reload(supervisor)))
     await supervisor.start()
     manager.ready()
     alive = loop.create_task(manager.keep_alive())
@@ -76,12 +78,13 @@ async def _run(config: Config, reread: Callable[[], Config]) -> None:
         await stop.wait()
     finally:
         manager.stopping()
+        reloads.cancel()
         alive.cancel()
         await supervisor.stop(keep_workers=supervisor.verbs.keep_workers)
 
 
-def _reload(supervisor: Supervisor) -> None:
+async def _reload(supervisor: Supervisor) -> None:
     try:
-        supervisor.verbs.reload()
+        await supervisor.verbs.reload()
     except RelayError as error:
         logger.error("reload: %s", error)

@@ -23,6 +23,7 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import Clock, SystemClock
+from relay_common.disk import DiskWork
 from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
@@ -79,6 +80,7 @@ class Bus:
         self._read: list[BusSockets] = []
         self.undeliverable = 0
         self._files: list[SocketFile] = []
+        self._disk = DiskWork("bus key")
 
     @property
     def reading(self) -> bool:
@@ -170,7 +172,7 @@ class Bus:
         sockets.bind(endpoint)
 
     async def _keep_key(self) -> None:
-        self.keyring.write()  # what prevents it is logged once by who calls this
+        await self._disk.do(self.keyring.write)  # what prevents it is logged once by who calls this
 
     def send(self, instance: str, message: FromSupervisor) -> bool:
         """Queue `message` for a worker; False (and counted) when it is not connected or its queue is full."""

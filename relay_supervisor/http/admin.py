@@ -36,7 +36,7 @@ class AdminVerbs(Protocol):
 
     def drained(self) -> DrainStatus: ...
 
-    def reload(self) -> ReloadReport: ...
+    async def reload(self) -> ReloadReport: ...
 
     def recent(self, *, after: int, camera: str, level: str, most: int) -> list[LogEntry]: ...
 
@@ -154,7 +154,7 @@ class _Admin:
         return json_reply(self._relay.verbs.stop(keep_workers=wanted.keep_workers))
 
     async def reload(self, request: Request) -> Response:
-        return json_reply(self._relay.verbs.reload())
+        return json_reply(await self._relay.verbs.reload())
 
     async def logs(self, request: Request) -> Response:
         try:

@@ -102,7 +102,9 @@ class LocalWorkers:
         """Which picture a viewer has by its worker's last report, or else by its worker's answer."""
         report = self.report(viewer.camera)
         known = report.viewers if report is not None else []
-        return next((one.quality for one in known if one.name == digest(viewer.name) and one.quality), viewer.saved.quality)
+        return next(
+            (one.quality for one in known if one.name == digest(viewer.name) and one.quality), viewer.saved.quality
+        )
 
     def without_others(self, answer: str) -> str:
         """An answer of a worker, or a fragment of one, without addresses that viewers are not to be told."""

@@ -14,6 +14,7 @@ from relay_common import log as log_setup
 from relay_common import protocol
 from relay_common.clock import Clock
 from relay_common.config import Config
+from relay_common.disk import DiskWork
 from relay_common.errors import ConfigError, RelayError, Remedy
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker
@@ -83,13 +84,14 @@ class Verbs:
         self._files = WorkerFiles(director.fleet.send)
         self._debug: list[str] = []
         self._grants: list[grant.Grant | None] = [None] * len(config.nest)
+        self._disk, self._reloading = DiskWork("reload"), asyncio.Lock()
         self._draining: asyncio.Task[None] | None = None
 
         director.listen(self)
 
     def load(self) -> None:
         """Read from the state directory when each account was authorised."""
-        self._grants = self._recall()
+        self._grants = _recall(self._config)
 
     def close(self) -> None:
         """Cancel what is under way."""
@@ -187,24 +189,41 @@ class Verbs:
         slot = self._director.fleet.slot(camera)
         return slot is not None and slot.state is protocol.WorkerState.LIVE
 
-    def reload(self) -> ReloadReport:
+    async def reload(self) -> ReloadReport:
         """Reload the configuration and the overrides and apply what can be applied; mistakes change nothing."""
-        if self._reread is None:
+        reread = self._reread
+        if reread is None:
             raise RelayError(
                 "this relay has no configuration file", remedy=Remedy.PARK, hint="It was started for a demo"
             )
+        async with self._reloading:
+            fresh, grants = await self._read_again(reread)
+            await self._registry.overrides.reload()
+            return self._adopt(fresh, grants)
+
+    async def _read_again(self, reread: Callable[[], Config]) -> tuple[Config, list[grant.Grant | None]]:
+        """The configuration, and when its accounts were authorised."""
+        known = self._config
+
+        def read() -> tuple[Config, list[grant.Grant | None]]:
+            fresh = reread()
+            return fresh, _recall(merged(known, fresh))
+
         try:
-            fresh = self._reread()
+            return await self._disk.do(read)
         except ConfigError as error:
-            raise RelayError(
-                f"nothing was changed: {error.message}", remedy=Remedy.PARK, hint=error.hint or "Correct it and reload"
-            ) from None
+            message, hint = error.message, error.hint or "Correct it and reload"
+        except (OSError, RuntimeError) as error:  # the latter without a thread
+            message = getattr(error, "strerror", "") or str(error)
+            hint = "Look at the disk that the configuration and its secrets are on, and reload"
+        raise RelayError(f"nothing was changed: {message}", remedy=Remedy.PARK, hint=hint)
+
+    def _adopt(self, fresh: Config, grants: list[grant.Grant | None]) -> ReloadReport:
         report = compare(self._config, fresh)
         previous, self._config = self._config, merged(self._config, fresh)
         self._on_config(self._config)
         self._registry.config = self._config.cameras
-        self._registry.overrides.load()
-        self._grants = self._recall()
+        self._grants = grants
         for account, discovery, nest in zip(self._accounts, self._discoveries, self._config.nest, strict=True):
             if account.authorised(nest.refresh_token):
                 discovery.wake()
@@ -221,10 +240,6 @@ class Verbs:
     def auth_warning(self, account: int) -> str:
         """Warning that this account's authorisation expires soon; "" when it does not, or that is not known."""
         return grant.warning(self._grants[account], self._clock.wall())
-
-    def _recall(self) -> list[grant.Grant | None]:
-        state_dir = self._config.paths.state()
-        return [grant.recall(state_dir, nest.refresh_token) for nest in self._config.nest]
 
     # --- logs ----------------------------------------------------------------------------------------------------
 
@@ -253,3 +268,8 @@ class Verbs:
 
     def _log_settings(self) -> protocol.SetLog:
         return protocol.SetLog(level=self._config.log.level, debug=self._debug)
+
+
+def _recall(config: Config) -> list[grant.Grant | None]:
+    state_dir = config.paths.state()
+    return [grant.recall(state_dir, nest.refresh_token) for nest in config.nest]

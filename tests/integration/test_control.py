@@ -148,7 +148,7 @@ async def test_a_grant_that_was_revoked_is_mended_by_a_reload() -> None:
             await relay.until(lambda: bool(error()), 20.0, "the refusal is told")
             assert "partnerconnections" in error(), "with the link that mends it"
             assert not supervisor.health().ready
-            report = supervisor.verbs.reload()
+            report = await supervisor.verbs.reload()
             assert report.applied == ["nest.refresh_token"]
             await relay.until_live(within=20.0)
             assert error() == ""

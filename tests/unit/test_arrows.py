@@ -85,6 +85,7 @@ ALLOWED = {
         "config_forms": "config_local",
         "config_mistakes": "config config_forms loopback secrets whip",
         "deadline": "pauses",
+        "disk": "tasks",
         "fsm": "errors",
         "log": "secrets stderr",
         "protocol": "ingest_messages local_messages patch_messages rendition_messages",

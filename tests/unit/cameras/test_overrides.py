@@ -110,7 +110,7 @@ async def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, monke
     garage = camera(made, "Garage")
     with monkeypatch.context() as spoilt:
         spoilt.setattr(overrides, "write_private", stuck)
-        spoilt.setattr(overrides, "WRITE_WITHIN", 0.05)
+        spoilt.setattr("relay_common.disk.ANSWERS_WITHIN", 0.05)
         for _ in range(3):
             async with asyncio.timeout(30.0):
                 with pytest.raises(RelayError, match="the disk does not answer"):
