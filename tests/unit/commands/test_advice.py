@@ -57,7 +57,8 @@ def problems_with(section: str, key: str, value: object) -> list[str]:
         told = str(error).splitlines()
     else:
         told = [*config.whip_mistakes, *(str(one.error) for one in refusals(config))]
-    return [line for line in told if re.search(rf"\b{key}\b", line)]
+    about = re.compile(rf"\s*(?:{section}(?:\[0\])?\.{key}|\[{section}\] {key})\b")
+    return [line for line in told if about.match(line)]
 
 
 @pytest.mark.parametrize(("section", "key"), list(keys()), ids=lambda part: part)

@@ -24,15 +24,20 @@ def test_it_is_what_passed_from_arriving_to_being_read() -> None:
     ):
         ours.bind(("127.0.0.1", 0))
         assert waited(ours) == 0.0, "nothing was read yet"
-        began = time.monotonic()
-        for said in (b"first", b"second"):
-            far.sendto(said, ours.getsockname())
-            time.sleep(BLOCKED / 2)
-        arrived = time.monotonic()
-        for least in (BLOCKED, BLOCKED / 2):  # each has its own
+        for attempt in itertools.count():
+            began = time.monotonic()
+            for said in (b"first", b"second"):
+                far.sendto(said, ours.getsockname())
+                time.sleep(BLOCKED / 2)
             ours.recvfrom(100)
-            assert least - 0.01 <= waited(ours) <= time.monotonic() - began + 0.01
-        assert time.monotonic() - arrived < 10
+            if (first := waited(ours)) >= BLOCKED - 0.01:
+                break
+            # The kernel begins to note when packets come a moment after it was first asked.
+            ours.recvfrom(100)
+            assert attempt < 20, first
+        assert first <= time.monotonic() - began + 0.01
+        ours.recvfrom(100)
+        assert BLOCKED / 2 - 0.01 <= waited(ours) < first, "each has its own"
     assert waited(None) == waited(ours) == 0.0
 
 
@@ -66,7 +71,6 @@ def test_a_packet_that_came_while_the_loop_stood_still_had_waited() -> None:
 
         ends.ours._on_packet = on_packet
         try:
-            # The kernel begins to note when packets come a moment after it was first asked.
             for number in itertools.count():
                 sent = asyncio.ensure_future(ends.report(number))
                 await asyncio.sleep(0)
