@@ -106,6 +106,8 @@ def _reason(facts: CameraFacts, state: str, stats: WorkerStats | None, now: floa
     if slot.phase in (Phase.BACKOFF, Phase.HUNG):
         again = f"; it is started again in {max(0.0, slot.next_start - now):.0f} s" if state == "degraded" else ""
         return f"its worker {slot.last_exit}{again}", _RELAY
+    if slot.waits and slot.process is not None and slot.process.reason:
+        return f"its worker waits: {slot.process.reason}", _RELAY
     if lease.degraded:
         return lease.last_error, _GOOGLE
     # The stage is that of the reason which is told.

@@ -18,7 +18,7 @@ from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
 from relay_supervisor.fleet.ending import TERM_TIME, Step, Termination, log_stacks
 from relay_supervisor.fleet.keyring import Keyring
-from relay_supervisor.fleet.launcher import Handle, Launcher
+from relay_supervisor.fleet.launcher import EngineError, Handle, Launcher
 from relay_supervisor.fleet.replacement import PairEvent, Replacement
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
 from relay_worker.process.spec import WorkerSpec
@@ -195,7 +195,8 @@ class SlotKeeper:
             process = await self._launcher.start(spec)
         except Exception as error:  # whatever the error, there is no process
             if slot.instance == spec.instance and slot.process is None and slot.phase in _LAUNCHING:
-                self._give_up(slot, f"could not be started: {spoken(error)}")
+                why = str(error) if isinstance(error, EngineError) else spoken(error)
+                self._give_up(slot, f"could not be started: {why}")
             return
         if slot.instance != spec.instance or slot.process is not None or slot.phase not in _LAUNCHING:
             log.warning("worker appeared after it had been given up: ending it", extra=slot.context)

@@ -55,6 +55,10 @@ class Exit:
         return f"exited with status {self.code}"
 
 
+class EngineError(OSError):
+    """The engine did not do what it was asked. The text says why, in words for people and without a secret."""
+
+
 class Handle(Protocol):
     """One worker that was started, while it is watched."""
 

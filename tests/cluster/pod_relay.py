@@ -25,6 +25,8 @@ from tests.fixtures.product_source import ROOT
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay
 
 RELAY: Final = "trial"
+LIVE: Final = 120.0
+"""Seconds until all are live, on a machine that has much else to do."""
 IMAGE: Final = "registry.example/nest-relay:0.1.0"
 LOOPBACK: Final = "127.0.0.1"
 CERTIFICATES: Final = "/etc/relay-ca"
@@ -103,11 +105,15 @@ class Trial:
         await self.api.create(
             f"{self.namespace}/configmaps", {"metadata": {"name": "relay-ca"}, "data": {"ca.pem": ca}}
         )
+        self.template()
+
+    def template(self, cpu: str = "10m") -> None:
+        """Write the template, with so much CPU for each worker."""
         self._template.write_text(
             "spec:\n"
             "  containers:\n"
             "    - name: worker\n"
-            "      resources: {requests: {cpu: 10m, memory: 32Mi}}\n"
+            f"      resources: {{requests: {{cpu: {cpu}, memory: 32Mi}}}}\n"
             f"      volumeMounts: [{{name: ca, mountPath: {CERTIFICATES}}}]\n"
             "  volumes: [{name: ca, configMap: {name: relay-ca}}]\n"
         )
@@ -125,8 +131,11 @@ class Trial:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
 
     @contextlib.asynccontextmanager
-    async def supervisor(self, *, keep_workers: bool = False, **cluster: Any) -> AsyncIterator[PodRelay]:
+    async def supervisor(
+        self, *, keep_workers: bool = False, cpu: str = "10m", **cluster: Any
+    ) -> AsyncIterator[PodRelay]:
         """Run a supervisor; with `keep_workers` it leaves its workers to the next one."""
+        self.template(cpu)
         supervisor = Supervisor(self._config(**cluster))
         relay = PodRelay(supervisor, self.world, self.http)
         relay.api, relay.namespace = self.api, self.namespace

@@ -10,12 +10,9 @@ import pytest
 
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster
-from tests.cluster.pod_relay import PodRelay, trial, until
+from tests.cluster.pod_relay import LIVE, PodRelay, trial, until
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
-
-LIVE = 120.0
-"""Seconds until all are live, on a machine that has much else to do."""
 
 
 async def workers(relay: PodRelay) -> dict[str, str]:

@@ -21,6 +21,7 @@ from lightkube.types import PatchType
 
 from relay_common.errors import ConfigError
 from relay_common.spoken import spoken
+from relay_supervisor.fleet.launcher import EngineError
 
 PODS: Final = create_namespaced_resource("", "v1", "Pod", "pods")
 SECRETS: Final = create_namespaced_resource("", "v1", "Secret", "secrets")
@@ -52,11 +53,11 @@ _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
 
-class ApiAway(OSError):
+class ApiAway(EngineError):
     """The API server does not answer, or fails: whether it has done what it was asked nobody knows."""
 
 
-class ApiRefused(OSError):
+class ApiRefused(EngineError):
     """The API server has refused what it was asked. `code` is that of HTTP."""
 
     def __init__(self, text: str, code: int) -> None:
@@ -98,7 +99,7 @@ _HINT: Final = "Run in a Pod with a service account, or let KUBECONFIG name a ku
 
 
 class ClusterApi:
-    """One namespace of the cluster. Methods raise ApiAway and ApiRefused, both OSError.
+    """One namespace of the cluster. Methods raise ApiAway and ApiRefused.
 
     Raises ConfigError when no cluster is configured.
     """

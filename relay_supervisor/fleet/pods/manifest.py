@@ -20,6 +20,7 @@ from relay_worker.process.spec import WorkerSpec
 CAMERA_LABEL: Final = "nest-relay/camera"
 _VOLUME: Final = "nest-relay-worker"
 _HOSTNAME: Final = "kubernetes.io/hostname"
+_WISH: Final = "ScheduleAnyway"
 _HEAVIEST: Final = 100
 """Of the preferences that the scheduler weighs up."""
 
@@ -78,13 +79,18 @@ def _spread(relay: str) -> dict[str, Any]:
     return {
         "maxSkew": 1,
         "topologyKey": _HOSTNAME,
-        "whenUnsatisfiable": "ScheduleAnyway",
+        "whenUnsatisfiable": _WISH,
         "labelSelector": {"matchLabels": {RELAY_LABEL: relay}},
     }
 
 
 def _prefer_others(body: dict[str, Any], avoid: Collection[str]) -> None:
-    """A preference and no requirement: one worker that hangs is no lost node, and one lost node may be all there is."""
+    """A preference and no requirement: one worker that hangs is no lost node, and one lost node may be all there is.
+
+    The wish to be spread would outweigh it: a node that has just lost its Pods is the emptiest of all.
+    """
+    spread = body.get("topologySpreadConstraints") or []
+    body["topologySpreadConstraints"] = [one for one in spread if one.get("whenUnsatisfiable") != _WISH]
     affinity = body["affinity"] = dict(body.get("affinity") or {})
     nodes = affinity["nodeAffinity"] = dict(affinity.get("nodeAffinity") or {})
     rule = {"key": _HOSTNAME, "operator": "NotIn", "values": sorted(avoid)}

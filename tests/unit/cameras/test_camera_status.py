@@ -10,10 +10,13 @@ from relay_common.worker_stats import SinkStats
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.status import OLD, camera_status
 from relay_supervisor.cameras.verdict import CameraFacts
+from relay_supervisor.fleet.launcher import EnginePhase
+from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Slot
 from relay_supervisor.google.models import Device, Protocol
 from relay_supervisor.status.model import CameraStatus, LocalStatus, RenditionStatus
 from tests.unit.cameras.test_verdict import HELD, WALL, slot
+from tests.unit.fleet.scripted import Process
 
 PORCH = Camera("a", 0, Device("enterprises/p/devices/a", "a", "CAMERA", "Porch", (Protocol.RTSP,)), CameraSettings())
 
@@ -66,3 +69,13 @@ def test_a_smaller_picture_is_offered_where_the_publication_has_one_and_without_
     rendition = RenditionStatus(mode="smooth", active="keyframes", wanted="smooth", watched=2)
     found = of_porch(slot(WorkerState.LIVE), local=LocalStatus(on=local), sfu=sfu, rendition=rendition, small=small)
     assert (found.renditions, found.rendition.watched, found.rendition.active) == (offers, 2, "keyframes")
+
+
+def test_why_the_engine_lets_a_worker_wait_is_the_reason() -> None:
+    worker, process = Slot(slot().template, RestartPolicy(), 0.0), Process(1)
+    process.engine, process.reason = EnginePhase.WAITING, "Unschedulable: 0/3 nodes are available."
+    worker.launch("a.1", 0.0)
+    worker.bind("a.1", process, 0.0)
+    found = of_porch(worker)
+    assert (found.state, found.reason) == ("connecting", "its worker waits: Unschedulable: 0/3 nodes are available.")
+    assert "Unschedulable" in found.verdict.cause

@@ -9,7 +9,7 @@ import pytest
 from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.fleet import TICK
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, SILENCE
-from relay_supervisor.fleet.launcher import EnginePhase
+from relay_supervisor.fleet.launcher import EngineError, EnginePhase
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.fleet.slot import Phase
 from tests.unit.fleet.scripted import SPEC, Process, Rig, settle
@@ -104,3 +104,13 @@ async def test_one_that_was_asked_to_end_is_not_taken_away(rig: Rig) -> None:
 
 async def test_there_is_no_other_machine_to_prefer(tmp_path: Path) -> None:
     ForkServerLauncher(tmp_path).suspect(Process(300))
+
+
+async def test_an_engine_says_itself_why_it_starts_nothing(rig: Rig) -> None:
+    """Not in the words of what lies beneath, from which nobody sees whose connection was refused."""
+    error = EngineError("the engine does not answer")
+    error.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    rig.fleet.start(SPEC)
+    await settle()
+    await rig.launcher.answer(error)
+    assert rig.slot.last_exit == "could not be started: the engine does not answer"

@@ -119,11 +119,17 @@ def test_nodes_that_are_avoided_are_the_last_choice_and_never_none(tmp_path: Pat
         "spec: {affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1}]}}}",
     )
     for template, before in (("", []), (file, [{"weight": 1}])):
+        plain = made(template)["spec"].get("affinity", {}).get("nodeAffinity", {})
+        assert plain.get("preferredDuringSchedulingIgnoredDuringExecution", []) == before
         affinity = made(template, avoid=["node2", "node1"])["spec"]["affinity"]["nodeAffinity"]
         rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node1", "node2"]}
         last = {"weight": 100, "preference": {"matchExpressions": [rule]}}
         assert affinity == {"preferredDuringSchedulingIgnoredDuringExecution": [*before, last]}
-    assert made(file)["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] == before
+    assert made(avoid=["node1"])["spec"]["topologySpreadConstraints"] == [], (
+        "it would choose the node that is empty now"
+    )
+    file = written(tmp_path, "spec: {topologySpreadConstraints: [{whenUnsatisfiable: DoNotSchedule}]}")
+    assert made(file, avoid=["node1"])["spec"]["topologySpreadConstraints"] == [{"whenUnsatisfiable": "DoNotSchedule"}]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""What becomes of cameras in Pods when a node or the API server is lost, and what is said while a Pod has no place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from relay_supervisor.fleet.keeper import CONTESTED, HELLO_TIMEOUT
+from tests.cluster.api import Api
+from tests.cluster.engine import Cluster, ClusterNode
+from tests.cluster.pod_relay import LIVE, PodRelay, trial
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
+
+CAMERAS = 6
+AFTER_HEALING = 8.0
+"""Seconds for a worker that is heard again to do what it must not do."""
+
+
+async def simulated(relay: PodRelay) -> dict[str, dict[str, Any]]:
+    """What Google and the cameras have seen, by the camera's name."""
+    return {camera["name"]: camera for camera in (await relay.nest("cameras"))["cameras"]}
+
+
+def on(relay: PodRelay, node: ClusterNode) -> dict[str, str]:
+    """The cameras (by id) on a node, with their workers' instances."""
+    cameras = relay.supervisor.status().cameras
+    return {camera.id: camera.worker.instance for camera in cameras if camera.worker.where == node.name}
+
+
+@pytest.mark.parametrize("second", ["refuse", "replace"])
+@pytest.mark.parametrize("lost", ["powerless", "partitioned"])
+async def test_a_lost_node_costs_few_generates(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, second: str, lost: str
+) -> None:
+    options = ("--webrtc", "2", "--second-client", second)
+    async with trial(cluster, api, namespace, monkeypatch, CAMERAS, options) as world, world.supervisor() as relay:
+        await relay.until_live(within=LIVE)
+        node = max(cluster.nodes, key=lambda one: len(on(relay, one)))
+        old, before = on(relay, node), await simulated(relay)
+        try:
+            node.power_off() if lost == "powerless" else node.partition()
+            took = await relay.elsewhere(old, LIVE, f"all are live without {node.name}")
+            seen = await simulated(relay)
+            spent = {name: camera["generates"] - before[name]["generates"] for name, camera in seen.items()}
+            print(f"{lost}, {second}: {len(old)} of {CAMERAS} lost, live again after {took:.1f} s; Generates {spent}")
+            for camera in relay.supervisor.status().cameras:
+                web_rtc = camera.lease.protocol == "WEB_RTC"
+                assert spent[camera.name] == (0 if camera.id not in old else int(web_rtc or second == "refuse"))
+                assert camera.worker.where != node.name
+            if second == "refuse":
+                assert took > CONTESTED - 4.0, "until then the old worker might have ended"
+            if lost == "partitioned":
+                node.heal()
+                healed = time.monotonic()
+                await relay.until(lambda: time.monotonic() - healed > AFTER_HEALING, 600.0, "time passes")
+                for name, camera in (await simulated(relay)).items():
+                    for kind in ("describes", "refused", "generates", "sessions_cut"):
+                        assert camera.get(kind) == seen[name].get(kind), (name, kind)
+                assert all(camera.state == "live" for camera in relay.supervisor.status().cameras)
+        finally:
+            if lost == "powerless":
+                node.power_on()
+            node.heal()
+            await cluster.node_ready(api, node.name)
+
+
+async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = cluster.nodes[0]
+    async with trial(cluster, api, namespace, monkeypatch, 3) as world:
+        node.power_off()  # nobody has noticed when the Pods are placed
+        try:
+            async with world.supervisor() as relay:
+                took = await relay.until_live(within=LIVE)
+                print(f"live {took:.1f} s after the start, with a dead node that counts as ready")
+                assert on(relay, node) == {}
+                assert await relay.generates() == 3
+        finally:
+            node.power_on()
+            await cluster.node_ready(api, node.name)
+
+
+async def test_a_drained_nodes_cameras_go_over_without_a_generate(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 3) as world, world.supervisor() as relay:
+        await relay.until_live(within=LIVE)
+        node = max(cluster.nodes, key=lambda one: len(on(relay, one)))
+        old, generates = on(relay, node), await relay.generates()
+        try:
+            await cluster.drain(api, node)
+            took = await relay.elsewhere(old, LIVE, "they are live elsewhere")
+            print(f"live {took:.1f} s after the drain")
+            assert await relay.generates() == generates
+        finally:
+            await cluster.uncordon(api, node)
+
+
+async def test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 3) as world:
+        async with world.supervisor(keep_workers=True) as relay:
+            await relay.until_live(within=LIVE)
+            cameras = {camera.id: camera for camera in relay.supervisor.status().cameras}
+            pods = await relay.pods()
+            instances = {one: camera.worker.instance for one, camera in cameras.items()}
+            cluster.control_plane.api_server.stop()
+            try:
+                victim = next(iter(cameras.values()))
+                node = next(one for one in cluster.nodes if one.name == victim.worker.where)
+                name = pods[victim.worker.instance]["metadata"]["name"]
+                node.signal(f"{namespace.rpartition('/')[2]}/{name}", 9)
+
+                def said() -> bool:
+                    return "API server" in relay.camera(victim.name).worker.last_exit
+
+                await relay.until(said, LIVE, "why it cannot be started is said")
+                print(relay.camera(victim.name).worker.last_exit, "|", relay.camera(victim.name).reason)
+                others = [camera for camera in relay.supervisor.status().cameras if camera.id != victim.id]
+                assert all(camera.state == "live" for camera in others)
+                assert all(camera.worker.instance == instances[camera.id] for camera in others)
+            finally:
+                cluster.control_plane.api_server.start()
+            took = await relay.elsewhere({victim.id: victim.worker.instance}, LIVE, "it is live again")
+            print(f"live {took:.1f} s after the API server was back")
+            assert await relay.generates() == 3
+            instances = {camera.id: camera.worker.instance for camera in relay.supervisor.status().cameras}
+        cluster.control_plane.api_server.stop()
+        try:
+            async with world.supervisor(keep_workers=True) as relay:
+                took = await relay.until_live(within=LIVE)
+                print(f"adopted without an API server {took:.1f} s after the start")
+                assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
+                cluster.control_plane.api_server.start()
+                await asyncio.sleep(6.0)
+                assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
+                assert {c.worker.where for c in relay.supervisor.status().cameras} <= {n.name for n in cluster.nodes}
+                assert all(c.worker.where for c in relay.supervisor.status().cameras)
+                assert await relay.generates() == 3
+        finally:
+            cluster.control_plane.api_server.start()
+
+
+async def test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 1) as world:
+        for change, words in (
+            ({"image": "absent.invalid/nest-relay:0.1.0"}, "ImagePullBackOff"),
+            ({"cpu": "64"}, "Unschedulable: 0/3 nodes are available"),
+        ):
+            async with world.supervisor(**change) as relay:
+
+                def said(relay: PodRelay = relay, words: str = words) -> bool:
+                    return any(words in camera.reason for camera in relay.supervisor.status().cameras)
+
+                await relay.until(said, LIVE, f"{words} is said")
+                (camera,) = relay.supervisor.status().cameras
+                assert (camera.worker.phase, camera.worker.restarts) == ("waiting", 0)
+                assert words in camera.worker.phase_reason
+                assert words in camera.verdict.cause, "the page shows it"
+                await asyncio.sleep(HELLO_TIMEOUT + 2.0)
+                (camera,) = relay.supervisor.status().cameras
+                assert camera.worker.restarts == 0
+                assert len(await relay.pods()) == 1
