@@ -13,7 +13,7 @@ import msgspec
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
-from relay_supervisor.checks import local, remote, renditions, stun, viewing
+from relay_supervisor.checks import cluster, local, remote, renditions, stun, viewing
 from relay_supervisor.checks.report import Finding, Grade, ok
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
@@ -80,6 +80,8 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     findings = [*local.settings(config), *local.sinks(config), *local.addresses(config, served)]
     findings += [*local.directories(config, running is not None), local.confinement(config), *local.packets(config)]
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
+    if "cluster" not in refused:
+        findings += await cluster.cluster(config.cluster)
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None
     sfu = asyncio.ensure_future(_cloudflare(config)) if used and "cloudflare" not in refused else None

@@ -118,18 +118,6 @@ class Trial:
             "  volumes: [{name: ca, configMap: {name: relay-ca}}]\n"
         )
 
-    async def account(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Act as the service account that is shipped, which may do what its role says and nothing else."""
-        name = self.namespace.rpartition("/")[2]
-        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
-        paths = {"ServiceAccount": self.namespace, "Role": rbac, "RoleBinding": rbac}
-        for document in yaml.safe_load_all(MANIFEST.read_text()):
-            for subject in document.get("subjects", ()):
-                subject["namespace"] = name
-            await self.api.create(f"{paths[document['kind']]}/{document['kind'].lower()}s", document)
-        kubeconfig = await self.cluster.service_account(self.api, name, "nest-relay")
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-
     @contextlib.asynccontextmanager
     async def supervisor(
         self, *, keep_workers: bool = False, cpu: str = "10m", **cluster: Any
@@ -144,6 +132,19 @@ class Trial:
             yield relay
         finally:
             await supervisor.stop(keep_workers=keep_workers)
+
+
+async def account(cluster: Cluster, api: Api, namespace: str, *, bound: bool = True) -> Path:
+    """A kubeconfig of the service account that is shipped; it may do what its role says, without `bound` nothing."""
+    name = namespace.rpartition("/")[2]
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
+    paths = {"ServiceAccount": namespace, "Role": rbac, "RoleBinding": rbac}
+    for document in yaml.safe_load_all(MANIFEST.read_text()):
+        for subject in document.get("subjects", ()):
+            subject["namespace"] = name
+        if bound or document["kind"] != "RoleBinding":
+            await api.create(f"{paths[document['kind']]}/{document['kind'].lower()}s", document)
+    return await cluster.service_account(api, name, "nest-relay")
 
 
 @contextlib.asynccontextmanager
@@ -164,7 +165,7 @@ async def trial(
     ):
         found = Trial(cluster, api, namespace, world, http)
         await found.prepare()
-        await found.account(monkeypatch)
+        monkeypatch.setenv("KUBECONFIG", str(await account(cluster, api, namespace)))
         yield found
 
 

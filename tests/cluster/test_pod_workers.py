@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from relay_common.config import ClusterConfig
+from relay_supervisor.checks.cluster import cluster as findings
+from relay_supervisor.checks.report import Grade
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster
-from tests.cluster.pod_relay import LIVE, PodRelay, trial, until
+from tests.cluster.pod_relay import LIVE, PodRelay, account, trial, until
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
@@ -66,3 +71,28 @@ async def test_cameras_are_live_in_pods_and_nothing_secret_is_in_them(
             return await relay.secrets() == []
 
         await until(swept, 60.0, "their Secrets are gone")
+
+
+async def test_check_says_what_is_not_allowed_and_what_is_not_admitted(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = namespace.rpartition("/")[2]
+    config = ClusterConfig(namespace=name, image="registry.example/nest-relay:0.1.0", bus_listen="10.0.0.5:7420")
+    monkeypatch.setenv("KUBECONFIG", str(await account(cluster, api, namespace, bound=False)))
+    first, second = await findings(config)
+    assert (first.verdict, second.verdict) == (Grade.FAILED, Grade.FAILED)
+    assert first.text.startswith("this account may not create pods, delete pods, list pods, watch pods, create secrets")
+    assert first.remedy.startswith("Grant it that by a Role")
+    assert "pods is forbidden" in second.text
+
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    assert [one.verdict for one in await findings(config)] == [Grade.OK, Grade.OK]
+    (warned,) = (await findings(replace(config, bus_listen="127.0.0.1:7420")))[2:]
+    assert (warned.part, warned.verdict) == ("cluster.bus_listen", Grade.WARNING)
+    (tmp_path / "worker.yaml").write_text("spec: {priorityClassName: absent}")
+    _, second = await findings(replace(config, worker_template=str(tmp_path / "worker.yaml")))
+    assert (second.part, second.verdict) == ("worker Pods", Grade.FAILED)
+    assert "no PriorityClass with name absent was found" in second.text
+    _, second = await findings(replace(config, namespace="absent"))
+    assert 'namespaces "absent" not found' in second.text
+    assert (await api.get(f"{namespace}/pods"))["items"] == [], "nothing is made"

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from relay_common.config import ClusterConfig
 from relay_common.errors import ConfigError
+
+RIGHTS: Final[Mapping[str, Sequence[str]]] = {
+    "pods": ("create", "delete", "list", "watch"),
+    "secrets": ("create", "delete", "list", "patch"),
+}
+"""What a supervisor needs to be allowed in the namespace (deploy/kubernetes/workers/rbac.yaml), verbs by resource."""
 
 
 def require_client(cluster: ClusterConfig) -> None:

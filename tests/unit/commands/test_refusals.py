@@ -29,6 +29,7 @@ from tests.fixtures.supervisor_process import toml
 pytestmark = pytest.mark.slow
 
 Document = dict[str, dict[str, Any]]
+IN_PODS = {"namespace": "cameras", "image": "nest-relay:1", "bus_listen": "127.0.0.1:7420"}
 TOKEN = "a-token-of-24-characters"
 
 
@@ -86,6 +87,8 @@ VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("cloudflare", {"app_secret": "two words"}, "characters that cannot be sent"),
     ("cloudflare", {"ap_id": "x"}, "Did you mean app_id?"),
     ("cloudflare", {"ice_servers": "stun:host"}, "expected an array"),
+    ("cluster", IN_PODS | {"worker_template": "/nowhere/worker.yaml"}, "worker.yaml cannot be read"),
+    ("cluster", IN_PODS | {"namespace": "Cameras"}, "expected lower-case letters"),
     ("rtsp", {"connect_timeout": 0}, "expected a number > 0"),
     ("rtsp", {"read_timeout": "30"}, "read_timeout = 30.0"),
     ("cameras", {"include": True}, "display names"),
@@ -227,6 +230,12 @@ def nowhere_to_publish(directory: Path, made: Document) -> Iterator[str]:
     yield "cameras would be published nowhere"
 
 
+@contextlib.contextmanager
+def watching_from_workers_in_a_cluster(directory: Path, made: Document) -> Iterator[str]:
+    made["cluster"], made["local"] = dict(IN_PODS), {"listen": "127.0.0.1"}
+    yield "has no address that they could reach"
+
+
 SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[str]]] = [
     several_at_once,
     a_key_missing,
@@ -240,6 +249,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     a_link_as_runtime_dir,
     a_link_to_nothing_as_state_dir,
     a_strangers_runtime_dir,
+    watching_from_workers_in_a_cluster,
     a_libzmq_without_curve,
     compiled_without_a_compiler,
     nowhere_to_publish,

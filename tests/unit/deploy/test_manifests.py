@@ -11,6 +11,7 @@ import pytest
 
 from relay_common.config_file import parse
 from relay_common.config_local import port_range
+from relay_supervisor.fleet.pods.requirements import RIGHTS
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install pyyaml)")
 
@@ -40,6 +41,13 @@ def pod() -> dict[str, Any]:
 def test_kubernetes_schemas(document: dict[str, Any]) -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (from PyPI)")
     validator.validate(document, "1.33", strict=True)
+
+
+def test_supervisors_of_pods_may_do_what_they_need_and_nothing_else() -> None:
+    (role,) = [one for one in yaml.safe_load_all(WORKERS.read_text()) if one["kind"] == "Role"]
+    allowed = {rule["resources"][0]: tuple(rule["verbs"]) for rule in role["rules"]}
+    assert allowed == RIGHTS
+    assert all((rule["apiGroups"], len(rule["resources"]), len(rule)) == ([""], 1, 3) for rule in role["rules"])
 
 
 def test_the_secret_holds_what_the_pod_reads() -> None:

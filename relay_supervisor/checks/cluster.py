@@ -1,0 +1,73 @@
+"""Check of the cluster that workers are to run in: what we may do there, and whether it admits their Pods."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from relay_common.config import ClusterConfig
+from relay_common.config_cluster import bus_endpoints
+from relay_common.errors import ConfigError
+from relay_common.loopback import is_loopback_url
+from relay_supervisor.checks.report import Finding, failed, ok, warn
+from relay_supervisor.fleet.launcher import EngineError
+from relay_supervisor.fleet.pods.requirements import RIGHTS
+from relay_worker.process.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    from relay_supervisor.fleet.pods.api import ClusterApi
+
+_PART: Final = "cluster"
+_TRIAL: Final = WorkerSpec(camera="trial", name="trial", instance="trial.check", control="", stats="")
+
+
+async def cluster(config: ClusterConfig) -> list[Finding]:
+    """Findings on [cluster]; none while workers are processes of this machine. Nothing is made in the cluster."""
+    if not config.namespace:
+        return []
+    from relay_supervisor.fleet.pods.api import ClusterApi  # with libraries that nothing else needs
+
+    try:
+        api = ClusterApi(config.namespace)
+    except ConfigError as error:
+        return [failed(_PART, error.message, error.hint)]
+    try:
+        return [*await _permissions(api, config.namespace), await _pod(api, config), *_bus(config)]
+    except EngineError as error:
+        return [failed(_PART, f"{api.server}: {error}", "Correct KUBECONFIG, or wait until the API server is back")]
+    finally:
+        await api.aclose()
+
+
+async def _permissions(api: ClusterApi, namespace: str) -> list[Finding]:
+    asked = [(verb, resource) for resource, verbs in RIGHTS.items() for verb in verbs]
+    answers = await asyncio.gather(*(api.may(verb, resource) for verb, resource in asked))
+    missing = [f"{verb} {resource}" for (verb, resource), may in zip(asked, answers, strict=True) if not may]
+    if missing:
+        words = f"this account may not {', '.join(missing)} in the namespace {namespace}"
+        return [failed(_PART, words, "Grant it that by a Role (documentation: Deployment, Workers as Pods)")]
+    return [ok(_PART, f"{api.server} lets this account manage Pods and Secrets in the namespace {namespace}")]
+
+
+async def _pod(api: ClusterApi, config: ClusterConfig) -> Finding:
+    """What the cluster says of a worker's Pod: schema, quotas, and whatever else it admits Pods by."""
+    from relay_supervisor.fleet.pods.api import PODS
+    from relay_supervisor.fleet.pods.manifest import pod_of
+    from relay_supervisor.fleet.pods.template import read_template
+
+    template = read_template(config.worker_template, config.image, config.identity)
+    try:
+        await api.create(PODS, pod_of(_TRIAL, config.identity, template), dry=True)
+    except EngineError as error:
+        return failed("worker Pods", f"{error}", "Correct cluster.worker_template, or what the namespace admits")
+    return ok(
+        "worker Pods", f"the cluster admits them; whether its nodes can pull {template.image} shows the first one"
+    )
+
+
+def _bus(config: ClusterConfig) -> list[Finding]:
+    endpoints = bus_endpoints(config.bus_listen)
+    if endpoints is None or not is_loopback_url(endpoints[0]):
+        return []
+    words = f"cluster.bus_listen is {config.bus_listen}, which no Pod on another machine can reach"
+    return [warn("cluster.bus_listen", words, "Name an address of this machine that the nodes can reach")]
