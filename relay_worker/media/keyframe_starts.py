@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay_worker.media.stream import Frame
-from relay_worker.rtp.h264 import STAP_A
+from relay_worker.rtp.h264 import NAL_SPS, STAP_A
 from relay_worker.rtp.h264_packetize import kinds_in, starts_keyframe
 
 _SLICES: Final = frozenset((1, 2, 3, 4, 5, 28))
@@ -13,7 +13,8 @@ _SLICES: Final = frozenset((1, 2, 3, 4, 5, 28))
 
 
 class KeyframeStarts:
-    """Follows one video stream. `from_start` says that no video came before, so that the first picture is whole.
+    """Follows one video stream. `from_start` says that no video came before, so that the first picture is whole;
+    without it that begins with a sequence parameter set, or not at all: a slice may be a later one.
 
     A later slice of a keyframe looks like its first one, and what precedes that may have come by itself: an access unit
     delimiter, SEI, parameter sets.
@@ -23,16 +24,17 @@ class KeyframeStarts:
         self._from_start = from_start
         self._picture: float | None = None  # media time of the picture under way
         self._over = True  # whether this picture can no longer begin: a slice of it, or a keyframe's start, has come
+        self._joined = False  # whether what came of this picture before is not known
 
     def begins(self, frame: Frame) -> bool:
         """Whether a keyframe begins with `frame`, the next part of the stream; once for each."""
         if frame.media_time != self._picture:
-            self._over = self._picture is None and not self._from_start
+            self._over, self._joined = False, self._picture is None and not self._from_start
             self._picture = frame.media_time
         if self._over:
             return False
         for payload, _ in frame.payloads:
-            if starts_keyframe(payload):
+            if starts_keyframe(payload) and (not self._joined or NAL_SPS in kinds_in(payload)):
                 self._over = True
                 return True
             kind = payload[0] & 0x1F if payload else 0

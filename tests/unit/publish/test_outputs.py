@@ -55,8 +55,9 @@ class World:
 def test_one_that_joins_begins_at_a_keyframe_and_the_others_go_on() -> None:
     world = World()
     first = world.attach()
-    world.camera.run(1.3)
+    world.camera.run(2.3)
     before = len(first.pictures)
+    assert before
     second = world.attach()
     world.camera.run(6.0)
     assert starts_keyframe(second.payloads[0])
@@ -138,6 +139,25 @@ def test_a_keyframe_that_comes_packet_by_packet_is_a_beginning() -> None:
     camera.shoot(4, SLICE)
     assert second.payloads == [*keyframe[1:], SLICE], "all that a decoder needs of it"
     assert first.payloads[-len(keyframe) - 1 :] == [*keyframe, SLICE]
+
+
+def test_who_joins_in_the_middle_of_a_keyframes_beginning_gets_it() -> None:
+    """Parameter sets come before the first slice, whatever came before them; a slice alone may be a later one."""
+    outputs = Outputs(Pipeline())
+    camera = PacketCamera(outputs.pipeline)
+    first, second, third = Screen(), Screen(), Screen()
+    outputs.attach(first, first, MAX_PAYLOAD, 0.0)
+    for part in (SPS, PPS, IDR):
+        camera.take(part, 0, marker=part is IDR)
+    camera.take(DELIMITER, 1, marker=False)
+    outputs.attach(second, second, MAX_PAYLOAD, 0.0)
+    for part in (SPS, PPS):
+        camera.take(part, 1, marker=False)
+    outputs.attach(third, third, MAX_PAYLOAD, 0.0)
+    camera.take(IDR, 1, marker=True)
+    camera.shoot(2, SLICE)
+    assert second.payloads == [SPS, PPS, IDR, SLICE]
+    assert third.payloads == [], "it has not seen the sets"
 
 
 def test_a_sink_that_joins_viewers_keeps_no_picture_from_them() -> None:
