@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Final, Protocol
 
 from relay_common.counters import joined
@@ -375,6 +376,6 @@ class Pipeline:
 
 def copy_stats(stats: TrackStats) -> TrackStats:
     """A copy that can be modified."""
-    copy = TrackStats(**{name: getattr(stats, name) for name in TrackStats.__struct_fields__})
-    copy.tolerated = dict(stats.tolerated)
-    return copy
+    made = copy(stats)
+    made.tolerated = dict(stats.tolerated)
+    return made
