@@ -319,7 +319,7 @@ class ClusterConfig(_Section, frozen=True):
     identity: str = "nest-relay"
     """Name of this relay among those of the namespace: label of all that it makes there."""
     bus_listen: str = ""
-    """Address of this machine, and TCP port, at which they reach it: `"10.0.0.5:7420"`; statistics go to the next port.
+    """Address or name of this machine by which they reach it, and TCP port: `"10.0.0.5:7420"`, the next one as well.
     Connections are authenticated by key (docs/security.md); a firewall should still admit no others. Empty: off."""
 
 

@@ -12,16 +12,25 @@ from relay_common.config import ClusterConfig
 LONGEST_NAMESPACE: Final = 63
 LONGEST_IDENTITY: Final = 40
 """Characters; names of Pods begin with it."""
+_NAMED: Final = re.compile(
+    r"((?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z](?:[-a-z0-9]*[a-z0-9])?):(\d{1,5})", re.IGNORECASE
+)
+"""A DNS name, whose last label begins with a letter, and a port."""
 _LABEL: Final = "expected lower-case letters, digits and hyphens, with none of these at either end,"
 
 
 def bus_endpoints(listen: str) -> tuple[str, str] | None:
     """The ZeroMQ endpoints for control and statistics that `cluster.bus_listen` means; None for "", which is off.
 
-    Raises ValueError for what is no address of one machine with a port, or leaves no port for the statistics.
+    Raises ValueError for what is no address or name of one machine with a port, or leaves no port for the statistics.
     """
     if not listen.strip():
         return None
+    if (named := _NAMED.fullmatch(listen.strip())) is not None:
+        name, port = named[1], int(named[2])
+        if not 1 <= port < HIGHEST_PORT:
+            raise ValueError("no port, or none for the statistics")
+        return f"tcp://{name}:{port}", f"tcp://{name}:{port + 1}"
     host, port = announced(listen)
     address = ipaddress.ip_address(host)
     meant = (address.ipv4_mapped or address) if address.version == 6 else address
@@ -38,7 +47,7 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
         bus_endpoints(cluster.bus_listen)
     except ValueError:
         problems.append(
-            f"cluster.bus_listen is {cluster.bus_listen!r}; expected an address of this machine that its workers can "
+            f"cluster.bus_listen is {cluster.bus_listen!r}; expected an address or name of this machine that workers "
             'reach, with a port below 65535 (the next one is used as well): "10.0.0.5:7420"'
         )
     if cluster.namespace and not _is_label(cluster.namespace, LONGEST_NAMESPACE):

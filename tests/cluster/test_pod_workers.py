@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from base64 import b64decode
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from relay_common.config import ClusterConfig
 from relay_supervisor.checks.cluster import cluster as findings
 from relay_supervisor.checks.report import Grade
+from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused, ClusterApi
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster
 from tests.cluster.pod_relay import LIVE, PodRelay, account, trial, until
@@ -96,3 +98,42 @@ async def test_check_says_what_is_not_allowed_and_what_is_not_admitted(
     _, second = await findings(replace(config, namespace="absent"))
     assert 'namespaces "absent" not found' in second.text
     assert (await api.get(f"{namespace}/pods"))["items"] == [], "nothing is made"
+
+
+async def test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(await account(cluster, api, namespace)))
+    monkeypatch.setattr("relay_supervisor.fleet.pods.api.WATCHED", 6)
+    labels = {"nest-relay/relay": "trial"}
+    client = ClusterApi(namespace.rpartition("/")[2])
+    try:
+        found, version = await client.list(PODS, labels)
+        assert found == []
+        container = {"name": "worker", "image": "this-machine", "command": ["sleep", "100"]}
+        pod = {"metadata": {"name": "one", "labels": labels}, "spec": {"containers": [container]}}
+        await client.create(PODS, pod)
+        events, seen = client.watch(PODS, labels, version), list[tuple[str, str]]()
+        async with asyncio.timeout(60.0):
+            async for event, what in events:
+                seen.append((event, what["metadata"].get("name", "")))
+                version = what["metadata"]["resourceVersion"]
+                if event == "BOOKMARK" and ("BOOKMARK", "") in seen[:-1]:
+                    break  # of the second request, which the library has made by itself
+        assert seen[0] == ("ADDED", "one")
+        await client.delete(PODS, "one", 0)
+        await client.delete(PODS, "one", 0)  # it is gone: nothing happens
+        await api.gone(f"{namespace}/pods/one")
+        assert await anext(aiter(client.watch(PODS, labels, version)))
+        cluster.control_plane.api_server.stop()
+        with pytest.raises(ApiAway, match="does not answer"):
+            await client.list(PODS, labels)
+        cluster.control_plane.api_server.start()
+        with pytest.raises(ApiRefused) as refused:  # the server has begun to remember later than that
+            await anext(aiter(client.watch(PODS, labels, "1")))
+        assert refused.value.too_old
+        with pytest.raises(ApiRefused, match="is forbidden") as refused:
+            await client.patch(PODS, "one", {"metadata": {"labels": {}}})
+        assert not refused.value.too_old
+    finally:
+        await client.aclose()

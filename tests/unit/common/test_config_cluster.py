@@ -31,6 +31,8 @@ def test_it_is_off_unless_it_is_told_where_to_listen() -> None:
     [
         ("10.0.0.5:7420", "tcp://10.0.0.5:7420", "tcp://10.0.0.5:7421"),
         ("[fd00::5]:65534", "tcp://[fd00::5]:65534", "tcp://[fd00::5]:65535"),
+        ("host:7420", "tcp://host:7420", "tcp://host:7421"),
+        ("relay-0.relay.ns.svc:7420", "tcp://relay-0.relay.ns.svc:7420", "tcp://relay-0.relay.ns.svc:7421"),
     ],
 )
 def test_statistics_have_the_next_port(listen: str, control: str, stats: str) -> None:
@@ -41,7 +43,8 @@ def test_statistics_have_the_next_port(listen: str, control: str, stats: str) ->
     "listen",
     ["10.0.0.5", "10.0.0.5:", "10.0.0.5:0", "10.0.0.5:65535", "10.0.0.5:70000", "0.0.0.0:7420", "[::]:7420",
      "[::ffff:0.0.0.0]:7420", "[::ffff:224.0.0.1]:7420",
-     "224.0.0.1:7420", "host:7420", ":7420", "7420", "*:7420", "10.0.0.5:7420/x", "tcp://10.0.0.5:7420", "fd00::5"],
+     "10.0.0.256:7420", "host:65535", "host:0", "-host:7420", "a b:7420", "host.:7420",
+     "224.0.0.1:7420", ":7420", "7420", "*:7420", "10.0.0.5:7420/x", "tcp://10.0.0.5:7420", "fd00::5"],
 )  # fmt: skip
 def test_what_no_worker_could_connect_to_is_refused(listen: str) -> None:
     with pytest.raises(ConfigError, match="cluster.bus_listen is .*10.0.0.5:7420"):  # noqa: RUF043

@@ -61,6 +61,18 @@ async def test_workers_of_both_kinds_are_heard_and_answered(rig: Rig) -> None:
     assert rig.bus.reading
 
 
+async def test_a_name_serves_as_an_address(tmp_path: Path) -> None:
+    """It is looked up again for each connection, so that what has the name may move."""
+    made = Rig(tmp_path, endpoints("localhost"))
+    await made.bus.start()
+    try:
+        far = made.peer(made.bus.keyring.issue("c.1", "c"), ends(made))
+        await made.until(lambda: made.heard_from("c.1"), far.say_hello)
+        await made.until(lambda: "c.1" in made.reports, far.report)
+    finally:
+        await made.close()
+
+
 async def test_without_an_address_there_is_no_tcp(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set cluster\.bus_listen"):
         Bus(tmp_path).ends(remote=True)
