@@ -28,7 +28,8 @@ from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
-from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, failed_handshake, socket_file
+from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, socket_file
+from relay_supervisor.fleet.handshakes import Handshakes
 from relay_supervisor.fleet.keyring import Keyring, Member
 from relay_supervisor.fleet.refusals import BusRefusal, Refusals
 from relay_supervisor.fleet.zap import ENDPOINT, ZapHandler, peer_pid
@@ -68,7 +69,7 @@ class Bus:
         self.keyed = BusSockets("bus", f"ipc://{directory}/bus.sock", f"ipc://{directory}/bus-stats.sock")
         self.unkeyed = BusSockets("keyless bus", f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock")
         self.network = BusSockets("bus over TCP", *network) if network is not None else None
-        self.refusals = Refusals(clock)
+        self.refusals, self._clock = Refusals(clock), clock
         self._zap = ZapHandler(self.keyring, self.refusals, ref_of)
         self._listener: BusListener | None = None
         self._context: zmq.asyncio.Context | None = None
@@ -135,15 +136,15 @@ class Bus:
             ) from error
 
     def _serve(self, sockets: BusSockets, context: zmq.asyncio.Context) -> None:
-        sockets.open(context, self.keyring.secret if sockets is not self.unkeyed else None)
+        sockets.open(context, self.keyring.secret if sockets is not self.unkeyed else None, self._clock)
         self._served[sockets.name] = sockets
         start, names = self._loops.start, (sockets.name, f"{sockets.name} statistics")
         self._tasks += [
             start(names[0], functools.partial(self._receive_control, sockets)),
             start(names[1], functools.partial(self._receive_stats, sockets)),
         ]
-        for name, endpoint, monitor in zip(names, sockets.endpoints, sockets.monitors, strict=True):
-            self._tasks.append(start(f"{name} handshakes", functools.partial(self._count_failed, sockets, monitor)))
+        for name, endpoint, shaken in zip(names, sockets.endpoints, sockets.handshakes, strict=True):
+            self._tasks.append(start(f"{name} handshakes", functools.partial(self._count_failed, sockets, shaken)))
             if (file := socket_file(endpoint)) is not None:
                 bind = functools.partial(self._bind, sockets, endpoint)
                 self._keep(f"{name} socket file", SocketFile(file, bind))
@@ -197,9 +198,9 @@ class Bus:
             if answer is not None:
                 await asked.send_multipart(answer)
 
-    async def _count_failed(self, sockets: BusSockets, monitor: zmq.asyncio.Socket) -> None:
+    async def _count_failed(self, sockets: BusSockets, handshakes: Handshakes) -> None:
         while True:
-            self.refusals.add(await failed_handshake(monitor), sockets.whence)
+            self.refusals.add(await handshakes.failed(), sockets.whence)
 
     def _speaker(self, letter: Letter) -> Member | None:
         """Whose key the connection of a message was authenticated with; None when that worker has ended."""
@@ -291,5 +292,6 @@ class Bus:
         return {
             "rebound": sum(file.rebound for file in self._files),
             "undeliverable": self.undeliverable,
+            "crowded_out": sum(one.crowded_out for one in self.network.handshakes) if self.network is not None else 0,
             **self.refusals.counters(),
         }

@@ -8,12 +8,12 @@ from typing import Final
 
 import zmq
 import zmq.asyncio
-from zmq.utils.monitor import parse_monitor_message
 
 from relay_common import wire
+from relay_common.clock import Clock
 from relay_common.secrets import Secret
 from relay_common.tcp_bus import over_tcp, watch_over
-from relay_supervisor.fleet.refusals import BusRefusal
+from relay_supervisor.fleet.handshakes import Handshakes
 from relay_supervisor.fleet.zap import DOMAIN
 
 STATS_QUEUE = 4
@@ -22,8 +22,6 @@ at once, 60 of each worker after a minute. The rest waits in the kernel, and a w
 """
 CONTROL_QUEUE = 1000
 _LARGEST_MESSAGE: Final = 4 * 1024 * 1024
-_FAILED: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-"""What is not in it, a refusal by ZAP, the handler counts itself."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,10 @@ class BusSockets:
         self._stats: zmq.asyncio.Socket
         self.whence = "over TCP" if over_tcp(control) else ""
         """What the log says of peers that cannot be told apart."""
-        self.monitors: list[zmq.asyncio.Socket] = []
-        """A socket for each of the two, for `failed_handshake`."""
+        self.handshakes: list[Handshakes] = []
+        """Of connections to control and to statistics, once open."""
 
-    def open(self, context: zmq.asyncio.Context, secret: Secret | None) -> None:
+    def open(self, context: zmq.asyncio.Context, secret: Secret | None, clock: Clock) -> None:
         """Bind both; raises zmq.ZMQError when that fails."""
         self._control = self._socket(context, zmq.ROUTER, self.control_endpoint, CONTROL_QUEUE, secret)
         # Without it a message to an unknown peer vanishes; with handover a peer that reconnects keeps its address.
@@ -62,6 +60,8 @@ class BusSockets:
         self._control.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._stats = self._socket(context, zmq.SUB, self.stats_endpoint, STATS_QUEUE, secret)
         self._stats.setsockopt(zmq.SUBSCRIBE, b"")
+        both = zip((self._control, self._stats), self.endpoints, strict=True)
+        self.handshakes = [Handshakes(socket, endpoint, clock) for socket, endpoint in both]
         for endpoint in self.endpoints:
             self.bind(endpoint)
 
@@ -79,7 +79,6 @@ class BusSockets:
         if secret is not None:
             socket.curve_server = 1
             socket.curve_secretkey = secret.reveal().encode()
-        self.monitors.append(socket.get_monitor_socket(_FAILED))
         return socket
 
     @property
@@ -95,11 +94,11 @@ class BusSockets:
 
     async def receive_control(self) -> Letter:
         """The next control message: the peer's routing id, then the message."""
-        return await _received(self._control)
+        return await _received(self._control, self.handshakes[0])
 
     async def receive_stats(self) -> Letter:
         """The next stats report."""
-        return await _received(self._stats)
+        return await _received(self._stats, self.handshakes[1])
 
     def send(self, address: bytes, body: bytes) -> bool:
         """Queue a control message for the peer at `address`; False when it is not connected or its queue is full."""
@@ -111,18 +110,10 @@ def socket_file(endpoint: str) -> Path | None:
     return None if over_tcp(endpoint) else Path(endpoint.removeprefix("ipc://"))
 
 
-async def failed_handshake(monitor: zmq.asyncio.Socket) -> BusRefusal:
-    """How the next connection failed that never got as far as proving a key."""
-    event = parse_monitor_message(await monitor.recv_multipart())
-    if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        return BusRefusal.UNPROVEN
-    mismatch = event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-    return BusRefusal.NO_KEY if mismatch else BusRefusal.BAD_HANDSHAKE
-
-
-async def _received(socket: zmq.asyncio.Socket) -> Letter:
+async def _received(socket: zmq.asyncio.Socket, handshakes: Handshakes) -> Letter:
     frames = await socket.recv_multipart(copy=False)
     last = frames[-1]
+    handshakes.spoke(last.get(zmq.SRCFD))
     return Letter(_property(last, "User-Id"), _property(last, "Peer-Address"), [frame.bytes for frame in frames])
 
 

@@ -147,6 +147,39 @@ async def test_many_who_may_not_speak_keep_no_worker_out(rig: Rig, caplog: pytes
     assert caplog.text.count("the bus refused") == 1, "they all have one address"
 
 
+def ended(connection: socket.socket) -> bool:
+    """Whether the bus has ended it, after its greeting or before."""
+    connection.settimeout(0.2)
+    try:
+        while connection.recv(100):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+async def test_who_proves_nothing_is_displaced_by_who_comes_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent connections have a bound, and a worker that has spoken is none of them, however old it is."""
+    monkeypatch.setattr("relay_supervisor.fleet.handshakes.MOST_UNPROVEN", 20)
+    worker = rig.peer(rig.bus.keyring.issue("c.1", "c"), ends(rig))
+    await rig.until(lambda: rig.heard_from("c.1") and rig.reports, lambda: worker.say_hello() and worker.report())
+    port = int(ends(rig).control_endpoint.rpartition(":")[2])
+    with contextlib.ExitStack() as held:
+        silent = [
+            held.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=10.0)))
+            for _ in range(100)
+        ]
+        await rig.until(lambda: rig.bus.counters()["crowded_out"] == 80)
+        assert sum(map(ended, silent)) == 80, "and their descriptors are free"
+        before = len(rig.heard)
+        assert worker.say_hello(), "its connection still stands"
+        await rig.until(lambda: len(rig.heard) > before)
+        late = rig.peer(rig.bus.keyring.issue("d.1", "d"), ends(rig), instance="d.1", camera="d")
+        await rig.until(lambda: rig.heard_from("d.1"), late.say_hello)
+
+
 async def test_a_key_that_no_living_worker_has_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     mine = rig.bus.keyring.issue("c.1", "c")
     public, secret = (key.decode() for key in zmq.curve_keypair())
