@@ -57,6 +57,10 @@ class ApiAway(EngineError):
     """The API server does not answer, or fails: whether it has done what it was asked nobody knows."""
 
 
+class ApiSilent(ApiAway):
+    """Nothing came for too long. Of a watch that may be because nothing has happened."""
+
+
 class ApiRefused(EngineError):
     """The API server has refused what it was asked. `code` is that of HTTP."""
 
@@ -153,7 +157,8 @@ class ClusterApi:
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """What happens after `version`: ADDED, MODIFIED, DELETED with the object, BOOKMARK with its version alone.
 
-        Ends only by an error: ApiRefused with `too_old`, or ApiAway.
+        Ends only by an error: ApiRefused with `too_old`, ApiAway, or ApiSilent when nothing has happened for long and
+        no bookmark came: servers send none before the first event of the kind.
         """
         events = self._client.watch(kind, labels=dict(labels), server_timeout=WATCHED, resource_version=version)
         following = aiter(events)
@@ -184,7 +189,7 @@ class ClusterApi:
         except httpx2.HTTPStatusError as error:
             raise _translated(error.response.status_code, error.response.reason_phrase) from error
         except TimeoutError as error:
-            raise ApiAway(f"the cluster's API server did not answer within {within:.0f} s") from error
+            raise ApiSilent(f"the cluster's API server did not answer within {within:.0f} s") from error
         except (httpx2.HTTPError, NoCluster, OSError, ValueError) as error:
             raise ApiAway(f"the cluster's API server does not answer: {spoken(error)}") from error
 

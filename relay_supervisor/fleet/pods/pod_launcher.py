@@ -18,7 +18,7 @@ from relay_common.config import ClusterConfig
 from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.fleet.launcher import Handle
-from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiAway, ApiRefused, ClusterApi
+from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiAway, ApiRefused, ApiSilent, ClusterApi
 from relay_supervisor.fleet.pods.book import Book
 from relay_supervisor.fleet.pods.handle import PodWorker
 from relay_supervisor.fleet.pods.manifest import grace, owned_by, pod_name, pod_of, secret_of
@@ -152,6 +152,9 @@ class PodLauncher:
                     await self._clock.sleep(backoff.next_delay())
                 version = ""
             except ApiAway as error:
+                if isinstance(error, ApiSilent) and version:
+                    version = ""  # of a watch: the list tells whether the server is there
+                    continue
                 self._missed(str(error))
                 await self._clock.sleep(backoff.next_delay())
 
