@@ -216,7 +216,8 @@ def _camera(camera: CameraStatus, width: int, columns: int, at: float) -> list[s
         camera.worker.restarts,
     )
     name = camera.name if len(camera.name) <= width else f"{camera.name[: width - 1]}…"
-    row, why = f"{name:<{width}} {row}", _why(camera, at)
+    node = f"on {camera.worker.where}" if camera.worker.where else ""
+    row, why = f"{name:<{width}} {row}", "; ".join(filter(None, (_why(camera, at), node)))
     if why and (not columns or (columns >= _WIDE and len(row) + 2 + len(why) <= columns)):
         lines = [f"{row}  {why}"]
     else:

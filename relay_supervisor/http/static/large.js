@@ -137,7 +137,7 @@ export class Large {
       "Round trip to SFU": video.rtt ? milliseconds(video.rtt) : "–",
       "Published at": published(camera),
       "Sent": bytes(video.bytes_out + audio.bytes_out),
-      "Worker": worker.pid ? `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}` : worker.state,
+      "Worker": worker.pid || worker.where ? running(worker) : worker.state,
       "This page": `${Math.round(numbers.fps ?? 0)} fps, ${counted(numbers.freezeCount ?? 0, "freeze")}`,
       "Picture from": way || "Cloudflare",
       "Page jitter": milliseconds(numbers.jitter ?? 0),
@@ -171,6 +171,11 @@ export class Large {
     history.replaceState(null, "", location.pathname);
     this.onChange();
   }
+}
+
+function running(worker) {
+  const where = worker.where ? `, on ${worker.where}` : "";
+  return `up ${span(worker.uptime)}, restarted ${times(worker.restarts)}${where}`;
 }
 
 function link(node, words) {

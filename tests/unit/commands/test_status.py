@@ -84,6 +84,19 @@ def test_into_a_pipe_each_camera_is_one_line() -> None:
     assert lines[-4].split()[:3] == ["CAMERA", "STATE", "STAGE"]
 
 
+def test_the_node_of_a_worker_elsewhere_is_told() -> None:
+    status = relay(2)
+    for camera in status.cameras:
+        camera.worker.where = "node2"
+    waiting, live = (
+        next(line for line in shown(status) if line.startswith(name)) for name in ("The Drive", "Camera 0")
+    )
+    assert WHY in waiting
+    assert waiting.endswith("; on node2")
+    assert live.endswith("  on node2")
+    assert not any("on node" in line for line in shown(relay(2)))
+
+
 def test_what_waits_for_google_says_when() -> None:
     status = relay()
     status.cameras[0].lease = LeaseStatus(state="held_off", next_action="generate in about 9 s")
