@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import click
 
 from relay_common.simulation.camera.camera import CameraSettings
+from relay_common.simulation.camera.media import LEAST_SIDE
 from relay_common.simulation.google.quota import UNLIMITED, Limits
 from relay_common.simulation.world import World, WorldConfig
 
@@ -83,6 +84,8 @@ def main(
         width, height = (int(side) for side in size.split("x"))
     except ValueError:
         raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT", param_hint="--size") from None
+    if min(width, height) < LEAST_SIDE or width % 2 or height % 2:
+        raise click.BadParameter(f"{size!r}: both must be even and at least {LEAST_SIDE}", param_hint="--size")
     with tempfile.TemporaryDirectory(prefix="relay-simulation-") as temporary:
         config = WorldConfig(
             workdir=workdir or Path(temporary),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -214,6 +215,15 @@ def pick(cameras: list[CameraSummary], name: str) -> CameraSummary:
         f"There is no camera {name!r}. {hint or 'There are: ' + (', '.join(known) or 'none yet')}\n"
         "A camera that was shared with the project only just now is found by `relay-supervisor add NAME`"
     )
+
+
+def require_writable(file: str) -> None:
+    """Raise Failure at once where `save` could not write: what it is to write may take a minute to come."""
+    path = Path(file)
+    if file != "-" and not path.exists() and not path.parent.is_dir():
+        raise Failure(f"{path} cannot be written: there is no directory {path.parent}. Name another file")
+    if file != "-" and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise Failure(f"{path} cannot be written: permission denied. Name another file")
 
 
 def save(

@@ -23,6 +23,8 @@ from relay_supervisor.status.model import RelayStatus
 from relay_worker.process import data_path
 
 _HOST: Final = "127.0.0.1"
+_LEAST_SIDE: Final = 64
+"""Pixels of a simulated picture's width or height at least."""
 
 
 class CameraReport(msgspec.Struct):
@@ -94,8 +96,7 @@ def command(
     relay-supervisor demo --renditions keyframes
     relay-supervisor demo --duration 30 --json
     """
-    if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", size):
-        raise click.BadParameter(f"{size!r} is not WIDTHxHEIGHT in pixels", param_hint="--size")
+    _require_size(size)
     _require_free(port)
     log.configure(log_level)
     sections = {"http": {"listen": f"{_HOST}:{port}"}, "log": {"level": log_level}}
@@ -123,6 +124,16 @@ def _require_free(port: int) -> None:
         raise Failure(
             f"{problem}: choose another port with --port, or any free one with --port 0{by_make}", 2
         ) from None
+
+
+def _require_size(size: str) -> None:
+    """Raise BadParameter for a picture size that the simulated cameras cannot have."""
+    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size)
+    if found is None or any(int(side) < _LEAST_SIDE or int(side) % 2 for side in found.groups()):
+        raise click.BadParameter(
+            f"{size!r} is no picture size: write WIDTHxHEIGHT in even numbers of pixels from {_LEAST_SIDE} on",
+            param_hint="--size",
+        )
 
 
 async def _run(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay_supervisor.commands.cli import config_option, json_option
-from relay_supervisor.commands.client import camera_argument, connect, save
+from relay_supervisor.commands.client import camera_argument, connect, require_writable, save
 
 _TIMEOUT = 30.0
 
@@ -31,6 +31,7 @@ def command(name: str, file: Path, seconds: float, duration: float | None, confi
     relay-supervisor dump Garage - --duration 3 | wireshark -k -i -
     """
     seconds = duration if duration is not None else seconds
+    require_writable(str(file))
     with connect(config_path) as client:
         camera = client.camera(name)
         if not as_json:

@@ -17,9 +17,9 @@ from relay_supervisor.operations.reload import ReloadReport
 def command(config_path: Path, as_json: bool) -> None:
     """Have the supervisor reload its configuration.
 
-    Cameras, their settings, what renditions may cost, the log and a new refresh token take effect at once, and only
-    cameras whose settings changed are touched. Keys that need a restart are named. A file with mistakes changes
-    nothing. SIGHUP does the same.
+    Cameras, their settings, [local], [[whip]], what renditions may cost, the log and a new refresh token take effect at
+    once, and only cameras whose settings changed are touched. Keys that need a restart are named. A file with mistakes
+    changes nothing. SIGHUP does the same.
 
     \b
     relay-supervisor reload

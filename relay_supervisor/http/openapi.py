@@ -155,7 +155,7 @@ def calls(cameras: type[msgspec.Struct]) -> list[Operation]:
         Operation("GET", "/api/links", operator, "Links that were given out and have not ended", reply=GivenLinks),
         Operation("DELETE", "/api/links/{id}", operator, "Revoke a link; who watches with it is cut off",
                   reply=Revoked),
-        Operation("GET", f"{one}/snapshot", operator, "The latest keyframe as a JPEG", reply="image/jpeg"),
+        Operation("GET", f"{one}/snapshot", operator, "The next keyframe as a JPEG", reply="image/jpeg"),
         Operation("POST", f"{one}/capture", operator, "Record what the camera sends, as pcapng",
                   CaptureRequest, "application/octet-stream"),
         Operation("GET", "/api/watch/{id}", viewer, "Status of one camera, in fixed words", reply=WatchStatus),

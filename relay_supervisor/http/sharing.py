@@ -89,7 +89,12 @@ class _Sharing:
         name = request.path_params["id"]
         link = self._book.revoke(name)
         if link is None:
-            raise ApiError(404, "unknown_link", "There is no link with that id", "GET /api/links lists them")
+            raise ApiError(
+                404,
+                "unknown_link",
+                "There is no link with that id",
+                "`relay-supervisor links` or GET /api/links lists them",
+            )
         views = self._views(name)
         self._relay.viewers.end_link(name)
         self._relay.local.end_link(name)

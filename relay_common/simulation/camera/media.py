@@ -32,6 +32,8 @@ OPUS_FRAME: Final = 960
 
 _BITRATES: Final = {360: 800_000, 720: 2_200_000, 1080: 4_000_000}
 _FLASH_SECONDS: Final = 0.1
+LEAST_SIDE: Final = 64
+"""Pixels of a picture's width or height at least."""
 _CACHED_CLIPS: Final = 256
 
 
@@ -61,8 +63,10 @@ class VideoSpec:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if self.width % 2 or self.height % 2 or self.width < 64 or self.height < 64:
-            raise ValueError(f"picture size {self.width}x{self.height} must be even and at least 64x64")
+        if self.width % 2 or self.height % 2 or min(self.width, self.height) < LEAST_SIDE:
+            raise ValueError(
+                f"picture size {self.width}x{self.height} must be even and at least {LEAST_SIDE}x{LEAST_SIDE}"
+            )
         if self.frames < 1 or self.frames % self.gop_frames:
             raise ValueError(f"a loop of {self.seconds} s does not hold whole GOPs of {self.gop} s at {self.fps} fps")
 

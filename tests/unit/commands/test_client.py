@@ -18,7 +18,7 @@ from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.secrets import Secret
 from relay_supervisor.commands.cli import Failure
-from relay_supervisor.commands.client import CameraSummary, RelayClient, pick
+from relay_supervisor.commands.client import CameraSummary, RelayClient, pick, require_writable
 
 CAMERAS = [
     CameraSummary(id="3f9a01c2", name="Front Door", device="…abcdEFGH"),
@@ -61,6 +61,16 @@ def serving() -> Iterator[int]:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_asked_for(tmp_path: Path) -> None:
+    for fine in ("-", str(tmp_path / "x.pcapng"), "x.pcapng"):
+        require_writable(fine)
+    with pytest.raises(Failure, match="there is no directory /nonexistent"):
+        require_writable("/nonexistent/x.pcapng")
+    if os.getuid():
+        with pytest.raises(Failure, match="permission denied"):
+            require_writable("/proc/x.pcapng")
 
 
 def test_without_a_socket_it_is_tcp_with_the_token(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from relay_common.simulation import __main__ as simulation
 from relay_supervisor.commands.cli import VERBS, cli
 from tests.fixtures.product_source import files, nodes
 
@@ -71,6 +72,20 @@ def test_an_address_that_is_none_is_said_in_words(verb: str, tmp_path: Path) -> 
     result = CliRunner().invoke(cli, [verb, "--config", str(config)])
     assert result.exit_code in (1, 2)
     assert result.exception is None or isinstance(result.exception, SystemExit), "no traceback"
+
+
+@pytest.mark.parametrize("size", ["big", "9x9", "321x180", "320x181", "62x64", "0x0", "100000x100000", "640x360x2"])
+def test_a_size_that_no_simulated_camera_has_is_refused_in_words(size: str) -> None:
+    result = CliRunner().invoke(cli, ["demo", "--size", size])
+    assert result.exit_code == 2, result.output
+    assert f"'{size}' is no picture size: write WIDTHxHEIGHT" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("size", ["big", "62x64", "321x180"])
+def test_the_simulators_alone_refuse_it_as_well(size: str) -> None:
+    result = CliRunner().invoke(simulation.main, ["--size", size])
+    assert result.exit_code == 2, result.output
+    assert "--size" in result.output
 
 
 def test_a_taken_port_is_said_before_the_demo_encodes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
