@@ -20,7 +20,7 @@ from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.google import grant
 from relay_supervisor.google.quota.budget import Budget, Call
 from relay_supervisor.google.quota.limits import EXECUTE, limits_from
-from relay_supervisor.net import bind
+from relay_supervisor.net import bind, overlap
 from relay_supervisor.state.directories import write_problem
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
@@ -104,9 +104,12 @@ def sinks(config: Config) -> list[Finding]:
 
 def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Finding]:
     """Check that the addresses can be listened on; `served` tells whether the running supervisor does so already."""
-    findings = []
+    findings, ours = [], list[tuple[str, int]]()
     with contextlib.ExitStack() as held:  # the second must not be the first
         for part, host, port in prerequisites.addresses(config):
+            if port and any(port == taken and overlap(host, at) for at, taken in ours):
+                continue  # that is said of both, and no other program has it
+            ours.append((host, port))
             section, _, key = part.partition(".")
             address = f"{f'[{host}]' if ':' in host else host}:{port}"
             try:

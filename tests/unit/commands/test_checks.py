@@ -120,6 +120,15 @@ def test_an_address_that_is_taken_is_ours_or_anothers(tmp_path: Path) -> None:
     ]
 
 
+def test_an_address_of_our_own_is_not_said_to_be_another_programs(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    both = msgspec.structs.replace(
+        config(tmp_path, address), http=HttpConfig(listen=address, probe_listen=address)
+    )  # fmt: skip
+    (only,) = local.addresses(both, lambda host, port: False)
+    assert (only.part, only.verdict) == ("http.listen", Grade.OK), "that there are two of them is said elsewhere"
+
+
 def test_both_ports_of_the_bus_are_tried(tmp_path: Path) -> None:
     ports = free_ports(2)
     settings = msgspec.structs.replace(
