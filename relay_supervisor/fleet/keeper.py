@@ -29,6 +29,8 @@ SILENCE: Final = 4.0
 """Seconds without any message after which a worker counts as hung (a beat comes every second)."""
 HELLO_TIMEOUT: Final = 20.0
 """Seconds a new process may take to say hello, even on a machine that starts twenty of them at once."""
+HELLO_TIMEOUT_ELSEWHERE: Final = 60.0
+"""The same on another machine, where nobody can tell a hung one from one that is given no processor."""
 MOST_QUEUED: Final = 5.0
 """Most that a silent worker is granted for lack of a processor, as a multiple of its timeout."""
 LAUNCH_TIMEOUT: Final = 150.0
@@ -108,7 +110,7 @@ class SlotKeeper:
                 slot.succeeded = slot.process  # one successor, whatever becomes of it; then as after any end
                 self.replace(slot, f"its engine ends it{slot.engine_words}", RestartCause.OTHER)
             case Phase.STARTING:
-                self._listen(slot, HELLO_TIMEOUT, now)
+                self._listen(slot, HELLO_TIMEOUT_ELSEWHERE if self._launcher.remote else HELLO_TIMEOUT, now)
             case Phase.RUNNING:
                 # An adopted worker may not know yet that this supervisor exists.
                 self._listen(slot, SILENCE if slot.hello is not None else HELLO_TIMEOUT, now)

@@ -13,6 +13,7 @@ Rules of the slot and the fleet (`fleet.py`):
        STARTING   LAUNCH_TIMEOUT, until the launcher answers      GIVE UP: to BACKOFF; the process is killed if it
                                                                   appears after all
                   HELLO_TIMEOUT, from then until the hello        SILENCE: to HUNG
+                  (HELLO_TIMEOUT_ELSEWHERE on other machines)
                   none while its engine lets it wait
        RUNNING    SILENCE, since the worker's last message        SILENCE: to HUNG; without a process as STARTING
        HUNG       the next step of its `Termination`:             the step; after the last one GIVE UP: to BACKOFF
@@ -28,7 +29,8 @@ Rules of the slot and the fleet (`fleet.py`):
    worker was suspended together with its supervisor.
 
    Nor does silence count while a process could run but got no processor, up to a limit (MOST_QUEUED): on a machine
-   that is overloaded, ending those that are slow and starting them anew keeps all of them from ever being ready.
+   that is overloaded, ending those that are slow and starting them anew keeps all of them from ever being ready. Of
+   another machine that is not known: a worker that is started there gets more time instead.
 
    A worker that its engine lets wait (for room on a node, for its image) cannot speak: its time for a hello begins when
    it runs. For how long it may wait is the engine's business, and said with its reason.

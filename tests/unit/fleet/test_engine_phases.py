@@ -8,7 +8,7 @@ import pytest
 
 from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.fleet import TICK
-from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, SILENCE
+from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, HELLO_TIMEOUT_ELSEWHERE, SILENCE
 from relay_supervisor.fleet.launcher import EngineError, EnginePhase
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.fleet.slot import Phase
@@ -104,6 +104,16 @@ async def test_one_that_was_asked_to_end_is_not_taken_away(rig: Rig) -> None:
 
 async def test_there_is_no_other_machine_to_prefer(tmp_path: Path) -> None:
     ForkServerLauncher(tmp_path).suspect(Process(300))
+
+
+async def test_one_that_is_started_elsewhere_gets_more_time_for_its_hello(rig: Rig) -> None:
+    """Its node may be starved, and restarting it there would keep it from ever being ready."""
+    rig.launcher.remote = True
+    process = await rig.launch()
+    await rig.wait(HELLO_TIMEOUT_ELSEWHERE - TICK)
+    assert (rig.phase, process.signals) == (Phase.STARTING, [])
+    await rig.wait(3 * TICK)
+    assert rig.phase is Phase.HUNG
 
 
 async def test_an_engine_says_itself_why_it_starts_nothing(rig: Rig) -> None:
