@@ -151,9 +151,9 @@ async def test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it(
     cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with trial(cluster, api, namespace, monkeypatch, 1) as world:
-        for change, words in (
-            ({"image": "absent.invalid/nest-relay:0.1.0"}, "ImagePullBackOff"),
-            ({"cpu": "64"}, "Unschedulable: 0/3 nodes are available"),
+        for change, words, watched in (
+            ({"image": "absent.invalid/nest-relay:0.1.0"}, "ImagePullBackOff", 0.0),
+            ({"cpu": "64"}, "Unschedulable: 0/3 nodes are available", HELLO_TIMEOUT + 2.0),
         ):
             async with world.supervisor(**change) as relay:
 
@@ -165,7 +165,7 @@ async def test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it(
                 assert (camera.worker.phase, camera.worker.restarts) == ("waiting", 0)
                 assert words in camera.worker.phase_reason
                 assert words in camera.verdict.cause, "the page shows it"
-                await asyncio.sleep(HELLO_TIMEOUT + 2.0)
+                await asyncio.sleep(watched)
                 (camera,) = relay.supervisor.status().cameras
                 assert camera.worker.restarts == 0
                 assert len(await relay.pods()) == 1
