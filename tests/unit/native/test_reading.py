@@ -7,6 +7,7 @@ import gc
 import socket
 import ssl
 import struct
+import sys
 import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -221,6 +222,7 @@ async def test_nothing_has_arrived(reading: Reading) -> None:
 
 async def test_the_end_in_order(reading: Reading) -> None:
     reading.begin()
+    assert reading.read() == [], "there is nothing yet, of which `errno` says so"
     reading.server.sock.close()
     assert reading.read() == []
     assert reading.told.closed == [None]
@@ -330,6 +332,38 @@ async def test_it_keeps_nothing_alive(tmp_path: Path) -> None:
     del made
     gc.collect()
     assert kept() is None
+
+
+@pytest.mark.parametrize("bio", ["incoming", "outgoing"])
+async def test_a_bio_that_does_not_say_whether_it_is_empty(secret: Reading, bio: str) -> None:
+    compiled, parts = native.decide("compiled"), _parts(secret)._replace(**{bio: object()})
+    assert compiled is not None
+    reader = compiled.Reader(secret.connection._sock.fileno(), parts)
+    secret.server.sock.sendall(b"a record")
+    with pytest.raises(AttributeError):
+        reader.read()
+    assert secret.told.took == []
+
+
+async def test_what_was_closed_reads_nothing_else(secret: Reading) -> None:
+    compiled, ended, buffer = native.decide("compiled"), list[int](), bytearray(100)
+    assert compiled is not None
+    before = sys.getrefcount(buffer)
+    parts = _parts(secret)._replace(ended=ended.append, buffer=buffer)
+    reader = compiled.Reader(secret.connection._sock.fileno(), parts)
+    secret.server.sock.close()
+    reader.close()
+    reader.read()
+    assert ended == []
+    del parts, reader
+    assert sys.getrefcount(buffer) == before
+
+
+def _parts(reading: Reading) -> native.ReaderParts:
+    told = reading.told
+    parts = native.ReaderParts(bytearray(100), float, told, None, told, int, lambda *_: None, told.take)  # type: ignore[arg-type]
+    empty = ssl.MemoryBIO()
+    return parts._replace(incoming=empty, outgoing=empty, read=bytes, write=len, record=5, refusal=ssl.SSLError)
 
 
 def test_what_is_no_reader() -> None:

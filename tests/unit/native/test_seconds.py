@@ -74,6 +74,22 @@ def test_spread_of_seconds_before_counts(pair: Pair) -> None:
     assert later(pair, 1.0, 0.2) == 0, "uneven: held back"
 
 
+def test_of_a_second_its_lowest_and_its_highest_count(pair: Pair) -> None:
+    for late in (0.02, 0.02, 0.0, 0.03, 0.01, 0.015):
+        for more in (0.0, 0.01):
+            assert later(pair, 0.5, late + more) == 1
+    line = lines(pair)[1]
+    lows, highs = ([second[which] for second in line._buckets] for which in (1, 2))
+    assert all(low < high for low, high in zip(lows, highs, strict=True))
+    assert (line._low_before, line._high_before) == (min(lows), max(highs))
+
+
+def test_a_spread_of_just_the_threshold_is_even(pair: Pair) -> None:
+    for line in lines(pair):
+        line._threshold, line._low_before, line._high_before = 0.0625, -0.03125, 0.03125
+    assert pair.wake(PICTURE) == 1
+
+
 def test_nothing_is_changed_by_a_wake_that_is_not_taken(pair: Pair) -> None:
     for way in pair.both:
         way.connections[0]._pacer._tokens = -1e9
@@ -94,8 +110,12 @@ def test_what_is_no_second_is_left_to_the_python(pair: Pair, kept: Any) -> None:
 def test_no_seconds_at_all(pair: Pair) -> None:
     compiled = pair.both[1]
     lines(pair)[1]._buckets = None
-    assert compiled.pipeline.wake is not None
-    assert compiled.pipeline.wake.take(pair.framed(PICTURE, step=90_000), pair.now + 1.0) == native.NOT_PLAIN
+    wake = compiled.pipeline.wake
+    assert wake is not None
+    assert wake.take(pair.framed(PICTURE, step=90_000), pair.now + 1.0) == native.NOT_PLAIN
+    lines(pair)[1].__init__()
+    del lines(pair)[1]._buckets
+    assert wake.take(pair.framed(PICTURE, step=90_000), pair.now + 1.0) == native.NOT_PLAIN
 
 
 def test_the_first_second_of_all(pair: Pair) -> None:
