@@ -4,9 +4,7 @@ MessagePack-encoded tagged structs. Control messages travel between the supervis
 DEALER socket; `WorkerStats` travels from the worker's PUB to the supervisor's SUB socket. Both connections are
 authenticated with the worker's key, which alone says whom a message comes from. To evolve it: new fields go last and
 have a default, a field never changes its type, unknown message types are counted and ignored by the receiver, and
-`PROTOCOL` is raised when an old peer could no longer do its work.
-
-Times named `…_at` are Unix seconds (UTC); durations are seconds.
+`PROTOCOL` is raised when an old peer could no longer do its work. Times named `…_at` are Unix seconds (UTC).
 """
 
 from __future__ import annotations
@@ -110,6 +108,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """What moves its packets: `compiled` or `python`."""
     renditions: bool = False
     """Whether it can make a smaller picture, and knows `SetRendition`."""
+    immortal_objects: str = ""
+    """How the objects are that it shares with others: `immortal`, or why not; empty where they are left alone."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):

@@ -136,6 +136,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         where=handle.where if handle is not None else "",
         phase=handle.phase.value if handle is not None else "",
         phase_reason=handle.reason if handle is not None else "",
+        immortal_objects=slot.hello.immortal_objects if slot.hello is not None else "",
     )
 
 

@@ -25,7 +25,7 @@ from relay_supervisor.state.directories import write_problem
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import BudgetStatus
-from relay_worker.process import data_path, sandbox
+from relay_worker.process import data_path, immortal, sandbox
 
 _SECRETS = ("client_secret", "refresh_token", "app_secret", "token")
 
@@ -157,6 +157,12 @@ def packets(config: Config) -> list[Finding]:
         return []
     text = f"data path of workers: {data_path.described(config.workers.data_path)}"
     return [ok("workers.data_path", text)]
+
+
+def shared_objects(config: Config) -> Finding:
+    """How the objects are that workers share; they work either way, so this never fails."""
+    text = f"objects that workers share: {immortal.described(config.workers.immortal_objects)}"
+    return ok("workers.immortal_objects", text)
 
 
 def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:

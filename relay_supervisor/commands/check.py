@@ -79,6 +79,7 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
 
     findings = [*local.settings(config), *local.sinks(config), *local.addresses(config, served)]
     findings += [*local.directories(config, running is not None), local.confinement(config), *local.packets(config)]
+    findings.append(local.shared_objects(config))
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
     if "cluster" not in refused:
         findings += await cluster.cluster(config.cluster)

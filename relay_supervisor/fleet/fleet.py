@@ -80,6 +80,7 @@ class Fleet:
         self._back_at = math.inf
         self._abandoned = False
         self._confinements: set[str] = set()
+        self._shared: set[str] = set()
         self._left: dict[str, str] = {}
         """Refs of the workers that an earlier supervisor left, by instance."""
         self._for_all: FromSupervisor | None = None
@@ -271,6 +272,9 @@ class Fleet:
             self._confinements.add(hello.confinement)
             weak = hello.confinement.startswith("none")
             log.log(logging.WARNING if weak else logging.INFO, "confinement of workers: %s", hello.confinement)
+        if hello.immortal_objects and hello.immortal_objects not in self._shared:
+            self._shared.add(hello.immortal_objects)
+            log.info("objects that workers share: %s", hello.immortal_objects)
         self._send(slot.instance, protocol.Welcome(reports=True))
         if self._for_all is not None:
             self._send(slot.instance, self._for_all)

@@ -63,6 +63,9 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     """How the engine that runs it sees it: `waiting`, `running`, `ending` or `gone`; empty: there is none."""
     phase_reason: str = ""
     """Why, in the engine's words; empty on this machine."""
+    immortal_objects: str = ""
+    """How the objects are that it shares with other workers: `immortal`, or why not; empty where they were left as they
+    are."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

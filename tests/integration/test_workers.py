@@ -19,6 +19,7 @@ from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.commands.demo_world import demo_world
 from relay_worker.camera.granted import GrantedStream
+from relay_worker.process import immortal
 from relay_worker.process.entry import LOOKUPS
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.process.worker import Worker
@@ -49,6 +50,7 @@ async def test_workers_share_the_media_stack_and_lead_their_own_sessions(caplog:
             assert proportional_set_size(pid) < MAX_PSS
             threads = [(task / "comm").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
             assert len(threads) <= 3 + LOOKUPS, f"its own, two of ZeroMQ's and those for look-ups: {threads}"
+            assert camera.worker.immortal_objects == (immortal.unsupported() or "immortal")
         assert not [r for r in caplog.records if "did not inherit" in r.getMessage()]
 
 

@@ -25,6 +25,7 @@ from relay_worker.process.spec import WorkerSpec
 log = logging.getLogger(__name__)
 
 PRELOAD = "relay_worker.process.preload"
+PRELOAD_IMMORTAL = "relay_worker.process.preload_immortal"
 _STACKS: Final = ".stacks"
 FORK_TIMEOUT: Final = 45.0
 """Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
@@ -35,15 +36,16 @@ class ForkServerLauncher:
 
     The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
     does not answer within `timeout` seconds is killed, and the next worker comes from a new one. Workers write their
-    stacks, when they are to dump them, to files in `directory`.
+    stacks, when they are to dump them, to files in `directory`. With `immortal` references to what workers share
+    are not counted, where the interpreter allows that.
     """
 
     remote = False
 
-    def __init__(self, directory: Path, timeout: float = FORK_TIMEOUT) -> None:
+    def __init__(self, directory: Path, timeout: float = FORK_TIMEOUT, *, immortal: bool = True) -> None:
         self._directory = directory
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOAD])
+        self._context.set_forkserver_preload([PRELOAD_IMMORTAL if immortal else PRELOAD])
         self._timeout = timeout
         self._one_at_a_time = asyncio.Lock()
 

@@ -35,7 +35,7 @@ from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
-from relay_worker.process import sandbox
+from relay_worker.process import immortal, sandbox
 from tests.fixtures.ports import free_ports
 
 NEST = NestConfig(project_id="p", client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
@@ -183,6 +183,15 @@ def test_what_confines_workers_is_told_and_is_no_fault(tmp_path: Path, monkeypat
     assert (found.verdict, found.text) == (Grade.OK, "confinement of workers: none: the kernel has no Landlock")
     without = msgspec.structs.replace(config(tmp_path), workers=WorkersConfig(landlock="off"))
     assert local.confinement(without).text == "confinement of workers: off, as configured"
+
+
+def test_how_the_shared_objects_are_is_told_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for why, words in (("", "immortal"), ("another interpreter", "counted (another interpreter)")):
+        monkeypatch.setattr(immortal, "unsupported", lambda why=why: why)
+        found = local.shared_objects(config(tmp_path))
+        assert (found.verdict, found.text) == (Grade.OK, f"objects that workers share: {words}")
+    without = msgspec.structs.replace(config(tmp_path), workers=WorkersConfig(immortal_objects="off"))
+    assert local.shared_objects(without).text == "objects that workers share: counted, as configured"
 
 
 def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> None:

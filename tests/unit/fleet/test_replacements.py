@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from relay_common import protocol
+from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.fleet import OVER_LIMIT, REPLACE_PAUSE
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT
 from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE, PairEvent, PairState
@@ -187,3 +188,15 @@ async def test_what_confines_workers_is_said_once(rig: Rig, caplog: pytest.LogCa
         ("INFO", "confinement of workers: Landlock ABI 7"),
         ("WARNING", "confinement of workers: none: the kernel has no Landlock"),
     ]
+
+
+async def test_how_the_shared_objects_are_is_said_once_and_in_the_status(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await rig.run()
+    for words in ("", "immortal", "immortal"):
+        rig.hello(immortal_objects=words)
+    said = [record.getMessage() for record in caplog.records if "workers share" in record.getMessage()]
+    assert said == ["objects that workers share: immortal"]
+    assert _worker(rig.slot, rig.clock.now()).immortal_objects == "immortal"
