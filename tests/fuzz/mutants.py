@@ -42,6 +42,11 @@ EQUIVALENT: Final[dict[str, str]] = {
     "recut: uint8_t head[(MOST_PAYLOAD + 1)];": "unused",
     "put_all: uint8_t joined[(MOST_PAYLOAD + 1)] = {STAP_A};": "unused",
     "put_all: if ((nal[0] & 0x60) >= (joined[0] & 0x60))": "it is put there again",
+    "put_sets: PyObject *kept[3] = {of_sets(work, n__sps), of_sets(work, n__pps)};": "unused",
+    "put_sets: int done = kept[1] != NULL && kept[1] != NULL && PyObject_Size(kept[0]) > 0 && "
+    "PyObject_Size(kept[1]) > 0;": "a passthrough has both",
+    "put_sets: int done = kept[0] != NULL && kept[0] != NULL && PyObject_Size(kept[0]) > 0 && "
+    "PyObject_Size(kept[1]) > 0;": "likewise",
     "aggregate: if (size - at <= 2)": "a size without a unit behind it is refused as well",
     "aggregate: if (size - at < 3)": "likewise",
     "has_start_code: for (size_t at = 1; at < size; at++)": "a unit that begins with zero is refused as well",

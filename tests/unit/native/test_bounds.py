@@ -162,3 +162,9 @@ def test_room_of_payloads_that_are_copied(pair: Pair, size: int, more: int) -> N
         for first, part in ((0x5C, 700), (0x7C, 800), (0x27, rest - 1500)):
             assert passthrough.parameter_sets.add(bytes((0x68, first)) + BODY[: part - 2])
     assert pair.wake([before, picture]) == (not more)
+
+
+def test_sets_that_are_put_together_are_as_important_as_the_most_important(pair: Pair) -> None:
+    pps = b"\x28" + PPS[1:]
+    assert pair.wake([SPS, pps, IDR]) == 0, "a set that is new"
+    assert pair.wake([IDR]) == 1
