@@ -193,6 +193,9 @@ async def test_a_narrow_line_gets_the_small_layer_and_a_wide_one_the_large_again
             # REMB grows by 8 % a second: too slow for a test.
             sfu.narrow(viewer.session, None)
             await shown(chromium_page, 640)
-            assert sfu.sessions()[-1]["line"]["probes"] >= 1
-        assert sfu.sessions()[-1]["line"]["congestions"] >= 1
+            line = sfu.sessions()[-1]["line"]
+            assert line["probes"] >= 1
+            assert line["congestions"] >= 1
+        else:
+            assert sfu.sessions()[-1]["line"]["available"] < 600_000
     await publishing.close()

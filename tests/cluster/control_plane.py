@@ -30,7 +30,9 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it serves. Raises RuntimeError with the end of its log if it does not."""
+        """Start it unless it runs, and wait until it serves. Raises RuntimeError with its log's end if it does not."""
+        if self._process is not None and self._process.poll() is None:
+            return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *self._command],
