@@ -25,7 +25,7 @@ async def until_decoding(page: Page, cameras: int, within: float) -> dict[str, d
     began = time.monotonic()
     while True:
         now = await stats(page)
-        if len(now) == cameras and all(one["framesDecoded"] > 0 for one in now.values()):
+        if len(now) == cameras and all(one.get("framesDecoded", 0) > 0 for one in now.values()):
             return now
         assert time.monotonic() - began < within, f"after {within} s: {now}"
         await asyncio.sleep(0.1)
