@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.cluster.api import Api
-from tests.cluster.engine import Cluster, running_cluster
+from tests.cluster.engine import Cluster, by_request_alone, running_cluster
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    by_request_alone()
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 

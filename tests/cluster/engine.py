@@ -207,6 +207,12 @@ def need_cluster() -> None:
         skipped(why)
 
 
+def by_request_alone() -> None:
+    """Skip the test unless RELAY_REQUIRE_CLUSTER=1: a cluster beside other tests takes the processor from them."""
+    if os.environ.get("RELAY_REQUIRE_CLUSTER") != "1":
+        pytest.skip("`make cluster` runs it")
+
+
 def skipped(why: str) -> NoReturn:
     """Skip the test, or fail it where none of the cluster's may be skipped: with RELAY_REQUIRE_CLUSTER=1."""
     if os.environ.get("RELAY_REQUIRE_CLUSTER") == "1":

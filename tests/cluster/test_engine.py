@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.api import Api, ApiRefused, Json
-from tests.cluster.engine import Cluster, need_cluster
+from tests.cluster.engine import Cluster, by_request_alone, need_cluster
 from tests.cluster.pods import a_pod, beats, exit_code, of, phase, run, waiting
 from tests.fixtures.product_source import ROOT
 
@@ -273,6 +273,7 @@ async def test_pods_live_on_without_api_server(cluster: Cluster, api: Api, names
 
 
 def test_nothing_outlives_a_test_that_was_killed(tmp_path: Path) -> None:
+    by_request_alone()
     need_cluster()
     command = [sys.executable, "-m", "tests.cluster", "--nodes", "1"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

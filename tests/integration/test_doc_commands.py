@@ -37,7 +37,7 @@ NOT_RUN: Final = {
     r"make demo.*|relay-supervisor demo": "ends by Ctrl-C only: tests/integration/test_survival.py",
     r".venv/bin/python -m relay_common.simulation .*": "runs already: tests/fixtures/cli_world.py",
     r"make test": "this is a part of it",
-    r"make cluster": "builds Kubernetes: .ci/run builds it, too, and runs tests/cluster/test_manifests.py",
+    r"make cluster": "builds Kubernetes, and runs tests/cluster/test_manifests.py on it",
     r"make wheel.*": "builds in the source tree: tests/integration/test_wheel.py builds and tries the wheel",
     r"relay-supervisor auth": "asks a person questions: tests/integration/test_cli.py",
     r"relay-supervisor run( -c relay.toml)?": "is what the others are run on: tests/fixtures/cli_world.py",
