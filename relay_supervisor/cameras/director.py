@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol
 
 from relay_common import protocol
-from relay_common.causes import RestartCause, cause_of
+from relay_common.causes import Cause, RestartCause, cause_of
 from relay_common.clock import Clock
 from relay_common.errors import RelayError, Remedy
 from relay_common.ingest_messages import IngestOffer, IngestOfferFailed
@@ -203,6 +203,10 @@ class Director:
         """Cancel what is under way."""
         await self._tasks.aclose()
 
+    def _media_failed(self, camera: Camera, generation: int, reason: str, cause: Cause = Cause.NONE) -> None:
+        bereft = self.fleet.lost_lately(camera.id)
+        self._leases(camera).media_failed(camera.id, generation, reason, cause, bereft=bereft)
+
     def _leases(self, camera: Camera) -> LeaseManager:
         return self._accounts[camera.account].leases
 
@@ -245,7 +249,7 @@ class Director:
                 self.publications.unpublished(camera, message)
             case protocol.SourceFailed(generation=generation, reason=reason, code=code):
                 self._events.publish("source", reason, camera)
-                self._leases(found).media_failed(camera, generation, reason, cause_of(code))
+                self._media_failed(found, generation, reason, cause_of(code))
             case IngestOffer() | IngestOfferFailed():
                 self.offers.answered(camera, message)
             case protocol.StateChanged():
@@ -297,7 +301,7 @@ class Director:
         """Give a worker that does not play it the stream held for its camera."""
         if held.stream.protocol is protocol.Protocol.WEB_RTC:
             reason = "a WebRTC session ends with the worker that made its offer"
-            self._leases(camera).media_failed(camera.id, held.generation, reason)
+            self._media_failed(camera, held.generation, reason)
         else:
             self._granted(held, self.fleet.contested(camera.id))
 

@@ -38,6 +38,8 @@ TICK: Final = 0.25
 """Seconds between checks of all slots' deadlines."""
 OVER_LIMIT: Final = 3
 """Consecutive stats reports over the memory limit that get a worker replaced: a snapshot takes memory briefly."""
+LATELY: Final = 60.0
+"""Seconds after a worker that was lost from sight counts as ended in which its camera's stream may end for that."""
 REPLACE_PAUSE: Final = 120.0
 """Shortest interval in seconds between replacements of a camera's worker because of its memory."""
 
@@ -204,6 +206,11 @@ class Fleet:
         """Seconds for which an earlier worker of a camera's, lost from sight, may still be playing its stream."""
         slot = self._slots.get(camera)
         return max(0.0, slot.contested_until - self._clock.now()) if slot is not None else 0.0
+
+    def lost_lately(self, camera: str) -> bool:
+        """Whether a worker of a camera's was lost from sight within the last minute, with its machine."""
+        slot = self._slots.get(camera)
+        return slot is not None and self._clock.now() - slot.contested_until < LATELY
 
     def permit(self, camera: str, port: int) -> bool:
         """Whether a camera's worker may connect to TCP port `port`.

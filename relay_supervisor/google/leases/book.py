@@ -197,9 +197,19 @@ class LeaseBook:
             lease.healthy()
 
     def media_failed(
-        self, camera: str, generation: int, why: str, now: float, cause: Cause = Cause.STREAM_ENDED
+        self,
+        camera: str,
+        generation: int,
+        why: str,
+        now: float,
+        cause: Cause = Cause.STREAM_ENDED,
+        *,
+        bereft: bool = False,
     ) -> None:
-        """The worker cannot play this generation's stream, even with its free retries."""
+        """The worker cannot play this generation's stream, even with its free retries.
+
+        `bereft`: its receiver was lost from sight lately, with its machine.
+        """
         lease = self.leases.get(camera)
         if lease is None or lease.generation != generation or lease.state not in ALIVE:
             return
@@ -208,7 +218,7 @@ class LeaseBook:
         # A WebRTC session without its receiver stays open at the camera, which serves only a few.
         orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
         command = lease.orphan_command(now) if orphaned else None
-        self._outcomes.lose(lease, why, now, failed=True, cause=(cause, worker_detail(why)))
+        self._outcomes.lose(lease, why, now, failed=True, bereft=bereft, cause=(cause, worker_detail(why)))
         if command is not None:
             self.abandoned.add(command)
 

@@ -204,10 +204,13 @@ class Lease:
         self._count(why)
         self._hold_off(now, least_wait)
 
-    def lose(self, why: str, now: float, *, failed: bool) -> None:
-        """The stream is gone. `failed` says that it never worked or broke, rather than expired."""
+    def lose(self, why: str, now: float, *, failed: bool, bereft: bool = False) -> None:
+        """The stream is gone. `failed` says that it never worked or broke, rather than expired.
+
+        One that worked and is `bereft` of its receiver, which was lost with its machine, has worked for long enough.
+        """
         lived = now - self.generated_at
-        stable = lived >= min(self._settings.stable_after, self.life)
+        stable = lived >= min(self._settings.stable_after, self.life) or (bereft and self.live)
         self.forget()
         self.fire(LeaseEvent.LOSE, now)
         if failed:

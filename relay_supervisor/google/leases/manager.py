@@ -114,9 +114,11 @@ class LeaseManager:
         """A worker reports that media of `generation` is flowing."""
         self.book.media_live(camera, generation, self._clock.now())
 
-    def media_failed(self, camera: str, generation: int, why: str, cause: Cause = Cause.NONE) -> None:
-        """A worker has given up on the stream of `generation` after its free retries."""
-        self.book.media_failed(camera, generation, why, self._clock.now(), cause)
+    def media_failed(
+        self, camera: str, generation: int, why: str, cause: Cause = Cause.NONE, *, bereft: bool = False
+    ) -> None:
+        """A worker has given up on the stream of `generation` after its free retries; `bereft` is the book's."""
+        self.book.media_failed(camera, generation, why, self._clock.now(), cause, bereft=bereft)
         self._changed()
 
     def resume_account(self) -> None:

@@ -167,13 +167,20 @@ class Outcomes:
         self._schedule.rearrange(now)
 
     def lose(
-        self, lease: Lease, why: str, now: float, *, failed: bool, cause: tuple[Cause, str] = (Cause.NONE, "")
+        self,
+        lease: Lease,
+        why: str,
+        now: float,
+        *,
+        failed: bool,
+        bereft: bool = False,
+        cause: tuple[Cause, str] = (Cause.NONE, ""),
     ) -> None:
-        """The stream is gone; `failed` says that it broke rather than expired, `cause` why if that is news."""
+        """The stream is gone; `failed` and `bereft` are `Lease.lose`'s, `cause` says why if that is news."""
         generation = lease.generation
         if cause[0] is not Cause.NONE or lease.cause[0] is Cause.NONE:
             lease.cause = cause if cause[0] is not Cause.NONE else (Cause.STREAM_ENDED, "")
-        lease.lose(why, now, failed=failed)
+        lease.lose(why, now, failed=failed, bereft=bereft)
         self._emit(Lost(lease.camera, generation, why))
         self._schedule.rearrange(now)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from relay_common.causes import Cause
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
 from relay_common.proc import process_ref, ref_of, start_ticks
-from relay_common.protocol import PROTOCOL, Hello, Play, Protocol, WorkerState
+from relay_common.protocol import PROTOCOL, Hello, Play, Protocol, SourceFailed, Stage, WorkerState
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.registry import Registry
@@ -38,6 +39,10 @@ class Leases:
         self.seen: list[str] = []
         self.wanted: dict[str, bool] = {}
         self.held: Granted | None = None
+        self.failed: list[tuple[int, bool]] = []
+
+    def media_failed(self, camera: str, generation: int, why: str, cause: Cause, *, bereft: bool) -> None:
+        self.failed.append((generation, bereft))
 
     def current(self, camera: str) -> Granted | None:
         return self.held
@@ -60,6 +65,7 @@ class Fleet:
         self.stopped: list[tuple[str, str]] = []
         self.adopts = True
         self.sent: list[Any] = []
+        self.lost = False
         self.keyring = Keyring()
 
     def listen(self, listener: Any) -> None:
@@ -71,6 +77,9 @@ class Fleet:
 
     def contested(self, camera: str) -> float:
         return 4.5
+
+    def lost_lately(self, camera: str) -> bool:
+        return self.lost
 
     def permit(self, camera: str, port: int) -> bool:
         return True
@@ -245,3 +254,22 @@ async def test_a_stream_that_a_lost_worker_may_still_play_is_handed_on_as_contes
     world.director.worker_ready(door, hello)
     world.director.lease_effect(Granted(door, 2, stream, 300.0))
     assert [one.contested for one in world.fleet.sent if isinstance(one, Play)] == [4.5, 0.0]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_stream_whose_worker_was_lost_lately_is_said_to_be_bereft(
+    make: Callable[[], World], lost: bool
+) -> None:
+    world = make()
+    world.registry.discovered(0, Listing([device("door", Protocol.WEB_RTC)]))
+    world.director.reconcile()
+    door = world.camera("Door")
+    world.fleet.lost = lost
+    stream = LiveStream(Protocol.WEB_RTC, Secret("token"), 300.0, 1e9, answer_sdp=Secret("v=0"))
+    world.leases.held = Granted(door, 1, stream, 300.0)
+    hello = Hello(protocol=PROTOCOL, instance="door.2", camera=door, pid=1, started=1, state=WorkerState.STARTING)
+    world.director.worker_ready(door, hello)
+    world.director.worker_message(
+        door, SourceFailed(generation=2, stage=Stage.DESCRIBE, remedy="regenerate", reason="403")
+    )
+    assert world.leases.failed == [(1, lost), (2, lost)]

@@ -6,7 +6,7 @@ import pytest
 
 from relay_common import protocol
 from relay_supervisor.fleet.ending import DUMP_TIME, TERM_TIME
-from relay_supervisor.fleet.fleet import TICK
+from relay_supervisor.fleet.fleet import LATELY, TICK
 from relay_supervisor.fleet.keeper import CONTESTED, SILENCE
 from relay_supervisor.fleet.launcher import EnginePhase
 from tests.unit.fleet.scripted import Process, Rig, settle
@@ -33,6 +33,9 @@ async def test_one_whose_end_nobody_has_seen_may_live_for_ten_seconds_after_its_
     assert rig.fleet.contested("cam") == pytest.approx(CONTESTED - SAID_HUNG), "of the camera, whoever its worker is"
     await rig.wait(CONTESTED - SAID_HUNG, beats=True)
     assert rig.fleet.contested("cam") == 0.0
+    assert rig.fleet.lost_lately("cam"), "what its stream does now may be due to that"
+    await rig.wait(LATELY, beats=True)
+    assert not rig.fleet.lost_lately("cam")
 
 
 @pytest.mark.parametrize(("remote", "code"), [(True, -9), (True, 0), (False, None), (False, -9)])
@@ -41,6 +44,7 @@ async def test_one_that_has_ended_for_certain_is_no_client(remote: bool, code: i
     rig, process = await hung(remote=remote)
     process.end(code)
     assert rig.fleet.contested("cam") == 0.0
+    assert not rig.fleet.lost_lately("cam")
 
 
 async def test_one_that_is_given_up_may_live() -> None:
@@ -66,6 +70,7 @@ async def test_the_successor_of_one_that_is_lost_while_it_is_replaced_is_told_as
 
 async def test_a_camera_that_never_had_a_worker_is_nobodys() -> None:
     assert Rig().fleet.contested("cam") == 0.0
+    assert not Rig().fleet.lost_lately("cam")
 
 
 @pytest.mark.parametrize("remote", [False, True])

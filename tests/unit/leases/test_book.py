@@ -263,6 +263,25 @@ def test_complaints_about_another_generation_change_nothing() -> None:
     assert desk.state() is LeaseState.HELD
 
 
+@pytest.mark.parametrize(
+    ("live", "bereft", "at_once"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_a_young_stream_that_worked_and_lost_its_receiver_is_generated_again_at_once(
+    live: bool, bereft: bool, at_once: bool
+) -> None:
+    desk = Desk()
+    desk.want("cam")
+    desk.step(stream())
+    lease = desk.book.leases["cam"]
+    if live:
+        desk.book.media_live("cam", lease.generation, desk.now)
+    desk.now += 20.0
+    desk.book.media_failed("cam", lease.generation, "refused", desk.now, bereft=bereft)
+    began = desk.now
+    assert desk.next().verb is Verb.GENERATE
+    assert (desk.now - began < 0.1) is at_once
+
+
 def test_a_camera_that_is_never_live_is_degraded_and_slow() -> None:
     desk = Desk()
     desk.want("cam")
