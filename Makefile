@@ -135,14 +135,15 @@ $(VENV)/installed-dev: $(VENV)/python pyproject.toml requirements-dev.lock $(NAT
 	@$(INSTALL_PROJECT)
 	@touch $@ $(VENV)/installed
 
-# Both locks, for every Python and processor that we support: uv resolves for all of them at once, and is needed for
-# nothing else. The second lock takes the first one's versions. What builds the project is locked like what it runs on.
+# All locks, for every Python and processor that we support: uv resolves for all of them at once, and is needed for
+# nothing else. The others take the first one's versions. What builds the project is locked like what it runs on.
 COMPILE = pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" $(if $(PACKAGE),--upgrade-package $(PACKAGE),--upgrade)
 
-lock: ## renew both lock files; PACKAGE=name renews that package only
+lock: ## renew the lock files; PACKAGE=name renews that package only
 	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	$(PYTHON) -m venv "$$tools"; export PATH="$$tools/bin:$$PATH"; pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; \
 	python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' >"$$tools/build.in"; \
 	uv $(COMPILE) pyproject.toml "$$tools/build.in" --output-file requirements.lock; \
-	uv $(COMPILE) pyproject.toml "$$tools/build.in" --all-extras --constraint requirements.lock --output-file requirements-dev.lock
+	uv $(COMPILE) pyproject.toml "$$tools/build.in" --extra cluster --constraint requirements.lock --output-file requirements-cluster.lock; \
+	uv $(COMPILE) pyproject.toml "$$tools/build.in" --all-extras --constraint requirements.lock --constraint requirements-cluster.lock --output-file requirements-dev.lock

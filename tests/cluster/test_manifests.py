@@ -78,6 +78,14 @@ async def carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             writer.write(data)
 
 
+def documented(folder: str) -> list[str]:
+    """The commands of docs/deployment.md that deploy the manifests of a folder, but the last, which never ends."""
+    shown = [one.text for one in blocks()]
+    shown = shown[shown.index(f"cd {folder}") + 1 :]
+    shown = shown[: next(n for n, one in enumerate(shown) if " port-forward " in one)]
+    return [one for one in shown if one.startswith("kubectl ")]
+
+
 def volume(folder: Path) -> Json:
     """A disk for the relay's state, which belongs to its group as a storage provider would have it."""
     folder.mkdir()
@@ -128,14 +136,13 @@ def another(pod: Json) -> Callable[[Json], bool]:
 async def test_one_relay_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: Path) -> None:
     if shutil.which("kubectl") is None:
         skipped("kubectl is not installed (apt install kubernetes-client)")
-    folder = tmp_path / "deploy" / "kubernetes"
-    shutil.copytree(ROOT / "deploy" / "kubernetes", folder)
+    shutil.copytree(ROOT / "deploy" / "kubernetes", tmp_path / "deploy" / "kubernetes")
+    folder = tmp_path / "deploy" / "kubernetes" / "single"
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
     async with demo_world(2, "320x180", [*here, "--webrtc", "1"], here) as world, with_tls(cluster, world):
         fill_in(folder, world)
         await api.create("/api/v1/persistentvolumes", volume(tmp_path / "state"))
-        commands = [shown.text for shown in blocks() if shown.text.startswith("kubectl ")]
-        for command in commands[: next(n for n, one in enumerate(commands) if " port-forward " in one)]:
+        for command in documented("deploy/kubernetes/single"):
             await shell(command, cluster, folder)
         pod = await api.until(POD, ready, WITHIN)
         await live(pod, 2)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
-RUN, DEV = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
+RUN, IMAGE, DEV = (ROOT / f"requirements{of}.lock" for of in ("", "-cluster", "-dev"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 ENVIRONMENTS = [
@@ -79,7 +79,7 @@ def needed(package: str, environment: dict[str, str], extra: str, seen: set[tupl
                     continue  # not for the environment that runs this test
 
 
-@pytest.mark.parametrize("path", [RUN, DEV], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUN, IMAGE, DEV], ids=lambda path: path.name)
 def test_every_entry_has_hashes_and_no_source(path: Path) -> None:
     entries = locked(path)
     assert len(entries) > 25
@@ -92,7 +92,9 @@ def test_every_entry_has_hashes_and_no_source(path: Path) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda e: f"{e['python_version']}-{e['platform_machine']}")
 @pytest.mark.parametrize(
-    ("path", "extras"), [(RUN, [""]), (DEV, ["", *PYPROJECT["project"]["optional-dependencies"]])], ids=["run", "dev"]
+    ("path", "extras"),
+    [(RUN, [""]), (IMAGE, ["", "cluster"]), (DEV, ["", *PYPROJECT["project"]["optional-dependencies"]])],
+    ids=["run", "cluster", "dev"],
 )
 def test_all_that_is_needed_is_locked(path: Path, extras: list[str], environment: dict[str, str]) -> None:
     entries = locked(path)
@@ -110,10 +112,18 @@ def test_all_that_is_needed_is_locked(path: Path, extras: list[str], environment
         assert applies(entries[name].requirement, environment), f"{name} is needed there: {entries[name].requirement}"
 
 
-def test_the_tests_run_on_what_the_relay_runs_on() -> None:
-    development = locked(DEV)
-    for name, entry in locked(RUN).items():
-        assert (development[name].version, development[name].hashes) == (entry.version, entry.hashes), name
+@pytest.mark.parametrize(("path", "wider"), [(RUN, IMAGE), (RUN, DEV), (IMAGE, DEV)], ids=lambda path: path.name)
+def test_all_locks_have_the_same_versions(path: Path, wider: Path) -> None:
+    """The tests run on what the relay runs on, in an image or not."""
+    others = locked(wider)
+    for name, entry in locked(path).items():
+        assert (others[name].version, others[name].hashes) == (entry.version, entry.hashes), name
+
+
+def test_who_needs_no_cluster_gets_no_client_for_one() -> None:
+    """It brings an HTTP library of its own."""
+    assert not {"lightkube", "httpx2"} & locked(RUN).keys()
+    assert {"lightkube", "httpx2"} <= locked(IMAGE).keys()
 
 
 def installs(script: str) -> list[str]:
@@ -145,8 +155,8 @@ def test_make_installs_from_the_lock(stamp: str, lock: Path, tmp_path: Path) -> 
 
 
 def test_the_image_is_made_from_the_lock() -> None:
-    check(installs((ROOT / "deploy/Dockerfile").read_text()), RUN)
-    assert "\n!requirements.lock\n" in (ROOT / ".dockerignore").read_text()
+    check(installs((ROOT / "deploy/Dockerfile").read_text()), IMAGE)
+    assert f"\n!{IMAGE.name}\n" in (ROOT / ".dockerignore").read_text()
 
 
 def test_nothing_else_installs_packages() -> None:

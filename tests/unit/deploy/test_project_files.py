@@ -114,12 +114,12 @@ def test_all_that_names_the_version_names_this_one() -> None:
             :1
         ],
     }
-    for path in (*ROOT.glob("deploy/kubernetes/*.yaml"), ROOT / "docs/deployment.md"):
+    for path in (*ROOT.glob("deploy/kubernetes/**/*.yaml"), ROOT / "docs/deployment.md"):
         found = re.findall(r"newTag: (\S+)|nest-relay:(\d[^\s\"]*)|nest_relay-(\d[^-]*)-cp3", path.read_text())
-        named[path.name] = [text for texts in found for text in texts if text]
+        named[str(path.relative_to(ROOT))] = [text for texts in found for text in texts if text]
     assert named["CHANGELOG.md"], "no release in the changelog"
-    assert len(named["deployment.md"]) >= 3
-    assert named["kustomization.yaml"]
+    assert len(named["docs/deployment.md"]) >= 3
+    assert named["deploy/kubernetes/single/kustomization.yaml"]
     assert {text for texts in named.values() for text in texts} == {version}, named
     assert (ROOT / "CHANGELOG.md").read_text().index("## [Unreleased]") < (ROOT / "CHANGELOG.md").read_text().index(
         f"## [{version}]"
