@@ -75,8 +75,11 @@ peerpackages: $(VENV)/installed-dev ## install them (Debian, npm, PyPI)
 kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (Debian 12; four minutes; kept in ~/.cache/nest-relay)
 	$(BIN)/python -m tests.cluster.binaries
 
-cluster: kubernetes ## a cluster of true Kubernetes and three nodes, none of whose tests may be skipped (root; two minutes)
-	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster $(ARGS)
+# Clusters of three nodes side by side, whose tests mostly wait.
+CLUSTERS ?= 3
+
+cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; two minutes)
+	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

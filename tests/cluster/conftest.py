@@ -1,9 +1,9 @@
-"""One cluster of three nodes for all tests of a process (`tests/fixtures/together.py`); a namespace for each."""
+"""One cluster of three nodes for all tests of a process; a namespace for each. Figures are in pytest's summary."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -16,6 +16,26 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     by_request_alone()
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what was measured, in the summary: whether it is good a machine that has much else to do cannot say."""
+    return lambda text: request.node.user_properties.append(("figure", text))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    said = [
+        text
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if said:
+        terminalreporter.section("figures")
+        for text in said:
+            terminalreporter.write_line(text)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import ssl
 import subprocess
@@ -31,6 +32,15 @@ class Program:
 
     def start(self) -> None:
         """Start it unless it runs, and wait until it serves. Raises RuntimeError with its log's end if it does not."""
+        self._launch()
+        self._wait()
+
+    async def up(self) -> None:
+        """The same for a test whose loop has other things to do meanwhile."""
+        self._launch()
+        await asyncio.to_thread(self._wait)
+
+    def _launch(self) -> None:
         if self._process is not None and self._process.poll() is None:
             return
         with self._log.open("ab") as log:
@@ -41,6 +51,9 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def _wait(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not self._serves():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -98,6 +111,17 @@ class ControlPlane:
         """Raises RuntimeError when one of them does not serve."""
         for program in (self.etcd, self.api_server, self.controllers, self.scheduler):
             program.start()
+
+    def api_server_dies(self) -> None:
+        """At once: asked to end it would take ten seconds."""
+        self.api_server.stop(signal.SIGKILL)
+
+    async def api_server_back(self) -> None:
+        """Return once it serves, and all that work through it do: they would try again after up to half a minute."""
+        await self.api_server.up()
+        for program in (self.controllers, self.scheduler):
+            program.stop(signal.SIGKILL)
+        await asyncio.gather(self.controllers.up(), self.scheduler.up())
 
     def stop(self) -> None:
         for program in (self.scheduler, self.controllers, self.api_server, self.etcd):

@@ -208,7 +208,7 @@ def need_cluster() -> None:
 
 
 def by_request_alone() -> None:
-    """Skip the test unless RELAY_REQUIRE_CLUSTER=1: a cluster beside other tests takes the processor from them."""
+    """Skip the test unless RELAY_REQUIRE_CLUSTER=1: beside other tests a cluster takes the processor from them."""
     if os.environ.get("RELAY_REQUIRE_CLUSTER") != "1":
         pytest.skip("`make cluster` runs it")
 

@@ -259,13 +259,13 @@ async def test_a_drained_node_loses_its_pods_and_gets_no_new_ones(cluster: Clust
 async def test_pods_live_on_without_api_server(cluster: Cluster, api: Api, namespace: str) -> None:
     pod = await run(api, namespace, a_pod("unmoved"))
     ends = await run(api, namespace, a_pod("ends"))
-    cluster.control_plane.api_server.stop(signal.SIGKILL)
+    cluster.control_plane.api_server_dies()
     try:
         assert await beats(cluster, pod)
         node, _ = of(cluster, ends)
         node.signal(f"{namespace.rpartition('/')[2]}/ends", signal.SIGTERM)
     finally:
-        cluster.control_plane.api_server.start()
+        await cluster.control_plane.api_server_back()
     async with cluster.api() as anew:
         await anew.until(f"{namespace}/pods/ends", phase("Failed"))
         assert phase("Running")(await anew.get(f"{namespace}/pods/unmoved"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from relay_supervisor.fleet.keeper import CONTESTED, HELLO_TIMEOUT
+from relay_supervisor.fleet import ending, keeper
+from relay_supervisor.fleet.keeper import CONTESTED
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, ClusterNode
 from tests.cluster.pod_relay import LIVE, PodRelay, trial
@@ -16,6 +18,11 @@ from tests.cluster.pod_relay import LIVE, PodRelay, trial
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
 CAMERAS = 6
+GIVEN_UP = 6.0
+"""Seconds until a worker that its engine cannot end is given up, instead of thirty."""
+SAYS_HELLO = 2.0
+"""Seconds for a hello that cannot come, instead of sixty."""
+Figure = Callable[[str], None]
 AFTER_HEALING = 8.0
 """Seconds for a worker that is heard again to do what it must not do."""
 
@@ -34,7 +41,7 @@ def on(relay: PodRelay, node: ClusterNode) -> dict[str, str]:
 @pytest.mark.parametrize("second", ["refuse", "replace"])
 @pytest.mark.parametrize("lost", ["powerless", "partitioned"])
 async def test_a_lost_node_costs_few_generates(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, second: str, lost: str
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure, second: str, lost: str
 ) -> None:
     options = ("--webrtc", "2", "--second-client", second)
     async with trial(cluster, api, namespace, monkeypatch, CAMERAS, options) as world, world.supervisor() as relay:
@@ -46,7 +53,7 @@ async def test_a_lost_node_costs_few_generates(
             took = await relay.elsewhere(old, LIVE, f"all are live without {node.name}")
             seen = await simulated(relay)
             spent = {name: camera["generates"] - before[name]["generates"] for name, camera in seen.items()}
-            print(f"{lost}, {second}: {len(old)} of {CAMERAS} lost, live again after {took:.1f} s; Generates {spent}")
+            figure(f"{lost}, {second}: {len(old)} of {CAMERAS} lost, live again after {took:.1f} s; Generates {spent}")
             for camera in relay.supervisor.status().cameras:
                 may_take = {"WEB_RTC": {1}, "RTSP": {0, 1} if second == "refuse" else {0}}[camera.lease.protocol]
                 assert spent[camera.name] in (may_take if camera.id in old else {0})
@@ -69,7 +76,7 @@ async def test_a_lost_node_costs_few_generates(
 
 
 async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
     node = cluster.nodes[0]
     async with trial(cluster, api, namespace, monkeypatch, 3) as world:
@@ -77,7 +84,7 @@ async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
         try:
             async with world.supervisor() as relay:
                 took = await relay.until_live(within=LIVE)
-                print(f"live {took:.1f} s after the start, with a dead node that counts as ready")
+                figure(f"live {took:.1f} s after the start, with a dead node that counts as ready")
                 assert on(relay, node) == {}
                 assert await relay.generates() == 3
         finally:
@@ -86,7 +93,7 @@ async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
 
 
 async def test_a_drained_nodes_cameras_go_over_without_a_generate(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
     async with trial(cluster, api, namespace, monkeypatch, 3) as world, world.supervisor() as relay:
         await relay.until_live(within=LIVE)
@@ -95,22 +102,23 @@ async def test_a_drained_nodes_cameras_go_over_without_a_generate(
         try:
             await cluster.drain(api, node)
             took = await relay.elsewhere(old, LIVE, "they are live elsewhere")
-            print(f"live {took:.1f} s after the drain")
+            figure(f"live {took:.1f} s after the drain")
             assert await relay.generates() == generates
         finally:
             await cluster.uncordon(api, node)
 
 
 async def test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
+    monkeypatch.setattr(ending, "GIVE_UP_AFTER", GIVEN_UP)
     async with trial(cluster, api, namespace, monkeypatch, 3) as world:
         async with world.supervisor(keep_workers=True) as relay:
             await relay.until_live(within=LIVE)
             cameras = {camera.id: camera for camera in relay.supervisor.status().cameras}
             pods = await relay.pods()
             instances = {one: camera.worker.instance for one, camera in cameras.items()}
-            cluster.control_plane.api_server.stop()
+            cluster.control_plane.api_server_dies()
             try:
                 victim = next(iter(cameras.values()))
                 node = next(one for one in cluster.nodes if one.name == victim.worker.where)
@@ -121,39 +129,39 @@ async def test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wai
                     return "API server" in relay.camera(victim.name).worker.last_exit
 
                 await relay.until(said, LIVE, "why it cannot be started is said")
-                print(relay.camera(victim.name).worker.last_exit, "|", relay.camera(victim.name).reason)
                 others = [camera for camera in relay.supervisor.status().cameras if camera.id != victim.id]
                 assert all(camera.state == "live" for camera in others)
                 assert all(camera.worker.instance == instances[camera.id] for camera in others)
             finally:
-                cluster.control_plane.api_server.start()
+                await cluster.control_plane.api_server_back()
             took = await relay.elsewhere({victim.id: victim.worker.instance}, LIVE, "it is live again")
-            print(f"live {took:.1f} s after the API server was back")
+            figure(f"a worker that died meanwhile live {took:.1f} s after the API server was back")
             assert await relay.generates() == 3
             instances = {camera.id: camera.worker.instance for camera in relay.supervisor.status().cameras}
-        cluster.control_plane.api_server.stop()
+        cluster.control_plane.api_server_dies()
         try:
             async with world.supervisor(keep_workers=True) as relay:
                 took = await relay.until_live(within=LIVE)
-                print(f"adopted without an API server {took:.1f} s after the start")
+                figure(f"adopted without an API server {took:.1f} s after the start")
                 assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
-                cluster.control_plane.api_server.start()
+                await cluster.control_plane.api_server_back()
                 await asyncio.sleep(6.0)
                 assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
                 assert {c.worker.where for c in relay.supervisor.status().cameras} <= {n.name for n in cluster.nodes}
                 assert all(c.worker.where for c in relay.supervisor.status().cameras)
                 assert await relay.generates() == 3
         finally:
-            cluster.control_plane.api_server.start()
+            await cluster.control_plane.api_server_back()
 
 
 async def test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
+    monkeypatch.setattr(keeper, "HELLO_TIMEOUT_ELSEWHERE", SAYS_HELLO)
     async with trial(cluster, api, namespace, monkeypatch, 1) as world:
         for change, words, watched in (
             ({"image": "absent.invalid/nest-relay:0.1.0"}, "ImagePullBackOff", 0.0),
-            ({"cpu": "64"}, "Unschedulable: 0/3 nodes are available", HELLO_TIMEOUT + 2.0),
+            ({"cpu": "64"}, "Unschedulable: 0/3 nodes are available", SAYS_HELLO + 4.0),
         ):
             async with world.supervisor(**change) as relay:
 

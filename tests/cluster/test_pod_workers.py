@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ from relay_common.config import ClusterConfig
 from relay_supervisor.checks.cluster import cluster as findings
 from relay_supervisor.checks.report import Grade
 from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused, ClusterApi
-from tests.cluster.api import Api
+from tests.cluster.api import MERGE, Api
 from tests.cluster.engine import Cluster
 from tests.cluster.pod_relay import LIVE, PodRelay, account, trial, until
+from tests.cluster.pods import a_pod
 
+Figure = Callable[[str], None]
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
 
@@ -28,13 +32,13 @@ async def workers(relay: PodRelay) -> dict[str, str]:
 
 
 async def test_cameras_are_live_in_pods_and_nothing_secret_is_in_them(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
     async with trial(cluster, api, namespace, monkeypatch, 3, ("--webrtc", "1")) as world:
         async with world.supervisor(keep_workers=True) as relay:
             began = time.monotonic()
             await relay.until_live(within=LIVE)
-            print(f"3 cameras live {time.monotonic() - began:.1f} s after the start")
+            figure(f"3 cameras live {time.monotonic() - began:.1f} s after the start")
             pods, before = await relay.pods(), await workers(relay)
             assert sorted(pods) == sorted(before.values())
             assert len({pod["spec"]["nodeName"] for pod in pods.values()}) > 1, "they are spread"
@@ -56,16 +60,15 @@ async def test_cameras_are_live_in_pods_and_nothing_secret_is_in_them(
         began = time.monotonic()
         async with world.supervisor() as relay:
             await relay.until_live(within=LIVE)
-            print(f"adopted {time.monotonic() - began:.1f} s after the start of the next supervisor")
+            figure(f"adopted {time.monotonic() - began:.1f} s after the start of the next supervisor")
             assert await workers(relay) == before
             assert await relay.generates() == generates
 
             victim, instance = next(iter(before.items()))
             name = pods[instance]["metadata"]["name"]
             await api.delete(f"{namespace}/pods/{name}", gracePeriodSeconds=0)
-            print(
-                f"live {await relay.elsewhere({victim: instance}, LIVE, 'another worker is live'):.1f} s after a kill"
-            )
+            took = await relay.elsewhere({victim: instance}, LIVE, "another worker is live")
+            figure(f"live {took:.1f} s after its Pod was deleted by force")
             assert await relay.generates() <= generates + 1
         assert await relay.pods() == {}, "they end with their supervisor"
 
@@ -100,11 +103,22 @@ async def test_check_says_what_is_not_allowed_and_what_is_not_admitted(
     assert (await api.get(f"{namespace}/pods"))["items"] == [], "nothing is made"
 
 
+async def changes(api: Api, namespace: str) -> None:
+    """Have something happen to a Pod of no relay: nothing that was known at a watch's start brings a bookmark."""
+    await api.create(f"{namespace}/pods", a_pod("changing"))
+    for number in itertools.count():
+        change = {"metadata": {"annotations": {"nest-relay/number": str(number)}}}
+        await api.patch(f"{namespace}/pods/changing", change, MERGE)
+        await asyncio.sleep(0.5)
+
+
 async def test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot(
     cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(await account(cluster, api, namespace)))
     monkeypatch.setattr("relay_supervisor.fleet.pods.api.WATCHED", 6)
+    # A server that is late with its bookmark ends the watch before it: then the next one may have it.
+    monkeypatch.setattr("relay_supervisor.fleet.pods.api._LATE", 100.0)
     labels = {"nest-relay/relay": "trial"}
     client = ClusterApi(namespace.rpartition("/")[2])
     try:
@@ -113,22 +127,25 @@ async def test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot(
         container = {"name": "worker", "image": "this-machine", "command": ["sleep", "100"]}
         pod = {"metadata": {"name": "one", "labels": labels}, "spec": {"containers": [container]}}
         await client.create(PODS, pod)
-        events, seen = client.watch(PODS, labels, version), list[tuple[str, str]]()
-        async with asyncio.timeout(60.0):
+        events, seen, began = client.watch(PODS, labels, version), list[tuple[str, str]](), time.monotonic()
+        somebody_else = asyncio.create_task(changes(api, namespace))
+        async with asyncio.timeout(120.0):
             async for event, what in events:
                 seen.append((event, what["metadata"].get("name", "")))
                 version = what["metadata"]["resourceVersion"]
-                if event == "BOOKMARK" and ("BOOKMARK", "") in seen[:-1]:
-                    break  # of the second request, which the library has made by itself
+                if event == "BOOKMARK" and time.monotonic() - began > 6:
+                    break  # of a later request, which the library has made by itself
+        somebody_else.cancel()
         assert seen[0] == ("ADDED", "one")
+        assert {name for event, name in seen if event != "BOOKMARK"} == {"one"}
         await client.delete(PODS, "one", 0)
         await client.delete(PODS, "one", 0)  # it is gone: nothing happens
         await api.gone(f"{namespace}/pods/one")
         assert await anext(aiter(client.watch(PODS, labels, version)))
-        cluster.control_plane.api_server.stop()
+        cluster.control_plane.api_server_dies()
         with pytest.raises(ApiAway, match="does not answer"):
             await client.list(PODS, labels)
-        cluster.control_plane.api_server.start()
+        await cluster.control_plane.api_server_back()
         with pytest.raises(ApiRefused) as refused:  # the server has begun to remember later than that
             await anext(aiter(client.watch(PODS, labels, "1")))
         assert refused.value.too_old

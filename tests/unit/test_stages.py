@@ -46,6 +46,13 @@ def test_only_what_is_slow_is_left_out_of_the_quick_run() -> None:
     assert quick == ["tests/unit", "-q", "-m", "not slow", "-n", "$(JOBS)", "$(ARGS)"]
 
 
+def test_what_the_suite_skips_for_want_of_a_cluster_is_run_by_itself() -> None:
+    (cluster,) = runs("cluster")
+    assert cluster == ["tests/cluster", "-n", "$(CLUSTERS)", "$(ARGS)"]
+    steps = re.findall(r"^ *(make \w+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert steps.index("make cluster") > steps.index("make test"), "never beside other tests"
+
+
 def test_what_stays_together_is_there() -> None:
     assert [path for path in TOGETHER if not (ROOT / path).is_file()] == []
 

@@ -141,7 +141,7 @@ class PodLauncher:
             try:
                 if not version:
                     version = await self._list()
-                self._reached()
+                    self._reached()
                 async for event, found in self._api.watch(PODS, self._labels, version):
                     backoff.reset()
                     version = _version(found) or version
@@ -152,8 +152,8 @@ class PodLauncher:
                     await self._clock.sleep(backoff.next_delay())
                 version = ""
             except ApiAway as error:
-                if isinstance(error, ApiSilent) and version:
-                    version = ""  # of a watch: the list tells whether the server is there
+                watched, version = bool(version), ""  # of a watch nobody knows whether the server is there: of a list
+                if isinstance(error, ApiSilent) and watched:
                     continue
                 self._missed(str(error))
                 await self._clock.sleep(backoff.next_delay())

@@ -196,15 +196,20 @@ async def test_an_api_server_that_is_away_ends_nobody_and_is_said_once(
     assert str(worker.exit) == "ended (its Pod is gone)"
 
 
-async def test_a_watch_goes_on_where_it_was_and_a_quiet_one_is_no_outage(
-    ready: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_broken_watch_is_said_once_until_a_list_succeeds(ready: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    ready.api.failing["list Pod"] = ApiAway("nothing listens there")
+    await ready.happens(ApiAway("the connection was reset"))
+    await ready.settle(60.0)
+    said = [record.message for record in caplog.records if record.name.endswith("pod_launcher")]
+    assert said == ["Pods cannot be followed, workers go on: the connection was reset"]
+    ready.api.failing.clear()
+    await ready.settle(10.0)
+    assert ready.api.calls[-2:] == ["watch 340", "list Secret"]
+    assert caplog.text.count("answers again") == 1
+
+
+async def test_a_quiet_watch_is_no_outage(ready: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    bookmark = {"metadata": {"resourceVersion": "400"}, "spec": {"containers": None}}
-    await ready.happens(("BOOKMARK", bookmark), ApiAway("the connection was reset"))
-    await ready.settle(5.0)
-    assert ready.api.calls[-1] == "watch 400"
-    caplog.clear()
     ready.api.calls.clear()
     await ready.happens(ApiSilent("nothing came"))
     assert [call for call in ready.api.calls if "Secret" not in call] == ["list Pod", "watch 340"]
