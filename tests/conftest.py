@@ -9,9 +9,10 @@ started.
 """
 
 import asyncio
+import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from relay_common.stderr import StderrHandler
 from relay_worker import native
 from tests.fixtures import together
 from tests.fixtures.ports import free_port
@@ -42,6 +44,17 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For every run with `-n`, whatever `--dist` says."""
     return together.scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """A program that a test ran in this process has sent the logs to standard error: those of later tests stay here."""
+    result = yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, StderrHandler)]:
+        root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
+    return result
 
 
 # A suite that a shell started in the background ignores interrupts, and so would every process that it starts and

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any, Final, NamedTuple
 
 import pytest
 from pylibsrtp import Policy, Session
@@ -14,6 +15,33 @@ from pylibsrtp import Policy, Session
 from relay_worker import native
 from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.protector import SrtpProtector
+
+
+class _LeftOver(logging.Handler):
+    """Keeps what asyncio says of tasks that a test has left behind."""
+
+    SAID: Final = ("Task was destroyed but it is pending", "Exception in callback StreamReaderProtocol")
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith(self.SAID):
+            self.lines.append(record.getMessage())
+
+
+_LEFT_OVER: Final = _LeftOver()
+logging.getLogger("asyncio").addHandler(_LEFT_OVER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Whoever starts a server or a task ends it: else its end is a traceback somewhere among the dots."""
+    result = yield
+    left, _LEFT_OVER.lines = _LEFT_OVER.lines, []
+    assert not left, "tasks are left over, of this test or of one before it: " + "; ".join(left)
+    return result
 
 
 class RtpPacket(NamedTuple):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from relay_common import log as log_setup
+from relay_common import stderr
 
 LINES = 20_000
 SCRIPT = """
@@ -85,3 +89,10 @@ os.waitpid(child, 0)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60.0)
     assert done.stderr.count("of the parent") == 1
     assert done.stderr.count("of the child") == 1
+
+
+@pytest.mark.parametrize("turn", ["before", "after"])
+def test_a_program_that_runs_in_a_test_takes_the_logs_of_no_later_test(turn: str) -> None:
+    """They would come between the dots, and no `caplog` would have them."""
+    assert not any(isinstance(handler, stderr.StderrHandler) for handler in logging.getLogger().handlers), turn
+    log_setup.configure()

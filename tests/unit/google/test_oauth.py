@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -24,6 +23,7 @@ from relay_common.simulation.google.oauth import Client, OAuth
 from relay_supervisor.google.api import NestApi
 from relay_supervisor.google.errors import AuthorizationRevoked, ClientRefused, TokenUnavailable
 from relay_supervisor.google.oauth import TokenSource, authorize_url
+from tests.fixtures.conversations import Conversations
 
 
 class Google:
@@ -295,14 +295,14 @@ async def test_a_header_that_trickles_is_given_up() -> None:
     """httpx limits the time between two bytes: a refresh went on for hours, and no other one began meanwhile."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 OK\r\n")
-            while not writer.is_closing():
-                writer.write(b"X-Filler: 1\r\n")
-                await writer.drain()
-                await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while not writer.is_closing():
+            writer.write(b"X-Filler: 1\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.05)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    conversations = Conversations(answer)
+    server = await asyncio.start_server(conversations, "127.0.0.1", 0)
     tokens = mocked(ManualClock(), lambda request: httpx.Response(500), timeout=0.5)
     tokens._token_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     tokens._http = httpx.AsyncClient(timeout=0.5)
@@ -310,6 +310,7 @@ async def test_a_header_that_trickles_is_given_up() -> None:
         await asyncio.wait_for(tokens.token(), 40.0)
     await tokens.aclose()
     server.close()
+    await conversations.end()
 
 
 async def test_a_new_refresh_token_needs_no_restart(google: Google) -> None:
