@@ -7,6 +7,8 @@ the vocabulary; each exception carries one, the camera it concerns (when there i
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from typing import Final
 
 
 class Remedy(enum.Enum):
@@ -51,6 +53,22 @@ class ConfigError(RelayError):
     """A configuration value is missing, unknown or wrong; names the key and the fix."""
 
     remedy = Remedy.FATAL
+
+
+_MOST_NAMED: Final = 20
+"""So many ids are named; whoever has more cameras asks for the list."""
+
+
+class UnknownCamera(RelayError):
+    """There is no camera with the id that was asked for; `known` are the ids that there are."""
+
+    remedy = Remedy.PARK
+
+    def __init__(self, camera: str, known: Iterable[str]) -> None:
+        ids = sorted(known)
+        more = f" and {len(ids) - _MOST_NAMED} more: GET /api/cameras lists them" if len(ids) > _MOST_NAMED else ""
+        there = f"There are: {', '.join(ids[:_MOST_NAMED])}{more}" if ids else "There is none yet"
+        super().__init__(f"There is no camera with the id {camera!r}", hint=there)
 
 
 class LocalError(RelayError):

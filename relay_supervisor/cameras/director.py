@@ -45,15 +45,6 @@ log = logging.getLogger(__name__)
 NOBODY_WATCHES: Final = "on demand, nobody watches"
 
 
-class UnknownCamera(RelayError):
-    """No running camera has this id."""
-
-    remedy = Remedy.PARK
-
-    def __init__(self, camera: str) -> None:
-        super().__init__(f"no camera {camera!r} is running", hint="`relay-supervisor cameras` lists them")
-
-
 class WorkerListener(Protocol):
     """Receiver of workers' events that do not concern streams."""
 
@@ -183,11 +174,12 @@ class Director:
         self.publications.moved(moved)
 
     def find(self, camera: str) -> Camera:
-        """The running camera with that id; raises UnknownCamera."""
-        found = self.running.get(camera)
-        if found is None:
-            raise UnknownCamera(camera)
-        return found
+        """The running camera with that id; raises UnknownCamera, or a RelayError that says why it does not run."""
+        if (running := self.running.get(camera)) is not None:
+            return running
+        found = self._registry.find(camera)
+        why = self._registry.why_not(found) or NOBODY_WATCHES
+        raise RelayError(f"{found.name} is not running", hint=why[0].upper() + why[1:], remedy=Remedy.PARK)
 
     def live_reports(self) -> dict[str, WorkerStats | None]:
         """The newest report of each running camera's worker, by camera; None while it is not live."""

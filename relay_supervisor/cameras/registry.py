@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relay_common import ids
 from relay_common.config import CamerasConfig, CameraSettings
+from relay_common.errors import UnknownCamera
 from relay_supervisor.cameras.overrides import Override, Overrides
 from relay_supervisor.google.models import Device, Listing, updated
 
@@ -97,6 +98,12 @@ class Registry:
     def get(self, camera: str) -> Camera | None:
         """The camera with this id."""
         return next((known for known in self if known.id == camera), None)
+
+    def find(self, camera: str) -> Camera:
+        """The camera with this id; raises UnknownCamera."""
+        if (known := self.get(camera)) is None:
+            raise UnknownCamera(camera, (one.id for one in self))
+        return known
 
     def name_of(self, camera: str) -> str:
         """The display name of the camera with this id; of another word, that."""

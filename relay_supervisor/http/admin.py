@@ -170,5 +170,8 @@ class _Admin:
 
     async def set_debug(self, request: Request) -> Response:
         wanted: DebugRequest = await read_json(request, DebugRequest)
-        self._relay.verbs.set_debug(wanted.categories)
+        try:
+            self._relay.verbs.set_debug(wanted.categories)
+        except ValueError as error:
+            raise ApiError(400, "bad_request", str(error)) from None
         return json_reply({"categories": self._relay.verbs.debug})

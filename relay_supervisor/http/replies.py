@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from relay_common.bounded_http import BodyTooLarge, whole_body
-from relay_common.errors import RelayError, Remedy
+from relay_common.errors import RelayError, Remedy, UnknownCamera
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.views import ViewError
@@ -63,8 +63,11 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_relay_error(request: Request, error: Exception) -> Response:
-    """The reply to a RelayError: a view's own status, else 409 or 503 by its remedy."""
+    """The reply to a RelayError: a view's own status, 404 for a camera that there is not, else 409 or 503 by remedy."""
     assert isinstance(error, RelayError)
+    if isinstance(error, UnknownCamera):
+        # A guest's link says which camera it is for, and nothing of the others.
+        return error_reply(404, "unknown_camera", error.message, error.hint if request.state.signed_in else "")
     if isinstance(error, ViewError):
         return error_reply(error.status, error.code, error.message, error.hint)
     status = 503 if error.remedy in (Remedy.RETRY, Remedy.HOLD) else 409
@@ -106,12 +109,12 @@ async def read_json(request: Request, model: type[Any]) -> Any:
 
 
 def camera_in(status: RelayStatus, request: Request) -> CameraStatus:
-    """The camera that the request's path names; raises ApiError (404)."""
+    """The camera that the request's path names; raises UnknownCamera."""
     wanted = request.path_params["id"]
     for camera in status.cameras:
         if camera.id == wanted:
             return camera
-    raise ApiError(404, "unknown_camera", "There is no camera with that id", "GET /api/cameras lists them")
+    raise UnknownCamera(wanted, (camera.id for camera in status.cameras))
 
 
 class Assets:

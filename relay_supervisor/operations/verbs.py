@@ -18,7 +18,7 @@ from relay_common.disk import DiskWork
 from relay_common.errors import ConfigError, RelayError, Remedy
 from relay_common.proc import start_ticks
 from relay_common.protocol import FromWorker
-from relay_supervisor.cameras.director import Director, UnknownCamera
+from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.fleet.slot import Phase
@@ -118,7 +118,7 @@ class Verbs:
 
     async def change(self, camera: str, *, included: bool | None = None, enabled: bool | None = None) -> CameraChange:
         """Add (`included`), remove, enable or disable a camera; it persists across restarts until reversed."""
-        found = self._find(camera)
+        found = self._registry.find(camera)
         await self._registry.override(found, included=included, enabled=enabled)
         self._director.reconcile()
         why_not = self._registry.why_not(found)
@@ -126,23 +126,17 @@ class Verbs:
 
     async def snapshot(self, camera: str) -> bytes:
         """A JPEG of what a camera shows now."""
-        return await self._files.snapshot(camera, self._find(camera).name)
+        return await self._files.snapshot(camera, self._registry.find(camera).name)
 
     async def capture(self, camera: str, seconds: float) -> bytes:
         """A camera's packets of the next `seconds` as a pcapng file."""
-        return await self._files.capture(camera, self._find(camera).name, seconds)
+        return await self._files.capture(camera, self._registry.find(camera).name, seconds)
 
     async def discover(self) -> int:
         """List the cameras of every account now; returns how many there are."""
         for discovery in self._discoveries:
             await discovery.refresh()
         return len(list(self._registry))
-
-    def _find(self, camera: str) -> Camera:
-        found = self._registry.get(camera)
-        if found is None:
-            raise UnknownCamera(camera)
-        return found
 
     # --- the whole relay -----------------------------------------------------------------------------------------
 
@@ -245,7 +239,7 @@ class Verbs:
 
     def recent(self, *, after: int, camera: str, level: str, most: int) -> list[LogEntry]:
         """Lines of the log; `camera` is an id, or empty for all."""
-        name = self._find(camera).name if camera else ""
+        name = self._registry.find(camera).name if camera else ""
         return self.logs.since(after, camera=name, level=level, most=most)
 
     @property
@@ -254,11 +248,11 @@ class Verbs:
         return self._debug
 
     def set_debug(self, categories: list[str]) -> None:
-        """Switch the debug lines of these subsystems on, here and in all workers, and those of the others off."""
-        try:
-            log_setup.set_debug(categories)
-        except ValueError as error:
-            raise RelayError(str(error), remedy=Remedy.PARK) from None
+        """Switch the debug lines of these subsystems on, here and in all workers, and those of the others off.
+
+        Raises ValueError when there is no such subsystem.
+        """
+        log_setup.set_debug(categories)
         self._debug = sorted(set(categories))
         self._tell_log_settings()
 

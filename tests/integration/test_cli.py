@@ -77,7 +77,7 @@ def test_status_is_watched_until_interrupted(world: CliWorld) -> None:
         assert any("Front Door" in line for line in watching.stdout), "shown again"
         watching.send_signal(signal.SIGINT)
         watching.stdout.read()
-        assert watching.wait(10) == 0
+        assert watching.wait(30) == 0
         assert watching.stderr is not None
         assert watching.stderr.read() == ""
 
@@ -152,6 +152,29 @@ def test_the_worker_alone_captures_too(world: CliWorld, tmp_path: Path) -> None:
     assert packets[0].data.startswith(b"OPTIONS ")
     assert sum(packet.port == 5000 for packet in packets) > 30
     assert b"auth=g" not in file.read_bytes()
+
+
+def test_a_camera_that_there_is_not_is_named_by_every_call_beside_those_there_are(world: CliWorld) -> None:
+    socket = world.directory / "run" / "http.sock"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as client:
+        known = [camera["id"] for camera in client.get("/api/cameras").json()["cameras"]]
+        paths = client.get("/api/openapi.json").json()["paths"]
+        calls = [(method, path) for path in paths for method in paths[path] if path.startswith("/api/cameras/{id}/")]
+        assert len(calls) >= 9
+        replies = {
+            f"{method} {path}": client.request(method, path.replace("{id}", "nowhere"), json={})
+            for method, path in calls
+        }
+        replies["logs"] = client.get("/api/logs", params={"camera": "nowhere"})
+        for call, reply in replies.items():
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"]) == (404, "unknown_camera"), call
+            assert error["message"] == "There is no camera with the id 'nowhere'"
+            assert all(camera in error["hint"] for camera in known), call
+        wrong = client.post("/api/debug", json={"categories": ["rstp"]})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "bad_request")
+        assert "rtsp" in wrong.json()["error"]["message"]
+        assert client.delete("/api/links/nowhere").json()["error"]["code"] == "unknown_link"
 
 
 def test_names_of_cameras_are_completed(world: CliWorld) -> None:
@@ -283,7 +306,7 @@ def test_reload_applies_cameras_and_log_and_names_the_rest(world: CliWorld) -> N
 def test_drain_stops_all_cameras_and_ends_on_request(world: CliWorld) -> None:
     drained = world.json("drain")
     assert drained == {"draining": True, "left": []}
-    world.until(lambda: not any(world.workers().values()), 10, "no worker")
+    world.until(lambda: not any(world.workers().values()), 30, "no worker")
     assert "the relay is drained" in world.type("status").output
     assert world.json("drain", "--off")["draining"] is False
     world.until_state(Driveway="live", Front_Door="live")
@@ -491,7 +514,7 @@ def test_stop_keeping_workers_then_stop(world: CliWorld) -> None:
     workers = world.workers()
     assert "the workers keep running" in world.type("stop", "--keep-workers").output
     assert world.process is not None
-    assert world.process.wait(5) == 0
+    assert world.process.wait(30) == 0
     nobody = world.type("status")
     assert nobody.exit_code == 3
     assert "relay-supervisor run" in nobody.output
@@ -500,6 +523,6 @@ def test_stop_keeping_workers_then_stop(world: CliWorld) -> None:
     world.until_state(Driveway="live", Front_Door="live")
     assert world.workers() == workers
     assert world.type("stop").exit_code == 0
-    assert world.process.wait(5) == 0
+    assert world.process.wait(30) == 0
     assert not any(start_ticks(pid) for pid in workers.values())
     assert os.listdir(world.directory / "run") == []

@@ -14,6 +14,7 @@ import pytest
 from relay_common.causes import Cause
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
+from relay_common.errors import RelayError, Remedy, UnknownCamera
 from relay_common.proc import process_ref, ref_of, start_ticks
 from relay_common.protocol import PROTOCOL, Hello, Play, Protocol, SourceFailed, Stage, WorkerState
 from relay_common.secrets import Secret
@@ -273,3 +274,24 @@ async def test_a_stream_whose_worker_was_lost_lately_is_said_to_be_bereft(
         door, SourceFailed(generation=2, stage=Stage.DESCRIBE, remedy="regenerate", reason="403")
     )
     assert world.leases.failed == [(1, lost), (2, lost)]
+
+
+async def test_a_camera_that_does_not_run_says_why_and_one_that_there_is_not_which_there_are(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    with pytest.raises(UnknownCamera, match="There is none yet"):
+        world.director.find("door")
+    world.registry.discovered(0, Listing([device("door"), device("yard")]))
+    with pytest.raises(UnknownCamera, match=f"'none'.*{world.camera('Door')}"):
+        world.director.find("none")
+    with pytest.raises(RelayError, match=r"Door is not running\. On demand, nobody watches"):
+        world.director.find(world.camera("Door"))
+    world.director.reconcile()
+    assert world.director.find(world.camera("Door")).name == "Door"
+    world.registry.only = set()
+    world.director.reconcile()
+    with pytest.raises(RelayError, match="The relay is drained") as caught:
+        await world.director.restart(world.camera("Door"))
+    assert caught.value.remedy is Remedy.PARK
+    await world.director.close()

@@ -70,7 +70,9 @@ async def test_verbs_reach_the_relay_and_its_refusals_the_client() -> None:
     assert (await http.post("/api/cameras/cam00001/restart")).json() == {"ok": True}
     assert (await http.post("/api/cameras/cam00001/keyframe")).json() == {"ok": True}
     assert relay.calls == [("restart", "cam00001"), ("keyframe", "cam00001")]
-    assert (await http.post("/api/cameras/none/restart")).status_code == 404
+    unknown = await http.post("/api/cameras/none/restart")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_camera")
+    assert unknown.json()["error"]["hint"] == "There are: cam00000, cam00001"
     assert (await http.get("/api/cameras/cam00001/restart")).status_code == 405
 
     async def refuse(camera: str) -> None:

@@ -67,6 +67,15 @@ async def test_a_link_opens_its_camera_until_it_expires() -> None:
     assert len(relay.viewers) == 0
 
 
+async def test_a_guest_whose_camera_is_gone_learns_nothing_of_the_others() -> None:
+    http, relay, _ = served()
+    _, link = await shared(http, 600)
+    relay.cameras = relay.cameras[1:]
+    reply = await http.get("/api/watch/cam00000", headers=link)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_camera")
+    assert "cam00001" not in reply.text
+
+
 async def test_one_address_has_64_requests_under_way_and_the_operator_any_number() -> None:
     http, relay, _ = served()
     _, link = await shared(http, 600)
