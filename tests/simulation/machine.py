@@ -16,6 +16,7 @@ from relay_common.protocol import FromSupervisor, FromWorker
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import EnginePhase, Exit, Handle
+from relay_supervisor.fleet.watched_end import WatchedEnd
 from relay_worker.process.spec import WorkerSpec
 from tests.simulation.loop import Process, SimulatedLoop
 
@@ -43,31 +44,21 @@ class Entry:
     watchers: list[Watched] = field(default_factory=list)
 
 
-class Watched:
+class Watched(WatchedEnd):
     """A process as its supervisor watches it (`fleet.launcher.Handle`)."""
 
     where = reason = ""
     starved = 0.0
 
     def __init__(self, machine: Machine, entry: Entry, owner: Process, *, parent: bool) -> None:
+        super().__init__(machine.loop)
         self.ref, self.number = process_ref(entry.pid, entry.started), entry.pid
         self._machine, self._entry, self._owner, self._parent = machine, entry, owner, parent
-        self._exit: asyncio.Future[Exit] = machine.loop.create_future()
         entry.watchers.append(self)
 
     @property
     def phase(self) -> EnginePhase:
-        return EnginePhase.GONE if self._exit.done() else EnginePhase.RUNNING
-
-    @property
-    def exit(self) -> Exit | None:
-        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
-
-    async def wait(self) -> Exit:
-        return await asyncio.shield(self._exit)
-
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
+        return EnginePhase.GONE if self._over else EnginePhase.RUNNING
 
     def ask_to_end(self, within: float) -> None:
         self._signal(signal.SIGTERM)
@@ -82,21 +73,20 @@ class Watched:
         return ""
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self._exit.done():
+        if not self._over:
             self._machine.signal(self._entry, number)
 
     def forget(self) -> None:
         if self in self._entry.watchers:
             self._entry.watchers.remove(self)
-        self._exit.cancel()
+        self._unwatched()
 
     def gone(self, code: int) -> None:
         """The kernel says that it has ended; only its parent learns how."""
         self._owner.after(self._machine.rng.uniform(0, 0.1), self._collected, code if self._parent else None)
 
     def _collected(self, code: int | None) -> None:
-        if not self._exit.done():
-            self._exit.set_result(Exit(code))
+        self._ended(Exit(code))
 
 
 class Machine:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from relay_supervisor.fleet.launcher import EnginePhase, Exit
 from relay_supervisor.fleet.pods.seen import PodVerdict
+from relay_supervisor.fleet.watched_end import WatchedEnd
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +22,16 @@ class PodKeeper(Protocol):
         """Watch it no longer."""
 
 
-class PodWorker:
+class PodWorker(WatchedEnd):
     """A worker in a Pod, while it is watched."""
 
     number, starved = 0, 0.0
 
     def __init__(self, keeper: PodKeeper, instance: str, ref: str, verdict: PodVerdict) -> None:
+        super().__init__()
         self.ref = ref
         self._keeper, self._instance, self._verdict = keeper, instance, verdict
         self._asked = False
-        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     @property
     def where(self) -> str:
@@ -40,23 +39,13 @@ class PodWorker:
 
     @property
     def phase(self) -> EnginePhase:
-        if self._exit.done():
+        if self._over:
             return EnginePhase.GONE
         return EnginePhase.ENDING if self._asked else self._verdict.phase
 
     @property
     def reason(self) -> str:
         return self._verdict.reason
-
-    @property
-    def exit(self) -> Exit | None:
-        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
-
-    async def wait(self) -> Exit:
-        return await asyncio.shield(self._exit)
-
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
 
     def ask_to_end(self, within: float) -> None:
         """Delete its Pod; that it ends in time is for the caller to see."""
@@ -76,14 +65,14 @@ class PodWorker:
 
     def forget(self) -> None:
         self._keeper.forget(self._instance)
-        self._exit.cancel()
+        self._unwatched()
 
     def now(self, verdict: PodVerdict) -> None:
         """The cluster says this of it."""
-        if verdict.phase is EnginePhase.GONE and not self._exit.done():
+        if verdict.phase is EnginePhase.GONE and not self._over:
             if verdict.last_words:
                 log.error("last words of the worker:\n%s", verdict.last_words, extra={"instance": self._instance})
-            self._exit.set_result(verdict.exit or Exit(None))
+            self._ended(verdict.exit or Exit(None))
         self._verdict = verdict if verdict.where or not self.where else _there(verdict, self.where)
 
 

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
 from relay_common.proc import process_ref, seconds_queued, start_ticks
 from relay_supervisor.fleet.launcher import EnginePhase, Exit
+from relay_supervisor.fleet.watched_end import WatchedEnd
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LONGEST_DUMP: Final = 8000
 """Bytes of its stacks that are of interest: the end, with the threads that were dumped last."""
 
 
-class WorkerProcess:
+class WorkerProcess(WatchedEnd):
     """A running worker (`Handle`): its pid, its end, and signals that cannot hit a recycled pid.
 
     `stacks` is the file that it writes its threads' stacks to; it is removed when the process has ended. Raises
@@ -35,13 +35,13 @@ class WorkerProcess:
     where = reason = ""
 
     def __init__(self, pid: int, process: BaseProcess | None = None, stacks: Path | None = None) -> None:
+        super().__init__()
         self.pid = pid
         self._process, self._stacks = process, stacks
         self._pidfd = os.pidfd_open(pid)
         # Read after opening the descriptor, which pins this process: the pid can no longer be another one's.
         self.started = start_ticks(pid)
         self._asked = False
-        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._collecting: asyncio.Task[None] | None = None
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
@@ -55,25 +55,13 @@ class WorkerProcess:
 
     @property
     def phase(self) -> EnginePhase:
-        if self._exit.done():
+        if self._over:
             return EnginePhase.GONE
         return EnginePhase.ENDING if self._asked else EnginePhase.RUNNING
 
     @property
     def starved(self) -> float:
         return seconds_queued(self.pid)
-
-    @property
-    def exit(self) -> Exit | None:
-        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
-
-    async def wait(self) -> Exit:
-        """How the process ended, once it has."""
-        return await asyncio.shield(self._exit)
-
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        """Call `callback` soon after the process has ended."""
-        self._exit.add_done_callback(lambda exit_: None if exit_.cancelled() else callback())
 
     def ask_to_end(self, within: float) -> None:
         """Send SIGTERM; that it ends `within` seconds is for the caller to see."""
@@ -102,7 +90,7 @@ class WorkerProcess:
         self._release()
         if self._collecting is not None:
             self._collecting.cancel()
-        self._exit.cancel()
+        self._unwatched()
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the process; nothing happens when it is gone already."""
@@ -126,8 +114,7 @@ class WorkerProcess:
         finally:
             self._release()
             self._remove_stacks()
-            if not self._exit.done():
-                self._exit.set_result(Exit(None if code == _SERVER_GONE else code))
+            self._ended(Exit(None if code == _SERVER_GONE else code))
 
     def _release(self) -> None:
         """Close the pidfd, once: its number may be reused a moment later."""
