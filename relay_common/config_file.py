@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -66,13 +67,35 @@ def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> 
     return parse(document, environ, source=str(path) if path else "environment", base=path.parent if path else None)
 
 
+class NotToml(ConfigError):
+    """The file is there, and cannot be read as TOML."""
+
+
 def load_interface(path: Path | None, environ: Mapping[str, str] | None = None) -> tuple[PathsConfig, HttpConfig]:
     """Read only what a client of a running supervisor needs; the rest of the file may be invalid.
 
     A token file that this user may not read counts as no token: the Unix socket may still admit them. Raises
-    ConfigError for mistakes in [paths] and [http].
+    ConfigError for mistakes in [paths] and [http], NotToml when the file cannot be read as a whole.
     """
-    document = _read(path) if path is not None else {}
+    return _interface(_read(path) if path is not None else {}, path, environ)
+
+
+def salvage_interface(path: Path, environ: Mapping[str, str] | None = None) -> tuple[PathsConfig, HttpConfig]:
+    """The same of a file that is not valid TOML: its tables [paths] and [http] where these are valid by themselves.
+
+    Raises ConfigError as `load_interface` does.
+    """
+    document: dict[str, Any] = {}
+    for table in re.split(r"^(?=[ \t]*\[)", path.read_bytes().decode(errors="replace"), flags=re.MULTILINE):
+        with contextlib.suppress(ValueError, RecursionError):
+            read = tomllib.loads(table)
+            document |= {name: read[name] for name in ("paths", "http") if isinstance(read.get(name), dict)}
+    return _interface(document, path, environ)
+
+
+def _interface(
+    document: Mapping[str, Any], path: Path | None, environ: Mapping[str, str] | None
+) -> tuple[PathsConfig, HttpConfig]:
     environ = dict(os.environ if environ is None else environ)
     wanted = ("RELAY_PATHS_", "RELAY_HTTP_")
     problems: list[str] = []
@@ -175,15 +198,15 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error.reason}", hint="Save it as UTF-8") from None
+        raise NotToml(f"{path} is not valid TOML: {error.reason}", hint="Save it as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint=toml_hint(text, str(error))) from None
+        raise NotToml(f"{path} is not valid TOML: {error}", hint=toml_hint(text, str(error))) from None
     except RecursionError:
-        raise ConfigError(f"{path} is not valid TOML: too many levels of nesting") from None
+        raise NotToml(f"{path} is not valid TOML: too many levels of nesting") from None
     except ValueError:  # of Python's, for a number of thousands of digits
-        raise ConfigError(f"{path} is not valid TOML: a number is too long") from None
+        raise NotToml(f"{path} is not valid TOML: a number is too long") from None
 
 
 def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -64,7 +64,7 @@ def _summary(bad: int, running: RelayStatus | None, pid: int) -> str:
 def _running(config_path: Path) -> RelayStatus | None:
     """The status of the supervisor that runs with this configuration; None when none does."""
     try:
-        with connect(config_path) as client:
+        with connect(config_path, tell=lambda text: None) as client:
             return decode(client.get("/api/stats"), RelayStatus)
     except (Failure, ConfigError):
         return None

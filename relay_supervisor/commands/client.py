@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -166,7 +167,7 @@ def _complete_camera(
 ) -> list[click.shell_completion.CompletionItem]:
     """Names of cameras for the shell; none when no supervisor answers."""
     try:
-        with connect(Path(context.params.get("config_path") or "relay.toml")) as client:
+        with connect(Path(context.params.get("config_path") or "relay.toml"), tell=None) as client:
             names = [camera.name for camera in client.cameras()]
     except (Failure, ConfigError):
         return []
@@ -178,14 +179,25 @@ camera_argument = click.argument("name", shell_complete=_complete_camera)
 """The NAME argument of verbs that act on one camera."""
 
 
-def connect(config_path: Path) -> RelayClient:
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def connect(config_path: Path, *, tell: Callable[[str], None] | None = _tell) -> RelayClient:
     """A client of the supervisor that runs with the configuration at `config_path`.
 
-    If the default file does not exist, the environment and the defaults say where to look. Mistakes in [paths] and
-    [http] end the command with exit code 2.
+    If the default file does not exist, the environment and the defaults say where to look. So they do, with what can be
+    read of the file, where that is not valid TOML, which `tell` is told; without `tell` that ends the command with exit
+    code 2, as mistakes in [paths] and [http] do.
     """
     default = config_path == Path("relay.toml") and not config_path.exists()
-    paths, http = config_file.load_interface(None if default else config_path)
+    try:
+        paths, http = config_file.load_interface(None if default else config_path)
+    except config_file.NotToml as error:
+        if tell is None:
+            raise
+        paths, http = config_file.salvage_interface(config_path)
+        tell(f"{error}\nA supervisor that runs is asked nevertheless, at {paths.socket()}")
     return RelayClient(paths, http)
 
 

@@ -25,7 +25,7 @@ def command(config_path: Path, as_json: bool) -> None:
     relay-supervisor reload
     systemctl reload nest-relay
     """
-    with connect(config_path) as client:
+    with connect(config_path, tell=None) as client:
         body = client.post("/api/reload")
     report = decode(body, ReloadReport)
     lines = [f"applied: {', '.join(report.applied)}"] if report.applied else []

@@ -291,9 +291,13 @@ def test_reload_applies_cameras_and_log_and_names_the_rest(world: CliWorld) -> N
         assert report["restart"] == ["http.listen"]
         world.until_state(Driveway="disabled", Front_Door="live")
         assert world.workers()["Front Door"] == workers["Front Door"]
-        world.config.write_text("[nest")
+        world.config.write_text(f"{before}\n[nest")
         broken = world.type("reload")
         assert broken.exit_code == 2, broken.output
+        status = world.type("status")
+        assert status.exit_code == 0, status.output
+        assert "is not valid TOML" in status.stderr
+        assert "Front Door" in status.stdout
     finally:
         world.cameras = {}
         world.config.write_text(before)

@@ -16,9 +16,10 @@ import pytest
 
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
+from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 from relay_supervisor.commands.cli import Failure
-from relay_supervisor.commands.client import CameraSummary, RelayClient, pick, require_writable
+from relay_supervisor.commands.client import CameraSummary, RelayClient, connect, pick, require_writable
 
 CAMERAS = [
     CameraSummary(id="3f9a01c2", name="Front Door", device="…abcdEFGH"),
@@ -126,3 +127,27 @@ def test_secrets_that_a_client_may_not_read_do_not_hinder_it(tmp_path: Path) -> 
     paths, http = config_file.load_interface(file, {"RELAY_HTTP_LISTEN": "127.0.0.1:9000"})
     assert paths.socket() == Path("/r/http.sock")
     assert (http.listen, bool(http.token)) == ("127.0.0.1:9000", False)
+
+
+def test_a_file_that_is_no_toml_still_says_where_the_supervisor_is(tmp_path: Path) -> None:
+    """Who has just broken it wants to know how the relay is, and has it reload the mended one."""
+    file, said = tmp_path / "relay.toml", list[str]()
+    interface = '[paths]\nruntime_dir = "/r"\n  [http] # where\nlisten = "127.0.0.1:9001"\n'
+    file.write_text(f'{interface}[nest]\nclient_id = "one" "two"\n')
+    with pytest.raises(config_file.NotToml), connect(file, tell=None):
+        pass
+    with (
+        connect(file, tell=said.append) as client,
+        pytest.raises(Failure, match=r"/r/http\.sock or http://127\.0\.0\.1:9001"),
+    ):
+        client.get("/livez")
+    assert said[0].startswith(f"{file} is not valid TOML")
+    assert said[0].endswith("is asked nevertheless, at /r/http.sock")
+    file.write_bytes(interface.replace("/r", "/s").encode() + b'[http.more]\nx = "\xff')
+    paths, http = config_file.salvage_interface(file, {})
+    assert (str(paths.socket()), http.listen) == ("/s/http.sock", "127.0.0.1:9001")
+    file.write_text("[paths]\nruntime_dir = /r\n")
+    assert config_file.salvage_interface(file, {"RELAY_PATHS_RUNTIME_DIR": "/e"})[0].socket() == Path("/e/http.sock")
+    file.write_text("[paths]\nruntime_dri = '/r'\n[")
+    with pytest.raises(ConfigError, match="runtime_dir"):
+        config_file.salvage_interface(file, {})
