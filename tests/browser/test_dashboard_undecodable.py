@@ -97,5 +97,6 @@ async def test_one_browser_among_others_that_decode_is_told_on_its_own_tile(chro
         await says(blind, camera.id, BROWSERS_FAULT)
         now = dashboard.clock.now()
         assert dashboard.relay.viewers.decoding.verdict(camera.id, now).decodable is Decodable.YES
+        tile = f"""document.querySelector('[data-camera="{camera.id}"]')"""
+        await fixture.until(chromium_page, f"{tile}.querySelector('.pill').innerText === 'Live'")
         assert BROWSERS_FAULT not in await chromium_page.inner_text(f'[data-camera="{camera.id}"]')
-        assert await chromium_page.inner_text(f'[data-camera="{camera.id}"] .pill') == "Live"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from playwright.async_api import Page
 
 from tests.browser import images
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.running_relay import running_relay
 
 pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+
+TRIES: Final = 3
+"""Of what the machine was too busy for."""
 
 
 async def stats(page: Page) -> dict[str, dict[str, Any]]:
@@ -31,23 +35,41 @@ async def until_decoding(page: Page, cameras: int, within: float) -> dict[str, d
         await asyncio.sleep(0.1)
 
 
+async def worse_than_live(page: Page) -> tuple[list[Any], Lateness]:
+    """The cameras that froze or were slow in ten seconds, and whether the machine let them be smooth."""
+    async with Lateness() as lateness:
+        before, began = await stats(page), time.monotonic()
+        await asyncio.sleep(10.0)
+        after, elapsed = await stats(page), time.monotonic() - began
+    worse = []
+    for camera, now in after.items():
+        was = before[camera]
+        slow = (now["framesDecoded"] - was["framesDecoded"]) / elapsed < 25.0
+        if slow or now["freezeCount"] != was["freezeCount"]:
+            worse.append((camera, was, now))
+    return worse, lateness
+
+
 async def test_six_cameras_play_live_with_sound(chromium_page: Page) -> None:
     page = chromium_page
     async with running_relay(6, size="640x360", options=("--webrtc", "2")) as relay:
         await relay.until_live(within=45.0)
-        opened = time.monotonic()
-        await page.goto(relay.supervisor.url)
-        await until_decoding(page, 6, within=20.0)
-        assert time.monotonic() - opened < 10.0, "first pictures within ten seconds"
+        for _ in range(TRIES):
+            async with Lateness() as lateness:
+                opened = time.monotonic()
+                await page.goto(relay.supervisor.url)
+                await until_decoding(page, 6, within=60.0)
+                took = time.monotonic() - opened
+            if took < 10.0 or not lateness.busy:
+                break
+        assert took < 10.0, "first pictures within ten seconds"
         await asyncio.sleep(3.0)  # players settle: a first keyframe is not a freeze
 
-        before, began = await stats(page), time.monotonic()
-        await asyncio.sleep(10.0)
-        after, elapsed = await stats(page), time.monotonic() - began
-        for camera, now in after.items():
-            was = before[camera]
-            assert (now["framesDecoded"] - was["framesDecoded"]) / elapsed >= 25.0, (camera, was, now)
-            assert now["freezeCount"] == was["freezeCount"], (camera, was, now)
+        for _ in range(TRIES):
+            worse, lateness = await worse_than_live(page)
+            if not worse or not lateness.busy:
+                break
+        assert worse == []
 
         for status in relay.supervisor.status().cameras:
             tile = page.locator(f'[data-camera="{status.id}"]')

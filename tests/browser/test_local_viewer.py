@@ -6,13 +6,14 @@ import asyncio
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 from playwright.async_api import Browser, Page
 
 from relay_common.local_messages import LocalAnswer
 from tests.fixtures.chromium import chromium
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.local_rig import LocalRig, local_rig
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.serial]
@@ -26,6 +27,8 @@ PAST: Final = 1.0
 """With the camera's timestamps the player would begin with the age of the group: here 1.6 and 3.6 s."""
 APART: Final = 0.05
 """Seconds by which a late joiner may be behind who has been watching, five seconds after it joined."""
+TRIES: Final = 4
+"""Of what the machine was too busy for."""
 
 
 class ChromiumViewer:
@@ -73,21 +76,44 @@ def _media_time(ticks: int) -> float:
     return (ticks % 2**32 + wraps * 2**32) / 90_000
 
 
+class Joined(NamedTuple):
+    """How a late joiner fared; times in seconds."""
+
+    first_picture: float
+    first_age: float
+    behind: float
+    """By how much its picture is older than that of who has been watching."""
+    received: dict[str, Any]
+
+    @property
+    def well(self) -> bool:
+        return self.first_picture <= FIRST_PICTURE and self.first_age < PAST and self.behind <= APART
+
+
+async def joins(browser: Browser, rig: LocalRig, old: ChromiumViewer, part: float) -> Joined:
+    """Join when that part of a group of pictures is over, and watch for seven seconds."""
+    await asyncio.sleep((part * GROUP - (time.monotonic() - rig.started)) % GROUP)
+    assert rig.report().held_bytes > 0
+    new = await ChromiumViewer.join(browser, rig)
+    joined = time.monotonic()
+    first_picture, first_age = await new.first_picture(), (await new.ages())[0]
+    await asyncio.sleep(max(0.0, joined + 5 - time.monotonic()))
+    behind, before = await asyncio.gather(new.delay(1.5), old.delay(1.5))
+    return Joined(first_picture, first_age, behind - before, await new.received())
+
+
 async def test_a_late_joiner_sees_the_present_at_once() -> None:
     """In the middle of a group of pictures: at once, and as it is now rather than as it was when the group began."""
     async with local_rig(gop=GROUP, bitrate=2_000_000, width=1280, height=720) as rig, chromium() as browser:
         old = await ChromiumViewer.join(browser, rig)
         for part in (0.4, 0.9):
-            await asyncio.sleep((part * GROUP - (time.monotonic() - rig.started)) % GROUP)
-            assert rig.report().held_bytes > 0
-            new = await ChromiumViewer.join(browser, rig)
-            joined = time.monotonic()
-            assert await new.first_picture() <= FIRST_PICTURE
-            assert (await new.ages())[0] < PAST
-            await asyncio.sleep(max(0.0, joined + 5 - time.monotonic()))
-            behind, before = await asyncio.gather(new.delay(1.5), old.delay(1.5))
-            assert behind <= before + APART
-            received = await new.received()
+            for _ in range(TRIES):
+                async with Lateness() as lateness:
+                    joined = await joins(browser, rig, old, part)
+                if joined.well or not lateness.busy:
+                    break
+            assert joined.well, joined
+            received = joined.received
             assert received["packetsLost"] == 0
             assert received.get("pliCount", 0) == 0
             assert received["framesDecoded"] > part * GROUP * 0.9 * 30

@@ -111,6 +111,7 @@ async def test_closing_the_large_view_shows_the_wall_at_once(world: World) -> No
         both = await page.evaluate(PULLED)
         assert both.count(",") == 1
         await enlarged(page)
+        asked = dict(world.dashboard.relay.viewers.outcomes)
         # Longer than a tile out of sight is pulled.
         await page.evaluate(SHIFT, 60_000)
         frames = "window.relay.stats().then((all) => Object.values(all).map((one) => one.framesDecoded))"
@@ -119,8 +120,9 @@ async def test_closing_the_large_view_shows_the_wall_at_once(world: World) -> No
         assert await page.evaluate(PULLED) == both
         await page.keyboard.press("Escape")
         await page.wait_for_selector("#large", state="hidden")
-        # At once: a tile that was not pulled meanwhile takes 3.7 s; a busy machine may starve one for a moment.
-        await until(page, "document.querySelectorAll('.tile[data-playing=\"yes\"]').length === 2", within=2.0)
+        # At once, as nothing had to be asked for; a busy machine may starve one for a moment.
+        await until(page, "document.querySelectorAll('.tile[data-playing=\"yes\"]').length === 2")
+        assert dict(world.dashboard.relay.viewers.outcomes) == asked
         # Also after minutes; where the picture fills the screen, only what is seen is paid for then.
         await enlarged(page, "Driveway, live")
         await page.evaluate(SHIFT, 301_000)
@@ -373,15 +375,15 @@ async def test_why_and_what_next_cover_the_slate_on_tile_and_large_view(world: W
         with changed(camera, camera.lease):
             # Its publication goes on: a slate is sent.
             camera.state, camera.reason = "reconnecting", "the camera sends no video"
-            camera.lease.next_action, camera.lease.next_at = "generate again in about 60 s", time.time() + 60
+            camera.lease.next_action, camera.lease.next_at = "generate again in about 10 min", time.time() + 600
             for part in ("#large-why", f"{tile} .why"):
                 await says(page, part, "Reconnecting")
                 await says(page, part, "The camera sends no video")
-                assert re.search(r"Generate again in\s(1:00|0:5\d)\s*$", await page.inner_text(part)), "the time once"
+                assert re.search(r"Generate again in\s(10:00|9:\d\d)\s*$", await page.inner_text(part)), "the time once"
                 # And it is counted down here, whatever the last status said.
-                await says(page, part, "in\u00a00:5")
+                await says(page, part, "in\u00a09:")
                 assert await page.locator(part).is_visible()
-            assert await page.evaluate("window.relay.stats().then((all) => all.cam00000.fps > 0)")
+            await until(page, "window.relay.stats().then((all) => all.cam00000.fps > 0)")
             await picture(page, "large-stalled")
             await page.keyboard.press("Escape")
             await picture(page, "stalled")
@@ -425,8 +427,9 @@ async def test_of_a_relay_that_is_gone_the_page_says_for_how_long(world: World) 
     async with opened(world, playing=False) as page:
         await page.route("**/api/events*", lambda route: route.abort())
         await page.reload()
-        await says(page, "#banner", "has not answered for 0:0")
-        await says(page, "#banner", "for 0:04")
+        silent = "(document.getElementById('banner').innerText.match(/has not answered for 0:(\\d\\d)/) ?? [])[1]"
+        await until(page, f"window.silent = {silent}")
+        await until(page, f"{silent} > window.silent")
         # What is read out does not change every second.
         read_out = (
             "The relay has not answered: its figures are old. Pictures continue as long as the cameras' workers run"

@@ -88,7 +88,7 @@ def words(text: str) -> str:
 async def test_a_stalled_camera(watched: Watched) -> None:
     relay, page = watched.relay, watched.page
     tile = f'[data-camera="{relay.camera(DOOR).id}"]'
-    await relay.nest(f"cameras/{DOOR}/fault", {"kind": "stall", "seconds": 20.0})
+    await relay.nest(f"cameras/{DOOR}/fault", {"kind": "stall"})
     await watched.says(f"{tile} .why", watched.camera, Cause.CAMERA_STALLED)
     await until(
         page, f"/video \\(for\\s0:\\d\\d\\)/.test(document.querySelector('{tile} .why')?.innerText)", within=WITHIN
@@ -101,6 +101,7 @@ async def test_a_stalled_camera(watched: Watched) -> None:
     assert watched.camera().advice in await page.inner_text("#large-advice")
     await watched.photographed("stalled-large")
     await page.keyboard.press("Escape")
+    await relay.nest(f"cameras/{DOOR}/clear", {})
     await until(page, WALL, within=WITHIN)
 
 

@@ -18,6 +18,7 @@ import pytest
 from playwright.async_api import Page
 
 from tests.fixtures.at_once import AtOnce, Case, Played
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.sfu_seat import Feedback, Row, SeatRig, seat_rig
 
@@ -80,18 +81,28 @@ async def behind_a_link(page: Page) -> AsyncIterator[tuple[SeatRig, Link]]:
 
 @CASES.case(behind_a_link)
 async def test_from_80_percent_to_full_takes_ten_seconds_at_most(behind: tuple[SeatRig, Link]) -> None:
-    rig, up = behind
+    for _ in range(TRIES):
+        async with Lateness() as lateness:
+            said = await widened(*behind)
+        if not said:
+            return
+        assert lateness.busy, said
+    pytest.fail(said)
+
+
+async def widened(rig: SeatRig, up: Link) -> str:
+    """Narrow the link and widen it again; what is wrong with the picture, or nothing."""
     await asyncio.sleep(4.0)
     up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
     await asyncio.sleep(12.0)
     narrow = rig.stats[-1].video
     assert narrow.thinned > 0
     assert narrow.ceiling > 0
-    assert (await rig.seat.watch(6.0)).fps >= 8.0
+    thin = await rig.seat.watch(6.0)
     up.rate, began, wide = 0.0, time.monotonic(), rig.stats[-1].video.thinned
     await asyncio.sleep(10.0)
     thinned = rig.stats[-1].video.thinned
     seen = await rig.seat.watch(5.0)
     said = f"{time.monotonic() - began:.0f} s on: {seen}; {thinned - wide} pictures left out meanwhile"
-    assert rig.stats[-1].video.thinned == thinned, said
-    assert seen.fps >= 26.0, said
+    well = thin.fps >= 8.0 and rig.stats[-1].video.thinned == thinned and seen.fps >= 26.0
+    return "" if well else f"while it was narrow {thin}; {said}"

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.media
 
 @pytest.fixture
 async def sfu() -> AsyncIterator[SfuSimulator]:
-    timings = SfuTimings(connect_wait=0.3, empty_track_wait=0.3, unconnected_expiry=3.0, flowing_within=1.0)
+    timings = SfuTimings(connect_wait=0.3, empty_track_wait=0.3, flowing_within=1.0)
     async with SfuSimulator(faults=SfuFaults(), timings=timings) as simulator:
         yield simulator
 
@@ -98,10 +98,10 @@ async def test_pulling_what_nobody_publishes_is_a_result_not_an_exception(sfu: S
         assert (track.error.code, track.error.remedy) == ("not_found_track_error", Remedy.RETRY)
 
 
-async def test_a_session_that_was_never_used_is_gone_and_closing_it_is_done(sfu: SfuSimulator) -> None:
-    async with client_of(sfu) as client:
+async def test_a_session_that_was_never_used_is_gone_and_closing_it_is_done() -> None:
+    async with SfuSimulator(timings=SfuTimings(unconnected_expiry=0.5)) as sfu, client_of(sfu) as client:
         session = await client.new_session()
-        await asyncio.sleep(3.2)  # its expiry, in the simulator's own real time
+        await asyncio.sleep(0.7)  # its expiry, in the simulator's own real time
         with pytest.raises(SessionGone):
             await client.get_session(session)
         with pytest.raises(SfuError) as caught:

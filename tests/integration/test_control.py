@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ async def test_a_camera_on_demand_streams_while_it_is_watched() -> None:
         await asyncio.sleep(4.0)
         assert relay.camera("Driveway").state == "live", "it is watched, longer than its idle time"
 
+        left = time.monotonic()
         await relay.supervisor.viewers.close(watching.view)
-        took = await relay.until(lambda: relay.camera("Driveway").state == "idle", 30.0, "it is let go")
-        assert took > 2.0
+        await relay.until(lambda: relay.camera("Driveway").state == "idle", 30.0, "it is let go")
+        assert time.monotonic() - left > 2.0
         await relay.until(lambda: relay.camera("Driveway").worker.pid == 0, 30.0, "its worker has ended")
         async with asyncio.timeout(30.0):
             while (await simulated(relay, "Driveway"))["stops"] != 1:
@@ -122,7 +124,7 @@ async def test_who_comes_back_in_time_gets_the_stream_that_was_being_let_go() ->
             await relay.supervisor.viewers.close(watching.view)
             await asyncio.sleep(pause)
         await view(relay, "Front Door")
-        await relay.until_live(within=10.0)
+        await relay.until_live()
 
 
 @contextlib.asynccontextmanager
@@ -174,8 +176,8 @@ async def test_two_accounts_have_their_own_cameras_and_budgets(tmp_path: Path) -
             relay = RunningRelay(supervisor, world, http)
             await relay.until(lambda: supervisor.status().totals.connected == 1, 30.0, "the first account's camera")
             await relay.until(lambda: len(supervisor.status().cameras) == 2, 30.0, "both accounts' cameras")
+            await relay.until(lambda: supervisor.status().budgets[1].hold > 50.0, 30.0, "Google refuses the second's")
             first, second = supervisor.status().budgets
             assert (first.hold, first.failed) == (0.0, 0)
-            assert second.hold > 50.0
             assert (first.executed, second.failed) == (2, 1), "list and generate; one refusal"
             assert second.account == f"{first.account}#2", "two users of one project"

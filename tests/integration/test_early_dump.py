@@ -32,7 +32,8 @@ async def test_a_worker_can_be_asked_for_its_stacks_from_its_first_moment(tmp_pa
                 os.kill(process.pid, signal.SIGUSR1)
                 ignored, caught = handled(process.pid)
                 assert ignored or caught, "it would be killed"
-                if caught and (tmp_path / "cam.1.stacks").read_text():
+                # It is written piece by piece.
+                if caught and "most recent call first" in (tmp_path / "cam.1.stacks").read_text():
                     break
                 await asyncio.sleep(0.01)
         assert process.phase is EnginePhase.RUNNING

@@ -101,7 +101,7 @@ async def test_a_fork_server_that_hangs_or_is_gone_is_replaced_and_its_workers_p
         launcher._timeout = 2.0
         os.kill(server, number)
         os.kill(relay.camera(KILLED).worker.pid, signal.SIGKILL)
-        await relay.until(lambda: relay.camera(KILLED).state != "live", 10.0, "the death is noticed")
+        await relay.until(lambda: relay.camera(KILLED).state != "live", 30.0, "the death is noticed")
         await relay.until(lambda: process_state(server) == "", 30.0, "the fork server is gone")
         launcher._timeout = 90.0  # the next one may need that to start, on a busy machine
         took = await relay.until_live(KILLED, within=90.0)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.media
 HANGS = """
 import sys, time
 from relay_worker.process import remote, worker
-remote.HANG = 0.5
+remote.HANG = 3.0
 worker.Worker._report = lambda self, now: time.sleep(90.0)
 worker.Worker._say_hello = lambda self: setattr(self, "_welcomed", True) or True
 remote.main()
@@ -81,7 +81,7 @@ def test_without_supervisor_and_lease_it_ends_in_order(alone: WorkerSpec, tmp_pa
 def test_when_its_loop_stands_still_it_says_where_and_ends(alone: WorkerSpec, tmp_path: Path) -> None:
     ended = run(alone, tmp_path, sys.executable, "-c", HANGS)
     assert ended.returncode == 1, ended.stderr
-    assert "Timeout (0:00:00.5" in ended.stderr
+    assert "Timeout (0:00:03" in ended.stderr
     assert "in _beat" in ended.stderr
 
 

@@ -255,7 +255,7 @@ async def test_expiry_cuts_and_extension_keeps(tmp_path: Path) -> None:
             answer = await google.execute(DRIVEWAY, "ExtendRtspStream", streamExtensionToken=token)
             assert answer.status_code == 200
             extended = loop.time()
-            assert 2.5 < await first.ended() - started < 4.5
+            assert await first.ended() - started > 2.5
             assert not ends.done()
             assert await ends > extended + 2.5
         first_report, second_report = world.home.report()

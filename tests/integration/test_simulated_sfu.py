@@ -98,7 +98,8 @@ async def test_lost_packets_are_asked_for_and_repaired(api: httpx.AsyncClient) -
             await until(lambda: sfu.published("porch-video")["lost"] == 0, "repair")
             track = sfu.published("porch-video")
             assert track["repaired"] == track["lost_before_repair"]
-            assert 0 < track["retransmissions"] <= track["repaired"]
+            # Where an answer takes long it is asked for again.
+            assert 0 < track["retransmissions"] <= track["repaired"] + track["duplicates"]
             assert track["gaps"] == []
         finally:
             await camera.close()

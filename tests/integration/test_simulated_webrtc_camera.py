@@ -17,6 +17,7 @@ import pytest
 from relay_common.simulation.camera.faults import parse_fault
 from relay_common.simulation.google.quota import UNLIMITED
 from relay_common.simulation.world import World, WorldConfig, camera_name
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.stock_camera_client import Google, StockClient
 
 pytestmark = pytest.mark.media
@@ -126,10 +127,15 @@ async def test_pictures_sound_and_what_the_client_asks_for(world: World, viewers
     assert (seen["plis"], seen["firs"], seen["firs_repeated"], seen["requests"]) == (1, 2, 1, 3)
     assert (seen["rembs"], seen["remb_bitrate"]) == (1, 4_000_000)
     assert seen["request_gap"] < 1.0
-    began = time.monotonic()
-    for number in (3, 4, 5, 6):
-        await next_keyframe(world, client.send_feedback(PSFB, FIR, bytes(4) + ssrc + bytes([number, 0, 0, 0])))
-    assert time.monotonic() - began < 6, "key frames came once in 2 s, as they do unasked"
+    for number in range(3, 15, 4):
+        async with Lateness() as lateness:
+            began = time.monotonic()
+            for fir in range(number, number + 4):
+                await next_keyframe(world, client.send_feedback(PSFB, FIR, bytes(4) + ssrc + bytes([fir, 0, 0, 0])))
+            took = time.monotonic() - began
+        if took < 6 or not lateness.busy:
+            break
+    assert took < 6, "key frames came once in 2 s, as they do unasked"
     await until(lambda: report(world)["webrtc"]["receiver_reports"], "a receiver report")
 
 

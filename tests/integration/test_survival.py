@@ -23,6 +23,7 @@ from relay_common.clock import SystemClock
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from relay_supervisor.google.errors import RateLimited
 from relay_supervisor.google.leases.account import open_api
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.running_relay import SMALL
 from tests.fixtures.supervisor_process import SUPERVISOR, relay_processes, status, supervisor, until_live
 from tests.fixtures.whep_player import WhepPlayer
@@ -56,10 +57,8 @@ async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port
             began = time.monotonic()
             while (await status(http, port)) is None:
                 await asyncio.sleep(0.05)
-                assert time.monotonic() - began < 15.0
-            serving = time.monotonic()
-            after = await until_live(http, port, 2, 20.0)
-            adopted_in = time.monotonic() - serving
+                assert time.monotonic() - began < 60.0
+            after = await until_live(http, port, 2, 60.0)  # how soon: tests/chaos, which have the machine to themselves
             await asyncio.sleep(1.0)
 
             tracks = await video_tracks(http, world)
@@ -71,7 +70,6 @@ async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port
             assert {c["name"]: c["worker"]["pid"] for c in after["cameras"]} == pids
             commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
             assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
-            assert adopted_in < 8.0
         assert {pid: state for pid in pids.values() if (state := process_state(pid))} == {}, "workers were stopped, too"
 
 
@@ -90,7 +88,7 @@ async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_p
         await tokens.aclose()
         await connection.aclose()
         async with supervisor(world, port):
-            after = await until_live(http, port, 2, 20.0)
+            after = await until_live(http, port, 2, 60.0)
             assert {c["name"]: c["worker"]["pid"] for c in after["cameras"]} == {
                 c["name"]: c["worker"]["pid"] for c in before["cameras"]
             }
@@ -190,18 +188,29 @@ def short_path() -> Iterator[Path]:
 
 
 async def test_ctrl_c_ends_the_demo_within_five_seconds(short_path: Path) -> None:
+    for _ in range(3):
+        took, lateness = await seconds_to_end_a_demo({**os.environ, "TMPDIR": str(short_path)})
+        assert list(short_path.iterdir()) == []
+        assert relay_processes(str(short_path)) == []
+        if took < 5.0:
+            break
+        assert lateness.busy, f"{took:.1f} s"
+    else:
+        pytest.fail(f"{took:.1f} s, of a machine that was busy")
+
+
+async def seconds_to_end_a_demo(environment: dict[str, str]) -> tuple[float, Lateness]:
+    """Run a demo for three seconds; how long it takes to end, and whether the machine let it."""
     command = [*SUPERVISOR, "demo", "--cameras", "2", "--size", "160x120", "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(short_path)}
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     while b"dashboard" not in (line := await asyncio.wait_for(process.stdout.readline(), 60.0)):
         assert line
     await asyncio.sleep(3.0)
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    await asyncio.wait_for(process.wait(), 15.0)
-    took = time.monotonic() - began
+    async with Lateness() as lateness:
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 60.0)
+        took = time.monotonic() - began
     assert process.returncode == 0
-    assert took < 5.0
-    assert list(short_path.iterdir()) == []
-    assert relay_processes(str(short_path)) == []
+    return took, lateness

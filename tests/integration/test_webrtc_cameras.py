@@ -12,10 +12,12 @@ from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running
 
 pytestmark = pytest.mark.media
 
-SHORT = (*SMALL, "--lease", "8", "--unlimited")
-"""Leases of 8 s: extended, or renewed, several times in a test."""
+SHORT = (*SMALL, "--lease", "12", "--unlimited")
+"""Leases of 12 s: extended, or renewed, several times in a test, with six seconds for a machine that is late."""
 ALWAYS = {"cameras": {"Driveway": {"mode": "always"}, "Back Garden": {"mode": "always"}}}
 """Settings that keep doorbells streaming while nobody watches."""
+DISTURBED = ("reordered", "nacked", "retransmitted")
+"""What the simulator counts of packets that did not arrive in order."""
 
 
 async def report(relay: RunningRelay, name: str) -> dict[str, Any]:
@@ -32,8 +34,9 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
         camera, doorbell, single = "Front Door", "Driveway", "Back Garden"
         await relay.nest(f"cameras/{single}/device", {"max_streams": 1})
         await relay.until_live()
-        await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 45.0, "the doorbell is renewed")
+        await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 90.0, "the doorbell is renewed")
         await relay.until_live(within=30.0)
+        await relay.until(lambda: relay.camera(camera).lease.extends >= 3, 30.0, "the camera is extended")
 
         for name in (camera, doorbell):
             status, said = relay.camera(name), (await report(relay, name))["webrtc"]
@@ -49,7 +52,6 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
             assert said["malformed"] == 0
             assert said["failures"] == 0
         assert relay.camera(camera).lease.generates == 1
-        assert relay.camera(camera).lease.extends >= 3
         assert relay.camera(camera).source_sessions == 1, "an extension leaves the session alone"
         assert relay.camera(doorbell).lease.generates >= 4
         assert (await report(relay, doorbell))["stops"] == 0, "the old stream is left to run out"
@@ -63,13 +65,18 @@ async def test_loss_disorder_and_pauses_do_not_end_a_session_or_the_picture() ->
     async with running_relay(1, options=(*SMALL, "--webrtc", "1")) as relay:
         await relay.until_live()
         await asyncio.sleep(1.0)
-        await relay.nest("cameras/Front Door/fault", {"kind": "reorder", "rate": 0.05, "seconds": 4})
-        await relay.nest("cameras/Front Door/fault", {"kind": "loss", "rate": 0.03, "seconds": 4})
-        await asyncio.sleep(5.0)
+        await relay.nest("cameras/Front Door/fault", {"kind": "reorder", "rate": 0.05})
+        await relay.nest("cameras/Front Door/fault", {"kind": "loss", "rate": 0.03})
+        await asyncio.sleep(4.0)
+        # Which packets are lost is chance: four seconds of such small pictures can do without a loss.
+        async with asyncio.timeout(60.0):
+            said = (await report(relay, "Front Door"))["webrtc"]
+            while not all(said[name] for name in DISTURBED):
+                await asyncio.sleep(0.2)
+                said = (await report(relay, "Front Door"))["webrtc"]
+        await relay.nest("cameras/Front Door/clear", {})
+        await asyncio.sleep(1.0)
         said = (await report(relay, "Front Door"))["webrtc"]
-        assert said["reordered"] > 0
-        assert said["nacked"] > 0
-        assert said["retransmitted"] > 0
         assert relay.camera("Front Door").video.lost_in == 0, "everything lost was sent again"
         (video,) = await relay.published("Front Door")
         assert video["gaps"] == []
@@ -97,14 +104,14 @@ async def test_keyframes_are_asked_for_when_viewers_want_them_at_most_once_a_sec
         for _ in range(30):
             await relay.supervisor.keyframe(camera)
             await asyncio.sleep(0.1)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30.0):
+            while (await relay.published("Front Door"))[0]["keyframes"] < video["keyframes"] + 2:
+                await asyncio.sleep(0.1)
         said = (await report(relay, "Front Door"))["webrtc"]
         # 3 s of requests, and as much longer as this machine took for them.
         assert 3 <= said["firs"] - before <= time.monotonic() - began + 1
         assert said["firs_repeated"] == 0, "the sequence number rises"
         assert said["request_gap"] > 0.9
-        (after,) = await relay.published("Front Door")
-        assert after["keyframes"] >= video["keyframes"] + 2
 
 
 async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_in_the_same_publication() -> None:
