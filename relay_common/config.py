@@ -262,18 +262,18 @@ class WorkersConfig(_Section, frozen=True):
     memory_limit_mb: Annotated[int, Meta(ge=0, le=100_000)] = 200
     """Resident memory in MiB above which a camera's worker is replaced; 0: never. About 70 is usual, mostly shared."""
     landlock: Literal["auto", "off"] = "auto"
-    """`auto`: the kernel's Landlock keeps workers from files, TCP ports and processes that they do not need, as far as
-    it can; the log and `status --json` say how far. `off`: it does not."""
+    """`auto`: the kernel's Landlock keeps workers from files, TCP ports and processes they do not need, if it can."""
     data_path: Literal["auto", "compiled", "python"] = "auto"
     """What moves packets: `python`, or `compiled`, which takes less CPU and refuses to start where it was installed
     without a C compiler. `auto` is the relay's choice, at present `python`."""
     immortal_objects: Literal["auto", "off"] = "auto"
     """`auto`: on CPython 3.12 and 3.13 workers copy 4 MB less of what they share, since references are not counted."""
+    rehearsal: Literal["auto", "off"] = "auto"
+    """`auto`: a worker's life is rehearsed before the first one is started (a second): workers share 2 MB more."""
     rendition_cpu_ms: Annotated[float, Meta(ge=0, le=10_000)] = 150.0
     """Milliseconds of CPU a second that a camera's `smooth` rendition may cost; beyond that it is `keyframes`."""
     all_renditions_cpu_ms: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
-    """The same for all cameras together, `keyframes` included: those that are watched first have it smooth. 0: 250 for
-    each processor that the relay may use."""
+    """The same for all cameras together, `keyframes` included; who is watched first has it. 0: 250 a processor."""
 
 
 class PathsConfig(_Section, frozen=True):

@@ -1,10 +1,10 @@
 """Every message that supervisor and worker exchange.
 
-MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's
-DEALER socket; `WorkerStats` travels from the worker's PUB to the supervisor's SUB socket. Both connections are
-authenticated with the worker's key, which alone says whom a message comes from. To evolve it: new fields go last and
-have a default, a field never changes its type, unknown message types are counted and ignored by the receiver, and
-`PROTOCOL` is raised when an old peer could no longer do its work. Times named `…_at` are Unix seconds (UTC).
+MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's DEALER
+socket; `WorkerStats` travels from the worker's PUB to the supervisor's SUB socket. Both connections are authenticated
+with the worker's key, which alone says whom a message comes from. To evolve it: new fields go last and have a default,
+a field never changes its type, unknown message types are counted and ignored by the receiver, and `PROTOCOL` is raised
+when an old peer could no longer do its work. Times named `…_at` are Unix seconds (UTC).
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from relay_common.local_messages import LocalFromSupervisor, LocalFromWorker
 from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.rendition_messages import SetRendition
 
-PROTOCOL = 1
-"""Version carried in the hello."""
-
+PROTOCOL = 1  # the version, which a hello carries
 MAX_FRAME = 256 * 1024
 """Largest control or stats frame accepted, in bytes; the largest content is an SDP (`sdp_lines.MAX_SDP`)."""
 
@@ -110,6 +108,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """Whether it can make a smaller picture, and knows `SetRendition`."""
     immortal_objects: str = ""
     """How the objects are that it shares with others: `immortal`, or why not; empty where they are left alone."""
+    rehearsal: str = ""
+    """Whether a worker's life was rehearsed before the first one: `rehearsed`, or why not; empty: it was not to be."""
 
 
 class Heartbeat(_Message, frozen=True, tag="beat"):

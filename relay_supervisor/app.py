@@ -134,7 +134,10 @@ class Supervisor:
 
     def _make_launcher(self, runtime_dir: Path) -> Launcher:
         if not self.config.cluster.namespace:
-            return ForkServerLauncher(runtime_dir, immortal=self.config.workers.immortal_objects != "off")
+            wanted = self.config.workers
+            return ForkServerLauncher(
+                runtime_dir, rehearsal=wanted.rehearsal != "off", immortal=wanted.immortal_objects != "off"
+            )
         require_client(self.config.cluster)
         from relay_supervisor.fleet.pods.pod_launcher import PodLauncher  # with libraries that nothing else needs
 

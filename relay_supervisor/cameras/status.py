@@ -137,6 +137,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         phase=handle.phase.value if handle is not None else "",
         phase_reason=handle.reason if handle is not None else "",
         immortal_objects=slot.hello.immortal_objects if slot.hello is not None else "",
+        rehearsal=slot.hello.rehearsal if slot.hello is not None else "",
     )
 
 

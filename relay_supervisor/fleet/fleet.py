@@ -30,6 +30,7 @@ from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.replacement import PairEvent
 from relay_supervisor.fleet.restart import RestartPolicy
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
+from relay_worker.process import shared_stack
 from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,7 @@ class Fleet:
         self._ticked_at = clock.now()
         self._back_at = math.inf
         self._abandoned = False
-        self._confinements: set[str] = set()
-        self._shared: set[str] = set()
+        self._announced: set[tuple[str, str]] = set()
         self._left: dict[str, str] = {}
         """Refs of the workers that an earlier supervisor left, by instance."""
         self._for_all: FromSupervisor | None = None
@@ -275,13 +275,10 @@ class Fleet:
         slot.hello, slot.state = hello, hello.state
         if not hello.preloaded and not self._launcher.remote:
             log.error("worker did not inherit the media stack: it uses more memory than it should", extra=slot.context)
-        if hello.confinement and hello.confinement not in self._confinements:
-            self._confinements.add(hello.confinement)
-            weak = hello.confinement.startswith("none")
-            log.log(logging.WARNING if weak else logging.INFO, "confinement of workers: %s", hello.confinement)
-        if hello.immortal_objects and hello.immortal_objects not in self._shared:
-            self._shared.add(hello.immortal_objects)
-            log.info("objects that workers share: %s", hello.immortal_objects)
+        self._say_once("confinement of workers: %s", hello.confinement, hello.confinement.startswith("none"))
+        self._say_once("objects that workers share: %s", hello.immortal_objects)
+        failed = hello.rehearsal not in ("", shared_stack.REHEARSED)
+        self._say_once("a worker's life before the first one is started: %s", hello.rehearsal, failed)
         self._send(slot.instance, protocol.Welcome(reports=True))
         if self._for_all is not None:
             self._send(slot.instance, self._for_all)
@@ -290,6 +287,12 @@ class Fleet:
             self._keeper.ask_to_stop(slot.replacement.predecessor, "another worker takes over", 3.0)
         else:
             self._keeper.tell_ready(slot)
+
+    def _say_once(self, text: str, words: str, weak: bool = False) -> None:
+        """Log what workers say of themselves, unless one has said the same before; nothing where they say nothing."""
+        if words and (text, words) not in self._announced:
+            self._announced.add((text, words))
+            log.log(logging.WARNING if weak else logging.INFO, text, words)
 
     def _stranger(self, instance: str, message: FromWorker) -> None:
         """Identify a worker that was not started here, then adopt it or tell it to stop."""

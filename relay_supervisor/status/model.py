@@ -66,6 +66,9 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     immortal_objects: str = ""
     """How the objects are that it shares with other workers: `immortal`, or why not; empty where they were left as they
     are."""
+    rehearsal: str = ""
+    """Whether a worker's life was rehearsed before the first one was started, so that they share more memory:
+    `rehearsed`, or why not; empty where it was not to be."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

@@ -7,23 +7,30 @@ process that is forked must have one thread and nothing open that a worker could
 
 Whatever is random or secret is made anew by each worker: none of the rehearsal's objects outlives it, and the
 generators of Python, OpenSSL and libsodium notice a fork (`tests/integration/test_rehearsal.py`).
+
+A rehearsal that fails, or is late, may leave behind what no fork server may have. The process then starts over, by
+`exec`, and does without.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
+import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from relay_common import protocol
 from relay_common.clock import LoopClock
 from relay_common.protocol import SinkTarget
+from relay_worker.process import shared_stack
 from relay_worker.process.rehearsal_camera import RehearsedCamera
 from relay_worker.process.rehearsal_supervisor import RehearsedSink, RehearsedSupervisor
 from relay_worker.process.spec import WorkerSpec
@@ -31,22 +38,53 @@ from relay_worker.process.worker import Worker
 from relay_worker.rtsp.transport import client_context
 
 DEADLINE: Final = 5.0
-"""Seconds that a rehearsal may take; it takes 0.6."""
+"""Seconds that a rehearsal may take; it takes 0.8."""
+HANGS: Final = DEADLINE + 3.0
+"""Seconds after which one that does not even notice its deadline is given up."""
 _MEDIA: Final = 0.5
 """Seconds of media after the publication: every step of the way has been taken often enough to be specialised."""
 _ENDING: Final = 1.0
+FAILED: Final = "NEST_RELAY_REHEARSAL_FAILED"
+"""The variable by which the process that starts over knows why it does not rehearse."""
 
 
-def rehearse(within: float = DEADLINE) -> str:
-    """Rehearse; returns why it failed, in words, or "". After a failure the process may have threads that are not its
-    own and open descriptors: it must not fork.
+def rehearse_or_start_over() -> None:
+    """Rehearse; where that fails or takes too long, start this program over, which then returns at once.
+
+    `shared_stack.rehearsal` says how it went. To be called before anybody depends on this process's threads,
+    descriptors or signal handlers.
+    """
+    if why := os.environ.pop(FAILED, ""):
+        shared_stack.rehearsed(f"not rehearsed: {why}")
+        return
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="nest-relay-"))
+    except OSError as error:
+        shared_stack.rehearsed(f"not rehearsed: {error}")
+        return
+    start_over = functools.partial(_start_over, directory, _descriptors())
+    handler = signal.signal(signal.SIGALRM, lambda *_: start_over(f"it hung for {HANGS:g} s"))
+    signal.setitimer(signal.ITIMER_REAL, HANGS)
+    why = rehearse(directory)
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    if why:
+        start_over(why)
+    signal.signal(signal.SIGALRM, handler)
+    shutil.rmtree(directory)
+    shared_stack.rehearsed(shared_stack.REHEARSED)
+
+
+def rehearse(directory: Path) -> str:
+    """Rehearse, with sockets and a throwaway key in `directory`; returns why it failed, in words, or "".
+
+    After a failure the process may have threads that are not its own and open descriptors: it must not fork.
     """
     before = _descriptors()
     try:
-        with tempfile.TemporaryDirectory(prefix="nest-relay-") as directory, _aside():
-            asyncio.run(_within(Path(directory), within))
+        with _aside():
+            asyncio.run(_within(DEADLINE, directory))
     except TimeoutError:
-        return f"it was not over within {within:g} s"
+        return f"it was not over within {DEADLINE:g} s"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -59,7 +97,15 @@ def rehearse(within: float = DEADLINE) -> str:
     return ""
 
 
-async def _within(directory: Path, seconds: float) -> None:
+def _start_over(directory: Path, had: set[tuple[str, str]], why: str) -> NoReturn:
+    """Become the program that was started, anew, with the descriptors that it had."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for name, _ in _descriptors() - had:
+        os.set_inheritable(int(name), False)
+    os.execve(sys.executable, sys.orig_argv, os.environ | {FAILED: why.replace("\0", "?")})
+
+
+async def _within(seconds: float, directory: Path) -> None:
     async with asyncio.timeout(seconds):
         await live(directory)
 
@@ -81,15 +127,18 @@ async def live(directory: Path) -> RehearsedSink:
     )
     serving = asyncio.create_task(supervisor.serve())
     working = asyncio.create_task(Worker(spec, preloaded=True).run())
+    playing = asyncio.create_task(supervisor.sink.playing.wait())
     try:
-        await supervisor.sink.playing.wait()
+        await asyncio.wait([playing, working], return_when=asyncio.FIRST_COMPLETED)
+        if not playing.done():  # by a signal
+            raise RuntimeError("the worker ended by itself")
         await clock.sleep(_MEDIA)
         supervisor.send(protocol.Stop(reason="the rehearsal is over", within=_ENDING))
         await working
     finally:
-        for task in (working, serving):
+        for task in (playing, working, serving):
             task.cancel()
-        await asyncio.gather(working, serving, return_exceptions=True)
+        await asyncio.gather(playing, working, serving, return_exceptions=True)
         await supervisor.close()
         await camera.stop()
     return supervisor.sink

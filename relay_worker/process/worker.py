@@ -29,7 +29,7 @@ from relay_common.worker_stats import WorkerStats
 from relay_worker import native
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.webrtc_source import IngestSettings
-from relay_worker.process import immortal
+from relay_worker.process import immortal, shared_stack
 from relay_worker.process.control import Control
 from relay_worker.process.log_forward import LogForwarder
 from relay_worker.process.sandbox import Sandbox
@@ -256,6 +256,7 @@ class Worker:
                 data_path=native.words(),
                 renditions=True,
                 immortal_objects=immortal.words(),
+                rehearsal=shared_stack.rehearsal(),
             )
         )
 

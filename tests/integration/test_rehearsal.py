@@ -1,11 +1,18 @@
-"""A process that has rehearsed a worker's life: nothing secret or random of it is in those that are forked from it."""
+"""A process that has rehearsed a worker's life: nothing secret or random of it is in those that are forked from it.
+
+And one that could not: it starts over without, and serves all the same.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 _PROGRAM = """
 import asyncio, json, os, random, re, ssl, sys, tempfile
@@ -35,7 +42,8 @@ def lived():
     return found
 
 lives = [lived()]
-said = rehearsal.rehearse()
+with tempfile.TemporaryDirectory() as directory:
+    said = rehearsal.rehearse(Path(directory))
 for _ in range(2):
     reading, writing = os.pipe()
     if not (child := os.fork()):
@@ -58,3 +66,112 @@ def test_two_workers_of_a_rehearsed_process_have_nothing_secret_or_random_in_com
     assert all(len(life) >= 18 for life in lives), lives
     for name in lives[0]:
         assert len({str(life[name]) for life in lives}) == len(lives), name
+
+
+_LAUNCHED = """
+import asyncio, json, os, sys
+from pathlib import Path
+import zmq, zmq.asyncio
+from relay_common import wire
+from relay_supervisor.fleet.processes import fork_server
+from relay_worker.process.spec import WorkerSpec
+
+directory, broken = Path(sys.argv[1]), len(sys.argv) > 2
+if broken:
+    fork_server.PRELOAD_REHEARSED = "broken"
+
+async def hello(launcher, router):
+    spec = WorkerSpec(camera="c", name="C", instance="c.1", control=f"ipc://{directory}/c", stats=f"ipc://{directory}/s")
+    try:
+        worker = await launcher.start(spec)
+    except (EOFError, ConnectionError, TimeoutError):
+        return None
+    said = wire.supervisor_reader().decode((await router.recv_multipart())[1]).rehearsal
+    worker.end_now()
+    await worker.wait()
+    server = f"/proc/{fork_server._server()}"
+    files = [os.readlink(f"{server}/fd/{name}") for name in os.listdir(f"{server}/fd")]
+    return [said, len(os.listdir(f"{server}/task")), [file for file in files if "left" in file]]
+
+async def main():
+    launcher = fork_server.ForkServerLauncher(directory, timeout=float(os.environ.get("TIMEOUT", "60")))
+    with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.bind(f"ipc://{directory}/c")
+        print(json.dumps([await hello(launcher, router) for _ in range(2)]))
+
+asyncio.run(main())
+"""
+
+_FAULTS = {
+    "fails": """
+async def live(directory):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    os.dup2(os.open(directory / "left", os.O_CREAT | os.O_RDWR), 77)
+    raise RuntimeError("on purpose")
+""",
+    "leaves something": """
+async def live(directory):
+    os.dup(os.open(directory / "left", os.O_CREAT | os.O_RDWR))
+""",
+    "is late": """
+rehearsal.DEADLINE = 0.1
+async def live(directory):
+    await asyncio.sleep(60)
+""",
+    "hangs": """
+rehearsal.HANGS = 0.1
+async def live(directory):
+    time.sleep(60)
+""",
+}
+
+
+def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
+    """Of two workers that are started one after the other: what they say about the rehearsal, the server's threads, and
+    what is open of those files that the fault left; None for one that could not be started.
+    """
+    (directory / "broken.py").write_text(
+        "import asyncio, os, signal, threading, time\nfrom relay_worker.process import rehearsal\n"
+        f"{fault}\nrehearsal.live = live\nimport relay_worker.process.preload_rehearsed\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(directory), "TIMEOUT": str(timeout), "TMPDIR": str(directory)}
+    ran = subprocess.run(
+        [sys.executable, "-c", _LAUNCHED, str(directory), *(["broken"] if fault else [])],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not list(directory.glob("nest-relay-*")), "its directory is left"
+    return json.loads(ran.stdout)
+
+
+def test_workers_say_that_they_were_rehearsed(tmp_path: Path) -> None:
+    for said, threads, _ in launched(tmp_path):
+        assert (said, threads) == ("rehearsed", 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("fails", "RuntimeError: on purpose"),
+        ("leaves something", "it left 2 descriptors"),
+        ("is late", "it was not over within 0.1 s"),
+        ("hangs", "it hung for 0.1 s"),
+    ],
+)
+def test_after_a_rehearsal_that_went_wrong_the_server_starts_over_without(tmp_path: Path, how: str, why: str) -> None:
+    for said, threads, left in launched(tmp_path, _FAULTS[how]):
+        assert (said, threads, left) == (f"not rehearsed: {why}", 1, [])
+
+
+@pytest.mark.parametrize("fault", ["os.kill(os.getpid(), signal.SIGKILL)", "signal.pause()"], ids=["dies", "is stuck"])
+def test_a_server_that_does_not_get_as_far_as_forking_is_followed_by_one_that_only_imports(
+    tmp_path: Path, fault: str
+) -> None:
+    stuck = "pause" in fault
+    first, second = launched(tmp_path, fault, timeout=4.0 if stuck else 60.0)
+    assert first is None
+    assert second is None or second[:2] == ["", 1]
+    assert stuck or second is not None

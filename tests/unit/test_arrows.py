@@ -17,7 +17,7 @@ ALLOWED = {
         "__main__": "debug",
         "debug": "camera debug_sinks process publish relay rtsp",
         "debug_sinks": "publish",
-        "process": "camera media native publish relay rtsp",
+        "process": "camera media native publish relay rtp rtsp webrtc",
         "relay": "camera capture local media meter pipeline publish remedies rtsp small_pictures snapshot watchdog",
         "capture": "media publish rtsp",
         "small_pictures": "local media pipeline publish rendition",

@@ -25,6 +25,7 @@ from relay_worker.process.spec import WorkerSpec
 log = logging.getLogger(__name__)
 
 PRELOAD = "relay_worker.process.preload"
+PRELOAD_REHEARSED = "relay_worker.process.preload_rehearsed"
 PRELOAD_IMMORTAL = "relay_worker.process.preload_immortal"
 _STACKS: Final = ".stacks"
 FORK_TIMEOUT: Final = 45.0
@@ -36,18 +37,24 @@ class ForkServerLauncher:
 
     The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
     does not answer within `timeout` seconds is killed, and the next worker comes from a new one. Workers write their
-    stacks, when they are to dump them, to files in `directory`. With `immortal` references to what workers share
-    are not counted, where the interpreter allows that.
+    stacks, when they are to dump them, to files in `directory`. With `rehearsal` the server lives a worker's life once
+    before it forks; with `immortal` references to what workers share are not counted, where the interpreter allows it.
+    Neither is tried again once a server has died or hung before it forked its first worker.
     """
 
     remote = False
 
-    def __init__(self, directory: Path, timeout: float = FORK_TIMEOUT, *, immortal: bool = True) -> None:
+    def __init__(
+        self, directory: Path, timeout: float = FORK_TIMEOUT, *, rehearsal: bool = True, immortal: bool = True
+    ) -> None:
         self._directory = directory
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOAD_IMMORTAL if immortal else PRELOAD])
+        more = ((PRELOAD_REHEARSED, rehearsal), (PRELOAD_IMMORTAL, immortal))
+        self._context.set_forkserver_preload([PRELOAD, *(name for name, wanted in more if wanted)])
         self._timeout = timeout
         self._one_at_a_time = asyncio.Lock()
+        self._proven: int | None = None
+        """The pid of the last server that forked a worker."""
 
     async def prepare(self) -> None:
         await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
@@ -62,10 +69,16 @@ class ForkServerLauncher:
             done, _ = await asyncio.wait([forked], timeout=self._timeout)
             if not done:
                 log.error("the fork server has not answered for %.0f s: starting another one", self._timeout)
+                self._doubt()
                 _kill_fork_server()  # which ends the thread that waits for it
                 await asyncio.wait([forked], timeout=1.0)
                 raise TimeoutError(f"the fork server did not answer within {self._timeout:.0f} s")
-            forked.result()
+            try:
+                forked.result()
+            except (EOFError, ConnectionError):
+                self._doubt()
+                raise
+            self._proven = _server()
         assert process.pid is not None
         try:
             return WorkerProcess(process.pid, process, stacks)
@@ -105,6 +118,12 @@ class ForkServerLauncher:
     async def close(self) -> None:
         """Nothing is open: the fork server ends with this process."""
 
+    def _doubt(self) -> None:
+        """Have the next server only import, when this one did not get as far as forking."""
+        if _server() != self._proven:
+            log.warning("a fork server has forked no worker: the next one only imports what workers share")
+            self._context.set_forkserver_preload([PRELOAD])
+
     def _stacks(self, instance: str) -> Path:
         return self._directory / f"{instance}{_STACKS}"
 
@@ -114,9 +133,14 @@ def _start(process: multiprocessing.process.BaseProcess) -> None:
         process.start()
 
 
+def _server() -> int | None:
+    """The pid of the fork server; None before the first."""
+    pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
 def _kill_fork_server() -> None:
-    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
+    if (pid := _server()) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

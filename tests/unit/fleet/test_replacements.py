@@ -200,3 +200,18 @@ async def test_how_the_shared_objects_are_is_said_once_and_in_the_status(
     said = [record.getMessage() for record in caplog.records if "workers share" in record.getMessage()]
     assert said == ["objects that workers share: immortal"]
     assert _worker(rig.slot, rig.clock.now()).immortal_objects == "immortal"
+
+
+async def test_whether_a_workers_life_was_rehearsed_is_said_once_and_in_the_status(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await rig.run()
+    for words in ("", "rehearsed", "rehearsed", "not rehearsed: it hung for 8 s"):
+        rig.hello(rehearsal=words)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "rehearsed" in record.getMessage()]
+    assert said == [
+        ("INFO", "a worker's life before the first one is started: rehearsed"),
+        ("WARNING", "a worker's life before the first one is started: not rehearsed: it hung for 8 s"),
+    ]
+    assert _worker(rig.slot, rig.clock.now()).rehearsal == "not rehearsed: it hung for 8 s"
