@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from relay_common.authorities import public_authorities
 from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
 from relay_common.config_cluster import bus_endpoints
@@ -133,6 +134,10 @@ def _probes(config: Config) -> None:
         split_listen(config.http.probe_listen, "probe_listen")
 
 
+def _authorities() -> None:
+    public_authorities()
+
+
 _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "nest": _accounts,
     "cloudflare": _cloudflare,
@@ -147,6 +152,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "cluster": lambda config: require_pods(config.cluster, config.local.addresses),
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),
+    "authorities": lambda config: _authorities(),
     "paths.state_dir": lambda config: directories.require(config.paths.state(), "state_dir"),
     "paths.runtime_dir": lambda config: directories.require_runtime(config.paths.runtime()),
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relay_common import config_environment, config_file
+from relay_common.authorities import named_by_environment
 from relay_common.clock import SystemClock
 from relay_common.config import Config, LimitsConfig, NestConfig
 from relay_common.errors import ConfigError, RelayError
@@ -73,6 +74,12 @@ def settings(config: Config) -> list[Finding]:
     refused = [failed(key, error.message, error.hint) for key, error in found if not key.startswith("paths.")]
     left_out = "Correct it; until then nothing is published there, and cameras run without it"
     return refused + [failed("whip", mistake, left_out) for mistake in config.whip_mistakes]
+
+
+def authorities() -> list[Finding]:
+    """Whom Google and Cloudflare are checked against, where the environment says so."""
+    named = named_by_environment()
+    return [ok("authorities", f"Google and Cloudflare are trusted by those of {named} alone")] if named else []
 
 
 def sinks(config: Config) -> list[Finding]:

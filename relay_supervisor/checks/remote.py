@@ -10,6 +10,7 @@ from typing import Final
 
 import httpx
 
+from relay_common.authorities import public_authorities
 from relay_common.clock import SystemClock
 from relay_common.cloudflare import SfuClient, SfuError, TurnError, TurnKey
 from relay_common.config import CamerasConfig, CloudflareConfig, NestConfig
@@ -37,7 +38,7 @@ class DatedTransport(httpx.AsyncHTTPTransport):
     """Records how far the server's clock is ahead of ours, from the Date header (whole seconds, RFC 9110 6.6.1)."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(verify=public_authorities())
         self.skew: float | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

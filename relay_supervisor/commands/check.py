@@ -81,6 +81,9 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
     findings += [*local.directories(config, running is not None), local.confinement(config), *local.packets(config)]
     findings.append(local.shared_objects(config))
     refused = {refusal.key for refusal in prerequisites.refusals(config)}
+    if "authorities" in refused:
+        return findings  # nobody outside can be asked
+    findings += local.authorities()
     if "cluster" not in refused:
         findings += await cluster.cluster(config.cluster)
     used = config.cloudflare.used

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import msgspec
 
+from relay_common.authorities import public_authorities
 from relay_common.errors import RelayError, Remedy
 from relay_common.secrets import Secret, redact
 from relay_common.spoken import spoken
@@ -122,7 +123,7 @@ def exchange(
         "redirect_uri": redirect_uri,
     }
     try:
-        with httpx.Client(timeout=_TIMEOUT, transport=transport) as http:
+        with httpx.Client(timeout=_TIMEOUT, transport=transport, verify=public_authorities(), trust_env=False) as http:
             response = http.post(token_url, data=form)
         reply = msgspec.json.decode(response.content, type=TokenReply)
     except httpx.HTTPError as error:

@@ -73,6 +73,7 @@ ALLOWED = {
         "simulation.camera": "clock simulation.google simulation.sfu",
         "simulation.google": "clock",
         "simulation.sfu": "fsm",
+        "authorities": "errors",
         "bounded_http": "deadline",
         "cloudflare": "authorities backoff bounded_http clock errors protocol sdp_lines secrets spoken undecodable",
         "config_reference": "config config_environment config_mistakes secrets",

@@ -19,6 +19,7 @@ import pytest
 import zmq
 from click.testing import CliRunner, Result
 
+from relay_common.authorities import public_authorities
 from relay_supervisor.commands.cli import cli
 from relay_supervisor.prerequisites import _RULES
 from relay_supervisor.state.lock import StateLock
@@ -236,6 +237,17 @@ def watching_from_workers_in_a_cluster(directory: Path, made: Document) -> Itera
     yield "has no address that they could reach"
 
 
+@contextlib.contextmanager
+def authorities_that_are_none(directory: Path, made: Document) -> Iterator[str]:
+    file = directory / "authorities.pem"
+    file.write_text("no certificate")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SSL_CERT_FILE", str(file))
+        public_authorities.cache_clear()
+        yield f"the authorities of SSL_CERT_FILE={file} cannot be used: it holds no certificate (PEM)"
+    public_authorities.cache_clear()
+
+
 SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[str]]] = [
     several_at_once,
     a_key_missing,
@@ -253,6 +265,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     a_libzmq_without_curve,
     compiled_without_a_compiler,
     nowhere_to_publish,
+    authorities_that_are_none,
 ]
 """What the values alone do not show: sets it up, yields words of the refusal, and clears up."""
 
@@ -319,6 +332,7 @@ def test_every_rule_has_a_row() -> None:
     """A rule that no row breaks could say something else in `check`, or be forgotten there."""
     situations = {"bus": a_libzmq_without_curve, "workers.data_path": compiled_without_a_compiler}
     situations |= {"whip": nowhere_to_publish, "addresses": an_address_of_the_bus}
+    situations |= {"authorities": authorities_that_are_none}
     broken = {key for key, situation in situations.items() if situation in SITUATIONS}
     broken |= {section for section, _, _ in VALUES} | {
         f"{section}.{key}" for section, keys, _ in VALUES for key in keys
