@@ -22,6 +22,7 @@ from relay_worker.media.inputs import AudioInput, VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, Track
 from relay_worker.media.track_input import TrackInput
+from relay_worker.native.states import PipelineState
 from relay_worker.rtp.h264 import MAX_PAYLOAD
 from relay_worker.rtp.h264_packetize import refit
 from relay_worker.rtp.rtcp import ReportBlock
@@ -47,7 +48,7 @@ def loop_call_at(when: float, function: Callable[[], None]) -> asyncio.TimerHand
     return asyncio.get_running_loop().call_at(when, function)
 
 
-class Pipeline:
+class Pipeline(PipelineState):
     """Moves one camera's media from its source to its output. Implements `rtsp.source.MediaSink`.
 
     `on_tracks` is called when a new source session has brought its tracks. `call_at` sets the timer for packets that

@@ -1,7 +1,7 @@
 """Makes a camera's parts into one `native.Wake`: what takes a whole wake, where all in it is plain.
 
-Only attributes of these parts are read and written there, so nothing has to be told to it or asked of it. Where another
-object could take a part's place, the place is guarded: then another `Wake` is made.
+Only the state of these parts is read and written there (`native/states.py`), so nothing has to be told to it or asked
+of it. Where another object could take a part's place, the place is guarded: then another `Wake` is made.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: T
     receiver, passthrough = track_input.receiver, track_input.passthrough
     track = pipeline.timeline.state(Kind.VIDEO)
     common = (feed.session, feed.parser, pipeline, track_input, receiver, track)
-    parts = native.InputParts(*common, video=track_input, passthrough=passthrough)
+    parts = native.InputParts(*common, passthrough=passthrough)
     return compiled.Wake(tuple(guards), parts, tuple(outputs), Kind.VIDEO, feed.rtp, feed.rtcp)
 
 
@@ -56,6 +56,6 @@ def prepare_sound(compiled: native.Compiled, feed: Feed, pipeline: Any, track_in
     )
     track = pipeline.timeline.state(Kind.AUDIO)
     parts = native.InputParts(
-        *(feed.session, feed.parser, pipeline, track_input, track_input.receiver, track), audio=track_input, units=units
+        *(feed.session, feed.parser, pipeline, track_input, track_input.receiver, track), units=units
     )
     return compiled.Wake(guards, parts, (), Kind.AUDIO, *feed.sound)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay_worker.media.stream import VIDEO_CLOCK_RATE
+from relay_worker.native.states import PassthroughState
 from relay_worker.rtp.h264 import NAL_AUD, NAL_IDR, NAL_PPS, NAL_SEI, NAL_SPS
 
 Payloads = list[tuple[bytes, bool]]
@@ -40,7 +41,7 @@ TRAILERS: Final = frozenset((10, 11, 12, 13, *range(19, 24)))
 _NONE, _PREFIX, _PICTURE = range(3)  # contents of the access unit so far
 
 
-class AccessUnitEnds:
+class AccessUnitEnds(PassthroughState):
     """Puts one track's outgoing payloads into access units. The base of `H264Passthrough`, which finds the NAL units.
 
     Payloads go to `_out`, between `_begin_nal` and `_end_nal`; `_take` gives what may leave. Counters: `frames` and

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay_worker.native.states import DelayState
+
 SAMPLES: Final = 1024
 
 
-class DelayMeter:
+class DelayMeter(DelayState):
     """Keeps the delays of the last interval (at most 1024 runs of packets), in seconds."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class VideoInput(TrackInput):
         self.keyframe_at = 0.0
         self.keyframe_interval = 0.0
         self._keyframes = 0
-        self._arrived = (0, 0.0)  # pictures so far, and when the last of them arrived
+        self._arrived, self._arrived_at = 0, 0.0  # pictures so far, and when the last of them arrived
 
     def inherit(self, before: VideoInput) -> None:
         """Continue from `before`, which is being rebuilt: a camera may have sent its parameter sets only at the
@@ -57,7 +57,7 @@ class VideoInput(TrackInput):
                     self._send_earlier(now, out)
                 if payloads:
                     out(Frame(Kind.VIDEO, payloads, self._timeline.map(Kind.VIDEO, passthrough.timestamp, now)))
-        if passthrough.frames != self._arrived[0]:
+        if passthrough.frames != self._arrived:
             self._note_arrival(passthrough.frames, now)
         if passthrough.held is None:
             self.due = 0.0
@@ -71,11 +71,10 @@ class VideoInput(TrackInput):
 
     def _note_arrival(self, frames: int, now: float) -> None:
         """Picture rate, smoothed: pictures may arrive in bursts."""
-        before, at = self._arrived
-        if at:
-            step = (now - at) / (frames - before)
+        if self._arrived_at:
+            step = (now - self._arrived_at) / (frames - self._arrived)
             self.passthrough.arrival_interval += ARRIVAL_WEIGHT * (step - self.passthrough.arrival_interval)
-        self._arrived = (frames, now)
+        self._arrived, self._arrived_at = frames, now
 
     def _send_earlier(self, now: float, out: Callable[[Frame], None]) -> None:
         """Send the remaining packets of access units that have ended."""

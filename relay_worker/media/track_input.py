@@ -13,6 +13,7 @@ from typing import Final
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.stream import Frame, Kind, Track
+from relay_worker.native.states import InputState
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.packet import RtpRun, RtpView, join_runs
 from relay_worker.rtp.receiver import MAX_MISORDER_REPAIRED, RtpReceiver
@@ -34,7 +35,7 @@ _SPOKEN: Final = {"MPEG4-GENERIC": "AAC", "MP4A-LATM": "AAC"}
 """What people call a codec, by its name in SDP where that is another."""
 
 
-class TrackInput(abc.ABC):
+class TrackInput(InputState, abc.ABC):
     """Receives one track's packets; subclasses turn them into frames."""
 
     def __init__(self, track: Track, timeline: Timeline) -> None:

@@ -77,11 +77,7 @@ class InputParts(NamedTuple):
     receiver: Any = None
     track: Any = None
     """Of the timeline."""
-    video: Any = None
-    """The input, where it is the video's."""
     passthrough: Any = None
-    audio: Any = None
-    """The input, where it is that of sound."""
     units: Any = None
     """What finds the access units of sound."""
 
@@ -90,7 +86,6 @@ class OutputParts(NamedTuple):
     """The parts of one output that compiled code reads and writes, in its order. Which attributes: `wake.h`."""
 
     pacer: Any
-    settings: Any
     line: Any
     meter: Any
     pacer_stats: Any
@@ -100,8 +95,6 @@ class OutputParts(NamedTuple):
     writer: Any
     history: Any
     """None where nothing is kept."""
-    sent_run: type
-    """The class of what it keeps."""
     repair: Any
     uplink: Any
     path: Any
@@ -109,6 +102,7 @@ class OutputParts(NamedTuple):
     protector: Any
     feedback: Any
     delay: Any
+    """None where it is not measured."""
     now: Callable[[], float]
     """The clock that delays are measured by."""
     prepared: Any
@@ -273,6 +267,11 @@ def _load() -> tuple[Compiled | None, str]:
 
 _found, _why_not = _load()
 _in_use: Compiled | None = None
+
+
+def state_type(name: str) -> type | None:
+    """A base of `states`; None where nothing is compiled."""
+    return getattr(_found, name, None)
 
 
 def decide(setting: Setting) -> Compiled | None:

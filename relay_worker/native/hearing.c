@@ -18,8 +18,8 @@ unit_size(const uint8_t *payload, size_t size)
 static int
 work_out_unit(Work *work, PyObject *const *parts, double now, const uint8_t **unit, size_t *size)
 {
-    if (work->packet_count != 1 || work->other_count || !receive_packets(work, parts, now) || I(missing) ||
-        !I(plain_headers) || !is_none(parts[UNITS], n__fragment, 1))
+    if (parts[UNITS] == Py_None || work->packet_count != 1 || work->other_count || !receive_packets(work, parts, now) || I(missing) ||
+        !I(plain_headers) || !is_empty(ATTRIBUTE(parts[UNITS], fragment)))
         return 0;
     Run *run = &work->runs[0];
     const uint8_t *payload = work->data + work->packets[0].offset + RTP_HEADER;

@@ -102,14 +102,14 @@ has_payloads(const Run *run)
 static void
 note_arrival(Work *work, double now)
 {
-    if (I(frames) == work->arrived)
+    if (I(frames) == I(arrived))
         return;
-    if (work->arrived_at != 0) {
-        double step = (now - work->arrived_at) / (double)(I(frames) - work->arrived);
+    if (R(arrived_at) != 0) {
+        double step = (now - R(arrived_at)) / (double)(I(frames) - I(arrived));
         R(arrival_interval) += ARRIVAL_WEIGHT * (step - R(arrival_interval));
     }
-    work->arrived = I(frames);
-    work->arrived_at = now;
+    I(arrived) = I(frames);
+    R(arrived_at) = now;
 }
 
 /* What VideoInput.receive_packets does last. */
@@ -137,10 +137,8 @@ is_mostly_video(const Work *work)
 int
 receive_packets(Work *work, PyObject *const *parts, double now)
 {
-    if (parts[CLOCK] == Py_None || !load_input(parts, work->before)) /* without a clock a mapping has to be started */
-        return 0;
-    memcpy(work->v, work->before, sizeof work->v);
-    if (I(is_lost) || I(carried_loss) || I(ssrc) != I(input_ssrc) || I(clock_rate) < 1)
+    load_input(parts, work->v);
+    if (I(is_lost) || I(carried_loss) || I(ssrc) != I(input_ssrc) || I(ssrc) == NO_NUMBER || I(clock_rate) < 1)
         return 0;
     R(last_data) = R(pipeline_now) = now;
     I(garbage_run) = 0;
@@ -153,25 +151,19 @@ receive_packets(Work *work, PyObject *const *parts, double now)
 static int
 begin_pictures(Work *work, PyObject *const *parts)
 {
-    PyObject *passthrough = parts[PASSTHROUGH];
-    double frames, at;
-    if (!load_pair(parts[INPUT], n__arrived, &frames, &at) || !is_none(passthrough, n__out, 1) ||
-        !is_none(passthrough, n_earlier, 1) || !is_none(passthrough, n_held, 0) || !is_none(passthrough, n__collected, 0))
+    PyObject *passthrough = work->passthrough = parts[PASSTHROUGH];
+    PyObject *carry = ATTRIBUTE(passthrough, carry);
+    if (!is_empty(ATTRIBUTE(passthrough, out)) || !is_empty(ATTRIBUTE(passthrough, earlier)) ||
+        ATTRIBUTE(passthrough, held) != Py_None || ATTRIBUTE(passthrough, collected) != Py_None || carry == NULL)
         return 0;
-    work->passthrough = passthrough;
-    work->arrived = (int64_t)frames;
-    work->arrived_at = at;
-    PyObject *carry = PyObject_GetAttr(passthrough, names[n__carry]);
-    if (carry == NULL)
-        return 0;
-    int fits = carry == Py_None || (PyBytes_CheckExact(carry) && PyBytes_Size(carry) <= MOST_PAYLOAD);
-    if (fits && carry != Py_None) {
+    if (carry != Py_None) {
+        if (!PyBytes_CheckExact(carry) || PyBytes_Size(carry) > MOST_PAYLOAD)
+            return 0;
         work->has_carry = 1;
         work->carried = (size_t)PyBytes_Size(carry);
         memcpy(work->carry, PyBytes_AsString(carry), work->carried);
     }
-    Py_DECREF(carry);
-    if (!fits || I(waits) || I(undated) || I(max_payload) < LEAST_PAYLOAD || I(max_payload) > MOST_PAYLOAD)
+    if (I(waits) || I(undated) || I(max_payload) < LEAST_PAYLOAD || I(max_payload) > MOST_PAYLOAD)
         return 0;
     R(due) = 0.0;
     return 1;
@@ -180,7 +172,7 @@ begin_pictures(Work *work, PyObject *const *parts)
 int
 work_out_input(Work *work, PyObject *const *parts, double now)
 {
-    if (!is_mostly_video(work) || !receive_packets(work, parts, now) || !begin_pictures(work, parts) ||
+    if (parts[PASSTHROUGH] == Py_None || !is_mostly_video(work) || !receive_packets(work, parts, now) || !begin_pictures(work, parts) ||
         !pass_pictures(work))
         return 0;
     for (int index = 0; index < work->run_count; index++)
@@ -194,13 +186,15 @@ work_out_input(Work *work, PyObject *const *parts, double now)
 int
 keep_packets(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now)
 {
-    if (store_input(parts, work->before, work->v) || set_item(parts[PIPELINE], n_last_media, kind, now))
+    store_input(parts, work->v);
+    if (set_item(ATTRIBUTE(parts[PIPELINE], last_media), kind, now))
         return -1;
     PyObject *rest = PyBytes_FromStringAndSize((const char *)work->data + work->taken,
                                                (Py_ssize_t)(work->size - work->taken));
-    int failed = rest == NULL || PyObject_SetAttr(parts[PARSER], names[n__pending], rest);
-    Py_XDECREF(rest);
-    return failed ? -1 : 0;
+    if (rest == NULL)
+        return -1;
+    set_object(slot_of(parts[PARSER], f_rest), rest);
+    return 0;
 }
 
 /* What the parser, the receiver and the passthrough remember, and packets of others in the parser's lists. */
@@ -211,14 +205,13 @@ keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, 
     for (int index = 0; index < work->run_count; index++)
         has_frame |= has_payloads(&work->runs[index]);
     int failed = keep_packets(work, parts, kind, now) ||
-                 (has_frame && set_item(parts[PIPELINE], n_last_frame, kind, now)) ||
-                 set_pair(parts[INPUT], n__arrived, PyLong_FromLongLong(work->arrived),
-                          PyFloat_FromDouble(work->arrived_at));
+                 (has_frame && set_item(ATTRIBUTE(parts[PIPELINE], last_frame), kind, now));
     if (!failed && work->carry_changed) {
         PyObject *carry = work->has_carry ? PyBytes_FromStringAndSize((const char *)work->carry, (Py_ssize_t)work->carried)
                                           : Py_NewRef(Py_None);
-        failed = carry == NULL || PyObject_SetAttr(parts[PASSTHROUGH], names[n__carry], carry);
-        Py_XDECREF(carry);
+        failed = carry == NULL;
+        if (!failed)
+            set_object(slot_of(parts[PASSTHROUGH], f_carry), carry);
     }
     for (int index = 0; !failed && index < work->other_count; index++) {
         PyObject *key = PyLong_FromLong(work->other_channels[index]);

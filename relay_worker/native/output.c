@@ -35,12 +35,11 @@ take(const Work *work, const Run *run, Output *output, double now)
     }
     OI(meter_bytes) += (int64_t)size;
     OI(offered_bytes) += (int64_t)size;
-    if (run->media != output->frame_media) {
+    if (run->media != OR(frame_media)) {
         if (!is_even(output, run->media, now))
             return 0;
-        output->frame_media = run->media;
-        output->frame_release = now;
-        output->frame_is_new = 1;
+        OR(frame_media) = run->media;
+        OR(frame_release) = now;
     }
     double rate = OR(floor_bitrate);
     if (OR(ceiling) < rate) /* never where there is none */
@@ -48,7 +47,7 @@ take(const Work *work, const Run *run, Output *output, double now)
     double tokens = OR(tokens) + (now - OR(tokens_at)) * rate / 8;
     if (!(tokens < BURST_BYTES))
         tokens = BURST_BYTES;
-    if (!(output->frame_release <= now) || !(tokens >= size))
+    if (!(OR(frame_release) <= now) || !(tokens >= size))
         return 0;
     OR(tokens) = tokens - size;
     OR(tokens_at) = now;
@@ -61,14 +60,12 @@ take(const Work *work, const Run *run, Output *output, double now)
 int
 begin_output(Output *output)
 {
-    if (!load_output(output))
-        return 0;
-    memcpy(output->now, output->before, sizeof output->now);
-    output->frame_is_new = output->second_is_new = 0;
+    load_output(output->parts, output->now);
+    output->second_is_new = 0;
     output->sequence = (uint32_t)OI(sequence);
     output->number = output->number_id ? (uint32_t)OI(transport_sequence) + 1 : 0;
     return !(OI(probing) || OI(filled) || OI(out_payload_type) < 0 || OI(out_payload_type) > 127 ||
-             is_none(output->parts[SENDER], n_clock, 0));
+             ATTRIBUTE(output->parts[SENDER], sender_clock) == Py_None);
 }
 
 /* All that an output would do with the runs, as far as it is numbers. */
@@ -76,8 +73,7 @@ int
 work_out_output(Work *work, Output *output, double now)
 {
     if (!begin_output(output) || OI(pacer_wants_keyframe) || OI(skipping) || !isnan(OR(line)) || OI(tails_twice) ||
-        !is_none(output->parts[PACER], n__held, 1) || !is_none(output->parts[PACER], n__ready, 1) ||
-        !load_pair(output->parts[PACER], n__frame, &output->frame_media, &output->frame_release))
+        !is_empty(ATTRIBUTE(output->parts[PACER], pacer_held)) || !is_empty(ATTRIBUTE(output->parts[PACER], ready)))
         return 0;
     for (int number = 0; number < work->run_count; number++) {
         const Run *run = &work->runs[number];
@@ -85,82 +81,6 @@ work_out_output(Work *work, Output *output, double now)
             return 0;
     }
     return 1;
-}
-
-/* --- what a history keeps -------------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_VAR_HEAD
-    PyObject *data; /* bytes that the payloads are parts of */
-    Piece payloads[];
-} Kept;
-
-static PyTypeObject *kept_type;
-
-static PyObject *
-kept_new(PyObject *data, const Piece *payloads, Py_ssize_t count)
-{
-    allocfunc allocate = (allocfunc)PyType_GetSlot(kept_type, Py_tp_alloc);
-    Kept *self = (Kept *)allocate(kept_type, count);
-    if (self == NULL)
-        return NULL;
-    Py_INCREF(data);
-    self->data = data;
-    memcpy(self->payloads, payloads, (size_t)count * sizeof(Piece));
-    return (PyObject *)self;
-}
-
-static void
-kept_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    Py_XDECREF(((Kept *)object)->data);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(object);
-    Py_DECREF(type);
-}
-
-static Py_ssize_t
-kept_length(PyObject *object)
-{
-    return Py_SIZE(object);
-}
-
-/* Payload and marker bit of one, as in any other run of payloads. */
-static PyObject *
-kept_item(PyObject *object, Py_ssize_t index)
-{
-    Kept *self = (Kept *)object;
-    if (index < 0 || index >= Py_SIZE(object)) {
-        PyErr_SetString(PyExc_IndexError, "no such payload");
-        return NULL;
-    }
-    const Piece *payload = &self->payloads[index];
-    const char *data = PyBytes_AsString(self->data);
-    return Py_BuildValue("y#O", data + payload->offset, (Py_ssize_t)payload->size,
-                         payload->marker ? Py_True : Py_False);
-}
-
-static PyType_Slot kept_slots[] = {
-    {Py_tp_dealloc, kept_dealloc},
-    {Py_sq_length, kept_length},
-    {Py_sq_item, kept_item},
-    {0, NULL},
-};
-
-static PyType_Spec kept_spec = {
-    .name = "relay_worker.native._runs.Kept",
-    .basicsize = sizeof(Kept),
-    .itemsize = sizeof(Piece),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = kept_slots,
-};
-
-int
-add_kept(PyObject *module)
-{
-    kept_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &kept_spec, NULL); /* kept alive, as is the module */
-    return kept_type == NULL ? -1 : 0;
 }
 
 /* --- packets ----------------------------------------------------------------------------------------------------- */
@@ -172,20 +92,16 @@ send(Output *output, Py_ssize_t filled)
     PyObject *path = output->parts[PATH];
     if (!filled)
         return 0;
-    PyObject *address = OI(gso) ? PyObject_GetAttr(path, names[n__packed]) : NULL;
-    if (address == NULL || !PyBytes_CheckExact(address)) {
-        if (PyErr_Occurred())
-            return -1;
-        Py_XDECREF(address);
+    PyObject *address = OI(gso) ? ATTRIBUTE(path, packed) : NULL, *sock = OI(gso) ? ATTRIBUTE(path, sock) : NULL;
+    if (address == NULL || sock == NULL || !PyBytes_CheckExact(address)) {
         PyObject *count = PyLong_FromSsize_t(filled);
         int failed = count == NULL || PyObject_SetAttr(output->parts[WRITER], names[n__filled], count);
         Py_XDECREF(count);
         return failed ? -1 : call(output->parts[WRITER], n_flush, NULL, NULL);
     }
-    PyObject *sock = PyObject_GetAttr(path, names[n__sock]);
-    PyObject *number = sock == NULL ? NULL : PyObject_CallMethodObjArgs(sock, names[n_fileno], NULL);
+    Py_INCREF(address);
+    PyObject *number = PyObject_CallMethodObjArgs(sock, names[n_fileno], NULL);
     long fd = number == NULL ? -1 : PyLong_AsLong(number);
-    Py_XDECREF(sock);
     Py_XDECREF(number);
     if (PyErr_Occurred()) {
         Py_DECREF(address);
@@ -205,27 +121,6 @@ send(Output *output, Py_ssize_t filled)
     return failed ? -1 : 0;
 }
 
-/* What history and delay meter remember of a run that was sent. */
-static int
-keep_run(Work *work, const Run *run, Output *output, PyObject *material, uint32_t first, uint32_t number,
-         uint32_t timestamp, uint32_t step, PyObject *now)
-{
-    int count = run->out_end - run->out_first;
-    if (output->parts[HISTORY] != Py_None) {
-        PyObject *kept = kept_new(material, work->payloads + run->out_first, count);
-        PyObject *made = kept == NULL ? NULL
-                                      : PyObject_CallFunction(output->parts[SENT_RUN], "OIIIOLI", now, (unsigned int)first,
-                                                              (unsigned int)timestamp, (unsigned int)step, kept,
-                                                              (long long)run->bytes, (unsigned int)number);
-        Py_XDECREF(kept);
-        int failed = made == NULL || call(output->parts[HISTORY], n_append, made, NULL);
-        Py_XDECREF(made);
-        if (failed)
-            return -1;
-    }
-    return 0;
-}
-
 static int
 measure_delay(Output *output, int count, double now)
 {
@@ -235,7 +130,7 @@ measure_delay(Output *output, int count, double now)
     if (PyErr_Occurred())
         return -1;
     PyObject *value = PyFloat_FromDouble(delay), *packets = PyLong_FromLong(count);
-    PyObject *samples = PyObject_GetAttr(output->parts[DELAY], names[n__samples]);
+    PyObject *samples = ATTRIBUTE(output->parts[DELAY], samples);
     int failed = value == NULL || packets == NULL || samples == NULL;
     if (!failed && PyList_CheckExact(samples) && PyList_Size(samples) < SAMPLES) {
         PyObject *sample = PyTuple_Pack(2, value, packets);
@@ -246,7 +141,6 @@ measure_delay(Output *output, int count, double now)
         failed = call(output->parts[DELAY], n_add, value, packets);
     Py_XDECREF(value);
     Py_XDECREF(packets);
-    Py_XDECREF(samples);
     return failed ? -1 : 0;
 }
 
@@ -302,18 +196,10 @@ send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObjec
     output->number = output->number_id ? header.number & 0xFFFF : 0;
     if (send(output, slot))
         return -1;
-    if (refused) {
-        PyObject *failures = PyObject_GetAttr(output->parts[PROTECTOR], names[n_failures]);
-        long before = failures == NULL ? -1 : PyLong_AsLong(failures);
-        Py_XDECREF(failures);
-        PyObject *made = PyErr_Occurred() ? NULL : PyLong_FromLong(before + refused);
-        int failed = made == NULL || PyObject_SetAttr(output->parts[PROTECTOR], names[n_failures], made);
-        Py_XDECREF(made);
-        if (failed)
-            return -1;
-    }
-    if (keep_run(work, run, output, material, first, output->number_id ? first_number : 0, timestamp, step,
-                 now_object))
+    if (refused)
+        slot_of(output->parts[PROTECTOR], f_failures)->i += refused;
+    Sent sent = {now, first, timestamp, step, output->number_id ? first_number : 0};
+    if (output->parts[HISTORY] != Py_None && keep_run(work, run, output->parts[HISTORY], material, &sent))
         return -1;
     if ((OI(keyframe_wanted) || now >= OR(next_report)) &&
         call(output->parts[SENDER], n__say_what_is_due, now_object, NULL))
@@ -327,11 +213,8 @@ keep_output(Output *output)
 {
     if (output->number_id)
         OI(newest) = OI(transport_sequence);
-    if (store_output(output) || (output->second_is_new && keep_second(output)))
-        return -1;
-    return !output->frame_is_new ? 0
-                                 : set_pair(output->parts[PACER], n__frame, PyFloat_FromDouble(output->frame_media),
-                                            PyFloat_FromDouble(output->frame_release));
+    store_output(output->parts, output->now);
+    return output->second_is_new ? keep_second(output) : 0;
 }
 
 /* Take hold of the array `name`, whose items have `size` bytes: 0 when it is none. */
@@ -346,6 +229,14 @@ hold(PyObject *array, Py_ssize_t size, Py_buffer *buffer)
     return 0;
 }
 
+/* Whether an output can do without this part: sound has less than video, and not every path is UDP. */
+static int
+may_miss(int part)
+{
+    return part == METER || part == PACER_STATS || part == HISTORY || part == REPAIR || part == UPLINK || part == PATH ||
+           part == DELAY;
+}
+
 /* `OutputParts` of the package */
 int
 fill_output(Output *output, PyObject *given)
@@ -354,6 +245,9 @@ fill_output(Output *output, PyObject *given)
         return 0;
     for (int index = 0; index < OUTPUT_PARTS; index++)
         output->parts[index] = Py_NewRef(PyTuple_GetItem(given, index));
+    for (int index = 0; index < OUTPUT_STATES; index++)
+        if (output->parts[index] == Py_None ? !may_miss(index) : !is_state(output->parts[index], OF_OUTPUT + index))
+            return 0;
     if (!is_slots(output->parts[SLOTS]) || !hold(output->parts[SENT_AT], sizeof(double), &output->sent_at) ||
         !hold(output->parts[SENT_SIZE], sizeof(uint16_t), &output->sent_size))
         return 0;

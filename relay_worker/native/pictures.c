@@ -18,10 +18,8 @@ enum { STAGE_PREFIX = 1, STAGE_PICTURE };                                       
 static PyObject *
 of_sets(const Work *work, int name)
 {
-    PyObject *sets = PyObject_GetAttr(work->passthrough, names[n_parameter_sets]);
-    PyObject *found = sets == NULL ? NULL : PyObject_GetAttr(sets, names[name]);
-    Py_XDECREF(sets);
-    return found;
+    PyObject *sets = ATTRIBUTE(work->passthrough, parameter_sets);
+    return sets == NULL ? NULL : PyObject_GetAttr(sets, names[name]);
 }
 
 /* The next of the sets in a dict: 0 behind the last, and where it is none. What is found lives until the dict is changed. */

@@ -90,6 +90,8 @@ decrypt(Reader *self, Py_ssize_t size, PyObject **done)
 static int
 is_due(PyObject *source, PyObject *now)
 {
+    if (is_state(source, RTSP_SOURCE))
+        return PyFloat_AsDouble(now) >= slot_of(source, f_report_due)->r;
     PyObject *due = PyObject_GetAttr(source, names[n__report_due]);
     double at = due == NULL ? -1.0 : PyFloat_AsDouble(due);
     Py_XDECREF(due);
@@ -102,7 +104,11 @@ deliver(Reader *self, PyObject *data)
 {
     self->wakes++;
     PyObject *now = PyObject_CallNoArgs(self->parts[NOW_CALL]);
-    PyObject *wake = now == NULL ? NULL : PyObject_GetAttr(self->parts[SINK], names[n_wake]);
+    PyObject *sink = self->parts[SINK], *wake = NULL;
+    if (now != NULL && is_state(sink, PIPELINE))
+        wake = Py_XNewRef(ATTRIBUTE(sink, wake));
+    if (now != NULL && wake == NULL)
+        wake = PyObject_GetAttr(sink, names[n_wake]);
     if (wake == NULL) {
         Py_XDECREF(now);
         return NULL;

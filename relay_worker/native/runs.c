@@ -7,7 +7,7 @@
  * Only the limited API of CPython 3.11 is used, so that one build serves every later version.
  */
 
-#include "packets.h"
+#include "state.h"
 
 /* split_frames(buffer: bytes, position, packets: dict[int, list[bytes]]) -> position */
 static PyObject *
@@ -167,7 +167,7 @@ static PyMethodDef functions[] = {
 static int
 fill(PyObject *module)
 {
-    return add_slots(module) || add_wakes(module) || add_readers(module) ? -1 : 0;
+    return add_slots(module) || add_states(module) || add_wakes(module) || add_readers(module) ? -1 : 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -8,7 +8,7 @@ static const double WINDOW = 5.0; /* seconds; publish/smoother.py */
 static int
 begin_second(Output *output, double transit, double now)
 {
-    PyObject *seconds = PyObject_GetAttr(output->parts[LINE], names[n__buckets]);
+    PyObject *seconds = ATTRIBUTE(output->parts[LINE], buckets);
     Py_ssize_t count = seconds == NULL ? -1 : PyObject_Size(seconds);
     double start = floor(now), low_before = INFINITY, high_before = -INFINITY;
     output->second_is_new = 1;
@@ -36,7 +36,6 @@ begin_second(Output *output, double transit, double now)
         if (plain && second[2] > high_before)
             high_before = second[2];
     }
-    Py_XDECREF(seconds);
     OR(low_before) = low_before;
     OR(high_before) = high_before;
     OR(low) = OR(high) = transit;
@@ -48,8 +47,8 @@ begin_second(Output *output, double transit, double now)
 int
 keep_second(const Output *output)
 {
-    PyObject *seconds = PyObject_GetAttr(output->parts[LINE], names[n__buckets]);
-    int failed = seconds == NULL;
+    PyObject *seconds = ATTRIBUTE(output->parts[LINE], buckets);
+    int failed = seconds == NULL; /* never: `begin_second` has read them */
     if (!failed && output->has_ended) {
         PyObject *ended = Py_BuildValue("(ddd)", output->ended[0], output->ended[1], output->ended[2]);
         failed = ended == NULL || call(seconds, n_append, ended, NULL);
@@ -57,7 +56,6 @@ keep_second(const Output *output)
     }
     for (int index = 0; !failed && index < output->forgotten; index++)
         failed = call(seconds, n_popleft, NULL, NULL);
-    Py_XDECREF(seconds);
     return failed ? -1 : 0;
 }
 

@@ -32,7 +32,7 @@ gather(Work *work, PyObject *payloads, Run *run)
 static int
 work_out_sound(const Run *run, Output *output, double now)
 {
-    if (!begin_output(output) || !is_none(output->parts[PACER], n__audio, 1) || !is_even(output, run->media, now))
+    if (!begin_output(output) || !is_empty(ATTRIBUTE(output->parts[PACER], audio)) || !is_even(output, run->media, now))
         return 0;
     count_run(output, run, now);
     return 1;
@@ -51,10 +51,8 @@ wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     double now = PyFloat_AsDouble(arguments[3]);
     if (PyErr_Occurred())
         return NULL;
-    if (self->guards == NULL || !is_guarded(self->guards)) {
-        PyErr_Clear();
+    if (!is_guarded(self))
         return PyLong_FromLong(-1);
-    }
     PyObject *material = gather(&work, arguments[0], &run);
     int plain = material != NULL, failed = 0;
     for (Py_ssize_t index = 0; plain && index < self->outputs; index++)

@@ -1,196 +1,289 @@
-/* The state of a camera's parts, which is the Python's: attributes read into numbers, and written back. */
+/* The types that hold the state of a camera's parts. */
 
-#include "wake.h"
+#include "state.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+typedef struct {
+    int of; /* a type of state */
+    Type type;
+    const char *name;
+} Field;
 
 #define FIELD(part, type, name, attribute) {part, type, attribute},
-static const Field input_fields[] = {INPUT_FIELDS(FIELD)};
-static const Field output_fields[] = {OUTPUT_FIELDS(FIELD)};
+#define OUTPUT_FIELD(part, type, name, attribute) {OF_OUTPUT + (part), type, attribute},
+static const Field fields[] = {INPUT_FIELDS(FIELD) OUTPUT_FIELDS(OUTPUT_FIELD) OTHER_FIELDS(FIELD)};
 
-#define TEXT(name) #name,
-static const char *const texts[] = {NAMES(TEXT)};
+enum { INPUT_END = INPUT_COUNT, OUTPUT_END = INPUT_END + OUTPUT_COUNT, FIELD_COUNT = OUTPUT_END + OTHER_COUNT };
 
-static PyObject *input_names[INPUT_COUNT], *output_names[OUTPUT_COUNT];
-PyObject *names[NAME_COUNT];
+#define STATE_NAME(name) "relay_worker.native._runs." name "State"
+static const char *const type_names[STATE_TYPES] = {
+    [SESSION] = STATE_NAME("Session"),
+    [PARSER] = STATE_NAME("Parser"),
+    [PIPELINE] = STATE_NAME("Pipeline"),
+    [INPUT] = STATE_NAME("Input"),
+    [RECEIVER] = STATE_NAME("Receiver"),
+    [TRACK] = STATE_NAME("Track"),
+    [PASSTHROUGH] = STATE_NAME("Passthrough"),
+    [UNITS] = STATE_NAME("Units"),
+    [CLOCK] = STATE_NAME("Clock"),
+    [OF_OUTPUT + PACER] = STATE_NAME("Pacer"),
+    [OF_OUTPUT + LINE] = STATE_NAME("Line"),
+    [OF_OUTPUT + METER] = STATE_NAME("Meter"),
+    [OF_OUTPUT + PACER_STATS] = STATE_NAME("PacerStats"),
+    [OF_OUTPUT + SENDER] = STATE_NAME("Sender"),
+    [OF_OUTPUT + STREAM] = STATE_NAME("Stream"),
+    [OF_OUTPUT + STREAM_STATS] = STATE_NAME("StreamStats"),
+    [OF_OUTPUT + WRITER] = STATE_NAME("Writer"),
+    [OF_OUTPUT + HISTORY] = STATE_NAME("History"),
+    [OF_OUTPUT + REPAIR] = STATE_NAME("Repair"),
+    [OF_OUTPUT + UPLINK] = STATE_NAME("Uplink"),
+    [OF_OUTPUT + PATH] = STATE_NAME("Path"),
+    [OF_OUTPUT + PROTECTOR] = STATE_NAME("Protector"),
+    [OF_OUTPUT + FEEDBACK] = STATE_NAME("Feedback"),
+    [OF_OUTPUT + DELAY] = STATE_NAME("Delay"),
+    [MEDIA_OUT] = STATE_NAME("MediaOut"),
+    [OUTPUTS] = STATE_NAME("Outputs"),
+    [RTSP_SOURCE] = STATE_NAME("Source"),
+};
 
-/* Read the fields of these parts; 0 when one is not what it should be. None as a part has only zeros. */
-static int
-load(const Field *fields, PyObject *const *field_names, int count, PyObject *const *parts, Value *values)
+static PyTypeObject *state_types[STATE_TYPES]; /* the module keeps them alive, and is never unloaded */
+static int slots[FIELD_COUNT];                 /* of each field, within its type */
+static int firsts[STATE_TYPES], counts[STATE_TYPES]; /* of the fields that are numbers of a part: the first, how many */
+int other_slots[OTHER_COUNT];
+
+/* --- attributes, as the Python sees them -------------------------------------------------------------------------- */
+
+static PyObject *
+get_field(PyObject *object, void *closure)
 {
-    for (int index = 0; index < count; index++) {
-        PyObject *part = parts[fields[index].part];
-        values[index].i = 0;
-        if (part == Py_None)
-            continue;
-        PyObject *found = PyObject_GetAttr(part, field_names[index]);
-        if (found == NULL)
-            return 0;
-        int fits = 1;
-        switch (fields[index].type) {
-        case INT:
-            fits = PyLong_Check(found);
-            if (fits)
-                values[index].i = PyLong_AsLongLong(found);
-            break;
-        case FLAG:
-            fits = found == Py_True || found == Py_False;
-            values[index].i = found == Py_True;
-            break;
-        case MAYBE:
-            if (found == Py_None) {
-                values[index].r = NAN;
-                break;
-            } /* fall through */
-        case REAL:
-            fits = PyFloat_Check(found) || PyLong_Check(found);
-            if (fits)
-                values[index].r = PyFloat_AsDouble(found);
-        }
-        Py_DECREF(found);
-        if (!fits || PyErr_Occurred())
-            return 0;
+    const Field *field = closure;
+    const Value *value = &((State *)object)->v[slots[field - fields]];
+    switch (field->type) {
+    case NUMBER:
+        if (value->i == NO_NUMBER)
+            return Py_NewRef(Py_None);
+        return PyLong_FromLongLong(value->i);
+    case INT:
+        return PyLong_FromLongLong(value->i);
+    case FLAG:
+        return PyBool_FromLong((long)value->i);
+    case MAYBE:
+        if (isnan(value->r))
+            return Py_NewRef(Py_None);
+        return PyFloat_FromDouble(value->r);
+    default:
+        return PyFloat_FromDouble(value->r);
     }
-    return 1;
 }
 
-/* Write back the fields that have changed; -1 with an exception. */
 static int
-store(const Field *fields, PyObject *const *field_names, int count, PyObject *const *parts, const Value *before,
-      const Value *values)
+set_field(PyObject *object, PyObject *given, void *closure)
 {
-    for (int index = 0; index < count; index++) {
-        if (before[index].i == values[index].i || parts[fields[index].part] == Py_None)
+    const Field *field = closure;
+    Value *value = &((State *)object)->v[slots[field - fields]];
+    if (given == NULL) {
+        PyErr_Format(PyExc_TypeError, "%s cannot be deleted", field->name);
+        return -1;
+    }
+    Value made;
+    if (field->type == NUMBER && given == Py_None)
+        made.i = NO_NUMBER;
+    else if (field->type == MAYBE && given == Py_None)
+        made.r = NAN;
+    else if (field->type == INT || field->type == NUMBER)
+        made.i = PyLong_AsLongLong(given);
+    else if (field->type == FLAG)
+        made.i = PyObject_IsTrue(given);
+    else
+        made.r = PyFloat_AsDouble(given);
+    if (PyErr_Occurred())
+        return -1;
+    *value = made;
+    return 0;
+}
+
+/* --- types -------------------------------------------------------------------------------------------------------- */
+
+/* The type of state that an object's class is derived from; -1 where it is none. */
+static int
+state_of(PyObject *object)
+{
+    for (PyTypeObject *type = Py_TYPE(object); type != NULL; type = PyType_GetSlot(type, Py_tp_base))
+        for (int each = 0; each < STATE_TYPES; each++)
+            if (type == state_types[each])
+                return each;
+    return -1;
+}
+
+int
+is_state(PyObject *object, int type)
+{
+    return PyObject_TypeCheck(object, state_types[type]);
+}
+
+Value *
+find_slot(PyObject *object, const char *name, Type *type)
+{
+    int of = state_of(object);
+    for (int each = 0; each < FIELD_COUNT; each++)
+        if (fields[each].of == of && !strcmp(fields[each].name, name)) {
+            *type = fields[each].type;
+            return &((State *)object)->v[slots[each]];
+        }
+    return NULL;
+}
+
+void
+set_object(Value *slot, PyObject *value)
+{
+    PyObject *before = slot->o;
+    slot->o = value;
+    Py_XDECREF(before);
+}
+
+static int
+state_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    int of = state_of(object);
+    Py_VISIT(Py_TYPE(object));
+    for (int each = 0; each < FIELD_COUNT; each++)
+        if (fields[each].of == of && fields[each].type == OBJECT)
+            Py_VISIT(((State *)object)->v[slots[each]].o);
+    return 0;
+}
+
+static int
+state_clear(PyObject *object)
+{
+    int of = state_of(object);
+    for (int each = 0; each < FIELD_COUNT; each++)
+        if (fields[each].of == of && fields[each].type == OBJECT)
+            set_object(&((State *)object)->v[slots[each]], NULL);
+    return 0;
+}
+
+static void
+state_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    state_clear(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+/* Slots: the numbers of a part first and in their order, so that they are copied with one call. */
+static void
+lay_out(int *sizes)
+{
+    for (int each = 0; each < FIELD_COUNT; each++) {
+        int of = fields[each].of;
+        slots[each] = sizes[of]++;
+        if (each >= OUTPUT_END)
+            other_slots[each - OUTPUT_END] = slots[each];
+        else if (!counts[of]++)
+            firsts[of] = each < INPUT_END ? each : each - INPUT_END;
+    }
+}
+
+static PyTypeObject *
+make_type(PyObject *module, int of, int size, PyGetSetDef *getters)
+{
+    PyMemberDef members[FIELD_COUNT + 1];
+    int objects = 0, numbers = 0;
+    memset(members, 0, sizeof members);
+    for (int each = 0; each < FIELD_COUNT; each++) {
+        const Field *field = &fields[each];
+        if (field->of != of)
             continue;
-        PyObject *made;
-        if (fields[index].type == INT)
-            made = PyLong_FromLongLong(values[index].i);
-        else if (fields[index].type == FLAG)
-            made = PyBool_FromLong((long)values[index].i);
+        if (field->type == OBJECT) {
+            Py_ssize_t offset = (Py_ssize_t)(offsetof(State, v) + sizeof(Value) * (size_t)slots[each]);
+            members[objects++] = (PyMemberDef){.name = field->name, .type = T_OBJECT_EX, .offset = offset};
+        }
         else
-            made = PyFloat_FromDouble(values[index].r);
-        if (made == NULL)
+            getters[numbers++] = (PyGetSetDef){field->name, get_field, set_field, NULL, (void *)field};
+    }
+    PyType_Slot with[] = {
+        {Py_tp_dealloc, state_dealloc}, {Py_tp_traverse, state_traverse}, {Py_tp_clear, state_clear},
+        {Py_tp_getset, getters},        {Py_tp_members, members},         {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = type_names[of],
+        .basicsize = (int)(offsetof(State, v) + sizeof(Value) * (size_t)size),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+        .slots = with,
+    };
+    return (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+}
+
+int
+add_states(PyObject *module)
+{
+    static PyGetSetDef getters[FIELD_COUNT + STATE_TYPES]; /* those of a type end with an empty one */
+    int sizes[STATE_TYPES] = {0}, at = 0;
+    if (state_types[0] != NULL) { /* a second module would be given what the first has made */
+        PyErr_SetString(PyExc_ImportError, "the types of state are made once a process");
+        return -1;
+    }
+    lay_out(sizes);
+    for (int of = 0; of < STATE_TYPES; of++) {
+        state_types[of] = make_type(module, of, sizes[of], getters + at);
+        const char *name = strrchr(type_names[of], '.') + 1;
+        if (state_types[of] == NULL || PyModule_AddObjectRef(module, name, (PyObject *)state_types[of]))
             return -1;
-        int failed = PyObject_SetAttr(parts[fields[index].part], field_names[index], made);
-        Py_DECREF(made);
-        if (failed)
-            return -1;
+        while (getters[at++].name != NULL)
+            ;
     }
     return 0;
 }
 
-int
+/* --- all numbers of a camera's parts ------------------------------------------------------------------------------ */
+
+static void
+load(PyObject *const *parts, int count, int from, Value *values)
+{
+    for (int part = 0; part < count; part++) {
+        Value *to = values + firsts[from + part];
+        size_t size = sizeof(Value) * (size_t)counts[from + part];
+        if (parts[part] == Py_None)
+            memset(to, 0, size);
+        else
+            memcpy(to, ((State *)parts[part])->v, size);
+    }
+}
+
+static void
+store(PyObject *const *parts, int count, int from, const Value *values)
+{
+    for (int part = 0; part < count; part++)
+        if (parts[part] != Py_None)
+            memcpy(((State *)parts[part])->v, values + firsts[from + part],
+                   sizeof(Value) * (size_t)counts[from + part]);
+}
+
+void
 load_input(PyObject *const *parts, Value *values)
 {
-    return load(input_fields, input_names, INPUT_COUNT, parts, values);
+    load(parts, INPUT_PARTS, 0, values);
 }
 
-int
-load_output(Output *output)
+void
+load_output(PyObject *const *parts, Value *values)
 {
-    return load(output_fields, output_names, OUTPUT_COUNT, output->parts, output->before);
+    load(parts, OUTPUT_STATES, OF_OUTPUT, values);
 }
 
-int
-store_input(PyObject *const *parts, const Value *before, const Value *values)
+void
+store_input(PyObject *const *parts, const Value *values)
 {
-    return store(input_fields, input_names, INPUT_COUNT, parts, before, values);
+    store(parts, INPUT_PARTS, 0, values);
 }
 
-int
-store_output(Output *output)
+void
+store_output(PyObject *const *parts, const Value *values)
 {
-    return store(output_fields, output_names, OUTPUT_COUNT, output->parts, output->before, output->now);
-}
-
-/* Whether an attribute is None (or, with `empty`, has no items). */
-int
-is_none(PyObject *object, int name, int empty)
-{
-    PyObject *found = PyObject_GetAttr(object, names[name]);
-    if (found == NULL)
-        return 0;
-    int is = empty ? PyObject_Size(found) == 0 : found == Py_None;
-    Py_DECREF(found);
-    return is;
-}
-
-/* An attribute that is a tuple of two numbers, the first of which may be an integer. */
-int
-load_pair(PyObject *object, int name, double *first, double *second)
-{
-    PyObject *found = PyObject_GetAttr(object, names[name]);
-    if (found == NULL)
-        return 0;
-    int is = PyTuple_CheckExact(found) && PyTuple_Size(found) == 2;
-    if (is) {
-        *first = PyFloat_AsDouble(PyTuple_GetItem(found, 0));
-        *second = PyFloat_AsDouble(PyTuple_GetItem(found, 1));
-    }
-    Py_DECREF(found);
-    return is && !PyErr_Occurred();
-}
-
-int
-is_guarded(PyObject *guards)
-{
-    Py_ssize_t count = PyTuple_Size(guards);
-    for (Py_ssize_t index = 0; index < count; index++) {
-        PyObject *guard = PyTuple_GetItem(guards, index);
-        PyObject *found = PyObject_GetAttr(PyTuple_GetItem(guard, 0), PyTuple_GetItem(guard, 1));
-        if (found == NULL)
-            return 0;
-        Py_DECREF(found); /* compared by identity: whoever has it keeps it alive */
-        if (found != PyTuple_GetItem(guard, 2))
-            return 0;
-    }
-    return 1;
-}
-
-int
-set_pair(PyObject *object, int name, PyObject *first, PyObject *second)
-{
-    PyObject *pair = first == NULL || second == NULL ? NULL : PyTuple_Pack(2, first, second);
-    int failed = pair == NULL || PyObject_SetAttr(object, names[name], pair);
-    Py_XDECREF(first);
-    Py_XDECREF(second);
-    Py_XDECREF(pair);
-    return failed ? -1 : 0;
-}
-
-int
-set_item(PyObject *object, int name, PyObject *key, PyObject *value)
-{
-    PyObject *found = PyObject_GetAttr(object, names[name]);
-    int failed = found == NULL || PyObject_SetItem(found, key, value);
-    Py_XDECREF(found);
-    return failed ? -1 : 0;
-}
-
-/* Call a method for its effect; arguments may be NULL behind the last. */
-int
-call(PyObject *object, int name, PyObject *first, PyObject *second)
-{
-    PyObject *done = PyObject_CallMethodObjArgs(object, names[name], first, second, NULL);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
-}
-
-static int
-intern(PyObject **into, const char *text)
-{
-    if (*into == NULL)
-        *into = PyUnicode_InternFromString(text);
-    return *into == NULL;
-}
-
-int
-intern_names(void)
-{
-    int failed = 0;
-    for (int index = 0; index < NAME_COUNT; index++)
-        failed |= intern(&names[index], texts[index]);
-    for (int index = 0; index < INPUT_COUNT; index++)
-        failed |= intern(&input_names[index], input_fields[index].name);
-    for (int index = 0; index < OUTPUT_COUNT; index++)
-        failed |= intern(&output_names[index], output_fields[index].name);
-    return failed ? -1 : 0;
+    store(parts, OUTPUT_STATES, OF_OUTPUT, values);
 }

@@ -1,8 +1,8 @@
 /* One plain wake of one camera, in one call: from decrypted bytes to `sendmsg`.
  *
- * The Python is the specification, and keeps the state: the fields named in the tables below are read from its objects
- * into `Value`s, all is worked out on these, and only when the whole wake has turned out to be plain are the changed ones
- * written back and packets sent. Otherwise nothing has changed, and the Python takes the wake. So no object ever shows
+ * The Python is the specification, and keeps the state, in slots of its objects (state.h): their numbers are copied into
+ * `Value`s, all is worked out on these, and only when the whole wake has turned out to be plain are they copied back and
+ * packets sent. Otherwise nothing has changed, and the Python takes the wake. So no object ever shows
  * anything but the truth, and either of the two may take any wake.
  *
  * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with pictures that are plain, too
@@ -58,28 +58,31 @@ take_with(PyObject *object, PyObject *const *arguments, Py_ssize_t count, const 
         PyErr_Format(PyExc_TypeError, "%s takes bytes and a float", name);
         return NULL;
     }
-    if (self->guards == NULL || !is_guarded(self->guards)) {
-        PyErr_Clear();
+    if (!is_guarded(self))
         return PyLong_FromLong(-1);
-    }
-    PyObject *parts[INPUT_PARTS], *found[3] = {0}; /* clock, lists and pending bytes */
+    if (self->parts[TRACK] == Py_None) /* made of no track: it sends sound */
+        return PyLong_FromLong(0);
+    PyObject *parts[INPUT_PARTS];
     memcpy(parts, self->parts, sizeof self->parts);
-    found[0] = parts[CLOCK] = PyObject_GetAttr(parts[TRACK], names[n_clock]);
-    found[1] = PyObject_GetAttr(parts[PARSER], names[n_packets]);
-    found[2] = PyObject_GetAttr(parts[PARSER], names[n__pending]);
+    PyObject *lists = ATTRIBUTE(parts[PARSER], lists), *rest = ATTRIBUTE(parts[PARSER], rest);
+    parts[CLOCK] = ATTRIBUTE(parts[TRACK], clock);
     PyObject *buffer = NULL, *done;
-    if (found[0] != NULL && found[1] != NULL && PyDict_CheckExact(found[1]) && found[2] != NULL &&
-        PyBytes_CheckExact(found[2]))
-        buffer = PyBytes_Size(found[2]) ? PySequence_Concat(found[2], arguments[0]) : Py_NewRef(arguments[0]);
-    if (buffer != NULL)
-        done = taker(self, parts, found[1], buffer, arguments[1]);
+    /* without a clock a mapping has to be started */
+    if (parts[CLOCK] != NULL && is_state(parts[CLOCK], CLOCK) && lists != NULL && PyDict_CheckExact(lists) &&
+        rest != NULL && PyBytes_CheckExact(rest))
+        buffer = PyBytes_Size(rest) ? PySequence_Concat(rest, arguments[0]) : Py_NewRef(arguments[0]);
+    if (buffer != NULL) {
+        Py_INCREF(lists);
+        Py_INCREF(parts[CLOCK]);
+        done = taker(self, parts, lists, buffer, arguments[1]);
+        Py_DECREF(parts[CLOCK]);
+        Py_DECREF(lists);
+        Py_DECREF(buffer);
+    }
     else {
         PyErr_Clear();
         done = PyLong_FromLong(0);
     }
-    Py_XDECREF(buffer);
-    for (int index = 0; index < 3; index++)
-        Py_XDECREF(found[index]);
     return done;
 }
 
@@ -98,12 +101,14 @@ wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     return take_with(object, arguments, count, "hear", hear_bytes);
 }
 
+/* Whether the parts are what they should be: all of them, or none where only sound is sent. */
 static int
-are_guards(PyObject *guards)
+are_parts(PyObject *input)
 {
-    for (Py_ssize_t index = 0; index < PyTuple_Size(guards); index++) {
-        PyObject *guard = PyTuple_GetItem(guards, index);
-        if (!PyTuple_Check(guard) || PyTuple_Size(guard) != 3 || !PyUnicode_Check(PyTuple_GetItem(guard, 1)))
+    int none = PyTuple_GetItem(input, TRACK) == Py_None;
+    for (int index = 0; index < INPUT_GIVEN; index++) {
+        PyObject *part = PyTuple_GetItem(input, index);
+        if (part == Py_None ? !none && index != PASSTHROUGH && index != UNITS : none || !is_state(part, index))
             return 0;
     }
     return 1;
@@ -124,7 +129,7 @@ wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         return NULL;
     Py_ssize_t count = PyTuple_Size(outputs);
     if (PyTuple_Size(input) != INPUT_GIVEN || count > MAX_OUTPUTS ||
-        (count < 1 && PyTuple_GetItem(input, PASSTHROUGH) != Py_None) || !are_guards(guards)) {
+        (count < 1 && PyTuple_GetItem(input, PASSTHROUGH) != Py_None) || !are_parts(input)) {
         PyErr_SetString(PyExc_ValueError, "no such parts");
         return NULL;
     }
@@ -139,7 +144,7 @@ wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     for (int index = 0; index < INPUT_GIVEN; index++)
         self->parts[index] = Py_NewRef(PyTuple_GetItem(input, index));
     self->output = PyMem_Calloc((size_t)count + 1, sizeof(Output)); /* also of none */
-    int fits = self->output != NULL;
+    int fits = self->output != NULL && make_guards(self);
     for (Py_ssize_t index = 0; fits && index < count; index++) {
         self->outputs = index + 1; /* also one that is half filled is released */
         fits = fill_output(&self->output[index], PyTuple_GetItem(outputs, index));
@@ -181,6 +186,8 @@ wake_clear(PyObject *object)
     for (int index = 0; index < INPUT_GIVEN; index++)
         Py_CLEAR(self->parts[index]);
     Py_CLEAR(self->guards);
+    PyMem_Free(self->guard);
+    self->guard = NULL;
     Py_CLEAR(self->kind);
     return 0;
 }

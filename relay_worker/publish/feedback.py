@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from relay_worker.native.states import FeedbackState
 from relay_worker.rtp.rtcp import ReportBlock
 from relay_worker.rtp.transport_cc import TransportFeedback
 
@@ -53,7 +54,7 @@ class Estimate:
     last_remb: float | None = None
 
 
-class Feedback:
+class Feedback(FeedbackState):
     """Collects reports into an `Estimate`."""
 
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from relay_worker.native.states import HistoryState
+
 DEFAULT_SECONDS: Final = 2.0
 DEFAULT_BYTES: Final = 4 * 1024 * 1024
 
@@ -48,7 +50,7 @@ class SentPacket(NamedTuple):
     """
 
 
-class SentHistory:
+class SentHistory(HistoryState):
     """The packets of one track sent in the last `seconds`, or fewer when they exceed `max_bytes`.
 
     `evicted_early` counts packets that had to leave before their time, `repaired` those sent again at least once.
@@ -71,8 +73,12 @@ class SentHistory:
         expired = run.sent - self._seconds
         while runs[0].sent < expired:
             self._evict()
-        while self.bytes > self._max_bytes and len(runs) > 1:
-            self.evicted_early += len(runs[0].packets)
+        if self.bytes > self._max_bytes:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self.bytes > self._max_bytes and len(self._runs) > 1:
+            self.evicted_early += len(self._runs[0].packets)
             self._evict()
 
     def _evict(self) -> None:

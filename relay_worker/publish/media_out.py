@@ -12,6 +12,7 @@ from relay_common.clock import Clock
 from relay_worker import native
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind, PayloadRun
+from relay_worker.native.states import MediaOutState
 from relay_worker.publish.answer import AcceptedTrack
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer, PacerSettings
@@ -22,7 +23,7 @@ from relay_worker.publish.uplink import Uplink
 from relay_worker.webrtc.gso import PacketPath
 
 
-class MediaOut:
+class MediaOut(MediaOutState):
     """Sends a camera's frames over a connection from `_begin` on, while `connected`. Implements `pipeline.Output`.
 
     `on_keyframe_request` asks the camera for a keyframe, at most once a second. `delay` takes how long each run of

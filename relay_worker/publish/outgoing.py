@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from relay_common.rendition_messages import SMALL_RID
 from relay_worker.media.stream import AUDIO_CLOCK_RATE, VIDEO_CLOCK_RATE
+from relay_worker.native.states import StreamState, StreamStatsState, in_memory
 from relay_worker.publish.answer import AcceptedTrack
 from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.history import SentHistory
 from relay_worker.publish.simulcast import LayerExtensions
 
 
+@in_memory
 @dataclass
-class SentStats:
+class SentStats(StreamStatsState):
     """Totals since the track began; `bytes` are payload bytes."""
 
     packets: int = 0
@@ -48,7 +50,7 @@ class SentStats:
     """Seconds, from the last receiver report."""
 
 
-class OutgoingTrack:
+class OutgoingTrack(StreamState):
     """One negotiated stream. `sequence` and `timestamp_base` may be given to continue an earlier session's."""
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from relay_worker import native
 from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.stream import Frame, Kind, Output
+from relay_worker.native.states import OutputsState
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
 from relay_worker.wakes import CompiledOutput
@@ -23,7 +24,7 @@ class _Branch:
         """Whether it gets no video until a keyframe begins."""
 
 
-class Outputs:
+class Outputs(OutputsState):
     """Attaches any number of outputs to a pipeline that has one. Implements `Output`."""
 
     def __init__(self, pipeline: Pipeline) -> None:

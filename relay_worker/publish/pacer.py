@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from relay_worker import native
 from relay_worker.media.stream import PayloadRun
+from relay_worker.native.states import MeterState, PacerState, PacerStatsState, in_memory
 from relay_worker.publish.smoother import Smoother
 from relay_worker.rtp.h264_packetize import is_disposable, starts_keyframe
 
@@ -81,8 +82,9 @@ class _Held(NamedTuple):
     came: float
 
 
+@in_memory
 @dataclass
-class PacerStats:
+class PacerStats(PacerStatsState):
     """Totals."""
 
     offered_bytes: int = 0
@@ -96,7 +98,7 @@ class PacerStats:
     """How often the video queue hit a bound."""
 
 
-class Pacer:
+class Pacer(PacerState):
     """See the module's description. Payload runs must be pushed in media order, each track for itself.
 
     `wants_keyframe` is true from a drop until the next keyframe comes.
@@ -104,6 +106,7 @@ class Pacer:
 
     def __init__(self, settings: PacerSettings | None = None) -> None:
         self._settings = settings = settings or PacerSettings()
+        self._floor_bitrate = settings.floor_bitrate
         self.stats = PacerStats()
         self.ceiling: float | None = None
         """Bit/s that video, retransmissions included, may not exceed; None when the uplink is not the limit."""
@@ -118,7 +121,7 @@ class Pacer:
         self._held: deque[_Held] = deque()  # video waiting for its release time
         self._ready: deque[_Held] = deque()  # video waiting for the bucket
         self._held_bytes = self._ready_bytes = 0
-        self._frame = (-1.0, 0.0)  # media time and release of the newest video frame
+        self._frame_media, self._frame_release = -1.0, 0.0  # of the newest video frame
         self._sending: float | None = None  # media time of the frame that is partly sent
         self._skipping = False  # the rest of the newest frame is to be dropped
         self._cut = False  # slices of it have been: it can no longer begin
@@ -179,8 +182,8 @@ class Pacer:
         size += PACKET_OVERHEAD * len(payloads)
         self._bitrate.add(size, now)
         self.stats.offered_bytes += size
-        if media_time != self._frame[0]:
-            self._frame = (media_time, self._video_line.release(media_time, now))
+        if media_time != self._frame_media:
+            self._frame_media, self._frame_release = media_time, self._video_line.release(media_time, now)
             self._cut = False
             self._skipping = (self.ceiling is not None or self.wants_keyframe) and not self._admit(payloads)
             self.stats.thinned_frames += self._skipping
@@ -188,8 +191,8 @@ class Pacer:
             # An access unit delimiter arrived on its own, before the parameter sets.
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
-        if self._frame[1] <= now and not (self._held or self._ready or self._skipping):
-            rate = self._settings.floor_bitrate
+        if self._frame_release <= now and not (self._held or self._ready or self._skipping):
+            rate = self._floor_bitrate
             if self.ceiling is not None and self.ceiling < rate:
                 rate = self.ceiling
             tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate / 8)
@@ -203,7 +206,6 @@ class Pacer:
         """Its fields of `native.OutputParts`: what `take_video` reads and writes."""
         return {
             "pacer": self,
-            "settings": self._settings,
             "line": self._video_line,
             "meter": self._bitrate,
             "pacer_stats": self.stats,
@@ -211,19 +213,19 @@ class Pacer:
 
     def sound_parts(self) -> dict[str, Any]:
         """The same for `take_audio`; None is what that does without."""
-        others = dict.fromkeys(("settings", "meter", "pacer_stats", "repair"))
+        others = dict.fromkeys(("meter", "pacer_stats", "repair"))
         return others | {"pacer": self, "line": self._audio_line}
 
     def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""
-        self._frame, self._skipping, self._cut = (media_time, now), False, False
+        self._frame_media, self._frame_release, self._skipping, self._cut = media_time, now, False, False
         self._queue(payloads, media_time, sum(len(payload) + PACKET_OVERHEAD for payload, _ in payloads), now)
 
     def _queue(self, payloads: PayloadRun, media_time: float, size: int, now: float) -> None:
         if self._skipping:
             self.stats.dropped_packets += len(payloads)
             return
-        run = _Held(max(now, self._frame[1]), payloads, media_time, 0.0, size, now)
+        run = _Held(max(now, self._frame_release), payloads, media_time, 0.0, size, now)
         if run.release <= now and not self._held:
             self._make_ready(run)
         else:
@@ -348,7 +350,7 @@ class Pacer:
         self.stats.thinned_frames += len({run.media_time for run in dropped})
         self.limited = self.ceiling is not None
         self.wants_keyframe = not kept or end < len(rest)
-        self._skipping = self.wants_keyframe and (self._cut or self._frame[0] != self._sending)
+        self._skipping = self.wants_keyframe and (self._cut or self._frame_media != self._sending)
         # Whatever survives passes through `pop` again, where due frames become ready.
         self._ready, self._held = deque(), deque(begun + kept)
         self._ready_bytes, self._held_bytes = 0, sum(run.size for run in self._held)
@@ -359,7 +361,7 @@ def _has_keyframe(payloads: PayloadRun) -> bool:
     return any(starts_keyframe(payload) for payload, _ in payloads)
 
 
-class _RateMeter:
+class _RateMeter(MeterState):
     """Bits per second over the last one to two seconds."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from relay_worker.native.states import WriterState
 from relay_worker.publish.extensions import HeaderExtensions, abs_send_time
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.webrtc.gso import PacketPath, UdpPath
@@ -27,7 +28,7 @@ class Protector(Protocol):
     def protect_rtcp(self, packet: bytes) -> bytes: ...
 
 
-class PacketWriter:
+class PacketWriter(WriterState):
     """The packets of one SRTP association. `on_numbered` gets the transport-wide number, the size and the send time of
     each packet that carries such a number.
     """

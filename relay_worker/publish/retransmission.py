@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from relay_worker.native.states import RepairState
 from relay_worker.publish.congestion import QUEUE_LIMIT
 from relay_worker.publish.feedback import Estimate
 from relay_worker.publish.history import SentPacket
@@ -23,7 +24,7 @@ RESEND_RATE: Final = 256 * 1024
 """Retransmission budget: burst in bytes, and bytes per second while the uplink is not the limit."""
 
 
-class Retransmitter:
+class Retransmitter(RepairState):
     """Repairs the tracks of one publication. What it does is counted in the tracks' stats."""
 
     def __init__(self, writer: PacketWriter, estimate: Estimate) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from relay_worker import native
 from relay_worker.media.stream import PayloadRun
+from relay_worker.native.states import SenderState
 from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.feedback import Estimate, Feedback
 from relay_worker.publish.history import SentHistory, SentRun
@@ -29,7 +30,7 @@ MIN_REPORT_INTERVAL: Final = 0.1
 MAX_RTP_PAYLOAD: Final = 1400
 
 
-class MediaSender:
+class MediaSender(SenderState):
     """Sends the tracks of one publication and answers feedback about them.
 
     `on_keyframe_request` is called when the far end wants a keyframe (PLI or FIR), at most once a second, and
@@ -136,7 +137,6 @@ class MediaSender:
             "stream_stats": track.stats,
             "writer": self._writer,
             "history": track.history,
-            "sent_run": SentRun,
             "repair": self.repair,
             "path": path if isinstance(path, UdpPath) else None,
             "protector": protector,

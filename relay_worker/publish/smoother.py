@@ -6,6 +6,8 @@ import math
 from collections import deque
 from typing import Final
 
+from relay_worker.native.states import LineState
+
 THRESHOLD: Final = 0.060
 """Arrival spread in seconds below which a source counts as even: a viewer's jitter buffer absorbs it."""
 MAX_DELAY: Final = 0.600
@@ -17,7 +19,7 @@ CATCH_UP: Final = 0.1
 _BUCKET: Final = 1.0
 
 
-class Smoother:
+class Smoother(LineState):
     """Release times of one track's frames.
 
     The transit of a frame is its arrival less its media time (an arbitrary origin). While transits within `WINDOW`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay_worker.native.states import UplinkState
 from relay_worker.publish.congestion import QUEUE_LIMIT, CongestionController, PathSample
 from relay_worker.publish.outgoing import OutgoingTrack
 from relay_worker.publish.pacer import Pacer
@@ -21,7 +22,7 @@ that of the others, which is too late on top of the round trip.
 """
 
 
-class Uplink:
+class Uplink(UplinkState):
     """Limits pacer and sender to what the uplink carries."""
 
     def __init__(self, pacer: Pacer, sender: MediaSender, video: OutgoingTrack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from relay_worker.native.states import UnitsState
 from relay_worker.rtp.bits import BitReader
 from relay_worker.rtp.h264 import PayloadError
 
@@ -87,7 +88,7 @@ def parse_fmtp(parameters: Mapping[str, str]) -> AacFormat:
 _LENGTHS: Final = (("sizelength", "13"), ("indexlength", "3"), ("indexdeltalength", "3"))
 
 
-class AacDepacketizer:
+class AacDepacketizer(UnitsState):
     """Turns RTP payloads into AAC access units.
 
     `clock_rate` is that of the RTP timestamps, where it is not the configuration's: HE-AAC often has the core's.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay_worker import native
+from relay_worker.native.states import ReceiverState
 from relay_worker.rtp.packet import HEADER, MIN_SIZE, RtpError, RtpRun, RtpView, parse_header, parse_rtp
 from relay_worker.rtp.rtcp import ReportBlock
 
@@ -23,7 +24,7 @@ _ON_PROBATION: Final = -2
 _RESTARTED: Final = -3
 
 
-class RtpReceiver:
+class RtpReceiver(ReceiverState):
     """Receives one track's packets.
 
     A packet with an unknown SSRC, or a sequence number far from the expected one, is held until the next packet

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
+from relay_worker.native.states import ClockState, TrackState
+
 MIN_STEP: Final = 0.001
 """Smallest advance in seconds between two different timestamps of a track."""
 FORWARD_JUMP: Final = 2.0
@@ -38,10 +40,8 @@ _MAX_SKEW_RATE: Final = 0.05  # … at most this fast
 _REPORT_WEIGHT: Final = 0.25  # of a new sender report against those before it
 
 
-class _SourceClock:
+class _SourceClock(ClockState):
     """Offset from a source time to local time: the lowest transit of the last 4 to 8 seconds, followed smoothly."""
-
-    __slots__ = ("_adjusted", "_current", "_previous", "_window_end", "offset")
 
     def __init__(self, offset: float, now: float) -> None:
         self.offset = offset
@@ -71,9 +71,7 @@ class _SourceClock:
             self.offset += min(error / _DRIFT_TIME, _MAX_DRIFT) * min(elapsed, 1.0)
 
 
-class _Track:
-    __slots__ = ("arrival", "clock", "floor", "media", "ntp_offset", "pending", "rate", "skew", "source", "timestamp")
-
+class _Track(TrackState):
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.floor = float("-inf")  # media time that the track has reached, across rebases

@@ -11,6 +11,7 @@ from collections.abc import Container
 from typing import Final, TypeAlias
 
 from relay_worker import native
+from relay_worker.native.states import ParserState
 from relay_worker.rtsp.messages import Headers, Request, Response
 
 MAX_START_LINE: Final = 16 * 1024
@@ -42,7 +43,7 @@ class ParseError(ValueError):
     """A message exceeds a limit, or the stream cannot be parsed any more; the connection is unusable."""
 
 
-class RtspParser:
+class RtspParser(ParserState):
     """Feed it bytes, get messages and frames. Frames on a channel in `packets` go straight into its list there.
 
     `garbage` counts bytes skipped between messages, `resyncs` how often that happened, `bad_headers` header lines

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from relay_common.fsm import Machine
 from relay_common.secrets import Secret
 from relay_worker.media.stream import Batch, Feed, Kind, Track
+from relay_worker.native.states import SessionState
 from relay_worker.rtsp.dialogue import Dialogue
 from relay_worker.rtsp.errors import (
     ProtocolError,
@@ -61,7 +62,7 @@ class _Channels(NamedTuple):
     rtcp: int
 
 
-class RtspSession:
+class RtspSession(SessionState):
     """The client of one connection. `start`, then `receive` what arrives and send what `data_to_send` returns.
 
     Every method may raise an `RtspError`; the session is over then. After `receive`, `poll` and `stop`, call

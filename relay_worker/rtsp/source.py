@@ -19,6 +19,7 @@ from relay_common.spoken import spoken
 from relay_worker import native
 from relay_worker.media.stream import Batch, Feed, MediaSink, Track, WakeSink
 from relay_worker.native import DONE, OTHERS_LEFT
+from relay_worker.native.states import SourceState
 from relay_worker.rtp.rtcp import pack_receiver_report, pack_sdes
 from relay_worker.rtsp.errors import ConnectError, RedirectError, RtspError, RtspStage, SessionLostError
 from relay_worker.rtsp.events import Playing, Redirected, SessionSettings
@@ -46,7 +47,7 @@ class SourceSettings:
     session: SessionSettings = field(default_factory=SessionSettings)
 
 
-class RtspSource:
+class RtspSource(SourceState):
     """Plays `url` into `sink`.
 
     `run` returns after `stop`, and raises an `RtspError` (with stage and remedy) for any other end; an exception of the

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from relay_worker.native.states import PathState
 from relay_worker.webrtc.prepared import PreparedPackets, packed_address
 
 UDP_SEGMENT: Final = 103  # linux/udp.h; the socket module has no name for it
@@ -41,7 +42,7 @@ class PacketPath(Protocol):
         ...
 
 
-class UdpPath:
+class UdpPath(PathState):
     """A non-blocking UDP socket to one address. `gso` tells whether segmentation offload is in use.
 
     Offload ends permanently where the kernel lacks it, and for a while where a segment does not fit the route's MTU:

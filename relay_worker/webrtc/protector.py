@@ -10,6 +10,7 @@ import pylibsrtp
 from pylibsrtp._binding import ffi, lib
 
 from relay_worker import native
+from relay_worker.native.states import ProtectorState
 from relay_worker.webrtc.prepared import PreparedPackets
 
 SLOTS: Final = 16
@@ -21,7 +22,7 @@ _PROTECT: Final = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)"
 """The type of libsrtp's function that compiled code calls by its address; another is not called."""
 
 
-class SrtpProtector:
+class SrtpProtector(ProtectorState):
     """Encrypts in place: a caller writes a plain packet into `buffer` at a slot and calls `protect`.
 
     Slots are aligned and have room for the tag, as libsrtp requires; one foreign call per packet, no copies.

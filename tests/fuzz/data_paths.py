@@ -28,6 +28,7 @@ from relay_worker.media.opus import FRAME_SECONDS, OpusTranscoder
 from relay_worker.media.stream import Batch, Format, Frame, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.answer import AcceptedTrack
+from relay_worker.publish.history import SentRun
 from relay_worker.publish.media_out import MediaOut
 from relay_worker.publish.offer import make_offer
 from relay_worker.publish.outputs import Outputs
@@ -38,6 +39,7 @@ from relay_worker.rtsp.session import RtspSession, _Channels
 from relay_worker.rtsp.states import RtspState
 from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.transport import SrtpProtector
+from tests.fixtures.attributes import attributes
 from tests.fuzz.camera_streams import BODY, Stream
 from tests.fuzz.pieces import chunks
 from tests.fuzz.seeds import seeds
@@ -277,6 +279,8 @@ _APART: Final = frozenset(
 )
 """Names of what has no part in it: the choice itself, and what differs between two connections."""
 
+_RUN: Final = SentRun.__struct_fields__
+
 _PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes, bytearray, memoryview))
 """Types of what is its own value. Parts remember long rows of these above all, which are then taken as they are."""
 
@@ -291,7 +295,9 @@ def remembered(value: object, seen: set[int]) -> object:
         if _PLAIN.issuperset(map(type, value.values())):
             return dict(zip(keys, value.values(), strict=True))
         return {key: remembered(item, seen) for key, item in zip(keys, value.values(), strict=True)}
-    if isinstance(value, list | tuple | deque | array) or type(value).__name__ == "Kept":
+    if type(value).__name__ == "Kept":  # the compiled `SentRun`
+        return {name: getattr(value, name) for name in _RUN} | {"packets": [list(one) for one in value]}  # type: ignore[attr-defined]
+    if isinstance(value, list | tuple | deque | array):
         items: list[object] = list(value)  # type: ignore[call-overload]
         if _PLAIN.issuperset(map(type, items)):
             return items
@@ -300,9 +306,7 @@ def remembered(value: object, seen: set[int]) -> object:
     if id(value) in seen or not type(value).__module__.startswith(("relay_", "tests.", "__main__")):
         return type(value).__name__
     seen.add(id(value))
-    names = [*getattr(value, "__dict__", ()), *getattr(type(value), "__slots__", ())]
-    names += getattr(type(value), "__struct_fields__", ())
-    return {name: remembered(getattr(value, name), seen) for name in names if name not in _APART}
+    return {name: remembered(item, seen) for name, item in attributes(value).items() if name not in _APART}
 
 
 class Stored(Stream):

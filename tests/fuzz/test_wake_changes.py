@@ -35,7 +35,9 @@ CHANGES = {
     "a second that is forgotten": (5, "smoother.c", "second[0] < start - WINDOW", "second[0] < start - 4"),
     "sound that stands still": (11, "hearing.c", "if (!*size || run->timestamp == I(unit_timestamp))", "if (!*size)"),
     "time of sound": (11, "hearing.c", "run->sent_timestamp = I(unit_timestamp) =", "run->sent_timestamp ="),
-    "sound behind a fragment": (195, "hearing.c", "!is_none(parts[UNITS], n__fragment, 1)", "0"),
+    "sound behind a fragment": (195, "hearing.c", "!is_empty(ATTRIBUTE(parts[UNITS], fragment))", "0"),
+    "bytes that are kept": (41, "history.c", "f_kept_bytes)->i += run->bytes;", "f_kept_bytes)->i += run->bytes + 1;"),
+    "arrival of a picture": (41, "input.c", "    R(arrived_at) = now;\n", ""),
     "rest of a frame": (46, "input.c", "work->taken = at;", "work->taken = at == work->size ? at : at + 1;"),
 }
 """The seed of a stream that shows it, what stands in which file, and what a mistake might have written."""

@@ -17,6 +17,7 @@ from relay_worker.media.access_unit import AccessUnit, AccessUnitAssembler
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.rtp.h264 import FU_A, fragment, join_stap_a
 from relay_worker.rtp.packet import RtpView, parse_rtp
+from tests.fixtures.attributes import attributes
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -289,7 +290,7 @@ def test_a_run_is_taken_as_each_payload_by_itself(runs: list[tuple[list[tuple[by
             for item in sent(one, one.receive_payload(payload, marker, timestamp // 2, 0 if index else lost))
         ]
         assert sent(whole, whole.receive_run(run, timestamp // 2, lost)) == singly
-    state = [{name: value for name, value in vars(p).items() if name != "parameter_sets"} for p in (one, whole)]
+    state = [{name: value for name, value in attributes(p).items() if name != "parameter_sets"} for p in (one, whole)]
     assert state[0] == state[1]
 
 
@@ -318,7 +319,7 @@ def test_runs_of_a_real_stream_with_holes_are_taken_as_each_payload_by_itself(pa
             run.append((view.payload, view.marker))
         together += whole.receive_run(run, timestamp, before)
         assert together == singly
-        counters = [{name: value for name, value in vars(p).items() if isinstance(value, int)} for p in (one, whole)]
-        assert counters[0] == counters[1]
+        numbers = [{name: n for name, n in attributes(p).items() if isinstance(n, int)} for p in (one, whole)]
+        assert numbers[0] == numbers[1]
         assert (whole.frames == FRAMES) == (not skipped)
         assert seed or whole.keyframes == FRAMES // GOP

@@ -9,12 +9,14 @@ import gc
 import socket
 import struct
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from relay_worker import native, wakes
+from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind
 from relay_worker.publish.extensions import HeaderExtensions
 from relay_worker.publish.outputs import Outputs
@@ -195,15 +197,16 @@ def test_no_number_is_used_twice_whatever_fails(camera: Camera) -> None:
     history: Any = connection.track.history
     before = connection.track.sequence
 
-    def fails(run: object) -> None:
-        raise MemoryError
+    class Full(deque[Any]):
+        def append(self, run: object) -> None:
+            raise MemoryError
 
-    history.append = fails
+    runs, history._runs = history._runs, Full(history._runs)
     with pytest.raises(MemoryError):
         camera.wake(camera.slices(1, 3))
     assert connection.track.sequence == (before + 3) & 0xFFFF
     assert len(camera.sent()) == 3
-    del history.append
+    history._runs = runs
     assert camera.wake(camera.slices(1, 3)) == 1
     assert len({packet[2:4] for packet in camera.sent()}) == 3
     assert connection.track.sequence == (before + 6) & 0xFFFF
@@ -227,6 +230,39 @@ def test_what_was_sent_is_kept_for_repairs(camera: Camera) -> None:
         run[2]
 
 
+def test_a_history_forgets_what_is_old_and_what_is_too_much(camera: Camera) -> None:
+    kept = camera.way.connections[0].track.history
+    assert kept is not None
+    kept._seconds = 4.5 * INTERVAL
+    for _ in range(6):
+        assert camera.wake(camera.slices(1, 3)) == 1
+    assert (len(kept._runs), kept.evicted_early) == (5, 0)
+    assert [run.sent for run in kept._runs] == pytest.approx([camera.now - (4 - each) * INTERVAL for each in range(5)])
+    assert kept.bytes == sum(run.size for run in kept._runs) == 5 * sum(map(len, camera.slices(1, 3)))
+    first = kept._runs[0]
+    assert kept.resend(first.sequence, camera.now, 0.1)
+    assert camera.wake(camera.slices(1, 3)) == 1
+    assert kept._resent == {}, "what has gone cannot have been sent again"
+    one = sum(map(len, camera.slices(1, 3)))
+    kept._max_bytes = 5 * one
+    assert camera.wake(camera.slices(1, 3)) == 1
+    assert (len(kept._runs), kept.evicted_early) == (5, 0), "all that may be kept"
+    kept._max_bytes = 5 * one - 1
+    assert camera.wake(camera.slices(1, 3)) == 1
+    assert (len(kept._runs), kept.evicted_early, kept.bytes) == (4, 3, 4 * one)
+
+
+def test_a_history_that_the_python_has_begun_goes_on(camera: Camera) -> None:
+    """The first runs were the Python's own: each forgets those of the other."""
+    kept = camera.way.connections[0].track.history
+    assert kept is not None
+    assert {type(run).__name__ for run in kept._runs} == {"Kept", "SentRun"}
+    camera.now += 3.0
+    camera.wake(camera.slices(1, 3))
+    assert len(kept._runs) == 1
+    assert kept.bytes == kept._runs[0].size
+
+
 def test_its_parts_are_let_go() -> None:
     camera = Camera(Terms(2, udp=False))
     camera.wake([SPS, PPS, *camera.slices(5, 3)])  # with which the second begins
@@ -246,12 +282,24 @@ def test_parts_of_which_none_can_be_made(camera: Camera) -> None:
     (parts,), _ = made
     video = pipeline.inputs[Kind.VIDEO]
     session = camera.way._session
-    given = native.InputParts(session, session.parser, pipeline, video, 1, 2, passthrough=3)
-    assert compiled.Wake((), given, (parts,), Kind.VIDEO, 0, 1).take(b"$\0\0\0", 1.0) == 0, "no such attributes"
+    assert isinstance(video, VideoInput)
+    given = native.InputParts(
+        *(session, session.parser, pipeline, video, video.receiver, pipeline.timeline.state(Kind.VIDEO)),
+        passthrough=video.passthrough,
+    )
+    assert compiled.Wake((), given, (parts,), Kind.VIDEO, 0, 1).take(b"$\0\0\0", 1.0) == 0, "no packet"
+    assert compiled.Wake((), given, (parts,), Kind.VIDEO, 0, 1).hear(b"$\0\0\0", 1.0) == 0, "no units"
+    deaf = given._replace(passthrough=None)
+    assert compiled.Wake((), deaf, (parts,), Kind.VIDEO, 0, 1).take(b"$\0\0\0", 1.0) == 0, "no pictures"
     for guards, inputs, outputs, error in (
         ((), given, (), ValueError),
         ((), given, (parts,) * 9, ValueError),
         ((), given[1:], (parts,), ValueError),
+        *(((), given._replace(**{name: session}), (parts,), ValueError) for name in given._fields[1:]),
+        *(((), given._replace(**{name: None}), (parts,), ValueError) for name in given._fields[:6]),
+        *(((), given, (parts._replace(**{name: session}),), ValueError) for name in parts._fields[:15]),
+        ((), given, (parts._replace(pacer=None),), ValueError),
+        ((), given, (parts._replace(sender=None),), ValueError),
         (((1, "x"),), given, (parts,), ValueError),
         ((), given, (parts[1:],), ValueError),
         ((), given, (parts._replace(slots=None),), ValueError),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay_worker.rtp.packet import RtpError, RtpView, join_runs, parse_rtp
 from relay_worker.rtp.receiver import RtpReceiver
 from relay_worker.rtp.reorder import ReorderBuffer
+from tests.fixtures.attributes import attributes
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -341,7 +342,7 @@ def both_ways(packets: list[bytes], size: int) -> int:
         for runs in (singly, together)
     ]
     assert flat[0] == flat[1]
-    assert vars(one) == vars(all_of_them)
+    assert attributes(one) == attributes(all_of_them)
     return len(flat[1]) - len(together)
 
 
