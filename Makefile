@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds peers peerpackages kubernetes cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -65,6 +65,9 @@ lines: $(VENV)/installed-dev browser ## viewers on narrow and varying lines, wit
 
 seeds: $(VENV)/installed-dev ## the control plane under 10,000 seeds of schedules and faults, on one core (a quarter of an hour)
 	nice $(BIN)/python -m tests.simulation --seeds 10000 $(ARGS)
+
+scale: $(VENV)/installed-dev ## two hours of 250 accounts of 40 cameras while nodes and supervisors die, on one core (four minutes)
+	nice $(BIN)/python -m tests.simulation.many_accounts $(ARGS)
 
 peers: peerpackages browser ## other people's cameras, servers and clients against the relay, for longer than in CI (five minutes)
 	RELAY_REQUIRE_BROWSER=1 RELAY_REQUIRE_PEERS=1 RELAY_PEERS_LONG=1 $(BIN)/pytest tests/peers $(ARGS)
