@@ -48,7 +48,7 @@ class ViewerTerms:
     ends_at: float = 0.0
     """Unix seconds; 0: never."""
     small: bool = False
-    """Whether it gets the small pictures in place of the original."""
+    """Whether it wants the small pictures in place of the original."""
     pacer: PacerSettings = field(default_factory=lambda: PacerSettings(max_queue_bytes=3 * 1024 * 1024))
     """A held group of pictures has to fit into its queue."""
 
@@ -83,9 +83,12 @@ class ViewerConnection(MediaOut):
         self._cname, self._stream = secrets.token_hex(8), secrets.token_hex(8)
         self._session = secrets.randbits(62)
         self._remote_ufrag = offer.ice_ufrag
-        self.small = terms.small
+        self.wants_small, self.small = terms.small, False
+        """Whether it wants the small pictures, and whether it gets them: there may be none for a while."""
         self.begun = False
         """Whether its video has begun, which it does with a keyframe."""
+        self.begins_at = float("-inf")
+        """Media time before which no small picture begins it: it has seen the original until then."""
         self.ended = False
         self.rejected_packets = 0
 

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 FULL_FOR: Final = 5.0
 """Seconds after which a viewer that found all places taken may ask again."""
 LISTEN_AGAIN: Final = 5.0
+SMALL_AGAIN: Final = 10.0
+"""Seconds for which there have to be small pictures before those who got the original instead get them."""
 
 
 def viewer_digest(viewer: str) -> str:
@@ -74,7 +76,8 @@ class LocalViewers:
         self._retired = SentStats()
         self._retired_counters: Counter[str] = Counter()
         self.has_small = False
-        """Whether there are small pictures of this camera; without, who asks for them gets the original."""
+        """Whether there are small pictures of this camera; without, who asks for them gets the original until then."""
+        self._lacking_at = self._video_at = float("-inf")  # when there were none last; media time of the newest picture
         self.on_small_request: Callable[[], None] = lambda: None
         """Asks for a small picture that depends on no other."""
         self.failures = self.turned_away = 0
@@ -153,15 +156,15 @@ class LocalViewers:
         if message.viewer in self._viewers:
             raise ViewerRefused(400, "that viewer has been answered already")
         offer = read_offer(message.offer, profile_idc=self._profile, audio=self._has_sound, ssrcs=_ssrcs())
-        small = message.quality == "small" and self.has_small
         viewer = ViewerConnection(
-            ViewerTerms(name=message.viewer, ends_at=message.ends_at, small=small),
+            ViewerTerms(name=message.viewer, ends_at=message.ends_at, small=message.quality == "small"),
             offer,
             self._ports,
             self,
             self._clock,
             lambda: self._keyframe_requested(viewer),
         )
+        viewer.small = viewer.wants_small and self.has_small
         answer = viewer.answer()
         self._viewers[viewer.name] = viewer
         self._demultiplexer.add(viewer.agent)
@@ -195,7 +198,7 @@ class LocalViewers:
         video, begins = frame.kind is Kind.VIDEO, False
         if video and self._group is not None:
             frame = self._group.add(frame)
-            begins = self._group.begins
+            begins, self._video_at = self._group.begins, frame.media_time
         # Whose sending fails is taken out at once.
         for viewer in list(self._viewers.values()):
             if not viewer.connected or (video and viewer.small):
@@ -213,7 +216,7 @@ class LocalViewers:
         """Send a small picture to those who get them."""
         for viewer in list(self._viewers.values()):
             if viewer.small and viewer.connected:
-                viewer.begun |= keyframe
+                viewer.begun |= keyframe and frame.media_time >= viewer.begins_at
                 if viewer.begun:
                     try:
                         viewer.send(frame, now)
@@ -298,11 +301,17 @@ class LocalViewers:
 
     def check(self, now: float) -> None:
         """End viewers whose time is over; called about once a second."""
+        if not self.has_small:
+            self._lacking_at = now
         for viewer in list(self._viewers.values()):
             if viewer.small and not self.has_small:
                 # The original is better than a picture that stands still.
                 viewer.small = viewer.begun = False
                 self._on_keyframe_request()
+            elif viewer.wants_small and not viewer.small and now - self._lacking_at >= SMALL_AGAIN:
+                viewer.small, viewer.begun, viewer.begins_at = True, False, self._video_at
+                if viewer.connected:
+                    self.on_small_request()
             try:
                 viewer.check(now)
             except Exception as error:

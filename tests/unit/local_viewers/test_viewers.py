@@ -24,7 +24,7 @@ from relay_common.local_messages import (
 from relay_worker.local.group import MAX_BYTES, OF_FRAME, OF_PAYLOAD
 from relay_worker.local.ice import CONSENT, UdpSource
 from relay_worker.local.viewer import CONNECT_WITHIN
-from relay_worker.local.viewers import LISTEN_AGAIN, LocalViewers, viewer_digest
+from relay_worker.local.viewers import LISTEN_AGAIN, SMALL_AGAIN, LocalViewers, viewer_digest
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
@@ -121,6 +121,16 @@ async def test_which_picture_a_viewer_gets_is_said_in_its_answer_and_in_every_re
     world.local.has_small = False
     world.later(1.0)
     assert gotten() == ["full"] * 4
+    world.local.has_small = True
+    asked: list[int] = []
+    world.local.on_small_request = lambda: asked.append(1)
+    for viewer in world.local._viewers.values():
+        viewer.connected = True
+    world.later(1.0)
+    assert gotten() == ["full"] * 4, "not at once: what comes and goes would cost a keyframe each time"
+    world.later(SMALL_AGAIN)
+    assert gotten() == ["small", "small", "full", "full"], "also the one that was there before there were any"
+    assert len(asked) == 2
 
 
 async def test_a_viewer_that_never_connects_is_gone_in_ten_seconds(world: World) -> None:
