@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from relay_common.config_cluster import ClusterConfig
 from relay_common.secrets import Secret
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -305,22 +306,6 @@ class PathsConfig(_Section, frozen=True):
     def socket(self) -> Path:
         """Where the supervisor serves its HTTP interface for the command line."""
         return self.runtime() / "http.sock"
-
-
-class ClusterConfig(_Section, frozen=True):
-    """Workers on other machines; as Pods they need `pip install nest-relay[cluster]` (docs/deployment.md)."""
-
-    namespace: str = ""
-    """Namespace of Kubernetes in which each camera's worker runs as a Pod. Empty: on this machine."""
-    image: str = ""
-    """Their image, of the relay's own version; empty for that in `worker_template`."""
-    worker_template: str = ""
-    """File (YAML, JSON) with the Pod that theirs are made of, in which they are the container `worker`. Empty: none."""
-    identity: str = "nest-relay"
-    """Name of this relay among those of the namespace: label of all that it makes there."""
-    bus_listen: str = ""
-    """Address or name of this machine by which they reach it, and TCP port: `"10.0.0.5:7420"`, the next one as well.
-    Connections are authenticated by key (docs/security.md); a firewall should still admit no others. Empty: off."""
 
 
 class LogConfig(_Section, frozen=True):

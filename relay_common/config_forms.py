@@ -26,8 +26,11 @@ _STUN: Final = r"stuns?:[^/@]+"  # a TURN server is a table, and no text
 
 FORMS: Final[Mapping[str, Form]] = {
     "cloudflare.ice_servers": Form(["stun:stun.example:3478"], _STUN),
+    "cluster.bus_bind": Form("0.0.0.0:7420"),
     "cluster.bus_listen": Form("10.0.0.5:7420"),
     "cluster.namespace": Form("relay", r"\d{1,63}"),
+    "cluster.peer_listen": Form("10.0.0.5:7422"),
+    "cluster.replica": Form("relay-0", r"\d{1,63}"),
     "http.base_path": Form("/cameras"),
     "http.probe_listen": Form("127.0.0.1:8081"),
     "http.trusted_proxies": Form(["127.0.0.1"], _ADDRESS),

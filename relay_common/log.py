@@ -157,7 +157,7 @@ CATEGORIES: Final = {
         "relay_worker.publish",
     ),
     "nest": ("relay_supervisor.google", "relay_supervisor.state"),
-    "bus": ("relay_supervisor.fleet", "relay_worker.process"),
+    "bus": ("relay_supervisor.fleet", "relay_supervisor.cluster", "relay_worker.process"),
     "webrtc": ("relay_worker.webrtc", "relay_worker.camera", "relay_worker.local"),
     "relay": (
         *("relay_supervisor.app", "relay_supervisor.cameras", "relay_supervisor.commands", "relay_supervisor.http"),

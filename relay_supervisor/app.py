@@ -21,7 +21,7 @@ from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient, TurnKey
 from relay_common.config import Config
-from relay_common.config_cluster import bus_endpoints
+from relay_common.config_cluster import bound_endpoints
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
 from relay_supervisor.cameras.discovery import Discovery
@@ -29,7 +29,7 @@ from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
 from relay_supervisor.cameras.restored import restored
 from relay_supervisor.cameras.watching import Watching
-from relay_supervisor.cameras.worker_spec import worker_spec
+from relay_supervisor.cameras.worker_spec import bus_ends, worker_spec
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
 from relay_supervisor.fleet.fleet import Fleet
@@ -53,7 +53,8 @@ from relay_supervisor.sinks.ice_servers import IceServers
 from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
-from relay_supervisor.state.store import Store
+from relay_supervisor.state.store import STATE_FILE, Store
+from relay_supervisor.status.model import SeatStatus
 from relay_supervisor.supervise import Loops, once
 from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
@@ -68,9 +69,9 @@ VERIFY: Final = 60.0
 class Supervisor:
     """Relays the configured cameras from `start` to `stop`; implements the HTTP interface's `RelayView`.
 
-    `launcher` makes what starts the workers, given the runtime directory; None for what the configuration says.
-    `reread` reads the configuration again for a reload; None without a configuration file. Raises ConfigError when the
-    configuration cannot work.
+    `launcher` makes what starts the workers, given the runtime directory; None for what the configuration says. `store`
+    keeps the state; None for a file. `seat` tells which of several supervisors commands. `reread` reads the
+    configuration again for a reload; None without a file. Raises ConfigError when the configuration cannot work.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Supervisor:
         *,
         clock: Clock | None = None,
         launcher: Callable[[Path], Launcher] | None = None,
+        store: Store | None = None,
+        seat: Callable[[], SeatStatus] = SeatStatus,
         reread: Callable[[], Config] | None = None,
     ) -> None:
         self.config = config
@@ -95,7 +98,7 @@ class Supervisor:
         self._launcher = (launcher or self._make_launcher)(runtime_dir)
         self._otel = OtelExport(config.otel, self._clock)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
-        self._store = Store(state / "relay.sqlite3", self._clock)
+        self._store = store or Store(state / STATE_FILE, self._clock)
         self._overrides = Overrides(state)
         self._registry = Registry(config.cameras, self._overrides)
         self.events = EventHub(self._clock, boot=secrets.token_hex(4), name_of=self._registry.name_of)
@@ -103,9 +106,9 @@ class Supervisor:
         self._broker = Broker(CloudflareSink(self._client), self._clock)
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
         self._sinks.configure(config.whip)
-        network = bus_endpoints(config.cluster.bus_listen)
+        network = bound_endpoints(config.cluster)
         self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock, network)
-        self._ends = self._bus.ends(remote=self._launcher.remote)
+        self._ends = bus_ends(self._bus.ends(remote=self._launcher.remote), config.cluster)
         limit = config.workers.memory_limit_mb << 20
         self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit)
         self.director = Director(
@@ -130,7 +133,7 @@ class Supervisor:
             tell=functools.partial(self.events.publish, "state"),
         )
         self.verbs = self._make_verbs(reread)
-        self._make_interface()
+        self._make_interface(seat)
 
     def _make_launcher(self, runtime_dir: Path) -> Launcher:
         if not self.config.cluster.namespace:
@@ -198,7 +201,7 @@ class Supervisor:
             on_config=self._reconfigured,
         )
 
-    def _make_interface(self) -> None:
+    def _make_interface(self, seat: Callable[[], SeatStatus]) -> None:
         parts = Parts(
             clock=self._clock,
             store=self._store,
@@ -217,6 +220,7 @@ class Supervisor:
             discoveries=self._discoveries,
             loops=self._loops,
             activities=self._activities,
+            seat=seat,
             tell=self.events.publish,
         )
         self._report = report = Report(parts)

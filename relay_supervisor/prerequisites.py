@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from relay_common.authorities import public_authorities
 from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
-from relay_common.config_cluster import bus_endpoints
+from relay_common.config_cluster import bound_endpoints
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
 from relay_supervisor.fleet.pods.requirements import require_pods
@@ -60,8 +60,11 @@ def addresses(config: Config) -> Iterator[tuple[str, str, int]]:
         if listen:
             with contextlib.suppress(ConfigError):
                 yield f"http.{key}", *split_listen(listen, key)
-    for endpoint in bus_endpoints(config.cluster.bus_listen) or ():
-        yield "cluster.bus_listen", *split_listen(endpoint.partition("//")[2])
+    for endpoint in bound_endpoints(config.cluster) or ():
+        yield (
+            f"cluster.bus_{'bind' if config.cluster.bus_bind else 'listen'}",
+            *split_listen(endpoint.partition("//")[2]),
+        )
 
 
 def _accounts(config: Config) -> None:
@@ -105,7 +108,7 @@ def _clashes(config: Config) -> None:
     for key, host, port in addresses(config):
         for other, at, taken in before:
             if port == taken != 0 and overlap(host, at):
-                bus = "cluster.bus_listen" in (other, key)
+                bus = "cluster.bus_" in other + key
                 raise ConfigError(
                     f"{other} and {key} would both listen on port {port} of {host}",
                     hint="Choose another port for one of them" + ("; the bus takes two, its own and the next" * bus),
@@ -119,6 +122,18 @@ def _viewers(config: Config) -> None:
     except ConfigError:
         return  # reported as such
     viewer_settings(config, host)
+
+
+def _replica(config: Config) -> None:
+    """What every replica has to know alike, and none could make up."""
+    if not config.cluster.replica:
+        return
+    for key, secret in (("http.token", config.http.token), ("viewers.link_secret", config.viewers.link_secret)):
+        if not secret:
+            raise ConfigError(
+                f"{key} is not set; supervisors that stand by for each other (cluster.replica) need it",
+                hint="Give all of them the same: openssl rand -hex 24",
+            )
 
 
 def _proxies(config: Config) -> None:
@@ -150,6 +165,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "viewers": _viewers,
     "workers.data_path": lambda config: data_path.require(config.workers.data_path),
     "cluster": lambda config: require_pods(config.cluster, config.local.addresses),
+    "cluster.replica": _replica,
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),
     "authorities": lambda config: _authorities(),

@@ -28,7 +28,7 @@ from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.health import Health, PartStatus, judge
 from relay_supervisor.status.history import LOOK, VerdictHistory
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SinkStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SeatStatus, SinkStatus
 from relay_supervisor.status.verdict import StatusVerdict, duration, verdict
 from relay_supervisor.supervise import Loops
 from relay_supervisor.viewing.verdicts import Verdicts
@@ -61,6 +61,7 @@ class Parts:
     discoveries: Sequence[Discovery]
     loops: Loops
     activities: Loops
+    seat: Callable[[], SeatStatus]
     tell: Callable[[str, str, str], object]
     """Publishes an event: its kind, its text and the camera's id."""
 
@@ -94,6 +95,7 @@ class Report:
             problems=self._problems(budgets),
             sinks=self._sinks(),
             local=parts.local.on,
+            seat=parts.seat(),
         )
 
     def _sinks(self) -> list[SinkStatus]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay_common.fsm import Table
+from relay_supervisor.cluster.election import COMMAND
 from relay_supervisor.fleet.replacement import REPLACEMENT_TABLE
 from relay_supervisor.fleet.slot import WORKER_TABLE
 from relay_supervisor.google.leases.states import LEASE
@@ -37,6 +38,13 @@ MACHINES: Final[tuple[tuple[str, str, Table[Any, Any]], ...]] = (
         "`doubted` means that the camera may have been moved to the other protocol: its stream continues while its "
         "traits are read.",
         LEASE,
+    ),
+    (
+        "Command",
+        "One of several supervisors for the same cameras (`relay_supervisor/cluster/election.py`). `unconfirmed`: its "
+        "Lease may be taken by now, so it sends nothing but extensions of streams, and these only while the others "
+        "promise to wait.",
+        COMMAND,
     ),
     (
         "Worker process",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from relay_common.cloudflare.turn import TCP_PORTS
 from relay_common.config import Config
+from relay_common.config_cluster import ClusterConfig, bus_endpoints
 from relay_common.loopback import is_loopback_url
+from relay_common.tcp_bus import over_tcp
 from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.sinks.sinks import Sinks
 from relay_worker.process.spec import WorkerSpec
@@ -19,8 +21,22 @@ GOOGLE_STREAM_PORTS: Final = (443,)
 class BusEndpoints(Protocol):
     """Where a worker finds its supervisor."""
 
+    @property
+    def control_endpoint(self) -> str: ...
+
+    @property
+    def stats_endpoint(self) -> str: ...
+
+
+class _BusEnds(NamedTuple):
     control_endpoint: str
     stats_endpoint: str
+
+
+def bus_ends(bound: BusEndpoints, cluster: ClusterConfig) -> BusEndpoints:
+    """Where workers find the bus that is bound there: on other machines at `cluster.bus_listen`."""
+    there = bus_endpoints(cluster.bus_listen) if over_tcp(bound.control_endpoint) else None
+    return bound if there is None else _BusEnds(*there)
 
 
 def worker_spec(camera: Camera, config: Config, sinks: Sinks, bus: BusEndpoints) -> WorkerSpec:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from relay_common.config import ClusterConfig
-from relay_common.config_cluster import bus_endpoints
+from relay_common.config_cluster import ClusterConfig, bus_endpoints
 from relay_common.errors import ConfigError
 from relay_common.loopback import is_loopback_url
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.fleet.launcher import EngineError
-from relay_supervisor.fleet.pods.requirements import RIGHTS
+from relay_supervisor.fleet.pods.requirements import rights
 from relay_worker.process.spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -32,15 +31,15 @@ async def cluster(config: ClusterConfig) -> list[Finding]:
     except ConfigError as error:
         return [failed(_PART, error.message, error.hint)]
     try:
-        return [*await _permissions(api, config.namespace), await _pod(api, config), *_bus(config)]
+        return [*await _permissions(api, config), await _pod(api, config), *_bus(config)]
     except EngineError as error:
         return [failed(_PART, f"{api.server}: {error}", "Correct KUBECONFIG, or wait until the API server is back")]
     finally:
         await api.aclose()
 
 
-async def _permissions(api: ClusterApi, namespace: str) -> list[Finding]:
-    asked = [(verb, resource) for resource, verbs in RIGHTS.items() for verb in verbs]
+async def _permissions(api: ClusterApi, config: ClusterConfig) -> list[Finding]:
+    asked, namespace = rights(config), config.namespace
     answers = await asyncio.gather(*(api.may(verb, resource) for verb, resource in asked))
     missing = [f"{verb} {resource}" for (verb, resource), may in zip(asked, answers, strict=True) if not may]
     if missing:

@@ -24,7 +24,7 @@ from relay_supervisor.google.quota.limits import EXECUTE, limits_from
 from relay_supervisor.net import bind, overlap
 from relay_supervisor.state.directories import write_problem
 from relay_supervisor.state.lock import StateLock
-from relay_supervisor.state.store import Store
+from relay_supervisor.state.store import STATE_FILE, Store
 from relay_supervisor.status.model import BudgetStatus
 from relay_worker.process import data_path, immortal, sandbox
 
@@ -178,7 +178,7 @@ def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: Budg
     if running is not None:
         used, limit, wait = running.used, running.limit, running.hold
     else:
-        path = state_dir / "relay.sqlite3"
+        path = state_dir / STATE_FILE
         if not path.exists():
             return ok(part, "no command has been sent from this machine yet")
         clock = SystemClock()

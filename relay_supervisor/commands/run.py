@@ -15,11 +15,10 @@ import click
 from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
-from relay_common.errors import RelayError
-from relay_common.tasks import Tasks
 from relay_supervisor import memory, prerequisites
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option
+from relay_supervisor.commands.serving import serve
 from relay_supervisor.commands.systemd import ServiceManager
 from relay_supervisor.loop_errors import LoopErrors
 
@@ -46,7 +45,7 @@ def command(config_path: Path) -> None:
     for warning in config_environment.unknown(environment):
         logger.warning("%s", warning)
     config_environment.drop_unknown(os.environ)
-    asyncio.run(_run(config, lambda: _read(config_path, dict(environment))))
+    asyncio.run(run(config, lambda: _read(config_path, dict(environment))))
     sys.stdout.flush()
     log.flush()
     # Workers may have to keep running; multiprocessing would wait for them at a normal exit.
@@ -60,31 +59,20 @@ def _read(path: Path, environ: MutableMapping[str, str]) -> Config:
     return config
 
 
-async def _run(config: Config, reread: Callable[[], Config]) -> None:
-    manager = ServiceManager()
-    supervisor = Supervisor(config, reread=reread)
-    stop = supervisor.verbs.stop_requested
+async def run(config: Config, reread: Callable[[], Config]) -> None:
+    """Relay until a signal, or until it is asked to stop; alone, or with others that stand by."""
+    manager, signalled, clock = ServiceManager(), asyncio.Event(), SystemClock()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(LoopErrors(SystemClock()))
+    loop.set_exception_handler(LoopErrors(clock))
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    reloads = Tasks(logger, "a reload failed")
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.spawn(_reload(supervisor)))
-    await supervisor.start()
-    manager.ready()
+        loop.add_signal_handler(number, signalled.set)
     alive = loop.create_task(manager.keep_alive())
     try:
-        click.echo(f"dashboard: {supervisor.url}", err=True)
-        await stop.wait()
+        if config.cluster.replica:
+            from relay_supervisor.commands.standby import stand_by  # with libraries that nothing else needs
+
+            await stand_by(config, reread, manager, signalled, clock)
+        else:
+            await serve(Supervisor(config, reread=reread), manager, signalled)
     finally:
-        manager.stopping()
-        reloads.cancel()
         alive.cancel()
-        await supervisor.stop(keep_workers=supervisor.verbs.keep_workers)
-
-
-async def _reload(supervisor: Supervisor) -> None:
-    try:
-        await supervisor.verbs.reload()
-    except RelayError as error:
-        logger.error("reload: %s", error)

@@ -13,7 +13,7 @@ import click
 
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
-from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SinkStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SeatStatus, SinkStatus
 from relay_supervisor.status.verdict import spoken_verdict
 
 _COLOURS: Final = {
@@ -134,12 +134,19 @@ def render(status: RelayStatus, columns: int = 0) -> str:
         f"nest-relay {status.version}, up {_span(status.uptime)}: "
         f"{totals.connected} of {totals.cameras} cameras live, {totals.bitrate / 1e6:.1f} Mbit/s"
     )
+    if status.seat.replica and not status.seat.commands:
+        lines = [f"nest-relay {status.version}, up {_span(status.uptime)}", *_seat(status.seat, columns)]
+        return "\n".join(lines)
     least, most = _NAME_WIDTHS
     width = min(most, max(least, columns - _ROW_WIDTH - 1)) if columns else most
     in_row = not columns or columns >= _WIDE
     title = _ROW.format("STATE", "STAGE", "BITRATE", "FPS", "LOST", "LEASE", "DELAY", "RESTARTS")
     title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
-    lines = [head, *(line for budget in status.budgets for line in _budget(budget, columns))]
+    lines = [
+        head,
+        *_seat(status.seat, columns),
+        *(line for budget in status.budgets for line in _budget(budget, columns)),
+    ]
     for problem in status.problems:
         words = f"{problem.subject}: " * bool(problem.subject) + spoken_verdict(problem, status.at)
         colour = "red" if problem.state == "failed" else "yellow"
@@ -151,6 +158,20 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     elsewhere += [_direct(status.cameras)] if status.local else []
     elsewhere += [_smaller(status.cameras)] if any(one.rendition.wanted != "off" for one in status.cameras) else []
     return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
+
+
+def _seat(seat: SeatStatus, columns: int) -> list[str]:
+    """Which of several supervisors commands; nothing where there is but one."""
+    if not seat.replica:
+        return []
+    others = f"; {', '.join(seat.others)} {'stand' if len(seat.others) > 1 else 'stands'} by" if seat.others else ""
+    if seat.commands:
+        words = f"this supervisor, {seat.replica}, is {seat.state}{others or '; nobody stands by for it'}"
+    else:
+        words = f"this supervisor, {seat.replica}, stands by: {seat.holder or 'nobody'} commands"
+    words += f" ({seat.problem})" * bool(seat.problem)
+    fine = not seat.problem and bool(seat.others or not seat.commands)
+    return [click.style(line, fg="green" if fine else "yellow") for line in _wrapped(words, columns)]
 
 
 def _direct(cameras: list[CameraStatus]) -> str:

@@ -131,7 +131,7 @@ class Bus:
         except zmq.ZMQError as error:
             first, second = (endpoint.rpartition("/")[2] for endpoint in network.endpoints)
             raise ConfigError(
-                f"[cluster] bus_listen: cannot listen on {first} and {second} ({error.strerror})",
+                f"[cluster] bus_bind or bus_listen: cannot listen on {first} and {second} ({error.strerror})",
                 hint="Choose an address of this machine, and a port that is free like the one after it",
             ) from error
 

@@ -172,6 +172,13 @@ class OfferUnavailable(NestError):
     counted = False
 
 
+class NotInCommand(NestError):
+    """Another supervisor may command the account, so nothing was sent to Google."""
+
+    account = True
+    counted = False
+
+
 class AuthorizationRevoked(NestError):
     """`invalid_grant`: the refresh token no longer works; as a rule a person has to authorise again."""
 

@@ -127,7 +127,7 @@ class RelayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status, telemetry = self._status(), self._telemetry()
-        yield from _relay(status)
+        yield from relay_families(status)
         yield from _budgets(status)
         yield from _cameras(status.cameras)
         yield from _reasons(status)
@@ -154,11 +154,12 @@ class RelayCollector(Collector):
         yield _counter("relay_auth_blocked", "Tries refused after too many failures.", self._gatekeeper.blocked)
 
 
-def _relay(status: RelayStatus) -> Iterator[Metric]:
+def relay_families(status: RelayStatus) -> Iterator[Metric]:
     info = GaugeMetricFamily("relay_build_info", "Always 1; the label tells the version.", labels=["version"])
     info.add_metric([status.version], 1)
     yield info
     totals = status.totals
+    yield GaugeMetricFamily("relay_in_command", "1 while this supervisor commands.", value=float(status.seat.commands))
     yield GaugeMetricFamily("relay_uptime_seconds", "Time since the supervisor started.", value=status.uptime)
     yield GaugeMetricFamily("relay_connected_cameras", "Cameras that are live.", value=totals.connected)
     yield GaugeMetricFamily("relay_failed_cameras", "Cameras enabled but not live.", value=totals.failed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from relay_supervisor.state.database import Database
 from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, WorkerRow, checked, columns
 from relay_supervisor.state.state_database import StateDatabase
 
+STATE_FILE: Final = "relay.sqlite3"
+"""The file in the state directory of a supervisor that is alone."""
 _DEVICES_KEPT = 200
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -199,6 +199,23 @@ class SinkStatus(msgspec.Struct, kw_only=True):
     """Whether it is asked over https."""
 
 
+class SeatStatus(msgspec.Struct, kw_only=True):
+    """Which of several supervisors commands ([cluster] replica)."""
+
+    replica: str = ""
+    """This supervisor's name among them; empty: there are no others."""
+    state: str = ""
+    """Its state (docs/state-machines.md, Command), or `in command under promises`; empty: there are no others."""
+    commands: bool = True
+    """Whether it commands."""
+    holder: str = ""
+    """Who commands, as far as it is known."""
+    others: list[str] = msgspec.field(default_factory=list)
+    """Who has registered to stand by for it, or with it."""
+    problem: str = ""
+    """Why the API server does not help to settle it; empty when it does."""
+
+
 class Totals(msgspec.Struct, kw_only=True):
     """Sums over all cameras."""
 
@@ -234,3 +251,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     """Where cameras are published."""
     local: bool = False
     """Whether cameras can be watched without the SFU: [local] is on."""
+    seat: SeatStatus = msgspec.field(default_factory=SeatStatus)
+    """Which of several supervisors commands."""

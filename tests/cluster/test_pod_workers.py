@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from relay_common.config import ClusterConfig
+from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.checks.cluster import cluster as findings
 from relay_supervisor.checks.report import Grade
-from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused, ClusterApi
+from relay_supervisor.fleet.pods.api import LEASES, PODS, ApiAway, ApiRefused, ClusterApi
 from tests.cluster.api import MERGE, Api
 from tests.cluster.engine import Cluster
 from tests.cluster.pod_relay import LIVE, PodRelay, account, trial, until
@@ -150,7 +150,7 @@ async def test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot(
             await anext(aiter(client.watch(PODS, labels, "1")))
         assert refused.value.too_old
         with pytest.raises(ApiRefused, match="is forbidden") as refused:
-            await client.patch(PODS, "one", {"metadata": {"labels": {}}})
+            await client.delete(LEASES, "one")
         assert not refused.value.too_old
     finally:
         await client.aclose()

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay_common.config import CameraSettings, ClusterConfig
+from relay_common.config import CameraSettings
+from relay_common.config_cluster import ClusterConfig
 from relay_common.errors import ConfigError, RelayError
 from relay_common.protocol import Protocol
 from relay_supervisor import app
@@ -237,6 +238,9 @@ async def test_workers_are_told_of_the_sockets_that_they_can_reach(tmp_path: Pat
         ends[launcher] = [spec.control, spec.stats]
     assert ends[NoLauncher] == [f"ipc://{tmp_path}/run/bus.sock", f"ipc://{tmp_path}/run/bus-stats.sock"]
     assert ends[RemoteLauncher] == [f"tcp://127.0.0.1:{port}" for port in ports]
+    service = msgspec.structs.replace(far, cluster=ClusterConfig(bus_listen="relay:7420", bus_bind="0.0.0.0:7420"))
+    spec = Supervisor(service, launcher=RemoteLauncher)._spec(Camera("cam", 0, device, CameraSettings()))
+    assert (spec.control, spec.stats) == ("tcp://relay:7420", "tcp://relay:7421")
     with pytest.raises(ConfigError, match=r"set cluster\.bus_listen"):
         Supervisor(near, launcher=RemoteLauncher)
 

@@ -39,11 +39,12 @@ ALLOWED = {
     },
     "relay_supervisor": {
         "__main__": "commands",
-        "commands": "app cameras checks google google.leases loop_errors memory net operations prerequisites state "
-        "status",
+        "commands": "app cameras checks cluster fleet fleet.pods google google.leases http loop_errors memory net "
+        "operations prerequisites state status",
         "app": "cameras events fleet fleet.pods fleet.processes google google.leases http local memory operations otel "
-        "renditions report sinks state supervise viewing",
+        "renditions report sinks state status supervise viewing",
         "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",
+        "cluster": "fleet fleet.pods google state status supervise",
         "supervise": "",
         "loop_errors": "",
         "socket_file": "",
@@ -80,9 +81,9 @@ ALLOWED = {
         "config_file": "config config_cluster config_environment config_forms config_local config_mistakes errors "
         "secrets",
         "config_environment": "config",
-        "config_cluster": "announced config",
+        "config_cluster": "announced",
         "config_local": "announced config",
-        "config": "secrets",
+        "config": "config_cluster secrets",
         "config_forms": "config_local",
         "config_mistakes": "config config_forms loopback secrets whip",
         "deadline": "pauses",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import httpx2
@@ -25,6 +25,7 @@ from relay_supervisor.fleet.launcher import EngineError
 
 PODS: Final = create_namespaced_resource("", "v1", "Pod", "pods")
 SECRETS: Final = create_namespaced_resource("", "v1", "Secret", "secrets")
+LEASES: Final = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 _REVIEWS: Final = create_global_resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
 )
@@ -105,17 +106,18 @@ _HINT: Final = "Run in a Pod with a service account, or let KUBECONFIG name a ku
 class ClusterApi:
     """One namespace of the cluster. Methods raise ApiAway and ApiRefused.
 
-    Raises ConfigError when no cluster is configured.
+    While `may_change` says no, nothing is changed there: ApiAway instead. Raises ConfigError when no cluster is
+    configured.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, may_change: Callable[[], bool] = lambda: True) -> None:
         config = _configuration()
         assert config.user is not None
         try:
             verify = verify_cluster(config.cluster, config.user, config.abs_file)
         except (OSError, NoCluster) as error:
             raise ConfigError(f"cluster.namespace: the cluster's certificates cannot be used: {error}") from error
-        self.namespace, self.server = namespace, config.cluster.server
+        self.namespace, self.server, self._may_change = namespace, config.cluster.server, may_change
         self._client = AsyncClient(
             config=config,
             namespace=namespace,
@@ -125,18 +127,18 @@ class ClusterApi:
 
     async def create(self, kind: ResourceKind, body: Mapping[str, Any], *, dry: bool = False) -> Object:
         """Create an object; with `dry` only ask whether it could be. Returns what the server made of it."""
-        client = self._client
+        client = self._changing()
         made: Object = dict(await self._asked(client.create(kind.from_dict(dict(body)), dry_run=dry)))
         return made
 
-    async def patch(self, kind: ResourceKind, name: str, change: Mapping[str, Any]) -> None:
-        """Merge a change into an object."""
-        await self._asked(self._client.patch(kind, name, dict(change), patch_type=PatchType.MERGE))
+    async def patch(self, kind: ResourceKind, name: str, change: Mapping[str, Any]) -> Object:
+        """Merge a change into an object, whose version it may name; returns what it is then."""
+        return dict(await self._asked(self._changing().patch(kind, name, dict(change), patch_type=PatchType.MERGE)))
 
     async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
         """Delete an object, in `grace` seconds (0: at once, without its node); nothing happens when it is gone."""
         try:
-            await self._asked(self._client.delete(kind, name, grace_period=grace))
+            await self._asked(self._changing().delete(kind, name, grace_period=grace))
         except ApiRefused as error:
             # A Pod of the same name that is another one: ours is gone.
             if error.code not in (_NOT_FOUND, _CONFLICT):
@@ -167,8 +169,9 @@ class ClusterApi:
             yield event, dict(found)
 
     async def may(self, verb: str, resource: str) -> bool:
-        """Whether we may do that to resources of the namespace."""
-        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource}
+        """Whether we may do that to resources of the namespace; their group, if they have one, follows a dot."""
+        name, _, group = resource.partition(".")
+        attributes = {"namespace": self.namespace, "verb": verb, "resource": name, "group": group}
         review = await self._asked(
             self._client.create(_REVIEWS.from_dict({"spec": {"resourceAttributes": attributes}}))
         )
@@ -177,6 +180,11 @@ class ClusterApi:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    def _changing(self) -> AsyncClient:
+        if not self._may_change():
+            raise ApiAway("another supervisor may be in command, so nothing is changed in the cluster")
+        return self._client
 
     async def _asked(self, call: Any, within: float = TIMEOUT) -> Any:
         """The result of a call, its errors translated."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from relay_common.backoff import Backoff
 from relay_common.clock import Clock
-from relay_common.config import ClusterConfig
+from relay_common.config_cluster import ClusterConfig
 from relay_common.pauses import PauseDetector
 from relay_common.tasks import Tasks
 from relay_supervisor.fleet.launcher import Handle
@@ -40,14 +40,17 @@ _AGAIN: Final = (0.5, 5.0)
 
 
 class PodLauncher:
-    """Starts each worker as a Pod of `config.namespace` (`Launcher`). Raises ConfigError."""
+    """Starts each worker as a Pod of `config.namespace` (`Launcher`), and ends it, while `may_change` says yes.
+
+    Raises ConfigError.
+    """
 
     remote = True
 
-    def __init__(self, config: ClusterConfig, clock: Clock) -> None:
+    def __init__(self, config: ClusterConfig, clock: Clock, may_change: Callable[[], bool] = lambda: True) -> None:
         self._relay, self._clock = config.identity, clock
         self._template = read_template(config.worker_template, config.image, config.identity)
-        self._api = ClusterApi(config.namespace)
+        self._api = ClusterApi(config.namespace, may_change)
         self._book = Book(self._tell)
         self._workers: dict[str, PodWorker] = {}
         self._loops, self._tasks = Loops(clock), Tasks(log, "a call of the cluster failed")
@@ -242,7 +245,7 @@ class PodLauncher:
         elif (pod := self._book.pod(instance)) is not None:
             await self._api.patch(SECRETS, metadata["name"], owned_by(pod.metadata.name, pod.metadata.uid))
 
-    async def _insist(self, call: Coroutine[Any, Any, None]) -> None:
+    async def _insist(self, call: Coroutine[Any, Any, object]) -> None:
         """Make a call whose failure costs little: what it leaves is swept at the next list."""
         try:
             await call

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relay_common.config import ClusterConfig
+from relay_common.config_cluster import ClusterConfig
 from relay_common.errors import ConfigError
 
 RIGHTS: Final[Mapping[str, Sequence[str]]] = {
@@ -14,6 +14,17 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "secrets": ("create", "delete", "list", "patch"),
 }
 """What a supervisor needs to be allowed in the namespace (deploy/kubernetes/workers/rbac.yaml), verbs by resource."""
+AMONG_OTHERS: Final[Mapping[str, Sequence[str]]] = {
+    "pods": ("patch",),
+    "leases.coordination.k8s.io": ("create", "list", "patch"),
+}
+"""What one needs besides that stands by for others: its group follows the resource."""
+
+
+def rights(cluster: ClusterConfig) -> list[tuple[str, str]]:
+    """Each verb and resource that the supervisor needs in the namespace."""
+    needed = [RIGHTS, *([AMONG_OTHERS] if cluster.replica else [])]
+    return [(verb, resource) for table in needed for resource, verbs in table.items() for verb in verbs]
 
 
 def require_client(cluster: ClusterConfig) -> None:

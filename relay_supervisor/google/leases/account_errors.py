@@ -15,6 +15,7 @@ from relay_supervisor.google.errors import (
     NestError,
     NestTimeout,
     NestUnreachable,
+    NotInCommand,
     NotReached,
     TokenUnavailable,
     Unauthenticated,
@@ -68,7 +69,7 @@ class AccountErrors:
             pause = self._backoff.next_delay()
         elif isinstance(error, (AuthorizationRevoked, ClientRefused)):
             pause = _REFUSED_TOKEN_PAUSE
-        elif isinstance(error, NotReached):
+        elif isinstance(error, (NotInCommand, NotReached)):
             pause = self._no_network.next_delay()
         else:
             pause = _FATAL_PAUSE

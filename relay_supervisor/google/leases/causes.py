@@ -17,6 +17,7 @@ from relay_supervisor.google.errors import (
     NestError,
     NestTimeout,
     NestUnreachable,
+    NotInCommand,
     OfferRefused,
     OfferUnavailable,
     ProjectNotFound,
@@ -41,6 +42,7 @@ _BY_TYPE: Final[tuple[tuple[type[NestError], Cause], ...]] = (
     (AuthorizationRevoked, Cause.TOKEN_REVOKED),
     (ClientRefused, Cause.CLIENT_REFUSED),
     (TokenUnavailable, Cause.TOKEN_UNAVAILABLE),
+    (NotInCommand, Cause.STATE_UNWRITABLE),
 )
 """The first type that fits counts."""
 _NAMES_STATUS: Final = frozenset({Cause.QUOTA_HELD})

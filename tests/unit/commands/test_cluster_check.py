@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_common.config import ClusterConfig
+from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.checks.cluster import cluster
 from relay_supervisor.checks.report import Grade
 

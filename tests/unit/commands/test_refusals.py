@@ -89,6 +89,8 @@ VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("cloudflare", {"ap_id": "x"}, "Did you mean app_id?"),
     ("cloudflare", {"ice_servers": "stun:host"}, "expected an array"),
     ("cluster", IN_PODS | {"worker_template": "/nowhere/worker.yaml"}, "worker.yaml cannot be read"),
+    ("cluster", IN_PODS | {"replica": "a"}, "supervisors that stand by for each other"),
+    ("cluster", {"replica": "a"}, "cluster.namespace is not set"),
     ("cluster", IN_PODS | {"namespace": "Cameras"}, "expected lower-case letters"),
     ("rtsp", {"connect_timeout": 0}, "expected a number > 0"),
     ("rtsp", {"read_timeout": "30"}, "read_timeout = 30.0"),

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from relay_common import config_file
-from relay_common.config import ClusterConfig, Config
-from relay_common.config_cluster import bus_endpoints
+from relay_common.config import Config
+from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endpoints
 from relay_common.errors import ConfigError
 from relay_supervisor.operations.reload import compare
 
@@ -37,6 +37,12 @@ def test_it_is_off_unless_it_is_told_where_to_listen() -> None:
 )
 def test_statistics_have_the_next_port(listen: str, control: str, stats: str) -> None:
     assert bus_endpoints(parsed(bus_listen=listen).cluster.bus_listen) == (control, stats)
+
+
+def test_the_bus_may_listen_elsewhere_than_workers_connect_to() -> None:
+    cluster = parsed(bus_listen="relay:7420", bus_bind="[::]:7430").cluster
+    assert bound_endpoints(cluster) == ("tcp://[::]:7430", "tcp://[::]:7431")
+    assert bound_endpoints(parsed(bus_listen="relay:7420").cluster) == ("tcp://relay:7420", "tcp://relay:7421")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,12 @@ def test_a_change_needs_a_restart() -> None:
         ({"identity": "a" * 41}, "cluster.identity is .* at most 40 of them"),
         ({"image": "nest relay"}, "cluster.image is 'nest relay'; expected an image"),
         ({"namespace": "cameras", "image": "i:1"}, "cluster.bus_listen is not set; workers in a cluster"),
+        ({"bus_bind": "0.0.0.0:7420"}, "cluster.bus_listen is not set; with cluster.bus_bind"),
+        ({"bus_bind": "relay:7420", "bus_listen": "relay:7420"}, "cluster.bus_bind is 'relay:7420'; expected an addr"),
+        ({"bus_bind": "0.0.0.0:65535", "bus_listen": "relay:7420"}, "cluster.bus_bind is .*below 65535"),
+        ({"replica": "a"}, "cluster.namespace is not set; supervisors that stand by"),
+        ({"replica": "A.b"}, "cluster.replica is 'A.b'; expected lower-case letters"),
+        ({"peer_listen": "10.0.0.5"}, "cluster.peer_listen is '10.0.0.5'; expected an address"),
         ({"namespace": "cameras", "bus_listen": "10.0.0.5:7420"}, "cluster.image is not set; workers in a cluster"),
     ],
 )

@@ -13,7 +13,7 @@ import yaml
 
 from relay_common.config_file import parse
 from relay_common.config_local import port_range
-from relay_supervisor.fleet.pods.requirements import RIGHTS
+from relay_supervisor.fleet.pods.requirements import AMONG_OTHERS, RIGHTS
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 SCHEMAS = "1.37"
@@ -46,9 +46,12 @@ def test_kubernetes_schemas(document: dict[str, Any]) -> None:
 
 def test_supervisors_of_pods_may_do_what_they_need_and_nothing_else() -> None:
     (role,) = [one for one in yaml.safe_load_all(WORKERS.read_text()) if one["kind"] == "Role"]
-    allowed = {rule["resources"][0]: tuple(rule["verbs"]) for rule in role["rules"]}
-    assert allowed == RIGHTS
-    assert all((rule["apiGroups"], len(rule["resources"]), len(rule)) == ([""], 1, 3) for rule in role["rules"])
+    allowed: list[tuple[str, tuple[str, ...]]] = []
+    for rule in role["rules"]:
+        ((group,), (resource,)) = rule["apiGroups"], rule["resources"]
+        allowed.append((".".join(filter(None, (resource, group))), tuple(rule["verbs"])))
+        assert len(rule) == 3
+    assert allowed == [*RIGHTS.items(), *AMONG_OTHERS.items()]
 
 
 def test_the_secret_holds_what_the_pod_reads() -> None:

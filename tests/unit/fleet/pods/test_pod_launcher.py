@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from relay_common.clock import ManualClock
-from relay_common.config import ClusterConfig
+from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.fleet.launcher import EnginePhase
 from relay_supervisor.fleet.pods import pod_launcher
 from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiAway, ApiRefused, ApiSilent
@@ -27,8 +27,8 @@ SPEC = WorkerSpec(camera="2a9226a5", name="Porch", instance=INSTANCE, control="t
 class ScriptedApi:
     """Stands for `ClusterApi`: keeps what it is asked, and fails where `failing` says."""
 
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: str, may_change: Callable[[], bool]) -> None:
+        self.namespace, self.may_change = namespace, may_change
         self.calls: list[str] = []
         self.failing: dict[str, OSError] = {}
         self.pods: list[Json] = []

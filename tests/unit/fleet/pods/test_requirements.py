@@ -9,7 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from relay_common.config import ClusterConfig, Config
+from relay_common.config import Config
+from relay_common.config_cluster import ClusterConfig
 from relay_common.config_file import parse
 from relay_supervisor import prerequisites
 from tests.fixtures.product_source import ROOT

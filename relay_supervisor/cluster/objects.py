@@ -1,0 +1,49 @@
+"""What is asked of Kubernetes' API here (`fleet.pods.api.ClusterApi`), and how its errors are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from relay_supervisor.fleet.pods.api import ApiRefused, Object, ResourceKind
+
+STATE_LABEL: Final = "nest-relay/state"
+"""Of the objects that supervisors of a relay share; its value is the relay's identity."""
+_CONFLICT: Final = 409
+
+
+class Objects(Protocol):
+    """One namespace. Methods raise ApiAway (nobody knows whether it was done) and ApiRefused."""
+
+    async def create(self, kind: ResourceKind, body: Mapping[str, Any]) -> Object:
+        """Create an object; returns what the server made of it."""
+        ...
+
+    async def patch(self, kind: ResourceKind, name: str, change: Mapping[str, Any]) -> Object:
+        """Merge a change into an object, if its version is that in the change; returns what it is then."""
+        ...
+
+    async def list(self, kind: ResourceKind, labels: dict[str, str]) -> tuple[list[Object], str]:
+        """All objects with these labels, and the version of the list."""
+        ...
+
+
+async def find(objects: Objects, kind: ResourceKind, relay: str, name: str) -> Object | None:
+    """One of the relay's shared objects; None when there is none. Raises what `Objects` do."""
+    found, _ = await objects.list(kind, {STATE_LABEL: relay})
+    return next((one for one in found if one["metadata"]["name"] == name), None)
+
+
+def conflicts(error: ApiRefused) -> bool:
+    """Whether the object is not in the version that was to be changed, or exists already."""
+    return error.code == _CONFLICT
+
+
+def version_of(found: Object) -> str:
+    """The version of an object, which changes with each write to it."""
+    return str(found["metadata"]["resourceVersion"])
+
+
+def unchanged(version: str) -> dict[str, str]:
+    """Metadata of a change that is refused unless the object still has that version."""
+    return {"resourceVersion": version}

@@ -1,0 +1,191 @@
+"""One supervisor among several for the same cameras: it stands by, commands when the seat is its own, and leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from relay_common.clock import Clock
+from relay_common.config_cluster import ClusterConfig
+from relay_supervisor.cluster.cluster_database import ClusterDatabase
+from relay_supervisor.cluster.election import CommandState, Peer
+from relay_supervisor.cluster.objects import Objects
+from relay_supervisor.cluster.seat import CLOCKS_APART, Seat
+from relay_supervisor.cluster.state_object import StateObject
+from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused
+from relay_supervisor.state.store import Store
+from relay_supervisor.status.model import SeatStatus
+from relay_supervisor.supervise import Loops
+
+log = logging.getLogger(__name__)
+
+COMMANDS_LABEL: Final = "nest-relay/commands"
+"""Of the Pod of the supervisor that commands, for Services to select it by."""
+_LOOK: Final = 0.2
+_ASK_EVERY: Final = 1.0
+"""Seconds between requests for promises; they hold longer, so that some may get lost."""
+_FLUSH: Final = 2.0
+_EXTENDS_ALONE: Final = "the API server is away and the others have promised to wait: streams are extended, no more"
+
+
+class Asking(Protocol):
+    """How others are asked for promises (`PeerChannel`)."""
+
+    async def ask(self, address: str, holder: str, session: str) -> bool:
+        """Whether the supervisor at `address` promises not to take that holder's seat."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        ...
+
+
+Channel = Callable[[str, Callable[[str, str], bool]], Asking]
+"""Makes one, of the relay's key and of what answers others."""
+
+
+class Replica:
+    """The supervisor `config.replica` of the relay `config.identity`, from standing by until `over`.
+
+    `channel` makes what others are asked for promises by, and `address` is where they ask this one.
+    """
+
+    def __init__(
+        self, objects: Objects, config: ClusterConfig, clock: Clock, channel: Channel, address: str = ""
+    ) -> None:
+        self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
+        self._session = secrets.token_hex(8)
+        self.seat = Seat(objects, config.identity, config.replica, self._session, clock, address)
+        self._state = StateObject(objects, config.identity, self._session)
+        self._loops = Loops(clock)
+        self._asking: Asking | None = None
+        self._database: ClusterDatabase | None = None
+        self.over = asyncio.Event()
+        """Set when this one must not command any more."""
+
+    # --- in order --------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Stand by."""
+        self._loops.start("seat", self.seat.run)
+        self._loops.start("promises", self._promise)
+
+    async def take(self, key: bytes, content: Callable[[], bytes] = bytes) -> tuple[bytes, Store]:
+        """Return once this supervisor commands: the key on the bus, and the store with what the last one has written.
+
+        `key` and `content` are those of a relay whose state is not in the cluster yet.
+        """
+        await self.seat.won.wait()
+        found, key = await self._claimed(key)
+        self._database = database = ClusterDatabase(
+            found or content(),
+            self._state,
+            self._clock,
+            in_command=lambda: self.seat.in_command,
+            may_extend=lambda: self.seat.may_extend,
+            unsure_until=self.seat.unsure_until,
+            on_deposed=self.over.set,
+        )
+        self.seat.unsaved_at = lambda: database.unsaved_at
+        store = Store(database, self._clock, boot=self._session, clocks_apart=CLOCKS_APART)
+        self._loops.start("who commands", self._watch)
+        self._loops.start("label", self._label)
+        self._loops.start("state in the cluster", database.run)
+        return key, store
+
+    async def leave(self) -> None:
+        """Write what the store holds, give up the seat if it is ours, and end."""
+        if self._database is not None:
+            await self._database.aclose(_FLUSH)
+        await self.seat.release()
+        await self._loops.aclose()
+        if self._asking is not None:
+            await self._asking.aclose()
+
+    # --- what is told ----------------------------------------------------------------------------------------------
+
+    @property
+    def in_command(self) -> bool:
+        """Whether what is in the cluster may be changed now."""
+        return self.seat.in_command and not self.over.is_set()
+
+    def status(self) -> SeatStatus:
+        """Who commands, as this one knows it."""
+        seat = self.seat
+        under_promises = seat.state is CommandState.UNCONFIRMED and seat.may_extend
+        return SeatStatus(
+            replica=self._config.replica,
+            state="in command under promises" if under_promises else seat.state.value,
+            commands=seat.may_extend and not self.over.is_set(),
+            holder=seat.holder,
+            others=sorted(seat.others),
+            problem=seat.problem,
+        )
+
+    # --- loops -----------------------------------------------------------------------------------------------------
+
+    async def _claimed(self, key: bytes) -> tuple[bytes, bytes]:
+        while True:
+            try:
+                return await self._state.claim(key)
+            except (ApiAway, ApiRefused) as error:
+                log.error("the state in the cluster cannot be read: %s", error)
+                await self._clock.sleep(_ASK_EVERY)
+
+    async def _watch(self) -> None:
+        """Tell when another one may take the seat, or has."""
+        while not (self.seat.lost.is_set() or not self.seat.may_extend):
+            await self._clock.sleep(_LOOK)
+        if not self.over.is_set():
+            log.error("%s is no longer in command: it may be taken over, and sends nothing", self._config.replica)
+            self.over.set()
+        await asyncio.Event().wait()
+
+    async def _promise(self) -> None:
+        """Be there for others' questions, and ask them when the API server is away."""
+        while (key := await self._key()) is None:
+            await self._clock.sleep(_ASK_EVERY)
+        self._asking = asking = self._channel(key, self.seat.promises)
+        under_promises = False
+        while True:
+            if self.seat.wants_promises:
+                asked = self._clock.now()
+                others = self.seat.others.items()
+                await asyncio.gather(*(self._ask(asking, name, peer, asked) for name, peer in others))
+            now = self.seat.state is CommandState.UNCONFIRMED and self.seat.may_extend
+            if now != under_promises:
+                log.warning("%s", _EXTENDS_ALONE if now else "the API server answers again, or promises have ended")
+            under_promises = now
+            await self._clock.sleep(_ASK_EVERY)
+
+    async def _key(self) -> str | None:
+        """The relay's key; None as long as it cannot be read, or there is none."""
+        try:
+            return (await self._state.key()).decode() or None
+        except (ApiAway, ApiRefused):
+            return None
+
+    async def _ask(self, asking: Asking, name: str, peer: Peer, asked: float) -> None:
+        if peer.address and await asking.ask(peer.address, self._config.replica, self._session):
+            self.seat.promised(name, asked)
+
+    async def _label(self) -> None:
+        """Have Services lead to this one's Pod, and to no other's."""
+        labelled = {COMMANDS_LABEL: self._config.identity}
+        while True:
+            try:
+                found, _ = await self._objects.list(PODS, labelled)
+                for pod in found:
+                    if (name := pod["metadata"]["name"]) != self._config.replica:
+                        await self._objects.patch(PODS, name, {"metadata": {"labels": {COMMANDS_LABEL: None}}})
+                await self._objects.patch(PODS, self._config.replica, {"metadata": {"labels": labelled}})
+                break
+            except ApiRefused as error:
+                log.warning("this supervisor's Pod gets no label, which Services may need to find it: %s", error)
+                break
+            except ApiAway:
+                await self._clock.sleep(_ASK_EVERY)
+        await asyncio.Event().wait()

@@ -1,0 +1,232 @@
+"""The Lease of a relay, kept or waited for: the edge of the election."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from relay_common.clock import Clock
+from relay_common.undecodable import UNDECODABLE
+from relay_supervisor.cluster.election import DURATION, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
+from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
+from relay_supervisor.fleet.pods.api import LEASES, ApiAway, ApiRefused, Object
+
+log = logging.getLogger(__name__)
+
+CLOCKS_APART: Final = 2.0
+"""Seconds by which the wall clocks of the machines may differ."""
+MINUTE: Final = 60.0
+"""Seconds that Google's limits of commands look back on."""
+ANSWERED_WITHIN: Final = 3.0
+"""Seconds for an answer: a renewal that hangs must not use up the time in which another would succeed."""
+_SESSION: Final = "nest-relay/session"
+_UNSURE: Final = "nest-relay/unsure-until"
+"""Until when (Unix seconds) it is not known what Google has been sent."""
+_PEERS: Final = "peers.nest-relay/"
+"""Of annotations, one for each supervisor that stands by, whose name follows."""
+
+
+class Seat:
+    """The seat of command of `relay`, for the supervisor `identity`.
+
+    `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
+    this process has to end. `session` tells it from an earlier one of the same name; `address` is where others reach
+    it to ask for promises.
+    """
+
+    def __init__(
+        self, objects: Objects, relay: str, identity: str, session: str, clock: Clock, address: str = ""
+    ) -> None:
+        self._objects, self._relay, self._identity, self._session = objects, relay, identity, session
+        self._clock, self._address = clock, address
+        self._election = Election(identity, session)
+        self._name = f"{relay}-command"
+        self.won, self.lost = asyncio.Event(), asyncio.Event()
+        self.problem = ""
+        """Why the API server does not help, in words; "" when it does."""
+        self._blind_until = -math.inf
+        """Until when it has not answered since the start."""
+        self._answered = False
+        self.unsure_until = -math.inf
+        """Until when it is not known what Google has been sent: an earlier holder may have gone on under promises, and
+        its entries in the quota log are lost with it."""
+        self.unsaved_at: Callable[[], float] = lambda: -math.inf
+        """When the last command was sent whose entry is not in the cluster yet; -inf: there is none."""
+
+    @property
+    def in_command(self) -> bool:
+        """Whether commands may be sent now."""
+        return self._election.in_command(self._clock.now())
+
+    @property
+    def may_extend(self) -> bool:
+        """Whether streams that are held may be extended now: in command, or under the others' promises."""
+        return self._election.may_extend(self._clock.now())
+
+    @property
+    def state(self) -> CommandState:
+        """The state of the election."""
+        return self._election.state
+
+    @property
+    def wants_promises(self) -> bool:
+        """Whether the others are to be asked for promises now."""
+        return self._election.wants_promises(self._clock.now())
+
+    @property
+    def others(self) -> dict[str, Peer]:
+        """Who else has registered."""
+        return self._election.others
+
+    def promised(self, name: str, asked: float) -> None:
+        """Another one has promised what it was asked at `asked`."""
+        self._election.promised(name, asked)
+
+    def promises(self, holder: str, session: str) -> bool:
+        """Whether we promise that holder not to take the seat for `PROMISED` seconds."""
+        return self._election.promises(holder, session, self._clock.now())
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, as far as it is known; "" for nobody."""
+        record = self._election.record
+        return record.holder if record is not None else ""
+
+    async def run(self) -> None:
+        """Take the seat and keep it; once it is lost or released, nothing more is done."""
+        while self._election.state not in (CommandState.DEPOSED, CommandState.RELEASED):
+            answered = await self._step()
+            await self._clock.sleep(self._election.pause(self._clock.now(), answered=answered))
+        await asyncio.Event().wait()
+
+    async def release(self) -> None:
+        """Give the seat up, so that another can take it at once; what prevents that is only logged."""
+        if not self._election.release():
+            return
+        try:
+            await self._write("")
+        except (ApiAway, ApiRefused, TimeoutError) as error:
+            log.warning("the command of %s is not given up, and lapses: %s", self._relay, error)
+
+    async def _step(self) -> bool:
+        """Read the record, or write it; whether there was an answer."""
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                if self._election.looks:
+                    await self._look()
+                if not self._election.looks or self._election.takes(self._clock.now()):
+                    await self._hold()
+        except ApiRefused as error:
+            self._election.refused()
+            if not conflicts(error):
+                self._failed(str(error))
+                return False
+            return self._election.state is CommandState.STANDING_BY
+        except (ApiAway, TimeoutError) as error:
+            self._election.unanswered()
+            self._failed(str(error) or "the cluster's API server does not answer in time")
+            return False
+        self.problem, self._answered = "", True
+        return True
+
+    async def _look(self) -> None:
+        found = await find(self._objects, LEASES, self._relay, self._name)
+        before = self._election.state
+        self._election.seen(None if found is None else _record(found), self._clock.now())
+        if self._election.registers(self._clock.now()):
+            mine = Peer(self._address, self._session, round(self._clock.wall(), 3))
+            note = {f"{_PEERS}{self._identity}": msgspec.json.encode(mine).decode()}
+            found = await self._objects.patch(LEASES, self._name, {"metadata": {"annotations": note}})
+            self._election.seen(_record(found), self._clock.now())
+        if self._election.state is CommandState.DEPOSED and before is not CommandState.DEPOSED:
+            log.error("%s has taken the command of %s over", self.holder or "somebody", self._relay)
+            self.lost.set()
+
+    async def _hold(self) -> None:
+        if self._election.state is CommandState.DEPOSED:
+            return
+        sent = self._clock.now()
+        if self._election.state is CommandState.TAKING:
+            self.unsure_until = self._unsure(sent)
+        record = _record(await self._write(self._identity))
+        first = not self.won.is_set()
+        self._election.won(record, sent, self._clock.now())
+        if first:
+            log.info("in command of %s", self._relay)
+            self.won.set()
+
+    def _unsure(self, now: float) -> float:
+        """Until when, as the record is taken: that is written with it, so that the next one knows as well."""
+        until, record = max(self._election.promised_until, self._blind_until) + MINUTE, self._election.record
+        if record is None:
+            return -math.inf
+        ahead = self._clock.wall() - now
+        if record.holder == self._identity and self._clock.wall() - record.renewed_at > STOP_AFTER:
+            until = now + MINUTE
+        return max(until, record.unsure_until + CLOCKS_APART - ahead)
+
+    async def _write(self, holder: str) -> Object:
+        record = self._election.record
+        at = datetime.datetime.fromtimestamp(self._clock.wall(), datetime.UTC)
+        spec = {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": int(DURATION),
+            "renewTime": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        }
+        now = self._clock.now()
+        notes: dict[str, str | None] = {f"{_PEERS}{name}": None for name in self._election.forgotten(now)}
+        until = max(self.unsure_until, self.unsaved_at() + MINUTE)
+        unsure = f"{until - now + self._clock.wall():.3f}" if until > now else None
+        if unsure is not None or record is not None:
+            notes[_UNSURE] = unsure
+        metadata: dict[str, Any] = {"annotations": notes | {_SESSION: self._session}}
+        if record is not None:
+            change = {"metadata": metadata | unchanged(record.version), "spec": spec}
+            return await self._objects.patch(LEASES, self._name, change)
+        metadata |= {"name": self._name, "labels": {STATE_LABEL: self._relay}}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        return await self._objects.create(LEASES, body)
+
+    def _failed(self, why: str) -> None:
+        if not self._answered:
+            self._blind_until = self._clock.now()
+        if why != self.problem:
+            log.warning("who commands %s cannot be settled: %s", self._relay, why)
+        self.problem = why
+
+
+def _record(found: Object) -> LeaseRecord:
+    spec, notes = found.get("spec") or {}, found["metadata"].get("annotations") or {}
+    peers = {name.removeprefix(_PEERS): _peer(text) for name, text in notes.items() if name.startswith(_PEERS)}
+    holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+    session, unsure = str(notes.get(_SESSION, "")), _number(notes.get(_UNSURE))
+    return LeaseRecord(holder, session, version_of(found), renewed, peers, _moment(renewed), unsure)
+
+
+def _moment(text: str) -> float:
+    """Unix seconds of a time of Kubernetes'; 0 for what is none."""
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text or 0.0)
+    except ValueError:
+        return 0.0
+
+
+def _peer(text: str) -> Peer:
+    """How one has registered; one whose words cannot be read can promise nothing."""
+    try:
+        return msgspec.json.decode(text, type=Peer)
+    except UNDECODABLE:
+        return Peer()

@@ -1,0 +1,94 @@
+"""The state of a relay as one Secret, which only the supervisor that has claimed it last can write.
+
+Every write names the version that it follows. A supervisor that was deposed has an older one, so the server refuses its
+write (409) whatever it believes, and it knows that it must send nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
+from relay_supervisor.fleet.pods.api import SECRETS, ApiAway, ApiRefused, Object
+
+MOST_BYTES: Final = 960_000
+"""Of the content: Kubernetes takes 1 MiB for all of a Secret's data."""
+_TRIES: Final = 5
+_CLAIM: Final = "claim"
+_CONTENT: Final = "state"
+_KEY: Final = "bus.key"
+
+
+class Deposed(Exception):
+    """Another supervisor has claimed the state."""
+
+
+class StateObject:
+    """The Secret `RELAY-state`; `claim` tells this process from every other. Methods raise ApiAway and ApiRefused."""
+
+    def __init__(self, objects: Objects, relay: str, claim: str) -> None:
+        self._objects, self._relay, self._claim = objects, relay, claim
+        self._name = f"{relay}-state"
+        self._version = ""
+
+    async def claim(self, key: bytes) -> tuple[bytes, bytes]:
+        """Make the state ours; returns its content (b"" when there is none yet) and the supervisors' key on the bus.
+
+        `key` is that of a state that has none yet.
+        """
+        for _ in range(_TRIES):
+            try:
+                found = await self._claimed(key)
+            except ApiRefused as error:
+                if not conflicts(error):
+                    raise
+                continue
+            self._version = version_of(found)
+            return _field(found, _CONTENT), _field(found, _KEY)
+        raise ApiAway("the state in the cluster changes faster than it can be claimed")
+
+    async def key(self) -> bytes:
+        """The supervisors' key on the bus; b"" when there is no state yet."""
+        found = await self._read()
+        return b"" if found is None else _field(found, _KEY)
+
+    async def save(self, content: bytes) -> None:
+        """Write the content. Raises Deposed when another has claimed it."""
+        change = {"data": {_CONTENT: _encoded(content)}}
+        try:
+            await self._write(change)
+        except ApiRefused as error:
+            if not conflicts(error):
+                raise
+            # Either somebody has claimed it, or the answer to a write of ours was lost.
+            found = await self._read()
+            if found is None or _field(found, _CLAIM).decode() != self._claim:
+                raise Deposed(f"another supervisor has claimed {self._name}") from error
+            self._version = version_of(found)
+            await self._write(change)
+
+    async def _read(self) -> Object | None:
+        return await find(self._objects, SECRETS, self._relay, self._name)
+
+    async def _write(self, change: dict[str, Any]) -> None:
+        change = change | {"metadata": unchanged(self._version)}
+        self._version = version_of(await self._objects.patch(SECRETS, self._name, change))
+
+    async def _claimed(self, key: bytes) -> Object:
+        found = await self._read()
+        data = {_CLAIM: _encoded(self._claim.encode())}
+        if found is None:
+            metadata = {"name": self._name, "labels": {STATE_LABEL: self._relay}}
+            body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+            return await self._objects.create(SECRETS, body | {"data": data | {_KEY: _encoded(key)}})
+        change = {"metadata": unchanged(version_of(found)), "data": data}
+        return await self._objects.patch(SECRETS, self._name, change)
+
+
+def _field(found: Object, name: str) -> bytes:
+    return base64.b64decode((found.get("data") or {}).get(name, ""))
+
+
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,57 @@
+"""A supervisor from its start until a signal, until it is asked to stop, or until another may be in command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import click
+
+from relay_common.errors import RelayError
+from relay_common.tasks import Tasks
+from relay_supervisor.app import Supervisor
+from relay_supervisor.commands.systemd import ServiceManager
+
+log = logging.getLogger(__name__)
+
+
+async def serve(
+    supervisor: Supervisor, manager: ServiceManager, signalled: asyncio.Event, over: asyncio.Event | None = None
+) -> None:
+    """Run it; SIGHUP reloads its configuration.
+
+    With `over`, which is set when it must not command any more, there are others to go on: its workers are kept unless
+    it was asked to stop with them.
+    """
+    loop, asked = asyncio.get_running_loop(), supervisor.verbs.stop_requested
+    reloads = Tasks(log, "a reload failed")
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.spawn(_reload(supervisor)))
+    await supervisor.start()
+    manager.ready()
+    try:
+        click.echo(f"dashboard: {supervisor.url}", err=True)
+        await any_of(signalled, asked, *([over] if over is not None else []))
+    finally:
+        if over is None or not over.is_set():
+            manager.stopping()
+        reloads.cancel()
+        others_go_on = over is not None and not asked.is_set()
+        await supervisor.stop(keep_workers=supervisor.verbs.keep_workers or others_go_on)
+
+
+async def any_of(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+async def _reload(supervisor: Supervisor) -> None:
+    try:
+        await supervisor.verbs.reload()
+    except RelayError as error:
+        log.error("reload: %s", error)

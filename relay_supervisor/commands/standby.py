@@ -1,0 +1,122 @@
+"""`run` with [cluster] replica: stands by for others, runs the supervisor while in command, and stands by again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from relay_common.clock import Clock
+from relay_common.config import Config
+from relay_common.files import write_private
+from relay_supervisor.app import Supervisor
+from relay_supervisor.cluster.cluster_database import image_of
+from relay_supervisor.cluster.peer_channel import PeerChannel
+from relay_supervisor.cluster.replica import Channel, Replica
+from relay_supervisor.commands.serving import serve
+from relay_supervisor.commands.systemd import ServiceManager
+from relay_supervisor.fleet.keyring import KEY_FILE
+from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.pods.api import ClusterApi
+from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
+from relay_supervisor.http.standby import StandbyInterface
+from relay_supervisor.state.directories import private, runtime
+from relay_supervisor.state.store import STATE_FILE, Store
+
+log = logging.getLogger(__name__)
+
+
+async def stand_by(
+    config: Config, reread: Callable[[], Config], manager: ServiceManager, signalled: asyncio.Event, clock: Clock
+) -> None:
+    """Stand by and command in turns, until a signal or until it is asked to stop.
+
+    Raises ConfigError when no cluster is configured, or when an address cannot be listened on.
+    """
+    state = config.paths.state()
+    private(state, "state_dir")
+    runtime(config.paths.runtime())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
+    manager.ready()
+    while not signalled.is_set():
+        api = ClusterApi(config.cluster.namespace)
+        replica = Replica(api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen)
+        try:
+            store = await _command(config, replica, signalled, clock)
+            if store is None:
+                manager.stopping()
+            else:
+                config = await _relay(config, reread, manager, signalled, clock, replica, store)
+        finally:
+            await replica.leave()
+            await api.aclose()
+
+
+async def _command(config: Config, replica: Replica, signalled: asyncio.Event, clock: Clock) -> Store | None:
+    """Wait until this one is to command; its store, None after a signal."""
+    interface = StandbyInterface(config, clock, replica.status)
+    state = config.paths.state()
+    replica.begin()
+    await interface.start()
+    taking = asyncio.ensure_future(replica.take(_key(state), functools.partial(image_of, state / STATE_FILE)))
+    stopping = asyncio.ensure_future(signalled.wait())
+    try:
+        await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            return None
+        key, store = await taking
+        write_private(state / KEY_FILE, key + b"\n")  # workers that an earlier one has started know it
+        return store
+    finally:
+        for one in (taking, stopping):
+            one.cancel()
+        await interface.stop()
+
+
+async def _relay(
+    config: Config,
+    reread: Callable[[], Config],
+    manager: ServiceManager,
+    signalled: asyncio.Event,
+    clock: Clock,
+    replica: Replica,
+    store: Store,
+) -> Config:
+    """Run the supervisor until it must not command any more, or until it is to end; its configuration then."""
+
+    def launcher(runtime_dir: Path) -> Launcher:
+        return PodLauncher(config.cluster, clock, lambda: replica.in_command)
+
+    supervisor = Supervisor(config, clock=clock, launcher=launcher, store=store, seat=replica.status, reread=reread)
+    await serve(supervisor, manager, signalled, replica.over)
+    if supervisor.verbs.stop_requested.is_set():
+        signalled.set()
+    return supervisor.config
+
+
+def _channel(config: Config, clock: Clock) -> Channel:
+    cluster = config.cluster
+
+    def channel(key: str, promises: Callable[[str, str], bool]) -> PeerChannel:
+        return PeerChannel(cluster.identity, key, cluster.peer_listen, promises, clock)
+
+    return channel
+
+
+def _key(state: Path) -> bytes:
+    """The bus's key of a supervisor that was alone, or a new one."""
+    with contextlib.suppress(OSError, zmq.ZMQError, ValueError):
+        key = (state / KEY_FILE).read_bytes().strip()
+        zmq.curve_public(key)
+        return key
+    return bytes(zmq.curve_keypair()[1])
+
+
+def _nothing_to_reload() -> None:
+    log.info("this supervisor stands by: there is nothing to reload")

@@ -1,0 +1,162 @@
+"""Two supervisors of one relay as processes, on a true API server: killed, told to end, and without the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cluster.api import Api
+from tests.cluster.engine import Cluster
+from tests.cluster.pod_relay import LIVE, LOOPBACK, Trial, trial
+from tests.fixtures.ports import free_ports
+from tests.fixtures.supervisor_process import environment, toml
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
+
+TOKEN = "a token for the dashboard"
+
+
+class One:
+    """One of the supervisors."""
+
+    def __init__(self, world: Trial, name: str) -> None:
+        self._world, self.name = world, name
+        self._port, peer = free_ports(2)
+        directory = world.world.directory / name
+        directory.mkdir()
+        sections = world.sections(replica=name, peer_listen=f"{LOOPBACK}:{peer}")
+        sections |= {
+            "paths": {"state_dir": str(directory / "state"), "runtime_dir": str(directory / "run")},
+            "http": {"listen": f"{LOOPBACK}:{self._port}", "token": TOKEN},
+            "viewers": {"link_secret": "a secret for the links"},
+            "log": {"level": "info"},
+        }
+        near = json.loads(json.dumps(world.world.document(**sections)).replace(world.cluster.network.gateway, LOOPBACK))
+        near["cluster"] = sections["cluster"]
+        self._file = directory / "relay.toml"
+        self._file.write_text(toml(near))
+        self.log = directory / "log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        program = [sys.executable, "-m", "tests.cluster.replica_process", str(self._file)]
+        program.append(self._world.cluster.network.gateway)
+        variables = environment(None) | {"KUBECONFIG": os.environ["KUBECONFIG"]}
+        with self.log.open("a") as log:
+            self._process = await asyncio.create_subprocess_exec(*program, stderr=log, env=variables)
+
+    async def end(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+            await asyncio.wait_for(self._process.wait(), 30.0)
+
+    async def status(self) -> dict[str, Any]:
+        """Its status; {} while it serves none."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        try:
+            answer = await self._world.http.get(f"http://{LOOPBACK}:{self._port}/api/stats", headers=headers)
+        except httpx.HTTPError:
+            return {}
+        return dict(answer.json())
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], within: float, what: str) -> float:
+        began = time.monotonic()
+        while not ((found := await self.status()) and condition(found)):
+            assert time.monotonic() - began < within, f"{self.name}: not {what}: {found}\n{self.log.read_text()}"
+            await asyncio.sleep(0.1)
+        return time.monotonic() - began
+
+
+def commands(status: dict[str, Any]) -> bool:
+    return bool(status["seat"]["commands"])
+
+
+def live(status: dict[str, Any]) -> bool:
+    return commands(status) and {camera["state"] for camera in status["cameras"]} == {"live"}
+
+
+def instances(status: dict[str, Any]) -> dict[str, str]:
+    """Each camera's worker."""
+    return {one["id"]: one["worker"]["instance"] for one in status["cameras"]}
+
+
+def untouched(status: dict[str, Any]) -> bool:
+    """Whether each camera's worker has connected to it once."""
+    return {one["source_sessions"] for one in status["cameras"]} == {1}
+
+
+@contextlib.asynccontextmanager
+async def two(world: Trial) -> AsyncIterator[tuple[One, One]]:
+    both = One(world, "relay-a"), One(world, "relay-b")
+    try:
+        yield both
+    finally:
+        for one in both:
+            await one.end(signal.SIGKILL)
+
+
+async def sent(world: Trial, name: str) -> int:
+    """How many commands of that name the simulated Google has seen."""
+    answer = await world.http.get(f"{world.world.endpoints['control']['nest']}/commands")
+    return sum(one["command"].startswith(name) for one in answer.json()["commands"])
+
+
+async def test_another_goes_on_without_a_generate_and_without_the_api_server(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 2, ("--lease", "40")) as world, two(world) as (one, other):
+        await one.start()
+        await one.until(live, LIVE, "live")
+        before = instances(await one.status())
+        generates = await sent(world, "Generate")
+        await other.start()
+        await other.until(lambda status: status["seat"]["holder"] == "relay-a", LIVE, "standing by for relay-a")
+        await one.until(lambda status: status["seat"]["others"] == ["relay-b"], LIVE, "known to be stood by for")
+        await asyncio.sleep(3.0)  # relay-b has seen a renewal that knows of it
+
+        await one.end(signal.SIGKILL)
+        took = await other.until(live, LIVE, "live after a kill")
+        print(f"taken over {took:.1f} s after a kill")
+        assert instances(await other.status()) == before
+
+        await one.start()
+        await one.until(lambda status: status["seat"]["holder"] == "relay-b", LIVE, "standing by for relay-b")
+        await other.until(lambda status: "relay-a" in status["seat"]["others"], LIVE, "known to be stood by for")
+        began = time.monotonic()
+        await other.end()
+        await one.until(live, LIVE, "live after the other one's end")
+        print(f"taken over {time.monotonic() - began:.1f} s after the other was told to end")
+        assert instances(await one.status()) == before
+
+        await other.start()
+        await one.until(lambda status: status["seat"]["others"] == ["relay-b"], LIVE, "known to be stood by for")
+        await asyncio.sleep(3.0)
+        extends = await sent(world, "Extend")
+        cluster.control_plane.api_server.stop()
+        try:
+            began = time.monotonic()
+            await one.until(lambda status: "promises" in status["seat"]["state"], LIVE, "under promises")
+            print(f"under promises {time.monotonic() - began:.1f} s after the API server was away")
+            while await sent(world, "Extend") < extends + 4:
+                assert time.monotonic() - began < LIVE, one.log.read_text()
+                assert live(await one.status())
+                await asyncio.sleep(0.5)
+            print(f"each stream extended twice, {time.monotonic() - began:.1f} s after the API server was away")
+        finally:
+            cluster.control_plane.api_server.start()
+        took = await one.until(lambda status: status["seat"]["state"] == "in command", LIVE, "in command again")
+        print(f"in command again {took:.1f} s after the API server was back")
+        assert instances(await one.status()) == before
+        await one.until(untouched, LIVE, "connected to each camera once")
+        assert await sent(world, "Generate") == generates
+        await one.end()

@@ -1,0 +1,257 @@
+"""Supervisors that stand by for each other, under a schedule and faults of one seed: who commands, and with what quota.
+
+    python -m tests.simulation.standby 300      # so many seeds
+
+Seat, state object, state database, store and budget are the real ones; the API server is simulated, with delays, lost
+answers and partitions, and so are the processes, which are killed, stopped and continued, on machines whose clocks
+differ by up to two seconds. Every supervisor in command sends as many commands as its budget allows.
+
+Invariants: a command of one supervisor never follows one of its successor; Google never sees more than it allows in a
+minute, across every takeover; under promises nothing but extensions is sent; once nothing fails any more, somebody
+commands within `TAKEOVER`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from typing import Final
+
+from relay_common.config_cluster import ClusterConfig
+from relay_supervisor.cluster.replica import Replica
+from relay_supervisor.cluster.seat import CLOCKS_APART
+from relay_supervisor.google.errors import NestError
+from relay_supervisor.google.quota.budget import Budget
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.google.quota.limits import limits_from
+from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
+from tests.simulation.loop import Process, SimulatedLoop
+
+RUN: Final = 240.0
+"""Seconds of faults."""
+TAKEOVER: Final = 20.0
+PER_MINUTE: Final = 10
+NAMES: Final = ("a", "b", "c")
+
+
+class StandbyClock:
+    """A machine's clocks: its wall clock is `ahead`, and its monotonic clock began at another time."""
+
+    def __init__(self, loop: SimulatedLoop, ahead: float, began: float) -> None:
+        self._loop, self._ahead, self._began = loop, ahead, began
+
+    def now(self) -> float:
+        return self._loop.now - self._began
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self._loop.now + self._ahead
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class StandbyChannel:
+    """How one asks the others for promises."""
+
+    def __init__(self, world: StandbyWorld, asker: StandbySupervisor) -> None:
+        self._world, self._asker = world, asker
+
+    async def ask(self, address: str, holder: str, session: str) -> bool:
+        await self._world.delay()
+        other = self._world.alive.get(address)
+        reached = other is not None and other.process.alive and not other.process.stopped
+        if other is None or not reached or self._asker.apart or other.apart:
+            await asyncio.sleep(1.0)
+            return False
+        given = other.replica.seat.promises(holder, session)
+        await self._world.delay()
+        return given
+
+    async def aclose(self) -> None:
+        pass
+
+
+class StandbySupervisor:
+    """One process that sends commands while it may."""
+
+    def __init__(self, world: StandbyWorld, name: str, life: int) -> None:
+        self._world, self.name, self.session = world, name, f"{name}{life}"
+        self.process = Process(world.loop, self.session)
+        self.clock = StandbyClock(world.loop, world.ahead[name], world.began[name])
+        self.connection: ClusterConnection = world.objects.connection(world.delay)
+        self.apart = False
+        """The other supervisors do not reach it."""
+        config = ClusterConfig(namespace="n", identity="relay", replica=name)
+        channel = StandbyChannel(world, self)
+        self.replica = Replica(self.connection, config, self.clock, lambda key, promises: channel, name)
+        self.process.spawn(self._run())
+
+    async def _run(self) -> None:
+        self.replica.begin()
+        _, store = await self.replica.take(b"key")
+        store.open()
+        budget = Budget(limits_from())
+        budget.restore(store.calls("acct"))
+        journal = store.journal("acct")
+        number = 0
+        while not self.replica.over.is_set():
+            await self.clock.sleep(self._world.rng.uniform(0.01, 0.5))
+            number += 1
+            camera = f"{self.session}.{number}"
+            verb = self._world.rng.choice((Verb.EXTEND, Verb.EXTEND, Verb.GENERATE))
+            command = Command(verb=verb, camera=camera, device=camera, kind="CAMERA")
+            if budget.ready_at(command.call, self.clock.now()) > self.clock.now():
+                continue
+            ticket = budget.take(command.call, self.clock.now())
+            try:
+                await journal.sending(command)
+            except NestError:
+                journal.settled(command, None)
+                budget.give_back(ticket)
+                continue
+            self._world.google(self, verb)
+            await self.clock.sleep(self._world.rng.uniform(0.05, 2.0))
+            budget.answered(ticket, self.clock.now())
+            journal.settled(command, self.clock.now())
+
+
+class StandbyWorld:
+    """One seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.loop = seed, SimulatedLoop(f"standby {seed}")
+        self.rng = random.Random(f"standby/{seed}")
+        self.objects = ClusterObjects()
+        self._slow = 0.02
+        self.ahead = {name: self.rng.uniform(-1.0, 1.0) * CLOCKS_APART / 2 for name in NAMES}
+        self.began = {name: self.rng.uniform(0.0, 900.0) for name in NAMES}
+        self.sent: list[tuple[float, str]] = []
+        self.alive: dict[str, StandbySupervisor] = {}
+        self.violations: list[str] = []
+        self.takeovers: list[float] = []
+        self.under_promises = 0
+        self.takeover = 0.0
+        self._lives = 0
+
+    async def delay(self) -> None:
+        await asyncio.sleep(self.rng.expovariate(1.0 / self._slow))
+
+    def google(self, sender: StandbySupervisor, verb: Verb) -> None:
+        """A command arrives."""
+        now, name = self.loop.now, sender.session
+        if not sender.replica.seat.in_command:
+            self.under_promises += 1
+            if verb is not Verb.EXTEND:
+                self.violations.append(f"{now:.2f}: {name} sends a {verb.value} under promises")
+        if self.sent and self.sent[-1][1] != name:
+            if any(other == name for _, other in self.sent):
+                self.violations.append(f"{now:.2f}: {name} commands after {self.sent[-1][1]} has")
+            self.takeovers.append(now - self.sent[-1][0])
+        self.sent.append((now, name))
+        if sum(now - at <= 60.0 for at, _ in self.sent) > PER_MINUTE:
+            self.violations.append(f"{now:.2f}: more than {PER_MINUTE} commands in a minute")
+
+    def _start(self, name: str) -> None:
+        self._lives += 1
+        self.alive[name] = StandbySupervisor(self, name, self._lives)
+
+    async def _fault(self) -> None:
+        name = self.rng.choice(NAMES)
+        one, lasts = self.alive[name], self.rng.choice((0.5, 3.0, 9.0, 15.0, 40.0))
+        match self.rng.choice(("kill", "kill", "stop", "cut", "deaf", "apart", "all", "all", "slow")):
+            case "kill":
+                one.process.kill()
+                await asyncio.sleep(lasts / 3)
+                self._start(name)
+            case "stop":
+                one.process.stop()
+                await asyncio.sleep(lasts)
+                if one.process.alive:
+                    one.process.resume()
+            case "cut":
+                one.connection.away = True
+                await asyncio.sleep(lasts)
+                one.connection.away = False
+            case "deaf":
+                one.connection.deaf = True
+                await asyncio.sleep(lasts)
+                one.connection.deaf = False
+            case "apart":
+                one.apart = True
+                await asyncio.sleep(lasts)
+                one.apart = False
+            case "all":
+                self.objects.away = True
+                await asyncio.sleep(self.rng.uniform(0.0, 2.0 * lasts))
+                if self.rng.random() < 0.5:
+                    one.process.kill()
+                    await asyncio.sleep(self.rng.uniform(0.0, lasts))
+                    self._start(name)
+                    await asyncio.sleep(self.rng.uniform(0.0, lasts))
+                self.objects.away = False
+            case "slow":
+                self._slow = 1.5
+                await asyncio.sleep(lasts)
+                self._slow = 0.02
+
+    async def _keep_alive(self) -> None:
+        """As a Deployment does: whoever was deposed has ended, and is started again."""
+        while True:
+            await asyncio.sleep(0.5)
+            for name, one in list(self.alive.items()):
+                if one.replica.over.is_set() and not one.process.stopped:
+                    one.process.kill()
+                    self._start(name)
+
+    async def _script(self) -> None:
+        for name in NAMES:
+            self._start(name)
+            await asyncio.sleep(self.rng.choice((0.0, 0.1, 5.0)))
+        keeping = asyncio.ensure_future(self._keep_alive())
+        end = self.loop.now + RUN
+        while self.loop.now < end and not self.violations:
+            await asyncio.sleep(self.rng.uniform(0.0, 25.0))
+            await self._fault()
+        await asyncio.sleep(TAKEOVER)
+        if not any(one.replica.seat.in_command for one in self.alive.values()):
+            self.violations.append(f"{TAKEOVER:.0f} s after the last fault nobody commands")
+        victim = next((one for one in self.alive.values() if one.replica.seat.in_command), None)
+        if victim is not None:
+            victim.process.kill()
+            del self.alive[victim.name]
+            killed = self.loop.now
+            while not any(one.replica.seat.in_command for one in self.alive.values()):
+                await asyncio.sleep(0.1)
+                if self.loop.now - killed > TAKEOVER:
+                    self.violations.append("the takeover from a killed supervisor takes too long")
+                    break
+            self.takeover = self.loop.now - killed
+        keeping.cancel()
+
+    def run(self) -> None:
+        """Raises AssertionError with what was violated."""
+        try:
+            self.loop.run_until_complete(self._script())
+        finally:
+            self.loop.end()
+        assert not self.violations, f"seed {self.seed}: {self.violations}"
+
+
+def main() -> None:
+    """Run many seeds."""
+    found, slowest = [], 0.0
+    for seed in range(int(sys.argv[1])):
+        world = StandbyWorld(seed)
+        try:
+            world.run()
+        except AssertionError as error:
+            found.append(seed)
+            print(error, flush=True)
+        slowest = max(slowest, getattr(world, "takeover", 0.0))
+    print(f"{sys.argv[1]} seeds: {len(found)} found; taken over from a killed one within {slowest:.1f} s")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

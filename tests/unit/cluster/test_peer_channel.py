@@ -1,0 +1,82 @@
+"""Promises over real sockets: given to who has the relay's key, and to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import zmq
+import zmq.asyncio
+
+from relay_common.clock import SystemClock
+from relay_common.errors import ConfigError
+from relay_supervisor.cluster import peer_channel
+from relay_supervisor.cluster.peer_channel import PeerChannel
+from tests.fixtures.ports import free_ports
+
+
+def made(key: str, listen: str, promises: Callable[[str, str], bool], relay: str = "relay") -> PeerChannel:
+    return PeerChannel(relay, key, listen, promises, SystemClock())
+
+
+def new_key() -> str:
+    return zmq.curve_keypair()[1].decode()
+
+
+async def test_one_asks_and_the_other_answers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_channel, "ANSWERED_WITHIN", 5.0)
+    key, at = new_key(), f"127.0.0.1:{free_ports(1)[0]}"
+    asked: list[tuple[str, str]] = []
+
+    def promises(holder: str, session: str) -> bool:
+        asked.append((holder, session))
+        return session == "s"
+
+    one, other, elsewhere = made(key, at, promises), made(key, "", promises), made(key, "", promises, "another relay")
+    try:
+        assert await other.ask(at, "a", "s")
+        assert not await other.ask(at, "a", "t")
+        assert asked == [("a", "s"), ("a", "t")]
+        assert not await elsewhere.ask(at, "a", "s")
+        assert len(asked) == 2
+    finally:
+        await asyncio.gather(one.aclose(), other.aclose(), elsewhere.aclose())
+
+
+async def test_a_stranger_gets_no_answer_and_gives_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(peer_channel, "ANSWERED_WITHIN", 0.3)
+    key, at = new_key(), f"127.0.0.1:{free_ports(1)[0]}"
+    asked: list[str] = []
+    one, stranger = (
+        made(key, at, lambda holder, session: bool(asked.append(holder))),
+        made(new_key(), "", lambda *_: True),
+    )
+    # One that knows the public key, as every worker does, and shows another of its own.
+    context = zmq.asyncio.Context()
+    worker = context.socket(zmq.DEALER)
+    worker.curve_serverkey = zmq.curve_public(key.encode())
+    worker.curve_publickey, worker.curve_secretkey = zmq.curve_keypair()
+    worker.connect(f"tcp://{at}")
+    await worker.send(b"a promise, please")
+    try:
+        assert not await stranger.ask(at, "a", "s")
+        assert not await one.ask(f"127.0.0.1:{free_ports(1)[0]}", "a", "s"), "nobody is there"
+        assert not await one.ask("nowhere", "a", "s")
+        assert asked == []
+        assert "whose key no living worker has" in caplog.text
+    finally:
+        context.destroy(linger=0)
+        await asyncio.gather(one.aclose(), stranger.aclose())
+
+
+async def test_an_address_that_is_taken_is_said() -> None:
+    at = f"127.0.0.1:{free_ports(1)[0]}"
+    one = made(new_key(), at, lambda *_: True)
+    try:
+        with pytest.raises(ConfigError, match=f"peer_listen: cannot listen on {at}"):
+            made(new_key(), at, lambda *_: True)
+    finally:
+        await one.aclose()

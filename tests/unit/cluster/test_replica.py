@@ -1,0 +1,173 @@
+"""A supervisor among others: what it takes over, tells, and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from relay_common.clock import ManualClock
+from relay_common.config_cluster import ClusterConfig
+from relay_supervisor.cluster.cluster_database import image_of
+from relay_supervisor.cluster.election import DURATION
+from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
+from relay_supervisor.fleet.pods.api import PODS
+from relay_supervisor.google.errors import NotInCommand
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.state.store import Store
+from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
+
+
+class Direct:
+    """Asks the others of this process."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def ask(self, address: str, holder: str, session: str) -> bool:
+        return self._world.promises[address](holder, session)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class World:
+    """Several, and a cluster with their Pods, on one manual clock."""
+
+    def __init__(self) -> None:
+        self.objects, self.clock = ClusterObjects(), ManualClock(wall=1_700_000_000.0)
+        self.promises: dict[str, Callable[[str, str], bool]] = {}
+        self.replicas: list[Replica] = []
+
+    def replica(self, name: str) -> Replica:
+        config = ClusterConfig(namespace="n", identity="relay", replica=name)
+
+        def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
+            assert key == "key"
+            self.promises[name] = promises
+            return Direct(self)
+
+        made = Replica(self.objects.connection(), config, self.clock, channel, address=name)
+        made.begin()
+        self.replicas.append(made)
+        return made
+
+    async def pass_(self, seconds: float) -> None:
+        for _ in range(int(seconds * 2)):
+            await self.clock.advance(0.5)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    async def taken(self, replica: Replica, within: float) -> Store:
+        taking = asyncio.ensure_future(replica.take(b"key"))
+        await self.pass_(within)
+        assert taking.done()
+        key, store = taking.result()
+        assert key == b"key"
+        return store.open()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    made.objects.away = False
+    for replica in made.replicas:
+        leaving = asyncio.ensure_future(replica.leave())
+        while not leaving.done():
+            await made.pass_(1.0)
+
+
+async def sends(world: World, store: Store, verb: Verb) -> None:
+    """Raises NotInCommand."""
+    sending = asyncio.ensure_future(store.journal("acct").sending(Command(verb=verb, camera="c", device="c")))
+    await world.pass_(3.0)
+    await sending
+
+
+async def test_one_commands_and_the_other_takes_over_with_its_quota_log(world: World) -> None:
+    for name in ("a", "b"):
+        await world.objects.connection().create(PODS, {"metadata": {"name": name}})
+    one = world.replica("a")
+    store = await world.taken(one, 1.0)
+    await sends(world, store, Verb.GENERATE)
+    other = world.replica("b")
+    taking = asyncio.ensure_future(other.take(b"another key"))
+    await world.pass_(6.0)
+    assert (one.status().state, one.status().others) == ("in command", ["b"])
+    seat = other.status()
+    assert (seat.state, seat.commands, seat.holder) == ("standing by", False, "a")
+    leaving = asyncio.ensure_future(one.leave())
+    await world.pass_(4.0)
+    assert leaving.done()
+    key, store = await taking
+    assert key == b"key"
+    assert len(store.open().calls("acct")) == 1
+    await sends(world, store, Verb.GENERATE)
+    labels = {name: world.objects.held["Pod", name]["metadata"].get("labels") for name in ("a", "b")}
+    assert labels == {"a": {}, "b": {COMMANDS_LABEL: "relay"}}, "Services lead to the one that commands"
+
+
+async def test_one_that_is_cut_off_alone_is_over_before_the_other_takes_over(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    store = await world.taken(one, 6.0)
+    connection = one._objects
+    assert isinstance(connection, ClusterConnection)
+    connection.away = True
+    await world.pass_(9.0)
+    assert one.over.is_set()
+    assert not one.in_command
+    assert not other.seat.in_command
+    with pytest.raises(NotInCommand):
+        await sends(world, store, Verb.EXTEND)
+    await world.taken(other, DURATION)
+
+
+async def test_without_the_api_server_streams_are_extended_and_their_entries_written_later(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    store = await world.taken(one, 8.0)
+    world.objects.away = True
+    await world.pass_(60.0)
+    assert one.status().state == "in command under promises"
+    assert not one.over.is_set()
+    await sends(world, store, Verb.EXTEND)
+    for verb in (Verb.GENERATE, Verb.STOP):
+        with pytest.raises(NotInCommand):
+            await sends(world, store, verb)
+    assert not one.in_command, "Pods are not changed"
+    world.objects.away = False
+    await world.pass_(5.0)
+    assert one.status().state == "in command"
+    assert other.status().state == "standing by"
+    await sends(world, store, Verb.GENERATE)
+
+
+async def test_who_takes_over_after_promises_waits_until_google_has_forgotten(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    await world.taken(one, 8.0)
+    world.objects.away = True
+    await world.pass_(20.0)
+    connection = one._objects
+    assert isinstance(connection, ClusterConnection)
+    connection.away = True  # it will not see the server again
+    world.objects.away = False
+    store = await world.taken(other, 20.0)
+    with pytest.raises(NotInCommand, match="may not be known"):
+        await sends(world, store, Verb.EXTEND)
+    await world.pass_(65.0)
+    await sends(world, store, Verb.EXTEND)
+
+
+async def test_a_relay_that_was_alone_brings_its_state_along(world: World, tmp_path: Path) -> None:
+    alone = Store(tmp_path / "relay.sqlite3", world.clock, boot="of one machine").open()
+    await alone.journal("acct").sending(Command(verb=Verb.EXTEND, camera="c", device="c"))
+    alone.close()
+    one = world.replica("a")
+    taking = asyncio.ensure_future(one.take(b"key", lambda: image_of(tmp_path / "relay.sqlite3")))
+    await world.pass_(1.0)
+    _, store = taking.result()
+    assert [call.call.device for call in store.open().calls("acct")] == ["c"]
+    (tmp_path / "torn").write_bytes(b"no database")
+    assert image_of(tmp_path / "torn") == image_of(tmp_path / "absent") == b""
