@@ -48,7 +48,7 @@ async def run(api: Api, namespace: str, pod: Json) -> Json:
     return await api.until(f"{namespace}/pods/{pod['metadata']['name']}", phase("Running"))
 
 
-async def beats(cluster: Cluster, pod: Json, within: float = 20) -> bool:
+async def beats(cluster: Cluster, pod: Json, within: float = 60) -> bool:
     """Whether a Pod with `LASTS` lives."""
     node, uid = of(cluster, pod)
     before = node.log(uid).count("beat")

@@ -259,6 +259,7 @@ async def test_a_drained_node_loses_its_pods_and_gets_no_new_ones(cluster: Clust
 async def test_pods_live_on_without_api_server(cluster: Cluster, api: Api, namespace: str) -> None:
     pod = await run(api, namespace, a_pod("unmoved"))
     ends = await run(api, namespace, a_pod("ends"))
+    assert await beats(cluster, ends)  # so its trap is set
     cluster.control_plane.api_server_dies()
     try:
         assert await beats(cluster, pod)
