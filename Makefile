@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster cluster-matrix browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -83,6 +83,9 @@ CLUSTERS ?= 3
 
 cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; two minutes)
 	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) $(ARGS)
+
+cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; half an hour)
+	$(BIN)/python -m tests.cluster.matrix $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

@@ -109,6 +109,16 @@ class ClusterNode:
         file = self.folder / uid / "log"
         return file.read_text(errors="replace") if file.exists() else ""
 
+    @property
+    def entrance(self) -> list[str]:
+        """What a command is preceded by that is to run in its network."""
+        return ["nsenter", f"--net={self._cluster.network.place(self._number)}", "--"]
+
+    def containers(self) -> list[int]:
+        """The processes of its Pods, by their numbers on this machine."""
+        every = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in self._cluster.network.processes(self._number)}
+        return [pid for pid, command in every.items() if "tests.cluster.kubelet" not in command]
+
     def _tell(self, line: str) -> None:
         process = self._process
         assert process is not None, f"{self.name} has no power"

@@ -70,6 +70,19 @@ class Network:
         _ip(node, *addresses, f"route add default via {self.gateway}")
         return node, address
 
+    def place(self, number: int) -> str:
+        """The path of a node's namespace, while this process lives."""
+        return _path(self._nodes[number])
+
+    def processes(self, number: int) -> list[int]:
+        """The processes in a node's namespace, by their numbers here."""
+        namespace, found = os.fstat(self._nodes[number]).st_ino, []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                if (process / "ns" / "net").stat().st_ino == namespace:
+                    found.append(int(process.name))
+        return found
+
     def remove_node(self, number: int) -> None:
         """Without a word to those whom it was connected with; nothing may run in it any more."""
         _ip(_path(self._switch), f"link del dev port{number}")

@@ -1,0 +1,266 @@
+"""The rows: each inflicts one fault on the running relay, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import zmq
+
+from relay_common.config_cluster import bus_endpoints
+from tests.cluster.api import Json
+from tests.cluster.matrix.bench import PATIENCE, WEB_RTC, Bench, Outcome
+from tests.fixtures.bus_peer import Attempt
+from tests.fixtures.product_source import ROOT
+
+HEALED: Final = 8.0
+"""Seconds for a worker that is heard again to do what it must not do."""
+PENDING: Final = 25.0
+"""Seconds for which there is no room: longer than a worker of this machine may take to say hello."""
+STARVED: Final = 25.0
+"""The same for which a worker that starts is given no processor."""
+
+
+async def powerless(bench: Bench) -> Outcome:
+    """A node loses its power."""
+    node = bench.fullest()
+
+    async def inflict() -> float:
+        began = time.monotonic()
+        node.power_off()
+        return began
+
+    try:
+        return await bench.measured(bench.on(node), inflict)
+    finally:
+        await bench.powered(node)
+
+
+async def partitioned(bench: Bench) -> Outcome:
+    """A node is cut off, and heals once its cameras are live elsewhere."""
+    node = bench.fullest()
+
+    async def inflict() -> float:
+        began = time.monotonic()
+        node.partition()
+        return began
+
+    try:
+        outcome = await bench.measured(bench.on(node), inflict)
+        node.heal()
+        await bench.undisturbed(HEALED, outcome, "at heal")
+        return outcome
+    finally:
+        node.heal()
+        await bench.ready(node)
+
+
+async def dead_before_the_start(bench: Bench) -> Outcome:
+    """A node is dead, which nobody knows when Pods are placed on it: it has the most room."""
+    dead = bench.fullest()
+    await bench.cluster.drain(bench.api, dead)
+    await bench.relay.until(lambda: bench.all_live and not bench.on(dead), PATIENCE, "the node is empty")
+    await bench.cluster.uncordon(bench.api, dead)
+    victims = bench.on(bench.fullest())
+    victims = dict(list(victims.items())[:7])
+
+    async def inflict() -> float:
+        dead.power_off()
+        began = time.monotonic()
+        for one in victims:
+            await bench.delete(one)
+        return began
+
+    try:
+        outcome = await bench.measured(victims, inflict)
+        outcome.expect(not bench.on(dead), "a camera is said to be on a dead node")
+        return outcome
+    finally:
+        await bench.powered(dead)
+
+
+async def drained(bench: Bench) -> Outcome:
+    """A node is drained."""
+    node = bench.fullest()
+
+    async def inflict() -> float:
+        began = time.monotonic()
+        await bench.cluster.drain(bench.api, node)
+        return began
+
+    try:
+        outcome = await bench.measured(bench.on(node), inflict)
+        outcome.expect(outcome.generates["RTSP"] == 0, "a drain costs no Generate over RTSP")
+        return outcome
+    finally:
+        await bench.cluster.uncordon(bench.api, node)
+
+
+async def impostors(bench: Bench) -> Outcome:
+    """Others speak on the bus from a node, in a worker's name: without a key, with their own, with another worker's."""
+    outcome, relay = Outcome(), bench.relay
+    victim, other = list(bench.cameras.values())[:2]
+    taken = relay.supervisor.fleet.keyring.issue(f"{other.id}.taken", other.id)
+    endpoints = bus_endpoints(relay.supervisor.config.cluster.bus_listen)
+    assert endpoints is not None
+    instance = victim.worker.instance
+    keyless = Attempt(*endpoints, routing_id=instance, instance=instance, camera=victim.id)
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = msgspec.structs.replace(keyless, public=public, secret=secret, supervisor=taken.supervisor)
+    thief = msgspec.structs.replace(stranger, public=taken.public, secret=taken.secret.reveal())
+    try:
+        trying = asyncio.create_task(heard(bench, keyless, stranger, thief))
+        await bench.undisturbed(10.0, outcome, "with impostors on the bus")
+        answers = await trying
+    finally:
+        relay.supervisor.fleet.keyring.remove(f"{other.id}.taken")
+    outcome.expect(answers == [[], [], []], "an impostor was sent something")
+    counters = relay.supervisor.status().counters
+    kinds = {
+        kind: counters.get(f"bus.refused_{kind}", 0) for kind in ("no_key", "unproven", "stranger", "anothers_name")
+    }
+    outcome.expect(kinds["no_key"] + kinds["unproven"] > 0, "one without a key was not counted")
+    outcome.expect(kinds["stranger"] > 0 and kinds["anothers_name"] > 0, "a stranger or a thief was not counted")
+    outcome.words = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    return outcome
+
+
+async def heard(bench: Bench, *attempts: Attempt) -> list[list[Json]]:
+    """What a process on a node was sent at each attempt."""
+    command = [*bench.cluster.nodes[0].entrance, sys.executable, "-m", "tests.fixtures.bus_peer"]
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, **pipes)
+    out, _ = await asyncio.wait_for(process.communicate(msgspec.json.encode(attempts)), PATIENCE)
+    found: list[list[Json]] = msgspec.json.decode(out)
+    return found
+
+
+async def kubelet_dead(bench: Bench, seconds: float = 75.0) -> Outcome:
+    """A node's kubelet is dead for a while."""
+    node, outcome = bench.fullest(), Outcome()
+    node.kubelet_stop()
+    try:
+        await bench.undisturbed(seconds, outcome, "without a kubelet")
+    finally:
+        node.kubelet_start()
+    await bench.undisturbed(5.0, outcome, "with the kubelet again")
+    await bench.ready(node)
+    return outcome
+
+
+async def hung(bench: Bench) -> Outcome:
+    """A worker hangs, over each protocol."""
+    chosen = {c.lease.protocol: one for one, c in bench.cameras.items()}.values()
+    pods = {one: await bench.pod_of(one) for one in chosen}
+
+    async def inflict() -> float:
+        began = time.monotonic()
+        for one, pod in pods.items():
+            bench.node_of(one).signal(pod, signal.SIGSTOP)
+        return began
+
+    return await bench.measured({one: bench.cameras[one].worker.instance for one in pods}, inflict)
+
+
+async def no_room(bench: Bench) -> Outcome:
+    """No node takes a Pod for a while, and one worker dies."""
+    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
+    lost = {victim: bench.cameras[victim].worker.instance}
+    words = ""
+
+    async def inflict() -> float:
+        nonlocal words
+        await bench.unschedulable(True)
+        await bench.delete(victim)
+
+        def said() -> bool:
+            return "Unschedulable" in bench.cameras[victim].worker.phase_reason
+
+        await bench.relay.until(said, PATIENCE, "why it waits is said")
+        words, restarts = bench.cameras[victim].verdict.cause, bench.cameras[victim].worker.restarts
+        began = time.monotonic()
+        await bench.relay.until(lambda: time.monotonic() - began > PENDING, PATIENCE, "time passes")
+        assert bench.cameras[victim].worker.restarts == restarts, "nothing is restarted for it"
+        began = time.monotonic()
+        await bench.unschedulable(None)
+        return began
+
+    try:
+        outcome = await bench.measured(lost, inflict)
+        outcome.words = words
+        return outcome
+    finally:
+        await bench.unschedulable(None)
+
+
+async def starved(bench: Bench) -> Outcome:
+    """A worker's successor gets no processor for a while before it can say hello."""
+    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
+    old = bench.cameras[victim].worker.instance
+
+    async def inflict() -> float:
+        await bench.delete(victim)
+        before = bench.cameras[victim].worker.restarts
+
+        def another() -> bool:
+            worker = bench.cameras[victim].worker
+            return worker.instance not in ("", old) and worker.phase == "running" and bool(worker.where)
+
+        await bench.relay.until(another, PATIENCE, "its successor runs")
+        node, pod = bench.node_of(victim), await bench.pod_of(victim)
+        node.signal(pod, signal.SIGSTOP)
+        successor = bench.cameras[victim].worker.instance
+        await asyncio.sleep(STARVED)
+        node.signal(pod, signal.SIGCONT)
+        worker = bench.cameras[victim].worker
+        assert (worker.instance, worker.restarts - before) == (successor, 1), "it is not taken for hung"
+        return time.monotonic()
+
+    return await bench.measured({victim: old}, inflict)
+
+
+async def api_away(bench: Bench, seconds: float = 300.0) -> Outcome:
+    """The API server is away, and a worker dies meanwhile."""
+    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
+    lost, pod = {victim: bench.cameras[victim].worker.instance}, await bench.pod_of(victim)
+    words = ""
+
+    async def inflict() -> float:
+        nonlocal words
+        bench.cluster.control_plane.api_server_dies()
+        bench.node_of(victim).signal(pod, signal.SIGKILL)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            await asyncio.sleep(0.1)
+            others = [c for one, c in bench.cameras.items() if one != victim]
+            assert all(c.state == "live" for c in others), bench.relay.summary()
+        words = bench.cameras[victim].verdict.cause
+        await bench.cluster.control_plane.api_server.up()
+        return time.monotonic()
+
+    try:
+        outcome = await bench.measured(lost, inflict)
+        outcome.words = words
+        return outcome
+    finally:
+        await bench.cluster.control_plane.api_server_back()
+
+
+ROWS: Final[dict[str, tuple[Callable[[Bench], Awaitable[Outcome]], float]]] = {
+    "node loses power": (powerless, 15.0),
+    "node partitioned, healed": (partitioned, 15.0),
+    "node dead before its Pods start": (dead_before_the_start, 15.0),
+    "node drained": (drained, 15.0),
+    "worker hung": (hung, 10.0),
+    "impostors on the bus": (impostors, 0.0),
+    "no room for 25 s": (no_room, 10.0),
+    "worker starved at its start for 25 s": (starved, 10.0),
+    "kubelet dead for 75 s": (kubelet_dead, 0.0),
+    "API server away for 5 min, a worker dies": (api_away, 65.0),
+}
+"""Each with the longest time until all are live again, in seconds, on a quiet machine."""
