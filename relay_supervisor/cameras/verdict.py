@@ -44,6 +44,8 @@ _DETAILED: Final = frozenset(
 """Causes whose sentence is followed by what was reported."""
 _CRASH_LOOP: Final = 3
 """Deaths within the restart policy's window from which a worker that has started counts as failing until it is live."""
+_PLACED_WITHIN: Final = 3.0
+"""Seconds for which an engine may let a worker wait without that being what keeps its camera."""
 REFUSED_TOKEN: Final = frozenset({Cause.TOKEN_REVOKED, Cause.CLIENT_REFUSED})
 """Causes at which Google is asked again after a pause of the token's own, not of the commands'."""
 _HELD: Final = frozenset({"held", "extending", "doubted", "replacing", "renewing"})
@@ -164,6 +166,8 @@ def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:
     """What the camera's process suffers from; None when it is well enough."""
     if slot.phase is Phase.HUNG:
         return Judged(Cause.WORKER_HANGS)
+    if slot.waits and slot.process is not None and slot.process.reason and now - slot.launched_at > _PLACED_WITHIN:
+        return Judged(Cause.STARTING, slot.process.reason)  # how the one before it has ended does not keep it
     next_at = wall + slot.next_start - now if slot.phase is Phase.BACKOFF else 0.0
     if slot.policy.failing_starts:
         return Judged(Cause.WORKER_UNSTARTED, slot.ended_by, "", next_at)

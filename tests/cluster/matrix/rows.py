@@ -179,7 +179,7 @@ async def no_room(bench: Bench) -> Outcome:
         await bench.delete(victim)
 
         def said() -> bool:
-            return "Unschedulable" in bench.cameras[victim].worker.phase_reason
+            return "Unschedulable" in bench.cameras[victim].verdict.cause
 
         await bench.relay.until(said, PATIENCE, "why it waits is said")
         words, restarts = bench.cameras[victim].verdict.cause, bench.cameras[victim].worker.restarts

@@ -6,12 +6,13 @@ import pytest
 
 from relay_common.causes import CAUSES, Cause
 from relay_common.cloudflare.errors import request_error
+from relay_common.fsm import Machine
 from relay_common.protocol import Stage, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
 from relay_supervisor.fleet.launcher import EnginePhase
 from relay_supervisor.fleet.restart import RestartPolicy
-from relay_supervisor.fleet.slot import Slot, SlotEvent
+from relay_supervisor.fleet.slot import WORKER_TABLE, Slot, SlotEvent
 from relay_supervisor.status.model import LeaseStatus
 from relay_supervisor.status.verdict import StatusVerdict, spoken_verdict
 from relay_worker.process.spec import WorkerSpec
@@ -25,6 +26,11 @@ class _Alive:
     phase = EnginePhase.RUNNING
     where = reason = ""
     number = 1
+
+
+class _Waiting(_Alive):
+    phase = EnginePhase.WAITING
+    reason = "Unschedulable: 0/3 nodes are available"
 
 
 def slot(state: WorkerState = WorkerState.RECONNECTING, **stats: object) -> Slot:
@@ -98,6 +104,17 @@ def test_what_ended_first_is_named() -> None:
     found = judged(reported, lease=lost, at=5.0)
     assert (found.code, found.next_at) == ("worker_crashes", WALL + 20.0)
     assert found.cause == "The camera's worker keeps ending: killed by SIGKILL"
+
+
+def test_a_worker_for_which_there_is_no_room_says_so_however_the_one_before_it_ended() -> None:
+    waiting = slot()
+    waiting.policy.died(0.0, "its Pod is gone")
+    waiting.process, waiting.hello = _Waiting(), None  # type: ignore[assignment]
+    waiting.machine = Machine(WORKER_TABLE)
+    waiting.machine.fire(SlotEvent.LAUNCH)
+    assert judged(waiting, at=1.0).code == "worker_crashes"
+    found = judged(waiting, at=4.0)
+    assert (found.code, "0/3 nodes are available" in found.cause) == ("starting", True)
 
 
 def test_a_live_camera_that_nobody_may_watch_says_so() -> None:
