@@ -13,6 +13,15 @@ _MMAP_THRESHOLD: Final = -3
 """`M_MMAP_THRESHOLD` of the same."""
 _LARGE: Final = 128 * 1024
 """Bytes: where the threshold is before glibc moves it."""
+_BLOCKS: Final = (*(1 << power for power in range(16, 10, -1)), *range(1032, 8, -16))
+"""Bytes of the blocks that fill holes, the largest first; larger ones would get pages of their own."""
+_MOST_BLOCKS: Final = 200_000
+
+
+class _Mallinfo2(ctypes.Structure):
+    """What glibc's `mallinfo2` returns (since 2.33)."""
+
+    _fields_ = (("before", ctypes.c_size_t * 9), ("keepcost", ctypes.c_size_t))
 
 
 @functools.cache
@@ -55,3 +64,27 @@ def keep_large_blocks_apart() -> bool:
         return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE))
     except (OSError, AttributeError):
         return False
+
+
+def fill_holes() -> int:
+    """Take every free block of the heap but the last, which grows, for as long as this process lives; returns how many.
+
+    For a process that forks others: what they allocate is then in new pages, and not in holes of pages that they share,
+    which they would have to copy. Their own frees are used again. 0 where the C library cannot say where the heap ends.
+    """
+    libc = ctypes.CDLL(None)
+    try:
+        info, malloc, free, sbrk = libc.mallinfo2, libc.malloc, libc.free, libc.sbrk
+    except AttributeError:
+        return 0
+    info.restype, malloc.restype, sbrk.restype = _Mallinfo2, ctypes.c_void_p, ctypes.c_void_p
+    malloc.argtypes, free.argtypes, sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_void_p], [ctypes.c_ssize_t]
+    taken = 0
+    end = (sbrk(0) or 0) - int(info().keepcost)
+    for size in _BLOCKS:
+        while taken < _MOST_BLOCKS and (block := malloc(size)):
+            if block >= end:  # the last block, or pages of its own
+                free(block)
+                break
+            taken += 1
+    return taken

@@ -12,11 +12,15 @@ a wider walk broke asyncio on 3.12.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import platform
+import re
+import struct
 import sys
 import sysconfig
 import types
+import weakref
 from typing import Any, Final
 
 VERSIONS: Final = ((3, 12), (3, 13))
@@ -32,7 +36,13 @@ _KNOWN: Final = _REFERRING | {
     *(str, bytes, int, float, complex, types.CodeType, types.ModuleType),
     *(types.BuiltinFunctionType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     *(types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
+    *(types.GenericAlias, types.UnionType, weakref.ReferenceType, re.Pattern, struct.Struct),
+    *(functools.partial, type(functools.lru_cache(len))),
 }
+_HEAP: Final = 1 << 9
+"""Of a class's `__flags__`: it was made while the interpreter ran (`Py_TPFLAGS_HEAPTYPE`)."""
+_IMMUTABLE: Final = 1 << 8
+"""`Py_TPFLAGS_IMMUTABLETYPE`."""
 _made = ""
 """How it went in this process, or the one that it was forked from; see `words`."""
 
@@ -62,13 +72,13 @@ def make_immortal() -> None:
     waiting: list[Any] = gc.get_objects()
     while waiting:
         one = waiting.pop()
-        kind = type(one)
-        if (kind not in _KNOWN and not isinstance(one, type)) or sys.getrefcount(one) >= _IMMORTAL:
+        kind: Any = type(one)
+        if not _is_known(one, kind) or sys.getrefcount(one) >= _IMMORTAL:
             continue
         _set_count(one)
         if kind is types.CodeType:
             waiting += _parts(one)
-        elif kind in _REFERRING or isinstance(one, type):
+        elif kind in _REFERRING or isinstance(one, type) or _in_python(kind):
             waiting += gc.get_referents(one)
     _made = "immortal"
 
@@ -83,6 +93,23 @@ def described(setting: str) -> str:
     if setting == "off":
         return "counted, as configured"
     return f"counted ({why})" if (why := unsupported()) else "immortal"
+
+
+def _is_known(one: object, kind: Any) -> bool:
+    return kind in _KNOWN or isinstance(one, type) or _in_python(kind)
+
+
+@functools.cache
+def _in_python(kind: Any) -> bool:
+    """Whether a class is written in Python, on `object` and known types alone.
+
+    Only those have a dictionary or slots of their own, unless a base of theirs has.
+    """
+    own = vars(kind)
+    if not kind.__flags__ & _HEAP or kind.__flags__ & _IMMUTABLE or "__module__" not in own:
+        return False
+    bases = [base for base in kind.__bases__ if base is not object and base not in _KNOWN]
+    return all(map(_in_python, bases)) and (bool(bases) or "__dict__" in own or "__slots__" in own)
 
 
 def _set_count(one: object) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 
 import relay_worker.process.preload  # noqa: F401
-from relay_common.allocator import give_back
 from relay_worker.process.immortal import make_immortal
 
 gc.unfreeze()  # the collector lists nothing that is frozen
 make_immortal()
 gc.freeze()
-give_back()

@@ -20,6 +20,7 @@ from pathlib import Path
 import aiortc.rtcdtlstransport as dtls
 import relay_worker.process.preload
 from relay_worker.process import rehearsal
+rehearsal.DEADLINE = 60.0
 
 keys = []
 class Policy(dtls.Policy):
@@ -85,6 +86,7 @@ async def hello(launcher, router):
     try:
         worker = await launcher.start(spec)
     except (EOFError, ConnectionError, TimeoutError):
+        await asyncio.sleep(0.2)  # for one that dies to be dead
         return None
     said = wire.supervisor_reader().decode((await router.recv_multipart())[1]).rehearsal
     worker.end_now()
@@ -97,7 +99,10 @@ async def main():
     launcher = fork_server.ForkServerLauncher(directory, timeout=float(os.environ.get("TIMEOUT", "60")))
     with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as router:
         router.bind(f"ipc://{directory}/c")
-        print(json.dumps([await hello(launcher, router) for _ in range(2)]))
+        said = [await hello(launcher, router), await hello(launcher, router)]
+        while said[-1] is None and len(said) < 8:
+            said.append(await hello(launcher, router))
+        print(json.dumps(said))
 
 asyncio.run(main())
 """
@@ -127,8 +132,8 @@ async def live(directory):
 
 
 def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
-    """Of two workers that are started one after the other: what they say about the rehearsal, the server's threads, and
-    what is open of those files that the fault left; None for one that could not be started.
+    """Of two workers that are started one after the other, and of more until one was: what they say about the
+    rehearsal, the server's threads, and which of the files that the fault left are open; None where none was started.
     """
     (directory / "broken.py").write_text(
         "import asyncio, os, signal, threading, time\nfrom relay_worker.process import rehearsal\n"
@@ -148,7 +153,7 @@ def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
 
 
 def test_workers_say_that_they_were_rehearsed(tmp_path: Path) -> None:
-    for said, threads, _ in launched(tmp_path):
+    for said, threads, _ in launched(tmp_path, "rehearsal.DEADLINE = rehearsal.HANGS = 90.0\nlive = rehearsal.live"):
         assert (said, threads) == ("rehearsed", 1)
 
 
@@ -170,8 +175,6 @@ def test_after_a_rehearsal_that_went_wrong_the_server_starts_over_without(tmp_pa
 def test_a_server_that_does_not_get_as_far_as_forking_is_followed_by_one_that_only_imports(
     tmp_path: Path, fault: str
 ) -> None:
-    stuck = "pause" in fault
-    first, second = launched(tmp_path, fault, timeout=4.0 if stuck else 60.0)
+    first, *_, last = launched(tmp_path, fault, timeout=4.0 if "pause" in fault else 60.0)
     assert first is None
-    assert second is None or second[:2] == ["", 1]
-    assert stuck or second is not None
+    assert last[:2] == ["", 1]

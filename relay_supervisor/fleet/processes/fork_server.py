@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 PRELOAD = "relay_worker.process.preload"
 PRELOAD_REHEARSED = "relay_worker.process.preload_rehearsed"
 PRELOAD_IMMORTAL = "relay_worker.process.preload_immortal"
+PRELOAD_SETTLED = "relay_worker.process.preload_settled"
 _STACKS: Final = ".stacks"
 FORK_TIMEOUT: Final = 45.0
 """Seconds the fork server may take for one worker, its own start and imports included, before it is replaced."""
@@ -49,8 +50,8 @@ class ForkServerLauncher:
     ) -> None:
         self._directory = directory
         self._context = multiprocessing.get_context("forkserver")
-        more = ((PRELOAD_REHEARSED, rehearsal), (PRELOAD_IMMORTAL, immortal))
-        self._context.set_forkserver_preload([PRELOAD, *(name for name, wanted in more if wanted)])
+        steps = ((PRELOAD, True), (PRELOAD_REHEARSED, rehearsal), (PRELOAD_IMMORTAL, immortal), (PRELOAD_SETTLED, True))
+        self._context.set_forkserver_preload([name for name, wanted in steps if wanted])
         self._timeout = timeout
         self._one_at_a_time = asyncio.Lock()
         self._proven: int | None = None

@@ -14,18 +14,24 @@ from relay_worker.process import immortal
 _HERE = immortal.unsupported() == ""
 
 _FORKED = """
-import asyncio, json, os, sys
+import asyncio, collections, enum, json, os, sys
 from relay_worker.process import immortal
 async def wait(): await asyncio.gather(*(asyncio.sleep(0.001) for _ in range(50)))
+class Number(int): pass
+class Flag(enum.IntFlag): A = 1
+class Slotted: __slots__ = ("value",)
+class Queue(collections.deque): pass
 class Class:
     attribute = "a text of its own"
     def method(self): return 123456789
-kept = {"list": [1.5], "instance": Class()}
+kept = {"list": [1.5], "instance": Class(), "slotted": Slotted(), "number": [Number(7)], "queue": Queue()}
+kept["slotted"].value = "only there"
 immortal.make_immortal()
 counts = {name: sys.getrefcount(one) for name, one in {
     "dict": kept, "list": kept["list"], "float": kept["list"][0], "text": Class.attribute, "class": Class,
     "function": Class.method, "code": Class.method.__code__, "constant": Class.method.__code__.co_consts[1],
-    "module": json, "instance": kept["instance"],
+    "module": json, "instance": kept["instance"], "slotted": kept["slotted"], "only there": kept["slotted"].value,
+    "number": kept["number"][0], "flag": Flag.A, "queue": kept["queue"],
 }.items()}
 codes = []
 for _ in range(3):
@@ -53,9 +59,9 @@ def forked(before: str = "") -> Any:
 def test_what_is_known_becomes_immortal_and_processes_end_cleanly() -> None:
     words, counts, codes = forked()
     assert words == immortal.described("auto") == "immortal"
-    instance = counts.pop("instance")
-    assert set(counts.values()) == {0xFFFF_FFFF}
-    assert instance < 100, "of a type that is not known"
+    queue = counts.pop("queue")
+    assert set(counts.values()) == {0xFFFF_FFFF}, counts
+    assert queue < 100, "of a class whose base is not known"
     assert codes == [0, 0, 0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from multiprocessing import forkserver as fork_server
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,20 @@ def test_what_others_left_behind_is_swept(launcher: ForkServerLauncher, tmp_path
         (tmp_path / name).touch()
     launcher.sweep({"cam.1"})
     assert {path.name for path in tmp_path.iterdir()} == {"cam.1.stacks", "http.sock"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "steps"),
+    [
+        ({}, ["preload", "preload_rehearsed", "preload_immortal", "preload_settled"]),
+        ({"rehearsal": False}, ["preload", "preload_immortal", "preload_settled"]),
+        ({"immortal": False}, ["preload", "preload_rehearsed", "preload_settled"]),
+    ],
+)
+def test_the_server_is_prepared_in_steps_of_which_two_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, bool], steps: list[str]
+) -> None:
+    prepared: list[list[str]] = []
+    monkeypatch.setattr(fork_server, "set_forkserver_preload", prepared.append)
+    ForkServerLauncher(tmp_path, **wanted)
+    assert prepared == [[f"relay_worker.process.{step}" for step in steps]]
