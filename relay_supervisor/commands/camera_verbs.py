@@ -89,7 +89,8 @@ relay-supervisor disable 3f9a01c2 --json
     "restart": CameraVerb(
         """Replace a camera's worker process.
 
-Its stream at Google is kept, so this uses no command of the budget. Viewers see a gap of a second or two.
+Over RTSP its stream at Google is kept, so this uses no command of the budget; over WebRTC it takes a new stream, one
+command. Viewers see a gap of a second or two, longer while that command has to wait.
 NAME is a display name (in any case), a camera id, or a device id.
 
 \b
