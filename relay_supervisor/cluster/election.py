@@ -271,8 +271,10 @@ class Election:
         """When the record may be taken: at once if nobody holds it, or we did in an earlier life."""
         if not self._looked:
             return math.inf
-        if self.record is None or self.record.holder in ("", self._identity):
+        if self.record is None:
             return self._promised_until
+        if self.record.holder in ("", self._identity):  # whom we have promised to wait has given it up
+            return -math.inf
         alone = 0.0 if self._known else MOST_AWAY
         return max(self._changed_at + alone + DURATION, self._promised_until)
 

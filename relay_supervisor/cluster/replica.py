@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from relay_common.clock import Clock
@@ -14,7 +15,7 @@ from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.election import CommandState, Peer
 from relay_supervisor.cluster.objects import Objects
 from relay_supervisor.cluster.seat import CLOCKS_APART, Seat
-from relay_supervisor.cluster.state_object import StateObject
+from relay_supervisor.cluster.state_object import Claimed, Deposed, StateObject
 from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused
 from relay_supervisor.state.store import Store
 from relay_supervisor.status.model import SeatStatus
@@ -28,6 +29,7 @@ _LOOK: Final = 0.2
 _ASK_EVERY: Final = 1.0
 """Seconds between requests for promises; they hold longer, so that some may get lost."""
 _FLUSH: Final = 2.0
+_FOLLOW: Final = 2.0
 _EXTENDS_ALONE: Final = "the API server is away and the others have promised to wait: streams are extended, no more"
 
 
@@ -63,6 +65,8 @@ class Replica:
         self._loops = Loops(clock)
         self._asking: Asking | None = None
         self._database: ClusterDatabase | None = None
+        self.overrides = b""
+        """What people have switched on and off, as the last one that commanded knew it; b"" when none did."""
         self.over = asyncio.Event()
         """Set when this one must not command any more."""
 
@@ -79,9 +83,10 @@ class Replica:
         `key` and `content` are those of a relay whose state is not in the cluster yet.
         """
         await self.seat.won.wait()
-        found, key = await self._claimed(key)
+        claimed = await self._claimed(key)
+        self.overrides = claimed.overrides
         self._database = database = ClusterDatabase(
-            found or content(),
+            claimed.content or content(),
             self._state,
             self._clock,
             in_command=lambda: self.seat.in_command,
@@ -94,7 +99,11 @@ class Replica:
         self._loops.start("who commands", self._watch)
         self._loops.start("label", self._label)
         self._loops.start("state in the cluster", database.run)
-        return key, store
+        return claimed.key, store
+
+    def follow(self, overrides: Callable[[], Awaitable[bytes]]) -> None:
+        """Write for the next one what people switch on and off; `overrides` reads it."""
+        self._loops.start("overrides in the cluster", functools.partial(self._follow, overrides))
 
     async def leave(self) -> None:
         """Write what the store holds, give up the seat if it is ours, and end."""
@@ -127,13 +136,29 @@ class Replica:
 
     # --- loops -----------------------------------------------------------------------------------------------------
 
-    async def _claimed(self, key: bytes) -> tuple[bytes, bytes]:
+    async def _claimed(self, key: bytes) -> Claimed:
         while True:
             try:
                 return await self._state.claim(key)
             except (ApiAway, ApiRefused) as error:
                 log.error("the state in the cluster cannot be read: %s", error)
                 await self._clock.sleep(_ASK_EVERY)
+
+    async def _follow(self, overrides: Callable[[], Awaitable[bytes]]) -> None:
+        problem = ""
+        while not self.over.is_set():
+            try:
+                if (now := await overrides()) != self.overrides:
+                    await self._state.save_overrides(now)
+                    self.overrides, problem = now, ""
+            except (OSError, RuntimeError) as error:  # the API server's as well
+                if str(error) != problem:
+                    log.warning("what was switched on and off is not known to the next supervisor yet: %s", error)
+                problem = str(error)
+            except Deposed:
+                self.over.set()
+            await self._clock.sleep(_FOLLOW)
+        await asyncio.Event().wait()
 
     async def _watch(self) -> None:
         """Tell when another one may take the seat, or has."""

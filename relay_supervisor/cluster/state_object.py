@@ -6,8 +6,9 @@ write (409) whatever it believes, and it knows that it must send nothing.
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
 from relay_supervisor.fleet.pods.api import SECRETS, ApiAway, ApiRefused, Object
@@ -18,10 +19,22 @@ _TRIES: Final = 5
 _CLAIM: Final = "claim"
 _CONTENT: Final = "state"
 _KEY: Final = "bus.key"
+_OVERRIDES: Final = "overrides.json"
 
 
 class Deposed(Exception):
     """Another supervisor has claimed the state."""
+
+
+class Claimed(NamedTuple):
+    """What was in it when it was claimed."""
+
+    content: bytes
+    """b"" when there was none yet."""
+    key: bytes
+    """The supervisors' key on the bus."""
+    overrides: bytes
+    """What people have switched on and off; b"" when there was none yet."""
 
 
 class StateObject:
@@ -30,13 +43,10 @@ class StateObject:
     def __init__(self, objects: Objects, relay: str, claim: str) -> None:
         self._objects, self._relay, self._claim = objects, relay, claim
         self._name = f"{relay}-state"
-        self._version = ""
+        self._version, self._turn = "", asyncio.Lock()
 
-    async def claim(self, key: bytes) -> tuple[bytes, bytes]:
-        """Make the state ours; returns its content (b"" when there is none yet) and the supervisors' key on the bus.
-
-        `key` is that of a state that has none yet.
-        """
+    async def claim(self, key: bytes) -> Claimed:
+        """Make the state ours, and return what is in it; `key` is that of a state that has none yet."""
         for _ in range(_TRIES):
             try:
                 found = await self._claimed(key)
@@ -45,7 +55,7 @@ class StateObject:
                     raise
                 continue
             self._version = version_of(found)
-            return _field(found, _CONTENT), _field(found, _KEY)
+            return Claimed(_field(found, _CONTENT), _field(found, _KEY), _field(found, _OVERRIDES))
         raise ApiAway("the state in the cluster changes faster than it can be claimed")
 
     async def key(self) -> bytes:
@@ -55,18 +65,26 @@ class StateObject:
 
     async def save(self, content: bytes) -> None:
         """Write the content. Raises Deposed when another has claimed it."""
-        change = {"data": {_CONTENT: _encoded(content)}}
-        try:
-            await self._write(change)
-        except ApiRefused as error:
-            if not conflicts(error):
-                raise
-            # Either somebody has claimed it, or the answer to a write of ours was lost.
-            found = await self._read()
-            if found is None or _field(found, _CLAIM).decode() != self._claim:
-                raise Deposed(f"another supervisor has claimed {self._name}") from error
-            self._version = version_of(found)
-            await self._write(change)
+        await self._save(_CONTENT, content)
+
+    async def save_overrides(self, overrides: bytes) -> None:
+        """Write what people have switched on and off. Raises Deposed when another has claimed it."""
+        await self._save(_OVERRIDES, overrides)
+
+    async def _save(self, name: str, content: bytes) -> None:
+        change = {"data": {name: _encoded(content)}}
+        async with self._turn:
+            try:
+                await self._write(change)
+            except ApiRefused as error:
+                if not conflicts(error):
+                    raise
+                # Either somebody has claimed it, or the answer to a write of ours was lost.
+                found = await self._read()
+                if found is None or _field(found, _CLAIM).decode() != self._claim:
+                    raise Deposed(f"another supervisor has claimed {self._name}") from error
+                self._version = version_of(found)
+                await self._write(change)
 
     async def _read(self) -> Object | None:
         return await find(self._objects, SECRETS, self._relay, self._name)

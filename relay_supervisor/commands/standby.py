@@ -14,8 +14,10 @@ import zmq
 
 from relay_common.clock import Clock
 from relay_common.config import Config
+from relay_common.disk import DiskWork
 from relay_common.files import write_private
 from relay_supervisor.app import Supervisor
+from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.peer_channel import PeerChannel
 from relay_supervisor.cluster.replica import Channel, Replica
@@ -72,6 +74,10 @@ async def _command(config: Config, replica: Replica, signalled: asyncio.Event, c
             return None
         key, store = await taking
         write_private(state / KEY_FILE, key + b"\n")  # workers that an earlier one has started know it
+        if replica.overrides:
+            write_private(state / OVERRIDES, replica.overrides)
+        read = functools.partial(DiskWork("overrides for others").do, functools.partial(_read, state / OVERRIDES))
+        replica.follow(read)
         return store
     finally:
         for one in (taking, stopping):
@@ -116,6 +122,14 @@ def _key(state: Path) -> bytes:
         zmq.curve_public(key)
         return key
     return bytes(zmq.curve_keypair()[1])
+
+
+def _read(file: Path) -> bytes:
+    """A file's content; b"" when there is none."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _nothing_to_reload() -> None:

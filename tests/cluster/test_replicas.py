@@ -157,6 +157,12 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
         took = await one.until(lambda status: status["seat"]["state"] == "in command", LIVE, "in command again")
         print(f"in command again {took:.1f} s after the API server was back")
         assert instances(await one.status()) == before
+        await one.end(signal.SIGKILL)
+        began = time.monotonic()
+        await one.start()
+        await one.until(live, LIVE, "live after its own restart")
+        print(f"back {time.monotonic() - began:.1f} s after it was started again")
+        assert instances(await one.status()) == before
         await one.until(untouched, LIVE, "connected to each camera once")
         assert await sent(world, "Generate") == generates
         await one.end()

@@ -156,3 +156,11 @@ def test_who_does_not_register_again_is_forgotten() -> None:
     election.won(of("a", 2, b=Peer(at=1.0), c=Peer(at=1.0)), 7.0, 7.0)
     election.won(of("a", 3, b=Peer(at=2.0), c=Peer(at=1.0)), 40.0, 40.0)
     assert election.forgotten(7.0 + FORGOTTEN) == ["c"]
+
+
+def test_a_promise_ends_when_who_got_it_gives_the_record_up() -> None:
+    election = Election("b", "t")
+    election.seen(of("a", 1, b=Peer(session="t")), 0.0)
+    assert election.promises("a", "s", 10.0)
+    election.seen(of("", 2, b=Peer(session="t")), 11.0)
+    assert election.takes(11.0)

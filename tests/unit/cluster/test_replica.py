@@ -171,3 +171,24 @@ async def test_a_relay_that_was_alone_brings_its_state_along(world: World, tmp_p
     assert [call.call.device for call in store.open().calls("acct")] == ["c"]
     (tmp_path / "torn").write_bytes(b"no database")
     assert image_of(tmp_path / "torn") == image_of(tmp_path / "absent") == b""
+
+
+async def test_what_people_switched_on_and_off_is_known_to_the_next_one(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    await world.taken(one, 6.0)
+    written = [b""]
+
+    async def overrides() -> bytes:
+        return written[0]
+
+    one.follow(overrides)
+    await world.pass_(3.0)
+    written[0] = b"{}"
+    world.objects.away = True
+    await world.pass_(3.0)
+    world.objects.away = False
+    await world.pass_(3.0)
+    leaving = asyncio.ensure_future(one.leave())
+    await world.taken(other, 6.0)
+    await leaving
+    assert other.overrides == b"{}"

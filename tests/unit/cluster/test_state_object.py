@@ -33,7 +33,7 @@ class Supervisor:
         self.store: Store
 
     async def begin(self) -> Supervisor:
-        content, self.key = await self.state.claim(f"key of {self.name}".encode())
+        content, self.key, _ = await self.state.claim(f"key of {self.name}".encode())
         self.database = ClusterDatabase(
             content,
             self.state,

@@ -62,7 +62,7 @@ class ClusterHome:
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[Store]:
         state = StateObject(self._objects.connection(), "relay", f"life {next(self._lives)}")
-        content, _ = await state.claim(b"key")
+        content, *_ = await state.claim(b"key")
         database = ClusterDatabase(content, state, SystemClock(), in_command=lambda: True)
         store = Store(database, self.clock, boot="b", clocks_apart=2.0).open()
         writing = asyncio.create_task(database.run())
