@@ -165,11 +165,17 @@ class Pipeline(PipelineState):
                 return native.NOT_PLAIN
         heard = self._ear.hear(data, now)
         if isinstance(heard, tuple):
-            audio.transcode(*heard, now, self._forward)
+            self._heard(*heard, now)
             return native.DONE
         if heard == native.CHANGED:
             self._ear = None
         return heard
+
+    def _heard(self, unit: bytes, media_time: float, now: float) -> None:
+        """An access unit of sound that compiled code has found, which calls this by itself where it reads."""
+        audio = self.inputs[Kind.AUDIO]
+        assert isinstance(audio, AudioInput)
+        audio.transcode(unit, media_time, now, self._forward)
 
     def _wake_at(self, due: float) -> None:
         """Set the timer for a held packet: only needed where the camera's marker bits cannot be trusted."""

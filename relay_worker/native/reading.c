@@ -98,6 +98,29 @@ is_due(PyObject *source, PyObject *now)
     return PyErr_Occurred() ? -1 : PyFloat_AsDouble(now) >= at;
 }
 
+/* A wake without video to a pipeline: what hears its sound is asked at once, as `Pipeline.take_wake` would. A new
+ * reference to what became of it; NULL with an exception. */
+static PyObject *
+listen_in(Reader *self, PyObject *data, PyObject *now)
+{
+    PyObject *sink = self->parts[SINK], *ear = is_state(sink, PIPELINE) ? ATTRIBUTE(sink, ear) : NULL;
+    if (ear == NULL || !is_wake_of(ear, self->parts[OF_SESSION]))
+        return PyLong_FromLong(NO_VIDEO);
+    PyObject *arguments[] = {data, now};
+    Py_INCREF(ear); /* whatever becomes of its place */
+    PyObject *heard = wake_hear(ear, arguments, 2);
+    Py_DECREF(ear);
+    if (heard == NULL || !PyTuple_CheckExact(heard)) {
+        Py_XDECREF(heard); /* which has done nothing */
+        return heard == NULL ? NULL : PyLong_FromLong(NO_VIDEO);
+    }
+    PyObject *sent = PyObject_CallMethodObjArgs(sink, names[n__heard], PyTuple_GetItem(heard, 0),
+                                                PyTuple_GetItem(heard, 1), now, NULL);
+    Py_DECREF(heard);
+    Py_XDECREF(sent);
+    return sent == NULL ? NULL : PyLong_FromLong(DONE);
+}
+
 /* Give what has come to the sink's `Wake`, where there is one and it is made of this session. */
 static PyObject *
 deliver(Reader *self, PyObject *data)
@@ -117,6 +140,10 @@ deliver(Reader *self, PyObject *data)
     if (is_wake_of(wake, self->parts[OF_SESSION])) {
         PyObject *arguments[] = {data, now};
         done = wake_take(wake, arguments, 2);
+        if (done != NULL && PyLong_AsLong(done) == NO_VIDEO) {
+            Py_DECREF(done);
+            done = listen_in(self, data, now);
+        }
     }
     Py_DECREF(wake);
     int due = 1;

@@ -173,6 +173,7 @@ enum { OF_OUTPUT = INPUT_PARTS, MEDIA_OUT = OF_OUTPUT + OUTPUT_STATES, OUTPUTS, 
     X(PIPELINE, OBJECT, last_media, "last_media")                                                                      \
     X(PIPELINE, OBJECT, last_frame, "last_frame")                                                                      \
     X(PIPELINE, OBJECT, wake, "wake")                                                                                  \
+    X(PIPELINE, OBJECT, ear, "_ear")                                                                                   \
     X(TRACK, OBJECT, clock, "clock")                                                                                   \
     X(PASSTHROUGH, OBJECT, out, "_out")                                                                                \
     X(PASSTHROUGH, OBJECT, earlier, "earlier")                                                                         \

@@ -23,7 +23,7 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
     work.size = (size_t)PyBytes_Size(buffer);
     int plain = work.size <= INT32_MAX && split(&work, lists);
     if (plain && !work.packet_count && work.other_count)
-        return PyLong_FromLong(3);
+        return PyLong_FromLong(NO_VIDEO);
     plain = plain && work_out_input(&work, parts, now);
     for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
         plain = work_out_output(&work, &self->output[index], now);
@@ -95,7 +95,7 @@ wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 }
 
 /* (access unit, its media time) of sound that came alone. */
-static PyObject *
+PyObject *
 wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
     return take_with(object, arguments, count, "hear", hear_bytes);

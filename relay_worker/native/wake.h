@@ -17,11 +17,12 @@ enum {
     SENT_KEPT = 4096, /* publish/feedback.py */
     SAMPLES = 1024,   /* media/delay.py */
     DONE = 1,         /* what `take` says where all is taken, and nothing left to the Python */
+    NO_VIDEO = 3,     /* where only packets of other channels have come, and nothing has happened */
 };
 
 #define NAMES(X)                                                                                                       \
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
-    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent)
+    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -187,8 +188,9 @@ int keep_second(const Output *output);
 /* Whether this is a `Wake` that is made of this session. */
 int is_wake_of(PyObject *object, PyObject *session);
 
-/* take(data, now) */
+/* take(data, now) and hear(data, now) */
 PyObject *wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
+PyObject *wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
 /* --- sound.c, hearing.c ------------------------------------------------------------------------------------------- */
 

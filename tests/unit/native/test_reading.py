@@ -22,6 +22,7 @@ from relay_worker import native
 from relay_worker.rtsp import transport
 from relay_worker.rtsp.states import RtspState
 from relay_worker.rtsp.transport import Connection, client_context, plain_read
+from tests.fuzz.sound_streams import UNITS, framed, hbr
 from tests.unit.native.test_pictures import SLICE, Pair, fragments
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
@@ -183,6 +184,45 @@ async def test_what_else_it_says_is_passed_on(reading: Reading, pair: Pair, said
     before = pipeline.taken_whole
     assert reading.receive(data) == [(data, reading.clock.now(), said, None)]
     assert pipeline.taken_whole == before + (said == native.OTHERS_LEFT)
+
+
+@pytest.mark.parametrize("due", [False, True])
+async def test_sound_that_comes_alone_is_heard_without_a_detour(reading: Reading, pair: Pair, due: bool) -> None:
+    pipeline = begin(reading, pair)
+    sound: list[bytes] = []
+    for number in range(4):
+        header = struct.pack("!BBHII", 0x80, 0xE1, 65 + number, 700_000 + 1024 * number, 5)
+        sound.append(framed(2, header + hbr(UNITS[number])))
+    feed = pair.both[1]._feed
+    assert feed is not None
+    told = []
+    for data in sound:
+        reading.clock._now = pair.both[1]._clock._now = reading.clock.now() + 0.064
+        reading.told._report_due = reading.clock.now() + (0.0 if due else 0.001)
+        told.append([entry[2] for entry in reading.receive(data)])
+        for _, now, done, _ in reading.told.took:
+            if done == native.NO_VIDEO and pipeline.take_wake(feed, data, now, done) != native.DONE:
+                pair.both[1].receive(data, now)
+    assert told[-1] == ([native.DONE] if due else [])
+    assert [unit for unit, *_ in pipeline.inputs["audio"]._transcoder.given] == list(UNITS[:4])
+    assert pipeline.last_media["audio"] == pipeline._now == reading.clock.now()
+
+
+async def test_sound_of_another_form_is_the_pythons(reading: Reading, pair: Pair) -> None:
+    pipeline = begin(reading, pair)
+    other = b"$\x02\x00\x04\x80\x61\x00\x01"
+    for ear in (None, object(), pipeline.wake):  # which hears no sound
+        pipeline._ear = ear
+        assert reading.receive(other) == [(other, reading.clock.now(), native.NO_VIDEO, None)]
+
+
+async def test_what_sound_raises_is_passed_on(reading: Reading, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    await test_sound_that_comes_alone_is_heard_without_a_detour(reading, pair, due=False)
+    pipeline, data = pair.both[1].pipeline, struct.pack("!BBHII", 0x80, 0xE1, 69, 704_096, 5) + hbr(UNITS[0])
+    monkeypatch.setattr(pipeline, "_heard", Told().take)  # which takes other arguments
+    ((_, _, done, problem),) = reading.receive(framed(2, data))
+    assert done is None
+    assert isinstance(problem, TypeError)
 
 
 async def test_what_it_raises_is_passed_on(reading: Reading, pair: Pair) -> None:
