@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.cluster.api import Api, ApiRefused, Json
 from tests.cluster.container import Launch, Mount, Security
+from tests.cluster.dns import resolv_conf
 from tests.cluster.image import Image, image_of
 
 ABSENT_IMAGES: Final = "absent.invalid/"
@@ -57,6 +58,11 @@ async def pod_launch(
         Mount(sources[mount["name"]] / mount.get("subPath", ""), mount["mountPath"], bool(mount.get("readOnly")))
         for mount in container.get("volumeMounts", ())
     ]
+    if spec.get("dnsPolicy", "ClusterFirst") == "ClusterFirst":
+        names = folder / "resolv.conf"
+        names.write_bytes(resolv_conf(environment["KUBERNETES_SERVICE_HOST"], metadata["namespace"]))
+        names.chmod(0o644)
+        mounts.append(Mount(names, "/etc/resolv.conf", True))
     where = container.get("workingDir", image.working_directory)
     revealed = Path(sys.base_prefix) if image.folders else None
     return Launch(command, variables, where, metadata["name"], mounts, security, revealed)

@@ -30,7 +30,7 @@ LIVE: Final = 120.0
 IMAGE: Final = "registry.example/nest-relay:0.1.0"
 LOOPBACK: Final = "127.0.0.1"
 CERTIFICATES: Final = "/etc/relay-ca"
-MANIFEST: Final = ROOT / "deploy/kubernetes/workers/rbac.yaml"
+MANIFEST: Final = ROOT / "deploy/kubernetes/rbac.yaml"
 """All that the supervisor may do in its namespace, as it is shipped."""
 
 

@@ -13,7 +13,7 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "pods": ("create", "delete", "list", "watch"),
     "secrets": ("create", "delete", "list", "patch"),
 }
-"""What a supervisor needs to be allowed in the namespace (deploy/kubernetes/workers/rbac.yaml), verbs by resource."""
+"""What a supervisor needs to be allowed in the namespace (deploy/kubernetes/rbac.yaml), verbs by resource."""
 AMONG_OTHERS: Final[Mapping[str, Sequence[str]]] = {
     "pods": ("patch",),
     "leases.coordination.k8s.io": ("create", "list", "patch"),

@@ -11,19 +11,36 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from relay_common.config_cluster import ClusterConfig
 from relay_common.config_file import parse
 from relay_common.config_local import port_range
+from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.fleet.pods.manifest import pod_of
 from relay_supervisor.fleet.pods.requirements import AMONG_OTHERS, RIGHTS
+from relay_supervisor.fleet.pods.seen import INSTANCE_LABEL
+from relay_supervisor.fleet.pods.template import read_template
+from relay_worker.process.spec import WorkerSpec
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 SCHEMAS = "1.37"
 """The version of Kubernetes whose schemas are asked; tests/cluster applies the manifests to 1.20."""
 SINGLE = [DEPLOY / "kubernetes/single" / name for name in ("nest-relay.yaml", "secret.example.yaml")]
-WORKERS = DEPLOY / "kubernetes/workers/rbac.yaml"
+CLUSTER = DEPLOY / "kubernetes"
+APPLIED = ("namespace.yaml", "rbac.yaml", "supervisor.yaml")
+CURRENT = ("current/disruption.yaml", "current/network.yaml")
+
+
+def read(*paths: Path) -> list[dict[str, Any]]:
+    return [document for path in paths for document in yaml.safe_load_all(path.read_text())]
 
 
 def documents() -> list[dict[str, Any]]:
-    return [document for path in SINGLE for document in yaml.safe_load_all(path.read_text())]
+    return read(*SINGLE)
+
+
+def of_cluster(kind: str) -> list[dict[str, Any]]:
+    """What is applied to a cluster, of one kind."""
+    return [one for one in read(*(CLUSTER / name for name in (*APPLIED, *CURRENT))) if one["kind"] == kind]
 
 
 @pytest.fixture
@@ -38,14 +55,16 @@ def pod() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "document", [*documents(), *yaml.safe_load_all(WORKERS.read_text())], ids=lambda document: document["kind"]
+    "document",
+    [*documents(), *read(*(CLUSTER / name for name in (*APPLIED, *CURRENT, "worker.yaml", "secret.example.yaml")))],
+    ids=lambda document: document["kind"],
 )
 def test_kubernetes_schemas(document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, SCHEMAS, strict=True)
 
 
 def test_supervisors_of_pods_may_do_what_they_need_and_nothing_else() -> None:
-    (role,) = [one for one in yaml.safe_load_all(WORKERS.read_text()) if one["kind"] == "Role"]
+    (role,) = of_cluster("Role")
     allowed: list[tuple[str, tuple[str, ...]]] = []
     for rule in role["rules"]:
         ((group,), (resource,)) = rule["apiGroups"], rule["resources"]
@@ -137,3 +156,96 @@ def test_compose_mounts_exist_and_secrets_are_declared(compose: dict[str, Any]) 
                 assert (DEPLOY / source).exists(), f"{name}: {source}"
             elif not source.startswith("./"):
                 assert source in compose["volumes"], f"{name}: {source}"
+
+
+# --- on a whole cluster ---------------------------------------------------------------------------------------------
+
+
+def supervisor() -> dict[str, Any]:
+    (deployment,) = of_cluster("Deployment")
+    found: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return found
+
+
+def given(name: str) -> str:
+    """What the supervisors' environment says."""
+    (container,) = supervisor()["containers"]
+    entry = next(one for one in container["env"] if one["name"] == name)
+    return str(entry.get("value", entry.get("valueFrom")))
+
+
+def test_the_cluster_applies_every_file() -> None:
+    (kustomization,) = read(CLUSTER / "kustomization.yaml")
+    assert kustomization["resources"] == list(APPLIED)
+    assert kustomization["components"] == ["current"]
+    (component,) = read(CLUSTER / "current/kustomization.yaml")
+    assert [f"current/{name}" for name in component["resources"]] == list(CURRENT)
+    (namespace,) = of_cluster("Namespace")
+    assert namespace["metadata"]["name"] == kustomization["namespace"]
+
+
+def test_supervisors_and_workers_have_the_same_image() -> None:
+    (kustomization,) = read(CLUSTER / "kustomization.yaml")
+    (generated,), (image,) = kustomization["configMapGenerator"], kustomization["images"]
+    named = f"{image['newName']}:{image['newTag']}"
+    assert generated["literals"] == [f"image={named}"]
+    assert supervisor()["containers"][0]["image"] == named
+
+
+def test_the_cluster_s_secret_holds_what_supervisors_read() -> None:
+    (secret,) = read(CLUSTER / "secret.example.yaml")
+    (container,) = supervisor()["containers"]
+    files = {Path(entry["value"]).name for entry in container["env"] if entry["name"].endswith("_FILE")}
+    assert set(secret["stringData"]) == files
+    assert {"http_token", "link_secret"} <= files, "without them no other supervisor could go on"
+
+
+def test_what_supervisors_are_told_fits_the_services_and_ports() -> None:
+    services = {one["metadata"]["name"]: one["spec"] for one in of_cluster("Service")}
+    name, _, port = given("RELAY_CLUSTER_BUS_LISTEN").rpartition(":")
+    bus = services[name.partition(".")[0]]
+    (container,) = supervisor()["containers"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert [(one["port"], ports[one["targetPort"]]) for one in bus["ports"]] == [(int(port) + n,) * 2 for n in (0, 1)]
+    assert given("RELAY_CLUSTER_BUS_BIND") == f"0.0.0.0:{ports['bus']}"
+    assert given("RELAY_CLUSTER_PEER_LISTEN") == f"$(POD_IP):{ports['peers']}"
+    assert all(spec["selector"] == {COMMANDS_LABEL: ClusterConfig().identity} for spec in services.values())
+    settings = {f"RELAY_CLUSTER_{key.upper()}" for key in ClusterConfig.__struct_fields__}
+    assert {one["name"] for one in container["env"] if one["name"].startswith("RELAY_CLUSTER_")} <= settings
+
+
+def test_the_shipped_worker_is_what_the_product_fills_in() -> None:
+    """Whoever changes the file sees all of it; whoever leaves something out gets it."""
+    file = CLUSTER / "worker.yaml"
+    spec = WorkerSpec(camera="c", name="c", instance="c.1", control="", stats="")
+    identity = ClusterConfig().identity
+    written, bare = (pod_of(spec, identity, read_template(f, "image", identity)) for f in (str(file), ""))
+    assert written["spec"].pop("priorityClassName") == of_cluster("PriorityClass")[0]["metadata"]["name"]
+    assert written == bare
+
+
+def test_nobody_but_supervisors_gets_a_token_of_the_api() -> None:
+    assert supervisor()["serviceAccountName"] == of_cluster("ServiceAccount")[0]["metadata"]["name"]
+    (worker,) = read(CLUSTER / "worker.yaml")
+    assert worker["spec"]["automountServiceAccountToken"] is False
+
+
+def test_policies_and_the_budget_select_what_there_is() -> None:
+    (deployment,) = of_cluster("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    (budget,) = of_cluster("PodDisruptionBudget")
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    workers, supervisors = of_cluster("NetworkPolicy")
+    assert workers["spec"]["podSelector"]["matchExpressions"] == [{"key": INSTANCE_LABEL, "operator": "Exists"}]
+    assert "ingress" not in workers["spec"], "nobody connects to a worker"
+    assert supervisors["spec"]["podSelector"]["matchLabels"] == labels
+    open_ports = [one["port"] for rule in supervisors["spec"]["ingress"] for one in rule["ports"]]
+    (container,) = supervisor()["containers"]
+    assert set(open_ports) == {one["name"] for one in container["ports"]} - {"probes"}
+
+
+def test_supervisors_run_as_the_image_s_user_without_privileges() -> None:
+    (container,), (single,) = supervisor()["containers"], pod()["containers"]
+    assert supervisor()["securityContext"] == pod()["securityContext"]
+    for key in ("securityContext", "startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[key] == single[key], key
