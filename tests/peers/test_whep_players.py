@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from relay_worker.webrtc.addresses import default_host_addresses
 from tests.fixtures.chromium import chromium
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.running_relay import RunningRelay, running_relay
 from tests.peers.rtsp_reader import decode, probe
 from tests.peers.whep_players import firefox, go2rtc_player, plain_page, script
@@ -27,6 +28,8 @@ pytestmark = [
 
 WATCHED = 60.0 if os.environ.get("RELAY_PEERS_LONG") == "1" else 10.0
 """Seconds for which each has to play."""
+TRIES = 3
+"""Of what the machine was too busy for."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -112,10 +115,16 @@ async def test_a_plain_page_plays_it_in_chromium(relay: RunningRelay, page: str)
         async def received() -> Any:
             return await tab.evaluate("received()")
 
-        before = await playing(received)
-        await asyncio.sleep(WATCHED)
-        got = await received()
-        assert got["video"]["framesDecoded"] - before["video"]["framesDecoded"] >= 28 * WATCHED
+        await playing(received)
+        for _ in range(TRIES):
+            async with Lateness() as lateness:
+                before = await received()
+                await asyncio.sleep(WATCHED)
+                got = await received()
+            decoded = got["video"]["framesDecoded"] - before["video"]["framesDecoded"]
+            if decoded >= 28 * WATCHED or not lateness.busy:
+                break
+        assert decoded >= 28 * WATCHED
         assert got["video"]["packetsLost"] == got["audio"]["packetsLost"] == 0
         assert got["audio"]["totalAudioEnergy"] > before["audio"]["totalAudioEnergy"]
         assert await tab.evaluate("end()") == 200
