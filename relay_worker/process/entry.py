@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -29,6 +30,9 @@ def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
     The process leaves the supervisor's session, so that a Ctrl-C or a hang-up of the terminal reaches the
     supervisor alone, which then stops its workers in order.
     """
+    launcher = multiprocessing.parent_process()
+    if launcher is not None and not launcher.is_alive():
+        return  # it died while the fork server was not ready yet: nobody has heard of this worker
     os.setsid()
     # Stacks quote no values, but are private all the same. Confined, the process can create no file.
     stacks = os.fdopen(os.open(stacks_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
