@@ -113,12 +113,15 @@ function draw() {
   }
 }
 
-function summarise({ totals, budgets: accounts, uptime }) {
+function summarise({ totals, budgets: accounts, uptime, seat: { replica = "", others = [] } = {} }) {
   text(part("live"), `${totals.connected} of ${totals.cameras}`);
   text(part("bitrate"), bits(totals.bitrate));
   text(part("queue"), String(accounts.reduce((sum, budget) => sum + budget.depth, 0)));
   text(part("viewers"), String(totals.viewers));
   text(part("uptime"), span(uptime));
+  part("several").hidden = !replica;
+  part("seat").title = [replica, ...others].join(", ");
+  text(part("seat"), others.length ? `${replica}, then ${others.join(" or ")}` : `${replica}, alone`);
   document.title = `${totals.connected}/${totals.cameras} live · Nest relay`;
 }
 
@@ -131,7 +134,7 @@ function warn() {
   }
   if (!status) return;
   const now = Date.now() / 1000 + offset;
-  const { budgets: accounts, problems = [] } = status;
+  const { budgets: accounts, problems = [], seat: { state: command = "", problem: away = "" } = {} } = status;
   const said = problems.map((problem) => line(problem, now, accounts.length > 1));
   // What is said of all cameras need not be said again by this page.
   const refused = problems.some(({ stage }) => stage === "viewers") ? [] : enabled.map((id) => player.refusal(id)).filter(Boolean);
@@ -139,6 +142,7 @@ function warn() {
     player.lacks && `${player.lacks}.`,
     ...(said.length ? said : accounts.map((budget) => budget.auth_error)),
     ...accounts.map((budget) => budget.auth_warning),
+    command !== "in command" && away && `Streams are kept, but nothing is started or stopped, until this is over: ${away}.`,
     ...refused.map((words) => `${words}. This page tries again by itself.`),
   ]);
 }
