@@ -93,7 +93,7 @@ class ClusterDatabase:
         self._connection = opened(":memory:")
         try:
             if self._content:
-                self._connection.deserialize(_unpacked(self._content))
+                self._connection.deserialize(unpacked(self._content))
             migrate(self._connection)
         except NewerSchema as error:
             raise ConfigError(
@@ -226,8 +226,8 @@ def image_of(file: Path) -> bytes:
         return b""
 
 
-def _unpacked(content: bytes) -> bytes:
-    """Raises zlib.error for what is no image."""
+def unpacked(content: bytes) -> bytes:
+    """The database in a content that was written; raises zlib.error for what is none."""
     unpacking = zlib.decompressobj()
     image = unpacking.decompress(content, _MOST_UNPACKED)
     if not unpacking.eof or not image:

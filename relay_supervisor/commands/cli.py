@@ -49,6 +49,7 @@ VERBS = (
     "reload",
     "logs",
     "dump",
+    "move",
 )
 
 

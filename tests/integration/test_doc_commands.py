@@ -48,6 +48,7 @@ NOT_RUN: Final = {
     r"sudo (systemctl|systemd-sysusers).*|journalctl .*": "needs systemd as the first process: nothing runs it",
     r"(sudo )?docker .*|sudo deploy/check-containers.sh": "needs a container engine: deploy/check-containers.sh",
     r"sudo chown .*": "needs root, to give files away: deploy/check-containers.sh",
+    r"relay-supervisor move (to|from)-cluster": "needs a cluster: tests/cluster/test_move.py",
     r"cd .*|kubectl .*|cp (../)+config.example.toml .*": "needs a cluster: tests/cluster/test_manifests.py",
 }
 """Patterns of whole commands, with the reason and the file that stands in for it."""

@@ -39,8 +39,8 @@ ALLOWED = {
     },
     "relay_supervisor": {
         "__main__": "commands",
-        "commands": "app cameras checks cluster fleet fleet.pods google google.leases http loop_errors memory net "
-        "operations prerequisites state status",
+        "commands": "app cameras checks cluster fleet fleet.pods fleet.processes google google.leases http loop_errors "
+        "memory net operations prerequisites state status",
         "app": "cameras events fleet fleet.pods fleet.processes google google.leases http local memory operations otel "
         "renditions report sinks state status supervise viewing",
         "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",

@@ -1,0 +1,151 @@
+"""A relay moved from one machine to a cluster, or back: its leases, quota log, bus key and overrides are carried over.
+
+Whoever runs it there finds what a supervisor finds that was started again: streams that go on are extended, and none
+is generated that is still there. Workers are ended first: a camera may serve one client only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from relay_common.clock import Clock
+from relay_common.errors import RelayError
+from relay_common.files import write_private
+from relay_supervisor.cluster.cluster_database import image_of, unpacked
+from relay_supervisor.cluster.objects import Objects
+from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.cluster.state_object import StateObject
+from relay_supervisor.fleet.keyring import KEY_FILE
+from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.pods.api import PODS, Object, ResourceKind
+from relay_supervisor.fleet.pods.seen import RELAY_LABEL
+from relay_supervisor.state.lock import StateLock
+from relay_supervisor.state.store import STATE_FILE, Store
+
+WITHIN: Final = 30.0
+"""Seconds for the workers to end."""
+_GRACE: Final = 1
+_LOOK: Final = 0.2
+BEFORE: Final = ".before"
+"""What is appended to the name of a state file that is replaced."""
+
+
+class Emptied(Objects, Protocol):
+    """A namespace whose workers can be ended. Methods raise ApiAway and ApiRefused."""
+
+    async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
+        """Delete an object, in `grace` seconds; nothing happens when it is gone."""
+        ...
+
+
+async def to_cluster(
+    objects: Objects,
+    relay: str,
+    state: Path,
+    overrides: Path,
+    launcher: Launcher,
+    clock: Clock,
+    *,
+    replace: bool = False,
+) -> int:
+    """Carry the state of a relay that was stopped into the cluster; returns the number of streams that are held.
+
+    Its workers that were kept on this machine, by `launcher`, are ended. `overrides` is where people's switching on and
+    off is kept. With `replace` what the cluster has of this relay is overwritten. Raises RelayError.
+    """
+    with _stopped(state):
+        if not (state / STATE_FILE).exists():
+            raise RelayError(f"There is no state in {state}: nothing to carry over")
+        held = await _end_workers(state, launcher, clock)
+        if not (content := image_of(state / STATE_FILE)):
+            raise RelayError(f"{state / STATE_FILE} cannot be read")
+        there = StateObject(objects, relay, secrets.token_hex(8))
+        claimed = await there.claim((state / KEY_FILE).read_bytes().strip())
+        if claimed.content and not replace:
+            raise RelayError(f"The cluster has a state of {relay} already", hint="Overwrite it with --replace")
+        await there.save(content)
+        if overrides.exists():
+            await there.save_overrides(overrides.read_bytes())
+        return held
+
+
+async def from_cluster(objects: Emptied, relay: str, state: Path, overrides: Path, clock: Clock) -> int:
+    """Carry the state of a relay, whose supervisors have ended, from the cluster to this machine; returns the number of
+    workers that were ended there.
+
+    A state file that is here already is kept beside it. Raises RelayError.
+    """
+    with _stopped(state):
+        commanding, _ = await objects.list(PODS, {COMMANDS_LABEL: relay})
+        if commanding:
+            name = commanding[0]["metadata"]["name"]
+            raise RelayError(
+                f"{name} still commands {relay}", hint="`kubectl scale deployment nest-relay --replicas=0`, and wait"
+            )
+        there = StateObject(objects, relay, secrets.token_hex(8))
+        claimed = await there.claim(b"")
+        if not claimed.content:
+            raise RelayError(f"The cluster has no state of {relay}")
+        ended = await _end_pods(objects, relay, clock)
+        file = state / STATE_FILE
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(file.with_name(file.name + BEFORE))
+        for rest in ("-wal", "-shm"):  # of the file that was here
+            file.with_name(file.name + rest).unlink(missing_ok=True)
+        try:
+            write_private(file, unpacked(claimed.content))
+        except zlib.error as error:
+            raise RelayError(f"The state of {relay} in the cluster cannot be read: {error}") from error
+        write_private(state / KEY_FILE, claimed.key + b"\n")
+        if claimed.overrides:
+            write_private(overrides, claimed.overrides)
+        return ended
+
+
+@contextlib.contextmanager
+def _stopped(state: Path) -> Iterator[None]:
+    """Hold the state directory; raises RelayError while a supervisor does."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = StateLock(state)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _end_workers(state: Path, launcher: Launcher, clock: Clock) -> int:
+    """End the workers that the state names, and count its streams."""
+    store = Store(state / STATE_FILE, clock).open()
+    try:
+        workers = store.workers()
+    finally:
+        store.close()
+    kept = [handle for one in workers if (handle := launcher.recall(one.instance, one.ref)) is not None]
+    for handle in kept:
+        handle.end_now()
+    async with asyncio.timeout(WITHIN):
+        await asyncio.gather(*(handle.wait() for handle in kept))
+    return len(workers)
+
+
+async def _end_pods(objects: Emptied, relay: str, clock: Clock) -> int:
+    found = await _pods(objects, relay)
+    for pod in found:
+        await objects.delete(PODS, pod["metadata"]["name"], _GRACE)
+    until = clock.now() + WITHIN
+    while await _pods(objects, relay):
+        if clock.now() > until:
+            raise RelayError(f"Workers of {relay} have not ended within {WITHIN:.0f} s", hint="Try again")
+        await clock.sleep(_LOOK)
+    return len(found)
+
+
+async def _pods(objects: Objects, relay: str) -> list[Object]:
+    return (await objects.list(PODS, {RELAY_LABEL: relay}))[0]

@@ -1,0 +1,61 @@
+"""`relay-supervisor move`: from this machine to a cluster, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from relay_common.clock import SystemClock
+from relay_common.config_cluster import ClusterConfig
+from relay_supervisor.cameras.overrides import FILE as OVERRIDES
+from relay_supervisor.commands.cli import Failure, config_option, load
+from relay_supervisor.fleet.launcher import EngineError
+from relay_supervisor.fleet.pods.requirements import require_client
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+
+_DEFAULT: Final = ClusterConfig().identity
+
+
+@click.command("move")
+@click.argument("where", type=click.Choice(["to-cluster", "from-cluster"]))
+@click.option("--namespace", default=_DEFAULT, show_default=True, help="That of the relay in the cluster.")
+@click.option("--identity", default=_DEFAULT, show_default=True, help="Its cluster.identity there.")
+@click.option("--replace", is_flag=True, help="Overwrite what the cluster has of this relay.")
+@config_option
+def command(where: str, namespace: str, identity: str, replace: bool, config_path: Path) -> None:
+    """Carry a relay that was stopped from this machine to a cluster, or back.
+
+    Leases, quota log and the bus's key go along, and workers that were kept are ended. If it runs there within a
+    minute, streams of RTSP cameras go on without a Generate command. The cluster is that of KUBECONFIG.
+
+    \b
+    relay-supervisor move to-cluster       # after: relay-supervisor stop --keep-workers
+    relay-supervisor move from-cluster     # after: kubectl scale deployment nest-relay --replicas=0
+    """
+    config = load(config_path)
+    cluster = msgspec.structs.replace(config.cluster, namespace=namespace, identity=identity)
+    require_client(cluster)
+    try:
+        click.echo(asyncio.run(_move(where, cluster, config.paths.state(), config.paths.runtime(), replace)))
+    except EngineError as error:
+        raise Failure(f"{error}") from error
+
+
+async def _move(where: str, cluster: ClusterConfig, state: Path, runtime: Path, replace: bool) -> str:
+    from relay_supervisor.cluster.moving import from_cluster, to_cluster  # with libraries that nothing else needs
+    from relay_supervisor.fleet.pods.api import ClusterApi
+
+    clock, overrides, api = SystemClock(), state / OVERRIDES, ClusterApi(cluster.namespace)
+    try:
+        if where == "to-cluster":
+            launcher = ForkServerLauncher(runtime)
+            held = await to_cluster(api, cluster.identity, state, overrides, launcher, clock, replace=replace)
+            return f"moved, with {held} streams: start it there now"
+        ended = await from_cluster(api, cluster.identity, state, overrides, clock)
+        return f"moved here, {ended} workers ended there: `relay-supervisor run`"
+    finally:
+        await api.aclose()

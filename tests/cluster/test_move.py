@@ -1,0 +1,146 @@
+"""A relay moves from one machine into a cluster and back, by the commands of docs/deployment.md, without a Generate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from tests.cluster.api import Api
+from tests.cluster.dns import name_server
+from tests.cluster.engine import Cluster, skipped
+from tests.cluster.test_manifests import (
+    COMMANDS,
+    NAMESPACE,
+    TOKEN,
+    WITHIN,
+    documented,
+    fill_in,
+    live,
+    shell,
+    with_tls,
+    without_what_the_engine_lacks,
+)
+from tests.fixtures.ports import free_ports
+from tests.fixtures.product_source import ROOT
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.media]
+
+CAMERAS: Final = 2
+
+
+class Box:
+    """The machine that the relay comes from: its folder has relay.toml, the secrets and the state."""
+
+    def __init__(self, folder: Path, cluster: Cluster, world: DemoWorld) -> None:
+        self._folder, self._cluster, self.port = folder, cluster, free_ports(1)[0]
+        folder.mkdir()
+        fill_in(folder, world)
+        secrets = "".join(f'{name}_file = "{folder / name}"\n' for name in ("client_secret", "refresh_token"))
+        text = (folder / "relay.toml").read_text()
+        text = text.replace("[nest]\n", f"[nest]\n{secrets}")
+        text = text.replace("[cloudflare]\n", f'[cloudflare]\napp_secret_file = "{folder / "app_secret"}"\n')
+        text += f'\n[http]\nlisten = "127.0.0.1:{self.port}"\ntoken_file = "{folder / "http_token"}"\n'
+        text += f'\n[paths]\nstate_dir = "{folder / "state"}"\nruntime_dir = "{folder / "run"}"\n'
+        (folder / "relay.toml").write_text(text)
+        trusted = folder / "trusted.pem"
+        trusted.write_bytes(cluster.control_plane.authority.certificate)
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(cluster.kubeconfig),
+            "SSL_CERT_FILE": str(trusted),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    async def runs(self, command: str) -> asyncio.subprocess.Process:
+        log = (self._folder / "log").open("ab")
+        with log:
+            return await asyncio.create_subprocess_shell(
+                command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
+            )
+
+    async def does(self, command: str) -> None:
+        process = await self.runs(command)
+        async with asyncio.timeout(WITHIN):
+            assert await process.wait() == 0, f"{command}: {(self._folder / 'log').read_text()[-3000:]}"
+
+    @contextlib.asynccontextmanager
+    async def relay(self) -> AsyncIterator[None]:
+        """`relay-supervisor run` until its cameras are live, and until it is stopped."""
+        process = await self.runs("exec relay-supervisor run")
+        try:
+            deadline = time.monotonic() + WITHIN
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            async with httpx.AsyncClient(headers=headers, trust_env=False) as http:
+                connected = 0
+                while connected != CAMERAS:
+                    assert time.monotonic() < deadline, (self._folder / "log").read_text()[-3000:]
+                    assert process.returncode is None, (self._folder / "log").read_text()[-3000:]
+                    await asyncio.sleep(0.2)
+                    with contextlib.suppress(httpx.TransportError):
+                        answer = await http.get(f"http://127.0.0.1:{self.port}/api/stats")
+                        connected = answer.json()["totals"]["connected"]
+            yield
+            async with asyncio.timeout(WITHIN):
+                await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+
+async def generates(world: DemoWorld) -> int:
+    """How many streams the simulated Google was asked for."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"{world.endpoints['control']['nest']}/commands")
+    return sum(one["command"].startswith("Generate") for one in answer.json()["commands"])
+
+
+async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        skipped("kubectl is not installed (apt install kubernetes-client)")
+    manifests = tmp_path / "deploy" / "kubernetes"
+    shutil.copytree(ROOT / "deploy" / "kubernetes", manifests)
+    without_what_the_engine_lacks(manifests)
+    here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
+    async with (
+        demo_world(CAMERAS, "320x180", list(here), here) as world,
+        with_tls(cluster, world),
+        name_server(api, cluster.network.gateway),
+    ):
+        box = Box(tmp_path / "box", cluster, world)
+        fill_in(manifests, world)
+        *prepared, apply, _ = documented("deploy/kubernetes")
+        assert apply == "kubectl apply -k ."
+        for command in prepared:
+            await shell(command, cluster, manifests)
+        async with box.relay():
+            asked = await generates(world)
+            assert asked == CAMERAS
+            await box.does("relay-supervisor stop --keep-workers")
+        began = time.monotonic()
+        await box.does("relay-supervisor move to-cluster")
+        await shell(apply, cluster, manifests)
+        found = await api.until(f"{NAMESPACE}/pods", lambda pods: bool(pods["items"]), WITHIN, labelSelector=COMMANDS)
+        await live(found["items"][0], CAMERAS)
+        print(f"in the cluster after {time.monotonic() - began:.1f} s")
+        assert await generates(world) == asked
+        began = time.monotonic()
+        await shell("kubectl -n nest-relay scale deployment nest-relay --replicas=0", cluster, manifests)
+        await api.until(f"{NAMESPACE}/pods", lambda pods: not pods["items"], WITHIN, labelSelector=COMMANDS)
+        await box.does("relay-supervisor move from-cluster")
+        async with box.relay():
+            print(f"and back after {time.monotonic() - began:.1f} s")
+            assert await generates(world) == asked
+            await box.does("relay-supervisor stop")
+        await api.delete(NAMESPACE)
+        await api.gone(NAMESPACE, WITHIN)

@@ -1,0 +1,150 @@
+"""A relay moved from a machine into a cluster and back: what it knows goes along, and its workers end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from relay_common.clock import SystemClock
+from relay_common.errors import RelayError
+from relay_common.proc import process_ref, start_ticks
+from relay_supervisor.cameras.overrides import FILE as OVERRIDES
+from relay_supervisor.cluster.cluster_database import ClusterDatabase
+from relay_supervisor.cluster.moving import BEFORE, from_cluster, to_cluster
+from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.cluster.state_object import StateObject
+from relay_supervisor.fleet.keyring import KEY_FILE
+from relay_supervisor.fleet.pods.api import PODS, ResourceKind
+from relay_supervisor.fleet.pods.seen import RELAY_LABEL
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+from relay_supervisor.google.quota.command import Command, Verb
+from relay_supervisor.state.lock import StateLock
+from relay_supervisor.state.store import STATE_FILE, SavedWorker, Store
+from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
+from tests.unit.state.test_power_loss import lease
+
+HELD = msgspec.structs.replace(lease(1), granted=SystemClock().now(), expires=SystemClock().now() + 3000.0)
+
+
+class Namespace(ClusterConnection):
+    """One from which objects can be deleted, too."""
+
+    def __init__(self) -> None:
+        self.objects = ClusterObjects()
+        super().__init__(self.objects, lambda: asyncio.sleep(0))
+
+    async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
+        self.objects.held.pop((kind.__name__, name), None)
+
+    def pod(self, name: str, **labels: str) -> None:
+        self.objects.create(PODS.__name__, {"metadata": {"name": name, "labels": labels}})
+
+
+class Box:
+    """A machine whose relay has been stopped, its worker kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.clock = folder / "state", SystemClock()
+        self.launcher = ForkServerLauncher(folder)
+        self.state.mkdir()
+        self.key = bytes(zmq.curve_keypair()[1])
+        (self.state / KEY_FILE).write_bytes(self.key + b"\n")
+        (self.state / OVERRIDES).write_bytes(b"{}")
+        self.worker = subprocess.Popen(["sleep", "600"])
+        started = start_ticks(self.worker.pid)
+        assert started is not None
+        with self.store() as store:
+            store.save_lease("acct", HELD)
+            store.write_call(
+                "acct", "1", Command(verb=Verb.EXTEND, camera="cam", device="d").call, self.clock.now(), None
+            )
+            store.save_worker(SavedWorker("cam.1", "cam", process_ref(self.worker.pid, started)))
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        store = Store(self.state / STATE_FILE, self.clock).open()
+        yield store
+        store.close()
+
+    async def leaves(self, cluster: Namespace, **how: Any) -> int:
+        return await to_cluster(cluster, "relay", self.state, self.state / OVERRIDES, self.launcher, self.clock, **how)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    made = Box(tmp_path)
+    yield made
+    made.worker.kill()
+    made.worker.wait()
+
+
+async def test_leases_quota_log_and_key_go_into_the_cluster_and_the_workers_end(box: Box) -> None:
+    cluster = Namespace()
+    assert await box.leaves(cluster) == 1
+    assert box.worker.wait(10) == -9
+    found = await StateObject(cluster, "relay", "a supervisor there").claim(b"another")
+    assert found.key == box.key
+    assert found.overrides == b"{}"
+    database = ClusterDatabase(found.content, StateObject(cluster, "relay", "s"), box.clock, in_command=lambda: True)
+    there = Store(database, box.clock, boot="s").open()
+    assert [(one.camera, one.stream.url) for one in there.leases("acct")] == [(HELD.camera, HELD.stream.url)]
+    assert len(there.calls("acct")) == 1
+    await database.aclose(0.0)
+
+
+async def test_what_the_cluster_has_is_overwritten_only_if_that_is_said(box: Box) -> None:
+    cluster = Namespace()
+    await box.leaves(cluster)
+    with pytest.raises(RelayError, match="has a state of relay already"):
+        await box.leaves(cluster)
+    await box.leaves(cluster, replace=True)
+
+
+async def test_and_back(box: Box) -> None:
+    cluster = Namespace()
+    await box.leaves(cluster)
+    cluster.pod("worker", **{RELAY_LABEL: "relay"})
+    cluster.pod("anothers", **{RELAY_LABEL: "other"})
+    with box.store() as store:
+        store.forget_lease("acct", HELD.camera)
+    (box.state / OVERRIDES).unlink()  # what is here is out of date
+    cluster.pod("supervisor", **{COMMANDS_LABEL: "relay"})
+    with pytest.raises(RelayError, match="supervisor still commands relay"):
+        await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock)
+    await cluster.delete(PODS, "supervisor")
+    assert await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock) == 1
+    assert [name for kind, name in cluster.objects.held if kind == PODS.__name__] == ["anothers"]
+    assert (box.state / KEY_FILE).read_bytes().strip() == box.key
+    assert (box.state / OVERRIDES).read_bytes() == b"{}"
+    assert (box.state / (STATE_FILE + BEFORE)).exists()
+    with box.store() as store:
+        assert [one.camera for one in store.leases("acct")] == [HELD.camera]
+        assert len(store.calls("acct")) == 1
+
+
+async def test_a_relay_that_runs_is_not_moved(box: Box) -> None:
+    cluster, lock = Namespace(), StateLock(box.state)
+    lock.acquire()
+    with pytest.raises(RelayError, match="Stop it first"):
+        await box.leaves(cluster)
+    with pytest.raises(RelayError, match="Stop it first"):
+        await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock)
+    lock.release()
+    assert box.worker.poll() is None
+    assert cluster.objects.held == {}
+
+
+async def test_there_has_to_be_something(tmp_path: Path) -> None:
+    cluster, launcher, clock = Namespace(), ForkServerLauncher(tmp_path), SystemClock()
+    with pytest.raises(RelayError, match="nothing to carry over"):
+        await to_cluster(cluster, "relay", tmp_path, tmp_path / OVERRIDES, launcher, clock)
+    with pytest.raises(RelayError, match="has no state of relay"):
+        await from_cluster(cluster, "relay", tmp_path, tmp_path / OVERRIDES, clock)
