@@ -192,6 +192,11 @@ class Election:
         """Until when we have promised not to take the record."""
         return self._promised_until
 
+    @property
+    def known(self) -> bool:
+        """Whether the holder knows that we stand by."""
+        return self._known
+
     def registers(self, now: float) -> bool:
         """Whether we have to register, again if need be."""
         if self.state is not CommandState.STANDING_BY or self.record is None:

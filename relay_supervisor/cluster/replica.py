@@ -132,6 +132,7 @@ class Replica:
             holder=seat.holder,
             others=sorted(seat.others),
             problem=seat.problem,
+            known=seat.known,
         )
 
     # --- loops -----------------------------------------------------------------------------------------------------

@@ -84,6 +84,11 @@ class Seat:
         """Who else has registered."""
         return self._election.others
 
+    @property
+    def known(self) -> bool:
+        """Whether the holder knows that we stand by, so that we can take over within seconds."""
+        return self._election.known
+
     def promised(self, name: str, asked: float) -> None:
         """Another one has promised what it was asked at `asked`."""
         self._election.promised(name, asked)

@@ -214,6 +214,8 @@ class SeatStatus(msgspec.Struct, kw_only=True):
     """Who has registered to stand by for it, or with it."""
     problem: str = ""
     """Why the API server does not help to settle it; empty when it does."""
+    known: bool = False
+    """Whether the one that commands knows that this one stands by: then it is taken over from within seconds."""
 
 
 class Totals(msgspec.Struct, kw_only=True):

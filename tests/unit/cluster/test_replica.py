@@ -98,7 +98,7 @@ async def test_one_commands_and_the_other_takes_over_with_its_quota_log(world: W
     await world.pass_(6.0)
     assert (one.status().state, one.status().others) == ("in command", ["b"])
     seat = other.status()
-    assert (seat.state, seat.commands, seat.holder) == ("standing by", False, "a")
+    assert (seat.state, seat.commands, seat.holder, seat.known) == ("standing by", False, "a", True)
     leaving = asyncio.ensure_future(one.leave())
     await world.pass_(4.0)
     assert leaving.done()
