@@ -54,7 +54,7 @@ async def to_cluster(
     *,
     replace: bool = False,
 ) -> int:
-    """Carry the state of a relay that was stopped into the cluster; returns the number of streams that are held.
+    """Carry the state of a relay that was stopped into the cluster; returns how many workers it had.
 
     Its workers that were kept on this machine, by `launcher`, are ended. `overrides` is where people's switching on and
     off is kept. With `replace` what the cluster has of this relay is overwritten. Raises RelayError.
@@ -121,7 +121,7 @@ def _stopped(state: Path) -> Iterator[None]:
 
 
 async def _end_workers(state: Path, launcher: Launcher, clock: Clock) -> int:
-    """End the workers that the state names, and count its streams."""
+    """End the workers that the state names, and count them."""
     store = Store(state / STATE_FILE, clock).open()
     try:
         workers = store.workers()

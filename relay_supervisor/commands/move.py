@@ -12,12 +12,17 @@ import msgspec
 from relay_common.clock import SystemClock
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cameras.overrides import FILE as OVERRIDES
-from relay_supervisor.commands.cli import Failure, config_option, load
+from relay_supervisor.commands.cli import Failure, config_option, json_option, load, typed
+from relay_supervisor.commands.client import say
 from relay_supervisor.fleet.launcher import EngineError
 from relay_supervisor.fleet.pods.requirements import require_client
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 
 _DEFAULT: Final = ClusterConfig().identity
+
+
+class _Moved(msgspec.Struct):
+    workers: int
 
 
 @click.command("move")
@@ -26,7 +31,8 @@ _DEFAULT: Final = ClusterConfig().identity
 @click.option("--identity", default=_DEFAULT, show_default=True, help="Its cluster.identity there.")
 @click.option("--replace", is_flag=True, help="Overwrite what the cluster has of this relay.")
 @config_option
-def command(where: str, namespace: str, identity: str, replace: bool, config_path: Path) -> None:
+@json_option
+def command(where: str, namespace: str, identity: str, replace: bool, config_path: Path, as_json: bool) -> None:
     """Carry a relay that was stopped from this machine to a cluster, or back.
 
     Leases, quota log and the bus's key go along, and workers that were kept are ended. If it runs there within a
@@ -40,12 +46,14 @@ def command(where: str, namespace: str, identity: str, replace: bool, config_pat
     cluster = msgspec.structs.replace(config.cluster, namespace=namespace, identity=identity)
     require_client(cluster)
     try:
-        click.echo(asyncio.run(_move(where, cluster, config.paths.state(), config.paths.runtime(), replace)))
+        moved = asyncio.run(_move(where, cluster, config.paths.state(), config.paths.runtime(), replace))
     except EngineError as error:
         raise Failure(f"{error}") from error
+    then = "start it there now" if where == "to-cluster" else typed("`relay-supervisor run`")
+    say(f"moved, with {moved.workers} workers ended: {then}", msgspec.json.encode(moved), as_json)
 
 
-async def _move(where: str, cluster: ClusterConfig, state: Path, runtime: Path, replace: bool) -> str:
+async def _move(where: str, cluster: ClusterConfig, state: Path, runtime: Path, replace: bool) -> _Moved:
     from relay_supervisor.cluster.moving import from_cluster, to_cluster  # with libraries that nothing else needs
     from relay_supervisor.fleet.pods.api import ClusterApi
 
@@ -53,9 +61,7 @@ async def _move(where: str, cluster: ClusterConfig, state: Path, runtime: Path, 
     try:
         if where == "to-cluster":
             launcher = ForkServerLauncher(runtime)
-            held = await to_cluster(api, cluster.identity, state, overrides, launcher, clock, replace=replace)
-            return f"moved, with {held} streams: start it there now"
-        ended = await from_cluster(api, cluster.identity, state, overrides, clock)
-        return f"moved here, {ended} workers ended there: `relay-supervisor run`"
+            return _Moved(await to_cluster(api, cluster.identity, state, overrides, launcher, clock, replace=replace))
+        return _Moved(await from_cluster(api, cluster.identity, state, overrides, clock))
     finally:
         await api.aclose()
