@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol
 
+from msgspec import structs
+
 from relay_common import protocol
 from relay_common.causes import Cause, RestartCause, cause_of
 from relay_common.clock import Clock
@@ -78,6 +80,8 @@ class Director:
         self.restart_causes: Counter[str] = Counter()
         self.offers = IngestOffers(fleet.send)
         self._survivors: dict[str, SavedWorker] = {}
+        self._lost: dict[str, list[str]] = {}
+        """Workers that were lost from sight and have no successor yet, by camera."""
         self.instances_left: set[str] = set()
         """The instance ids of the live workers that an earlier supervisor left."""
         self._tasks = Tasks(log, "a camera's task failed")
@@ -96,6 +100,8 @@ class Director:
         workers = {saved.instance: saved for saved in self._store.workers()}
         living = self.fleet.left({instance: saved.ref for instance, saved in workers.items()})
         self.instances_left.update(living)
+        for saved in workers.values():
+            self.fleet.inherit(saved.camera, saved.contested_until - self._clock.wall())
         for instance in workers.keys() - self.instances_left:
             self._store.forget_worker(instance)  # it ended unnoticed while no supervisor ran
         for saved in (workers[instance] for instance in reversed(living)):
@@ -202,11 +208,19 @@ class Director:
     def _leases(self, camera: Camera) -> LeaseManager:
         return self._accounts[camera.account].leases
 
+    def _contested_until(self, camera: str) -> int:
+        """The end of `Fleet.contested` in whole Unix seconds; 0 when nobody contests it."""
+        seconds = self.fleet.contested(camera)
+        return int(self._clock.wall() + seconds) if seconds else 0
+
     # --- messages of workers -----------------------------------------------------------------------------------------
 
     def worker_started(self, camera: str, instance: str, ref: str) -> None:
         """A worker was started: a later supervisor must find it and know its key, whenever this one dies."""
-        self._store.save_worker(SavedWorker(instance, camera, ref, key=self.fleet.keyring.key(instance)))
+        key, contested = self.fleet.keyring.key(instance), self._contested_until(camera)
+        self._store.save_worker(SavedWorker(instance, camera, ref, key=key, contested_until=contested))
+        for lost in self._lost.pop(camera, ()):
+            self._store.forget_worker(lost)
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
         """A worker, new or adopted, is ready: give it the stream to play, and learn what it publishes."""
@@ -214,7 +228,8 @@ class Director:
         if found is None:
             return
         ref, key = self.fleet.ref(hello.instance), self.fleet.keyring.key(hello.instance)
-        self._store.save_worker(SavedWorker(hello.instance, camera, ref, hello.generation, hello.publication, key=key))
+        worker = SavedWorker(hello.instance, camera, ref, hello.generation, hello.publication, key=key)
+        self._store.save_worker(structs.replace(worker, contested_until=self._contested_until(camera)))
         for listener in self._listeners:
             listener.worker_ready(found)
         held = self._leases(found).current(camera)
@@ -260,8 +275,15 @@ class Director:
             self._leases(camera).media_live(camera.id, held.generation)
 
     def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
-        """A worker ended, and its publication with it."""
-        self._store.forget_worker(instance)
+        """A worker ended, and its publication with it.
+
+        One that was lost from sight is remembered until its successor is: the next supervisor must know of it as well.
+        """
+        if contested := self._contested_until(camera):
+            self._store.save_worker(SavedWorker(instance, camera, "", contested_until=contested))
+            self._lost.setdefault(camera, []).append(instance)
+        else:
+            self._store.forget_worker(instance)
         if camera in self.running:
             self.restart_causes[cause.value] += 1
             self._events.publish("worker", f"worker {reason}", camera)

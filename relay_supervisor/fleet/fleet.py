@@ -24,7 +24,7 @@ from relay_common.tasks import Tasks
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.bus import BusListener
 from relay_supervisor.fleet.ending import TERM_TIME
-from relay_supervisor.fleet.keeper import FleetListener, SlotKeeper
+from relay_supervisor.fleet.keeper import CONTESTED, FleetListener, SlotKeeper
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.replacement import PairEvent
@@ -85,6 +85,8 @@ class Fleet:
         self._announced: set[tuple[str, str]] = set()
         self._left: dict[str, str] = {}
         """Refs of the workers that an earlier supervisor left, by instance."""
+        self._inherited: dict[str, float] = {}
+        """Until when a camera is contested, from an earlier supervisor."""
         self._for_all: FromSupervisor | None = None
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
@@ -204,13 +206,21 @@ class Fleet:
 
     def contested(self, camera: str) -> float:
         """Seconds for which an earlier worker of a camera's, lost from sight, may still be playing its stream."""
-        slot = self._slots.get(camera)
-        return max(0.0, slot.contested_until - self._clock.now()) if slot is not None else 0.0
+        return max(0.0, self._contested_until(camera) - self._clock.now())
 
     def lost_lately(self, camera: str) -> bool:
         """Whether a worker of a camera's was lost from sight within the last minute, with its machine."""
+        return self._clock.now() - self._contested_until(camera) < LATELY
+
+    def inherit(self, camera: str, seconds: float) -> None:
+        """Take over from an earlier supervisor for how long a camera is contested."""
+        if seconds > 0:
+            until = self._clock.now() + min(seconds, CONTESTED)
+            self._inherited[camera] = max(until, self._contested_until(camera))
+
+    def _contested_until(self, camera: str) -> float:
         slot = self._slots.get(camera)
-        return slot is not None and self._clock.now() - slot.contested_until < LATELY
+        return max(slot.contested_until if slot is not None else -math.inf, self._inherited.get(camera, -math.inf))
 
     def permit(self, camera: str, port: int) -> bool:
         """Whether a camera's worker may connect to TCP port `port`.

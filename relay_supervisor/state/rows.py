@@ -82,6 +82,7 @@ class WorkerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     protocol: int = 0
     key: str = ""
     ref: str = ""
+    contested_until: int = 0
 
     @classmethod
     def of(cls, ref: str, **fields: Any) -> WorkerRow:

@@ -56,6 +56,8 @@ class SavedWorker(msgspec.Struct, frozen=True):
     protocol: int = 0
     key: str = ""
     """Its public key on the bus; "" for one of a release without keys."""
+    contested_until: int = 0
+    """Until when (Unix seconds) a worker of the camera's that was lost from sight may still live elsewhere."""
 
 
 class LinkCredential(msgspec.Struct, frozen=True):
@@ -263,10 +265,8 @@ class Store:
     def workers(self) -> list[SavedWorker]:
         """All saved workers."""
         rows = _decoded(self.database.read("SELECT body FROM workers"), WorkerRow)
-        return [
-            SavedWorker(row.instance, row.camera, row.known_by, row.generation, row.publication, row.protocol, row.key)
-            for row in rows
-        ]
+        names = [name for name in SavedWorker.__struct_fields__ if name != "ref"]
+        return [SavedWorker(ref=row.known_by, **{name: getattr(row, name) for name in names}) for row in rows]
 
     # --- local viewers
 

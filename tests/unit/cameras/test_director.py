@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from relay_common.causes import Cause
+from relay_common.causes import Cause, RestartCause
 from relay_common.clock import ManualClock
 from relay_common.config import CamerasConfig
 from relay_common.errors import RelayError, Remedy, UnknownCamera
@@ -67,6 +67,7 @@ class Fleet:
         self.adopts = True
         self.sent: list[Any] = []
         self.lost = False
+        self.inherited: list[tuple[str, float]] = []
         self.keyring = Keyring()
 
     def listen(self, listener: Any) -> None:
@@ -78,6 +79,9 @@ class Fleet:
 
     def contested(self, camera: str) -> float:
         return 4.5
+
+    def inherit(self, camera: str, seconds: float) -> None:
+        self.inherited.append((camera, seconds))
 
     def lost_lately(self, camera: str) -> bool:
         return self.lost
@@ -106,6 +110,22 @@ def saved(camera: str, instance: str, pid: int, started: int) -> SavedWorker:
     return SavedWorker(instance, camera, process_ref(pid, started))
 
 
+class Sinks:
+    """None at all."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def listen(self, listener: Any) -> None:
+        pass
+
+    def targets(self, *_: Any) -> list[Any]:
+        return []
+
+    def find(self, sink: str) -> None:
+        pass
+
+
 class World:
     """A director with its parts."""
 
@@ -117,7 +137,7 @@ class World:
         self.director = Director(
             self.registry,
             [SimpleNamespace(leases=self.leases)],  # type: ignore[list-item]
-            SimpleNamespace(listen=lambda listener: None, targets=lambda *_: [], find=lambda sink: None),  # type: ignore[arg-type]
+            Sinks(),  # type: ignore[arg-type]
             self.fleet,  # type: ignore[arg-type]
             self.store,
             EventHub(self.clock, boot="b"),
@@ -255,6 +275,19 @@ async def test_a_stream_that_a_lost_worker_may_still_play_is_handed_on_as_contes
     world.director.worker_ready(door, hello)
     world.director.lease_effect(Granted(door, 2, stream, 300.0))
     assert [one.contested for one in world.fleet.sent if isinstance(one, Play)] == [4.5, 0.0]
+
+
+async def test_the_next_supervisor_knows_for_how_long_a_camera_is_contested(make: Callable[[], World]) -> None:
+    first = make()
+    first.director.worker_gone("door", "door.1", "it hung", RestartCause.HUNG)
+    first.store.close()
+    second = make()
+    assert second.fleet.inherited == [("door", pytest.approx(4.0, abs=0.5))], "though its successor was never there"
+    second.director.worker_gone("door", "door.2", "it hung", RestartCause.HUNG)
+    second.director.worker_started("door", "door.3", "elsewhere/door.3")
+    second.store.close()
+    third = make()
+    assert third.fleet.inherited == [("door", pytest.approx(4.0, abs=0.5))], "with its successor, and once"
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -78,3 +78,17 @@ async def test_a_hung_worker_elsewhere_is_told_to_stop_for_its_engine_may_not_re
     rig, _ = await hung(remote=remote)
     await rig.wait(DUMP_TIME + TERM_TIME)
     assert rig.messages(protocol.Stop) == int(remote)
+
+
+async def test_what_an_earlier_supervisor_knew_counts_for_the_next_one_and_never_for_longer_than_it_may() -> None:
+    rig = Rig()
+    rig.fleet.inherit("cam", 6.0)
+    rig.fleet.inherit("cam", -300.0)
+    rig.fleet.inherit("other", 3600.0)  # the clock of that supervisor's machine was another one
+    rig.fleet.inherit("third", -1.0)
+    assert [rig.fleet.contested(one) for one in ("cam", "other", "third")] == [pytest.approx(6.0), CONTESTED, 0.0]
+    await rig.run()
+    await rig.wait(5.0, beats=True)
+    assert rig.fleet.contested("cam") == pytest.approx(1.0), "whoever its worker is"
+    await rig.wait(1.5, beats=True)
+    assert rig.fleet.contested("cam") == 0.0
