@@ -80,7 +80,7 @@ class Director:
         self.restart_causes: Counter[str] = Counter()
         self.offers = IngestOffers(fleet.send)
         self._survivors: dict[str, SavedWorker] = {}
-        self._lost: dict[str, list[str]] = {}
+        self._lost_workers: dict[str, list[str]] = {}
         """Workers that were lost from sight and have no successor yet, by camera."""
         self.instances_left: set[str] = set()
         """The instance ids of the live workers that an earlier supervisor left."""
@@ -219,7 +219,7 @@ class Director:
         """A worker was started: a later supervisor must find it and know its key, whenever this one dies."""
         key, contested = self.fleet.keyring.key(instance), self._contested_until(camera)
         self._store.save_worker(SavedWorker(instance, camera, ref, key=key, contested_until=contested))
-        for lost in self._lost.pop(camera, ()):
+        for lost in self._lost_workers.pop(camera, ()):
             self._store.forget_worker(lost)
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
@@ -281,7 +281,7 @@ class Director:
         """
         if contested := self._contested_until(camera):
             self._store.save_worker(SavedWorker(instance, camera, "", contested_until=contested))
-            self._lost.setdefault(camera, []).append(instance)
+            self._lost_workers.setdefault(camera, []).append(instance)
         else:
             self._store.forget_worker(instance)
         if camera in self.running:
