@@ -113,7 +113,9 @@ async def test_two_cameras_in_one_session_play_and_can_be_switched(chromium_page
             mids += await viewer.pull(yard)
             assert mids == ["0", "1", "2", "3"]
             await viewer.plays(*mids)
-            assert sfu.published("porch-video")["plis_forwarded"] > 0, "Chromium asks for its first key frame"
+            # Unless what is pulled happens to begin with one.
+            plis = sum(sfu.published(f"{name}-video")["plis_forwarded"] for name in ("porch", "yard"))
+            assert plis > 0, "Chromium asks for its first key frame"
 
             # The viewer sees one continuous stream when the source changes; aiortc's loop supplies the keyframe.
             update = [

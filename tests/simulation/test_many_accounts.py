@@ -35,6 +35,18 @@ def test_accounts_of_thirty_have_room_for_what_a_lost_node_needs() -> None:
     assert found.dark(1.0) < 100.0
 
 
+def test_in_a_full_account_a_lost_camera_does_not_wait_for_ever() -> None:
+    """Early extensions used to take each place as it came: the last of four lost cameras stayed dark for good."""
+    account = Account(Plan(accounts=1, cameras=40), 3, Fate(lost=[(3000.0, [0, 3, 6, 9])]))
+    account.run(2700.0)
+    assert account.still_dark == 0
+    assert account.lapses() == 0
+    *soon, last = sorted(account.dark_for)
+    assert soon[-1] < 60.0, "what the extensions can spare at once"
+    assert last < 300.0, "and what is left over of one round of them"
+    assert soon[0] < 30.0
+
+
 def test_a_supervisor_that_dies_costs_its_accounts_what_the_crash_swallowed() -> None:
     plan = Plan(accounts=4, cameras=30, nodes=4, supervisors=2, seconds=2400.0, node_deaths=0.0, supervisor_deaths=20.0)
     timeline = Timeline(plan)

@@ -17,6 +17,7 @@ _LEAST_ASSUMED: Final = 60.0
 """Shortest lifetime in seconds assumed for a lease without a stream: one camera's failures must not keep others out."""
 _DEAR: Final = 3.0
 """A lease that costs this many times the usual is the first to lose its place."""
+_STARTING: Final = frozenset({LeaseState.WANTED, LeaseState.GENERATING})
 
 
 class Schedule:
@@ -25,7 +26,8 @@ class Schedule:
     def __init__(self, budget: Budget, queue: CommandQueue, leases: Mapping[str, Lease]) -> None:
         self.budget, self.queue, self.leases = budget, queue, leases
         self.admitted: set[str] = set()
-        self._alive = 0
+        self._sharing = 0
+        """Leases that extensions are spread over: those with a stream, and those that are about to have one."""
 
     def rate(self, calls: int) -> float:
         """Commands per second that `calls` places sustain."""
@@ -55,9 +57,10 @@ class Schedule:
         wanting.sort(key=place)
         loads = [lease.load(assumed) for lease in wanting]
         self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
-        self._alive = sum(lease.state in ALIVE for lease in wanting)
+        alive = sum(lease.state in ALIVE for lease in wanting)
+        self._sharing = alive + sum(lease.state in _STARTING and not lease.on_demand for lease in wanting)
         api = self.budget.api
-        self.queue.reserve = planner.reserve(api.limit, self._alive, life, 1 / self.rate(1))
+        self.queue.reserve = planner.reserve(api.limit, alive, life, 1 / self.rate(1))
         for lease in wanting:
             self.plan(lease, now)
 
@@ -66,7 +69,7 @@ class Schedule:
         self.queue.cancel(lease.camera)
         if lease.camera not in self.admitted:
             return
-        margin = planner.margin(lease.life, self._alive, self.rate(self.budget.api.ceiling))
+        margin = planner.margin(lease.life, self._sharing, self.rate(self.budget.api.ceiling))
         pace = self.budget.limits.device_pace(lease.device.kind)
         command = lease.wanted_command(now, margin=margin, pace=pace)
         if command is not None:

@@ -50,6 +50,7 @@ class CommandQueue:
         """Places that early extensions leave free for recovery."""
         self._last_early = -math.inf
         self._crowded = False  # a generate found no room in the current poll
+        self._saving = False  # a generate needs the place that is free, and another one
 
     def submit(self, command: Command) -> None:
         """Queue `command`; it replaces one of the same verb and camera, except stops of orphans."""
@@ -97,7 +98,7 @@ class CommandQueue:
             and not (full and command.call.method == EXECUTE)
             and self._held(command) <= now
         ]
-        self._crowded = False
+        self._crowded = self._saving = False
         for command in sorted(eligible, key=lambda command: self._rank(command, now)):
             if self._may_go(command, now):
                 return self._take(command, now)
@@ -142,13 +143,17 @@ class CommandQueue:
     def _may_go(self, command: Command, now: float) -> bool:
         spare = self._spare(command, now)
         if self.budget.ready_at(command.call, now, spare) > now:
+            # Early extensions would take each place as it comes, and a generate that needs two would wait for ever.
+            self._saving |= command.verb is Verb.GENERATE and not command.on_demand and self._leaves_room(now)
             return False
         if command.verb is Verb.GENERATE or self._optional(command):
             room = self._leaves_room(now)
             # Optional commands do not make extensions hurry.
             self._crowded |= not (room or self._optional(command))
             return room
-        return not self._early(command, now) or now >= self._last_early + self._pace()
+        if self._early(command, now):
+            return not self._saving and now >= self._last_early + self._pace()
+        return True
 
     def _spare(self, command: Command, now: float) -> int:
         """Places of the method's log that `command` must leave free."""
