@@ -60,14 +60,21 @@ class One:
             self._process.send_signal(number)
             await asyncio.wait_for(self._process.wait(), 30.0)
 
+    async def _get(self, path: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return await self._world.http.get(f"http://{LOOPBACK}:{self._port}{path}", headers=headers)
+
     async def status(self) -> dict[str, Any]:
         """Its status; {} while it serves none."""
-        headers = {"Authorization": f"Bearer {TOKEN}"}
         try:
-            answer = await self._world.http.get(f"http://{LOOPBACK}:{self._port}/api/stats", headers=headers)
+            return dict((await self._get("/api/stats")).json())
         except httpx.HTTPError:
             return {}
-        return dict(answer.json())
+
+    async def counts_as_commanding(self) -> bool:
+        """Whether its metrics say that it commands."""
+        lines = (await self._get("/metrics")).raise_for_status().text.splitlines()
+        return lines.count("relay_in_command 1.0") == 1
 
     async def until(self, condition: Callable[[dict[str, Any]], bool], within: float, what: str) -> float:
         began = time.monotonic()
@@ -126,9 +133,11 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
         generates = await sent(world, "Generate")
         await other.start()
         await other.until(known, LIVE, "known to stand by")
+        assert (await one.counts_as_commanding(), await other.counts_as_commanding()) == (True, False)
 
         await one.end(signal.SIGKILL)
         took = await other.until(live, LIVE, "live after a kill")
+        assert await other.counts_as_commanding()
         print(f"taken over {took:.1f} s after a kill")
         assert instances(await other.status()) == before
 

@@ -97,7 +97,7 @@ class Fleet:
 
     def stop(self, camera: str, reason: str) -> Any:
         self.stopped.append((camera, reason))
-        return asyncio.sleep(3600)
+        return asyncio.get_running_loop().create_future()
 
     def expect(self, spec: Any, instance: str) -> bool:
         return self.adopts
