@@ -43,16 +43,14 @@ async def rows(cluster: Cluster, second: str, cameras: int, webrtc: int, names: 
             async with trial(cluster, api, namespace, patch, cameras, options) as world, world.supervisor() as relay:
                 took = await relay.until_live(within=PATIENCE * 2)
                 bench = Bench(cluster, api, world, relay, second)
-                spread = [len(bench.on(node)) for node in cluster.nodes]
-                print(
-                    f"{cameras} cameras, {webrtc} over WebRTC, live after {took:.1f} s, on nodes {spread}", flush=True
-                )
+                print(f"{cameras} cameras, {webrtc} over WebRTC, live after {took:.1f} s", flush=True)
                 used = bench.memory()
                 print(f"memory: {used[0]:.1f} to {used[-1]:.1f} MB (PSS) of {len(used)} workers", flush=True)
                 for name in names:
                     await relay.until(lambda: bench.all_live, PATIENCE, "all are live")
                     row, bar = ROWS[name]
                     try:
+                        await bench.spread_out()
                         outcome = await row(bench)
                     except AssertionError as error:
                         outcome = Outcome(wrong=[str(error)[:300]])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from relay_supervisor.fleet.pods.book import SUSPECTED
 from relay_supervisor.status.model import CameraStatus
 from tests.benchmarks.proc import memory
 from tests.cluster.api import Api, Json
@@ -136,6 +138,21 @@ class Bench:
     def memory(self) -> list[float]:
         """What each worker takes, in MB: its proportional set size, where no Pod has a shim or pause process."""
         return sorted(memory(pid) / 1e6 for node in self.cluster.nodes for pid in node.containers())
+
+    async def spread_out(self) -> None:
+        """Move cameras until no node has more than its share."""
+        share = math.ceil(len(self.cameras) / len(self.cluster.nodes))
+        if not all(map(self.on, self.cluster.nodes)):
+            await asyncio.sleep(SUSPECTED)  # one that was lost is avoided for so long
+        while len(crowd := self.on(self.fullest())) > share:
+            await self._move(*next(iter(crowd.items())))
+
+    async def _move(self, camera: str, instance: str) -> None:
+        def moved() -> bool:
+            return self.all_live and self.cameras[camera].worker.instance not in (instance, "")
+
+        await self.delete(camera)
+        await self.relay.until(moved, PATIENCE, f"{camera} is live elsewhere")
 
     async def powered(self, node: ClusterNode) -> None:
         """Bring a node back, and wait until it takes Pods."""

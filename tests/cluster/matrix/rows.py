@@ -204,8 +204,8 @@ async def starved(bench: Bench) -> Outcome:
     old = bench.cameras[victim].worker.instance
 
     async def inflict() -> float:
-        await bench.delete(victim)
         before = bench.cameras[victim].worker.restarts
+        await bench.delete(victim)  # the end may be told before the answer comes
 
         def another() -> bool:
             worker = bench.cameras[victim].worker
