@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +27,8 @@ LONGEST_UNACKNOWLEDGED: Final = 80.0
 """Seconds from when a Pod has a node until that node has to have said something about it."""
 SUSPECTED: Final = 60.0
 """Seconds for which a node is avoided after a worker on it was silent for too long."""
+MOST_SUSPICIONS: Final = 100
+"""Of one node that are counted."""
 _UNKNOWN: Final = PodVerdict(EnginePhase.RUNNING, "the cluster has not said yet what became of it")
 _ASKED: Final = PodVerdict(EnginePhase.WAITING, "the cluster has not accepted it yet")
 _GONE: Final = PodVerdict(EnginePhase.GONE, exit=Exit(None, "its Pod is gone"))
@@ -53,7 +55,8 @@ class Book:
         """When a node was seen to have been given each Pod of which it has said nothing."""
         self._unacknowledged: Counter[str] = Counter()
         """How often in a row that was in vain, by camera."""
-        self._suspects: dict[str, float] = {}
+        self._suspects: dict[str, deque[float]] = {}
+        """Until when each suspicion of a node counts."""
         self._sweeping = False
         self.listed = False
         """Whether it is known which Pods there are."""
@@ -207,11 +210,18 @@ class Book:
     # --- nodes -----------------------------------------------------------------------------------------------------
 
     def suspect(self, node: str, now: float) -> None:
-        """Avoid a node for a while."""
+        """Avoid a node for a while, the more the more often."""
         if node:
-            self._suspects[node] = now + SUSPECTED
+            self._suspects.setdefault(node, deque(maxlen=MOST_SUSPICIONS)).append(now + SUSPECTED)
 
-    def avoided(self, now: float) -> list[str]:
-        """The nodes that are avoided at present."""
-        self._suspects = {node: until for node, until in self._suspects.items() if until > now}
-        return sorted(self._suspects)
+    def avoided(self, now: float) -> dict[str, int]:
+        """The nodes that are avoided at present, and how many suspicions there are of each.
+
+        A node that is lost silences all of its workers, one on which a worker hangs, or is starved, that one alone.
+        """
+        for node, until in list(self._suspects.items()):
+            while until and until[0] <= now:
+                until.popleft()
+            if not until:
+                del self._suspects[node]
+        return {node: len(until) for node, until in sorted(self._suspects.items())}

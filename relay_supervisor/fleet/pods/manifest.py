@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, Final
 
 from relay_supervisor.fleet.pods.seen import CONTAINER, INSTANCE_LABEL, RELAY_LABEL
@@ -23,6 +23,7 @@ _HOSTNAME: Final = "kubernetes.io/hostname"
 _WISH: Final = "ScheduleAnyway"
 _HEAVIEST: Final = 100
 """Of the preferences that the scheduler weighs up."""
+_NONE: Final[Mapping[str, int]] = {}
 
 
 def pod_name(relay: str, instance: str) -> str:
@@ -42,8 +43,11 @@ def secret_of(spec: WorkerSpec, relay: str) -> dict[str, Any]:
     }
 
 
-def pod_of(spec: WorkerSpec, relay: str, template: Template, avoid: Collection[str] = ()) -> dict[str, Any]:
-    """The Pod of a worker. The scheduler prefers other nodes to those in `avoid`, and takes these if there are none."""
+def pod_of(spec: WorkerSpec, relay: str, template: Template, avoid: Mapping[str, int] = _NONE) -> dict[str, Any]:
+    """The Pod of a worker. The scheduler prefers other nodes to those in `avoid`, and takes these if there are none.
+
+    Of those it takes the ones with the smallest number (1 or more).
+    """
     pod, name = template.pod(), pod_name(relay, spec.instance)
     pod["metadata"]["name"] = name
     pod["metadata"]["labels"] |= _labels(spec, relay)
@@ -84,7 +88,7 @@ def _spread(relay: str) -> dict[str, Any]:
     }
 
 
-def _prefer_others(body: dict[str, Any], avoid: Collection[str]) -> None:
+def _prefer_others(body: dict[str, Any], avoid: Mapping[str, int]) -> None:
     """A preference and no requirement: one worker that hangs is no lost node, and one lost node may be all there is.
 
     The wish to be spread would outweigh it: a node that has just lost its Pods is the emptiest of all.
@@ -93,6 +97,11 @@ def _prefer_others(body: dict[str, Any], avoid: Collection[str]) -> None:
     body["topologySpreadConstraints"] = [one for one in spread if one.get("whenUnsatisfiable") != _WISH]
     affinity = body["affinity"] = dict(body.get("affinity") or {})
     nodes = affinity["nodeAffinity"] = dict(affinity.get("nodeAffinity") or {})
-    rule = {"key": _HOSTNAME, "operator": "NotIn", "values": sorted(avoid)}
-    key = "preferredDuringSchedulingIgnoredDuringExecution"
-    nodes[key] = [*(nodes.get(key) or ()), {"weight": _HEAVIEST, "preference": {"matchExpressions": [rule]}}]
+    key, most = "preferredDuringSchedulingIgnoredDuringExecution", max(avoid.values())
+    wishes = [_wish_for_another(node, max(1, _HEAVIEST * number // most)) for node, number in sorted(avoid.items())]
+    nodes[key] = [*(nodes.get(key) or ()), *wishes]
+
+
+def _wish_for_another(node: str, weight: int) -> dict[str, Any]:
+    rule = {"key": _HOSTNAME, "operator": "NotIn", "values": [node]}
+    return {"weight": weight, "preference": {"matchExpressions": [rule]}}

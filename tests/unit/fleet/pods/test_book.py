@@ -180,9 +180,11 @@ def test_a_node_is_avoided_for_a_while(rig: Rig) -> None:
     rig.book.suspect("node2", 0.0)
     rig.book.suspect("node1", 10.0)
     rig.book.suspect("", 10.0)
-    assert rig.book.avoided(10.0) == ["node1", "node2"]
-    assert rig.book.avoided(SUSPECTED) == ["node1"]
-    assert rig.book.avoided(10.0 + SUSPECTED) == []
+    rig.book.suspect("node1", 11.0)
+    assert rig.book.avoided(10.0) == {"node1": 2, "node2": 1}
+    assert rig.book.avoided(SUSPECTED) == {"node1": 2}
+    assert rig.book.avoided(10.0 + SUSPECTED) == {"node1": 1}
+    assert rig.book.avoided(11.0 + SUSPECTED) == {}
     bound(rig, FIRST, 100.0)
     rig.book.overdue(100.0 + UNACKNOWLEDGED)
-    assert rig.book.avoided(100.0 + UNACKNOWLEDGED) == ["node1"]
+    assert rig.book.avoided(100.0 + UNACKNOWLEDGED) == {"node1": 1}

@@ -121,15 +121,25 @@ def test_nodes_that_are_avoided_are_the_last_choice_and_never_none(tmp_path: Pat
     for template, before in (("", []), (file, [{"weight": 1}])):
         plain = made(template)["spec"].get("affinity", {}).get("nodeAffinity", {})
         assert plain.get("preferredDuringSchedulingIgnoredDuringExecution", []) == before
-        affinity = made(template, avoid=["node2", "node1"])["spec"]["affinity"]["nodeAffinity"]
-        rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node1", "node2"]}
-        last = {"weight": 100, "preference": {"matchExpressions": [rule]}}
-        assert affinity == {"preferredDuringSchedulingIgnoredDuringExecution": [*before, last]}
-    assert made(avoid=["node1"])["spec"]["topologySpreadConstraints"] == [], (
+        # A lost node has silenced seven workers; a starved one, that lives, one of its own.
+        affinity = made(template, avoid={"node2": 1, "node1": 7})["spec"]["affinity"]["nodeAffinity"]
+        wishes = [
+            {
+                "weight": weight,
+                "preference": {
+                    "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}]
+                },
+            }
+            for node, weight in (("node1", 100), ("node2", 14))
+        ]
+        assert affinity == {"preferredDuringSchedulingIgnoredDuringExecution": [*before, *wishes]}
+    assert made(avoid={"node1": 1})["spec"]["topologySpreadConstraints"] == [], (
         "it would choose the node that is empty now"
     )
     file = written(tmp_path, "spec: {topologySpreadConstraints: [{whenUnsatisfiable: DoNotSchedule}]}")
-    assert made(file, avoid=["node1"])["spec"]["topologySpreadConstraints"] == [{"whenUnsatisfiable": "DoNotSchedule"}]
+    assert made(file, avoid={"node1": 1})["spec"]["topologySpreadConstraints"] == [
+        {"whenUnsatisfiable": "DoNotSchedule"}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ async def test_what_an_earlier_supervisor_left_is_adopted_or_swept(rig: Rig) -> 
     assert worker is not None
     assert (worker.phase, worker.where) == (EnginePhase.RUNNING, "node1")
     rig.launcher.suspect(worker)
-    assert rig.launcher._book.avoided(rig.clock.now()) == ["node1"]
+    assert rig.launcher._book.avoided(rig.clock.now()) == {"node1": 1}
 
 
 def test_its_kinds_are_those_of_the_core_group() -> None:
