@@ -58,11 +58,14 @@ class Schedule:
         loads = [lease.load(assumed) for lease in wanting]
         self.admitted = planner.admit(loads, self.rate(self.budget.api.limit))
         alive = sum(lease.state in ALIVE for lease in wanting)
-        self._sharing = alive + sum(lease.state in _STARTING and not lease.on_demand for lease in wanting)
+        self._sharing = alive + sum(self._starts(lease) for lease in wanting)
         api = self.budget.api
         self.queue.reserve = planner.reserve(api.limit, alive, life, 1 / self.rate(1))
         for lease in wanting:
             self.plan(lease, now)
+
+    def _starts(self, lease: Lease) -> bool:
+        return lease.state in _STARTING and not lease.on_demand and lease.camera in self.admitted
 
     def plan(self, lease: Lease, now: float) -> None:
         """Queue the command that the lease wants next."""

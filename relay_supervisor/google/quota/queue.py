@@ -143,8 +143,7 @@ class CommandQueue:
     def _may_go(self, command: Command, now: float) -> bool:
         spare = self._spare(command, now)
         if self.budget.ready_at(command.call, now, spare) > now:
-            # Early extensions would take each place as it comes, and a generate that needs two would wait for ever.
-            self._saving |= command.verb is Verb.GENERATE and not command.on_demand and self._leaves_room(now)
+            self._saving |= self._saves_up(command, now)
             return False
         if command.verb is Verb.GENERATE or self._optional(command):
             room = self._leaves_room(now)
@@ -154,6 +153,14 @@ class CommandQueue:
         if self._early(command, now):
             return not self._saving and now >= self._last_early + self._pace()
         return True
+
+    def _saves_up(self, command: Command, now: float) -> bool:
+        """Whether a generate lacks nothing but a second place, and may have it.
+
+        Early extensions would take each place as it comes, and it would wait for ever.
+        """
+        wanted = command.verb is Verb.GENERATE and not command.on_demand
+        return wanted and self.budget.ready_at(command.call, now) <= now and self._leaves_room(now)
 
     def _spare(self, command: Command, now: float) -> int:
         """Places of the method's log that `command` must leave free."""

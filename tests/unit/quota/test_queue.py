@@ -132,6 +132,17 @@ def test_a_command_blocked_by_its_own_device_blocks_no_other() -> None:
     assert drain(subject, 1.0) == ["generate b"]
 
 
+def test_a_generate_that_its_own_device_holds_back_keeps_no_extension_waiting() -> None:
+    """Whoever is pressed makes a generate leave a place free; one that cannot go anyway saves no places up for that."""
+    subject = queue(10, device_commands_per_minute=1)
+    subject.submit(generate("bad"))
+    assert drain(subject, 0.0) == ["generate bad"]
+    subject.submit(extend("pressed", 60.0, due=30.0))
+    subject.submit(extend("early", 250.0, due=200.0))
+    subject.submit(generate("bad"))
+    assert "extend early" in drain(subject, 1.0) + drain(subject, 10.0) + drain(subject, 20.0)
+
+
 def test_a_pointless_command_is_dropped() -> None:
     subject = queue()
     subject.submit(extend("a", 50.0))
