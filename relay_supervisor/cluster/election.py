@@ -52,7 +52,7 @@ class CommandState(enum.Enum):
     UNCONFIRMED = "unconfirmed"
     """The record was ours, and may be taken by now: nothing is sent but extensions, and these only under promises."""
     DEPOSED = "deposed"
-    """Another has taken it: this process ends."""
+    """Another has taken it, and this view of it ends: who stands by again begins with another one."""
     RELEASED = "released"
     """We have given it up."""
 

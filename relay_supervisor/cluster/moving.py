@@ -21,7 +21,7 @@ from relay_supervisor.cluster.cluster_database import image_of, unpacked
 from relay_supervisor.cluster.objects import Objects
 from relay_supervisor.cluster.replica import COMMANDS_LABEL
 from relay_supervisor.cluster.state_object import StateObject
-from relay_supervisor.fleet.keyring import KEY_FILE
+from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.pods.api import PODS, Object, ResourceKind
 from relay_supervisor.fleet.pods.seen import RELAY_LABEL
@@ -57,19 +57,23 @@ async def to_cluster(
     """Carry the state of a relay that was stopped into the cluster; returns how many workers it had.
 
     Its workers that were kept on this machine, by `launcher`, are ended. `overrides` is where people's switching on and
-    off is kept. With `replace` what the cluster has of this relay is overwritten. Raises RelayError.
+    off is kept. With `replace` what the cluster has of this relay is overwritten. Raises RelayError; nothing is changed
+    then.
     """
+    file, there = state / STATE_FILE, StateObject(objects, relay, secrets.token_hex(8))
     with _stopped(state):
-        if not (state / STATE_FILE).exists():
+        if not file.exists():
             raise RelayError(f"There is no state in {state}: nothing to carry over")
-        held = await _end_workers(state, launcher, clock)
-        if not (content := image_of(state / STATE_FILE)):
-            raise RelayError(f"{state / STATE_FILE} cannot be read")
-        there = StateObject(objects, relay, secrets.token_hex(8))
-        claimed = await there.claim((state / KEY_FILE).read_bytes().strip())
-        if claimed.content and not replace:
+        if not image_of(file):
+            raise RelayError(f"{file} cannot be read")
+        await _nobody_commands(objects, relay)
+        if not replace and await there.kept():
             raise RelayError(f"The cluster has a state of {relay} already", hint="Overwrite it with --replace")
-        await there.save(content)
+        held = await _end_workers(state, launcher, clock)
+        keyring = Keyring(state / KEY_FILE)
+        keyring.open()
+        await there.claim(keyring.secret.reveal().encode())
+        await there.save(image_of(file))
         if overrides.exists():
             await there.save_overrides(overrides.read_bytes())
         return held
@@ -79,29 +83,24 @@ async def from_cluster(objects: Emptied, relay: str, state: Path, overrides: Pat
     """Carry the state of a relay, whose supervisors have ended, from the cluster to this machine; returns the number of
     workers that were ended there.
 
-    A state file that is here already is kept beside it. Raises RelayError.
+    A state file that is here already is kept beside it. Raises RelayError; nothing is changed here then.
     """
+    file, there = state / STATE_FILE, StateObject(objects, relay, secrets.token_hex(8))
     with _stopped(state):
-        commanding, _ = await objects.list(PODS, {COMMANDS_LABEL: relay})
-        if commanding:
-            name = commanding[0]["metadata"]["name"]
-            raise RelayError(
-                f"{name} still commands {relay}", hint="`kubectl scale deployment nest-relay --replicas=0`, and wait"
-            )
-        there = StateObject(objects, relay, secrets.token_hex(8))
-        claimed = await there.claim(b"")
-        if not claimed.content:
+        await _nobody_commands(objects, relay)
+        if not await there.kept():  # what is not there is not to be made by a claim
             raise RelayError(f"The cluster has no state of {relay}")
+        claimed = await there.claim(b"")
+        try:
+            image = unpacked(claimed.content)
+        except zlib.error as error:
+            raise RelayError(f"The state of {relay} in the cluster cannot be read: {error}") from error
         ended = await _end_pods(objects, relay, clock)
-        file = state / STATE_FILE
         with contextlib.suppress(FileNotFoundError):
             file.rename(file.with_name(file.name + BEFORE))
         for rest in ("-wal", "-shm"):  # of the file that was here
             file.with_name(file.name + rest).unlink(missing_ok=True)
-        try:
-            write_private(file, unpacked(claimed.content))
-        except zlib.error as error:
-            raise RelayError(f"The state of {relay} in the cluster cannot be read: {error}") from error
+        write_private(file, image)
         write_private(state / KEY_FILE, claimed.key + b"\n")
         if claimed.overrides:
             write_private(overrides, claimed.overrides)
@@ -118,6 +117,15 @@ def _stopped(state: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+async def _nobody_commands(objects: Objects, relay: str) -> None:
+    commanding, _ = await objects.list(PODS, {COMMANDS_LABEL: relay})
+    if commanding:
+        name = commanding[0]["metadata"]["name"]
+        raise RelayError(
+            f"{name} still commands {relay}", hint="`kubectl scale deployment nest-relay --replicas=0`, and wait"
+        )
 
 
 async def _end_workers(state: Path, launcher: Launcher, clock: Clock) -> int:

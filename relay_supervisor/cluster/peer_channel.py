@@ -63,7 +63,6 @@ class PeerChannel:
         self._context = zmq.asyncio.Context()
         self._asked = self._context.socket(zmq.ROUTER)
         self._asked.bind(ENDPOINT)
-        self._peers: dict[str, zmq.asyncio.Socket] = {}
         try:
             serving = [self._answer(self._listening(listen))] if listen else []
         except ConfigError:
@@ -81,10 +80,8 @@ class PeerChannel:
     async def ask(self, address: str, holder: str, session: str) -> bool:
         """Whether the supervisor at `address` promises not to take that holder's seat; False without an answer."""
         asked = PromiseAsked(self._relay, holder, session, secrets.token_hex(8))
-        socket = self._peers.get(address)
-        if socket is None:
-            socket = self._peers[address] = self._connected(address)
-        try:
+        # A socket for each question: two names may have one address, and what was not sent in time is out of date.
+        with contextlib.suppress(TimeoutError), self._connected(address) as socket:
             async with asyncio.timeout(ANSWERED_WITHIN):
                 await socket.send(msgspec.msgpack.encode(asked))
                 while True:
@@ -92,9 +89,7 @@ class PeerChannel:
                         answer = msgspec.msgpack.decode(await socket.recv(), type=PromiseGiven)
                         if answer.nonce == asked.nonce:
                             return answer.given
-        except TimeoutError:
-            self._peers.pop(address).close(linger=0)  # what it has not sent is out of date
-            return False
+        return False
 
     def _listening(self, listen: str) -> zmq.asyncio.Socket:
         endpoint = f"tcp://{listen}"

@@ -80,7 +80,8 @@ class Replica:
     async def take(self, key: bytes, content: Callable[[], bytes] = bytes) -> tuple[bytes, Store]:
         """Return once this supervisor commands: the key on the bus, and the store with what the last one has written.
 
-        `key` and `content` are those of a relay whose state is not in the cluster yet.
+        `key` and `content` are those of a relay whose state is not in the cluster yet. Raises Deposed when the command
+        was lost before the state could be claimed.
         """
         await self.seat.won.wait()
         claimed = await self._claimed(key)
@@ -138,12 +139,15 @@ class Replica:
     # --- loops -----------------------------------------------------------------------------------------------------
 
     async def _claimed(self, key: bytes) -> Claimed:
-        while True:
+        """Claim the state while the seat is ours: later that would depose whoever has it."""
+        while not self.seat.lost.is_set():
             try:
-                return await self._state.claim(key)
+                if self.seat.in_command:
+                    return await self._state.claim(key)
             except (ApiAway, ApiRefused) as error:
                 log.error("the state in the cluster cannot be read: %s", error)
-                await self._clock.sleep(_ASK_EVERY)
+            await self._clock.sleep(_ASK_EVERY)
+        raise Deposed(f"{self.seat.holder or 'another supervisor'} took over before the state could be claimed")
 
     async def _follow(self, overrides: Callable[[], Awaitable[bytes]]) -> None:
         problem = ""

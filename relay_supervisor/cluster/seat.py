@@ -36,8 +36,8 @@ class Seat:
     """The seat of command of `relay`, for the supervisor `identity`.
 
     `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
-    this process has to end. `session` tells it from an earlier one of the same name; `address` is where others reach
-    it to ask for promises.
+    nothing more is done with this object. `session` tells it from an earlier one of the same name; `address` is where
+    others reach it to ask for promises.
     """
 
     def __init__(

@@ -63,6 +63,11 @@ class StateObject:
         found = await self._read()
         return b"" if found is None else _field(found, _KEY)
 
+    async def kept(self) -> bool:
+        """Whether there is a content, whoever has claimed it."""
+        found = await self._read()
+        return found is not None and bool(_field(found, _CONTENT))
+
     async def save(self, content: bytes) -> None:
         """Write the content. Raises Deposed when another has claimed it."""
         await self._save(_CONTENT, content)

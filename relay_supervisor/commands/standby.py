@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
-
-import zmq
 
 from relay_common.clock import Clock
 from relay_common.config import Config
@@ -21,9 +18,10 @@ from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.peer_channel import PeerChannel
 from relay_supervisor.cluster.replica import Channel, Replica
+from relay_supervisor.cluster.state_object import Deposed
 from relay_supervisor.commands.serving import serve
 from relay_supervisor.commands.systemd import ServiceManager
-from relay_supervisor.fleet.keyring import KEY_FILE
+from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.pods.api import ClusterApi
 from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
@@ -51,22 +49,25 @@ async def stand_by(
         replica = Replica(api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen)
         try:
             store = await _command(config, replica, signalled, clock)
-            if store is None:
-                manager.stopping()
-            else:
+            if store is not None:
                 config = await _relay(config, reread, manager, signalled, clock, replica, store)
+            elif signalled.is_set():
+                manager.stopping()
         finally:
             await replica.leave()
             await api.aclose()
 
 
 async def _command(config: Config, replica: Replica, signalled: asyncio.Event, clock: Clock) -> Store | None:
-    """Wait until this one is to command; its store, None after a signal."""
+    """Wait until this one is to command; its store, None after a signal or when another was faster."""
     interface = StandbyInterface(config, clock, replica.status)
     state = config.paths.state()
     replica.begin()
     await interface.start()
-    taking = asyncio.ensure_future(replica.take(_key(state), functools.partial(image_of, state / STATE_FILE)))
+    alone = Keyring(state / KEY_FILE)  # of a supervisor that was alone
+    alone.open()
+    begin_with = alone.secret.reveal().encode(), functools.partial(image_of, state / STATE_FILE)
+    taking = asyncio.ensure_future(replica.take(*begin_with))
     stopping = asyncio.ensure_future(signalled.wait())
     try:
         await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +80,9 @@ async def _command(config: Config, replica: Replica, signalled: asyncio.Event, c
         read = functools.partial(DiskWork("overrides for others").do, functools.partial(_read, state / OVERRIDES))
         replica.follow(read)
         return store
+    except Deposed as error:
+        log.warning("standing by again: %s", error)
+        return None
     finally:
         for one in (taking, stopping):
             one.cancel()
@@ -113,15 +117,6 @@ def _channel(config: Config, clock: Clock) -> Channel:
         return PeerChannel(cluster.identity, key, cluster.peer_listen, promises, clock)
 
     return channel
-
-
-def _key(state: Path) -> bytes:
-    """The bus's key of a supervisor that was alone, or a new one."""
-    with contextlib.suppress(OSError, zmq.ZMQError, ValueError):
-        key = (state / KEY_FILE).read_bytes().strip()
-        zmq.curve_public(key)
-        return key
-    return bytes(zmq.curve_keypair()[1])
 
 
 def _read(file: Path) -> bytes:

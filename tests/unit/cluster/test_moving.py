@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,14 +59,18 @@ class Box:
         self.key = bytes(zmq.curve_keypair()[1])
         (self.state / KEY_FILE).write_bytes(self.key + b"\n")
         (self.state / OVERRIDES).write_bytes(b"{}")
-        self.worker = subprocess.Popen(["sleep", "600"])
-        started = start_ticks(self.worker.pid)
-        assert started is not None
         with self.store() as store:
             store.save_lease("acct", HELD)
             store.write_call(
                 "acct", "1", Command(verb=Verb.EXTEND, camera="cam", device="d").call, self.clock.now(), None
             )
+        self.start_worker()
+
+    def start_worker(self) -> None:
+        self.worker = subprocess.Popen(["sleep", "600"])
+        started = start_ticks(self.worker.pid)
+        assert started is not None
+        with self.store() as store:
             store.save_worker(SavedWorker("cam.1", "cam", process_ref(self.worker.pid, started)))
 
     @contextlib.contextmanager
@@ -103,9 +108,25 @@ async def test_leases_quota_log_and_key_go_into_the_cluster_and_the_workers_end(
 async def test_what_the_cluster_has_is_overwritten_only_if_that_is_said(box: Box) -> None:
     cluster = Namespace()
     await box.leaves(cluster)
+    await StateObject(cluster, "relay", "a supervisor there").claim(b"")
+    box.start_worker()
+    held = copy.deepcopy(cluster.objects.held)
     with pytest.raises(RelayError, match="has a state of relay already"):
         await box.leaves(cluster)
+    cluster.pod("supervisor", **{COMMANDS_LABEL: "relay"})
+    with pytest.raises(RelayError, match="supervisor still commands relay"):
+        await box.leaves(cluster, replace=True)
+    await cluster.delete(PODS, "supervisor")
+    assert cluster.objects.held == held, "whoever commands there is not deposed"
+    assert box.worker.poll() is None
     await box.leaves(cluster, replace=True)
+
+
+async def test_a_key_that_is_missing_is_made(box: Box) -> None:
+    (box.state / KEY_FILE).unlink()
+    cluster = Namespace()
+    await box.leaves(cluster)
+    assert zmq.curve_public(await StateObject(cluster, "relay", "s").key())
 
 
 async def test_and_back(box: Box) -> None:
@@ -148,3 +169,4 @@ async def test_there_has_to_be_something(tmp_path: Path) -> None:
         await to_cluster(cluster, "relay", tmp_path, tmp_path / OVERRIDES, launcher, clock)
     with pytest.raises(RelayError, match="has no state of relay"):
         await from_cluster(cluster, "relay", tmp_path, tmp_path / OVERRIDES, clock)
+    assert cluster.objects.held == {}, "a state without a key would be found by the next supervisor there"

@@ -44,6 +44,20 @@ async def test_one_asks_and_the_other_answers_for_itself(monkeypatch: pytest.Mon
         await asyncio.gather(one.aclose(), other.aclose(), elsewhere.aclose())
 
 
+async def test_two_names_of_one_address_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pod may have the address of one that was there before it; nobody else's question is lost by that."""
+    monkeypatch.setattr(peer_channel, "ANSWERED_WITHIN", 5.0)
+    key, at = new_key(), f"127.0.0.1:{free_ports(1)[0]}"
+    one, other = made(key, at, lambda *_: True), made(key, "", lambda *_: True)
+    try:
+        assert await asyncio.gather(*(other.ask(at, "a", "s") for _ in range(4))) == [True] * 4
+        monkeypatch.setattr(peer_channel, "ANSWERED_WITHIN", 0.3)
+        nobody = f"127.0.0.1:{free_ports(1)[0]}"
+        assert await asyncio.gather(*(other.ask(nobody, "a", "s") for _ in range(4))) == [False] * 4
+    finally:
+        await asyncio.gather(one.aclose(), other.aclose())
+
+
 async def test_a_stranger_gets_no_answer_and_gives_none(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

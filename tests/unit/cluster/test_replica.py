@@ -13,6 +13,7 @@ from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
 from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
+from relay_supervisor.cluster.state_object import Deposed
 from relay_supervisor.fleet.pods.api import PODS
 from relay_supervisor.google.errors import NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
@@ -123,6 +124,24 @@ async def test_one_that_is_cut_off_alone_is_over_before_the_other_takes_over(wor
     with pytest.raises(NotInCommand):
         await sends(world, store, Verb.EXTEND)
     await world.taken(other, DURATION)
+
+
+async def test_whoever_could_not_claim_the_state_in_time_leaves_it_to_the_next(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    await world.pass_(6.0)
+    assert one.seat.in_command
+    connection = one._objects
+    assert isinstance(connection, ClusterConnection)
+    connection.away = True
+    taking = asyncio.ensure_future(one.take(b"key"))
+    await world.pass_(9.0)
+    store = await world.taken(other, DURATION)
+    connection.away = False
+    await world.pass_(6.0)
+    with pytest.raises(Deposed, match="b took over before"):
+        await taking
+    await sends(world, store, Verb.GENERATE)
+    assert not other.over.is_set(), "it would be, if its state were claimed"
 
 
 async def test_without_the_api_server_streams_are_extended_and_their_entries_written_later(world: World) -> None:
