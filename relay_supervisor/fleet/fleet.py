@@ -243,7 +243,7 @@ class Fleet:
         if slot is None:
             self._stranger(instance, message)
             return
-        slot.seen_at = self._clock.now()
+        self._heard(slot)
         if slot.hello is None and not isinstance(message, Hello):
             self._send(instance, protocol.Identify())
         match message:
@@ -266,14 +266,21 @@ class Fleet:
         slot = self._by_instance.get(stats.instance)
         if slot is None:
             return
-        now = self._clock.now()
-        slot.stats, slot.stats_at, slot.seen_at = stats, now, now
+        now = self._heard(slot)
+        slot.stats, slot.stats_at = stats, now
         over = 0 < self._memory_limit < stats.rss
         slot.over_limit = slot.over_limit + 1 if over else 0
         if slot.over_limit >= OVER_LIMIT and now - slot.replaced_at >= REPLACE_PAUSE:
             taken, allowed = stats.rss / 2**20, self._memory_limit / 2**20
             reason = f"memory of {taken:.0f} MiB, over its limit of {allowed:.0f}"
             self.replace(slot.camera, reason, RestartCause.MEMORY)
+
+    def _heard(self, slot: Slot) -> float:
+        """A worker has spoken; returns the time."""
+        slot.seen_at = now = self._clock.now()
+        if slot.process is not None:
+            self._launcher.heard(slot.process)
+        return now
 
     def _hello(self, slot: Slot, hello: Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:

@@ -151,6 +151,9 @@ class Launcher(Protocol):
         It never leaves no place at all: one worker that hangs is no lost node.
         """
 
+    def heard(self, handle: Handle) -> None:
+        """A worker has spoken: its machine lives, whatever was suspected."""
+
     def sweep(self, instances: Collection[str]) -> None:
         """Remove what workers other than these have left behind."""
 

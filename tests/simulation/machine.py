@@ -188,6 +188,9 @@ class SimulatedLauncher:
     def suspect(self, handle: Handle) -> None:
         pass
 
+    def heard(self, handle: Handle) -> None:
+        pass
+
     def sweep(self, instances: Collection[str]) -> None:
         pass
 

@@ -14,21 +14,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from relay_supervisor.fleet.launcher import EnginePhase, Exit
 from relay_supervisor.fleet.pods.seen import PodVerdict, SeenPod, judge
+from relay_supervisor.fleet.pods.suspects import Suspects
 
 UNACKNOWLEDGED: Final = 5.0
 LONGEST_UNACKNOWLEDGED: Final = 80.0
 """Seconds from when a Pod has a node until that node has to have said something about it."""
-SUSPECTED: Final = 60.0
-"""Seconds for which a node is avoided after a worker on it was silent for too long."""
-MOST_SUSPICIONS: Final = 100
-"""Of one node that are counted."""
 _UNKNOWN: Final = PodVerdict(EnginePhase.RUNNING, "the cluster has not said yet what became of it")
 _ASKED: Final = PodVerdict(EnginePhase.WAITING, "the cluster has not accepted it yet")
 _GONE: Final = PodVerdict(EnginePhase.GONE, exit=Exit(None, "its Pod is gone"))
@@ -55,8 +52,8 @@ class Book:
         """When a node was seen to have been given each Pod of which it has said nothing."""
         self._unacknowledged: Counter[str] = Counter()
         """How often in a row that was in vain, by camera."""
-        self._suspects: dict[str, deque[float]] = {}
-        """Until when each suspicion of a node counts."""
+        self.suspects: Final = Suspects()
+        """The nodes that are avoided."""
         self._sweeping = False
         self.listed = False
         """Whether it is known which Pods there are."""
@@ -138,7 +135,8 @@ class Book:
         if pod.node and not pod.acknowledged and verdict.phase is EnginePhase.WAITING:
             self._bound.setdefault(instance, now)
         else:
-            self._bound.pop(instance, None)
+            if self._bound.pop(instance, None) is not None and pod.acknowledged:
+                self.suspects.begun(pod.node)
             if watched is not None and pod.acknowledged:
                 del self._unacknowledged[watched.camera]
         self._tell(instance, verdict)
@@ -178,7 +176,7 @@ class Book:
         for instance in late:
             del self._bound[instance]
             node = self._pods[instance].node
-            self.suspect(node, now)
+            self.suspects.idle(node, now)
             if (watched := self._watched.get(instance)) is not None:
                 self._unacknowledged[watched.camera] += 1
             self.doom(instance)
@@ -206,22 +204,3 @@ class Book:
         if verdict.phase is EnginePhase.GONE:
             del self._watched[instance]
         self._on_change(instance, verdict)
-
-    # --- nodes -----------------------------------------------------------------------------------------------------
-
-    def suspect(self, node: str, now: float) -> None:
-        """Avoid a node for a while, the more the more often."""
-        if node:
-            self._suspects.setdefault(node, deque(maxlen=MOST_SUSPICIONS)).append(now + SUSPECTED)
-
-    def avoided(self, now: float) -> dict[str, int]:
-        """The nodes that are avoided at present, and how many suspicions there are of each.
-
-        A node that is lost silences all of its workers, one on which a worker hangs, or is starved, that one alone.
-        """
-        for node, until in list(self._suspects.items()):
-            while until and until[0] <= now:
-                until.popleft()
-            if not until:
-                del self._suspects[node]
-        return {node: len(until) for node, until in sorted(self._suspects.items())}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Final
 
 from relay_supervisor.fleet.pods.seen import CONTAINER, INSTANCE_LABEL, RELAY_LABEL
+from relay_supervisor.fleet.pods.suspects import Avoided
 from relay_supervisor.fleet.pods.template import Template
 from relay_worker.process.launch_file import packed
 from relay_worker.process.remote import FILE
@@ -21,9 +22,11 @@ CAMERA_LABEL: Final = "nest-relay/camera"
 _VOLUME: Final = "nest-relay-worker"
 _HOSTNAME: Final = "kubernetes.io/hostname"
 _WISH: Final = "ScheduleAnyway"
-_HEAVIEST: Final = 100
-"""Of the preferences that the scheduler weighs up."""
-_NONE: Final[Mapping[str, int]] = {}
+_ALIVE: Final = 100
+"""Weight of the preference for nodes that are not lost: the heaviest that there is."""
+_UNDOUBTED: Final = 25
+"""Of that for nodes of which there is no doubt either."""
+_NONE: Final = Avoided()
 
 
 def pod_name(relay: str, instance: str) -> str:
@@ -43,10 +46,9 @@ def secret_of(spec: WorkerSpec, relay: str) -> dict[str, Any]:
     }
 
 
-def pod_of(spec: WorkerSpec, relay: str, template: Template, avoid: Mapping[str, int] = _NONE) -> dict[str, Any]:
-    """The Pod of a worker. The scheduler prefers other nodes to those in `avoid`, and takes these if there are none.
-
-    Of those it takes the ones with the smallest number (1 or more).
+def pod_of(spec: WorkerSpec, relay: str, template: Template, avoid: Avoided = _NONE) -> dict[str, Any]:
+    """The Pod of a worker. The scheduler prefers other nodes to those in `avoid`, doubtful ones to lost ones, and takes
+    these if there are no others.
     """
     pod, name = template.pod(), pod_name(relay, spec.instance)
     pod["metadata"]["name"] = name
@@ -88,20 +90,24 @@ def _spread(relay: str) -> dict[str, Any]:
     }
 
 
-def _prefer_others(body: dict[str, Any], avoid: Mapping[str, int]) -> None:
+def _prefer_others(body: dict[str, Any], avoid: Avoided) -> None:
     """A preference and no requirement: one worker that hangs is no lost node, and one lost node may be all there is.
 
-    The wish to be spread would outweigh it: a node that has just lost its Pods is the emptiest of all.
+    The wish to be spread would outweigh it: a node that has just lost its Pods is the emptiest of all. It is one wish
+    for all lost nodes: if each of ten had its own, any of them would fulfil nine, which is nearly as good as ten.
     """
     spread = body.get("topologySpreadConstraints") or []
     body["topologySpreadConstraints"] = [one for one in spread if one.get("whenUnsatisfiable") != _WISH]
     affinity = body["affinity"] = dict(body.get("affinity") or {})
     nodes = affinity["nodeAffinity"] = dict(affinity.get("nodeAffinity") or {})
-    key, most = "preferredDuringSchedulingIgnoredDuringExecution", max(avoid.values())
-    wishes = [_wish_for_another(node, max(1, _HEAVIEST * number // most)) for node, number in sorted(avoid.items())]
+    key, wishes = "preferredDuringSchedulingIgnoredDuringExecution", []
+    if avoid.lost:
+        wishes.append(_wish_for_others(avoid.lost, _ALIVE))
+    if avoid.doubtful:
+        wishes.append(_wish_for_others((*avoid.lost, *avoid.doubtful), _UNDOUBTED))
     nodes[key] = [*(nodes.get(key) or ()), *wishes]
 
 
-def _wish_for_another(node: str, weight: int) -> dict[str, Any]:
-    rule = {"key": _HOSTNAME, "operator": "NotIn", "values": [node]}
+def _wish_for_others(nodes: Sequence[str], weight: int) -> dict[str, Any]:
+    rule = {"key": _HOSTNAME, "operator": "NotIn", "values": list(nodes)}
     return {"weight": weight, "preference": {"matchExpressions": [rule]}}

@@ -77,7 +77,7 @@ class PodLauncher:
         self._workers[instance] = worker  # before its Pod exists: the watch may overtake the answer
         try:
             await self._api.create(SECRETS, secret_of(spec, self._relay))
-            avoid = self._book.avoided(self._clock.now())
+            avoid = self._book.suspects.avoided(self._clock.now())
             pod = await self._api.create(PODS, pod_of(spec, self._relay, self._template, avoid))
         except BaseException as error:
             self._book.failed(instance)
@@ -104,7 +104,10 @@ class PodLauncher:
         return self._book.living(ours)
 
     def suspect(self, handle: Handle) -> None:
-        self._book.suspect(handle.where, self._clock.now())
+        self._book.suspects.silent(handle.where, self._clock.now())
+
+    def heard(self, handle: Handle) -> None:
+        self._book.suspects.heard(handle.where)
 
     def sweep(self, instances: Collection[str]) -> None:
         self._book.keep(instances)

@@ -110,6 +110,9 @@ class ForkServerLauncher:
     def suspect(self, handle: Handle) -> None:
         """There is one machine only."""
 
+    def heard(self, handle: Handle) -> None:
+        """Nothing has been suspected."""
+
     def sweep(self, instances: Collection[str]) -> None:
         """Delete stack files: those of workers that ended while no supervisor ran are still there."""
         for file in self._directory.glob(f"*{_STACKS}"):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relay_supervisor.fleet.pods.book import SUSPECTED
+from relay_supervisor.fleet.pods.suspects import SUSPECTED
 from relay_supervisor.status.model import CameraStatus
 from tests.benchmarks.proc import memory
 from tests.cluster.api import Api, Json

@@ -88,6 +88,7 @@ class Launcher:
         self.specs: list[WorkerSpec] = []
         self.waiting: list[asyncio.Future[Process]] = []
         self.suspected: list[Handle] = []
+        self.heard_of: list[Handle] = []
         self.adoptable: Process | OSError | None = None
         self._pids = itertools.count(100)
 
@@ -109,6 +110,9 @@ class Launcher:
 
     def suspect(self, handle: Handle) -> None:
         self.suspected.append(handle)
+
+    def heard(self, handle: Handle) -> None:
+        self.heard_of.append(handle)
 
     def sweep(self, instances: Collection[str]) -> None: ...
 

@@ -68,6 +68,15 @@ async def test_one_that_has_spoken_is_judged_by_its_silence_whatever_its_engine_
     assert rig.launcher.suspected == [process], "the launcher may choose another node for the next one"
 
 
+async def test_the_launcher_hears_that_a_workers_machine_lives(rig: Rig) -> None:
+    process = await rig.run()
+    rig.launcher.heard_of.clear()
+    rig.beat()
+    assert rig.launcher.heard_of == [process]
+    rig.report(1)
+    assert rig.launcher.heard_of == [process] * 2
+
+
 async def test_a_worker_that_its_engine_takes_away_gets_its_successor_at_once(rig: Rig) -> None:
     old = await rig.run()
     old.engine, old.reason = EnginePhase.ENDING, "the node is drained"
@@ -103,7 +112,9 @@ async def test_one_that_was_asked_to_end_is_not_taken_away(rig: Rig) -> None:
 
 
 async def test_there_is_no_other_machine_to_prefer(tmp_path: Path) -> None:
-    ForkServerLauncher(tmp_path).suspect(Process(300))
+    launcher = ForkServerLauncher(tmp_path)
+    launcher.suspect(Process(300))
+    launcher.heard(Process(300))
 
 
 async def test_one_that_is_started_elsewhere_gets_more_time_for_its_hello(rig: Rig) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay_supervisor.fleet.launcher import EnginePhase, Exit
-from relay_supervisor.fleet.pods.book import LONGEST_UNACKNOWLEDGED, SUSPECTED, UNACKNOWLEDGED, Book
+from relay_supervisor.fleet.pods.book import LONGEST_UNACKNOWLEDGED, UNACKNOWLEDGED, Book
 from relay_supervisor.fleet.pods.seen import PodVerdict, SeenPod, read_pod
+from relay_supervisor.fleet.pods.suspects import Avoided
 from tests.unit.fleet.pods.statuses import CREATING, NEW, RUNNING, Json, a_pod, ended
 
 FIRST, SECOND = "cam.1", "cam.2"
@@ -176,15 +177,12 @@ def test_time_in_which_nothing_was_heard_is_no_nodes_fault(rig: Rig) -> None:
     assert rig.book.overdue(300.0 + UNACKNOWLEDGED) == [FIRST]
 
 
-def test_a_node_is_avoided_for_a_while(rig: Rig) -> None:
-    rig.book.suspect("node2", 0.0)
-    rig.book.suspect("node1", 10.0)
-    rig.book.suspect("", 10.0)
-    rig.book.suspect("node1", 11.0)
-    assert rig.book.avoided(10.0) == {"node1": 2, "node2": 1}
-    assert rig.book.avoided(SUSPECTED) == {"node1": 2}
-    assert rig.book.avoided(10.0 + SUSPECTED) == {"node1": 1}
-    assert rig.book.avoided(11.0 + SUSPECTED) == {}
+def test_a_node_that_does_not_begin_is_avoided_until_it_begins_with_any(rig: Rig) -> None:
     bound(rig, FIRST, 100.0)
     rig.book.overdue(100.0 + UNACKNOWLEDGED)
-    assert rig.book.avoided(100.0 + UNACKNOWLEDGED) == {"node1": 1}
+    assert rig.book.suspects.avoided(106.0) == Avoided(lost=("node1",))
+    rig.book.seen(pod(RUNNING, "other.1"), 107.0)
+    assert rig.book.suspects.avoided(108.0) == Avoided(lost=("node1",)), "that one was begun nobody knows when"
+    bound(rig, SECOND, 108.0)
+    rig.book.seen(pod(CREATING, SECOND), 109.0)
+    assert rig.book.suspects.avoided(110.0) == Avoided(doubtful=("node1",))

@@ -12,6 +12,7 @@ import pytest
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 from relay_supervisor.fleet.pods.manifest import grace, owned_by, pod_name, pod_of, secret_of
+from relay_supervisor.fleet.pods.suspects import Avoided
 from relay_supervisor.fleet.pods.template import read_template
 from relay_worker.process.launch_file import unpacked
 from relay_worker.process.spec import BusKeys, WorkerSpec
@@ -121,23 +122,24 @@ def test_nodes_that_are_avoided_are_the_last_choice_and_never_none(tmp_path: Pat
     for template, before in (("", []), (file, [{"weight": 1}])):
         plain = made(template)["spec"].get("affinity", {}).get("nodeAffinity", {})
         assert plain.get("preferredDuringSchedulingIgnoredDuringExecution", []) == before
-        # A lost node has silenced seven workers; a starved one, that lives, one of its own.
-        affinity = made(template, avoid={"node2": 1, "node1": 7})["spec"]["affinity"]["nodeAffinity"]
+        # Those that live and are doubtful are still better than any that is lost, however many these are.
+        avoid = Avoided(lost=("node1", "node3"), doubtful=("node2",))
+        affinity = made(template, avoid=avoid)["spec"]["affinity"]["nodeAffinity"]
         wishes = [
             {
                 "weight": weight,
                 "preference": {
-                    "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}]
+                    "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": nodes}]
                 },
             }
-            for node, weight in (("node1", 100), ("node2", 14))
+            for weight, nodes in ((100, ["node1", "node3"]), (25, ["node1", "node3", "node2"]))
         ]
         assert affinity == {"preferredDuringSchedulingIgnoredDuringExecution": [*before, *wishes]}
-    assert made(avoid={"node1": 1})["spec"]["topologySpreadConstraints"] == [], (
+    assert made(avoid=Avoided(lost=("node1",)))["spec"]["topologySpreadConstraints"] == [], (
         "it would choose the node that is empty now"
     )
     file = written(tmp_path, "spec: {topologySpreadConstraints: [{whenUnsatisfiable: DoNotSchedule}]}")
-    assert made(file, avoid={"node1": 1})["spec"]["topologySpreadConstraints"] == [
+    assert made(file, avoid=Avoided(doubtful=("node1",)))["spec"]["topologySpreadConstraints"] == [
         {"whenUnsatisfiable": "DoNotSchedule"}
     ]
 

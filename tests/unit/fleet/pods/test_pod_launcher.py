@@ -15,6 +15,7 @@ from relay_supervisor.fleet.launcher import EnginePhase
 from relay_supervisor.fleet.pods import pod_launcher
 from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiAway, ApiRefused, ApiSilent
 from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
+from relay_supervisor.fleet.pods.suspects import Avoided
 from relay_worker.process.spec import WorkerSpec
 from tests.unit.fleet.pods.statuses import NEW, RUNNING, Json, a_pod, ended
 
@@ -251,7 +252,9 @@ async def test_what_an_earlier_supervisor_left_is_adopted_or_swept(rig: Rig) -> 
     assert worker is not None
     assert (worker.phase, worker.where) == (EnginePhase.RUNNING, "node1")
     rig.launcher.suspect(worker)
-    assert rig.launcher._book.avoided(rig.clock.now()) == {"node1": 1}
+    assert rig.launcher._book.suspects.avoided(rig.clock.now()) == Avoided(lost=("node1",))
+    rig.launcher.heard(worker)
+    assert rig.launcher._book.suspects.avoided(rig.clock.now()) == Avoided(doubtful=("node1",))
 
 
 def test_its_kinds_are_those_of_the_core_group() -> None:
