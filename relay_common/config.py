@@ -212,7 +212,7 @@ class HttpConfig(_Section, frozen=True):
     listen: Text = "127.0.0.1:8080"
     """Address and port; any address other than loopback requires `token`."""
     token: Secret = Secret("")
-    """Bearer token clients must send; at least 16 characters."""
+    """Bearer token clients must send; at least 16 characters. With `cluster.namespace` it is required."""
     probe_listen: str = ""
     """Address and port for container health checks: serves only `/livez` and `/readyz`, without reasons or a token,
     and stays responsive while `listen` is busy. Empty: they are served on `listen` only."""
@@ -233,7 +233,7 @@ class ViewersConfig(_Section, frozen=True):
     `links`: those, and anyone with a signed link to one camera. `auto`: `open` without a token, `token` with one."""
     link_secret: Secret = Secret("")
     """Key for signing links; at least 16 characters. Without it links expire when the relay restarts; changing it
-    revokes all links."""
+    revokes all links. With `cluster.namespace` it is required."""
     frame_ancestors: list[str] = []
     """Sites that may embed a camera's page in a frame: `["https://home.example"]`."""
 

@@ -25,7 +25,8 @@ class ClusterConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Workers on other machines; as Pods they need `pip install nest-relay[cluster]` (docs/deployment.md)."""
 
     namespace: str = ""
-    """Namespace of Kubernetes in which each camera's worker runs as a Pod. Empty: on this machine."""
+    """Namespace of Kubernetes in which each camera's worker runs as a Pod. `http.token` and `viewers.link_secret` are
+    required then, the same for every supervisor. Empty: on this machine."""
     image: str = ""
     """Their image, of the relay's own version; empty for that in `worker_template`."""
     worker_template: str = ""

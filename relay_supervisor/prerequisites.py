@@ -124,16 +124,19 @@ def _viewers(config: Config) -> None:
     viewer_settings(config, host)
 
 
-def _replica(config: Config) -> None:
-    """What every replica has to know alike, and none could make up."""
-    if not config.cluster.replica:
+def _cluster_secrets(config: Config) -> None:
+    """What every supervisor has to know alike, and none could make up: a Pod that starts anew has forgotten it."""
+    if not config.cluster.namespace:
         return
-    for key, secret in (("http.token", config.http.token), ("viewers.link_secret", config.viewers.link_secret)):
-        if not secret:
-            raise ConfigError(
-                f"{key} is not set; supervisors that stand by for each other (cluster.replica) need it",
-                hint="Give all of them the same: openssl rand -hex 24",
-            )
+    known = {"http.token": config.http.token, "viewers.link_secret": config.viewers.link_secret}
+    if missing := [key for key, secret in known.items() if not secret]:
+        files = " and ".join(f"{key}_file" for key in missing)
+        raise ConfigError(
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set; a relay in a cluster "
+            "(cluster.namespace) needs both, so that whichever of its supervisors commands knows clients and links",
+            hint=f"Make each with `openssl rand -hex 24 > FILE`, name the file as {files}, and give every supervisor "
+            "of the relay the same",
+        )
 
 
 def _proxies(config: Config) -> None:
@@ -165,7 +168,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "viewers": _viewers,
     "workers.data_path": lambda config: data_path.require(config.workers.data_path),
     "cluster": lambda config: require_pods(config.cluster, config.local.addresses),
-    "cluster.replica": _replica,
+    "cluster.namespace": _cluster_secrets,
     "otel": lambda config: require_exporter(config.otel),
     "bus": lambda config: require_curve(),
     "authorities": lambda config: _authorities(),

@@ -89,7 +89,7 @@ VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("cloudflare", {"ap_id": "x"}, "Did you mean app_id?"),
     ("cloudflare", {"ice_servers": "stun:host"}, "expected an array"),
     ("cluster", IN_PODS | {"worker_template": "/nowhere/worker.yaml"}, "worker.yaml cannot be read"),
-    ("cluster", IN_PODS | {"replica": "a"}, "supervisors that stand by for each other"),
+    ("cluster", IN_PODS, "http.token and viewers.link_secret are not set; a relay in a cluster"),
     ("cluster", {"replica": "a"}, "cluster.namespace is not set"),
     ("cluster", IN_PODS | {"namespace": "Cameras"}, "expected lower-case letters"),
     ("rtsp", {"connect_timeout": 0}, "expected a number > 0"),
@@ -240,6 +240,13 @@ def watching_from_workers_in_a_cluster(directory: Path, made: Document) -> Itera
 
 
 @contextlib.contextmanager
+def links_in_a_cluster_that_a_restart_ends(directory: Path, made: Document) -> Iterator[str]:
+    made["cluster"] = dict(IN_PODS)
+    made["http"]["token"] = TOKEN
+    yield "viewers.link_secret is not set; a relay in a cluster (cluster.namespace) needs both"
+
+
+@contextlib.contextmanager
 def authorities_that_are_none(directory: Path, made: Document) -> Iterator[str]:
     file = directory / "authorities.pem"
     file.write_text("no certificate")
@@ -264,6 +271,7 @@ SITUATIONS: list[Callable[[Path, Document], contextlib.AbstractContextManager[st
     a_link_to_nothing_as_state_dir,
     a_strangers_runtime_dir,
     watching_from_workers_in_a_cluster,
+    links_in_a_cluster_that_a_restart_ends,
     a_libzmq_without_curve,
     compiled_without_a_compiler,
     nowhere_to_publish,
