@@ -37,35 +37,35 @@ class ClusterConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Address or name of this machine by which they reach it, and TCP port: `"10.0.0.5:7420"`, the next one as well.
     Connections are authenticated by key (docs/security.md); a firewall should still admit no others. Empty: off."""
     bus_bind: str = ""
-    """Address and port to listen on where `bus_listen` is that of a Service: `"0.0.0.0:7420"`. Empty: `bus_listen`."""
+    """Address and port to listen on where `bus_listen` is that of a Service: `"0.0.0.0:7420"`, or of IPv6,
+    `"[::]:7420"`: then workers look a name up as one of IPv6 first. Empty: `bus_listen`, which has to be an address of
+    this machine then, or a name of one."""
     replica: str = ""
     """Name of this supervisor among several that stand by for each other: that of its Pod, from the environment
     (docs/deployment.md). One of them commands; what all have to know is in a Secret. Empty: this one is alone, and its
     state is in `paths.state_dir`."""
     peer_listen: str = ""
-    """Address of this supervisor and TCP port by which the others reach it: `"10.0.0.5:7422"`. There they promise each
+    """Address of this supervisor and TCP port by which the others reach it: `"10.0.0.5:7422"`, `"[fd00::5]:7422"`. An
+    address may always stand in brackets, as manifests cannot know of which kind a Pod's is. There they promise each
     other to wait while the API server is away, so that streams go on. Empty: it promises nothing."""
 
 
-def bus_endpoints(listen: str) -> tuple[str, str] | None:
+def bus_endpoints(listen: str, *, ipv6: bool = False) -> tuple[str, str] | None:
     """The ZeroMQ endpoints for control and statistics that `cluster.bus_listen` means; None for "", which is off.
 
-    Raises ValueError for what is no address or name of one machine with a port, or leaves no port for the statistics.
+    With `ipv6` a name is looked up as one of IPv6, or else of IPv4; without, of IPv4. Raises ValueError for what is no
+    address or name of one machine with a port, or leaves no port for the statistics.
     """
     if not listen.strip():
         return None
     if (named := _NAMED.fullmatch(listen.strip())) is not None:
-        name, port = named[1], int(named[2])
-        if not 1 <= port < HIGHEST_PORT:
-            raise ValueError("no port, or none for the statistics")
-        return f"tcp://{name}:{port}", f"tcp://{name}:{port + 1}"
+        return _endpoints(f"[{named[1]}]" if ipv6 else named[1], int(named[2]))
     host, port = announced(listen)
     address = ipaddress.ip_address(host)
     meant = (address.ipv4_mapped or address) if address.version == 6 else address
-    if not 1 <= port < HIGHEST_PORT or meant.is_unspecified or meant.is_multicast:
+    if meant.is_unspecified or meant.is_multicast:
         raise ValueError("no address that workers could connect to")
-    shown = f"[{host}]" if address.version == 6 else host
-    return f"tcp://{shown}:{port}", f"tcp://{shown}:{port + 1}"
+    return _endpoints(_shown(host), port)
 
 
 def bound_endpoints(cluster: ClusterConfig) -> tuple[str, str] | None:
@@ -76,10 +76,37 @@ def bound_endpoints(cluster: ClusterConfig) -> tuple[str, str] | None:
     if not cluster.bus_bind:
         return bus_endpoints(cluster.bus_listen)
     host, port = announced(cluster.bus_bind)
+    return _endpoints(_shown(host), port)
+
+
+def binding_advice(bound: str) -> str:
+    """What to do where the bus cannot listen at an endpoint."""
+    if _NAMED.fullmatch(bound.rpartition("/")[2]) is None:
+        return "Choose an address of this machine, and a port that is free like the one after it"
+    return (
+        "cluster.bus_listen is a name, which leads elsewhere or to a port that is taken: set cluster.bus_bind to the "
+        'address of this machine to listen at, "10.0.0.5:7420", or "0.0.0.0:7420" for all of them'
+    )
+
+
+def peer_endpoint(listen: str) -> str:
+    """The ZeroMQ endpoint that `cluster.peer_listen` means; raises ValueError for what is no address with a port."""
+    host, port = announced(listen)
+    if not port:
+        raise ValueError("no port")
+    return f"tcp://{_shown(host)}:{port}"
+
+
+def _shown(host: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _endpoints(host: str, port: int) -> tuple[str, str]:
+    """Those of control and, at the next port, statistics; libzmq takes names in brackets as IPv6, too."""
     if not 1 <= port < HIGHEST_PORT:
         raise ValueError("no port, or none for the statistics")
-    shown = f"[{host}]" if ":" in host else host
-    return f"tcp://{shown}:{port}", f"tcp://{shown}:{port + 1}"
+    return f"tcp://{host}:{port}", f"tcp://{host}:{port + 1}"
 
 
 def cluster_problems(cluster: ClusterConfig) -> list[str]:
@@ -100,10 +127,9 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
             '(the next one is used as well): "0.0.0.0:7420"'
         )
     try:
-        peer = announced(cluster.peer_listen)[1] if cluster.peer_listen else HIGHEST_PORT
+        if cluster.peer_listen:
+            peer_endpoint(cluster.peer_listen)
     except ValueError:
-        peer = 0
-    if not peer:
         problems.append(
             f"cluster.peer_listen is {cluster.peer_listen!r}; expected an address of this machine that the other "
             'supervisors reach, with a port: "10.0.0.5:7422"'

@@ -18,11 +18,16 @@ SHORTEST_TOKEN: Final = 16
 BACKLOG: Final = 128
 """Connections the kernel queues until they are accepted."""
 
+_BRACKETED: Final = re.compile(r"^\[([\d.]+)\](?=:)")
+
 
 def split_listen(listen: str, key: str = "listen") -> tuple[str, int]:
-    """(host, port) of an address to listen on, the value of `key` in [http]; raises ConfigError if invalid."""
+    """(host, port) of an address to listen on, the value of `key` in [http]; raises ConfigError if invalid.
+
+    One of IPv4 may stand in brackets like one of IPv6: of which kind a Pod's is no manifest knows.
+    """
     try:
-        parts = urlsplit(f"//{listen}")
+        parts = urlsplit("//" + _BRACKETED.sub(r"\1", listen))
         host, port = parts.hostname or "", parts.port
         host.encode("idna")
     except ValueError:  # UnicodeError, for what cannot be a name, is one
@@ -99,6 +104,8 @@ def bind(host: str, port: int, key: str = "listen", section: str = "http") -> so
             f"[{section}] {key}: the host {host!r} is not known ({error.strerror})",
             hint='Use an address, "127.0.0.1:8080"',
         ) from error
+    if family == socket.AF_INET6 and address[0] == "::" and not _has_ipv6():
+        family, address = socket.AF_INET, ("0.0.0.0", port)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -113,6 +120,15 @@ def bind(host: str, port: int, key: str = "listen", section: str = "http") -> so
             hint=_advice(error, port, f"[{section}] {key}"),
         ) from error
     return sock
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel knows IPv6 at all: where it does not, "::" means whatever there is."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def _advice(error: OSError, port: int, key: str) -> str:

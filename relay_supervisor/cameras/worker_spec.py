@@ -35,7 +35,8 @@ class _BusEnds(NamedTuple):
 
 def bus_ends(bound: BusEndpoints, cluster: ClusterConfig) -> BusEndpoints:
     """Where workers find the bus that is bound there: on other machines at `cluster.bus_listen`."""
-    there = bus_endpoints(cluster.bus_listen) if over_tcp(bound.control_endpoint) else None
+    at = bound.control_endpoint
+    there = bus_endpoints(cluster.bus_listen, ipv6="[" in at) if over_tcp(at) else None
     return bound if there is None else _BusEnds(*there)
 
 

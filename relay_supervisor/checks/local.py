@@ -13,6 +13,7 @@ from relay_common import config_environment, config_file
 from relay_common.authorities import named_by_environment
 from relay_common.clock import SystemClock
 from relay_common.config import Config, LimitsConfig, NestConfig
+from relay_common.config_cluster import binding_advice
 from relay_common.errors import ConfigError, RelayError
 from relay_common.loopback import is_loopback_url
 from relay_common.whip import parse_endpoint
@@ -126,7 +127,8 @@ def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Findin
                 if served(host, port):
                     findings.append(ok(part, f"{address} is served by the running supervisor"))
                 else:
-                    findings.append(failed(part, error.message, error.hint))
+                    hint = binding_advice(f"tcp://{address}") if section == "cluster" else error.hint
+                    findings.append(failed(part, error.message, hint))
     return findings
 
 

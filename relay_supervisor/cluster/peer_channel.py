@@ -18,6 +18,7 @@ import zmq
 import zmq.asyncio
 
 from relay_common.clock import Clock
+from relay_common.config_cluster import peer_endpoint
 from relay_common.errors import ConfigError
 from relay_common.tcp_bus import watch_over
 from relay_common.undecodable import UNDECODABLE
@@ -92,7 +93,7 @@ class PeerChannel:
         return False
 
     def _listening(self, listen: str) -> zmq.asyncio.Socket:
-        endpoint = f"tcp://{listen}"
+        endpoint = peer_endpoint(listen)
         socket = self._socket(zmq.ROUTER, endpoint)
         socket.curve_server = 1
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
@@ -107,10 +108,13 @@ class PeerChannel:
         return socket
 
     def _connected(self, address: str) -> zmq.asyncio.Socket:
-        endpoint = f"tcp://{address}"
+        try:
+            endpoint = peer_endpoint(address)
+        except ValueError:  # another release's: nobody answers
+            endpoint = ""
         socket = self._socket(zmq.DEALER, endpoint)
         socket.curve_publickey = socket.curve_serverkey = self._public
-        with contextlib.suppress(zmq.ZMQError):  # no address: nobody answers
+        with contextlib.suppress(zmq.ZMQError):  # nobody answers
             socket.connect(endpoint)
         return socket
 

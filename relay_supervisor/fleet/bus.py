@@ -23,6 +23,7 @@ import zmq.asyncio
 
 from relay_common import wire
 from relay_common.clock import Clock, SystemClock
+from relay_common.config_cluster import binding_advice
 from relay_common.disk import DiskWork
 from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
@@ -132,7 +133,7 @@ class Bus:
             first, second = (endpoint.rpartition("/")[2] for endpoint in network.endpoints)
             raise ConfigError(
                 f"[cluster] bus_bind or bus_listen: cannot listen on {first} and {second} ({error.strerror})",
-                hint="Choose an address of this machine, and a port that is free like the one after it",
+                hint=binding_advice(network.control_endpoint),
             ) from error
 
     def _serve(self, sockets: BusSockets, context: zmq.asyncio.Context) -> None:

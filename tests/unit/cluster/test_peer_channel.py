@@ -24,9 +24,10 @@ def new_key() -> str:
     return zmq.curve_keypair()[1].decode()
 
 
-async def test_one_asks_and_the_other_answers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "[127.0.0.1]", "[::1]"])
+async def test_one_asks_and_the_other_answers_for_itself(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(peer_channel, "ANSWERED_WITHIN", 5.0)
-    key, at = new_key(), f"127.0.0.1:{free_ports(1)[0]}"
+    key, at = new_key(), f"{host}:{free_ports(1)[0]}"
     asked: list[tuple[str, str]] = []
 
     def promises(holder: str, session: str) -> bool:

@@ -7,8 +7,11 @@ import pytest
 
 from relay_common import config_file
 from relay_common.config import Config
-from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endpoints
+from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endpoints, peer_endpoint
 from relay_common.errors import ConfigError
+from relay_supervisor.cameras.worker_spec import bus_ends
+from relay_supervisor.fleet.bus_sockets import BusSockets
+from relay_supervisor.net import split_listen
 from relay_supervisor.operations.reload import compare
 
 
@@ -37,6 +40,24 @@ def test_it_is_off_unless_it_is_told_where_to_listen() -> None:
 )
 def test_statistics_have_the_next_port(listen: str, control: str, stats: str) -> None:
     assert bus_endpoints(parsed(bus_listen=listen).cluster.bus_listen) == (control, stats)
+
+
+def test_a_name_is_looked_up_as_ipv6_where_the_bus_is_reached_by_that() -> None:
+    assert bus_endpoints("relay.svc:7420", ipv6=True) == ("tcp://[relay.svc]:7420", "tcp://[relay.svc]:7421")
+    assert bus_endpoints("10.0.0.5:7420", ipv6=True) == bus_endpoints("10.0.0.5:7420"), "an address says what it is"
+    bound = BusSockets("bus", "tcp://[fd00::5]:7420", "tcp://[fd00::5]:7421")
+    cluster = parsed(bus_listen="relay.svc:7420", bus_bind="[fd00::5]:7420").cluster
+    assert bus_ends(bound, cluster).stats_endpoint == "tcp://[relay.svc]:7421"
+
+
+@pytest.mark.parametrize("pod_ip", ["10.0.0.5", "fd00::5"])
+def test_the_address_of_a_pod_stands_in_brackets_whatever_it_is(pod_ip: str) -> None:
+    """A manifest cannot know which kind it is."""
+    cluster = parsed(bus_listen="relay:7420", bus_bind=f"[{pod_ip}]:7420", peer_listen=f"[{pod_ip}]:7422").cluster
+    shown = "10.0.0.5" if pod_ip == "10.0.0.5" else "[fd00::5]"
+    assert bound_endpoints(cluster) == (f"tcp://{shown}:7420", f"tcp://{shown}:7421")
+    assert peer_endpoint(cluster.peer_listen) == f"tcp://{shown}:7422"
+    assert split_listen(f"[{pod_ip}]:8081") == (pod_ip, 8081)
 
 
 def test_the_bus_may_listen_elsewhere_than_workers_connect_to() -> None:
@@ -83,6 +104,7 @@ def test_a_change_needs_a_restart() -> None:
         ({"replica": "a"}, "cluster.namespace is not set; supervisors that stand by"),
         ({"replica": "A.b"}, "cluster.replica is 'A.b'; expected lower-case letters"),
         ({"peer_listen": "10.0.0.5"}, "cluster.peer_listen is '10.0.0.5'; expected an address"),
+        ({"peer_listen": "fd00::5:7422"}, "cluster.peer_listen is 'fd00::5:7422'; expected an address"),
         ({"namespace": "cameras", "bus_listen": "10.0.0.5:7420"}, "cluster.image is not set; workers in a cluster"),
     ],
 )

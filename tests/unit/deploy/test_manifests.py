@@ -90,7 +90,7 @@ def test_engines_ask_the_address_that_is_for_probes() -> None:
     (container,) = pod()["containers"]
     listen = next(entry["value"] for entry in container["env"] if entry["name"] == "RELAY_HTTP_PROBE_LISTEN")
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert listen == f"0.0.0.0:{ports['probes']}"
+    assert listen == f"[$(POD_IP)]:{ports['probes']}"
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: probe["path"] for name, probe in probes.items()} == {
         "startup": "/livez", "liveness": "/livez", "readiness": "/readyz",
@@ -207,8 +207,8 @@ def test_what_supervisors_are_told_fits_the_services_and_ports() -> None:
     (container,) = supervisor()["containers"]
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     assert [(one["port"], ports[one["targetPort"]]) for one in bus["ports"]] == [(int(port) + n,) * 2 for n in (0, 1)]
-    assert given("RELAY_CLUSTER_BUS_BIND") == f"0.0.0.0:{ports['bus']}"
-    assert given("RELAY_CLUSTER_PEER_LISTEN") == f"$(POD_IP):{ports['peers']}"
+    assert given("RELAY_CLUSTER_BUS_BIND") == f"[$(POD_IP)]:{ports['bus']}"
+    assert given("RELAY_CLUSTER_PEER_LISTEN") == f"[$(POD_IP)]:{ports['peers']}"
     assert all(spec["selector"] == {COMMANDS_LABEL: ClusterConfig().identity} for spec in services.values())
     settings = {f"RELAY_CLUSTER_{key.upper()}" for key in ClusterConfig.__struct_fields__}
     assert {one["name"] for one in container["env"] if one["name"].startswith("RELAY_CLUSTER_")} <= settings

@@ -61,16 +61,29 @@ async def test_workers_of_both_kinds_are_heard_and_answered(rig: Rig) -> None:
     assert rig.bus.reading
 
 
-async def test_a_name_serves_as_an_address(tmp_path: Path) -> None:
-    """It is looked up again for each connection, so that what has the name may move."""
-    made = Rig(tmp_path, endpoints("localhost"))
+@pytest.mark.parametrize(("bound", "host"), [("localhost", "localhost"), ("[::]", "[localhost]")])
+async def test_a_name_serves_as_an_address(tmp_path: Path, bound: str, host: str) -> None:
+    """It is looked up again for each connection, so that what has the name may move; in brackets as IPv6, or else as
+    IPv4.
+    """
+    listening = endpoints(bound)
+    made = Rig(tmp_path, listening)
     await made.bus.start()
     try:
-        far = made.peer(made.bus.keyring.issue("c.1", "c"), ends(made))
+        there = BusSockets("bus", *(one.replace(bound, host) for one in listening))
+        far = made.peer(made.bus.keyring.issue("c.1", "c"), there)
         await made.until(lambda: made.heard_from("c.1"), far.say_hello)
         await made.until(lambda: "c.1" in made.reports, far.report)
     finally:
         await made.close()
+
+
+async def test_a_name_of_another_machine_needs_an_address_to_listen_at(tmp_path: Path) -> None:
+    bus = Bus(tmp_path, network=("tcp://relay.invalid:7420", "tcp://relay.invalid:7421"))
+    with pytest.raises(ConfigError, match=r"cannot listen on relay\.invalid:7420") as refused:
+        await bus.start()
+    assert "set cluster.bus_bind" in refused.value.hint
+    await bus.stop()
 
 
 async def test_without_an_address_there_is_no_tcp(tmp_path: Path) -> None:

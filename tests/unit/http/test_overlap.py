@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from relay_common.errors import ConfigError
+from relay_supervisor import net
 from relay_supervisor.net import bind, overlap
 
 HERE = ("127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1")
@@ -38,3 +39,12 @@ def test_names_are_not_looked_up() -> None:
     assert not overlap("relay.home", "other.home")
     assert not overlap("relay.home", "192.0.2.1")
     assert overlap("relay.home", "0.0.0.0")
+
+
+def test_every_address_is_those_of_ipv4_where_the_kernel_has_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifests listen at "[::]", and a node may have been started with ipv6.disable=1."""
+    with bind("::", 0) as both:
+        assert both.family == socket.AF_INET6
+    monkeypatch.setattr(net, "_has_ipv6", lambda: False)
+    with bind("::", 0) as one:
+        assert one.family == socket.AF_INET
