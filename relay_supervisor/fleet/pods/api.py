@@ -38,6 +38,8 @@ WATCHED: Final = 60
 """Seconds after which the server ends a watch, which is then begun anew where it was."""
 _LATE: Final = 15.0
 """Seconds longer than that, without a word, after which a watch counts as broken."""
+_APART: Final = 1.0
+"""Least seconds between the beginnings of two watches: some servers, and proxies before them, end each at once."""
 _PROBE: Final = 5
 """Seconds between the kernel's probes of a connection on which nothing comes."""
 _UNANSWERED: Final = 15
@@ -49,6 +51,8 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _UNANSWERED // _PROBE),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED * 1000),
 )
+_NOT_ITS_WORDS: Final = (LookupError, TypeError, AttributeError)
+"""What lightkube raises for answers that lack a header or are other JSON: those of proxies before the server."""
 _GONE: Final = 410
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
@@ -81,11 +85,20 @@ class ApiRefused(EngineError):
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
-    """Asks for bookmarks, which lightkube does not: without them a quiet watch has to list everything again."""
+    """Asks for bookmarks, which lightkube does not: without them a quiet watch has to list everything again.
+
+    Lightkube begins a watch that has ended anew without a pause: that is here.
+    """
+
+    _rested: asyncio.Event | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.params.get("watch") == "true":
-            request.url = request.url.copy_add_param("allowWatchBookmarks", "true")
+            request.url = request.url.copy_set_param("allowWatchBookmarks", "true")
+            if self._rested is not None:
+                await self._rested.wait()
+            self._rested = rested = asyncio.Event()
+            asyncio.get_running_loop().call_later(_APART, rested.set)
         return await super().handle_async_request(request)
 
 
@@ -128,12 +141,11 @@ class ClusterApi:
     async def create(self, kind: ResourceKind, body: Mapping[str, Any], *, dry: bool = False) -> Object:
         """Create an object; with `dry` only ask whether it could be. Returns what the server made of it."""
         client = self._changing()
-        made: Object = dict(await self._asked(client.create(kind.from_dict(dict(body)), dry_run=dry)))
-        return made
+        return _object(await self._asked(client.create(kind.from_dict(dict(body)), dry_run=dry)))
 
     async def patch(self, kind: ResourceKind, name: str, change: Mapping[str, Any]) -> Object:
         """Merge a change into an object, whose version it may name; returns what it is then."""
-        return dict(await self._asked(self._changing().patch(kind, name, dict(change), patch_type=PatchType.MERGE)))
+        return _object(await self._asked(self._changing().patch(kind, name, dict(change), patch_type=PatchType.MERGE)))
 
     async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
         """Delete an object, in `grace` seconds (0: at once, without its node); nothing happens when it is gone."""
@@ -198,8 +210,19 @@ class ClusterApi:
             raise _translated(error.response.status_code, error.response.reason_phrase) from error
         except TimeoutError as error:
             raise ApiSilent(f"the cluster's API server did not answer within {within:.0f} s") from error
+        except httpx2.TimeoutException as error:  # its words differ each time
+            raise ApiAway("the cluster's API server does not answer in time") from error
         except (httpx2.HTTPError, NoCluster, OSError, ValueError) as error:
             raise ApiAway(f"the cluster's API server does not answer: {spoken(error)}") from error
+        except _NOT_ITS_WORDS as error:
+            raise ApiAway("what answers is not the cluster's API server, or one that fails") from error
+
+
+def _object(found: Any) -> Object:
+    """What the server made of an object; raises ApiAway where it says nothing of the kind."""
+    if not isinstance(found.get("metadata"), dict):
+        raise ApiAway("the cluster's API server answers without the object")
+    return dict(found)
 
 
 def _translated(code: int, text: str) -> OSError:
