@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
+from relay_common import engine_waits
+
 
 class Cause(enum.Enum):
     """Reason codes. What a worker or Google answers is judged where it is met; the code travels, and words follow."""
@@ -67,6 +69,8 @@ class Cause(enum.Enum):
     SINK_FAILS = "sink_fails"
     # viewers without Cloudflare
     LOCAL_UNAVAILABLE = "local_unavailable"
+    # Kubernetes
+    WORKER_WAITS = "worker_waits"
 
 
 class RestartCause(enum.Enum):
@@ -226,6 +230,9 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.LOCAL_UNAVAILABLE: CauseText(
         "relay", "The camera cannot be watched without Cloudflare",
         "Check [local]: its addresses, and that udp_ports has a port for each camera: `relay-supervisor check`"),
+    Cause.WORKER_WAITS: CauseText(
+        "relay", "The cluster does not start the camera's worker", "See below, by Kubernetes' reason",
+        "it is started as soon as the cluster can"),
 }
 """Every cause with its words."""
 # fmt: on
@@ -254,7 +261,7 @@ def reference() -> str:
     ]
     for cause, words in CAUSES.items():
         lines.append(f"| `{cause.value}` | {words.stage or '-'} | {words.sentence or '-'} | {words.advice or '-'} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *engine_waits.reference()]) + "\n"
 
 
 def cause_of(code: str) -> Cause:

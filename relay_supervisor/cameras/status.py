@@ -8,7 +8,7 @@ from typing import Final
 from relay_common.protocol import Stage
 from relay_common.worker_stats import SinkStats, TrackStats, WorkerStats
 from relay_supervisor.cameras.registry import Camera
-from relay_supervisor.cameras.verdict import CameraFacts, judge_camera
+from relay_supervisor.cameras.verdict import CameraFacts, engine_wait, judge_camera
 from relay_supervisor.fleet.slot import Phase, Slot
 from relay_supervisor.google.models import Device
 from relay_supervisor.status.model import CameraStatus, LocalStatus, RenditionStatus, Totals, WorkerStatus
@@ -136,6 +136,7 @@ def _worker(slot: Slot | None, now: float) -> WorkerStatus:
         where=handle.where if handle is not None else "",
         phase=handle.phase.value if handle is not None else "",
         phase_reason=handle.reason if handle is not None else "",
+        waits=wait.value if (wait := engine_wait(slot)) is not None else "",
         immortal_objects=slot.hello.immortal_objects if slot.hello is not None else "",
         rehearsal=slot.hello.rehearsal if slot.hello is not None else "",
     )

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from relay_common.causes import Cause, cause_of
 from relay_common.cloudflare import SfuError, unauthorized
+from relay_common.engine_waits import WAITS, EngineWait, wait_of
 from relay_common.protocol import Stage, WorkerState
 from relay_common.worker_stats import WorkerStats
 from relay_supervisor.fleet.slot import Phase, Slot
@@ -53,12 +54,13 @@ _HELD: Final = frozenset({"held", "extending", "doubted", "replacing", "renewing
 
 
 class Judged(NamedTuple):
-    """A cause with its detail, and the next step where that is known."""
+    """A cause with its detail, and the next step and the advice where more than the usual is known."""
 
     cause: Cause
     detail: str = ""
     following: str = ""
     next_at: float = 0.0
+    advice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ def judge_camera(facts: CameraFacts, now: float, wall: float, before: StatusVerd
         camera=facts.id,
         following=found.following,
         next_at=found.next_at,
+        advice=found.advice,
     )
 
 
@@ -139,8 +142,10 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
         if found.cause is not Cause.NONE:
             return found
     following = "" if lease.state in _HELD else lease.next_step
-    waits = slot.process.reason if slot.waits and slot.process is not None else ""
-    return Judged(Cause.STARTING, waits, following, lease.next_at if following else 0.0)
+    next_at = lease.next_at if following else 0.0
+    if slot.waits and slot.process is not None and slot.process.reason:  # a moment of that is usual
+        return _waiting(slot.process.reason)._replace(cause=Cause.STARTING, following=following, next_at=next_at)
+    return Judged(Cause.STARTING, "", following, next_at)
 
 
 def _while_live(facts: CameraFacts, slot: Slot) -> Judged:
@@ -167,15 +172,32 @@ def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:
     if slot.phase is Phase.HUNG:
         return Judged(Cause.WORKER_HANGS)
     if slot.waits and slot.process is not None and slot.process.reason and now - slot.launched_at > _PLACED_WITHIN:
-        return Judged(Cause.STARTING, slot.process.reason)  # how the one before it has ended does not keep it
+        return _waiting(slot.process.reason)  # how the one before it has ended does not keep it
     next_at = wall + slot.next_start - now if slot.phase is Phase.BACKOFF else 0.0
     if slot.policy.failing_starts:
-        return Judged(Cause.WORKER_UNSTARTED, slot.ended_by, "", next_at)
+        wait = engine_wait(slot)
+        advice = WAITS[wait].advice if wait is not None else ""
+        return Judged(Cause.WORKER_UNSTARTED, slot.ended_by, "", next_at, advice)
     recent = slot.policy.recent(now)
     if slot.phase is Phase.BACKOFF or recent >= _CRASH_LOOP or (recent and not slot.running):
         hung = slot.ended_by.startswith("hung")
         return Judged(Cause.WORKER_HANGS if hung else Cause.WORKER_CRASHES, slot.ended_by, "", next_at)
     return None
+
+
+def engine_wait(slot: Slot) -> EngineWait | None:
+    """What keeps a worker in a cluster from running, if anything does: its Pod waits, or was not even taken."""
+    if slot.waits and slot.process is not None and slot.process.reason:
+        return wait_of(slot.process.reason)
+    if slot.process is not None or not slot.policy.failing_starts:
+        return None
+    found = wait_of(slot.ended_by)
+    return found if found is not EngineWait.OTHER else None  # that may be said of a process of this machine
+
+
+def _waiting(reason: str) -> Judged:
+    wait = WAITS[wait_of(reason)]
+    return Judged(Cause.STARTING if wait.usual else Cause.WORKER_WAITS, reason, advice=wait.advice)
 
 
 def _of_lease(facts: CameraFacts) -> Judged:

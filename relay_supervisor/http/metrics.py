@@ -22,6 +22,8 @@ from relay_common.worker_stats import SinkStats
 from relay_supervisor.events import EventHub
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.http.auth import Gatekeeper
+from relay_supervisor.http.metrics_engine import of_engine
+from relay_supervisor.http.metrics_viewers import of_viewers
 from relay_supervisor.status.model import CameraStatus, RelayStatus
 from relay_supervisor.viewing.decoding import Decodable
 from relay_supervisor.viewing.viewers import OUTCOMES
@@ -142,8 +144,8 @@ class RelayCollector(Collector):
         )
         yield from self._http()
         yield from _sinks(status.cameras)
-        yield from _local(status.cameras)
-        yield from _of_cameras("relay_rendition", status.cameras, _RENDITION_COUNTERS, _RENDITION_GAUGES)
+        yield from of_viewers(status.cameras)
+        yield from of_engine(status.cameras)
 
     def _http(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("relay_event_streams", "Event streams that are open.", value=self._events.clients)
@@ -267,58 +269,6 @@ def _sinks(cameras: list[CameraStatus]) -> Iterator[Metric]:
             for camera in cameras:
                 for sink in camera.sinks:
                     family.add_metric([camera.id, camera.name, sink.name or "sfu"], value(sink))
-            yield family
-
-
-_LOCAL_COUNTERS: Final[tuple[tuple[str, str, _Value], ...]] = (
-    ("sent_packets", "RTP packets sent to viewers without the SFU.", lambda c: c.local.packets_sent),
-    ("sent_bytes", "RTP bytes sent to viewers without the SFU.", lambda c: c.local.bytes_sent),
-    ("retransmitted_packets", "Packets sent to such viewers again.", lambda c: c.local.retransmitted),
-    ("lost_packets", "Packets that such viewers reported as lost.", lambda c: c.local.lost),
-    ("refused_offers", "Offers that the camera's worker did not answer.", lambda c: c.local.refused),
-)
-_LOCAL_GAUGES: Final[tuple[tuple[str, str, _Value], ...]] = (
-    ("up", "1 when a viewer that asks at /whep is answered.", lambda c: float(c.local.on)),
-    ("viewers", "Viewers without the SFU.", lambda c: c.local.viewers),
-    ("held_bytes", "Latest pictures that are held for viewers that join.", lambda c: c.local.held_bytes),
-)
-
-
-def _local(cameras: list[CameraStatus]) -> Iterator[Metric]:
-    """What each camera's worker does for viewers without the SFU."""
-    return _of_cameras("relay_local", cameras, _LOCAL_COUNTERS, _LOCAL_GAUGES)
-
-
-_Rows = tuple[tuple[str, str, _Value], ...]
-_RENDITION_COUNTERS: Final[_Rows] = (
-    ("pictures", "Smaller pictures sent.", lambda c: c.rendition.pictures),
-    ("sent_packets", "RTP packets of smaller pictures sent.", lambda c: c.rendition.packets),
-    ("sent_bytes", "RTP bytes of smaller pictures sent.", lambda c: c.rendition.bytes),
-    (
-        "replaced_pictures",
-        "Pictures given up for a newer one before they were made small.",
-        lambda c: c.rendition.replaced,
-    ),
-    ("failed_pictures", "Pictures that could not be decoded or encoded.", lambda c: c.rendition.failed),
-    ("refused_pictures", "Pictures of a kind that is not made small.", lambda c: c.rendition.refused),
-    ("stuck_threads", "Times that the thread which makes them was given up.", lambda c: c.rendition.stuck),
-    ("refused_answers", "Answers of sinks that refused simulcast.", lambda c: c.rendition.refusals),
-)
-_RENDITION_GAUGES: Final[_Rows] = (
-    ("up", "1 when viewers can have a smaller picture.", lambda c: float(c.renditions != "off")),
-    ("smooth", "1 while more than keyframes are made small.", lambda c: float(c.rendition.active == "smooth")),
-    ("limited", "1 while it is less than was configured.", lambda c: float(bool(c.rendition.reason))),
-    ("viewers", "Viewers that have the smaller picture.", lambda c: c.rendition.watched),
-    ("cpu_ratio", "CPU that smaller pictures take, of one processor.", lambda c: c.rendition.cpu / 1e3),
-)
-
-
-def _of_cameras(prefix: str, cameras: list[CameraStatus], counters: _Rows, gauges: _Rows) -> Iterator[Metric]:
-    for kind, rows in ((CounterMetricFamily, counters), (GaugeMetricFamily, gauges)):
-        for name, text, value in rows:
-            family = kind(f"{prefix}_{name}", text, labels=["camera", "name"])
-            for camera in cameras:
-                family.add_metric([camera.id, camera.name], value(camera))
             yield family
 
 

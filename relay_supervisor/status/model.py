@@ -69,6 +69,8 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     rehearsal: str = ""
     """Whether a worker's life was rehearsed before the first one was started, so that they share more memory:
     `rehearsed`, or why not; empty where it was not to be."""
+    waits: str = ""
+    """What keeps it from running in a cluster: a value of `EngineWait` (docs/reasons.md); empty when nothing does."""
 
 
 class LocalStatus(msgspec.Struct, kw_only=True):

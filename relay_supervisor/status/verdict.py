@@ -44,10 +44,12 @@ def verdict(
     camera: str = "",
     following: str = "",
     next_at: float = 0.0,
+    advice: str = "",
 ) -> StatusVerdict:
     """The verdict that names `cause`; it dates from `wall` unless `before` named the same.
 
-    `following` is what happens next, and `next_at` when (Unix seconds), where they are known.
+    `following` is what happens next, and `next_at` when (Unix seconds), where they are known; `advice` is better than
+    the cause's own.
     """
     words = CAUSES[cause]
     since = before.since if before is not None and before.code == cause.value else wall
@@ -60,7 +62,7 @@ def verdict(
         since=since,
         next=following or words.following,
         next_at=next_at,
-        advice=words.advice,
+        advice=advice or words.advice,
         camera=camera,
     )
 

@@ -189,12 +189,16 @@ class Cluster:
 
     async def drain(self, api: Api, node: ClusterNode) -> None:
         """As `kubectl drain`: nothing new on the node, and every Pod is told to go."""
-        await api.patch(f"/api/v1/nodes/{node.name}", {"spec": {"unschedulable": True}}, MERGE)
+        await self.cordon(api, node)
         pods = await api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node.name}")
         for pod in pods["items"]:
             metadata = {key: pod["metadata"][key] for key in ("name", "namespace")}
             eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": metadata}
             await api.create(f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/eviction", eviction)
+
+    async def cordon(self, api: Api, node: ClusterNode) -> None:
+        """Nothing new on the node."""
+        await api.patch(f"/api/v1/nodes/{node.name}", {"spec": {"unschedulable": True}}, MERGE)
 
     async def uncordon(self, api: Api, node: ClusterNode) -> None:
         """Pods may come again."""

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from relay_common.engine_waits import WAITS, EngineWait
 from relay_supervisor.fleet import ending, keeper
 from relay_supervisor.fleet.keeper import CONTESTED
 from tests.cluster.api import Api
@@ -173,7 +175,50 @@ async def test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it(
                 assert (camera.worker.phase, camera.worker.restarts) == ("waiting", 0)
                 assert words in camera.worker.phase_reason
                 assert words in camera.verdict.cause, "the page shows it"
+                assert camera.verdict.advice == WAITS[EngineWait(camera.worker.waits)].advice
                 await asyncio.sleep(watched)
                 (camera,) = relay.supervisor.status().cameras
                 assert camera.worker.restarts == 0
                 assert len(await relay.pods()) == 1
+
+
+async def series(relay: PodRelay) -> dict[str, dict[str, float]]:
+    """The metrics about nodes and Pods, by the value of their last label; those at zero left out."""
+    found: dict[str, dict[str, float]] = {}
+    text = (await relay.http.get(f"{relay.supervisor.url}/metrics")).raise_for_status().text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith(("relay_camera_worker_", "relay_node", "relay_workers")) and sample.value:
+                found.setdefault(sample.name, {})[list(sample.labels.values())[-1]] = sample.value
+    return found
+
+
+async def test_status_and_metrics_say_what_a_pod_waits_for_until_that_is_mended(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 1) as world:
+        for node in cluster.nodes:
+            await cluster.cordon(api, node)
+        try:
+            async with world.supervisor() as relay:
+
+                def said() -> bool:
+                    return any(camera.worker.waits == "cordoned" for camera in relay.supervisor.status().cameras)
+
+                await relay.until(said, LIVE, "it is said that every node is cordoned")
+                (camera,) = relay.supervisor.status().cameras
+                assert "kubectl uncordon" in camera.verdict.advice
+                seen = await series(relay)
+                assert seen["relay_camera_worker_phase"] == {"waiting": 1.0}
+                assert seen["relay_camera_worker_waits"] == seen["relay_workers_waiting"] == {"cordoned": 1.0}
+                assert not {"relay_camera_worker_node", "relay_node_workers"} & seen.keys()
+                await cluster.uncordon(api, cluster.nodes[1])
+                await relay.until_live(within=LIVE)
+                seen = await series(relay)
+                assert seen["relay_camera_worker_phase"] == {"running": 1.0}
+                assert not {"relay_camera_worker_waits", "relay_workers_waiting"} & seen.keys()
+                where = {cluster.nodes[1].name: 1.0}
+                assert seen["relay_camera_worker_node"] == seen["relay_node_workers"] == where
+        finally:
+            for node in cluster.nodes:
+                await cluster.uncordon(api, node)

@@ -46,6 +46,7 @@ STILL: Final[dict[str, str]] = {
     "relay_camera_degraded": "that takes five failures in a row",
     "relay_camera_worker_compiled": "workers move packets in Python here",
     "relay_camera_worker_data_path_fallbacks_total": "no worker crashes",
+    "relay_workers_waiting": "no worker is a Pod here: tests/cluster/test_pod_faults.py",
     "relay_auth_blocked_total": "that takes ten wrong tokens in a minute",
     "relay_sfu_retries_total": "the SFU answers every call",
     "relay_event_streams_dropped_total": "no page is slow",

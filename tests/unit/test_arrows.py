@@ -77,6 +77,7 @@ ALLOWED = {
         "authorities": "errors",
         "bounded_http": "deadline",
         "cloudflare": "authorities backoff bounded_http clock errors protocol sdp_lines secrets spoken undecodable",
+        "causes": "engine_waits",
         "config_reference": "config config_environment config_mistakes secrets",
         "config_file": "config config_cluster config_environment config_forms config_local config_mistakes errors "
         "secrets",

@@ -137,7 +137,7 @@ export class Large {
       "Round trip to SFU": video.rtt ? milliseconds(video.rtt) : "–",
       "Published at": published(camera),
       "Sent": bytes(video.bytes_out + audio.bytes_out),
-      "Worker": worker.pid || worker.where ? running(worker) : worker.state,
+      "Worker": worker.waits ? waiting(worker) : worker.pid || worker.where ? running(worker) : worker.state,
       "This page": `${Math.round(numbers.fps ?? 0)} fps, ${counted(numbers.freezeCount ?? 0, "freeze")}`,
       "Picture from": way || "Cloudflare",
       "Page jitter": milliseconds(numbers.jitter ?? 0),
@@ -171,6 +171,11 @@ export class Large {
     history.replaceState(null, "", location.pathname);
     this.onChange();
   }
+}
+
+// In a cluster; the reason is told in full above.
+function waiting(worker) {
+  return `waits: ${worker.waits.replaceAll("_", " ")}${worker.where ? `, on ${worker.where}` : ""}`;
 }
 
 function running(worker) {

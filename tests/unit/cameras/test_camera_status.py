@@ -79,3 +79,4 @@ def test_why_the_engine_lets_a_worker_wait_is_the_reason() -> None:
     found = of_porch(worker)
     assert (found.state, found.reason) == ("connecting", "its worker waits: Unschedulable: 0/3 nodes are available.")
     assert "Unschedulable" in found.verdict.cause
+    assert (found.worker.phase, found.worker.waits) == ("waiting", "other")

@@ -6,6 +6,7 @@ import pytest
 
 from relay_common.causes import CAUSES, Cause
 from relay_common.cloudflare.errors import request_error
+from relay_common.engine_waits import WAITS, EngineWait
 from relay_common.fsm import Machine
 from relay_common.protocol import Stage, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
@@ -30,7 +31,7 @@ class _Alive:
 
 class _Waiting(_Alive):
     phase = EnginePhase.WAITING
-    reason = "Unschedulable: 0/3 nodes are available"
+    reason = "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu."
 
 
 def slot(state: WorkerState = WorkerState.RECONNECTING, **stats: object) -> Slot:
@@ -114,7 +115,34 @@ def test_a_worker_for_which_there_is_no_room_says_so_however_the_one_before_it_e
     waiting.machine.fire(SlotEvent.LAUNCH)
     assert judged(waiting, at=1.0).code == "worker_crashes"
     found = judged(waiting, at=4.0)
-    assert (found.code, "0/3 nodes are available" in found.cause) == ("starting", True)
+    assert (found.code, found.stage) == ("worker_waits", "relay")
+    assert found.cause.endswith(
+        "start the camera's worker: Unschedulable: 0/3 nodes are available: 3 Insufficient cpu."
+    )
+    assert found.advice == WAITS[EngineWait.INSUFFICIENT_CPU].advice
+    waiting.process.reason = "ContainerCreating"
+    found = judged(waiting, at=4.0)
+    assert (found.code, found.advice) == ("starting", WAITS[EngineWait.PREPARING].advice), "as at every start"
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (
+            'the cluster refuses it: pods "x" is forbidden: exceeded quota: cameras',
+            WAITS[EngineWait.QUOTA_EXCEEDED].advice,
+        ),
+        ("not enough memory", CAUSES[Cause.WORKER_UNSTARTED].advice),
+    ],
+)
+def test_what_is_advised_where_a_worker_cannot_be_started_is_for_that_engine(words: str, advice: str) -> None:
+    unstarted = slot()
+    unstarted.machine.fire(SlotEvent.GIVE_UP)
+    unstarted.unbind()
+    unstarted.policy.unstarted()
+    unstarted.ended_by = f"could not be started: {words}"
+    found = judged(unstarted, at=4.0)
+    assert (found.code, found.advice) == ("worker_unstarted", advice)
 
 
 def test_a_live_camera_that_nobody_may_watch_says_so() -> None:

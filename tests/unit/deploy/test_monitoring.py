@@ -19,7 +19,7 @@ from relay_common.secrets import Secret
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.metrics import RelayCollector
-from relay_supervisor.status.model import BudgetStatus, CameraStatus
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, WorkerStatus
 from tests.fixtures.fake_relay import FakeRelay
 
 ROOT = Path(__file__).parents[3]
@@ -30,15 +30,17 @@ Labels = dict[str, set[str]]
 
 _SELECTOR = re.compile(r"\b(relay_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
-_FREE = {"camera", "name", "account", "version"}
+_FREE = {"camera", "name", "account", "version", "node"}
 """Labels whose values are the user's own."""
+IN_A_POD = WorkerStatus(where="node1", phase="waiting", waits="cordoned")
 
 
-def samples_of(sinks: list[SinkStats]) -> dict[str, Labels]:
+def samples_of(sinks: list[SinkStats], worker: WorkerStatus | None = None) -> dict[str, Labels]:
     """Each sample's name, with the values of its labels, of a relay with one camera that has these sinks."""
     clock = ManualClock()
     relay = FakeRelay(clock)
     relay.cameras = [CameraStatus(id="a", name="Porch", device="x", state="waiting", sinks=sinks)]
+    relay.cameras[0].worker = worker or WorkerStatus()
     relay.budget = BudgetStatus(account="home")
     collector = RelayCollector(relay.status, relay.telemetry, relay.events, Gatekeeper(Secret("t" * 16), clock))
     samples: dict[str, Labels] = {}
@@ -96,7 +98,7 @@ def wrong(expression: str, exposed: dict[str, Labels]) -> list[str]:
 def test_only_what_the_relay_exposes_is_used(file: str, exposed: dict[str, Labels]) -> None:
     used = expressions()[file]
     if file == "dashboard.json":
-        exposed = samples_of([SinkStats()])
+        exposed = samples_of([SinkStats()], IN_A_POD)
     assert sum("relay_" in expression for expression in used) > 20
     assert [problem for expression in used for problem in wrong(expression, exposed)] == []
 
