@@ -47,7 +47,8 @@ class ClusterConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     peer_listen: str = ""
     """Address of this supervisor and TCP port by which the others reach it: `"10.0.0.5:7422"`, `"[fd00::5]:7422"`. An
     address may always stand in brackets, as manifests cannot know of which kind a Pod's is. There they promise each
-    other to wait while the API server is away, so that streams go on. Empty: it promises nothing."""
+    other to wait while the API server is away, so that streams go on. At the next port the one that commands takes the
+    requests of browsers and programs that the others pass on to it. Empty: it promises nothing, and takes none."""
 
 
 def bus_endpoints(listen: str, *, ipv6: bool = False) -> tuple[str, str] | None:
@@ -97,6 +98,18 @@ def peer_endpoint(listen: str) -> str:
     return f"tcp://{_shown(host)}:{port}"
 
 
+def passing_address(cluster: ClusterConfig) -> tuple[str, int] | None:
+    """Address and port where this supervisor takes requests that others pass on: the port after that of
+    `cluster.peer_listen`; None without one. Raises ValueError for what is no address with such a port.
+    """
+    if not cluster.peer_listen:
+        return None
+    host, port = announced(cluster.peer_listen)
+    if not 1 <= port < HIGHEST_PORT:
+        raise ValueError("no port, or none for what is passed on")
+    return host, port + 1
+
+
 def _shown(host: str) -> str:
     """An address as it stands before a port."""
     return f"[{host}]" if ":" in host else host
@@ -127,12 +140,11 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
             '(the next one is used as well): "0.0.0.0:7420"'
         )
     try:
-        if cluster.peer_listen:
-            peer_endpoint(cluster.peer_listen)
+        passing_address(cluster)
     except ValueError:
         problems.append(
             f"cluster.peer_listen is {cluster.peer_listen!r}; expected an address of this machine that the other "
-            'supervisors reach, with a port: "10.0.0.5:7422"'
+            'supervisors reach, with a port below 65535 (the next one is used as well): "10.0.0.5:7422"'
         )
     if cluster.bus_bind and not cluster.bus_listen.strip():
         problems.append("cluster.bus_listen is not set; with cluster.bus_bind it says where workers connect to")

@@ -40,6 +40,7 @@ from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
+from relay_supervisor.http.passed_on import ALONE, AmongReplicas
 from relay_supervisor.local.service import LocalViewing
 from relay_supervisor.local.sessions import credential_of
 from relay_supervisor.memory import keep_small
@@ -54,7 +55,6 @@ from relay_supervisor.sinks.sinks import Sinks
 from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import STATE_FILE, Store
-from relay_supervisor.status.model import SeatStatus
 from relay_supervisor.supervise import Loops, once
 from relay_supervisor.viewing.verdicts import Verdicts
 from relay_supervisor.viewing.viewers import Viewers
@@ -70,7 +70,7 @@ class Supervisor:
     """Relays the configured cameras from `start` to `stop`; implements the HTTP interface's `RelayView`.
 
     `launcher` makes what starts the workers, given the runtime directory; None for what the configuration says. `store`
-    keeps the state; None for a file. `seat` tells which of several supervisors commands. `reread` reads the
+    keeps the state; None for a file. `place` is that among several supervisors. `reread` reads the
     configuration again for a reload; None without a file. Raises ConfigError when the configuration cannot work.
     """
 
@@ -81,7 +81,7 @@ class Supervisor:
         clock: Clock | None = None,
         launcher: Callable[[Path], Launcher] | None = None,
         store: Store | None = None,
-        seat: Callable[[], SeatStatus] = SeatStatus,
+        place: AmongReplicas = ALONE,
         reread: Callable[[], Config] | None = None,
     ) -> None:
         self.config = config
@@ -133,7 +133,7 @@ class Supervisor:
             tell=functools.partial(self.events.publish, "state"),
         )
         self.verbs = self._make_verbs(reread)
-        self._make_interface(seat)
+        self._make_interface(place)
 
     def _make_launcher(self, runtime_dir: Path) -> Launcher:
         if not self.config.cluster.namespace:
@@ -201,7 +201,7 @@ class Supervisor:
             on_config=self._reconfigured,
         )
 
-    def _make_interface(self, seat: Callable[[], SeatStatus]) -> None:
+    def _make_interface(self, place: AmongReplicas) -> None:
         parts = Parts(
             clock=self._clock,
             store=self._store,
@@ -220,12 +220,12 @@ class Supervisor:
             discoveries=self._discoveries,
             loops=self._loops,
             activities=self._activities,
-            seat=seat,
+            seat=place.seat,
             tell=self.events.publish,
         )
         self._report = report = Report(parts)
         self.status, self.health, self.telemetry = report.status, report.health, report.telemetry
-        self._http = HttpInterface(self, self.config, self._clock, self._loops, self._store)
+        self._http = HttpInterface(self, self.config, self._clock, self._loops, self._store, place.peers)
         report.listen(self._http.counters)
 
     # --- start and stop --------------------------------------------------------------------------------------------

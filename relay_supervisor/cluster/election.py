@@ -113,6 +113,8 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     """When the holder says that it renewed it, by its own clock (Unix seconds)."""
     unsure_until: float = 0.0
     """Until when the holder does not know what Google has been sent, by its own clock (Unix seconds)."""
+    serves: str = ""
+    """Where the holder takes requests that others pass on to it; "": nowhere."""
 
     @property
     def held(self) -> tuple[str, str, str]:
@@ -129,7 +131,8 @@ class Election:
         self.record: LeaseRecord | None = None
         """The record as it was last seen; None when there is none."""
         self._looked = False
-        self._changed_at = math.inf
+        self.changed_at = math.inf
+        """When it was first seen as it is."""
         self._until = -math.inf
         self._renewed_at = -math.inf
         self._answered_at = -math.inf
@@ -216,7 +219,7 @@ class Election:
         """The record was read."""
         before, self.record, self._answered_at = self.record, record, now
         if not self._looked or _held(record) != _held(before):
-            self._looked, self._changed_at = True, now
+            self._looked, self.changed_at = True, now
         self._registrations(record, now)
         if self._machine.can(CommandEvent.TAKEN) and not self._ours():
             self._machine.fire(CommandEvent.TAKEN)
@@ -230,7 +233,7 @@ class Election:
 
     def won(self, record: LeaseRecord, sent: float, now: float) -> None:
         """A write that was sent at `sent` has made or kept the record ours."""
-        self.record, self._changed_at, self._answered_at = record, now, now
+        self.record, self.changed_at, self._answered_at = record, now, now
         self._registrations(record, now)
         if self.state in (CommandState.TAKING, *_HELD):
             self._until, self._renewed_at = sent + STOP_AFTER, sent
@@ -281,7 +284,7 @@ class Election:
         if self.record.holder in ("", self._identity):  # whom we have promised to wait has given it up
             return -math.inf
         alone = 0.0 if self._known else MOST_AWAY
-        return max(self._changed_at + alone + DURATION, self._promised_until)
+        return max(self.changed_at + alone + DURATION, self._promised_until)
 
     def _registrations(self, record: LeaseRecord | None, now: float) -> None:
         peers = record.peers if record is not None else {}

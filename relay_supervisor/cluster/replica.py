@@ -52,19 +52,28 @@ Channel = Callable[[str, Callable[[str, str], bool]], Asking]
 class Replica:
     """The supervisor `config.replica` of the relay `config.identity`, from standing by until `over`.
 
-    `channel` makes what others are asked for promises by, and `address` is where they ask this one.
+    `channel` makes what others are asked for promises by, and `address` is where they ask this one; `serves` is where
+    they pass requests on to it while it commands.
     """
 
     def __init__(
-        self, objects: Objects, config: ClusterConfig, clock: Clock, channel: Channel, address: str = ""
+        self,
+        objects: Objects,
+        config: ClusterConfig,
+        clock: Clock,
+        channel: Channel,
+        address: str = "",
+        serves: str = "",
     ) -> None:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
         self._session = secrets.token_hex(8)
-        self.seat = Seat(objects, config.identity, config.replica, self._session, clock, address)
+        self.seat = Seat(objects, config.identity, config.replica, self._session, clock, address, serves)
         self._state = StateObject(objects, config.identity, self._session)
         self._loops = Loops(clock)
         self._asking: Asking | None = None
         self._database: ClusterDatabase | None = None
+        self.key = ""
+        """The relay's secret key on the bus; "" as long as it could not be read."""
         self.overrides = b""
         """What people have switched on and off, as the last one that commanded knew it; b"" when none did."""
         self.over = asyncio.Event()
@@ -85,7 +94,7 @@ class Replica:
         """
         await self.seat.won.wait()
         claimed = await self._claimed(key)
-        self.overrides = claimed.overrides
+        self.key, self.overrides = claimed.key.decode(), claimed.overrides
         self._database = database = ClusterDatabase(
             claimed.content or content(),
             self._state,
@@ -178,6 +187,7 @@ class Replica:
         """Be there for others' questions, and ask them when the API server is away."""
         while (key := await self._key()) is None:
             await self._clock.sleep(_ASK_EVERY)
+        self.key = key
         self._asking = asking = self._channel(key, self.seat.promises)
         under_promises = False
         while True:

@@ -28,6 +28,8 @@ ANSWERED_WITHIN: Final = 3.0
 _SESSION: Final = "nest-relay/session"
 _UNSURE: Final = "nest-relay/unsure-until"
 """Until when (Unix seconds) it is not known what Google has been sent."""
+_SERVES: Final = "nest-relay/serves"
+"""Where the holder takes requests that others pass on."""
 _PEERS: Final = "peers.nest-relay/"
 """Of annotations, one for each supervisor that stands by, whose name follows."""
 
@@ -37,14 +39,21 @@ class Seat:
 
     `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
     nothing more is done with this object. `session` tells it from an earlier one of the same name; `address` is where
-    others reach it to ask for promises.
+    others reach it to ask for promises, `serves` where they pass requests on to it while it commands.
     """
 
     def __init__(
-        self, objects: Objects, relay: str, identity: str, session: str, clock: Clock, address: str = ""
+        self,
+        objects: Objects,
+        relay: str,
+        identity: str,
+        session: str,
+        clock: Clock,
+        address: str = "",
+        serves: str = "",
     ) -> None:
         self._objects, self._relay, self._identity, self._session = objects, relay, identity, session
-        self._clock, self._address = clock, address
+        self._clock, self._address, self._serves = clock, address, serves
         self._election = Election(identity, session)
         self._name = f"{relay}-command"
         self.won, self.lost = asyncio.Event(), asyncio.Event()
@@ -102,6 +111,17 @@ class Seat:
         """Who holds it, as far as it is known; "" for nobody."""
         record = self._election.record
         return record.holder if record is not None else ""
+
+    @property
+    def serves(self) -> str:
+        """Where the holder takes requests that are passed on; "" for nowhere, or when nobody holds it."""
+        record = self._election.record
+        return record.serves if record is not None and record.holder else ""
+
+    @property
+    def heard_at(self) -> float:
+        """When the record changed last, as far as it was seen (monotonic seconds); inf: it was never seen."""
+        return self._election.changed_at
 
     async def run(self) -> None:
         """Take the seat and keep it; once it is lost or released, nothing more is done."""
@@ -190,6 +210,9 @@ class Seat:
         unsure = f"{until - now + self._clock.wall():.3f}" if until > now else None
         if unsure is not None or record is not None:
             notes[_UNSURE] = unsure
+        serves = self._serves if holder else ""
+        if serves or record is not None:
+            notes[_SERVES] = serves or None
         metadata: dict[str, Any] = {"annotations": notes | {_SESSION: self._session}}
         if record is not None:
             change = {"metadata": metadata | unchanged(record.version), "spec": spec}
@@ -210,8 +233,8 @@ def _record(found: Object) -> LeaseRecord:
     spec, notes = found.get("spec") or {}, found["metadata"].get("annotations") or {}
     peers = {name.removeprefix(_PEERS): _peer(text) for name, text in notes.items() if name.startswith(_PEERS)}
     holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
-    session, unsure = str(notes.get(_SESSION, "")), _number(notes.get(_UNSURE))
-    return LeaseRecord(holder, session, version_of(found), renewed, peers, _moment(renewed), unsure)
+    session, unsure, serves = str(notes.get(_SESSION, "")), _number(notes.get(_UNSURE)), str(notes.get(_SERVES, ""))
+    return LeaseRecord(holder, session, version_of(found), renewed, peers, _moment(renewed), unsure, serves)
 
 
 def _moment(text: str) -> float:

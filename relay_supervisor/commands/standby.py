@@ -6,17 +6,20 @@ import asyncio
 import functools
 import logging
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from relay_common.clock import Clock
 from relay_common.config import Config
+from relay_common.config_cluster import passing_address
 from relay_common.disk import DiskWork
 from relay_common.files import write_private
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.peer_channel import PeerChannel
+from relay_supervisor.cluster.peer_tls import peer_tls
 from relay_supervisor.cluster.replica import Channel, Replica
 from relay_supervisor.cluster.state_object import Deposed
 from relay_supervisor.commands.serving import serve
@@ -25,6 +28,8 @@ from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.pods.api import ClusterApi
 from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
+from relay_supervisor.http.passed_on import AmongReplicas, PeerListen
+from relay_supervisor.http.passing import Commander, PassOn
 from relay_supervisor.http.standby import StandbyInterface
 from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.store import STATE_FILE, Store
@@ -46,7 +51,9 @@ async def stand_by(
     manager.ready()
     while not signalled.is_set():
         api = ClusterApi(config.cluster.namespace)
-        replica = Replica(api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen)
+        replica = Replica(
+            api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen, _serves(config)
+        )
         try:
             store = await _command(config, replica, signalled, clock)
             if store is not None:
@@ -60,7 +67,7 @@ async def stand_by(
 
 async def _command(config: Config, replica: Replica, signalled: asyncio.Event, clock: Clock) -> Store | None:
     """Wait until this one is to command; its store, None after a signal or when another was faster."""
-    interface = StandbyInterface(config, clock, replica.status)
+    interface = StandbyInterface(config, clock, replica.status, _passing(config, clock, replica))
     state = config.paths.state()
     replica.begin()
     await interface.start()
@@ -103,7 +110,9 @@ async def _relay(
     def launcher(runtime_dir: Path) -> Launcher:
         return PodLauncher(config.cluster, clock, lambda: replica.in_command)
 
-    supervisor = Supervisor(config, clock=clock, launcher=launcher, store=store, seat=replica.status, reread=reread)
+    at = passing_address(config.cluster)
+    place = AmongReplicas(replica.status, PeerListen(*at, peer_tls(replica.key).server) if at is not None else None)
+    supervisor = Supervisor(config, clock=clock, launcher=launcher, store=store, place=place, reread=reread)
     await serve(supervisor, manager, signalled, replica.over)
     if supervisor.verbs.stop_requested.is_set():
         signalled.set()
@@ -117,6 +126,25 @@ def _channel(config: Config, clock: Clock) -> Channel:
         return PeerChannel(cluster.identity, key, cluster.peer_listen, promises, clock)
 
     return channel
+
+
+def _serves(config: Config) -> str:
+    """Where others pass requests on to this one while it commands; "" for nowhere."""
+    at = passing_address(config.cluster)
+    return "" if at is None else f"[{at[0]}]:{at[1]}" if ":" in at[0] else f"{at[0]}:{at[1]}"
+
+
+def _passing(config: Config, clock: Clock, replica: Replica) -> PassOn:
+    """What passes requests on to the one that commands."""
+
+    def commander() -> Commander:
+        seat = replica.seat
+        return Commander(seat.holder, seat.serves, seat.heard_at)
+
+    def context() -> ssl.SSLContext | None:
+        return peer_tls(replica.key).client if replica.key else None
+
+    return PassOn(config.cluster.replica, commander, context, clock)
 
 
 def _read(file: Path) -> bytes:

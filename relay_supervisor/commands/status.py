@@ -60,8 +60,8 @@ def command(config_path: Path, as_json: bool, watch: bool) -> None:
     with connect(config_path) as client:
         if not watch:
             body = client.get("/api/stats")
-            size = _terminal()
-            say(typed(render(decode(body, RelayStatus), size.columns if size else 0)), body, as_json)
+            size, status = _terminal(), decode(body, RelayStatus)
+            say(typed(render(status, size.columns if size else 0, _asked(client, status))), body, as_json)
             return
         try:
             _watch(client, as_json)
@@ -78,9 +78,11 @@ def _watch(client: RelayClient, as_json: bool) -> None:
         click.echo(_HIDE_CURSOR + _CLEAR, nl=False)
     while True:
         shown: RelayStatus | str
+        asked = ""
         try:
             body = client.get("/api/stats")
             shown = decode(body, RelayStatus)
+            asked = _asked(client, shown)
             if as_json:
                 click.echo(body.decode())
                 time.sleep(_EVERY)
@@ -89,10 +91,15 @@ def _watch(client: RelayClient, as_json: bool) -> None:
             if failure.exit_code == 2 or as_json:
                 raise
             shown = failure.message
-        _show(shown, _EVERY)
+        _show(shown, asked, _EVERY)
 
 
-def _show(shown: RelayStatus | str, seconds: float) -> None:
+def _asked(client: RelayClient, status: RelayStatus) -> str:
+    """Which of several supervisors was asked; "" where there is but one."""
+    return decode(client.get("/api/seat"), SeatStatus).replica if status.seat.replica else ""
+
+
+def _show(shown: RelayStatus | str, asked: str, seconds: float) -> None:
     """Paint the status, or why there is none, and again whenever the terminal has another size."""
     end = time.monotonic() + seconds
     before: os.terminal_size | None = _UNKNOWN
@@ -101,7 +108,7 @@ def _show(shown: RelayStatus | str, seconds: float) -> None:
         if size != before:
             columns, rows = size or (0, 0)
             if isinstance(shown, RelayStatus):
-                text = typed(render(shown, columns))
+                text = typed(render(shown, columns, asked))
             else:
                 text = "\n".join(click.style(line, fg="red") for line in _wrapped(shown, columns))
             _paint(text, rows, clear=before is not _UNKNOWN)
@@ -127,8 +134,10 @@ def _paint(text: str, rows: int, *, clear: bool) -> None:
     click.echo(f"{_CLEAR if clear else ''}{_HOME}{_NO_WRAP}{shown}{_WRAP}{_CLEAR_BELOW}", nl=False)
 
 
-def render(status: RelayStatus, columns: int = 0) -> str:
-    """The status as a table for a terminal with so many columns; 0: as wide as it takes."""
+def render(status: RelayStatus, columns: int = 0, asked: str = "") -> str:
+    """The status as a table for a terminal with so many columns; 0: as wide as it takes. `asked` is which of several
+    supervisors gave it.
+    """
     totals = status.totals
     head = (
         f"nest-relay {status.version}, up {_span(status.uptime)}: "
@@ -144,7 +153,7 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
     lines = [
         head,
-        *_seat(status.seat, columns),
+        *_seat(status.seat, columns, asked),
         *(line for budget in status.budgets for line in _budget(budget, columns)),
     ]
     for problem in status.problems:
@@ -160,12 +169,14 @@ def render(status: RelayStatus, columns: int = 0) -> str:
     return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
 
 
-def _seat(seat: SeatStatus, columns: int) -> list[str]:
+def _seat(seat: SeatStatus, columns: int, asked: str = "") -> list[str]:
     """Which of several supervisors commands; nothing where there is but one."""
     if not seat.replica:
         return []
     others = f"; {', '.join(seat.others)} {'stand' if len(seat.others) > 1 else 'stands'} by" if seat.others else ""
-    if seat.commands:
+    if seat.commands and asked not in ("", seat.replica):
+        words = f"{seat.replica} is {seat.state}{others}; asked through {asked}"
+    elif seat.commands:
         words = f"this supervisor, {seat.replica}, is {seat.state}{others or '; nobody stands by for it'}"
     else:
         words = f"this supervisor, {seat.replica}, stands by: {seat.holder or 'nobody'} commands"

@@ -183,6 +183,7 @@ class _Api:
             Route("/api/cameras/{id}/restart", self.restart, methods=["POST"]),
             Route("/api/cameras/{id}/keyframe", self.keyframe, methods=["POST"]),
             Route("/api/stats", self.stats),
+            Route("/api/seat", self.seat),
             Route("/api/events", self.events),
             *admin.routes(self._relay),
             *viewing.routes(self._relay),
@@ -245,6 +246,9 @@ class _Api:
 
     async def stats(self, request: Request) -> Response:
         return json_reply(self._relay.status())
+
+    async def seat(self, request: Request) -> Response:
+        return json_reply(self._relay.status().seat)
 
     async def events(self, request: Request) -> ASGIApp:
         last = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")

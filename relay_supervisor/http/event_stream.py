@@ -26,7 +26,7 @@ class EventStream(Response):
             ends = [
                 sending,
                 asyncio.ensure_future(self._subscription.wait_closed()),
-                asyncio.ensure_future(self._gone(receive)),
+                asyncio.ensure_future(client_gone(receive)),
             ]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -45,7 +45,8 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    @staticmethod
-    async def _gone(receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+
+async def client_gone(receive: Receive) -> None:
+    """Return when the client has closed its connection, or the answer has ended."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

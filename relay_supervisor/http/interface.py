@@ -13,6 +13,7 @@ from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import LinkError, Links, key_name, viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
+from relay_supervisor.http.passed_on import PassedOn, PeerListen, PeerServer
 from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
@@ -25,10 +26,19 @@ from relay_supervisor.supervise import Loops
 class HttpInterface:
     """The same application on TCP and on the Unix socket, and the probes at `http.probe_listen`.
 
-    Raises ConfigError when the configuration is not safe to serve.
+    At `peers` it is there for the clients of other supervisors. Raises ConfigError when the configuration is not safe
+    to serve.
     """
 
-    def __init__(self, relay: RelayView, config: Config, clock: Clock, loops: Loops, store: Store) -> None:
+    def __init__(
+        self,
+        relay: RelayView,
+        config: Config,
+        clock: Clock,
+        loops: Loops,
+        store: Store,
+        peers: PeerListen | None = None,
+    ) -> None:
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
         viewers, close = viewer_settings(config, host), relay.events.close
@@ -45,6 +55,8 @@ class HttpInterface:
         # Whoever may open the socket needs no token.
         local = create_app(relay, HttpSettings(viewers=viewers), clock, None, self.given)
         self._local = UnixServer(local, config.paths.socket(), loops, on_stop=close)
+        self._loops = loops
+        self._peers = PeerServer(PassedOn(self._guard, local), peers, clock, on_stop=close) if peers else None
         self._probes: HttpServer | None = None
         if http.probe_listen:
             at = split_listen(http.probe_listen, "probe_listen")
@@ -73,14 +85,17 @@ class HttpInterface:
         await self._local.start()
         if self._probes is not None:
             await self._probes.start()
+        if self._peers is not None:
+            self._peers.begin(self._loops)
 
     async def stop(self) -> None:
         """Stop all of them, within two seconds."""
-        servers = [self._tcp, self._local, *([self._probes] if self._probes is not None else [])]
-        await asyncio.gather(*(server.stop() for server in servers))
+        servers = (self._tcp, self._local, self._probes, self._peers)
+        await asyncio.gather(*(server.stop() for server in servers if server is not None))
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         tcp = joined(tcp=self._tcp.counters() | self._guard.counters())
         probes = joined(probes=self._probes.counters()) if self._probes is not None else {}
-        return self._local.counters() | tcp | probes | joined(links=self.given.counters())
+        peers = joined(peers=self._peers.counters()) if self._peers is not None else {}
+        return self._local.counters() | tcp | probes | peers | joined(links=self.given.counters())

@@ -27,7 +27,7 @@ from relay_supervisor.operations.reload import ReloadReport
 from relay_supervisor.operations.verbs import CameraChange, DrainStatus, Stopping
 from relay_supervisor.status.given_links import GivenLinks, Revoked
 from relay_supervisor.status.health import Health
-from relay_supervisor.status.model import RelayStatus
+from relay_supervisor.status.model import RelayStatus, SeatStatus
 from relay_supervisor.viewing.views import ViewAnswer
 
 
@@ -129,6 +129,8 @@ def calls(cameras: type[msgspec.Struct]) -> list[Operation]:
         Operation("GET", "/metrics", operator, "Metrics in Prometheus' text format", reply="text/plain"),
         Operation("GET", "/api/openapi.json", operator, "This description", reply="application/json"),
         Operation("GET", "/api/stats", operator, "Status of the relay, its accounts and cameras", reply=RelayStatus),
+        Operation("GET", "/api/seat", operator, "Which of several supervisors is asked here, and which one commands",
+                  reply=SeatStatus),
         Operation("GET", "/api/cameras", operator, "Cameras with their states, in short", reply=cameras),
         Operation("GET", "/api/events", operator, "Status, then changes and events as they happen (server-sent events)",
                   reply="text/event-stream", query=EventQuery),

@@ -81,7 +81,7 @@ class HttpServer:
         await self._serve(sock)
         return self._port
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, *socks: socket.socket) -> None:
         config = uvicorn.Config(
             self._app,
             log_config=None,
@@ -103,13 +103,20 @@ class HttpServer:
             h11_max_incomplete_event_size=64 * 1024,
         )
         self._server = _Server(config)
-        self._task = asyncio.get_running_loop().create_task(self._server.serve([sock]), name="http")
+        self._task = asyncio.get_running_loop().create_task(self._server.serve(list(socks)), name="http")
         while not self._server.started:
             if self._task.done():
                 await self._task
                 raise ConfigError(f"[http] {self._key}: the server at {self.url} exited immediately")
             await asyncio.sleep(0.01)
-        sock.listen(BACKLOG)
+        for sock in socks:
+            sock.listen(BACKLOG)
+
+    def _connection(self) -> asyncio.Protocol:
+        """What serves a connection that was accepted elsewhere."""
+        assert self._server is not None
+        config, state = self._server.config, self._server.server_state
+        return config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
 
     async def _listen_instead(self, sock: socket.socket) -> None:
         """Accept new connections on `sock` instead of the previous sockets; open connections continue."""

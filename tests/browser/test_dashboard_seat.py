@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from relay_supervisor.status.model import SeatStatus
 from tests.fixtures.dashboard import served, until
@@ -22,6 +22,14 @@ async def test_it_says_which_supervisor_commands(chromium_page: Page) -> None:
         await until(page, "document.getElementById('seat').textContent === 'relay-a, then relay-b'")
         assert await page.is_visible("#several")
         assert await page.is_hidden("#banner")
+
+        async def through_another(route: Route) -> None:
+            await route.fulfill(json={"replica": "relay-b"})
+
+        await page.route("**/api/seat", through_another)
+        await page.reload()
+        await until(page, "document.getElementById('seat').textContent === 'relay-a, then relay-b, through relay-b'")
+        await page.unroute("**/api/seat")
         away = {"state": "in command under promises", "problem": "the API server does not answer"}
         dashboard.relay.seat = SeatStatus(replica="relay-a", holder="relay-a", **away)
         await page.reload()

@@ -31,7 +31,7 @@ class One:
 
     def __init__(self, world: Trial, name: str) -> None:
         self._world, self.name = world, name
-        self._port, peer = free_ports(2)
+        self._port, peer, _ = free_ports(3)
         directory = world.world.directory / name
         directory.mkdir()
         sections = world.sections(replica=name, peer_listen=f"{LOOPBACK}:{peer}")
@@ -60,20 +60,21 @@ class One:
             self._process.send_signal(number)
             await asyncio.wait_for(self._process.wait(), 30.0)
 
-    async def _get(self, path: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        return await self._world.http.get(f"http://{LOOPBACK}:{self._port}{path}", headers=headers)
+    async def ask(self, path: str, method: str = "GET", **body: Any) -> httpx.Response:
+        headers, url = {"Authorization": f"Bearer {TOKEN}"}, f"http://{LOOPBACK}:{self._port}{path}"
+        return await self._world.http.request(method, url, headers=headers, json=body or None)
 
     async def status(self) -> dict[str, Any]:
-        """Its status; {} while it serves none."""
+        """The status that it gives, with its own seat; {} while it serves none."""
         try:
-            return dict((await self._get("/api/stats")).json())
+            seat, stats = await self.ask("/api/seat"), await self.ask("/api/stats")
+            return {**stats.json(), "seat": seat.json()}
         except httpx.HTTPError:
             return {}
 
     async def counts_as_commanding(self) -> bool:
         """Whether its metrics say that it commands."""
-        lines = (await self._get("/metrics")).raise_for_status().text.splitlines()
+        lines = (await self.ask("/metrics")).raise_for_status().text.splitlines()
         return lines.count("relay_in_command 1.0") == 1
 
     async def until(self, condition: Callable[[dict[str, Any]], bool], within: float, what: str) -> float:
@@ -107,6 +108,18 @@ def untouched(status: dict[str, Any]) -> bool:
     return {one["source_sessions"] for one in status["cameras"]} == {1}
 
 
+async def show_the_same(one: One, other: One) -> None:
+    """`other` stands by: it shows what `one` has, and what is made through it is there at both."""
+    assert (await other.ask("/api/stats")).json()["seat"]["replica"] == one.name
+    assert (await other.ask("/")).text == (await one.ask("/")).text
+    cameras = [found["id"] for found in (await other.ask("/api/cameras")).json()["cameras"]]
+    view = (await other.ask("/api/view", "POST", cameras=cameras)).json()
+    assert {track["camera"] for track in view["tracks"]} == set(cameras), view
+    assert "relay_viewers 1.0" in (await one.ask("/metrics")).text.splitlines()
+    assert (await other.ask(f"/api/view/{view['view']}", "DELETE")).status_code == 200
+    assert "relay_viewers 0.0" in (await one.ask("/metrics")).text.splitlines()
+
+
 @contextlib.asynccontextmanager
 async def two(world: Trial) -> AsyncIterator[tuple[One, One]]:
     both = One(world, "relay-a"), One(world, "relay-b")
@@ -134,8 +147,11 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
         await other.start()
         await other.until(known, LIVE, "known to stand by")
         assert (await one.counts_as_commanding(), await other.counts_as_commanding()) == (True, False)
+        await show_the_same(one, other)
 
         await one.end(signal.SIGKILL)
+        silent = (await other.ask("/api/cameras")).json()["error"]
+        assert (silent["code"], "relay-a" in silent["message"]) == ("commander_silent", True)
         took = await other.until(live, LIVE, "live after a kill")
         assert await other.counts_as_commanding()
         print(f"taken over {took:.1f} s after a kill")

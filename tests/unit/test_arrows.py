@@ -42,7 +42,7 @@ ALLOWED = {
         "commands": "app cameras checks cluster fleet fleet.pods fleet.processes google google.leases http loop_errors "
         "memory net operations prerequisites state status",
         "app": "cameras events fleet fleet.pods fleet.processes google google.leases http local memory operations otel "
-        "renditions report sinks state status supervise viewing",
+        "renditions report sinks state supervise viewing",
         "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",
         "cluster": "fleet fleet.pods google state status supervise",
         "supervise": "",

@@ -25,6 +25,7 @@ const names = new Map();
 let enabled = []; // ids
 let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
+let answers = ""; // which of several supervisors this page asks
 let lostAt = 0; // when the relay was found not to answer, milliseconds
 
 const renditions = new Renditions();
@@ -121,7 +122,8 @@ function summarise({ totals, budgets: accounts, uptime, seat: { replica = "", ot
   text(part("uptime"), span(uptime));
   part("several").hidden = !replica;
   part("seat").title = [replica, ...others].join(", ");
-  text(part("seat"), others.length ? `${replica}, then ${others.join(" or ")}` : `${replica}, alone`);
+  const way = answers && answers !== replica ? `, through ${answers}` : "";
+  text(part("seat"), (others.length ? `${replica}, then ${others.join(" or ")}` : `${replica}, alone`) + way);
   document.title = `${totals.connected}/${totals.cameras} live · Nest relay`;
 }
 
@@ -192,6 +194,11 @@ feed.addEventListener("link", ({ detail }) => {
   part("link").dataset.state = detail;
   text(part("link"), lost ? "Relay not reachable" : "Connected");
   warn();
+  if (lost) return;
+  call("GET", "/api/seat").then(({ replica }) => {
+    answers = replica;
+    if (status) summarise(status);
+  }).catch(() => {});
 });
 
 expose(player);

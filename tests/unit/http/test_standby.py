@@ -1,4 +1,4 @@
-"""What a supervisor serves that stands by: who commands, its health, and nothing else."""
+"""What a supervisor serves by itself that stands by: who commands, its health, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from relay_common.clock import SystemClock
 from relay_common.config import HttpConfig
 from relay_common.secrets import Secret
 from relay_supervisor.commands.status import render
+from relay_supervisor.http.passing import Commander, PassOn
 from relay_supervisor.http.standby import StandbyInterface
 from relay_supervisor.status.model import RelayStatus, SeatStatus, Totals
 from tests.fixtures.offline import offline_config
@@ -21,13 +22,15 @@ from tests.fixtures.ports import free_ports
 TOKEN = "a token for the dashboard"
 
 
-async def test_it_says_who_commands_and_refuses_the_rest(tmp_path: Path) -> None:
+async def test_where_it_can_pass_nothing_on_it_says_who_commands_and_refuses_the_rest(tmp_path: Path) -> None:
     seat = SeatStatus(replica="b", state="standing by", commands=False, holder="a")
     config = offline_config(tmp_path)
     ports = free_ports(2)
     http = HttpConfig(listen=f"127.0.0.1:{ports[0]}", token=Secret(TOKEN), probe_listen=f"127.0.0.1:{ports[1]}")
     config.paths.runtime().mkdir(exist_ok=True)
-    interface = StandbyInterface(msgspec.structs.replace(config, http=http), SystemClock(), lambda: seat)
+    clock = SystemClock()
+    passing = PassOn("b", lambda: Commander(seat.holder, "", clock.now()), lambda: None, clock)
+    interface = StandbyInterface(msgspec.structs.replace(config, http=http), clock, lambda: seat, passing)
     await interface.start()
     token = {"Authorization": f"Bearer {TOKEN}"}
     try:
@@ -38,7 +41,9 @@ async def test_it_says_who_commands_and_refuses_the_rest(tmp_path: Path) -> None
             assert "\nrelay_in_command 0.0\n" in (await client.get("/metrics", headers=token)).text
             refused = await client.post("/api/cameras/x/restart", headers=token)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "standing_by")
-            assert refused.json()["error"]["message"] == "This supervisor, b, stands by: a commands the cameras"
+            assert refused.json()["error"]["message"].startswith(
+                "This supervisor, b, stands by: a commands the cameras"
+            )
             assert (await client.get("/livez")).status_code == 200
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports[1]}", trust_env=False) as client:
             assert (await client.get("/readyz")).status_code == 200, "it could take over"
@@ -47,7 +52,7 @@ async def test_it_says_who_commands_and_refuses_the_rest(tmp_path: Path) -> None
         transport = httpx.AsyncHTTPTransport(uds=str(config.paths.socket()))
         async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as client:
             assert (await client.get("/api/stats")).status_code == 200
-            assert "nobody is known" in (await client.get("/")).text
+            assert "nobody has been known" in (await client.get("/")).text
     finally:
         await interface.stop()
     assert not config.paths.socket().exists()
@@ -76,3 +81,10 @@ def test_status_says_which_one_commands(seat: SeatStatus, words: list[str]) -> N
     lines = click.unstyle(render(status)).splitlines()
     assert lines[1 : 1 + len(words)] == words
     assert ("CAMERA" in lines[-1]) == seat.commands
+
+
+def test_status_says_whether_another_one_was_asked() -> None:
+    seat = SeatStatus(replica="a", state="in command", holder="a", others=["b"])
+    status = RelayStatus(version="1", at=0.0, uptime=5.0, totals=Totals(), budgets=[], cameras=[], seat=seat)
+    assert click.unstyle(render(status, asked="b")).splitlines()[1] == "a is in command; b stands by; asked through b"
+    assert render(status, asked="a") == render(status)

@@ -1,0 +1,214 @@
+"""Requests that a supervisor which stands by passes on to the one that commands, and the answers as they come.
+
+Over TLS with the relay's key (`cluster/peer_tls.py`), as they were sent, token and links included: whoever commands
+checks those once more, for the client's own address, which goes along. A request goes one step and no further: only
+the one in command takes any, and what was passed on already is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import httpx
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from relay_common.clock import Clock
+from relay_common.spoken import spoken
+from relay_supervisor.http.addresses import peer_of
+from relay_supervisor.http.event_stream import client_gone
+from relay_supervisor.http.replies import MAX_BODY, ApiError, read_body
+
+MOST: Final = 128
+"""Requests that are passed on at once: event streams are such for as long as they are open."""
+CONNECTED_WITHIN: Final = 2.0
+ANSWERED_WITHIN: Final = 120.0
+"""Seconds for an answer to begin or go on. A capture takes 90, and event streams say something every 15."""
+_TAKEN_WITHIN: Final = 10.0
+_IDLE: Final = 5.0
+"""Seconds that a connection is kept without a request: less than the other end keeps it."""
+_KEPT: Final = 8
+_LONGEST_FORM: Final = 8 * 1024
+
+THROUGH: Final = b"relay-passed-on-by"
+"""Who passes the request on. With it a request is passed on no further."""
+CLIENT: Final = b"relay-client"
+"""The address that the client had there."""
+OPERATOR: Final = b"relay-operator"
+"""It came over the Unix socket there, which only the operator can open."""
+OF_THE_WAY: Final = frozenset({THROUGH, CLIENT, OPERATOR})
+_OF_A_CONNECTION: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+    | {b"expect", b"content-length", b"date"}
+)
+"""Headers that are each connection's own (RFC 9110, 7.6.1), and those that its ends write themselves."""
+
+
+class Commander(NamedTuple):
+    """Who commands, as far as it is known: its name ("": nobody), where it takes requests ("": nowhere), when its Lease
+    was last seen to change (monotonic seconds; inf: never).
+    """
+
+    name: str
+    address: str
+    heard_at: float
+
+
+class NotPassedOn(ApiError):
+    """Nobody could be asked: nothing has happened yet."""
+
+
+class PassOn:
+    """Passes requests of `replica` on, at most `most` at once.
+
+    `commander` tells who commands, and `context` how its connections are secured: None as long as that is not known.
+    """
+
+    def __init__(
+        self,
+        replica: str,
+        commander: Callable[[], Commander],
+        context: Callable[[], ssl.SSLContext | None],
+        clock: Clock,
+        most: int = MOST,
+    ) -> None:
+        self._replica, self._commander, self._context, self._clock = replica, commander, context, clock
+        self._most, self._began = most, clock.now()
+        self._transport: httpx.AsyncHTTPTransport | None = None
+        self._ending = asyncio.Event()
+        self.under_way = self.passed = self.refused = self.failed = self.broken = 0
+        """Requests now; those since the start that got an answer, came in too large a number, got none, and got a part
+        of one."""
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, by name."""
+        return {"answered": self.passed, "refused": self.refused, "failed": self.failed, "broken": self.broken}
+
+    def end(self) -> None:
+        """End the answers that are under way."""
+        self._ending.set()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send, *, operator: bool) -> None:
+        """Have a request answered by the one that commands; raises ApiError before anything was answered."""
+        request = Request(scope, receive)
+        if THROUGH.decode() in request.headers:
+            raise ApiError(508, "passed_on_twice", f"{self._replica} stands by, and takes nothing that was passed on")
+        # First, as clients may take their time for it. What is for everybody has at most a form.
+        most = MAX_BODY if scope["path"].startswith(("/api/", "/whep/")) else _LONGEST_FORM
+        body = await read_body(request, most)
+        if self.under_way >= self._most:
+            self.refused += 1
+            raise ApiError(503, "too_many_passed_on", f"{self._most} requests are being passed on already", "Wait")
+        self.under_way += 1
+        try:
+            answer = await self._asked(request, body, operator)
+            try:
+                await self._forward(answer, receive, send)
+            finally:
+                await answer.aclose()
+        finally:
+            self.under_way -= 1
+
+    async def _asked(self, request: Request, body: bytes, operator: bool) -> httpx.Response:
+        commander, transport = self._commander(), self._secured()
+        if not commander.name:
+            raise self._nobody(commander)
+        if not commander.address or transport is None:
+            raise NotPassedOn(
+                503,
+                "standing_by",
+                f"This supervisor, {self._replica}, stands by: {commander.name} commands the cameras, and has not said "
+                "where it takes requests",
+                "Ask that one, or set cluster.peer_listen for all of them",
+            )
+        asked = self._request(request, body, commander.address, operator)
+        try:
+            answer = await transport.handle_async_request(asked)
+        except (httpx.HTTPError, OSError) as error:
+            self.failed += 1
+            raise self._silent(commander, error) from error
+        self.passed += 1
+        return answer
+
+    def _secured(self) -> httpx.AsyncHTTPTransport | None:
+        if self._transport is None and (context := self._context()) is not None:
+            limits = httpx.Limits(max_connections=self._most, max_keepalive_connections=_KEPT, keepalive_expiry=_IDLE)
+            # Without a client: that would follow redirects, keep cookies and log addresses, which may hold a link.
+            self._transport = httpx.AsyncHTTPTransport(verify=context, limits=limits)
+        return self._transport
+
+    def _request(self, request: Request, body: bytes, address: str, operator: bool) -> httpx.Request:
+        scope = request.scope
+        headers = [(name, value) for name, value in scope["headers"] if name not in _OF_A_CONNECTION | OF_THE_WAY]
+        headers += [(THROUGH, self._replica.encode()), (CLIENT, peer_of(scope).encode())]
+        headers += [(OPERATOR, b"1")] * operator
+        path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+        host, _, port = address.rpartition(":")
+        try:
+            url = httpx.URL(scheme="https", host=host.strip("[]"), port=int(port), raw_path=path)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise ApiError(400, "bad_request", "The address of the request cannot be passed on") from error
+        timeouts = httpx.Timeout(ANSWERED_WITHIN, connect=CONNECTED_WITHIN, write=_TAKEN_WITHIN).as_dict()
+        return httpx.Request(request.method, url, headers=headers, content=body, extensions={"timeout": timeouts})
+
+    async def _forward(self, answer: httpx.Response, receive: Receive, send: Send) -> None:
+        """Pass an answer back as it comes, until it ends or the client goes."""
+        headers = [(name.lower(), value) for name, value in answer.headers.raw]
+        kept = _OF_A_CONNECTION - {b"content-length"}
+        headers = [(name, value) for name, value in headers if name not in kept]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        copying = asyncio.ensure_future(self._copy(answer, send))
+        ends = [copying, asyncio.ensure_future(client_gone(receive)), asyncio.ensure_future(self._ending.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            whole = copying.done() and copying.result()
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+        # An event stream may end anywhere; of anything else the client has to see that it is torn.
+        if whole or answer.headers.get("content-type", "").startswith("text/event-stream"):
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _copy(self, answer: httpx.Response, send: Send) -> bool:
+        """Send what arrives; whether that was all."""
+        try:
+            async for part in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except (httpx.HTTPError, OSError):
+            self.broken += 1
+            return False
+        return True
+
+    def _nobody(self, commander: Commander) -> NotPassedOn:
+        return NotPassedOn(
+            503,
+            "nobody_commands",
+            f"This supervisor, {self._replica}, stands by, and nobody has been known to command the cameras for "
+            f"{self._silence(commander):.0f} s: pictures go on as long as their streams last",
+            "Wait: another takes over within 20 s if the API server answers (/readyz says whether it does)",
+        )
+
+    def _silent(self, commander: Commander, error: Exception) -> NotPassedOn:
+        return NotPassedOn(
+            503,
+            "commander_silent",
+            f"This supervisor, {self._replica}, stands by, and {commander.name}, which commands the cameras, does not "
+            f"answer it ({spoken(error)}); it was last heard of by its Lease "
+            f"{self._silence(commander):.0f} s ago",
+            "Try again: if it is gone, this one takes over within 20 s of that; if it is not, let supervisors reach "
+            "each other at cluster.peer_listen's port and the next one",
+        )
+
+    def _silence(self, commander: Commander) -> float:
+        since = self._began if math.isinf(commander.heard_at) else commander.heard_at
+        return self._clock.now() - since
