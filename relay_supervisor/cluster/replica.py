@@ -30,6 +30,8 @@ _ASK_EVERY: Final = 1.0
 """Seconds between requests for promises; they hold longer, so that some may get lost."""
 _FLUSH: Final = 2.0
 _FOLLOW: Final = 2.0
+_LABEL_EVERY: Final = 10.0
+"""Seconds between looks at the label: somebody may have removed it, or its last holder have set it late."""
 _EXTENDS_ALONE: Final = "the API server is away and the others have promised to wait: streams are extended, no more"
 
 
@@ -213,19 +215,30 @@ class Replica:
             self.seat.promised(name, asked)
 
     async def _label(self) -> None:
-        """Have Services lead to this one's Pod, and to no other's."""
-        labelled = {COMMANDS_LABEL: self._config.identity}
+        """Have Services lead to this one's Pod, and to no other's, whatever others do to the labels."""
+        refused = ""
         while True:
             try:
-                found, _ = await self._objects.list(PODS, labelled)
-                for pod in found:
-                    if (name := pod["metadata"]["name"]) != self._config.replica:
-                        await self._objects.patch(PODS, name, {"metadata": {"labels": {COMMANDS_LABEL: None}}})
-                await self._objects.patch(PODS, self._config.replica, {"metadata": {"labels": labelled}})
-                break
-            except ApiRefused as error:
-                log.warning("this supervisor's Pod gets no label, which Services may need to find it: %s", error)
-                break
+                if self.in_command:
+                    await self._lead_here()
+                refused, pause = "", _LABEL_EVERY
             except ApiAway:
-                await self._clock.sleep(_ASK_EVERY)
-        await asyncio.Event().wait()
+                pause = _ASK_EVERY
+            except ApiRefused as error:
+                if str(error) != refused:
+                    log.warning("this supervisor's Pod gets no label, which Services may need to find it: %s", error)
+                refused, pause = str(error), _LABEL_EVERY
+            await self._clock.sleep(pause)
+
+    async def _lead_here(self) -> None:
+        labelled = {COMMANDS_LABEL: self._config.identity}
+        found, _ = await self._objects.list(PODS, labelled)
+        names = {pod["metadata"]["name"] for pod in found}
+        for name in names - {self._config.replica}:
+            try:
+                await self._objects.patch(PODS, name, {"metadata": {"labels": {COMMANDS_LABEL: None}}})
+            except ApiRefused as error:
+                if not error.absent:  # it has ended meanwhile
+                    raise
+        if self._config.replica not in names:
+            await self._objects.patch(PODS, self._config.replica, {"metadata": {"labels": labelled}})

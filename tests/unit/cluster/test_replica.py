@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
 from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
 from relay_supervisor.cluster.state_object import Deposed
-from relay_supervisor.fleet.pods.api import PODS
+from relay_supervisor.fleet.pods.api import PODS, Object, ResourceKind
 from relay_supervisor.google.errors import NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.store import Store
@@ -109,6 +110,36 @@ async def test_one_commands_and_the_other_takes_over_with_its_quota_log(world: W
     await sends(world, store, Verb.GENERATE)
     labels = {name: world.objects.held["Pod", name]["metadata"].get("labels") for name in ("a", "b")}
     assert labels == {"a": {}, "b": {COMMANDS_LABEL: "relay"}}, "Services lead to the one that commands"
+
+
+async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_label(world: World) -> None:
+    objects = world.objects
+
+    def labelled() -> list[str]:
+        return sorted(pod["metadata"]["name"] for pod in objects.list("Pod", {COMMANDS_LABEL: "relay"}))
+
+    for name in ("a", "b"):
+        labels = {COMMANDS_LABEL: "relay"} if name == "b" else {}  # of the one that commanded before
+        objects.create("Pod", {"metadata": {"name": name, "labels": labels}})
+    one = world.replica("a")
+    connection = one._objects
+    assert isinstance(connection, ClusterConnection)
+    patch, ended = connection.patch, []
+
+    async def after_the_end(kind: ResourceKind, name: str, change: Mapping[str, Any]) -> Object:
+        if name == "b" and not ended:
+            ended.append(objects.held.pop(("Pod", "b")))  # between the list and the change
+        return await patch(kind, name, change)
+
+    connection.patch = after_the_end  # type: ignore[method-assign]
+    await world.taken(one, 2.0)
+    assert ended
+    assert labelled() == ["a"]
+
+    objects.patch("Pod", "a", {"metadata": {"labels": {COMMANDS_LABEL: None}}})
+    objects.create("Pod", {"metadata": {"name": "b", "labels": {COMMANDS_LABEL: "relay"}}})  # deposed, and late
+    await world.pass_(11.0)
+    assert labelled() == ["a"]
 
 
 async def test_one_that_is_cut_off_alone_is_over_before_the_other_takes_over(world: World) -> None:
