@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
 from relay_supervisor.fleet.pods.api import SECRETS, ApiAway, ApiRefused, Object
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 960_000
 """Of the content: Kubernetes takes 1 MiB for all of a Secret's data."""
@@ -38,11 +42,16 @@ class Claimed(NamedTuple):
 
 
 class StateObject:
-    """The Secret `RELAY-state`; `claim` tells this process from every other. Methods raise ApiAway and ApiRefused."""
+    """The Secret `RELAY-state`; `claim` tells this process from every other. Methods raise ApiAway and ApiRefused.
 
-    def __init__(self, objects: Objects, relay: str, claim: str) -> None:
-        self._objects, self._relay, self._claim = objects, relay, claim
+    When somebody has deleted it, the next `save` makes it anew, while `in_command` says that no other may do so.
+    """
+
+    def __init__(self, objects: Objects, relay: str, claim: str, in_command: Callable[[], bool] = lambda: True) -> None:
+        self._objects, self._relay, self._claim, self._in_command = objects, relay, claim, in_command
         self._name = f"{relay}-state"
+        self._rest: dict[str, str] = {}
+        """What is in it beside the content."""
         self._version, self._turn = "", asyncio.Lock()
 
     async def claim(self, key: bytes) -> Claimed:
@@ -55,6 +64,7 @@ class StateObject:
                     raise
                 continue
             self._version = version_of(found)
+            self._rest = {name: value for name, value in (found.get("data") or {}).items() if name != _CONTENT}
             return Claimed(_field(found, _CONTENT), _field(found, _KEY), _field(found, _OVERRIDES))
         raise ApiAway("the state in the cluster changes faster than it can be claimed")
 
@@ -75,6 +85,7 @@ class StateObject:
     async def save_overrides(self, overrides: bytes) -> None:
         """Write what people have switched on and off. Raises Deposed when another has claimed it."""
         await self._save(_OVERRIDES, overrides)
+        self._rest[_OVERRIDES] = _encoded(overrides)
 
     async def _save(self, name: str, content: bytes) -> None:
         change = {"data": {name: _encoded(content)}}
@@ -82,6 +93,10 @@ class StateObject:
             try:
                 await self._write(change)
             except ApiRefused as error:
+                if error.absent and name == _CONTENT and self._in_command():
+                    log.warning("somebody has deleted %s: it is made anew", self._name)
+                    await self._made_anew(change["data"])
+                    return
                 if not conflicts(error):
                     raise
                 # Either somebody has claimed it, or the answer to a write of ours was lost.
@@ -90,6 +105,19 @@ class StateObject:
                     raise Deposed(f"another supervisor has claimed {self._name}") from error
                 self._version = version_of(found)
                 await self._write(change)
+
+    async def _made_anew(self, data: dict[str, str]) -> None:
+        try:
+            self._version = version_of(await self._create(self._rest | data))
+        except ApiRefused as error:
+            if conflicts(error):  # which it does on its own behalf
+                raise Deposed(f"another supervisor has made {self._name} anew") from error
+            raise
+
+    async def _create(self, data: dict[str, str]) -> Object:
+        metadata = {"name": self._name, "labels": {STATE_LABEL: self._relay}}
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
+        return await self._objects.create(SECRETS, body)
 
     async def _read(self) -> Object | None:
         return await find(self._objects, SECRETS, self._relay, self._name)
@@ -102,9 +130,7 @@ class StateObject:
         found = await self._read()
         data = {_CLAIM: _encoded(self._claim.encode())}
         if found is None:
-            metadata = {"name": self._name, "labels": {STATE_LABEL: self._relay}}
-            body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
-            return await self._objects.create(SECRETS, body | {"data": data | {_KEY: _encoded(key)}})
+            return await self._create(data | {_KEY: _encoded(key)})
         change = {"metadata": unchanged(version_of(found)), "data": data}
         return await self._objects.patch(SECRETS, self._name, change)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from relay_common.errors import ConfigError
 from relay_supervisor.cluster import cluster_database
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.state_object import MOST_BYTES, Deposed, StateObject
-from relay_supervisor.fleet.pods.api import ApiAway
+from relay_supervisor.fleet.pods.api import ApiAway, Object, ResourceKind
 from relay_supervisor.google.errors import NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.schema import MIGRATIONS
@@ -26,7 +28,7 @@ class Supervisor:
 
     def __init__(self, connection: ClusterConnection, name: str, ahead: float = 0.0) -> None:
         self.connection = connection
-        self.state = StateObject(connection, "relay", name)
+        self.state = StateObject(connection, "relay", name, lambda: self.in_command)
         self.clock = ManualClock(wall=1_700_000_000.0 + ahead)
         self.name, self.in_command, self.deposed = name, True, 0
         self.database: ClusterDatabase
@@ -100,6 +102,48 @@ async def test_an_answer_that_was_lost_deposes_nobody() -> None:
     one.connection.deaf = False
     await one.sends("cam")
     assert (one.deposed, one.store.problem) == (0, "")
+
+
+async def test_a_state_that_somebody_has_deleted_is_made_anew_by_whoever_commands() -> None:
+    """Otherwise no command would be sent any more, and streams would end, until somebody started it again."""
+    objects = ClusterObjects()
+    one = await supervisor(objects, "one")
+    await one.state.save_overrides(b"{}")
+    await one.sends("first")
+    del objects.held["Secret", "relay-state"]
+    await one.sends("second")
+    two = await supervisor(objects, "two")
+    assert two.key == b"key of one"
+    assert [call.call.device for call in two.store.calls("acct")] == ["first", "second"]
+    assert (await two.state.claim(b"")).overrides == b"{}"
+
+    del objects.held["Secret", "relay-state"]
+    two.in_command = False
+    two.store.save_lease("acct", lease(1))
+    assert not await two.database.save(), "another may be about to make it"
+    assert ("Secret", "relay-state") not in objects.held
+    two.in_command = True
+    three = await supervisor(objects, "three")
+    with pytest.raises(NotInCommand):
+        await two.sends("third")
+    assert (two.deposed, three.key) == (1, b"key of three")
+
+
+async def test_of_two_that_make_a_deleted_state_anew_one_is_deposed() -> None:
+    objects = ClusterObjects()
+    one = await supervisor(objects, "one")
+    await one.sends("first")
+    del objects.held["Secret", "relay-state"]
+    create = one.connection.create
+
+    async def later(kind: ResourceKind, body: Mapping[str, Any]) -> Object:
+        await supervisor(objects, "two")
+        return await create(kind, body)
+
+    one.connection.create = later  # type: ignore[method-assign]
+    with pytest.raises(NotInCommand):
+        await one.sends("second")
+    assert one.deposed == 1
 
 
 async def test_while_the_server_is_away_nothing_is_sent_and_all_is_written_later(
