@@ -70,12 +70,13 @@ class Replica:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
         self._session = secrets.token_hex(8)
         self.seat = Seat(objects, config.identity, config.replica, self._session, clock, address, serves)
-        self._state = StateObject(objects, config.identity, self._session)
+        self._state = StateObject(objects, config.identity, self._session, lambda: self.seat.in_command)
         self._loops = Loops(clock)
-        self._asking: Asking | None = None
-        self._database: ClusterDatabase | None = None
         self.key = ""
-        """The relay's secret key on the bus; "" as long as it could not be read."""
+        """The relay's secret key on the bus; "" as long as it could not be read, or there is none."""
+        self._problem = ""
+        """Why it cannot begin although the seat is its own."""
+        self._database: ClusterDatabase | None = None
         self.overrides = b""
         """What people have switched on and off, as the last one that commanded knew it; b"" when none did."""
         self.over = asyncio.Event()
@@ -123,8 +124,6 @@ class Replica:
             await self._database.aclose(_FLUSH)
         await self.seat.release()
         await self._loops.aclose()
-        if self._asking is not None:
-            await self._asking.aclose()
 
     # --- what is told ----------------------------------------------------------------------------------------------
 
@@ -143,7 +142,7 @@ class Replica:
             commands=seat.may_extend and not self.over.is_set(),
             holder=seat.holder,
             others=sorted(seat.others),
-            problem=seat.problem,
+            problem=seat.problem or self._problem,
             known=seat.known,
         )
 
@@ -154,9 +153,14 @@ class Replica:
         while not self.seat.lost.is_set():
             try:
                 if self.seat.in_command:
-                    return await self._state.claim(key)
+                    claimed = await self._state.claim(key)
+                    self._problem = ""
+                    return claimed
             except (ApiAway, ApiRefused) as error:
-                log.error("the state in the cluster cannot be read: %s", error)
+                problem = f"the state in the cluster cannot be claimed: {error}"
+                if problem != self._problem:
+                    log.error("%s", problem)
+                self._problem = problem
             await self._clock.sleep(_ASK_EVERY)
         raise Deposed(f"{self.seat.holder or 'another supervisor'} took over before the state could be claimed")
 
@@ -187,10 +191,16 @@ class Replica:
 
     async def _promise(self) -> None:
         """Be there for others' questions, and ask them when the API server is away."""
-        while (key := await self._key()) is None:
-            await self._clock.sleep(_ASK_EVERY)
-        self.key = key
-        self._asking = asking = self._channel(key, self.seat.promises)
+        while not self.key:  # read once: without the API server it could not be read again
+            self.key = await self._read_key()
+            await self._clock.sleep(0.0 if self.key else _ASK_EVERY)
+        asking = self._channel(self.key, self.seat.promises)
+        try:
+            await self._ask_all(asking)
+        finally:
+            await asking.aclose()  # the next one listens at the same address
+
+    async def _ask_all(self, asking: Asking) -> None:
         under_promises = False
         while True:
             if self.seat.wants_promises:
@@ -203,12 +213,11 @@ class Replica:
             under_promises = now
             await self._clock.sleep(_ASK_EVERY)
 
-    async def _key(self) -> str | None:
-        """The relay's key; None as long as it cannot be read, or there is none."""
+    async def _read_key(self) -> str:
         try:
-            return (await self._state.key()).decode() or None
+            return (await self._state.key()).decode()
         except (ApiAway, ApiRefused):
-            return None
+            return ""
 
     async def _ask(self, asking: Asking, name: str, peer: Peer, asked: float) -> None:
         if peer.address and await asking.ask(peer.address, self._config.replica, self._session):

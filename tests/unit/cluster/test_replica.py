@@ -15,7 +15,7 @@ from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
 from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
 from relay_supervisor.cluster.state_object import Deposed
-from relay_supervisor.fleet.pods.api import PODS, Object, ResourceKind
+from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiRefused, Object, ResourceKind
 from relay_supervisor.google.errors import NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.store import Store
@@ -110,6 +110,68 @@ async def test_one_commands_and_the_other_takes_over_with_its_quota_log(world: W
     await sends(world, store, Verb.GENERATE)
     labels = {name: world.objects.held["Pod", name]["metadata"].get("labels") for name in ("a", "b")}
     assert labels == {"a": {}, "b": {COMMANDS_LABEL: "relay"}}, "Services lead to the one that commands"
+
+
+async def test_why_the_state_cannot_be_claimed_is_told_and_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with half of the Role: the seat is its own, and nothing happens."""
+    one = world.replica("a")
+    connection = one._objects
+    assert isinstance(connection, ClusterConnection)
+    create = connection.create
+
+    async def forbidden(kind: ResourceKind, body: Mapping[str, Any]) -> Object:
+        if kind is SECRETS:
+            raise ApiRefused("secrets is forbidden", 403)
+        return await create(kind, body)
+
+    connection.create = forbidden  # type: ignore[method-assign]
+    taking = asyncio.ensure_future(one.take(b"key"))
+    await world.pass_(30.0)
+    assert one.status().problem == "the state in the cluster cannot be claimed: secrets is forbidden"
+    assert caplog.text.count("secrets is forbidden") == 1
+    connection.create = create  # type: ignore[method-assign]
+    await world.pass_(2.0)
+    assert taking.done()
+    assert one.status().problem == ""
+
+
+async def test_a_channel_that_failed_is_closed_before_the_next_one_listens(world: World) -> None:
+    channels: list[Failing] = []
+
+    class Failing(Direct):
+        closed = False
+
+        async def ask(self, address: str, holder: str, session: str) -> bool:
+            assert all(one.closed for one in channels if one is not self)
+            if len(channels) == 1:
+                raise OSError("too many open files")
+            return await super().ask(address, holder, session)
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
+        channels.append(Failing(world))
+        return channels[-1]
+
+    one = Replica(
+        world.objects.connection(),
+        ClusterConfig(namespace="n", identity="relay", replica="a"),
+        world.clock,
+        channel,
+        address="a",
+    )
+    one.begin()
+    world.replicas.append(one)
+    await world.taken(one, 1.0)
+    world.replica("b")
+    await world.pass_(7.0)
+    world.objects.away = True
+    await world.pass_(20.0)
+    assert len(channels) == 2
+    assert one.status().state == "in command under promises"
 
 
 async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_label(world: World) -> None:
