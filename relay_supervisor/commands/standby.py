@@ -47,9 +47,9 @@ async def stand_by(
     state = config.paths.state()
     private(state, "state_dir")
     runtime(config.paths.runtime())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
     manager.ready()
     while not signalled.is_set():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
         api = ClusterApi(config.cluster.namespace)
         replica = Replica(
             api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen, _serves(config)
