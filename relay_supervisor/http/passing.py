@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
 from starlette.requests import Request
@@ -22,6 +22,8 @@ from relay_common.spoken import spoken
 from relay_supervisor.http.addresses import peer_of
 from relay_supervisor.http.event_stream import client_gone
 from relay_supervisor.http.replies import MAX_BODY, ApiError, read_body
+
+T = TypeVar("T")
 
 MOST: Final = 128
 """Requests that are passed on at once: event streams are such for as long as they are open."""
@@ -109,14 +111,18 @@ class PassOn:
             self.refused += 1
             raise ApiError(503, "too_many_passed_on", f"{self._most} requests are being passed on already", "Wait")
         self.under_way += 1
+        ends = [asyncio.ensure_future(client_gone(receive)), asyncio.ensure_future(self._ending.wait())]
         try:
-            answer = await self._asked(request, body, operator)
-            try:
-                await self._forward(answer, receive, send)
-            finally:
-                await answer.aclose()
+            answer = await _unless(ends, self._asked(request, body, operator))
+            if answer is not None:
+                await self._forward(answer, send, ends)
+            elif self._ending.is_set():
+                raise ApiError(503, "stopping", f"{self._replica} stops standing by", "Ask again: it may command now")
         finally:
             self.under_way -= 1
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
 
     async def _asked(self, request: Request, body: bytes, operator: bool) -> httpx.Response:
         commander, transport = self._commander(), self._secured()
@@ -160,21 +166,16 @@ class PassOn:
         timeouts = httpx.Timeout(ANSWERED_WITHIN, connect=CONNECTED_WITHIN, write=_TAKEN_WITHIN).as_dict()
         return httpx.Request(request.method, url, headers=headers, content=body, extensions={"timeout": timeouts})
 
-    async def _forward(self, answer: httpx.Response, receive: Receive, send: Send) -> None:
-        """Pass an answer back as it comes, until it ends or the client goes."""
+    async def _forward(self, answer: httpx.Response, send: Send, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Pass an answer back as it comes, unless one of `ends` comes first."""
         headers = [(name.lower(), value) for name, value in answer.headers.raw]
         kept = _OF_A_CONNECTION - {b"content-length"}
         headers = [(name, value) for name, value in headers if name not in kept]
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-        copying = asyncio.ensure_future(self._copy(answer, send))
-        ends = [copying, asyncio.ensure_future(client_gone(receive)), asyncio.ensure_future(self._ending.wait())]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            whole = copying.done() and copying.result()
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+            whole = await _unless(ends, self._copy(answer, send))
         finally:
-            for end in ends:
-                end.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+            await answer.aclose()
         # An event stream may end anywhere; of anything else the client has to see that it is torn.
         if whole or answer.headers.get("content-type", "").startswith("text/event-stream"):
             await send({"type": "http.response.body", "body": b""})
@@ -212,3 +213,14 @@ class PassOn:
     def _silence(self, commander: Commander) -> float:
         since = self._began if math.isinf(commander.heard_at) else commander.heard_at
         return self._clock.now() - since
+
+
+async def _unless(ends: Sequence[asyncio.Future[Any]], work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None, and it is cancelled, when one of `ends` comes first."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, *ends), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)

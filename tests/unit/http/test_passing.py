@@ -220,6 +220,44 @@ async def test_more_than_so_many_at_once_are_refused_and_counted(tmp_path: Path)
         assert (await two.client.get("/api/cameras", headers=BEARER)).status_code == 200
 
 
+async def torn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One that commands, and dies while it answers: at the end of a request whose path says so."""
+    asked = await reader.readuntil(b"\r\n\r\n")
+    kind = b"text/event-stream" if b"/api/events" in asked else b"application/json"
+    if b"/api/drain" in asked:
+        await reader.read()  # it answers nothing, for as long as anybody waits
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: " + kind + b"\r\n\r\n5\r\ndata:\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def test_of_an_answer_that_is_torn_the_client_sees_that_and_an_event_stream_ends(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two, asyncio.timeout(60.0):
+        answering: set[asyncio.Task[None]] = set()
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            answering.add(asyncio.ensure_future(torn(reader, writer)))
+
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=TLS.server)
+        two.commander = Commander("a", f"127.0.0.1:{server.sockets[0].getsockname()[1]}", two.clock.now())
+        with pytest.raises(httpx.RemoteProtocolError):
+            await two.client.get("/api/cameras", headers=BEARER)
+        assert (await two.client.get("/api/events", headers=BEARER)).text == "data:"
+        assert two.passing.broken == 2
+        # Whoever does not wait for an answer keeps nothing from others.
+        with pytest.raises(httpx.ReadTimeout):
+            await two.client.get("/api/drain", headers=BEARER, timeout=httpx.Timeout(60.0, read=0.5))
+        while two.passing.under_way:
+            await asyncio.sleep(0.01)
+        waiting = asyncio.ensure_future(two.client.get("/api/drain", headers=BEARER, timeout=None))
+        while not two.passing.under_way:
+            await asyncio.sleep(0.01)
+        await two.standby.stop()
+        assert (await waiting).json()["error"]["code"] == "stopping"
+        server.close()
+        await asyncio.gather(*answering, return_exceptions=True)
+
+
 async def test_nothing_is_passed_on_twice(tmp_path: Path) -> None:
     async with pair(tmp_path) as two:
         refused = await two.client.get("/api/cameras", headers=BEARER | {"relay-passed-on-by": "c"})
