@@ -15,6 +15,7 @@ from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
+from relay_worker.media.aac_decoder import aac_decoder
 from relay_worker.media.coded import coded
 from relay_worker.media.opus_encoder import (
     FRAME_SECONDS,
@@ -40,7 +41,7 @@ MAX_FILL: Final = 0.500
 """Longer gaps (seconds) are not filled with silence: time jumps there instead."""
 
 Codec = Literal["aac", "pcmu", "pcma"]
-_DECODERS: Final = {"aac": "aac", "pcmu": "pcm_mulaw", "pcma": "pcm_alaw"}
+_G711_DECODERS: Final = {"pcmu": "pcm_mulaw", "pcma": "pcm_alaw"}
 _G711_RATE: Final = 8000
 
 # Decoded formats whose mono samples libopus takes as they are: planar and packed are the same with one channel.
@@ -125,14 +126,13 @@ class OpusTranscoder:
         return packets
 
     def _open_decoder(self) -> AudioCodecContext:
-        decoder = av.CodecContext.create(_DECODERS[self._codec], "r")
-        assert isinstance(decoder, AudioCodecContext)
         if self._codec == "aac":
-            decoder.extradata = self._config
-        else:
-            rate, channels = self._g711
-            decoder.sample_rate = rate
-            decoder.layout = "mono" if channels == 1 else "stereo"
+            return aac_decoder(self._config)
+        decoder = av.CodecContext.create(_G711_DECODERS[self._codec], "r")
+        assert isinstance(decoder, AudioCodecContext)
+        rate, channels = self._g711
+        decoder.sample_rate = rate
+        decoder.layout = "mono" if channels == 1 else "stereo"
         return decoder
 
     def _encode(

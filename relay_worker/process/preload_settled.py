@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import relay_worker.process.preload  # noqa: F401
 from relay_common.allocator import fill_holes, give_back
+from relay_worker.media.aac_decoder import open_in_advance
 
+open_in_advance()
 give_back()
 fill_holes()

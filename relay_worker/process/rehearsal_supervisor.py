@@ -15,7 +15,7 @@ from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor
 from relay_common.secrets import Secret
 from relay_worker.rtp import rtcp
-from relay_worker.webrtc.sdp import LocalTransport, read_transport, split_sections
+from relay_worker.webrtc.sdp import OPUS, LocalTransport, read_transport, split_sections
 from relay_worker.webrtc.transport import MediaTransport
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -36,6 +36,8 @@ class RehearsedSink:
         self.first: dict[int, tuple[int, int]] = {}
         """Sequence number and timestamp of each stream's first packet, by SSRC."""
         self.packets = 0
+        self.types: set[int] = set()
+        """Payload types of what has come: picture, sound, and repairs of the picture."""
         self.playing = asyncio.Event()
         """Set once picture and sound have come. (The worker says only at its next beat that it has published.)"""
         self._peer: MediaTransport | None = None
@@ -66,7 +68,8 @@ class RehearsedSink:
         self.packets += 1
         number, timestamp, ssrc = (int.from_bytes(packet[start:end], "big") for start, end in ((2, 4), (4, 8), (8, 12)))
         self.first.setdefault(ssrc, (number, timestamp))
-        if len(self.first) == 2:
+        self.types.add(packet[1] & 0x7F)
+        if OPUS in self.types and len(self.types) > 1:
             self.playing.set()
         if self.packets % _FEEDBACK_EVERY == 0 and self._peer is not None and self._peer.path is not None:
             assert self._peer.protector is not None
