@@ -20,7 +20,7 @@ from relay_common.worker_stats import TrackStats
 from relay_worker import native, wakes
 from relay_worker.media.inputs import AudioInput, VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
-from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, Track
+from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, PayloadRun, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.native.states import PipelineState
 from relay_worker.rtp.h264 import MAX_PAYLOAD
@@ -87,6 +87,8 @@ class Pipeline(PipelineState):
         """Payloads dropped because the bound was reached before there was an output."""
         self.taken_whole = 0
         """Wakes that compiled code took as a whole."""
+        self.taken_in = 0
+        """Wakes that it took in, while an output had to hold or spread what they brought."""
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
@@ -176,6 +178,10 @@ class Pipeline(PipelineState):
         audio = self.inputs[Kind.AUDIO]
         assert isinstance(audio, AudioInput)
         audio.transcode(unit, media_time, now, self._forward)
+
+    def _passed(self, payloads: PayloadRun, media_time: float) -> None:
+        """A picture, or the part of it that is there, which compiled code has taken in and may not send."""
+        self._forward(Frame(Kind.VIDEO, payloads, media_time))
 
     def _wake_at(self, due: float) -> None:
         """Set the timer for a held packet: only needed where the camera's marker bits cannot be trusted."""
@@ -375,7 +381,7 @@ class Pipeline(PipelineState):
         """Counters of the current session's parts, as `part.name`."""
         inputs = {kind.value: track_input.counters() for kind, track_input in self.inputs.items()}
         return joined(
-            pipeline={"held_over": self.held_over, "taken_whole": self.taken_whole},
+            pipeline={"held_over": self.held_over, "taken_whole": self.taken_whole, "taken_in": self.taken_in},
             timeline=self.timeline.counters(),
             **inputs,
         )

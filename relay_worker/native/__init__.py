@@ -154,7 +154,7 @@ class ReaderParts(NamedTuple):
     ended: Callable[[int], None]
     """Called at the connection's end, with the errno or 0."""
     go_on: Callable[[bytes, ssl.SSLError | None], None]
-    """Called with a record that is not the last, or with what `read` raised."""
+    """Called with the records so far where there is more to do, and with what `read` raised, if it did."""
     take: Callable[[bytes, float, int | None, Exception | None], None]
     """Called with what the wake brought, `now`, and what `Wake.take` said, or raised."""
     incoming: ssl.MemoryBIO | None = None

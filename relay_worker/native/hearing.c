@@ -28,6 +28,7 @@ work_out_unit(Work *work, PyObject *const *parts, double now, const uint8_t **un
     if (!*size || run->timestamp == I(unit_timestamp)) /* one that stands still says nothing */
         return 0;
     run->sent_timestamp = I(unit_timestamp) = run->timestamp;
+    I(taken_whole)++;
     return map_time(work, run, now);
 }
 

@@ -142,7 +142,6 @@ receive_packets(Work *work, PyObject *const *parts, double now)
         return 0;
     R(last_data) = R(pipeline_now) = now;
     I(garbage_run) = 0;
-    I(taken_whole)++;
     /* The track is metered before the packets of this wake are counted. */
     return admit(work, now) && receive(work, now);
 }

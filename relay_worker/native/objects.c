@@ -86,6 +86,24 @@ call(PyObject *object, int name, PyObject *first, PyObject *second)
 }
 
 int
+hand_on(const Work *work, const Run *run, PyObject *pipeline, PyObject *material)
+{
+    PyObject *payloads = PyList_New(0), *media = PyFloat_FromDouble(run->media);
+    int failed = payloads == NULL || media == NULL;
+    for (int index = run->out_first; !failed && index < run->out_end; index++) {
+        const Piece *piece = &work->payloads[index];
+        PyObject *payload = Py_BuildValue("(y#O)", PyBytes_AsString(material) + piece->offset, (Py_ssize_t)piece->size,
+                                          piece->marker ? Py_True : Py_False);
+        failed = payload == NULL || PyList_Append(payloads, payload);
+        Py_XDECREF(payload);
+    }
+    failed = failed || call(pipeline, n__passed, payloads, media);
+    Py_XDECREF(payloads);
+    Py_XDECREF(media);
+    return failed ? -1 : 0;
+}
+
+int
 intern_names(void)
 {
     for (int index = 0; index < NAME_COUNT; index++)

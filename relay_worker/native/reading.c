@@ -1,7 +1,7 @@
 /* What one wake of a connection reads: from the socket by way of TLS to `Wake.take`, with no Python between them.
  *
  * TLS is the standard library's: its two memory BIOs and its read are called as the Python calls them. All that is not
- * one record, taken whole, with nothing due behind it, is handed to the Python, which goes on from there.
+ * whole records, taken whole, with nothing due behind them, is handed to the Python, which goes on from there.
  */
 
 #include "wake.h"
@@ -58,7 +58,37 @@ is_pending(PyObject *bio)
     return is;
 }
 
-/* What `size` bytes of the buffer are: one record, decrypted. NULL with an exception, or, with `*done`, where the Python
+/* One record; NULL with an exception, and at the end, which `*ended` says. */
+static PyObject *
+read_record(Reader *self, int *ended)
+{
+    PyObject *record = PyObject_CallFunctionObjArgs(self->parts[READ], self->parts[RECORD], NULL);
+    *ended = record != NULL && (!PyBytes_CheckExact(record) || !PyBytes_Size(record));
+    if (*ended)
+        Py_CLEAR(record);
+    return record;
+}
+
+/* Have the Python go on behind the records so far (NULL, or a reference that is taken over), where it has to send something,
+ * where no more was to be read, or at the end. What it says; NULL with an exception, also with any other. */
+static PyObject *
+go_on(Reader *self, PyObject *data, int ended)
+{
+    int refused = PyErr_Occurred() != NULL && PyErr_ExceptionMatches(self->parts[REFUSAL]);
+    PyObject *function = self->parts[GO_ON], *done = NULL;
+    if (refused)
+        done = hand_over(function, "(NN)", data != NULL ? Py_NewRef(data) : PyBytes_FromString(""), caught());
+    else if (!PyErr_Occurred() && data != NULL)
+        done = hand_over(function, "(OO)", data, Py_None);
+    if (ended && !PyErr_Occurred()) {
+        Py_XDECREF(done);
+        done = hand_over(function, "(yO)", "", Py_None);
+    }
+    Py_XDECREF(data);
+    return done;
+}
+
+/* What `size` bytes of the buffer are: whole records, decrypted. NULL with an exception, or, with `*done`, where the Python
  * was asked instead. */
 static PyObject *
 decrypt(Reader *self, Py_ssize_t size, PyObject **done)
@@ -69,20 +99,18 @@ decrypt(Reader *self, Py_ssize_t size, PyObject **done)
     if (written == NULL)
         return NULL;
     Py_DECREF(written);
-    PyObject *record = PyObject_CallFunctionObjArgs(self->parts[READ], self->parts[RECORD], NULL);
-    if (record == NULL) {
-        if (PyErr_ExceptionMatches(self->parts[REFUSAL]))
-            *done = hand_over(self->parts[GO_ON], "(yN)", "", caught());
-        return NULL;
+    PyObject *data = NULL, *record;
+    int pending = 1, ended = 0;
+    while (pending > 0 && (record = read_record(self, &ended)) != NULL) {
+        if (data == NULL)
+            data = record;
+        else
+            PyBytes_ConcatAndDel(&data, record); /* NULL with an exception */
+        pending = data == NULL ? -1 : is_pending(self->parts[INCOMING]);
     }
-    int others = !PyBytes_CheckExact(record) || !PyBytes_Size(record) ? 1 : is_pending(self->parts[INCOMING]);
-    if (!others)
-        others = is_pending(self->parts[OUTGOING]);
-    if (!others)
-        return record;
-    if (others > 0)
-        *done = hand_over(self->parts[GO_ON], "(OO)", record, Py_None);
-    Py_DECREF(record);
+    if (!pending && !is_pending(self->parts[OUTGOING]))
+        return data;
+    *done = go_on(self, data, ended);
     return NULL;
 }
 

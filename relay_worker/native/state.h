@@ -37,6 +37,7 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, TRACK, PASSTHROUGH, UNITS, IN
     X(PARSER, FLAG, is_lost, "_lost")                                                                                  \
     X(PARSER, INT, garbage_run, "_garbage_run")                                                                        \
     X(PIPELINE, INT, taken_whole, "taken_whole")                                                                       \
+    X(PIPELINE, INT, taken_in, "taken_in")                                                                             \
     X(PIPELINE, REAL, pipeline_now, "_now")                                                                            \
     X(PIPELINE, FLAG, filling, "filling")                                                                              \
     X(INPUT, NUMBER, input_ssrc, "_ssrc")                                                                              \

@@ -3,11 +3,11 @@
  * The Python is the specification, and keeps the state, in slots of its objects (state.h): their numbers are copied into
  * `Value`s, all is worked out on these, and only when the whole wake has turned out to be plain are they copied back and
  * packets sent. Otherwise nothing has changed, and the Python takes the wake. So no object ever shows
- * anything but the truth, and either of the two may take any wake.
+ * anything but the truth, and either of the two may take any wake. Where all is plain but for an output that would not send
+ * it at once (its pacer holds pictures, or is to spread a large one), the pictures are taken in, and the Python sends them.
  *
  * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with pictures that are plain, too
- * (pictures.c); an even source, whose packets every output's pacer lets through; no capture, no snapshot. Packets of other
- * channels are passed to the parser's lists.
+ * (pictures.c); no capture, no snapshot. Packets of other channels are passed to the parser's lists.
  */
 
 #include "wake.h"
@@ -25,22 +25,27 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
     if (plain && !work.packet_count && work.other_count)
         return PyLong_FromLong(NO_VIDEO);
     plain = plain && work_out_input(&work, parts, now);
-    for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
-        plain = work_out_output(&work, &self->output[index], now);
-    int failed = 0;
+    int whole = plain, failed = 0;
+    for (Py_ssize_t index = 0; whole && index < self->outputs; index++)
+        whole = work_out_output(&work, &self->output[index], now);
+    PyErr_Clear(); /* of what is no number */
     if (plain) {
         PyObject *material = work.cut != NULL ? work.cut : buffer;
+        work.v[whole ? f_taken_whole : f_taken_in].i++;
         failed = keep_input(&work, parts, lists, self->kind, now_object);
-        for (Py_ssize_t index = 0; !failed && index < self->outputs; index++)
+        for (Py_ssize_t index = 0; whole && !failed && index < self->outputs; index++)
             failed = keep_output(&self->output[index]);
-        for (int number = 0; !failed && number < work.run_count; number++)
-            for (Py_ssize_t index = 0; !failed && has_payloads(&work.runs[number]) && index < self->outputs; index++)
-                failed = send_run(&work, &work.runs[number], &self->output[index], material, now_object, now);
+        for (int number = 0; !failed && number < work.run_count; number++) {
+            const Run *run = &work.runs[number];
+            if (!whole && has_payloads(run))
+                failed = hand_on(&work, run, parts[PIPELINE], material);
+            for (Py_ssize_t index = 0; whole && !failed && has_payloads(run) && index < self->outputs; index++)
+                failed = send_run(&work, run, &self->output[index], material, now_object, now);
+        }
     }
     Py_XDECREF(work.cut);
     if (failed)
         return NULL;
-    PyErr_Clear();
     return PyLong_FromLong(!plain ? 0 : work.other_count ? 2 : 1);
 }
 

@@ -22,7 +22,7 @@ enum {
 
 #define NAMES(X)                                                                                                       \
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
-    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard)
+    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -110,6 +110,9 @@ int make_guards(Wake *wake);
 int set_item(PyObject *dict, PyObject *key, PyObject *value);
 int call(PyObject *object, int name, PyObject *first, PyObject *second);
 int intern_names(void);
+
+/* Give the payloads of a run, which are parts of `material`, to the Python, which sends them. -1 with an exception. */
+int hand_on(const Work *work, const Run *run, PyObject *pipeline, PyObject *material);
 
 /* --- input.c: from bytes to packets, and what is remembered of them ---------------------------------------------- */
 

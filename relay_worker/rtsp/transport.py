@@ -178,7 +178,7 @@ class Connection:
         self._finish(OSError(number, os.strerror(number)) if number else None)
 
     def _go_on(self, record: bytes, problem: ssl.SSLError | None) -> None:
-        """Compiled code has decrypted one record of several, or got this instead."""
+        """Compiled code has decrypted these records, and got this instead of another, or has something to send."""
         if self._tls is not None and self._sock.fileno() >= 0:
             self._decrypt(self._tls, record, problem)
 
@@ -189,6 +189,7 @@ class Connection:
         closed = False
         try:
             if problem is not None:
+                records += [record] if record else []
                 raise problem
             while True:
                 if record is None:

@@ -264,6 +264,7 @@ class DataPath:
 _APART: Final = frozenset(
     (
         "taken_whole",
+        "taken_in",
         "_compiled",
         "wake",
         "_ear",

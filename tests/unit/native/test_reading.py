@@ -291,6 +291,27 @@ async def test_records_that_came_together(secret: Reading) -> None:
     assert secret.read(data) == [(b"onetwothree", 1001.0, None, None)]
 
 
+async def test_a_picture_in_several_records_is_taken_and_nobody_told(secret: Reading, pair: Pair) -> None:
+    pipeline = begin(secret, pair)
+    before, data = pipeline.taken_whole, pair.framed(PICTURE)
+    assert secret.read(b"".join(secret.server.coded(data[at : at + 50]) for at in range(0, len(data), 50))) == []
+    assert pipeline.taken_whole == before + 1
+    assert len(pair.both[1].take()[0]) == len(PICTURE)
+
+
+async def test_records_and_a_part_of_another(secret: Reading) -> None:
+    data = secret.server.coded(b"one") + secret.server.coded(b"two") + secret.server.coded(b"three")
+    assert secret.read(data[:-1]) == [(b"onetwo", 1001.0, None, None)]
+    assert secret.read(data[-1:]) == [(b"three", 1001.0, None, None)]
+
+
+async def test_something_to_be_said_behind_records(secret: Reading) -> None:
+    """A key update is answered at the next write, which the Python sends."""
+    secret.connection._outgoing.write(b"an answer")
+    assert secret.read(secret.server.coded(b"one") + secret.server.coded(b"two")) == [(b"onetwo", 1001.0, None, None)]
+    assert secret.server.sock.recv(100) == b"an answer"
+
+
 async def test_a_record_in_two_parts(secret: Reading) -> None:
     data = secret.server.coded(b"one") + secret.server.coded(b"two")
     assert secret.read(data[:10]) == []
