@@ -221,7 +221,7 @@ class Election:
         if not self._looked or _held(record) != _held(before):
             self._looked, self.changed_at = True, now
         self._registrations(record, now)
-        if self._machine.can(CommandEvent.TAKEN) and not self._ours():
+        if self._machine.can(CommandEvent.TAKEN) and not self.ours:
             self._machine.fire(CommandEvent.TAKEN)
 
     def takes(self, now: float) -> bool:
@@ -271,7 +271,9 @@ class Election:
             return min(LOOK_EVERY, max(0.0, self._free_at() - now))
         return RENEW_EVERY
 
-    def _ours(self) -> bool:
+    @property
+    def ours(self) -> bool:
+        """Whether the record names us, as far as we have seen."""
         record = self.record
         return record is not None and (record.holder, record.session) == (self._identity, self._session)
 

@@ -25,6 +25,8 @@ MINUTE: Final = 60.0
 """Seconds that Google's limits of commands look back on."""
 ANSWERED_WITHIN: Final = 3.0
 """Seconds for an answer: a renewal that hangs must not use up the time in which another would succeed."""
+_BESIDE: Final = 0.1
+"""Seconds until a write is tried again that another one's came before."""
 _SESSION: Final = "nest-relay/session"
 _UNSURE: Final = "nest-relay/unsure-until"
 """Until when (Unix seconds) it is not known what Google has been sent."""
@@ -135,9 +137,23 @@ class Seat:
         if not self._election.release():
             return
         try:
-            await self._write("")
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                while not await self._released():
+                    await self._clock.sleep(_BESIDE)
         except (ApiAway, ApiRefused, TimeoutError) as error:
             log.warning("the command of %s is not given up, and lapses: %s", self._relay, error)
+
+    async def _released(self) -> bool:
+        """Whether the record is not ours any more; it is when another one has just written beside us."""
+        try:
+            await self._write("")
+        except ApiRefused as error:
+            if not conflicts(error):
+                raise
+            found = await find(self._objects, LEASES, self._relay, self._name)
+            self._election.seen(None if found is None else _record(found), self._clock.now())
+            return not self._election.ours
+        return True
 
     async def _step(self) -> bool:
         """Read the record, or write it; whether there was an answer."""

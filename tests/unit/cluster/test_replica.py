@@ -15,7 +15,7 @@ from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
 from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
 from relay_supervisor.cluster.state_object import Deposed
-from relay_supervisor.fleet.pods.api import PODS, SECRETS, ApiRefused, Object, ResourceKind
+from relay_supervisor.fleet.pods.api import LEASES, PODS, SECRETS, ApiRefused, Object, ResourceKind
 from relay_supervisor.google.errors import NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.store import Store
@@ -202,6 +202,21 @@ async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_la
     objects.create("Pod", {"metadata": {"name": "b", "labels": {COMMANDS_LABEL: "relay"}}})  # deposed, and late
     await world.pass_(11.0)
     assert labelled() == ["a"]
+
+
+async def test_one_that_gives_the_seat_up_does_so_though_others_register_just_then(world: World) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    await world.taken(one, 6.0)
+    taking = asyncio.ensure_future(other.take(b"key"))
+    await world.pass_(4.0)
+    # As a registration does: the record has another version than the one that the holder knows.
+    note = {"metadata": {"annotations": {"peers.nest-relay/c": "{}"}}}
+    await world.objects.connection().patch(LEASES, "relay-command", note)
+    leaving = asyncio.ensure_future(one.leave())
+    await world.pass_(4.0)
+    assert leaving.done()
+    assert other.seat.in_command, "it did not have to wait until the command lapses"
+    await taking
 
 
 async def test_one_that_is_cut_off_alone_is_over_before_the_other_takes_over(world: World) -> None:
