@@ -1,10 +1,9 @@
 """Every message that supervisor and worker exchange.
 
-MessagePack-encoded tagged structs. Control messages travel between the supervisor's ROUTER and the worker's DEALER
-socket; `WorkerStats` travels from the worker's PUB to the supervisor's SUB socket. Both connections are authenticated
-with the worker's key, which alone says whom a message comes from. To evolve it: new fields go last and have a default,
-a field never changes its type, unknown message types are counted and ignored by the receiver, and `PROTOCOL` is raised
-when an old peer could no longer do its work. Times named `…_at` are Unix seconds (UTC).
+MessagePack-encoded tagged structs between the supervisor's ROUTER and the worker's DEALER; `WorkerStats` goes from the
+worker's PUB to the supervisor's SUB. Both connections are authenticated with the worker's key, which alone says whom a
+message comes from. To evolve it: new fields go last and have a default, a field never changes its type, unknown types
+are counted and ignored, `PROTOCOL` is raised when an old peer could not do its work. `…_at` is in Unix seconds (UTC).
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import enum
 
 import msgspec
 
+from relay_common.beat_messages import SupervisorBeat
 from relay_common.ingest_messages import IngestFromWorker, MakeOffer
 from relay_common.local_messages import LocalFromSupervisor, LocalFromWorker
 from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.rendition_messages import SetRendition
 
 PROTOCOL = 1  # the version, which a hello carries
-MAX_FRAME = 256 * 1024
-"""Largest control or stats frame accepted, in bytes; the largest content is an SDP (`sdp_lines.MAX_SDP`)."""
+MAX_FRAME = 256 * 1024  # bytes of the largest frame that is accepted; the largest content is an SDP
 
 
 class WorkerState(enum.Enum):
@@ -184,9 +183,7 @@ class StackDump(_Message, frozen=True, tag="stacks"):
 
 
 class FilePart(_Message, frozen=True, tag="file_part"):
-    """Part of the answer to `TakeSnapshot` or `TakeCapture`: a file split to fit frames, or the reason for its
-    absence.
-    """
+    """Part of a file that `TakeSnapshot` or `TakeCapture` asked for, split to fit frames; or why there is none."""
 
     request: int
     data: bytes = b""
@@ -222,6 +219,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     protocol: int = PROTOCOL
     reports: bool = False
     """Whether reports are read in heartbeats: one message a second is enough."""
+    beats: bool = False
+    """Whether a `SupervisorBeat` comes every `BEAT` seconds, as long as the supervisor lives and commands."""
 
 
 class Play(_Message, frozen=True, tag="play"):
@@ -397,4 +396,5 @@ FromSupervisor = (
     | LocalFromSupervisor
     | SetRendition
     | SessionPatched
+    | SupervisorBeat
 )

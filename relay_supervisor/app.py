@@ -110,7 +110,7 @@ class Supervisor:
         self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock, network)
         self._ends = bus_ends(self._bus.ends(remote=self._launcher.remote), config.cluster)
         limit = config.workers.memory_limit_mb << 20
-        self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit)
+        self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit, commands=place.commands)
         self.director = Director(
             self._registry, self.accounts, self._sinks, self.fleet, self._store, self.events, self._spec, self._clock
         )

@@ -71,11 +71,12 @@ class Fleet:
         clock: Clock,
         policy: Callable[[], RestartPolicy] = RestartPolicy,
         memory_limit: int = 0,
+        commands: Callable[[], bool] = lambda: True,
     ) -> None:
         self._launcher, self._bus, self._send, self._clock = launcher, bus, bus.send, clock
         self._policy, self._memory_limit = policy, memory_limit
         self.keyring = bus.keyring
-        self._keeper = SlotKeeper(launcher, bus.send, clock, bus.keyring)
+        self._keeper = SlotKeeper(launcher, bus.send, clock, bus.keyring, commands)
         self._slots, self._by_instance = self._keeper.slots, self._keeper.by_instance
         self._tasks = Tasks(log, "fleet task failed")
         self._pauses = PauseDetector(TICK)
@@ -296,7 +297,7 @@ class Fleet:
         self._say_once("objects that workers share: %s", hello.immortal_objects)
         failed = hello.rehearsal not in ("", shared_stack.REHEARSED)
         self._say_once("a worker's life before the first one is started: %s", hello.rehearsal, failed)
-        self._send(slot.instance, protocol.Welcome(reports=True))
+        self._send(slot.instance, protocol.Welcome(reports=True, beats=self._launcher.remote))
         if self._for_all is not None:
             self._send(slot.instance, self._for_all)
         if slot.replacement is not None and slot.replaces:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay_common import ids, protocol
+from relay_common.beat_messages import BEAT, SupervisorBeat
 from relay_common.causes import RestartCause
 from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
@@ -86,8 +87,10 @@ class SlotKeeper:
         send: Callable[[str, FromSupervisor], bool],
         clock: Clock,
         keyring: Keyring,
+        commands: Callable[[], bool] = lambda: True,
     ) -> None:
         self._launcher, self._send, self._clock, self._keyring = launcher, send, clock, keyring
+        self._commands = commands
         self.listener: FleetListener = NullListener()
         self._launches = Tasks(log, "launching a worker failed")
         self.slots: dict[str, Slot] = {}
@@ -100,6 +103,9 @@ class SlotKeeper:
         if slot.process is not None and not slot.alive:
             self._exited(slot)
             return
+        if self._launcher.remote and slot.running and now - slot.beaten_at >= BEAT and self._commands():
+            slot.beaten_at = now
+            self._send(slot.instance, SupervisorBeat())
         match slot.phase:
             case Phase.STARTING | Phase.RUNNING | Phase.STOPPING if slot.process is None:
                 if now - slot.launched_at > LAUNCH_TIMEOUT:

@@ -144,6 +144,8 @@ class Slot:
         self.stats: WorkerStats | None = None
         self.stats_at = now
         self.seen_at = now
+        self.beaten_at = -math.inf
+        """When its process was told last that its supervisor lives."""
         self._queued = (now, 0.0)
         """When it was last heard of, and how long its process had waited for a processor when that was asked first."""
         self.farewell = ""

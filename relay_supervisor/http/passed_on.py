@@ -48,6 +48,10 @@ class AmongReplicas(NamedTuple):
     peers: PeerListen | None = None
     """Where the others pass requests on to; None: nowhere."""
 
+    def commands(self) -> bool:
+        """Whether this one commands at present."""
+        return self.seat().commands
+
 
 ALONE: Final = AmongReplicas()
 

@@ -19,6 +19,7 @@ import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
 from relay_common import protocol, wire
+from relay_common.beat_messages import BEAT, SupervisorBeat
 from relay_common.errors import ConfigError
 from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer, WorkerState
@@ -39,6 +40,11 @@ _CONNECT_AGAIN = HANDSHAKE + 1.0
 """Seconds without a connection over TCP after which it is begun anew."""
 _REFUSED_AGAIN = 2.0
 """The same after a refusal."""
+_ELSEWHERE_AGAIN = 3.0
+"""The same after a supervisor's silence, for the first time: its name may lead to another one any moment."""
+_LOOK = 1.0
+_SILENT = round(3 * BEAT / _LOOK)
+"""Looks in a row at which nothing was heard of a supervisor that beats; then it commands no more, or stands still."""
 _FOLLOWED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -82,6 +88,10 @@ class Control:
         ]
         self.undelivered = 0
         self.connected = False
+        self.beats = False
+        """Whether the supervisor says again and again that it lives."""
+        self._heard = 0
+        """Messages of it."""
         self.reports_in_beats = False
         """Whether the supervisor reads reports in heartbeats; an earlier one reads those that are published."""
 
@@ -184,19 +194,29 @@ class Control:
         """Follow a socket's connection and see that it comes back; runs until cancelled.
 
         libzmq takes a refusal, and an answer that is none of ZeroMQ's, for final. While a supervisor is away another
-        program may have its port, or one that does not know the key.
+        program may have its port, or one that does not know the key. Nor does it end a connection to a supervisor that
+        stands still, or that commands no more and does not know its successor: the one at whose name it is looked for.
         """
         limit: float | None = _CONNECT_AGAIN
-        times, refused = 0, False
+        times, refused, heard, quiet = 0, False, 0, 0
         while True:
             try:
-                async with asyncio.timeout(limit):
+                async with asyncio.timeout(_LOOK if limit is None else limit):
                     event = parse_monitor_message(await monitor.recv_multipart())["event"]
             except TimeoutError:
+                if limit is None:
+                    heard, quiet = self._heard, quiet + 1 if heard == self._heard else 0
+                    if not self.beats or quiet < _SILENT:
+                        continue
+                    if socket is self._control:
+                        log.warning("the supervisor is silent: connecting anew")
+                        self._lost()
+                    limit, quiet = _ELSEWHERE_AGAIN, 0
+                else:
+                    limit = min(2 * limit, _CONNECT_AGAIN)
                 with contextlib.suppress(zmq.ZMQError):  # there may be nothing left to disconnect
                     socket.disconnect(endpoint)
                 socket.connect(endpoint)
-                limit = _CONNECT_AGAIN
                 continue
             if event == zmq.EVENT_DISCONNECTED:
                 if limit is None and socket is self._control:
@@ -231,6 +251,7 @@ class Control:
             message = self._reader.decode(frame)
             if message is None:
                 continue
+            self._heard += 1
             try:
                 self._dispatch(message)
             except Exception:
@@ -238,6 +259,8 @@ class Control:
                 log.exception("handling %s failed", type(message).__name__)
 
     def _dispatch(self, message: FromSupervisor) -> None:
+        if isinstance(message, SupervisorBeat):
+            return
         if isinstance(message, protocol.PublishAnswer | protocol.PublishFailed):
             waiter = self._answers.get(message.request)
             if waiter is None or waiter.done():

@@ -129,8 +129,8 @@ class Worker:
         match message:
             case protocol.Identify():
                 self._say_hello()
-            case protocol.Welcome(reports=reports):
-                self._control.reports_in_beats = reports
+            case protocol.Welcome(reports=reports, beats=beats):
+                self._control.reports_in_beats, self._control.beats = reports, beats
                 self._welcomed, self._disowned = True, False
                 self._relay.source.allow()
                 self._relay.publications.allow()

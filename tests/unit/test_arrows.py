@@ -91,7 +91,7 @@ ALLOWED = {
         "disk": "tasks",
         "fsm": "errors",
         "log": "secrets stderr",
-        "protocol": "ingest_messages local_messages patch_messages rendition_messages",
+        "protocol": "beat_messages ingest_messages local_messages patch_messages rendition_messages",
         "spoken": "secrets",
         "tasks": "clock",
         "undecodable": "",

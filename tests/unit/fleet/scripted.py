@@ -145,12 +145,14 @@ class Rig:
         self.told: list[tuple[str, str]] = []
         self.started: list[str] = []
         self.reading, self.keyring = True, Keyring()
+        self.commands = True
         self.fleet = Fleet(
             self.launcher,
             self,
             self.clock,
             lambda: RestartPolicy(intensity=3, base=2.0, ceiling=30.0, rng=random.Random(1)),
             memory_limit,
+            lambda: self.commands,
         )
         self.fleet.listen(self)
 

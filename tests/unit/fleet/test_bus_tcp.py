@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import zmq
 
 from relay_common import protocol
+from relay_common.beat_messages import SupervisorBeat
 from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
 from relay_common.protocol import WorkerState
@@ -313,6 +315,36 @@ async def test_a_worker_that_was_refused_tries_again(rig: Rig, caplog: pytest.Lo
         await rig.until(lambda: rig.reports, lambda: worker.beat(WorkerState.LIVE, 0.0, stats))
         for endpoint in ends(rig).endpoints:
             assert caplog.text.count(f"what listens at {endpoint} refuses this worker") == 1
+    finally:
+        await worker.close()
+
+
+async def test_a_worker_looks_for_another_supervisor_when_the_one_that_it_has_falls_silent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stands still keeps its connections, and one that is cut off from the cluster does not know better."""
+    monkeypatch.setattr("relay_worker.process.control._LOOK", 0.05)
+    monkeypatch.setattr("relay_worker.process.control._SILENT", 10)
+    keys, lost, back = rig.bus.keyring.issue("c.1", "c"), list[str](), list[str]()
+    spec = spec_of(keys, *ends(rig).endpoints)
+    worker = Control(spec, lambda message: None, lambda: back.append("again"), lambda: lost.append("lost"))
+    worker.start()
+    try:
+        await rig.hear(worker)
+        await asyncio.sleep(1.0)
+        assert (lost, back) == ([], []), "this one does not say that it lives"
+        worker.beats = True
+
+        def beat() -> None:
+            assert rig.bus.send("c.1", SupervisorBeat())
+
+        beaten = time.monotonic()
+        await rig.until(lambda: time.monotonic() > beaten + 1.0, beat)
+        assert lost == [], "it is heard"
+        for number in (1, 2):
+            await rig.until(lambda number=number: len(back) == number)
+            assert len(lost) == number
+            await rig.hear(worker)
     finally:
         await worker.close()
 

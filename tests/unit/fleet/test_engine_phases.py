@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from relay_common import protocol
+from relay_common.beat_messages import BEAT, SupervisorBeat
 from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.fleet import TICK
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, HELLO_TIMEOUT_ELSEWHERE, SILENCE
@@ -135,3 +137,21 @@ async def test_an_engine_says_itself_why_it_starts_nothing(rig: Rig) -> None:
     await settle()
     await rig.launcher.answer(error)
     assert rig.slot.last_exit == "could not be started: the engine does not answer"
+
+
+async def test_a_worker_elsewhere_hears_that_its_supervisor_lives_while_it_commands(rig: Rig) -> None:
+    rig.launcher.remote = True
+    await rig.run()
+    assert protocol.Welcome(reports=True, beats=True) in [message for _, message in rig.sent]
+    for said, commands in ((5, True), (0, False), (5, True)):
+        rig.commands = commands
+        rig.sent.clear()
+        await rig.wait(5 * BEAT, beats=True)
+        assert rig.messages(SupervisorBeat, rig.slot.instance) == said
+
+
+async def test_on_one_machine_the_kernel_says_that_it_lives(rig: Rig) -> None:
+    await rig.run()
+    await rig.wait(5 * BEAT, beats=True)
+    assert rig.messages(SupervisorBeat) == 0
+    assert protocol.Welcome(reports=True) in [message for _, message in rig.sent]
