@@ -80,10 +80,10 @@ def bound_endpoints(cluster: ClusterConfig) -> tuple[str, str] | None:
     return _endpoints(_shown(host), port)
 
 
-def binding_advice(bound: str) -> str:
-    """What to do where the bus cannot listen at an endpoint."""
+def binding_advice(bound: str, otherwise: str) -> str:
+    """What to do where the bus cannot listen at an endpoint: `otherwise`, unless that is a name."""
     if _NAMED.fullmatch(bound.rpartition("/")[2]) is None:
-        return "Choose an address of this machine, and a port that is free like the one after it"
+        return otherwise
     return (
         "cluster.bus_listen is a name, which leads elsewhere or to a port that is taken: set cluster.bus_bind to the "
         'address of this machine to listen at, "10.0.0.5:7420", or "0.0.0.0:7420" for all of them'

@@ -127,7 +127,7 @@ def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Findin
                 if served(host, port):
                     findings.append(ok(part, f"{address} is served by the running supervisor"))
                 else:
-                    hint = binding_advice(f"tcp://{address}") if section == "cluster" else error.hint
+                    hint = binding_advice(f"tcp://{address}", error.hint) if section == "cluster" else error.hint
                     findings.append(failed(part, error.message, hint))
     return findings
 

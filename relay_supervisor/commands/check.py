@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import msgspec
 from relay_common.config import Config
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
-from relay_supervisor.checks import cluster, local, remote, renditions, stun, viewing
+from relay_supervisor.checks import cluster, cluster_trial, local, remote, renditions, stun, viewing
 from relay_supervisor.checks.report import Finding, Grade, ok
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
@@ -32,7 +33,8 @@ def command(stun_server: str, config_path: Path, as_json: bool) -> None:
     """Say what is wrong with the configuration and the credentials, and how to fix it. Starts no stream.
 
     Asks Google for a token and for the list of cameras (devices.list, of which five a minute are allowed), and
-    Cloudflare for a session that is not used. The exit code is 1 if anything is marked ✗.
+    Cloudflare for a session that is not used. With workers as Pods it makes one, for seconds, which tries the image
+    and the way to the bus, and disturbs no supervisor. The exit code is 1 if anything is marked ✗.
 
     \b
     relay-supervisor check
@@ -44,7 +46,10 @@ def command(stun_server: str, config_path: Path, as_json: bool) -> None:
     findings += found
     pid = holder_of(config.paths.runtime()) if config is not None and running is not None else 0
     if config is not None:
-        findings += asyncio.run(_look(config, running, pid, stun_server))
+        try:
+            findings += asyncio.run(_look(config, running, pid, stun_server))
+        except asyncio.CancelledError:
+            sys.exit(128 + signal.SIGTERM)
     bad = sum(finding.verdict is Grade.FAILED for finding in findings)
     if as_json:
         click.echo(msgspec.json.encode({"ok": not bad, "findings": findings}).decode())
@@ -85,7 +90,10 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         return findings  # nobody outside can be asked
     findings += local.authorities()
     if "cluster" not in refused:
-        findings += await cluster.cluster(config.cluster)
+        of_cluster = await cluster.cluster(config.cluster)
+        if of_cluster and not any(finding.verdict is Grade.FAILED for finding in of_cluster):
+            of_cluster += await cluster_trial.tried(config.cluster, config.paths.state(), running is not None)
+        findings += of_cluster
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None
     sfu = asyncio.ensure_future(_cloudflare(config)) if used and "cloudflare" not in refused else None

@@ -133,7 +133,10 @@ class Bus:
             first, second = (endpoint.rpartition("/")[2] for endpoint in network.endpoints)
             raise ConfigError(
                 f"[cluster] bus_bind or bus_listen: cannot listen on {first} and {second} ({error.strerror})",
-                hint=binding_advice(network.control_endpoint),
+                hint=binding_advice(
+                    network.control_endpoint,
+                    "Choose an address of this machine, and a port that is free like the one after it",
+                ),
             ) from error
 
     def _serve(self, sockets: BusSockets, context: zmq.asyncio.Context) -> None:

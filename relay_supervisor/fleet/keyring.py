@@ -8,12 +8,14 @@ Each credential stands for exactly one instance.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import zmq
+from zmq.utils import z85
 
 from relay_common.files import write_private
 from relay_common.secrets import Secret
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 KEY_FILE: Final = "bus.key"
 """The file in the state directory with the supervisor's secret key."""
+_TRIAL: Final = b"check"
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Keyring:
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.secret = Secret("")
-        self._public = ""
+        self._public = self._trial = ""
         self._members: dict[str, Member] = {}
         self._named: dict[str, Member] = {}
 
@@ -67,6 +70,7 @@ class Keyring:
             kept, self.file = None, None
         self.secret = kept or Secret(zmq.curve_keypair()[1].decode())
         self._public = zmq.curve_public(self.secret.reveal().encode()).decode()
+        self._trial = self.trial().public
         if kept is None:
             self.keep()
 
@@ -99,6 +103,14 @@ class Keyring:
             log.error("%s holds no key: it is replaced, and so are workers that know the key it had", self.file)
             return None
         return Secret(text.decode())
+
+    def trial(self) -> BusKeys:
+        """Those of `trial_keys`; the ring must be open."""
+        return trial_keys(self.secret)
+
+    def admits(self, credential: str) -> bool:
+        """Whether a connection with this credential is accepted: it is a living instance's, or the trial's."""
+        return credential in self._members or bool(credential and credential == self._trial)
 
     # --- the living instances ----------------------------------------------------------------------------------
 
@@ -149,3 +161,14 @@ class Keyring:
     def has_unkeyed(self) -> bool:
         """Whether a living worker has no keys."""
         return not all(member.keyed for member in self._named.values())
+
+
+def trial_keys(supervisor: Secret) -> BusKeys:
+    """Keys with which `relay-supervisor check` tries the bus from elsewhere, made of the supervisor's own secret key.
+
+    Who has them may connect, and is not listened to.
+    """
+    own = supervisor.reveal().encode()
+    secret = z85.encode(hashlib.blake2b(own, digest_size=32, person=_TRIAL).digest())
+    public, known = zmq.curve_public(secret).decode(), zmq.curve_public(own).decode()
+    return BusKeys(public=public, secret=Secret(secret.decode()), supervisor=known)

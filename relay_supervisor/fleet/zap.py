@@ -55,7 +55,7 @@ class ZapHandler:
                 credential = z85.encode(credentials[0]).decode()
         elif mechanism == b"NULL" and pid:
             credential = self._ref_of(pid)
-        if self._keyring.member(credential) is None:
+        if not self._keyring.admits(credential):
             self._refusals.add(kind, f"pid {pid}" if pid else address.decode("ascii", "replace"))
             return [peer, empty, version, request, b"400", b"no living worker", b"", b""]
         return [peer, empty, version, request, b"200", b"OK", credential.encode(), b""]

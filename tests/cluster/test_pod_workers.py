@@ -14,7 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from relay_common.config_cluster import ClusterConfig
+from relay_supervisor.checks import cluster_trial
 from relay_supervisor.checks.cluster import cluster as findings
+from relay_supervisor.checks.cluster_trial import tried
 from relay_supervisor.checks.report import Grade
 from relay_supervisor.fleet.pods.api import LEASES, PODS, ApiAway, ApiRefused, ClusterApi
 from tests.cluster.api import MERGE, Api
@@ -101,6 +103,36 @@ async def test_check_says_what_is_not_allowed_and_what_is_not_admitted(
     _, second = await findings(replace(config, namespace="absent"))
     assert 'namespaces "absent" not found' in second.text
     assert (await api.get(f"{namespace}/pods"))["items"] == [], "nothing is made"
+
+
+async def test_check_tries_image_and_bus_in_a_pod_and_disturbs_nobody(
+    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, figure: Figure
+) -> None:
+    async with trial(cluster, api, namespace, monkeypatch, 1) as world:
+        keys = world.sections()["cluster"]
+        world.template()
+        monkeypatch.setattr(cluster_trial, "SETTLED", 1.0)
+        config, began = ClusterConfig(**keys), time.monotonic()
+        image, bus = await tried(config, tmp_path, running=False)
+        figure(f"check tried image and bus in a Pod within {time.monotonic() - began:.1f} s")
+        assert (image.verdict, bus.verdict) == (Grade.OK, Grade.OK), (image, bus)
+        assert image.text.partition(" ")[0] in {node.name for node in cluster.nodes}
+        async with world.supervisor() as relay:
+            await relay.until_live(within=LIVE)
+            before, state = await workers(relay), relay.supervisor.config.paths.state()
+            absent = replace(config, image="absent.invalid/nest-relay:0.1.0")
+            (_, bus), (image,) = await asyncio.gather(*(tried(one, state, running=True) for one in (config, absent)))
+            assert bus.verdict is Grade.OK, bus
+            assert ("ImagePullBackOff" in image.text, image.remedy.startswith("Check cluster.image")) == (True, True)
+            assert await workers(relay) == before
+            counters = relay.supervisor.status().counters
+            assert not [name for name in counters if name.startswith("bus.refused_")], counters
+        left = [
+            one["metadata"]["name"]
+            for kind in ("pods", "secrets")
+            for one in (await api.get(f"{namespace}/{kind}"))["items"]
+        ]
+        assert not [name for name in left if "check" in name]
 
 
 async def changes(api: Api, namespace: str) -> None:

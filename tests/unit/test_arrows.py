@@ -48,7 +48,7 @@ ALLOWED = {
         "supervise": "",
         "loop_errors": "",
         "socket_file": "",
-        "checks": "fleet fleet.pods google google.quota net prerequisites renditions state status",
+        "checks": "cluster fleet fleet.pods google google.quota net prerequisites renditions state status",
         "prerequisites": "fleet.pods google http net otel state",
         "http": "events google.leases local net operations socket_file state status supervise viewing",
         "local": "cameras fleet state status viewing",
