@@ -123,10 +123,13 @@ class LeaseRecord(msgspec.Struct, frozen=True):
 
 
 class Election:
-    """One supervisor's view. `identity` is its name among the others, `session` that of this process."""
+    """One supervisor's view. `identity` is its name among the others, `session` that of this process.
 
-    def __init__(self, identity: str, session: str) -> None:
-        self._identity, self._session = identity, session
+    `namesake`: another one that lives has the same name, so a record under it is no earlier life's.
+    """
+
+    def __init__(self, identity: str, session: str, *, namesake: bool = False) -> None:
+        self._identity, self._session, self._namesake = identity, session, namesake
         self._machine = Machine(COMMAND)
         self.record: LeaseRecord | None = None
         """The record as it was last seen; None when there is none."""
@@ -283,7 +286,8 @@ class Election:
             return math.inf
         if self.record is None:
             return self._promised_until
-        if self.record.holder in ("", self._identity):  # whom we have promised to wait has given it up
+        free = ("",) if self._namesake else ("", self._identity)
+        if self.record.holder in free:  # whom we have promised to wait has given it up
             return -math.inf
         alone = 0.0 if self._known else MOST_AWAY
         return max(self.changed_at + alone + DURATION, self._promised_until)

@@ -23,15 +23,15 @@ class Objects(Protocol):
         """Merge a change into an object, if its version is that in the change; returns what it is then."""
         ...
 
-    async def list(self, kind: ResourceKind, labels: dict[str, str]) -> tuple[list[Object], str]:
-        """All objects with these labels, and the version of the list."""
+    async def list(self, kind: ResourceKind, labels: dict[str, str], name: str = "") -> tuple[list[Object], str]:
+        """All objects with these labels, of that name alone if it is given, and the version of the list."""
         ...
 
 
-async def find(objects: Objects, kind: ResourceKind, relay: str, name: str) -> Object | None:
-    """One of the relay's shared objects; None when there is none. Raises what `Objects` do."""
-    found, _ = await objects.list(kind, {STATE_LABEL: relay})
-    return next((one for one in found if one["metadata"]["name"] == name), None)
+async def find(objects: Objects, kind: ResourceKind, name: str) -> Object | None:
+    """The object of that name, whatever became of its labels; None when there is none. Raises what `Objects` do."""
+    found, _ = await objects.list(kind, {}, name)
+    return found[0] if found else None
 
 
 def conflicts(error: ApiRefused) -> bool:

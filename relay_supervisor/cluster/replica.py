@@ -33,6 +33,7 @@ _FOLLOW: Final = 2.0
 _LABEL_EVERY: Final = 10.0
 """Seconds between looks at the label: somebody may have removed it, or its last holder have set it late."""
 _EXTENDS_ALONE: Final = "the API server is away and the others have promised to wait: streams are extended, no more"
+_NAMESAKE: Final = "another supervisor has the same name: give each one its own ([cluster] replica)"
 
 
 class Asking(Protocol):
@@ -55,7 +56,7 @@ class Replica:
     """The supervisor `config.replica` of the relay `config.identity`, from standing by until `over`.
 
     `channel` makes what others are asked for promises by, and `address` is where they ask this one; `serves` is where
-    they pass requests on to it while it commands.
+    they pass requests on to it while it commands. `namesake`: one of the same name has taken over from this process.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class Replica:
         channel: Channel,
         address: str = "",
         serves: str = "",
+        *,
+        namesake: bool = False,
     ) -> None:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
         self._session = secrets.token_hex(8)
-        self.seat = Seat(objects, config.identity, config.replica, self._session, clock, address, serves)
+        self._namesake, names = namesake, (config.identity, config.replica, self._session)
+        self.seat = Seat(objects, *names, clock, address, serves, namesake=namesake)
         self._state = StateObject(objects, config.identity, self._session, lambda: self.seat.in_command)
         self._loops = Loops(clock)
         self.key = ""
@@ -142,7 +146,7 @@ class Replica:
             commands=seat.may_extend and not self.over.is_set(),
             holder=seat.holder,
             others=sorted(seat.others),
-            problem=seat.problem or self._problem,
+            problem=seat.problem or self._problem or (_NAMESAKE if self._namesake and seat.namesake else ""),
             known=seat.known,
         )
 

@@ -13,7 +13,7 @@ import msgspec
 
 from relay_common.clock import Clock
 from relay_common.undecodable import UNDECODABLE
-from relay_supervisor.cluster.election import DURATION, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
+from relay_supervisor.cluster.election import DURATION, PROMISED, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
 from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
 from relay_supervisor.fleet.pods.api import LEASES, ApiAway, ApiRefused, Object
 
@@ -41,7 +41,8 @@ class Seat:
 
     `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
     nothing more is done with this object. `session` tells it from an earlier one of the same name; `address` is where
-    others reach it to ask for promises, `serves` where they pass requests on to it while it commands.
+    others reach it to ask for promises, `serves` where they pass requests on to it while it commands. `namesake`:
+    another one that lives has the same name.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Seat:
         clock: Clock,
         address: str = "",
         serves: str = "",
+        *,
+        namesake: bool = False,
     ) -> None:
         self._objects, self._relay, self._identity, self._session = objects, relay, identity, session
         self._clock, self._address, self._serves = clock, address, serves
-        self._election = Election(identity, session)
+        self._election = Election(identity, session, namesake=namesake)
         self._name = f"{relay}-command"
         self.won, self.lost = asyncio.Event(), asyncio.Event()
         self.problem = ""
@@ -115,6 +118,11 @@ class Seat:
         return record.holder if record is not None else ""
 
     @property
+    def namesake(self) -> bool:
+        """Whether another process of our name has it."""
+        return self.holder == self._identity and not self._election.ours
+
+    @property
     def serves(self) -> str:
         """Where the holder takes requests that are passed on; "" for nowhere, or when nobody holds it."""
         record = self._election.record
@@ -150,7 +158,7 @@ class Seat:
         except ApiRefused as error:
             if not conflicts(error):
                 raise
-            found = await find(self._objects, LEASES, self._relay, self._name)
+            found = await find(self._objects, LEASES, self._name)
             self._election.seen(None if found is None else _record(found), self._clock.now())
             return not self._election.ours
         return True
@@ -177,7 +185,7 @@ class Seat:
         return True
 
     async def _look(self) -> None:
-        found = await find(self._objects, LEASES, self._relay, self._name)
+        found = await find(self._objects, LEASES, self._name)
         before = self._election.state
         self._election.seen(None if found is None else _record(found), self._clock.now())
         if self._election.registers(self._clock.now()):
@@ -186,11 +194,12 @@ class Seat:
             found = await self._objects.patch(LEASES, self._name, {"metadata": {"annotations": note}})
             self._election.seen(_record(found), self._clock.now())
         if self._election.state is CommandState.DEPOSED and before is not CommandState.DEPOSED:
-            log.error("%s has taken the command of %s over", self.holder or "somebody", self._relay)
+            who = "another supervisor of the same name" if self.namesake else self.holder or "somebody"
+            log.error("%s has taken the command of %s over", who, self._relay)
             self.lost.set()
 
     async def _hold(self) -> None:
-        if self._election.state is CommandState.DEPOSED:
+        if self._election.state in (CommandState.DEPOSED, CommandState.RELEASED):
             return
         sent = self._clock.now()
         if self._election.state is CommandState.TAKING:
@@ -210,7 +219,8 @@ class Seat:
         ahead = self._clock.wall() - now
         if record.holder == self._identity and self._clock.wall() - record.renewed_at > STOP_AFTER:
             until = now + MINUTE
-        return max(until, record.unsure_until + CLOCKS_APART - ahead)
+        # A clock that was wrong by hours, or a hand that was, would keep it from sending anything.
+        return max(until, min(record.unsure_until - ahead, now + PROMISED + MINUTE) + CLOCKS_APART)
 
     async def _write(self, holder: str) -> Object:
         record = self._election.record

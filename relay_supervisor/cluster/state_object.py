@@ -120,7 +120,7 @@ class StateObject:
         return await self._objects.create(SECRETS, body)
 
     async def _read(self) -> Object | None:
-        return await find(self._objects, SECRETS, self._relay, self._name)
+        return await find(self._objects, SECRETS, self._name)
 
     async def _write(self, change: dict[str, Any]) -> None:
         change = change | {"metadata": unchanged(self._version)}

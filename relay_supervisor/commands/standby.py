@@ -48,11 +48,18 @@ async def stand_by(
     private(state, "state_dir")
     runtime(config.paths.runtime())
     manager.ready()
+    namesake = False
     while not signalled.is_set():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
         api = ClusterApi(config.cluster.namespace)
         replica = Replica(
-            api, config.cluster, clock, _channel(config, clock), config.cluster.peer_listen, _serves(config)
+            api,
+            config.cluster,
+            clock,
+            _channel(config, clock),
+            config.cluster.peer_listen,
+            _serves(config),
+            namesake=namesake,
         )
         try:
             store = await _command(config, replica, signalled, clock)
@@ -61,6 +68,7 @@ async def stand_by(
             elif signalled.is_set():
                 manager.stopping()
         finally:
+            namesake = namesake or replica.seat.namesake
             await replica.leave()
             await api.aclose()
 

@@ -156,9 +156,10 @@ class ClusterApi:
             if error.code not in (_NOT_FOUND, _CONFLICT):
                 raise
 
-    async def list(self, kind: ResourceKind, labels: dict[str, str]) -> tuple[list[Object], str]:
-        """All objects with these labels, and the version from which `watch` goes on."""
-        listing = self._client.list(kind, labels=dict(labels))
+    async def list(self, kind: ResourceKind, labels: dict[str, str], name: str = "") -> tuple[list[Object], str]:
+        """All objects with these labels, of that name alone if it is given, and the version where `watch` goes on."""
+        fields: dict[str, Any] | None = {"metadata.name": name} if name else None
+        listing = self._client.list(kind, labels=dict(labels), fields=fields)
 
         async def all_of_it() -> list[Object]:
             return [dict(one) async for one in listing]

@@ -38,6 +38,15 @@ def test_a_free_record_is_taken_at_once_and_so_is_that_of_an_earlier_life() -> N
         assert election.takes(5.0)
 
 
+def test_a_record_under_our_name_is_not_taken_at_once_from_one_that_lives() -> None:
+    """Two of one name would take it from each other for ever."""
+    election = Election("a", "s", namesake=True)
+    for n in range(4):
+        election.seen(of("a", n, "the other's", a=Peer(session="s")), 2.0 * n)
+        assert not election.takes(2.0 * n)
+    assert election.takes(6.0 + DURATION)
+
+
 def test_anothers_record_is_taken_when_it_has_not_changed_for_its_duration_by_our_clock() -> None:
     election = Election("b", "t")
     for n in range(10):

@@ -43,7 +43,7 @@ class World:
         self.promises: dict[str, Callable[[str, str], bool]] = {}
         self.replicas: list[Replica] = []
 
-    def replica(self, name: str) -> Replica:
+    def replica(self, name: str, *, namesake: bool = False) -> Replica:
         config = ClusterConfig(namespace="n", identity="relay", replica=name)
 
         def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
@@ -51,16 +51,19 @@ class World:
             self.promises[name] = promises
             return Direct(self)
 
-        made = Replica(self.objects.connection(), config, self.clock, channel, address=name)
+        made = Replica(self.objects.connection(), config, self.clock, channel, address=name, namesake=namesake)
         made.begin()
         self.replicas.append(made)
         return made
 
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     async def pass_(self, seconds: float) -> None:
         for _ in range(int(seconds * 2)):
             await self.clock.advance(0.5)
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await self.settle()
 
     async def taken(self, replica: Replica, within: float) -> Store:
         taking = asyncio.ensure_future(replica.take(b"key"))
@@ -172,6 +175,53 @@ async def test_a_channel_that_failed_is_closed_before_the_next_one_listens(world
     await world.pass_(20.0)
     assert len(channels) == 2
     assert one.status().state == "in command under promises"
+
+
+async def test_of_two_with_one_name_the_second_commands_and_the_first_says_what_is_wrong(world: World) -> None:
+    """A container that was started again has the name of the one before it, so the record is taken at once, once."""
+    one = world.replica("a")
+    await world.taken(one, 2.0)
+    assert not one.seat.namesake
+    other = world.replica("a")
+    await world.taken(other, 4.0)
+    await world.pass_(3.0)
+    assert one.over.is_set()
+    assert one.seat.namesake
+    again = world.replica("a", namesake=True)
+    taking = asyncio.ensure_future(again.take(b"key"))
+    await world.pass_(60.0)
+    assert not taking.done()
+    assert other.seat.in_command
+    assert "the same name" in again.status().problem
+    assert other.status().problem == ""
+    taking.cancel()
+
+
+async def test_objects_whose_labels_somebody_has_removed_are_found(world: World) -> None:
+    one = world.replica("a")
+    store = await world.taken(one, 2.0)
+    await sends(world, store, Verb.EXTEND)
+    for held in world.objects.held.values():
+        held["metadata"].pop("labels", None)
+    await world.pass_(10.0)
+    await one.leave()
+    store = await world.taken(world.replica("b"), 3.0)
+    assert len(store.calls("acct")) == 1
+
+
+async def test_a_clock_that_was_wrong_does_not_keep_the_next_one_from_commanding(world: World) -> None:
+    """What a holder says of the time until which it is not known what was sent may be no more than a minute ahead."""
+    one = world.replica("a")
+    await world.taken(one, 2.0)
+    await one.leave()
+    for wrong in (f"{world.clock.wall() + 86_400:.3f}", "inf", "nan", "tomorrow"):
+        note = {"metadata": {"annotations": {"nest-relay/unsure-until": wrong}}}
+        world.objects.patch("Lease", "relay-command", note)
+        two = world.replica("b")
+        store = await world.taken(two, 3.0)
+        await world.pass_(75.0)
+        await sends(world, store, Verb.EXTEND)
+        await two.leave()
 
 
 async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_label(world: World) -> None:

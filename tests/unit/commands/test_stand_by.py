@@ -21,8 +21,8 @@ from tests.fixtures.offline import offline_config
 class Nothing:
     """Stands for the cluster, and for one among several supervisors."""
 
-    def __init__(self, *args: Any) -> None:
-        pass
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.seat, self.namesake = self, False
 
     async def aclose(self) -> None:
         pass

@@ -97,6 +97,21 @@ async def test_whatever_answers_in_its_place_counts_as_its_absence(
         await api.aclose()
 
 
+async def test_of_one_name_only_that_object_is_asked_for(server: ScriptedServer) -> None:
+    body = b'{"items": [], "metadata": {"resourceVersion": "7"}}'
+    server.answer = lambda line, headers, body_: response("200 OK", body, JSON)
+    api = ClusterApi("cameras")
+    try:
+        assert await api.list(PODS, {}, "one") == ([], "7")
+        assert await api.list(PODS, {"a": "b"}) == ([], "7")
+    finally:
+        await api.aclose()
+    assert [line.partition("?")[2] for line, _, _ in server.requests] == [
+        "fieldSelector=metadata.name%3Done",
+        "labelSelector=a%3Db",
+    ]
+
+
 async def test_that_it_does_not_answer_in_time_is_said_in_the_same_words_each_time(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
