@@ -79,12 +79,12 @@ kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (De
 	$(BIN)/python -m tests.cluster.binaries
 
 # Clusters of three nodes side by side, whose tests mostly wait.
-CLUSTERS ?= 3
+CLUSTERS ?= 6
 
 cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; two minutes)
-	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) $(ARGS)
+	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) --dist worksteal $(ARGS)
 
-cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; half an hour)
+cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; an hour and a half)
 	$(BIN)/python -m tests.cluster.matrix $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg

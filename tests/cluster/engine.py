@@ -31,10 +31,11 @@ RELAY_IMAGE: Final = "registry.example/nest-relay"
 class ClusterNode:
     """One machine. Its methods block for milliseconds."""
 
-    def __init__(self, cluster: Cluster, number: int, capacity: Mapping[str, str]) -> None:
+    def __init__(self, cluster: Cluster, number: int, capacity: Mapping[str, str], ahead: float = 0.0) -> None:
         self.name: Final = f"node{number}"
         self._cluster, self._number, self._capacity = cluster, number, capacity
         self._process: subprocess.Popen[str] | None = None
+        self._clock: Final = clock_ahead(ahead) if ahead else {}
         folder = cluster.folder / self.name
         folder.mkdir()
         self.folder: Final = folder
@@ -58,6 +59,7 @@ class ClusterNode:
             "environment": {
                 "KUBERNETES_SERVICE_HOST": network.gateway,
                 "KUBERNETES_SERVICE_PORT": str(plane.port),
+                **self._clock,
             },
         }
         file = self.folder / "config.json"
@@ -92,6 +94,13 @@ class ClusterNode:
 
     def heal(self) -> None:
         self._cluster.network.partition(self._number, cut=False)
+
+    def block(self, port: int) -> None:
+        """Nothing that goes to a TCP port, or comes from it, reaches this node or leaves it, in silence."""
+        self._cluster.network.block(self._number, port)
+
+    def unblock(self, port: int) -> None:
+        self._cluster.network.block(self._number, port, cut=False)
 
     def kubelet_stop(self) -> None:
         """The kubelet dies; the Pods' processes live on."""
@@ -145,8 +154,9 @@ class Cluster:
         """The administrator's."""
         return self.control_plane.admin
 
-    def add_node(self, capacity: Mapping[str, str] = CAPACITY) -> ClusterNode:
-        self.nodes.append(node := ClusterNode(self, len(self.nodes) + 1, capacity))
+    def add_node(self, capacity: Mapping[str, str] = CAPACITY, ahead: float = 0.0) -> ClusterNode:
+        """The wall clock of its Pods is so many seconds ahead."""
+        self.nodes.append(node := ClusterNode(self, len(self.nodes) + 1, capacity, ahead))
         return node
 
     def api(self, kubeconfig: Path | None = None) -> Api:
@@ -210,6 +220,14 @@ class Cluster:
         self.control_plane.stop()
 
 
+def clock_ahead(seconds: float) -> dict[str, str]:
+    """Variables by which a program's wall clock is ahead; {} without libfaketime, which `.ci/run` installs."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        return {}
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+.1f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
 def unavailable() -> str | None:
     """Why there can be no cluster here; None where there can."""
     return not_permitted() or binaries.missing()
@@ -235,10 +253,10 @@ def skipped(why: str) -> NoReturn:
 
 
 @contextmanager
-def running_cluster(folder: Path, nodes: int = 3) -> Iterator[Cluster]:
+def running_cluster(folder: Path, nodes: int = 3, ahead: float = 0.0) -> Iterator[Cluster]:
     """A cluster with so many nodes, which `Cluster.ready` waits for. To be called in the main thread, as `Program` is.
 
-    Skips the test where there can be none.
+    The clock of each second node is `ahead` of the others' by so many seconds. Skips the test where there can be none.
     """
     need_cluster()
     network = Network()
@@ -246,8 +264,8 @@ def running_cluster(folder: Path, nodes: int = 3) -> Iterator[Cluster]:
         cluster = Cluster(folder, network)
         try:
             cluster.control_plane.start()
-            for _ in range(nodes):
-                cluster.add_node()
+            for number in range(nodes):
+                cluster.add_node(ahead=ahead * (number % 2))
             yield cluster
         finally:
             cluster.close()

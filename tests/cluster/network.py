@@ -20,6 +20,10 @@ from typing import Final
 _CLONE_NEWNET: Final = 0x40000000
 _STP_DISABLED, _STP_FORWARDING = 0, 3  # linux/if_bridge.h
 _FIRST_NODE: Final = 10
+_SINK: Final = "sink0"
+"""A device of a node that swallows what it is given: half of a pair, of which the other half belongs to nobody."""
+_TABLE: Final = 77
+"""Of routes that lead there."""
 
 
 def not_permitted() -> str | None:
@@ -42,6 +46,7 @@ class Network:
 
     def __init__(self) -> None:
         self._nodes: dict[int, int] = {}
+        self._sinks: set[int] = set()
         self._device = f"kube{os.getpid()}"
         self._switch = _new_namespace()
         try:
@@ -87,12 +92,28 @@ class Network:
         """Without a word to those whom it was connected with; nothing may run in it any more."""
         _ip(_path(self._switch), f"link del dev port{number}")
         os.close(self._nodes.pop(number))
+        self._sinks.discard(number)
 
     def partition(self, number: int, *, cut: bool = True) -> None:
         """Carry no packet to or from a node any more, in silence; or do so again."""
         state = str(_STP_DISABLED if cut else _STP_FORWARDING)
         command = ["bridge", "link", "set", "dev", f"port{number}", "state", state]
         subprocess.run(["nsenter", f"--net={_path(self._switch)}", *command], check=True)
+
+    def block(self, number: int, port: int, *, cut: bool = True) -> None:
+        """Carry nothing between a node and TCP port `port` of others, or its own one, in silence; or do so again."""
+        node = _path(self._nodes[number])
+        sink = [
+            f"link add {_SINK} type veth peer name {_SINK}end",
+            f"link set dev {_SINK} arp off",
+            *(f"link set dev {end} up" for end in (_SINK, f"{_SINK}end")),
+            f"route add default dev {_SINK} table {_TABLE}",
+        ]
+        if cut and number not in self._sinks:
+            _ip(node, *sink)
+            self._sinks.add(number)
+        change = "add" if cut else "del"
+        _ip(node, *(f"rule {change} ipproto tcp {end} {port} lookup {_TABLE}" for end in ("dport", "sport")))
 
     def close(self) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):  # there is none yet

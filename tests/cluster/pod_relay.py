@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from relay_common.config import Config
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
+from relay_supervisor.fleet.pods.suspects import Suspects
 from tests.cluster.api import Api, Json
 from tests.cluster.engine import Cluster
 from tests.fixtures.ports import free_ports
@@ -39,6 +41,15 @@ class PodRelay(RunningRelay):
 
     api: Api
     namespace: str
+
+    def forget_faults(self) -> None:
+        """Have the relay take every node for a good one, and every worker for one that has not ended lately."""
+        launcher, fleet = self.supervisor._launcher, self.supervisor.fleet
+        assert isinstance(launcher, PodLauncher)
+        vars(launcher._book)["suspects"] = Suspects()
+        for camera in self.supervisor.status().cameras:
+            if (slot := fleet.slot(camera.id)) is not None:
+                slot.policy._deaths.clear()
 
     async def pods(self) -> dict[str, Json]:
         """The Pods of this relay's workers, by instance."""
@@ -71,7 +82,16 @@ class PodRelay(RunningRelay):
 class Trial:
     """The world of one test, and its supervisors one after the other."""
 
-    def __init__(self, cluster: Cluster, api: Api, namespace: str, world: DemoWorld, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        api: Api,
+        namespace: str,
+        world: DemoWorld,
+        http: httpx.AsyncClient,
+        limits: dict[str, dict[str, Any]],
+    ) -> None:
+        self._limits = limits
         self.cluster, self.api, self.namespace, self.world, self.http = cluster, api, namespace, world, http
         self._port = free_ports(2)[0]
         self._template = world.directory / "worker.yaml"
@@ -87,7 +107,7 @@ class Trial:
             "bus_listen": listen,
         }
         keys["worker_template"] = str(self._template)
-        return UNLIMITED | {"cluster": keys | cluster, "rtsp": {"ca_file": f"{CERTIFICATES}/ca.pem"}}
+        return self._limits | {"cluster": keys | cluster, "rtsp": {"ca_file": f"{CERTIFICATES}/ca.pem"}}
 
     def _config(self, **cluster: Any) -> Config:
         """A configuration file may not name APIs over plain HTTP elsewhere than on loopback, where these are not."""
@@ -155,15 +175,17 @@ async def trial(
     monkeypatch: pytest.MonkeyPatch,
     cameras: int,
     options: Sequence[str] = (),
+    *,
+    limited: bool = False,
 ) -> AsyncIterator[Trial]:
-    """Simulators at the address that the nodes reach, and all that a supervisor needs."""
+    """Simulators at the address that the nodes reach, and all that a supervisor needs; `limited` by Google's limits."""
     host = ("--host", cluster.network.gateway)
-    nest = (*SMALL, "--unlimited", *host, *options)
+    nest = (*SMALL, *(() if limited else ("--unlimited",)), *host, *options)
     async with (
         demo_world(cameras, "320x180", nest, host) as world,
         httpx.AsyncClient(timeout=10.0) as http,
     ):
-        found = Trial(cluster, api, namespace, world, http)
+        found = Trial(cluster, api, namespace, world, http, {} if limited else UNLIMITED)
         await found.prepare()
         monkeypatch.setenv("KUBECONFIG", str(await account(cluster, api, namespace)))
         yield found

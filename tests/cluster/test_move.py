@@ -19,20 +19,8 @@ from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from tests.cluster.api import Api
 from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, skipped
-from tests.cluster.test_manifests import (
-    COMMANDS,
-    NAMESPACE,
-    TOKEN,
-    WITHIN,
-    documented,
-    fill_in,
-    live,
-    shell,
-    with_tls,
-    without_what_the_engine_lacks,
-)
+from tests.cluster.shipped import COMMANDS, NAMESPACE, TOKEN, WITHIN, copied, documented, fill_in, live, shell, with_tls
 from tests.fixtures.ports import free_ports
-from tests.fixtures.product_source import ROOT
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.media]
 
@@ -108,9 +96,7 @@ async def generates(world: DemoWorld) -> int:
 async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path) -> None:
     if shutil.which("kubectl") is None:
         skipped("kubectl is not installed (apt install kubernetes-client)")
-    manifests = tmp_path / "deploy" / "kubernetes"
-    shutil.copytree(ROOT / "deploy" / "kubernetes", manifests)
-    without_what_the_engine_lacks(manifests)
+    manifests = copied(tmp_path / "deploy" / "kubernetes")
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
     async with (
         demo_world(CAMERAS, "320x180", list(here), here) as world,

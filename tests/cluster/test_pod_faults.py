@@ -3,78 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay_common.engine_waits import WAITS, EngineWait
 from relay_supervisor.fleet import ending, keeper
-from relay_supervisor.fleet.keeper import CONTESTED
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, ClusterNode
 from tests.cluster.pod_relay import LIVE, PodRelay, trial
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
-CAMERAS = 6
 GIVEN_UP = 6.0
 """Seconds until a worker that its engine cannot end is given up, instead of thirty."""
 SAYS_HELLO = 2.0
 """Seconds for a hello that cannot come, instead of sixty."""
 Figure = Callable[[str], None]
-AFTER_HEALING = 8.0
-"""Seconds for a worker that is heard again to do what it must not do."""
-
-
-async def simulated(relay: PodRelay) -> dict[str, dict[str, Any]]:
-    """What Google and the cameras have seen, by the camera's name."""
-    return {camera["name"]: camera for camera in (await relay.nest("cameras"))["cameras"]}
 
 
 def on(relay: PodRelay, node: ClusterNode) -> dict[str, str]:
     """The cameras (by id) on a node, with their workers' instances."""
     cameras = relay.supervisor.status().cameras
     return {camera.id: camera.worker.instance for camera in cameras if camera.worker.where == node.name}
-
-
-@pytest.mark.parametrize("second", ["refuse", "replace"])
-@pytest.mark.parametrize("lost", ["powerless", "partitioned"])
-async def test_a_lost_node_costs_few_generates(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure, second: str, lost: str
-) -> None:
-    options = ("--webrtc", "2", "--second-client", second)
-    async with trial(cluster, api, namespace, monkeypatch, CAMERAS, options) as world, world.supervisor() as relay:
-        await relay.until_live(within=LIVE)
-        node = max(cluster.nodes, key=lambda one: len(on(relay, one)))
-        old, before = on(relay, node), await simulated(relay)
-        try:
-            node.power_off() if lost == "powerless" else node.partition()
-            took = await relay.elsewhere(old, LIVE, f"all are live without {node.name}")
-            seen = await simulated(relay)
-            spent = {name: camera["generates"] - before[name]["generates"] for name, camera in seen.items()}
-            figure(f"{lost}, {second}: {len(old)} of {CAMERAS} lost, live again after {took:.1f} s; Generates {spent}")
-            for camera in relay.supervisor.status().cameras:
-                may_take = {"WEB_RTC": {1}, "RTSP": {0, 1} if second == "refuse" else {0}}[camera.lease.protocol]
-                assert spent[camera.name] in (may_take if camera.id in old else {0})
-                assert camera.worker.where != node.name
-            if second == "refuse":
-                assert took > CONTESTED - 4.0, "until then the old worker might have ended"
-            if lost == "partitioned":
-                node.heal()
-                healed = time.monotonic()
-                await relay.until(lambda: time.monotonic() - healed > AFTER_HEALING, 600.0, "time passes")
-                for name, camera in (await simulated(relay)).items():
-                    for kind in ("describes", "refused", "generates", "sessions_cut"):
-                        assert camera.get(kind) == seen[name].get(kind), (name, kind)
-                assert all(camera.state == "live" for camera in relay.supervisor.status().cameras)
-        finally:
-            if lost == "powerless":
-                node.power_on()
-            node.heal()
-            await cluster.node_ready(api, node.name)
 
 
 async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
@@ -92,22 +44,6 @@ async def test_a_node_that_dies_before_its_pod_starts_is_not_waited_for(
         finally:
             node.power_on()
             await cluster.node_ready(api, node.name)
-
-
-async def test_a_drained_nodes_cameras_go_over_without_a_generate(
-    cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
-) -> None:
-    async with trial(cluster, api, namespace, monkeypatch, 3) as world, world.supervisor() as relay:
-        await relay.until_live(within=LIVE)
-        node = max(cluster.nodes, key=lambda one: len(on(relay, one)))
-        old, generates = on(relay, node), await relay.generates()
-        try:
-            await cluster.drain(api, node)
-            took = await relay.elsewhere(old, LIVE, "they are live elsewhere")
-            figure(f"live {took:.1f} s after the drain")
-            assert await relay.generates() == generates
-        finally:
-            await cluster.uncordon(api, node)
 
 
 async def test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait(

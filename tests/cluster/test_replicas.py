@@ -68,7 +68,8 @@ class One:
         """The status that it gives, with its own seat; {} while it serves none."""
         try:
             seat, stats = await self.ask("/api/seat"), await self.ask("/api/stats")
-            return {**stats.json(), "seat": seat.json()}
+            # One that has just won its seat may not show its cameras yet.
+            return {**stats.raise_for_status().json(), "seat": seat.json()}
         except httpx.HTTPError:
             return {}
 

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from tests.cluster.engine import Cluster, running_cluster, unavailable
 from tests.cluster.matrix.bench import PATIENCE, WEB_RTC, Bench, Outcome
-from tests.cluster.matrix.rows import ROWS
+from tests.cluster.matrix.pair import Pair, pair
+from tests.cluster.matrix.pair_rows import PAIR_ROWS
+from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
 from tests.cluster.pod_relay import trial
+
+T = TypeVar("T")
+Rows = Mapping[str, tuple[Callable[[T], Awaitable[Outcome]], float]]
+"""By name, with the longest time until all is well, in seconds."""
 
 HEAD = """| fault | second client | lost | live again after (bar) | Generates, RTSP and WebRTC | lost of others | |
 |---|---|---:|---|---|---:|---|"""
@@ -32,32 +41,61 @@ def line(name: str, second: str, outcome: Outcome, bar: float) -> str:
     return f"| {name} | {second} | {len(outcome.times)} | {times} | {spent} | {outcome.others_lost} | {said} |"
 
 
-async def rows(cluster: Cluster, second: str, cameras: int, webrtc: int, names: Sequence[str]) -> int:
-    """Run the rows of one kind of cameras; returns how many were not as they must be."""
-    missed = 0
-    await cluster.ready()
-    options = ("--webrtc", str(webrtc), "--second-client", second)
-    async with cluster.api() as api:
-        namespace = await cluster.make_namespace(api, f"matrix-{second}")
-        with pytest.MonkeyPatch.context() as patch:
-            async with trial(cluster, api, namespace, patch, cameras, options) as world, world.supervisor() as relay:
-                took = await relay.until_live(within=PATIENCE * 2)
-                bench = Bench(cluster, api, world, relay, second)
-                print(f"{cameras} cameras, {webrtc} over WebRTC, live after {took:.1f} s", flush=True)
-                used = bench.memory()
-                print(f"memory: {used[0]:.1f} to {used[-1]:.1f} MB (PSS) of {len(used)} workers", flush=True)
-                for name in names:
-                    await relay.until(lambda: bench.all_live, PATIENCE, "all are live")
-                    row, bar = ROWS[name]
-                    try:
-                        await bench.spread_out()
-                        outcome = await row(bench)
-                    except AssertionError as error:
-                        outcome = Outcome(wrong=[str(error)[:300]])
-                    late = bool(outcome.times) and outcome.times[-1] > bar
-                    missed += late or bool(outcome.wrong)
-                    print(line(name, second, outcome, bar), flush=True)
-    return missed
+@dataclass(frozen=True)
+class Size:
+    """What the rows are run on."""
+
+    second: str
+    """What cameras do with a second client."""
+    cameras: int
+    webrtc: int
+    away: float
+    """Seconds for which the API server is away."""
+
+    async def row(self, name: str, bar: float, row: Callable[[], Awaitable[Outcome]]) -> bool:
+        """Run one and print it; whether it was not as it must be."""
+        try:
+            outcome = await row()
+        except AssertionError as error:
+            outcome = Outcome(wrong=[str(error)[:600]])
+        print(line(name, self.second, outcome, bar), flush=True)
+        return bool(outcome.wrong) or (bool(outcome.times) and outcome.times[-1] > bar)
+
+    async def of_workers(self, cluster: Cluster, chosen: Rows[Bench], *, limited: bool) -> int:
+        """Rows of nodes and workers; returns how many were not as they must be."""
+        missed = 0
+        await cluster.ready()
+        options = ("--webrtc", str(self.webrtc), "--second-client", self.second)
+        async with cluster.api() as api:
+            namespace = await cluster.make_namespace(api, f"matrix-{self.second}{'-limited' * limited}")
+            with pytest.MonkeyPatch.context() as patch:
+                running = trial(cluster, api, namespace, patch, self.cameras, options, limited=limited)
+                async with running as world, world.supervisor() as relay:
+                    took = await relay.until_live(within=PATIENCE * 4)
+                    bench = Bench(cluster, api, world, relay, self.second)
+                    bench.away = self.away
+                    print(f"{self.cameras} cameras, {self.webrtc} over WebRTC, live after {took:.1f} s", flush=True)
+                    used = bench.memory()
+                    print(f"memory: {used[0]:.1f} to {used[-1]:.1f} MB of {len(used)} workers", flush=True)
+                    for name, (row, bar) in chosen.items():
+                        missed += await self.row(name, bar, functools.partial(self._spread, bench, row))
+        return missed
+
+    async def _spread(self, bench: Bench, row: Callable[[Bench], Awaitable[Outcome]]) -> Outcome:
+        await bench.relay.until(lambda: bench.all_live, PATIENCE, "all are live")
+        await bench.spread_out()
+        return await row(bench)
+
+    async def of_supervisors(self, cluster: Cluster, folder: Path, chosen: Rows[Pair]) -> int:
+        """Rows of supervisors; returns how many were not as they must be."""
+        missed = 0
+        await cluster.ready()
+        size = self.second, self.cameras, self.webrtc
+        async with cluster.api() as api, pair(cluster, api, folder, *size) as both:
+            both.away = self.away
+            for name, (row, bar) in chosen.items():
+                missed += await self.row(name, bar, functools.partial(row, both))
+        return missed
 
 
 def main() -> None:
@@ -65,19 +103,32 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=20)
     parser.add_argument("--webrtc", type=int, default=8, help="so many of them over WebRTC")
     parser.add_argument("--second", default="refuse,replace", help="what cameras do with a second client")
+    parser.add_argument("--away", type=float, default=300.0, help="seconds for which the API server is away")
+    parser.add_argument("--ahead", type=float, default=0.0, help="seconds by which the second node's clock is ahead")
     parser.add_argument("--rows", default="", help="words, any of which is in a row's name; all rows without")
     arguments = parser.parse_args()
     if why := unavailable():
         sys.exit(why)
     wanted = arguments.rows.split(",")
-    names = [name for name in ROWS if any(word in name for word in wanted)]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\n{HEAD}", flush=True)
     missed = 0
     for second in arguments.second.split(","):
-        with tempfile.TemporaryDirectory(prefix="relay-matrix-") as folder, running_cluster(Path(folder)) as cluster:
-            missed += asyncio.run(rows(cluster, second, arguments.cameras, arguments.webrtc, names))
+        size = Size(second, arguments.cameras, arguments.webrtc, arguments.away)
+        with (
+            tempfile.TemporaryDirectory(prefix="relay-matrix-") as folder,
+            running_cluster(Path(folder), ahead=arguments.ahead) as cluster,
+        ):
+            for rows in (ROWS, LIMITED_ROWS):
+                if chosen := among(rows, wanted):
+                    missed += asyncio.run(size.of_workers(cluster, chosen, limited=rows is LIMITED_ROWS))
+            if of_both := among(PAIR_ROWS, wanted):
+                missed += asyncio.run(size.of_supervisors(cluster, Path(folder), of_both))
     print(f"load {os.getloadavg()[0]:.1f}; {missed} rows missed their bars")
     sys.exit(missed > 0)
+
+
+def among(rows: Rows[T], wanted: list[str]) -> Rows[T]:
+    return {name: row for name, row in rows.items() if any(word in name for word in wanted)}
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relay_supervisor.fleet.pods.suspects import SUSPECTED
 from relay_supervisor.status.model import CameraStatus
-from tests.benchmarks.proc import memory
+from tests.benchmarks.proc import memory_of
 from tests.cluster.api import Api, Json
 from tests.cluster.engine import Cluster, ClusterNode
 from tests.cluster.pod_relay import PodRelay, Trial
@@ -44,6 +43,8 @@ class Bench:
 
     def __init__(self, cluster: Cluster, api: Api, world: Trial, relay: PodRelay, second: str) -> None:
         self.cluster, self.api, self.world, self.relay, self.second = cluster, api, world, relay, second
+        self.away = 300.0
+        """Seconds for which the API server is away."""
 
     @property
     def cameras(self) -> dict[str, CameraStatus]:
@@ -86,10 +87,12 @@ class Bench:
         tracks = [await self.relay.published(c.name) for one, c in self.cameras.items() if one not in but]
         return sum(track.get("lost", 0) for published in tracks for track in published)
 
-    async def measured(self, lost: dict[str, str], inflict: Callable[[], Awaitable[float]]) -> Outcome:
+    async def measured(
+        self, lost: dict[str, str], inflict: Callable[[], Awaitable[float]], watch: Callable[[], None] = lambda: None
+    ) -> Outcome:
         """Inflict a fault on cameras (by id, with their workers' instances), until all are live with other workers.
 
-        `inflict` returns the moment from which times count.
+        `inflict` returns the moment from which times count; `watch` is called again and again from then on.
         """
         outcome = Outcome()
         before, packets = await self.simulated(), await self.packets_lost(lost)
@@ -100,6 +103,7 @@ class Bench:
             for one, instance in lost.items():
                 if cameras[one].state == "live" and cameras[one].worker.instance not in (instance, ""):
                     back.setdefault(one, now)
+            watch()
             assert now < PATIENCE, f"after {now:.0f} s not all are live: {self.relay.summary()}"
             await asyncio.sleep(0.05)
         outcome.times = sorted(back.values())
@@ -136,23 +140,32 @@ class Bench:
         outcome.others_lost += await self.packets_lost({}) - packets
 
     def memory(self) -> list[float]:
-        """What each worker takes, in MB: its proportional set size, where no Pod has a shim or pause process."""
-        return sorted(memory(pid) / 1e6 for node in self.cluster.nodes for pid in node.containers())
+        """What each worker takes, in MB, where no Pod has a shim or pause process.
+
+        Its private pages, and its share of those that it shares, as if twenty workers were on the machine: how many
+        processes of others have the same files mapped is chance.
+        """
+        every = [memory_of(pid) for node in self.cluster.nodes for pid in node.containers()]
+        private, shared = ("Private_Clean", "Private_Dirty"), ("Shared_Clean", "Shared_Dirty")
+        return sorted((sum(map(m.__getitem__, private)) + sum(map(m.__getitem__, shared)) / 20) / 1e6 for m in every)
 
     async def spread_out(self) -> None:
         """Move cameras until no node has more than its share."""
         share = math.ceil(len(self.cameras) / len(self.cluster.nodes))
-        if not all(map(self.on, self.cluster.nodes)):
-            await asyncio.sleep(SUSPECTED)  # one that was lost is avoided for so long
-        while len(crowd := self.on(self.fullest())) > share:
-            await self._move(*next(iter(crowd.items())))
+        self.relay.forget_faults()  # nodes that were lost are avoided, and a fifth end in ten minutes takes longer
+        while max(len(self.on(node)) for node in self.cluster.nodes) > share:
+            crowds = [list(self.on(node).items())[share:] for node in self.cluster.nodes]
+            await self._move(dict(one for crowd in crowds for one in crowd))
 
-    async def _move(self, camera: str, instance: str) -> None:
+    async def _move(self, cameras: dict[str, str]) -> None:
         def moved() -> bool:
-            return self.all_live and self.cameras[camera].worker.instance not in (instance, "")
+            return self.all_live and all(
+                self.cameras[one].worker.instance not in (instance, "") for one, instance in cameras.items()
+            )
 
-        await self.delete(camera)
-        await self.relay.until(moved, PATIENCE, f"{camera} is live elsewhere")
+        await asyncio.gather(*map(self.delete, cameras))
+        await self.relay.until(moved, PATIENCE, f"{', '.join(cameras)} are live elsewhere")
+        self.relay.forget_faults()
 
     async def powered(self, node: ClusterNode) -> None:
         """Bring a node back, and wait until it takes Pods."""
