@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster cluster-matrix browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster cluster-matrix nodes test-cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -86,6 +86,22 @@ cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of whic
 
 cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; an hour and a half)
 	$(BIN)/python -m tests.cluster.matrix $(ARGS)
+
+# What has been run on true nodes, which RELAY_CLUSTER_NODES=kubelet chooses.
+ROWS ?= loses power,partitioned,drained,hung,no room,kubelet
+ON_TRUE_NODES = $(addprefix tests/cluster/,kubelets test_manifests.py test_engine.py)
+
+test-cluster: nodes ## engine, manifests and faults of nodes on true kubelets with containerd (root, Debian 12, cgroup v1; alone; half an hour)
+	RELAY_CLUSTER_NODES=kubelet RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest $(ON_TRUE_NODES)
+	RELAY_CLUSTER_NODES=kubelet $(BIN)/python -m tests.cluster.matrix --rows "$(ROWS)" $(ARGS)
+
+nodes: kubernetes ## what true nodes take: kubelet, kube-proxy, containerd, runc, and the relay's image (eight minutes; kept)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v buildah && command -v debootstrap && command -v iptables; } >/dev/null; then \
+		echo "installing buildah, debootstrap and iptables"; \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap iptables) >/dev/null; \
+	fi
+	$(BIN)/python -m tests.cluster.binaries node
+	$(BIN)/python -m tests.cluster.kubelets.images
 
 bench: $(VENV)/installed-dev ## measure against the bars, alone on the machine; PEERS=1 compares with go2rtc and FFmpeg
 	$(BIN)/python -m tests.benchmarks $(if $(PEERS),--peers) $(ARGS)

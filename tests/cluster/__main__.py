@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.engine import Cluster, running_cluster, unavailable
+from tests.cluster.kubelets.node import kind_of_nodes
 
 _ACTIONS: Final = ("power_off", "power_on", "partition", "heal", "kubelet_stop", "kubelet_start")
 
@@ -34,12 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=3)
     arguments = parser.parse_args()
-    if why := unavailable():
+    if why := unavailable(kind_of_nodes()):
         sys.exit(why)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory(prefix="relay-cluster-") as folder,
-        running_cluster(Path(folder), arguments.nodes) as cluster,
+        running_cluster(Path(folder), arguments.nodes, kind_of_nodes()) as cluster,
         contextlib.suppress(KeyboardInterrupt),
     ):
         asyncio.run(cluster.ready())

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# A true Kubernetes, built from Debian 12's own packages into the folder OUT, in the present folder, which may be thrown
-# away afterwards: tests/cluster/binaries.py calls it, and keeps what it made under this file's hash.
+# Programs of a true Kubernetes (PROGRAMS), built from Debian 12's own packages into the folder OUT, in the present folder,
+# which may be thrown away afterwards, and what Debian has ready: FILES, by their paths in PACKAGES. tests/cluster/binaries.py
+# calls it, and keeps what it made under this file's hash.
 #
 # Debian builds only kubectl from the source package, which nevertheless holds the whole tree with all that it imports.
 # Its packages are unpacked beside it and not installed: `apt install etcd-server` would start a service. Nothing of the
 # machine's own apt changes, and root is not needed.
 set -euo pipefail
-: "${OUT:?the folder for the programs}"
+: "${OUT:?the folder for the programs}" "${PROGRAMS:?}" "${PACKAGES:?}" "${FILES:?}"
+read -ra programs <<<"$PROGRAMS"
+read -ra ready <<<"$PACKAGES"
+read -ra files <<<"$FILES"
 VERSION=1.20.2
 SOURCE="1.20.5+really$VERSION"
 SUITE=bookworm
@@ -34,7 +38,7 @@ revision=$(apt-cache "${apt[@]}" showsrc kubernetes | sed -n "s/^Version: \($SOU
 [ -n "$revision" ] || { echo "Debian has no source package kubernetes $SOURCE any more" >&2; exit 3; }
 cd packages
 apt-get "${apt[@]}" source --download-only "kubernetes=$revision"
-apt-get "${apt[@]}" download golang-1.19-go golang-1.19-src etcd-server
+apt-get "${apt[@]}" download golang-1.19-go golang-1.19-src "${ready[@]}"
 cd ..
 for package in packages/*.deb; do dpkg-deb --extract "$package" root; done
 # Where its import paths expect it: Debian's way of building, without modules.
@@ -57,13 +61,15 @@ described=$(grep --recursive --files-with-matches --include='*.go' --exclude='*_
     --output-file-base zz_generated.openapi --go-header-file hack/boilerplate/boilerplate.generatego.txt \
     --report-filename "$GOPATH/violations" --output-base "$GOPATH/src"
 
-# Without the clouds' libraries and without Docker: 250 packages less. All at once, so that what is compiled for one
-# goes on while another is linked, on one processor. Nodes are played by `kubelet.py`.
-programs=(kube-apiserver kube-scheduler kube-controller-manager)
-step "${programs[*]}"
 mkdir -p "$OUT"
+cp "${files[@]/#/$GOROOT/../../../}" "$OUT/"
+# Upstream's own, which holds a Pod's namespaces and does nothing.
+if [[ " $PROGRAMS " == *" kubelet "* ]]; then gcc -Os -static -DVERSION=3.2 -o "$OUT/pause" build/pause/linux/pause.c; fi
+
+# Without the clouds' libraries and without Docker: 250 packages less. All at once, so that what is compiled for one
+# goes on while another is linked, on one processor.
+step "${programs[*]}"
 go build -tags=providerless,dockerless -o "$OUT/" \
     -ldflags "-s -w -X k8s.io/kubernetes/vendor/k8s.io/component-base/version.gitVersion=v$VERSION" \
     "${programs[@]/#/./cmd/}"
-cp "$GOROOT/../../bin/etcd" "$OUT/"
 step "done"

@@ -9,12 +9,13 @@ import pytest
 
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, by_request_alone, running_cluster
+from tests.cluster.kubelets.node import kind_of_nodes
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     by_request_alone()
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), kind=kind_of_nodes()) as cluster:
         yield cluster
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 import pytest
 
@@ -23,13 +23,22 @@ from tests.cluster.network import Network, not_permitted
 from tests.fixtures.product_source import ROOT
 
 CAPACITY: Final[Mapping[str, str]] = {"cpu": "2", "memory": "4Gi", "pods": "110"}
-READY_SECONDS: Final = 60
+READY_SECONDS: Final = 120
 RELAY_IMAGE: Final = "registry.example/nest-relay"
 """As the manifests call it."""
 
 
 class ClusterNode:
-    """One machine. Its methods block for milliseconds."""
+    """One machine, whose kubelet is played (`kubelet.py`). Its methods block for milliseconds."""
+
+    PROGRAM: ClassVar[str] = "tests.cluster.kubelet"
+    """Its first process, which obeys lines on its standard input."""
+    NAMESPACES: ClassVar[tuple[str, ...]] = ("--pid", "--mount")
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why there can be no such node here; None where there can."""
+        return None
 
     def __init__(self, cluster: Cluster, number: int, capacity: Mapping[str, str], ahead: float = 0.0) -> None:
         self.name: Final = f"node{number}"
@@ -47,28 +56,14 @@ class ClusterNode:
 
     def power_on(self) -> None:
         """Boot it. What ran on it before does not run any more."""
-        network, plane = self._cluster.network, self._cluster.control_plane
-        namespace, self.address = network.add_node(self._number)
-        config = {
-            "name": self.name,
-            "address": self.address,
-            "folder": str(self.folder),
-            "kubeconfig": str(self.kubeconfig),
-            "capacity": dict(self._capacity),
-            "images": {name: dataclasses.asdict(image) for name, image in self._cluster.images.items()},
-            "environment": {
-                "KUBERNETES_SERVICE_HOST": network.gateway,
-                "KUBERNETES_SERVICE_PORT": str(plane.port),
-                **self._clock,
-            },
-        }
+        namespace, self.address = self._cluster.network.add_node(self._number)
         file = self.folder / "config.json"
-        file.write_text(json.dumps(config))
-        enter = ("nsenter", f"--net={namespace}", "--", "setpriv", "--pdeathsig", "KILL", "--")
-        init = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "--")
+        file.write_text(json.dumps(self.config()))
+        enter = [*self.enter(), "nsenter", f"--net={namespace}", "--", "setpriv", "--pdeathsig", "KILL", "--"]
+        init = ("unshare", *self.NAMESPACES, "--fork", "--kill-child=KILL", "--mount-proc", "--")
         with (self.folder / "kubelet.log").open("a") as log:
             self._process = subprocess.Popen(
-                [*enter, *init, sys.executable, "-m", "tests.cluster.kubelet", str(file)],
+                [*enter, *init, sys.executable, "-m", self.PROGRAM, str(file)],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -76,7 +71,32 @@ class ClusterNode:
                 text=True,
                 bufsize=1,
             )
-        self._tell("start")
+        try:
+            self._tell("start")
+        except BaseException:
+            self.close()
+            raise
+
+    def config(self) -> Json:
+        """What its first process is told."""
+        cluster = self._cluster
+        return {
+            "name": self.name,
+            "address": self.address,
+            "folder": str(self.folder),
+            "kubeconfig": str(self.kubeconfig),
+            "capacity": dict(self._capacity),
+            "images": {name: dataclasses.asdict(image) for name, image in cluster.images.items()},
+            "environment": {
+                "KUBERNETES_SERVICE_HOST": cluster.network.gateway,
+                "KUBERNETES_SERVICE_PORT": str(cluster.control_plane.port),
+                **self._clock,
+            },
+        }
+
+    def enter(self) -> list[str]:
+        """What the command of its first process is preceded by."""
+        return []
 
     def power_off(self) -> None:
         """Its power goes: nobody hears from it any more, not even that its connections have ended."""
@@ -87,6 +107,10 @@ class ClusterNode:
         self._process.communicate()
         self._process = None
         self._cluster.network.remove_node(self._number)
+
+    def close(self) -> None:
+        """Leave nothing of it behind."""
+        self.power_off()
 
     def partition(self) -> None:
         """No packet reaches it or comes from it, in silence; its processes live on."""
@@ -123,10 +147,10 @@ class ClusterNode:
         """What a command is preceded by that is to run in its network."""
         return ["nsenter", f"--net={self._cluster.network.place(self._number)}", "--"]
 
-    def containers(self) -> list[int]:
-        """The processes of its Pods, by their numbers on this machine."""
+    def pods(self) -> list[list[int]]:
+        """The processes of each Pod, by their numbers on this machine."""
         every = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in self._cluster.network.processes(self._number)}
-        return [pid for pid, command in every.items() if "tests.cluster.kubelet" not in command]
+        return [[pid] for pid, command in every.items() if "tests.cluster.kubelet" not in command]
 
     def _tell(self, line: str) -> None:
         process = self._process
@@ -142,9 +166,10 @@ class ClusterNode:
 class Cluster:
     """Made by `running_cluster`. Everything is kept in `folder`, also the logs."""
 
-    def __init__(self, folder: Path, network: Network) -> None:
+    def __init__(self, folder: Path, network: Network, kind: type[ClusterNode] = ClusterNode) -> None:
         self.folder: Final = folder
         self.network: Final = network
+        self._kind = kind
         self.control_plane: Final = ControlPlane(folder, network.gateway)
         self.images: Final = {RELAY_IMAGE: relay_image(folder / "image", self.control_plane.authority.certificate)}
         self.nodes: Final[list[ClusterNode]] = []
@@ -156,7 +181,7 @@ class Cluster:
 
     def add_node(self, capacity: Mapping[str, str] = CAPACITY, ahead: float = 0.0) -> ClusterNode:
         """The wall clock of its Pods is so many seconds ahead."""
-        self.nodes.append(node := ClusterNode(self, len(self.nodes) + 1, capacity, ahead))
+        self.nodes.append(node := self._kind(self, len(self.nodes) + 1, capacity, ahead))
         return node
 
     def api(self, kubeconfig: Path | None = None) -> Api:
@@ -216,7 +241,7 @@ class Cluster:
 
     def close(self) -> None:
         for node in self.nodes:
-            node.power_off()
+            node.close()
         self.control_plane.stop()
 
 
@@ -228,14 +253,14 @@ def clock_ahead(seconds: float) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+.1f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-def unavailable() -> str | None:
+def unavailable(kind: type[ClusterNode] = ClusterNode) -> str | None:
     """Why there can be no cluster here; None where there can."""
-    return not_permitted() or binaries.missing()
+    return not_permitted() or binaries.missing() or kind.missing()
 
 
-def need_cluster() -> None:
+def need_cluster(kind: type[ClusterNode] = ClusterNode) -> None:
     """Skip the test where there can be no cluster."""
-    if why := unavailable():
+    if why := unavailable(kind):
         skipped(why)
 
 
@@ -253,15 +278,18 @@ def skipped(why: str) -> NoReturn:
 
 
 @contextmanager
-def running_cluster(folder: Path, nodes: int = 3, ahead: float = 0.0) -> Iterator[Cluster]:
-    """A cluster with so many nodes, which `Cluster.ready` waits for. To be called in the main thread, as `Program` is.
+def running_cluster(
+    folder: Path, nodes: int = 3, kind: type[ClusterNode] = ClusterNode, ahead: float = 0.0
+) -> Iterator[Cluster]:
+    """A cluster with so many nodes of a kind, which `Cluster.ready` waits for.
 
-    The clock of each second node is `ahead` of the others' by so many seconds. Skips the test where there can be none.
+    To be called in the main thread, as `Program` is. The clock of each second node is `ahead` of the others' by so many
+    seconds. Skips the test where there can be none.
     """
-    need_cluster()
+    need_cluster(kind)
     network = Network()
     try:
-        cluster = Cluster(folder, network)
+        cluster = Cluster(folder, network, kind)
         try:
             cluster.control_plane.start()
             for number in range(nodes):

@@ -52,7 +52,8 @@ class Network:
         try:
             _ip(None, f"link add {self._device} type veth peer name up0 netns {_path(self._switch)}")
             # The kernel's number for the device is free on this machine, and so makes a network that is.
-            self._prefix = f"198.19.{socket.if_nametoindex(self._device) % 256}"  # RFC 2544: for tests of networks
+            network = socket.if_nametoindex(self._device) % 256
+            self._prefix, self._of_pods = f"198.19.{network}", f"198.18.{network}"  # RFC 2544: for tests of networks
             self.gateway = f"{self._prefix}.1"
             _ip(None, f"addr add {self.gateway}/24 dev {self._device}", f"link set dev {self._device} up")
             # This machine may be a router (Docker makes it one): nothing of the nodes is forwarded.
@@ -66,7 +67,7 @@ class Network:
     def add_node(self, number: int) -> tuple[str, str]:
         """The namespace's path and the address of a new node, from 1 on."""
         self._nodes[number] = namespace = _new_namespace()
-        node, port, address = _path(namespace), f"port{number}", f"{self._prefix}.{_FIRST_NODE + number}"
+        node, port, address = _path(namespace), f"port{number}", self._address(number)
         _ip(_path(self._switch), f"link add {port} type veth peer name eth0 netns {node}")
         _ip(_path(self._switch), f"link set dev {port} master br0", f"link set dev {port} up")
         # The same in each life of the node, so that nobody has to learn it again.
@@ -74,6 +75,26 @@ class Network:
         addresses = ("link set dev lo up", hardware, f"addr add {address}/24 dev eth0", "link set dev eth0 up")
         _ip(node, *addresses, f"route add default via {self.gateway}")
         return node, address
+
+    @property
+    def all_pods(self) -> str:
+        """The addresses of Pods that have their own, as a network."""
+        return f"{self._of_pods}.0/24"
+
+    def pods(self, number: int) -> str:
+        """Those of one node: three nodes may have Pods with addresses of their own."""
+        assert 0 < number < 4
+        return f"{self._of_pods}.{64 * number}/26"
+
+    def route_pods(self, number: int) -> None:
+        """Have this machine, the node and the other nodes reach each other's Pods."""
+        _ip(None, f"route replace {self.pods(number)} via {self._address(number)} dev {self._device}")
+        others = [other for other in (1, 2, 3) if other != number]
+        routes = [f"route add {self.pods(other)} via {self._address(other)}" for other in others]
+        _ip(self.place(number), *routes)
+
+    def _address(self, number: int) -> str:
+        return f"{self._prefix}.{_FIRST_NODE + number}"
 
     def place(self, number: int) -> str:
         """The path of a node's namespace, while this process lives."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.cluster.api import Api, Json
+from tests.cluster.api import WAIT_SECONDS, Api, ApiRefused, Json
 from tests.cluster.engine import Cluster, ClusterNode
 
 LASTS: Final = "trap 'echo asked to end; exit 7' TERM; while :; do echo beat; sleep 0.1; done"
@@ -15,7 +15,12 @@ LASTS: Final = "trap 'echo asked to end; exit 7' TERM; while :; do echo beat; sl
 
 
 def a_pod(name: str, script: str = LASTS, **spec: Any) -> Json:
-    container = {"name": "it", "image": "this-machine", "command": ["/bin/sh", "-c", script]}
+    container = {
+        "name": "it",
+        "image": "this-machine",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", script],
+    }
     container |= spec.pop("container", {})
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "containers": [container]} | spec
     return {"metadata": {"name": name, "labels": {"app": "it"}}, "spec": spec}
@@ -46,6 +51,21 @@ async def run(api: Api, namespace: str, pod: Json) -> Json:
     """Create a Pod, and return it once it runs."""
     await api.create(f"{namespace}/pods", pod)
     return await api.until(f"{namespace}/pods/{pod['metadata']['name']}", phase("Running"))
+
+
+async def last_words(cluster: Cluster, api: Api, path: str, pod: Json, within: float = WAIT_SECONDS) -> str:
+    """What a Pod has written when it is gone: a true kubelet removes that with it. Raises TimeoutError."""
+    (node, uid), text, deadline = of(cluster, pod), "", time.monotonic() + within
+    while time.monotonic() < deadline:
+        text = node.log(uid) or text
+        try:
+            await api.get(path)
+        except ApiRefused as error:
+            if error.code != 404:
+                raise
+            return text
+        await asyncio.sleep(0.02)
+    raise TimeoutError(f"{path} is after {within} s still there")
 
 
 async def beats(cluster: Cluster, pod: Json, within: float = 60) -> bool:

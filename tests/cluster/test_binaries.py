@@ -23,12 +23,14 @@ for program in {programs}; do touch "$OUT/$program"; done
 {end}
 """
 
+_PACKED = 'for file in $FILES; do touch "$OUT/${file##*/}"; done\n'
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe that takes no time, in a cache of its own."""
     file = tmp_path / "build.sh"
-    file.write_text(RECIPE.format(programs=" ".join(binaries.PROGRAMS), end=""))
+    file.write_text(RECIPE.format(programs=" ".join(binaries.CONTROL_PLANE.contents), end=""))
     monkeypatch.setattr(binaries, "RECIPE", file)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COUNT", str(tmp_path / "count"))
@@ -53,8 +55,19 @@ def test_a_recipe_is_followed_once_and_anew_when_it_has_changed(recipe: Path) ->
     assert built(recipe) == 2
 
 
+def test_what_a_node_takes_is_a_kit_of_its_own(recipe: Path) -> None:
+    first = binaries.build()
+    recipe.write_text('mkdir -p "$OUT"; for one in $PROGRAMS pause; do touch "$OUT/$one"; done\n' + _PACKED)
+    assert "make nodes" in (binaries.missing(binaries.NODE) or "")
+    place = binaries.build(binaries.NODE)
+    assert place.parent == first.parent
+    assert {file.name for file in place.iterdir()} == set(binaries.NODE.contents)
+    assert {"kubelet", "containerd", "runc", "pause"} < set(binaries.NODE.contents)
+    assert binaries.missing() is not None  # the recipe is another one now
+
+
 def test_a_failed_build_leaves_nothing(recipe: Path) -> None:
-    recipe.write_text(RECIPE.format(programs=binaries.PROGRAMS[0], end="exit 3"))
+    recipe.write_text(RECIPE.format(programs=binaries.CONTROL_PLANE.contents[0], end="exit 3"))
     with pytest.raises(subprocess.CalledProcessError):
         binaries.build()
     assert binaries.missing() is not None
@@ -62,7 +75,7 @@ def test_a_failed_build_leaves_nothing(recipe: Path) -> None:
 
 
 def test_of_two_builds_one_waits_for_the_other(recipe: Path) -> None:
-    recipe.write_text(RECIPE.format(programs=" ".join(binaries.PROGRAMS), end="sleep 1"))
+    recipe.write_text(RECIPE.format(programs=" ".join(binaries.CONTROL_PLANE.contents), end="sleep 1"))
     command = [sys.executable, "-c", BUILD, str(recipe)]
     both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.api import Api, ApiRefused, Json
 from tests.cluster.engine import Cluster, by_request_alone, need_cluster
-from tests.cluster.pods import a_pod, beats, exit_code, of, phase, run, waiting
+from tests.cluster.pods import a_pod, beats, exit_code, last_words, of, phase, run, waiting
 from tests.fixtures.product_source import ROOT
 
 pytestmark = pytest.mark.timeout(400)
@@ -126,9 +126,7 @@ async def test_deletion_asks_first_and_kills_after_the_grace_period(cluster: Clu
     for name in ("polite", "deaf"):
         marked = await api.delete(f"{namespace}/pods/{name}", gracePeriodSeconds=3)
         assert marked["metadata"]["deletionGracePeriodSeconds"] == 3
-    await api.gone(f"{namespace}/pods/polite")
-    node, uid = of(cluster, polite)
-    assert node.log(uid).endswith("asked to end\n")
+    assert (await last_words(cluster, api, f"{namespace}/pods/polite", polite)).endswith("asked to end\n")
     await api.gone(f"{namespace}/pods/deaf")
     assert time.monotonic() - began > 2.5
     assert not await beats(cluster, deaf, within=2)
@@ -244,12 +242,11 @@ async def test_a_kubelet_that_is_back_tells_the_end_of_what_it_found(
 
 async def test_a_drained_node_loses_its_pods_and_gets_no_new_ones(cluster: Cluster, api: Api, namespace: str) -> None:
     pod = await run(api, namespace, a_pod("evicted"))
-    node, uid = of(cluster, pod)
+    node, _ = of(cluster, pod)
     assert await beats(cluster, pod)
     await cluster.drain(api, node)
     try:
-        await api.gone(f"{namespace}/pods/evicted")
-        assert node.log(uid).endswith("asked to end\n")
+        assert (await last_words(cluster, api, f"{namespace}/pods/evicted", pod)).endswith("asked to end\n")
         again = [await run(api, namespace, a_pod(f"again{number}")) for number in range(3)]
         assert node.name not in {pod["spec"]["nodeName"] for pod in again}
     finally:

@@ -48,7 +48,7 @@ def test_only_what_is_slow_is_left_out_of_the_quick_run() -> None:
 
 def test_what_the_suite_skips_for_want_of_a_cluster_is_run_by_itself() -> None:
     (cluster,) = runs("cluster")
-    assert cluster == ["tests/cluster", "-n", "$(CLUSTERS)", "$(ARGS)"]
+    assert cluster == ["tests/cluster", "-n", "$(CLUSTERS)", "--dist", "worksteal", "$(ARGS)"]
     steps = re.findall(r"^ *(make \w+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert steps.index("make cluster") > steps.index("make test"), "never beside other tests"
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 import pytest
 
 from tests.cluster.engine import Cluster, running_cluster, unavailable
+from tests.cluster.kubelets.node import kind_of_nodes
 from tests.cluster.matrix.bench import PATIENCE, WEB_RTC, Bench, Outcome
 from tests.cluster.matrix.pair import Pair, pair
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--ahead", type=float, default=0.0, help="seconds by which the second node's clock is ahead")
     parser.add_argument("--rows", default="", help="words, any of which is in a row's name; all rows without")
     arguments = parser.parse_args()
-    if why := unavailable():
+    if why := unavailable(kind_of_nodes()):
         sys.exit(why)
     wanted = arguments.rows.split(",")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\n{HEAD}", flush=True)
@@ -116,7 +117,7 @@ def main() -> None:
         size = Size(second, arguments.cameras, arguments.webrtc, arguments.away)
         with (
             tempfile.TemporaryDirectory(prefix="relay-matrix-") as folder,
-            running_cluster(Path(folder), ahead=arguments.ahead) as cluster,
+            running_cluster(Path(folder), kind=kind_of_nodes(), ahead=arguments.ahead) as cluster,
         ):
             for rows in (ROWS, LIMITED_ROWS):
                 if chosen := among(rows, wanted):

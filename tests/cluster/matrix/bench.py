@@ -140,14 +140,18 @@ class Bench:
         outcome.others_lost += await self.packets_lost({}) - packets
 
     def memory(self) -> list[float]:
-        """What each worker takes, in MB, where no Pod has a shim or pause process.
+        """What each worker's Pod takes, in MB, with its shim and pause process where it has them.
 
-        Its private pages, and its share of those that it shares, as if twenty workers were on the machine: how many
+        Private pages, and the share of those that are shared, as if twenty workers were on the machine: how many
         processes of others have the same files mapped is chance.
         """
-        every = [memory_of(pid) for node in self.cluster.nodes for pid in node.containers()]
         private, shared = ("Private_Clean", "Private_Dirty"), ("Shared_Clean", "Shared_Dirty")
-        return sorted((sum(map(m.__getitem__, private)) + sum(map(m.__getitem__, shared)) / 20) / 1e6 for m in every)
+
+        def taken(pid: int) -> float:
+            pages = memory_of(pid)
+            return (sum(map(pages.__getitem__, private)) + sum(map(pages.__getitem__, shared)) / 20) / 1e6
+
+        return sorted(sum(map(taken, pod)) for node in self.cluster.nodes for pod in node.pods())
 
     async def spread_out(self) -> None:
         """Move cameras until no node has more than its share."""
