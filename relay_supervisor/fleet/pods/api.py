@@ -196,7 +196,7 @@ class ClusterApi:
 
     def _changing(self) -> AsyncClient:
         if not self._may_change():
-            raise ApiAway("another supervisor may be in command, so nothing is changed in the cluster")
+            raise ApiAway("the API server has not confirmed who commands, so nothing is changed in the cluster")
         return self._client
 
     async def _asked(self, call: Any, within: float = TIMEOUT) -> Any:

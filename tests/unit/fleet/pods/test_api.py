@@ -46,7 +46,7 @@ async def test_who_may_not_command_changes_nothing(
             lambda: api.patch(PODS, "one", {}),
             lambda: api.delete(PODS, "one", 0),
         ):
-            with pytest.raises(ApiAway, match="another supervisor may be in command"):
+            with pytest.raises(ApiAway, match="has not confirmed who commands"):
                 await change()
         may_change[0] = True
         with pytest.raises(ApiAway, match="does not answer"):
