@@ -15,7 +15,7 @@ from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.commands.cli import Failure, config_option, json_option, load, typed
 from relay_supervisor.commands.client import say
 from relay_supervisor.fleet.launcher import EngineError
-from relay_supervisor.fleet.pods.requirements import require_client
+from relay_supervisor.fleet.pods.requirements import require_client, require_names
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
 
 _DEFAULT: Final = ClusterConfig().identity
@@ -44,6 +44,7 @@ def command(where: str, namespace: str, identity: str, replace: bool, config_pat
     """
     config = load(config_path)
     cluster = msgspec.structs.replace(config.cluster, namespace=namespace, identity=identity)
+    require_names(cluster)
     require_client(cluster)
     try:
         moved = asyncio.run(_move(where, cluster, config.paths.state(), config.paths.runtime(), replace))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import httpx2
+import yaml
 from lightkube import ApiError, AsyncClient, KubeConfig
 from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.kubeconfig import SingleConfig
@@ -106,7 +107,11 @@ def _configuration() -> SingleConfig:
     """What a Pod finds of its cluster, else that of KUBECONFIG or ~/.kube/config."""
     try:
         found = KubeConfig.from_env().get()
-    except (NoCluster, OSError, KeyError, ValueError) as error:
+    except KeyError as error:
+        raise ConfigError(f"cluster.namespace: the cluster's configuration has no {error}", hint=_HINT) from error
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ConfigError("cluster.namespace: the file of KUBECONFIG is no kubeconfig", hint=_HINT) from error
+    except (NoCluster, OSError, ValueError) as error:
         raise ConfigError(f"cluster.namespace: no cluster is configured: {error}", hint=_HINT) from error
     if found is None or found.user is None:
         raise ConfigError("cluster.namespace: the kubeconfig has no current context with a user", hint=_HINT)
@@ -126,17 +131,19 @@ class ClusterApi:
     def __init__(self, namespace: str, may_change: Callable[[], bool] = lambda: True) -> None:
         config = _configuration()
         assert config.user is not None
+        self.namespace, self.server, self._may_change = namespace, config.cluster.server, may_change
         try:
             verify = verify_cluster(config.cluster, config.user, config.abs_file)
-        except (OSError, NoCluster) as error:
+            self._client = AsyncClient(
+                config=config,
+                namespace=namespace,
+                timeout=httpx2.Timeout(TIMEOUT),
+                transport=_Transport(verify=verify, socket_options=_OPTIONS),
+            )
+        except OSError as error:
             raise ConfigError(f"cluster.namespace: the cluster's certificates cannot be used: {error}") from error
-        self.namespace, self.server, self._may_change = namespace, config.cluster.server, may_change
-        self._client = AsyncClient(
-            config=config,
-            namespace=namespace,
-            timeout=httpx2.Timeout(TIMEOUT),
-            transport=_Transport(verify=verify, socket_options=_OPTIONS),
-        )
+        except NoCluster as error:
+            raise ConfigError(f"cluster.namespace: the kubeconfig cannot be used: {error}", hint=_HINT) from error
 
     async def create(self, kind: ResourceKind, body: Mapping[str, Any], *, dry: bool = False) -> Object:
         """Create an object; with `dry` only ask whether it could be. Returns what the server made of it."""

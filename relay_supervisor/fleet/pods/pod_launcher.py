@@ -59,6 +59,8 @@ class PodLauncher:
         self._known = asyncio.Event()
         self._away = ""
         """Why the API server cannot be asked, while it cannot."""
+        self._logged = ""
+        """What of that was logged last: where only a watch fails, it would be each time that a list has succeeded."""
 
     # --- Launcher --------------------------------------------------------------------------------------------------
 
@@ -150,18 +152,21 @@ class PodLauncher:
                     self._reached()
                 async for event, found in self._api.watch(PODS, self._labels, version):
                     backoff.reset()
+                    if self._logged:
+                        log.warning("Pods are followed again")
+                    self._logged = ""
                     version = _version(found) or version
                     self._take(event, found)
             except ApiRefused as error:
-                if not error.too_old:
-                    self._missed(str(error))
+                if not (error.too_old and version):
+                    self._missed(str(error), listed=bool(version))
                     await self._clock.sleep(backoff.next_delay())
                 version = ""
             except ApiAway as error:
                 watched, version = bool(version), ""  # of a watch nobody knows whether the server is there: of a list
                 if isinstance(error, ApiSilent) and watched:
                     continue
-                self._missed(str(error))
+                self._missed(str(error), listed=watched)
                 await self._clock.sleep(backoff.next_delay())
 
     async def _list(self) -> str:
@@ -184,14 +189,16 @@ class PodLauncher:
 
     def _reached(self) -> None:
         if self._away:
-            log.warning("the cluster's API server answers again")
+            if not self._logged:
+                log.warning("the cluster's API server answers again")
             self._book.resumed(self._clock.now())
         self._away = ""
 
-    def _missed(self, why: str) -> None:
-        if not self._away:
+    def _missed(self, why: str, *, listed: bool) -> None:
+        """Neither a list nor a watch came of it; `listed`: a list did before."""
+        if why != self._logged and not (self._away and not listed):
             log.error("Pods cannot be followed, workers go on: %s", why)
-        self._away = why
+        self._logged, self._away = why if listed else "", why
 
     async def _look(self) -> None:
         pauses = PauseDetector(LOOK)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relay_common.config_cluster import ClusterConfig
+from relay_common.config_cluster import ClusterConfig, cluster_problems
 from relay_common.errors import ConfigError
 
 RIGHTS: Final[Mapping[str, Sequence[str]]] = {
@@ -25,6 +25,13 @@ def rights(cluster: ClusterConfig) -> list[tuple[str, str]]:
     """Each verb and resource that the supervisor needs in the namespace."""
     needed = [RIGHTS, *([AMONG_OTHERS] if cluster.replica else [])]
     return [(verb, resource) for table in needed for resource, verbs in table.items() for verb in verbs]
+
+
+def require_names(cluster: ClusterConfig) -> None:
+    """Raise ConfigError for a namespace or an identity that Kubernetes knows none like."""
+    for problem in cluster_problems(cluster):
+        if problem.startswith(("cluster.namespace", "cluster.identity")):
+            raise ConfigError(problem)
 
 
 def require_client(cluster: ClusterConfig) -> None:

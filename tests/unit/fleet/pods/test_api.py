@@ -7,9 +7,11 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from relay_common.errors import ConfigError
 from relay_supervisor.fleet.pods import api as api_module
 from relay_supervisor.fleet.pods.api import PODS, ApiAway, ClusterApi
 from tests.fixtures.scripted_http import ScriptedServer, response
@@ -17,13 +19,15 @@ from tests.fixtures.scripted_http import ScriptedServer, response
 Call = Callable[[ClusterApi], Awaitable[object]]
 
 
-def configure(directory: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = directory / "kubeconfig"
+def kubeconfig(port: int, user: dict[str, Any]) -> str:
     names = {"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}
     server = {"server": f"http://127.0.0.1:{port}"}
-    config.write_text(
-        json.dumps(names | {"clusters": [{"name": "c", "cluster": server}], "users": [{"name": "u", "user": {}}]})
-    )
+    return json.dumps(names | {"clusters": [{"name": "c", "cluster": server}], "users": [{"name": "u", "user": user}]})
+
+
+def configure(directory: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = directory / "kubeconfig"
+    config.write_text(kubeconfig(port, {}))
     monkeypatch.setenv("KUBECONFIG", str(config))
 
 
@@ -32,6 +36,27 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     async with ScriptedServer() as server:
         configure(tmp_path, server.port, monkeypatch)
         yield server
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("clusters: [", "no kubeconfig"),
+        ("[1]", "no kubeconfig"),
+        ("null", "no kubeconfig"),
+        ("{}", "has no 'clusters'"),
+        ('{"clusters": [], "users": [], "contexts": []}', "No current context"),
+        (kubeconfig(9, {"auth-provider": {"name": "gcp"}}), "auth-provider not supported"),
+        (kubeconfig(9, {"client-certificate": "/nowhere", "client-key": "/nowhere"}), "certificates cannot be used"),
+    ],
+)
+def test_a_kubeconfig_that_cannot_be_used_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, said: str
+) -> None:
+    (tmp_path / "kubeconfig").write_text(config)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ConfigError, match=said):
+        ClusterApi("cameras")
 
 
 async def test_who_may_not_command_changes_nothing(

@@ -209,6 +209,29 @@ async def test_a_broken_watch_is_said_once_until_a_list_succeeds(ready: Rig, cap
     assert caplog.text.count("answers again") == 1
 
 
+async def test_a_watch_that_fails_while_lists_succeed_is_said_once(
+    ready: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the Role lacks `watch`, or a proxy keeps no answer open: each list would count as the end of it."""
+    watch = ready.api.watch
+    ready.api.calls.clear()
+
+    async def forbidden(*_: Any) -> AsyncIterator[tuple[str, Json]]:
+        raise ApiRefused("pods is forbidden", 403)
+        yield
+
+    monkeypatch.setattr(ready.api, "watch", forbidden)
+    await ready.happens(ApiRefused("pods is forbidden", 403))
+    await ready.settle(60.0)
+    assert ready.api.calls.count("list Pod") > 5
+    said = [record.message for record in caplog.records if record.name.endswith("pod_launcher")]
+    assert said == ["Pods cannot be followed, workers go on: pods is forbidden"]
+    monkeypatch.setattr(ready.api, "watch", watch)
+    await ready.settle(10.0)
+    await ready.happens(("BOOKMARK", a_pod(RUNNING)))
+    assert caplog.text.count("followed again") == 1
+
+
 async def test_a_quiet_watch_is_no_outage(ready: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     ready.api.calls.clear()

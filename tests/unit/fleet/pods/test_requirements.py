@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from relay_common.config import Config
 from relay_common.config_cluster import ClusterConfig
 from relay_common.config_file import parse
+from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
+from relay_supervisor.commands import move
 from tests.fixtures.product_source import ROOT
 
 NEST = {"project_id": "p", "client_id": "c", "client_secret": "s", "refresh_token": "t"}
@@ -54,3 +58,18 @@ def test_nothing_of_it_is_loaded_on_one_machine() -> None:
 def test_absent_means_off() -> None:
     assert ClusterConfig().namespace == ""
     assert msgspec.structs.replace(Config(nest=[])).cluster == ClusterConfig()
+
+
+@pytest.mark.parametrize("options", [("--namespace", "Bad_Name"), ("--identity", "a" * 41), ("--namespace", "..")])
+def test_move_refuses_what_can_be_no_name(tmp_path: Path, options: tuple[str, str]) -> None:
+    """A namespace becomes part of each address that is asked."""
+    config = tmp_path / "relay.toml"
+    config.write_text(
+        "".join(
+            f"[{name}]\n" + "".join(f"{key} = {value!r}\n" for key, value in table.items())
+            for name, table in (("nest", NEST), ("cloudflare", {"app_id": "a", "app_secret": "s"}))
+        )
+    )
+    ran = CliRunner().invoke(move.command, ["to-cluster", "--config", str(config), *options])
+    assert isinstance(ran.exception, ConfigError)
+    assert f"cluster.{options[0].removeprefix('--')} is {options[1]!r}" in str(ran.exception)
