@@ -79,7 +79,7 @@ kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (De
 	$(BIN)/python -m tests.cluster.binaries
 
 # Clusters of three nodes side by side, whose tests mostly wait.
-CLUSTERS ?= 6
+CLUSTERS ?= 5
 
 cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; two minutes)
 	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) --dist worksteal $(ARGS)

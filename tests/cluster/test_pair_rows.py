@@ -13,9 +13,7 @@ from tests.cluster.engine import Cluster, skipped
 from tests.cluster.matrix.bench import Outcome
 from tests.cluster.matrix.pair import Pair, pair
 from tests.cluster.matrix.pair_rows import (
-    both_killed,
     cut_off_from_the_api_server,
-    killed_with_its_node,
     restarted,
     stands_still,
 )
@@ -27,7 +25,6 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
     ("second", "rows"),
     [
         pytest.param("refuse", (stands_still, restarted, cut_off_from_the_api_server), id="refuse"),
-        pytest.param("replace", (both_killed, killed_with_its_node), id="replace"),
     ],
 )
 async def test_each_fault_of_supervisors_costs_what_it_may(

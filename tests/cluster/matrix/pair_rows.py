@@ -60,7 +60,9 @@ async def both_killed(pair: Pair) -> Outcome:
         await pair.until(lambda seen: not any(one.status for one in seen), "both are gone")
         return began
 
-    return await pair.measured(inflict, another=False)
+    outcome = await pair.measured(inflict, another=False)
+    pair.unsure()
+    return outcome
 
 
 async def cut_off_from_the_api_server(pair: Pair) -> Outcome:
