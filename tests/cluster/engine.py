@@ -152,6 +152,19 @@ class ClusterNode:
         every = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in self._cluster.network.processes(self._number)}
         return [[pid] for pid, command in every.items() if "tests.cluster.kubelet" not in command]
 
+    def first_process(self, pod: str) -> int:
+        """The process, by its number on this machine, with which the container of the Pod of that name began."""
+        for pid in self._cluster.network.processes(self._number):
+            host = subprocess.run(
+                ["nsenter", f"--target={pid}", "--uts", "uname", "--nodename"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if host.stdout.strip() == pod and _is_first(pid):
+                return pid
+        raise LookupError(f"no process of {pod} on {self.name}")
+
     def _tell(self, line: str) -> None:
         process = self._process
         assert process is not None, f"{self.name} has no power"
@@ -161,6 +174,15 @@ class ClusterNode:
         answer = process.stdout.readline().strip()
         if answer != "ok":
             raise RuntimeError(f"{self.name}: {line}: {answer or (self.folder / 'kubelet.log').read_text()[-2000:]}")
+
+
+def _is_first(pid: int) -> bool:
+    """Whether it is the first process of its own PID namespace."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has just ended
+        return False
+    return any(line.split()[-1] == "1" for line in status.splitlines() if line.startswith("NSpid:"))
 
 
 class Cluster:

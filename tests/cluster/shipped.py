@@ -101,8 +101,8 @@ def documented(folder: str) -> list[str]:
     return [one for one in shown if one.startswith("kubectl ")]
 
 
-async def shell(command: str, cluster: Cluster, folder: Path) -> None:
-    """Run one of them. Raises AssertionError with what it says when it fails."""
+async def shell(command: str, cluster: Cluster, folder: Path) -> str:
+    """Run one of them, and return what it says. Raises AssertionError with that when it fails."""
     environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
     process = await asyncio.create_subprocess_exec(
         "timeout",
@@ -117,6 +117,7 @@ async def shell(command: str, cluster: Cluster, folder: Path) -> None:
     )
     said, _ = await process.communicate()
     assert process.returncode == 0, f"{command}: {said.decode()}"
+    return said.decode()
 
 
 async def live(pod: Json, cameras: int) -> None:

@@ -12,21 +12,10 @@ import pytest
 
 from relay_supervisor.commands.demo_world import demo_world
 from tests.cluster.api import Api, Json
-from tests.cluster.dns import name_server
+from tests.cluster.as_shown import BESIDE, IN_ONE_POD, ON_A_CLUSTER, executed, prepared, shown
 from tests.cluster.engine import Cluster, skipped
 from tests.cluster.pods import of
-from tests.cluster.shipped import (
-    COMMANDS,
-    NAMESPACE,
-    WITHIN,
-    WORKERS,
-    copied,
-    documented,
-    fill_in,
-    live,
-    shell,
-    with_tls,
-)
+from tests.cluster.shipped import COMMANDS, NAMESPACE, WITHIN, WORKERS, fill_in, live, shell, with_tls
 from tests.fixtures.product_source import ROOT
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
@@ -62,7 +51,7 @@ async def test_one_relay_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
     async with demo_world(2, "320x180", [*here, "--webrtc", "1"], here) as world, with_tls(cluster, world):
         fill_in(folder, world)
         await api.create("/api/v1/persistentvolumes", volume(tmp_path / "state"))
-        for command in documented("deploy/kubernetes/single"):
+        for command in shown(IN_ONE_POD):
             await shell(command, cluster, folder)
         pod = await api.until(POD, ready, WITHIN)
         await live(pod, 2)
@@ -82,17 +71,9 @@ def uids(pods: Json) -> set[str]:
 
 
 async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: Path) -> None:
-    if shutil.which("kubectl") is None:
-        skipped("kubectl is not installed (apt install kubernetes-client)")
-    folder = copied(tmp_path / "deploy" / "kubernetes")
-    here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
-    async with (
-        demo_world(2, "320x180", [*here, "--webrtc", "1"], here) as world,
-        with_tls(cluster, world),
-        name_server(api, cluster.network.gateway),
-    ):
-        fill_in(folder, world)
-        for command in documented("deploy/kubernetes"):
+    async with prepared(cluster, api, tmp_path, "--webrtc", "1") as (_, folder):
+        *deployed, check, workers_listed, holder_listed = shown(ON_A_CLUSTER)
+        for command in deployed:
             await shell(command, cluster, folder)
         pods = f"{NAMESPACE}/pods"
         # One of the two commands, and has each camera's worker run in a Pod of its own.
@@ -103,6 +84,11 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
         assert len(uids(workers)) == 2
         assert len({pod["spec"]["nodeName"] for pod in workers["items"]}) == 2
         assert all(pod["spec"]["priorityClassName"] == "nest-relay" for pod in workers["items"])
+        listed = await shell(workers_listed, cluster, folder)
+        assert all(pod["metadata"]["name"] in listed and pod["spec"]["nodeName"] in listed for pod in workers["items"])
+        assert first["metadata"]["name"] in await shell(holder_listed, cluster, folder)
+        await checked(check, cluster, api)
+        assert uids(await api.get(pods, labelSelector=WORKERS)) == uids(workers), "a check disturbs nobody"
         # The other one goes on when it is gone, with the same workers.
         await api.delete(f"{pods}/{first['metadata']['name']}")
 
@@ -114,3 +100,25 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
         assert uids(await api.get(pods, labelSelector=WORKERS)) == uids(workers)
         await api.delete(NAMESPACE)
         await api.gone(NAMESPACE, WITHIN)  # the next test makes it again
+
+
+async def checked(command: str, cluster: Cluster, api: Api) -> None:
+    """`check` says in either supervisor's Pod that all of the cluster is well."""
+    assert " exec deployment/nest-relay -- " in command
+    every = await api.get(f"{NAMESPACE}/pods", labelSelector="app.kubernetes.io/name=nest-relay")
+    assert len(every["items"]) == 2
+    for pod in every["items"]:
+        _, said = await executed(command, cluster, pod)
+        for words in ("lets this account manage Pods", "the cluster admits them", "and runs it", " reaches nest-"):
+            assert words in said, said
+    await api.until(f"{NAMESPACE}/pods", lambda found: not found["items"], WITHIN, labelSelector="nest-relay/trial")
+
+
+async def test_the_account_of_a_supervisor_beside_the_cluster_is_made_as_shown(cluster: Cluster, api: Api) -> None:
+    if shutil.which("kubectl") is None:
+        skipped("kubectl is not installed (apt install kubernetes-client)")
+    for command in shown(BESIDE):
+        await shell(command, cluster, ROOT)
+    may = "kubectl -n cameras auth can-i create pods --as=system:serviceaccount:cameras:nest-relay"
+    await shell(f"until {may}; do sleep 0.2; done", cluster, ROOT)
+    await api.delete("/api/v1/namespaces/cameras")

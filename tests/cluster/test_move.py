@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,16 +14,17 @@ from typing import Final
 import httpx
 import pytest
 
-from relay_supervisor.commands.demo_world import DemoWorld, demo_world
+from relay_supervisor.commands.demo_world import DemoWorld
 from tests.cluster.api import Api
-from tests.cluster.dns import name_server
-from tests.cluster.engine import Cluster, skipped
-from tests.cluster.shipped import COMMANDS, NAMESPACE, TOKEN, WITHIN, copied, documented, fill_in, live, shell, with_tls
+from tests.cluster.as_shown import MOVED, ON_A_CLUSTER, prepared, shown
+from tests.cluster.engine import Cluster
+from tests.cluster.shipped import COMMANDS, NAMESPACE, TOKEN, WITHIN, fill_in, live, shell
 from tests.fixtures.ports import free_ports
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.media]
 
 CAMERAS: Final = 2
+RUN: Final = "relay-supervisor run"
 
 
 class Box:
@@ -65,7 +65,7 @@ class Box:
     @contextlib.asynccontextmanager
     async def relay(self) -> AsyncIterator[None]:
         """`relay-supervisor run` until its cameras are live, and until it is stopped."""
-        process = await self.runs("exec relay-supervisor run")
+        process = await self.runs(f"exec {RUN}")
         try:
             deadline = time.monotonic() + WITHIN
             headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -94,36 +94,29 @@ async def generates(world: DemoWorld) -> int:
 
 
 async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path) -> None:
-    if shutil.which("kubectl") is None:
-        skipped("kubectl is not installed (apt install kubernetes-client)")
-    manifests = copied(tmp_path / "deploy" / "kubernetes")
-    here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
-    async with (
-        demo_world(CAMERAS, "320x180", list(here), here) as world,
-        with_tls(cluster, world),
-        name_server(api, cluster.network.gateway),
-    ):
+    stopped, there, applied, ended, waited, back, run_again = shown(MOVED)
+    deployed = shown(ON_A_CLUSTER)
+    async with prepared(cluster, api, tmp_path) as (world, manifests):
         box = Box(tmp_path / "box", cluster, world)
-        fill_in(manifests, world)
-        *prepared, apply, _ = documented("deploy/kubernetes")
-        assert apply == "kubectl apply -k ."
-        for command in prepared:
+        for command in deployed[: deployed.index(applied)]:
             await shell(command, cluster, manifests)
         async with box.relay():
             asked = await generates(world)
             assert asked == CAMERAS
-            await box.does("relay-supervisor stop --keep-workers")
+            await box.does(stopped)
         began = time.monotonic()
-        await box.does("relay-supervisor move to-cluster")
-        await shell(apply, cluster, manifests)
+        await box.does(there)
+        await shell(applied, cluster, manifests)
         found = await api.until(f"{NAMESPACE}/pods", lambda pods: bool(pods["items"]), WITHIN, labelSelector=COMMANDS)
         await live(found["items"][0], CAMERAS)
         print(f"in the cluster after {time.monotonic() - began:.1f} s")
         assert await generates(world) == asked
         began = time.monotonic()
-        await shell("kubectl -n nest-relay scale deployment nest-relay --replicas=0", cluster, manifests)
-        await api.until(f"{NAMESPACE}/pods", lambda pods: not pods["items"], WITHIN, labelSelector=COMMANDS)
-        await box.does("relay-supervisor move from-cluster")
+        for command in (ended, waited):
+            await shell(command, cluster, manifests)
+        assert (await api.get(f"{NAMESPACE}/pods", labelSelector=COMMANDS))["items"] == []
+        await box.does(back)
+        assert run_again == RUN
         async with box.relay():
             print(f"and back after {time.monotonic() - began:.1f} s")
             assert await generates(world) == asked
