@@ -71,6 +71,7 @@ class Cause(enum.Enum):
     LOCAL_UNAVAILABLE = "local_unavailable"
     # Kubernetes
     WORKER_WAITS = "worker_waits"
+    WORKER_MOVES = "worker_moves"
 
 
 class RestartCause(enum.Enum):
@@ -85,6 +86,8 @@ class RestartCause(enum.Enum):
     FAILED = "failed"
     """It could not be watched or ended."""
     OTHER = "other"
+    TAKEN_AWAY = "taken_away"
+    """Its engine ended it: a node that is drained, or a Pod that somebody deleted."""
 
 
 class CauseText(NamedTuple):
@@ -233,6 +236,10 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.WORKER_WAITS: CauseText(
         "relay", "The cluster does not start the camera's worker", "See below, by Kubernetes' reason",
         "it is started as soon as the cluster can"),
+    Cause.WORKER_MOVES: CauseText(
+        "relay", "The cluster has taken the camera's worker away",
+        "Nothing while a node is drained or upgraded; else `kubectl get events` says who deletes its Pod",
+        "another one is started, where there is room"),
 }
 """Every cause with its words."""
 # fmt: on

@@ -39,7 +39,8 @@ _BY_STAGE: Final = {
 """Causes of what workers of earlier releases report, which know no codes."""
 _DETAILED: Final = frozenset(
     {Cause.CAMERA_REFUSES, Cause.CAMERA_LOST, Cause.CAMERA_BROKEN, Cause.CAMERA_UNREACHABLE, Cause.CODEC_UNSUPPORTED}
-    | {Cause.SFU_LOST, Cause.SINK_FAILS, Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED}
+    | {Cause.SFU_LOST, Cause.SINK_FAILS}
+    | {Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED, Cause.WORKER_MOVES}
     | {Cause.GOOGLE_FAILS, Cause.GOOGLE_REFUSES, Cause.PROJECT_REFUSED, Cause.BUDGET_SHORT, Cause.OFFER_REFUSED}
 )
 """Causes whose sentence is followed by what was reported."""
@@ -178,6 +179,8 @@ def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:
         wait = engine_wait(slot)
         advice = WAITS[wait].advice if wait is not None else ""
         return Judged(Cause.WORKER_UNSTARTED, slot.ended_by, "", next_at, advice)
+    if slot.was_taken and not slot.running:
+        return Judged(Cause.WORKER_MOVES, slot.ended_by, "", next_at)
     recent = slot.policy.recent(now)
     if slot.phase is Phase.BACKOFF or recent >= _CRASH_LOOP or (recent and not slot.running):
         hung = slot.ended_by.startswith("hung")

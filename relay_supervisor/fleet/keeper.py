@@ -114,7 +114,7 @@ class SlotKeeper:
                 slot.seen_at = now  # it has its time for a hello once it runs
             case Phase.RUNNING if slot.taken_away and slot.replacement is None and slot.wanted:
                 slot.succeeded = slot.process  # one successor, whatever becomes of it; then as after any end
-                self.replace(slot, f"its engine ends it{slot.engine_words}", RestartCause.OTHER)
+                self.replace(slot, f"its engine ends it{slot.engine_words}", RestartCause.TAKEN_AWAY)
             case Phase.STARTING:
                 self._listen(slot, HELLO_TIMEOUT_ELSEWHERE if self._launcher.remote else HELLO_TIMEOUT, now)
             case Phase.RUNNING:
@@ -289,18 +289,24 @@ class SlotKeeper:
     def _exited(self, slot: Slot) -> None:
         assert slot.process is not None
         exit_, asked = slot.process.exit, slot.phase is Phase.STOPPING
-        if slot.farewell and exit_ is not None and exit_.clean:
+        taken = exit_ is not None and exit_.taken and not asked and slot.phase is not Phase.HUNG
+        if slot.farewell and exit_ is not None and exit_.clean and not taken:
             words = brief = f"{exit_} ({slot.farewell})"
         elif slot.phase is Phase.HUNG:
             words, brief = f"hung{slot.whereabouts}, {exit_}", f"hung, {exit_}"
+        elif taken and exit_ is not None:
+            words, brief = str(exit_), exit_.words
         else:
             words, brief = f"{exit_}{slot.whereabouts}", str(exit_)
-        log.log(logging.INFO if asked else logging.ERROR, "worker %s", words, extra=slot.context)
+        level = logging.INFO if asked else logging.WARNING if taken else logging.ERROR
+        log.log(level, "worker %s", words, extra=slot.context)
         code = exit_.code if exit_ is not None else None
         cause = RestartCause.KILLED if code is not None and code < 0 else RestartCause.EXITED
         if asked or slot.phase is Phase.HUNG:
             cause = slot.planned if asked else RestartCause.HUNG
-        slot.ended_by = brief
+        elif taken:
+            cause = RestartCause.TAKEN_AWAY
+        slot.ended_by, slot.was_taken = brief, taken
         if slot.data_path == "compiled" and slot.policy.trust.died(code, self._clock.now()):
             log.warning(
                 "worker has crashed twice in ten minutes: from now on it does without the compiled data path",
@@ -314,7 +320,7 @@ class SlotKeeper:
         log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
-        slot.ended_by = why
+        slot.ended_by, slot.was_taken = why, False
         self._over(slot, SlotEvent.GIVE_UP, why, RestartCause.FAILED)
 
     def _over(self, slot: Slot, event: SlotEvent, why: str, cause: RestartCause) -> None:
@@ -346,7 +352,9 @@ class SlotKeeper:
         """Start another worker, now or later, when one is wanted."""
         if slot.phase is Phase.BACKOFF:
             now, known = self._clock.now(), slot.policy.logged_enough
-            if had_process:
+            if had_process and slot.was_taken:
+                delay, known = slot.policy.taken_away(now), False
+            elif had_process:
                 delay, known = slot.policy.died(now, slot.last_exit), False
                 slot.last_exit = slot.policy.words(now)
             else:
@@ -374,6 +382,7 @@ class SlotKeeper:
         slot.replacement = successor.replacement = None
         self.slots[slot.camera] = successor
         successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
-        successor.ended_by, successor.contested_until = slot.ended_by, slot.contested_until
+        successor.ended_by, successor.was_taken = slot.ended_by, slot.was_taken
+        successor.contested_until = slot.contested_until
         successor.policy.restarts += 1
         return successor

@@ -31,11 +31,13 @@ class EnginePhase(enum.Enum):
 class Exit:
     """How a worker ended: `code` as `subprocess` has it, -n for signal n; None when nobody can tell.
 
-    `words` are what its engine adds, such as that it took more memory than it may.
+    `words` are what its engine adds, such as that it took more memory than it may. Of one that was `taken` away, by its
+    engine or by somebody through it, the end says nothing about the worker.
     """
 
     code: int | None
     words: str = ""
+    taken: bool = False
 
     @property
     def clean(self) -> bool:
@@ -45,6 +47,8 @@ class Exit:
         return f"{self._plainly()} ({self.words})" if self.words else self._plainly()
 
     def _plainly(self) -> str:
+        if self.taken:
+            return "taken away"
         if self.code is None:
             return "ended" if self.words else "ended (exit status unknown)"
         if self.code < 0:

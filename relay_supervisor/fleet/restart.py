@@ -22,7 +22,8 @@ class RestartPolicy:
 
     The first restart within `window` seconds is immediate; further ones back off with jitter; from `intensity` deaths
     in the window on the worker counts as `degraded` and is restarted about every `ceiling` seconds. Starts that bring
-    no process about (no descriptor, no memory) are no deaths: they are tried again every few seconds.
+    no process about (no descriptor, no memory) are no deaths: they are tried again every few seconds. Nor is it one
+    where its engine takes a worker away.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class RestartPolicy:
         self._backoff = Backoff(base, ceiling, rng=self._rng)
         self._starts = Backoff(base, max(base, UNSTARTED_WAIT), rng=self._rng)
         self._deaths: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
+        self._taken: deque[float] = deque(maxlen=intensity)
         self.restarts = 0
         self.trust = CompiledTrust()
 
@@ -53,6 +55,17 @@ class RestartPolicy:
         if self.recent(now) >= self._intensity:
             return self._ceiling * self._rng.uniform(0.8, 1.2)
         return self._backoff.next_delay()
+
+    def taken_away(self, now: float) -> float:
+        """Record that its engine took the worker away at `now`; returns seconds to wait before the next one.
+
+        That is no death, and the next may start at once. Where it happens `intensity` times in the window, something
+        takes every worker away, and will go on.
+        """
+        self._taken.append(now)
+        self.restarts += 1
+        often = len(self._taken) == self._intensity and now - self._taken[0] < self._window
+        return self._ceiling * self._rng.uniform(0.8, 1.2) if often else 0.0
 
     def unstarted(self) -> float:
         """Record that no process could be started; returns seconds to wait before the next try."""

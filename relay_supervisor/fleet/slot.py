@@ -38,7 +38,8 @@ Rules of the slot and the fleet (`fleet.py`):
 4. A process that ends is followed by another one if that is wanted. From RUNNING, STARTING and HUNG this leads through
    BACKOFF, where the restart policy sets the delay; from STOPPING, which was requested, to ABSENT, and on to STARTING
    at once if the camera has been wanted again meanwhile. One that its engine takes away while it runs (a node that is
-   drained) gets its successor before it ends, as if it were replaced.
+   drained) gets its successor before it ends, as if it were replaced; where it ends sooner than that, its successor
+   starts at once: the policy counts no death.
 
 5. `running` means that a process is watched, is alive and has said hello; nothing else is ever shown as live.
 
@@ -156,6 +157,8 @@ class Slot:
         """Until when an earlier worker may be alive elsewhere, with the camera's stream: how it ended nobody knows."""
         self.ended_by = ""
         """How the last one ended, alone: the same words for the same end."""
+        self.was_taken = False
+        """Whether its engine took the last one away, so that how that ended says nothing about the worker."""
         self.planned = RestartCause.REQUESTED
         """Why it is asked to end, when it is."""
         self.wanted = True

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay_supervisor.fleet.launcher import EnginePhase, Exit
-from relay_supervisor.fleet.pods.seen import PodVerdict, SeenPod, judge
+from relay_supervisor.fleet.pods.seen import DELETED, PodVerdict, SeenPod, judge, taken_away
 from relay_supervisor.fleet.pods.suspects import Suspects
 
 UNACKNOWLEDGED: Final = 5.0
@@ -28,7 +28,7 @@ LONGEST_UNACKNOWLEDGED: Final = 80.0
 """Seconds from when a Pod has a node until that node has to have said something about it."""
 _UNKNOWN: Final = PodVerdict(EnginePhase.RUNNING, "the cluster has not said yet what became of it")
 _ASKED: Final = PodVerdict(EnginePhase.WAITING, "the cluster has not accepted it yet")
-_GONE: Final = PodVerdict(EnginePhase.GONE, exit=Exit(None, "its Pod is gone"))
+_GONE: Final = PodVerdict(EnginePhase.GONE, exit=Exit(None, DELETED, taken=True))
 
 
 @dataclass
@@ -145,7 +145,9 @@ class Book:
         """A Pod is gone; `pod` is what it was last."""
         verdict = judge(pod)
         self._dropped(pod.instance)
-        self._tell(pod.instance, verdict if verdict.phase is EnginePhase.GONE else _GONE)
+        if verdict.phase is not EnginePhase.GONE:
+            verdict = PodVerdict(EnginePhase.GONE, exit=taken_away(pod))
+        self._tell(pod.instance, verdict)
 
     def resumed(self, now: float) -> None:
         """Nothing was heard of any Pod until now: what nodes have said meanwhile is still unread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Protocol
 
@@ -72,8 +73,12 @@ class PodWorker(WatchedEnd):
         if verdict.phase is EnginePhase.GONE and not self._over:
             if verdict.last_words:
                 log.error("last words of the worker:\n%s", verdict.last_words, extra={"instance": self._instance})
-            self._ended(verdict.exit or Exit(None))
+            self._ended(self._own(verdict.exit or Exit(None)))
         self._verdict = verdict if verdict.where or not self.where else _there(verdict, self.where)
+
+    def _own(self, end: Exit) -> Exit:
+        """An end that was asked for here is no engine's doing."""
+        return dataclasses.replace(end, taken=end.taken and not self._asked)
 
 
 def _there(verdict: PodVerdict, where: str) -> PodVerdict:

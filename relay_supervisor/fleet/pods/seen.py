@@ -23,6 +23,7 @@ LONGEST_REASON: Final = 300
 """Characters of the engine's words that are passed on."""
 _SIGNALLED: Final = 128
 """Exit codes above it tell the signal that ended a container's process."""
+DELETED: Final = "its Pod was deleted"
 _LOST: Final = "ContainerStatusUnknown"
 """What a kubelet gives for a container that it has lost, with an exit code that means nothing."""
 
@@ -174,11 +175,21 @@ def _waiting(pod: SeenPod) -> Waiting | None:
 
 def _exit(pod: SeenPod) -> Exit:
     ended = _terminated(pod)
-    if ended is None or ended.reason == _LOST:
+    known = ended if ended is not None and ended.reason != _LOST else None
+    code = known.exit_code if known is not None else None
+    if code is not None and code > _SIGNALLED:
+        code = _SIGNALLED - code
+    if pod.metadata.deletion_timestamp:
+        return taken_away(pod, code)
+    if known is None:
         return Exit(None, (_words(pod.status.reason, pod.status.message) or (_LOST if ended else ""))[:LONGEST_REASON])
-    code = ended.exit_code
-    usual = ended.reason in ("Completed", "Error", None)
-    return Exit(_SIGNALLED - code if code > _SIGNALLED else code, "" if usual else ended.reason or "")
+    usual = known.reason in ("Completed", "Error", None)
+    return Exit(code, "" if usual else known.reason or "")
+
+
+def taken_away(pod: SeenPod, code: int | None = None) -> Exit:
+    """The end of a worker whose Pod was deleted while it ran: evicted, drained, preempted, or by somebody."""
+    return Exit(code, _deleted(pod)[:LONGEST_REASON], taken=True)
 
 
 def _words(reason: str | None, message: str | None) -> str:
@@ -202,16 +213,15 @@ def _nothing(pod: SeenPod) -> str:
     return ""
 
 
+# Since 1.26 it says which of evicted, drained and preempted it is.
+_deleted: Final = _of_condition("DisruptionTarget", "True", DELETED)
+
+
 RULES: Final = (
     # Other containers of the Pod may go on; the worker's end is what counts.
     Rule(_terminated, EnginePhase.GONE, _nothing),
     Rule(lambda pod: pod.status.phase in ("Succeeded", "Failed"), EnginePhase.GONE, _nothing),
-    # Evicted, drained, preempted (DisruptionTarget says which since 1.26), or deleted by somebody.
-    Rule(
-        lambda pod: pod.metadata.deletion_timestamp,
-        EnginePhase.ENDING,
-        _of_condition("DisruptionTarget", "True", "its Pod is being deleted"),
-    ),
+    Rule(lambda pod: pod.metadata.deletion_timestamp, EnginePhase.ENDING, _deleted),
     Rule(_running, EnginePhase.RUNNING, _nothing),
     Rule(_waiting, EnginePhase.WAITING, _of_waiting),
     # Its node was lost from sight, in old versions; what runs there nobody knows.

@@ -107,6 +107,17 @@ def test_what_ended_first_is_named() -> None:
     assert found.cause == "The camera's worker keeps ending: killed by SIGKILL"
 
 
+def test_a_worker_that_was_taken_away_has_not_crashed() -> None:
+    moved = slot()
+    moved.policy.died(0.0, "killed by SIGKILL")
+    moved.machine.fire(SlotEvent.EXIT)
+    moved.unbind()
+    moved.ended_by, moved.was_taken = "its Pod was deleted", True
+    found = judged(moved, at=5.0)
+    assert found.code == "worker_moves"
+    assert found.cause == "The cluster has taken the camera's worker away: its Pod was deleted"
+
+
 def test_a_worker_for_which_there_is_no_room_says_so_however_the_one_before_it_ended() -> None:
     waiting = slot()
     waiting.policy.died(0.0, "its Pod is gone")

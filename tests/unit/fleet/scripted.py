@@ -71,9 +71,12 @@ class Process:
     def forget(self) -> None:
         self.forgotten = True
 
-    def end(self, code: int | None = 0, *, unseen: bool = False) -> None:
-        """It ends, or is said to have (None); with `unseen` the kernel's notice gets lost."""
-        self.exit = Exit(code)
+    def end(self, code: int | None = 0, *, unseen: bool = False, taken: str = "") -> None:
+        """It ends, or is said to have (None); with `unseen` the kernel's notice gets lost.
+
+        `taken` is why its engine took it away, if it did.
+        """
+        self.exit = Exit(code, taken, taken=bool(taken))
         if not unseen:
             for told in self._told:
                 told()
@@ -144,6 +147,7 @@ class Rig:
         self.sent: list[tuple[str, FromSupervisor]] = []
         self.told: list[tuple[str, str]] = []
         self.started: list[str] = []
+        self.causes: list[RestartCause] = []
         self.reading, self.keyring = True, Keyring()
         self.commands = True
         self.fleet = Fleet(
@@ -178,6 +182,7 @@ class Rig:
 
     def worker_gone(self, camera: str, instance: str, reason: str, cause: RestartCause) -> None:
         self.told.append(("gone", reason))
+        self.causes.append(cause)
 
     # what a test does
 

@@ -8,6 +8,7 @@ import pytest
 
 from relay_common import protocol
 from relay_common.beat_messages import BEAT, SupervisorBeat
+from relay_common.causes import RestartCause
 from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.fleet import TICK
 from relay_supervisor.fleet.keeper import HELLO_TIMEOUT, HELLO_TIMEOUT_ELSEWHERE, SILENCE
@@ -103,6 +104,31 @@ async def test_it_gets_one_successor_only(rig: Rig) -> None:
     old.end()
     await settle()
     assert (rig.phase, len(rig.launcher.specs)) == (Phase.STARTING, 3)
+
+
+async def test_one_that_is_taken_away_without_notice_has_not_died(rig: Rig) -> None:
+    """Its successor starts at once, however often the worker itself has died lately, and the words are the engine's."""
+    process = await rig.run()
+    for number in range(4):
+        process.end(1) if number < 2 else process.end(0, taken="its Pod was deleted")
+        if number < 2:
+            await rig.wait(2.0)
+        await settle()
+        assert rig.phase is Phase.STARTING
+        process = await rig.launcher.answer()
+        rig.hello()
+    slot = rig.slot
+    assert (slot.last_exit, slot.was_taken) == ("taken away (its Pod was deleted)", True)
+    assert (slot.policy.recent(rig.clock.now()), slot.policy.restarts) == (2, 4)
+    assert rig.causes[-2:] == [RestartCause.TAKEN_AWAY] * 2
+
+
+async def test_one_that_hung_was_not_taken_away_but_ended(rig: Rig) -> None:
+    process = await rig.run()
+    await rig.wait(SILENCE + 2 * TICK)
+    process.end(None, taken="its Pod was deleted")
+    assert not rig.slot.was_taken
+    assert rig.slot.policy.recent(rig.clock.now()) == 1
 
 
 async def test_one_that_was_asked_to_end_is_not_taken_away(rig: Rig) -> None:

@@ -45,6 +45,16 @@ def test_the_same_end_again_is_counted_while_it_is_recent() -> None:
     assert policy.words(750.0).endswith(", 11th time in 10 minutes")
 
 
+def test_being_taken_away_is_no_death_unless_it_goes_on() -> None:
+    """Three nodes upgraded within ten minutes move a worker three times; what deletes every Pod goes on."""
+    policy = RestartPolicy(rng=random.Random(1))
+    policy.died(0.0, "crashed")
+    assert [policy.taken_away(float(t)) for t in range(1, 5)] == [0.0] * 4
+    assert (policy.recent(5.0), policy.restarts) == (1, 5)
+    assert 48.0 <= policy.taken_away(5.0) <= 72.0
+    assert policy.taken_away(700.0) == 0.0
+
+
 def test_every_edge_of_the_worker_table_is_reachable_from_the_start() -> None:
     reached = {Phase.ABSENT}
     for _ in Phase:
@@ -60,3 +70,4 @@ def test_exits_are_told_in_words() -> None:
     assert str(Exit(-250)) == "killed by signal 250"
     assert str(Exit(3)) == "exited with status 3"
     assert "unknown" in str(Exit(None))
+    assert str(Exit(-15, "its node is drained", taken=True)) == "taken away (its node is drained)"

@@ -70,7 +70,7 @@ def test_a_pod_that_is_gone_says_how_it_ended_if_it_ever_did(rig: Rig) -> None:
     rig.started(SECOND)
     rig.book.deleted(pod(RUNNING))
     rig.book.deleted(pod(ended(0, "Completed"), SECOND))
-    assert rig.heard[FIRST][-1].exit == Exit(None, "its Pod is gone")
+    assert rig.heard[FIRST][-1].exit == Exit(None, "its Pod was deleted", taken=True)
     assert rig.heard[SECOND][-1].exit == Exit(0)
 
 
@@ -96,7 +96,7 @@ def test_without_a_list_nobody_has_ended() -> None:
     assert not rig.book.nobodys(SECOND), "its Secret may be needed"
     rig.book.recall(SECOND, "cam")
     rig.book.all_seen([pod(RUNNING, SECOND)], rig.book.asked(), 0.0)
-    assert rig.heard[FIRST][-1].exit == Exit(None, "its Pod is gone")
+    assert rig.heard[FIRST][-1].exit == Exit(None, "its Pod was deleted", taken=True)
     assert rig.phases(SECOND) == [EnginePhase.RUNNING]
     assert rig.book.nobodys(FIRST)
 

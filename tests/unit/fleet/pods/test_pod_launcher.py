@@ -194,7 +194,7 @@ async def test_an_api_server_that_is_away_ends_nobody_and_is_said_once(
     assert "answers again" in caplog.text
     ready.api.pods = []
     await ready.happens(ApiRefused("too old", 410))
-    assert str(worker.exit) == "ended (its Pod is gone)"
+    assert str(worker.exit) == "taken away (its Pod was deleted)"
 
 
 async def test_a_broken_watch_is_said_once_until_a_list_succeeds(ready: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,7 +253,7 @@ async def test_a_start_without_an_api_server_takes_earlier_workers_for_alive(
     assert rig.launcher.recall("other.1", "elsewhere/x") is None
     rig.api.failing.clear()
     await rig.settle(10.0)
-    assert str(worker.exit) == "ended (its Pod is gone)"
+    assert str(worker.exit) == "taken away (its Pod was deleted)"
     assert rig.launcher.living({INSTANCE: REF}) == []
 
 

@@ -46,9 +46,9 @@ DELETED = {"deletionTimestamp": "2026-11-29T12:48:19Z", "deletionGracePeriodSeco
         (a_pod(RUNNING), RUNS, ""),
         (a_pod({"phase": "Running"}), RUNS, ""),
         (a_pod({"phase": "Unknown"}), RUNS, ""),
-        (a_pod(RUNNING, **DELETED), ENDING, "its Pod is being deleted"),
+        (a_pod(RUNNING, **DELETED), ENDING, "its Pod was deleted"),
         (a_pod(DISRUPTED, **DELETED), ENDING, "EvictionByEvictionAPI: Eviction API: evicting"),
-        (a_pod(CREATING, **DELETED), ENDING, "its Pod is being deleted"),
+        (a_pod(CREATING, **DELETED), ENDING, "its Pod was deleted"),
         (a_pod(ended(0, "Completed"), **DELETED), GONE, ""),
         (a_pod(EVICTED), GONE, ""),
         (a_pod({}, node=""), WAITING, "no node has been chosen yet"),
@@ -80,6 +80,15 @@ def test_how_it_ended(status: dict[str, Any], exit_: Exit, words: str) -> None:
     found = judge(read_pod(a_pod(status)))
     assert (found.exit, found.where) == (exit_, NODE)
     assert str(found.exit) == words
+
+
+def test_one_whose_pod_was_deleted_was_taken_away_however_it_ended() -> None:
+    for status, code in ((ended(0, "Completed"), 0), (ended(137), -9), ({"phase": "Failed"}, None)):
+        found = judge(read_pod(a_pod(status, **DELETED)))
+        assert found.exit == Exit(code, "its Pod was deleted", taken=True)
+        assert str(found.exit) == "taken away (its Pod was deleted)"
+    drained = judge(read_pod(a_pod(ended(0, "Completed") | {"conditions": DISRUPTED["conditions"]}, **DELETED)))
+    assert str(drained.exit) == "taken away (EvictionByEvictionAPI: Eviction API: evicting)"
 
 
 def test_a_worker_ends_although_another_container_of_its_pod_goes_on() -> None:
