@@ -7,6 +7,7 @@ import gc
 import relay_worker.process.preload  # noqa: F401
 from relay_worker.process.rehearsal import rehearse_or_start_over
 
+gc.unfreeze()  # the collector lists nothing that is frozen
 rehearse_or_start_over()
 gc.collect()
 gc.freeze()

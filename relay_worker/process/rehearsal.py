@@ -8,6 +8,9 @@ process that is forked must have one thread and nothing open that a worker could
 Whatever is random or secret is made anew by each worker: none of the rehearsal's objects outlives it, and the
 generators of Python, OpenSSL and libsodium notice a fork (`tests/integration/test_rehearsal.py`).
 
+On interpreters where it pays, what the first life has run is moved together (`gathered`), and two more are lived at
+once, to have that specialised.
+
 A rehearsal that fails, or is late, may leave behind what no fork server may have. The process then starts over, by
 `exec`, and does without.
 """
@@ -28,9 +31,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from relay_common import protocol
+from relay_common.allocator import fill_holes, give_back
 from relay_common.clock import LoopClock
 from relay_common.protocol import SinkTarget
-from relay_worker.process import shared_stack
+from relay_worker.process import gathered, shared_stack
 from relay_worker.process.rehearsal_camera import RehearsedCamera
 from relay_worker.process.rehearsal_supervisor import RehearsedSink, RehearsedSupervisor
 from relay_worker.process.spec import WorkerSpec
@@ -38,11 +42,19 @@ from relay_worker.process.worker import Worker
 from relay_worker.rtsp.transport import client_context
 
 DEADLINE: Final = 5.0
-"""Seconds that a rehearsal may take; it takes 0.8."""
-HANGS: Final = DEADLINE + 3.0
-"""Seconds after which one that does not even notice its deadline is given up."""
-_MEDIA: Final = 0.5
+"""Seconds that a rehearsal may take; it takes 0.5."""
+HANGS: Final = 2 * DEADLINE + 3.0
+"""Seconds after which both are given up, where not even their deadlines are noticed."""
+_MEDIA: Final = 0.3
 """Seconds of media after the publication: every step of the way has been taken often enough to be specialised."""
+_AT_ONCE: Final = 2
+"""Lives of the last rehearsal: what a life does once is specialised at its second time."""
+_BESIDE: Final = (
+    *(f"multiprocessing.{name}" for name in ("connection", "forkserver", "process", "reduction", "spawn", "util")),
+    *(f"relay_worker.process.{name}" for name in ("confine", "entry", "landlock", "log_forward", "sandbox", "worker")),
+    "relay_common.log",
+)
+"""Modules whose code a worker runs, but a rehearsal does not: before its loop starts, and where it is confined."""
 _ENDING: Final = 1.0
 FAILED: Final = "NEST_RELAY_REHEARSAL_FAILED"
 """The variable by which the process that starts over knows why it does not rehearse."""
@@ -65,7 +77,7 @@ def rehearse_or_start_over() -> None:
     start_over = functools.partial(_start_over, directory, _descriptors())
     handler = signal.signal(signal.SIGALRM, lambda *_: start_over(f"it hung for {HANGS:g} s"))
     signal.setitimer(signal.ITIMER_REAL, HANGS)
-    why = rehearse(directory)
+    why = rehearse_and_gather(directory)
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     if why:
         start_over(why)
@@ -74,15 +86,29 @@ def rehearse_or_start_over() -> None:
     shared_stack.rehearsed(shared_stack.REHEARSED)
 
 
-def rehearse(directory: Path) -> str:
-    """Rehearse, with sockets and a throwaway key in `directory`; returns why it failed, in words, or "".
+def rehearse_and_gather(directory: Path) -> str:
+    """Rehearse; where it pays, move together what has run, and rehearse again. Otherwise as `rehearse`."""
+    if not gathered.PAYS:
+        return rehearse(directory)
+    with gathered.watched() as ran:
+        why = rehearse(directory)
+    if why:
+        return why
+    give_back()
+    fill_holes()  # for the copies to lie one behind the other
+    gathered.gather(ran | gathered.of_modules(_BESIDE))
+    return rehearse(directory, _AT_ONCE)
+
+
+def rehearse(directory: Path, lives: int = 1) -> str:
+    """Live so many lives at once, with sockets and keys in `directory`; returns why that failed, in words, or "".
 
     After a failure the process may have threads that are not its own and open descriptors: it must not fork.
     """
     before = _descriptors()
     try:
         with _aside():
-            asyncio.run(_within(DEADLINE, directory))
+            asyncio.run(_within(DEADLINE, directory, lives))
     except TimeoutError:
         return f"it was not over within {DEADLINE:g} s"
     except Exception as error:
@@ -105,9 +131,9 @@ def _start_over(directory: Path, had: set[tuple[str, str]], why: str) -> NoRetur
     os.execve(sys.executable, sys.orig_argv, os.environ | {FAILED: why.replace("\0", "?")})
 
 
-async def _within(seconds: float, directory: Path) -> None:
+async def _within(seconds: float, directory: Path, lives: int) -> None:
     async with asyncio.timeout(seconds):
-        await live(directory)
+        await asyncio.gather(*(live(Path(tempfile.mkdtemp(dir=directory))) for _ in range(lives)))
 
 
 async def live(directory: Path) -> RehearsedSink:

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from relay_worker.process import gathered
+
 _PROGRAM = """
-import asyncio, json, os, random, re, ssl, sys, tempfile
+import asyncio, gc, json, os, random, re, ssl, sys, tempfile
 from pathlib import Path
 import aiortc.rtcdtlstransport as dtls
 import relay_worker.process.preload
@@ -47,7 +49,8 @@ def lived():
 
 lives = [lived()]
 with tempfile.TemporaryDirectory() as directory:
-    said = rehearsal.rehearse(Path(directory))
+    gc.unfreeze()
+    said = rehearsal.rehearse_and_gather(Path(directory))
 for _ in range(2):
     reading, writing = os.pipe()
     if not (child := os.fork()):
@@ -70,6 +73,39 @@ def test_two_workers_of_a_rehearsed_process_have_nothing_secret_or_random_in_com
     assert all(len(life) >= 18 for life in lives), lives
     for name in lives[0]:
         assert len({str(life[name]) for life in lives}) == len(lives), name
+
+
+_GATHERED = """
+import gc, json, tempfile
+from pathlib import Path
+import relay_worker.process.preload
+from relay_common.allocator import fill_holes, give_back
+from relay_worker.process import gathered, rehearsal
+rehearsal.DEADLINE = 60.0
+gc.unfreeze()
+
+def pages(codes):
+    return len({page for code in codes for page in range(id(code) >> 12, (id(code) + code.__sizeof__() >> 12) + 1)})
+
+with gathered.watched() as ran, tempfile.TemporaryDirectory() as directory:
+    said = rehearsal.rehearse(Path(directory))
+functions = [one for one in gathered._functions() if id(one.__code__) in ran]
+before = pages(one.__code__ for one in functions)
+give_back(), fill_holes()
+moved = gathered.gather(ran)
+with tempfile.TemporaryDirectory() as directory:
+    again = rehearsal.rehearse(Path(directory), 2)
+print(json.dumps([said, again, moved, before, pages(one.__code__ for one in functions)]))
+"""
+
+
+@pytest.mark.skipif(not gathered.PAYS, reason="nothing is moved on this interpreter")
+def test_what_a_worker_runs_is_moved_together_and_runs_as_before() -> None:
+    ran = subprocess.run([sys.executable, "-c", _GATHERED], capture_output=True, text=True, timeout=120, check=True)
+    said, again, moved, before, after = json.loads(ran.stdout)
+    assert (said, again) == ("", "")
+    assert moved > 1000
+    assert after < before / 2, f"of {before} pages"
 
 
 _LAUNCHED = """
