@@ -36,7 +36,7 @@ from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
 from relay_supervisor.fleet.pods.requirements import require_client
-from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+from relay_supervisor.fleet.processes.fork_server import configured_launcher
 from relay_supervisor.google.leases.account import Account
 from relay_supervisor.google.models import Listing
 from relay_supervisor.http.interface import HttpInterface
@@ -137,10 +137,7 @@ class Supervisor:
 
     def _make_launcher(self, runtime_dir: Path) -> Launcher:
         if not self.config.cluster.namespace:
-            wanted = self.config.workers
-            return ForkServerLauncher(
-                runtime_dir, rehearsal=wanted.rehearsal != "off", immortal=wanted.immortal_objects != "off"
-            )
+            return configured_launcher(runtime_dir, self.config.workers)
         require_client(self.config.cluster)
         from relay_supervisor.fleet.pods.pod_launcher import PodLauncher  # with libraries that nothing else needs
 

@@ -133,7 +133,14 @@ def _start_over(directory: Path, had: set[tuple[str, str]], why: str) -> NoRetur
 
 async def _within(seconds: float, directory: Path, lives: int) -> None:
     async with asyncio.timeout(seconds):
-        await asyncio.gather(*(live(Path(tempfile.mkdtemp(dir=directory))) for _ in range(lives)))
+        await asyncio.gather(*(live(_room(directory)) for _ in range(lives)))
+
+
+def _room(directory: Path) -> Path:
+    """A directory of a life's own, with a short name: a socket's path may have 107 characters."""
+    room = directory / str(len(os.listdir(directory)))
+    room.mkdir(mode=0o700)
+    return room
 
 
 async def live(directory: Path) -> RehearsedSink:

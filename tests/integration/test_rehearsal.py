@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from relay_worker import native
 from relay_worker.process import gathered
 
 _PROGRAM = """
@@ -21,8 +22,10 @@ import asyncio, gc, json, os, random, re, ssl, sys, tempfile
 from pathlib import Path
 import aiortc.rtcdtlstransport as dtls
 import relay_worker.process.preload
+from relay_worker import native
 from relay_worker.process import rehearsal
 rehearsal.DEADLINE = 60.0
+native.choose(sys.argv[1])
 
 keys = []
 class Policy(dtls.Policy):
@@ -64,8 +67,12 @@ print(json.dumps([said, lives]))
 """
 
 
-def test_two_workers_of_a_rehearsed_process_have_nothing_secret_or_random_in_common() -> None:
-    ran = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=120, check=True)
+@pytest.mark.parametrize("path", ["python", "compiled"])
+def test_two_workers_of_a_rehearsed_process_have_nothing_secret_or_random_in_common(path: str) -> None:
+    if path == "compiled" and native.missing():
+        pytest.skip(native.missing())
+    program = [sys.executable, "-c", _PROGRAM, path]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
     said: str
     lives: list[dict[str, Any]]
     said, lives = json.loads(ran.stdout)

@@ -15,16 +15,19 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from relay_common.config import WorkersConfig
 from relay_common.proc import process_of, start_ticks
 from relay_common.tasks import in_thread
 from relay_supervisor.fleet.launcher import Handle
 from relay_supervisor.fleet.processes.process import WorkerProcess
+from relay_worker.process import data_path
 from relay_worker.process.entry import run_worker
 from relay_worker.process.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
 PRELOAD = "relay_worker.process.preload"
+PRELOAD_COMPILED = "relay_worker.process.preload_compiled"
 PRELOAD_REHEARSED = "relay_worker.process.preload_rehearsed"
 PRELOAD_IMMORTAL = "relay_worker.process.preload_immortal"
 PRELOAD_SETTLED = "relay_worker.process.preload_settled"
@@ -39,18 +42,26 @@ class ForkServerLauncher:
     The fork server inherits the environment at `prepare`: secrets must have been removed from it before. A server that
     does not answer within `timeout` seconds is killed, and the next worker comes from a new one. Workers write their
     stacks, when they are to dump them, to files in `directory`. With `rehearsal` the server lives a worker's life once
-    before it forks; with `immortal` references to what workers share are not counted, where the interpreter allows it.
-    Neither is tried again once a server has died or hung before it forked its first worker.
+    before it forks, on the compiled data path where they use it (`compiled`); with `immortal` references to what they
+    share are not counted, where the interpreter allows it. Neither is tried again once a server has died or hung before
+    it forked its first worker.
     """
 
     remote = False
 
     def __init__(
-        self, directory: Path, timeout: float = FORK_TIMEOUT, *, rehearsal: bool = True, immortal: bool = True
+        self,
+        directory: Path,
+        timeout: float = FORK_TIMEOUT,
+        *,
+        rehearsal: bool = True,
+        immortal: bool = True,
+        compiled: bool = False,
     ) -> None:
         self._directory = directory
         self._context = multiprocessing.get_context("forkserver")
-        steps = ((PRELOAD, True), (PRELOAD_REHEARSED, rehearsal), (PRELOAD_IMMORTAL, immortal), (PRELOAD_SETTLED, True))
+        lived = ((PRELOAD_COMPILED, compiled and rehearsal), (PRELOAD_REHEARSED, rehearsal))
+        steps = ((PRELOAD, True), *lived, (PRELOAD_IMMORTAL, immortal), (PRELOAD_SETTLED, True))
         self._context.set_forkserver_preload([name for name, wanted in steps if wanted])
         self._timeout = timeout
         self._one_at_a_time = asyncio.Lock()
@@ -130,6 +141,16 @@ class ForkServerLauncher:
 
     def _stacks(self, instance: str) -> Path:
         return self._directory / f"{instance}{_STACKS}"
+
+
+def configured_launcher(directory: Path, workers: WorkersConfig) -> ForkServerLauncher:
+    """The launcher whose server is prepared as these settings say."""
+    return ForkServerLauncher(
+        directory,
+        rehearsal=workers.rehearsal != "off",
+        immortal=workers.immortal_objects != "off",
+        compiled=data_path.described(workers.data_path) == "compiled",
+    )
 
 
 def _start(process: multiprocessing.process.BaseProcess) -> None:

@@ -7,13 +7,16 @@ import subprocess
 from collections.abc import Iterator
 from multiprocessing import forkserver as fork_server
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from relay_common.config import WorkersConfig
 from relay_common.proc import process_ref, ref_of, start_ticks
 from relay_supervisor.fleet.launcher import EnginePhase
 from relay_supervisor.fleet.processes import process
-from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher, configured_launcher
+from relay_worker import native
 
 
 @pytest.fixture
@@ -92,6 +95,11 @@ def test_what_others_left_behind_is_swept(launcher: ForkServerLauncher, tmp_path
         ({}, ["preload", "preload_rehearsed", "preload_immortal", "preload_settled"]),
         ({"rehearsal": False}, ["preload", "preload_immortal", "preload_settled"]),
         ({"immortal": False}, ["preload", "preload_rehearsed", "preload_settled"]),
+        (
+            {"compiled": True},
+            ["preload", "preload_compiled", "preload_rehearsed", "preload_immortal", "preload_settled"],
+        ),
+        ({"compiled": True, "rehearsal": False}, ["preload", "preload_immortal", "preload_settled"]),
     ],
 )
 def test_the_server_is_prepared_in_steps_of_which_two_can_be_left_out(
@@ -101,3 +109,15 @@ def test_the_server_is_prepared_in_steps_of_which_two_can_be_left_out(
     monkeypatch.setattr(fork_server, "set_forkserver_preload", prepared.append)
     ForkServerLauncher(tmp_path, **wanted)
     assert prepared == [[f"relay_worker.process.{step}" for step in steps]]
+
+
+@pytest.mark.parametrize("setting", ["python", "compiled"])
+def test_the_data_path_that_workers_use_is_the_one_that_is_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: Literal["python", "compiled"]
+) -> None:
+    if setting == "compiled" and native.missing():
+        pytest.skip(native.missing())
+    prepared: list[list[str]] = []
+    monkeypatch.setattr(fork_server, "set_forkserver_preload", prepared.append)
+    configured_launcher(tmp_path, WorkersConfig(data_path=setting))
+    assert ("relay_worker.process.preload_compiled" in prepared[0]) == (setting == "compiled")
