@@ -183,12 +183,14 @@ class Election:
     def promises(self, holder: str, session: str, now: float) -> bool:
         """Whether we promise that holder not to take the record for `PROMISED` seconds: if it holds it as far as we
         know, and the API server is away for us, too.
+
+        One that has started since, and has never seen the record, promises it to whoever asks: it only binds us.
         """
-        record = self.record
+        record, unread = self.record, self._answered_at == -math.inf
         away = now >= self._answered_at + AWAY_AFTER
-        if self.state is not CommandState.STANDING_BY or not away or record is None:
+        if self.state is not CommandState.STANDING_BY or not away:
             return False
-        if (record.holder, record.session) != (holder, session):
+        if not unread and (record is None or (record.holder, record.session) != (holder, session)):
             return False
         self._promised_until = now + PROMISED
         return True
@@ -287,8 +289,9 @@ class Election:
         if self.record is None:
             return self._promised_until
         free = ("",) if self._namesake else ("", self._identity)
-        if self.record.holder in free:  # whom we have promised to wait has given it up
-            return -math.inf
+        if self.record.holder in free:
+            # Nobody's: whom we have promised to wait has given it up. Our own: another may believe that it holds it.
+            return self._promised_until if self.record.holder else -math.inf
         alone = 0.0 if self._known else MOST_AWAY
         return max(self.changed_at + alone + DURATION, self._promised_until)
 

@@ -57,6 +57,8 @@ class Replica:
 
     `channel` makes what others are asked for promises by, and `address` is where they ask this one; `serves` is where
     they pass requests on to it while it commands. `namesake`: one of the same name has taken over from this process.
+    `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are given
+    although the API server is away; `remember` keeps it for the next.
     """
 
     def __init__(
@@ -69,9 +71,12 @@ class Replica:
         serves: str = "",
         *,
         namesake: bool = False,
+        remembered: str = "",
+        remember: Callable[[str], None] = lambda key: None,
     ) -> None:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
         self._session = secrets.token_hex(8)
+        self._remembered, self._remember = remembered, remember
         self._namesake, names = namesake, (config.identity, config.replica, self._session)
         self.seat = Seat(objects, *names, clock, address, serves, namesake=namesake)
         self._state = StateObject(objects, config.identity, self._session, lambda: self.seat.in_command)
@@ -195,14 +200,26 @@ class Replica:
 
     async def _promise(self) -> None:
         """Be there for others' questions, and ask them when the API server is away."""
-        while not self.key:  # read once: without the API server it could not be read again
-            self.key = await self._read_key()
-            await self._clock.sleep(0.0 if self.key else _ASK_EVERY)
+        self.key = self.key or await self._read_key()
+        if not self.key and self._remembered:
+            answering = self._channel(self._remembered, self.seat.promises)
+            try:
+                await self._wait_for_key()
+            finally:
+                await answering.aclose()
+        await self._wait_for_key()
+        self._remember(self.key)
         asking = self._channel(self.key, self.seat.promises)
         try:
             await self._ask_all(asking)
         finally:
             await asking.aclose()  # the next one listens at the same address
+
+    async def _wait_for_key(self) -> None:
+        """Read it once: without the API server it could not be read again."""
+        while not self.key:
+            await self._clock.sleep(_ASK_EVERY)
+            self.key = await self._read_key()
 
     async def _ask_all(self, asking: Asking) -> None:
         under_promises = False

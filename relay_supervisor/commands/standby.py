@@ -9,6 +9,7 @@ import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from relay_common.clock import Clock
 from relay_common.config import Config
@@ -36,6 +37,9 @@ from relay_supervisor.state.store import STATE_FILE, Store
 
 log = logging.getLogger(__name__)
 
+PEERS_KEY: Final = "peers.key"
+"""The file in the state directory with the relay's key, by which supervisors know each other."""
+
 
 async def stand_by(
     config: Config, reread: Callable[[], Config], manager: ServiceManager, signalled: asyncio.Event, clock: Clock
@@ -60,6 +64,8 @@ async def stand_by(
             config.cluster.peer_listen,
             _serves(config),
             namesake=namesake,
+            remembered=_read(state / PEERS_KEY).decode("ascii", "replace").strip(),
+            remember=functools.partial(_remember, state / PEERS_KEY),
         )
         try:
             store = await _command(config, replica, signalled, clock)
@@ -161,6 +167,13 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def _remember(file: Path, key: str) -> None:
+    try:
+        write_private(file, key.encode() + b"\n")
+    except OSError as error:
+        log.warning("%s: %s; started anew without the API server, this supervisor could promise nothing", file, error)
 
 
 def _nothing_to_reload() -> None:

@@ -148,7 +148,6 @@ def test_a_holder_extends_on_while_every_other_one_promises_and_no_longer() -> N
 
 def test_a_promise_is_given_only_while_the_server_is_away_and_is_kept() -> None:
     election = Election("b", "t")
-    assert not election.promises("a", "s", 100.0), "it has never seen who holds it"
     for n in range(3):
         election.seen(of("a", n, b=Peer(session="t")), 2.0 * n)
     assert not election.promises("a", "s", 4.0 + AWAY_AFTER - 0.01), "the server has answered"
@@ -158,6 +157,17 @@ def test_a_promise_is_given_only_while_the_server_is_away_and_is_kept() -> None:
     assert not election.takes(15.0 + PROMISED - 0.01)
     assert election.takes(15.0 + PROMISED)
     assert not election.promises("a", "s", 25.0), "it is taking the record"
+
+
+def test_one_that_started_without_the_server_promises_to_whoever_asks_and_keeps_it_whatever_it_reads() -> None:
+    for record in (of("", 4), None, of("b", 4, "an earlier life"), of("c", 4, b=Peer(session="earlier"))):
+        election = Election("b", "t")
+        assert election.promises("a", "s", 100.0)
+        election.seen(record, 101.0)
+        given_up = record is not None and not record.holder
+        assert election.takes(101.0) == given_up, "it holds it no longer, so it asks no more"
+        assert election.takes(100.0 + PROMISED) == (record is None or record.holder == "b")
+        assert not election.promises("a", "s", 100.0 + PROMISED + AWAY_AFTER), "it knows better now"
 
 
 def test_who_does_not_register_again_is_forgotten() -> None:

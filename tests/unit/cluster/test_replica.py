@@ -29,7 +29,8 @@ class Direct:
         self._world = world
 
     async def ask(self, address: str, holder: str, session: str) -> bool:
-        return self._world.promises[address](holder, session)
+        asked = self._world.promises.get(address)
+        return asked is not None and asked(holder, session)
 
     async def aclose(self) -> None:
         pass
@@ -42,8 +43,9 @@ class World:
         self.objects, self.clock = ClusterObjects(), ManualClock(wall=1_700_000_000.0)
         self.promises: dict[str, Callable[[str, str], bool]] = {}
         self.replicas: list[Replica] = []
+        self.remembered: list[str] = []
 
-    def replica(self, name: str, *, namesake: bool = False) -> Replica:
+    def replica(self, name: str, *, namesake: bool = False, remembered: str = "") -> Replica:
         config = ClusterConfig(namespace="n", identity="relay", replica=name)
 
         def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
@@ -51,10 +53,25 @@ class World:
             self.promises[name] = promises
             return Direct(self)
 
-        made = Replica(self.objects.connection(), config, self.clock, channel, address=name, namesake=namesake)
+        made = Replica(
+            self.objects.connection(),
+            config,
+            self.clock,
+            channel,
+            address=name,
+            namesake=namesake,
+            remembered=remembered,
+            remember=self.remembered.append,
+        )
         made.begin()
         self.replicas.append(made)
         return made
+
+    async def crash(self, replica: Replica) -> None:
+        """It ends without a word."""
+        self.replicas.remove(replica)
+        del self.promises[replica._config.replica]
+        await replica._loops.aclose()
 
     async def settle(self) -> None:
         for _ in range(20):
@@ -319,6 +336,27 @@ async def test_without_the_api_server_streams_are_extended_and_their_entries_wri
     assert one.status().state == "in command"
     assert other.status().state == "standing by"
     await sends(world, store, Verb.GENERATE)
+
+
+@pytest.mark.parametrize(("remembered", "extends"), [("key", True), ("", False)])
+async def test_one_that_is_started_anew_without_the_api_server_promises_with_the_key_that_it_remembers(
+    world: World, remembered: str, extends: bool
+) -> None:
+    one, other = world.replica("a"), world.replica("b")
+    store = await world.taken(one, 8.0)
+    assert world.remembered == ["key", "key"], "both keep it for their next lives"
+    world.objects.away = True
+    await world.pass_(8.0)
+    await world.crash(other)
+    again = world.replica("b", remembered=remembered)
+    await world.pass_(60.0)
+    assert one.over.is_set() != extends
+    if extends:
+        await sends(world, store, Verb.EXTEND)
+        world.objects.away = False
+        await world.pass_(6.0)
+        assert (one.status().state, again.status().state) == ("in command", "standing by")
+        assert again.key == "key"
 
 
 async def test_who_takes_over_after_promises_waits_until_google_has_forgotten(world: World) -> None:
