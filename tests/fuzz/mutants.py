@@ -58,9 +58,6 @@ EQUIVALENT: Final[dict[str, str]] = {
     "begin_second: Py_ssize_t count = seconds == NULL ? -0 : PyObject_Size(seconds);": "the exception is found later",
     "begin_second: double second[4];": "unused",
     "keep_second: return failed ? -2 : 0;": "a truth value",
-    "decrypt: if (others >= 0)": "zero has returned",
-    "decrypt: int others = !PyBytes_CheckExact(record) || !PyBytes_Size(record) ? 2 : "
-    "is_pending(self->parts[INCOMING]);": "a truth value",
     "is_pending: int is = pending == NULL ? -2 : PyObject_IsTrue(pending);": "below zero either way",
     "is_due: return PyErr_Occurred() ? -2 : PyFloat_AsDouble(now) >= at;": "likewise",
     "reader_read: if (self->fd <= 0)": "standard input is open, and no connection has its number",

@@ -65,8 +65,8 @@ class Cluster:
             raise error
         self.there[kind.__name__].pop(name, None)
 
-    async def list(self, kind: Any, labels: dict[str, str]) -> tuple[list[Json], str]:
-        found = list(self.there[kind.__name__].values())
+    async def list(self, kind: Any, labels: dict[str, str], name: str = "") -> tuple[list[Json], str]:
+        found = [body for made, body in self.there[kind.__name__].items() if name in ("", made)]
         if kind is PODS and self.made:
             status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
             node = "" if status in (NEW, UNSCHEDULABLE) else "node1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -39,6 +40,12 @@ class Class:
 
 def idle() -> None:
     """Never called."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_frozen() -> None:
+    """The collector lists nothing that is, and a test before may have frozen what there was."""
+    gc.unfreeze()
 
 
 def test_moved_code_does_what_it_did() -> None:
