@@ -159,9 +159,7 @@ async def account(cluster: Cluster, api: Api, namespace: str, *, bound: bool = T
     name = namespace.rpartition("/")[2]
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
     paths = {"ServiceAccount": namespace, "Role": rbac, "RoleBinding": rbac}
-    for document in yaml.safe_load_all(MANIFEST.read_text()):
-        for subject in document.get("subjects", ()):
-            subject["namespace"] = name
+    for document in yaml.safe_load_all(MANIFEST.read_text().replace("namespace: nest-relay", f"namespace: {name}")):
         if bound or document["kind"] != "RoleBinding":
             await api.create(f"{paths[document['kind']]}/{document['kind'].lower()}s", document)
     return await cluster.service_account(api, name, "nest-relay")

@@ -184,6 +184,15 @@ def test_the_cluster_applies_every_file() -> None:
     assert namespace["metadata"]["name"] == kustomization["namespace"]
 
 
+def test_the_binding_s_account_gets_another_namespace_along_with_the_rest() -> None:
+    """kustomize changes a subject's namespace only where its account is among the manifests, with the same one."""
+    namespace = yaml.safe_load((CLUSTER / "kustomization.yaml").read_text())["namespace"]
+    (account,), (binding,) = of_cluster("ServiceAccount"), of_cluster("RoleBinding")
+    (subject,) = binding["subjects"]
+    assert account["metadata"]["namespace"] == subject["namespace"] == namespace
+    assert account["metadata"]["name"] == subject["name"]
+
+
 def test_supervisors_and_workers_have_the_same_image() -> None:
     (kustomization,) = read(CLUSTER / "kustomization.yaml")
     (generated,), (image,) = kustomization["configMapGenerator"], kustomization["images"]
