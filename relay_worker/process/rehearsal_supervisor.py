@@ -101,7 +101,8 @@ class RehearsedSupervisor:
     def __init__(self, directory: Path, url: Secret, clock: Clock) -> None:
         self._url, self._clock = url, clock
         self.sink = RehearsedSink()
-        self.control, self.stats = f"ipc://{directory}/control.sock", f"ipc://{directory}/stats.sock"
+        # Short, since the directory's own path may be long, and a socket's has 107 characters at most.
+        self.control, self.stats = f"ipc://{directory}/c", f"ipc://{directory}/s"
         self._reader = wire.supervisor_reader()
         self._context = zmq.asyncio.Context()
         self._router = self._context.socket(zmq.ROUTER)

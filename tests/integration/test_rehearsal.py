@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +188,16 @@ def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
         "import asyncio, os, signal, threading, time\nfrom relay_worker.process import rehearsal\n"
         f"{fault}\nrehearsal.live = live\nimport relay_worker.process.preload_rehearsed\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(directory), "TIMEOUT": str(timeout), "TMPDIR": str(directory)}
-    ran = subprocess.run(
-        [sys.executable, "-c", _LAUNCHED, str(directory), *(["broken"] if fault else [])],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env=environment,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert not list(directory.glob("nest-relay-*")), "its directory is left"
+    with tempfile.TemporaryDirectory(prefix="r-") as short:  # sockets lie in it
+        ran = subprocess.run(
+            [sys.executable, "-c", _LAUNCHED, str(directory), *(["broken"] if fault else [])],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            env=os.environ | {"PYTHONPATH": str(directory), "TIMEOUT": str(timeout), "TMPDIR": short},
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert not list(Path(short).glob("nest-relay-*")), "its directory is left"
     return json.loads(ran.stdout)
 
 
