@@ -9,7 +9,6 @@ import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from relay_common.clock import Clock
 from relay_common.config import Config
@@ -37,9 +36,6 @@ from relay_supervisor.state.store import STATE_FILE, Store
 
 log = logging.getLogger(__name__)
 
-PEERS_KEY: Final = "peers.key"
-"""The file in the state directory with the relay's key, by which supervisors know each other."""
-
 
 async def stand_by(
     config: Config, reread: Callable[[], Config], manager: ServiceManager, signalled: asyncio.Event, clock: Clock
@@ -55,6 +51,8 @@ async def stand_by(
     namesake = False
     while not signalled.is_set():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
+        own = Keyring(state / KEY_FILE)  # the relay's, as this one knew it last, or that of a supervisor that was alone
+        own.open()
         api = ClusterApi(config.cluster.namespace)
         replica = Replica(
             api,
@@ -64,11 +62,11 @@ async def stand_by(
             config.cluster.peer_listen,
             _serves(config),
             namesake=namesake,
-            remembered=_read(state / PEERS_KEY).decode("ascii", "replace").strip(),
-            remember=functools.partial(_remember, state / PEERS_KEY),
+            remembered=own.secret.reveal(),
+            remember=functools.partial(_remember, state / KEY_FILE),
         )
         try:
-            store = await _command(config, replica, signalled, clock)
+            store = await _command(config, replica, own, signalled, clock)
             if store is not None:
                 config = await _relay(config, reread, manager, signalled, clock, replica, store)
             elif signalled.is_set():
@@ -79,15 +77,15 @@ async def stand_by(
             await api.aclose()
 
 
-async def _command(config: Config, replica: Replica, signalled: asyncio.Event, clock: Clock) -> Store | None:
+async def _command(
+    config: Config, replica: Replica, own: Keyring, signalled: asyncio.Event, clock: Clock
+) -> Store | None:
     """Wait until this one is to command; its store, None after a signal or when another was faster."""
     interface = StandbyInterface(config, clock, replica.status, _passing(config, clock, replica))
     state = config.paths.state()
     replica.begin()
     await interface.start()
-    alone = Keyring(state / KEY_FILE)  # of a supervisor that was alone
-    alone.open()
-    begin_with = alone.secret.reveal().encode(), functools.partial(image_of, state / STATE_FILE)
+    begin_with = own.secret.reveal().encode(), functools.partial(image_of, state / STATE_FILE)
     taking = asyncio.ensure_future(replica.take(*begin_with))
     stopping = asyncio.ensure_future(signalled.wait())
     try:

@@ -278,6 +278,7 @@ class SlotKeeper:
         again = slot.phase is Phase.STOPPING
         if slot.machine.can(SlotEvent.STOP):
             slot.machine.fire(SlotEvent.STOP)
+        slot.was_taken = False  # the next one is started because it is wanted again
         if slot.process is None:
             return
         ending = Termination.of_asked(self._clock.now(), within)

@@ -123,6 +123,14 @@ async def test_one_that_is_taken_away_without_notice_has_not_died(rig: Rig) -> N
     assert rig.causes[-2:] == [RestartCause.TAKEN_AWAY] * 2
 
 
+async def test_a_camera_that_is_switched_off_and_on_again_does_not_wait_for_what_was_taken(rig: Rig) -> None:
+    process = await rig.run()
+    process.end(0, taken="its Pod was deleted")
+    assert rig.slot.was_taken
+    rig.fleet.stop("cam", "switched off")
+    assert not rig.slot.was_taken
+
+
 async def test_one_that_hung_was_not_taken_away_but_ended(rig: Rig) -> None:
     process = await rig.run()
     await rig.wait(SILENCE + 2 * TICK)
