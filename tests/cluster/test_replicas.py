@@ -175,6 +175,8 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
             began = time.monotonic()
             await one.until(lambda status: "promises" in status["seat"]["state"], LIVE, "under promises")
             print(f"under promises {time.monotonic() - began:.1f} s after the API server was away")
+            await other.end(signal.SIGKILL)
+            await other.start()  # it promises with the key of its earlier life
             while await sent(world, "Extend") < extends + 4:
                 assert time.monotonic() - began < LIVE, one.log.read_text()
                 assert live(await one.status())
