@@ -152,6 +152,7 @@ class Fleet:
             log.error("worker cannot be watched yet: %s", error.strerror, extra=slot.context)
             self._keeper.await_hello(slot, instance, ref)
         self._slots[template.camera] = slot
+        self._send(instance, protocol.Identify())  # it may have said hello before its camera was known here
         return True
 
     def stop(self, camera: str, reason: str, within: float = 3.0) -> Awaitable[None]:
@@ -201,9 +202,13 @@ class Fleet:
     # --- messages ----------------------------------------------------------------------------------------------
 
     def send(self, camera: str, message: FromSupervisor) -> bool:
-        """Send to a camera's worker; False when it has none or cannot be reached."""
+        """Send to a camera's worker; False when it has none, or one that cannot be reached or has not said hello.
+
+        What an adopted one plays is known by its hello: told to play that stream, it would connect to the camera anew.
+        """
         slot = self._slots.get(camera)
-        return slot is not None and slot.phase is Phase.RUNNING and self._send(slot.instance, message)
+        known = slot is not None and slot.phase is Phase.RUNNING and slot.hello is not None
+        return slot is not None and known and self._send(slot.instance, message)
 
     def contested(self, camera: str) -> float:
         """Seconds for which an earlier worker of a camera's, lost from sight, may still be playing its stream."""

@@ -20,11 +20,12 @@ import httpx
 import pytest
 
 from relay_common.clock import SystemClock
+from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from relay_supervisor.google.errors import RateLimited
 from relay_supervisor.google.leases.account import open_api
 from tests.fixtures.lateness import Lateness
-from tests.fixtures.running_relay import SMALL
+from tests.fixtures.running_relay import SMALL, UNLIMITED, running_relay
 from tests.fixtures.supervisor_process import SUPERVISOR, relay_processes, status, supervisor, until_live
 from tests.fixtures.whep_player import WhepPlayer
 
@@ -71,6 +72,34 @@ async def test_a_killed_supervisor_costs_no_frame_and_no_command(unused_tcp_port
             commands = (await http.get(world.endpoints["control"]["nest"] + "/commands")).json()["commands"]
             assert [c["command"] for c in commands] == ["GenerateRtspStream"] * 2
         assert {pid: state for pid in pids.values() if (state := process_state(pid))} == {}, "workers were stopped, too"
+
+
+async def test_workers_that_are_back_before_their_cameras_are_known_connect_to_nothing_anew() -> None:
+    """The bus listens before the cameras are read: a worker may say hello in between."""
+    async with running_relay(2, sections=UNLIMITED) as first:
+        await first.until_live(within=60.0)
+        before = {camera.name: camera.worker.instance for camera in first.supervisor.status().cameras}
+        await first.supervisor.stop(keep_workers=True)
+        second = Supervisor(first.supervisor.config)
+        at_once = second._http.start
+
+        async def late() -> None:
+            await asyncio.sleep(3.0)
+            await at_once()
+
+        vars(second._http)["start"] = late
+        first.supervisor = second
+        await second.start()
+        try:
+            await first.until_live(within=60.0)
+            await asyncio.sleep(1.0)
+            assert {camera.name: camera.worker.instance for camera in second.status().cameras} == before
+            seen = (await first.nest("cameras"))["cameras"]
+            assert [(camera["describes"], camera["generates"]) for camera in seen] == [(1, 1)] * 2
+            tracks = [track for name in before for track in await first.published(name)]
+            assert [(track["lost"], track["gaps"]) for track in tracks] == [(0, [])] * 2
+        finally:
+            await second.stop()
 
 
 async def test_a_restart_goes_on_while_the_cameras_cannot_be_listed(unused_tcp_port: int) -> None:

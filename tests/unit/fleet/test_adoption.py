@@ -36,6 +36,20 @@ async def test_a_survivor_is_watched_at_once_and_ready_when_it_speaks(rig: Rig) 
     assert rig.told == [("ready", "cam.old")]
 
 
+async def test_a_survivor_whose_hello_came_too_early_says_it_again_and_is_sent_nothing_until_then(rig: Rig) -> None:
+    """What it plays is not known before: told to play its stream once more it would connect to the camera anew."""
+    rig.launcher.adoptable = Process(PID, STARTED)
+    hello(rig)
+    assert rig.fleet.expect(SPEC, "cam.old")
+    assert rig.messages(protocol.Identify, "cam.old") == 1
+    play = protocol.Play(generation=7, protocol=protocol.Protocol.RTSP, url="rtsps://camera", expires_at=1.0)
+    assert not rig.fleet.send("cam", play)
+    assert rig.messages(protocol.Play) == 0
+    hello(rig)
+    assert rig.told == [("ready", "cam.old")]
+    assert rig.fleet.send("cam", play)
+
+
 async def test_a_worker_that_no_supervisor_left_is_not_expected(rig: Rig) -> None:
     process = rig.launcher.adoptable = Process(PID, STARTED)
     assert not rig.fleet.expect(SPEC, "cam.other")
