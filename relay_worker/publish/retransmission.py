@@ -31,8 +31,10 @@ class Retransmitter(RepairState):
         self._writer, self._estimate = writer, estimate
         self.rate: float = RESEND_RATE
         """Bytes per second available for retransmission; the burst is one second's worth."""
-        self.repairs_twice = self.tails_twice = False
-        """Whether a first request gets two copies and a picture's last packet is sent twice; `uplink` decides."""
+        self.repairs_twice = self.repeats_twice = self.tails_twice = False
+        """Whether a first request gets two copies, or one for a packet whose repair was lost as well, and whether a
+        picture's last packet is sent twice; `uplink` decides.
+        """
         self._budget, self._budget_at = float(RESEND_BURST), 0.0
 
     def answer(self, track: OutgoingTrack, sequences: Sequence[int], now: float) -> None:
@@ -43,7 +45,8 @@ class Retransmitter(RepairState):
         interval = min(highest, max(lowest, self._repeat_after()))
         self._refill_budget(now)
         stats.nacks += len(sequences)
-        fresh = []
+        fresh: list[int] = []
+        again: list[int] = []
         for sequence in sequences:
             packet, repaired = history.get(sequence), history.repaired
             if packet is None:
@@ -55,11 +58,9 @@ class Retransmitter(RepairState):
             else:
                 self._budget -= len(packet.payload)
                 self._put_again(track, sequence, packet, now)
-                if history.repaired > repaired:
-                    fresh.append(sequence)
-        if self.repairs_twice:
-            for sequence in fresh:
-                self._put_copy(track, sequence, now)
+                (fresh if history.repaired > repaired else again).append(sequence)
+        for sequence in (fresh if self.repairs_twice else []) + (again if self.repeats_twice else []):
+            self._put_copy(track, sequence, now)
         self._writer.flush()
 
     def copy(self, track: OutgoingTrack, sequence: int, now: float) -> None:

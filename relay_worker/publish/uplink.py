@@ -15,7 +15,9 @@ from relay_worker.publish.share import ShareMeter, UplinkShare
 RESEND_SHARE: Final = 0.4
 """UplinkShare of a ceiling available to retransmissions."""
 FAR: Final = 0.06
-"""Round trip in seconds above which repairing a lost repair comes too late: browsers call 150 ms a freeze."""
+"""Round trip in seconds above which repairing a lost repair comes too late: browsers call 150 ms a freeze. Below, there
+is time for a second request, but not for a third.
+"""
 LOSSY: Final = 0.02
 """Loss from which the last packet of a picture is sent twice on such a path. Its loss is noticed one picture later than
 that of the others, which is too late on top of the round trip.
@@ -61,7 +63,8 @@ class Uplink(UplinkState):
         # they would do harm.
         roomy = ceiling is None and estimate.queue_delay <= QUEUE_LIMIT
         repair = self._sender.repair
-        repair.repairs_twice = roomy and (estimate.lowest_rtt or 0.0) > FAR
+        far = (estimate.lowest_rtt or 0.0) > FAR
+        repair.repairs_twice, repair.repeats_twice = roomy and far, roomy and not far
         repair.tails_twice = repair.repairs_twice and self._congestion.loss >= LOSSY
         repair.rate = RESEND_RATE if ceiling is None else min(RESEND_RATE, RESEND_SHARE * ceiling / 8)
 

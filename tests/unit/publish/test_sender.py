@@ -163,6 +163,19 @@ def test_on_request_repairs_go_twice(wire: Any) -> None:
     assert track.stats.retransmitted == 41, "asked for again: a third"
 
 
+def test_on_request_a_lost_repair_is_repeated_twice(wire: Any) -> None:
+    track = video_track(sequence=0)
+    sender = MediaSender(wire.protector, wire.path, [track], cname="c")
+    sender.send(track, run(0, 20), 777, now=0.0)
+    sender.repair.repeats_twice, sender.estimate.lowest_rtt = True, 0.04
+    wire.receive()
+    sender.receive_rtcp(nack(track, 3, 4), now=0.1)
+    sender.receive_rtcp(nack(track, 4, 5), now=0.15)
+    media, _ = wire.receive()
+    assert [int.from_bytes(p.payload[:2], "big") for p in media] == [3, 4, 4, 5, 4]
+    assert len({p.sequence for p in media}) == 5
+
+
 def test_on_request_the_last_packet_of_a_picture_goes_twice(wire: Any) -> None:
     video, audio = video_track(sequence=0), audio_track()
     sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")

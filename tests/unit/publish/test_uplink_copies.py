@@ -1,4 +1,4 @@
-"""What the way to the SFU makes of repairs: copies where a second request would come too late, and there is room."""
+"""What the way to the SFU makes of repairs: copies where the next request would come too late, and there is room."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ pytestmark = pytest.mark.usefixtures("data_path")
 
 
 @pytest.mark.parametrize(
-    ("round_trip", "queue", "lost", "repairs", "tails"),
+    ("round_trip", "queue", "lost", "repairs", "repeats", "tails"),
     [
-        (FAR / 2, 0.0, 0.05, False, False),  # asking twice is quick enough
-        (FAR * 2, 0.0, 0.0, True, False),
-        (FAR * 2, 0.0, 0.05, True, True),
-        (FAR * 2, 0.2, 0.05, False, False),  # a queue: more would lengthen it
-        (FAR * 2, 0.0, 0.30, False, False),  # a ceiling
+        (FAR / 2, 0.0, 0.05, False, True, False),  # asking twice is quick enough, three times is not
+        (FAR / 2, 0.2, 0.05, False, False, False),
+        (FAR / 2, 0.0, 0.30, False, False, False),
+        (FAR * 2, 0.0, 0.0, True, False, False),
+        (FAR * 2, 0.0, 0.05, True, False, True),
+        (FAR * 2, 0.2, 0.05, False, False, False),  # a queue: more would lengthen it
+        (FAR * 2, 0.0, 0.30, False, False, False),  # a ceiling
     ],
 )
 def test_copies_where_they_help(
-    wire: Any, round_trip: float, queue: float, lost: float, repairs: bool, tails: bool
+    wire: Any, round_trip: float, queue: float, lost: float, repairs: bool, repeats: bool, tails: bool
 ) -> None:
     track = OutgoingTrack(AcceptedTrack(VIDEO, 106, 107, "42e01f", True))
     pacer, sender = Pacer(), MediaSender(wire.protector, wire.path, [track], cname="c")
@@ -40,4 +42,5 @@ def test_copies_where_they_help(
         estimate.lowest_rtt, estimate.queue_delay, estimate.delivered_bitrate = round_trip, queue, 1e6
         track.stats.fraction_lost, track.reported = lost, (now, 0, 0, 0)
         uplink.heard(now)
-    assert (sender.repair.repairs_twice, sender.repair.tails_twice) == (repairs, tails)
+    repair = sender.repair
+    assert (repair.repairs_twice, repair.repeats_twice, repair.tails_twice) == (repairs, repeats, tails)
