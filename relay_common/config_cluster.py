@@ -110,6 +110,12 @@ def passing_address(cluster: ClusterConfig) -> tuple[str, int] | None:
     return host, port + 1
 
 
+def passing_endpoint(cluster: ClusterConfig) -> str:
+    """`passing_address` as one writes it, "10.0.0.5:7423"; "" for none."""
+    at = passing_address(cluster)
+    return f"{_shown(at[0])}:{at[1]}" if at is not None else ""
+
+
 def _shown(host: str) -> str:
     """An address as it stands before a port."""
     return f"[{host}]" if ":" in host else host

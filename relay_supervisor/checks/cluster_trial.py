@@ -23,12 +23,12 @@ from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endp
 from relay_common.engine_waits import WAITS, wait_of
 from relay_common.secrets import Secret
 from relay_supervisor.checks.report import Finding, failed, ok, warn
-from relay_supervisor.fleet.bus_sockets import BusSockets
+from relay_supervisor.fleet.bus_sockets import BusSockets, Doorkeeper
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring, trial_keys
 from relay_supervisor.fleet.launcher import EngineError, EnginePhase
 from relay_supervisor.fleet.pods.seen import PodVerdict, judge, read_pod
 from relay_supervisor.fleet.refusals import Refusals
-from relay_supervisor.fleet.zap import ENDPOINT, ZapHandler
+from relay_supervisor.fleet.zap import ZapHandler
 from relay_worker.process.spec import BusKeys, WorkerSpec
 
 if TYPE_CHECKING:
@@ -125,15 +125,8 @@ async def _listening(bound: tuple[str, str], clock: Clock) -> AsyncIterator[BusK
     """Have a bus there that accepts the trial, whose keys these are. Raises zmq.ZMQError."""
     keyring, context = Keyring(), zmq.asyncio.Context()
     keyring.open()
-    zap, asked = ZapHandler(keyring, Refusals(clock), lambda pid: ""), context.socket(zmq.ROUTER)
-    asked.bind(ENDPOINT)
-
-    async def authenticate() -> None:
-        while True:
-            if (answer := zap.answer(await asked.recv_multipart())) is not None:
-                await asked.send_multipart(answer)
-
-    serving = asyncio.create_task(authenticate())
+    doorkeeper = Doorkeeper(context, ZapHandler(keyring, Refusals(clock), lambda pid: ""))
+    serving = asyncio.create_task(doorkeeper.run())
     sockets = BusSockets("trial", *bound)  # closed with the object
     try:
         sockets.open(context, keyring.secret, clock)

@@ -22,9 +22,10 @@ from relay_common.config_cluster import peer_endpoint
 from relay_common.errors import ConfigError
 from relay_common.tcp_bus import watch_over
 from relay_common.undecodable import UNDECODABLE
+from relay_supervisor.fleet.bus_sockets import Doorkeeper
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.refusals import Refusals
-from relay_supervisor.fleet.zap import DOMAIN, ENDPOINT, ZapHandler
+from relay_supervisor.fleet.zap import DOMAIN, ZapHandler
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,14 @@ class PeerChannel:
         self._secret, self._public = key.encode(), zmq.curve_public(key.encode())
         keyring = Keyring()
         keyring.admit("supervisor", "", self._public.decode())
-        self._zap = ZapHandler(keyring, Refusals(clock), lambda pid: "")
         self._context = zmq.asyncio.Context()
-        self._asked = self._context.socket(zmq.ROUTER)
-        self._asked.bind(ENDPOINT)
+        doorkeeper = Doorkeeper(self._context, ZapHandler(keyring, Refusals(clock), lambda pid: ""))
         try:
             serving = [self._answer(self._listening(listen))] if listen else []
         except ConfigError:
             self._context.destroy(linger=0)
             raise
-        self._tasks = [asyncio.create_task(loop) for loop in (self._authenticate(), *serving)]
+        self._tasks = [asyncio.create_task(loop) for loop in (doorkeeper.run(), *serving)]
 
     async def aclose(self) -> None:
         """Close everything."""
@@ -127,12 +126,6 @@ class PeerChannel:
         socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST)
         socket.curve_secretkey = self._secret
         return socket
-
-    async def _authenticate(self) -> None:
-        while True:
-            answer = self._zap.answer(await self._asked.recv_multipart())
-            if answer is not None:
-                await self._asked.send_multipart(answer)
 
     async def _answer(self, socket: zmq.asyncio.Socket) -> None:
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from relay_common.clock import Clock
-from relay_common.config_cluster import ClusterConfig
+from relay_common.config_cluster import ClusterConfig, passing_endpoint
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.election import CommandState, Peer
 from relay_supervisor.cluster.objects import Objects
@@ -55,10 +55,9 @@ Channel = Callable[[str, Callable[[str, str], bool]], Asking]
 class Replica:
     """The supervisor `config.replica` of the relay `config.identity`, from standing by until `over`.
 
-    `channel` makes what others are asked for promises by, and `address` is where they ask this one; `serves` is where
-    they pass requests on to it while it commands. `namesake`: one of the same name has taken over from this process.
-    `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are given
-    although the API server is away; `remember` keeps it for the next.
+    `channel` makes what others are asked for promises by. `namesake`: one of the same name has taken over from this
+    process. `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are
+    given although the API server is away; `remember` keeps it for the next.
     """
 
     def __init__(
@@ -67,8 +66,6 @@ class Replica:
         config: ClusterConfig,
         clock: Clock,
         channel: Channel,
-        address: str = "",
-        serves: str = "",
         *,
         namesake: bool = False,
         remembered: str = "",
@@ -78,7 +75,8 @@ class Replica:
         self._session = secrets.token_hex(8)
         self._remembered, self._remember = remembered, remember
         self._namesake, names = namesake, (config.identity, config.replica, self._session)
-        self.seat = Seat(objects, *names, clock, address, serves, namesake=namesake)
+        reached = config.peer_listen, passing_endpoint(config)
+        self.seat = Seat(objects, *names, clock, *reached, namesake=namesake)
         self._state = StateObject(objects, config.identity, self._session, lambda: self.seat.in_command)
         self._loops = Loops(clock)
         self.key = ""

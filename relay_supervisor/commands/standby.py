@@ -59,8 +59,6 @@ async def stand_by(
             config.cluster,
             clock,
             _channel(config, clock),
-            config.cluster.peer_listen,
-            _serves(config),
             namesake=namesake,
             remembered=own.secret.reveal(),
             remember=functools.partial(_remember, state / KEY_FILE),
@@ -138,12 +136,6 @@ def _channel(config: Config, clock: Clock) -> Channel:
         return PeerChannel(cluster.identity, key, cluster.peer_listen, promises, clock)
 
     return channel
-
-
-def _serves(config: Config) -> str:
-    """Where others pass requests on to this one while it commands; "" for nowhere."""
-    at = passing_address(config.cluster)
-    return "" if at is None else f"[{at[0]}]:{at[1]}" if ":" in at[0] else f"{at[0]}:{at[1]}"
 
 
 def _passing(config: Config, clock: Clock, replica: Replica) -> PassOn:

@@ -29,11 +29,11 @@ from relay_common.errors import ConfigError
 from relay_common.proc import ref_of
 from relay_common.protocol import FromSupervisor, FromWorker, Heartbeat, Hello, LogLine
 from relay_common.worker_stats import WorkerStats
-from relay_supervisor.fleet.bus_sockets import BusSockets, Letter, socket_file
+from relay_supervisor.fleet.bus_sockets import BusSockets, Doorkeeper, Letter, socket_file
 from relay_supervisor.fleet.handshakes import Handshakes
 from relay_supervisor.fleet.keyring import Keyring, Member
 from relay_supervisor.fleet.refusals import BusRefusal, Refusals
-from relay_supervisor.fleet.zap import ENDPOINT, ZapHandler, peer_pid
+from relay_supervisor.fleet.zap import ZapHandler, peer_pid
 from relay_supervisor.socket_file import SocketFile
 from relay_supervisor.supervise import Loops
 
@@ -115,9 +115,7 @@ class Bus:
         """
         self.keyring.open()
         context = self._context = zmq.asyncio.Context()
-        asked = context.socket(zmq.ROUTER)
-        asked.bind(ENDPOINT)
-        self._tasks = [self._loops.start("bus keys", functools.partial(self._authenticate, asked))]
+        self._tasks = [self._loops.start("bus keys", Doorkeeper(context, self._zap).run)]
         if self.keyring.file is not None:
             self._keep("bus key file", SocketFile(self.keyring.file, self._keep_key))
         self._serve(self.keyed, context)
@@ -195,12 +193,6 @@ class Bus:
         return False
 
     # --- who it is ---------------------------------------------------------------------------------------------
-
-    async def _authenticate(self, asked: zmq.asyncio.Socket) -> None:
-        while True:
-            answer = self._zap.answer(await asked.recv_multipart())
-            if answer is not None:
-                await asked.send_multipart(answer)
 
     async def _count_failed(self, sockets: BusSockets, handshakes: Handshakes) -> None:
         while True:

@@ -14,7 +14,7 @@ from relay_common.clock import Clock
 from relay_common.secrets import Secret
 from relay_common.tcp_bus import over_tcp, watch_over
 from relay_supervisor.fleet.handshakes import Handshakes
-from relay_supervisor.fleet.zap import DOMAIN
+from relay_supervisor.fleet.zap import DOMAIN, ENDPOINT, ZapHandler
 
 STATS_QUEUE = 4
 """Reports of one worker that wait to be read: what came while this process was suspended would otherwise be in memory
@@ -33,6 +33,20 @@ class Letter:
     peer: str
     """The address of the connection, in libzmq's words."""
     frames: list[bytes]
+
+
+class Doorkeeper:
+    """What libzmq asks whether a connection is accepted, in one context: bound with the object, answering in `run`."""
+
+    def __init__(self, context: zmq.asyncio.Context, handler: ZapHandler) -> None:
+        self._handler, self._asked = handler, context.socket(zmq.ROUTER)
+        self._asked.bind(ENDPOINT)
+
+    async def run(self) -> None:
+        """Answer until cancelled: meanwhile connections wait, and so they do afterwards."""
+        while True:
+            if (answer := self._handler.answer(await self._asked.recv_multipart())) is not None:
+                await self._asked.send_multipart(answer)
 
 
 class BusSockets:

@@ -59,7 +59,7 @@ class StandbyChannel:
 
     async def ask(self, address: str, holder: str, session: str) -> bool:
         await self._world.delay()
-        other = self._world.alive.get(address)
+        other = next((one for one in self._world.alive.values() if one.address == address), None)
         reached = other is not None and other.process.alive and not other.process.stopped
         if other is None or not reached or self._asker.apart or other.apart:
             await asyncio.sleep(1.0)
@@ -82,9 +82,10 @@ class StandbySupervisor:
         self.connection: ClusterConnection = world.objects.connection(world.delay)
         self.apart = False
         """The other supervisors do not reach it."""
-        config = ClusterConfig(namespace="n", identity="relay", replica=name)
+        self.address = f"10.0.0.{ord(name)}:7422"
+        config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=self.address)
         channel = StandbyChannel(world, self)
-        self.replica = Replica(self.connection, config, self.clock, lambda key, promises: channel, name)
+        self.replica = Replica(self.connection, config, self.clock, lambda key, promises: channel)
         self.process.spawn(self._run())
 
     async def _run(self) -> None:

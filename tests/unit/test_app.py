@@ -25,6 +25,7 @@ from relay_supervisor.cameras.registry import Camera
 from relay_supervisor.cameras.watching import Watching
 from relay_supervisor.events import EventHub
 from relay_supervisor.fleet.bus import Bus
+from relay_supervisor.fleet.bus_sockets import Doorkeeper
 from relay_supervisor.fleet.fleet import Fleet
 from relay_supervisor.google.leases.manager import LeaseManager
 from relay_supervisor.google.models import Device
@@ -65,7 +66,7 @@ LOOPS = {
     "leases": (LeaseManager, "run"),
     "bus": (Bus, "_receive_control"),
     "bus statistics": (Bus, "_receive_stats"),
-    "bus keys": (Bus, "_authenticate"),
+    "bus keys": (Doorkeeper, "run"),
     "bus handshakes": (Bus, "_count_failed"),
     "bus statistics handshakes": (Bus, "_count_failed"),
     "bus key file": (SocketFile, "keep"),

@@ -36,6 +36,10 @@ class Direct:
         pass
 
 
+def reached(name: str) -> str:
+    return f"10.0.0.{ord(name)}:7422"
+
+
 class World:
     """Several, and a cluster with their Pods, on one manual clock."""
 
@@ -46,11 +50,11 @@ class World:
         self.remembered: list[str] = []
 
     def replica(self, name: str, *, namesake: bool = False, remembered: str = "") -> Replica:
-        config = ClusterConfig(namespace="n", identity="relay", replica=name)
+        config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=reached(name))
 
         def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
             assert key == "key"
-            self.promises[name] = promises
+            self.promises[config.peer_listen] = promises
             return Direct(self)
 
         made = Replica(
@@ -58,7 +62,6 @@ class World:
             config,
             self.clock,
             channel,
-            address=name,
             namesake=namesake,
             remembered=remembered,
             remember=self.remembered.append,
@@ -70,7 +73,7 @@ class World:
     async def crash(self, replica: Replica) -> None:
         """It ends without a word."""
         self.replicas.remove(replica)
-        del self.promises[replica._config.replica]
+        del self.promises[replica._config.peer_listen]
         await replica._loops.aclose()
 
     async def settle(self) -> None:
@@ -178,10 +181,9 @@ async def test_a_channel_that_failed_is_closed_before_the_next_one_listens(world
 
     one = Replica(
         world.objects.connection(),
-        ClusterConfig(namespace="n", identity="relay", replica="a"),
+        ClusterConfig(namespace="n", identity="relay", replica="a", peer_listen=reached("a")),
         world.clock,
         channel,
-        address="a",
     )
     one.begin()
     world.replicas.append(one)

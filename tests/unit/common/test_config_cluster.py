@@ -7,7 +7,7 @@ import pytest
 
 from relay_common import config_file
 from relay_common.config import Config
-from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endpoints, peer_endpoint
+from relay_common.config_cluster import ClusterConfig, bound_endpoints, bus_endpoints, passing_endpoint, peer_endpoint
 from relay_common.errors import ConfigError
 from relay_supervisor.cameras.worker_spec import bus_ends
 from relay_supervisor.fleet.bus_sockets import BusSockets
@@ -57,6 +57,7 @@ def test_the_address_of_a_pod_stands_in_brackets_whatever_it_is(pod_ip: str) -> 
     shown = "10.0.0.5" if pod_ip == "10.0.0.5" else "[fd00::5]"
     assert bound_endpoints(cluster) == (f"tcp://{shown}:7420", f"tcp://{shown}:7421")
     assert peer_endpoint(cluster.peer_listen) == f"tcp://{shown}:7422"
+    assert passing_endpoint(cluster) == f"{shown}:7423"
     assert split_listen(f"[{pod_ip}]:8081") == (pod_ip, 8081)
 
 
