@@ -1,4 +1,4 @@
-"""Addresses to listen on: whether one is acceptable, and a socket bound to it, or a clear error."""
+"""Addresses to listen on: whether one is acceptable, and a socket bound to it, or a clear error. Options of sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SHORTEST_TOKEN: Final = 16
 """Fewest characters of a token that cannot be guessed."""
 BACKLOG: Final = 128
 """Connections the kernel queues until they are accepted."""
+PROBE: Final = 1
+"""Seconds without traffic after which the kernel probes the other end of a connection between supervisors."""
 
 _BRACKETED: Final = re.compile(r"^\[([\d.]+)\](?=:)")
 
@@ -137,3 +139,17 @@ def _advice(error: OSError, port: int, key: str) -> str:
     if error.errno == errno.EACCES:
         return f"Ports below 1024 need privileges: choose a higher one in {key}"
     return f"Choose an address of this machine in {key}"
+
+
+def given_up_after(seconds: int) -> tuple[tuple[int, int, int], ...]:
+    """Socket options by which the kernel gives a connection up whose other end is gone without a word.
+
+    That is one which acknowledges nothing for so long or, though it does, takes nothing for so long.
+    """
+    return (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, seconds // PROBE),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000),
+    )

@@ -21,6 +21,9 @@ class EventStream(Response):
         try:
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if scope["method"] == "HEAD":  # has its whole answer: further requests may follow on its connection
+                await send({"type": "http.response.body", "body": b""})
+                return
             await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
             sending = asyncio.ensure_future(self._send(send))
             ends = [

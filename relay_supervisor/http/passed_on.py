@@ -18,7 +18,7 @@ from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.passing import CLIENT, OF_THE_WAY, OPERATOR, THROUGH
 from relay_supervisor.http.replies import error_reply
 from relay_supervisor.http.server import HttpServer
-from relay_supervisor.net import bind
+from relay_supervisor.net import bind, given_up_after
 from relay_supervisor.status.model import SeatStatus
 from relay_supervisor.supervise import Loops
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 MOST_GREETED: Final = 32
 """Connections at once that have not shown yet that they know the relay's key."""
 GREETED_WITHIN: Final = 5.0
+_GIVEN_UP: Final = given_up_after(30)
+"""Behind a supervisor are clients that may read slowly: that many seconds are theirs at any address."""
 _AGAIN: Final = 5.0
 """Seconds until an address that could not be listened on is tried again."""
 _ANYWHERE: Final = ("0.0.0.0/0", "::/0")
@@ -147,6 +149,8 @@ class PeerServer(HttpServer):
         loop, context = asyncio.get_running_loop(), self._at.context
         connection.setblocking(False)
         try:
+            for option in _GIVEN_UP:
+                connection.setsockopt(*option)
             await loop.connect_accepted_socket(
                 self._connection, connection, ssl=context, ssl_handshake_timeout=GREETED_WITHIN
             )

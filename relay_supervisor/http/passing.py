@@ -8,6 +8,7 @@ the one in command takes any, and what was passed on already is refused.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,15 +23,21 @@ from relay_common.spoken import spoken
 from relay_supervisor.http.addresses import peer_of
 from relay_supervisor.http.event_stream import client_gone
 from relay_supervisor.http.replies import MAX_BODY, ApiError, read_body
+from relay_supervisor.net import given_up_after
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 MOST: Final = 128
 """Requests that are passed on at once: event streams are such for as long as they are open."""
+_KEPT_FREE: Final = 4
+"""The part of them, as one in so many, that is kept for whoever has shown the token: guests may be many, and slow."""
 CONNECTED_WITHIN: Final = 2.0
 ANSWERED_WITHIN: Final = 120.0
 """Seconds for an answer to begin or go on. A capture takes 90, and event streams say something every 15."""
-_TAKEN_WITHIN: Final = 10.0
+_TAKEN_WITHIN: Final = 10
+_GIVEN_UP: Final = given_up_after(_TAKEN_WITHIN)
 _IDLE: Final = 5.0
 """Seconds that a connection is kept without a request: less than the other end keeps it."""
 _KEPT: Final = 8
@@ -107,13 +114,15 @@ class PassOn:
         # First, as clients may take their time for it. What is for everybody has at most a form.
         most = MAX_BODY if scope["path"].startswith(("/api/", "/whep/")) else _LONGEST_FORM
         body = await read_body(request, most)
-        if self.under_way >= self._most:
+        guest = not scope["state"]["visitor"].operator
+        if self.under_way >= self._most - (self._most // _KEPT_FREE if guest else 0):
             self.refused += 1
-            raise ApiError(503, "too_many_passed_on", f"{self._most} requests are being passed on already", "Wait")
+            raise ApiError(503, "too_many_passed_on", f"{self.under_way} requests are being passed on already", "Wait")
         self.under_way += 1
         ends = [asyncio.ensure_future(client_gone(receive)), asyncio.ensure_future(self._ending.wait())]
+        begun = asyncio.Event()
         try:
-            answer = await _unless(ends, self._asked(request, body, operator))
+            answer = await _unless(ends, self._asked(request, body, operator, begun), begun)
             if answer is not None:
                 await self._forward(answer, send, ends)
             elif self._ending.is_set():
@@ -124,19 +133,26 @@ class PassOn:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
 
-    async def _asked(self, request: Request, body: bytes, operator: bool) -> httpx.Response:
+    async def _asked(self, request: Request, body: bytes, operator: bool, begun: asyncio.Event) -> httpx.Response:
+        """The answer, once it begins; `begun` is set when the request is being sent."""
         commander, transport = self._commander(), self._secured()
         if not commander.name:
             raise self._nobody(commander)
         if not commander.address or transport is None:
-            raise NotPassedOn(
-                503,
-                "standing_by",
-                f"This supervisor, {self._replica}, stands by: {commander.name} commands the cameras, and has not said "
-                "where it takes requests",
-                "Ask that one, or set cluster.peer_listen for all of them",
-            )
-        asked = self._request(request, body, commander.address, operator)
+            raise self._standing_by(commander, "has not said where it takes requests")
+        try:
+            host, _, port = commander.address.rpartition(":")
+            url = httpx.URL(scheme="https", host=host.strip("[]"), port=int(port))
+        except (ValueError, httpx.InvalidURL):  # it stands in an object that others may change
+            where = f"is said to take requests at {commander.address[:80]!r}, which is no address with a port"
+            raise self._standing_by(commander, where) from None
+        asked = self._request(request, body, url, operator)
+
+        async def trace(name: str, info: object) -> None:
+            if name == "http11.send_request_headers.started":
+                begun.set()
+
+        asked.extensions["trace"] = trace
         try:
             answer = await transport.handle_async_request(asked)
         except (httpx.HTTPError, OSError) as error:
@@ -149,22 +165,19 @@ class PassOn:
         if self._transport is None and (context := self._context()) is not None:
             limits = httpx.Limits(max_connections=self._most, max_keepalive_connections=_KEPT, keepalive_expiry=_IDLE)
             # Without a client: that would follow redirects, keep cookies and log addresses, which may hold a link.
-            self._transport = httpx.AsyncHTTPTransport(verify=context, limits=limits)
+            self._transport = httpx.AsyncHTTPTransport(verify=context, limits=limits, socket_options=_GIVEN_UP)
         return self._transport
 
-    def _request(self, request: Request, body: bytes, address: str, operator: bool) -> httpx.Request:
+    def _request(self, request: Request, body: bytes, url: httpx.URL, operator: bool) -> httpx.Request:
         scope = request.scope
         headers = [(name, value) for name, value in scope["headers"] if name not in _OF_A_CONNECTION | OF_THE_WAY]
         headers += [(THROUGH, self._replica.encode()), (CLIENT, peer_of(scope).encode())]
         headers += [(OPERATOR, b"1")] * operator
-        path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        host, _, port = address.rpartition(":")
-        try:
-            url = httpx.URL(scheme="https", host=host.strip("[]"), port=int(port), raw_path=path)
-        except (ValueError, httpx.InvalidURL) as error:
-            raise ApiError(400, "bad_request", "The address of the request cannot be passed on") from error
+        # As it was sent: httpx would change its dots and quote it, which takes a tenth of a second for a long one.
+        target: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         timeouts = httpx.Timeout(ANSWERED_WITHIN, connect=CONNECTED_WITHIN, write=_TAKEN_WITHIN).as_dict()
-        return httpx.Request(request.method, url, headers=headers, content=body, extensions={"timeout": timeouts})
+        extensions = {"timeout": timeouts, "target": target}
+        return httpx.Request(request.method, url, headers=headers, content=body, extensions=extensions)
 
     async def _forward(self, answer: httpx.Response, send: Send, ends: Sequence[asyncio.Future[Any]]) -> None:
         """Pass an answer back as it comes, unless one of `ends` comes first."""
@@ -179,6 +192,8 @@ class PassOn:
         # An event stream may end anywhere; of anything else the client has to see that it is torn.
         if whole or answer.headers.get("content-type", "").startswith("text/event-stream"):
             await send({"type": "http.response.body", "body": b""})
+        elif whole is False:
+            log.warning("an answer of whoever commands broke off in the middle: its client sees that it is torn")
 
     async def _copy(self, answer: httpx.Response, send: Send) -> bool:
         """Send what arrives; whether that was all."""
@@ -189,6 +204,14 @@ class PassOn:
             self.broken += 1
             return False
         return True
+
+    def _standing_by(self, commander: Commander, why: str) -> NotPassedOn:
+        return NotPassedOn(
+            503,
+            "standing_by",
+            f"This supervisor, {self._replica}, stands by: {commander.name} commands the cameras, and {why}",
+            "Ask that one, or set cluster.peer_listen for all of them",
+        )
 
     def _nobody(self, commander: Commander) -> NotPassedOn:
         return NotPassedOn(
@@ -215,11 +238,21 @@ class PassOn:
         return self._clock.now() - since
 
 
-async def _unless(ends: Sequence[asyncio.Future[Any]], work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`; None, and it is cancelled, when one of `ends` comes first."""
+async def _unless(
+    ends: Sequence[asyncio.Future[Any]], work: Coroutine[Any, Any, T], begun: asyncio.Event | None = None
+) -> T | None:
+    """The result of `work`; None, and it is cancelled, when one of `ends` comes first.
+
+    It is not cancelled before it has `begun`: httpcore 1.0 keeps a connection for good, as one of those that there may
+    be, whose request is cancelled between the handshake and its first byte. Handshakes do not take long.
+    """
     working = asyncio.ensure_future(work)
     try:
         await asyncio.wait((working, *ends), return_when=asyncio.FIRST_COMPLETED)
+        if begun is not None and not working.done():
+            beginning = asyncio.ensure_future(begun.wait())
+            await asyncio.wait((working, beginning), return_when=asyncio.FIRST_COMPLETED)
+            beginning.cancel()
         return working.result() if working.done() else None
     finally:
         working.cancel()

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,7 +34,7 @@ from relay_supervisor.http.links import Links, ViewerSettings, viewer_settings
 from relay_supervisor.http.metrics import relay_families
 from relay_supervisor.http.passing import NotPassedOn, PassOn
 from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes, livez, readyz
-from relay_supervisor.http.replies import ApiError, error_reply, json_reply, on_api_error
+from relay_supervisor.http.replies import ApiError, error_reply, json_reply, on_api_error, on_http_exception
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
 from relay_supervisor.net import check_listen, split_listen
@@ -121,7 +122,11 @@ class StandbyInterface:
         own += [Route("/api/seat", self._who), Route("/api/stop", self._not_here, methods=["POST"])]
         starlette = Starlette(
             routes=[*own, Route("/{path:path}", elsewhere, methods=_METHODS)],
-            exception_handlers={NotPassedOn: self._unanswered, ApiError: on_api_error},
+            exception_handlers={
+                NotPassedOn: self._unanswered,
+                ApiError: on_api_error,
+                HTTPException: on_http_exception,
+            },
         )
         return Guard(starlette, gatekeeper, Links(viewers, self._clock, LinkBook(self._clock)), viewers, proxies, base)
 

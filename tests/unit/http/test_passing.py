@@ -3,95 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import ssl
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
-from msgspec.structs import replace
 
-from relay_common.clock import ManualClock
-from relay_common.config import Config, HttpConfig, ViewersConfig
-from relay_common.secrets import Secret
 from relay_supervisor.cluster.peer_tls import peer_tls
 from relay_supervisor.http import passed_on
-from relay_supervisor.http.interface import HttpInterface
-from relay_supervisor.http.passed_on import PeerListen
-from relay_supervisor.http.passing import Commander, PassOn
-from relay_supervisor.http.standby import StandbyInterface
-from relay_supervisor.state.store import Store
-from relay_supervisor.status.model import RelayStatus, SeatStatus
+from relay_supervisor.http.passing import Commander
+from relay_supervisor.status.model import RelayStatus
 from relay_supervisor.supervise import Loops
-from tests.fixtures.fake_relay import FakeRelay
-from tests.fixtures.offline import offline_config
-from tests.fixtures.ports import free_port, free_ports
-
-TOKEN = "a token for the dashboard"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-KEY, TLS = "the relay's secret key", peer_tls("the relay's secret key")
-
-
-def configured(directory: Path, port: int, proxies: list[str]) -> Config:
-    http = HttpConfig(listen=f"127.0.0.1:{port}", token=Secret(TOKEN), trusted_proxies=proxies)
-    viewers = ViewersConfig(access="links", link_secret=Secret("a secret for the links"))
-    found = replace(offline_config(directory), http=http, viewers=viewers)
-    for path in (found.paths.runtime(), found.paths.state()):
-        path.mkdir(parents=True)
-    return found
-
-
-class Pair:
-    """`a` commands, `b` stands by; both as they serve. `proxies` are trusted by both."""
-
-    def __init__(self, directory: Path, *, proxies: list[str], most: int) -> None:
-        self.clock, ports = ManualClock(wall=1_700_000_000.0), free_ports(3)
-        one, other = (configured(directory / name, port, proxies) for name, port in zip("ab", ports, strict=False))
-        self.relay = FakeRelay(self.clock, cameras=2)
-        self.relay.seat = SeatStatus(replica="a", state="in command", holder="a", others=["b"])
-        self._store = Store(one.paths.state() / "relay.sqlite3", self.clock).open()
-        self.loops, self.at = Loops(self.clock), PeerListen("127.0.0.1", ports[2], TLS.server)
-        self.holder = HttpInterface(self.relay, one, self.clock, self.loops, self._store, self.at)
-        self.commander = Commander("a", f"127.0.0.1:{ports[2]}", self.clock.now())
-        self.context: ssl.SSLContext | None = TLS.client
-        self.passing = PassOn("b", lambda: self.commander, lambda: self.context, self.clock, most)
-        self.seat = SeatStatus(replica="b", state="standing by", commands=False, holder="a", known=True)
-        self.standby = StandbyInterface(other, self.clock, lambda: self.seat, self.passing)
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports[1]}", trust_env=False)
-        self.direct = httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports[0]}", trust_env=False)
-        socket = httpx.AsyncHTTPTransport(uds=str(other.paths.socket()))
-        self.socket = httpx.AsyncClient(base_url="http://localhost", transport=socket)
-
-    async def start(self) -> None:
-        await self.holder.start()
-        await self.standby.start()
-        until = time.monotonic() + 30.0
-        while (await self.socket.get("/api/cameras")).status_code != 200:
-            assert time.monotonic() < until
-
-    async def stop(self) -> None:
-        for client in (self.client, self.direct, self.socket):
-            await client.aclose()
-        await self.standby.stop()
-        await self.holder.stop()
-        await self.loops.aclose()
-        await self.relay.aclose()
-        self._store.close()
-
-
-@contextlib.asynccontextmanager
-async def pair(directory: Path, *, proxies: list[str] | None = None, most: int = 128) -> AsyncIterator[Pair]:
-    made = Pair(directory, proxies=proxies or [], most=most)
-    try:
-        await made.start()
-        yield made
-    finally:
-        await made.stop()
+from tests.fixtures.ports import free_port
+from tests.fixtures.supervisor_pair import BEARER, TLS, TOKEN, commanded_by, pair
 
 
 async def test_whoever_asks_the_one_that_stands_by_is_answered_by_the_one_that_commands(tmp_path: Path) -> None:
@@ -232,14 +159,7 @@ async def torn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def test_of_an_answer_that_is_torn_the_client_sees_that_and_an_event_stream_ends(tmp_path: Path) -> None:
-    async with pair(tmp_path) as two, asyncio.timeout(60.0):
-        answering: set[asyncio.Task[None]] = set()
-
-        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            answering.add(asyncio.ensure_future(torn(reader, writer)))
-
-        server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=TLS.server)
-        two.commander = Commander("a", f"127.0.0.1:{server.sockets[0].getsockname()[1]}", two.clock.now())
+    async with pair(tmp_path) as two, asyncio.timeout(60.0), commanded_by(two, torn):
         with pytest.raises(httpx.RemoteProtocolError):
             await two.client.get("/api/cameras", headers=BEARER)
         assert (await two.client.get("/api/events", headers=BEARER)).text == "data:"
@@ -254,8 +174,6 @@ async def test_of_an_answer_that_is_torn_the_client_sees_that_and_an_event_strea
             await asyncio.sleep(0.01)
         await two.standby.stop()
         assert (await waiting).json()["error"]["code"] == "stopping"
-        server.close()
-        await asyncio.gather(*answering, return_exceptions=True)
 
 
 async def test_nothing_is_passed_on_twice(tmp_path: Path) -> None:
