@@ -99,15 +99,15 @@ class Supervisor:
         self._otel = OtelExport(config.otel, self._clock)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
         self._store = store or Store(state / STATE_FILE, self._clock)
-        self._overrides = Overrides(state)
-        self._registry = Registry(config.cameras, self._overrides)
+        self.overrides = Overrides(state, place.overrides)
+        self._registry = Registry(config.cameras, self.overrides)
         self.events = EventHub(self._clock, boot=secrets.token_hex(4), name_of=self._registry.name_of)
         self._client = self._make_client()
         self._broker = Broker(CloudflareSink(self._client), self._clock)
         self._sinks = Sinks(self._broker, cloudflare_target(config.cloudflare), self._clock)
         self._sinks.configure(config.whip)
         network = bound_endpoints(config.cluster)
-        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE), self._loops, self._clock, network)
+        self._bus = Bus(runtime_dir, Keyring(state / KEY_FILE, place.key), self._loops, self._clock, network)
         self._ends = bus_ends(self._bus.ends(remote=self._launcher.remote), config.cluster)
         limit = config.workers.memory_limit_mb << 20
         self.fleet = Fleet(self._launcher, self._bus, self._clock, memory_limit=limit, commands=place.commands)
@@ -296,7 +296,7 @@ class Supervisor:
 
     def _load(self) -> None:
         """Read what an earlier run left."""
-        self._overrides.load()
+        self.overrides.load()
         self.verbs.load()
         self.director.load()
         self.local.load()

@@ -38,17 +38,24 @@ class Override(msgspec.Struct, frozen=True, omit_defaults=True):
 class Overrides:
     """The overrides of all cameras, on disk once they are loaded; `directory` None keeps them in memory only.
 
-    A file that cannot be read is logged and ignored; one that cannot be written raises RelayError, and changes nothing.
+    `known` is what the file is to hold, as another supervisor of the relay knew it; b"": what it holds. A file that
+    cannot be read is logged and ignored, as is one that cannot be written when they are loaded; later that raises
+    RelayError, and changes nothing.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, known: bytes = b"") -> None:
         self._path = directory / FILE if directory is not None else None
         self._cameras: dict[str, Override] = {}
+        self._text = self._owed = known
         self._turn = asyncio.Lock()
         self._disk = DiskWork("overrides")
 
     def __getitem__(self, camera: str) -> Override:
         return self._cameras.get(camera, Override())
+
+    def text(self) -> bytes:
+        """What the file holds, or should: for other supervisors of the relay. b"" when there is none."""
+        return self._text
 
     def load(self) -> None:
         """Read the file, when nothing waits yet."""
@@ -70,12 +77,27 @@ class Overrides:
         if self._path is None:
             return self._cameras
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Override])
+            text = self._settled(self._path) or self._path.read_bytes()
+            cameras = msgspec.json.decode(text, type=dict[str, Override])
+            self._text = text
+            return cameras
         except FileNotFoundError:
+            self._text = b""
             return {}
         except (OSError, *UNDECODABLE) as error:
             log.error("%s is ignored: %s; correct or delete it", self._path, error)
             return self._cameras
+
+    def _settled(self, path: Path) -> bytes:
+        """What the file was still to hold, which it does now, or as soon as it can be written; b"" when nothing was."""
+        owed = self._owed
+        if owed:
+            try:
+                write_private(path, owed)
+                self._owed = b""
+            except OSError as error:
+                log.error("%s cannot be written: %s; what it should hold applies all the same", path, error.strerror)
+        return owed
 
     async def set(self, camera: str, override: Override) -> None:
         """Replace a camera's override; an empty override is dropped."""
@@ -99,3 +121,4 @@ class Overrides:
                 f"{self._path} cannot be written: {getattr(error, 'strerror', '') or error}",
                 hint="The camera was not changed. Free space in the state directory, or make it writable",
             ) from None
+        self._text, self._owed = text, b""

@@ -13,10 +13,8 @@ from pathlib import Path
 from relay_common.clock import Clock
 from relay_common.config import Config
 from relay_common.config_cluster import passing_address
-from relay_common.disk import DiskWork
 from relay_common.files import write_private
 from relay_supervisor.app import Supervisor
-from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.peer_channel import PeerChannel
 from relay_supervisor.cluster.peer_tls import peer_tls
@@ -91,11 +89,7 @@ async def _command(
         if not taking.done():
             return None
         key, store = await taking
-        write_private(state / KEY_FILE, key + b"\n")  # workers that an earlier one has started know it
-        if replica.overrides:
-            write_private(state / OVERRIDES, replica.overrides)
-        read = functools.partial(DiskWork("overrides for others").do, functools.partial(_read, state / OVERRIDES))
-        replica.follow(read)
+        _remember(state / KEY_FILE, key.decode())
         return store
     except Deposed as error:
         log.warning("standing by again: %s", error)
@@ -120,9 +114,15 @@ async def _relay(
     def launcher(runtime_dir: Path) -> Launcher:
         return PodLauncher(config.cluster, clock, lambda: replica.in_command)
 
+    async def overrides() -> bytes:
+        return supervisor.overrides.text()
+
     at = passing_address(config.cluster)
-    place = AmongReplicas(replica.status, PeerListen(*at, peer_tls(replica.key).server) if at is not None else None)
+    peers = PeerListen(*at, peer_tls(replica.key).server) if at is not None else None
+    # Not by way of the disk, which may be full: workers that an earlier one has started know the key.
+    place = AmongReplicas(replica.status, peers, replica.key, replica.overrides)
     supervisor = Supervisor(config, clock=clock, launcher=launcher, store=store, place=place, reread=reread)
+    replica.follow(overrides)
     await serve(supervisor, manager, signalled, replica.over)
     if supervisor.verbs.stop_requested.is_set():
         signalled.set()
@@ -151,19 +151,12 @@ def _passing(config: Config, clock: Clock, replica: Replica) -> PassOn:
     return PassOn(config.cluster.replica, commander, context, clock)
 
 
-def _read(file: Path) -> bytes:
-    """A file's content; b"" when there is none."""
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 def _remember(file: Path, key: str) -> None:
     try:
         write_private(file, key.encode() + b"\n")
     except OSError as error:
-        log.warning("%s: %s; started anew without the API server, this supervisor could promise nothing", file, error)
+        words = "%s cannot be written: %s; started anew without the API server, this supervisor could promise nothing"
+        log.warning(words, file, error.strerror)
 
 
 def _nothing_to_reload() -> None:

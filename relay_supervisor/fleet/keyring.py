@@ -45,10 +45,13 @@ class Member:
 
 
 class Keyring:
-    """The keys of the bus. `file` keeps the supervisor's secret key; without one it lasts as long as this object."""
+    """The keys of the bus. `file` keeps the supervisor's secret key; without one it lasts as long as this object.
 
-    def __init__(self, file: Path | None = None) -> None:
-        self.file = file
+    `known` is that key where it is known already, whatever the file holds: from the other supervisors of the relay.
+    """
+
+    def __init__(self, file: Path | None = None, known: str = "") -> None:
+        self.file, self._known = file, Secret(known)
         self.secret = Secret("")
         self._public = self._trial = ""
         self._members: dict[str, Member] = {}
@@ -64,7 +67,7 @@ class Keyring:
         if self.secret:
             return
         try:
-            kept = self._read()
+            kept = self._known or self._read()
         except OSError as error:  # it may be readable the next time
             log.error("%s cannot be read: %s; workers that know the key in it are replaced", self.file, error.strerror)
             kept, self.file = None, None

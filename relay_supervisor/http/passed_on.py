@@ -49,6 +49,10 @@ class AmongReplicas(NamedTuple):
     """Which of them commands."""
     peers: PeerListen | None = None
     """Where the others pass requests on to; None: nowhere."""
+    key: str = ""
+    """The relay's secret key on the bus, which all of them have; "" of one that is alone."""
+    overrides: bytes = b""
+    """What people have switched on and off, as the others know it; b"" when they know nothing of it."""
 
     def commands(self) -> bool:
         """Whether this one commands at present."""

@@ -99,6 +99,25 @@ async def test_a_broken_file_is_ignored_and_an_unwritable_one_changes_nothing(tm
     assert wanted(made) == {"Front Door", "Garage"}
 
 
+async def test_what_others_know_applies_although_it_cannot_be_written_and_is_once_it_can(tmp_path: Path) -> None:
+    known = b'{"a":{"enabled":false}}'
+    in_the_way = tmp_path / FILE / "in the way"
+    in_the_way.mkdir(parents=True)
+    made = Overrides(tmp_path, known)
+    made.load()
+    await made.reload()
+    assert (made["a"], made.text()) == (Override(enabled=False), known)
+    in_the_way.rmdir()
+    (tmp_path / FILE).rmdir()
+    await made.reload()
+    assert ((tmp_path / FILE).read_bytes(), made["a"], made.text()) == (known, Override(enabled=False), known)
+    (tmp_path / FILE).unlink()  # to return to the configuration
+    await made.reload()
+    assert (made["a"], made.text()) == (Override(), b"")
+    await made.set("b", Override(enabled=True))
+    assert made.text() == (tmp_path / FILE).read_bytes()
+
+
 async def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
 
