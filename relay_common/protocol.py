@@ -235,7 +235,7 @@ class Play(_Message, frozen=True, tag="play"):
     """Secret: Google's unmodified SDP answer to the worker's offer number `offer`; WebRTC only."""
     offer: int = 0
     contested: float = 0.0
-    """Seconds for which a lost worker may still be the one client of `url`, so that a refusal says nothing of it."""
+    """Seconds for which a lost worker may be the one client of `url`; negative: it was, and a refusal is final."""
 
 
 class Extended(_Message, frozen=True, tag="extended"):

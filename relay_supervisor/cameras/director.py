@@ -211,7 +211,7 @@ class Director:
     def _contested_until(self, camera: str) -> int:
         """The end of `Fleet.contested` in whole Unix seconds; 0 when nobody contests it."""
         seconds = self.fleet.contested(camera)
-        return int(self._clock.wall() + seconds) if seconds else 0
+        return int(self._clock.wall() + seconds) if seconds > 0 else 0
 
     # --- messages of workers -----------------------------------------------------------------------------------------
 

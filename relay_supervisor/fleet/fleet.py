@@ -211,8 +211,9 @@ class Fleet:
         return slot is not None and known and self._send(slot.instance, message)
 
     def contested(self, camera: str) -> float:
-        """Seconds for which an earlier worker of a camera's, lost from sight, may still be playing its stream."""
-        return max(0.0, self._contested_until(camera) - self._clock.now())
+        """Seconds for which an earlier worker, lost from sight, may play a camera's stream; negative soon after."""
+        left = self._contested_until(camera) - self._clock.now()
+        return left if left > -CONTESTED else 0.0
 
     def lost_lately(self, camera: str) -> bool:
         """Whether a worker of a camera's was lost from sight within the last minute, with its machine."""

@@ -21,5 +21,7 @@ class GrantedStream:
     """Unix seconds."""
     answer: Secret = field(repr=False, default=NONE)
     offer: int = 0
+    contested: bool = False
+    """Whether another worker, lost from sight, was the one client of `url`: Google may refuse a second one."""
     contested_until: float = 0.0
-    """Until when (monotonic) another worker may be the one client of `url`, because nobody knows that it has ended."""
+    """Until when (monotonic) that one may be alive."""

@@ -203,7 +203,7 @@ class SourceKeeper:
         if previous is not None:
             # One client per URL, one source per pipeline: the old session ends before the new one begins.
             await asyncio.wait([previous])
-        failures, settings = 0, self._settings
+        failures, settings, contested = 0, self._settings, stream.contested
         while self.stream is stream:
             if not self._allowed.is_set():
                 failures = 0
@@ -216,15 +216,17 @@ class SourceKeeper:
             if self._pipeline.last_media.get(Kind.VIDEO, 0.0) > began:
                 timeout = min(WARM_ANSWER, self._settings.session.read_timeout)
                 settings = replace(self._settings, session=replace(self._settings.session, read_timeout=timeout))
+                contested = False  # it was the one client itself
             if self._proven(began):
                 failures = 0
             self._on_problem(Stage(error.stage.value), error.message, error.cause)
             delays = RETRY_DELAYS if error.remedy is Remedy.RETRY else REFUSED_DELAYS
-            if isinstance(error, AccessError) and began < stream.contested_until:
+            if isinstance(error, AccessError) and contested:
                 # Google may refuse a second client. Tried for the last time when there can be no first one any more.
-                await self._rest(min(CONTESTED_DELAY, stream.contested_until - self._clock.now()), stopped)
+                if began < stream.contested_until:
+                    await self._rest(min(CONTESTED_DELAY, stream.contested_until - self._clock.now()), stopped)
+                    continue
                 failures = len(delays)
-                continue
             if error.remedy is Remedy.PARK or failures >= len(delays):
                 remedy = error.escalation if error.remedy is Remedy.RETRY else error.remedy
                 self.stream = None

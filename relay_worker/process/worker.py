@@ -352,6 +352,7 @@ def _stream(play: protocol.Play, now: float) -> GrantedStream:
         play.expires_at,
         answer=Secret(play.answer),
         offer=play.offer,
+        contested=bool(play.contested),
         contested_until=now + play.contested,
     )
 

@@ -12,7 +12,8 @@ from relay_common.errors import Remedy
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_worker.camera.granted import GrantedStream
-from relay_worker.camera.source_keeper import CONTESTED_DELAY, REFUSED_DELAYS, SourceKeeper
+from relay_worker.camera.source_keeper import CONTESTED_DELAY, REFUSED_DELAYS, RETRY_DELAYS, SourceKeeper
+from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtsp.errors import AccessError, GoneError, RtspError, RtspStage, SessionLostError
 from relay_worker.rtsp.source import RtspSource, SourceSettings
@@ -36,8 +37,8 @@ class Answered(SourceKeeper):
 
 
 def stream(clock: ManualClock, contested: float = 0.0) -> GrantedStream:
-    url = Secret("rtsps://127.0.0.1:1/x?auth=g.0.abc")
-    return GrantedStream(1, Protocol.RTSP, url, clock.wall() + 300, contested_until=clock.now() + contested)
+    url, until = Secret("rtsps://127.0.0.1:1/x?auth=g.0.abc"), clock.now() + contested
+    return GrantedStream(1, Protocol.RTSP, url, clock.wall() + 300, contested=bool(contested), contested_until=until)
 
 
 REFUSED = AccessError(RtspStage.DESCRIBE, "403")
@@ -53,6 +54,26 @@ async def test_a_url_that_is_refused_is_tried_until_its_last_client_can_be_alive
     await clock.advance(0.02)
     assert keeper.tries[-1] - began == pytest.approx(contested)
     assert keeper.failed == [Remedy.REGENERATE], "nor waited for any longer"
+
+
+async def test_a_worker_that_comes_later_than_that_tries_a_url_that_is_refused_once() -> None:
+    """The camera may hold on to a client that is dead for a minute."""
+    clock = ManualClock()
+    keeper = Answered(clock, REFUSED)
+    keeper.play(stream(clock, -0.5))
+    await clock.advance(0.01)
+    assert (len(keeper.tries), keeper.failed) == (1, [Remedy.REGENERATE])
+
+
+async def test_a_worker_that_has_played_a_contested_url_was_its_client_itself() -> None:
+    clock = ManualClock()
+    keeper = Answered(clock, SessionLostError(RtspStage.STREAMING, "the connection broke"))
+    keeper.play(stream(clock, -0.5))
+    keeper._pipeline.last_media[Kind.VIDEO] = clock.now() + 0.1
+    await clock.advance(RETRY_DELAYS[0] / 2)
+    keeper.answer = REFUSED
+    await clock.advance(RETRY_DELAYS[0] + 0.1)
+    assert (len(keeper.tries), keeper.failed) == (2, [])
 
 
 async def test_a_url_that_is_gone_is_not_tried_again_because_it_is_contested() -> None:

@@ -66,7 +66,7 @@ class Fleet:
         self.stopped: list[tuple[str, str]] = []
         self.adopts = True
         self.sent: list[Any] = []
-        self.lost = False
+        self.lost, self.contested_for = False, 4.5
         self.inherited: list[tuple[str, float]] = []
         self.keyring = Keyring()
 
@@ -78,7 +78,7 @@ class Fleet:
         return False
 
     def contested(self, camera: str) -> float:
-        return 4.5
+        return self.contested_for
 
     def inherit(self, camera: str, seconds: float) -> None:
         self.inherited.append((camera, seconds))
@@ -274,7 +274,10 @@ async def test_a_stream_that_a_lost_worker_may_still_play_is_handed_on_as_contes
     hello = Hello(protocol=PROTOCOL, instance="door.2", camera=door, pid=1, started=1, state=WorkerState.STARTING)
     world.director.worker_ready(door, hello)
     world.director.lease_effect(Granted(door, 2, stream, 300.0))
-    assert [one.contested for one in world.fleet.sent if isinstance(one, Play)] == [4.5, 0.0]
+    world.fleet.contested_for = -1.5  # it may hold on to one that has ended
+    world.director.worker_ready(door, hello)
+    assert [one.contested for one in world.fleet.sent if isinstance(one, Play)] == [4.5, 0.0, -1.5]
+    assert world.director._contested_until(door) == 0, "which is nothing to hand on"
 
 
 async def test_the_next_supervisor_knows_for_how_long_a_camera_is_contested(make: Callable[[], World]) -> None:

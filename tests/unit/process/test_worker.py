@@ -73,6 +73,18 @@ async def test_a_picture_that_fails_in_an_unforeseen_way_is_answered(rig: Rig, m
     assert await rig.answered() == protocol.FilePart(request=8, last=True, error="internal error; see the log")
 
 
+@pytest.mark.parametrize(("told", "contested"), [(0.0, False), (4.5, True), (-1.5, True)])
+async def test_a_stream_is_contested_also_when_the_time_for_that_is_over(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, told: float, contested: bool
+) -> None:
+    given = list[GrantedStream]()
+    monkeypatch.setattr(rig.worker._relay, "play", given.append)
+    now = rig.worker._clock.now()
+    rig.worker._handle(protocol.Play(generation=1, protocol=Protocol.RTSP, url="x", expires_at=1.0, contested=told))
+    assert given[0].contested is contested
+    assert given[0].contested_until - now == pytest.approx(told, abs=1.0)
+
+
 def seconds(begin: float, end: float) -> Iterator[float]:
     while begin < end:
         yield begin
