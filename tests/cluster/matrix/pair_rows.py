@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Final
 
 from tests.cluster.engine import ClusterNode
@@ -147,71 +147,82 @@ async def stands_still(pair: Pair) -> Outcome:
 
 async def api_away(pair: Pair) -> Outcome:
     """The API server is away, both supervisors are up, and a worker dies."""
-    outcome, old = Outcome(), await pair.settled()
+    old = await pair.settled()
     victim = next(one for one, camera in old.cameras.items() if camera["lease"]["protocol"] == "RTSP")
-    pod, others = await pair.worker(old, victim), {one: name for one, name in _workers(old).items() if one != victim}
-    before, generates = await pair.counted(old, [victim]), await pair.generates()
+    pod, node = await pair.worker(old, victim), pair.node_named(old.cameras[victim]["worker"]["where"])
+    return await _under_promises(pair, old, lambda: node.signal(pod, signal.SIGKILL), [victim])
+
+
+async def api_away_and_one_starts(pair: Pair) -> Outcome:
+    """The API server is away when the other supervisor starts anew in its Pod: it promises as it did before."""
+    await fresh(pair)
+    old = await pair.settled()
+    other = next(one for one in await pair.look() if one.name != old.name)
+    return await _under_promises(pair, old, lambda: pair.signal(other, signal.SIGKILL))
+
+
+async def _under_promises(pair: Pair, old: Seen, inflict: Callable[[], None], victims: Collection[str] = ()) -> Outcome:
+    """Streams are extended all the time, by the one that commanded; the workers of all but `victims` go on."""
+    outcome, others = Outcome(), {one: name for one, name in _workers(old).items() if one not in victims}
+    before, generates = await pair.counted(old, victims), await pair.generates()
     async with away(pair):
-        pair.node_named(old.cameras[victim]["worker"]["where"]).signal(pod, signal.SIGKILL)
+        inflict()
         await asyncio.sleep(pair.away / 2)
         half = time.monotonic()
         await asyncio.sleep(pair.away / 2)
-        holder = next(one for one in await pair.look() if one.name == old.name)
+        holder = await _answered(pair, old)
         outcome.expect(holder.live(others), "a running camera lost its stream, or its worker")
         sent = pair.commands_of(old.address, half)
         outcome.expect(sent > 0, "nothing was extended")
         outcome.expect(sum(one.at >= half for one in pair.sent) == sent, "one that stands by sent something")
-        state, cause = holder.status["seat"]["state"], holder.cameras[victim]["verdict"]["cause"]
-        outcome.words = f"{state}, {sent} commands in the second half; {cause}"
-        outcome.expect("API server" in cause, "why the dead one waits is not said")
+        causes = [str(holder.cameras[victim]["verdict"]["cause"]) for victim in victims]
+        outcome.words = "; ".join((holder.status["seat"]["state"], f"{sent} commands in the second half", *causes))
+        outcome.expect(all("API server" in cause for cause in causes), "why the dead one waits is not said")
     await pair.settled()
     outcome.times = [time.monotonic() - pair.server_back]
-    await pair.account(outcome, before, [victim])
+    await pair.account(outcome, before, victims)
     outcome.generates["RTSP"] = await pair.generates() - generates
     pair.unsure()
-    outcome.expect(outcome.generates["RTSP"] <= 1, "Generates for those that had not died")
+    outcome.expect(outcome.generates["RTSP"] <= len(victims), "Generates for those that had not died")
     return outcome
 
 
 async def api_away_and_one_cut_off(pair: Pair) -> Outcome:
-    """The API server is away, and nobody can ask the other supervisor for its promise."""
-    return await _without_promises(pair, lambda node, other: node.block(PEERS), lambda node: node.unblock(PEERS))
+    """The API server is away, and nobody can ask the other supervisor for its promise.
 
-
-async def api_away_and_one_starts(pair: Pair) -> Outcome:
-    """The API server is away when the other supervisor starts: it commands nothing, and promises nothing."""
-    return await _without_promises(pair, lambda _, other: pair.signal(other, signal.SIGKILL), lambda _: None)
-
-
-async def _without_promises(
-    pair: Pair,
-    inflict: Callable[[ClusterNode, Seen], None],
-    undo: Callable[[ClusterNode], None],
-) -> Outcome:
-    """Pictures run until their streams end, which is said; nobody sends anything."""
+    Pictures run until their streams end, which is said; nobody sends anything.
+    """
     outcome, old = Outcome(), await pair.settled()
     other = next(one for one in await pair.look() if one.name != old.name)
     node, generates = pair.node(other), await pair.generates()
     try:
         async with away(pair):
-            inflict(node, other)
+            node.block(PEERS)
             began = time.monotonic()
             await asyncio.sleep(RUN_ON)
-            (holder,) = [one for one in await pair.look() if one.name == old.name]
-            outcome.expect(holder.live(_workers(old)), "pictures did not run on")
+            outcome.expect((await _answered(pair, old)).live(_workers(old)), "pictures did not run on")
             await asyncio.sleep(pair.away - (time.monotonic() - began))
             outcome.expect(not any(one.at > began + RUN_ON for one in pair.sent), "somebody sent a command")
-            (holder,) = [one for one in await pair.look() if one.name == old.name]
-            causes = {str(one["verdict"]["cause"]) for one in holder.cameras.values()}
+            causes = {str(one["verdict"]["cause"]) for one in (await _answered(pair, old)).cameras.values()}
             outcome.words = " | ".join(sorted(causes))[:300]
             outcome.expect(all("API server" in cause for cause in causes), "why is not said")
     finally:
-        undo(node)
+        node.unblock(PEERS)
     await pair.settled()
     outcome.times = [time.monotonic() - pair.server_back]
     outcome.generates["RTSP"] = await pair.generates() - generates
     pair.unsure()
     return outcome
+
+
+async def _answered(pair: Pair, old: Seen) -> Seen:
+    """What is seen of that supervisor now: on a busy machine it may not answer at once."""
+
+    def answers(seen: list[Seen]) -> bool:
+        return any(one.name == old.name and one.status for one in seen)
+
+    seen = await pair.until(answers, "the one that commanded answers")
+    return next(one for one in seen if one.name == old.name)
 
 
 async def fresh(pair: Pair) -> None:
