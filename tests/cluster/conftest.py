@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, by_request_alone, running_cluster
 from tests.cluster.kubelets.node import kind_of_nodes
+
+LONGEST: Final = (
+    "test_each_fault_of_supervisors_costs_what_it_may",
+    "test_each_fault_costs_what_it_may",
+    "test_another_goes_on_without_a_generate_and_without_the_api_server",
+    "test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait",
+    "test_pods_of_a_killed_node_stay_until_told",
+    "test_one_relay_runs_as_shipped",
+    "test_a_relay_moves_into_a_cluster_and_back",
+    "test_a_cluster_runs_as_shipped",
+    "test_cameras_are_live_in_pods_and_nothing_secret_is_in_them",
+    "test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot",
+    "test_nothing_outlives_a_test_that_was_killed",
+)
+"""The tests that take longest, the longest first: half a minute and more."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have each of several processes begin with a long test: one that begins last keeps all the others waiting.
+
+    Each gets as many in a row (`--dist worksteal`), and what it has not begun with goes to those that are done; only
+    the next one it keeps, so that is a short one.
+    """
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    if processes == 1 or any(Path(__file__).parent not in item.path.parents for item in items):
+        return
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    ranked = sorted(items, key=lambda item: rank.get(item.name.partition("[")[0], len(LONGEST)))
+    queues = [ranked[first::processes] for first in reversed(range(processes))]  # the shorter ones come first
+    items[:] = [item for queue in queues for item in (*queue[:1], *queue[1:][-1:], *queue[1:-1])]
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 @pytest.mark.parametrize(
     ("second", "rows"),
     [
-        pytest.param("refuse", (stands_still, restarted, cut_off_from_the_api_server), id="refuse"),
+        pytest.param("refuse", (stands_still, restarted), id="refuse"),
+        pytest.param("replace", (cut_off_from_the_api_server,), id="replace"),
     ],
 )
 async def test_each_fault_of_supervisors_costs_what_it_may(
