@@ -7,7 +7,8 @@ holder stops commanding `STOP_AFTER` after it sent the last renewal that was ans
 While the API server is away, the holder may go on extending the streams that it holds for as long as every other
 supervisor that it knows of promises not to take the record. Supervisors register in the record itself. A renewal names
 the version that it follows, so whoever sees one after its registration knows that the holder knows of it; whoever does
-not may be unknown to a holder that goes on, and takes the record only when none can go on any more.
+not may be unknown to a holder that goes on, and takes the record only when none can go on any more, or when that one is
+known to have ended.
 
 Times are monotonic seconds.
 """
@@ -115,6 +116,8 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     """Until when the holder does not know what Google has been sent, by its own clock (Unix seconds)."""
     serves: str = ""
     """Where the holder takes requests that others pass on to it; "": nowhere."""
+    pod: str = ""
+    """The UID of the holder's Pod; "": it is in none, or has not said so yet."""
 
     @property
     def held(self) -> tuple[str, str, str]:
@@ -143,6 +146,8 @@ class Election:
         """What the record held when we were seen in it first; None: we are not in it."""
         self._known = False
         """Whether the holder knows that we are."""
+        self._ended: LeaseRecord | None = None
+        """The record of a holder that has ended."""
         self._promised_until = -math.inf
         self._promises: dict[str, float] = {}
         """Until when each other one has promised."""
@@ -204,6 +209,15 @@ class Election:
     def known(self) -> bool:
         """Whether the holder knows that we stand by."""
         return self._known
+
+    def doubted(self, now: float) -> LeaseRecord | None:
+        """The record that has lapsed for others and not for us: `ended` is to be called when its holder has ended."""
+        lapsed = self.state is CommandState.STANDING_BY and now >= self.changed_at + DURATION - LOOK_EVERY
+        return self.record if lapsed and now + DURATION < self._free_at() else None
+
+    def ended(self, record: LeaseRecord) -> None:
+        """Whoever wrote that record has ended, and goes on under nobody's promises."""
+        self._ended = record
 
     def registers(self, now: float) -> bool:
         """Whether we have to register, again if need be."""
@@ -292,7 +306,8 @@ class Election:
         if self.record.holder in free:
             # Nobody's: whom we have promised to wait has given it up. Our own: another may believe that it holds it.
             return self._promised_until if self.record.holder else -math.inf
-        alone = 0.0 if self._known else MOST_AWAY
+        ended = self._ended is not None and self._ended.held == self.record.held
+        alone = 0.0 if self._known or ended else MOST_AWAY
         return max(self.changed_at + alone + DURATION, self._promised_until)
 
     def _registrations(self, record: LeaseRecord | None, now: float) -> None:

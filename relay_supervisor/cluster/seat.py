@@ -14,6 +14,7 @@ import msgspec
 from relay_common.clock import Clock
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.cluster.election import DURATION, PROMISED, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
+from relay_supervisor.cluster.holders_pod import own_pod, pod_is_gone
 from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
 from relay_supervisor.fleet.pods.api import LEASES, ApiAway, ApiRefused, Object
 
@@ -32,6 +33,8 @@ _UNSURE: Final = "nest-relay/unsure-until"
 """Until when (Unix seconds) it is not known what Google has been sent."""
 _SERVES: Final = "nest-relay/serves"
 """Where the holder takes requests that others pass on."""
+_POD: Final = "nest-relay/pod"
+"""The session of a holder and the UID of its Pod: one of an earlier release leaves that of whoever was before it."""
 _PEERS: Final = "peers.nest-relay/"
 """Of annotations, one for each supervisor that stands by, whose name follows."""
 
@@ -61,6 +64,8 @@ class Seat:
         self._clock, self._address, self._serves = clock, address, serves
         self._election = Election(identity, session, namesake=namesake)
         self._name = f"{relay}-command"
+        self._pod: str | None = None
+        """The UID of our own Pod, once that is known; "" without one."""
         self.won, self.lost = asyncio.Event(), asyncio.Event()
         self.problem = ""
         """Why the API server does not help, in words; "" when it does."""
@@ -167,6 +172,8 @@ class Seat:
         """Read the record, or write it; whether there was an answer."""
         try:
             async with asyncio.timeout(ANSWERED_WITHIN):
+                if self._pod is None:
+                    self._pod = await own_pod(self._objects, self._identity, self._address)
                 if self._election.looks:
                     await self._look()
                 if not self._election.looks or self._election.takes(self._clock.now()):
@@ -193,6 +200,10 @@ class Seat:
             note = {f"{_PEERS}{self._identity}": msgspec.json.encode(mine).decode()}
             found = await self._objects.patch(LEASES, self._name, {"metadata": {"annotations": note}})
             self._election.seen(_record(found), self._clock.now())
+        doubted = self._election.doubted(self._clock.now())
+        if doubted is not None and await pod_is_gone(self._objects, doubted.holder, doubted.pod):
+            log.warning("%s, which commanded %s, has ended: Kubernetes has let its Pod go", doubted.holder, self._relay)
+            self._election.ended(doubted)
         if self._election.state is CommandState.DEPOSED and before is not CommandState.DEPOSED:
             who = "another supervisor of the same name" if self.namesake else self.holder or "somebody"
             log.error("%s has taken the command of %s over", who, self._relay)
@@ -216,8 +227,10 @@ class Seat:
         until, record = max(self._election.promised_until, self._blind_until) + MINUTE, self._election.record
         if record is None:
             return -math.inf
-        ahead = self._clock.wall() - now
-        if record.holder == self._identity and self._clock.wall() - record.renewed_at > STOP_AFTER:
+        wall, known = self._clock.wall(), self._election.known or not record.holder
+        ahead = wall - now
+        # Whoever did not know of us may have gone on until just now, or until its end, under other ones' promises.
+        if not (wall - record.renewed_at <= STOP_AFTER if record.holder == self._identity else known):
             until = now + MINUTE
         # A clock that was wrong by hours, or a hand that was, would keep it from sending anything.
         return max(until, min(record.unsure_until - ahead, now + PROMISED + MINUTE) + CLOCKS_APART)
@@ -239,7 +252,8 @@ class Seat:
         serves = self._serves if holder else ""
         if serves or record is not None:
             notes[_SERVES] = serves or None
-        metadata: dict[str, Any] = {"annotations": notes | {_SESSION: self._session}}
+        notes |= {_SESSION: self._session, _POD: f"{self._session} {self._pod or ''}"}
+        metadata: dict[str, Any] = {"annotations": notes}
         if record is not None:
             change = {"metadata": metadata | unchanged(record.version), "spec": spec}
             return await self._objects.patch(LEASES, self._name, change)
@@ -260,7 +274,9 @@ def _record(found: Object) -> LeaseRecord:
     peers = {name.removeprefix(_PEERS): _peer(text) for name, text in notes.items() if name.startswith(_PEERS)}
     holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
     session, unsure, serves = str(notes.get(_SESSION, "")), _number(notes.get(_UNSURE)), str(notes.get(_SERVES, ""))
-    return LeaseRecord(holder, session, version_of(found), renewed, peers, _moment(renewed), unsure, serves)
+    whose, _, pod = str(notes.get(_POD, "")).partition(" ")
+    pod, at = pod if whose == session else "", _moment(renewed)
+    return LeaseRecord(holder, session, version_of(found), renewed, peers, at, unsure, serves, pod)
 
 
 def _moment(text: str) -> float:

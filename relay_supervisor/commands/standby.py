@@ -143,7 +143,7 @@ def _passing(config: Config, clock: Clock, replica: Replica) -> PassOn:
 
     def commander() -> Commander:
         seat = replica.seat
-        return Commander(seat.holder, seat.serves, seat.heard_at)
+        return Commander(seat.holder, seat.serves, seat.heard_at, seat.known)
 
     def context() -> ssl.SSLContext | None:
         return peer_tls(replica.key).client if replica.key else None

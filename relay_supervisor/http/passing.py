@@ -59,12 +59,13 @@ _OF_A_CONNECTION: Final = frozenset(
 
 class Commander(NamedTuple):
     """Who commands, as far as it is known: its name ("": nobody), where it takes requests ("": nowhere), when its Lease
-    was last seen to change (monotonic seconds; inf: never).
+    was last seen to change (monotonic seconds; inf: never), and whether it knows that this one stands by.
     """
 
     name: str
     address: str
     heard_at: float
+    knows: bool = True
 
 
 class NotPassedOn(ApiError):
@@ -229,13 +230,23 @@ class PassOn:
             f"This supervisor, {self._replica}, stands by, and {commander.name}, which commands the cameras, does not "
             f"answer it ({spoken(error)}); it was last heard of by its Lease "
             f"{self._silence(commander):.0f} s ago",
-            "Try again: if it is gone, this one takes over within 20 s of that; if it is not, let supervisors reach "
+            f"Try again: if it is gone, this one takes over {_when(commander)}; if it is not, let supervisors reach "
             "each other at cluster.peer_listen's port and the next one",
         )
 
     def _silence(self, commander: Commander) -> float:
         since = self._began if math.isinf(commander.heard_at) else commander.heard_at
         return self._clock.now() - since
+
+
+def _when(commander: Commander) -> str:
+    """When this one takes over from it, in words."""
+    if commander.knows:
+        return "within 20 s of that"
+    return (
+        f"ten minutes after that, as {commander.name} may not know of it, or as soon as Kubernetes has no such Pod "
+        f"(kubectl delete pod {commander.name} --force, where its node is off for sure)"
+    )
 
 
 async def _unless(

@@ -1,10 +1,11 @@
 """Supervisors that stand by for each other, under a schedule and faults of one seed: who commands, and with what quota.
 
-    python -m tests.simulation.standby 300      # so many seeds
+    python -m tests.simulation.standby 300 [1000]      # so many seeds, from that one on
 
 Seat, state object, state database, store and budget are the real ones; the API server is simulated, with delays, lost
 answers and partitions, and so are the processes, which are killed, stopped and continued, on machines whose clocks
-differ by up to two seconds. Every supervisor in command sends as many commands as its budget allows.
+differ by up to two seconds, and their Pods, which outlast them and are followed by others of other names. Every
+supervisor in command sends as many commands as its budget allows.
 
 Invariants: a command of one supervisor never follows one of its successor; Google never sees more than it allows in a
 minute, across every takeover; under promises nothing but extensions is sent; once nothing fails any more, somebody
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.replica import Replica
@@ -32,7 +33,6 @@ RUN: Final = 240.0
 """Seconds of faults."""
 TAKEOVER: Final = 20.0
 PER_MINUTE: Final = 10
-NAMES: Final = ("a", "b", "c")
 
 
 class StandbyClock:
@@ -76,13 +76,14 @@ class StandbySupervisor:
     """One process that sends commands while it may."""
 
     def __init__(self, world: StandbyWorld, name: str, life: int) -> None:
-        self._world, self.name, self.session = world, name, f"{name}{life}"
+        self._world, self.name, self.session = world, name, f"{name}.{life}"
         self.process = Process(world.loop, self.session)
-        self.clock = StandbyClock(world.loop, world.ahead[name], world.began[name])
+        pod = world.pods[name]
+        self.clock = StandbyClock(world.loop, pod.ahead, pod.began)
         self.connection: ClusterConnection = world.objects.connection(world.delay)
         self.apart = False
         """The other supervisors do not reach it."""
-        self.address = f"10.0.0.{ord(name)}:7422"
+        self.address = pod.address
         config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=self.address)
         channel = StandbyChannel(world, self)
         self.replica = Replica(self.connection, config, self.clock, lambda key, promises: channel)
@@ -117,6 +118,14 @@ class StandbySupervisor:
             journal.settled(command, self.clock.now())
 
 
+class StandbyPod(NamedTuple):
+    """Where the processes of one name run, one after the other: a machine's clocks, and the address of the Pod."""
+
+    ahead: float
+    began: float
+    address: str
+
+
 class StandbyWorld:
     """One seed."""
 
@@ -125,8 +134,7 @@ class StandbyWorld:
         self.rng = random.Random(f"standby/{seed}")
         self.objects = ClusterObjects()
         self._slow = 0.02
-        self.ahead = {name: self.rng.uniform(-1.0, 1.0) * CLOCKS_APART / 2 for name in NAMES}
-        self.began = {name: self.rng.uniform(0.0, 900.0) for name in NAMES}
+        self.pods: dict[str, StandbyPod] = {}
         self.sent: list[tuple[float, str]] = []
         self.alive: dict[str, StandbySupervisor] = {}
         self.violations: list[str] = []
@@ -153,18 +161,32 @@ class StandbyWorld:
         if sum(now - at <= 60.0 for at, _ in self.sent) > PER_MINUTE:
             self.violations.append(f"{now:.2f}: more than {PER_MINUTE} commands in a minute")
 
+    def _begin(self) -> None:
+        """Start one in a Pod of its own."""
+        number = len(self.pods) + 1
+        name, address = f"pod-{number}", f"10.0.0.{number}"
+        ahead = self.rng.uniform(-1.0, 1.0) * CLOCKS_APART / 2
+        self.pods[name] = StandbyPod(ahead, self.rng.uniform(0.0, 900.0), f"{address}:7422")
+        made = {"metadata": {"name": name, "uid": f"uid-{number}"}, "status": {"podIP": address}}
+        self.objects.create("Pod", made)
+        self._start(name)
+
     def _start(self, name: str) -> None:
         self._lives += 1
         self.alive[name] = StandbySupervisor(self, name, self._lives)
 
     async def _fault(self) -> None:
-        name = self.rng.choice(NAMES)
+        name = self.rng.choice(sorted(self.alive))
         one, lasts = self.alive[name], self.rng.choice((0.5, 3.0, 9.0, 15.0, 40.0))
-        match self.rng.choice(("kill", "kill", "stop", "cut", "deaf", "apart", "all", "all", "slow")):
+        match self.rng.choice(("kill", "lost", "split", "stop", "cut", "deaf", "apart", "all", "all", "slow")):
             case "kill":
                 one.process.kill()
                 await asyncio.sleep(lasts / 3)
                 self._start(name)
+            case "lost":
+                await self._lost(self.rng.sample(sorted(self.alive), self.rng.randint(1, len(self.alive))), lasts)
+            case "split":
+                await self._split(lasts)
             case "stop":
                 one.process.stop()
                 await asyncio.sleep(lasts)
@@ -196,6 +218,37 @@ class StandbyWorld:
                 await asyncio.sleep(lasts)
                 self._slow = 0.02
 
+    async def _lost(self, names: list[str], lasts: float) -> None:
+        """Nodes are lost, and others follow before Kubernetes lets the Pods go that were there, or after."""
+        lost = [self.alive.pop(name) for name in names]
+        for one in lost:
+            one.process.kill()
+        for step in self.rng.sample(("begin", "let go"), 2):
+            await asyncio.sleep(self.rng.uniform(0.0, lasts))
+            for one in lost:
+                if step == "begin":
+                    self._begin()
+                else:
+                    self.objects.delete("Pod", one.name)
+
+    async def _split(self, lasts: float) -> None:
+        """All are cut off from the API server, and one starts meanwhile that is not: nobody has heard of it."""
+        before = list(self.alive.values())
+        for one in before:
+            one.connection.away = True
+        await asyncio.sleep(self.rng.uniform(0.0, 20.0))
+        self._begin()
+        await asyncio.sleep(3.0 * lasts)
+        for one in before:
+            one.connection.away = False
+        await asyncio.sleep(self.rng.uniform(0.0, lasts))
+        await self._end(self.rng.choice(sorted(self.alive)))
+
+    async def _end(self, name: str) -> None:
+        self.alive.pop(name).process.kill()
+        await asyncio.sleep(self.rng.uniform(0.0, 5.0))
+        self.objects.delete("Pod", name)
+
     async def _keep_alive(self) -> None:
         """As a Deployment does: whoever was deposed has ended, and is started again."""
         while True:
@@ -206,8 +259,8 @@ class StandbyWorld:
                     self._start(name)
 
     async def _script(self) -> None:
-        for name in NAMES:
-            self._start(name)
+        for _ in range(3):
+            self._begin()
             await asyncio.sleep(self.rng.choice((0.0, 0.1, 5.0)))
         keeping = asyncio.ensure_future(self._keep_alive())
         end = self.loop.now + RUN
@@ -242,7 +295,8 @@ class StandbyWorld:
 def main() -> None:
     """Run many seeds."""
     found, slowest = [], 0.0
-    for seed in range(int(sys.argv[1])):
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    for seed in range(first, first + int(sys.argv[1])):
         world = StandbyWorld(seed)
         try:
             world.run()

@@ -190,7 +190,12 @@ async def test_where_nobody_answers_it_says_what_happened_since_when_and_what_to
         assert silent["code"] == "commander_silent"
         assert "a, which commands the cameras, does not answer it (the connection was refused" in silent["message"]
         assert silent["message"].endswith("last heard of by its Lease 7 s ago")
+        assert "this one takes over within 20 s of that" in silent["hint"]
         assert two.passing.failed == 1
+        two.commander = two.commander._replace(knows=False)
+        unknown = (await two.client.get("/api/cameras", headers=BEARER)).json()["error"]
+        assert "takes over ten minutes after that" in unknown["hint"]
+        assert "kubectl delete pod a --force" in unknown["hint"]
         guest = (await two.client.get("/static/style.css")).json()["error"]
         assert guest["message"] == "The supervisor that commands the cameras does not answer", "no names for guests"
         two.commander = Commander("", "", math.inf)
@@ -203,7 +208,7 @@ async def test_where_nobody_answers_it_says_what_happened_since_when_and_what_to
         assert "nobody has been known" in page.text
         own = msgspec.json.decode((await two.client.get("/api/stats", headers=BEARER)).content, type=RelayStatus)
         assert (own.seat, own.cameras) == (two.seat, [])
-        assert own.counters["passed_on.failed"] == 2
+        assert own.counters["passed_on.failed"] == 3
         two.commander = Commander("a", "", two.clock.now())
         unheard = (await two.client.get("/api/cameras", headers=BEARER)).json()["error"]
         assert "a commands the cameras, and has not said where it takes requests" in unheard["message"]
