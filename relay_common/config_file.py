@@ -14,7 +14,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -54,6 +54,9 @@ _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api
 
 _PATHS = ("state_dir", "runtime_dir", "ca_file")
 
+ENCODING: Final = "utf-8-sig"
+"""UTF-8, with the mark at its beginning that editors of Windows write, or without."""
+
 _PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -86,7 +89,7 @@ def salvage_interface(path: Path, environ: Mapping[str, str] | None = None) -> t
     Raises ConfigError as `load_interface` does.
     """
     document: dict[str, Any] = {}
-    for table in re.split(r"^(?=[ \t]*\[)", path.read_bytes().decode(errors="replace"), flags=re.MULTILINE):
+    for table in re.split(r"^(?=[ \t]*\[)", path.read_bytes().decode(ENCODING, errors="replace"), flags=re.MULTILINE):
         with contextlib.suppress(ValueError, RecursionError):
             read = tomllib.loads(table)
             document |= {name: read[name] for name in ("paths", "http") if isinstance(read.get(name), dict)}
@@ -125,6 +128,7 @@ def parse(
     problems: list[str] = []
     sections = _sections(document, problems)
     origins = config_environment.apply(sections, environ if environ is not None else {})
+    _leave_cloudflare_out(sections, origins)
     values: dict[str, Any] = dict(zip(("whip", "whip_mistakes"), whip_tables(sections["whip"], base), strict=True))
     for name, struct in SECTIONS.items():
         if name == "whip":
@@ -168,7 +172,20 @@ def _without_cloudflare(values: dict[str, Any], sections: dict[str, list[dict[st
         if not getattr(cloudflare, key)
     ]
     other = '; or, to watch without an account, write listen = "127.0.0.1" into [local]'
-    return missing if written else [f"{missing[0]}{other}", *missing[1:]]
+    return missing if cloudflare.app_id else [f"{missing[0]}{other}", *missing[1:]]
+
+
+def _leave_cloudflare_out(sections: dict[str, list[dict[str, Any]]], origins: Mapping[str, str]) -> None:
+    """Forget the secret that a unit or container names in any case, where cameras are watched elsewhere without it."""
+    table, elsewhere = sections["cloudflare"][0], sections["local"][0].get("listen") or sections["whip"]
+    named = {key for key, value in table.items() if value != "" and f"cloudflare.{key}" not in origins}
+    if (
+        elsewhere
+        and not named
+        and table.keys() <= {"app_id", "app_secret", "app_secret_file"}
+        and not table.get("app_id")
+    ):
+        table.clear()
 
 
 def whip_tables(tables: list[dict[str, Any]], base: Path | None) -> tuple[list[WhipConfig], list[str]]:
@@ -189,7 +206,7 @@ def whip_tables(tables: list[dict[str, Any]], base: Path | None) -> tuple[list[W
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode(ENCODING)
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
@@ -305,8 +322,8 @@ def _ice_servers(label: str, given: list[Any], base: Path | None, problems: list
 
 
 def _missing(label: str, key: str, *, secret: bool) -> str:
-    section = label.split("[")[0]
-    variable = f", or {variable_for(section, key)}" if section in SECTIONS else ""
+    section, _, index = label.partition("[")
+    variable = f", or {variable_for(section, key)}" if section in SECTIONS and index in ("", "0]") else ""
     also = f", {key}_file = a file that holds it" if secret else ""
     return f"{label}.{key} is missing. Set it to {WHERE.get(key, 'a value')} ({key} = …{also}{variable})"
 
@@ -332,7 +349,7 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     path = Path(file).expanduser()
     path = path if path.is_absolute() or base is None else base / path
     try:
-        text = path.read_text().strip()
+        text = path.read_text(ENCODING).strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         problems.append(f"{label}.{name}_file: {path} cannot be read: {why}")

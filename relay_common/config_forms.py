@@ -58,6 +58,8 @@ WHERE: Final = {
     "key_id": "the id of the TURN key from the Cloudflare dashboard, Realtime > TURN",
     "api_token": "the token shown when the TURN key was created",
     "urls": "the server's URL",
+    "url": "the server's URL for WHIP",
+    "name": "what status, log and metrics are to call it",
 }
 """Where the values that nobody can guess are found, by their key."""
 

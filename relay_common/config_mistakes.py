@@ -106,8 +106,13 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+_LEFT_OUT: Final = ("exclude", "excluded", "ignore", "skip")
+
+
 def suggest(key: str, known: Iterable[str]) -> str:
     """The known key that was probably meant, or all of them."""
+    if key in _LEFT_OUT and "include" in (known := list(known)):  # the nearest word is the contrary
+        return ' A camera is left out by [cameras."NAME"] with enabled = false'
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(known))}"
 

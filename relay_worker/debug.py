@@ -172,7 +172,7 @@ def _check_sink(sink: str, renditions: str, *, known: bool) -> None:
     if renditions != "off" and sink != "sfu":
         raise click.UsageError(f"--renditions {renditions} needs --sink sfu: the small picture is a layer there")
     if sink not in ("null", "sfu") and not sink.startswith(("file:", "whip:")):
-        raise click.UsageError(f"--sink {sink}: expected null, file:OUT.mp4 or sfu, or whip:URL")
+        raise click.UsageError(f"--sink {sink}: expected null, sfu, file:OUT.mp4 or whip:URL")
 
 
 def _say_what_is_used() -> None:

@@ -49,8 +49,7 @@ def configuration(path: Path) -> tuple[list[Finding], Config | None]:
 
 def secret_files(path: Path) -> list[Finding]:
     """Check that other users of this machine cannot read the secrets."""
-    with path.open("rb") as file:
-        document = tomllib.load(file)
+    document = tomllib.loads(path.read_text(config_file.ENCODING))
     loose = config_file.loose_secret_files(document, path.parent)
     if _holds_secrets(document) and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         loose.append(str(path))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from relay_common import files
 from relay_common.config import NestConfig, PathsConfig
+from relay_common.config_file import ENCODING
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 from relay_supervisor.state.directories import write_problem
@@ -77,7 +78,7 @@ class Existing:
         """A secret of [nest], from the file that holds it when there is one."""
         if file := self.nest(f"{key}_file"):
             path = base / Path(file).expanduser()
-            return path.read_text().strip() if path.is_file() else ""
+            return path.read_text(ENCODING).strip() if path.is_file() else ""
         return self.nest(key)
 
     @property
@@ -93,7 +94,7 @@ def read(path: Path) -> Existing:
     if not path.exists():
         return Existing({})
     try:
-        return Existing(tomllib.loads(path.read_text()))
+        return Existing(tomllib.loads(path.read_text(ENCODING)))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="Correct it, or name another file") from None
 
@@ -167,7 +168,7 @@ class SetupFiles:
         for key, value in values.items():
             if self._existing.nest(key) == value:
                 continue
-            text = corrected(self.path.read_text(), key, value)
+            text = corrected(self.path.read_text(ENCODING), key, value)
             shown = f'{key} = "…"' if key == "client_secret" else f'{key} = "{value}"'
             if text is None:
                 notes.append(f"Put {shown} into [nest] of {self.path}: another stands there.")
@@ -178,7 +179,7 @@ class SetupFiles:
 
     def _write_token(self, token: Secret) -> str:
         inline = self._existing.nest("refresh_token")
-        if inline and (text := corrected(self.path.read_text(), "refresh_token", token.reveal())):
+        if inline and (text := corrected(self.path.read_text(ENCODING), "refresh_token", token.reveal())):
             write_private(self.path, text)
             return f"The refresh token in {self.path} is replaced."
         write_private(self._refresh_token, token.reveal() + "\n")

@@ -100,6 +100,8 @@ def test_secrets_that_others_may_read_are_told(tmp_path: Path) -> None:
     secret.chmod(0o600)
     file.chmod(0o600)
     assert [finding.verdict for finding in local.secret_files(file)] == [Grade.OK]
+    file.write_text(file.read_text(), "utf-8-sig")  # as an editor of Windows does
+    assert [finding.verdict for finding in local.secret_files(file)] == [Grade.OK]
 
 
 def test_an_address_that_is_taken_is_ours_or_anothers(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ project_id = "nor this one"
 """
 
 
+def test_what_an_editor_of_windows_writes_before_the_text_is_passed_over(tmp_path: Path) -> None:
+    (file := tmp_path / "relay.toml").write_text(FILE, "utf-8-sig")
+    (tmp_path / "t").write_text("1//hush\r\n", "utf-8-sig")
+    existing = read(file)
+    assert (existing.nest("client_id"), existing.secret("refresh_token", tmp_path)) == ("c", "1//hush")
+
+
 def test_one_value_is_replaced_where_it_stands() -> None:
     assert corrected(FILE, "project_id", "right") == FILE.replace('"wrong"', '"right"')
     assert corrected(FILE, "client_id", 'a"b\\1') == FILE.replace("'c'", r'"a\"b\\1"')

@@ -54,6 +54,45 @@ def test_unknown_keys_suggest_the_right_one() -> None:
     assert "[htpp] is not a section. Did you mean http?" in text
 
 
+def test_a_key_that_leaves_cameras_out_is_not_taken_for_its_contrary() -> None:
+    text = problems(document(cameras={"exclude": ["Garage"]}))
+    assert 'cameras.exclude is not a key. A camera is left out by [cameras."NAME"] with enabled = false' in text
+
+
+def test_a_variable_sets_the_first_of_several_tables_and_is_named_for_no_other() -> None:
+    one = document()["nest"]
+    text = problems(document(nest=[one | {"client_id": 1}, {"client_id": "c"}]))
+    assert "nest[1].project_id is missing" in text
+    assert "RELAY_NEST_PROJECT_ID" not in text
+    assert "(project_id = …, or RELAY_NEST_PROJECT_ID)" in problems(document(nest={}))
+
+
+def test_what_an_editor_of_windows_writes_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
+    """Notepad saves "UTF-8 with BOM": the first line could not be read, and a secret was wrong by a letter unseen."""
+    (tmp_path / "secret").write_text("GOCSPX-hush\r\n", "utf-8-sig")
+    nest = 'project_id = "p"\r\nclient_id = "c"\r\nclient_secret_file = "secret"\r\nrefresh_token = "1//hush-hush"'
+    text = f'[nest]\r\n{nest}\r\n[local]\r\nlisten = "127.0.0.1"\r\n'
+    (file := tmp_path / "relay.toml").write_text(text, "utf-8-sig")
+    assert config_file.load(file, {}).nest[0].client_secret == Secret("GOCSPX-hush")
+    file.write_text('[http]\nlisten = "127.0.0.1:8090"\n[nest\n', "utf-8-sig")
+    assert config_file.salvage_interface(file, {})[1].listen == "127.0.0.1:8090"
+
+
+@pytest.mark.parametrize("secret", ["", "nobody/has/this/file"])
+def test_without_cloudflare_what_a_unit_says_of_its_secret_is_no_mistake(tmp_path: Path, secret: str) -> None:
+    """deploy/ names the secret's file in any case: who watches at home had to have one, and an app id."""
+    empty = tmp_path / "app_secret"
+    empty.touch()
+    unit = {"RELAY_CLOUDFLARE_APP_SECRET_FILE": secret or str(empty)}
+    at_home = {"nest": document()["nest"], "local": {"listen": "127.0.0.1"}}
+    for given in ({}, {"app_id": ""}):
+        assert not config_file.parse(at_home | {"cloudflare": given}, dict(unit)).cloudflare.used
+    text = problems(at_home | {"cloudflare": {"app_id": "a"}}, dict(unit))
+    assert "environment variable RELAY_CLOUDFLARE_APP_SECRET_FILE: cloudflare.app_secret_file: " in text
+    text = problems({"nest": document()["nest"]}, {"RELAY_CLOUDFLARE_APP_SECRET": "hush"})
+    assert 'or RELAY_CLOUDFLARE_APP_ID); or, to watch without an account, write listen = "127.0.0.1"' in text
+
+
 def test_wrong_types_name_key_value_and_expectation() -> None:
     text = problems(
         document(

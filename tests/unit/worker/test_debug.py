@@ -24,7 +24,7 @@ from relay_worker.debug import Reporter, _verdict, cli
         ([], "no stream URL"),
         (["--sink", "file:{tmp}/none/x.mp4"], "/none/x.mp4 cannot be written: No such file or directory"),
         (["--sink", "file:{tmp}"], "cannot be written: Is a directory"),
-        (["--sink", "fil:x.mp4"], "expected null, file:OUT.mp4 or sfu"),
+        (["--sink", "fil:x.mp4"], "expected null, sfu, file:OUT.mp4 or whip:URL"),
         (["--sink", "whip:ftp://hush/x"], "it is no web address"),
         (["--sink", "whip:http://whip.example/hush"], "http:// is for this machine and private networks"),
         (["--renditions", "smooth"], "--renditions smooth needs --sink sfu"),
