@@ -39,6 +39,13 @@ class NestConfig(_Section, frozen=True):
     """Smart Device Management API."""
     token_url: Text = "https://www.googleapis.com/oauth2/v4/token"
     """Google's token endpoint."""
+    account: str = ""
+    """Name of this account where several are spread over the supervisors of a cluster (docs/deployment.md), each with
+    its own Lease, state and workers, named after it, and where `cluster.bus_listen` is a name, with a Service of its
+    own. With `cluster.replica`; all accounts have one, or none."""
+    ports: Annotated[int, Meta(ge=0, le=65_532)] = 0
+    """First of the account's four TCP ports where it has a name: two of the bus, two among supervisors, instead of
+    those in `[cluster]`. Workers remember theirs, so they stay with the account."""
 
 
 class IceServer(_Section, frozen=True):

@@ -156,11 +156,11 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
         problems.append("cluster.bus_listen is not set; with cluster.bus_bind it says where workers connect to")
     if cluster.replica and not cluster.namespace:
         problems.append("cluster.namespace is not set; supervisors that stand by for each other (replica) need it")
-    if cluster.replica and not _is_label(cluster.replica, LONGEST_REPLICA):
+    if cluster.replica and not is_label(cluster.replica, LONGEST_REPLICA):
         problems.append(f"cluster.replica is {cluster.replica!r}; {_LABEL} at most {LONGEST_REPLICA} of them")
-    if cluster.namespace and not _is_label(cluster.namespace, LONGEST_NAMESPACE):
+    if cluster.namespace and not is_label(cluster.namespace, LONGEST_NAMESPACE):
         problems.append(f"cluster.namespace is {cluster.namespace!r}; {_LABEL} at most {LONGEST_NAMESPACE} of them")
-    if not _is_label(cluster.identity, LONGEST_IDENTITY):
+    if not is_label(cluster.identity, LONGEST_IDENTITY):
         problems.append(f"cluster.identity is {cluster.identity!r}; {_LABEL} at most {LONGEST_IDENTITY} of them")
     if re.search(r"\s", cluster.image):
         problems.append(f'cluster.image is {cluster.image!r}; expected an image: "registry.example/nest-relay:0.1.0"')
@@ -173,6 +173,6 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
     return problems
 
 
-def _is_label(text: str, longest: int) -> bool:
+def is_label(text: str, longest: int) -> bool:
     """Whether it is a DNS label (RFC 1123), which Kubernetes' names are."""
     return len(text) <= longest and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", text) is not None

@@ -32,6 +32,7 @@ from relay_common.config import (
     keys_of,
     secret_fields,
 )
+from relay_common.config_accounts import account_problems
 from relay_common.config_cluster import cluster_problems
 from relay_common.config_environment import variable_for
 from relay_common.config_forms import WHERE
@@ -147,6 +148,7 @@ def parse(
         problems += local_problems(values["local"])
     if values["cluster"] is not None:
         problems += cluster_problems(values["cluster"])
+        problems += account_problems([one for one in values["nest"] if one is not None], values["cluster"])
     turn = values.pop("cloudflare.turn")
     if turn is not None and bool(turn.key_id) != bool(turn.api_token):
         missing = "api_token" if turn.key_id else "key_id"

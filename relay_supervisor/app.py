@@ -222,7 +222,7 @@ class Supervisor:
         )
         self._report = report = Report(parts)
         self.status, self.health, self.telemetry = report.status, report.health, report.telemetry
-        self._http = HttpInterface(self, self.config, self._clock, self._loops, self._store, place.peers)
+        self._http = HttpInterface(self, self.config, self._clock, self._loops, self._store, place)
         report.listen(self._http.counters)
 
     # --- start and stop --------------------------------------------------------------------------------------------

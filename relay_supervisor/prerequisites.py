@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from relay_common.authorities import public_authorities
 from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
+from relay_common.config_accounts import relays_of
 from relay_common.config_cluster import bound_endpoints
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
@@ -60,11 +61,9 @@ def addresses(config: Config) -> Iterator[tuple[str, str, int]]:
         if listen:
             with contextlib.suppress(ConfigError):
                 yield f"http.{key}", *split_listen(listen, key)
-    for endpoint in bound_endpoints(config.cluster) or ():
-        yield (
-            f"cluster.bus_{'bind' if config.cluster.bus_bind else 'listen'}",
-            *split_listen(endpoint.partition("//")[2]),
-        )
+    for cluster in (one.cluster for one in relays_of(config)):
+        for endpoint in bound_endpoints(cluster) or ():
+            yield f"cluster.bus_{'bind' if cluster.bus_bind else 'listen'}", *split_listen(endpoint.partition("//")[2])
 
 
 def _accounts(config: Config) -> None:

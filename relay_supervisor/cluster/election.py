@@ -278,6 +278,11 @@ class Election:
         return held
 
     @property
+    def free_from(self) -> float:
+        """From when the record may be taken, and was seen to be so; inf while it is ours, and until somebody looked."""
+        return math.inf if self.state in _HELD else max(self._free_at(), self.changed_at)
+
+    @property
     def looks(self) -> bool:
         """Whether the record has to be read before it is written."""
         return not self._looked or self.state is CommandState.STANDING_BY

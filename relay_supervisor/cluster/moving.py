@@ -19,7 +19,7 @@ from relay_common.errors import RelayError
 from relay_common.files import write_private
 from relay_supervisor.cluster.cluster_database import image_of, unpacked
 from relay_supervisor.cluster.objects import Objects
-from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.cluster.replica import command_labels
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.fleet.launcher import Launcher
@@ -120,7 +120,7 @@ def _stopped(state: Path) -> Iterator[None]:
 
 
 async def _nobody_commands(objects: Objects, relay: str) -> None:
-    commanding, _ = await objects.list(PODS, {COMMANDS_LABEL: relay})
+    commanding = [pod for labels in command_labels(relay) for pod in (await objects.list(PODS, labels))[0]]
     if commanding:
         name = commanding[0]["metadata"]["name"]
         raise RelayError(

@@ -24,7 +24,9 @@ from relay_supervisor.supervise import Loops
 log = logging.getLogger(__name__)
 
 COMMANDS_LABEL: Final = "nest-relay/commands"
-"""Of the Pod of the supervisor that commands, for Services to select it by."""
+"""Of the Pod of the supervisor that commands, for Services to select it by; its value is the relay's identity."""
+ACCOUNT_COMMANDS: Final = "commands.nest-relay/"
+"""The same where a supervisor may command several relays, one for each account: the identity follows."""
 _LOOK: Final = 0.2
 _ASK_EVERY: Final = 1.0
 """Seconds between requests for promises; they hold longer, so that some may get lost."""
@@ -34,6 +36,11 @@ _LABEL_EVERY: Final = 10.0
 """Seconds between looks at the label: somebody may have removed it, or its last holder have set it late."""
 _EXTENDS_ALONE: Final = "the API server is away and the others have promised to wait: streams are extended, no more"
 _NAMESAKE: Final = "another supervisor has the same name: give each one its own ([cluster] replica)"
+
+
+def command_labels(relay: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the Pod that commands a relay, which has the one or, where it is one of several accounts, the other."""
+    return {COMMANDS_LABEL: relay}, {f"{ACCOUNT_COMMANDS}{relay}": "true"}
 
 
 class Asking(Protocol):
@@ -56,7 +63,8 @@ class Replica:
     """The supervisor `config.replica` of the relay `config.identity`, from standing by until `over`.
 
     `channel` makes what others are asked for promises by. `namesake`: one of the same name has taken over from this
-    process. `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are
+    process. `among_accounts`: it is one of several relays that the supervisor may command at the same time.
+    `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are
     given although the API server is away; `remember` keeps it for the next.
     """
 
@@ -68,10 +76,12 @@ class Replica:
         channel: Channel,
         *,
         namesake: bool = False,
+        among_accounts: bool = False,
         remembered: str = "",
         remember: Callable[[str], None] = lambda key: None,
     ) -> None:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
+        self._commanding = command_labels(config.identity)[int(among_accounts)]
         self._session = secrets.token_hex(8)
         self._remembered, self._remember = remembered, remember
         self._namesake, names = namesake, (config.identity, config.replica, self._session)
@@ -259,12 +269,12 @@ class Replica:
             await self._clock.sleep(pause)
 
     async def _lead_here(self) -> None:
-        labelled = {COMMANDS_LABEL: self._config.identity}
+        labelled = self._commanding
         found, _ = await self._objects.list(PODS, labelled)
         names = {pod["metadata"]["name"] for pod in found}
         for name in names - {self._config.replica}:
             try:
-                await self._objects.patch(PODS, name, {"metadata": {"labels": {COMMANDS_LABEL: None}}})
+                await self._objects.patch(PODS, name, {"metadata": {"labels": dict.fromkeys(labelled)}})
             except ApiRefused as error:
                 if not error.absent:  # it has ended meanwhile
                     raise

@@ -28,6 +28,8 @@ ANSWERED_WITHIN: Final = 3.0
 """Seconds for an answer: a renewal that hangs must not use up the time in which another would succeed."""
 _BESIDE: Final = 0.1
 """Seconds until a write is tried again that another one's came before."""
+_ASK_AGAIN: Final = 0.5
+"""Seconds until a free seat that is left to others is looked at again."""
 _SESSION: Final = "nest-relay/session"
 _UNSURE: Final = "nest-relay/unsure-until"
 """Until when (Unix seconds) it is not known what Google has been sent."""
@@ -75,6 +77,8 @@ class Seat:
         self.unsure_until = -math.inf
         """Until when it is not known what Google has been sent: an earlier holder may have gone on under promises, and
         its entries in the quota log are lost with it."""
+        self.willing: Callable[[], bool] = lambda: True
+        """Whether it is to be taken when it is free: others may come first."""
         self.unsaved_at: Callable[[], float] = lambda: -math.inf
         """When the last command was sent whose entry is not in the cluster yet; -inf: there is none."""
 
@@ -134,6 +138,11 @@ class Seat:
         return record.serves if record is not None and record.holder else ""
 
     @property
+    def free_from(self) -> float:
+        """From when it may be taken (monotonic seconds); inf as long as nobody has looked."""
+        return self._election.free_from
+
+    @property
     def heard_at(self) -> float:
         """When the record changed last, as far as it was seen (monotonic seconds); inf: it was never seen."""
         return self._election.changed_at
@@ -142,7 +151,9 @@ class Seat:
         """Take the seat and keep it; once it is lost or released, nothing more is done."""
         while self._election.state not in (CommandState.DEPOSED, CommandState.RELEASED):
             answered = await self._step()
-            await self._clock.sleep(self._election.pause(self._clock.now(), answered=answered))
+            waits = self._election.pause(self._clock.now(), answered=answered)
+            left_to_others = self._election.state is CommandState.STANDING_BY and self.free_from <= self._clock.now()
+            await self._clock.sleep(max(waits, _ASK_AGAIN) if left_to_others else waits)
         await asyncio.Event().wait()
 
     async def release(self) -> None:
@@ -176,7 +187,7 @@ class Seat:
                     self._pod = await own_pod(self._objects, self._identity, self._address)
                 if self._election.looks:
                     await self._look()
-                if not self._election.looks or self._election.takes(self._clock.now()):
+                if not self._election.looks or (self.willing() and self._election.takes(self._clock.now())):
                     await self._hold()
         except ApiRefused as error:
             self._election.refused()

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from relay_common.config import Config
+from relay_common.config_accounts import relays_of
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
 from relay_supervisor.checks import cluster, cluster_trial, local, remote, renditions, stun, viewing
@@ -90,9 +91,11 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         return findings  # nobody outside can be asked
     findings += local.authorities()
     if "cluster" not in refused:
-        of_cluster = await cluster.cluster(config.cluster)
+        relays = relays_of(config)
+        of_cluster = await cluster.cluster(relays[0].cluster)
         if of_cluster and not any(finding.verdict is Grade.FAILED for finding in of_cluster):
-            of_cluster += await cluster_trial.tried(config.cluster, config.paths.state(), running is not None)
+            for relay in relays:  # each has a bus of its own
+                of_cluster += await cluster_trial.tried(relay.cluster, relay.paths.state(), running is not None)
         findings += of_cluster
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None

@@ -25,6 +25,7 @@ from relay_common.secrets import redact
 
 _NAME: Final = "relay-supervisor"
 _COMMAND: Final = re.compile(rf"`{_NAME} ([a-z]*)")
+_ACCOUNT: Final = "relay_supervisor.account"
 _CHOSEN: Final = "relay_supervisor.config"
 """Where contexts keep the path that was given with `-c`."""
 
@@ -133,7 +134,9 @@ class VerbGroup(click.Group):
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="relay-supervisor")
-def cli() -> None:
+@click.option("--account", default="", metavar="NAME", help="Ask that one of several accounts (nest.account).")
+@click.pass_context
+def cli(context: click.Context, account: str) -> None:
     """Relays Google Nest cameras to the web, live, one process per camera.
 
     \b
@@ -145,10 +148,18 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supervisor answers.
+    Several accounts (nest.account): relay-supervisor --account home logs
     Completion: eval "$(_RELAY_SUPERVISOR_COMPLETE=bash_source relay-supervisor)" in ~/.bashrc
                 eval "$(_RELAY_SUPERVISOR_COMPLETE=zsh_source relay-supervisor)"  in ~/.zshrc
                 _RELAY_SUPERVISOR_COMPLETE=fish_source relay-supervisor | source  in fish
     """
+    context.meta[_ACCOUNT] = account
+
+
+def chosen_account() -> str:
+    """The account that was named with `--account`; "" for none."""
+    context = click.get_current_context(silent=True)
+    return str(context.meta.get(_ACCOUNT, "")) if context is not None else ""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Path) -> Path:

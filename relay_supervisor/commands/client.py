@@ -17,10 +17,11 @@ import msgspec
 
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
+from relay_common.config_accounts import path_of
 from relay_common.errors import ConfigError
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.commands import listener
-from relay_supervisor.commands.cli import Failure
+from relay_supervisor.commands.cli import Failure, chosen_account
 from relay_supervisor.net import resolve, split_listen
 
 TIMEOUT: Final = 10.0
@@ -60,14 +61,15 @@ class _ErrorReply(msgspec.Struct):
 
 
 class RelayClient:
-    """Client of the supervisor that `paths` and `http` point at; a context manager.
+    """Client of the supervisor that `paths` and `http` point at, or of one of its accounts; a context manager.
 
     Every method raises `Failure`: exit code 3 when no supervisor answers, 2 when it requires another token, 1 when it
     refuses.
     """
 
-    def __init__(self, paths: PathsConfig, http: HttpConfig) -> None:
+    def __init__(self, paths: PathsConfig, http: HttpConfig, account: str = "") -> None:
         self._socket, self._state = paths.socket(), paths.state()
+        self._below = path_of(account) if account else ""
         self._host, self._port = _tcp_address(http)
         self._tcp = _url(self._host, self._port)
         self._token = http.token.reveal()
@@ -115,6 +117,7 @@ class RelayClient:
         return pick(self.cameras(), name)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        path = f"{self._below}{path}"
         try:
             try:
                 response = self._http.request(method, path, **options)
@@ -198,7 +201,7 @@ def connect(config_path: Path, *, tell: Callable[[str], None] | None = _tell) ->
             raise
         paths, http = config_file.salvage_interface(config_path)
         tell(f"{error}\nA supervisor that runs is asked nevertheless, at {paths.socket()}")
-    return RelayClient(paths, http)
+    return RelayClient(paths, http, chosen_account())
 
 
 def decode(body: bytes, kind: type[T]) -> T:

@@ -15,10 +15,11 @@ import click
 from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
+from relay_common.config_accounts import account_names
 from relay_supervisor import memory, prerequisites
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option
-from relay_supervisor.commands.serving import serve
+from relay_supervisor.commands.serving import Hangups, serve
 from relay_supervisor.commands.systemd import ServiceManager
 from relay_supervisor.loop_errors import LoopErrors
 
@@ -66,13 +67,16 @@ async def run(config: Config, reread: Callable[[], Config]) -> None:
     loop.set_exception_handler(LoopErrors(clock))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled.set)
-    alive = loop.create_task(manager.keep_alive())
+    alive, hangups = loop.create_task(manager.keep_alive()), Hangups(loop)
     try:
         if config.cluster.replica:
-            from relay_supervisor.commands.standby import stand_by  # with libraries that nothing else needs
+            # With libraries that nothing else needs.
+            from relay_supervisor.commands.accounts import stand_by_for_all
+            from relay_supervisor.commands.standby import OfProcess, stand_by
 
-            await stand_by(config, reread, manager, signalled, clock)
+            process = OfProcess(manager, signalled, hangups, clock)
+            await (stand_by_for_all if account_names(config) else stand_by)(config, reread, process)
         else:
-            await serve(Supervisor(config, reread=reread), manager, signalled)
+            await serve(Supervisor(config, reread=reread), manager, signalled, hangups)
     finally:
         alive.cancel()

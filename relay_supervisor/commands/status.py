@@ -143,7 +143,7 @@ def render(status: RelayStatus, columns: int = 0, asked: str = "") -> str:
         f"nest-relay {status.version}, up {_span(status.uptime)}: "
         f"{totals.connected} of {totals.cameras} cameras live, {totals.bitrate / 1e6:.1f} Mbit/s"
     )
-    if status.seat.replica and not status.seat.commands:
+    if status.seat.replica and not status.seat.commands and not status.accounts:
         lines = [f"nest-relay {status.version}, up {_span(status.uptime)}", *_seat(status.seat, columns)]
         return "\n".join(lines)
     least, most = _NAME_WIDTHS
@@ -153,7 +153,7 @@ def render(status: RelayStatus, columns: int = 0, asked: str = "") -> str:
     title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
     lines = [
         head,
-        *_seat(status.seat, columns, asked),
+        *(_accounts(status, columns) if status.accounts else _seat(status.seat, columns, asked)),
         *(line for budget in status.budgets for line in _budget(budget, columns)),
     ]
     for problem in status.problems:
@@ -167,6 +167,16 @@ def render(status: RelayStatus, columns: int = 0, asked: str = "") -> str:
     elsewhere += [_direct(status.cameras)] if status.local else []
     elsewhere += [_smaller(status.cameras)] if any(one.rendition.wanted != "off" for one in status.cameras) else []
     return "\n".join([*lines, *([""] if elsewhere else []), *elsewhere])
+
+
+def _accounts(status: RelayStatus, columns: int) -> list[str]:
+    """Who commands each of several accounts."""
+    lines = [f"this supervisor, {status.seat.replica}, is {status.seat.state}"]
+    for one in status.accounts:
+        words = one.problem or f"{one.live} of {one.cameras} cameras live, commanded by {one.holder}"
+        colour = "red" if one.problem else "green"
+        lines += [click.style(line, fg=colour) for line in _wrapped(f"account {one.name}: {words}", columns)]
+    return lines
 
 
 def _seat(seat: SeatStatus, columns: int, asked: str = "") -> list[str]:

@@ -6,7 +6,6 @@ It knows the relay only through `RelayView`, so tests and the demo can substitut
 from __future__ import annotations
 
 from typing import Final, Protocol
-from urllib.parse import parse_qs
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
@@ -14,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -25,7 +24,7 @@ from relay_common.secrets import Secret
 from relay_supervisor.events import EventHub, TooManyClients
 from relay_supervisor.http import admin, openapi, sharing, viewing, whep
 from relay_supervisor.http.addresses import TrustedProxies
-from relay_supervisor.http.auth import COOKIE, SESSION_LIFE, Gatekeeper
+from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.event_stream import EventStream
 from relay_supervisor.http.guard import Guard
 from relay_supervisor.http.link_book import LinkBook
@@ -41,9 +40,8 @@ from relay_supervisor.http.replies import (
     on_api_error,
     on_http_exception,
     on_relay_error,
-    read_body,
-    sign_in_page,
 )
+from relay_supervisor.http.signing_in import sign_in, sign_in_by_form
 from relay_supervisor.http.viewing import LocalWay, local_way
 from relay_supervisor.status.health import Health
 from relay_supervisor.status.model import CameraStatus, RelayStatus
@@ -123,6 +121,8 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it can be watched at Cloudflare."""
     renditions: str = "off"
     """The smaller picture that can be had of it now: `off`, `keyframes` or `smooth`."""
+    account: str = ""
+    """Its account's name where several are spread over supervisors."""
 
 
 class CameraSummaries(msgspec.Struct, frozen=True):
@@ -131,8 +131,6 @@ class CameraSummaries(msgspec.Struct, frozen=True):
     cameras: list[CameraSummary]
 
 
-_LONGEST_FORM: Final = 8 * 1024
-"""Bytes of what is sent to sign in, by whomever."""
 CALLS: Final = openapi.calls(CameraSummaries)
 """Every endpoint for programs."""
 
@@ -196,35 +194,11 @@ class _Api:
     async def dashboard(self, request: Request) -> Response:
         token = request.query_params.get("token")
         if token is not None and not self._gatekeeper.open:
-            return self._sign_in(request, token)
+            return sign_in(self._gatekeeper, request, token)
         return ASSETS.reply("index.html", request)
 
     async def login(self, request: Request) -> Response:
-        try:
-            fields = parse_qs((await read_body(request, _LONGEST_FORM)).decode("utf-8", "replace"), max_num_fields=8)
-        except ValueError as error:
-            raise ApiError(400, "bad_request", "The form has too many fields", "Send token alone") from error
-        return self._sign_in(request, fields.get("token", [""])[0])
-
-    def _sign_in(self, request: Request, token: str) -> Response:
-        wait = self._gatekeeper.check_token(token.strip(), request.state.address)
-        if wait is not None:
-            page = sign_in_page(429 if wait else 401)
-            if wait:
-                page.headers["Retry-After"] = str(int(wait) + 1)
-            return page
-        at = f"{request.state.prefix}/"
-        reply = RedirectResponse(at, status_code=303)
-        reply.set_cookie(
-            COOKIE,
-            self._gatekeeper.new_cookie(),
-            max_age=SESSION_LIFE,
-            path=at,
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
-        return reply
+        return await sign_in_by_form(self._gatekeeper, request)
 
     async def static(self, request: Request) -> Response:
         return ASSETS.reply(request.path_params["name"], request)
@@ -238,7 +212,7 @@ class _Api:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def cameras(self, request: Request) -> Response:
-        return json_reply(CameraSummaries([_summary(camera) for camera in self._relay.status().cameras]))
+        return json_reply(CameraSummaries([camera_summary(camera) for camera in self._relay.status().cameras]))
 
     async def description(self, request: Request) -> Response:
         described, prefix = openapi.describe(CALLS, VERSION), request.state.prefix
@@ -274,7 +248,8 @@ class _Api:
         return json_reply({"ok": True})
 
 
-def _summary(camera: CameraStatus) -> CameraSummary:
+def camera_summary(camera: CameraStatus) -> CameraSummary:
+    """What the list of cameras says of one."""
     return CameraSummary(
         id=camera.id,
         name=camera.name,
@@ -290,4 +265,5 @@ def _summary(camera: CameraStatus) -> CameraSummary:
         local=local_way(camera),
         sfu=camera.sfu,
         renditions=camera.renditions,
+        account=camera.account,
     )

@@ -10,10 +10,11 @@ from relay_common.counters import joined
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.app import HttpSettings, RelayView, create_app
 from relay_supervisor.http.auth import Gatekeeper
+from relay_supervisor.http.hosting import Served
 from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import LinkError, Links, key_name, viewer_settings
 from relay_supervisor.http.metrics import RelayCollector
-from relay_supervisor.http.passed_on import PassedOn, PeerListen, PeerServer
+from relay_supervisor.http.passed_on import ALONE, AmongReplicas, PassedOn, PeerServer
 from relay_supervisor.http.probes import MOST_CONNECTIONS, create_probes
 from relay_supervisor.http.server import HttpServer
 from relay_supervisor.http.unix import UnixServer
@@ -24,10 +25,10 @@ from relay_supervisor.supervise import Loops
 
 
 class HttpInterface:
-    """The same application on TCP and on the Unix socket, and the probes at `http.probe_listen`.
+    """The same application on TCP and on the Unix socket, and the probes at `http.probe_listen`; or where `place` says,
+    beside other accounts. For the clients of other supervisors it is there as well.
 
-    At `peers` it is there for the clients of other supervisors. Raises ConfigError when the configuration is not safe
-    to serve.
+    Raises ConfigError when the configuration is not safe to serve.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class HttpInterface:
         clock: Clock,
         loops: Loops,
         store: Store,
-        peers: PeerListen | None = None,
+        place: AmongReplicas = ALONE,
     ) -> None:
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
@@ -51,16 +52,23 @@ class HttpInterface:
             token=token, viewers=viewers, trusted_proxies=tuple(http.trusted_proxies), base_path=http.base_path
         )
         self._guard = create_app(relay, settings, clock, gatekeeper, self.given)
-        self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
         # Whoever may open the socket needs no token.
         local = create_app(relay, HttpSettings(viewers=viewers), clock, None, self.given)
-        self._local = UnixServer(local, config.paths.socket(), loops, on_stop=close)
-        self._loops = loops
-        self._peers = PeerServer(PassedOn(self._guard, local), peers, clock, on_stop=close) if peers else None
+        passed, at = PassedOn(self._guard, local), place.peers
+        self._peers = PeerServer(passed, at, clock, on_stop=close) if at is not None else None
+        self._loops, self._hosting = loops, place.hosting
+        self._served = Served(self._guard, local, self.collector, relay.health, close)
+        self._tcp: HttpServer | None = None
+        self._local: UnixServer | None = None
         self._probes: HttpServer | None = None
-        if http.probe_listen:
-            at = split_listen(http.probe_listen, "probe_listen")
-            self._probes = HttpServer(create_probes(relay.health), *at, most=MOST_CONNECTIONS, key="probe_listen")
+        if place.hosting is None:
+            self._tcp = HttpServer(self._guard, host, port, on_stop=close, proxies=TrustedProxies(http.trusted_proxies))
+            self._local = UnixServer(local, config.paths.socket(), loops, on_stop=close)
+            if http.probe_listen:
+                at_probes = split_listen(http.probe_listen, "probe_listen")
+                self._probes = HttpServer(
+                    create_probes(relay.health), *at_probes, most=MOST_CONNECTIONS, key="probe_listen"
+                )
 
     def load(self) -> None:
         """Read which links were given out; the store is open."""
@@ -76,26 +84,30 @@ class HttpInterface:
 
     @property
     def url(self) -> str:
-        """URL of the dashboard."""
-        return self._tcp.url
+        """URL of the dashboard; "" where it is one of several."""
+        return self._tcp.url if self._tcp is not None else ""
 
     async def start(self) -> None:
         """Serve; raises ConfigError when an address or the socket cannot be bound."""
-        await self._tcp.start()
-        await self._local.start()
-        if self._probes is not None:
-            await self._probes.start()
+        for server in (self._tcp, self._local, self._probes):
+            if server is not None:
+                await server.start()
+        if self._hosting is not None:
+            self._hosting.begin(self._served)
         if self._peers is not None:
             self._peers.begin(self._loops)
 
     async def stop(self) -> None:
         """Stop all of them, within two seconds."""
+        if self._hosting is not None:
+            await self._hosting.end()
         servers = (self._tcp, self._local, self._probes, self._peers)
         await asyncio.gather(*(server.stop() for server in servers if server is not None))
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        tcp = joined(tcp=self._tcp.counters() | self._guard.counters())
+        guard, counts = self._guard.counters(), self._local.counters() if self._local is not None else {}
+        counts |= joined(tcp=(self._tcp.counters() if self._tcp is not None else {}) | guard)
         probes = joined(probes=self._probes.counters()) if self._probes is not None else {}
         peers = joined(peers=self._peers.counters()) if self._peers is not None else {}
-        return self._local.counters() | tcp | probes | peers | joined(links=self.given.counters())
+        return counts | probes | peers | joined(links=self.given.counters())

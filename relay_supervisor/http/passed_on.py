@@ -15,6 +15,7 @@ from relay_common.clock import Clock
 from relay_common.errors import ConfigError
 from relay_common.tasks import Tasks
 from relay_supervisor.http.addresses import TrustedProxies
+from relay_supervisor.http.hosting import Hosting
 from relay_supervisor.http.passing import CLIENT, OF_THE_WAY, OPERATOR, THROUGH
 from relay_supervisor.http.replies import error_reply
 from relay_supervisor.http.server import HttpServer
@@ -53,6 +54,8 @@ class AmongReplicas(NamedTuple):
     """The relay's secret key on the bus, which all of them have; "" of one that is alone."""
     overrides: bytes = b""
     """What people have switched on and off, as the others know it; b"" when they know nothing of it."""
+    hosting: Hosting | None = None
+    """Where it is served beside other accounts of this process; None: at its own addresses."""
 
     def commands(self) -> bool:
         """Whether this one commands at present."""

@@ -29,6 +29,7 @@ from relay_common.counters import joined
 from relay_supervisor.http.addresses import TrustedProxies
 from relay_supervisor.http.auth import Gatekeeper
 from relay_supervisor.http.guard import Guard
+from relay_supervisor.http.hosting import Hosting, Served
 from relay_supervisor.http.link_book import LinkBook
 from relay_supervisor.http.links import Links, ViewerSettings, viewer_settings
 from relay_supervisor.http.metrics import relay_families
@@ -48,20 +49,30 @@ _AGAIN: Final = 5
 
 
 class StandbyInterface:
-    """Serves at the addresses where the supervisor will when it commands; `passing` reaches the one that does.
-
-    Raises ConfigError.
+    """Serves where the supervisor will when it commands, at its addresses or by `hosting`; `passing` reaches the one
+    that does. Raises ConfigError.
     """
 
-    def __init__(self, config: Config, clock: Clock, seat: Callable[[], SeatStatus], passing: PassOn) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        seat: Callable[[], SeatStatus],
+        passing: PassOn,
+        hosting: Hosting | None = None,
+    ) -> None:
         self._clock, self._seat, self._passing, self._began = clock, seat, passing, clock.now()
-        self._loops = Loops(clock)
+        self._loops, self._hosting, self._families = Loops(clock), hosting, _Families(self.status, passing)
         token, http = config.http.token or None, config.http
         host, port = check_listen(http.listen, token)
         viewers, proxies = viewer_settings(config, host), TrustedProxies(http.trusted_proxies)
         guarded = self._app(Gatekeeper(token, clock), viewers, proxies, http.base_path)
         local = self._app(Gatekeeper(None, clock), viewers, TrustedProxies(), operator=True)
-        self._servers = [
+        self._served = Served(guarded, local, self._families, self.health, passing.end)
+        self._servers: list[HttpServer] = []
+        if hosting is not None:
+            return
+        self._servers += [
             HttpServer(guarded, host, port, on_stop=passing.end, proxies=proxies),
             UnixServer(local, config.paths.socket(), self._loops),
         ]
@@ -74,9 +85,13 @@ class StandbyInterface:
         """Serve; raises ConfigError when an address or the socket cannot be bound."""
         for server in self._servers:
             await server.start()
+        if self._hosting is not None:
+            self._hosting.begin(self._served)
 
     async def stop(self) -> None:
         """Stop serving, within two seconds."""
+        if self._hosting is not None:
+            await self._hosting.end()
         await asyncio.gather(*(server.stop() for server in self._servers))
         await self._passing.aclose()
         await self._loops.aclose()
@@ -132,7 +147,7 @@ class StandbyInterface:
 
     async def _metrics(self, request: Request) -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Families(self.status, self._passing))
+        registry.register(self._families)
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _who(self, request: Request) -> Response:

@@ -153,6 +153,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     renditions: str = "off"
     """The smaller picture that viewers can have of it now: `off`, `keyframes` or `smooth`."""
     rendition: RenditionStatus = msgspec.field(default_factory=RenditionStatus)
+    account: str = ""
+    """Its account's name where several are spread over supervisors; there it has its own page and API."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -220,6 +222,22 @@ class SeatStatus(msgspec.Struct, kw_only=True):
     """Whether the one that commands knows that this one stands by: then it is taken over from within seconds."""
 
 
+class AccountStatus(msgspec.Struct, kw_only=True):
+    """One of several accounts that are spread over supervisors."""
+
+    name: str
+    path: str = ""
+    """Where its own page and API are, below the relay's."""
+    holder: str = ""
+    """The supervisor that commands it, as far as it is known."""
+    here: bool = False
+    """Whether that is the one that was asked."""
+    cameras: int = 0
+    live: int = 0
+    problem: str = ""
+    """Why nothing is known of its cameras, in words; empty when they are known."""
+
+
 class Totals(msgspec.Struct, kw_only=True):
     """Sums over all cameras."""
 
@@ -257,3 +275,5 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     """Whether cameras can be watched without the SFU: [local] is on."""
     seat: SeatStatus = msgspec.field(default_factory=SeatStatus)
     """Which of several supervisors commands."""
+    accounts: list[AccountStatus] = msgspec.field(default_factory=list)
+    """Those that are spread over supervisors; empty where they are not."""

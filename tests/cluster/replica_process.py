@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from relay_common import config_file, log
 from relay_common.config import Config
+from relay_supervisor.cluster import spreading
 from relay_supervisor.commands.run import run
 
 LOOPBACK = "127.0.0.1"
@@ -21,15 +22,20 @@ LOOPBACK = "127.0.0.1"
 
 def there(config: Config, host: str) -> Config:
     """The configuration with the simulators at `host`."""
-    nest, cloudflare = config.nest[0], config.cloudflare
-    urls = {key: getattr(nest, key).replace(LOOPBACK, host) for key in ("api_base_url", "token_url")}
+    cloudflare = config.cloudflare
+    nests = [
+        replace(nest, **{key: getattr(nest, key).replace(LOOPBACK, host) for key in ("api_base_url", "token_url")})
+        for nest in config.nest
+    ]
     sfu = replace(cloudflare, api_base_url=cloudflare.api_base_url.replace(LOOPBACK, host))
-    return replace(config, nest=[replace(nest, **urls)], cloudflare=sfu)
+    return replace(config, nest=nests, cloudflare=sfu)
 
 
 def main() -> None:
     """Run until a signal."""
-    file, host = sys.argv[1:]
+    file, host, *settled = sys.argv[1:]
+    for seconds in settled:  # after which accounts are given up for others that have fewer
+        vars(spreading)["SETTLED"] = float(seconds)
     config = there(config_file.load(Path(file), os.environ), host)
     log.configure(config.log.level, config.log.format)
     asyncio.run(run(config, lambda: config))

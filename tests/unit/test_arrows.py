@@ -40,7 +40,7 @@ ALLOWED = {
     "relay_supervisor": {
         "__main__": "commands",
         "commands": "app cameras checks cluster fleet fleet.pods fleet.processes google google.leases http loop_errors "
-        "memory net operations prerequisites state status",
+        "memory net operations prerequisites state status supervise",
         "app": "cameras events fleet fleet.pods fleet.processes google google.leases http local memory operations otel "
         "renditions report sinks state supervise viewing",
         "report": "cameras fleet google.leases http local operations renditions sinks state status supervise viewing",
@@ -79,8 +79,9 @@ ALLOWED = {
         "cloudflare": "authorities backoff bounded_http clock errors protocol sdp_lines secrets spoken undecodable",
         "causes": "engine_waits",
         "config_reference": "config config_environment config_mistakes secrets",
-        "config_file": "config config_cluster config_environment config_forms config_local config_mistakes errors "
-        "secrets",
+        "config_accounts": "announced config config_cluster",
+        "config_file": "config config_accounts config_cluster config_environment config_forms config_local "
+        "config_mistakes errors secrets",
         "config_environment": "config",
         "config_cluster": "announced",
         "config_local": "announced config",

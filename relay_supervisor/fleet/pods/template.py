@@ -121,7 +121,17 @@ def _completed(written: dict[str, Any], image: str, relay: str) -> dict[str, Any
     if not worker.get("image"):
         raise _Unusable("no image is given: set cluster.image, or image in the template")
     _fill(worker, _CONTAINER)
+    _spread_among_its_own(spec, relay)
     return pod
+
+
+def _spread_among_its_own(spec: dict[str, Any], relay: str) -> None:
+    """Have a wish to be spread that names a relay's label mean this one: several accounts have one template."""
+    for wish in spec.get("topologySpreadConstraints") or ():
+        selector = wish.get("labelSelector") if isinstance(wish, dict) else None
+        labels = selector.get("matchLabels") if isinstance(selector, dict) else None
+        if isinstance(labels, dict) and RELAY_LABEL in labels:
+            labels[RELAY_LABEL] = relay
 
 
 def _table(above: dict[str, Any], key: str) -> dict[str, Any]:

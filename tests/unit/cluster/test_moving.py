@@ -20,7 +20,7 @@ from relay_common.proc import process_ref, start_ticks
 from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.moving import BEFORE, from_cluster, to_cluster
-from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE
 from relay_supervisor.fleet.pods.api import PODS, ResourceKind
@@ -137,7 +137,7 @@ async def test_and_back(box: Box) -> None:
     with box.store() as store:
         store.forget_lease("acct", HELD.camera)
     (box.state / OVERRIDES).unlink()  # what is here is out of date
-    cluster.pod("supervisor", **{COMMANDS_LABEL: "relay"})
+    cluster.pod("supervisor", **{f"{ACCOUNT_COMMANDS}relay": "true"})
     with pytest.raises(RelayError, match="supervisor still commands relay"):
         await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock)
     await cluster.delete(PODS, "supervisor")

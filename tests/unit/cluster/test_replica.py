@@ -13,7 +13,7 @@ from relay_common.clock import ManualClock
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
-from relay_supervisor.cluster.replica import COMMANDS_LABEL, Replica
+from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL, Replica
 from relay_supervisor.cluster.state_object import Deposed
 from relay_supervisor.fleet.pods.api import LEASES, PODS, SECRETS, ApiRefused, Object, ResourceKind
 from relay_supervisor.google.errors import NotInCommand
@@ -49,7 +49,9 @@ class World:
         self.replicas: list[Replica] = []
         self.remembered: list[str] = []
 
-    def replica(self, name: str, *, namesake: bool = False, remembered: str = "") -> Replica:
+    def replica(
+        self, name: str, *, namesake: bool = False, remembered: str = "", among_accounts: bool = False
+    ) -> Replica:
         config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=reached(name))
 
         def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
@@ -63,6 +65,7 @@ class World:
             self.clock,
             channel,
             namesake=namesake,
+            among_accounts=among_accounts,
             remembered=remembered,
             remember=self.remembered.append,
         )
@@ -271,6 +274,21 @@ async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_la
     objects.create("Pod", {"metadata": {"name": "b", "labels": {COMMANDS_LABEL: "relay"}}})  # deposed, and late
     await world.pass_(11.0)
     assert labelled() == ["a"]
+
+
+async def test_a_pod_has_a_label_for_each_account_that_it_commands(world: World) -> None:
+    another = {f"{ACCOUNT_COMMANDS}relay-shop": "true"}
+    for name in ("a", "b"):
+        world.objects.create("Pod", {"metadata": {"name": name, "labels": dict(another)}})
+    one, other = (world.replica(name, among_accounts=True) for name in ("a", "b"))
+    await world.taken(one, 2.0)
+    labels = {name: world.objects.held["Pod", name]["metadata"]["labels"] for name in ("a", "b")}
+    assert labels == {"a": another | {f"{ACCOUNT_COMMANDS}relay": "true"}, "b": another}
+    taking, leaving = asyncio.ensure_future(other.take(b"key")), asyncio.ensure_future(one.leave())
+    await world.pass_(16.0)
+    assert (taking.done(), leaving.done()) == (True, True)
+    labels = {name: world.objects.held["Pod", name]["metadata"]["labels"] for name in ("a", "b")}
+    assert labels == {"a": another, "b": another | {f"{ACCOUNT_COMMANDS}relay": "true"}}
 
 
 async def test_one_that_gives_the_seat_up_does_so_though_others_register_just_then(world: World) -> None:

@@ -22,6 +22,7 @@ from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cameras.overrides import Override
 from relay_supervisor.cluster.replica import Replica
 from relay_supervisor.commands import standby
+from relay_supervisor.commands.serving import Hangups
 from relay_supervisor.commands.systemd import ServiceManager
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
 from relay_supervisor.state.store import Store
@@ -47,6 +48,7 @@ async def test_a_supervisor_that_was_deposed_does_not_reload(
     """What commanded would, and it may not command any more."""
     caplog.set_level(logging.INFO)
     signalled, loop, lives = asyncio.Event(), asyncio.get_running_loop(), [0]
+    hangups = Hangups(loop)
     reloads: list[Config] = []
 
     async def command(config: Config, *_: Any) -> object:
@@ -59,14 +61,16 @@ async def test_a_supervisor_that_was_deposed_does_not_reload(
         return object()
 
     async def relay(config: Config, *_: Any) -> Config:
-        loop.add_signal_handler(signal.SIGHUP, reloads.append, config)  # as `serve` does
-        return config
+        with hangups.listening(lambda: reloads.append(config)):  # as `serve` does
+            return config
 
     for name, replacement in (("ClusterApi", Nothing), ("Replica", Nothing), ("_command", command), ("_relay", relay)):
         monkeypatch.setattr(standby, name, replacement)
     config = offline_config(tmp_path)
     try:
-        await standby.stand_by(config, lambda: config, ServiceManager(), signalled, SystemClock())
+        await standby.stand_by(
+            config, lambda: config, standby.OfProcess(ServiceManager(), signalled, hangups, SystemClock())
+        )
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
     assert lives == [2]
@@ -96,7 +100,8 @@ async def test_a_state_directory_that_cannot_be_written_costs_no_camera(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The key that workers know and what people have switched off are in the cluster, and not lost with a full disk."""
-    clock, signalled, replica = SystemClock(), asyncio.Event(), InCommand()
+    replica, hangups = InCommand(), Hangups(asyncio.get_running_loop())
+    process = standby.OfProcess(ServiceManager(), asyncio.Event(), hangups, SystemClock())
     config = replace(offline_config(tmp_path), cluster=ClusterConfig(replica="a"))
     config.paths.runtime().mkdir(parents=True)
     for name in (KEY_FILE, OVERRIDES):
@@ -112,9 +117,9 @@ async def test_a_state_directory_that_cannot_be_written_costs_no_camera(
     monkeypatch.setattr(standby, "PodLauncher", lambda *_: NoLauncher(config.paths.runtime()))
     own = Keyring(config.paths.state() / KEY_FILE)
     own.open()
-    store = await standby._command(config, cast(Replica, replica), own, signalled, clock)
+    store = await standby._command(config, cast(Replica, replica), own, process, None)
     assert store is not None
-    await standby._relay(config, lambda: config, ServiceManager(), signalled, clock, cast(Replica, replica), store)
+    await standby._relay(config, lambda: config, process, cast(Replica, replica), store, None)
     assert commanding[0]._bus.keyring.secret.reveal() == InCommand.key
     assert commanding[0].overrides["a"] == Override(enabled=False)
     assert await replica.followed() == InCommand.overrides, "and the next one is not told otherwise"

@@ -11,10 +11,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from relay_common.config_accounts import relays_of
 from relay_common.config_cluster import ClusterConfig
 from relay_common.config_file import parse
 from relay_common.config_local import port_range
-from relay_supervisor.cluster.replica import COMMANDS_LABEL
+from relay_supervisor.cluster.replica import COMMANDS_LABEL, command_labels
 from relay_supervisor.fleet.pods.manifest import pod_of
 from relay_supervisor.fleet.pods.requirements import AMONG_OTHERS, RIGHTS
 from relay_supervisor.fleet.pods.seen import INSTANCE_LABEL
@@ -27,6 +28,7 @@ SCHEMAS = "1.37"
 SINGLE = [DEPLOY / "kubernetes/single" / name for name in ("nest-relay.yaml", "secret.example.yaml")]
 CLUSTER = DEPLOY / "kubernetes"
 APPLIED = ("namespace.yaml", "rbac.yaml", "supervisor.yaml")
+MORE = ("accounts.yaml", "worker.yaml", "secret.example.yaml")
 CURRENT = ("current/disruption.yaml", "current/network.yaml")
 
 
@@ -56,7 +58,7 @@ def pod() -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "document",
-    [*documents(), *read(*(CLUSTER / name for name in (*APPLIED, *CURRENT, "worker.yaml", "secret.example.yaml")))],
+    [*documents(), *read(*(CLUSTER / name for name in (*APPLIED, *CURRENT, *MORE)))],
     ids=lambda document: document["kind"],
 )
 def test_kubernetes_schemas(document: dict[str, Any]) -> None:
@@ -221,6 +223,30 @@ def test_what_supervisors_are_told_fits_the_services_and_ports() -> None:
     assert all(spec["selector"] == {COMMANDS_LABEL: ClusterConfig().identity} for spec in services.values())
     settings = {f"RELAY_CLUSTER_{key.upper()}" for key in ClusterConfig.__struct_fields__}
     assert {one["name"] for one in container["env"] if one["name"].startswith("RELAY_CLUSTER_")} <= settings
+
+
+def test_accounts_are_found_where_their_services_are() -> None:
+    table = {"project_id": "p", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
+    nests = [table | {"account": name, "ports": port} for name, port in (("home", 7420), ("shop", 7424))]
+    listen = given("RELAY_CLUSTER_BUS_LISTEN").replace("$(RELAY_CLUSTER_NAMESPACE)", "nest-relay")
+    cluster = {"namespace": "nest-relay", "image": "i", "replica": "r", "bus_listen": listen}
+    config = parse({"nest": nests, "cluster": cluster | {"peer_listen": "10.0.0.5:7422"}, "local": {"listen": "::1"}})
+    every, *_ = documents_of_accounts = read(CLUSTER / "accounts.yaml")
+    services = {one["metadata"]["name"]: one["spec"] for one in documents_of_accounts if one["kind"] == "Service"}
+    policy = documents_of_accounts[-1]["spec"]
+    (deployment,) = of_cluster("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert every["spec"]["selector"] == labels == policy["podSelector"]["matchLabels"]
+    for relay in relays_of(config):
+        host, _, port = relay.cluster.bus_listen.rpartition(":")
+        bus = services.pop(host.partition(".")[0])
+        assert bus["selector"] == command_labels(relay.cluster.identity)[1]
+        assert [(one["port"], one["targetPort"]) for one in bus["ports"]] == [(int(port) + n,) * 2 for n in (0, 1)]
+    assert list(services) == [every["metadata"]["name"]]
+    workers, supervisors = policy["ingress"]
+    assert workers["from"][0]["podSelector"]["matchExpressions"] == [{"key": INSTANCE_LABEL, "operator": "Exists"}]
+    assert supervisors["from"][0]["podSelector"]["matchLabels"] == labels
+    assert [one["port"] for rule in policy["ingress"] for one in rule["ports"]] == [7424 + n for n in range(4)]
 
 
 def test_the_shipped_worker_is_what_the_product_fills_in() -> None:

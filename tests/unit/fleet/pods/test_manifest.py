@@ -144,6 +144,15 @@ def test_nodes_that_are_avoided_are_the_last_choice_and_never_none(tmp_path: Pat
     ]
 
 
+def test_a_template_for_several_relays_spreads_each_ones_workers(tmp_path: Path) -> None:
+    selector = "labelSelector: {matchLabels: {nest-relay/relay: nest-relay, team: cameras}}"
+    file = written(tmp_path, f"spec: {{topologySpreadConstraints: [{{{selector}}}, {{maxSkew: 2}}]}}")
+    assert made(file)["spec"]["topologySpreadConstraints"] == [
+        {"labelSelector": {"matchLabels": {"nest-relay/relay": "home", "team": "cameras"}}},
+        {"maxSkew": 2},
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
