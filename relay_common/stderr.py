@@ -2,11 +2,12 @@
 
 A paused terminal or a stuck `| tee` blocks its writers; here the only writer is a thread that does nothing else. Lines
 it cannot write in time are dropped, oldest first, and the next line that gets through is preceded by the number
-dropped.
+dropped. So it is while the disk is full that standard error is on.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -20,6 +21,8 @@ BOUND: Final = 1 << 20
 """Bytes of log lines queued at most."""
 _BROKEN: Final = 1.0
 """Seconds to wait after a failed write."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_UNREAD: Final = "nobody read standard error"
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,8 @@ log = logging.getLogger(__name__)
 class StderrHandler(logging.Handler):
     """Writes records to the standard error current at construction; `emit` never waits for a reader.
 
-    `dropped` counts lines dropped because they were not read in time. Safe across a fork: the child starts its own
-    thread at its first line and inherits none of its parent's lines.
+    `dropped` counts lines dropped because they could not be written in time. Safe across a fork: the child starts its
+    own thread at its first line and inherits none of its parent's lines.
     """
 
     def __init__(self, bound: int = BOUND) -> None:
@@ -46,6 +49,7 @@ class StderrHandler(logging.Handler):
         self._lines: deque[bytes] = deque()
         self._size = self._unreported = 0
         self._writing = False
+        self._why = _UNREAD
         self._change = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
 
@@ -94,14 +98,15 @@ class StderrHandler(logging.Handler):
                 self._writing = True
             if missing:
                 line = self._report(missing) + line
+            self._why = _UNREAD
             self._write(line)
             with self._change:
                 self._writing = False
                 self._change.notify_all()
 
     def _report(self, missing: int) -> bytes:
-        text = "%d log lines were dropped: nobody read standard error"
-        record = log.makeRecord(log.name, logging.WARNING, __file__, 0, text, (missing,), None)
+        text = "%d log lines were dropped: %s"
+        record = log.makeRecord(log.name, logging.WARNING, __file__, 0, text, (missing, self._why), None)
         for filter_ in self.filters:
             if isinstance(filter_, logging.Filter):
                 filter_.filter(record)
@@ -113,7 +118,11 @@ class StderrHandler(logging.Handler):
                 data = data[os.write(self._fd, data) :]
             except BlockingIOError:  # another process on the same terminal has made it non-blocking
                 select.select([], [self._fd], [], _BROKEN)
-            except OSError:
-                # A closed pipe or a full disk: the line is lost, and a worker that outlives its terminal continues.
+            except OSError as error:
+                if error.errno in _FULL and self._why == _UNREAD:  # the first time
+                    self._why = f"standard error could not be written ({error.strerror})"
+                    # For `relay-supervisor logs`, which needs no disk.
+                    log.warning("%s: the latest lines are kept until it can be", self._why)
                 time.sleep(_BROKEN)
-                return
+                if error.errno not in _FULL:
+                    return  # a closed pipe: the line is lost, and a worker that outlives its terminal continues

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -23,6 +26,15 @@ for number in range(int(sys.argv[2])):
 print(time.monotonic() - began, flush=True)
 sys.stdin.readline()
 """
+
+
+class Ring(logging.Handler):
+    """What `relay-supervisor logs` shows."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += record.getMessage()
 
 
 def start(style: str, lines: int) -> subprocess.Popen[str]:
@@ -70,6 +82,46 @@ def test_a_closed_pipe_ends_nobody() -> None:
     process.stdin.write("\n")
     process.stdin.close()
     assert process.wait(30.0) == 0
+
+
+def test_a_full_disk_costs_no_line_but_those_beyond_the_bound_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lost a line a second, unsaid, and left half a line before the next one."""
+    written, full, really = bytearray(), [True], os.write
+    tried = threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        if fd != handler._fd:
+            return really(fd, data)
+        if full[0]:
+            if not written:  # what still fits is written
+                written.extend(data[:3])
+                return 3
+            tried.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.extend(data)
+        return len(data)
+
+    monkeypatch.setattr(stderr, "_BROKEN", 0.01)
+    handler, logger, ring = stderr.StderrHandler(bound=400), logging.getLogger("relay_common.stderr"), Ring()
+    monkeypatch.setattr(os, "write", write)
+    for sink in (handler, ring):
+        logger.addHandler(sink)
+    try:
+        logger.warning("line 0")
+        assert tried.wait(60.0)
+        for number in range(1, 100):
+            logger.warning("line %d", number)
+        full[0] = False
+        handler.flush(60.0)
+    finally:
+        for sink in (handler, ring):
+            logger.removeHandler(sink)
+    assert "standard error could not be written (No space left on device): the latest lines are kept" in ring.text
+    lines = written.decode().splitlines()
+    assert (lines[0], lines[-1]) == ("line 0", "line 99")
+    why = f"{handler.dropped} log lines were dropped: standard error could not be written (No space left on device)"
+    assert [line for line in lines if "dropped" in line] == [why]
+    assert len(lines) + handler.dropped == 102, "with the warning and what tells of those that were dropped"
 
 
 def test_a_forked_child_writes_its_own_lines_only() -> None:
