@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from lightkube.types import PatchType
 from relay_common.errors import ConfigError
 from relay_common.spoken import spoken
 from relay_supervisor.fleet.launcher import EngineError
+from relay_supervisor.fleet.pods.trust import RenewedContext
 
 PODS: Final = create_namespaced_resource("", "v1", "Pod", "pods")
 SECRETS: Final = create_namespaced_resource("", "v1", "Secret", "secrets")
@@ -85,13 +87,23 @@ class ApiRefused(EngineError):
         return self.code == _GONE
 
 
-class _Transport(httpx2.AsyncHTTPTransport):
+class _Transport(httpx2.AsyncBaseTransport):
     """Asks for bookmarks, which lightkube does not: without them a quiet watch has to list everything again.
 
-    Lightkube begins a watch that has ended anew without a pause: that is here.
+    Lightkube begins a watch that has ended anew without a pause, and reads the cluster's certificates once: both are
+    made good here.
     """
 
-    _rested: asyncio.Event | None = None
+    def __init__(self, trust: RenewedContext) -> None:
+        self._trust, self._present = trust, _secured(trust)
+        self._before: httpx2.AsyncHTTPTransport | None = None
+        """With the certificates before these: what was under way there ends by itself."""
+        self._rested: asyncio.Event | None = None
+
+    async def aclose(self) -> None:
+        for one in (self._before, self._present):
+            if one is not None:
+                await one.aclose()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.params.get("watch") == "true":
@@ -100,7 +112,29 @@ class _Transport(httpx2.AsyncHTTPTransport):
                 await self._rested.wait()
             self._rested = rested = asyncio.Event()
             asyncio.get_running_loop().call_later(_APART, rested.set)
-        return await super().handle_async_request(request)
+        if self._trust.renewed():
+            last, self._before, self._present = self._before, self._present, _secured(self._trust)
+            if last is not None:
+                await last.aclose()
+        return await self._present.handle_async_request(request)
+
+
+def _secured(trust: RenewedContext) -> httpx2.AsyncHTTPTransport:
+    return httpx2.AsyncHTTPTransport(verify=trust.context, socket_options=_OPTIONS)
+
+
+def _trust(config: SingleConfig) -> RenewedContext:
+    """How the cluster is trusted, by files that may be replaced meanwhile. Raises OSError, NoCluster, ConfigError."""
+
+    def made() -> ssl.SSLContext:
+        now = _configuration()
+        assert now.user is not None
+        return verify_cluster(now.cluster, now.user, now.abs_file)
+
+    assert config.user is not None
+    named = (config.cluster.certificate_auth, config.user.client_cert, config.user.client_key)
+    files = [config.abs_file(file) for file in named if file] + ([config.fname] if config.fname else [])
+    return RenewedContext([str(file) for file in files], made)
 
 
 def _configuration() -> SingleConfig:
@@ -130,16 +164,11 @@ class ClusterApi:
 
     def __init__(self, namespace: str, may_change: Callable[[], bool] = lambda: True) -> None:
         config = _configuration()
-        assert config.user is not None
         self.namespace, self.server, self._may_change = namespace, config.cluster.server, may_change
         try:
-            verify = verify_cluster(config.cluster, config.user, config.abs_file)
-            self._client = AsyncClient(
-                config=config,
-                namespace=namespace,
-                timeout=httpx2.Timeout(TIMEOUT),
-                transport=_Transport(verify=verify, socket_options=_OPTIONS),
-            )
+            transport = _Transport(_trust(config))
+            timeout = httpx2.Timeout(TIMEOUT)
+            self._client = AsyncClient(config=config, namespace=namespace, timeout=timeout, transport=transport)
         except OSError as error:
             raise ConfigError(f"cluster.namespace: the cluster's certificates cannot be used: {error}") from error
         except NoCluster as error:
@@ -234,7 +263,7 @@ def _object(found: Any) -> Object:
 
 
 def _translated(code: int, text: str) -> OSError:
-    # 429: it is overloaded; 401: its own view of our token may be late.
+    # 429: it is overloaded. A 401 comes here after lightkube has read the token's file once more.
     if code >= 500 or code in (0, 429):
         return ApiAway(f"the cluster's API server fails: {text}")
     return ApiRefused(f"the cluster refuses it: {text}", code)
