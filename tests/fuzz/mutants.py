@@ -72,6 +72,16 @@ EQUIVALENT: Final[dict[str, str]] = {
     "reader_new: {NULL, NULL, 1, NULL},": "the flags of nothing",
     "add_readers: return failed ? -2 : 0;": "a truth value",
     "add_readers: return failed ? -0 : 0;": "a module fails for want of memory alone",
+    "decrypt: pending = data == NULL ? -2 : is_pending(self->parts[INCOMING]);": "below zero either way",
+    "keep_run: if (!failed && slot_of(history, f_kept_bytes)->i >= slot_of(history, f_most_kept)->i)": "at the bound "
+    "`_shrink` finds nothing to do",
+    "forget: int64_t size = is_own ? ((Kept *)oldest)->size : 1;": "unused",
+    "kept_packets: {NULL, 1, 0, 0, NULL},": "the type of nothing",
+    "kept_packets: {NULL, 0, 1, 0, NULL},": "the place of nothing",
+    "kept_packets: {NULL, 0, 0, 1, NULL},": "the flags of nothing",
+    "add_kept: return kept_type == NULL ? -2 : 0;": "a truth value",
+    "add_kept: return kept_type == NULL ? -0 : 0;": "a module fails for want of memory alone",
+    "keep_run: return failed ? -2 : 0;": "a truth value",
     "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
 }
 """Function and line as they are with the change, and why nothing can tell."""

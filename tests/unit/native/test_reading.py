@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from relay_common.clock import ManualClock
+from relay_common.secrets import Secret
 from relay_common.simulation.camera.certs import make_server_context
 from relay_worker import native
 from relay_worker.rtsp import transport
+from relay_worker.rtsp.source import RtspSource
 from relay_worker.rtsp.states import RtspState
 from relay_worker.rtsp.transport import Connection, client_context, plain_read
 from tests.fuzz.sound_streams import UNITS, framed, hbr
@@ -86,12 +88,13 @@ class Reading:
         self.connection = Connection(near, tls, bios[0], bios[1])
         self.connection.start(lambda data: None, self.told.closed.append)
         self.session: object = None
+        self.source: Any = self.told
 
     def begin(self, sink: Any = None, session: object = None) -> None:
         compiled = native.decide("compiled")
         assert compiled is not None
         self.told.sink = sink or self.told
-        self.connection.read_by(compiled, self.clock, self.told.sink, session, self.told, self.told.take)
+        self.connection.read_by(compiled, self.clock, self.told.sink, session, self.source, self.told.take)
 
     def read(self, data: bytes = b"") -> list[tuple[bytes, float, int | None, Exception | None]]:
         """What the Python is told when these bytes have arrived."""
@@ -161,12 +164,15 @@ async def test_one_of_another_session_is_left_alone(reading: Reading, pair: Pair
     assert pair.both[1].state() == before
 
 
-async def test_what_is_due_is_done_behind_it(reading: Reading, pair: Pair) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_what_is_due_is_done_behind_it(reading: Reading, pair: Pair, in_memory: bool) -> None:
+    if in_memory:  # as it is where the source is the relay's own
+        reading.source = RtspSource(Secret("rtsp://camera/live"), reading.told.sink, reading.clock)
     begin(reading, pair)
-    reading.told._report_due = reading.clock.now()
+    reading.source._report_due = reading.clock.now()
     data = pair.framed(PICTURE)
     assert reading.receive(data) == [(data, reading.clock.now(), native.DONE, None)]
-    reading.told._report_due = reading.clock.now() + 0.001
+    reading.source._report_due = reading.clock.now() + 0.001
     assert reading.receive(pair.framed(PICTURE)) == []
 
 
