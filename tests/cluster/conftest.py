@@ -14,9 +14,12 @@ from tests.cluster.engine import Cluster, by_request_alone, running_cluster
 from tests.cluster.kubelets.node import kind_of_nodes
 
 LONGEST: Final = (
-    "test_each_fault_of_supervisors_costs_what_it_may",
-    "test_each_fault_costs_what_it_may",
+    "test_each_fault_of_supervisors_costs_what_it_may[replace]",
     "test_another_goes_on_without_a_generate_and_without_the_api_server",
+    "test_each_fault_costs_what_it_may[replace]",
+    "test_each_fault_costs_what_it_may[nothing-is-lost]",
+    "test_each_fault_costs_what_it_may[refuse]",
+    "test_each_fault_of_supervisors_costs_what_it_may[refuse]",
     "test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait",
     "test_pods_of_a_killed_node_stay_until_told",
     "test_one_relay_runs_as_shipped",
@@ -40,8 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if processes == 1 or any(Path(__file__).parent not in item.path.parents for item in items):
         return
     rank = {name: place for place, name in enumerate(LONGEST)}
-    ranked = sorted(items, key=lambda item: rank.get(item.name.partition("[")[0], len(LONGEST)))
-    queues = [ranked[first::processes] for first in reversed(range(processes))]  # the shorter ones come first
+    ranked = sorted(items, key=lambda item: rank.get(item.name, len(LONGEST)))
+    queues: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for number, item in enumerate(ranked):
+        turn, place = divmod(number, processes)
+        queues[place if turn % 2 == 0 else -1 - place].append(item)  # who has the longest gets the shortest after it
+    queues.sort(key=len)  # the first processes get one less where it does not come out even
     items[:] = [item for queue in queues for item in (*queue[:1], *queue[1:][-1:], *queue[1:-1])]
 
 

@@ -1,4 +1,4 @@
-"""Rows of the failure matrix on six cameras: `make cluster-matrix` has all, on twenty, and of supervisors as well."""
+"""Rows of the failure matrix on four cameras: `make cluster-matrix` has all, on twenty, and of supervisors as well."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from tests.cluster.pod_relay import LIVE, trial
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
+CAMERAS = 4
+"""On three nodes: two are lost with one, or more after an earlier row."""
 MOST_MEMORY = 50.0
 """MB of a worker in a Pod, its shim and pause process, which are not played here, included."""
 SHIM = 4.5
@@ -51,16 +53,16 @@ async def test_each_fault_costs_what_it_may(
     rows: Sequence[Callable[[Bench], Awaitable[Outcome]]],
 ) -> None:
     options = ("--webrtc", "2", "--second-client", second)
-    async with trial(cluster, api, namespace, monkeypatch, 6, options) as world, world.supervisor() as relay:
+    async with trial(cluster, api, namespace, monkeypatch, CAMERAS, options) as world, world.supervisor() as relay:
         await relay.until_live(within=LIVE)
         bench = Bench(cluster, api, world, relay, second)
         memory = bench.memory()
         figure(f"memory of a worker in a Pod: {memory[0]:.1f} to {memory[-1]:.1f} MB")
-        assert len(memory) == 6
+        assert len(memory) == CAMERAS
         assert memory[-1] + SHIM <= MOST_MEMORY
         for row in rows:
             await relay.until(lambda: bench.all_live, LIVE, "all are live")
-            await bench.spread_out()
+            relay.forget_faults()
             outcome = await row(bench)
             times = ", ".join(f"{took:.1f}" for took in outcome.times)
             figure(f"{second}, {row.__name__}: live after {times or '-'} s, {outcome.generates} {outcome.words}")

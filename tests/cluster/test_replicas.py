@@ -61,7 +61,7 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
         await other.start()
         await other.until(known, LIVE, "known to stand by")
         extends = await sent(world, "Extend")
-        cluster.control_plane.api_server.stop()
+        cluster.control_plane.api_server_dies()
         try:
             began = time.monotonic()
             await one.until(lambda status: "promises" in status["seat"]["state"], LIVE, "under promises")
@@ -74,7 +74,7 @@ async def test_another_goes_on_without_a_generate_and_without_the_api_server(
                 await asyncio.sleep(0.5)
             print(f"each stream extended twice, {time.monotonic() - began:.1f} s after the API server was away")
         finally:
-            cluster.control_plane.api_server.start()
+            await cluster.control_plane.api_server.up()
         took = await one.until(lambda status: status["seat"]["state"] == "in command", LIVE, "in command again")
         print(f"in command again {took:.1f} s after the API server was back")
         assert instances(await one.status()) == before
