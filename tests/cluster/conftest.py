@@ -20,6 +20,7 @@ LONGEST: Final = (
     "test_each_fault_costs_what_it_may[nothing-is-lost]",
     "test_each_fault_costs_what_it_may[refuse]",
     "test_each_fault_of_supervisors_costs_what_it_may[refuse]",
+    "test_an_account_moves_when_its_holder_is_gone",
     "test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait",
     "test_pods_of_a_killed_node_stay_until_told",
     "test_one_relay_runs_as_shipped",
