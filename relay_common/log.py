@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import msgspec
@@ -21,16 +22,29 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
+_ACCOUNT: Final = ContextVar("account", default="")
+
+
+def log_account(account: str) -> None:
+    """Have all that this task logs from now on, and what it starts, name the account that it is about."""
+    _ACCOUNT.set(account)
+
+
+def account_logged() -> str:
+    """The account that what is logged now is about; "" where there is but one, or it is about all."""
+    return _ACCOUNT.get()
+
+
 def _context(record: logging.LogRecord) -> dict[str, Any]:
     return {k: v for k, v in vars(record).items() if k not in _STANDARD}
 
 
 def whole_line(record: logging.LogRecord, longest: int) -> str:
-    """A record as text, redacted: message, context but for camera and instance, traceback.
+    """A record as text, redacted: message, context but for camera, instance and account, traceback.
 
     Of a longer one the middle is left out: a traceback's end says most.
     """
-    context = "".join(f" {k}={v}" for k, v in _context(record).items() if k not in ("camera", "instance"))
+    context = "".join(f" {k}={v}" for k, v in _context(record).items() if k not in ("camera", "instance", "account"))
     text = record.getMessage() + context
     if record.exc_info and record.exc_info[1] is not None:
         text += "\n" + logging.Formatter().formatException(record.exc_info)
@@ -75,7 +89,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ContextFilter(logging.Filter):
-    """Adds the process's own context (camera and instance) to every record that does not carry it."""
+    """Adds the process's own context (camera and instance) to every record that does not carry it, and the account."""
 
     def __init__(self, context: Mapping[str, str]) -> None:
         super().__init__()
@@ -85,6 +99,8 @@ class ContextFilter(logging.Filter):
         for name, value in self._entries.items():
             if not hasattr(record, name):
                 setattr(record, name, value)
+        if account := account_logged():
+            record.account = account
         return True
 
 

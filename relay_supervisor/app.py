@@ -96,7 +96,7 @@ class Supervisor:
 
         state, runtime_dir = config.paths.state(), config.paths.runtime()
         self._launcher = (launcher or self._make_launcher)(runtime_dir)
-        self._otel = OtelExport(config.otel, self._clock)
+        self._otel = OtelExport(config.otel, self._clock, config.nest[0].account)
         self._locks = StateLock(state), StateLock(runtime_dir, key="runtime_dir", temporary=True)
         self._store = store or Store(state / STATE_FILE, self._clock)
         self.overrides = Overrides(state, place.overrides)

@@ -50,11 +50,12 @@ Collect = Callable[[], Iterable[Metric]]
 class OtelExport:
     """Exports from `start` to `stop`; without an endpoint every method does nothing.
 
-    Raises ConfigError when the endpoint is not a web address or the SDK is not installed.
+    `account` names one of several accounts; then it is in all that is exported. Raises ConfigError when the endpoint is
+    not a web address or the SDK is not installed.
     """
 
-    def __init__(self, config: OtelConfig, clock: Clock) -> None:
-        self._config, self._clock = config, clock
+    def __init__(self, config: OtelConfig, clock: Clock, account: str = "") -> None:
+        self._config, self._clock, self._account = config, clock, account
         self._meters: MeterProvider | None = None
         self._spans: TracerProvider | None = None
         self._tracer: Tracer | None = None
@@ -74,7 +75,8 @@ class OtelExport:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         self._complaints.install()
-        resource = Resource.create({"service.name": "nest-relay", "service.version": VERSION})
+        of_account = {"relay.account": self._account} if self._account else {}
+        resource = Resource.create({"service.name": "nest-relay", "service.version": VERSION} | of_account)
         base = self._config.endpoint.rstrip("/")
         reader = PeriodicExportingMetricReader(
             OTLPMetricExporter(f"{base}/v1/metrics", timeout=TIMEOUT),

@@ -18,6 +18,7 @@ from relay_common.backoff import Backoff
 from relay_common.config import Config
 from relay_common.config_accounts import account_names, of_account
 from relay_common.errors import ConfigError, RelayError
+from relay_common.log import log_account
 from relay_supervisor.cluster.account_seats import AccountSeats
 from relay_supervisor.commands.standby import OfAccount, OfProcess, stand_by
 from relay_supervisor.http.accounts import AccountsInterface
@@ -56,6 +57,7 @@ async def _account(
     config: Config, reread: Callable[[], Config], process: OfProcess, hosting: Hosting, seats: AccountSeats
 ) -> None:
     name, backoff = hosting.name, Backoff(*_AGAIN)
+    log_account(name)
     place = OfAccount(hosting, functools.partial(seats.joins, name))
 
     def again() -> Config:

@@ -66,8 +66,9 @@ class Hosting:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, *, operator: bool) -> None:
         """Have a request answered; raises ApiError when nothing answers it."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begins.wait(), _CHANGES_WITHIN)
+        if not self.problem:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._begins.wait(), _CHANGES_WITHIN)
         if self.served is None:
             words = self.problem or "it changes hands"
             raise ApiError(503, "account_away", f"The account {self.name} cannot be asked here: {words}", "Try again")

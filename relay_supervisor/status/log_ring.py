@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay_common.log import CameraNames, whole_line
+from relay_common.log import CameraNames, account_logged, whole_line
 from relay_common.protocol import LogLine
 from relay_common.secrets import redact
 
@@ -36,18 +36,20 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 class LogRing(logging.Handler):
     """Keeps the lines of all loggers, redacted. `dropped` counts lines displaced by newer ones.
 
-    While it is installed, cameras are named (`name_of`, by id) in what it keeps and in what other handlers write.
+    Of several accounts it keeps what is about the one that it was installed for, or about all. While it is installed,
+    cameras are named (`name_of`, by id) in what it keeps and in what other handlers write.
     """
 
     def __init__(self, size: int = RING, name_of: Callable[[str], str] = lambda camera: camera) -> None:
         super().__init__()
         self._names = CameraNames(name_of)
         self._entries: deque[LogEntry] = deque(maxlen=size)
-        self._count = 0
+        self._count, self._account = 0, ""
         self._guard = threading.Lock()
 
     def install(self) -> None:
         """Attach to all loggers of this process."""
+        self._account = account_logged()
         logging.getLogger().addHandler(self)
         self._names.install()
 
@@ -61,6 +63,8 @@ class LogRing(logging.Handler):
         return self._count - len(self._entries)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if account_logged() not in ("", self._account):
+            return
         text = whole_line(record, LONGEST)
         self._add(record.created, record.levelname.lower(), record.name, text, str(getattr(record, "camera", "")))
 

@@ -9,7 +9,9 @@ import click
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from relay_supervisor.commands.cli import cli
 from relay_supervisor.commands.status import render
 from relay_supervisor.http import accounts, hosting
 from relay_supervisor.status.model import RelayStatus, SeatStatus
@@ -155,3 +157,22 @@ async def test_a_request_waits_while_its_account_changes_hands(tmp_path: Path, m
         assert not asked.done()
         await made.interfaces[1].start()
         assert (await asked).status_code == 200
+
+
+async def test_the_command_line_asks_all_or_the_one_that_is_named(tmp_path: Path) -> None:
+    async with accounts_world(tmp_path) as made:
+        paths = made.config.paths
+        file = tmp_path / "relay.toml"
+        file.write_text(f'[paths]\nruntime_dir = "{paths.runtime()}"\nstate_dir = "{paths.state()}"\n')
+
+        async def said(*words: str) -> str:
+            answered = await asyncio.to_thread(CliRunner().invoke, cli, [*words, "-c", str(file)])
+            assert answered.exit_code == 0, answered.output
+            return answered.output
+
+        every = await said("cameras")
+        assert ("Driveway of home" in every, "Driveway of shop" in every) == (True, True)
+        of_shop = await said("--account", "shop", "cameras")
+        assert ("Driveway of home" in of_shop, "Driveway of shop" in of_shop) == (False, True)
+        await said("keyframe", "Driveway of shop")
+        assert made.relays["shop"].calls == [("keyframe", "shopcam00001")]

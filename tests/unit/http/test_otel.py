@@ -70,6 +70,17 @@ def shown(relay: FakeRelay) -> Points:
     }
 
 
+async def test_what_is_exported_names_one_of_several_accounts(receiver: Receiver) -> None:
+    clock = ManualClock()
+    for account in ("", "shop"):
+        export = OtelExport(OtelConfig(endpoint=receiver.url, interval=3600, traces=False), clock, account)
+        export.start(collector(FakeRelay(clock)).collect)
+        await export.stop()
+    resources = [ExportMetricsServiceRequest.FromString(body).resource_metrics[0].resource for body in receiver.metrics]
+    named = [texts(resource.attributes).get("relay.account") for resource in resources]
+    assert named == [None, "shop"]
+
+
 async def test_each_counter_and_gauge_of_prometheus_is_exported_as_it_is_now(receiver: Receiver) -> None:
     clock = ManualClock()
     relay = FakeRelay(clock, cameras=2)

@@ -43,6 +43,34 @@ def test_lines_are_kept_redacted_bounded_and_by_camera(ring: LogRing) -> None:
     assert [line.sequence for line in ring.since(most=2)] == [6, 7]
 
 
+async def test_each_of_several_accounts_keeps_what_is_about_it_or_about_all() -> None:
+    log, rings = logging.getLogger("relay_supervisor.test"), {name: LogRing() for name in ("home", "shop")}
+
+    async def later(name: str) -> None:
+        await asyncio.sleep(0)
+        log.warning("started by %s", name)
+
+    async def of_account(name: str) -> None:
+        log_setup.log_account(name)
+        rings[name].install()
+        log.warning("of %s", name)
+        await asyncio.create_task(later(name))
+
+    try:
+        await asyncio.gather(*(of_account(name) for name in rings))
+        log.warning("of all")
+        shown = log_setup.ConsoleFormatter(colour=False)
+        record = logging.makeLogRecord({"msg": "said", "name": "relay_x", "levelname": "INFO"})
+        log_setup.log_account("shop")
+        log_setup.ContextFilter({}).filter(record)
+        assert shown.format(record).endswith("x: said account=shop")
+    finally:
+        for ring in rings.values():
+            ring.remove()
+    for name, ring in rings.items():
+        assert [line.text for line in ring.since()] == [f"of {name}", f"started by {name}", "of all"]
+
+
 def test_an_exception_is_named_in_one_line(ring: LogRing) -> None:
     try:
         raise ValueError("broken")
