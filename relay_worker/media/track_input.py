@@ -106,7 +106,7 @@ class TrackInput(InputState, abc.ABC):
         for item in parsed:
             # Before the first RTP packet there is no SSRC to compare with: the timeline keeps such a report.
             if isinstance(item, rtcp.SenderReport) and self.receiver.ssrc in (None, item.ssrc):
-                self._timeline.sender_report(self.track.kind, item.ntp, item.rtp)
+                self._timeline.sender_report(self.track.kind, item.ntp, item.rtp, now)
                 self.receiver.sender_report(item.ntp, now)
                 log.debug(
                     "sender report of %s: NTP %016x is RTP %d; %d packets, %d lost, jitter %.1f ms so far",

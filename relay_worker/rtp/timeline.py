@@ -75,8 +75,13 @@ class _Track(TrackState):
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.floor = float("-inf")  # media time that the track has reached, across rebases
-        self.pending: tuple[float, int] | None = None  # sender report (NTP seconds, RTP) that came before media
+        self.pending: tuple[float, int] | None = None  # sender report (NTP seconds, RTP) that came before its media
         self.forget()
+
+    def since(self, rtp_timestamp: int) -> float:
+        """Seconds by which `rtp_timestamp` is later than the latest packet's, over a wrap."""
+        ticks = (rtp_timestamp - self.timestamp) & 0xFFFFFFFF
+        return (ticks - 0x100000000 if ticks & 0x80000000 else ticks) / self.rate
 
     def forget(self) -> None:
         self.clock: _SourceClock | None = None
@@ -154,9 +159,7 @@ class Timeline:
         clock = state.clock
         if clock is None:
             return self._start(state, rtp_timestamp, now)
-        ticks = (rtp_timestamp - state.timestamp) & 0xFFFFFFFF
-        step = (ticks - 0x100000000 if ticks & 0x80000000 else ticks) / state.rate
-        elapsed = now - state.arrival
+        step, elapsed = state.since(rtp_timestamp), now - state.arrival
         if step > elapsed + FORWARD_JUMP or step < -BACKWARD_JUMP:
             self.jumps += 1
             return self._start(state, rtp_timestamp, now)
@@ -172,14 +175,15 @@ class Timeline:
 
     def _start(self, state: _Track, rtp_timestamp: int, now: float) -> float:
         """Start a mapping at `now`: at arrival, or after the last packet by the elapsed time."""
-        media = max(now, self._floor) if state.timestamp < 0 else state.media + max(MIN_STEP, now - state.arrival)
+        first = state.timestamp < 0
+        media = max(now, self._floor) if first else state.media + max(MIN_STEP, now - state.arrival)
         state.timestamp, state.arrival, state.source = rtp_timestamp, now, 0.0
         state.ntp_offset, state.skew = None, 0.0
         state.clock = _SourceClock(media, now)
         if state.pending is not None:
             ntp, rtp = state.pending
             state.pending = None
-            self._tie(state, ntp, rtp, first=True)
+            self._tie(state, ntp, rtp, first=first)
             assert state.clock is not None
             media = state.source + (state.ntp_offset or 0.0) + state.clock.offset + state.skew
         state.media = state.floor = max(media, state.floor + MIN_STEP)
@@ -192,16 +196,21 @@ class Timeline:
         if abs(state.skew) < 1e-6:
             state.skew = 0.0
 
-    def sender_report(self, track: Hashable, ntp: int, rtp: int) -> None:
-        """The source states that `rtp` (timestamp of that track) was sampled at `ntp` (64-bit NTP time)."""
+    def sender_report(self, track: Hashable, ntp: int, rtp: int, now: float) -> None:
+        """The source states at `now` that `rtp` (timestamp of that track) was sampled at `ntp` (64-bit NTP time)."""
         if not ntp:
             self.disbelieved += 1
             return
         state = self._tracks[track]
         seconds = ntp / 4294967296.0
-        if state.clock is None:
+        step = state.since(rtp)
+        # A source that begins anew may report its new timestamps before a packet has any: then the next packet jumps
+        # and is placed by this report. Where none does, the source's reports are like that, and the next one counts.
+        elsewhere = step > now - state.arrival + FORWARD_JUMP or step < -BACKWARD_JUMP
+        if state.clock is None or (elsewhere and state.pending is None):
             state.pending = (seconds, rtp)
         else:
+            state.pending = None
             self._tie(state, seconds, rtp, first=False)
 
     def _tie(self, state: _Track, ntp: float, rtp: int, *, first: bool) -> None:
@@ -209,8 +218,7 @@ class Timeline:
 
         A track that has sent nothing before (`first`) takes its place at once.
         """
-        ticks = (rtp - state.timestamp) & 0xFFFFFFFF
-        offset = ntp - state.source - (ticks - 0x100000000 if ticks & 0x80000000 else ticks) / state.rate
+        offset = ntp - state.source - state.since(rtp)
         assert state.clock is not None
         if state.ntp_offset is not None:
             change = (offset - state.ntp_offset) * _REPORT_WEIGHT

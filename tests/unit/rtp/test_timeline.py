@@ -32,7 +32,7 @@ class Camera:
 
     def report(self, track: str, at: float) -> None:
         ntp = int((self.ntp + at * self.speed) * 2**32)
-        self.timeline.sender_report(track, ntp, self.rtp(track, at))
+        self.timeline.sender_report(track, ntp, self.rtp(track, at), 1000.0 + at + self.delay[track])
 
     def map(self, track: str, at: float, jitter: float = 0.0) -> float:
         return self.timeline.map(track, self.rtp(track, at), 1000.0 + at + self.delay[track] + jitter)
@@ -161,8 +161,8 @@ def test_reports_that_make_no_sense_are_not_believed() -> None:
     timeline = Timeline()
     camera = Camera(timeline)
     camera.play(0, 10, reports=("video",))
-    timeline.sender_report("audio", int((NTP + 3600) * 2**32), camera.rtp("audio", 10))
-    timeline.sender_report("audio", 0, 0)
+    timeline.sender_report("audio", int((NTP + 3600) * 2**32), camera.rtp("audio", 10), 1010.0)
+    timeline.sender_report("audio", 0, 0, 1010.0)
     out = camera.play(10, 10, reports=("video",))
     assert timeline.disbelieved == 2
     assert abs(skew(out)) < 0.005
@@ -182,7 +182,7 @@ def test_a_report_on_the_other_side_of_the_wrap_is_no_set_clock() -> None:
     timeline.add_track("video", VIDEO)
     timeline.map("video", 50, 1000.0)
     for step in range(3):
-        timeline.sender_report("video", int((NTP + step / VIDEO) * 2**32), (step * 100 - 100) & 0xFFFFFFFF)
+        timeline.sender_report("video", int((NTP + step / VIDEO) * 2**32), (step * 100 - 100) & 0xFFFFFFFF, 1000.0)
     assert (timeline.clock_steps, timeline.disbelieved) == (0, 0)
 
 
@@ -198,6 +198,35 @@ def test_jumps_are_bridged_and_sync_found_again(jump: float) -> None:
     assert increasing(samples)
     assert max(b[1] - a[1] for a, b in itertools.pairwise(samples)) < 0.05
     assert abs(skew(second)) < 0.005
+
+
+@pytest.mark.parametrize("reported", [True, False])
+@pytest.mark.parametrize("jump", [-100.0, -1.7, 5.0, 20_000.0])
+def test_a_report_of_new_timestamps_before_their_first_packet_moves_nothing(jump: float, *, reported: bool) -> None:
+    """As GStreamer's server sends it when somebody else begins to play: findings/gstreamer-play-rewinds-others.sh."""
+    timeline = Timeline()
+    camera = Camera(timeline)
+    samples = camera.play(0, 3, reports=("video", "audio") if reported else ())
+    for track, rate in (("video", VIDEO), ("audio", AUDIO)):
+        camera.origin[track] += round(jump * rate)
+    camera.report("video", 3)
+    for track, added in camera.play(3, 40, reports=("audio",)).items():
+        samples[track] += added
+    assert (timeline.jumps, timeline.clock_steps, timeline.disbelieved) == (2, 0, 0)
+    assert all(abs(media - 1000 - at) < 0.005 for at, media in samples["video"] + samples["audio"])
+
+
+def test_reports_of_long_ago_keep_sound_and_picture_together() -> None:
+    """Of the latest keyframe, say: each names a time and a timestamp that belong together."""
+    timeline = Timeline()
+    camera = Camera(timeline, audio_late=0.3)
+    out = camera.play(0, 5, reports=())
+    for second in range(5, 60, 5):
+        for track in ("video", "audio"):
+            ntp = int((NTP + second - 3) * 2**32)
+            timeline.sender_report(track, ntp, camera.rtp(track, second - 3), 1000.0 + second)
+        out = camera.play(second, 5, reports=())
+    assert abs(skew(out)) < 0.005
 
 
 def test_a_stall_keeps_media_time_and_the_backlog_its_spacing() -> None:
@@ -311,7 +340,7 @@ def test_never_backwards_whatever_comes(events: list[tuple[str, int, float, int]
     for track, timestamp, wait, ntp in events:
         now += wait
         if ntp % 3 == 0:
-            timeline.sender_report(track, ntp, timestamp)
+            timeline.sender_report(track, ntp, timestamp, now)
         if ntp % 17 == 0:
             timeline.rebase()
         media = timeline.map(track, timestamp, now)
