@@ -20,6 +20,7 @@ from relay_common.worker_stats import TrackStats
 from relay_worker import native, wakes
 from relay_worker.media.inputs import AudioInput, VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
+from relay_worker.media.opus import FRAME_SECONDS
 from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, PayloadRun, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.native.states import PipelineState
@@ -157,7 +158,7 @@ class Pipeline(PipelineState):
         return done
 
     def _hear(self, compiled: native.Compiled, feed: Feed, data: bytes, now: float) -> int:
-        """The same for sound that came alone: up to its access unit with one call."""
+        """The same for sound that came alone: up to its access unit, or to what is sent of it, with one call."""
         audio = self.inputs.get(Kind.AUDIO)
         if not isinstance(audio, AudioInput):
             return native.NOT_PLAIN
@@ -178,6 +179,10 @@ class Pipeline(PipelineState):
         audio = self.inputs[Kind.AUDIO]
         assert isinstance(audio, AudioInput)
         audio.transcode(unit, media_time, now, self._forward)
+
+    def _encoded(self, payloads: PayloadRun, media_time: float) -> None:
+        """Opus packets that compiled code has made and may not send."""
+        self._forward(Frame(Kind.AUDIO, payloads, media_time, FRAME_SECONDS))
 
     def _passed(self, payloads: PayloadRun, media_time: float) -> None:
         """A picture, or the part of it that is there, which compiled code has taken in and may not send."""

@@ -50,12 +50,10 @@ def prepare_sound(compiled: native.Compiled, feed: Feed, pipeline: Any, track_in
     units = track_input.units
     if feed.sound is None or units is None:
         return None
-    guards: tuple[native.StillSo, ...] = (
-        (feed.session, "state", feed.playing),
-        (pipeline, "capture", None),
-    )
+    transcoding, guards = track_input.wake_parts()
+    guards += [(feed.session, "state", feed.playing), (pipeline, "capture", None)]
     track = pipeline.timeline.state(Kind.AUDIO)
     parts = native.InputParts(
         *(feed.session, feed.parser, pipeline, track_input, track_input.receiver, track), units=units
     )
-    return compiled.Wake(guards, parts, (), Kind.AUDIO, *feed.sound)
+    return compiled.Wake(tuple(guards), parts, (), Kind.AUDIO, *feed.sound, transcoding)

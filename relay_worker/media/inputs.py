@@ -6,11 +6,14 @@ An input belongs to one source session; a reconnect creates new ones, so no stat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from av.audio.frame import AudioFrame
 
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
+from relay_worker import native
 from relay_worker.media.h264_passthrough import H264Passthrough
 from relay_worker.media.opus import FRAME_SECONDS, Codec, OpusTranscoder
 from relay_worker.media.opus_input import OpusInput
@@ -175,9 +178,23 @@ class AudioInput(TrackInput):
         """Send what an access unit becomes; `media_time` is None where its timestamp says nothing."""
         frames = self._transcoder.transcode(unit, media_time, now, lost=self._missing)
         self._missing = False
+        self._send(frames, out)
+
+    def encode(
+        self, frames: Sequence[AudioFrame], media_time: float, now: float, pause: bool, out: Callable[[Frame], None]
+    ) -> None:
+        """The rest of `transcode`, of what compiled code has decoded and may not encode."""
+        self._send(self._transcoder.encode(frames, media_time, now, pause), out)
+
+    def _send(self, frames: Sequence[tuple[bytes, float]], out: Callable[[Frame], None]) -> None:
         if frames:
             self.frames += len(frames)
             out(Frame(Kind.AUDIO, [(frame, False) for frame, _ in frames], frames[0][1], FRAME_SECONDS))
+
+    def wake_parts(self) -> tuple[native.TranscodingParts | None, list[native.StillSo]]:
+        """What compiled code needs to do as `transcode` does; see `OpusTranscoder.wake_parts`."""
+        parts, guards = self._transcoder.wake_parts()
+        return parts, [(self, "_transcoder", self._transcoder), *guards]
 
     @property
     def units(self) -> AacDepacketizer | None:

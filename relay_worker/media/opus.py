@@ -6,8 +6,9 @@ such a rate needs no resampler: measured, half of the whole cost. Everything els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -15,18 +16,21 @@ from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
+from relay_worker import native
 from relay_worker.media.aac_decoder import aac_decoder
 from relay_worker.media.coded import coded
 from relay_worker.media.opus_encoder import (
     FRAME_SECONDS,
     SAMPLE_BYTES,
     EncoderError,
+    NativeEncoder,
     OpusSettings,
     SampleFormat,
     make_encoder,
 )
 from relay_worker.media.sound_clock import QUIET, SoundClock, peak
 from relay_worker.media.stream import AUDIO_CLOCK_RATE
+from relay_worker.native.states import SoundEncoderState, TranscoderState
 
 __all__ = ["FRAME_SECONDS", "Codec", "OpusSettings", "OpusStats", "OpusTranscoder"]
 
@@ -39,6 +43,9 @@ PAUSE: Final = 0.150
 """A timestamp this many seconds after the end of the previous unit means a pause, even without loss."""
 MAX_FILL: Final = 0.500
 """Longer gaps (seconds) are not filled with silence: time jumps there instead."""
+
+_UNDECODABLE: Final = (av.error.FFmpegError, ValueError, MemoryError)
+"""What a decoder raises for a unit that is none."""
 
 Codec = Literal["aac", "pcmu", "pcma"]
 _G711_DECODERS: Final = {"pcmu": "pcm_mulaw", "pcma": "pcm_alaw"}
@@ -62,7 +69,7 @@ class OpusStats:
     """Gaps too long to fill."""
 
 
-class OpusTranscoder:
+class OpusTranscoder(TranscoderState):
     """One camera's audio. `config` is the AudioSpecificConfig (AAC); `rate` and `channels` are those of G.711.
 
     `transcode` never raises for bad input: it is counted in `stats.faults`, and what is missing becomes silence.
@@ -108,22 +115,46 @@ class OpusTranscoder:
                 self._decoder = self._open_decoder()
             # An empty packet would end the decoder permanently.
             frames = self._decoder.decode(coded(data)) if data else []
-        except (av.error.FFmpegError, ValueError, MemoryError):
-            self.stats.faults += 1
-            self._hole = True
+        except _UNDECODABLE:
+            self.note_undecodable()
             return []
+        return self.encode(frames, media_time, now, pause)
+
+    def encode(
+        self, frames: Sequence[AudioFrame], media_time: float | None, now: float, pause: bool
+    ) -> list[tuple[bytes, float]]:
+        """The rest of `transcode`, of what an access unit was decoded to."""
         self._hole = self._hole and not frames
         packets: list[tuple[bytes, float]] = []
         for frame in frames:
             try:
                 packets += self._encode(frame, media_time, now, pause)
             except (av.error.FFmpegError, EncoderError, ValueError):
-                self.stats.faults += 1
-                self._chain = None
+                self.note_unencodable()
             length = frame.samples / frame.sample_rate
             self._expected = (self._expected if media_time is None else media_time) + length
             media_time, pause = None, False
         return packets
+
+    def note_undecodable(self) -> None:
+        """A unit could not be decoded: what it held is missing."""
+        self.stats.faults += 1
+        self._hole = True
+
+    def note_unencodable(self) -> None:
+        """The encoder has failed: another is made for what follows."""
+        self.stats.faults += 1
+        self._chain = None
+
+    def wake_parts(self) -> tuple[native.TranscodingParts | None, list[native.StillSo]]:
+        """What compiled code needs to do as `transcode` does, None while it cannot, and what must stay as it is."""
+        chain = self._chain
+        guards: list[native.StillSo] = [(self, "_chain", chain)]
+        if chain is None or self._decoder is None or (encoder := chain.wake_parts()) is None:
+            return None, guards
+        return native.TranscodingParts(
+            self, clock=self.clock, packet=av.Packet, decode=self._decoder.decode, refusals=_UNDECODABLE, **encoder
+        ), guards
 
     def _open_decoder(self) -> AudioCodecContext:
         if self._codec == "aac":
@@ -161,7 +192,7 @@ class OpusTranscoder:
         }
 
 
-class _Encoder:
+class _Encoder(SoundEncoderState):
     """Samples of one format into Opus packets, keeping their time.
 
     `position` is the media time of the first sample in `_pending`, in ticks: sums of seconds would run off the tick.
@@ -183,6 +214,21 @@ class _Encoder:
         self.clock = SoundClock()
         self.position: int | None = None
         self._codec = make_encoder(direct, rate, settings)
+
+    def wake_parts(self) -> dict[str, Any] | None:
+        """Its fields of `native.TranscodingParts`; None where samples are converted, or libopus is not at hand."""
+        if self._resampler is not None or not isinstance(self._codec, NativeEncoder):
+            return None
+        encode, context = self._codec.addresses
+        return {
+            "chain": self,
+            "encoder": self._codec,
+            "encode": encode,
+            "context": context,
+            "rate": self._rate,
+            "stride": self._stride,
+            "frame_bytes": self._frame_bytes,
+        }
 
     def encode(
         self, frame: AudioFrame, plane: AudioPlane, media_time: float | None, now: float, pause: bool

@@ -114,6 +114,12 @@ class NativeEncoder:
             packets.append(self._packet[:length])
         return packets
 
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Of libopus's function, and of the encoder that it is called with: valid while this object lives."""
+        encode, encoder = (int(_ffi.cast("uintptr_t", pointer)) for pointer in (self._encode, self._encoder))
+        return encode, encoder
+
 
 class AvEncoder:
     """libopus through FFmpeg. Raises EncoderError."""

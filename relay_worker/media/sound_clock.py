@@ -14,6 +14,7 @@ from av.audio.codeccontext import AudioCodecContext
 from typing_extensions import Buffer
 
 from relay_worker.media.coded import coded
+from relay_worker.native.states import SoundClockState
 from relay_worker.rtp.opus import packet_ticks
 
 INTERVAL: Final = 30.0
@@ -35,7 +36,7 @@ _SMALL: Final = 3
 _WARM: Final = 5  # packets after which a decoder that was begun in the middle tells the level
 
 
-class SoundClock:
+class SoundClock(SoundClockState):
     """Decides on corrections. `inserted` and `removed` count frames, `moved` how often the error was beyond `LIMIT`."""
 
     def __init__(self) -> None:

@@ -114,6 +114,31 @@ class OutputParts(NamedTuple):
     """Ids of the header extensions, 0 for those that were not agreed."""
 
 
+class TranscodingParts(NamedTuple):
+    """What makes Opus of one camera's AAC, in the order of compiled code. Which attributes: `state.h`."""
+
+    transcoder: Any
+    chain: Any
+    """Of the transcoder."""
+    clock: Any
+    """Of both."""
+    encoder: Any
+    """Keeps what the next two addresses are of: libopus's function, and its encoder."""
+    encode: int
+    context: int
+    packet: Any
+    """What coded data is decoded from is made by it, of a size."""
+    decode: Callable[[Any], list[Any]]
+    refusals: tuple[type[Exception], ...]
+    """What these two raise of a unit that cannot be decoded."""
+    rate: int
+    """Samples a second."""
+    stride: int
+    """Bytes of each, of all channels."""
+    frame_bytes: int
+    """Of the samples of one packet."""
+
+
 StillSo = tuple[object, str, object]
 """An object, an attribute of it, and the very object that its value must be."""
 
@@ -129,8 +154,8 @@ class Wake(Protocol):
         ...
 
     def hear(self, data: bytes, now: float, /) -> tuple[bytes, float] | int:
-        """Take a wake that brought one access unit of sound and nothing else: the unit, and its media time. Else
-        `NOT_PLAIN` or `CHANGED`.
+        """Take a wake that brought one access unit of sound and nothing else: `DONE` where it has become packets that
+        were sent, else the unit, and its media time. Of other wakes `NOT_PLAIN` or `CHANGED`.
         """
         ...
 
@@ -240,9 +265,10 @@ class Compiled(Protocol):
         kind: str,
         channel: int,
         rtcp_channel: int,
+        transcoding: TranscodingParts | None = None,
         /,
     ) -> Wake:
-        """Of a track's parts and up to 8 outputs; video has one at least.
+        """Of a track's parts and up to 8 outputs; video has one at least. `transcoding` is for sound.
 
         `channel` and `rtcp_channel` are the track's, `kind` is its key in the pipeline's dicts. Raises ValueError for
         parts of which none can be made.

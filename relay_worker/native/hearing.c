@@ -1,4 +1,5 @@
-/* Sound on its way in: a wake of one packet with one access unit of AAC, and nothing else, up to the unit and its time. */
+/* Sound on its way in: a wake of one packet with one access unit of AAC, and nothing else, up to the unit and its time, or
+ * to what is sent of it (transcoding.c). */
 
 #include "wake.h"
 
@@ -40,14 +41,19 @@ hear_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
     size_t size;
     work.data = (const uint8_t *)PyBytes_AsString(buffer);
     work.size = (size_t)PyBytes_Size(buffer);
-    if (work.size > INT32_MAX || !split(&work, lists) ||
-        !work_out_unit(&work, parts, PyFloat_AsDouble(now_object), &unit, &size)) {
+    double now = PyFloat_AsDouble(now_object);
+    if (work.size > INT32_MAX || !split(&work, lists) || !work_out_unit(&work, parts, now, &unit, &size)) {
         PyErr_Clear();
         return PyLong_FromLong(0);
     }
-    PyObject *heard = Py_BuildValue("(y#d)", (const char *)unit, (Py_ssize_t)size, work.runs[0].media);
-    if (heard == NULL || !keep_packets(&work, parts, self->kind, now_object))
-        return heard;
-    Py_DECREF(heard);
-    return NULL;
+    double media = work.runs[0].media;
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)unit, (Py_ssize_t)size), *heard = NULL;
+    if (bytes == NULL || keep_packets(&work, parts, self->kind, now_object))
+        heard = NULL;
+    else if (self->transcoding.encode == NULL || !follows_on(&self->transcoding, media, now))
+        heard = Py_BuildValue("(Od)", bytes, media);
+    else if (!transcode(self, &work, bytes, media, now_object))
+        heard = PyLong_FromLong(DONE);
+    Py_XDECREF(bytes);
+    return heard;
 }

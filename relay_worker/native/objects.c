@@ -86,7 +86,7 @@ call(PyObject *object, int name, PyObject *first, PyObject *second)
 }
 
 int
-hand_on(const Work *work, const Run *run, PyObject *pipeline, PyObject *material)
+hand_on(const Work *work, const Run *run, PyObject *pipeline, int method, PyObject *material)
 {
     PyObject *payloads = PyList_New(0), *media = PyFloat_FromDouble(run->media);
     int failed = payloads == NULL || media == NULL;
@@ -97,7 +97,7 @@ hand_on(const Work *work, const Run *run, PyObject *pipeline, PyObject *material
         failed = payload == NULL || PyList_Append(payloads, payload);
         Py_XDECREF(payload);
     }
-    failed = failed || call(pipeline, n__passed, payloads, media);
+    failed = failed || call(pipeline, method, payloads, media);
     Py_XDECREF(payloads);
     Py_XDECREF(media);
     return failed ? -1 : 0;

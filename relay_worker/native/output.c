@@ -155,7 +155,7 @@ rounded(double value)
 
 /* MediaSender.send: write, encrypt and send a run's packets, and remember them. */
 int
-send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now)
+send_run(const Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now)
 {
     const uint8_t *data = (const uint8_t *)PyBytes_AsString(material);
     Py_ssize_t slot = 0;

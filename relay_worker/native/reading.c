@@ -138,9 +138,11 @@ listen_in(Reader *self, PyObject *data, PyObject *now)
     Py_INCREF(ear); /* whatever becomes of its place */
     PyObject *heard = wake_hear(ear, arguments, 2);
     Py_DECREF(ear);
-    if (heard == NULL || !PyTuple_CheckExact(heard)) {
-        Py_XDECREF(heard); /* which has done nothing */
-        return heard == NULL ? NULL : PyLong_FromLong(NO_VIDEO);
+    if (heard == NULL || (PyLong_Check(heard) && PyLong_AsLong(heard) == DONE))
+        return heard;
+    if (!PyTuple_CheckExact(heard)) {
+        Py_DECREF(heard); /* which has done nothing */
+        return PyLong_FromLong(NO_VIDEO);
     }
     PyObject *sent = PyObject_CallMethodObjArgs(sink, names[n__heard], PyTuple_GetItem(heard, 0),
                                                 PyTuple_GetItem(heard, 1), now, NULL);

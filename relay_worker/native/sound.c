@@ -38,6 +38,31 @@ work_out_sound(const Run *run, Output *output, double now)
     return 1;
 }
 
+/* To all outputs, or to none: 1, 0, or -1 with an exception. */
+static int
+send_material(Wake *self, const Work *work, const Run *run, PyObject *material, PyObject *now_object, double now)
+{
+    int plain = 1, failed = 0;
+    for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
+        plain = work_out_sound(run, &self->output[index], now);
+    for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
+        failed = keep_output(&self->output[index]);
+    for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
+        failed = send_run(work, run, &self->output[index], material, now_object, now);
+    return failed ? -1 : plain;
+}
+
+int
+send_sound(PyObject *object, const Work *work, const Run *run, PyObject *material, PyObject *now)
+{
+    if (!is_wake(object) || !is_guarded((Wake *)object))
+        return 0;
+    int sent = send_material((Wake *)object, work, run, material, now, PyFloat_AsDouble(now));
+    if (!sent)
+        PyErr_Clear();
+    return sent;
+}
+
 PyObject *
 wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -54,16 +79,10 @@ wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     if (!is_guarded(self))
         return PyLong_FromLong(-1);
     PyObject *material = gather(&work, arguments[0], &run);
-    int plain = material != NULL, failed = 0;
-    for (Py_ssize_t index = 0; plain && index < self->outputs; index++)
-        plain = work_out_sound(&run, &self->output[index], now);
-    for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
-        failed = keep_output(&self->output[index]);
-    for (Py_ssize_t index = 0; plain && !failed && index < self->outputs; index++)
-        failed = send_run(&work, &run, &self->output[index], material, arguments[3], now);
+    int sent = material == NULL ? 0 : send_material(self, &work, &run, material, arguments[3], now);
     Py_XDECREF(material);
-    if (failed)
+    if (sent < 0)
         return NULL;
     PyErr_Clear();
-    return PyLong_FromLong(plain);
+    return PyLong_FromLong(sent);
 }

@@ -46,6 +46,9 @@ static const char *const type_names[STATE_TYPES] = {
     [MEDIA_OUT] = STATE_NAME("MediaOut"),
     [OUTPUTS] = STATE_NAME("Outputs"),
     [RTSP_SOURCE] = STATE_NAME("Source"),
+    [STATE_TRANSCODER] = STATE_NAME("Transcoder"),
+    [STATE_SOUND_ENCODER] = STATE_NAME("SoundEncoder"),
+    [STATE_SOUND_CLOCK] = STATE_NAME("SoundClock"),
 };
 
 static PyTypeObject *state_types[STATE_TYPES]; /* the module keeps them alive, and is never unloaded */

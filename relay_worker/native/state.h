@@ -159,7 +159,10 @@ enum {
     X(FEEDBACK, INT, newest, "_newest")
 
 /* Types of state: those of the parts, and those of what only is looked at. */
-enum { OF_OUTPUT = INPUT_PARTS, MEDIA_OUT = OF_OUTPUT + OUTPUT_STATES, OUTPUTS, RTSP_SOURCE, STATE_TYPES };
+enum {
+    OF_OUTPUT = INPUT_PARTS, MEDIA_OUT = OF_OUTPUT + OUTPUT_STATES, OUTPUTS, RTSP_SOURCE, STATE_TRANSCODER,
+    STATE_SOUND_ENCODER, STATE_SOUND_CLOCK, STATE_TYPES
+};
 
 /* Attributes that are objects, and others of types that are no parts. */
 #define OTHER_FIELDS(X)                                                                                                \
@@ -202,7 +205,22 @@ enum { OF_OUTPUT = INPUT_PARTS, MEDIA_OUT = OF_OUTPUT + OUTPUT_STATES, OUTPUTS, 
     X(MEDIA_OUT, OBJECT, out_capture, "capture")                                                                       \
     X(MEDIA_OUT, OBJECT, out_sender, "_sender")                                                                        \
     X(OUTPUTS, OBJECT, arranged, "_arranged")                                                                          \
-    X(RTSP_SOURCE, REAL, report_due, "_report_due")
+    X(RTSP_SOURCE, REAL, report_due, "_report_due")                                                                    \
+    X(MEDIA_OUT, OBJECT, out_sound, "_sound")                                                                          \
+    X(INPUT, INT, sound_frames, "frames")                                                                              \
+    X(INPUT, OBJECT, transcoder, "_transcoder")                                                                        \
+    X(STATE_TRANSCODER, REAL, expected_media, "_expected")                                                             \
+    X(STATE_TRANSCODER, REAL, latest_media, "_latest")                                                                 \
+    X(STATE_TRANSCODER, FLAG, hole, "_hole")                                                                           \
+    X(STATE_TRANSCODER, OBJECT, chain, "_chain")                                                                       \
+    X(STATE_SOUND_ENCODER, NUMBER, position, "position")                                                               \
+    X(STATE_SOUND_ENCODER, INT, cut_bytes, "_cut")                                                                     \
+    X(STATE_SOUND_ENCODER, OBJECT, pending_samples, "_pending")                                                        \
+    X(STATE_SOUND_CLOCK, REAL, sound_error, "_error")                                                                  \
+    X(STATE_SOUND_CLOCK, REAL, sound_budget, "_budget")                                                                \
+    X(STATE_SOUND_CLOCK, REAL, sound_now, "_now")                                                                      \
+    X(STATE_SOUND_CLOCK, REAL, sound_corrected, "_corrected")                                                          \
+    X(STATE_SOUND_CLOCK, MAYBE, due_since, "due_since")
 
 #define FIELD_INDEX(part, type, name, attribute) f_##name,
 enum { INPUT_FIELDS(FIELD_INDEX) INPUT_COUNT };

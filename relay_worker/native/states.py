@@ -49,10 +49,13 @@ if TYPE_CHECKING:
     RepairState = Plain
     SenderState = Plain
     SessionState = Plain
+    SoundClockState = Plain
+    SoundEncoderState = Plain
     SourceState = Plain
     StreamState = Plain
     StreamStatsState = Plain
     TrackState = Plain
+    TranscoderState = Plain
     UnitsState = Plain
     UplinkState = Plain
     WriterState = Plain

@@ -38,7 +38,7 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
         for (int number = 0; !failed && number < work.run_count; number++) {
             const Run *run = &work.runs[number];
             if (!whole && has_payloads(run))
-                failed = hand_on(&work, run, parts[PIPELINE], material);
+                failed = hand_on(&work, run, parts[PIPELINE], n__passed, material);
             for (Py_ssize_t index = 0; whole && !failed && has_payloads(run) && index < self->outputs; index++)
                 failed = send_run(&work, run, &self->output[index], material, now_object, now);
         }
@@ -99,7 +99,7 @@ wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     return take_with(object, arguments, count, "take", take_bytes);
 }
 
-/* (access unit, its media time) of sound that came alone. */
+/* 1 where sound that came alone has been sent, or (access unit, its media time) of it. */
 PyObject *
 wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -119,18 +119,18 @@ are_parts(PyObject *input)
     return 1;
 }
 
-/* Wake(guards: tuple, input parts: tuple, outputs: tuple, kind, channel, RTCP channel) */
+/* Wake(guards: tuple, input parts: tuple, outputs: tuple, kind, channel, RTCP channel, parts of what transcodes or None) */
 static PyObject *
 wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *guards, *input, *outputs, *kind;
+    PyObject *guards, *input, *outputs, *kind, *transcoding = Py_None;
     int channel, control;
     if (keywords != NULL && PyDict_Size(keywords)) {
         PyErr_SetString(PyExc_TypeError, "Wake takes no keywords");
         return NULL;
     }
-    if (!PyArg_ParseTuple(arguments, "O!O!O!Oii", &PyTuple_Type, &guards, &PyTuple_Type, &input, &PyTuple_Type, &outputs,
-                          &kind, &channel, &control))
+    if (!PyArg_ParseTuple(arguments, "O!O!O!Oii|O", &PyTuple_Type, &guards, &PyTuple_Type, &input, &PyTuple_Type, &outputs,
+                          &kind, &channel, &control, &transcoding))
         return NULL;
     Py_ssize_t count = PyTuple_Size(outputs);
     if (PyTuple_Size(input) != INPUT_GIVEN || count > MAX_OUTPUTS ||
@@ -149,7 +149,8 @@ wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     for (int index = 0; index < INPUT_GIVEN; index++)
         self->parts[index] = Py_NewRef(PyTuple_GetItem(input, index));
     self->output = PyMem_Calloc((size_t)count + 1, sizeof(Output)); /* also of none */
-    int fits = self->output != NULL && make_guards(self);
+    int fits = self->output != NULL && make_guards(self) &&
+               (transcoding == Py_None || fill_transcoding(&self->transcoding, transcoding));
     for (Py_ssize_t index = 0; fits && index < count; index++) {
         self->outputs = index + 1; /* also one that is half filled is released */
         fits = fill_output(&self->output[index], PyTuple_GetItem(outputs, index));
@@ -172,6 +173,8 @@ wake_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->kind);
     for (int index = 0; index < INPUT_GIVEN; index++)
         Py_VISIT(self->parts[index]);
+    for (int index = 0; index < TRANSCODING_PARTS; index++)
+        Py_VISIT(self->transcoding.parts[index]);
     for (Py_ssize_t each = 0; each < self->outputs; each++)
         for (int index = 0; index < OUTPUT_PARTS; index++)
             Py_VISIT(self->output[each].parts[index]);
@@ -188,6 +191,7 @@ wake_clear(PyObject *object)
         clear_output(&self->output[each]);
     PyMem_Free(self->output);
     self->output = NULL;
+    clear_transcoding(&self->transcoding);
     for (int index = 0; index < INPUT_GIVEN; index++)
         Py_CLEAR(self->parts[index]);
     Py_CLEAR(self->guards);
@@ -230,9 +234,15 @@ static PyType_Spec wake_spec = {
 static PyTypeObject *wake_type; /* the module keeps it alive, and is never unloaded */
 
 int
+is_wake(PyObject *object)
+{
+    return Py_IS_TYPE(object, wake_type);
+}
+
+int
 is_wake_of(PyObject *object, PyObject *session)
 {
-    return Py_IS_TYPE(object, wake_type) && ((Wake *)object)->parts[SESSION] == session;
+    return is_wake(object) && ((Wake *)object)->parts[SESSION] == session;
 }
 
 int

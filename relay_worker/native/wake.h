@@ -22,7 +22,8 @@ enum {
 
 #define NAMES(X)                                                                                                       \
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
-    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)
+    X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)   \
+    X(encode) X(_forward) X(_encoded) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -46,6 +47,25 @@ typedef struct {
     Type type;
 } Guard; /* an attribute that must be what it was */
 
+/* The order of `TranscodingParts` in the package. */
+enum {
+    TRANSCODER, CHAIN, SOUND_CLOCK, TRANSCODING_STATES, ENCODER = TRANSCODING_STATES, ENCODE, CONTEXT, PACKET, DECODE,
+    REFUSALS, SAMPLE_RATE, STRIDE, FRAME_BYTES, TRANSCODING_PARTS
+};
+
+/* opus_encode, or opus_encode_float */
+typedef int32_t (*encode_function)(void *context, const void *samples, int count, uint8_t *out, int32_t room);
+
+typedef struct {
+    PyObject *parts[TRANSCODING_PARTS];
+    encode_function encode; /* NULL where sound is only heard */
+    void *context;
+    long rate;
+    Py_ssize_t stride, frame_bytes;
+    double error, budget; /* what is worked out of the next unit's place */
+    int pause, settles;
+} Transcoding;
+
 typedef struct {
     PyObject_HEAD
     PyObject *guards; /* (object, name, value) of each */
@@ -55,6 +75,7 @@ typedef struct {
     long channel, control; /* of that */
     Py_ssize_t outputs;
     Output *output;
+    Transcoding transcoding;
 } Wake;
 
 /* --- what is worked out of a wake ------------------------------------------------------------------------------ */
@@ -111,8 +132,9 @@ int set_item(PyObject *dict, PyObject *key, PyObject *value);
 int call(PyObject *object, int name, PyObject *first, PyObject *second);
 int intern_names(void);
 
-/* Give the payloads of a run, which are parts of `material`, to the Python, which sends them. -1 with an exception. */
-int hand_on(const Work *work, const Run *run, PyObject *pipeline, PyObject *material);
+/* Give the payloads of a run, which are parts of `material`, to a method of the Python, which sends them. -1 with an
+ * exception. */
+int hand_on(const Work *work, const Run *run, PyObject *pipeline, int method, PyObject *material);
 
 /* --- input.c: from bytes to packets, and what is remembered of them ---------------------------------------------- */
 
@@ -165,7 +187,7 @@ void count_run(Output *output, const Run *run, double now);
 
 /* Write its numbers back, for all runs; then send each. -1 with an exception. */
 int keep_output(Output *output);
-int send_run(Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
+int send_run(const Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
 
 /* --- history.c: what is kept of packets that were sent -------------------------------------------------------------- */
 
@@ -188,7 +210,8 @@ int keep_second(const Output *output);
 
 /* --- wake.c --------------------------------------------------------------------------------------------------- */
 
-/* Whether this is a `Wake` that is made of this session. */
+/* Whether this is a `Wake`, and one that is made of this session. */
+int is_wake(PyObject *object);
 int is_wake_of(PyObject *object, PyObject *session);
 
 /* take(data, now) and hear(data, now) */
@@ -200,8 +223,23 @@ PyObject *wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t cou
 /* send(payloads, media time, step, now): as `take`, for sound that has been made. */
 PyObject *wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
-/* What `hear` gives for these bytes: (access unit, media time), or 0 where the wake is anything else; NULL with an
- * exception. */
+/* The same of a run of payloads that are parts of `material`, by a `Wake` or what turns out to be none: 1, 0 where nothing
+ * was done, -1 with an exception. */
+int send_sound(PyObject *object, const Work *work, const Run *run, PyObject *material, PyObject *now);
+
+/* What `hear` gives for these bytes: (access unit, media time), 1 where it has been sent, 0 where the wake is anything
+ * else; NULL with an exception. */
 PyObject *hear_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now);
+
+/* --- transcoding.c ------------------------------------------------------------------------------------------------- */
+
+int fill_transcoding(Transcoding *transcoding, PyObject *given);
+void clear_transcoding(Transcoding *transcoding);
+
+/* Whether a unit of this time is simply what comes next; changes nothing that the Python sees. */
+int follows_on(Transcoding *transcoding, double media, double now);
+
+/* Decode, encode and send such a unit. -1 with an exception. */
+int transcode(Wake *wake, Work *work, PyObject *unit, double media, PyObject *now);
 
 #endif

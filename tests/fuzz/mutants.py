@@ -23,7 +23,10 @@ from typing import Final, NamedTuple
 
 from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TESTING, UNITS, sanitized
 
-FILES: Final = ("pictures.c", "payloads.c", "sound.c", "hearing.c", "smoother.c", "reading.c", "history.c")
+FILES: Final = (
+    *("pictures.c", "payloads.c", "sound.c", "hearing.c", "transcoding.c"),
+    *("smoother.c", "reading.c", "history.c"),
+)
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
 """Of CPU time, for all that one change is tried with: some never end."""

@@ -20,11 +20,12 @@ from relay_common.clock import ManualClock
 from relay_common.secrets import Secret
 from relay_common.simulation.camera.certs import make_server_context
 from relay_worker import native
+from relay_worker.media.opus import OpusTranscoder
 from relay_worker.rtsp import transport
 from relay_worker.rtsp.source import RtspSource
 from relay_worker.rtsp.states import RtspState
 from relay_worker.rtsp.transport import Connection, client_context, plain_read
-from tests.fuzz.sound_streams import UNITS, framed, hbr
+from tests.fuzz.sound_streams import HBR, UNITS, framed, hbr
 from tests.unit.native.test_pictures import SLICE, Pair, fragments
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
@@ -212,6 +213,30 @@ async def test_sound_that_comes_alone_is_heard_without_a_detour(reading: Reading
     assert told[-1] == ([native.DONE] if due else [])
     assert [unit for unit, *_ in pipeline.inputs["audio"]._transcoder.given] == list(UNITS[:4])
     assert pipeline.last_media["audio"] == pipeline._now == reading.clock.now()
+
+
+async def test_sound_is_sent_with_no_python_between(
+    reading: Reading, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = begin(reading, pair)
+    pipeline.inputs["audio"]._transcoder = OpusTranscoder("aac", bytes.fromhex(HBR["config"]))
+    for name in ("_heard", "_encoded"):
+        monkeypatch.setattr(pipeline, name, Told().take)  # which takes other arguments
+    feed, sent = pair.both[1]._feed, 0
+    assert feed is not None
+    for number in range(8):
+        header = struct.pack("!BBHII", 0x80, 0xE1, 65 + number, 700_000 + 1024 * number, 5)
+        data = framed(2, header + hbr(UNITS[number]))
+        reading.clock._now = pair.both[1]._clock._now = reading.clock.now() + 0.064
+        told = reading.receive(data)
+        if number < 2:  # a clock, and an encoder: each is there from one wake on
+            assert [entry[2] for entry in told] == [native.NO_VIDEO]
+            if pipeline.take_wake(feed, data, reading.clock.now(), native.NO_VIDEO) != native.DONE:
+                pair.both[1].receive(data, reading.clock.now())
+        else:
+            assert told == []
+        sent = len(pair.both[1].take()[0])
+    assert sent in (3, 4)
 
 
 async def test_sound_of_another_form_is_the_pythons(reading: Reading, pair: Pair) -> None:
