@@ -88,6 +88,10 @@ class Worker:
         self._pauses, self._away = PauseDetector(BEAT), 0.0
         self._welcomed = self._disowned = False
         self._sequence = 0
+        self._reported: WorkerStats | None = None
+        """The last report."""
+        self._skipped = False
+        """Whether the last beat had none."""
         self._stop = asyncio.Event()
         self._stop_within = 3.0
         self._farewell = ""
@@ -276,7 +280,8 @@ class Worker:
             if not self._resumed(now):
                 self._relay.tick(now)
                 state = self._relay.state
-                stats = self._report(now)
+                if self._has_to_report(state):
+                    stats = self._reported = self._report(now)
             self._control.beat(state, max(0.0, now - due), stats)
             due = max(due + BEAT, now)
             await asyncio.sleep(due - now if due > now else BEAT)
@@ -317,6 +322,15 @@ class Worker:
             self._farewell = self._farewell or outdated
             self._stop.set()
         return bool(outdated)
+
+    def _has_to_report(self, state: WorkerState) -> bool:
+        """Whether this beat carries a report: every one does, or every other one while the camera is live and the last
+        report said that nothing is wrong with it.
+        """
+        last, live, publication = self._reported, WorkerState.LIVE, self._relay.publication
+        even = last is not None and last.state is state is live and not last.reason and last.publication == publication
+        self._skipped = even and not self._skipped
+        return not self._skipped
 
     def _report(self, now: float) -> WorkerStats:
         self._sequence += 1

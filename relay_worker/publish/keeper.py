@@ -343,7 +343,8 @@ class PublicationKeeper:
 def _add(stats: TrackStats, more: TrackStats) -> None:
     """Add the totals of `more`, which are its integers; rates and shares describe only their own moment."""
     for name in _TOTALS:
-        setattr(stats, name, getattr(stats, name) + getattr(more, name))
+        if number := getattr(more, name):  # most are none
+            setattr(stats, name, getattr(stats, name) + number)
 
 
 def _sent(publisher: Publisher, kind: Kind) -> TrackStats:

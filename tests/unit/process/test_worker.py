@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,8 +16,9 @@ from relay_common.clock import ManualClock
 from relay_common.errors import Remedy
 from relay_common.ingest_messages import IngestOfferFailed, MakeOffer
 from relay_common.local_messages import LocalOffer, SetLocal
-from relay_common.protocol import FromWorker, Protocol, Stage
+from relay_common.protocol import FromWorker, Protocol, Stage, WorkerState
 from relay_common.secrets import Secret
+from relay_common.worker_stats import WorkerStats
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import _Session
 from relay_worker.camera.webrtc_source import IngestSettings, WebRtcSource
@@ -83,6 +85,36 @@ async def test_a_stream_is_contested_also_when_the_time_for_that_is_over(
     rig.worker._handle(protocol.Play(generation=1, protocol=Protocol.RTSP, url="x", expires_at=1.0, contested=told))
     assert given[0].contested is contested
     assert given[0].contested_until - now == pytest.approx(told, abs=1.0)
+
+
+def report(state: WorkerState, reason: str = "", publication: str = "") -> WorkerStats:
+    return WorkerStats(
+        instance="", camera="", sequence=0, at=0.0, uptime=0.0, state=state, reason=reason, publication=publication
+    )
+
+
+async def test_every_other_beat_of_a_camera_that_is_live_has_a_report(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every one until then, and as long as something is wrong."""
+    worker: Any = rig.worker
+    live, connecting = WorkerState.LIVE, WorkerState.CONNECTING
+    told = [
+        *(report(connecting), report(connecting), report(live), report(live), report(live, "no sound"), report(live)),
+        *(report(live, publication="p"), report(live, publication="p"), report(connecting)),
+    ]
+    states = iter([connecting, connecting, live, live, live, live, live, live, live, live, live, live, connecting])
+    relay = SimpleNamespace(publication="")
+    monkeypatch.setattr(worker, "_relay", relay)
+    carried = []
+    for number, state in enumerate(states):
+        if number == 9:
+            relay.publication = "p"
+        carried.append(worker._has_to_report(state))
+        if carried[-1]:
+            worker._reported = told.pop(0)
+    assert carried == [True, True, True, False, True, False, True, True, False, True, False, True, True]
+    assert not told
 
 
 def seconds(begin: float, end: float) -> Iterator[float]:
