@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 import time
 import tomllib
@@ -23,7 +24,7 @@ from relay_supervisor.google import grant
 from relay_supervisor.google.quota.budget import Budget, Call
 from relay_supervisor.google.quota.limits import EXECUTE, limits_from
 from relay_supervisor.net import bind, overlap
-from relay_supervisor.state.directories import write_problem
+from relay_supervisor.state.directories import write_error
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import STATE_FILE, Store
 from relay_supervisor.status.model import BudgetStatus
@@ -144,10 +145,16 @@ def directories(config: Config, running: bool) -> list[Finding]:
         except RelayError as error:
             findings.append(failed(part, error.message, error.hint))
             continue
-        if why := write_problem(path):
+        if (unwritable := write_error(path)) is not None:
+            why = unwritable.strerror or type(unwritable).__name__
+            remedy = (
+                "Remount it (dmesg tells whether its disk fails)"
+                if unwritable.errno == errno.EROFS
+                else "Free space there"
+            )
             lost = "leases and the quota log" if key == "state_dir" else "what a hung worker was doing"
             text = f"{path} cannot be written ({why}): {lost} would not be saved"
-            findings.append(failed(part, text, f"Free space there, or set {part} to another directory"))
+            findings.append(failed(part, text, f"{remedy}, or set {part} to another directory"))
         else:
             findings.append(ok(part, f"{path} is writable" if path.exists() else f"{path} can be made"))
     return findings

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,7 +99,8 @@ class Keyring:
             return None
         try:
             text = self.file.read_bytes().strip()
-            self.file.chmod(0o600)
+            if stat.S_IMODE(self.file.stat().st_mode) != 0o600:
+                self.file.chmod(0o600)
             zmq.curve_public(text)
         except FileNotFoundError:
             return None

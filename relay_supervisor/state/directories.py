@@ -30,7 +30,8 @@ def private(directory: Path, key: str) -> Path:
     require(directory, key)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.chmod(0o700)
+        if stat.S_IMODE(directory.stat().st_mode) != 0o700:
+            directory.chmod(0o700)
     except OSError as error:
         raise _unusable(directory, key, error) from None
     return directory
@@ -58,7 +59,11 @@ def require_runtime(directory: Path) -> None:
 
 
 def require(directory: Path, key: str) -> None:
-    """Raise ConfigError when `paths.<key>` cannot be made or be made private; changes nothing."""
+    """Raise ConfigError when `paths.<key>` cannot be made or be made private; changes nothing.
+
+    A state directory that is there may be on a file system that has become read-only, as those of failing disks do:
+    what is in it can be read, and cameras go on by that.
+    """
     try:
         existing = nearest(directory)
         found = existing.stat()
@@ -66,7 +71,13 @@ def require(directory: Path, key: str) -> None:
         raise _unusable(directory, key, error) from None
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigError(f"{existing} is not a directory", hint=f"Remove it, or set paths.{key} to another")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        if existing != directory or key != "state_dir":
+            raise ConfigError(
+                f"{directory} cannot be used: {existing} is on a file system that is mounted read-only",
+                hint=f"Set paths.{key} to another, or remount it (dmesg tells whether its disk fails)",
+            )
+    elif not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{existing} is not writable for this user", hint=f"Set paths.{key} to another, or chown {existing}"
         )

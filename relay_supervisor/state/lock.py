@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -43,7 +44,12 @@ class StateLock:
 
     def _lock(self) -> int:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)  # that of an earlier run
         except OSError as error:
             raise ConfigError(
                 f"{self._path} cannot be opened: {error.strerror}", hint=f"Set paths.{self._key} to another directory"
