@@ -19,6 +19,11 @@ from relay_common.secrets import redact
 from relay_common.stderr import StderrHandler
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+NOISY: Final = (
+    *("httpx", "httpcore", "httpx2", "httpcore2"),
+    *("aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"),
+)
+"""Libraries that log every request and every ICE check at INFO, URLs included: of them only warnings are written."""
 _COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
@@ -145,8 +150,7 @@ def configure(level: str = "info", style: str = "console", context: Mapping[str,
     flush()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These log every request and every ICE check at INFO, URLs included.
-    for noisy in ("httpx", "httpcore", "aioice", "aiortc", "google", "urllib3", "uvicorn.access", "libav"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # A worker that outlives its terminal must not die from a closed pipe.
     logging.raiseExceptions = False

@@ -66,9 +66,13 @@ class Authority:
         public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         return public, private
 
+    def client(self, user: str, groups: Sequence[str] = ()) -> tuple[Path, Path]:
+        """Certificate and key of a user; RBAC knows what it may do."""
+        return self._issue(user, groups, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+
     def kubeconfig(self, server: str, user: str, groups: Sequence[str] = ()) -> Path:
-        """A kubeconfig file for a user whom a certificate names; RBAC knows what it may do."""
-        certificate, key = self._issue(user, groups, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+        """A kubeconfig file for a user whom a certificate names."""
+        certificate, key = self.client(user, groups)
         secrets = {
             "client-certificate-data": b64encode(certificate.read_bytes()).decode(),
             "client-key-data": b64encode(key.read_bytes()).decode(),

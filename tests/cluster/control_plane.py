@@ -142,6 +142,7 @@ class ControlPlane:
     def _api_server(self, address: str, etcd: str) -> dict[str, object]:
         hosts = [address, "127.0.0.1", "10.96.0.1", "kubernetes", "kubernetes.default.svc"]
         certificate, key = self.authority.server("kube-apiserver", hosts)
+        as_client = self.authority.client("kube-apiserver-kubelet-client", ["system:masters"])
         return {
             "etcd-servers": etcd,
             "bind-address": address,
@@ -150,6 +151,10 @@ class ControlPlane:
             "tls-cert-file": certificate,
             "tls-private-key-file": key,
             "client-ca-file": self.authority.folder / "ca.crt",
+            # For what it passes on to kubelets: exec, port-forward, logs. Nodes' names are nobody's but its own.
+            "kubelet-client-certificate": as_client[0],
+            "kubelet-client-key": as_client[1],
+            "kubelet-preferred-address-types": "InternalIP",
             "service-account-issuer": "https://kubernetes.default.svc",
             "service-cluster-ip-range": "10.96.0.0/24",
             "authorization-mode": "Node,RBAC",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import re
 import sys
+from pathlib import Path
 
-from relay_common.log import CATEGORIES, set_debug, whole_line
+from relay_common.log import CATEGORIES, NOISY, set_debug, whole_line
 from tests.fixtures.product_source import MODULES
 
 
@@ -18,6 +21,19 @@ def test_every_module_that_logs_is_in_a_category() -> None:
     ]
     assert len(logging_) > 40
     assert [name for name in logging_ if not any(name == c or name.startswith(f"{c}.") for c in covered)] == []
+
+
+def test_http_libraries_log_no_request() -> None:
+    """lightkube brings other ones than ours: a supervisor in a cluster wrote a line for each question who commands."""
+    loggers = set[str]()
+    for library in ("httpx", "httpcore", "httpx2", "httpcore2"):
+        found = importlib.util.find_spec(library)
+        assert found is not None, library
+        for folder in found.submodule_search_locations or ():
+            for file in Path(folder).rglob("*.py"):
+                loggers.update(re.findall(r'getLogger\("([^"]+)"\)', file.read_text()))
+    assert {"httpx", "httpx2"} <= loggers
+    assert [name for name in sorted(loggers) if name.partition(".")[0] not in NOISY] == []
 
 
 def test_a_logger_in_two_categories_is_on_while_either_is() -> None:
