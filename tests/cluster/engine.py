@@ -34,6 +34,8 @@ class ClusterNode:
     PROGRAM: ClassVar[str] = "tests.cluster.kubelet"
     """Its first process, which obeys lines on its standard input."""
     NAMESPACES: ClassVar[tuple[str, ...]] = ("--pid", "--mount")
+    TAKES_CALLS: ClassVar[bool] = False
+    """Whether it takes calls of the API server's: exec, port-forward, logs."""
 
     @staticmethod
     def missing() -> str | None:

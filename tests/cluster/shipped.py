@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from relay_supervisor.commands.demo_world import DemoWorld
+from relay_supervisor.commands.setup_files import SECRETS_DIR, write_private
 from tests.cluster.api import Json
 from tests.cluster.engine import Cluster
 from tests.fixtures.doc_commands import blocks
@@ -34,12 +35,22 @@ WITHIN: Final = 120.0
 
 
 def fill_in(folder: Path, world: DemoWorld, **sections: dict[str, Any]) -> None:
-    """What a user writes beside the manifests: relay.toml, and a file for each secret."""
+    """What `relay-supervisor auth` makes, relay.toml and a file for each secret, and the two that a user makes up."""
     nest, cloudflare = dict(world.endpoints["nest"]), dict(world.endpoints["cloudflare"])
-    secrets = {name: nest.pop(name) for name in ("client_secret", "refresh_token")}
-    secrets |= {"app_secret": cloudflare.pop("app_secret"), "http_token": TOKEN, "link_secret": f"links by {TOKEN}"}
-    for name, value in secrets.items():
-        (folder / name).write_text(value)
+    files = {
+        "google_client_secret": nest.pop("client_secret"),
+        "google_refresh_token": nest.pop("refresh_token"),
+        "cloudflare_app_secret": cloudflare.pop("app_secret"),
+        "http_token": TOKEN,
+        "link_secret": f"links by {TOKEN}",
+    }
+    secrets = folder / SECRETS_DIR
+    secrets.mkdir(exist_ok=True)
+    for name, value in files.items():
+        write_private(secrets / name, f"{value}\n")
+    for key in ("client_secret", "refresh_token"):
+        nest[f"{key}_file"] = f"{SECRETS_DIR}/google_{key}"
+    cloudflare["app_secret_file"] = f"{SECRETS_DIR}/cloudflare_app_secret"
     (folder / "relay.toml").write_text(toml({"nest": nest, "cloudflare": cloudflare, **sections}))
 
 
@@ -98,7 +109,7 @@ def documented(folder: str) -> list[str]:
     shown = [one.text for one in blocks()]
     shown = shown[shown.index(f"cd {folder}") + 1 :]
     shown = shown[: next(n for n, one in enumerate(shown) if " port-forward " in one)]
-    return [one for one in shown if one.startswith("kubectl ")]
+    return [one for one in shown if one.startswith(("cp ", "kubectl "))]
 
 
 async def shell(command: str, cluster: Cluster, folder: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from relay_supervisor.commands.demo_world import demo_world
 from tests.cluster.api import Api, Json
-from tests.cluster.as_shown import BESIDE, IN_ONE_POD, ON_A_CLUSTER, executed, prepared, shown
+from tests.cluster.as_shown import BESIDE, IN_ONE_POD, ON_A_CLUSTER, executed, forwarding, prepared, serves, shown
 from tests.cluster.engine import Cluster, skipped
 from tests.cluster.pods import of
 from tests.cluster.shipped import COMMANDS, NAMESPACE, WITHIN, WORKERS, fill_in, live, shell, with_tls
@@ -49,12 +49,13 @@ async def test_one_relay_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
     folder = tmp_path / "deploy" / "kubernetes" / "single"
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
     async with demo_world(2, "320x180", [*here, "--webrtc", "1"], here) as world, with_tls(cluster, world):
-        fill_in(folder, world)
+        fill_in(tmp_path, world)
         await api.create("/api/v1/persistentvolumes", volume(tmp_path / "state"))
         for command in shown(IN_ONE_POD):
             await shell(command, cluster, folder)
         pod = await api.until(POD, ready, WITHIN)
         await live(pod, 2)
+        await serves(forwarding(IN_ONE_POD), cluster)
         # A drained node ends it; the disk is taken to wherever it runs next.
         drained, _ = of(cluster, pod)
         await cluster.drain(api, drained)
@@ -72,7 +73,7 @@ def uids(pods: Json) -> set[str]:
 
 async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: Path) -> None:
     async with prepared(cluster, api, tmp_path, "--webrtc", "1") as (_, folder):
-        *deployed, check, workers_listed, holder_listed = shown(ON_A_CLUSTER)
+        *deployed, check, status, workers_listed, holder_listed = shown(ON_A_CLUSTER)
         for command in deployed:
             await shell(command, cluster, folder)
         pods = f"{NAMESPACE}/pods"
@@ -80,6 +81,7 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
         commands = await api.until(pods, lambda found: bool(found["items"]), WITHIN, labelSelector=COMMANDS)
         (first,) = commands["items"]
         await live(first, 2)
+        await serves(forwarding(ON_A_CLUSTER), cluster)
         workers = await api.get(pods, labelSelector=WORKERS)
         assert len(uids(workers)) == 2
         assert len({pod["spec"]["nodeName"] for pod in workers["items"]}) == 2
@@ -88,6 +90,9 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
         assert all(pod["metadata"]["name"] in listed and pod["spec"]["nodeName"] in listed for pod in workers["items"])
         assert first["metadata"]["name"] in await shell(holder_listed, cluster, folder)
         await checked(check, cluster, api)
+        said = await executed(status, cluster, first)
+        assert said[0] == 0, said
+        assert "2 of 2 cameras live" in said[1]
         assert uids(await api.get(pods, labelSelector=WORKERS)) == uids(workers), "a check disturbs nobody"
         # The other one goes on when it is gone, with the same workers.
         await api.delete(f"{pods}/{first['metadata']['name']}")

@@ -34,11 +34,8 @@ class Box:
         self._folder, self._cluster, self.port = folder, cluster, free_ports(1)[0]
         folder.mkdir()
         fill_in(folder, world)
-        secrets = "".join(f'{name}_file = "{folder / name}"\n' for name in ("client_secret", "refresh_token"))
         text = (folder / "relay.toml").read_text()
-        text = text.replace("[nest]\n", f"[nest]\n{secrets}")
-        text = text.replace("[cloudflare]\n", f'[cloudflare]\napp_secret_file = "{folder / "app_secret"}"\n')
-        text += f'\n[http]\nlisten = "127.0.0.1:{self.port}"\ntoken_file = "{folder / "http_token"}"\n'
+        text += f'\n[http]\nlisten = "127.0.0.1:{self.port}"\ntoken_file = "secrets/http_token"\n'
         text += f'\n[paths]\nstate_dir = "{folder / "state"}"\nruntime_dir = "{folder / "run"}"\n'
         (folder / "relay.toml").write_text(text)
         trusted = folder / "trusted.pem"

@@ -37,7 +37,7 @@ NOT_RUN: Final = {
     r"make demo.*|relay-supervisor demo": "ends by Ctrl-C only: tests/integration/test_survival.py",
     r".venv/bin/python -m relay_common.simulation .*": "runs already: tests/fixtures/cli_world.py",
     r"make test": "this is a part of it",
-    r"make cluster": "builds Kubernetes, and runs tests/cluster/test_manifests.py on it",
+    r"make (test-)?cluster": "builds Kubernetes, and runs tests/cluster/test_manifests.py on it",
     r"make wheel.*": "builds in the source tree: tests/integration/test_wheel.py builds and tries the wheel",
     r"relay-supervisor auth": "asks a person questions: tests/integration/test_cli.py",
     r"relay-supervisor run( -c relay.toml)?": "is what the others are run on: tests/fixtures/cli_world.py",
@@ -49,7 +49,7 @@ NOT_RUN: Final = {
     r"(sudo )?docker .*|sudo deploy/check-containers.sh": "needs a container engine: deploy/check-containers.sh",
     r"sudo chown .*": "needs root, to give files away: deploy/check-containers.sh",
     r"relay-supervisor move (to|from)-cluster": "needs a cluster: tests/cluster/test_move.py",
-    r"cd .*|(sed .* \| )?kubectl .*|cp (../)+config.example.toml .*": "on a cluster: tests/cluster/test_manifests.py",
+    r"cd .*|(sed .* \| )?kubectl .*|cp (../)+(config.example.toml|relay.toml) .*": "on a cluster: tests/cluster/test_manifests.py",
 }
 """Patterns of whole commands, with the reason and the file that stands in for it."""
 ENDLESS: Final = ("--watch", "--follow", " -f")

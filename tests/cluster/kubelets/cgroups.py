@@ -15,8 +15,8 @@ from typing import Final
 ROOT: Final = Path("/sys/fs/cgroup")
 HIERARCHIES: Final = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
 _PREFIX: Final = "relay-cluster-"
-_IDLE_SHARES: Final = 30
-"""Of 1024 that a process has: as much as ten idle processes get, since a node's are as many."""
+_IDLE_SHARES: Final = 340
+"""Of 1024 that each session of processes has under the kernel's autogroups, idle ones included: three nodes are as one."""
 _GONE_SECONDS: Final = 10.0
 
 

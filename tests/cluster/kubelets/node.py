@@ -23,6 +23,7 @@ class KubeletNode(ClusterNode):
 
     PROGRAM = "tests.cluster.kubelets.machine"
     NAMESPACES = (*ClusterNode.NAMESPACES, "--cgroup")
+    TAKES_CALLS = True
     _cgroup: Cgroup | None = None
 
     @staticmethod

@@ -242,7 +242,7 @@ async def pair(cluster: Cluster, api: Api, folder: Path, second: str, cameras: i
         name_server(api, cluster.network.gateway),
         httpx.AsyncClient(timeout=10.0) as http,
     ):
-        fill_in(manifests, world, **UNLIMITED)
+        fill_in(folder, world, **UNLIMITED)
         for command in documented("deploy/kubernetes"):
             await shell(command, cluster, manifests)
         try:
