@@ -49,7 +49,7 @@ NOT_RUN: Final = {
     r"(sudo )?docker .*|sudo deploy/check-containers.sh": "needs a container engine: deploy/check-containers.sh",
     r"sudo chown .*": "needs root, to give files away: deploy/check-containers.sh",
     r"relay-supervisor move (to|from)-cluster": "needs a cluster: tests/cluster/test_move.py",
-    r"cd .*|(sed .* \| )?kubectl .*|cp (../)+(config.example.toml|relay.toml) .*": "on a cluster: tests/cluster/test_manifests.py",
+    r"cd .*|(sed .* \| )?kubectl .*|cp (../)+relay.toml .*": "on a cluster: tests/cluster/test_manifests.py",
 }
 """Patterns of whole commands, with the reason and the file that stands in for it."""
 ENDLESS: Final = ("--watch", "--follow", " -f")

@@ -16,7 +16,7 @@ ROOT: Final = Path("/sys/fs/cgroup")
 HIERARCHIES: Final = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
 _PREFIX: Final = "relay-cluster-"
 _IDLE_SHARES: Final = 340
-"""Of 1024 that each session of processes has under the kernel's autogroups, idle ones included: three nodes are as one."""
+"""Of 1024 that each session of processes has under the kernel's autogroups, idle or not. Three nodes are as one."""
 _GONE_SECONDS: Final = 10.0
 
 

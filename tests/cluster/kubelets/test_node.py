@@ -33,6 +33,22 @@ async def test_a_pod_runs_within_its_limits_and_is_found(cluster: Cluster, api: 
     assert bound.read_text().strip() == str(48 * 2**20)
 
 
+async def test_the_image_has_all_of_the_relay_compiled(cluster: Cluster, api: Api, namespace: str) -> None:
+    compile_nothing = """
+import importlib.machinery
+def refuse(self, data, path, *, _optimize=-1):
+    raise SystemExit(f"{path} is compiled anew")
+importlib.machinery.SourceFileLoader.source_to_code = refuse
+import relay_worker.process.remote, relay_worker.process.worker, relay_supervisor.app
+print("all was compiled")
+"""
+    container = {"image": f"{RELAY_IMAGE}:0.1.0", "command": ["python", "-c", compile_nothing]}
+    await api.create(f"{namespace}/pods", a_pod("compiles", container=container))
+    done = await api.until(f"{namespace}/pods/compiles", lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"))
+    node, uid = of(cluster, done)
+    assert node.log(uid).strip() == "all was compiled"
+
+
 async def test_a_service_leads_to_a_pod_on_another_node(cluster: Cluster, api: Api, namespace: str) -> None:
     image = {"image": f"{RELAY_IMAGE}:0.1.0"}
     server = await run(api, namespace, a_pod("server", SERVES, nodeName="node1", container=image))

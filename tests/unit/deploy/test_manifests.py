@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -118,6 +120,20 @@ def test_users_and_directories_agree_with_the_image() -> None:
     assert len(directories) == 2
     # Below the mount, never the mount itself: that may belong to root, and we make ours private.
     assert {str(Path(directory).parent) for directory in directories.values()} <= mounted
+
+
+def test_what_the_image_has_compiled_is_used_whatever_time_its_source_has(tmp_path: Path) -> None:
+    """A builder may round the times of files, and nothing can be compiled and kept where nothing may be written."""
+    instructions = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    (last,) = [one for one in instructions if one.startswith("RUN /opt/nest-relay/bin/pip install --no-deps")]
+    *_, place = compiling = last.split(" && ")[-1].split()[1:]
+    assert place == "/opt/nest-relay/lib"
+    module = tmp_path / "module.py"
+    module.write_text("print('compiled')")
+    subprocess.run([sys.executable, *compiling[:-1], str(tmp_path)], check=True)
+    module.write_text("print('from its source')")
+    said = subprocess.run([sys.executable, "-c", "import module"], cwd=tmp_path, capture_output=True, check=True)
+    assert said.stdout == b"compiled\n"
 
 
 def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
