@@ -48,6 +48,7 @@ NOT_RUN: Final = {
     r"sudo (systemctl|systemd-sysusers).*|journalctl .*": "needs systemd as the first process: nothing runs it",
     r"(sudo )?docker .*|sudo deploy/check-containers.sh": "needs a container engine: deploy/check-containers.sh",
     r"sudo chown .*": "needs root, to give files away: deploy/check-containers.sh",
+    r"relay-supervisor --account \S+ .*": "needs a cluster with several accounts: tests/unit/http/test_accounts.py",
     r"relay-supervisor move (to|from)-cluster": "needs a cluster: tests/cluster/test_move.py",
     r"cd .*|(sed .* \| )?kubectl .*|cp (../)+relay.toml .*": "on a cluster: tests/cluster/test_manifests.py",
 }
