@@ -216,12 +216,13 @@ class Replica:
             finally:
                 await answering.aclose()
         await self._wait_for_key()
-        self._remember(self.key)
-        asking = self._channel(self.key, self.seat.promises)
-        try:
-            await self._ask_all(asking)
-        finally:
-            await asking.aclose()  # the next one listens at the same address
+        while True:
+            self._remember(self.key)
+            asking = self._channel(self.key, self.seat.promises)
+            try:
+                await self._ask_all(asking)
+            finally:
+                await asking.aclose()  # the next one listens at the same address
 
     async def _wait_for_key(self) -> None:
         """Read it once: without the API server it could not be read again."""
@@ -230,8 +231,17 @@ class Replica:
             self.key = await self._read_key()
 
     async def _ask_all(self, asking: Asking) -> None:
-        under_promises = False
+        """Return when the key has been replaced, which it is while nobody commands."""
+        under_promises, key_of = False, self.seat.session_of_holder
         while True:
+            if self.seat.state is CommandState.STANDING_BY and self.seat.session_of_holder != key_of:
+                key, key_of = await self._read_key(), self.seat.session_of_holder
+                if not key:
+                    key_of = ""  # to be read again
+                elif key != self.key:
+                    log.warning("the relay's key has been replaced: the new one is used")
+                    self.key = key
+                    return
             if self.seat.wants_promises:
                 asked = self._clock.now()
                 others = self.seat.others.items()

@@ -127,6 +127,12 @@ class Seat:
         return record.holder if record is not None else ""
 
     @property
+    def session_of_holder(self) -> str:
+        """The process that holds it, or was the last to; "" as long as that is not known."""
+        record = self._election.record
+        return record.session if record is not None else ""
+
+    @property
     def namesake(self) -> bool:
         """Whether another process of our name has it."""
         return self.holder == self._identity and not self._election.ours

@@ -168,8 +168,12 @@ def _passing(config: Config, clock: Clock, replica: Replica) -> PassOn:
         seat = replica.seat
         return Commander(seat.holder, seat.serves, seat.heard_at, seat.known)
 
+    @functools.lru_cache(maxsize=1)
+    def secured(key: str) -> ssl.SSLContext:
+        return peer_tls(key).client
+
     def context() -> ssl.SSLContext | None:
-        return peer_tls(replica.key).client if replica.key else None
+        return secured(replica.key) if replica.key else None
 
     return PassOn(config.cluster.replica, commander, context, clock)
 

@@ -75,7 +75,8 @@ class NotPassedOn(ApiError):
 class PassOn:
     """Passes requests of `replica` on, at most `most` at once.
 
-    `commander` tells who commands, and `context` how its connections are secured: None as long as that is not known.
+    `commander` tells who commands, and `context` how its connections are secured: None as long as that is not known,
+    the same object as long as it does not change.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class PassOn:
         self._replica, self._commander, self._context, self._clock = replica, commander, context, clock
         self._most, self._began = most, clock.now()
         self._transport: httpx.AsyncHTTPTransport | None = None
+        self._secured_by: ssl.SSLContext | None = None
         self._ending = asyncio.Event()
         self.under_way = self.passed = self.refused = self.failed = self.broken = 0
         """Requests now; those since the start that got an answer, came in too large a number, got none, and got a part
@@ -136,7 +138,7 @@ class PassOn:
 
     async def _asked(self, request: Request, body: bytes, operator: bool, begun: asyncio.Event) -> httpx.Response:
         """The answer, once it begins; `begun` is set when the request is being sent."""
-        commander, transport = self._commander(), self._secured()
+        commander, transport = self._commander(), await self._secured()
         if not commander.name:
             raise self._nobody(commander)
         if not commander.address or transport is None:
@@ -162,11 +164,15 @@ class PassOn:
         self.passed += 1
         return answer
 
-    def _secured(self) -> httpx.AsyncHTTPTransport | None:
-        if self._transport is None and (context := self._context()) is not None:
+    async def _secured(self) -> httpx.AsyncHTTPTransport | None:
+        context, last = self._context(), self._transport
+        if context is not None and context is not self._secured_by:
             limits = httpx.Limits(max_connections=self._most, max_keepalive_connections=_KEPT, keepalive_expiry=_IDLE)
             # Without a client: that would follow redirects, keep cookies and log addresses, which may hold a link.
             self._transport = httpx.AsyncHTTPTransport(verify=context, limits=limits, socket_options=_GIVEN_UP)
+            self._secured_by = context
+            if last is not None:  # the relay's key has been replaced, and nobody takes anything by the last one
+                await last.aclose()
         return self._transport
 
     def _request(self, request: Request, body: bytes, url: httpx.URL, operator: bool) -> httpx.Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class World:
         self.promises: dict[str, Callable[[str, str], bool]] = {}
         self.replicas: list[Replica] = []
         self.remembered: list[str] = []
+        self.keys: list[str] = []
+        """Those that others were asked, and answered, with."""
 
     def replica(
         self, name: str, *, namesake: bool = False, remembered: str = "", among_accounts: bool = False
@@ -55,7 +58,7 @@ class World:
         config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=reached(name))
 
         def channel(key: str, promises: Callable[[str, str], bool]) -> Direct:
-            assert key == "key"
+            self.keys.append(key)
             self.promises[config.peer_listen] = promises
             return Direct(self)
 
@@ -377,6 +380,27 @@ async def test_one_that_is_started_anew_without_the_api_server_promises_with_the
         await world.pass_(6.0)
         assert (one.status().state, again.status().state) == ("in command", "standing by")
         assert again.key == "key"
+
+
+async def test_one_that_stands_by_takes_up_a_key_that_was_replaced(world: World) -> None:
+    """As `move --replace` does, while nobody commands; whoever commands next has it."""
+    one, other = world.replica("a"), world.replica("b")
+    await world.taken(one, 8.0)
+    assert world.keys == world.remembered == ["key", "key"]
+    await world.crash(one)
+    connection = other._objects
+    assert isinstance(connection, ClusterConnection)
+    connection.away = True
+    await world.pass_(2.0)
+    world.objects.patch("Secret", "relay-state", {"data": {"bus.key": base64.b64encode(b"another").decode()}})
+    taken = {"annotations": {"nest-relay/session": "of the next"}}
+    world.objects.patch("Lease", "relay-command", {"metadata": taken, "spec": {"holderIdentity": "c"}})
+    connection.away = False
+    await world.pass_(4.0)
+    assert (other.key, other.status().state) == ("another", "standing by")
+    assert world.keys == world.remembered == ["key", "key", "another"]
+    await world.pass_(20.0)
+    assert len(world.keys) == 3, "it is not read for ever"
 
 
 async def test_who_takes_over_after_promises_waits_until_google_has_forgotten(world: World) -> None:

@@ -231,9 +231,10 @@ async def test_a_stranger_gets_nothing_out_of_either(tmp_path: Path, monkeypatch
             await asyncio.sleep(0.01)
         # The other way round: whoever has the address of the one that commands, without the key, is told nothing.
         two.context = peer_tls("another relay's key").client
-        two.passing._transport = None
         refused = (await two.client.get("/api/cameras", headers=BEARER)).json()["error"]
         assert refused["code"] == "commander_silent"
+        two.context = TLS.client  # a key that was replaced is used at once
+        assert (await two.client.get("/api/cameras", headers=BEARER)).status_code == 200
         # Nor can strangers keep more than a few descriptors.
         monkeypatch.setattr(passed_on, "MOST_GREETED", 2)
         opened = [await asyncio.open_connection("127.0.0.1", two.at.port) for _ in range(3)]
