@@ -52,6 +52,14 @@ class Termination:
         """For a worker that no longer responds."""
         return cls([(now, Step.DUMP), (now + DUMP_TIME, Step.TERM), *_kills(now + DUMP_TIME + TERM_TIME)])
 
+    @classmethod
+    def of_hung_elsewhere(cls, now: float) -> Termination:
+        """For one on another machine: nobody can have it dump its stacks, and its engine grants it time of its own.
+
+        Kubelet gives a container two seconds even if its Pod is deleted by force, so it is asked, then ended at once.
+        """
+        return cls([(now, Step.TERM), *_kills(now)])
+
     @property
     def next_at(self) -> float:
         """When the next step is due."""

@@ -136,7 +136,8 @@ class SlotKeeper:
             slot.machine.fire(SlotEvent.SILENCE)
             waited = f", {queued:.1f} s of them for lack of a processor" if queued >= 1.0 else ""
             log.error("worker hangs: silent for %.1f s%s", silence, waited, extra=slot.context)
-            slot.ending = Termination.of_hung(now)
+            hung = Termination.of_hung_elsewhere if self._launcher.remote else Termination.of_hung
+            slot.ending = hung(now)
             assert slot.process is not None
             self._launcher.suspect(slot.process)
             self.look(slot, now)

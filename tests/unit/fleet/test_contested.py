@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from relay_common import protocol
@@ -11,6 +13,7 @@ from relay_supervisor.fleet.keeper import CONTESTED, SILENCE
 from relay_supervisor.fleet.launcher import EnginePhase
 from tests.unit.fleet.scripted import Process, Rig, settle
 
+USR1, TERM, KILL = signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL
 SAID_HUNG = SILENCE + 2 * TICK
 
 
@@ -82,6 +85,15 @@ async def test_a_hung_worker_elsewhere_is_told_to_stop_for_its_engine_may_not_re
     rig, _ = await hung(remote=remote)
     await rig.wait(DUMP_TIME + TERM_TIME)
     assert rig.messages(protocol.Stop) == int(remote)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_the_engine_of_a_hung_worker_ends_it_at_once_and_takes_its_own_time(remote: bool) -> None:
+    rig, process = await hung(remote=remote)
+    await rig.wait(TICK)
+    assert (KILL in process.signals) is remote
+    await rig.wait(DUMP_TIME + TERM_TIME + TICK)
+    assert process.signals == ([TERM, KILL] if remote else [USR1, TERM, KILL])
 
 
 async def test_what_an_earlier_supervisor_knew_counts_for_the_next_one_and_never_for_longer_than_it_may() -> None:
