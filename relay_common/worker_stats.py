@@ -1,10 +1,11 @@
-"""The report a worker sends about once a second, from its PUB to the supervisor's SUB (`wire.stats_reader`).
+"""The report a worker sends every second or two, from its PUB to the supervisor's SUB (`wire.stats_reader`).
 
 Like every message on the bus: new fields go last, with a default; a field never changes its type.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import msgspec
@@ -64,6 +65,12 @@ class TrackStats(msgspec.Struct, kw_only=True):
     `offered`, 0 while nothing has to be left out for the uplink."""
     offered: float = 0.0
     """Bit/s that the camera sent meanwhile."""
+
+    def copied(self) -> TrackStats:
+        """A copy that can be modified."""
+        made = copy(self)
+        made.tolerated = dict(self.tolerated)
+        return made
 
 
 class SinkStats(msgspec.Struct, kw_only=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Final, Protocol
 
 from relay_common.counters import joined
@@ -353,10 +352,16 @@ class Pipeline(PipelineState):
 
     def track_stats(self, kind: Kind) -> TrackStats:
         """Totals of one kind of media over all sessions so far."""
-        stats = copy_stats(self._retired[kind])
+        stats = self._retired[kind].copied()
         if (track_input := self.inputs.get(kind)) is not None:
             track_input.count(stats)
         return stats
+
+    def totals(self, kind: Kind) -> tuple[int, int, int]:
+        """Of these: packets received, frames, and keyframes."""
+        retired, now = self._retired[kind], self.inputs.get(kind)
+        packets, frames, keyframes = (now.receiver.packets, *now.made) if now is not None else (0, 0, 0)
+        return retired.packets_in + packets, retired.frames + frames, retired.keyframes + keyframes
 
     @property
     def skew(self) -> float:
@@ -390,10 +395,3 @@ class Pipeline(PipelineState):
             timeline=self.timeline.counters(),
             **inputs,
         )
-
-
-def copy_stats(stats: TrackStats) -> TrackStats:
-    """A copy that can be modified."""
-    made = copy(stats)
-    made.tolerated = dict(stats.tolerated)
-    return made

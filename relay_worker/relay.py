@@ -251,9 +251,8 @@ class CameraRelay:
         """How much of the camera's video was sent and how often keyframes were requested; None while it is not live."""
         if not self.publication or self.state is not WorkerState.LIVE:
             return None
-        video = self.pipeline.track_stats(Kind.VIDEO)
-        self.keeper.count(Kind.VIDEO, video)
-        return VideoTotals(self.publication, video.plis + video.firs, video.keyframes, video.thinned + video.send_drops)
+        _, requests, cut = self.keeper.totals(Kind.VIDEO)
+        return VideoTotals(self.publication, requests, self.pipeline.totals(Kind.VIDEO)[2], cut)
 
     async def close(self) -> None:
         """End source and publication."""

@@ -142,12 +142,11 @@ class SinkWatchdogs:
     ) -> Iterator[tuple[PublicationKeeper, Verdict]]:
         """Take the totals of a kind, about once a second; what is wedged, with the keeper whose watchdog saw it."""
         first = publications.first
+        packets, frames, _ = pipeline.totals(kind)
         for keeper in [*publications.keepers.values()] or [first]:
-            totals = pipeline.track_stats(kind)
-            keeper.count(kind, totals)
             to = keeper.publisher
             carried = to is not None and to.connected and (kind is Kind.VIDEO or to.audio_accepted)
-            seen = TrackTotals(totals.packets_in, totals.frames, totals.packets_out, carried)
+            seen = TrackTotals(packets, frames, keeper.totals(kind)[0], carried)
             watchdog = self._watchdogs.setdefault(keeper.sink.name, Watchdog())
             verdict = watchdog.observe(kind, seen, now)
             if verdict is not None and (keeper is first or verdict.rebuild is Rebuild.PUBLICATION):

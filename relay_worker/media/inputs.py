@@ -92,6 +92,10 @@ class VideoInput(TrackInput):
         self.passthrough.end_waiting()
         self._send_earlier(now, out)
 
+    @property
+    def made(self) -> tuple[int, int]:
+        return self.passthrough.frames, self.passthrough.keyframes
+
     def count(self, stats: TrackStats) -> None:
         super().count(stats)
         passthrough = self.passthrough
@@ -200,6 +204,10 @@ class AudioInput(TrackInput):
     def units(self) -> AacDepacketizer | None:
         """What finds the access units of AAC in packets that have headers for them; None for any other sound."""
         return self._depacketizer if isinstance(self._depacketizer, AacDepacketizer) else None
+
+    @property
+    def made(self) -> tuple[int, int]:
+        return self.frames, 0
 
     def count(self, stats: TrackStats) -> None:
         super().count(stats)

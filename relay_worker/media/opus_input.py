@@ -120,6 +120,10 @@ class OpusInput(TrackInput):
         parts = split_frames(packet)[:frames]
         return join_frames(packet[0], parts) if parts else b"", position
 
+    @property
+    def made(self) -> tuple[int, int]:
+        return self.frames, 0
+
     def count(self, stats: TrackStats) -> None:
         super().count(stats)
         stats.frames += self.frames

@@ -124,6 +124,11 @@ class TrackInput(InputState, abc.ABC):
         log.debug("%s comes from SSRC %08x", self.track.format.encoding, ssrc)
         self._ssrc = ssrc
 
+    @property
+    @abc.abstractmethod
+    def made(self) -> tuple[int, int]:
+        """Frames so far, pictures or packets of sound, and how many of them are keyframes."""
+
     def count(self, stats: TrackStats) -> None:
         """Add this session's totals to `stats`."""
         receiver = self.receiver

@@ -339,6 +339,13 @@ class PublicationKeeper:
             stats.loss_out, stats.rtt, stats.ceiling = now.loss_out, now.rtt, now.ceiling
             stats.carried, stats.offered = now.carried, now.offered
 
+    def totals(self, kind: Kind) -> tuple[int, int, int]:
+        """Of these: packets sent, keyframes requested, and what should have been sent and was not."""
+        retired = self._retired[kind]
+        packets, requests, cut = self.publisher.totals(kind) if self.publisher is not None else (0, 0, 0)
+        earlier = retired.plis + retired.firs
+        return retired.packets_out + packets, earlier + requests, retired.thinned + retired.send_drops + cut
+
 
 def _add(stats: TrackStats, more: TrackStats) -> None:
     """Add the totals of `more`, which are its integers; rates and shares describe only their own moment."""

@@ -284,6 +284,14 @@ class Publisher(MediaOut):
             drops=path.drops if path is not None else 0,
         )
 
+    def totals(self, kind: str) -> tuple[int, int, int]:
+        """Of `stats`: packets of one kind, keyframes that were requested, and what of video was cut."""
+        path, pacer, track = self.path, self._pacer.stats, self._video if kind == "video" else self._audio
+        if track is None:
+            return 0, 0, 0
+        cut = pacer.thinned_frames + (path.drops if path is not None else 0) if track is self._video else 0
+        return track.stats.packets, track.stats.plis + track.stats.firs, cut
+
     async def close(self) -> None:
         """Send BYE and release everything; safe in any state and more than once."""
         if self.state is PublisherState.CLOSED:

@@ -108,6 +108,9 @@ async def test_media_reaches_the_sfu_whole_and_is_reported_back(units: Units, gs
             await until(lambda: publisher.stats().estimate.rtt is not None)
             await until(lambda: publisher.stats().estimate.last_report is not None)
             stats = publisher.stats()
+            for kind in ("video", "audio"):
+                sent = stats.tracks[kind]
+                assert publisher.totals(kind) == (sent.packets, sent.plis + sent.firs, 0)
             assert publisher.check(time.monotonic())
             video, audio = sfu.published("video"), sfu.published("audio")
             assert video is not None

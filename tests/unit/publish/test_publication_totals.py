@@ -23,6 +23,8 @@ from relay_worker.publish.share import UplinkShare
 class Stub:
     """A publisher that has sent a lot: each of its totals is another number, `times` over."""
 
+    ice_restarts = ice_restarts_failed = 0
+
     def __init__(self, times: int) -> None:
         sent = Sent(packets=1 * times, bytes=2 * times, retransmitted=3 * times, nacks=4 * times, plis=5 * times)
         sent.firs, sent.fraction_lost = 6 * times, 0.1 * times
@@ -38,6 +40,11 @@ class Stub:
 
     def stats(self) -> PublisherStats:
         return self._stats
+
+    def totals(self, kind: str) -> tuple[int, int, int]:
+        stats = self._stats.tracks.get(kind, Sent())
+        cut = self._stats.pacer.thinned_frames + self._stats.drops if kind == "video" else 0
+        return stats.packets, stats.plis + stats.firs, cut
 
 
 def publisher(times: int) -> Publisher:
@@ -103,3 +110,15 @@ def test_a_track_that_is_not_published_has_sent_nothing() -> None:
     subject = keeper()
     subject.publisher = publisher(1)
     assert counted(subject, Kind.AUDIO) == {"packets_in": 1000, "dropped": 100}
+    assert subject.totals(Kind.AUDIO) == (0, 0, 0)
+
+
+def test_what_is_asked_every_second_is_what_is_reported() -> None:
+    subject = keeper()
+    for times in (0, 1, 10):
+        subject._retire(publisher(times))
+        subject.publisher = publisher(100 * times)
+        stats = TrackStats()
+        subject.count(Kind.VIDEO, stats)
+        expected = (stats.packets_out, stats.plis + stats.firs, stats.thinned + stats.send_drops)
+        assert subject.totals(Kind.VIDEO) == expected

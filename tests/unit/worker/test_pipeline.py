@@ -164,6 +164,7 @@ def test_sound_of_each_kind_becomes_opus(sound: Format, payload: bytes, ticks: i
     assert {opus[0] >> 3 & 3 for opus in made} == {3}, "20 ms each (RFC 6716 §3.1)"
     stats = pipeline.track_stats(Kind.AUDIO)
     assert (stats.frames, pipeline.malformed) == (len(made), 0)
+    assert pipeline.totals(Kind.AUDIO) == (100, len(made), 0)
     assert stats.codec == (sound.encoding if sound.encoding.startswith("PCM") else "AAC"), "as people call it"
 
 
@@ -323,4 +324,8 @@ def test_a_picture_that_never_ends_costs_no_memory(payload: bytes) -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 1_000_000
-    assert pipeline.track_stats(Kind.VIDEO).frames <= 2, "a picture without an end was counted as one"
+    stats = pipeline.track_stats(Kind.VIDEO)
+    assert stats.frames <= 2, "a picture without an end was counted as one"
+    for _ in range(2):
+        assert pipeline.totals(Kind.VIDEO) == (stats.packets_in, stats.frames, stats.keyframes)
+        pipeline.on_playing([], 99.0)
