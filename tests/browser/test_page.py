@@ -441,6 +441,20 @@ async def test_of_a_relay_that_is_gone_the_page_says_for_how_long(world: World) 
         assert await page.get_attribute("#cameras", "data-old") == "no"
 
 
+async def test_for_how_long_it_is_gone_counts_from_its_last_status(world: World) -> None:
+    """Of one that stands still that is noticed after 15 s: it "had not answered for 0:00" then."""
+    async with opened(world, playing=False) as page:
+        said = await page.evaluate("""() => {
+          const now = performance.now.bind(performance);
+          performance.now = () => now() + 20000;
+          document.dispatchEvent(new Event("visibilitychange"));
+          return document.getElementById("banner").innerText;
+        }""")
+        found = re.search(r"has not answered for 0:(\d\d)", said)
+        assert found is not None, said
+        assert int(found[1]) >= 20
+
+
 # --- accessibility ------------------------------------------------------------------------------------------------
 
 

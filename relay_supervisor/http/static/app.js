@@ -26,7 +26,7 @@ let enabled = []; // ids
 let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
 let answers = ""; // which of several supervisors this page asks
-let lostAt = 0; // when the relay was found not to answer, milliseconds
+let lostAt = 0; // when the relay, which does not answer, last did, milliseconds
 
 const renditions = new Renditions();
 const player = new Player({
@@ -189,7 +189,7 @@ feed.addEventListener("event", ({ detail }) => {
 });
 feed.addEventListener("link", ({ detail }) => {
   const lost = detail === "lost";
-  lostAt = lost ? lostAt || performance.now() : 0;
+  lostAt = lost ? lostAt || feed.statusAt : 0;
   grid.dataset.old = lost ? "yes" : "no";
   part("link").dataset.state = detail;
   text(part("link"), lost ? "Relay not reachable" : "Connected");

@@ -9,6 +9,7 @@ export class Feed extends EventTarget {
   #heard = 0;
   #last = "";
   #delay = 500;
+  statusAt = performance.now(); // when the last status came; before the first one, when the page was opened
 
   constructor() {
     super();
@@ -25,7 +26,7 @@ export class Feed extends EventTarget {
     this.#source = source;
     source.addEventListener("open", () => this.#say("link", "open"));
     source.addEventListener("status", (event) => {
-      this.#heard = performance.now();
+      this.#heard = this.statusAt = performance.now();
       this.#delay = 500;
       this.#say("status", JSON.parse(event.data));
     });
