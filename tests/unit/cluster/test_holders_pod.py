@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -133,3 +134,12 @@ async def test_an_address_is_the_same_however_it_is_written(world: Orphaned) -> 
     world.pod("a", "u", "fd00::5")
     assert await own_pod(world.objects.connection(), "a", "[fd00:0::5]:7422") == "u"
     assert await own_pod(world.objects.connection(), "a", "") == "", "it is told nowhere, and promises nothing"
+
+
+async def test_the_time_of_the_lease_has_its_fraction_at_a_whole_second_too(world: Orphaned) -> None:
+    """Kubernetes reads no other MicroTime: findings/lightkube-lease-at-a-whole-second.sh."""
+    async with world.seat("a", "s") as one:
+        await world.passes(2.0)
+        assert one.in_command
+    (lease,) = world.objects.list("Lease", {}, LEASE)
+    assert re.fullmatch(r"2023-11-14T22:13:\d\d\.000000Z", lease["spec"]["renewTime"])
