@@ -111,6 +111,9 @@ def bind(host: str, port: int, key: str = "listen", section: str = "http") -> so
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted ones inherit it. asyncio sets it only on sockets that were made for TCP by name, and these were not:
+        # the second part of an answer would wait for 40 ms until the client's kernel has acknowledged the first.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(address)
         # Listen here: two binds of one port may succeed, two listeners do not.
         sock.listen(BACKLOG)
