@@ -80,9 +80,8 @@ class Pipeline(PipelineState):
         self.max_payload = MAX_PAYLOAD
         """Bytes of the largest video payload that output and viewers have room for; see `fit`."""
         self._fits = (MAX_PAYLOAD, MAX_PAYLOAD)  # of the output, and of viewers
-        self.sessions = 0
-        self.playing_since = 0.0
-        """When the current session began to play."""
+        self.sessions, self.playing_since = 0, 0.0
+        """Sessions with the source so far, and when the current one began to play."""
         self.held_over = 0
         """Payloads dropped because the bound was reached before there was an output."""
         self.taken_whole = 0
@@ -93,12 +92,10 @@ class Pipeline(PipelineState):
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
         self._retired = {kind: TrackStats() for kind in Kind}
-        self._retired_malformed = 0
         self._held: list[Frame] = []
-        self._held_bytes = 0
+        self._held_bytes = self._retired_malformed = 0
         self._starts = KeyframeStarts(from_start=True)  # of what is held
-        self._repeats_sets = False
-        self._now = 0.0
+        self._repeats_sets, self._now = False, 0.0
         self._compiled = native.compiled()
         self.wake: native.Wake | None = None
         """What takes the wakes of the present session with one call, once it has been made."""
@@ -156,16 +153,22 @@ class Pipeline(PipelineState):
             self.wake = None
         return done
 
+    def take_left(self, feed: Feed, now: float) -> None:
+        """Take what `take_wake` has left to the session. Implements `WakeSink`."""
+        batches = feed.session.take_batches()
+        sound = wakes.only_sound(feed, batches)
+        if not sound or self._compiled is None or self._hear(self._compiled, feed, sound, now) != native.DONE:
+            self.on_media(batches, now)
+
     def _hear(self, compiled: native.Compiled, feed: Feed, data: bytes, now: float) -> int:
         """The same for sound that came alone: up to its access unit, or to what is sent of it, with one call."""
         audio = self.inputs.get(Kind.AUDIO)
         if not isinstance(audio, AudioInput):
             return native.NOT_PLAIN
-        if self._ear is None:
-            self._ear = wakes.prepare_sound(compiled, feed, self, audio)
-            if self._ear is None:
-                return native.NOT_PLAIN
-        heard = self._ear.hear(data, now)
+        ear = self._ear = self._ear or wakes.prepare_sound(compiled, feed, self, audio)
+        if ear is None:
+            return native.NOT_PLAIN
+        heard = ear.hear(data, now)
         if isinstance(heard, tuple):
             self._heard(*heard, now)
             return native.DONE

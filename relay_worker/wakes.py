@@ -6,11 +6,13 @@ of it. Where another object could take a part's place, the place is guarded: the
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from relay_worker import native
 from relay_worker.media.inputs import AudioInput, VideoInput
-from relay_worker.media.stream import Feed, Kind
+from relay_worker.media.stream import Batch, Feed, Kind
 from relay_worker.media.track_input import TrackInput
 
 
@@ -43,6 +45,18 @@ def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: T
     common = (feed.session, feed.parser, pipeline, track_input, receiver, track)
     parts = native.InputParts(*common, passthrough=passthrough)
     return compiled.Wake(tuple(guards), parts, tuple(outputs), Kind.VIDEO, feed.rtp, feed.rtcp)
+
+
+def only_sound(feed: Feed, batches: Sequence[Batch]) -> bytes:
+    """What was left to the session, as it came, where that is one packet of sound; nothing where it is anything else,
+    or where a part of a frame has come behind it.
+    """
+    if len(batches) != 1 or feed.sound is None or not feed.parser.is_between:
+        return b""
+    track, rtp, rtcp = batches[0].track, batches[0].rtp, batches[0].rtcp
+    if track.kind is not Kind.AUDIO or len(rtp) != 1 or rtcp:
+        return b""
+    return b"$" + struct.pack("!BH", feed.sound[0], len(rtp[0])) + rtp[0]
 
 
 def prepare_sound(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: AudioInput) -> native.Wake | None:

@@ -135,6 +135,10 @@ class WakeSink(Protocol):
         """
         ...
 
+    def take_left(self, feed: Feed, now: float) -> None:
+        """Take the packets of other tracks, which have been left in the parser's lists: `OTHERS_LEFT`."""
+        ...
+
 
 class Output(Protocol):
     """Where frames go: a publication at the SFU, a file, or nowhere."""

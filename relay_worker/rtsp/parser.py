@@ -63,6 +63,11 @@ class RtspParser(ParserState):
         self._garbage_run = 0
         self._compiled = native.compiled()
 
+    @property
+    def is_between(self) -> bool:
+        """Whether what arrives next begins a frame, or a message, of its own."""
+        return not self._pending
+
     def receive_data(self, data: bytes) -> list[Item]:
         """Everything that `data` completes, in order; raises ParseError (and is unusable after it)."""
         buffer = self._pending + data if self._pending else data

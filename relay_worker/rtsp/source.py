@@ -173,7 +173,7 @@ class RtspSource(SourceState):
         if done != DONE:
             done = self._wake_sink.take_wake(self._feed, data, now, done)
         if done == OTHERS_LEFT:
-            self._sink.on_media(session.take_batches(), now)
+            self._wake_sink.take_left(self._feed, now)
         return done in (DONE, OTHERS_LEFT)
 
     def _take_apart(self, session: RtspSession, data: bytes, now: float) -> bool:

@@ -200,7 +200,7 @@ class DataPath:
         assert self._feed is not None
         done = self.pipeline.take_wake(self._feed, data, now) if self._wide else native.NOT_PLAIN
         if done == native.OTHERS_LEFT:
-            self.pipeline.on_media(self._session.take_batches(), now)
+            self.pipeline.take_left(self._feed, now)
         elif done != native.DONE:
             try:
                 batches = [one for one in self._session.receive_data(data, now) if isinstance(one, Batch)]
@@ -343,12 +343,12 @@ def compare_stream(stream: Stream, name: str, sound: SoundStream | None = None) 
     global whole
     retold = sound is None or sound.retold
     reference, compiled = (DataPath(setting, stream, retold=retold) for setting in ("python", "compiled"))
-    both, now = (reference, compiled), 1000.0
+    both, now, carried = (reference, compiled), 1000.0, b""
     try:
         for number, data in enumerate(stream.wakes):
             now = stream.moments[number] if number < len(stream.moments) else now + stream.pause
             for each in both:
-                each.receive(data, now)
+                each.receive(carried + data, now)
                 if number % 2 and sound is None:
                     each.speak(number, now)
                 if number % 5 == 4:
@@ -358,7 +358,8 @@ def compare_stream(stream: Stream, name: str, sound: SoundStream | None = None) 
                 if not stream.even:
                     each.disturb(number)
             heard = sound.wake(now) if sound is not None and reference.is_between_frames else b""
-            for each in both if heard else ():
+            carried = heard if number % 5 == 3 else b""  # comes with pictures
+            for each in both if heard and not carried else ():
                 each.receive(heard, now)
             _same(f"{name}, wake {number}: packets", reference.take(), compiled.take())
         _same(f"{name}, at the end", reference.state(), compiled.state())

@@ -183,6 +183,22 @@ def test_a_packet_in_two_wakes_is_heard_with_the_second(listener: Listener) -> N
     assert listener.receive(rest[7:])
 
 
+@pytest.mark.parametrize(
+    "name", ["video before it", "video behind it", "a part of what follows", "two packets", "RTCP"]
+)
+def test_sound_that_comes_with_a_picture_is_heard(listener: Listener, name: str) -> None:
+    pair, packet = listener.pair, listener.packet(hbr(UNITS[3]))
+    picture = pair.framed([SLICE])
+    data = {
+        "video before it": picture + packet,
+        "video behind it": packet + picture,
+        "a part of what follows": picture + packet + b"$\x00\x00",
+        "two packets": picture + packet + listener.packet(hbr(UNITS[4])),
+        "RTCP": picture + packet + framed(3, b"\x80\xc9\x00\x01" + bytes(4)),
+    }[name]
+    assert listener.receive(data) == name.startswith("video")
+
+
 @pytest.mark.parametrize("attributes", [{"_missing": True}, {"_timestamp": -1}, {"frames": 7}], ids=str)
 def test_what_was_before(listener: Listener, attributes: dict[str, object]) -> None:
     for track_input in listener.inputs:
