@@ -172,6 +172,8 @@ class StandbyWorld:
         self._start(name)
 
     def _start(self, name: str) -> None:
+        if (before := self.alive.get(name)) is not None:
+            before.process.kill()  # a Pod's container never runs twice at once
         self._lives += 1
         self.alive[name] = StandbySupervisor(self, name, self._lives)
 
