@@ -50,7 +50,8 @@ EQUIVALENT: Final[dict[str, str]] = {
     "has_start_code: for (size_t at = 3; at < size; at++)": "likewise",
     "begin_fragments: uint8_t nal[3] = {(uint8_t)((at[0] & 0xE0) | (at[1] & 0x1F)), at[2]};": "unused",
     "unit_size: if (size < AU_HEADERS || read16(payload) != AU_HEADER_BITS || payload[3] & 7)": "then there is no unit",
-    "hear_bytes: if (work.size >= INT32_MAX || !split(&work, lists) ||": "no wake has two gigabytes",
+    "hear_bytes: if (work.size >= INT32_MAX || !split(&work, lists) || "
+    "!work_out_unit(&work, parts, now, &unit, &size)) {": "no wake has two gigabytes",
     "begin_second: if (plain && second[1] <= low_before)": "both are the same then",
     "begin_second: if (plain && second[2] >= high_before)": "likewise",
     "is_even: else if (transit <= OR(low))": "likewise",
@@ -75,6 +76,9 @@ EQUIVALENT: Final[dict[str, str]] = {
     "reader_new: {NULL, NULL, 1, NULL},": "the flags of nothing",
     "add_readers: return failed ? -2 : 0;": "a truth value",
     "add_readers: return failed ? -0 : 0;": "a module fails for want of memory alone",
+    "decrypt: int pending = 2, ended = 0;": "above zero either way",
+    "decrypt: pending = data == NULL ? -0 : is_pending(self->parts[INCOMING]);": "records fail to be joined for want "
+    "of memory alone",
     "decrypt: pending = data == NULL ? -2 : is_pending(self->parts[INCOMING]);": "below zero either way",
     "keep_run: if (!failed && slot_of(history, f_kept_bytes)->i >= slot_of(history, f_most_kept)->i)": "at the bound "
     "`_shrink` finds nothing to do",
