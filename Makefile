@@ -88,7 +88,7 @@ cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 
 	$(BIN)/python -m tests.cluster.matrix $(ARGS)
 
 # What has been run on true nodes, which RELAY_CLUSTER_NODES=kubelet chooses.
-ROWS ?= loses power,partitioned,drained,hung,impostors,no room,kubelet
+ROWS ?= loses power,partitioned,drained,hung,impostors,no room,kubelet,killed with its node
 ON_TRUE_NODES = $(addprefix tests/cluster/,kubelets test_manifests.py test_engine.py)
 
 test-cluster: nodes ## engine, manifests and faults of nodes on true kubelets with containerd (root, Debian 12, cgroup v1; alone; half an hour)
