@@ -40,6 +40,12 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> LoopFactories:
     return {"asyncio": asyncio.new_event_loop}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each process of a run with `-n` has to collect the same names: a file run by itself would not tell."""
+    if changing := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"{changing[0]} is named after an address in memory: give its parameters ids")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For every run with `-n`, whatever `--dist` says."""

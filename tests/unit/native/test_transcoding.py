@@ -135,7 +135,7 @@ def test_a_camera_in_stereo_is_left_to_the_python(speaker: Speaker) -> None:
         (clock, {"_error": -0.05}),
         (clock, {"_error": 0.03, "_corrected": 0.0}),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_what_does_not_follow_on_is_left_to_the_python(
     speaker: Speaker, of: Callable[[Any], Any], attributes: dict[str, object]
