@@ -38,6 +38,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "local.announce": Form(["192.168.1.10"], _ADDRESS),
     "local.listen": Form("127.0.0.1"),
     "local.udp_ports": Form("8560-8599", r"[1-9]\d{0,3}|[1-5]\d{4}"),
+    "nest.account": Form("home", r"\d{1,20}"),
     "otel.endpoint": Form("http://127.0.0.1:4318"),
     "rtsp.ca_file": Form(""),
     "viewers.frame_ancestors": Form(["https://home.example"], ORIGIN.pattern),

@@ -145,7 +145,11 @@ def test_programs_that_are_not_run_take_the_options_that_are_shown() -> None:
         program, *words = shlex.split(plain(one.text).partition(" && ")[0])
         if program not in ("relay-supervisor", "relay-worker") or not reason(one.text) or not words:
             continue
-        verb = (cli if program == "relay-supervisor" else worker).get_command(None, words[0])  # type: ignore[arg-type]
+        group = cli if program == "relay-supervisor" else worker
+        while words[0].startswith("-"):  # what is said before the verb
+            (option,) = (parameter for parameter in group.params if words[0] in parameter.opts)
+            del words[: 1 if option.is_flag else 2]  # type: ignore[attr-defined]
+        verb = group.get_command(None, words[0])  # type: ignore[arg-type]
         assert verb is not None, one
         known = {option for parameter in verb.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words[1:] if word.startswith("-")} <= known, one
