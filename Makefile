@@ -81,7 +81,7 @@ kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (De
 # Clusters of three nodes side by side, whose tests mostly wait.
 CLUSTERS ?= 5
 
-cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; two minutes)
+cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; three minutes)
 	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) --dist worksteal $(ARGS)
 
 cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; an hour and a half)
