@@ -45,8 +45,7 @@ class Retransmitter(RepairState):
         interval = min(highest, max(lowest, self._repeat_after()))
         self._refill_budget(now)
         stats.nacks += len(sequences)
-        fresh: list[int] = []
-        again: list[int] = []
+        copies = []
         for sequence in sequences:
             packet, repaired = history.get(sequence), history.repaired
             if packet is None:
@@ -58,8 +57,10 @@ class Retransmitter(RepairState):
             else:
                 self._budget -= len(packet.payload)
                 self._put_again(track, sequence, packet, now)
-                (fresh if history.repaired > repaired else again).append(sequence)
-        for sequence in (fresh if self.repairs_twice else []) + (again if self.repeats_twice else []):
+                first = history.repaired > repaired
+                if self.repairs_twice if first else self.repeats_twice:
+                    copies.append(sequence)
+        for sequence in copies:
             self._put_copy(track, sequence, now)
         self._writer.flush()
 

@@ -24,13 +24,9 @@ from relay_supervisor.cluster.account_seats import AccountSeats
 from relay_supervisor.cluster.replica import Replica
 from relay_supervisor.cluster.seat import CLOCKS_APART
 from relay_supervisor.cluster.spreading import SETTLED
-from relay_supervisor.google.errors import NestError
-from relay_supervisor.google.quota.budget import Budget
-from relay_supervisor.google.quota.command import Command, Verb
-from relay_supervisor.google.quota.limits import limits_from
 from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
 from tests.simulation.loop import Process, SimulatedLoop
-from tests.simulation.standby import PER_MINUTE, StandbyClock
+from tests.simulation.standby import PER_MINUTE, StandbyClock, send_while_it_may
 
 RUN: Final = 240.0
 TAKEOVER: Final = 20.0
@@ -95,29 +91,15 @@ class SpreadSupervisor:
             _, store = await replica.take(b"key")
         except Exception:  # it was taken over before it began
             return
-        store.open()
-        budget, journal = Budget(limits_from()), store.journal("acct")
-        budget.restore(store.calls("acct"))
-        number = 0
-        while not replica.over.is_set():
-            await self.clock.sleep(self._world.rng.uniform(0.1, 1.0))
-            number += 1
-            camera = f"{session}.{number}"
-            verb = self._world.rng.choice((Verb.EXTEND, Verb.EXTEND, Verb.GENERATE))
-            command = Command(verb=verb, camera=camera, device=camera, kind="CAMERA")
-            if replica.over.is_set() or budget.ready_at(command.call, self.clock.now()) > self.clock.now():
-                continue
-            ticket = budget.take(command.call, self.clock.now())
-            try:
-                await journal.sending(command)
-            except NestError:
-                journal.settled(command, None)
-                budget.give_back(ticket)
-                continue
-            self._world.google(account, session)
-            await self.clock.sleep(self._world.rng.uniform(0.05, 2.0))
-            budget.answered(ticket, self.clock.now())
-            journal.settled(command, self.clock.now())
+        await send_while_it_may(
+            replica,
+            store,
+            self.clock,
+            self._world.rng,
+            session,
+            (0.1, 1.0),
+            lambda _: self._world.google(account, session),
+        )
 
 
 class SpreadWorld:

@@ -15,8 +15,10 @@ commands within `TAKEOVER`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import sys
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay_common.config_cluster import ClusterConfig
@@ -26,6 +28,7 @@ from relay_supervisor.google.errors import NestError
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
+from relay_supervisor.state.store import Store
 from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
 from tests.simulation.loop import Process, SimulatedLoop
 
@@ -92,30 +95,52 @@ class StandbySupervisor:
     async def _run(self) -> None:
         self.replica.begin()
         _, store = await self.replica.take(b"key")
-        store.open()
-        budget = Budget(limits_from())
-        budget.restore(store.calls("acct"))
-        journal = store.journal("acct")
-        number = 0
-        while not self.replica.over.is_set():
-            await self.clock.sleep(self._world.rng.uniform(0.01, 0.5))
-            number += 1
-            camera = f"{self.session}.{number}"
-            verb = self._world.rng.choice((Verb.EXTEND, Verb.EXTEND, Verb.GENERATE))
-            command = Command(verb=verb, camera=camera, device=camera, kind="CAMERA")
-            if budget.ready_at(command.call, self.clock.now()) > self.clock.now():
-                continue
-            ticket = budget.take(command.call, self.clock.now())
-            try:
-                await journal.sending(command)
-            except NestError:
-                journal.settled(command, None)
-                budget.give_back(ticket)
-                continue
-            self._world.google(self, verb)
-            await self.clock.sleep(self._world.rng.uniform(0.05, 2.0))
-            budget.answered(ticket, self.clock.now())
-            journal.settled(command, self.clock.now())
+        await send_while_it_may(
+            self.replica,
+            store,
+            self.clock,
+            self._world.rng,
+            self.session,
+            (0.01, 0.5),
+            functools.partial(self._world.google, self),
+        )
+
+
+async def send_while_it_may(
+    replica: Replica,
+    store: Store,
+    clock: StandbyClock,
+    rng: random.Random,
+    session: str,
+    pauses: tuple[float, float],
+    sent: Callable[[Verb], object],
+) -> None:
+    """Send Google as many commands of `session` as the budget allows, `pauses` apart (seconds, from and to), until the
+    replica is to command no more; `sent` is called as each arrives.
+    """
+    store.open()
+    budget, journal = Budget(limits_from()), store.journal("acct")
+    budget.restore(store.calls("acct"))
+    number = 0
+    while not replica.over.is_set():
+        await clock.sleep(rng.uniform(*pauses))
+        number += 1
+        camera = f"{session}.{number}"
+        verb = rng.choice((Verb.EXTEND, Verb.EXTEND, Verb.GENERATE))
+        command = Command(verb=verb, camera=camera, device=camera, kind="CAMERA")
+        if budget.ready_at(command.call, clock.now()) > clock.now():
+            continue
+        ticket = budget.take(command.call, clock.now())
+        try:
+            await journal.sending(command)
+        except NestError:
+            journal.settled(command, None)
+            budget.give_back(ticket)
+            continue
+        sent(verb)
+        await clock.sleep(rng.uniform(0.05, 2.0))
+        budget.answered(ticket, clock.now())
+        journal.settled(command, clock.now())
 
 
 class StandbyPod(NamedTuple):
