@@ -20,7 +20,7 @@ import pytest
 
 from tests.cluster.engine import Cluster, running_cluster, unavailable
 from tests.cluster.kubelets.node import kind_of_nodes
-from tests.cluster.matrix.bench import PATIENCE, WEB_RTC, Bench, Outcome
+from tests.cluster.matrix.bench import PATIENCE, PROTOCOLS, Bench, Outcome
 from tests.cluster.matrix.pair import Pair, pair
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
@@ -30,16 +30,23 @@ T = TypeVar("T")
 Rows = Mapping[str, tuple[Callable[[T], Awaitable[Outcome]], float]]
 """By name, with the longest time until all is well, in seconds."""
 
-HEAD = """| fault | second client | lost | live again after (bar) | Generates, RTSP and WebRTC | lost of others | |
-|---|---|---:|---|---|---:|---|"""
+HEAD = """| fault | second client | lost (RTSP, WebRTC) | live again after, each (bar) | Generates | lost of others | |
+|---|---|---|---|---|---:|---|"""
+
+
+def span(times: list[float]) -> str:
+    first, last = f"{times[0]:.1f}", f"{times[-1]:.1f}"
+    return f"{first} to {last} s" if first != last else f"{last} s"
 
 
 def line(name: str, second: str, outcome: Outcome, bar: float) -> str:
     """A row of the table."""
-    times = f"{outcome.times[0]:.1f} to {outcome.times[-1]:.1f} s ({bar:.0f})" if outcome.times else "nothing was lost"
-    spent = f"{outcome.generates['RTSP']}, {outcome.generates[WEB_RTC]}"
+    each = [outcome.by_protocol[protocol] for protocol in PROTOCOLS]
+    spans = [span(times) for times in (each if any(each) else [outcome.times]) if times]
+    times = f"{', '.join(spans)} ({bar:.0f})" if spans else "nothing was lost"
+    lost, spent = (f"{a}, {b}" for a, b in (map(len, each), map(outcome.generates.__getitem__, PROTOCOLS)))
     said = "; ".join(outcome.wrong) or outcome.words or "nothing"
-    return f"| {name} | {second} | {len(outcome.times)} | {times} | {spent} | {outcome.others_lost} | {said} |"
+    return f"| {name} | {second} | {lost} | {times} | {spent} | {outcome.others_lost} | {said} |"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +17,10 @@ from tests.cluster.pod_relay import PodRelay, Trial
 
 PATIENCE: Final = 150.0
 """Seconds for cameras to be live again, on a machine that has much else to do."""
+RTSP: Final = "RTSP"
 WEB_RTC: Final = "WEB_RTC"
+PROTOCOLS: Final = {RTSP: "RTSP", WEB_RTC: "WebRTC"}
+"""How the table calls them."""
 
 
 @dataclass
@@ -25,7 +28,9 @@ class Outcome:
     """What a row has shown. `times` are seconds until each camera that was lost was live with another worker."""
 
     times: list[float] = field(default_factory=list)
-    generates: dict[str, int] = field(default_factory=lambda: {"RTSP": 0, WEB_RTC: 0})
+    by_protocol: dict[str, list[float]] = field(default_factory=lambda: {RTSP: [], WEB_RTC: []})
+    """The same of the cameras of each protocol."""
+    generates: dict[str, int] = field(default_factory=lambda: {RTSP: 0, WEB_RTC: 0})
     """By protocol."""
     others_lost: int = 0
     """Packets that cameras lost which were not concerned."""
@@ -60,8 +65,20 @@ class Bench:
         return {one: c.worker.instance for one, c in self.cameras.items() if c.worker.where == node.name}
 
     def fullest(self) -> ClusterNode:
-        """The node with the most cameras."""
-        return max(self.cluster.nodes, key=lambda node: len(self.on(node)))
+        """The node with the most cameras, of those with cameras of either protocol where there are such."""
+        return max(self.cluster.nodes, key=lambda node: (len(self.protocols(self.on(node))), len(self.on(node))))
+
+    def protocols(self, cameras: Iterable[str]) -> dict[str, list[str]]:
+        """Cameras (by id) by their protocol."""
+        found: dict[str, list[str]] = {}
+        for one in cameras:
+            found.setdefault(self.cameras[one].lease.protocol, []).append(one)
+        return found
+
+    def one_each(self) -> dict[str, str]:
+        """A camera (by id) of each protocol, with its worker's instance."""
+        chosen = [cameras[0] for cameras in self.protocols(self.cameras).values()]
+        return {one: self.cameras[one].worker.instance for one in chosen}
 
     def node_of(self, camera: str) -> ClusterNode:
         where = self.cameras[camera].worker.where
@@ -107,6 +124,8 @@ class Bench:
             assert now < PATIENCE, f"after {now:.0f} s not all are live: {self.relay.summary()}"
             await asyncio.sleep(0.05)
         outcome.times = sorted(back.values())
+        for protocol, of_it in self.protocols(lost).items():
+            outcome.by_protocol[protocol] = sorted(back[one] for one in of_it)
         outcome.others_lost = await self.packets_lost(lost) - packets
         await self.account(outcome, before, lost)
         moved = [c.name for one, c in self.cameras.items() if one in others and c.worker.instance != others[one]]

@@ -15,7 +15,7 @@ from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from tests.cluster.api import MERGE, Api, Json
 from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, ClusterNode
-from tests.cluster.matrix.bench import PATIENCE, Outcome
+from tests.cluster.matrix.bench import PATIENCE, RTSP, WEB_RTC, Outcome
 from tests.cluster.pods import of
 from tests.cluster.shipped import NAMESPACE, WORKERS, Sent, copied, dashboard, documented, fill_in, shell, with_tls
 from tests.fixtures.control_interface import ControlInterface
@@ -154,9 +154,13 @@ class Pair(ControlInterface):
         change = {"spec": {"replicas": count}}
         await self.api.patch("/apis/apps/v1/namespaces/nest-relay/deployments/nest-relay", change, MERGE)
 
-    async def generates(self) -> int:
-        """Generate commands that the simulated Google has seen."""
-        return sum(one["command"].startswith("Generate") for one in (await self.nest("commands"))["commands"])
+    async def generates(self) -> dict[str, int]:
+        """Generate commands that the simulated Google has seen, by protocol."""
+        sent = [one["command"] for one in (await self.nest("commands"))["commands"]]
+        return {
+            RTSP: sum(command.startswith("GenerateRtsp") for command in sent),
+            WEB_RTC: sum(command.startswith("GenerateWebRtc") for command in sent),
+        }
 
     async def counted(self, seen: Seen, but: Collection[str] = ()) -> dict[str, Any]:
         """The `counts` of the cameras that this supervisor has, but of those."""

@@ -147,11 +147,16 @@ async def stands_still(pair: Pair) -> Outcome:
 
 
 async def api_away(pair: Pair) -> Outcome:
-    """The API server is away, both supervisors are up, and a worker dies."""
+    """The API server is away, both supervisors are up, and a worker of each protocol dies."""
     old = await pair.settled()
-    victim = next(one for one, camera in old.cameras.items() if camera["lease"]["protocol"] == "RTSP")
-    pod, node = await pair.worker(old, victim), pair.node_named(old.cameras[victim]["worker"]["where"])
-    return await _under_promises(pair, old, lambda: node.signal(pod, signal.SIGKILL), [victim])
+    victims = {camera["lease"]["protocol"]: one for one, camera in old.cameras.items()}.values()
+    pods = {await pair.worker(old, one): pair.node_named(old.cameras[one]["worker"]["where"]) for one in victims}
+
+    def inflict() -> None:
+        for pod, node in pods.items():
+            node.signal(pod, signal.SIGKILL)
+
+    return await _under_promises(pair, old, inflict, victims)
 
 
 async def api_away_and_one_starts(pair: Pair) -> Outcome:
@@ -182,9 +187,9 @@ async def _under_promises(pair: Pair, old: Seen, inflict: Callable[[], None], vi
     await pair.settled()
     outcome.times = [time.monotonic() - pair.server_back]
     await pair.account(outcome, before, victims)
-    outcome.generates["RTSP"] = await pair.generates() - generates
+    outcome.generates = await _generated(pair, generates)
     pair.unsure()
-    outcome.expect(outcome.generates["RTSP"] <= len(victims), "Generates for those that had not died")
+    outcome.expect(sum(outcome.generates.values()) <= len(victims), "Generates for those that had not died")
     return outcome
 
 
@@ -214,9 +219,14 @@ async def api_away_and_one_cut_off(pair: Pair) -> Outcome:
         node.unblock(PEERS)
     await pair.settled()
     outcome.times = [time.monotonic() - pair.server_back]
-    outcome.generates["RTSP"] = await pair.generates() - generates
+    outcome.generates = await _generated(pair, generates)
     pair.unsure()
     return outcome
+
+
+async def _generated(pair: Pair, before: dict[str, int]) -> dict[str, int]:
+    """Generates since then, by protocol."""
+    return {protocol: count - before[protocol] for protocol, count in (await pair.generates()).items()}
 
 
 async def _received(pair: Pair) -> dict[str, int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import msgspec
@@ -14,9 +15,10 @@ import zmq
 
 from relay_common.config_cluster import bus_endpoints
 from relay_supervisor.fleet.keeper import CONTESTED
+from relay_supervisor.status.verdict import spoken_verdict
 from tests.cluster.api import Json
 from tests.cluster.engine import ClusterNode
-from tests.cluster.matrix.bench import PATIENCE, WEB_RTC, Bench, Outcome
+from tests.cluster.matrix.bench import PATIENCE, Bench, Outcome
 from tests.fixtures.bus_peer import Attempt
 from tests.fixtures.product_source import ROOT
 
@@ -60,33 +62,56 @@ def _elsewhere(bench: Bench, node: ClusterNode, outcome: Outcome) -> None:
         outcome.expect(outcome.times[-1] > CONTESTED - 4.0, "until then the old worker might have ended")
 
 
+class Waits:
+    """What the page says of when those of some cameras get a stream that wait for one, and how true it is."""
+
+    def __init__(self, bench: Bench, cameras: Collection[str]) -> None:
+        self._bench, self._cameras = bench, cameras
+        self.unsaid = 0.0
+        """The longest time for which one waited and it was not said until when, in seconds."""
+        self._silent_since: dict[str, float] = {}
+        self._first: dict[str, float] = {}
+        self._off: dict[str, float] = {}
+        """By how many seconds what was said first of a camera was too soon."""
+        self._longest = (0.0, "")
+
+    def look(self) -> None:
+        now, wall = time.monotonic(), time.time()
+        for one in self._cameras:
+            camera = self._bench.cameras[one]
+            waiting, said = camera.lease.state == "wanted", camera.verdict.next_at or camera.lease.next_at
+            if waiting and said > wall + 1.0:
+                self._first.setdefault(one, said)
+                self._longest = max(self._longest, (said - wall, spoken_verdict(camera.verdict, wall)))
+            elif not waiting and one in self._first:
+                self._off.setdefault(one, wall - self._first[one])
+            if waiting and not said:
+                self.unsaid = max(self.unsaid, now - self._silent_since.setdefault(one, now))
+            else:
+                self._silent_since.pop(one, None)
+
+    def words(self) -> list[str]:
+        if not self._off:
+            return ["none had to wait for a command"]
+        late = sorted(self._off.values())
+        return [f"the page: {self._longest[1]}", f"{len(late)} came {late[0]:+.1f} to {late[-1]:+.1f} s after that"]
+
+
 async def powerless_under_limits(bench: Bench) -> Outcome:
     """A node loses its power, and more Generates may be needed than Google allows in that minute."""
     await _nothing_but_extensions(bench)
-    node, unsaid, waits = bench.fullest(), dict[str, float](), list[float]()
+    node = bench.fullest()
     lost, before = bench.on(node), len((await bench.relay.nest("commands"))["commands"])
-    longest_unsaid = 0.0
+    waits = Waits(bench, lost)
 
     async def inflict() -> float:
         began = time.monotonic()
         node.power_off()
         return began
 
-    def watch() -> None:
-        nonlocal longest_unsaid
-        now = time.monotonic()
-        for camera in bench.cameras.values():
-            waiting = camera.lease.state == "wanted"
-            if waiting and camera.lease.next_at:
-                waits.append(camera.lease.next_at - time.time())
-            if waiting and not camera.lease.next_at and camera.id in lost:
-                longest_unsaid = max(longest_unsaid, now - unsaid.setdefault(camera.id, now))
-            else:
-                unsaid.pop(camera.id, None)
-
     try:
         soon = time.time() + SOON
-        outcome = await bench.measured(lost, inflict, watch)
+        outcome = await bench.measured(lost, inflict, waits.look)
     finally:
         await bench.powered(node)
     told = await bench.relay.nest("commands")
@@ -97,10 +122,8 @@ async def powerless_under_limits(bench: Bench) -> Outcome:
     at_once = len(lost) - max(0, len(needed) - max(0, PER_MINUTE - len(others)))
     late = at_once > 0 and outcome.times[at_once - 1] > SOON
     outcome.expect(not late, f"{at_once} could be live within {SOON:.0f} s, and were not")
-    outcome.words = (
-        f"{at_once} could be live within {SOON:.0f} s; longest wait that was said {max(waits, default=0):.0f} s"
-    )
-    outcome.expect(longest_unsaid <= UNSAID, f"when one gets a stream was not said for {longest_unsaid:.1f} s")
+    outcome.words = "; ".join((f"{at_once} could be live within {SOON:.0f} s", *waits.words()))
+    outcome.expect(waits.unsaid <= UNSAID, f"when one gets a stream was not said for {waits.unsaid:.1f} s")
     return outcome
 
 
@@ -141,7 +164,9 @@ async def dead_before_the_start(bench: Bench) -> Outcome:
     await bench.cluster.drain(bench.api, dead)
     await bench.relay.until(lambda: bench.all_live and not bench.on(dead), PATIENCE, "the node is empty")
     await bench.cluster.uncordon(bench.api, dead)
-    victims = bench.on(bench.fullest())
+    living = bench.on(bench.fullest())
+    of_each = bench.protocols(living).values()
+    victims = {one: living[one] for turn in itertools.zip_longest(*of_each) for one in turn if one}
     victims = dict(list(victims.items())[:7])
 
     async def inflict() -> float:
@@ -230,8 +255,8 @@ async def kubelet_dead(bench: Bench, seconds: float = 75.0) -> Outcome:
 
 async def hung(bench: Bench) -> Outcome:
     """A worker hangs, over each protocol."""
-    chosen = {c.lease.protocol: one for one, c in bench.cameras.items()}.values()
-    pods = {one: await bench.pod_of(one) for one in chosen}
+    lost = bench.one_each()
+    pods = {one: await bench.pod_of(one) for one in lost}
 
     async def inflict() -> float:
         began = time.monotonic()
@@ -239,28 +264,28 @@ async def hung(bench: Bench) -> Outcome:
             bench.node_of(one).signal(pod, signal.SIGSTOP)
         return began
 
-    return await bench.measured({one: bench.cameras[one].worker.instance for one in pods}, inflict)
+    return await bench.measured(lost, inflict)
 
 
 async def no_room(bench: Bench) -> Outcome:
-    """No node takes a Pod for a while, and one worker dies."""
-    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
-    lost = {victim: bench.cameras[victim].worker.instance}
-    words = ""
+    """No node takes a Pod for a while, and a worker of each protocol dies."""
+    lost, words = bench.one_each(), ""
+
+    def restarts() -> list[int]:
+        return [bench.cameras[one].worker.restarts for one in lost]
 
     async def inflict() -> float:
         nonlocal words
         await bench.unschedulable(True)
-        await bench.delete(victim)
+        await asyncio.gather(*map(bench.delete, lost))
 
         def said() -> bool:
-            return "Unschedulable" in bench.cameras[victim].verdict.cause
+            return all("Unschedulable" in bench.cameras[one].verdict.cause for one in lost)
 
-        await bench.relay.until(said, PATIENCE, "why it waits is said")
-        words, restarts = bench.cameras[victim].verdict.cause, bench.cameras[victim].worker.restarts
-        began = time.monotonic()
-        await bench.relay.until(lambda: time.monotonic() - began > PENDING, PATIENCE, "time passes")
-        assert bench.cameras[victim].worker.restarts == restarts, "nothing is restarted for it"
+        await bench.relay.until(said, PATIENCE, "why they wait is said")
+        words, before = bench.cameras[next(iter(lost))].verdict.cause, restarts()
+        await asyncio.sleep(PENDING)
+        assert restarts() == before, "nothing is restarted for it"
         began = time.monotonic()
         await bench.unschedulable(None)
         return began
@@ -274,47 +299,55 @@ async def no_room(bench: Bench) -> Outcome:
 
 
 async def starved(bench: Bench) -> Outcome:
-    """A worker's successor gets no processor for a while before it can say hello."""
-    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
-    old = bench.cameras[victim].worker.instance
+    """The successor of a worker of each protocol gets no processor for a while before it can say hello."""
+    lost = bench.one_each()
 
-    async def inflict() -> float:
-        before = bench.cameras[victim].worker.restarts
+    async def begun(victim: str) -> tuple[ClusterNode, str]:
+        """Have its worker succeeded by one that is suspended at once: its node and its Pod."""
         await bench.delete(victim)  # the end may be told before the answer comes
 
         def another() -> bool:
             worker = bench.cameras[victim].worker
-            return worker.instance not in ("", old) and worker.phase == "running" and bool(worker.where)
+            return worker.instance not in ("", lost[victim]) and worker.phase == "running" and bool(worker.where)
 
         await bench.relay.until(another, PATIENCE, "its successor runs")
         node, pod = bench.node_of(victim), await bench.pod_of(victim)
         node.signal(pod, signal.SIGSTOP)
-        successor = bench.cameras[victim].worker.instance
+        return node, pod
+
+    def workers() -> list[tuple[str, int]]:
+        return [(bench.cameras[one].worker.instance, bench.cameras[one].worker.restarts) for one in lost]
+
+    async def inflict() -> float:
+        before = workers()
+        suspended = await asyncio.gather(*map(begun, lost))
+        successors = workers()
         await asyncio.sleep(STARVED)
-        node.signal(pod, signal.SIGCONT)
-        worker = bench.cameras[victim].worker
-        assert (worker.instance, worker.restarts - before) == (successor, 1), "it is not taken for hung"
+        for node, pod in suspended:
+            node.signal(pod, signal.SIGCONT)
+        assert workers() == successors, "it is not taken for hung"
+        assert [now[1] - was[1] for was, now in zip(before, successors, strict=True)] == [1] * len(lost)
         return time.monotonic()
 
-    return await bench.measured({victim: old}, inflict)
+    return await bench.measured(lost, inflict)
 
 
 async def api_away(bench: Bench) -> Outcome:
-    """The API server is away, and a worker dies meanwhile."""
-    victim = next(one for one, c in bench.cameras.items() if c.lease.protocol != WEB_RTC)
-    lost, pod = {victim: bench.cameras[victim].worker.instance}, await bench.pod_of(victim)
-    words = ""
+    """The API server is away, and a worker of each protocol dies meanwhile."""
+    lost, words = bench.one_each(), ""
+    pods = {one: await bench.pod_of(one) for one in lost}
 
     async def inflict() -> float:
         nonlocal words
         bench.cluster.control_plane.api_server_dies()
-        bench.node_of(victim).signal(pod, signal.SIGKILL)
+        for one, pod in pods.items():
+            bench.node_of(one).signal(pod, signal.SIGKILL)
         began = time.monotonic()
         while time.monotonic() - began < bench.away:
             await asyncio.sleep(0.1)
-            others = [c for one, c in bench.cameras.items() if one != victim]
+            others = [c for one, c in bench.cameras.items() if one not in lost]
             assert all(c.state == "live" for c in others), bench.relay.summary()
-        words = bench.cameras[victim].verdict.cause
+        words = bench.cameras[next(iter(lost))].verdict.cause
         await bench.cluster.control_plane.api_server.up()
         return time.monotonic()
 
