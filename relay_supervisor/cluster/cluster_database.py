@@ -20,6 +20,7 @@ from relay_common.clock import Clock
 from relay_common.errors import ConfigError
 from relay_common.spoken import spoken
 from relay_common.tasks import pause
+from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.state_object import MOST_BYTES, Deposed
 from relay_supervisor.fleet.pods.api import ApiAway, ApiRefused
 from relay_supervisor.google.errors import NotInCommand
@@ -52,6 +53,7 @@ class Saving(Protocol):
 class ClusterDatabase:
     """A relay's rows, of which `content` is what its last supervisor has written. `run` writes them.
 
+    `before` is this process's own last turn, if nobody else has written since: what it knew counts, and not `content`.
     `in_command` tells whether commands may be sent now, and `may_extend` whether streams may be extended whose entry is
     written only when the API server is back. An earlier supervisor may have done that: before `unsure_until` nothing is
     sent. `on_deposed` is called once when another supervisor has claimed the state: from then on nothing is written and
@@ -64,12 +66,13 @@ class ClusterDatabase:
         state: Saving,
         clock: Clock,
         *,
+        before: Handover | None = None,
         in_command: Callable[[], bool],
         may_extend: Callable[[], bool] = lambda: False,
         unsure_until: float = -math.inf,
         on_deposed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._content, self._state, self._clock = content, state, clock
+        self._content, self._state, self._clock = content if before is None else before.content, state, clock
         self._in_command, self._may_extend, self._on_deposed = in_command, may_extend, on_deposed
         self._unsure_until = unsure_until
         self._connection = sqlite3.connect(":memory:")
@@ -79,10 +82,10 @@ class ClusterDatabase:
         self.oversized = self.images = 0
         """Images that were too large to be written; those that were."""
         self._deposed = self._closed = False
-        self.unsaved_at = -math.inf
+        self.unsaved_at = -math.inf if before is None else before.unsaved_at
         """When the last extension was sent whose entry is not in the cluster yet; -inf: there is none."""
-        self._unsaved = 0
-        self._changes = self._saved = 0
+        self._changes = self._unsaved = 0 if before is None else 1
+        self._saved = 0
         self._waiting: dict[asyncio.Future[None], int] = {}
         """Who waits for a write, and for which change."""
         self._changed, self._urgent = asyncio.Event(), asyncio.Event()
@@ -143,11 +146,13 @@ class ClusterDatabase:
     def close(self) -> None:
         """Do nothing: `run` still writes what is left, until `aclose`."""
 
-    async def aclose(self, timeout: float) -> None:
-        """Write what is left, for so many seconds, then free the memory."""
+    async def aclose(self, timeout: float) -> bytes:
+        """Write what is left, for so many seconds, then free the memory; returns the content, written or not."""
         await self.flush(timeout)
         self._closed = True
+        image = self._connection.serialize()  # empty unless `open` was called
         self._connection.close()
+        return zlib.compress(image, 1) if image else self._content
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name, as a file's: images that were dropped, and those that were written."""

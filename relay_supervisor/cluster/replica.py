@@ -13,8 +13,9 @@ from relay_common.clock import Clock
 from relay_common.config_cluster import ClusterConfig, passing_endpoint
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.election import CommandState, Peer
+from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.objects import Objects
-from relay_supervisor.cluster.seat import CLOCKS_APART, Seat
+from relay_supervisor.cluster.seat import CLOCKS_APART, MINUTE, Seat
 from relay_supervisor.cluster.state_object import Claimed, Deposed, StateObject
 from relay_supervisor.fleet.pods.api import PODS, ApiAway, ApiRefused
 from relay_supervisor.state.store import Store
@@ -65,7 +66,8 @@ class Replica:
     `channel` makes what others are asked for promises by. `namesake`: one of the same name has taken over from this
     process. `among_accounts`: it is one of several relays that the supervisor may command at the same time.
     `remembered` is the relay's key as an earlier life of this one knew it, "" for none: with it promises are
-    given although the API server is away; `remember` keeps it for the next.
+    given although the API server is away; `remember` keeps it for the next. `before` is what the turn before this one
+    left, in the same process.
     """
 
     def __init__(
@@ -79,14 +81,16 @@ class Replica:
         among_accounts: bool = False,
         remembered: str = "",
         remember: Callable[[str], None] = lambda key: None,
+        before: Handover | None = None,
     ) -> None:
         self._objects, self._config, self._clock, self._channel = objects, config, clock, channel
         self._commanding = command_labels(config.identity)[int(among_accounts)]
         self._session = secrets.token_hex(8)
         self._remembered, self._remember = remembered, remember
+        self._before = before
         self._namesake, names = namesake, (config.identity, config.replica, self._session)
         reached = config.peer_listen, passing_endpoint(config)
-        self.seat = Seat(objects, *names, clock, *reached, namesake=namesake)
+        self.seat = Seat(objects, *names, clock, *reached, namesake=namesake, before=before)
         self._state = StateObject(objects, config.identity, self._session, lambda: self.seat.in_command)
         self._loops = Loops(clock)
         self.key = ""
@@ -115,10 +119,12 @@ class Replica:
         await self.seat.won.wait()
         claimed = await self._claimed(key)
         self.key, self.overrides = claimed.key.decode(), claimed.overrides
+        before = self._known(claimed)
         self._database = database = ClusterDatabase(
             claimed.content or content(),
             self._state,
             self._clock,
+            before=before,
             in_command=lambda: self.seat.in_command,
             may_extend=lambda: self.seat.may_extend,
             unsure_until=self.seat.unsure_until,
@@ -135,12 +141,17 @@ class Replica:
         """Write for the next one what people switch on and off; `overrides` reads it."""
         self._loops.start("overrides in the cluster", functools.partial(self._follow, overrides))
 
-    async def leave(self) -> None:
-        """Write what the store holds, give up the seat if it is ours, and end."""
-        if self._database is not None:
-            await self._database.aclose(_FLUSH)
+    async def leave(self) -> Handover | None:
+        """Write what the store holds, give up the seat if it is ours, and end; what the next turn here may go on with,
+        None when this one did not command.
+        """
+        left, database = None, self._database
+        if database is not None:
+            content = await database.aclose(_FLUSH)
+            left = Handover(self._session, content, self.seat.unsure_until, database.unsaved_at)
         await self.seat.release()
         await self._loops.aclose()
+        return left
 
     # --- what is told ----------------------------------------------------------------------------------------------
 
@@ -180,6 +191,15 @@ class Replica:
                 self._problem = problem
             await self._clock.sleep(_ASK_EVERY)
         raise Deposed(f"{self.seat.holder or 'another supervisor'} took over before the state could be claimed")
+
+    def _known(self, claimed: Claimed) -> Handover | None:
+        """What our last turn has left, if it is the last that anybody has written."""
+        if not self.seat.goes_on or self._before is None:
+            return None
+        if claimed.before != self._before.session:  # as `move` does
+            self.seat.unsure_until = self._clock.now() + MINUTE
+            return None
+        return self._before
 
     async def _follow(self, overrides: Callable[[], Awaitable[bytes]]) -> None:
         problem = ""

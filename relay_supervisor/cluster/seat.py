@@ -14,6 +14,7 @@ import msgspec
 from relay_common.clock import Clock
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.cluster.election import DURATION, PROMISED, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
+from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.holders_pod import own_pod, pod_is_gone
 from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
 from relay_supervisor.fleet.pods.api import LEASES, ApiAway, ApiRefused, Object
@@ -47,7 +48,7 @@ class Seat:
     `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
     nothing more is done with this object. `session` tells it from an earlier one of the same name; `address` is where
     others reach it to ask for promises, `serves` where they pass requests on to it while it commands. `namesake`:
-    another one that lives has the same name.
+    another one that lives has the same name. `before` is what this process knows of its last turn in command.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Seat:
         serves: str = "",
         *,
         namesake: bool = False,
+        before: Handover | None = None,
     ) -> None:
         self._objects, self._relay, self._identity, self._session = objects, relay, identity, session
         self._clock, self._address, self._serves = clock, address, serves
@@ -74,12 +76,16 @@ class Seat:
         self._blind_until = -math.inf
         """Until when it has not answered since the start."""
         self._answered = False
-        self.unsure_until = -math.inf
+        self._began = clock.now()
+        self._before = before
+        self.goes_on = False
+        """Whether nobody else has had the seat since `before`, whose state is therefore the last."""
+        self.unsure_until = before.unsure_until if before is not None else -math.inf
         """Until when it is not known what Google has been sent: an earlier holder may have gone on under promises, and
         its entries in the quota log are lost with it."""
         self.willing: Callable[[], bool] = lambda: True
         """Whether it is to be taken when it is free: others may come first."""
-        self.unsaved_at: Callable[[], float] = lambda: -math.inf
+        self.unsaved_at: Callable[[], float] = lambda: before.unsaved_at if before is not None else -math.inf
         """When the last command was sent whose entry is not in the cluster yet; -inf: there is none."""
 
     @property
@@ -241,16 +247,28 @@ class Seat:
 
     def _unsure(self, now: float) -> float:
         """Until when, as the record is taken: that is written with it, so that the next one knows as well."""
-        until, record = max(self._election.promised_until, self._blind_until) + MINUTE, self._election.record
+        promised, record = self._election.promised_until + MINUTE, self._election.record
         if record is None:
             return -math.inf
-        wall, known = self._clock.wall(), self._election.known or not record.holder
-        ahead = wall - now
-        # Whoever did not know of us may have gone on until just now, or until its end, under other ones' promises.
-        if not (wall - record.renewed_at <= STOP_AFTER if record.holder == self._identity else known):
-            until = now + MINUTE
+        if record.session != self._session:  # otherwise it is taken already, and only the answer was lost
+            self.goes_on = self._before is not None and record.session == self._before.session
+            if not self.goes_on:
+                self.unsure_until = self._unsure_after(record, now)
+        # One that we have promised to wait may have gone on, though it does not hold the record any more.
+        return max(promised, self.unsure_until)
+
+    def _unsure_after(self, record: LeaseRecord, now: float) -> float:
+        """The same after a holder whose memory is not ours."""
+        wall, until = self._clock.wall(), self._blind_until + MINUTE
+        if record.holder != self._identity:
+            # Whoever did not know of us may have gone on until just now, or until its end, under other ones' promises.
+            until = until if self._election.known or not record.holder else now + MINUTE
+        elif wall - record.renewed_at > STOP_AFTER:
+            # A container does not run twice at once: ours, and whom it had promised to wait, sent nothing later.
+            alone = record.pod != "" and record.pod == self._pod
+            until = self._began + PROMISED + MINUTE if alone else now + MINUTE
         # A clock that was wrong by hours, or a hand that was, would keep it from sending anything.
-        return max(until, min(record.unsure_until - ahead, now + PROMISED + MINUTE) + CLOCKS_APART)
+        return max(until, min(record.unsure_until - (wall - now), now + PROMISED + MINUTE) + CLOCKS_APART)
 
     async def _write(self, holder: str) -> Object:
         record = self._election.record

@@ -39,6 +39,8 @@ class Claimed(NamedTuple):
     """The supervisors' key on the bus."""
     overrides: bytes
     """What people have switched on and off; b"" when there was none yet."""
+    before: str
+    """Whose it was; "" when there was none yet."""
 
 
 class StateObject:
@@ -53,6 +55,7 @@ class StateObject:
         self._rest: dict[str, str] = {}
         """What is in it beside the content."""
         self._version, self._turn = "", asyncio.Lock()
+        self._before = ""
 
     async def claim(self, key: bytes) -> Claimed:
         """Make the state ours, and return what is in it; `key` is that of a state that has none yet."""
@@ -65,7 +68,7 @@ class StateObject:
                 continue
             self._version = version_of(found)
             self._rest = {name: value for name, value in (found.get("data") or {}).items() if name != _CONTENT}
-            return Claimed(_field(found, _CONTENT), _field(found, _KEY), _field(found, _OVERRIDES))
+            return Claimed(_field(found, _CONTENT), _field(found, _KEY), _field(found, _OVERRIDES), self._before)
         raise ApiAway("the state in the cluster changes faster than it can be claimed")
 
     async def key(self) -> bytes:
@@ -130,7 +133,10 @@ class StateObject:
         found = await self._read()
         data = {_CLAIM: _encoded(self._claim.encode())}
         if found is None:
+            self._before = ""
             return await self._create(data | {_KEY: _encoded(key)})
+        if (whose := _field(found, _CLAIM).decode()) != self._claim:  # it is when the answer to a try was lost
+            self._before = whose
         change = {"metadata": unchanged(version_of(found)), "data": data}
         return await self._objects.patch(SECRETS, self._name, change)
 

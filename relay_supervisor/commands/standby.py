@@ -66,7 +66,7 @@ async def stand_by(
     private(state, "state_dir")
     runtime(config.paths.runtime())
     process.manager.ready()
-    namesake = False
+    namesake, before = False, None
     while not signalled.is_set():
         own = Keyring(state / KEY_FILE)  # the relay's, as this one knew it last, or that of a supervisor that was alone
         own.open()
@@ -80,6 +80,7 @@ async def stand_by(
             among_accounts=account is not None,
             remembered=own.secret.reveal(),
             remember=functools.partial(_remember, state / KEY_FILE),
+            before=before,
         )
         if account is not None:
             account.joins(replica)
@@ -92,7 +93,7 @@ async def stand_by(
                 process.manager.stopping()
         finally:
             namesake = namesake or replica.seat.namesake
-            await replica.leave()
+            before = await replica.leave()
             await api.aclose()
 
 

@@ -77,14 +77,15 @@ class SpreadSupervisor:
     async def _account(self, account: str) -> None:
         config = ClusterConfig(namespace="n", identity=account, replica=self.name, peer_listen=self.address)
         channel = AccountChannel(self._world, self, account)
+        before = None
         while True:
-            replica = Replica(self.connection, config, self.clock, lambda key, promises: channel)
+            replica = Replica(self.connection, config, self.clock, lambda key, promises: channel, before=before)
             self.seats.joins(account, replica)
             self.replicas[account] = replica
             self._world.lives += 1
             replica.begin()
             await self._command(account, replica, f"{self.session}.{self._world.lives}")
-            await replica.leave()
+            before = await replica.leave()
 
     async def _command(self, account: str, replica: Replica, session: str) -> None:
         try:

@@ -14,6 +14,7 @@ from relay_common.clock import ManualClock
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
+from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL, Replica
 from relay_supervisor.cluster.state_object import Deposed
 from relay_supervisor.fleet.pods.api import LEASES, PODS, SECRETS, ApiRefused, Object, ResourceKind
@@ -53,7 +54,13 @@ class World:
         """Those that others were asked, and answered, with."""
 
     def replica(
-        self, name: str, *, namesake: bool = False, remembered: str = "", among_accounts: bool = False
+        self,
+        name: str,
+        *,
+        namesake: bool = False,
+        remembered: str = "",
+        among_accounts: bool = False,
+        before: Handover | None = None,
     ) -> Replica:
         config = ClusterConfig(namespace="n", identity="relay", replica=name, peer_listen=reached(name))
 
@@ -71,6 +78,7 @@ class World:
             among_accounts=among_accounts,
             remembered=remembered,
             remember=self.remembered.append,
+            before=before,
         )
         made.begin()
         self.replicas.append(made)

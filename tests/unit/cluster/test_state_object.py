@@ -35,7 +35,7 @@ class Supervisor:
         self.store: Store
 
     async def begin(self) -> Supervisor:
-        content, self.key, _ = await self.state.claim(f"key of {self.name}".encode())
+        content, self.key, *_ = await self.state.claim(f"key of {self.name}".encode())
         self.database = ClusterDatabase(
             content,
             self.state,
@@ -102,6 +102,20 @@ async def test_an_answer_that_was_lost_deposes_nobody() -> None:
     one.connection.deaf = False
     await one.sends("cam")
     assert (one.deposed, one.store.problem) == (0, "")
+
+
+async def test_whose_it_was_is_told_although_the_answer_to_the_first_try_was_lost() -> None:
+    objects = ClusterObjects()
+    connection = objects.connection()
+    assert (await StateObject(connection, "relay", "one").claim(b"key")).before == ""
+    two = StateObject(connection, "relay", "two")
+    connection.deaf = True
+    list_ = connection.list
+    connection.list = objects.connection().list  # type: ignore[method-assign]
+    with pytest.raises(ApiAway):
+        await two.claim(b"key")
+    connection.deaf, connection.list = False, list_  # type: ignore[method-assign]
+    assert (await two.claim(b"key")).before == "one"
 
 
 async def test_a_state_that_somebody_has_deleted_is_made_anew_by_whoever_commands() -> None:
