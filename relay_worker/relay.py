@@ -214,8 +214,8 @@ class CameraRelay:
         if (publisher := self.keeper.publisher) is not None:
             publisher.capture = captures.sent if captures else None
 
-    def tick(self, now: float) -> None:
-        """Check liveness at both ends; called about once a second by the loop that moves media."""
+    def tick(self, now: float) -> WorkerState:
+        """Check liveness at both ends; called about once a second by the loop that moves media. Returns the state."""
         self.source.check(now)
         self.publications.check(now)
         self.local.check(now)
@@ -223,9 +223,9 @@ class CameraRelay:
         self._filler.check(now, watched=self.local.watched)
         for kind in self.pipeline.inputs.copy():
             self._watch(kind, now)
-        self._requests.observe(self._sent(), now)
         self._capture_packets()
-        self._update()
+        self._requests.observe(self._sent(state := self._update()), now)
+        return state
 
     def put_off(self, seconds: float, now: float, *, given_up: bool = False) -> None:
         """This process was paused until `now`: that time is nobody's silence, for what came meanwhile is unread.
@@ -247,12 +247,12 @@ class CameraRelay:
             else:
                 keeper.republish(verdict.reason)
 
-    def _sent(self) -> VideoTotals | None:
+    def _sent(self, state: WorkerState) -> VideoTotals | None:
         """How much of the camera's video was sent and how often keyframes were requested; None while it is not live."""
-        if not self.publication or self.state is not WorkerState.LIVE:
+        if state is not WorkerState.LIVE or not (publication := self.publication):
             return None
         _, requests, cut = self.keeper.totals(Kind.VIDEO)
-        return VideoTotals(self.publication, requests, self.pipeline.totals(Kind.VIDEO)[2], cut)
+        return VideoTotals(publication, requests, self.pipeline.totals(Kind.VIDEO)[2], cut)
 
     async def close(self) -> None:
         """End source and publication."""
@@ -284,7 +284,8 @@ class CameraRelay:
     @property
     def publication(self) -> str:
         """The current publication at the SFU; empty when there is none."""
-        return self.keeper.publication if not self.keeper.sink.name else ""
+        keeper = self.keeper
+        return keeper.publication if not keeper.sink.name else ""
 
     @property
     def state(self) -> WorkerState:
@@ -304,7 +305,8 @@ class CameraRelay:
 
     def stats(self, now: float) -> WorkerStats:
         """Current counters and rates; the caller fills in the identity."""
-        stats = self._meter.measure(self.pipeline, self.keeper, now)
+        keeper = self.keeper
+        stats = self._meter.measure(self.pipeline, keeper, now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
         stats.code = self.cause.value if self.cause is not Cause.NONE else ""
         if stats.state is WorkerState.LIVE and not stats.reason and (share := uplink_share(stats.video)):
@@ -324,9 +326,9 @@ class CameraRelay:
         stats.requests_in_vain = self._requests.ineffective_for(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
         sinks = stats.sinks = self.publications.stats(now)
-        shown = next((sink for sink in sinks if sink.name == self.keeper.sink.name), SinkStats())
+        shown = next((sink for sink in sinks if sink.name == keeper.sink.name), SinkStats())
         stats.delay_p50, stats.delay_p99 = shown.delay_p50, shown.delay_p99
-        publisher = self.keeper.publisher
+        publisher = keeper.publisher
         stats.webrtc = publisher.state.value if publisher is not None else "new"
         stats.publication, stats.generation, stats.expires_at = self.publication, self.generation, self.expires_at
         stats.local, stats.rendition, stats.counters = self.local.stats(now), self.rendition.stats(now), self.counters()
@@ -369,7 +371,7 @@ class CameraRelay:
         if reason not in (self._reason, self.keeper.layers.why_plain):
             self._problem(Stage.SENDING, reason, Cause.SFU_LOST)
 
-    def _update(self) -> None:
+    def _update(self) -> WorkerState:
         state = self.state
         if state is WorkerState.LIVE:
             self._was_live = True
@@ -377,11 +379,10 @@ class CameraRelay:
         if state is not self._reported:
             self._reported = state
             self._listener.state_changed(state, self._stage, self._reason)
+        return state
 
     def counters(self) -> dict[str, int]:
-        """Counters of all parts as `part.name`, zeros left out; those of sessions and publications restart with
-        each.
-        """
+        """Counters of all parts as `part.name`, zeros left out; those of a session or publication restart with it."""
         publisher = self.keeper.publisher
         return {
             **joined(

@@ -57,6 +57,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
+_AS_AT_FIRST: Final = {"frames": STALL_TIMEOUT, "out": STALL_TIMEOUT}
 _GIVES: Final = {"in": "packets_in", "frames": "frames", "out": "packets_out"}
 
 
@@ -66,8 +67,18 @@ class _TrackWatch:
         self.liveness = Liveness()
         self.moved = dict.fromkeys(_GIVES, 0.0)
         """When each total last changed; deadlines in `liveness` are also put off while nothing can be expected."""
-        self.timeout = {"frames": STALL_TIMEOUT, "out": STALL_TIMEOUT}
+        self.timeout = _AS_AT_FIRST.copy()
         self.pauses = PauseDetector(1.0)
+        self.all_moved = 0.0
+        """When all totals last changed, or counted as changed, where that is not noted for each of them yet; else 0."""
+
+    def note_all_moved(self) -> None:
+        """Note for each of them what `all_moved` says."""
+        if self.all_moved:
+            for name in _GIVES:
+                self.moved[name] = self.all_moved
+                self.liveness.progress(name, self.all_moved)
+            self.all_moved = 0.0
 
 
 class Watchdog:
@@ -86,14 +97,13 @@ class Watchdog:
                 watch.moved[name] = now
                 watch.liveness.watch(name, STALL_TIMEOUT, now)
             return None
-        if watch.pauses.observe(now):
-            # This process itself was paused: input from that time has not passed through the stages yet.
-            for name in _GIVES:
-                watch.moved[name] = now
-                watch.liveness.progress(name, now)
+        if watch.pauses.observe(now) or (_all_differ(totals, before) and watch.timeout == _AS_AT_FIRST):
+            # Nearly always all have moved, and there is nothing to judge. Where this process itself was paused, input
+            # from that time has not passed through the stages yet.
+            watch.all_moved = now
             return None
+        watch.note_all_moved()
         for name, field in _GIVES.items():
-            # Totals may fall when a session's counters restart: that is progress, too.
             if getattr(totals, field) != getattr(before, field):
                 watch.moved[name] = now
                 watch.liveness.progress(name, now)
@@ -128,6 +138,11 @@ class Watchdog:
         watch.liveness.watch(name, timeout, now)
 
 
+def _all_differ(now: TrackTotals, before: TrackTotals) -> bool:
+    # Totals may fall when a session's counters restart: that is progress, too.
+    return now.packets_in != before.packets_in and now.frames != before.frames and now.packets_out != before.packets_out
+
+
 class SinkWatchdogs:
     """A watchdog for each sink: a wedge before the publications is found by the first, one in a publication by its
     own.
@@ -147,7 +162,9 @@ class SinkWatchdogs:
             to = keeper.publisher
             carried = to is not None and to.connected and (kind is Kind.VIDEO or to.audio_accepted)
             seen = TrackTotals(packets, frames, keeper.totals(kind)[0], carried)
-            watchdog = self._watchdogs.setdefault(keeper.sink.name, Watchdog())
+            watchdog = self._watchdogs.get(keeper.sink.name)
+            if watchdog is None:
+                watchdog = self._watchdogs[keeper.sink.name] = Watchdog()
             verdict = watchdog.observe(kind, seen, now)
             if verdict is not None and (keeper is first or verdict.rebuild is Rebuild.PUBLICATION):
                 self.wedges += 1

@@ -27,7 +27,7 @@ class DelayMeter(DelayState):
     def take(self) -> tuple[float, float]:
         """Median and 99th percentile over packets since the last call; zeros when nothing was measured."""
         samples, self._samples, self._next = sorted(self._samples), [], 0
-        total = sum(packets for _, packets in samples)
+        total = sum([packets for _, packets in samples])
         return _quantile(samples, 0.50 * total), _quantile(samples, 0.99 * total)
 
 

@@ -25,6 +25,7 @@ from relay_common.patch_messages import PatchSession, SessionPatched
 from relay_common.protocol import FromSupervisor, FromWorker, TrackOffer, WorkerState
 from relay_common.tcp_bus import HANDSHAKE, over_tcp, watch_over
 from relay_common.worker_stats import WorkerStats
+from relay_worker.process.bus_socket import BusSocket
 from relay_worker.process.spec import WorkerSpec
 from relay_worker.publish.keeper import PublishRefused
 
@@ -35,7 +36,6 @@ STATS_QUEUE = 4
 PUBLISH_TIMEOUT = 25.0
 """Seconds for the supervisor and the SFU to answer an offer: the SFU alone may take 5 s, with retries more."""
 
-_RECEIVE_AGAIN = 1.0
 _CONNECT_AGAIN = HANDSHAKE + 1.0
 """Seconds without a connection over TCP after which it is begun anew."""
 _REFUSED_AGAIN = 2.0
@@ -73,16 +73,17 @@ class Control:
             raise ConfigError("a worker without keys connects over TCP to nobody")
         self._handler, self._reconnected, self._lost = handler, reconnected, lost
         self._reader = wire.worker_reader()
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._keys = spec.keys
         self._control = self._socket(zmq.DEALER, spec.control, QUEUE, identity=wire.routing_id())
+        self._bus = BusSocket(self._control, self._receive)
         self._stats = self._socket(zmq.PUB, spec.stats, STATS_QUEUE)
         self._requests = itertools.count(1)
         self._answers: dict[int, asyncio.Future[protocol.PublishAnswer]] = {}
         self._patched: dict[int, asyncio.Future[str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._watched = [
-            (socket, endpoint, socket.get_monitor_socket(_FOLLOWED))
+            (socket, endpoint, zmq.asyncio.Socket.from_socket(socket.get_monitor_socket(_FOLLOWED)))
             for socket, endpoint in ((self._control, spec.control), (self._stats, spec.stats))
             if over_tcp(endpoint)
         ]
@@ -95,7 +96,7 @@ class Control:
         self.reports_in_beats = False
         """Whether the supervisor reads reports in heartbeats; an earlier one reads those that are published."""
 
-    def _socket(self, kind: int, endpoint: str, queue: int, identity: bytes = b"") -> zmq.asyncio.Socket:
+    def _socket(self, kind: int, endpoint: str, queue: int, identity: bytes = b"") -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         watch_over(socket, endpoint)
         socket.setsockopt(zmq.SNDHWM, queue)
@@ -121,34 +122,36 @@ class Control:
 
     def start(self) -> None:
         """Start receiving."""
-        self._tasks = [asyncio.create_task(self._receive())]
-        self._tasks += [asyncio.create_task(self._watch(*watched)) for watched in self._watched]
+        self._bus.start()
+        self._tasks = [asyncio.create_task(self._watch(*watched)) for watched in self._watched]
 
     async def close(self) -> None:
         """Close the sockets after pending messages have been sent."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._bus.close()
+        for _, _, monitor in self._watched:
+            monitor.close()
         self._context.destroy()
 
     def send(self, message: FromWorker) -> bool:
         """Send to the supervisor; False (and counted) when none is connected."""
-        self.connected = wire.delivered(self._control.send(wire.encode(message), flags=zmq.DONTWAIT))
+        self.connected = self._bus.send(wire.encode(message))
         if not self.connected:
             self.undelivered += 1
         return self.connected
 
     async def until_connected(self, within: float) -> None:
         """Return when a supervisor is connected and has accepted this worker's key, or after `within` seconds."""
-        poller = zmq.asyncio.Poller()
-        poller.register(self._control, zmq.POLLOUT)
-        await poller.poll(round(within * 1000))
+        await self._bus.until_writable(within)
 
     def beat(self, state: WorkerState, lag: float, stats: WorkerStats | None) -> None:
         """Send a sign of life, and with it a report, which is lost when nobody is there."""
         report = wire.encode(stats) if stats is not None else b""
         if report and not self.reports_in_beats:
-            wire.delivered(self._stats.send(report, flags=zmq.DONTWAIT))
+            with contextlib.suppress(zmq.ZMQError):
+                self._stats.send(report, flags=zmq.DONTWAIT)
             report = b""
         self.send(protocol.Heartbeat(state=state, lag=lag, report=report))
 
@@ -190,7 +193,7 @@ class Control:
             if not waiter.done():
                 waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
 
-    async def _watch(self, socket: zmq.asyncio.Socket, endpoint: str, monitor: zmq.asyncio.Socket) -> None:
+    async def _watch(self, socket: zmq.Socket[bytes], endpoint: str, monitor: zmq.asyncio.Socket) -> None:
         """Follow a socket's connection and see that it comes back; runs until cancelled.
 
         libzmq takes a refusal, and an answer that is none of ZeroMQ's, for final. While a supervisor is away another
@@ -239,24 +242,16 @@ class Control:
             # The connection has to be watched all the same.
             log.exception("telling of the connection failed")
 
-    async def _receive(self) -> None:
-        while True:
-            try:
-                frame = await self._control.recv()
-            except zmq.ZMQError as error:
-                # A worker that receives nothing could not even be stopped.
-                log.error("receiving from the supervisor failed: %s", error)
-                await asyncio.sleep(_RECEIVE_AGAIN)
-                continue
-            message = self._reader.decode(frame)
-            if message is None:
-                continue
-            self._heard += 1
-            try:
-                self._dispatch(message)
-            except Exception:
-                # No message may interrupt the media.
-                log.exception("handling %s failed", type(message).__name__)
+    def _receive(self, frame: bytes) -> None:
+        message = self._reader.decode(frame)
+        if message is None:
+            return
+        self._heard += 1
+        try:
+            self._dispatch(message)
+        except Exception:
+            # No message may interrupt the media.
+            log.exception("handling %s failed", type(message).__name__)
 
     def _dispatch(self, message: FromSupervisor) -> None:
         if isinstance(message, SupervisorBeat):

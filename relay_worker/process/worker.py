@@ -92,6 +92,10 @@ class Worker:
         """The last report."""
         self._skipped = False
         """Whether the last beat had none."""
+        self._due, self._state = 0.0, WorkerState.STARTING
+        self._timer: asyncio.TimerHandle
+        self._alone: asyncio.Future[None]
+        """Done when there is nobody left to work for; with what a beat failed at."""
         self._stop = asyncio.Event()
         self._stop_within = 3.0
         self._farewell = ""
@@ -272,20 +276,39 @@ class Worker:
                 await asyncio.sleep(HELLO_AGAIN)
             else:
                 await self._control.until_connected(HELLO_AGAIN)
-        due, state = clock.now(), self._relay.state
-        while not self._orphaned(now := clock.now()):
-            self._on_beat()
-            # After a pause of this process what came meanwhile is still unread: it is judged at the next beat.
-            stats = None
-            if not self._resumed(now):
-                self._relay.tick(now)
-                state = self._relay.state
-                if self._has_to_report(state):
-                    stats = self._reported = self._report(now)
-            self._control.beat(state, max(0.0, now - due), stats)
-            due = max(due + BEAT, now)
-            await asyncio.sleep(due - now if due > now else BEAT)
+        self._due, self._state = clock.now(), self._relay.state
+        self._alone = asyncio.get_running_loop().create_future()
+        self._beat_again()
+        try:
+            await self._alone
+        finally:
+            self._timer.cancel()
         log.warning("no supervisor and no lease: ending", extra=self._context())
+
+    def _beat_again(self) -> None:
+        """One beat, and the timer of the next: a task would cost more than some of what it does."""
+        now = self._clock.now()
+        try:
+            if self._orphaned(now):
+                self._alone.set_result(None)
+                return
+            self._beat_once(now)
+        except Exception as error:
+            self._alone.set_exception(error)
+            return
+        self._due = max(self._due + BEAT, now)
+        delay = self._due - now if self._due > now else BEAT
+        self._timer = asyncio.get_running_loop().call_later(delay, self._beat_again)
+
+    def _beat_once(self, now: float) -> None:
+        self._on_beat()
+        # After a pause of this process what came meanwhile is still unread: it is judged at the next beat.
+        stats = None
+        if not self._resumed(now):
+            self._state = self._relay.tick(now)
+            if self._has_to_report(self._state):
+                stats = self._reported = self._report(now)
+        self._control.beat(self._state, max(0.0, now - self._due), stats)
 
     def _orphaned(self, now: float) -> bool:
         """Whether there has been neither a supervisor nor a lease for the whole grace period.

@@ -21,8 +21,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, runtime_checkable
 
-import msgspec
-
 from relay_common import protocol
 from relay_common.backoff import Backoff
 from relay_common.causes import Cause
@@ -49,7 +47,18 @@ LONG_ENOUGH: Final = 5.0
 """Seconds after which a publication counts as stable. One lost sooner is replaced at once, the next after it with
 growing pauses: each costs a session at the SFU, and moves the viewers.
 """
-_TOTALS: Final = tuple(field.name for field in msgspec.structs.fields(TrackStats) if field.type is int)
+_TOTALS: Final = (
+    "packets_out",
+    "bytes_out",
+    "retransmitted",
+    "nacks",
+    "plis",
+    "firs",
+    "send_drops",
+    "dropped",
+    "thinned",
+)
+"""Of `TrackStats`, what publications add up; the others are the camera's."""
 CANCEL_AGAIN: Final = 0.5
 THE_SFU: Final = SinkTarget()
 
@@ -348,7 +357,7 @@ class PublicationKeeper:
 
 
 def _add(stats: TrackStats, more: TrackStats) -> None:
-    """Add the totals of `more`, which are its integers; rates and shares describe only their own moment."""
+    """Add the totals of `more`; rates and shares describe only their own moment."""
     for name in _TOTALS:
         if number := getattr(more, name):  # most are none
             setattr(stats, name, getattr(stats, name) + number)
