@@ -69,16 +69,23 @@ def video_ssrc(rig: MediaRig) -> int:
 
 
 class Wedged:
-    """In the place of what was compiled for a session and an output, which calls none of the methods that are stuck.
+    """In the place of what was compiled for a session, an output or a track, which calls none of the methods that are
+    stuck.
 
-    Like that it is of no use any more with another output, and no other session keeps it.
+    Like that it is of no use any more with another output or input, and no other session keeps it.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline, self._output = pipeline, pipeline.output
+        self._pipeline, self._output, self._audio = pipeline, pipeline.output, pipeline.inputs[Kind.AUDIO]
 
     def take(self, data: bytes, now: float) -> int:
         return native.NOT_PLAIN if self._pipeline.output is self._output else native.CHANGED
+
+    def hear(self, data: bytes, now: float) -> int:
+        return native.NOT_PLAIN if self._pipeline.inputs[Kind.AUDIO] is self._audio else native.CHANGED
+
+    def send(self, payloads: object, media_time: float, step: float, now: float) -> int:
+        raise NotImplementedError("only of what an output has")
 
 
 @CASES.case(media_rig)
@@ -93,7 +100,7 @@ async def test_wedges_are_found_named_and_mended(rig: MediaRig) -> None:
 
     # Packets arrive but yield no frame: the smallest remedy is a new session.
     await whole_again()
-    pipeline._wake = Wedged(pipeline)
+    pipeline.wake = Wedged(pipeline)
     stuck = pipeline.inputs[Kind.VIDEO]
     stuck.receive_packets = lambda packets, now, out: stuck.receiver.receive_all(packets, now)  # type: ignore[method-assign]
     took = await rig.until(lambda: pipeline.sessions == 2, "another session with the camera", within=15.0)
@@ -109,7 +116,7 @@ async def test_wedges_are_found_named_and_mended(rig: MediaRig) -> None:
     # Frames are ready but none is sent: a new publication.
     publisher = keeper.publisher
     assert publisher is not None
-    pipeline._wake = Wedged(pipeline)
+    pipeline.wake = pipeline._ear = Wedged(pipeline)
     publisher.send = lambda frame, now: None  # type: ignore[method-assign]
     took = await rig.until(lambda: keeper.published == 2, "another publication", within=15.0)
     assert took <= 11.0
