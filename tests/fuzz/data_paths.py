@@ -307,7 +307,11 @@ def remembered(value: object, seen: set[int]) -> object:
     if id(value) in seen or not type(value).__module__.startswith(("relay_", "tests.", "__main__")):
         return type(value).__name__
     seen.add(id(value))
-    return {name: remembered(item, seen) for name, item in attributes(value).items() if name not in _APART}
+    return {
+        name: item if type(item) in _PLAIN else remembered(item, seen)
+        for name, item in attributes(value).items()
+        if name not in _APART
+    }
 
 
 class Stored(Stream):
