@@ -90,6 +90,34 @@ EQUIVALENT: Final[dict[str, str]] = {
     "add_kept: return kept_type == NULL ? -0 : 0;": "a module fails for want of memory alone",
     "keep_run: return failed ? -2 : 0;": "a truth value",
     "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
+    "is_in_time: double elapsed = now - REAL_OF(clock, sound_now), "
+    "weight = (0.001 >= elapsed ? 0.001 : elapsed) / AVERAGE;": "both are the same then",
+    "is_in_time: mean += (error - mean) * (weight <= 1.0 ? weight : 1.0);": "likewise",
+    "is_in_time: self->budget = budget <= MOST_BUDGET ? budget : MOST_BUDGET;": "likewise",
+    "follows_on: self->pause = media - REAL_OF(transcoder, expected_media) > PAUSE;": "seconds since a machine's start "
+    "have no bits for a difference of exactly that",
+    "follows_on: return !(self->pause && gap >= TOLERANCE) && is_in_time(self, gap, now);": "likewise",
+    "fill_transcoding: return !PyErr_Occurred() && self->encode != NULL && self->context != NULL && self->rate > 1 && "
+    "self->stride > 0 &&": "no sound has one sample a second",
+    "fill_transcoding: return !PyErr_Occurred() && self->encode != NULL && self->context != NULL && self->rate > 0 && "
+    "self->stride > 1 &&": "samples have two octets or four",
+    "fill_transcoding: self->frame_bytes > 1 && self->frame_bytes <= MOST_FRAME && "
+    "self->frame_bytes % self->stride == 0;": "likewise",
+    "pending_size: return pending != NULL && PyByteArray_CheckExact(pending) ? PyByteArray_Size(pending) : -2;": "below"
+    " zero either way",
+    "size_of: Py_ssize_t size = value == NULL ? -2 : PyLong_AsSsize_t(value);": "likewise",
+    "hold_samples: Py_ssize_t count = frame == NULL ? -2 : size_of(frame, n_samples);": "likewise",
+    "hold_samples: return held ? count : -2;": "likewise",
+    "encode: double first[(MOST_FRAME + 1) / sizeof(double)]; /* for its alignment */": "more room",
+    "encode: if (length < 0 || length > (MOST_OPUS + 1))": "libopus keeps to its room",
+    "forward: return sent < 0 ? -2 : hand_on(work, run, pipeline, n__encoded, material);": "a truth value",
+    "take_samples: for (int number = 0; number <= made; number++)": "what is behind the last has no bytes",
+    "take_samples: uint8_t out[(MAX_FRAMES + 1) * MOST_OPUS]; /* less than one is pending */": "more room",
+    "take_samples: uint8_t out[MAX_FRAMES * (MOST_OPUS + 1)]; /* less than one is pending */": "likewise",
+    "take_samples: return made == -1 ? call(transcoder, n_note_unencodable, NULL, NULL) : -2;": "a truth value",
+    "take_samples: return failed ? -2 : 0;": "likewise",
+    "pass_frames: return done == NULL ? -2 : 0;": "likewise",
+    "transcode: return failed ? -2 : 0;": "likewise",
 }
 """Function and line as they are with the change, and why nothing can tell."""
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import pytest
 
+from relay_worker.media.inputs import AudioInput
+from relay_worker.pipeline import Pipeline
 from tests.unit.native.test_pictures import Pair, closing
+from tests.unit.native.test_transcoding import Speaker
+
+BY_PYTHON: Final = ((Pipeline, "_heard", "decode"), (AudioInput, "encode", "encode"), (Pipeline, "_encoded", "send"))
+"""What the Python may be asked to do of a `speaker`'s sound: by which method, and its name there."""
 
 
 @pytest.fixture
@@ -18,3 +25,27 @@ def pair() -> Iterator[Pair]:
 def narrow() -> Iterator[Pair]:
     """One whose packets have room for 64 octets, of which those of a fragment are 62."""
     yield from closing(Pair(64))
+
+
+@pytest.fixture
+def speaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Speaker]:
+    heard: list[int] = []
+    asked: list[str] = []
+    hear = Pipeline._hear
+
+    def noted(self: Pipeline, *arguments: Any) -> int:
+        heard.append(hear(self, *arguments))
+        return heard[-1]
+
+    def noting(method: Any, what: str) -> Callable[..., Any]:
+        def wrapped(self: Any, *arguments: Any) -> Any:
+            asked.append(what)
+            return method(self, *arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(Pipeline, "_hear", noted)
+    for owner, name, what in BY_PYTHON:
+        monkeypatch.setattr(owner, name, noting(getattr(owner, name), what))
+    for pair in closing(Pair()):
+        yield Speaker(pair, heard, asked)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any
 
 import av
 import pytest
@@ -15,19 +15,15 @@ from av.audio.frame import AudioFrame
 from relay_common.simulation.camera.media import AudioSpec, audio_clip
 from relay_worker import native
 from relay_worker.media import opus_encoder
-from relay_worker.media.inputs import AudioInput
 from relay_worker.media.opus import OpusTranscoder
 from relay_worker.media.sound_clock import INTERVAL
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.extensions import HeaderExtensions
 from tests.fuzz.sound_streams import HBR, RATE, UNITS, framed, hbr
 from tests.unit.native.test_hearing import FRAME, Listener
-from tests.unit.native.test_pictures import Pair, closing
+from tests.unit.native.test_pictures import Pair
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
-
-BY_PYTHON: Final = ((Pipeline, "_heard", "decode"), (AudioInput, "encode", "encode"), (Pipeline, "_encoded", "send"))
-"""What the Python may be asked to do: by which method, and its name here."""
 
 
 class Speaker(Listener):
@@ -58,30 +54,6 @@ class Speaker(Listener):
             for name, value in attributes.items():
                 assert hasattr(what(track_input), name)
                 setattr(what(track_input), name, value)
-
-
-@pytest.fixture
-def speaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Speaker]:
-    heard: list[int] = []
-    asked: list[str] = []
-    hear = Pipeline._hear
-
-    def noted(self: Pipeline, *arguments: Any) -> int:
-        heard.append(hear(self, *arguments))
-        return heard[-1]
-
-    def noting(method: Any, what: str) -> Callable[..., Any]:
-        def wrapped(self: Any, *arguments: Any) -> Any:
-            asked.append(what)
-            return method(self, *arguments)
-
-        return wrapped
-
-    monkeypatch.setattr(Pipeline, "_hear", noted)
-    for owner, name, what in BY_PYTHON:
-        monkeypatch.setattr(owner, name, noting(getattr(owner, name), what))
-    for pair in closing(Pair()):
-        yield Speaker(pair, heard, asked)
 
 
 def transcoder(track_input: Any) -> Any:
@@ -151,6 +123,7 @@ def test_what_does_not_follow_on_is_left_to_the_python(
         {"_error": -0.019, "due_since": 1000.0},
         {"_error": 0.019},
         {"_budget": -5.0},
+        {"_budget": 0.2},
         {"_now": float("-inf")},
     ],
     ids=str,
@@ -200,6 +173,7 @@ def frame(samples: int = FRAME, rate: int = RATE, layout: str = "mono", name: st
     ("frames", "expected"),
     [
         ([frame()], []),
+        ([SimpleNamespace(samples=0, sample_rate=RATE, planes=(b"",))], []),
         ([frame(1)], []),
         ([frame(319)], []),
         ([frame(320 * 16)], []),
@@ -212,7 +186,7 @@ def frame(samples: int = FRAME, rate: int = RATE, layout: str = "mono", name: st
         ([SimpleNamespace(samples=2, sample_rate=RATE, planes=(bytes(8),))], []),
     ],
     ids=[
-        *("as ever", "a sample", "no whole packet", "the longest", "longer", "none", "two", "two planes"),
+        *("as ever", "no sample", "a sample", "no whole packet", "the longest", "longer", "none", "two", "two planes"),
         *("another rate", "less than it says", "no more than it says"),
     ],
 )
@@ -238,13 +212,14 @@ def test_other_errors_of_a_decoder_are_raised(speaker: Speaker) -> None:
             way.receive(data, speaker.pair.now + FRAME / RATE)
 
 
-def test_what_changes_while_it_is_decoded(speaker: Speaker) -> None:
+@pytest.mark.parametrize("samples", [320, 321])
+def test_what_changes_while_it_is_decoded(speaker: Speaker, samples: int) -> None:
     """Nothing of ours does; compiled code looks again all the same."""
     way = speaker.pair.both[1]
     mine = transcoder(speaker.inputs[1])
 
     def decode(packet: object) -> list[AudioFrame]:
-        mine._chain._pending += bytes(4 * 320)
+        mine._chain._pending[:] = bytes(4 * samples)
         return [frame()]
 
     way.pipeline._ear, mine._decoder = None, SimpleNamespace(decode=decode)
@@ -291,9 +266,10 @@ def test_packets_of_any_size(speaker: Speaker, size: int) -> None:
     assert speaker.say() == []
 
 
-def test_with_more_than_a_packet_waiting_the_python_encodes(speaker: Speaker) -> None:
+@pytest.mark.parametrize("samples", [320, 321])
+def test_with_a_packet_or_more_waiting_the_python_encodes(speaker: Speaker, samples: int) -> None:
     for made in speaker.chains:
-        made._pending += bytes(4 * 320)
+        made._pending[:] = bytes(4 * samples)
     assert speaker.say() == ["decode"]
 
 
@@ -365,6 +341,7 @@ def test_another_transcoder_is_noticed(speaker: Speaker) -> None:
         {"stride": 0},
         {"frame_bytes": 0},
         {"frame_bytes": 3844},
+        {"frame_bytes": 3841, "stride": 1},
         {"frame_bytes": 1278},
     ],
     ids=lambda attributes: next(iter(attributes)),
