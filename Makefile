@@ -87,18 +87,21 @@ cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of whic
 cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; an hour and a half)
 	$(BIN)/python -m tests.cluster.matrix $(ARGS)
 
-# What has been run on true nodes, which RELAY_CLUSTER_NODES=kubelet chooses.
-ROWS ?= loses power,partitioned,drained,hung,impostors,no room,kubelet,killed with its node
-ON_TRUE_NODES = $(addprefix tests/cluster/,kubelets test_manifests.py test_engine.py)
+test-cluster: $(VENV)/installed-dev ## everything on true kubelets with containerd: figures beside bars (root, Debian 12, cgroup v1; alone; an hour and a half)
+	@$(BIN)/python -m tests.cluster.kubelets --permitted
+	@$(MAKE) --no-print-directory nodes
+	@$(BIN)/python -m tests.cluster.kubelets $(ARGS)
 
-test-cluster: nodes ## engine, manifests and faults of nodes on true kubelets with containerd (root, Debian 12, cgroup v1; alone; half an hour)
-	RELAY_CLUSTER_NODES=kubelet RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest $(ON_TRUE_NODES)
-	RELAY_CLUSTER_NODES=kubelet $(BIN)/python -m tests.cluster.matrix --rows "$(ROWS)" $(ARGS)
+# Programs, each with its package of Debian's.
+NODE_TOOLS = buildah:buildah debootstrap:debootstrap iptables:iptables gcc:gcc kubectl:kubernetes-client ip:iproute2 unshare:util-linux
 
 nodes: kubernetes ## what true nodes take: kubelet, kube-proxy, containerd, runc, and the relay's image (eight minutes; kept)
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v buildah && command -v debootstrap && command -v iptables; } >/dev/null; then \
-		echo "installing buildah, debootstrap and iptables"; \
-		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap iptables) >/dev/null; \
+	@needed=; for tool in $(NODE_TOOLS); do command -v "$${tool%%:*}" >/dev/null || needed="$$needed $${tool#*:}"; done; \
+	ls /usr/lib/*/libc.a >/dev/null 2>&1 || needed="$$needed libc6-dev"; \
+	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || needed="$$needed libfaketime"; \
+	if [ -n "$$needed" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$needed"; \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$needed) >/dev/null; \
 	fi
 	$(BIN)/python -m tests.cluster.binaries node
 	$(BIN)/python -m tests.cluster.kubelets.images

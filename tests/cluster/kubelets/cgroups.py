@@ -31,10 +31,7 @@ class Cgroup:
     """Made at once, in each hierarchy; named by this process, so that a later one finds what a killed one left."""
 
     def __init__(self, name: str) -> None:
-        for left in ROOT.glob(f"*/{_PREFIX}*"):
-            owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-            if not Path("/proc", owner).exists():
-                _remove(left)
+        sweep()
         self._name = f"{_PREFIX}{os.getpid()}-{name}"
         for hierarchy in HIERARCHIES:
             self._in(hierarchy).mkdir(exist_ok=True)
@@ -66,6 +63,19 @@ class Cgroup:
 
     def _in(self, hierarchy: str) -> Path:
         return ROOT / hierarchy / self._name
+
+
+def sweep() -> list[str]:
+    """Remove what nodes have left whose owner has ended; returns what cannot be removed, since something runs in it."""
+    left = []
+    for group in ROOT.glob(f"*/{_PREFIX}*"):
+        owner = group.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            try:
+                _remove(group)
+            except OSError:
+                left.append(str(group))
+    return left
 
 
 def _remove(group: Path) -> None:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,20 +44,32 @@ root = "{root}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-      BinaryName = "{programs}/runc"
+      BinaryName = "{runc}"
       SystemdCgroup = false
 """
 
 
-class Containerd:
-    """`folder` is for its configuration and log, and CNI's configuration in `network`; /run is not this machine's."""
+_AHEAD: Final = """#!/bin/sh
+# Each container has the variables of a clock of its own, and the library that these name.
+case " $* " in *" create "*) {python} {program} {variables} "$@" || exit 1;; esac
+exec {programs}/runc "$@"
+"""
+"""What is run in place of runc on a node whose clock is ahead."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+
+class Containerd:
+    """`folder` is for its configuration and log, and CNI's configuration in `network`; /run is not this machine's.
+
+    `clock` has the variables by which its containers' clock is ahead (`engine.clock_ahead`).
+    """
+
+    def __init__(self, folder: Path, root: Path, clock: Mapping[str, str] | None = None) -> None:
         self._folder, self._root, self._programs = folder, root, binaries.folder(binaries.NODE)
+        self._clock = clock or {}
 
     def start(self) -> subprocess.Popen[bytes]:
         """Return once it serves. Raises RuntimeError."""
-        parts = {"root": self._root, "socket": SOCKET, "pause": PAUSE, "programs": self._programs}
+        parts = {"root": self._root, "socket": SOCKET, "pause": PAUSE, "programs": self._programs, "runc": self._runc()}
         config = self._folder / "containerd.toml"
         config.write_text(_CONFIG.format(**parts, network=self._folder / "network"))
         process = run("containerd", self._folder, "--config", str(config))
@@ -68,6 +83,17 @@ class Containerd:
                 time.sleep(0.1)
             else:
                 return process
+
+    def _runc(self) -> Path:
+        """The program that runs containers."""
+        if not self._clock:
+            return self._programs / "runc"
+        file = self._folder / "runc-ahead"
+        program = Path(__file__).with_name("ahead.py")
+        parts = {"python": sys.executable, "program": program, "programs": self._programs}
+        file.write_text(_AHEAD.format(**parts, variables=shlex.quote(json.dumps(dict(self._clock)))))
+        file.chmod(0o755)
+        return file
 
     def ctr(self, *arguments: str) -> None:
         """Its client's command. Raises RuntimeError."""

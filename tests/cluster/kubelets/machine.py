@@ -128,7 +128,7 @@ class Machine:
             file.write_text(f"{value}\n")
             _mount("--bind", str(file), f"/proc/sys/{name}")
         self._write("network/10-pods.conflist", network(self._config["pods"]))
-        Containerd(self._folder, self._folder / "containerd").start()
+        Containerd(self._folder, self._folder / "containerd", self._config["clock"]).start()
         run("kube-proxy", self._folder, "--config", self._write("kube-proxy.json", proxy(self._config)))
 
     def _keep(self) -> None:

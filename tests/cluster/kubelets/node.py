@@ -38,7 +38,6 @@ class KubeletNode(ClusterNode):
         return self._cgroup.enter
 
     def config(self) -> Json:
-        assert not self._clock, "true nodes have this machine's clock"
         plane, network = self._cluster.control_plane, self._cluster.network
         network.route_pods(self._number)
         root = self.folder / "containerd"
@@ -54,6 +53,7 @@ class KubeletNode(ClusterNode):
             "proxy_kubeconfig": str(plane.authority.kubeconfig(plane.server, "system:kube-proxy")),
             "pods": network.pods(self._number),
             "all_pods": network.all_pods,
+            "clock": self._clock,
         }
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import functools
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ import pytest
 from tests.cluster.engine import Cluster, running_cluster, unavailable
 from tests.cluster.kubelets.node import kind_of_nodes
 from tests.cluster.matrix.bench import PATIENCE, PROTOCOLS, Bench, Outcome
+from tests.cluster.matrix.logs import kept
 from tests.cluster.matrix.pair import Pair, pair
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
@@ -43,7 +45,8 @@ def line(name: str, second: str, outcome: Outcome, bar: float) -> str:
     """A row of the table."""
     each = [outcome.by_protocol[protocol] for protocol in PROTOCOLS]
     spans = [span(times) for times in (each if any(each) else [outcome.times]) if times]
-    times = f"{', '.join(spans)} ({bar:.0f})" if spans else "nothing was lost"
+    late = ": missed" * any(time > bar for time in outcome.times)
+    times = f"{', '.join(spans)} ({bar:.0f}){late}" if spans else "nothing was lost"
     lost, spent = (f"{a}, {b}" for a, b in (map(len, each), map(outcome.generates.__getitem__, PROTOCOLS)))
     said = "; ".join(outcome.wrong) or outcome.words or "nothing"
     return f"| {name} | {second} | {lost} | {times} | {spent} | {outcome.others_lost} | {said} |"
@@ -114,10 +117,14 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=300.0, help="seconds for which the API server is away")
     parser.add_argument("--ahead", type=float, default=0.0, help="seconds by which the second node's clock is ahead")
     parser.add_argument("--rows", default="", help="words, any of which is in a row's name; all rows without")
+    parser.add_argument("--row", action="append", default=[], help="the name of a row, in place of --rows; repeatable")
+    parser.add_argument("--logs", type=Path, help="a folder for the supervisors' logs")
     arguments = parser.parse_args()
     if why := unavailable(kind_of_nodes()):
         sys.exit(why)
-    wanted = arguments.rows.split(",")
+    for number in (signal.SIGINT, signal.SIGTERM):  # the cluster is taken down, also where a shell has these ignored
+        signal.signal(number, signal.default_int_handler)
+    wanted = arguments.row or arguments.rows.split(",")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\n{HEAD}", flush=True)
     missed = 0
     for second in arguments.second.split(","):
@@ -125,6 +132,7 @@ def main() -> None:
         with (
             tempfile.TemporaryDirectory(prefix="relay-matrix-") as folder,
             running_cluster(Path(folder), kind=kind_of_nodes(), ahead=arguments.ahead) as cluster,
+            kept(arguments.logs, f"{second}-{os.getpid()}", cluster),
         ):
             for rows in (ROWS, LIMITED_ROWS):
                 if chosen := among(rows, wanted):
