@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.timeout(500), pytest.mark.media]
 
 CAMERAS: Final = 2
 RUN: Final = "relay-supervisor run"
+APPLIED: Final = "kubectl apply -k ."
 
 
 class Box:
@@ -93,9 +94,10 @@ async def generates(world: DemoWorld) -> int:
 async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path) -> None:
     stopped, there, applied, ended, waited, back, run_again = shown(MOVED)
     deployed = shown(ON_A_CLUSTER)
+    assert applied == f"{APPLIED[:-1]}deploy/kubernetes"
     async with prepared(cluster, api, tmp_path) as (world, manifests):
         box = Box(tmp_path / "box", cluster, world)
-        for command in deployed[: deployed.index(applied)]:
+        for command in deployed[: deployed.index(APPLIED)]:
             await shell(command, cluster, manifests)
         async with box.relay():
             asked = await generates(world)
@@ -103,7 +105,7 @@ async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api,
             await box.does(stopped)
         began = time.monotonic()
         await box.does(there)
-        await shell(applied, cluster, manifests)
+        await shell(applied, cluster, tmp_path)
         found = await api.until(f"{NAMESPACE}/pods", lambda pods: bool(pods["items"]), WITHIN, labelSelector=COMMANDS)
         await live(found["items"][0], CAMERAS)
         print(f"in the cluster after {time.monotonic() - began:.1f} s")
