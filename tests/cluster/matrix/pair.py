@@ -174,7 +174,7 @@ class Pair(ControlInterface):
         for session in sessions:
             for track in session["published"]:
                 if not any(one in track["name"] for one in but):
-                    found[f"lost of {track['name']}"] = found.get(f"lost of {track['name']}", 0) + track["lost"]
+                    found[f"lost of {track['name']}"] = found.get(f"lost of {track['name']}", 0) + track.get("lost", 0)
         names = {camera["name"] for one, camera in self._cameras.items() if one not in but}
         for camera in (await self.nest("cameras"))["cameras"]:
             if camera["name"] in names:
