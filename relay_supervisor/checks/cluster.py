@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from relay_common.config_cluster import ClusterConfig, bus_endpoints
@@ -10,7 +11,7 @@ from relay_common.errors import ConfigError
 from relay_common.loopback import is_loopback_url
 from relay_supervisor.checks.report import Finding, failed, ok, warn
 from relay_supervisor.fleet.launcher import EngineError
-from relay_supervisor.fleet.pods.requirements import rights
+from relay_supervisor.fleet.pods.requirements import protection, rights
 from relay_worker.process.spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -39,13 +40,21 @@ async def cluster(config: ClusterConfig) -> list[Finding]:
 
 
 async def _permissions(api: ClusterApi, config: ClusterConfig) -> list[Finding]:
-    asked, namespace = rights(config), config.namespace
-    answers = await asyncio.gather(*(api.may(verb, resource) for verb, resource in asked))
-    missing = [f"{verb} {resource}" for (verb, resource), may in zip(asked, answers, strict=True) if not may]
-    if missing:
-        words = f"this account may not {', '.join(missing)} in the namespace {namespace}"
-        return [failed(_PART, words, "Grant it that by a Role (documentation: Deployment, Workers as Pods)")]
+    namespace, remedy = config.namespace, "Grant it that by a Role (documentation: Deployment, Workers as Pods)"
+    if missing := await _missing(api, rights(config)):
+        return [failed(_PART, f"this account may not {missing} in the namespace {namespace}", remedy)]
+    if not config.replica and (missing := await _missing(api, protection())):
+        words = (
+            f"this account may not {missing} in the namespace {namespace}, so that another supervisor of the identity "
+        )
+        return [warn(_PART, f"{words}{config.identity} would delete the Pods of this one's workers, unnoticed", remedy)]
     return [ok(_PART, f"{api.server} lets this account manage Pods and Secrets in the namespace {namespace}")]
+
+
+async def _missing(api: ClusterApi, asked: Sequence[tuple[str, str]]) -> str:
+    """What of that we may not do, in words; "" for nothing."""
+    answers = await asyncio.gather(*(api.may(verb, resource) for verb, resource in asked))
+    return ", ".join(f"{verb} {resource}" for (verb, resource), may in zip(asked, answers, strict=True) if not may)
 
 
 async def _pod(api: ClusterApi, config: ClusterConfig) -> Finding:

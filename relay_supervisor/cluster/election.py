@@ -37,6 +37,8 @@ AWAY_AFTER: Final = 4.0
 MOST_AWAY: Final = 600.0
 """Seconds after the last renewal beyond which no promise helps."""
 REGISTER_EVERY: Final = 30.0
+ALONE: Final = "alone."
+"""How the name of a supervisor begins that is alone (`lone.py`): others' are labels, without a dot."""
 FORGOTTEN: Final = 90.0
 """Seconds after which a supervisor that does not register again is none that has to promise."""
 
@@ -118,6 +120,11 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     """Where the holder takes requests that others pass on to it; "": nowhere."""
     pod: str = ""
     """The UID of the holder's Pod; "": it is in none, or has not said so yet."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether its holder is alone: it asks nobody for promises, and has changed no Pod once this has lapsed."""
+        return self.holder.startswith(ALONE)
 
     @property
     def held(self) -> tuple[str, str, str]:
@@ -312,8 +319,8 @@ class Election:
             # Nobody's: whom we have promised to wait has given it up. Our own: another may believe that it holds it.
             return self._promised_until if self.record.holder else -math.inf
         ended = self._ended is not None and self._ended.held == self.record.held
-        alone = 0.0 if self._known or ended else MOST_AWAY
-        return max(self.changed_at + alone + DURATION, self._promised_until)
+        away = 0.0 if self._known or ended or self.record.alone else MOST_AWAY
+        return max(self.changed_at + away + DURATION, self._promised_until)
 
     def _registrations(self, record: LeaseRecord | None, now: float) -> None:
         peers = record.peers if record is not None else {}

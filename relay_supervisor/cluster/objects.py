@@ -9,6 +9,7 @@ from relay_supervisor.fleet.pods.api import ApiRefused, Object, ResourceKind
 
 STATE_LABEL: Final = "nest-relay/state"
 """Of the objects that supervisors of a relay share; its value is the relay's identity."""
+_FORBIDDEN: Final = 403
 _CONFLICT: Final = 409
 
 
@@ -37,6 +38,11 @@ async def find(objects: Objects, kind: ResourceKind, name: str) -> Object | None
 def conflicts(error: ApiRefused) -> bool:
     """Whether the object is not in the version that was to be changed, or exists already."""
     return error.code == _CONFLICT
+
+
+def forbids(error: ApiRefused) -> bool:
+    """Whether we have no right to do that."""
+    return error.code == _FORBIDDEN
 
 
 def version_of(found: Object) -> str:

@@ -16,7 +16,7 @@ from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.cluster.election import DURATION, PROMISED, STOP_AFTER, CommandState, Election, LeaseRecord, Peer
 from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.holders_pod import own_pod, pod_is_gone
-from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, unchanged, version_of
+from relay_supervisor.cluster.objects import STATE_LABEL, Objects, conflicts, find, forbids, unchanged, version_of
 from relay_supervisor.fleet.pods.api import LEASES, ApiAway, ApiRefused, Object
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Seat:
         self.won, self.lost = asyncio.Event(), asyncio.Event()
         self.problem = ""
         """Why the API server does not help, in words; "" when it does."""
+        self.forbidden = False
+        """Whether it has refused us the Lease itself, so that it can never be ours."""
         self._blind_until = -math.inf
         """Until when it has not answered since the start."""
         self._answered = False
@@ -203,6 +205,7 @@ class Seat:
                     await self._hold()
         except ApiRefused as error:
             self._election.refused()
+            self.forbidden = forbids(error)
             if not conflicts(error):
                 self._failed(str(error))
                 return False
@@ -211,7 +214,7 @@ class Seat:
             self._election.unanswered()
             self._failed(str(error) or "the cluster's API server does not answer in time")
             return False
-        self.problem, self._answered = "", True
+        self.problem, self._answered, self.forbidden = "", True, False
         return True
 
     async def _look(self) -> None:

@@ -76,6 +76,10 @@ async def run(config: Config, reread: Callable[[], Config]) -> None:
 
             process = OfProcess(manager, signalled, hangups, clock)
             await (stand_by_for_all if account_names(config) else stand_by)(config, reread, process)
+        elif config.cluster.namespace:
+            from relay_supervisor.commands.alone import run_alone
+
+            await run_alone(config, reread, manager, signalled, hangups, clock)
         else:
             await serve(Supervisor(config, reread=reread), manager, signalled, hangups)
     finally:

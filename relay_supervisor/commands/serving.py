@@ -47,11 +47,13 @@ async def serve(
     signalled: asyncio.Event,
     hangups: Hangups,
     over: asyncio.Event | None = None,
+    *,
+    alone: bool = False,
 ) -> None:
     """Run it; SIGHUP reloads its configuration.
 
     With `over`, which is set when it must not command any more, there are others to go on: its workers are kept unless
-    it was asked to stop with them.
+    it was asked to stop with them. One that is `alone` keeps them only once it is set.
     """
     asked, reloads = supervisor.verbs.stop_requested, Tasks(log, "a reload failed")
     with hangups.listening(lambda: reloads.spawn(_reload(supervisor))):
@@ -65,7 +67,7 @@ async def serve(
             if over is None or not over.is_set():
                 manager.stopping()
             reloads.cancel()
-            others_go_on = over is not None and not asked.is_set()
+            others_go_on = over is not None and not asked.is_set() and (over.is_set() or not alone)
             await supervisor.stop(keep_workers=supervisor.verbs.keep_workers or others_go_on)
 
 

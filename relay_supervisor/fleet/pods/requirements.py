@@ -14,17 +14,24 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "secrets": ("create", "delete", "list", "patch"),
 }
 """What a supervisor needs to be allowed in the namespace (deploy/kubernetes/rbac.yaml), verbs by resource."""
-AMONG_OTHERS: Final[Mapping[str, Sequence[str]]] = {
-    "pods": ("patch",),
-    "leases.coordination.k8s.io": ("create", "list", "patch"),
-}
-"""What one needs besides that stands by for others: its group follows the resource."""
+LEASES: Final[Mapping[str, Sequence[str]]] = {"leases.coordination.k8s.io": ("create", "list", "patch")}
+"""What lets it know of others of its identity: its group follows the resource."""
+AMONG_OTHERS: Final[Mapping[str, Sequence[str]]] = {"pods": ("patch",), **LEASES}
+"""What one needs besides that stands by for others."""
 
 
 def rights(cluster: ClusterConfig) -> list[tuple[str, str]]:
     """Each verb and resource that the supervisor needs in the namespace."""
-    needed = [RIGHTS, *([AMONG_OTHERS] if cluster.replica else [])]
-    return [(verb, resource) for table in needed for resource, verbs in table.items() for verb in verbs]
+    return [*_each(RIGHTS), *(_each(AMONG_OTHERS) if cluster.replica else [])]
+
+
+def protection() -> list[tuple[str, str]]:
+    """The same, of what one that is alone can do without: another of its identity goes unnoticed then."""
+    return _each(LEASES)
+
+
+def _each(table: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    return [(verb, resource) for resource, verbs in table.items() for verb in verbs]
 
 
 def require_names(cluster: ClusterConfig) -> None:

@@ -1,0 +1,108 @@
+"""`run` with workers in Pods and none that stand by: it begins nothing while another one of its identity commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.types import Receive, Scope, Send
+
+from relay_common.clock import Clock
+from relay_common.config import Config
+from relay_supervisor.app import Supervisor
+from relay_supervisor.cluster.lone import LoneSeat, LoneState
+from relay_supervisor.commands.serving import Hangups, serve
+from relay_supervisor.commands.systemd import ServiceManager
+from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
+from relay_supervisor.fleet.launcher import Launcher
+from relay_supervisor.fleet.pods.api import ClusterApi
+from relay_supervisor.fleet.pods.pod_launcher import PodLauncher
+from relay_supervisor.http.passing import Commander, NotPassedOn, PassOn
+from relay_supervisor.http.standby import StandbyInterface
+from relay_supervisor.state.directories import private, runtime
+from relay_supervisor.state.lock import StateLock
+
+
+async def run_alone(
+    config: Config,
+    reread: Callable[[], Config],
+    manager: ServiceManager,
+    signalled: asyncio.Event,
+    hangups: Hangups,
+    clock: Clock,
+) -> None:
+    """Run the supervisor until a signal, or until it is asked to stop; wait while another one has its Lease.
+
+    Raises RelayError when another one uses the state directory.
+    """
+    state = config.paths.state()
+    private(state, "state_dir")
+    runtime(config.paths.runtime())
+    namesake = False
+    while not signalled.is_set():
+        lock = StateLock(state)
+        lock.acquire()  # first: who shares the directory has the same key, and would be unseated
+        api = ClusterApi(config.cluster.namespace)
+        own = Keyring(state / KEY_FILE)
+        own.open()
+        seat = LoneSeat(api, config.cluster, own.secret.reveal().encode(), clock, namesake=namesake)
+        try:
+            if await seat.settled() is LoneState.WAITS:
+                manager.ready()
+                await _wait(config, seat, signalled, clock)
+            lock.release()
+            if not signalled.is_set():
+                config = await _relay(config, reread, manager, signalled, hangups, seat, clock)
+        finally:
+            lock.release()
+            namesake = namesake or seat.namesake
+            await seat.leave()
+            await api.aclose()
+    manager.stopping()
+
+
+class _Elsewhere(PassOn):
+    """Answers every request with who commands: there is no way to that one."""
+
+    def __init__(self, seat: LoneSeat, clock: Clock) -> None:
+        super().__init__(seat.name, lambda: Commander("", "", clock.now()), lambda: None, clock)
+        self._seat = seat
+
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send, *, operator: bool) -> None:
+        words = f"This supervisor, {self._seat.name}, waits: {self._seat.problem or 'it is about to command'}"
+        raise NotPassedOn(503, "standing_by", words, self._seat.advice)
+
+
+async def _wait(config: Config, seat: LoneSeat, signalled: asyncio.Event, clock: Clock) -> None:
+    """Serve who commands, until this one does or a signal."""
+    interface = StandbyInterface(config, clock, seat.status, _Elsewhere(seat, clock))
+    await interface.start()
+    free = asyncio.ensure_future(seat.free())
+    ending = asyncio.ensure_future(signalled.wait())
+    try:
+        await asyncio.wait((free, ending), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        free.cancel()
+        ending.cancel()
+        await interface.stop()
+
+
+async def _relay(
+    config: Config,
+    reread: Callable[[], Config],
+    manager: ServiceManager,
+    signalled: asyncio.Event,
+    hangups: Hangups,
+    seat: LoneSeat,
+    clock: Clock,
+) -> Config:
+    def launcher(runtime_dir: Path) -> Launcher:
+        return PodLauncher(config.cluster, clock, lambda: seat.may_change)
+
+    supervisor = Supervisor(config, clock=clock, launcher=launcher, reread=reread)
+    seat.watch()
+    await serve(supervisor, manager, signalled, hangups, seat.over, alone=True)
+    if supervisor.verbs.stop_requested.is_set():
+        signalled.set()
+    return supervisor.config
