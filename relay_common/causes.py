@@ -72,6 +72,7 @@ class Cause(enum.Enum):
     # Kubernetes
     WORKER_WAITS = "worker_waits"
     WORKER_MOVES = "worker_moves"
+    NODE_LOST = "node_lost"
 
 
 class RestartCause(enum.Enum):
@@ -240,6 +241,10 @@ CAUSES: Final[dict[Cause, CauseText]] = {
         "relay", "The cluster has taken the camera's worker away",
         "Nothing while a node is drained or upgraded; else `kubectl get events` says who deletes its Pod",
         "another one is started, where there is room"),
+    Cause.NODE_LOST: CauseText(
+        "relay", "The node of the camera's worker is lost, or too busy",
+        "`kubectl get nodes` says whether it is up; if it is, look at its network and its load",
+        "another worker is started, on another node where there is one"),
 }
 """Every cause with its words."""
 # fmt: on

@@ -40,7 +40,7 @@ _BY_STAGE: Final = {
 _DETAILED: Final = frozenset(
     {Cause.CAMERA_REFUSES, Cause.CAMERA_LOST, Cause.CAMERA_BROKEN, Cause.CAMERA_UNREACHABLE, Cause.CODEC_UNSUPPORTED}
     | {Cause.SFU_LOST, Cause.SINK_FAILS}
-    | {Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED, Cause.WORKER_MOVES}
+    | {Cause.WORKER_CRASHES, Cause.WORKER_HANGS, Cause.WORKER_UNSTARTED, Cause.WORKER_MOVES, Cause.NODE_LOST}
     | {Cause.GOOGLE_FAILS, Cause.GOOGLE_REFUSES, Cause.PROJECT_REFUSED, Cause.BUDGET_SHORT, Cause.OFFER_REFUSED}
 )
 """Causes whose sentence is followed by what was reported."""
@@ -139,7 +139,9 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
     reported = _reported(slot.stats, wall) if slot.stats is not None else Judged(Cause.NONE)
     if facts.refused is not None and reported.cause in (Cause.NONE, Cause.SFU_REFUSES, Cause.SFU_LOST):
         return Judged(*sfu_cause(facts.refused, Cause.SFU_REFUSES), "", reported.next_at)
-    for found in (reported, of_lease):
+    # The stream that has ended is the one before that which it holds now.
+    of_this = of_lease if of_lease.cause is not Cause.STREAM_ENDED else Judged(Cause.NONE)
+    for found in (reported, of_this):
         if found.cause is not Cause.NONE:
             return found
     following = "" if lease.state in _HELD else lease.next_step
@@ -183,8 +185,8 @@ def _worker_ended(slot: Slot, now: float, wall: float) -> Judged | None:
         return Judged(Cause.WORKER_MOVES, slot.ended_by, "", next_at)
     recent = slot.policy.recent(now)
     if slot.phase is Phase.BACKOFF or recent >= _CRASH_LOOP or (recent and not slot.running):
-        hung = slot.ended_by.startswith("hung")
-        return Judged(Cause.WORKER_HANGS if hung else Cause.WORKER_CRASHES, slot.ended_by, "", next_at)
+        ended = Cause.WORKER_HANGS if slot.ended_by.startswith("hung") else Cause.WORKER_CRASHES
+        return Judged(Cause.NODE_LOST if slot.node_failed else ended, slot.ended_by, "", next_at)
     return None
 
 

@@ -21,6 +21,7 @@ from relay_supervisor.fleet.ending import TERM_TIME, Step, Termination, log_stac
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import EngineError, Handle, Launcher
 from relay_supervisor.fleet.replacement import PairEvent, Replacement
+from relay_supervisor.fleet.silent_nodes import silent_node
 from relay_supervisor.fleet.slot import Phase, Slot, SlotEvent
 from relay_worker.process.spec import WorkerSpec
 
@@ -292,16 +293,17 @@ class SlotKeeper:
         assert slot.process is not None
         exit_, asked = slot.process.exit, slot.phase is Phase.STOPPING
         taken = exit_ is not None and exit_.taken and not asked and slot.phase is not Phase.HUNG
+        silent = silent_node(slot, self.slots.values(), self._clock.now()) if slot.phase is Phase.HUNG else ""
         if slot.farewell and exit_ is not None and exit_.clean and not taken:
             words = brief = f"{exit_} ({slot.farewell})"
         elif slot.phase is Phase.HUNG:
-            words, brief = f"hung{slot.whereabouts}, {exit_}", f"hung, {exit_}"
+            words, brief = f"hung{slot.whereabouts}, {exit_}", silent or f"hung, {exit_}"
         elif taken and exit_ is not None:
             words, brief = str(exit_), exit_.words
         else:
             words, brief = f"{exit_}{slot.whereabouts}", str(exit_)
         level = logging.INFO if asked else logging.WARNING if taken else logging.ERROR
-        log.log(level, "worker %s", words, extra=slot.context)
+        log.log(level, "worker %s", f"{words}: {silent}" if silent else words, extra=slot.context)
         code = exit_.code if exit_ is not None else None
         cause = RestartCause.KILLED if code is not None and code < 0 else RestartCause.EXITED
         if asked or slot.phase is Phase.HUNG:
@@ -309,6 +311,7 @@ class SlotKeeper:
         elif taken:
             cause = RestartCause.TAKEN_AWAY
         slot.ended_by, slot.was_taken = brief, taken
+        slot.node_failed = bool(silent) or (exit_ is not None and exit_.node_failed)
         if slot.data_path == "compiled" and slot.policy.trust.died(code, self._clock.now()):
             log.warning(
                 "worker has crashed twice in ten minutes: from now on it does without the compiled data path",
@@ -322,7 +325,7 @@ class SlotKeeper:
         log.log(logging.DEBUG if known else logging.ERROR, "worker %s", why, extra=slot.context)
         if slot.process is not None:
             slot.process.forget()
-        slot.ended_by, slot.was_taken = why, False
+        slot.ended_by, slot.was_taken, slot.node_failed = why, False, False
         self._over(slot, SlotEvent.GIVE_UP, why, RestartCause.FAILED)
 
     def _over(self, slot: Slot, event: SlotEvent, why: str, cause: RestartCause) -> None:
@@ -385,6 +388,7 @@ class SlotKeeper:
         self.slots[slot.camera] = successor
         successor.last_exit, successor.replaced_at = slot.last_exit, slot.replaced_at
         successor.ended_by, successor.was_taken = slot.ended_by, slot.was_taken
+        successor.node_failed = slot.node_failed
         successor.contested_until = slot.contested_until
         successor.policy.restarts += 1
         return successor

@@ -32,12 +32,13 @@ class Exit:
     """How a worker ended: `code` as `subprocess` has it, -n for signal n; None when nobody can tell.
 
     `words` are what its engine adds, such as that it took more memory than it may. Of one that was `taken` away, by its
-    engine or by somebody through it, the end says nothing about the worker.
+    engine or by somebody through it, the end says nothing about the worker; nor where its `node_failed` to start it.
     """
 
     code: int | None
     words: str = ""
     taken: bool = False
+    node_failed: bool = False
 
     @property
     def clean(self) -> bool:

@@ -159,6 +159,8 @@ class Slot:
         """How the last one ended, alone: the same words for the same end."""
         self.was_taken = False
         """Whether its engine took the last one away, so that how that ended says nothing about the worker."""
+        self.node_failed = False
+        """Whether the last one ended by its node, which was silent or did not start it."""
         self.planned = RestartCause.REQUESTED
         """Why it is asked to end, when it is."""
         self.wanted = True

@@ -182,9 +182,8 @@ class Book:
             if (watched := self._watched.get(instance)) is not None:
                 self._unacknowledged[watched.camera] += 1
             self.doom(instance)
-            self._tell(
-                instance, PodVerdict(EnginePhase.GONE, where=node, exit=Exit(None, f"node {node} did not start it"))
-            )
+            exit_ = Exit(None, f"node {node} did not start it", node_failed=True)
+            self._tell(instance, PodVerdict(EnginePhase.GONE, where=node, exit=exit_))
         return late
 
     def _acknowledge_timeout(self, instance: str) -> float:

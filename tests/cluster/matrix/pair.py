@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
@@ -130,6 +131,23 @@ class Pair(ControlInterface):
         seen = await self.until(all_well, "all are live, and another one stands by", SETTLED)
         return next(one for one in seen if one.commands)
 
+    async def spread_out(self) -> Seen:
+        """Move workers until no node has more than its share of the cameras; returns who commands then."""
+        holder = await self.settled()
+        share = math.ceil(len(holder.cameras) / len(self.cluster.nodes))
+        while crowd := [one for node in self.cluster.nodes for one in on(holder, node)[share:]]:
+            before = {one: holder.cameras[one]["worker"]["instance"] for one in crowd}
+            for one in crowd:
+                await self.api.delete(f"/api/v1/namespaces/{(await self.worker(holder, one)).replace('/', '/pods/')}")
+
+            def moved(seen: list[Seen], before: dict[str, str] = before) -> bool:
+                cameras = next((one.cameras for one in seen if one.commands), {})
+                return all(one in cameras and cameras[one]["worker"]["instance"] != was for one, was in before.items())
+
+            await self.until(moved, "workers are moved", SETTLED)
+            holder = await self.settled()
+        return holder
+
     def unsure(self) -> None:
         """Have the next row begin when everybody is sure again of what Google was sent."""
         self._unsure_until = time.monotonic() + UNSURE
@@ -228,6 +246,11 @@ class Pair(ControlInterface):
     def commands_of(self, address: str, since: float) -> int:
         """How many were sent from there since then."""
         return sum(one.by == address and one.at >= since for one in self.sent)
+
+
+def on(seen: Seen, node: ClusterNode) -> list[str]:
+    """The cameras whose workers are on a node."""
+    return [one for one, camera in seen.cameras.items() if camera["worker"]["where"] == node.name]
 
 
 def _told(seen: Seen) -> list[str]:

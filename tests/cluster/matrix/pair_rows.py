@@ -12,7 +12,7 @@ from typing import Final
 from tests.cluster.api import Json
 from tests.cluster.engine import ClusterNode
 from tests.cluster.matrix.bench import PATIENCE, Outcome
-from tests.cluster.matrix.pair import PEERS, Pair, Seen
+from tests.cluster.matrix.pair import PEERS, Pair, Seen, on
 from tests.cluster.shipped import NAMESPACE, dashboard
 
 RUN_ON: Final = 20.0
@@ -97,7 +97,7 @@ async def cut_off(pair: Pair) -> Outcome:
         cut.append(node)
         return began
 
-    old = await pair.settled()
+    old = await pair.spread_out()
     node = pair.node(old)
     try:
         outcome = await pair.measured(inflict, lost=on(old, node))
@@ -112,7 +112,7 @@ async def cut_off(pair: Pair) -> Outcome:
 
 async def killed_with_its_node(pair: Pair) -> Outcome:
     """The node of the one that commands loses its power: some cameras are lost with it."""
-    old = await pair.settled()
+    old = await pair.spread_out()
     node = pair.node(old)
 
     async def inflict(_: Seen) -> float:
@@ -283,11 +283,6 @@ async def deposed_sends_nothing(pair: Pair, old: Seen, outcome: Outcome) -> None
         await asyncio.sleep(0.5)
     sent = pair.commands_of(old.address, began)
     outcome.expect(sent == 0, f"one that was deposed sent {sent} commands, its successor {others}")
-
-
-def on(seen: Seen, node: ClusterNode) -> list[str]:
-    """The cameras whose workers are on a node."""
-    return [one for one, camera in seen.cameras.items() if camera["worker"]["where"] == node.name]
 
 
 def _workers(seen: Seen) -> dict[str, str]:

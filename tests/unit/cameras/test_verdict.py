@@ -118,6 +118,27 @@ def test_a_worker_that_was_taken_away_has_not_crashed() -> None:
     assert found.cause == "The cluster has taken the camera's worker away: its Pod was deleted"
 
 
+def test_a_worker_whose_node_is_silent_or_does_not_start_it_does_not_hang_or_crash() -> None:
+    lost = slot()
+    lost.policy.died(0.0, "hung")
+    lost.machine.fire(SlotEvent.EXIT)
+    lost.unbind()
+    lost.ended_by, lost.node_failed = "nothing is heard of node node1", True
+    found = judged(lost, at=1.0)
+    assert (found.code, found.stage) == ("node_lost", "relay")
+    assert found.cause == "The node of the camera's worker is lost, or too busy: nothing is heard of node node1"
+    assert "kubectl get nodes" in found.advice
+
+
+def test_a_stream_that_has_ended_is_not_what_a_camera_waits_for_that_has_another() -> None:
+    ended = LeaseStatus(state="generating", code="stream_ended", next_step="Google's answer")
+    assert judged(slot(), lease=ended).code == "stream_ended"
+    again = LeaseStatus(state="held", code="stream_ended", next_step="extend", next_at=WALL + 180.0)
+    found = judged(slot(), lease=again)
+    assert (found.code, found.next_at) == ("starting", 0.0)
+    assert "extend" not in found.next
+
+
 def test_a_worker_for_which_there_is_no_room_says_so_however_the_one_before_it_ended() -> None:
     waiting = slot()
     waiting.policy.died(0.0, "its Pod is gone")

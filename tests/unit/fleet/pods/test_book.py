@@ -161,6 +161,8 @@ def test_a_node_that_does_not_begin_is_given_up_later_each_time(rig: Rig) -> Non
         gone = rig.heard[instance][-1]
         assert (gone.phase, gone.where) == (EnginePhase.GONE, "node1")
         assert str(gone.exit) == "ended (node node1 did not start it)"
+        assert gone.exit is not None
+        assert gone.exit.node_failed
         assert instance in rig.book.superfluous()
         patience = min(2 * patience, LONGEST_UNACKNOWLEDGED)
     bound(rig, FIRST, now)
