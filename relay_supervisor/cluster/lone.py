@@ -97,7 +97,7 @@ class LoneSeat:
         elif state is LoneState.UNPROTECTED:
             log.warning(
                 "this account may not use Leases in %s: another supervisor of the identity %s would delete the Pods of "
-                "this one's workers, unnoticed (deploy/kubernetes/rbac.yaml has the rights)",
+                "this one's workers, unnoticed; `check` names the rights",
                 self._config.namespace,
                 self._config.identity,
             )

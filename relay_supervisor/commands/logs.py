@@ -46,7 +46,7 @@ def command(
     """Show the last log lines of the supervisor and its workers.
 
     The supervisor keeps the last 4000 lines in memory. With NAME only those of one camera. With --json one JSON object
-    per line.
+    per line. Of several accounts (nest.account) it is asked of one: `relay-supervisor --account home logs`.
 
     \b
     relay-supervisor logs --level warning

@@ -19,7 +19,8 @@ def command(config_path: Path, as_json: bool) -> None:
 
     Cameras, their settings, [local], [[whip]], what renditions may cost, the log and a new refresh token take effect at
     once, and only cameras whose settings changed are touched. Keys that need a restart are named. A file with mistakes
-    changes nothing. SIGHUP does the same.
+    changes nothing. SIGHUP does the same. Of several accounts (nest.account) it is for one, where that is commanded:
+    `relay-supervisor --account home reload`.
 
     \b
     relay-supervisor reload

@@ -28,7 +28,8 @@ def command(keep_workers: bool, no_wait: bool, timeout: float, config_path: Path
     """Stop the running supervisor, and with it all cameras.
 
     With --keep-workers the pictures continue without a supervisor until their streams expire, after a few minutes: use
-    it to upgrade or to restart with another configuration.
+    it to upgrade or to restart with another configuration. Of several accounts (nest.account) it is for one's workers,
+    and ends the supervisor that is asked: `relay-supervisor --account home stop`.
 
     \b
     relay-supervisor stop

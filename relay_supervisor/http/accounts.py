@@ -63,6 +63,7 @@ KEPT: Final = 0.9
 """Seconds for which a joined status serves all that ask."""
 _WITHIN: Final = 5.0
 """Seconds for an account's answer."""
+_TYPED: Final = "typed, `relay-supervisor --account NAME …`"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FORWARDED_PREFIX: Final = b"x-forwarded-prefix"
 _ROUTED: Final = ("path_params", "endpoint", "router", "app", "root_path")
@@ -291,7 +292,7 @@ class _Front:
     async def _of_an_account(self, request: Request) -> Response:
         names = [one.name for one in (await self._accounts.status()).accounts]
         words = f"This is asked of one account: {path_of('NAME')}{request.scope['path']}"
-        return error_reply(404, "name_an_account", words, f"NAME is one of {', '.join(names)}")
+        return error_reply(404, "name_an_account", words, f"NAME is one of {', '.join(names)}: {_TYPED}")
 
     def _at(self, account: str) -> ASGIApp:
         async def there(scope: Scope, receive: Receive, send: Send) -> None:

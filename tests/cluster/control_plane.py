@@ -32,15 +32,16 @@ class Program:
 
     def start(self) -> None:
         """Start it unless it runs, and wait until it serves. Raises RuntimeError with its log's end if it does not."""
-        self._launch()
+        self.launch()
         self._wait()
 
     async def up(self) -> None:
         """The same for a test whose loop has other things to do meanwhile."""
-        self._launch()
+        self.launch()
         await asyncio.to_thread(self._wait)
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
+        """Start it unless it runs."""
         if self._process is not None and self._process.poll() is None:
             return
         with self._log.open("ab") as log:
@@ -109,8 +110,11 @@ class ControlPlane:
 
     def start(self) -> None:
         """Raises RuntimeError when one of them does not serve."""
-        for program in (self.etcd, self.api_server, self.controllers, self.scheduler):
-            program.start()
+        self.etcd.start()
+        self.api_server.start()
+        self.controllers.launch()  # while the scheduler starts
+        self.scheduler.start()
+        self.controllers.start()
 
     def api_server_dies(self) -> None:
         """At once: asked to end it would take ten seconds."""

@@ -82,7 +82,7 @@ async def test_what_is_about_one_camera_is_answered_by_its_account(tmp_path: Pat
         assert unknown.headers["X-Frame-Options"] == "DENY"
         of_all = await made.client.get("/api/logs", headers=BEARER)
         assert (of_all.status_code, of_all.json()["error"]["code"]) == (404, "name_an_account")
-        assert "home, shop" in of_all.json()["error"]["hint"]
+        assert "home, shop: typed, `relay-supervisor --account NAME" in of_all.json()["error"]["hint"]
 
 
 @pytest.mark.parametrize("base", ["", "/cams"])
