@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
+
 from tests.benchmarks import proc
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.table import Report
@@ -17,7 +19,8 @@ def test_what_a_process_shares_is_in_its_proportional_size_alone() -> None:
     looked = looked_at(os.getpid())
     assert 0 < looked["private"] <= looked["PSS"] < 1000
     assert looked["threads"] == len(os.listdir("/proc/self/task"))
-    assert proc.memory(os.getpid()) == proc.memory_of(os.getpid())["Pss"]
+    # Its share of what it has in common with others changes as they come and go.
+    assert proc.memory(os.getpid()) == pytest.approx(proc.memory_of(os.getpid())["Pss"], rel=0.05)
 
 
 class OneProcess:
