@@ -5,7 +5,6 @@ Like every message on the bus: new fields go last, with a default; a field never
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Final
 
 import msgspec
@@ -68,9 +67,7 @@ class TrackStats(msgspec.Struct, kw_only=True):
 
     def copied(self) -> TrackStats:
         """A copy that can be modified."""
-        made = copy(self)
-        made.tolerated = dict(self.tolerated)
-        return made
+        return msgspec.structs.replace(self, tolerated=dict(self.tolerated))
 
 
 class SinkStats(msgspec.Struct, kw_only=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from relay_common.protocol import WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.publish.keeper import PublicationKeeper
+from relay_worker.publish.keeper import add_sent
 
 SHORTEST: float = 0.2
 """Shortest interval in seconds for which rates are computed: over less they would be noise."""
@@ -19,12 +21,12 @@ class Meter:
         self._before: dict[Kind, TrackStats] = {}
         self._at = 0.0
 
-    def measure(self, pipeline: Pipeline, keeper: PublicationKeeper, now: float) -> WorkerStats:
-        """A report of everything measured of the tracks; the caller fills in the rest."""
+    def measure(self, pipeline: Pipeline, sent: Mapping[Kind, TrackStats], now: float) -> WorkerStats:
+        """A report of everything measured of the tracks, of which `sent` was sent; the caller fills in the rest."""
         tracks = {kind: pipeline.track_stats(kind) for kind in Kind}
         elapsed = now - self._at
         for kind, track in tracks.items():
-            keeper.count(kind, track)
+            add_sent(track, sent[kind])
             before = self._before.get(kind)
             if before is not None:
                 _rates(track, before, elapsed)

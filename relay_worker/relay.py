@@ -305,8 +305,8 @@ class CameraRelay:
 
     def stats(self, now: float) -> WorkerStats:
         """Current counters and rates; the caller fills in the identity."""
-        keeper = self.keeper
-        stats = self._meter.measure(self.pipeline, keeper, now)
+        keeper, sent = self.keeper, self.publications.sent()
+        stats = self._meter.measure(self.pipeline, sent.get(keeper.sink.name) or keeper.sent(), now)
         stats.state, stats.stage, stats.reason = self.state, self._stage, self._reason
         stats.code = self.cause.value if self.cause is not Cause.NONE else ""
         if stats.state is WorkerState.LIVE and not stats.reason and (share := uplink_share(stats.video)):
@@ -325,7 +325,7 @@ class CameraRelay:
         stats.video.tolerated |= self.source.tolerated()
         stats.requests_in_vain = self._requests.ineffective_for(now)
         stats.source, stats.source_sessions = self.source.state, self.pipeline.sessions
-        sinks = stats.sinks = self.publications.stats(now)
+        sinks = stats.sinks = self.publications.stats(sent, now)
         shown = next((sink for sink in sinks if sink.name == keeper.sink.name), SinkStats())
         stats.delay_p50, stats.delay_p99 = shown.delay_p50, shown.delay_p99
         publisher = keeper.publisher

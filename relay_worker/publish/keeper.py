@@ -33,7 +33,7 @@ from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.layers import LayersOffered
 from relay_worker.publish.outputs import Outputs
-from relay_worker.publish.publication import PublisherSettings, PublishTrack
+from relay_worker.publish.publication import PublisherSettings, PublisherStats, PublishTrack
 from relay_worker.publish.publisher import Publisher
 from relay_worker.publish.turn import TurnFallback
 
@@ -336,17 +336,17 @@ class PublicationKeeper:
 
     def _retire(self, publisher: Publisher) -> None:
         self._restarts = self.restarts()
-        for kind in Kind:
-            _add(self._retired[kind], _sent(publisher, kind))
+        now = publisher.stats()
+        for kind, retired in self._retired.items():
+            _add(retired, _sent(now, kind))
 
-    def count(self, kind: Kind, stats: TrackStats) -> None:
-        """Add the totals of one kind, over all publications, to `stats`."""
-        _add(stats, self._retired[kind])
-        if self.publisher is not None:
-            now = _sent(self.publisher, kind)
-            _add(stats, now)
-            stats.loss_out, stats.rtt, stats.ceiling = now.loss_out, now.rtt, now.ceiling
-            stats.carried, stats.offered = now.carried, now.offered
+    def sent(self) -> dict[Kind, TrackStats]:
+        """What was sent of each kind, over all publications; rates and shares are those of the present one."""
+        now = self.publisher.stats() if self.publisher is not None else None
+        sent = {kind: _sent(now, kind) if now is not None else TrackStats() for kind in self._retired}
+        for kind, stats in sent.items():
+            _add(stats, self._retired[kind])
+        return sent
 
     def totals(self, kind: Kind) -> tuple[int, int, int]:
         """Of these: packets sent, keyframes requested, and what should have been sent and was not."""
@@ -356,6 +356,13 @@ class PublicationKeeper:
         return retired.packets_out + packets, earlier + requests, retired.thinned + retired.send_drops + cut
 
 
+def add_sent(stats: TrackStats, sent: TrackStats) -> None:
+    """Add one kind of `PublicationKeeper.sent` to what is known of its track."""
+    _add(stats, sent)
+    stats.loss_out, stats.rtt, stats.ceiling = sent.loss_out, sent.rtt, sent.ceiling
+    stats.carried, stats.offered = sent.carried, sent.offered
+
+
 def _add(stats: TrackStats, more: TrackStats) -> None:
     """Add the totals of `more`; rates and shares describe only their own moment."""
     for name in _TOTALS:
@@ -363,9 +370,8 @@ def _add(stats: TrackStats, more: TrackStats) -> None:
             setattr(stats, name, getattr(stats, name) + number)
 
 
-def _sent(publisher: Publisher, kind: Kind) -> TrackStats:
+def _sent(now: PublisherStats, kind: Kind) -> TrackStats:
     """What one publication has sent of `kind`."""
-    now = publisher.stats()
     if (sent := now.tracks.get(kind.value)) is None:
         return TrackStats()
     stats = TrackStats(

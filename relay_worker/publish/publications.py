@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -213,14 +213,16 @@ class Publications:
         """End them all."""
         await asyncio.gather(*(keeper.close() for keeper in self.keepers.values()), self._ending.aclose(within=1.0))
 
-    def stats(self, now: float) -> list[SinkStats]:
-        """The report of each sink at `now` (monotonic seconds)."""
-        return [self._stats_of(name, keeper, now) for name, keeper in self.keepers.items()]
+    def sent(self) -> dict[str, dict[Kind, TrackStats]]:
+        """What was sent to each sink, by its name; see `PublicationKeeper.sent`."""
+        return {name: keeper.sent() for name, keeper in self.keepers.items()}
 
-    def _stats_of(self, name: str, keeper: PublicationKeeper, now: float) -> SinkStats:
-        video, audio = TrackStats(), TrackStats()
-        keeper.count(Kind.VIDEO, video)
-        keeper.count(Kind.AUDIO, audio)
+    def stats(self, sent: Mapping[str, Mapping[Kind, TrackStats]], now: float) -> list[SinkStats]:
+        """The report of each sink at `now` (monotonic seconds), to which `sent` was sent."""
+        return [self._stats_of(name, keeper, sent[name], now) for name, keeper in self.keepers.items()]
+
+    def _stats_of(self, name: str, keeper: PublicationKeeper, sent: Mapping[Kind, TrackStats], now: float) -> SinkStats:
+        video, audio = sent[Kind.VIDEO], sent[Kind.AUDIO]
         total = video.bytes_out + audio.bytes_out
         rate = self._rates[name] = self._rates.get(name, _Rate(0, now, 0.0)).next(total, now)
         stage, reason = keeper.problem if not keeper.live else (Stage.NONE, "")

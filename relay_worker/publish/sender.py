@@ -47,7 +47,7 @@ class MediaSender(SenderState):
         on_keyframe_request: Callable[[], None] = lambda: None,
         on_small_request: Callable[[], None] = lambda: None,
     ) -> None:
-        self._cname = cname
+        self._described = {track.ssrc: rtcp.pack_sdes(track.ssrc, cname) for track in tracks}
         self.tracks = tuple(tracks)
         self._on_small_request = on_small_request
         self.on_keyframe_request = on_keyframe_request
@@ -176,9 +176,8 @@ class MediaSender(SenderState):
         self.feedback.sender_report_sent(ntp, now)
         stats = track.stats
         timestamp = track.rtp_time(media_time + now - at)
-        return rtcp.pack_sender_report(track.ssrc, ntp, timestamp, stats.packets, stats.bytes) + rtcp.pack_sdes(
-            track.ssrc, self._cname
-        )
+        report = rtcp.pack_sender_report(track.ssrc, ntp, timestamp, stats.packets, stats.bytes)
+        return report + self._described[track.ssrc]
 
     def say_goodbye(self, now: float) -> None:
         """Send BYE for every track that has sent something (RFC 3550 §6.6)."""
@@ -295,15 +294,23 @@ class MediaSender(SenderState):
 
     def counters(self) -> dict[str, int]:
         """Totals since the publication began, by name."""
-        all_stats = [track.stats for track in self.tracks]
+        oversized = suppressed = over_budget = too_late = probes = evicted = 0
+        for track in self.tracks:
+            stats = track.stats
+            oversized += stats.oversized
+            suppressed += stats.nacks_suppressed
+            over_budget += stats.nacks_over_budget
+            too_late += stats.nacks_too_late
+            probes += stats.probes
+            evicted += track.history.evicted_early if track.history is not None else 0
         return {
             "malformed_rtcp": self.malformed_rtcp,
             "ignored_rtcp": self.ignored_rtcp,
             "unagreed_feedback": self.unagreed_feedback,
-            "oversized": sum(stats.oversized for stats in all_stats),
-            "nacks_suppressed": sum(stats.nacks_suppressed for stats in all_stats),
-            "nacks_over_budget": sum(stats.nacks_over_budget for stats in all_stats),
-            "nacks_too_late": sum(stats.nacks_too_late for stats in all_stats),
-            "probes": sum(stats.probes for stats in all_stats),
-            "history_evicted": sum(track.history.evicted_early for track in self.tracks if track.history is not None),
+            "oversized": oversized,
+            "nacks_suppressed": suppressed,
+            "nacks_over_budget": over_budget,
+            "nacks_too_late": too_late,
+            "probes": probes,
+            "history_evicted": evicted,
         }
