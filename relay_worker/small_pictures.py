@@ -83,8 +83,9 @@ class CameraRendition:
 
     def check(self, now: float) -> None:
         """Called about once a second."""
-        self.check_outputs()
-        self.made.check(now)
+        if self._asked:
+            self.check_outputs()
+            self.made.check(now)
 
     def put_off(self, now: float) -> None:
         """This process was paused until `now`."""

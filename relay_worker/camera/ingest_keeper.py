@@ -140,8 +140,9 @@ class IngestKeeper:
         for session in (self._shown, self._next):
             if session is not None:
                 session.source.check(now)
-        for request in [request for request, (_, at) in self._offers.items() if now - at > OFFER_LIFE]:
-            self._withdraw(request)
+        if self._offers:
+            for request in [request for request, (_, at) in self._offers.items() if now - at > OFFER_LIFE]:
+                self._withdraw(request)
 
     def put_off(self, seconds: float, now: float) -> None:
         """This process was paused until `now`: that time is no silence of the camera's."""

@@ -267,10 +267,14 @@ class SourceKeeper:
             self._tolerated.update(source.tolerated())
         return self._stalled
 
-    def tolerated(self) -> Counter[str]:
+    def tolerated(self) -> dict[str, int]:
         """Deviations of RTSP servers tolerated over all sessions, by their names in docs/quirks.md."""
-        present = self._source.tolerated() if self._source is not None else {}
-        return self._tolerated + Counter(present)
+        counted = {name: number for name, number in self._tolerated.items() if number}
+        if self._source is not None:
+            for name, number in self._source.tolerated().items():
+                if number:
+                    counted[name] = counted.get(name, 0) + number
+        return counted
 
     def counters(self) -> dict[str, int]:
         """Counters of the current source, as `part.name`."""

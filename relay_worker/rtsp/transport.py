@@ -24,6 +24,8 @@ BUFFER_SIZE: Final = 256 * 1024
 MAX_UNSENT: Final = 256 * 1024
 """Unsent bytes at which the connection is closed: the server is not reading."""
 
+LOOKS_A_WRITE: Final = 5
+"""Looks of which one writes: nobody waits for the answer to a key update, and a write is a good part of a look."""
 _RECORD: Final = 16 * 1024 + 256
 
 # A process has one loop and reads in one place at a time, so one buffer serves every connection.
@@ -61,7 +63,7 @@ class Connection:
         self._unsent = bytearray()
         self._on_data: Callable[[bytes], None] | None = None
         self._on_closed: Callable[[Exception | None], None] | None = None
-        self._wakes = self._looked_at = 0
+        self._wakes = self._looked_at = self._looks = 0
         self._reader: native.Reader | None = None
 
     def start(self, on_data: Callable[[bytes], None], on_closed: Callable[[Exception | None], None]) -> None:
@@ -134,15 +136,16 @@ class Connection:
         self._sock.close()
 
     def look(self) -> None:
-        """Answer a key update, and read if nothing has come since the last look; call it about once a second.
+        """Read if nothing has come since the last look; call it about once a second. Answers a key update within five.
 
         OpenSSL answers a key update of TLS 1.3 at the next write; an empty one sends nothing else (RFC 8446 §4.6.3).
         libuv ends the watching of a socket with an error after one last call (uvloop's `UVPoll._fatal_error`). Where
         that call found data in front of the reset, nothing would ever tell of the reset.
         """
-        if self._tls is not None and self._sock.fileno() >= 0:
+        if self._tls is not None and not self._looks % LOOKS_A_WRITE and self._sock.fileno() >= 0:
             self._tls.write(b"")
             self._send_pending()
+        self._looks += 1
         if self._arrived() == self._looked_at:
             self._readable()
         self._looked_at = self._arrived()
