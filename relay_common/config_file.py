@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
@@ -48,7 +47,7 @@ from relay_common.config_mistakes import (
     whip_problems,
 )
 from relay_common.errors import ConfigError
-from relay_common.secrets import Secret
+from relay_common.secrets import Secret, others_may_read
 
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
 """Addresses that tokens and secrets are sent to."""
@@ -57,8 +56,6 @@ _PATHS = ("state_dir", "runtime_dir", "ca_file")
 
 ENCODING: Final = "utf-8-sig"
 """UTF-8, with the mark at its beginning that editors of Windows write, or without."""
-
-_PRIVATE_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def load(path: Path | None, environ: MutableMapping[str, str] | None = None) -> Config:
@@ -379,7 +376,7 @@ def loose_secret_files(document: Mapping[str, Any], base: Path) -> list[str]:
             if key.endswith("_file") and key != "ca_file" and isinstance(value, str):
                 with contextlib.suppress(OSError, ValueError, RuntimeError):
                     path = base / Path(value).expanduser()
-                    if path.stat().st_mode & _PRIVATE_BITS:
+                    if others_may_read(path.stat(), os.geteuid(), os.getegid()):
                         loose.append(str(path))
     return loose
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from typing import Final
+
+_PRIVATE_BITS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Secret:
@@ -76,3 +80,13 @@ def redact(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def others_may_read(file: os.stat_result, uid: int, gid: int) -> bool:
+    """Whether others than the owner may use a file that a process of this user and group finds.
+
+    Not so where root gives it to that group to read, as Kubernetes passes a Secret on: nobody else is in it there, and
+    the process could not change the file.
+    """
+    passed_on = file.st_uid == 0 != uid and file.st_gid == gid
+    return bool(file.st_mode & (_PRIVATE_BITS & ~stat.S_IRGRP if passed_on else _PRIVATE_BITS))

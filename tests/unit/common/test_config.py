@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from relay_common import config_environment, config_file
 from relay_common.config import IceServer
 from relay_common.errors import ConfigError
-from relay_common.secrets import Secret
+from relay_common.secrets import Secret, others_may_read
 
 
 def document(**sections: Any) -> dict[str, Any]:
@@ -204,6 +205,25 @@ def test_secret_files_are_read_relative_to_the_configuration(tmp_path: Path) -> 
     assert config_file.loose_secret_files(doc, tmp_path) == [str(tmp_path / "secret")]
     (tmp_path / "secret").chmod(0o600)
     assert config_file.loose_secret_files(doc, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "loose"),
+    [
+        (0o440, 0, 10001, False),  # as Kubernetes mounts a Secret with `fsGroup`
+        (0o460, 0, 10001, True),
+        (0o444, 0, 10001, True),
+        (0o440, 0, 100, True),
+        (0o440, 10001, 10001, True),
+        (0o400, 10001, 100, False),
+    ],
+)
+def test_a_secret_that_root_passes_on_to_the_relays_own_group_is_not_loose(
+    mode: int, owner: int, group: int, loose: bool
+) -> None:
+    file = os.stat_result((0o100000 | mode, 0, 0, 1, owner, group, 6, 0, 0, 0))
+    assert others_may_read(file, 10001, 10001) is loose
+    assert others_may_read(file, 0, 0) is bool(mode & 0o077), "root sees that others may"
 
 
 def test_secret_file_mistakes_are_told_apart(tmp_path: Path) -> None:
