@@ -36,6 +36,9 @@ STATS_QUEUE = 4
 PUBLISH_TIMEOUT = 25.0
 """Seconds for the supervisor and the SFU to answer an offer: the SFU alone may take 5 s, with retries more."""
 
+RECONNECT_MOST = 500
+"""Milliseconds after which a worker that finds no supervisor tries again, at the latest: those of all cameras say hello
+within that time to one that is started again, which takes a few seconds."""
 _CONNECT_AGAIN = HANDSHAKE + 1.0
 """Seconds without a connection over TCP after which it is begun anew."""
 _REFUSED_AGAIN = 2.0
@@ -103,7 +106,7 @@ class Control:
         socket.setsockopt(zmq.RCVHWM, queue)
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST)
         # Queue only for a connected peer: messages to an absent supervisor would be stale by the time one connects.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         if identity:

@@ -223,6 +223,17 @@ async def test_a_worker_waits_for_its_connection(rig: Rig, admitted: bool) -> No
         await worker.close()
 
 
+async def test_a_worker_that_finds_no_supervisor_tries_twice_a_second(rig: Rig) -> None:
+    """However long it is gone: who starts again waits for all workers' hellos."""
+    keys, ends = rig.bus.keyring.issue("c.1", "c"), rig.bus.keyed
+    worker = Control(spec_of(keys, *ends.endpoints), lambda message: None)
+    try:
+        for socket in (worker._control, worker._stats):
+            assert 0 < socket.getsockopt(zmq.RECONNECT_IVL) <= socket.getsockopt(zmq.RECONNECT_IVL_MAX) <= 500
+    finally:
+        await worker.close()
+
+
 async def test_a_worker_says_hello_once_it_is_connected_not_at_its_next_try(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
