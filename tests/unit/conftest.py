@@ -115,10 +115,17 @@ class Wire:
         near = CountedSocket(socket.AF_INET, socket.SOCK_DGRAM)
         near.setblocking(False)
         self.near, self.far_address = near, self._far.getsockname()
-        if self.protector.prepared is not None:
-            self.protector.prepared.slots = CountedSlots(self.protector.prepared.slots, near)
+        self._prepared = self.protector.prepared
+        if self._prepared is not None:
+            self._slots = self._prepared.slots
+            self._prepared.slots = CountedSlots(self._slots, near)
         self.path = UdpPath(near, self.far_address, gso=gso)
         self._taken = 0
+
+    def uncounted(self) -> None:
+        """Let compiled code have its own slots, as whole wakes go by no others; `receive` waits for no packet then."""
+        if self._prepared is not None:
+            self._prepared.slots = self._slots
 
     def receive(self, *lose: int) -> tuple[list[RtpPacket], list[bytes]]:
         """Everything sent since the last call: RTP packets and plain RTCP compounds.

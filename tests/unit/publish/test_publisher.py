@@ -219,6 +219,7 @@ def connected(wire: Any, **settings: Any) -> tuple[Publisher, OutgoingTrack, Out
         for index, offered in enumerate(make_offer(audio=True).tracks)
     )
     publisher._video, publisher._audio = video, audio
+    wire.uncounted()
     publisher._sender = MediaSender(wire.protector, wire.path, [video, audio], cname="c")
     for event in (PublisherEvent.START, PublisherEvent.ANSWERED, PublisherEvent.ESTABLISHED):
         publisher._fire(event)
