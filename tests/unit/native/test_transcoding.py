@@ -212,21 +212,6 @@ def test_other_errors_of_a_decoder_are_raised(speaker: Speaker) -> None:
             way.receive(data, speaker.pair.now + FRAME / RATE)
 
 
-@pytest.mark.parametrize("samples", [320, 321])
-def test_what_changes_while_it_is_decoded(speaker: Speaker, samples: int) -> None:
-    """Nothing of ours does; compiled code looks again all the same."""
-    way = speaker.pair.both[1]
-    mine = transcoder(speaker.inputs[1])
-
-    def decode(packet: object) -> list[AudioFrame]:
-        mine._chain._pending[:] = bytes(4 * samples)
-        return [frame()]
-
-    way.pipeline._ear, mine._decoder = None, SimpleNamespace(decode=decode)
-    with pytest.raises(RuntimeError, match="has changed"):
-        way.receive(speaker.packet(hbr(UNITS[0])), speaker.pair.now + FRAME / RATE)
-
-
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_an_encoder_that_fails(speaker: Speaker, which: int) -> None:
     """The packets of the unit are lost, and another encoder is made."""

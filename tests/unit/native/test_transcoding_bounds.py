@@ -111,16 +111,38 @@ def test_an_output_that_fails(speaker: Speaker, monkeypatch: pytest.MonkeyPatch)
     raises(speaker, KeyError, monkeypatch)
 
 
-def raises(speaker: Speaker, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both paths raise it of the next unit, the compiled one by saying so."""
+@pytest.mark.parametrize("samples", [320, 321])
+def test_what_changes_while_it_is_decoded(speaker: Speaker, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of ours does; compiled code looks again all the same."""
+    way = speaker.pair.both[1]
+    mine = transcoder(speaker.inputs[1])
+
+    def decode(packet: object) -> list[Any]:
+        mine._chain._pending[:] = bytes(4 * samples)
+        return [frame()]
+
+    take_slow_calls(monkeypatch)
+    way.pipeline._ear, mine._decoder = None, SimpleNamespace(decode=decode)
+    with pytest.raises(RuntimeError, match="has changed"):
+        way.receive(speaker.packet(hbr(UNITS[0])), speaker.pair.now + FRAME / RATE)
+
+
+def take_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hears sound is called so that a result with an exception beside it is noticed: by the interpreter's fast
+    calls it would pass for a result, and the exception be raised somewhere later.
+    """
     prepare_sound = wakes.prepare_sound
 
     def prepared(*given: Any) -> Any:
-        # By the interpreter's own fast calls a result with an exception would pass for none until later.
         made = prepare_sound(*given)
         return made and SimpleNamespace(hear=functools.partial(made.hear))
 
     monkeypatch.setattr(wakes, "prepare_sound", prepared)
+
+
+def raises(speaker: Speaker, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both paths raise it of the next unit, the compiled one by saying so."""
+    take_slow_calls(monkeypatch)
     data = speaker.packet(hbr(UNITS[0]))
     for way in speaker.pair.both:
         way.pipeline._ear = None
