@@ -14,23 +14,26 @@ from tests.cluster.engine import Cluster, by_request_alone, running_cluster
 from tests.cluster.kubelets.node import kind_of_nodes
 
 LONGEST: Final = (
-    "test_each_fault_of_supervisors_costs_what_it_may[replace]",
     "test_another_goes_on_without_a_generate_and_without_the_api_server",
-    "test_each_fault_costs_what_it_may[replace]",
-    "test_each_fault_costs_what_it_may[nothing-is-lost]",
-    "test_each_fault_costs_what_it_may[refuse]",
+    "test_each_fault_of_supervisors_costs_what_it_may[replace]",
     "test_each_fault_of_supervisors_costs_what_it_may[refuse]",
-    "test_an_account_moves_when_its_holder_is_gone",
-    "test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait",
-    "test_pods_of_a_killed_node_stay_until_told",
-    "test_one_relay_runs_as_shipped",
-    "test_a_relay_moves_into_a_cluster_and_back",
+    "test_each_fault_costs_what_it_may[nothing-is-lost]",
+    "test_each_fault_costs_what_it_may[replace]",
+    "test_each_fault_costs_what_it_may[refuse]",
     "test_a_cluster_runs_as_shipped",
-    "test_cameras_are_live_in_pods_and_nothing_secret_is_in_them",
+    "test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wait",
+    "test_one_relay_runs_as_shipped",
+    "test_pods_of_a_killed_node_stay_until_told",
+    "test_a_node_that_dies_before_its_pod_starts_is_not_waited_for",
+    "test_a_relay_moves_into_a_cluster_and_back",
+    "test_an_account_moves_when_its_holder_is_gone",
     "test_a_watch_goes_on_by_bookmarks_and_says_when_it_cannot",
+    "test_cameras_are_live_in_pods_and_nothing_secret_is_in_them",
+    "test_why_a_pod_waits_is_said_and_nothing_is_restarted_for_it",
     "test_nothing_outlives_a_test_that_was_killed",
+    "test_probes_say_when_a_container_has_started_is_ready_and_hangs",
 )
-"""The tests that take longest, the longest first: half a minute and more."""
+"""The tests that take longest, the longest first: ten seconds and more, as they took at 04:06 on 2026-11-30."""
 
 
 @pytest.hookimpl(trylast=True)
