@@ -93,7 +93,6 @@ class Worker:
         self._skipped = False
         """Whether the last beat had none."""
         self._due, self._state = 0.0, WorkerState.STARTING
-        self._timer: asyncio.TimerHandle
         self._alone: asyncio.Future[None]
         """Done when there is nobody left to work for; with what a beat failed at."""
         self._stop = asyncio.Event()
@@ -279,14 +278,13 @@ class Worker:
         self._due, self._state = clock.now(), self._relay.state
         self._alone = asyncio.get_running_loop().create_future()
         self._beat_again()
-        try:
-            await self._alone
-        finally:
-            self._timer.cancel()
+        await self._alone
         log.warning("no supervisor and no lease: ending", extra=self._context())
 
     def _beat_again(self) -> None:
         """One beat, and the timer of the next: a task would cost more than some of what it does."""
+        if self._alone.done():  # the worker ends
+            return
         now = self._clock.now()
         try:
             if self._orphaned(now):
@@ -298,7 +296,7 @@ class Worker:
             return
         self._due = max(self._due + BEAT, now)
         delay = self._due - now if self._due > now else BEAT
-        self._timer = asyncio.get_running_loop().call_later(delay, self._beat_again)
+        asyncio.get_running_loop().call_later(delay, self._beat_again)
 
     def _beat_once(self, now: float) -> None:
         self._on_beat()

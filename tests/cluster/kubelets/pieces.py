@@ -18,7 +18,7 @@ EITHER_WAY: Final = (
     ("node loses power", "node partitioned, healed", "node drained"),
     ("node dead before its Pods start", "worker hung"),
     ("no room for 25 s", "worker starved at its start for 25 s"),
-    ("node lost, under Google's limits",),
+    ("node lost, when Google's minute is used up", "node lost, under Google's limits"),
     ("API server away, a worker dies",),
     ("supervisor cut off with its node, healed", "supervisor killed with its node"),
     ("API server away, both supervisors up, a worker dies",),
