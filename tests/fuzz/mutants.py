@@ -118,6 +118,8 @@ EQUIVALENT: Final[dict[str, str]] = {
     "take_samples: return failed ? -2 : 0;": "likewise",
     "pass_frames: return done == NULL ? -2 : 0;": "likewise",
     "transcode: return failed ? -2 : 0;": "likewise",
+    "send_material: return failed ? -2 : plain;": "below zero either way",
+    "send_material: int plain = 2, failed = 0;": "there is an output, which says it anew",
 }
 """Function and line as they are with the change, and why nothing can tell."""
 

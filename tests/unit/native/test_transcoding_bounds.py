@@ -141,10 +141,12 @@ def take_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raises(speaker: Speaker, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both paths raise it of the next unit, the compiled one by saying so."""
+    """Both paths raise it of the next unit, the compiled one by saying so, and have sent the same until then."""
     take_slow_calls(monkeypatch)
     data = speaker.packet(hbr(UNITS[0]))
     for way in speaker.pair.both:
         way.pipeline._ear = None
         with pytest.raises(error):
             way.receive(data, speaker.pair.now + FRAME / RATE)
+    reference, compiled = (way.take() for way in speaker.pair.both)
+    assert reference == compiled
