@@ -243,7 +243,8 @@ async def test_a_routing_id_hands_no_identity_over(rig: Rig) -> None:
     )  # fmt: skip
     rig.heard.clear()
     await rig.until(lambda: rig.refused().get("anothers_name"), thief.beat)
-    assert rig.heard == []
+    # On a busy machine another beat has come meanwhile: then the address is the thief's own, and so is what it says.
+    assert "Heartbeat" not in rig.heard_from("c.1")
     assert not rig.bus.send("c.1", protocol.Identify())
     assert thief.heard() == []
 
