@@ -70,9 +70,8 @@ class LoneSeat:
             return LoneState.UNPROTECTED
         if seat.won.is_set():
             # Whoever has registered may take over from one that is cut off; without such it goes on by itself.
-            return (
-                LoneState.WAITS if seat.lost.is_set() or (seat.others and not seat.may_extend) else LoneState.COMMANDS
-            )
+            over = seat.lost.is_set() or (seat.others and not seat.may_extend)
+            return LoneState.WAITS if over else LoneState.COMMANDS
         elsewhere = seat.holder not in self._own and seat.state is CommandState.STANDING_BY
         return LoneState.WAITS if elsewhere else LoneState.UNKNOWN
 
@@ -103,9 +102,10 @@ class LoneSeat:
             )
         return state
 
-    async def free(self) -> None:
-        """Return when the Lease is our own."""
-        await self._seat.won.wait()
+    @property
+    def won(self) -> asyncio.Event:
+        """Set when the Lease is our own."""
+        return self._seat.won
 
     def watch(self) -> None:
         """Set `over` once another one is to be waited for."""
@@ -133,10 +133,8 @@ class LoneSeat:
             return "the API server cannot be reached, and another supervisor that stands by may take over"
         where = seat.session_of_holder.rpartition("/")[0]
         who = f"{seat.holder}{where and f' on {where}'}"
-        return (
-            f"{who} commands the workers of the identity {config.identity} in the namespace {config.namespace}"
-            + ", with the same state directory's key" * seat.namesake
-        )
+        key = ", with the same state directory's key" if seat.namesake else ""
+        return f"{who} commands the workers of the identity {config.identity} in the namespace {config.namespace}{key}"
 
     @property
     def advice(self) -> str:

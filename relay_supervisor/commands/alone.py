@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay_common.clock import Clock
 from relay_common.config import Config
+from relay_common.tasks import either
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cluster.lone import LoneSeat, LoneState
 from relay_supervisor.commands.serving import Hangups, serve
@@ -78,13 +79,9 @@ async def _wait(config: Config, seat: LoneSeat, signalled: asyncio.Event, clock:
     """Serve who commands, until this one does or a signal."""
     interface = StandbyInterface(config, clock, seat.status, _Elsewhere(seat, clock))
     await interface.start()
-    free = asyncio.ensure_future(seat.free())
-    ending = asyncio.ensure_future(signalled.wait())
     try:
-        await asyncio.wait((free, ending), return_when=asyncio.FIRST_COMPLETED)
+        await either(seat.won, signalled)
     finally:
-        free.cancel()
-        ending.cancel()
         await interface.stop()
 
 

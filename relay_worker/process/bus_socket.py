@@ -63,8 +63,10 @@ class BusSocket:
         if self._events() & zmq.POLLOUT:
             return
         self._writable = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._writable], timeout=within)
-        self._writable = None
+        try:
+            await asyncio.wait([self._writable], timeout=within)
+        finally:
+            self._writable = None
 
     def _events(self) -> int:
         return int(self._socket.get(zmq.EVENTS))
