@@ -54,7 +54,7 @@ class FleetListener(Protocol):
         """A worker was started, which its launcher knows by `ref`; `worker_ready` is yet to come."""
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
-        """A worker, new or adopted, is watched and has said hello."""
+        """A worker, new or adopted, is watched and has said hello; told again when it says so again."""
 
     def worker_message(self, camera: str, message: FromWorker) -> None:
         """A worker sent another message."""

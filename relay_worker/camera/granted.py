@@ -25,3 +25,7 @@ class GrantedStream:
     """Whether another worker, lost from sight, was the one client of `url`: Google may refuse a second one."""
     contested_until: float = 0.0
     """Until when (monotonic) that one may be alive."""
+
+    def same_as(self, other: GrantedStream) -> bool:
+        """Whether both are one grant, told twice."""
+        return (self.generation, self.url, self.answer) == (other.generation, other.url, other.answer)

@@ -108,7 +108,12 @@ class SourceKeeper:
         return self._last_video() + self._settings.session.media_timeout
 
     def play(self, stream: GrantedStream) -> None:
-        """Play `stream` from now on instead of the previous one."""
+        """Play `stream` from now on instead of the previous one; nothing where it is the one that is played.
+
+        A supervisor that is slow to answer a hello gets another, and gives the stream for each.
+        """
+        if self.stream is not None and stream.same_as(self.stream):
+            return
         previous = self._task
         self._stop_source()
         self.stream = stream

@@ -59,7 +59,8 @@ class Rig:
     def worker_started(self, camera: str, instance: str, ref: str) -> None: ...
 
     def worker_ready(self, camera: str, hello: Hello) -> None:
-        self.told.append(("ready", hello.instance))
+        if self.told[-1:] != [("ready", hello.instance)]:  # a worker that is not answered at once says hello again
+            self.told.append(("ready", hello.instance))
 
     def worker_message(self, camera: str, message: FromWorker) -> None: ...
 

@@ -97,6 +97,20 @@ async def test_a_session_without_video_is_ended_and_its_url_played_again(world: 
     assert world.camera.counters.describes == 2
 
 
+async def test_a_stream_that_is_granted_twice_is_connected_to_once(world: World) -> None:
+    """Two hellos of one worker are each answered with its stream: a second session would take the first one's place."""
+    async with asyncio.timeout(30):
+        world.play()
+        world.play()
+        await world.frame.wait()
+        world.play()
+        world.frame.clear()
+        await world.frame.wait()
+    assert world.pipeline.sessions == 1
+    assert world.camera.counters.describes == 1
+    assert world.problems == []
+
+
 async def test_a_fault_of_our_own_costs_a_session_and_not_the_camera(world: World) -> None:
     world.faults = 1
     async with asyncio.timeout(30):
