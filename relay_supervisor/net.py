@@ -47,20 +47,30 @@ def check_listen(listen: str, token: Secret | None) -> tuple[str, int]:
     """(host, port) of `[http] listen`, for example "127.0.0.1:8080", "[::1]:8080" or "127.0.0.1:0".
 
     Raises ConfigError when it does not have that form, when other machines can reach it and there is no token, or when
-    the token is too short.
+    the token cannot be used.
     """
     host, port = split_listen(listen)
-    if token and len(token.reveal()) < SHORTEST_TOKEN:
-        raise ConfigError(
-            f"[http] token is shorter than {SHORTEST_TOKEN} characters",
-            hint="Make one with: openssl rand -hex 24",
-        )
+    if token:
+        require_usable(token)
     if not token and not is_loopback(host):
         raise ConfigError(
             f"[http] listen is {listen!r}, which other machines can reach, and there is no [http] token",
             hint='Set token or token_file (openssl rand -hex 24), or listen on "127.0.0.1:8080"',
         )
     return host, port
+
+
+def require_usable(token: Secret) -> None:
+    """Raise ConfigError for a token that is too short, or that no client could send.
+
+    Of a header beyond ASCII each client makes other bytes, and some refuse it, quoting it in their error.
+    """
+    value = token.reveal()
+    problem = f"is shorter than {SHORTEST_TOKEN} characters" if len(value) < SHORTEST_TOKEN else ""
+    if not all(" " <= character <= "~" for character in value):
+        problem = "holds characters that cannot be sent"
+    if problem:
+        raise ConfigError(f"[http] token {problem}", hint="Make one with: openssl rand -hex 24")
 
 
 def overlap(host: str, other: str) -> bool:

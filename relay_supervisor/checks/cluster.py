@@ -22,9 +22,11 @@ _TRIAL: Final = WorkerSpec(camera="trial", name="trial", instance="trial.check",
 
 
 async def cluster(config: ClusterConfig) -> list[Finding]:
-    """Findings on [cluster]; none while workers are processes of this machine. Nothing is made in the cluster."""
+    """Findings on [cluster]; while workers are processes of this machine, what in it is for others. Nothing is made in
+    the cluster.
+    """
     if not config.namespace:
-        return []
+        return _for_nothing(config, "namespace", "workers run on this machine", "image", "worker_template")
     from relay_supervisor.fleet.pods.api import ClusterApi  # with libraries that nothing else needs
 
     try:
@@ -32,11 +34,19 @@ async def cluster(config: ClusterConfig) -> list[Finding]:
     except ConfigError as error:
         return [failed(_PART, error.message, error.hint)]
     try:
-        return [*await _permissions(api, config), await _pod(api, config), *_bus(config)]
+        alone = [] if config.replica else _for_nothing(config, "replica", "this supervisor is alone", "peer_listen")
+        return [*await _permissions(api, config), await _pod(api, config), *_bus(config), *alone]
     except EngineError as error:
         return [failed(_PART, f"{api.server}: {error}", "Correct KUBECONFIG, or wait until the API server is back")]
     finally:
         await api.aclose()
+
+
+def _for_nothing(config: ClusterConfig, missing: str, so: str, *keys: str) -> list[Finding]:
+    """What is said of `keys` that are set, and mean nothing without `missing`."""
+    unused = [f"cluster.{key}" for key in keys if getattr(config, key)]
+    words = f"not used: cluster.{missing} is not set, so that {so}"
+    return [warn(key, words, f"Set cluster.{missing} as well, or leave {key} out") for key in unused]
 
 
 async def _permissions(api: ClusterApi, config: ClusterConfig) -> list[Finding]:

@@ -54,6 +54,8 @@ VERBS = (
 )
 
 
+_FOR_ALL_ACCOUNTS: Final = ("run", "demo", "auth", "check")
+"""Verbs that are never for one account."""
 OF_ONE_CAMERA = frozenset(("add", "remove", "enable", "disable", "restart", "keyframe"))
 """Verbs that take a camera's name and nothing else: the rows of `camera_verbs.VERBS`."""
 
@@ -153,6 +155,8 @@ def cli(context: click.Context, account: str) -> None:
                 eval "$(_RELAY_SUPERVISOR_COMPLETE=zsh_source relay-supervisor)"  in ~/.zshrc
                 _RELAY_SUPERVISOR_COMPLETE=fish_source relay-supervisor | source  in fish
     """
+    if account and context.invoked_subcommand in _FOR_ALL_ACCOUNTS:
+        raise click.UsageError(f"--account {account}: {context.invoked_subcommand!r} is for all accounts; leave it out")
     context.meta[_ACCOUNT] = account
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import click
 import click.shell_completion
@@ -22,9 +23,15 @@ from relay_common.errors import ConfigError
 from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, chosen_account
-from relay_supervisor.net import resolve, split_listen
+from relay_supervisor.net import require_usable, resolve, split_listen
 
 TIMEOUT: Final = 10.0
+
+_NO_ACCOUNT: Final = {
+    "not_found": "This supervisor's accounts have no names of their own: leave out --account {}",
+    "unknown_account": "The supervisor has no account {}: `relay-supervisor status` lists them",
+}
+"""What one that does not have the account of `--account` has answered, by its code, and what to do."""
 
 T = TypeVar("T")
 
@@ -52,6 +59,7 @@ class CameraList(msgspec.Struct):
 
 
 class _ErrorBody(msgspec.Struct):
+    code: str = ""
     message: str = ""
     hint: str = ""
 
@@ -69,10 +77,10 @@ class RelayClient:
 
     def __init__(self, paths: PathsConfig, http: HttpConfig, account: str = "") -> None:
         self._socket, self._state = paths.socket(), paths.state()
-        self._below = path_of(account) if account else ""
+        self._account, self._below = account, path_of(quote(account, safe="")) if account else ""
         self._host, self._port = _tcp_address(http)
         self._tcp = _url(self._host, self._port)
-        self._token = http.token.reveal()
+        self._token = http.token
         self._http = httpx.Client(
             base_url="http://localhost",
             transport=httpx.HTTPTransport(uds=str(self._socket), verify=False),  # no TLS: a context takes 60 ms
@@ -142,7 +150,10 @@ class RelayClient:
                 2,
             )
         if response.status_code >= 400:
-            raise Failure(_explanation(response))
+            error = _error(response)
+            if self._account and error.code in _NO_ACCOUNT:
+                raise Failure(_NO_ACCOUNT[error.code].format(self._account), 2)
+            raise Failure(f"{error.message}. {error.hint}" if error.hint else error.message)
         return response
 
     def _switch_to_tcp(self) -> None:
@@ -159,7 +170,8 @@ class RelayClient:
                     "running? Run this as its user, or as root",
                     3,
                 )
-            headers = {"Authorization": f"Bearer {self._token}"}
+            require_usable(self._token)
+            headers = {"Authorization": f"Bearer {self._token.reveal()}"}
         self._http = httpx.Client(
             base_url=_url(address, self._port), headers=headers, timeout=TIMEOUT, trust_env=False, verify=False
         )
@@ -273,10 +285,10 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _explanation(response: httpx.Response) -> str:
+def _error(response: httpx.Response) -> _ErrorBody:
+    answered = f"the supervisor answered {response.status_code}"
     try:
         error = msgspec.json.decode(response.content, type=_ErrorReply).error
     except UNDECODABLE:
-        return f"The supervisor answered {response.status_code}"
-    message = error.message or f"the supervisor answered {response.status_code}"
-    return f"{message}. {error.hint}" if error.hint else message
+        return _ErrorBody(message=answered.capitalize())
+    return msgspec.structs.replace(error, message=error.message or answered)

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from relay_common import config_file
 from relay_common.config import HttpConfig, PathsConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
-from relay_supervisor.commands.cli import Failure
+from relay_supervisor.commands.cli import Failure, cli
 from relay_supervisor.commands.client import CameraSummary, RelayClient, connect, pick, require_writable
 
 CAMERAS = [
@@ -57,8 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[int]:
-    with socketserver.TCPServer(("127.0.0.1", 0), _Handler) as server:
+def serving(handler: type[http.server.BaseHTTPRequestHandler] = _Handler) -> Iterator[int]:
+    with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
@@ -86,6 +87,47 @@ def test_without_a_socket_it_is_tcp_with_the_token(tmp_path: Path) -> None:
         with RelayClient(paths, HttpConfig(listen=listen)) as client, pytest.raises(Failure, match="token") as failure:
             client.get("/api/stats")
         assert failure.value.exit_code == 2
+
+
+def test_a_token_that_cannot_be_sent_is_named_and_not_shown(tmp_path: Path) -> None:
+    """The HTTP library quotes such a header in its error."""
+    with serving() as port:
+        http = HttpConfig(listen=f"127.0.0.1:{port}", token=Secret("schlüssel-aus-umlauten"))
+        with RelayClient(PathsConfig(runtime_dir=str(tmp_path)), http) as client, pytest.raises(ConfigError) as error:
+            client.get("/api/stats")
+    assert "characters that cannot be sent" in str(error.value)
+    assert "umlauten" not in str(error.value)
+
+
+@pytest.mark.parametrize("verb", ["run", "check", "auth", "demo"])
+def test_a_verb_for_all_accounts_takes_none_by_name(verb: str) -> None:
+    refused = CliRunner().invoke(cli, ["--account", "home", verb])
+    assert refused.exit_code == 2
+    assert f"--account home: '{verb}' is for all accounts" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [("not_found", "leave out --account ho/me"), ("unknown_account", "has no account ho/me")]
+)
+def test_an_account_that_is_not_there_is_named(tmp_path: Path, code: str, words: str) -> None:
+    asked: list[str] = []
+
+    class Handler(_Handler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = f'{{"error": {{"code": "{code}", "message": "Not Found"}}}}'.encode()
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving(Handler) as port:
+        http = HttpConfig(listen=f"127.0.0.1:{port}")
+        client = RelayClient(PathsConfig(runtime_dir=str(tmp_path)), http, "ho/me")
+        with client, pytest.raises(Failure, match=words) as failure:
+            client.get("/api/stats")
+    assert failure.value.exit_code == 2
+    assert asked == ["/accounts/ho%2Fme/api/stats"]
 
 
 OTHERS = """

@@ -18,6 +18,13 @@ async def test_workers_of_this_machine_need_no_cluster() -> None:
     assert await cluster(ClusterConfig()) == []
 
 
+@pytest.mark.parametrize("key", ["image", "worker_template"])
+async def test_what_only_pods_have_is_said_to_be_unused_without_a_namespace(key: str) -> None:
+    (found,) = await cluster(ClusterConfig(**{key: "registry.example/nest-relay:1"}))
+    assert (found.part, found.verdict) == (f"cluster.{key}", Grade.WARNING)
+    assert found.text == "not used: cluster.namespace is not set, so that workers run on this machine"
+
+
 async def test_without_a_cluster_it_says_where_one_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
