@@ -52,7 +52,7 @@ from relay_common.secrets import Secret, others_may_read
 _CREDENTIALS_GO_TO = {"nest": ("api_base_url", "token_url"), "cloudflare": ("api_base_url",)}
 """Addresses that tokens and secrets are sent to."""
 
-_PATHS = ("state_dir", "runtime_dir", "ca_file")
+_PATHS = ("state_dir", "runtime_dir", "ca_file", "worker_template")
 
 ENCODING: Final = "utf-8-sig"
 """UTF-8, with the mark at its beginning that editors of Windows write, or without."""
@@ -294,8 +294,10 @@ def _build(
             except UnicodeEncodeError:  # from an environment that is not UTF-8
                 problems.append(f"{label}.{field.name} is not text (UTF-8)")
             else:
-                if field.name in _PATHS and (why := _not_a_path(values[field.name] or "")):
-                    problems.append(f"{label}.{field.name} {why}")
+                if field.name in _PATHS and (written := values[field.name]):
+                    why = _not_a_path(written)
+                    problems += [f"{label}.{field.name} {why}"] if why else []
+                    values[field.name] = written if why else str(_placed(written, base))
     return struct(**values) if len(problems) == before else None
 
 
@@ -345,8 +347,7 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
     if unusable := _not_a_path(file):
         problems.append(f"{label}.{name}_file {unusable}")
         return None
-    path = Path(file).expanduser()
-    path = path if path.is_absolute() or base is None else base / path
+    path = _placed(file, base)
     try:
         text = path.read_text(ENCODING).strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -357,6 +358,11 @@ def _secret(label: str, name: str, table: dict[str, Any], base: Path | None, pro
         problems.append(f"{label}.{name}_file: {path} is empty")
         return None
     return Secret(text)
+
+
+def _placed(path: str, base: Path | None) -> Path:
+    """The path that is meant: a relative one starts at the configuration file's directory."""
+    return (base or Path()) / Path(path).expanduser()
 
 
 def _not_a_path(text: str) -> str:

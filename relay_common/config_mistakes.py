@@ -198,11 +198,17 @@ def whip_problems(table: WhipConfig, taken: Collection[str]) -> list[str]:
         parse_endpoint(table.url, table.bearer_token)
     except UnusableUrl as error:
         problems.append(f"url cannot be used: {error}")
-    if table.ca_file:
-        try:
-            ssl.create_default_context(cafile=table.ca_file)
-        except ssl.SSLError:
-            problems.append(f"ca_file {table.ca_file} holds no certificate (PEM)")
-        except (OSError, ValueError) as error:
-            problems.append(f"ca_file {table.ca_file} cannot be read: {getattr(error, 'strerror', '') or error}")
+    if table.ca_file and (why := authorities_problem(table.ca_file)):
+        problems.append(f"ca_file {table.ca_file} {why}")
     return problems
+
+
+def authorities_problem(ca_file: str) -> str:
+    """What is wrong with a file of authorities to trust; "" when it can be used."""
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        return "holds no certificate (PEM)"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', '') or error}"
+    return ""

@@ -27,9 +27,9 @@ One TOML file, `relay.toml` by default. This page is generated from `relay_commo
 - Every key can be overridden from the environment: `rtsp.read_timeout` by `RELAY_RTSP_READ_TIMEOUT`. Values are parsed
   as TOML; a value that is not valid TOML, or is wanted as a string, is taken as it is. A variable `RELAY_…` that is no
   key is ignored, with a warning from `run` and `check`.
-- Every secret can be given as a file: `client_secret_file = "…"` in place of `client_secret`. Relative paths start at
-  the configuration file's directory. Make these files readable only by you (`chmod 600`); `relay-supervisor check`
-  warns otherwise.
+- Every secret can be given as a file: `client_secret_file = "…"` in place of `client_secret`. Make these files
+  readable only by you (`chmod 600`); `relay-supervisor check` warns otherwise.
+- Relative paths, of these and of any other file or directory, start at the configuration file's directory.
 - `relay-supervisor check` reports every mistake at once, with the fix: whatever `run` would refuse, in the same words.
 """
 

@@ -15,6 +15,7 @@ from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
 from relay_common.config_accounts import relays_of
 from relay_common.config_cluster import bound_endpoints
+from relay_common.config_mistakes import authorities_problem
 from relay_common.errors import ConfigError
 from relay_common.wire import require_curve
 from relay_supervisor.fleet.pods.requirements import require_pods
@@ -97,6 +98,17 @@ def _whip(config: Config) -> None:
         )
 
 
+def _cameras_authorities(config: Config) -> None:
+    """The file that workers read at each connection with a camera: in a cluster that of their image, not ours."""
+    file = config.rtsp.ca_file
+    if file and not config.cluster.namespace and (why := authorities_problem(file)):
+        raise ConfigError(
+            f"rtsp.ca_file: {file} {why}; no camera could be connected to over RTSP",
+            hint="Name a file of certificates (PEM) that this user may read, or leave it out: the system's "
+            "authorities know Google's cameras",
+        )
+
+
 def _listen(config: Config) -> None:
     check_listen(config.http.listen, config.http.token or None)
 
@@ -159,6 +171,7 @@ _RULES: Final[dict[str, Callable[[Config], None]]] = {
     "nest": _accounts,
     "cloudflare": _cloudflare,
     "whip": _whip,
+    "rtsp.ca_file": _cameras_authorities,
     "http.listen": _listen,
     "http.probe_listen": _probes,
     "http.trusted_proxies": _proxies,

@@ -145,7 +145,8 @@ class RtspSource(SourceState):
         try:
             return client_context(self._settings.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConnectError(RtspStage.TLS, f"rtsp.ca_file cannot be read: {error}") from None
+            why = "it holds no certificate (PEM)" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConnectError(RtspStage.TLS, f"rtsp.ca_file cannot be used: {why}") from None
 
     def _received(self, data: bytes) -> None:
         self._take(data, self._clock.now(), None, None)

@@ -245,6 +245,19 @@ def test_paths_that_cannot_be_ones_are_named(path: str, why: str) -> None:
     assert config_file.loose_secret_files(document(http={"token_file": path}), Path()) == []
 
 
+def test_relative_paths_start_at_the_files_directory(tmp_path: Path) -> None:
+    """Wherever it is read from: `status` would look for the socket elsewhere than where `run` put it."""
+    at = {"paths": {"state_dir": "state", "runtime_dir": "run"}, "rtsp": {"ca_file": "tls/ca.pem"}}
+    config = config_file.parse(document(**at, cluster={"worker_template": "worker.yaml"}), base=tmp_path)
+    assert (config.paths.state(), config.paths.runtime()) == (tmp_path / "state", tmp_path / "run")
+    assert config.rtsp.ca_file == str(tmp_path / "tls/ca.pem")
+    assert config.cluster.worker_template == str(tmp_path / "worker.yaml")
+    elsewhere = config_file.parse(document(rtsp={"ca_file": "~/ca.pem"}, paths={"state_dir": "/state"}), base=tmp_path)
+    assert (elsewhere.rtsp.ca_file, elsewhere.paths.state_dir) == (str(Path.home() / "ca.pem"), "/state")
+    (tmp_path / "relay.toml").write_text('[paths]\nruntime_dir = "run"\n')
+    assert config_file.load_interface(tmp_path / "relay.toml", {})[0].socket() == tmp_path / "run/http.sock"
+
+
 def test_an_environment_that_is_not_text_is_named() -> None:
     with pytest.raises(ConfigError, match=r"RELAY_LOG_LEVEL: log\.level is not text"):
         config_file.parse(document(), {"RELAY_LOG_LEVEL": "\udc80"})
