@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,13 +32,13 @@ APPLIED: Final = "kubectl apply -k ."
 class Box:
     """The machine that the relay comes from: its folder has relay.toml, the secrets and the state."""
 
-    def __init__(self, folder: Path, cluster: Cluster, world: DemoWorld) -> None:
+    def __init__(self, folder: Path, runtime: str, cluster: Cluster, world: DemoWorld) -> None:
         self._folder, self._cluster, self.port = folder, cluster, free_ports(1)[0]
         folder.mkdir()
         fill_in(folder, world)
         text = (folder / "relay.toml").read_text()
         text += f'\n[http]\nlisten = "127.0.0.1:{self.port}"\ntoken_file = "secrets/http_token"\n'
-        text += f'\n[paths]\nstate_dir = "{folder / "state"}"\nruntime_dir = "{folder / "run"}"\n'
+        text += f'\n[paths]\nstate_dir = "{folder / "state"}"\nruntime_dir = "{runtime}"\n'
         (folder / "relay.toml").write_text(text)
         trusted = folder / "trusted.pem"
         trusted.write_bytes(cluster.control_plane.authority.certificate)
@@ -91,12 +92,19 @@ async def generates(world: DemoWorld) -> int:
     return sum(one["command"].startswith("Generate") for one in answer.json()["commands"])
 
 
-async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path) -> None:
+@pytest.fixture
+def runtime() -> Iterator[str]:
+    """A directory for sockets: the path of `tmp_path` is too long for theirs where it lies in another temporary one."""
+    with tempfile.TemporaryDirectory(prefix="move-", dir="/tmp") as folder:
+        yield folder
+
+
+async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api, tmp_path: Path, runtime: str) -> None:
     stopped, there, applied, ended, waited, back, run_again = shown(MOVED)
     deployed = shown(ON_A_CLUSTER)
     assert applied == f"{APPLIED[:-1]}deploy/kubernetes"
     async with prepared(cluster, api, tmp_path) as (world, manifests):
-        box = Box(tmp_path / "box", cluster, world)
+        box = Box(tmp_path / "box", runtime, cluster, world)
         for command in deployed[: deployed.index(APPLIED)]:
             await shell(command, cluster, manifests)
         async with box.relay():
