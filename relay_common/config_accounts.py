@@ -50,6 +50,20 @@ def relays_of(config: Config) -> list[Config]:
     return [of_account(config, name) for name in account_names(config)] or [config]
 
 
+def projects_of(nests: Sequence[NestConfig]) -> list[str]:
+    """What state and metrics call each account: its project's id, numbered if several users granted the same."""
+    ids = [nest.project_id for nest in nests]
+    before = [ids[:index].count(project) for index, project in enumerate(ids)]
+    return [f"{project}#{count + 1}" if count else project for project, count in zip(ids, before, strict=True)]
+
+
+def spoken_accounts(config: Config) -> list[str]:
+    """What people are told an account is called, in the order of the configuration; "" where there is but one."""
+    if len(config.nest) == 1:
+        return [config.nest[0].account]
+    return account_names(config) or projects_of(config.nest)
+
+
 def path_of(account: str) -> str:
     """Where the account's own page and API are, below the relay's."""
     return f"/accounts/{account}"

@@ -21,6 +21,7 @@ from relay_common import protocol
 from relay_common.clock import Clock, SystemClock
 from relay_common.cloudflare import SfuClient, TurnKey
 from relay_common.config import Config
+from relay_common.config_accounts import projects_of
 from relay_common.config_cluster import bound_endpoints
 from relay_common.secrets import Secret
 from relay_supervisor.cameras.director import Director
@@ -304,8 +305,8 @@ class Supervisor:
         self._launcher.sweep(self.director.instances_left)
 
     def _start_account(self, index: int) -> None:
-        name = self._account_name(index)
-        of_account = f" of {name}" if len(self.config.nest) > 1 else ""
+        name, several = projects_of(self.config.nest)[index], len(self.config.nest) > 1
+        of_account = f" of {name}" if several else ""
         account = Account(
             self.config.nest[index],
             self.config.limits,
@@ -320,7 +321,8 @@ class Supervisor:
         self.accounts.append(account)
         account.start(self._loops.start, f"leases{of_account}")
         self._registry.restored(index, account.leases.devices)
-        discovery = Discovery(index, account.leases, self._registry, self.events, self._clock, self._rng, self._found)
+        parts = (account.leases, self._registry, self.events, self._clock, self._rng, self._found)
+        discovery = Discovery(index, *parts, name=name if several else "")
         self._discoveries.append(discovery)
         self._activities.start(f"discovery{of_account}", discovery.run)
 
@@ -361,12 +363,6 @@ class Supervisor:
         self.director.sinks_changed(self._sinks.configure(config.whip))
         self.local.configure(config.local)
         self._renditions.configure(config.workers)
-
-    def _account_name(self, index: int) -> str:
-        """The project's id, numbered if several users granted the same project."""
-        project = self.config.nest[index].project_id
-        before = sum(nest.project_id == project for nest in self.config.nest[:index])
-        return f"{project}#{before + 1}" if before else project
 
     def _found(self, account: int, listing: Listing) -> None:
         """Handle a listing of an account's cameras."""

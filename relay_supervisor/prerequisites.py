@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from relay_common.authorities import public_authorities
 from relay_common.cloudflare import require_usable, require_usable_key
 from relay_common.config import Config
-from relay_common.config_accounts import relays_of
+from relay_common.config_accounts import account_names, relays_of
 from relay_common.config_cluster import bound_endpoints
 from relay_common.config_mistakes import authorities_problem
 from relay_common.errors import ConfigError
@@ -56,15 +56,25 @@ def require(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: {len(found)} problems" + "".join(f"\n  {refusal.error}" for refusal in found))
 
 
-def addresses(config: Config) -> Iterator[tuple[str, str, int]]:
-    """Section and key, host and port of each address to serve, those left out that are none."""
+class Address(NamedTuple):
+    """An address to serve: its section and key, host and port, and which of several accounts it is for."""
+
+    key: str
+    host: str
+    port: int
+    account: str = ""
+
+
+def addresses(config: Config) -> Iterator[Address]:
+    """Each address to serve, those left out that are none."""
     for key, listen in (("listen", config.http.listen), ("probe_listen", config.http.probe_listen)):
         if listen:
             with contextlib.suppress(ConfigError):
-                yield f"http.{key}", *split_listen(listen, key)
-    for cluster in (one.cluster for one in relays_of(config)):
-        for endpoint in bound_endpoints(cluster) or ():
-            yield f"cluster.bus_{'bind' if cluster.bus_bind else 'listen'}", *split_listen(endpoint.partition("//")[2])
+                yield Address(f"http.{key}", *split_listen(listen, key))
+    for account, relay in zip(account_names(config) or [""], relays_of(config), strict=True):
+        key = f"cluster.bus_{'bind' if relay.cluster.bus_bind else 'listen'}"
+        for endpoint in bound_endpoints(relay.cluster) or ():
+            yield Address(key, *split_listen(endpoint.partition("//")[2]), account)
 
 
 def _accounts(config: Config) -> None:
@@ -116,7 +126,7 @@ def _listen(config: Config) -> None:
 def _clashes(config: Config) -> None:
     """Two addresses of our own: at the start the second would be said to be another program's."""
     before: list[tuple[str, str, int]] = []
-    for key, host, port in addresses(config):
+    for key, host, port, _ in addresses(config):
         for other, at, taken in before:
             if port == taken != 0 and overlap(host, at):
                 bus = "cluster.bus_" in other + key

@@ -116,7 +116,11 @@ class Report:
         parts = self._parts
         found = [PartStatus(name="store", ok=not parts.store.problem, reason=parts.store.problem)]
         found += [
-            PartStatus(name="leases", ok=account.running, reason="" if account.running else "its task has ended")
+            PartStatus(
+                name=f"leases of {whose}" if (whose := self._one_of_several(account)) else "leases",
+                ok=account.running,
+                reason="" if account.running else "its task has ended",
+            )
             for account in parts.accounts
         ]
         problems = parts.loops.problems | parts.activities.problems
@@ -161,6 +165,10 @@ class Report:
         budget.auth_warning = self._parts.verbs.auth_warning(index)
         return budget
 
+    def _one_of_several(self, account: Account) -> str:
+        """What an account is called; "" where there is but one."""
+        return account.leases.account if len(self._parts.accounts) > 1 else ""
+
     def _camera(self, camera: Camera, now: float) -> CameraStatus:
         parts = self._parts
         live, decoding = parts.sinks.sfu.locate(camera.id), parts.verdicts.verdict(camera.id)
@@ -178,7 +186,7 @@ class Report:
             local_problem=local.problem,
             token_at=self._token_at(parts.accounts[camera.account]),
         )
-        return camera_status(
+        status = camera_status(
             camera,
             facts,
             publication=live.id if live is not None else "",
@@ -191,6 +199,8 @@ class Report:
             wall=parts.clock.wall(),
             before=self._history.before(camera.id),
         )
+        status.account = self._one_of_several(parts.accounts[camera.account])
+        return status
 
     def _token_at(self, account: Account) -> float:
         """When Google is asked for a token again that it has refused (Unix seconds); 0: not refused."""

@@ -26,7 +26,8 @@ _REMIND: Final = 600.0
 
 
 class Discovery:
-    """Keeps the registry up to date on one account; `account` is its index in the configuration.
+    """Keeps the registry up to date on one account; `account` is its index in the configuration, `name` what it is
+    called where there are several.
 
     `on_found` is called with the account and each listing, once the registry has it.
     """
@@ -40,9 +41,11 @@ class Discovery:
         clock: Clock,
         rng: random.Random,
         on_found: Callable[[int, Listing], None],
+        name: str = "",
     ) -> None:
         self._account, self._leases, self._registry = account, leases, registry
         self._events, self._clock, self._on_found = events, clock, on_found
+        self._whose = f" of {name}" if name else ""
         self._backoff = Backoff(2.0, 60.0, rng=rng)
         self._wake = asyncio.Event()
         self._due = clock.now()
@@ -52,7 +55,7 @@ class Discovery:
         self._streamless: tuple[str, ...] = ()
         self._published = ""
         """Why the latest listing failed, as it was published; empty after one that succeeded."""
-        self.problem = "the cameras have not been listed yet"
+        self.problem = f"the cameras{self._whose} have not been listed yet"
         """Why this account's cameras are not known; empty once they have been listed."""
 
     async def run(self) -> None:
@@ -68,7 +71,7 @@ class Discovery:
                 self._log(error, self._failed(str(error)))
             except Exception as error:
                 delay = self._failed(f"internal error ({type(error).__name__}); see the log")
-                log.exception("listing the cameras failed unexpectedly; trying again in %.0f s", delay)
+                log.exception("listing the cameras%s failed unexpectedly; trying again in %.0f s", self._whose, delay)
             await self._pause()
 
     def _log(self, error: NestError, delay: float) -> None:
@@ -78,16 +81,16 @@ class Discovery:
         if not again:
             self._logged = (type(error), now)
         level = logging.DEBUG if again else logging.ERROR
-        log.log(level, "cameras cannot be listed: %s; trying again in %.0f s", error, delay)
+        log.log(level, "cameras%s cannot be listed: %s; trying again in %.0f s", self._whose, error, delay)
 
     def _failed(self, why: str) -> float:
         """Record a failed listing; returns seconds until the next."""
         delay = self._backoff.next_delay()
         self._due = self._clock.now() + delay
-        self.problem = f"the cameras cannot be listed: {why}" if self.problem else ""
+        self.problem = f"the cameras{self._whose} cannot be listed: {why}" if self.problem else ""
         if why != self._published:  # the text about a revoked token has 900 characters
             self._published = why
-            self._events.publish("account", f"cameras cannot be listed: {why}")
+            self._events.publish("account", f"cameras{self._whose} cannot be listed: {why}")
         return delay
 
     async def refresh(self) -> None:
@@ -111,7 +114,7 @@ class Discovery:
         self._published = ""
         if self._logged is not None:
             self._logged = None
-            log.info("the cameras can be listed again")
+            log.info("the cameras%s can be listed again", self._whose)
         self.problem = ""
         for name in self._registry.unknown_names():
             log.warning("the configuration names %r, but no such camera is shared with this project", name)

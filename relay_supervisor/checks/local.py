@@ -19,7 +19,7 @@ from relay_common.errors import ConfigError, RelayError
 from relay_common.loopback import is_loopback_url
 from relay_common.whip import parse_endpoint
 from relay_supervisor import prerequisites
-from relay_supervisor.checks.report import Finding, failed, ok, warn
+from relay_supervisor.checks.report import Finding, failed, of_account, ok, warn
 from relay_supervisor.google import grant
 from relay_supervisor.google.quota.budget import Budget, Call
 from relay_supervisor.google.quota.limits import EXECUTE, limits_from
@@ -114,7 +114,7 @@ def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Findin
     """Check that the addresses can be listened on; `served` tells whether the running supervisor does so already."""
     findings, ours = [], list[tuple[str, int]]()
     with contextlib.ExitStack() as held:  # the second must not be the first
-        for part, host, port in prerequisites.addresses(config):
+        for part, host, port, account in prerequisites.addresses(config):
             if port and any(port == taken and overlap(host, at) for at, taken in ours):
                 continue  # that is said of both, and no other program has it
             ours.append((host, port))
@@ -122,13 +122,14 @@ def addresses(config: Config, served: Callable[[str, int], bool]) -> list[Findin
             address = f"{f'[{host}]' if ':' in host else host}:{port}"
             try:
                 held.enter_context(bind(host, port, key, section))
-                findings.append(ok(part, f"{address} is free" if port else "the kernel chooses a port at the start"))
+                found = ok(part, f"{address} is free" if port else "the kernel chooses a port at the start")
             except ConfigError as error:
                 if served(host, port):
-                    findings.append(ok(part, f"{address} is served by the running supervisor"))
+                    found = ok(part, f"{address} is served by the running supervisor")
                 else:
                     hint = binding_advice(f"tcp://{address}", error.hint) if section == "cluster" else error.hint
-                    findings.append(failed(part, error.message, hint))
+                    found = failed(part, error.message, hint)
+            findings += of_account([found], account)
     return findings
 
 
@@ -180,8 +181,10 @@ def shared_objects(config: Config) -> Finding:
     return ok("workers.immortal_objects", text)
 
 
-def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:
-    """Check whether a stream command could be sent now, from the running supervisor or the quota log."""
+def quota(project: str, limits: LimitsConfig, state_dir: Path, running: BudgetStatus | None) -> Finding:
+    """Check whether a stream command could be sent now, from the running supervisor or the quota log, where the account
+    is called `project`.
+    """
     part = "quota"
     if running is not None:
         used, limit, wait = running.used, running.limit, running.hold
@@ -191,7 +194,7 @@ def quota(nest: NestConfig, limits: LimitsConfig, state_dir: Path, running: Budg
             return ok(part, "no command has been sent from this machine yet")
         clock = SystemClock()
         store = Store(path, clock, read_only=True).open()
-        calls, problem = store.calls(nest.project_id), store.problem
+        calls, problem = store.calls(project), store.problem
         store.close()
         if problem:
             return warn(part, problem, "When it starts, the supervisor says in its log what it does about this")

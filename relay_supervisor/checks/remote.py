@@ -15,7 +15,7 @@ from relay_common.clock import SystemClock
 from relay_common.cloudflare import SfuClient, SfuError, TurnError, TurnKey
 from relay_common.config import CamerasConfig, CloudflareConfig, NestConfig
 from relay_common.errors import ConfigError
-from relay_supervisor.checks.report import Finding, failed, ok, warn
+from relay_supervisor.checks.report import Finding, failed, of_account, ok, warn
 from relay_supervisor.google.api import NestApi
 from relay_supervisor.google.errors import NestError
 from relay_supervisor.google.models import Listing
@@ -82,32 +82,50 @@ async def google(nest: NestConfig) -> tuple[list[Finding], Listing, float | None
         await http.aclose()
 
 
-def cameras(listings: list[Listing], config: CamerasConfig, nest: list[NestConfig]) -> list[Finding]:
-    """Compare the cameras that Google lists with those that the configuration names."""
+def cameras(
+    listings: list[Listing], config: CamerasConfig, nests: list[NestConfig], accounts: list[str]
+) -> list[Finding]:
+    """Compare the cameras that Google lists with those that the configuration names; `accounts` are the names of those
+    that list them, "" for a single one.
+    """
     found = [device for listing in listings for device in listing.devices]
     part = "Google cameras"
-    link = authorize_url(nest[0].project_id, nest[0].client_id)
-    without = [
-        warn(part, f"Google lists {which} without a live stream, so it cannot be relayed", _STREAMLESS)
-        for listing in listings
-        for which in listing.streamless
-    ]
+    links = [authorize_url(nest.project_id, nest.client_id) for nest in nests]
+    findings = []
+    for listing, link, account in zip(listings, links, accounts, strict=True):
+        findings += of_account(_shared(listing, link, others=bool(found)), account)
     if not found:
-        nothing = failed(part, "none is shared with this project", f"Switch on the home and its cameras at {link}")
-        return [nothing, *without]
-    names = [f"{device.display_name} ({device.protocol.value})" for device in found]
-    findings = [ok(part, f"{len(found)} found: {', '.join(names)}"), *without]
+        return findings
     known = {device.display_name for device in found} | {device.id for device in found}
     asked = set(config.settings) | (set() if config.include == "all" else set(config.include))
     findings += [
         failed(
-            part, f"the configuration names {name!r}, but Google shows no such camera", _how_to_find(name, known, link)
+            part,
+            f"the configuration names {name!r}, but Google shows no such camera",
+            _how_to_find(name, known, " or ".join(links)),
         )
         for name in sorted(asked - known)
     ]
     if not any(config.included(device.display_name, device.id) for device in found):
         findings.append(warn(part, "none of them is to be relayed", "Look at [cameras] include and enabled"))
     return findings
+
+
+def _shared(listing: Listing, link: str, *, others: bool) -> list[Finding]:
+    """What there is to say of the cameras of one account; `others`: there are cameras, here or in another one."""
+    part = "Google cameras"
+    without = [
+        warn(part, f"Google lists {which} without a live stream, so it cannot be relayed", _STREAMLESS)
+        for which in listing.streamless
+    ]
+    if not listing.devices:
+        grade = warn if others else failed
+        return [
+            grade(part, "none is shared with this project", f"Switch on the home and its cameras at {link}"),
+            *without,
+        ]
+    names = [f"{device.display_name} ({device.protocol.value})" for device in listing.devices]
+    return [ok(part, f"{len(names)} found: {', '.join(names)}"), *without]
 
 
 def _how_to_find(name: str, known: set[str], link: str) -> str:

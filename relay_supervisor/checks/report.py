@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Final
 
 import click
@@ -31,11 +32,19 @@ class Finding(msgspec.Struct, frozen=True):
     verdict: Grade
     text: str
     remedy: str = ""
+    account: str = ""
+    """Which of several accounts it is about, as in the status; empty where there is but one, or it is about all."""
 
     def line(self) -> str:
         """Text for a terminal; the remedy is on a separate line."""
-        text = f"{_MARKS[self.verdict]} {self.part}: {self.text}"
+        whose = f" of {self.account}" if self.account else ""
+        text = f"{_MARKS[self.verdict]} {self.part}{whose}: {self.text}"
         return f"{text}\n    → {self.remedy}" if self.remedy else text
+
+
+def of_account(findings: Iterable[Finding], account: str) -> list[Finding]:
+    """The same, as being about one of several accounts; "": there is but one."""
+    return [msgspec.structs.replace(finding, account=account) for finding in findings]
 
 
 def ok(part: str, text: str) -> Finding:

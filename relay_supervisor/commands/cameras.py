@@ -12,13 +12,16 @@ import msgspec
 from relay_common import ids
 from relay_common.clock import SystemClock
 from relay_common.config import Config
+from relay_common.config_accounts import spoken_accounts
 from relay_supervisor.cameras.overrides import Overrides
 from relay_supervisor.cameras.registry import Camera, Registry
+from relay_supervisor.commands.camera_table import short_names
 from relay_supervisor.commands.cli import Failure, config_option, json_option, load, typed
 from relay_supervisor.commands.client import CameraList, CameraSummary, connect
 from relay_supervisor.google.leases.account import open_api
 
 _ROW: Final = "{:<24} {:<9} {:<8} {:<11} {:<12} {:<13} {}"
+_ACCOUNT: Final = "ACCOUNT"
 
 
 @click.command("cameras")
@@ -43,8 +46,7 @@ def command(ask_google: bool, config_path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(CameraList(cameras)).decode())
         return
-    lines = [click.style(_ROW.format("NAME", "ID", "PROTOCOL", "CODECS", "SIZE", "STATE", ""), bold=True)]
-    click.echo("\n".join([*lines, *map(_line, cameras)]) if cameras else "no camera is shared with this project")
+    click.echo("\n".join(_table(cameras)) if cameras else "no camera is shared with this project")
 
 
 def _from_supervisor(config_path: Path) -> list[CameraSummary] | None:
@@ -61,7 +63,8 @@ async def _from_google(config: Config) -> list[CameraSummary]:
     overrides = Overrides(config.paths.state())
     overrides.load()
     registry = Registry(config.cameras, overrides)
-    for index, nest in enumerate(config.nest):
+    names = spoken_accounts(config)
+    for index, (nest, whose) in enumerate(zip(config.nest, names, strict=True)):
         api, tokens, http = open_api(nest, SystemClock())
         try:
             listing = await api.listing()
@@ -70,12 +73,13 @@ async def _from_google(config: Config) -> list[CameraSummary]:
             await tokens.aclose()
             await http.aclose()
         for which in listing.streamless:
-            text = typed(f"{which} has no live stream: `relay-supervisor check` says what that means")
+            text = f"{which}{f' of {whose}' if whose else ''} has no live stream: "
+            text += typed("`relay-supervisor check` says what that means")
             click.echo(text, err=True)
-    return [_summary(camera, registry.why_not(camera)) for camera in registry]
+    return [_summary(camera, registry.why_not(camera), names[camera.account]) for camera in registry]
 
 
-def _summary(camera: Camera, why_not: str) -> CameraSummary:
+def _summary(camera: Camera, why_not: str, account: str) -> CameraSummary:
     device = camera.device
     return CameraSummary(
         id=ids.camera_id(device.name),
@@ -88,7 +92,19 @@ def _summary(camera: Camera, why_not: str) -> CameraSummary:
         codecs=[*device.video_codecs, *device.audio_codecs],
         width=device.resolution.width,
         height=device.resolution.height,
+        account=account,
     )
+
+
+def _table(cameras: list[CameraSummary]) -> list[str]:
+    """A row for each camera; where there are several accounts, each names its own."""
+    accounts = short_names(camera.account for camera in cameras)
+    title, wide = _ROW.format("NAME", "ID", "PROTOCOL", "CODECS", "SIZE", "STATE", ""), max(map(len, accounts.values()))
+    if not wide:
+        return [click.style(title, bold=True), *map(_line, cameras)]
+    wide = max(wide, len(_ACCOUNT))
+    rows = [f"{accounts[camera.account]:<{wide}} {_line(camera)}" for camera in cameras]
+    return [click.style(f"{_ACCOUNT:<{wide}} {title}", bold=True), *rows]
 
 
 def _line(camera: CameraSummary) -> str:

@@ -12,11 +12,11 @@ import click
 import msgspec
 
 from relay_common.config import Config
-from relay_common.config_accounts import relays_of
+from relay_common.config_accounts import account_names, projects_of, relays_of, spoken_accounts
 from relay_common.errors import ConfigError
 from relay_supervisor import prerequisites
 from relay_supervisor.checks import cluster, cluster_trial, local, remote, renditions, stun, viewing
-from relay_supervisor.checks.report import Finding, Grade, ok
+from relay_supervisor.checks.report import Finding, Grade, of_account, ok
 from relay_supervisor.commands import listener
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import connect, decode
@@ -94,8 +94,9 @@ async def _look(config: Config, running: RelayStatus | None, pid: int, stun_serv
         relays = relays_of(config)
         of_cluster = await cluster.cluster(relays[0].cluster)
         if of_cluster and not any(finding.verdict is Grade.FAILED for finding in of_cluster):
-            for relay in relays:  # each has a bus of its own
-                of_cluster += await cluster_trial.tried(relay.cluster, relay.paths.state(), running is not None)
+            for account, relay in zip(account_names(config) or [""], relays, strict=True):  # each has a bus of its own
+                tried = await cluster_trial.tried(relay.cluster, relay.paths.state(), running is not None)
+                of_cluster += of_account(tried, account)
         findings += of_cluster
     used = config.cloudflare.used
     udp = asyncio.ensure_future(stun.reachability(config.cloudflare, stun_server)) if used or stun_server else None
@@ -130,18 +131,18 @@ async def _google(
     """
     findings: list[Finding] = []
     listings, skews, listed = [], [], True
-    state_dir = config.paths.state()
-    for nest in config.nest:
+    state_dir, names = config.paths.state(), spoken_accounts(config)
+    for nest, name, project in zip(config.nest, names, projects_of(config.nest), strict=True):
         results, listing, skew = await remote.google(nest)
-        findings += results
         listed = listed and results[-1].verdict is not Grade.FAILED
         listings.append(listing)
         skews.append(skew)
         age = local.token_age(nest, state_dir)
         budgets = running.budgets if running is not None else []
-        budget = next((budget for budget in budgets if budget.account == nest.project_id), None)
-        findings += [*([age] if age else []), local.quota(nest, config.limits, state_dir, budget)]
+        budget = next((budget for budget in budgets if budget.whose in (name, project)), None)
+        results += [*([age] if age else []), local.quota(project, config.limits, state_dir, budget)]
+        findings += of_account(results, name)
     if not listed:
         return findings, skews, None
-    findings += remote.cameras(listings, config.cameras, config.nest)
+    findings += remote.cameras(listings, config.cameras, config.nest, names)
     return findings, skews, [device for listing in listings for device in listing.devices]

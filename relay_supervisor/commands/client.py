@@ -50,6 +50,7 @@ class CameraSummary(msgspec.Struct, kw_only=True):
     codecs: list[str] = []
     width: int = 0
     height: int = 0
+    account: str = ""
 
 
 class CameraList(msgspec.Struct):

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Final
 
 import click
 
+from relay_common.worker_stats import SinkStats
+from relay_supervisor.commands.camera_table import camera_table, wrapped
 from relay_supervisor.commands.cli import Failure, config_option, json_option, typed
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, SeatStatus, SinkStatus
 from relay_supervisor.status.verdict import spoken_verdict
 
-_COLOURS: Final = {
-    "live": "green",
-    "idle": "bright_black",
-    "degraded": "red",
-    "offline": "red",
-    "stopped": "red",
-    "disabled": "bright_black",
-}
 # Terminal control (ECMA-48), stripped by click where there is no terminal.
 _HIDE_CURSOR: Final = "\x1b[?25l"
 _SHOW_CURSOR: Final = "\x1b[?25h"
@@ -33,11 +26,6 @@ _CLEAR_LINE: Final = "\x1b[K"
 _CLEAR_BELOW: Final = "\x1b[J"
 _NO_WRAP: Final = "\x1b[?7l"
 _WRAP: Final = "\x1b[?7h"
-_ROW: Final = "{:<12} {:<9} {:>7} {:>5} {:>6} {:>6} {:>7} {:>8}"
-_ROW_WIDTH: Final = 67
-_NAME_WIDTHS: Final = (12, 24)
-_WIDE: Final = 100
-"""Columns from which WHY is in the row where it fits; in narrower terminals it has lines of its own."""
 _EVERY: Final = 1.0
 """Seconds between refreshes while it is watched."""
 _UNKNOWN: Final = os.terminal_size((-1, -1))
@@ -110,7 +98,7 @@ def _show(shown: RelayStatus | str, asked: str, seconds: float) -> None:
             if isinstance(shown, RelayStatus):
                 text = typed(render(shown, columns, asked))
             else:
-                text = "\n".join(click.style(line, fg="red") for line in _wrapped(shown, columns))
+                text = "\n".join(click.style(line, fg="red") for line in wrapped(shown, columns))
             _paint(text, rows, clear=before is not _UNKNOWN)
             before = size
         time.sleep(_LOOK_AGAIN)
@@ -146,23 +134,18 @@ def render(status: RelayStatus, columns: int = 0, asked: str = "") -> str:
     if status.seat.replica and not status.seat.commands and not status.accounts:
         lines = [f"nest-relay {status.version}, up {_span(status.uptime)}", *_seat(status.seat, columns)]
         return "\n".join(lines)
-    least, most = _NAME_WIDTHS
-    width = min(most, max(least, columns - _ROW_WIDTH - 1)) if columns else most
-    in_row = not columns or columns >= _WIDE
-    title = _ROW.format("STATE", "STAGE", "BITRATE", "FPS", "LOST", "LEASE", "DELAY", "RESTARTS")
-    title = f"{'CAMERA':<{width}} {title}{'  WHY' if in_row else ''}"
+    several = len(status.budgets) > 1 or bool(status.accounts)
     lines = [
         head,
         *(_accounts(status, columns) if status.accounts else _seat(status.seat, columns, asked)),
-        *(line for budget in status.budgets for line in _budget(budget, columns)),
+        *(line for budget in status.budgets for line in _budget(budget, columns, several=several)),
     ]
     for problem in status.problems:
-        words = f"{problem.subject}: " * bool(problem.subject) + spoken_verdict(problem, status.at)
+        whose = problem.account or problem.subject
+        words = f"{whose}: " * bool(whose) + spoken_verdict(problem, status.at)
         colour = "red" if problem.state == "failed" else "yellow"
-        lines += [click.style(line, fg=colour) for line in _wrapped(words, columns)]
-    lines += ["", click.style(title[: columns or None], bold=True)]
-    for camera in status.cameras:
-        lines += _camera(camera, width, columns, status.at)
+        lines += [click.style(line, fg=colour) for line in wrapped(words, columns)]
+    lines += ["", *camera_table(status.cameras, columns, status.at)]
     elsewhere = [line for sink in status.sinks if sink.name for line in _sink(sink, status.cameras, columns)]
     elsewhere += [_direct(status.cameras)] if status.local else []
     elsewhere += [_smaller(status.cameras)] if any(one.rendition.wanted != "off" for one in status.cameras) else []
@@ -175,7 +158,7 @@ def _accounts(status: RelayStatus, columns: int) -> list[str]:
     for one in status.accounts:
         words = one.problem or f"{one.live} of {one.cameras} cameras live, commanded by {one.holder}"
         colour = "red" if one.problem else "green"
-        lines += [click.style(line, fg=colour) for line in _wrapped(f"account {one.name}: {words}", columns)]
+        lines += [click.style(line, fg=colour) for line in wrapped(f"account {one.name}: {words}", columns)]
     return lines
 
 
@@ -192,7 +175,7 @@ def _seat(seat: SeatStatus, columns: int, asked: str = "") -> list[str]:
         words = f"this supervisor, {seat.replica}, stands by: {seat.holder or 'nobody'} commands"
     words += f" ({seat.problem})" * bool(seat.problem)
     fine = not seat.problem and bool(seat.others or not seat.commands)
-    return [click.style(line, fg="green" if fine else "yellow") for line in _wrapped(words, columns)]
+    return [click.style(line, fg="green" if fine else "yellow") for line in wrapped(words, columns)]
 
 
 def _direct(cameras: list[CameraStatus]) -> str:
@@ -215,72 +198,31 @@ def _smaller(cameras: list[CameraStatus]) -> str:
 
 def _sink(sink: SinkStatus, cameras: list[CameraStatus], columns: int) -> list[str]:
     """How many of the cameras that a sink takes are live there, and why one is not."""
-    takes = [found for camera in cameras for found in camera.sinks if found.name == sink.name]
-    live = sum(found.live for found in takes)
-    why = next((f": {found.reason}" for found in takes if found.reason and not found.live), "")
+    takes = [(camera, found) for camera in cameras for found in camera.sinks if found.name == sink.name]
+    live = sum(found.live for _, found in takes)
+    why = next((_kept_from(camera, found) for camera, found in takes if found.reason and not found.live), "")
     words = f"sink {sink.name} at {sink.place}: {live} of {len(takes)} cameras live{why}"
-    return [click.style(line, fg="green" if live == len(takes) else "yellow") for line in _wrapped(words, columns)]
+    return [click.style(line, fg="green" if live == len(takes) else "yellow") for line in wrapped(words, columns)]
 
 
-def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:
-    """`text` in lines of at most so many columns; long words, such as links, stay whole. 0: one line."""
-    if not columns:
-        return [indent + text]
-    return textwrap.wrap(
-        text, columns, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+def _kept_from(camera: CameraStatus, found: SinkStats) -> str:
+    """Why a camera is not live there; of several accounts, whose it is."""
+    return f": {camera.name} of {camera.account}: {found.reason}" if camera.account else f": {found.reason}"
 
 
-def _budget(budget: BudgetStatus, columns: int) -> list[str]:
-    text = f"commands: {budget.used} of {budget.limit} in the last minute, {budget.depth} waiting"
+def _budget(budget: BudgetStatus, columns: int, *, several: bool) -> list[str]:
+    """The commands of an account, and what is wrong with it; `several`: there are others."""
+    text = f"commands{f' of {budget.whose}' if several else ''}: "
+    text += f"{budget.used} of {budget.limit} in the last minute, {budget.depth} waiting"
     if budget.hold:
         text += f", held for {budget.hold:.0f} s"
-    lines = [text]
+    lines, whose = wrapped(text, columns), f"{budget.whose}: " if several else ""
     if budget.auth_error:
-        lines += [click.style(line, fg="red") for line in _wrapped(budget.auth_error, columns)]
+        lines += [click.style(line, fg="red") for line in wrapped(f"{whose}{budget.auth_error}", columns)]
     elif budget.auth_warning:
-        warning = f"{budget.auth_warning}: run `relay-supervisor auth`"
-        lines += [click.style(line, fg="yellow") for line in _wrapped(warning, columns)]
+        warning = f"{whose}{budget.auth_warning}: run `relay-supervisor auth`"
+        lines += [click.style(line, fg="yellow") for line in wrapped(warning, columns)]
     return lines
-
-
-def _camera(camera: CameraStatus, width: int, columns: int, at: float) -> list[str]:
-    """The row of a camera, and why it is not live: in the row where that fits, else in lines of its own."""
-    video, lease = camera.video, camera.lease
-    row = _ROW.format(
-        camera.state,
-        camera.verdict.stage or camera.stage or "-",
-        f"{video.bitrate_in / 1e3:.0f}k",
-        f"{video.fps:.1f}",
-        video.lost_in,
-        f"{lease.expires_in:.0f} s" if lease.expires_at else "-",
-        f"{camera.delay_p99 * 1e3:.1f}ms",
-        camera.worker.restarts,
-    )
-    name = camera.name if len(camera.name) <= width else f"{camera.name[: width - 1]}…"
-    node = f"on {camera.worker.where}" if camera.worker.where else ""
-    row, why = f"{name:<{width}} {row}", "; ".join(filter(None, (_why(camera, at), node)))
-    if why and (not columns or (columns >= _WIDE and len(row) + 2 + len(why) <= columns)):
-        lines = [f"{row}  {why}"]
-    else:
-        lines = [row, *_wrapped(why, columns, "    ")] if why else [row]
-    if camera.worker.data_path_fallbacks:
-        lines += _wrapped("does without the compiled data path: its worker crashed twice on it", columns, "    ")
-    if camera.rendition.reason:
-        lines += _wrapped(f"smaller picture: {camera.rendition.reason}", columns, "    ")
-    colour = "red" if camera.decodable == "no" else _COLOURS.get(camera.state, "yellow")
-    return [click.style(line.rstrip(), fg=colour) for line in lines]
-
-
-def _why(camera: CameraStatus, at: float) -> str:
-    """Why it is not live, what happens next and what to do; of an earlier release's supervisor, what it gives."""
-    if camera.verdict.cause:
-        return spoken_verdict(camera.verdict, at)
-    if camera.state in ("live", "disabled"):
-        return camera.reason
-    # While a lease is held, what it does next mends nothing.
-    following = "" if camera.lease.state in ("held", "extending") else camera.lease.next_action
-    return "; next: ".join(filter(None, (camera.reason, following)))
 
 
 def _span(seconds: float) -> str:

@@ -122,7 +122,7 @@ class CameraSummary(msgspec.Struct, frozen=True, kw_only=True):
     renditions: str = "off"
     """The smaller picture that can be had of it now: `off`, `keyframes` or `smooth`."""
     account: str = ""
-    """Its account's name where several are spread over supervisors."""
+    """Which of several accounts has it, as in the status."""
 
 
 class CameraSummaries(msgspec.Struct, frozen=True):

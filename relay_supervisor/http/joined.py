@@ -30,10 +30,10 @@ def joined_status(parts: Mapping[str, RelayStatus | str], replica: str, version:
         at=at,
         uptime=max((part.uptime for part in known.values()), default=0.0),
         totals=_totals([part.totals for part in known.values()]),
-        budgets=[budget for part in known.values() for budget in part.budgets],
+        budgets=[msgspec.structs.replace(one, name=name) for name, part in known.items() for one in part.budgets],
         cameras=cameras,
         counters=_sum(part.counters for part in known.values()),
-        problems=[problem for part in known.values() for problem in part.problems],
+        problems=[msgspec.structs.replace(one, account=name) for name, part in known.items() for one in part.problems],
         sinks=list(sinks.values()),
         local=any(part.local for part in known.values()),
         seat=_seat(known.values(), accounts, replica),
@@ -44,7 +44,7 @@ def joined_status(parts: Mapping[str, RelayStatus | str], replica: str, version:
 def joined_health(parts: Mapping[str, Health | str]) -> Health:
     """The verdict on all accounts, or why there is none on one: ready when each of them is."""
     known = {name: part for name, part in parts.items() if isinstance(part, Health)}
-    missing = [Reason(part=name, reason=part) for name, part in parts.items() if isinstance(part, str)]
+    missing = [Reason(part=name, reason=part, account=name) for name, part in parts.items() if isinstance(part, str)]
     return Health(
         ready=not missing and all(part.ready for part in known.values()),
         reasons=[*missing, *_named(known, lambda part: part.reasons)],
@@ -119,9 +119,13 @@ def _sum(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _named(known: Mapping[str, Health], pick: Callable[[Health], list[Reason]]) -> list[Reason]:
-    """The reasons of all accounts; what is about no camera says which account it is about."""
+    """The reasons of all accounts, each with its own; where it is about no camera, its part says so, too."""
     return [
-        one if one.camera else msgspec.structs.replace(one, part=f"{name}: {one.part}" if one.part else name)
+        msgspec.structs.replace(one, account=name, part=one.part if one.camera else _part(name, one))
         for name, part in known.items()
         for one in pick(part)
     ]
+
+
+def _part(account: str, reason: Reason) -> str:
+    return f"{account}: {reason.part}" if reason.part else account

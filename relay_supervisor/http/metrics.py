@@ -222,6 +222,13 @@ def _cameras(cameras: list[CameraStatus]) -> Iterator[Metric]:
                 family.add_metric([camera.id, camera.name, "video"], getattr(camera.video, field))
                 family.add_metric([camera.id, camera.name, "audio"], getattr(camera.audio, field))
             yield family
+    whose = GaugeMetricFamily(
+        "relay_camera_account", "Always 1; says which of several accounts has the camera.", labels=[*labels, "account"]
+    )
+    for camera in cameras:
+        if camera.account:
+            whose.add_metric([camera.id, camera.name, camera.account], 1.0)
+    yield whose
     yield from _camera_states(cameras, labels)
     yield _tolerated(cameras, labels)
 

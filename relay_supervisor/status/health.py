@@ -42,6 +42,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     next_at: float = 0.0
     advice: str = ""
     """What a person can do."""
+    account: str = ""
+    """Which of several accounts it is about, as in the status; empty where there is but one, or it is about all."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,8 @@ def _reason(found: StatusVerdict, fallback: str, part: str = "", following: str 
 def _of_camera(camera: CameraStatus) -> Reason:
     fallback = camera.reason or camera.lease.last_error or f"it is {camera.state}"
     found = msgspec.structs.replace(camera.verdict, camera=camera.id, subject=camera.name)
-    return _reason(found, fallback, following=camera.lease.next_action)
+    reason = _reason(found, fallback, following=camera.lease.next_action)
+    return msgspec.structs.replace(reason, account=camera.account)
 
 
 def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
@@ -96,7 +99,9 @@ def judge(status: RelayStatus, parts: Sequence[PartStatus] = ()) -> Health:
     for budget in status.budgets:
         if budget.auth_error:
             account = found.pop((budget.auth_code, budget.account), StatusVerdict(subject=budget.account))
-            reasons.append(_reason(account, budget.auth_error, "nest account"))
+            reason = _reason(account, budget.auth_error, "nest account")
+            several = budget.account if len(status.budgets) > 1 else ""
+            reasons.append(msgspec.structs.replace(reason, account=several))
     enabled = [camera for camera in status.cameras if camera.enabled and camera.state != "idle"]
     dark = [_of_camera(camera) for camera in enabled if camera.state != "live"]
     if enabled and len(dark) == len(enabled):

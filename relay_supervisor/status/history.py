@@ -53,6 +53,11 @@ class VerdictHistory:
     def observe(self, status: RelayStatus) -> None:
         """Remember the verdicts of `status`; log and publish those that are new, and those that are over."""
         found, began, ended = dict(_verdicts(status)), list[_Line](), list[_Line]()
+        several = len(status.budgets) > 1
+
+        def whose(found: StatusVerdict) -> str:
+            return f"{found.subject}: " if several and found.subject and not found.camera else ""
+
         common = {problem.code for problem in status.problems}
         for key, now in found.items():
             warned = self._warned.get(key)
@@ -72,7 +77,7 @@ class VerdictHistory:
         self._latest = found
         for lines in (ended, began):
             for line in lines:
-                self._tell("verdict", line.words, line.verdict.camera)
+                self._tell("verdict", f"{whose(line.verdict)}{line.words}", line.verdict.camera)
             _log(lines)
 
     def _well(self, key: Key, state: str, at: float) -> list[_Line]:

@@ -154,7 +154,8 @@ class CameraStatus(msgspec.Struct, kw_only=True):
     """The smaller picture that viewers can have of it now: `off`, `keyframes` or `smooth`."""
     rendition: RenditionStatus = msgspec.field(default_factory=RenditionStatus)
     account: str = ""
-    """Its account's name where several are spread over supervisors; there it has its own page and API."""
+    """Which of several accounts has it: the name of one that is spread over supervisors, where it has its own page and
+    API, else what its budget calls it. Empty where there is but one."""
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -188,6 +189,13 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     """What the cause's sentence does not say."""
     retry_at: float = 0.0
     """Unix seconds at which commands are sent again, while they are held or cannot be sent; 0 when not known."""
+    name: str = ""
+    """The account's name where several are spread over supervisors; `account` is its project then as well."""
+
+    @property
+    def whose(self) -> str:
+        """What people are told it is called."""
+        return self.name or self.account
 
 
 class SinkStatus(msgspec.Struct, kw_only=True):

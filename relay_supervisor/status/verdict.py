@@ -31,6 +31,8 @@ class StatusVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a person can do; empty when nothing need be done."""
     camera: str = ""
     """The camera's id."""
+    account: str = ""
+    """Of a problem of the relay: the name of the account it is about, where several are spread over supervisors."""
 
 
 def verdict(

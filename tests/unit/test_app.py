@@ -113,6 +113,30 @@ async def test_every_loop_that_fails_is_started_again_and_named(
         await supervisor.stop()
 
 
+async def test_of_several_accounts_all_that_is_reported_says_which_it_is_about(tmp_path: Path) -> None:
+    config = offline_config(tmp_path)
+    (nest,) = config.nest
+    config = msgspec.structs.replace(config, nest=[nest, nest])
+    project, other = nest.project_id, f"{nest.project_id}#2"
+    supervisor = Supervisor(config, launcher=NoLauncher)
+    await supervisor.start()
+    try:
+        for number in range(2):
+            device = Device(f"enterprises/p/devices/{number}", str(number), "CAMERA", "Door", (Protocol.RTSP,))
+            supervisor._registry.restored(number, [device])
+        status = supervisor.status()
+        assert [one.account for one in status.budgets] == [project, other]
+        assert [one.account for one in status.cameras] == [project, other]
+        found = supervisor.health()
+        assert {one.account for one in found.reasons if one.camera} == {project, other}
+        supervisor.accounts[1]._task.cancel()  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [one.part for one in supervisor.health().reasons if not one.camera] == [f"leases of {other}"]
+    finally:
+        await supervisor.stop()
+
+
 async def test_a_start_that_fails_half_way_stops_what_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

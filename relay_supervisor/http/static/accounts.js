@@ -1,14 +1,16 @@
-// All accounts that are spread over several supervisors: who commands each, and how its cameras are. Pictures are on each
-// account's own page.
+// All accounts that are spread over several supervisors: who commands each, what of its commands at Google is used up, what
+// is wrong with it, and how its cameras are. Pictures are on each account's own page.
 
 import { call } from "./api.js";
+import { Banner } from "./banner.js";
 import { word } from "./format.js";
+import { line } from "./reasons.js";
 import { text } from "./tile.js";
 
 const EVERY = 2000;
 
 const part = (name) => document.getElementById(name);
-const sections = new Map(); // account → its section
+const sections = new Map(); // account → its section, and what shows its problems
 
 function section(account) {
   const found = sections.get(account.name);
@@ -17,9 +19,16 @@ function section(account) {
   const link = made.querySelector("a");
   text(link, account.name);
   link.href = `.${account.path}/`;
-  sections.set(account.name, made);
+  const said = made.querySelector("[data-part=problems]");
+  const entry = { element: made, banner: new Banner(said, document.createElement("p")) };
+  sections.set(account.name, entry);
   part("accounts").append(made);
-  return made;
+  return entry;
+}
+
+function commands({ used, limit, depth, hold }) {
+  const held = hold > 0 ? `, held for ${Math.ceil(hold)} s` : "";
+  return `${used} of ${limit} commands in the last minute, ${depth} waiting${held}`;
 }
 
 function row(account, camera) {
@@ -39,9 +48,14 @@ function show(status) {
   text(part("viewers"), String(status.totals.viewers));
   text(part("seat"), status.seat.replica);
   for (const account of status.accounts) {
-    const shown = section(account);
+    const { element: shown, banner } = section(account);
     const held = account.holder ? `commanded by ${account.holder}` : "";
-    text(shown.querySelector("p"), account.problem || `${account.live} of ${account.cameras} live, ${held}`);
+    const words = account.problem || `${account.live} of ${account.cameras} live, ${held}`;
+    text(shown.querySelector("[data-part=held]"), words);
+    const budgets = account.problem ? [] : status.budgets.filter((budget) => budget.name === account.name);
+    text(shown.querySelector("[data-part=commands]"), budgets.map(commands).join("; "));
+    const problems = status.problems.filter((problem) => problem.account === account.name);
+    banner.show(problems.map((problem) => line(problem, status.at, false)));
     shown.dataset.problem = account.problem ? "yes" : "no";
     const cameras = status.cameras.filter((camera) => camera.account === account.name);
     const rows = cameras.map((camera) => row(account, camera));

@@ -142,8 +142,10 @@ export class Large {
       "Picture from": way || "Cloudflare",
       "Page jitter": milliseconds(numbers.jitter ?? 0),
     };
+    if (camera.account) rows.Account = camera.account;
     const list = this.parts.facts;
-    if (!list.children.length) {
+    if (list.children.length !== Object.keys(rows).length) {
+      list.replaceChildren();
       for (const name of Object.keys(rows)) {
         const row = list.appendChild(document.createElement("div"));
         const term = Object.assign(document.createElement("dt"), { textContent: name });

@@ -123,7 +123,7 @@ def test_what_an_earlier_process_knew_runs_at_once_and_two_listings_correct_it()
 class Google:
     """Answers each listing with the next of what it was given, the last for ever; and the discovery that asks."""
 
-    def __init__(self, *answers: Listing | Exception) -> None:
+    def __init__(self, *answers: Listing | Exception, name: str = "") -> None:
         self.clock = ManualClock(now=0.0)
         self.answers, self.asked = list(answers), list[float]()
         self.told: list[Listing] = []
@@ -140,6 +140,7 @@ class Google:
             self.clock,
             random.Random(1),
             lambda account, listing: self.told.append(listing),
+            name,
         )
 
     async def discover(self) -> Listing:
@@ -275,3 +276,13 @@ async def test_a_camera_without_a_live_stream_is_told_of_once_until_it_has_one(
         for times in (1, 1, 1, 2):
             await google.discovery.refresh()
             assert caplog.text.count("Google lists Door (DOORBELL) without a live stream") == times
+
+
+async def test_of_several_accounts_it_is_said_whose_cameras_cannot_be_listed(caplog: pytest.LogCaptureFixture) -> None:
+    google = Google(NestUnreachable("down"), name="shop")
+    assert google.discovery.problem == "the cameras of shop have not been listed yet"
+    async with google.running():
+        await google.clock.advance(0.0)
+        assert google.discovery.problem == "the cameras of shop cannot be listed: down"
+        assert google.published == ["cameras of shop cannot be listed: down"]
+        assert "cameras of shop cannot be listed: down; trying again" in caplog.text

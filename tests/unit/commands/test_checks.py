@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 from aioice import stun as codec
@@ -28,13 +29,17 @@ from relay_common.config import (
     WhipConfig,
     WorkersConfig,
 )
+from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.checks import local, remote, stun
-from relay_supervisor.checks.report import Grade
+from relay_supervisor.checks.report import Finding, Grade, ok
+from relay_supervisor.commands import check
+from relay_supervisor.google.models import Device, Listing
 from relay_supervisor.google.quota.budget import Call
 from relay_supervisor.google.quota.limits import EXECUTE
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import Store
+from relay_supervisor.status.model import BudgetStatus, RelayStatus, Totals
 from relay_worker.process import immortal, sandbox
 from tests.fixtures.ports import free_ports
 
@@ -198,16 +203,16 @@ def test_how_the_shared_objects_are_is_told_and_is_no_fault(tmp_path: Path, monk
 
 def test_quota_is_read_from_the_log_of_an_earlier_supervisor(tmp_path: Path) -> None:
     limits = LimitsConfig(commands_per_minute=2)
-    assert "no command" in local.quota(NEST, limits, tmp_path, None).text
+    assert "no command" in local.quota(NEST.project_id, limits, tmp_path, None).text
     clock = SystemClock()
     store = Store(tmp_path / "relay.sqlite3", clock).open()
     for number in range(2):
         store.write_call("p", str(number), Call(EXECUTE, "GenerateRtspStream", "d"), clock.now() - 5, clock.now() - 4)
     store.close()
-    found = local.quota(NEST, limits, tmp_path, None)
+    found = local.quota(NEST.project_id, limits, tmp_path, None)
     assert found.verdict is Grade.WARNING
     assert found.text.startswith("2 of 2 commands used")
-    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Grade.OK
+    assert local.quota(NEST.project_id, LimitsConfig(), tmp_path, None).verdict is Grade.OK
 
 
 def test_a_state_that_a_newer_relay_wrote_is_left_as_it_is(tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_a_state_that_a_newer_relay_wrote_is_left_as_it_is(tmp_path: Path) -> No
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = path.read_bytes()
-    assert local.quota(NEST, LimitsConfig(), tmp_path, None).verdict is Grade.WARNING
+    assert local.quota(NEST.project_id, LimitsConfig(), tmp_path, None).verdict is Grade.WARNING
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {path.name: before}
 
 
@@ -282,3 +287,53 @@ async def test_udp_that_is_not_answered_or_not_there(monkeypatch: pytest.MonkeyP
     assert "not tested" in unknown.text
     simulator = CloudflareConfig(app_id="a", app_secret=Secret("s"), api_base_url="http://127.0.0.1:1/v1")
     assert "simulator" in (await stun.reachability(simulator)).text
+
+
+def test_of_several_accounts_each_finding_says_whose_it_is() -> None:
+    nests = [msgspec.structs.replace(NEST, project_id=project) for project in ("p", "q")]
+    door = Device("enterprises/p/devices/door", "door", "CAMERA", "Door", (Protocol.RTSP,))
+    named = CamerasConfig(settings={"Dorr": CameraSettings()})
+    listings = [Listing([door]), Listing([], streamless=("Bell",))]
+    found = remote.cameras(listings, named, nests, ["home", "shop"])
+    assert [(one.account, one.verdict) for one in found] == [
+        ("home", Grade.OK),
+        ("shop", Grade.WARNING),
+        ("shop", Grade.WARNING),
+        ("", Grade.FAILED),
+    ]
+    assert click.unstyle(found[0].line()) == "✓ Google cameras of home: 1 found: Door (RTSP)"
+    assert "/p/" in found[3].remedy
+    assert "/q/" in found[3].remedy
+    (nothing,) = remote.cameras([Listing([])], CamerasConfig(), [NEST], [""])
+    assert click.unstyle(nothing.line()).startswith("✗ Google cameras: none is shared with this project")
+    both = remote.cameras([Listing([])] * 2, CamerasConfig(), nests, ["home", "shop"])
+    assert [(one.account, one.verdict) for one in both] == [("home", Grade.FAILED), ("shop", Grade.FAILED)]
+
+
+def test_the_ports_of_each_account_are_said_to_be_its_own(tmp_path: Path) -> None:
+    first = free_ports(8).start
+    nests = [
+        msgspec.structs.replace(NEST, account=name, ports=port) for name, port in (("home", first), ("shop", first + 4))
+    ]
+    cluster = ClusterConfig(namespace="cameras", identity="relay", replica="a", bus_listen="127.0.0.1:7420")
+    both = msgspec.structs.replace(config(tmp_path), nest=nests, cluster=cluster)
+    found = local.addresses(both, lambda host, port: False)
+    assert [one.account for one in found] == ["", "home", "home", "shop", "shop"]
+
+
+async def test_check_asks_for_each_account_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nests = [msgspec.structs.replace(NEST, project_id="p") for _ in range(2)]
+    both = msgspec.structs.replace(config(tmp_path), nest=nests)
+
+    async def google(nest: NestConfig) -> tuple[list[Finding], Listing, float | None]:
+        return [ok("Google token", "well")], Listing([]), 0.0
+
+    monkeypatch.setattr(remote, "google", google)
+    budgets = [BudgetStatus(account=name, used=used, limit=10) for name, used in (("p", 3), ("p#2", 7))]
+    running = RelayStatus(version="", at=0.0, uptime=0.0, totals=Totals(), budgets=budgets, cameras=[])
+    found, _, _ = await check._google(both, running)
+    assert [(one.account, one.text) for one in found if one.part == "quota"] == [
+        ("p", "3 of 10 commands used in the last minute"),
+        ("p#2", "7 of 10 commands used in the last minute"),
+    ]
+    assert [one.account for one in found if one.part == "Google token"] == ["p", "p#2"]

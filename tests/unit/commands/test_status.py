@@ -10,13 +10,16 @@ import termios
 import threading
 
 import click
+import msgspec
 import pytest
 
+from relay_common.causes import Cause
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.cameras.status import OLD
 from relay_supervisor.commands import status as command
 from relay_supervisor.commands.status import render
 from relay_supervisor.status.model import (
+    AccountStatus,
     BudgetStatus,
     CameraStatus,
     LeaseStatus,
@@ -25,6 +28,7 @@ from relay_supervisor.status.model import (
     SinkStatus,
     Totals,
 )
+from relay_supervisor.status.verdict import verdict
 
 LINK = "https://nestservices.google.com/partnerconnections/5cd39b4c-0000-4000-8000-51a1a7edf00d/auth?redirect_uri=x"
 WHY = "the camera's address 192.168.100.100:322 does not answer: there is no route to it"
@@ -159,3 +163,61 @@ def test_smaller_pictures_are_told_where_they_are_configured_and_why_there_is_le
     said = shown(status)
     assert said[-1] == "smaller pictures: 2 of 2 cameras, 2 viewers, 81 ms of CPU a second"
     assert "    smaller picture: others take the CPU: keyframes alone" in said
+
+
+PROJECTS = ("5cd39b4c-0000-4000-8000-51a1a7edf00d", "5cd39b4c-0000-4000-8000-51a1a7edf00d#2")
+
+
+def two_accounts(*names: str, spread: bool = False) -> RelayStatus:
+    """Two accounts of one supervisor, or two that are spread over several; the second is refused."""
+    status = relay(4)
+    for number, camera in enumerate(status.cameras):
+        camera.account = names[number // 2]
+    budgets = [BudgetStatus(account=project) for project in PROJECTS]
+    budgets[1].auth_error = "the refresh token was revoked"
+    status.budgets = [
+        msgspec.structs.replace(one, name=name * spread) for one, name in zip(budgets, names, strict=True)
+    ]
+    status.problems = [verdict(Cause.DISK_FULL, state="degraded", wall=0.0)]
+    if spread:
+        status.accounts = [AccountStatus(name=name, holder="a") for name in names]
+        status.problems = [msgspec.structs.replace(status.problems[0], account=names[1])]
+    return status
+
+
+def test_each_line_says_whose_it_is_where_there_are_several_accounts() -> None:
+    lines = shown(two_accounts("home", "shop", spread=True))
+    assert "commands of home: 0 of 0 in the last minute, 0 waiting" in lines
+    assert "shop: the refresh token was revoked" in lines
+    assert next(line for line in lines if "disk" in line).startswith("shop: ")
+    title = next(line for line in lines if line.startswith("CAMERA"))
+    at = title.index("ACCOUNT")
+    rows = [line for line in lines if "reconnecting" in line or " live  " in line]
+    assert [row[at:].split()[0] for row in rows] == ["home", "home", "shop", "shop"]
+
+
+def test_projects_of_one_supervisor_are_told_apart() -> None:
+    lines = shown(two_accounts(*PROJECTS))
+    assert f"commands of {PROJECTS[1]}: 0 of 0 in the last minute, 0 waiting" in lines
+    rows = [line for line in lines if "reconnecting" in line or " live  " in line]
+    assert [("5cd39b4c…7edf00d" in row, "5cd39b4c…df00d#2" in row) for row in rows] == [(True, False)] * 2 + [
+        (False, True)
+    ] * 2
+    assert not any("5cd39b4c" in line for line in shown(relay()) if LINK not in line), "of one account nothing is said"
+
+
+@pytest.mark.parametrize("columns", [80, 99, 100, 120])
+def test_rows_of_several_accounts_fit(columns: int) -> None:
+    lines = shown(two_accounts("home", "a-name-as-long-as-it-may-be-in-a-cluster", spread=True), columns)
+    assert max(len(line) for line in lines) <= columns
+    if columns < 100:
+        assert lines.count("of account home:") == 1
+    else:
+        assert sum("a-name-a…cluster" in line for line in lines) == 2
+
+
+def test_what_keeps_a_camera_from_a_sink_is_said_with_its_account() -> None:
+    status = two_accounts("home", "shop", spread=True)
+    status.sinks = [SinkStatus(name="studio", kind="whip", place="https://s:443")]
+    status.cameras[3].sinks = [SinkStats(name="studio", reason=OLD)]
+    assert shown(status)[-1] == f"sink studio at https://s:443: 0 of 1 cameras live: Camera 2 of shop: {OLD}"

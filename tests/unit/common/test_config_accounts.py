@@ -9,7 +9,7 @@ import pytest
 
 from relay_common import config_file
 from relay_common.config import Config
-from relay_common.config_accounts import account_names, of_account, relays_of
+from relay_common.config_accounts import account_names, of_account, projects_of, relays_of, spoken_accounts
 from relay_common.errors import ConfigError
 
 CLUSTER = {
@@ -89,3 +89,10 @@ def test_the_last_account_may_end_at_the_last_port() -> None:
     assert of_account(parsed(nest("home", 65532)), "home").cluster.peer_listen == "[fd00::5]:65534"
     with pytest.raises(ConfigError):
         parsed(nest("home", 65533))
+
+
+def test_what_people_are_told_that_accounts_are_called() -> None:
+    assert spoken_accounts(parsed(nest("home", 7420), nest("shop", 7424))) == ["home", "shop"]
+    others = [nest() | {"project_id": project} for project in ("p", "q", "p")]
+    assert spoken_accounts(parsed(*others)) == projects_of(parsed(*others).nest) == ["p", "q", "p#2"]
+    assert spoken_accounts(parsed(nest())) == [""], "of one nothing is said"

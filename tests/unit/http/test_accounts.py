@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from relay_common.causes import Cause
 from relay_supervisor.commands.cli import cli
 from relay_supervisor.commands.status import render
 from relay_supervisor.http import accounts, hosting
 from relay_supervisor.status.model import RelayStatus, SeatStatus
+from relay_supervisor.status.verdict import verdict
 from tests.fixtures.accounts_world import BEARER, TOKEN, accounts_world
 
 
@@ -34,11 +36,16 @@ async def test_all_accounts_are_shown_as_one(tmp_path: Path) -> None:
             (f"{name}cam0000{number}", name) for name in made.relays for number in (0, 1)
         }
         assert (found.totals.cameras, found.totals.connected, len(found.budgets)) == (4, 4, 2)
+        assert [one.name for one in found.budgets] == ["home", "shop"]
         assert found.counters["accounts.given_up"] == 3
         assert (found.seat.replica, found.seat.commands, found.seat.others) == ("a", True, ["b"])
         lines = click.unstyle(render(found)).splitlines()
         assert "this supervisor, a, is in command of 2 of 2 accounts" in lines
         assert "account shop: 2 of 2 cameras live, commanded by a" in lines
+        assert [line.split(":")[0] for line in lines if line.startswith("commands")] == [
+            "commands of home",
+            "commands of shop",
+        ]
         listed = (await made.client.get("/api/cameras", headers=BEARER)).json()["cameras"]
         assert [one["account"] for one in listed] == ["home", "home", "shop", "shop"]
         assert (await made.client.get("/readyz", headers=BEARER)).status_code == 200
@@ -46,6 +53,19 @@ async def test_all_accounts_are_shown_as_one(tmp_path: Path) -> None:
         page = await made.client.get("/", headers=BEARER)
         assert "static/accounts.js" in page.text
         assert (await made.client.get("/static/accounts.js", headers=BEARER)).status_code == 200
+
+
+async def test_problems_and_reasons_say_which_account_they_are_about(tmp_path: Path) -> None:
+    async with accounts_world(tmp_path) as made:
+        shop = made.relays["shop"]
+        shop.problems.append(verdict(Cause.DISK_FULL, state="degraded", wall=0.0))
+        for camera in shop.cameras:
+            camera.state = "offline"
+        found = decoded(await made.client.get("/api/stats", headers=BEARER))
+        assert [one.account for one in found.problems] == ["shop"]
+        ready = (await made.client.get("/readyz", headers=BEARER)).json()
+        assert {(one["account"], one["camera"][:4]) for one in ready["reasons"]} == {("shop", "shop")}
+        assert [(one["account"], one["part"]) for one in ready["problems"]] == [("shop", "shop")]
 
 
 async def test_metrics_are_of_each_account_here(tmp_path: Path) -> None:
@@ -172,6 +192,7 @@ async def test_the_command_line_asks_all_or_the_one_that_is_named(tmp_path: Path
 
         every = await said("cameras")
         assert ("Driveway of home" in every, "Driveway of shop" in every) == (True, True)
+        assert [line.split()[0] for line in every.splitlines()] == ["ACCOUNT", "home", "home", "shop", "shop"]
         of_shop = await said("--account", "shop", "cameras")
         assert ("Driveway of home" in of_shop, "Driveway of shop" in of_shop) == (False, True)
         await said("keyframe", "Driveway of shop")

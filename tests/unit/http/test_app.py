@@ -221,6 +221,11 @@ async def test_metrics_tell_each_camera_and_sum_causes() -> None:
     assert ({"le": "0.1"}, 0.0) in samples["relay_command_wait_seconds_bucket"]
     assert ({"le": "1.0"}, 1.0) in samples["relay_command_wait_seconds_bucket"]
     assert ({"account": "home"}, 10.0) in samples["relay_budget_limit"]
+    assert "relay_camera_account" not in samples, "there is but one"
+    relay.cameras[1].account = "p#2"
+    samples = await scrape(http)
+    whose = {"camera": "cam00001", "name": "Driveway", "account": "p#2"}
+    assert samples["relay_camera_account"] == [(whose, 1.0)]
 
 
 # --- the server ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from relay_common.causes import Cause
 from relay_supervisor.status.history import VerdictHistory
-from relay_supervisor.status.model import CameraStatus, RelayStatus, Totals
+from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, Totals
 from relay_supervisor.status.verdict import StatusVerdict, verdict
 
 
@@ -108,3 +108,16 @@ def test_what_happens_to_many_cameras_at_once_is_one_line_and_an_event_for_each(
     assert over.endswith("; the same for 4 more cameras: B, C, D, E")
     assert len(watched.events) == 5
     assert len(watched.show(*[Cause.CAMERA_STALLED] * 3)) == 3, "three are told of one by one"
+
+
+def test_of_several_accounts_an_event_says_which_it_is_about(watched: Watched) -> None:
+    refused = verdict(Cause.TOKEN_REVOKED, state="failed", wall=1.0, subject="p#2")
+    for accounts, said in ((["p"], False), (["p", "p#2"], True)):
+        watched.events.clear()
+        budgets = [BudgetStatus(account=name) for name in accounts]
+        status = RelayStatus(
+            version="", at=1.0, uptime=0, totals=Totals(), budgets=budgets, cameras=[], problems=[refused]
+        )
+        VerdictHistory(lambda *event: watched.events.append(event)).observe(status)
+        ((kind, text, camera),) = watched.events
+        assert (kind, text.startswith("p#2: "), camera) == ("verdict", said, "")
