@@ -56,6 +56,7 @@ class Cause(enum.Enum):
     WORKER_CRASHES = "worker_crashes"
     WORKER_HANGS = "worker_hangs"
     WORKER_UNSTARTED = "worker_unstarted"
+    SUPERVISOR_SILENT = "supervisor_silent"
     INTERNAL_ERROR = "internal_error"
     DISK_FULL = "disk_full"
     STATE_UNWRITABLE = "state_unwritable"
@@ -204,6 +205,7 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.WORKER_UNSTARTED: CauseText(
         "relay", "The camera's worker cannot be started", "Free memory or descriptors on this machine",
         "it is started again"),
+    Cause.SUPERVISOR_SILENT: CauseText("relay", "No supervisor answers the camera's worker", following="it asks again"),
     Cause.INTERNAL_ERROR: CauseText(
         "relay", "An error in the relay", "Report it with the traceback in the log", "it is tried again"),
     Cause.DISK_FULL: CauseText(

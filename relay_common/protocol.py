@@ -118,8 +118,7 @@ class Heartbeat(_Message, frozen=True, tag="beat"):
     lag: float = 0.0
     """Seconds by which the loop was late for this beat."""
     report: bytes = b""
-    """The `WorkerStats` of this second, encoded, where the supervisor reads them here (`Welcome.reports`). Empty where
-    they are published, and where there are none."""
+    """The `WorkerStats` of this second, encoded, where those are read here (`Welcome.reports`); else empty."""
 
 
 class StateChanged(_Message, frozen=True, tag="state"):
@@ -221,6 +220,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     """Whether reports are read in heartbeats: one message a second is enough."""
     beats: bool = False
     """Whether a `SupervisorBeat` comes every `BEAT` seconds, as long as the supervisor lives and commands."""
+    supervisor: str = ""
+    """Which supervisor it is in this life of its own; empty from one of an earlier release."""
 
 
 class Play(_Message, frozen=True, tag="play"):
@@ -337,8 +338,7 @@ class SinkTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """"" for the SFU."""
     ice_servers: list[TurnServer] = []
     loopback: bool = False
-    """Whether the sink is on the worker's machine, so that 127.0.0.1 is used: alone for the SFU, beside the others for
-    a WHIP server."""
+    """Whether it is on the worker's machine: 127.0.0.1 is used, alone for the SFU, beside others for a WHIP server."""
     longest_pause: float = 10.0
     """Most seconds between two attempts to publish there."""
     renditions: bool = False

@@ -32,8 +32,8 @@ from relay_worker.camera.granted import GrantedStream
 from relay_worker.debug_sinks import WHIP, DirectSignaling, WhipSignaling, rendition_line, sink_lines
 from relay_worker.process import data_path, sandbox
 from relay_worker.publish.file import FileSink, NullSink
-from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.signaling import PublishRefused
 from relay_worker.relay import CameraRelay, RelaySettings
 from relay_worker.rtsp.transport import client_context
 

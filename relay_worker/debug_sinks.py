@@ -12,7 +12,7 @@ from relay_common.cloudflare import LocalTrack, SfuClient, SfuError
 from relay_common.protocol import PublishAnswer, TrackOffer, TurnServer
 from relay_common.whip import WhipClient, WhipEndpoint, WhipError, WhipSession
 from relay_common.worker_stats import RenditionStats, SinkStats
-from relay_worker.publish.keeper import PublishRefused
+from relay_worker.publish.signaling import PublishRefused
 
 WHIP: Final = "whip"
 """The name of the WHIP server as a sink."""

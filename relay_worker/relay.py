@@ -27,10 +27,11 @@ from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
 from relay_worker.pipeline import Pipeline, loop_call_at
 from relay_worker.publish.gap_filler import GapFiller
-from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
+from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.keyframe_requests import KeyframeRequestMonitor, VideoTotals
 from relay_worker.publish.publication import PublisherSettings
 from relay_worker.publish.publications import Publications
+from relay_worker.publish.signaling import SupervisorSignaling
 from relay_worker.remedies import PictureRemedies, PictureRemedy, next_try
 from relay_worker.rtsp.session import SessionSettings
 from relay_worker.rtsp.source import SourceSettings
@@ -228,9 +229,8 @@ class CameraRelay:
         return state
 
     def put_off(self, seconds: float, now: float, *, given_up: bool = False) -> None:
-        """This process was paused until `now`: that time is nobody's silence, for what came meanwhile is unread.
-
-        `given_up`: so long that camera and sinks have ended their connections. A viewer may have been suspended, too.
+        """This process was paused until `now`: that is nobody's silence, as what came meanwhile is unread. `given_up`:
+        so long that camera and sinks have ended their connections. A viewer may have been suspended, too.
         """
         for part in (self.local,) if given_up else (self.source, self.publications, self.local):
             part.put_off(seconds, now)

@@ -48,7 +48,11 @@ class PictureRemedies:
 
 
 _PUBLISHING: Final = frozenset(
-    cause.value for cause in (Cause.SFU_REFUSES, Cause.UPLINK_BLOCKED, Cause.SFU_LOST, Cause.SINK_FAILS)
+    cause.value
+    for cause in (
+        *(Cause.SFU_REFUSES, Cause.UPLINK_BLOCKED, Cause.SFU_LOST, Cause.SINK_FAILS),
+        *(Cause.SUPERVISOR_SILENT, Cause.INTERNAL_ERROR),
+    )
 )
 """What the next attempt to publish may end."""
 

@@ -44,6 +44,8 @@ _DETAILED: Final = frozenset(
     | {Cause.GOOGLE_FAILS, Cause.GOOGLE_REFUSES, Cause.PROJECT_REFUSED, Cause.BUDGET_SHORT, Cause.OFFER_REFUSED}
 )
 """Causes whose sentence is followed by what was reported."""
+_NO_OTHER: Final = frozenset({Cause.NONE, Cause.SFU_REFUSES, Cause.SFU_LOST, Cause.SUPERVISOR_SILENT})
+"""Causes of a worker's that the SFU's own refusal explains better."""
 _CRASH_LOOP: Final = 3
 """Deaths within the restart policy's window from which a worker that has started counts as failing until it is live."""
 _PLACED_WITHIN: Final = 3.0
@@ -137,7 +139,7 @@ def _judged(facts: CameraFacts, state: str, now: float, wall: float) -> Judged:
     if lease.state not in _HELD and of_lease.cause is not Cause.NONE:
         return of_lease
     reported = _reported(slot.stats, wall) if slot.stats is not None else Judged(Cause.NONE)
-    if facts.refused is not None and reported.cause in (Cause.NONE, Cause.SFU_REFUSES, Cause.SFU_LOST):
+    if facts.refused is not None and reported.cause in _NO_OTHER:
         return Judged(*sfu_cause(facts.refused, Cause.SFU_REFUSES), "", reported.next_at)
     # The stream that has ended is the one before that which it holds now.
     of_this = of_lease if of_lease.cause is not Cause.STREAM_ENDED else Judged(Cause.NONE)

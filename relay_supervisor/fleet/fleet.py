@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
@@ -89,9 +90,10 @@ class Fleet:
         self._inherited: dict[str, float] = {}
         """Until when a camera is contested, from an earlier supervisor."""
         self._for_all: FromSupervisor | None = None
+        self._life = secrets.token_hex(8)
+        """What workers know this one by, and not an earlier or later one."""
         self.cameras_known = False
         """Until all cameras are known, workers of an earlier supervisor are left alone."""
-
         bus.listen(self)
 
     def listen(self, listener: FleetListener) -> None:
@@ -303,7 +305,7 @@ class Fleet:
         self._say_once("objects that workers share: %s", hello.immortal_objects)
         failed = hello.rehearsal not in ("", shared_stack.REHEARSED)
         self._say_once("a worker's life before the first one is started: %s", hello.rehearsal, failed)
-        self._send(slot.instance, protocol.Welcome(reports=True, beats=self._launcher.remote))
+        self._send(slot.instance, protocol.Welcome(reports=True, beats=self._launcher.remote, supervisor=self._life))
         if self._for_all is not None:
             self._send(slot.instance, self._for_all)
         if slot.replacement is not None and slot.replaces:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -23,7 +24,8 @@ class WorkerRequests:
 
     def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
         self._send = send
-        self._numbers = itertools.count(1)
+        # Others than those of an earlier supervisor, whose answers may still come.
+        self._numbers = itertools.count(secrets.randbits(48))
         self._waiting: dict[int, tuple[str, asyncio.Future[LocalReply]]] = {}
         self.unanswered = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -19,9 +20,10 @@ class WorkerFiles:
     """Asks workers through `send` and assembles their answers; concurrent requests for the same file share one:
     for a picture, or a capture of the same length."""
 
-    def __init__(self, send: Callable[[str, FromSupervisor], bool]) -> None:
+    def __init__(self, send: Callable[[str, FromSupervisor], bool], first: int = 0) -> None:
         self._send = send
-        self._numbers = itertools.count(1)
+        # Others than those of an earlier supervisor, whose answers may still come.
+        self._numbers = itertools.count(first or secrets.randbits(48))
         self._asked: dict[tuple[str, str], asyncio.Future[bytes]] = {}
         self._files: dict[int, tuple[str, bytearray, asyncio.Future[bytes]]] = {}
 

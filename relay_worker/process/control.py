@@ -27,7 +27,7 @@ from relay_common.tcp_bus import HANDSHAKE, over_tcp, watch_over
 from relay_common.worker_stats import WorkerStats
 from relay_worker.process.bus_socket import BusSocket
 from relay_worker.process.spec import WorkerSpec
-from relay_worker.publish.keeper import PublishRefused
+from relay_worker.publish.signaling import PublishRefused, SupervisorLost
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,10 @@ class Control:
         ]
         self.undelivered = 0
         self.connected = False
+        self._supervisor = ""
+        """Whose answers are waited for."""
+        self._anew = False
+        """Whether the connection was lost since its welcome, and with it perhaps what was asked, or the answer."""
         self.beats = False
         """Whether the supervisor says again and again that it lives."""
         self._heard = 0
@@ -159,42 +163,59 @@ class Control:
         self.send(protocol.Heartbeat(state=state, lag=lag, report=report))
 
     async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
-        """Have the sink answer `offer`; raises PublishRefused with the time after which to try again."""
+        """Have the sink answer `offer`; raises PublishRefused with the time after which to try again, SupervisorLost
+        where the sink has said nothing.
+        """
         request = next(self._requests)
         answer: asyncio.Future[protocol.PublishAnswer] = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
         try:
             message = protocol.PublishRequest(request=request, offer=offer, tracks=tracks, sink=sink)
             if not self.send(message):
-                raise PublishRefused("no supervisor to carry the offer", retry_after=1.0)
+                raise SupervisorLost("no supervisor to carry the offer", retry_after=1.0)
             return await asyncio.wait_for(answer, PUBLISH_TIMEOUT)
         except TimeoutError:
-            raise PublishRefused(f"no answer to the offer within {PUBLISH_TIMEOUT:.0f} s", retry_after=1.0) from None
+            raise SupervisorLost(f"no answer to the offer within {PUBLISH_TIMEOUT:.0f} s", retry_after=1.0) from None
         finally:
             del self._answers[request]
 
     async def patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str:
         """Tell the sink of a change of the ICE session there; its own end of one that was restarted.
 
-        Raises PublishRefused. For how long to wait is the caller's business.
+        Raises PublishRefused. Where there is no supervisor, or it is replaced before it has answered, the next one is
+        told. For how long to wait is the caller's business.
         """
+        while True:
+            try:
+                return await self._patch(sink, publication, fragment, restart=restart)
+            except SupervisorLost as error:
+                log.info("an ICE session at %s is changed once more: %s", sink, error.message)
+
+    async def _patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str:
         request = next(self._requests)
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._patched[request] = waiter
         message = PatchSession(request=request, publication=publication, sink=sink, fragment=fragment, restart=restart)
         try:
-            if not self.send(message):
-                raise PublishRefused("no supervisor to carry it", retry_after=0.0)
+            self.send(message)  # where nobody takes it, the next welcome ends the waiting
             return await waiter
         finally:
             del self._patched[request]
 
-    def forget_requests(self) -> None:
-        """Another supervisor has connected: it knows nothing of earlier requests."""
+    def welcomed(self, supervisor: str) -> bool:
+        """A supervisor has taken this worker's hello: whether it knows nothing of what was asked before, which is asked
+        again then. That is so of another one, and may be of the same one after the connection to it was lost.
+        """
+        same = bool(supervisor) and supervisor == self._supervisor
+        if same and not self._anew:
+            return False  # a hello was said again before its welcome had come
+        words = "the connection to it was lost" if same else "it was replaced"
+        self._supervisor, self._anew = supervisor, False
         waiters: list[asyncio.Future[Any]] = [*self._answers.values(), *self._patched.values()]
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_exception(PublishRefused("the supervisor was replaced meanwhile", retry_after=0.0))
+                waiter.set_exception(SupervisorLost(f"the supervisor has not answered, as {words}", retry_after=0.0))
+        return True
 
     async def _watch(self, socket: zmq.Socket[bytes], endpoint: str, monitor: zmq.asyncio.Socket) -> None:
         """Follow a socket's connection and see that it comes back; runs until cancelled.
@@ -239,6 +260,7 @@ class Control:
 
     def _back(self) -> None:
         log.info("connected to the supervisor again")
+        self._anew = True
         try:
             self._reconnected()
         except Exception:

@@ -136,13 +136,13 @@ class Worker:
         match message:
             case protocol.Identify():
                 self._say_hello()
-            case protocol.Welcome(reports=reports, beats=beats):
+            case protocol.Welcome(reports=reports, beats=beats, supervisor=supervisor):
                 self._control.reports_in_beats, self._control.beats = reports, beats
                 self._welcomed, self._disowned = True, False
                 self._relay.source.allow()
                 self._relay.publications.allow()
-                self._control.forget_requests()
-                self._relay.publications.hurry()
+                if self._control.welcomed(supervisor):
+                    self._relay.publications.hurry()
             case protocol.Play():
                 self._relay.play(_stream(message, self._clock.now()))
             case MakeOffer(request=request):

@@ -10,6 +10,8 @@ report:
 - One that is lost after `LONG_ENOUGH` is replaced at once; one lost sooner at once the first time, then with the same
   growing pauses.
 - When the obstacle is gone (another supervisor came up) it is tried at once, and the pauses start over.
+- What a supervisor was asked that was replaced before it answered, the next one is asked at once, with another offer:
+  nobody knows what the sink said, and no refusal is reported.
 """
 
 from __future__ import annotations
@@ -18,23 +20,23 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Final
 
-from relay_common import protocol
 from relay_common.backoff import Backoff
 from relay_common.causes import Cause
 from relay_common.clock import Clock
 from relay_common.errors import RelayError
-from relay_common.protocol import SinkTarget, Stage, TrackOffer, TurnServer
+from relay_common.protocol import SinkTarget, Stage
 from relay_common.tasks import pause
 from relay_common.worker_stats import TrackStats
 from relay_worker.media.delay import DelayMeter
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish.layers import LayersOffered
 from relay_worker.publish.outputs import Outputs
-from relay_worker.publish.publication import PublisherSettings, PublisherStats, PublishTrack
+from relay_worker.publish.publication import PublisherSettings, PublisherStats
 from relay_worker.publish.publisher import Publisher
+from relay_worker.publish.signaling import NamedSignaling, PatchingSignaling, SupervisorLost, SupervisorSignaling
 from relay_worker.publish.turn import TurnFallback
 
 log = logging.getLogger(__name__)
@@ -61,46 +63,6 @@ _TOTALS: Final = (
 """Of `TrackStats`, what publications add up; the others are the camera's."""
 CANCEL_AGAIN: Final = 0.5
 THE_SFU: Final = SinkTarget()
-
-
-class PublishRefused(RelayError):
-    """The sink refused an offer or could not be reached; `retry_after` is in seconds."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class SupervisorSignaling(Protocol):
-    """Has a sink answer an offer in a new session; raises PublishRefused."""
-
-    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer: ...
-
-
-@runtime_checkable
-class PatchingSignaling(Protocol):
-    """Signalling that also tells a sink of a change of an ICE session there; raises PublishRefused."""
-
-    async def patch(self, sink: str, publication: str, fragment: str, *, restart: bool) -> str: ...
-
-
-class _NamedSignaling:
-    """Signalling for the publisher; remembers the publication's name, and what came with it."""
-
-    def __init__(self, signaling: SupervisorSignaling, sink: str) -> None:
-        self._signaling, self._sink = signaling, sink
-        self.publication = ""
-        self.ice_servers: list[TurnServer] = []
-
-    async def publish(self, offer: str, tracks: Sequence[PublishTrack]) -> str:
-        named = [TrackOffer(kind=t.kind, mid=t.mid, rids=list(t.rids)) for t in tracks]
-        answer = await self._signaling.publish(offer, named, self._sink)
-        self.publication, self.ice_servers = answer.publication, answer.ice_servers
-        return answer.answer
-
-    async def patch(self, fragment: str, *, restart: bool) -> str:
-        assert isinstance(self._signaling, PatchingSignaling)
-        return await self._signaling.patch(self._sink, self.publication, fragment, restart=restart)
 
 
 class PublicationKeeper:
@@ -159,6 +121,8 @@ class PublicationKeeper:
         self.delay = DelayMeter()
         self.problem = (Stage.NONE, "")
         """Where and why the last attempt or publication failed; cleared when one is live."""
+        self.cause = Cause.NONE
+        """The cause of an attempt that failed."""
         self.next_try = 0.0
         """When the next attempt begins (monotonic), while it waits; else 0."""
 
@@ -238,8 +202,9 @@ class PublicationKeeper:
         while True:
             if self._allowed is not None:
                 await self._allowed.wait()
-            delay = await self._publish(profile_idc)
+            # What hurries while an attempt fails is no less over: the next one does not wait either.
             self._hurried.clear()
+            delay = await self._publish(profile_idc)
             self.next_try = self._clock.now() + delay
             await pause(self._clock, delay, self._hurried)
             self.next_try = 0.0
@@ -247,7 +212,7 @@ class PublicationKeeper:
     async def _publish(self, profile_idc: int | None) -> float:
         """Run one publication from start to end; returns the seconds to wait before the next."""
         self._ended.clear()
-        signaling = _NamedSignaling(self._signaling, self.sink.name)
+        signaling = NamedSignaling(self._signaling, self.sink.name)
         publisher = Publisher(
             self._name,
             signaling,
@@ -273,6 +238,8 @@ class PublicationKeeper:
                 if signaling.ice_servers:
                     self.turn.give([*self.sink.ice_servers, *signaling.ice_servers], 0.0)
                 await publisher.close()
+        except SupervisorLost as error:
+            return self._unanswered(error)
         except RelayError as error:
             stage, least = getattr(error, "stage", Stage.PUBLISH), getattr(error, "retry_after", 0.0)
             if self.layers.failed(error, answered=bool(signaling.publication), retry_after=least):
@@ -283,14 +250,33 @@ class PublicationKeeper:
         except Exception:
             # An internal error must not stop publishing.
             log.exception("publishing failed")
-            return self._failed(signaling, Stage.PUBLISH, "internal error; see the log")
+            return self._failed(signaling, Stage.PUBLISH, "internal error; see the log", cause=Cause.INTERNAL_ERROR)
 
-    def _failed(self, signaling: _NamedSignaling, stage: Stage, reason: str, least: float = 0.0) -> float:
+    def _unanswered(self, lost: SupervisorLost) -> float:
+        """Nobody knows what the sink said: ask again. Returns the seconds to wait, none where there is a supervisor."""
+        if not lost.retry_after:
+            log.info("publishing%s: %s; asking again", self._where, lost.message)
+            return 0.0
+        self._report(Stage.PUBLISH, lost.message, Cause.SUPERVISOR_SILENT)
+        delay = max(self._backoff.next_delay(), lost.retry_after)
+        log.info("publishing%s: %s; trying again in %.1f s", self._where, lost.message, delay)
+        return delay
+
+    def _report(self, stage: Stage, reason: str, cause: Cause) -> None:
+        self.problem, self.cause = (stage, reason), cause
+        self._on_problem(stage, reason, cause)
+
+    def _failed(
+        self,
+        signaling: NamedSignaling,
+        stage: Stage,
+        reason: str,
+        least: float = 0.0,
+        cause: Cause = Cause.SFU_REFUSES,
+    ) -> float:
         """Report that a publication failed; returns the seconds to wait, at least `least`."""
         self.turn.failed(stage)
-        blocked = stage in (Stage.ICE, Stage.DTLS)
-        self.problem = stage, reason
-        self._on_problem(stage, reason, Cause.UPLINK_BLOCKED if blocked else Cause.SFU_REFUSES)
+        self._report(stage, reason, Cause.UPLINK_BLOCKED if stage in (Stage.ICE, Stage.DTLS) else cause)
         delay = max(self._backoff.next_delay(), least)
         # The supervisor's verdict on the camera warns, once: this is each attempt.
         log.info("publishing%s failed at %s: %s; trying again in %.1f s", self._where, stage.value, reason, delay)
@@ -298,10 +284,11 @@ class PublicationKeeper:
             self._on_lost(signaling.publication, reason)
         return delay
 
-    async def _live(self, publisher: Publisher, signaling: _NamedSignaling) -> float:
+    async def _live(self, publisher: Publisher, signaling: NamedSignaling) -> float:
         """Run a connected publication to its end; returns the seconds to wait before the next."""
         began = self._clock.now()
         self.publisher, self.publication = publisher, signaling.publication
+        self._hurried.clear()  # what was in the way of this one is nothing to the next
         self.published += 1
         self._silent = {Kind.VIDEO, Kind.AUDIO} if publisher.audio_accepted else {Kind.VIDEO}
         self._first_sent = 0.0
@@ -316,7 +303,7 @@ class PublicationKeeper:
             self._retire(publisher)
             publication, self.publication = self.publication, ""
             self.publisher, self.live = None, False
-        self.problem = Stage.SENDING, self._why
+        self.problem, self.cause = (Stage.SENDING, self._why), Cause.SFU_LOST
         log.debug("publication%s ended: %s", self._where, self._why)
         self._on_lost(publication, self._why)
         if self._clock.now() - began >= LONG_ENOUGH:

@@ -16,14 +16,19 @@ from relay_common.tasks import Tasks
 from relay_common.worker_stats import SinkStats, TrackStats, WorkerStats
 from relay_worker.media.stream import Kind
 from relay_worker.pipeline import Pipeline
-from relay_worker.publish.keeper import PublicationKeeper, SupervisorSignaling
+from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.signaling import SupervisorSignaling
 
 log = logging.getLogger(__name__)
 
 SHORTEST: Final = 0.2
 """Shortest interval in seconds for which a rate is computed."""
+
+
+_OURS: Final = (Cause.SUPERVISOR_SILENT, Cause.INTERNAL_ERROR)
+"""What no sink has to do with."""
 
 
 class _Rate(NamedTuple):
@@ -36,6 +41,11 @@ class _Rate(NamedTuple):
         """The same `now`; over less than SHORTEST it would be noise."""
         elapsed = now - self.at
         return _Rate(total, now, 8 * (total - self.total) / elapsed) if elapsed >= SHORTEST else self
+
+
+def _cause_at(sink: str, cause: Cause) -> Cause:
+    """What a problem at a sink is called."""
+    return Cause.SINK_FAILS if sink and cause not in _OURS else cause
 
 
 class Publications:
@@ -129,10 +139,7 @@ class Publications:
         return made
 
     def _problem(self, sink: str, stage: Stage, reason: str, cause: Cause) -> None:
-        if sink:
-            self._on_problem(stage, f"{sink}: {reason}", Cause.SINK_FAILS)
-        else:
-            self._on_problem(stage, reason, cause)
+        self._on_problem(stage, f"{sink}: {reason}" if sink else reason, _cause_at(sink, cause))
 
     @property
     def first(self) -> PublicationKeeper:
@@ -166,7 +173,7 @@ class Publications:
             stage, reason = keeper.problem
             if reason and not keeper.live:
                 stats.stage, stats.reason = stage, f"{name}: {reason}" if name else reason
-                stats.code = (Cause.SINK_FAILS if name else Cause.SFU_LOST).value
+                stats.code = _cause_at(name, keeper.cause if keeper.cause in _OURS else Cause.SFU_LOST).value
 
     @property
     def next_try(self) -> float:

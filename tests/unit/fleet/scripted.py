@@ -249,6 +249,10 @@ class Rig:
         self.fleet.tick(self.clock.now())
         await settle()
 
+    def welcomes(self) -> list[protocol.Welcome]:
+        """All that were said."""
+        return [message for _, message in self.sent if isinstance(message, protocol.Welcome)]
+
     def messages(self, kind: type, instance: str = "") -> int:
         """How many messages of that type went to that instance (to any)."""
         return sum(isinstance(message, kind) and instance in ("", to) for to, message in self.sent)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from relay_common import protocol
 from relay_common.beat_messages import BEAT, SupervisorBeat
 from relay_common.causes import RestartCause
 from relay_supervisor.cameras.status import _worker
@@ -176,7 +175,8 @@ async def test_an_engine_says_itself_why_it_starts_nothing(rig: Rig) -> None:
 async def test_a_worker_elsewhere_hears_that_its_supervisor_lives_while_it_commands(rig: Rig) -> None:
     rig.launcher.remote = True
     await rig.run()
-    assert protocol.Welcome(reports=True, beats=True) in [message for _, message in rig.sent]
+    (welcome,) = rig.welcomes()
+    assert (welcome.reports, welcome.beats, len(welcome.supervisor)) == (True, True, 16)
     for said, commands in ((5, True), (0, False), (5, True)):
         rig.commands = commands
         rig.sent.clear()
@@ -188,4 +188,4 @@ async def test_on_one_machine_the_kernel_says_that_it_lives(rig: Rig) -> None:
     await rig.run()
     await rig.wait(5 * BEAT, beats=True)
     assert rig.messages(SupervisorBeat) == 0
-    assert protocol.Welcome(reports=True) in [message for _, message in rig.sent]
+    assert [(one.reports, one.beats) for one in rig.welcomes()] == [(True, False)]

@@ -31,7 +31,7 @@ class Worker:
 
 async def test_pieces_make_a_file_and_askers_share_it() -> None:
     worker = Worker()
-    files = WorkerFiles(worker.send)
+    files = WorkerFiles(worker.send, first=1)
     askers = [asyncio.create_task(files.snapshot("cam", "Door")) for _ in range(2)]
     await asyncio.sleep(0)
     assert worker.asked == [("cam", TakeSnapshot(request=1))]
@@ -45,7 +45,7 @@ async def test_pieces_make_a_file_and_askers_share_it() -> None:
 
 async def test_a_picture_and_a_capture_are_two_things() -> None:
     worker = Worker()
-    files = WorkerFiles(worker.send)
+    files = WorkerFiles(worker.send, first=1)
     asking = [asyncio.create_task(files.snapshot("cam", "Door")), asyncio.create_task(files.capture("cam", "Door", 2))]
     await asyncio.sleep(0)
     assert [message for _, message in worker.asked] == [TakeSnapshot(request=1), TakeCapture(request=2, seconds=2)]
@@ -58,7 +58,7 @@ async def test_a_picture_and_a_capture_are_two_things() -> None:
 
 async def test_captures_of_different_lengths_are_two_files() -> None:
     worker = Worker()
-    files = WorkerFiles(worker.send)
+    files = WorkerFiles(worker.send, first=1)
     asking = [asyncio.create_task(files.capture("cam", "Door", seconds)) for seconds in (2, 5, 2)]
     await asyncio.sleep(0)
     assert [message for _, message in worker.asked] == [
@@ -74,7 +74,7 @@ async def test_why_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_files, "FILE_TIMEOUT", 0.01)
     monkeypatch.setattr(worker_files, "MAX_FILE", 4)
     worker = Worker()
-    files = WorkerFiles(worker.send)
+    files = WorkerFiles(worker.send, first=1)
     with pytest.raises(RelayError, match="Door gave no picture"):
         await files.snapshot("cam", "Door")
     asking = asyncio.create_task(files.capture("cam", "Door", 5))
@@ -105,3 +105,17 @@ def test_a_capture_is_bounded_in_order_and_without_credentials() -> None:
     assert packets[2].data == b"a" * 1200
     assert b"secret" not in packets[0].data
     assert b"c2VjcmV0" not in packets[0].data
+
+
+async def test_what_an_earlier_supervisor_asked_for_is_not_taken_for_an_answer() -> None:
+    """The worker answers both: the one that is gone as well."""
+    worker = Worker()
+    for _ in range(2):
+        asking = asyncio.create_task((files := WorkerFiles(worker.send)).snapshot("cam", "Door"))
+        await asyncio.sleep(0)
+        if len(worker.asked) == 1:
+            asking.cancel()
+    earlier, later = (message.request for _, message in worker.asked if isinstance(message, TakeSnapshot))
+    files.receive_part("cam", FilePart(request=earlier, data=b"of the other", last=True))
+    files.receive_part("cam", FilePart(request=later, data=b"ours", last=True))
+    assert await asking == b"ours"

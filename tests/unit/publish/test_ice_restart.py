@@ -12,8 +12,8 @@ from relay_common.errors import RelayError
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.publish import publisher as publishing
 from relay_worker.publish.answer import Answer
-from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publisher import Publisher
+from relay_worker.publish.signaling import PublishRefused
 from relay_worker.webrtc.sdp_fragment import read_restart, write_patch
 from tests.fixtures.two_ends import TwoEnds, remote
 from tests.unit.publish.test_publisher import connected

@@ -13,13 +13,15 @@ import msgspec
 import pytest
 
 from relay_common import protocol
+from relay_common.causes import Cause
 from relay_common.clock import Clock, ManualClock, SystemClock
 from relay_common.protocol import Stage, TrackOffer
 from relay_common.simulation.sfu.simulator import SfuSimulator
 from relay_worker.pipeline import Pipeline
-from relay_worker.publish.keeper import PublicationKeeper, PublishRefused
+from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.signaling import PublishRefused, SupervisorLost
 from tests.fixtures.direct_signaling import DirectSignaling
 
 LOOPBACK = PublisherSettings(loopback=True)
@@ -62,6 +64,7 @@ class Subject:
         allowed: asyncio.Event | None = None,
     ) -> None:
         self.problems: list[Stage] = []
+        self.causes: list[Cause] = []
         self.lost: list[str] = []
         self.keeper = PublicationKeeper(
             "Porch",
@@ -71,11 +74,15 @@ class Subject:
             settings,
             on_live=lambda publication: None,
             on_lost=lambda publication, reason: self.lost.append(publication),
-            on_problem=lambda stage, reason, cause: self.problems.append(stage),
+            on_problem=self._failed,
             on_keyframe_request=lambda: None,
             rng=random.Random(1),
             allowed=allowed,
         )
+
+    def _failed(self, stage: Stage, reason: str, cause: Cause) -> None:
+        self.problems.append(stage)
+        self.causes.append(cause)
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -272,4 +279,55 @@ async def test_whenever_an_outage_ends_the_camera_is_published_in_layers() -> No
     for (before, _), (at, layers) in itertools.pairwise(signaling.asked):
         assert (at > before) == layers, "a plain offer only in the moment of the one that failed"
     assert subject.lost == []
+    await subject.keeper.close()
+
+
+class Replaced:
+    """Signalling whose supervisor is gone with every answer until `answers` are left, and refuses after that."""
+
+    def __init__(self, *answers: SupervisorLost) -> None:
+        self.answers, self.asked = list(answers), list[bool]()
+        self.on_asked: Callable[[], None] = lambda: None
+
+    async def publish(self, offer: str, tracks: list[TrackOffer], sink: str = "") -> protocol.PublishAnswer:
+        self.asked.append(bool(tracks[0].rids))
+        self.on_asked()
+        await asyncio.sleep(0)
+        raise self.answers.pop(0) if self.answers else PublishRefused("500", retry_after=3600.0)
+
+
+async def test_what_is_lost_with_its_supervisor_is_asked_again_and_is_no_refusal() -> None:
+    clock = ManualClock()
+    signaling = Replaced(*(SupervisorLost("it was replaced", retry_after=0.0) for _ in range(5)))
+    subject = Subject(signaling, clock)  # type: ignore[arg-type]
+    subject.keeper.layers.configure("keyframes")
+    subject.keeper.start(audio=True, profile_idc=None)
+    await until(lambda: bool(subject.problems))
+    assert signaling.asked == [True] * 6, "at once, and the sink refused no layers"
+    assert subject.causes == [Cause.SFU_REFUSES], "the one refusal that there was"
+    assert subject.lost == []
+    await subject.keeper.close()
+
+
+async def test_where_there_is_no_supervisor_that_is_said_and_the_next_one_asked_at_once() -> None:
+    clock = ManualClock()
+    signaling = Replaced(*(SupervisorLost("no supervisor", retry_after=1.0) for _ in range(2)))
+    subject = Subject(signaling, clock)  # type: ignore[arg-type]
+    subject.keeper.start(audio=True, profile_idc=None)
+    await until(lambda: subject.keeper.next_try == clock.now() + 1.0)
+    assert (subject.causes, subject.keeper.cause) == ([Cause.SUPERVISOR_SILENT], Cause.SUPERVISOR_SILENT)
+    # It comes up while an attempt is failing.
+    signaling.on_asked = subject.keeper.hurry
+    await clock.advance(1.0)
+    await until(lambda: len(signaling.asked) == 4)
+    signaling.on_asked = lambda: None
+    assert subject.causes[:3] == [Cause.SUPERVISOR_SILENT] * 2 + [Cause.SFU_REFUSES]
+    await subject.keeper.close()
+
+
+async def test_a_fault_of_our_own_is_not_said_to_be_the_sinks() -> None:
+    subject = Subject(Refusing(ValueError("whatever")), ManualClock())
+    subject.keeper.start(audio=True, profile_idc=None)
+    await until(lambda: bool(subject.problems))
+    assert subject.causes == [Cause.INTERNAL_ERROR]
     await subject.keeper.close()

@@ -15,8 +15,8 @@ from relay_common.protocol import PublishAnswer, SinkTarget, Stage, TrackOffer, 
 from relay_common.simulation.camera.media import AudioSpec, VideoSpec
 from relay_common.simulation.camera.packetizer import RtpTrack, audio_track, video_track
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.publish.keeper import PublishRefused
 from relay_worker.publish.publication import PublisherSettings
+from relay_worker.publish.signaling import PublishRefused
 from relay_worker.publish.simulcast import SimulcastRefused
 from relay_worker.relay import CameraRelay, RelaySettings
 from tests.fixtures import pcapng
