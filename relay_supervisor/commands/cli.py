@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it did not work, 2 wrong usage or configuration, 3 no supe
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -132,6 +133,11 @@ class VerbGroup(click.Group):
             raise Failure(str(error), exit_code=2) from None
         except RelayError as error:
             raise Failure(str(error)) from None
+        except OSError as error:
+            # What a verb writes elsewhere it tells of itself. A closed pipe is click's, and these two write much else.
+            if error.errno == errno.EPIPE or error.filename is not None or ctx.invoked_subcommand in ("run", "demo"):
+                raise
+            raise Failure(f"The output cannot be written: {error.strerror}") from None
 
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

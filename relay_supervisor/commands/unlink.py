@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
-from relay_supervisor.commands.cli import config_option, json_option
+from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import connect, decode, say
 from relay_supervisor.status.given_links import Revoked
 
@@ -23,8 +24,10 @@ def command(link: str, config_path: Path, as_json: bool) -> None:
     \b
     relay-supervisor unlink 3f9a01c2d4
     """
+    if not link:
+        raise Failure("There is no link without an id. `relay-supervisor links` lists them")
     with connect(config_path) as client:
-        body = client.delete(f"/api/links/{link}")
+        body = client.delete(f"/api/links/{quote(link, safe='')}")
     revoked = decode(body, Revoked)
     watched = (
         f"; {revoked.views} who watched with it {'is' if revoked.views == 1 else 'are'} cut off"

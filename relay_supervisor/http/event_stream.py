@@ -46,6 +46,9 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         async for frame in self._subscription:
             await send({"type": "http.response.body", "body": frame, "more_body": True})
+            # Sending need not wait, and all that is queued would be written to a client that is gone, before the loop
+            # had a turn to say so: from the sixth such write on asyncio warns of each.
+            await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
 
 

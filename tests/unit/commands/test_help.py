@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import http.server
 import re
 import socket
+import socketserver
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -144,3 +149,34 @@ def test_no_message_points_at_what_the_wheel_lacks() -> None:
             if isinstance(text, str) and missing.search(text):
                 found[path.name] = text
     assert found.keys() == {"demo.py"}, found  # says so only where make started it
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_an_output_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
+    """As where a job keeps a report on a disk that is full."""
+    verb = [sys.executable, "-m", "relay_supervisor", "check", "--config", str(tmp_path / "none.toml")]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(verb, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+    assert ran.stderr == "Error: The output cannot be written: No space left on device\n"
+    assert ran.returncode == 1
+
+
+@pytest.mark.parametrize("link", ["", "../../stop", "?all=1"])
+def test_a_link_that_is_none_reaches_nothing_else(link: str, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_DELETE(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        at = {"RELAY_PATHS_RUNTIME_DIR": str(tmp_path), "RELAY_HTTP_LISTEN": f"127.0.0.1:{server.server_address[1]}"}
+        refused = CliRunner().invoke(cli, ["unlink", link], env=at)
+        server.shutdown()
+    assert refused.exit_code == 1, refused.output
+    assert asked == ([f"/api/links/{quote(link, safe='')}"] if link else [])
