@@ -21,6 +21,7 @@ class Cause(enum.Enum):
     IDLE = "idle"
     # Google
     QUOTA_HELD = "quota_held"
+    QUOTA_UNKNOWN = "quota_unknown"
     GOOGLE_FAILS = "google_fails"
     GOOGLE_SILENT = "google_silent"
     GOOGLE_REFUSES = "google_refuses"
@@ -115,6 +116,9 @@ CAUSES: Final[dict[Cause, CauseText]] = {
     Cause.STARTING: CauseText("", "Connecting", following="the first picture"),
     Cause.DISABLED: CauseText("", "Not relayed"),
     Cause.IDLE: CauseText("", "Idle"),
+    Cause.QUOTA_UNKNOWN: CauseText(
+        "google", "What another supervisor has sent to Google in the last minute is not known",
+        following="commands are sent again"),
     Cause.QUOTA_HELD: CauseText(
         "google", "Google's command quota is used up: 429",
         "Stop other programs that use the same project and account, or give them a project of their own",
@@ -255,6 +259,7 @@ UNREMARKABLE: Final = frozenset({Cause.NONE, Cause.STARTING, Cause.DISABLED, Cau
 """What is as it should be: no warning in the log."""
 ACCOUNT_WIDE: Final = frozenset(
     {Cause.QUOTA_HELD, Cause.TOKEN_REVOKED, Cause.TOKEN_UNAVAILABLE, Cause.CLIENT_REFUSED, Cause.PROJECT_REFUSED}
+    | {Cause.QUOTA_UNKNOWN}
     | {Cause.NAMES_UNRESOLVED, Cause.GOOGLE_UNREACHABLE, Cause.VIEWERS_REFUSED}
 )
 """What is told once for all cameras that it concerns."""

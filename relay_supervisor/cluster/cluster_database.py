@@ -23,7 +23,7 @@ from relay_common.tasks import pause
 from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.state_object import MOST_BYTES, Deposed
 from relay_supervisor.fleet.pods.api import ApiAway, ApiRefused
-from relay_supervisor.google.errors import NotInCommand
+from relay_supervisor.google.errors import MinuteUnknown, NotInCommand
 from relay_supervisor.state.mirror import in_one_transaction, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
 from relay_supervisor.state.state_database import Row
@@ -123,7 +123,7 @@ class ClusterDatabase:
     async def before_sending(self, *, extends: bool) -> None:
         """Return when the API server has all writes so far and we are in command; raises NotInCommand."""
         if (wait := self._unsure_until - self._clock.now()) > 0:
-            raise NotInCommand(f"what the last supervisor has sent may not be known: nothing is sent for {wait:.0f} s")
+            raise MinuteUnknown(wait)
         if extends and not self._deposed and self._may_extend() and not self._in_command():
             self.unsaved_at, self._unsaved = self._clock.now(), self._changes
             return

@@ -43,6 +43,11 @@ FORGOTTEN: Final = 90.0
 """Seconds after which a supervisor that does not register again is none that has to promise."""
 
 
+def is_lone(session: str) -> bool:
+    """Whether a session is that of a supervisor that is alone: it names its machine, too (`lone.py`)."""
+    return "/" in session
+
+
 class CommandState(enum.Enum):
     """States of a supervisor that stands by for others."""
 

@@ -3,7 +3,8 @@
 It holds the Lease of its identity, as those do that stand by for each other, under a name made of its key on the bus:
 one started again with its state takes the Lease at once, and any other waits. Its state is its own, so while nobody has
 registered to take over it obeys nobody: without the API server streams go on, and no Pod is changed. The Lease keeps
-others from its Pods, then, not from Google, where such supervisors do not share a quota log anyway.
+others from its Pods, then, not from Google: such supervisors share no quota log. So whoever takes the Lease after
+another one takes the minute before for used up, and sends nothing in the minute after (`own_log.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from relay_common.clock import Clock
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.election import ALONE, CommandState
 from relay_supervisor.cluster.objects import Objects
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.seat import Seat
 from relay_supervisor.status.model import SeatStatus
 from relay_supervisor.supervise import Loops
@@ -48,16 +50,25 @@ class LoneState(enum.Enum):
 class LoneSeat:
     """The Lease of `config.identity`, for the supervisor with that secret `key` on the bus.
 
-    `namesake`: another one that lives has the same key, as when its state was copied.
+    `namesake`: another one that lives has the same key, as when its state was copied. `own` says whose commands are in
+    its quota log.
     """
 
     def __init__(
-        self, objects: Objects, config: ClusterConfig, key: bytes, clock: Clock, *, namesake: bool = False
+        self,
+        objects: Objects,
+        config: ClusterConfig,
+        key: bytes,
+        clock: Clock,
+        own: OwnLog,
+        *,
+        namesake: bool = False,
     ) -> None:
         self._config, self._clock, self._loops = config, clock, Loops(clock)
         self.name = f"{ALONE}{hashlib.blake2b(key, digest_size=6, person=b'alone').hexdigest()}"
-        session = f"{socket.gethostname()}/{secrets.token_hex(8)}"
-        self._seat = Seat(objects, config.identity, self.name, session, clock, namesake=namesake)
+        self._session, self._log = f"{socket.gethostname()}/{secrets.token_hex(8)}", own
+        names = config.identity, self.name, self._session
+        self._seat = Seat(objects, *names, clock, namesake=namesake, knows=own.knows)
         self._own = ("",) if namesake else ("", self.name)
         self.over = asyncio.Event()
         """Set when another one may have taken the Lease, and is to be waited for."""
@@ -81,12 +92,18 @@ class LoneSeat:
         return not self.over.is_set() and (self._seat.in_command or self._seat.forbidden)
 
     @property
+    def unsure_until(self) -> float:
+        """Until when it is not known what Google has been sent (monotonic seconds)."""
+        return self._seat.unsure_until
+
+    @property
     def namesake(self) -> bool:
         """Whether another process with our key has the Lease."""
         return self._seat.namesake
 
     async def settled(self) -> LoneState:
         """Take the Lease, or see that another one has it; UNKNOWN when that is not known after `ASKS` seconds."""
+        self._log.begin(self._session)  # before it can hold the Lease
         self._loops.start("seat", self._seat.run)
         until = self._clock.now() + ASKS
         while (state := self.state) is LoneState.UNKNOWN and self._clock.now() < until:

@@ -18,7 +18,9 @@ from relay_common.clock import Clock
 from relay_common.errors import RelayError
 from relay_common.files import write_private
 from relay_supervisor.cluster.cluster_database import image_of, unpacked
+from relay_supervisor.cluster.election import is_lone
 from relay_supervisor.cluster.objects import Objects
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.replica import command_labels
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
@@ -60,7 +62,9 @@ async def to_cluster(
     off is kept. With `replace` what the cluster has of this relay is overwritten. Raises RelayError; nothing is changed
     then.
     """
-    file, there = state / STATE_FILE, StateObject(objects, relay, secrets.token_hex(8))
+    file, own = state / STATE_FILE, OwnLog(state)
+    # In the name of the last that was alone here: so whoever takes the Lease after it knows that this is its log.
+    there = StateObject(objects, relay, own.last if is_lone(own.last) else secrets.token_hex(8))
     with _stopped(state):
         if not file.exists():
             raise RelayError(f"There is no state in {state}: nothing to carry over")
@@ -102,6 +106,7 @@ async def from_cluster(objects: Emptied, relay: str, state: Path, overrides: Pat
             file.with_name(file.name + rest).unlink(missing_ok=True)
         write_private(file, image)
         write_private(state / KEY_FILE, claimed.key + b"\n")
+        OwnLog(state).begin(claimed.before)
         if claimed.overrides:
             write_private(overrides, claimed.overrides)
         return ended

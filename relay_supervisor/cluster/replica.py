@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from relay_common.clock import Clock
 from relay_common.config_cluster import ClusterConfig, passing_endpoint
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
-from relay_supervisor.cluster.election import CommandState, Peer
+from relay_supervisor.cluster.election import CommandState, Peer, is_lone
 from relay_supervisor.cluster.handover import Handover
 from relay_supervisor.cluster.objects import Objects
 from relay_supervisor.cluster.seat import CLOCKS_APART, MINUTE, Seat
@@ -119,6 +119,8 @@ class Replica:
         await self.seat.won.wait()
         claimed = await self._claimed(key)
         self.key, self.overrides = claimed.key.decode(), claimed.overrides
+        if is_lone(self.seat.followed) and claimed.before != self.seat.followed:  # `move` claims it in its name
+            self.seat.unsure_until = self._clock.now() + MINUTE  # which had a quota log of its own
         before = self._known(claimed)
         self._database = database = ClusterDatabase(
             claimed.content or content(),

@@ -48,7 +48,8 @@ class Seat:
     `run` takes it when it is free, and keeps it. `won` is set when it is ours, `lost` when another has taken it: then
     nothing more is done with this object. `session` tells it from an earlier one of the same name; `address` is where
     others reach it to ask for promises, `serves` where they pass requests on to it while it commands. `namesake`:
-    another one that lives has the same name. `before` is what this process knows of its last turn in command.
+    another one that lives has the same name. `before` is what this process knows of its last turn in command. `knows`
+    is for one that is alone, with a quota log of its own: whether that has all that a session has sent.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Seat:
         *,
         namesake: bool = False,
         before: Handover | None = None,
+        knows: Callable[[str], bool] | None = None,
     ) -> None:
         self._objects, self._relay, self._identity, self._session = objects, relay, identity, session
         self._clock, self._address, self._serves = clock, address, serves
@@ -79,7 +81,9 @@ class Seat:
         """Until when it has not answered since the start."""
         self._answered = False
         self._began = clock.now()
-        self._before = before
+        self._before, self._knows = before, knows
+        self.followed = ""
+        """The session that had it before us; "" for none."""
         self.goes_on = False
         """Whether nobody else has had the seat since `before`, whose state is therefore the last."""
         self.unsure_until = before.unsure_until if before is not None else -math.inf
@@ -254,6 +258,7 @@ class Seat:
         if record is None:
             return -math.inf
         if record.session != self._session:  # otherwise it is taken already, and only the answer was lost
+            self.followed = record.session
             self.goes_on = self._before is not None and record.session == self._before.session
             if not self.goes_on:
                 self.unsure_until = self._unsure_after(record, now)
@@ -263,7 +268,9 @@ class Seat:
     def _unsure_after(self, record: LeaseRecord, now: float) -> float:
         """The same after a holder whose memory is not ours."""
         wall, until = self._clock.wall(), self._blind_until + MINUTE
-        if record.holder != self._identity:
+        if self._knows is not None:
+            until = -math.inf if self._knows(record.session) else now + MINUTE
+        elif record.holder != self._identity:
             # Whoever did not know of us may have gone on until just now, or until its end, under other ones' promises.
             until = until if self._election.known or not record.holder else now + MINUTE
         elif wall - record.renewed_at > STOP_AFTER:

@@ -13,6 +13,7 @@ from relay_common.config import Config
 from relay_common.tasks import either
 from relay_supervisor.app import Supervisor
 from relay_supervisor.cluster.lone import LoneSeat, LoneState
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.commands.serving import Hangups, serve
 from relay_supervisor.commands.systemd import ServiceManager
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
@@ -23,6 +24,7 @@ from relay_supervisor.http.passing import Commander, NotPassedOn, PassOn
 from relay_supervisor.http.standby import StandbyInterface
 from relay_supervisor.state.directories import private, runtime
 from relay_supervisor.state.lock import StateLock
+from relay_supervisor.state.store import STATE_FILE, Store
 
 
 async def run_alone(
@@ -47,7 +49,8 @@ async def run_alone(
         api = ClusterApi(config.cluster.namespace)
         own = Keyring(state / KEY_FILE)
         own.open()
-        seat = LoneSeat(api, config.cluster, own.secret.reveal().encode(), clock, namesake=namesake)
+        key = own.secret.reveal().encode()
+        seat = LoneSeat(api, config.cluster, key, clock, OwnLog(state), namesake=namesake)
         try:
             if await seat.settled() is LoneState.WAITS:
                 manager.ready()
@@ -97,7 +100,8 @@ async def _relay(
     def launcher(runtime_dir: Path) -> Launcher:
         return PodLauncher(config.cluster, clock, lambda: seat.may_change)
 
-    supervisor = Supervisor(config, clock=clock, launcher=launcher, reread=reread)
+    store = Store(config.paths.state() / STATE_FILE, clock, unsure_until=lambda: seat.unsure_until)
+    supervisor = Supervisor(config, clock=clock, launcher=launcher, store=store, reread=reread)
     seat.watch()
     await serve(supervisor, manager, signalled, hangups, seat.over, alone=True)
     if supervisor.verbs.stop_requested.is_set():

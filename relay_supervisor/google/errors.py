@@ -179,6 +179,16 @@ class NotInCommand(NestError):
     counted = False
 
 
+class MinuteUnknown(NotInCommand):
+    """What another supervisor has sent in the last minute is not known: it may be all that is allowed."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(
+            "what the last supervisor has sent may not be known: nothing is sent until that is a minute ago",
+            retry_after=wait,
+        )
+
+
 class AuthorizationRevoked(NestError):
     """`invalid_grant`: the refresh token no longer works; as a rule a person has to authorise again."""
 

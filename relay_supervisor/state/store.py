@@ -5,8 +5,9 @@ Of an account's part, what is kept is said in `account_rows.py`.
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -14,6 +15,7 @@ import msgspec
 
 from relay_common.clock import Clock
 from relay_common.undecodable import UNDECODABLE
+from relay_supervisor.google.errors import MinuteUnknown
 from relay_supervisor.google.models import Device
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command, Verb
@@ -100,6 +102,7 @@ class Store:
 
     `where` is the database, or the path of its file. With `read_only` the file is neither created, changed nor renamed,
     whatever it contains. `clocks_apart` is by how many seconds the clocks of machines may differ that write to it.
+    Before `unsure_until` (monotonic seconds) the quota log may lack what another supervisor has sent: nothing is sent.
     """
 
     def __init__(
@@ -110,8 +113,9 @@ class Store:
         boot: str | None = None,
         read_only: bool = False,
         clocks_apart: float = 0.0,
+        unsure_until: Callable[[], float] = lambda: -math.inf,
     ) -> None:
-        self.clock = clock
+        self.clock, self.unsure_until = clock, unsure_until
         self._rows = AccountRows(clock, boot_id() if boot is None else boot, clocks_apart)
         self.database: StateDatabase = (
             Database(where, stamp=int(clock.wall()), read_only=read_only) if isinstance(where, Path) else where
@@ -327,6 +331,8 @@ class CallJournal:
     async def sending(self, command: Command) -> None:
         """Record the call before it is sent; waits for a bounded time. Raises NestError when it must not be sent."""
         call_id, sent = uuid.uuid4().hex, self._store.clock.now()
+        if (wait := self._store.unsure_until() - sent) > 0:
+            raise MinuteUnknown(wait)
         self._under_way[id(command)] = (call_id, sent)
         self._store.write_call(self._account, call_id, command.call, sent, None)
         await self._store.database.before_sending(extends=command.verb is Verb.EXTEND)

@@ -12,6 +12,7 @@ from relay_supervisor.google.errors import (
     AuthorizationRevoked,
     ClientRefused,
     GoogleServerError,
+    MinuteUnknown,
     NestError,
     NestTimeout,
     NestUnreachable,
@@ -69,6 +70,8 @@ class AccountErrors:
             pause = self._backoff.next_delay()
         elif isinstance(error, (AuthorizationRevoked, ClientRefused)):
             pause = _REFUSED_TOKEN_PAUSE
+        elif isinstance(error, MinuteUnknown):
+            pause = error.retry_after or 0.0  # then it is over
         elif isinstance(error, (NotInCommand, NotReached)):
             pause = self._no_network.next_delay()
         else:

@@ -14,6 +14,7 @@ from relay_supervisor.google.errors import (
     DeviceNotFound,
     Forbidden,
     GoogleServerError,
+    MinuteUnknown,
     NestError,
     NestTimeout,
     NestUnreachable,
@@ -42,6 +43,7 @@ _BY_TYPE: Final[tuple[tuple[type[NestError], Cause], ...]] = (
     (AuthorizationRevoked, Cause.TOKEN_REVOKED),
     (ClientRefused, Cause.CLIENT_REFUSED),
     (TokenUnavailable, Cause.TOKEN_UNAVAILABLE),
+    (MinuteUnknown, Cause.QUOTA_UNKNOWN),
     (NotInCommand, Cause.STATE_UNWRITABLE),
 )
 """The first type that fits counts."""

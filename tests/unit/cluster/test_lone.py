@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from relay_common.clock import ManualClock
 from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.election import DURATION, MOST_AWAY, STOP_AFTER
 from relay_supervisor.cluster.lone import ASKS, LoneSeat, LoneState
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.seat import Seat
 from relay_supervisor.fleet.pods.api import ApiRefused, Object, ResourceKind
 from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
@@ -22,13 +24,14 @@ CONFIG = ClusterConfig(namespace="cameras", identity="relay")
 class Machines:
     """Several, and a cluster, on one manual clock."""
 
-    def __init__(self) -> None:
-        self.objects, self.clock = ClusterObjects(), ManualClock(wall=1_700_000_000.0)
+    def __init__(self, directory: Path) -> None:
+        self.objects, self.clock, self.directory = ClusterObjects(), ManualClock(wall=1_700_000_000.0), directory
         self.running: list[LoneSeat] = []
 
     async def lone(self, key: bytes, *, namesake: bool = False) -> tuple[LoneSeat, LoneState]:
         """One that has been started, and what it knew within `ASKS` seconds."""
-        seat = LoneSeat(self.connection(), CONFIG, key, self.clock, namesake=namesake)
+        own = OwnLog(self.state(key))
+        seat = LoneSeat(self.connection(), CONFIG, key, self.clock, own, namesake=namesake)
         self.running.append(seat)
         settling = asyncio.ensure_future(seat.settled())
         await self.passes(ASKS + 0.5)
@@ -39,6 +42,10 @@ class Machines:
 
     def connection(self) -> ClusterConnection:
         return self.objects.connection()
+
+    def state(self, key: bytes) -> Path:
+        """The state directory of the one with that key."""
+        return self.directory / key.decode()
 
     async def crashes(self, seat: LoneSeat) -> None:
         self.running.remove(seat)
@@ -53,8 +60,8 @@ class Machines:
 
 
 @pytest.fixture
-async def machines() -> AsyncIterator[Machines]:
-    made = Machines()
+async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
+    made = Machines(tmp_path)
     yield made
     for seat in made.running:
         await seat._loops.aclose()

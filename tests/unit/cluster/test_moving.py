@@ -20,6 +20,7 @@ from relay_common.proc import process_ref, start_ticks
 from relay_supervisor.cameras.overrides import FILE as OVERRIDES
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
 from relay_supervisor.cluster.moving import BEFORE, from_cluster, to_cluster
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE
@@ -120,6 +121,20 @@ async def test_what_the_cluster_has_is_overwritten_only_if_that_is_said(box: Box
     assert cluster.objects.held == held, "whoever commands there is not deposed"
     assert box.worker.poll() is None
     await box.leaves(cluster, replace=True)
+
+
+async def test_whoever_is_next_knows_whose_log_was_carried_over(box: Box) -> None:
+    """Else the minute before would be taken for used up."""
+    cluster = Namespace()
+    OwnLog(box.state).begin("machine/1")
+    await box.leaves(cluster)
+    assert (await StateObject(cluster, "relay", "there").claim(b"")).before == "machine/1"
+    await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock)
+    assert OwnLog(box.state).knows("there")
+    box.start_worker()
+    await box.leaves(cluster, replace=True)
+    claimed = await StateObject(cluster, "relay", "again").claim(b"")
+    assert claimed.before not in ("there", "machine/1"), "the session of one that stood by is nobody else's"
 
 
 async def test_a_key_that_is_missing_is_made(box: Box) -> None:

@@ -15,10 +15,13 @@ from relay_common.config_cluster import ClusterConfig
 from relay_supervisor.cluster.cluster_database import image_of
 from relay_supervisor.cluster.election import DURATION
 from relay_supervisor.cluster.handover import Handover
+from relay_supervisor.cluster.lone import LoneSeat, LoneState
+from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL, Replica
-from relay_supervisor.cluster.state_object import Deposed
+from relay_supervisor.cluster.seat import MINUTE
+from relay_supervisor.cluster.state_object import Deposed, StateObject
 from relay_supervisor.fleet.pods.api import LEASES, PODS, SECRETS, ApiRefused, Object, ResourceKind
-from relay_supervisor.google.errors import NotInCommand
+from relay_supervisor.google.errors import MinuteUnknown, NotInCommand
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.store import Store
 from tests.fixtures.cluster_objects import ClusterConnection, ClusterObjects
@@ -255,6 +258,31 @@ async def test_a_clock_that_was_wrong_does_not_keep_the_next_one_from_commanding
         await world.pass_(75.0)
         await sends(world, store, Verb.EXTEND)
         await two.leave()
+
+
+@pytest.mark.parametrize(("killed", "moved"), [(False, True), (False, False), (True, False)])
+async def test_after_one_that_was_alone_the_minute_is_known_where_its_log_was_moved(
+    world: World, tmp_path: Path, killed: bool, moved: bool
+) -> None:
+    config, own = ClusterConfig(namespace="n", identity="relay"), OwnLog(tmp_path)
+    lone = LoneSeat(world.objects.connection(), config, b"key", world.clock, own)
+    settling = asyncio.ensure_future(lone.settled())
+    await world.pass_(2.5)
+    assert await settling is LoneState.COMMANDS
+    if killed:
+        await lone._loops.aclose()
+    else:
+        await lone.leave()
+    if moved:
+        await StateObject(world.objects.connection(), "relay", own.last).claim(b"key")
+    store = await world.taken(world.replica("a"), DURATION + 3.0)
+    if moved:
+        await sends(world, store, Verb.GENERATE)
+        return
+    with pytest.raises(MinuteUnknown):
+        await sends(world, store, Verb.EXTEND)
+    await world.pass_(MINUTE)
+    await sends(world, store, Verb.EXTEND)
 
 
 async def test_services_lead_to_the_one_that_commands_whatever_becomes_of_the_label(world: World) -> None:
