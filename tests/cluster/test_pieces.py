@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from relay_supervisor.status.model import BudgetStatus
 from tests.cluster.kubelets import __main__ as whole
 from tests.cluster.kubelets import ahead, piecewise
 from tests.cluster.kubelets.pieces import AHEAD, Piece, pieces
 from tests.cluster.kubelets.piecewise import Result, run
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
+from tests.cluster.matrix.patience import MINUTE, PATIENCE, patience
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
 from tests.fixtures.product_source import ROOT
 
@@ -34,6 +36,18 @@ def test_every_row_is_in_a_piece() -> None:
     assert len(once) == len(set(once))
     assert {piece.ahead for piece in found} == {0.0, AHEAD}
     assert all((ROOT / test).exists() for piece in found for test in piece.tests)
+
+
+def test_cameras_are_waited_for_at_the_pace_of_their_commands() -> None:
+    unlimited = BudgetStatus(limit=10_000, capacity=40_000, used=20)
+    assert PATIENCE <= patience(unlimited, 20, 20) < PATIENCE + 1.0
+    ten_a_minute = BudgetStatus(limit=10, capacity=44)
+    assert patience(ten_a_minute, 20, 0) == PATIENCE
+    # Seven Generates, each aborted once, and the Stops: 21 commands beside extensions, which take 4.5 of ten.
+    assert PATIENCE + 230.0 < patience(ten_a_minute, 20, 7) < PATIENCE + 240.0
+    used_up = BudgetStatus(limit=10, capacity=44, used=10)
+    assert patience(used_up, 20, 7) > patience(ten_a_minute, 20, 7) + 60.0
+    assert patience(BudgetStatus(limit=10, capacity=20), 20, 1) == PATIENCE + 3 * MINUTE, "it is never none"
 
 
 def test_a_subset_has_no_other_rows() -> None:

@@ -21,10 +21,11 @@ import pytest
 
 from tests.cluster.engine import Cluster, running_cluster, unavailable
 from tests.cluster.kubelets.node import kind_of_nodes
-from tests.cluster.matrix.bench import PATIENCE, PROTOCOLS, Bench, Outcome
+from tests.cluster.matrix.bench import PROTOCOLS, Bench, Outcome
 from tests.cluster.matrix.logs import kept
 from tests.cluster.matrix.pair import Pair, pair
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
+from tests.cluster.matrix.patience import PATIENCE
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
 from tests.cluster.pod_relay import trial
 
@@ -93,7 +94,7 @@ class Size:
         return missed
 
     async def _spread(self, bench: Bench, row: Callable[[Bench], Awaitable[Outcome]]) -> Outcome:
-        await bench.relay.until(lambda: bench.all_live, PATIENCE, "all are live")
+        await bench.live()
         await bench.spread_out()
         return await row(bench)
 

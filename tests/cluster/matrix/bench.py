@@ -13,10 +13,9 @@ from relay_supervisor.status.model import CameraStatus
 from tests.benchmarks.proc import memory_of
 from tests.cluster.api import Api, Json
 from tests.cluster.engine import Cluster, ClusterNode
+from tests.cluster.matrix.patience import patience
 from tests.cluster.pod_relay import PodRelay, Trial
 
-PATIENCE: Final = 150.0
-"""Seconds for cameras to be live again, on a machine that has much else to do."""
 RTSP: Final = "RTSP"
 WEB_RTC: Final = "WEB_RTC"
 PROTOCOLS: Final = {RTSP: "RTSP", WEB_RTC: "WebRTC"}
@@ -59,6 +58,15 @@ class Bench:
     @property
     def all_live(self) -> bool:
         return all(camera.state == "live" for camera in self.cameras.values())
+
+    def patience(self, moved: int) -> float:
+        """Seconds for so many cameras to be live again."""
+        return patience(self.relay.supervisor.status().budgets[0], len(self.cameras), moved)
+
+    async def live(self) -> None:
+        """Wait until all are live."""
+        dark = sum(camera.state != "live" for camera in self.cameras.values())
+        await self.relay.until(lambda: self.all_live, self.patience(dark), "all are live")
 
     def on(self, node: ClusterNode) -> dict[str, str]:
         """The cameras on a node, with their workers' instances."""
@@ -114,6 +122,7 @@ class Bench:
         outcome = Outcome()
         before, packets = await self.simulated(), await self.packets_lost(lost)
         others = {one: c.worker.instance for one, c in self.cameras.items() if one not in lost}
+        longest = self.patience(len(lost))
         began, back = await inflict(), dict[str, float]()
         while len(back) < len(lost) or not self.all_live:
             cameras, now = self.cameras, time.monotonic() - began
@@ -121,7 +130,7 @@ class Bench:
                 if cameras[one].state == "live" and cameras[one].worker.instance not in (instance, ""):
                     back.setdefault(one, now)
             watch()
-            assert now < PATIENCE, f"after {now:.0f} s not all are live: {self.relay.summary()}"
+            assert now < longest, f"after {now:.0f} s not all are live: {self.relay.summary()}"
             await asyncio.sleep(0.05)
         outcome.times = sorted(back.values())
         for protocol, of_it in self.protocols(lost).items():
@@ -186,8 +195,9 @@ class Bench:
                 self.cameras[one].worker.instance not in (instance, "") for one, instance in cameras.items()
             )
 
+        longest = self.patience(len(cameras))
         await asyncio.gather(*map(self.delete, cameras))
-        await self.relay.until(moved, PATIENCE, f"{', '.join(cameras)} are live elsewhere")
+        await self.relay.until(moved, longest, f"{', '.join(cameras)} are live elsewhere")
         self.relay.forget_faults()
 
     async def powered(self, node: ClusterNode) -> None:

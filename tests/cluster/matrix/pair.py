@@ -16,7 +16,8 @@ from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from tests.cluster.api import MERGE, Api, Json
 from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, ClusterNode
-from tests.cluster.matrix.bench import PATIENCE, RTSP, WEB_RTC, Outcome
+from tests.cluster.matrix.bench import RTSP, WEB_RTC, Outcome
+from tests.cluster.matrix.patience import PATIENCE
 from tests.cluster.pods import of
 from tests.cluster.shipped import NAMESPACE, WORKERS, Sent, copied, dashboard, documented, fill_in, shell, with_tls
 from tests.fixtures.control_interface import ControlInterface

@@ -11,8 +11,9 @@ from typing import Final
 
 from tests.cluster.api import Json
 from tests.cluster.engine import ClusterNode
-from tests.cluster.matrix.bench import PATIENCE, Outcome
+from tests.cluster.matrix.bench import Outcome
 from tests.cluster.matrix.pair import PEERS, Pair, Seen, on
+from tests.cluster.matrix.patience import PATIENCE
 from tests.cluster.shipped import NAMESPACE, dashboard
 
 RUN_ON: Final = 20.0

@@ -18,7 +18,8 @@ from relay_supervisor.fleet.keeper import CONTESTED
 from relay_supervisor.status.verdict import spoken_verdict
 from tests.cluster.api import Json
 from tests.cluster.engine import ClusterNode
-from tests.cluster.matrix.bench import PATIENCE, Bench, Outcome
+from tests.cluster.matrix.bench import Bench, Outcome
+from tests.cluster.matrix.patience import MINUTE, PATIENCE
 from tests.fixtures.bus_peer import Attempt
 from tests.fixtures.product_source import ROOT
 
@@ -28,8 +29,6 @@ PENDING: Final = 25.0
 """Seconds for which there is no room: longer than a worker of this machine may take to say hello."""
 PER_MINUTE: Final = 10
 """Commands that Google allows an account."""
-MINUTE: Final = 61.0
-"""Seconds after which a command does not count any more, with the relay's own margin."""
 SOON: Final = 15.0
 """Seconds until those are live for which there are commands."""
 UNSAID: Final = 2.0
@@ -169,8 +168,9 @@ async def partitioned(bench: Bench) -> Outcome:
 async def dead_before_the_start(bench: Bench) -> Outcome:
     """A node is dead, which nobody knows when Pods are placed on it: it has the most room."""
     dead = bench.fullest()
+    longest = bench.patience(len(bench.on(dead)))
     await bench.cluster.drain(bench.api, dead)
-    await bench.relay.until(lambda: bench.all_live and not bench.on(dead), PATIENCE, "the node is empty")
+    await bench.relay.until(lambda: bench.all_live and not bench.on(dead), longest, "the node is empty")
     await bench.cluster.uncordon(bench.api, dead)
     living = bench.on(bench.fullest())
     of_each = bench.protocols(living).values()
