@@ -36,6 +36,7 @@ _SOUNDS: Final[dict[str, dict[str, Any] | None]] = {
 @click.option("--cameras", default=6, show_default=True, help="How many cameras.")
 @click.option("--size", default="640x360", show_default=True, help="Picture size, WxH.")
 @click.option("--bitrate", default=0, help="Video bit/s; 0: by size.")
+@click.option("--fps", default=30, show_default=True, help="Pictures a second.")
 @click.option("--lease", default=300.0, show_default=True, help="Lifetime of a stream in seconds.")
 @click.option("--workdir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="For the CA file.")
 @click.option("--seed", default=0, show_default=True, help="Seed for everything random.")
@@ -59,6 +60,7 @@ def main(
     cameras: int,
     size: str,
     bitrate: int,
+    fps: int,
     lease: float,
     workdir: Path | None,
     seed: int,
@@ -93,6 +95,7 @@ def main(
             width=width,
             height=height,
             bitrate=bitrate,
+            fps=fps,
             lease=lease,
             seed=seed,
             describe_delay=describe_delay,

@@ -18,6 +18,7 @@ from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from tests.cluster.api import Api, Json
 from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, skipped
+from tests.cluster.pod_relay import FPS
 from tests.cluster.pods import of
 from tests.cluster.shipped import TOKEN, WITHIN, copied, fill_in, with_tls
 from tests.fixtures.doc_commands import commands_under
@@ -51,7 +52,7 @@ async def prepared(cluster: Cluster, api: Api, folder: Path, *options: str) -> A
     manifests = copied(folder / "deploy" / "kubernetes")
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
     async with (
-        demo_world(2, "320x180", [*here, *options], here) as world,
+        demo_world(2, "320x180", [*here, "--fps", str(FPS), *options], here) as world,
         with_tls(cluster, world),
         name_server(api, cluster.network.gateway),
     ):
@@ -79,7 +80,7 @@ async def serves(command: str, cluster: Cluster) -> None:
     )
     headers = {"Authorization": f"Bearer {TOKEN}"}
     try:
-        async with asyncio.timeout(WITHIN), httpx.AsyncClient(headers=headers, trust_env=False) as http:
+        async with asyncio.timeout(WITHIN), httpx.AsyncClient(headers=headers, trust_env=False, verify=False) as http:
             while True:
                 with contextlib.suppress(httpx.TransportError):  # it has yet to listen
                     (await http.get(f"http://127.0.0.1:{port}/api/stats")).raise_for_status()

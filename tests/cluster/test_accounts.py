@@ -14,7 +14,7 @@ import pytest
 from relay_supervisor.commands.demo_world import DemoWorld, demo_world
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster
-from tests.cluster.pod_relay import LIVE, RELAY, Trial, trial
+from tests.cluster.pod_relay import FPS, LIVE, RELAY, Trial, trial
 from tests.cluster.replicas import One, instances, sent, two
 from tests.fixtures.ports import free_ports
 from tests.fixtures.running_relay import SMALL
@@ -84,7 +84,7 @@ async def commanding(one: One) -> set[str]:
 async def test_an_account_moves_when_its_holder_is_gone(
     cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
 ) -> None:
-    there = (*SMALL, "--unlimited", "--host", cluster.network.gateway, "--seed", "1")
+    there = (*SMALL, "--fps", str(FPS), "--unlimited", "--host", cluster.network.gateway, "--seed", "1")
     async with (
         trial(cluster, api, namespace, monkeypatch, 1) as world,
         demo_world(1, "320x180", there, sfu=False) as second,

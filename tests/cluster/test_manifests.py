@@ -14,6 +14,7 @@ from relay_supervisor.commands.demo_world import demo_world
 from tests.cluster.api import Api, Json
 from tests.cluster.as_shown import BESIDE, IN_ONE_POD, ON_A_CLUSTER, executed, forwarding, prepared, serves, shown
 from tests.cluster.engine import Cluster, skipped
+from tests.cluster.pod_relay import FPS
 from tests.cluster.pods import of
 from tests.cluster.shipped import COMMANDS, NAMESPACE, WITHIN, WORKERS, fill_in, live, shell, with_tls
 from tests.fixtures.product_source import ROOT
@@ -48,7 +49,8 @@ async def test_one_relay_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
     shutil.copytree(ROOT / "deploy" / "kubernetes", tmp_path / "deploy" / "kubernetes")
     folder = tmp_path / "deploy" / "kubernetes" / "single"
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
-    async with demo_world(2, "320x180", [*here, "--webrtc", "1"], here) as world, with_tls(cluster, world):
+    options = [*here, "--webrtc", "1", "--fps", str(FPS)]
+    async with demo_world(2, "320x180", options, here) as world, with_tls(cluster, world):
         fill_in(tmp_path, world)
         await api.create("/api/v1/persistentvolumes", volume(tmp_path / "state"))
         for command in shown(IN_ONE_POD):

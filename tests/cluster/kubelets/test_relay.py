@@ -46,7 +46,7 @@ async def test_a_camera_in_a_pod(
     cluster: Cluster, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
 ) -> None:
     async with (
-        trial(cluster, api, namespace, monkeypatch, 20, ("--webrtc", "8")) as world,
+        trial(cluster, api, namespace, monkeypatch, 20, ("--webrtc", "8"), fps=30) as world,
         world.supervisor() as relay,
     ):
         await relay.until_live(within=LIVE)

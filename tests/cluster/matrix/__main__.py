@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pytest
 
@@ -29,6 +29,8 @@ from tests.cluster.matrix.patience import PATIENCE
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
 from tests.cluster.pod_relay import trial
 
+USUAL: Final = 30
+"""Pictures a second."""
 T = TypeVar("T")
 Rows = Mapping[str, tuple[Callable[[T], Awaitable[Outcome]], float]]
 """By name, with the longest time until all is well, in seconds."""
@@ -81,7 +83,7 @@ class Size:
         async with cluster.api() as api:
             namespace = await cluster.make_namespace(api, f"matrix-{self.second}{'-limited' * limited}")
             with pytest.MonkeyPatch.context() as patch:
-                running = trial(cluster, api, namespace, patch, self.cameras, options, limited=limited)
+                running = trial(cluster, api, namespace, patch, self.cameras, options, limited=limited, fps=USUAL)
                 async with running as world, world.supervisor() as relay:
                     took = await relay.until_live(within=PATIENCE * 4)
                     bench = Bench(cluster, api, world, relay, self.second)
@@ -103,7 +105,7 @@ class Size:
         missed = 0
         await cluster.ready()
         size = self.second, self.cameras, self.webrtc
-        async with cluster.api() as api, pair(cluster, api, folder, *size) as both:
+        async with cluster.api() as api, pair(cluster, api, folder, *size, fps=USUAL) as both:
             both.away = self.away
             for name, (row, bar) in chosen.items():
                 missed += await self.row(name, bar, functools.partial(row, both))

@@ -124,8 +124,10 @@ class Bench:
         others = {one: c.worker.instance for one, c in self.cameras.items() if one not in lost}
         longest = self.patience(len(lost))
         began, back = await inflict(), dict[str, float]()
-        while len(back) < len(lost) or not self.all_live:
+        well = False
+        while len(back) < len(lost) or not well:
             cameras, now = self.cameras, time.monotonic() - began
+            well = all(camera.state == "live" for camera in cameras.values())
             for one, instance in lost.items():
                 if cameras[one].state == "live" and cameras[one].worker.instance not in (instance, ""):
                     back.setdefault(one, now)

@@ -18,6 +18,7 @@ from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, ClusterNode
 from tests.cluster.matrix.bench import RTSP, WEB_RTC, Outcome
 from tests.cluster.matrix.patience import PATIENCE
+from tests.cluster.pod_relay import FPS
 from tests.cluster.pods import of
 from tests.cluster.shipped import NAMESPACE, WORKERS, Sent, copied, dashboard, documented, fill_in, shell, with_tls
 from tests.fixtures.control_interface import ControlInterface
@@ -259,16 +260,18 @@ def _told(seen: Seen) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def pair(cluster: Cluster, api: Api, folder: Path, second: str, cameras: int, webrtc: int) -> AsyncIterator[Pair]:
+async def pair(
+    cluster: Cluster, api: Api, folder: Path, second: str, cameras: int, webrtc: int, *, fps: int = FPS
+) -> AsyncIterator[Pair]:
     """Apply the manifests as they are shipped; all that they make is deleted afterwards. Takes kubectl."""
     manifests, sent = copied(folder / "deploy" / "kubernetes"), list[Sent]()
     here = ("--shared-clip", "--plain", "--host", cluster.network.gateway)
-    options = ("--unlimited", "--lease", LEASE, "--webrtc", str(webrtc), "--second-client", second)
+    options = ("--unlimited", "--lease", LEASE, "--webrtc", str(webrtc), "--second-client", second, "--fps", str(fps))
     async with (
         demo_world(cameras, "320x180", [*here, *options], here) as world,
         with_tls(cluster, world, sent),
         name_server(api, cluster.network.gateway),
-        httpx.AsyncClient(timeout=10.0) as http,
+        httpx.AsyncClient(timeout=10.0, verify=False) as http,
     ):
         fill_in(folder, world, **UNLIMITED)
         for command in documented("deploy/kubernetes"):
