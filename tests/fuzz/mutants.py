@@ -9,6 +9,7 @@ of both paths. Those that nothing can find stand in `EQUIVALENT`, with the reaso
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import resource
@@ -254,12 +255,11 @@ class Search:
         module = self._plain.build(name, (SOURCE / name).read_text())
         return module is None or is_noticed(module, UNIT_TESTS, self._log)
 
-    def file(self, name: str, first: int) -> None:
-        """All changes of a file, from one on."""
+    def file(self, name: str, first: int, count: int | None) -> None:
+        """So many changes of a file, or all, from one on."""
         text = (SOURCE / name).read_text()
-        for number, mutant in enumerate(mutants(text)):
-            if number < first:
-                continue
+        end = None if count is None else first + count
+        for number, mutant in itertools.islice(enumerate(mutants(text)), first, end):
             line, where = mutant.line(text), f"{name}:{text.count(chr(10), 0, mutant.at) + 1}"
             known = line in EQUIVALENT
             found = "equivalent" if known else self.finder(name, mutant.applied(text))
@@ -275,13 +275,14 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=FILES, help=f"C files; {', '.join(FILES)} where none is named")
     parser.add_argument("--packets", type=int, default=200_000, help="compared for a change that no test has found")
     parser.add_argument("--first", type=int, default=0, help="the first change of each file to try")
+    parser.add_argument("--count", type=int, help="how many to try from there on; all where it is left out")
     options = parser.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         search = Search(Path(folder), options.packets)
         assert not search.finds_the_original(), "the unit tests have to pass without a change"
         for name in options.files:
-            search.file(name, options.first)
+            search.file(name, options.first, options.count)
     print(f"{len(search.unnoticed)} that nobody has noticed", *search.unnoticed, sep="\n")
     return bool(search.unnoticed)
 
