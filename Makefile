@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What is compiled, where a compiler is there.
 NATIVE = $(wildcard relay_worker/native/*.c relay_worker/native/*.h)
 
-.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster cluster-matrix nodes test-cluster browser bench wheel images faultpictures containers lock compiled fuzz-native mutants-native clean
+.PHONY: help demo quick test lint types unit pauses lines hour kills seeds scale peers peerpackages kubernetes cluster cluster-matrix nodes test-cluster browser bench wheel images faultpictures containers lock uncompiled fuzz-native mutants-native clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -131,10 +131,10 @@ browser: ## Debian's Chromium for the browser tests, when it is missing and we m
 	fi
 
 # Where media passes whole workers, or their parts on real sockets.
-ON_COMPILED = $(addprefix tests/integration/test_,ingest.py publisher.py webrtc_cameras.py data_path.py)
+ON_BOTH = $(addprefix tests/integration/test_,ingest.py publisher.py webrtc_cameras.py data_path.py)
 
-compiled: $(VENV)/installed-dev ## tests of whole workers again, on the compiled data path; TESTS=… for other files
-	RELAY_WORKERS_DATA_PATH=compiled $(BIN)/pytest -m 'not serial' -n $(JOBS) $(or $(TESTS),$(ON_COMPILED)) $(ARGS)
+uncompiled: $(VENV)/installed-dev ## tests of whole workers again, with Python moving the packets; TESTS=… for other files
+	RELAY_WORKERS_DATA_PATH=python $(BIN)/pytest -m 'not serial' -n $(JOBS) $(or $(TESTS),$(ON_BOTH)) $(ARGS)
 
 fuzz-native: $(VENV)/installed-dev ## ten million packets through the compiled data path and through its specification (half an hour)
 	nice -n 19 $(BIN)/python -m tests.fuzz.data_paths $(ARGS)

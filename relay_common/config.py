@@ -272,8 +272,8 @@ class WorkersConfig(_Section, frozen=True):
     landlock: Literal["auto", "off"] = "auto"
     """`auto`: the kernel's Landlock keeps workers from files, TCP ports and processes they do not need, if it can."""
     data_path: Literal["auto", "compiled", "python"] = "auto"
-    """What moves packets: `python`, or `compiled`, which takes less CPU and refuses to start where it was installed
-    without a C compiler. `auto` is the relay's choice, at present `python`."""
+    """What moves packets: `compiled`, which takes less CPU and refuses to start where it was installed without a C
+    compiler, or `python`. `auto`: compiled code where it is there."""
     immortal_objects: Literal["auto", "off"] = "auto"
     """`auto`: on CPython 3.12 and 3.13 workers copy 4 MB less of what they share, since references are not counted."""
     rehearsal: Literal["auto", "off"] = "auto"

@@ -4,8 +4,8 @@ Examples are the same in every run, so that a change is judged by its effect and
 HYPOTHESIS_PROFILE=search pytest tests/unit, and the fuzzer. `make quick` looks at fewer.
 
 What runs in a worker is tested on the worker's event loop, what runs in the supervisor on the supervisor's. With
-RELAY_WORKERS_DATA_PATH=compiled (or python) all of it is tested on that data path, here and in processes that are
-started.
+RELAY_WORKERS_DATA_PATH=python (or compiled) all of it is tested on that data path, here and in processes that are
+started; without it on compiled code, where that is there.
 """
 
 import asyncio

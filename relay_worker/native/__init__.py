@@ -22,9 +22,6 @@ from relay_common.errors import ConfigError
 
 Setting = Literal["auto", "compiled", "python"]
 
-AUTO_COMPILED: Final = False
-"""Whether `auto` uses what is compiled, where it is there. Not before it has run as long as the Python has."""
-
 VARIABLE: Final = "RELAY_WORKERS_DATA_PATH"
 """What decides where the setting is `auto`: for programs that read no configuration, and for a whole test suite."""
 
@@ -301,7 +298,9 @@ def state_type(name: str) -> type | None:
 
 
 def decide(setting: Setting) -> Compiled | None:
-    """What a process with this setting uses. Raises ConfigError for `compiled` where it is not there."""
+    """What a process with this setting uses: what is compiled, where it is there and the setting is not `python`.
+    Raises ConfigError for `compiled` where it is not.
+    """
     if setting == "auto" and (named := os.environ.get(VARIABLE)) in ("compiled", "python"):
         setting = cast("Setting", named)
     if setting == "compiled" and _found is None:
@@ -309,7 +308,7 @@ def decide(setting: Setting) -> Compiled | None:
             f"workers.data_path is compiled, and the compiled data path is not there: {_why_not}",
             hint="Install the relay again where a C compiler and Python's headers are, or leave workers.data_path out",
         )
-    return None if setting == "python" or (setting == "auto" and not AUTO_COMPILED) else _found
+    return None if setting == "python" else _found
 
 
 def choose(setting: Setting) -> None:

@@ -22,8 +22,13 @@ def use(setting: native.Setting) -> str:
     return described(setting)
 
 
+def is_compiled(setting: native.Setting) -> bool:
+    """Whether workers with this setting use the compiled one on this machine. Raises ConfigError."""
+    return native.decide(setting) is not None
+
+
 def described(setting: native.Setting) -> str:
     """What workers with this setting use, in words."""
     if native.missing():
         return f"python ({native.missing()})"
-    return "python (the compiled one is there)" if native.decide(setting) is None else "compiled"
+    return "compiled" if is_compiled(setting) else "python (the compiled one is there)"

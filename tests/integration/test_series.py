@@ -44,7 +44,7 @@ STILL: Final[dict[str, str]] = {
     "relay_camera_reason": "1 while there is a reason and absent without one: relay_cameras_by_reason moves with it",
     "relay_problem": "nothing is wrong with the relay or the account",
     "relay_camera_degraded": "that takes five failures in a row",
-    "relay_camera_worker_compiled": "workers move packets in Python here",
+    "relay_camera_worker_compiled": "always 0 where nothing is compiled",
     "relay_camera_worker_data_path_fallbacks_total": "no worker crashes",
     "relay_workers_waiting": "no worker is a Pod here: tests/cluster/test_pod_faults.py",
     "relay_auth_blocked_total": "that takes ten wrong tokens in a minute",

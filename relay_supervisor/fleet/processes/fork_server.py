@@ -149,7 +149,7 @@ def configured_launcher(directory: Path, workers: WorkersConfig) -> ForkServerLa
         directory,
         rehearsal=workers.rehearsal != "off",
         immortal=workers.immortal_objects != "off",
-        compiled=data_path.described(workers.data_path) == "compiled",
+        compiled=data_path.is_compiled(workers.data_path),
     )
 
 

@@ -46,11 +46,13 @@ def test_what_cannot_work_is_said_at_once(options: list[str], words: str, tmp_pa
 
 
 def test_the_data_path_that_the_environment_names_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "compiled")
     command = ["debug", "--url", "rtsp://127.0.0.1:9/", "--duration", "0.1"]
     try:
         if native.missing():
             pytest.skip(native.missing())
+        monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "python")
+        assert "data path: python (the compiled one is there)" in CliRunner().invoke(cli, command).output
+        monkeypatch.setenv("RELAY_WORKERS_DATA_PATH", "compiled")
         said = CliRunner().invoke(cli, command).output
         assert "data path: compiled" in said
         assert "confinement: off in this command" in said, "it writes no file here"
