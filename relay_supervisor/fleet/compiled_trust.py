@@ -6,12 +6,24 @@ import signal
 from collections import deque
 from typing import Final
 
+from relay_worker.process import data_path
+
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT})
 """Signals that wrong compiled code ends a process with."""
 MOST: Final = 2
 """Deaths by them …"""
 WINDOW: Final = 600.0
 """… within so many seconds after which the camera's workers are started on the Python path."""
+
+
+def may_be_compiled(used: str, *, remote: bool) -> bool:
+    """Whether a worker that said it uses this, or was only told so, may have run compiled code.
+
+    One that was told `auto` and has not said hello did where that is installed; of other machines nobody here knows.
+    """
+    if used == "auto":
+        return remote or data_path.is_compiled("auto")
+    return used == "compiled"
 
 
 class CompiledTrust:

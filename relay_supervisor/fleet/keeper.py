@@ -17,6 +17,7 @@ from relay_common.clock import Clock
 from relay_common.protocol import FromSupervisor, FromWorker, Hello
 from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
+from relay_supervisor.fleet.compiled_trust import may_be_compiled
 from relay_supervisor.fleet.ending import TERM_TIME, Step, Termination, log_stacks
 from relay_supervisor.fleet.keyring import Keyring
 from relay_supervisor.fleet.launcher import EngineError, Handle, Launcher
@@ -312,7 +313,8 @@ class SlotKeeper:
             cause = RestartCause.TAKEN_AWAY
         slot.ended_by, slot.was_taken = brief, taken
         slot.node_failed = bool(silent) or (exit_ is not None and exit_.node_failed)
-        if slot.data_path == "compiled" and slot.policy.trust.died(code, self._clock.now()):
+        compiled = may_be_compiled(slot.data_path, remote=self._launcher.remote)
+        if compiled and slot.policy.trust.died(code, self._clock.now()):
             log.warning(
                 "worker has crashed twice in ten minutes: from now on it does without the compiled data path",
                 extra=slot.context,

@@ -198,7 +198,7 @@ class Slot:
 
     @property
     def data_path(self) -> str:
-        """What moves its packets: as it says itself, else as it was told."""
+        """What moves its packets: as it says itself, else as it was told, which may be `auto`."""
         return self.hello.data_path if self.hello is not None else self.template.data_path
 
     @property

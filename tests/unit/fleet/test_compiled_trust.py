@@ -10,6 +10,7 @@ import pytest
 from relay_supervisor.cameras.status import _worker
 from relay_supervisor.fleet.compiled_trust import CRASHES, MOST, WINDOW, CompiledTrust
 from relay_supervisor.fleet.slot import Phase
+from relay_worker import native
 from tests.unit.fleet.scripted import SPEC, Rig, settle
 
 
@@ -29,11 +30,12 @@ def test_only_crashes_within_the_window_count_and_they_count_once() -> None:
     assert len(CRASHES) == 4
 
 
-async def crash(rig: Rig, data_path: str) -> None:
-    """Its worker says what it uses, and is killed by SIGSEGV; the next one is launched."""
+async def crash(rig: Rig, data_path: str = "") -> None:
+    """Its worker says what it uses, if that is given, and is killed by SIGSEGV; the next one is launched."""
     process = await rig.launcher.answer()
-    rig.hello(data_path=data_path)
-    assert rig.phase is Phase.RUNNING
+    if data_path:
+        rig.hello(data_path=data_path)
+    assert rig.phase is (Phase.RUNNING if data_path else Phase.STARTING)
     process.end(-signal.SIGSEGV)
     await settle()
     while not rig.launcher.waiting:
@@ -66,3 +68,43 @@ async def test_a_worker_on_python_may_crash_as_it_likes() -> None:
         await crash(rig, "python")
     assert {spec.data_path for spec in rig.launcher.specs} == {"auto"}
     assert _worker(rig.slot, rig.clock.now()).data_path_fallbacks == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "there", "remote", "lost"),
+    [
+        ("auto", True, False, True),
+        ("auto", False, False, False),
+        ("auto", False, True, True),  # there it may be in the image
+        ("compiled", True, False, True),
+        ("python", True, False, False),
+        ("python", True, True, False),
+    ],
+)
+async def test_a_crash_before_the_hello_counts_where_compiled_code_may_have_run(
+    monkeypatch: pytest.MonkeyPatch, setting: native.Setting, there: bool, remote: bool, lost: bool
+) -> None:
+    monkeypatch.delenv(native.VARIABLE, raising=False)  # the suite's own
+    monkeypatch.setattr(native, "_found", object() if there else None)
+    rig = Rig()
+    rig.launcher.remote = remote
+    rig.fleet.start(dataclasses.replace(SPEC, data_path=setting))
+    await settle()
+    await crash(rig)
+    assert not rig.slot.policy.trust.lost
+    await crash(rig)
+    assert rig.slot.policy.trust.lost is lost
+    assert rig.launcher.specs[-1].data_path == ("python" if lost else setting)
+
+
+async def test_one_that_runs_counts_by_what_it_says() -> None:
+    """Its image may have no compiled data path, whatever this machine has."""
+    rig = Rig()
+    rig.launcher.remote = True
+    rig.fleet.start(SPEC)
+    await settle()
+    await crash(rig)
+    await crash(rig, "python")
+    assert not rig.slot.policy.trust.lost
+    await crash(rig, "compiled")
+    assert rig.slot.policy.trust.lost
