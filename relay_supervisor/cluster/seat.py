@@ -175,8 +175,11 @@ class Seat:
         await asyncio.Event().wait()
 
     async def release(self) -> None:
-        """Give the seat up, so that another can take it at once; what prevents that is only logged."""
+        """Give the seat up, so that another can take it at once, or the place beside it; what prevents that is only
+        logged.
+        """
         if not self._election.release():
+            await self._withdraw()
             return
         try:
             async with asyncio.timeout(ANSWERED_WITHIN):
@@ -184,6 +187,22 @@ class Seat:
                     await self._clock.sleep(_BESIDE)
         except (ApiAway, ApiRefused, TimeoutError) as error:
             log.warning("the command of %s is not given up, and lapses: %s", self._relay, error)
+
+    async def _withdraw(self) -> None:
+        """Register no longer: whoever holds the seat would have to ask us for promises, in vain, for `FORGOTTEN`."""
+        if self.problem:
+            return
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                found = await find(self._objects, LEASES, self._name)
+                record = _record(found) if found is not None else None
+                mine = record.peers.get(self._identity) if record is not None else None
+                if record is None or mine is None or mine.session != self._session:
+                    return
+                note = {"annotations": {f"{_PEERS}{self._identity}": None}}
+                await self._objects.patch(LEASES, self._name, {"metadata": note | unchanged(record.version)})
+        except (ApiAway, ApiRefused, TimeoutError) as error:
+            log.info("it is said for a while yet that this one stands by: %s", error)
 
     async def _released(self) -> bool:
         """Whether the record is not ours any more; it is when another one has just written beside us."""
@@ -289,7 +308,8 @@ class Seat:
             "renewTime": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         }
         now = self._clock.now()
-        notes: dict[str, str | None] = {f"{_PEERS}{name}": None for name in self._election.forgotten(now)}
+        gone = [*self._election.forgotten(now), *([] if holder else [self._identity])]
+        notes: dict[str, str | None] = {f"{_PEERS}{name}": None for name in gone}
         until = max(self.unsure_until, self.unsaved_at() + MINUTE)
         unsure = f"{until - now + self._clock.wall():.3f}" if until > now else None
         if unsure is not None or record is not None:

@@ -42,7 +42,7 @@ async def run_alone(
     state = config.paths.state()
     private(state, "state_dir")
     runtime(config.paths.runtime())
-    namesake = False
+    namesake = unseated = False
     while not signalled.is_set():
         lock = StateLock(state)
         lock.acquire()  # first: who shares the directory has the same key, and would be unseated
@@ -52,7 +52,9 @@ async def run_alone(
         key = own.secret.reveal().encode()
         seat = LoneSeat(api, config.cluster, key, clock, OwnLog(state), namesake=namesake)
         try:
-            if await seat.settled() is LoneState.WAITS:
+            found = await seat.settled()
+            # One that ended since another may command knows no better until the API server says who does.
+            if found is LoneState.WAITS or (found is LoneState.UNKNOWN and unseated):
                 manager.ready()
                 await _wait(config, seat, signalled, clock)
             lock.release()
@@ -60,7 +62,7 @@ async def run_alone(
                 config = await _relay(config, reread, manager, signalled, hangups, seat, clock)
         finally:
             lock.release()
-            namesake = namesake or seat.namesake
+            namesake, unseated = namesake or seat.namesake, unseated or seat.over.is_set()
             await seat.leave()
             await api.aclose()
     manager.stopping()
@@ -74,7 +76,7 @@ class _Elsewhere(PassOn):
         self._seat = seat
 
     async def pass_on(self, scope: Scope, receive: Receive, send: Send, *, operator: bool) -> None:
-        words = f"This supervisor, {self._seat.name}, waits: {self._seat.problem or 'it is about to command'}"
+        words = f"This supervisor, {self._seat.name}, waits: {self._seat.status().problem or 'it is about to command'}"
         raise NotPassedOn(503, "standing_by", words, self._seat.advice)
 
 

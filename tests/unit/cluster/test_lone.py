@@ -116,6 +116,33 @@ async def test_one_that_is_started_again_with_its_state_goes_on_at_once(machines
     assert state is LoneState.COMMANDS
 
 
+async def test_who_has_stopped_waiting_keeps_nobody_from_going_on_without_the_api_server(machines: Machines) -> None:
+    one, _ = await machines.lone(b"one")
+    two, _ = await machines.lone(b"two")
+    await machines.passes(5.0)
+    assert list(one._seat.others) == [two.name]
+    await two.leave()
+    await machines.passes(3.0)
+    assert not one._seat.others
+    machines.objects.away = True
+    await machines.passes(STOP_AFTER + 30.0)
+    assert not one.over.is_set(), "there is nobody who could take over"
+
+
+async def test_who_gives_the_lease_up_is_none_that_stands_by_for_the_next(machines: Machines) -> None:
+    one, _ = await machines.lone(b"one")
+    two, _ = await machines.lone(b"two")
+    await machines.passes(5.0)
+    await one.leave()
+    await machines.passes(3.0)
+    assert two.state is LoneState.COMMANDS
+    three, _ = await machines.lone(b"three")
+    await two.leave()
+    await machines.passes(3.0)
+    assert three.state is LoneState.COMMANDS
+    assert not three._seat.others
+
+
 async def test_without_the_api_server_it_runs_and_changes_nothing(machines: Machines) -> None:
     machines.objects.away = True
     one, state = await machines.lone(b"one")

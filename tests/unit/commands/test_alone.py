@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.errors import RelayError
+from relay_supervisor.cluster import election, lone
 from relay_supervisor.commands import alone
 from relay_supervisor.commands.serving import Hangups
 from relay_supervisor.commands.systemd import ServiceManager
@@ -37,8 +38,26 @@ class Runs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.objects, self.hangups = ClusterObjects(), Hangups(asyncio.get_running_loop())
         self.may_change: list[Callable[[], bool]] = []
-        monkeypatch.setattr(alone, "ClusterApi", lambda _: Closable(self.objects, nothing))
+        self._connections: list[Closable] = []
+        self._cut = False
+        monkeypatch.setattr(alone, "ClusterApi", self._connection)
         monkeypatch.setattr(alone, "PodLauncher", self.launcher)
+
+    def _connection(self, namespace: str) -> Closable:
+        made = Closable(self.objects, nothing)
+        made.away = self._cut
+        self._connections.append(made)
+        return made
+
+    def cut_off(self, number: int) -> None:
+        """The API server is away for that connection, and for all that are made from now on."""
+        self._cut = self._connections[number].away = True
+
+    def connect(self) -> None:
+        """It is back for all."""
+        self._cut = False
+        for connection in self._connections:
+            connection.away = False
 
     def launcher(self, config: Any, clock: Any, may_change: Callable[[], bool]) -> NoLauncher:
         self.may_change.append(may_change)
@@ -121,5 +140,35 @@ async def test_without_the_api_server_it_runs(runs: Runs, tmp_path: Path) -> Non
     async with asyncio.timeout(60.0):
         while not runs.may_change[0]():
             await asyncio.sleep(0.05)
+    end.set()
+    await running
+
+
+async def test_one_that_ended_for_another_runs_again_only_when_the_api_server_lets_it(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the API server it could not know that the other one commands."""
+    for name, seconds in (("DURATION", 1.5), ("STOP_AFTER", 1.0), ("RENEW_EVERY", 0.2), ("LOOK_EVERY", 0.2)):
+        monkeypatch.setattr(election, name, seconds)
+    monkeypatch.setattr(lone, "ASKS", 0.5)
+    one, end, running = runs.begin(tmp_path / "one")
+    await until(one, commands=True)
+    two, end_too, waiting = runs.begin(tmp_path / "two")
+    await until(two, commands=False)
+    await asyncio.sleep(1.0)  # the first one knows of it
+    runs.cut_off(0)
+    await until(two, commands=True)
+    assert len(runs.may_change) == 2
+    said = (await until(one, commands=False))["problem"]
+    assert "API server" in said
+    refused = await asked(one, "/api/cameras")
+    assert refused is not None
+    assert said in refused.json()["error"]["message"]
+    await asyncio.sleep(2.0)
+    assert len(runs.may_change) == 2, "it has not begun again"
+    runs.connect()
+    end_too.set()
+    await waiting
+    await until(one, commands=True)
     end.set()
     await running
