@@ -39,8 +39,10 @@ class VerdictHistory:
         self._latest: dict[Key, StatusVerdict] = {}
         self._warned: dict[Key, StatusVerdict] = {}
         """What has been logged as begun and not yet as over."""
+        self._begun: dict[Key, float] = {}
         self._well_since: dict[Key, float] = {}
-        """Since when (Unix seconds) what was logged as begun has been well."""
+        """At which uptime each of these began, and since when it has been well: the wall clock may step meanwhile, and
+        what keeps a machine from Google until its clock is set would be said to have lasted for years."""
 
     def before(self, camera: str) -> StatusVerdict | None:
         """The latest verdict on a camera."""
@@ -64,16 +66,17 @@ class VerdictHistory:
             # What a problem of the relay says already is not repeated for each camera.
             remarkable = cause_of(now.code) not in UNREMARKABLE and not (key[0] and now.code in common)
             if warned is not None and not remarkable:
-                ended += self._well(key, now.state, status.at)
+                ended += self._well(key, now.state, status.uptime)
                 continue
             self._well_since.pop(key, None)
             if remarkable and (warned is None or now.cause != warned.cause):
                 if warned is not None and now.code != warned.code:
-                    ended.append(self._over(key, now.state, status.at))
+                    ended.append(self._over(key, now.state, status.uptime))
                 self._warned[key] = now
+                self._begun.setdefault(key, status.uptime)
                 began.append(_Line(spoken_verdict(now, status.at), now))
         for key in self._warned.keys() - found.keys():
-            ended += self._well(key, "", status.at)
+            ended += self._well(key, "", status.uptime)
         self._latest = found
         for lines in (ended, began):
             for line in lines:
@@ -83,14 +86,14 @@ class VerdictHistory:
     def _well(self, key: Key, state: str, at: float) -> list[_Line]:
         """Something that was logged as begun is well: say that it is over once it has been for a while."""
         since = self._well_since.setdefault(key, at)
-        if not 0 <= at - since < SETTLED:  # the wall clock may step
+        if at - since >= SETTLED:
             del self._well_since[key]
             return [self._over(key, state, since)]
         return []
 
     def _over(self, key: Key, state: str, at: float) -> _Line:
-        was = self._warned.pop(key)
-        return _Line(f"over after {duration(max(0.0, at - was.since))}{state and ', '}{state}: {was.cause}", was)
+        was, lasted = self._warned.pop(key), at - self._begun.pop(key)
+        return _Line(f"over after {duration(lasted)}{state and ', '}{state}: {was.cause}", was)
 
 
 def _log(lines: Sequence[_Line]) -> None:

@@ -79,5 +79,8 @@ def spoken_verdict(found: StatusVerdict, at: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "9 s", "3 min"."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    """Seconds in words: "9 s", "3 min", "5 h", "365 days"."""
+    for unit, long, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
+        if seconds < most:
+            return f"{seconds / long:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

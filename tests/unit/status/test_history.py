@@ -9,7 +9,7 @@ import pytest
 from relay_common.causes import Cause
 from relay_supervisor.status.history import VerdictHistory
 from relay_supervisor.status.model import BudgetStatus, CameraStatus, RelayStatus, Totals
-from relay_supervisor.status.verdict import StatusVerdict, verdict
+from relay_supervisor.status.verdict import StatusVerdict, duration, verdict
 
 
 class Watched:
@@ -18,13 +18,14 @@ class Watched:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.caplog, self.events = caplog, list[tuple[str, str, str]]()
         self.history = VerdictHistory(lambda *event: self.events.append(event))
-        self.now, self.detail = 1000.0, ""
+        self.now, self.uptime, self.detail = 1000.0, 0.0, ""
 
     def show(self, *causes: Cause, problems: tuple[Cause, ...] = (), seconds: int = 1) -> list[str]:
         """The cameras a, b, … have these causes, and the relay these problems; returns the warnings since."""
         self.caplog.clear()
         for _ in range(seconds):
             self.now += 1.0
+            self.uptime += 1.0
             cameras = [
                 CameraStatus(id=name, name=name.upper(), device="", state="", verdict=self._verdict(cause, name))
                 for name, cause in zip("abcdefgh", causes, strict=False)
@@ -32,7 +33,13 @@ class Watched:
             found = [self._verdict(cause, "") for cause in problems]
             self.history.observe(
                 RelayStatus(
-                    version="", at=self.now, uptime=0, totals=Totals(), budgets=[], cameras=cameras, problems=found
+                    version="",
+                    at=self.now,
+                    uptime=self.uptime,
+                    totals=Totals(),
+                    budgets=[],
+                    cameras=cameras,
+                    problems=found,
                 )
             )
         return [record.getMessage() for record in self.caplog.records if record.levelno == logging.WARNING]
@@ -62,6 +69,32 @@ def test_once_when_it_begins_and_once_when_it_is_over(watched: Watched) -> None:
     )
     assert watched.show(Cause.NONE, seconds=30) == ["over after 30 s, live: The camera sends no video"]
     assert [(kind, camera) for kind, _, camera in watched.events] == [("verdict", "a")] * 2
+
+
+@pytest.mark.parametrize("step", [365 * 86400.0, -2 * 86400.0])
+def test_how_long_something_lasted_is_not_told_by_a_clock_that_steps(watched: Watched, step: float) -> None:
+    """As at the start of a machine without a clock of its own, or when somebody sets it."""
+    (begun,) = watched.show(problems=(Cause.CLOCK_WRONG,), seconds=20)
+    assert begun.startswith("This machine's clock is wrong")
+    watched.now += step
+    assert watched.show(seconds=4) == []
+    assert watched.show(seconds=30) == ["over after 20 s: This machine's clock is wrong"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "120 min"),
+        (7200, "2 h"),
+        (172800, "2 days"),
+        (3e7, "347 days"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
 
 
 def test_what_comes_and_goes_is_one_thing(watched: Watched) -> None:
