@@ -16,6 +16,7 @@ from relay_common import config_environment, config_file, log
 from relay_common.clock import SystemClock
 from relay_common.config import Config
 from relay_common.config_accounts import account_names
+from relay_common.uncaught import log_uncaught
 from relay_supervisor import memory, prerequisites
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import config_option
@@ -43,6 +44,7 @@ def command(config_path: Path) -> None:
     config = _read(config_path, os.environ)
     memory.settle()  # before logging, which starts a thread
     log.configure(config.log.level, config.log.format)
+    log_uncaught()
     for warning in config_environment.unknown(environment):
         logger.warning("%s", warning)
     config_environment.drop_unknown(os.environ)

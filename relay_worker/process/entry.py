@@ -12,6 +12,7 @@ from typing import Final
 import setproctitle
 
 from relay_common import log
+from relay_common.uncaught import log_uncaught, logged_end
 from relay_worker import native
 from relay_worker.process import shared_stack
 from relay_worker.process.confine import confine
@@ -40,6 +41,7 @@ def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
     sandbox = enter(spec)  # before logging, which starts a thread
     setproctitle.setproctitle(f"relay-worker: {spec.name}")
     log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
+    log_uncaught()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
 
@@ -52,6 +54,7 @@ def run_worker(spec: WorkerSpec, stacks_file: Path) -> None:
 
     # One wake-up of asyncio's own loop costs about 60 µs before a byte is read, most of it Python with cold caches.
     try:
-        uvloop.run(worker.run(spec, sandbox, preloaded=shared_stack.inherited()))
+        with logged_end():
+            uvloop.run(worker.run(spec, sandbox, preloaded=shared_stack.inherited()))
     finally:
         log.flush()  # a child of the fork server ends without `atexit`

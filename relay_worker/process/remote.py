@@ -17,6 +17,7 @@ import setproctitle
 
 from relay_common import log
 from relay_common.errors import ConfigError
+from relay_common.uncaught import log_uncaught
 from relay_worker import native
 from relay_worker.process.confine import confine
 from relay_worker.process.launch_file import unpacked
@@ -51,6 +52,7 @@ def run_worker(spec: WorkerSpec) -> None:
     sandbox = enter(spec)  # before logging, which starts a thread
     setproctitle.setproctitle(f"relay-worker: {spec.name}")
     log.configure(spec.log_level, spec.log_format, {"camera": spec.name, "instance": spec.instance})
+    log_uncaught()
     faulthandler.enable()
     native.choose(spec.data_path)
     try:
