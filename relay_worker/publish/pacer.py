@@ -81,6 +81,10 @@ class _Held(NamedTuple):
     size: int
     came: float
 
+    def with_payloads(self, payloads: PayloadRun, size: int) -> _Held:
+        """The same with other payloads. (`_replace` leaves a tuple on CPython's free list each time, up to 2000.)"""
+        return _Held(self.release, payloads, self.media_time, self.step, size, self.came)
+
 
 @in_memory
 @dataclass
@@ -320,10 +324,10 @@ class Pacer(PacerState):
             count += 1
             size += len(payload) + PACKET_OVERHEAD
         if count < len(run.payloads):
-            rest = run._replace(payloads=run.payloads[count:], size=run.size - size)
+            rest = run.with_payloads(run.payloads[count:], run.size - size)
             self._ready.appendleft(rest)
             self._ready_bytes += rest.size
-        return run._replace(payloads=run.payloads[:count], size=size)
+        return run.with_payloads(run.payloads[:count], size)
 
     def _drop_to_keyframe(self) -> None:
         """Drop queued video up to the newest keyframe; what follows that one too, when it alone is behind.

@@ -103,7 +103,7 @@ class SmallLayer:
         self._pacer.charge(size + PACKET_OVERHEAD * len(run))
         self._queue.popleft()
         if rest:
-            self._queue.appendleft(first._replace(payloads=rest, begun=True))
+            self._queue.appendleft(_Queued(rest, first.media_time, first.keyframe, first.came, begun=True))
         return run, first.media_time
 
     def _room(self, first: _Queued, now: float) -> int:

@@ -91,7 +91,7 @@ class RtpReceiver(ReceiverState):
         if lost == _ON_PROBATION:
             self._candidate, self._candidate_size = view, size
             return []
-        return [view if lost <= 0 else view._replace(lost=lost)]
+        return [view if lost <= 0 else view.behind(lost)]
 
     def _restart(self, view: RtpView, size: int, now: float) -> list[RtpView]:
         """`view` follows the packet on probation: restart with that one."""
@@ -111,7 +111,7 @@ class RtpReceiver(ReceiverState):
         for packet, length in ((first, self._candidate_size), (view, size)):
             lost = self._accept(packet.sequence, packet.timestamp, packet.ssrc, packet.payload_type, length, now)
             if lost is not None:
-                views.append(packet._replace(lost=lost if whole or views else lost + 1))
+                views.append(packet.behind(lost if whole or views else lost + 1))
         return views
 
     def _accept(self, sequence: int, timestamp: int, ssrc: int, payload_type: int, size: int, now: float) -> int | None:

@@ -53,7 +53,7 @@ class ReorderBuffer:
         released: list[RtpView] = []
         assert self._next is not None
         while (entry := self._held.pop(self._next, None)) is not None:
-            released.append(entry[0]._replace(lost=lost))
+            released.append(entry[0].behind(lost))
             lost = 0
             self._next = (self._next + 1) & 0xFFFF
         return released
