@@ -248,6 +248,10 @@ class Compiled(Protocol):
         """Bytes of all payloads; -1 when one is longer than `most`, or they are not plain bytes in a list."""
         ...
 
+    def kept(self, run: Any, /) -> Any:
+        """A `SentRun` whose payloads are copied out of the heap; itself where they are not plain bytes in a list."""
+        ...
+
     def Slots(
         self, buffer: bytearray, slot_size: int, trailer: int, protect: int, context: int, owner: object, /
     ) -> Slots:

@@ -5,10 +5,10 @@
 #include <stddef.h>
 #include <structmember.h>
 
-/* A `SentRun` whose payloads are parts of what came, and were never objects. */
+/* A `SentRun` whose payloads are parts of something, and no objects. */
 typedef struct {
     PyObject_VAR_HEAD
-    PyObject *data; /* bytes that the payloads are parts of */
+    PyObject *data; /* the bytes, or the block, that the payloads are parts of */
     Sent sent;
     long long size; /* of all payloads */
     Piece payloads[];
@@ -42,7 +42,7 @@ kept_item(PyObject *object, Py_ssize_t index)
         return NULL;
     }
     const Piece *payload = &self->payloads[index];
-    const char *data = PyBytes_AsString(self->data);
+    const char *data = (const char *)material_data(self->data);
     return Py_BuildValue("y#O", data + payload->offset, (Py_ssize_t)payload->size,
                          payload->marker ? Py_True : Py_False);
 }
@@ -88,19 +88,67 @@ add_kept(PyObject *Py_UNUSED(module))
     return kept_type == NULL ? -1 : 0;
 }
 
-static PyObject *
-kept_new(const Work *work, const Run *run, PyObject *material, const Sent *sent)
+/* Of so many payloads, which are still to be filled in. */
+static Kept *
+kept_new(Py_ssize_t count, const Sent *sent, long long size)
 {
-    Py_ssize_t count = run->out_end - run->out_first;
     allocfunc allocate = (allocfunc)PyType_GetSlot(kept_type, Py_tp_alloc);
-    Kept *self = (Kept *)allocate(kept_type, count);
+    Kept *self = (Kept *)allocate(kept_type, count); /* all zeros */
     if (self == NULL)
         return NULL;
-    self->data = Py_NewRef(material);
     self->sent = *sent;
-    self->size = run->bytes;
-    memcpy(self->payloads, work->payloads + run->out_first, (size_t)count * sizeof(Piece));
-    return (PyObject *)self;
+    self->size = size;
+    return self;
+}
+
+/* What a `SentRun` says but for its packets, integers modulo 2^32; -1 with an exception. */
+static int
+read_sent(PyObject *run, Sent *sent)
+{
+    const int name[] = {n_sequence, n_timestamp, n_step, n_transport_sequence};
+    uint32_t *const number[] = {&sent->sequence, &sent->timestamp, &sent->step, &sent->transport_sequence};
+    PyObject *value = PyObject_GetAttr(run, names[n_sent]);
+    if (value != NULL)
+        sent->at = PyFloat_AsDouble(value);
+    for (size_t index = 0; index < sizeof name / sizeof *name && !PyErr_Occurred(); index++) {
+        Py_XDECREF(value);
+        value = PyObject_GetAttr(run, names[name[index]]);
+        if (value != NULL)
+            *number[index] = (uint32_t)PyLong_AsUnsignedLongMask(value);
+    }
+    Py_XDECREF(value);
+    return PyErr_Occurred() == NULL ? 0 : -1;
+}
+
+/* The payloads of a list that is plain: how many, and their bytes; -1 of any other. */
+static Py_ssize_t
+count_of(PyObject *payloads, size_t *size)
+{
+    PyObject *payload;
+    int marker;
+    Py_ssize_t index = 0;
+    if (!PyList_CheckExact(payloads))
+        return -1;
+    for (*size = 0; *size <= INT32_MAX && payload_at(payloads, index, &payload, &marker); index++)
+        *size += (size_t)PyBytes_Size(payload);
+    return index == PyList_Size(payloads) && *size <= INT32_MAX ? index : -1;
+}
+
+/* kept(run) -> the same run with its payloads out of the heap; or itself, where they are not plain */
+PyObject *
+history_kept(PyObject *Py_UNUSED(module), PyObject *run)
+{
+    Sent sent;
+    PyObject *payloads;
+    if (read_sent(run, &sent) || (payloads = PyObject_GetAttr(run, names[n_packets])) == NULL)
+        return NULL;
+    size_t size;
+    Py_ssize_t count = count_of(payloads, &size);
+    Kept *kept = count < 0 ? NULL : kept_new(count, &sent, (long long)size);
+    if (kept != NULL && (kept->data = stow_payloads(payloads, size, kept->payloads)) == NULL)
+        Py_CLEAR(kept);
+    Py_DECREF(payloads);
+    return count < 0 ? Py_NewRef(run) : (PyObject *)kept;
 }
 
 /* Forget what is older than the history reaches; -1 with an exception. */
@@ -139,15 +187,19 @@ forget(PyObject *history, PyObject *runs, double now)
 int
 keep_run(const Work *work, const Run *run, PyObject *history, PyObject *material, const Sent *sent)
 {
-    PyObject *runs = ATTRIBUTE(history, kept_runs), *kept = runs == NULL ? NULL : kept_new(work, run, material, sent);
+    PyObject *runs = ATTRIBUTE(history, kept_runs);
+    Py_ssize_t count = run->out_end - run->out_first;
+    Kept *kept = runs == NULL ? NULL : kept_new(count, sent, run->bytes);
     if (kept == NULL) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_AttributeError, "a history without runs");
         return -1;
     }
+    kept->data = Py_NewRef(material);
+    memcpy(kept->payloads, work->payloads + run->out_first, (size_t)count * sizeof(Piece));
     Py_INCREF(runs); /* whatever the Python does meanwhile */
-    int failed = call(runs, n_append, kept, NULL);
-    Py_DECREF(kept);
+    int failed = call(runs, n_append, (PyObject *)kept, NULL);
+    Py_DECREF((PyObject *)kept);
     if (!failed) {
         slot_of(history, f_kept_bytes)->i += run->bytes;
         failed = forget(history, runs, sent->at);

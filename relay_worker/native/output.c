@@ -157,7 +157,7 @@ rounded(double value)
 int
 send_run(const Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now)
 {
-    const uint8_t *data = (const uint8_t *)PyBytes_AsString(material);
+    const uint8_t *data = material_data(material);
     Py_ssize_t slot = 0;
     long refused = 0;
     uint32_t first = output->sequence, first_number = output->number & 0xFFFF;

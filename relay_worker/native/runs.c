@@ -7,7 +7,7 @@
  * Only the limited API of CPython 3.11 is used, so that one build serves every later version.
  */
 
-#include "state.h"
+#include "wake.h"
 
 /* split_frames(buffer: bytes, position, packets: dict[int, list[bytes]]) -> position */
 static PyObject *
@@ -161,6 +161,7 @@ static PyMethodDef functions[] = {
     {"take_plain", (PyCFunction)(void (*)(void))take_plain, METH_FASTCALL, NULL},
     {"pass_fragments", (PyCFunction)(void (*)(void))pass_fragments, METH_FASTCALL, NULL},
     {"measure", (PyCFunction)(void (*)(void))measure, METH_FASTCALL, NULL},
+    {"kept", history_kept, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

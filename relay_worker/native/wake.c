@@ -12,6 +12,16 @@
 
 #include "wake.h"
 
+/* Whether an output keeps what it has sent. */
+static int
+is_kept(const Wake *self)
+{
+    for (Py_ssize_t index = 0; index < self->outputs; index++)
+        if (self->output[index].parts[HISTORY] != Py_None)
+            return 1;
+    return 0;
+}
+
 /* The same for all bytes that are there: 0 when they are not plain, 1 and 2, 3 when there is no video in them; NULL with an
  * exception, behind which nothing of this wake is sent any more. */
 static PyObject *
@@ -30,11 +40,13 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
         whole = work_out_output(&work, &self->output[index], now);
     PyErr_Clear(); /* of what is no number */
     if (plain) {
-        PyObject *material = work.cut != NULL ? work.cut : buffer;
+        PyObject *material = Py_NewRef(work.cut != NULL ? work.cut : buffer);
         work.v[whole ? f_taken_whole : f_taken_in].i++;
         failed = keep_input(&work, parts, lists, self->kind, now_object);
         for (Py_ssize_t index = 0; whole && !failed && index < self->outputs; index++)
             failed = keep_output(&self->output[index]);
+        if (whole && !failed && is_kept(self))
+            material = stow(&work, material);
         for (int number = 0; !failed && number < work.run_count; number++) {
             const Run *run = &work.runs[number];
             if (!whole && has_payloads(run))
@@ -42,6 +54,7 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
             for (Py_ssize_t index = 0; whole && !failed && has_payloads(run) && index < self->outputs; index++)
                 failed = send_run(&work, run, &self->output[index], material, now_object, now);
         }
+        Py_DECREF(material);
     }
     Py_XDECREF(work.cut);
     if (failed)
@@ -248,7 +261,7 @@ is_wake_of(PyObject *object, PyObject *session)
 int
 add_wakes(PyObject *module)
 {
-    if (intern_names() || add_kept(module))
+    if (intern_names() || add_blocks(module) || add_kept(module))
         return -1;
     PyObject *wake = PyType_FromModuleAndSpec(module, &wake_spec, NULL);
     wake_type = (PyTypeObject *)wake;

@@ -23,7 +23,8 @@ enum {
 #define NAMES(X)                                                                                                       \
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
     X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)   \
-    X(encode) X(_forward) X(_encoded) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes)
+    X(encode) X(_forward) X(_encoded) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes) \
+    X(packets) X(sequence) X(timestamp) X(step) X(transport_sequence)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 
@@ -189,6 +190,19 @@ void count_run(Output *output, const Run *run, double now);
 int keep_output(Output *output);
 int send_run(const Work *work, const Run *run, Output *output, PyObject *material, PyObject *now_object, double now);
 
+/* --- blocks.c: where payloads that are kept lie -------------------------------------------------------------------- */
+
+/* The bytes of what payloads are parts of: bytes, or a block. */
+const uint8_t *material_data(PyObject *material);
+
+/* Copy the payloads of a wake, which are parts of `material`, into a block: that is returned instead of `material`, of which
+ * a reference is taken over. `material` itself where there is no memory. */
+PyObject *stow(Work *work, PyObject *material);
+
+/* Copy a list of plain payloads with so many bytes in all, and say where each is. The block; NULL with an exception. */
+PyObject *stow_payloads(PyObject *payloads, size_t size, Piece *pieces);
+int add_blocks(PyObject *module);
+
 /* --- history.c: what is kept of packets that were sent -------------------------------------------------------------- */
 
 typedef struct {
@@ -199,6 +213,9 @@ typedef struct {
 /* SentHistory.append, of a run whose payloads are parts of `material`. -1 with an exception. */
 int keep_run(const Work *work, const Run *run, PyObject *history, PyObject *material, const Sent *sent);
 int add_kept(PyObject *module);
+
+/* kept(run) of the module */
+PyObject *history_kept(PyObject *module, PyObject *run);
 
 /* --- smoother.c --------------------------------------------------------------------------------------------------- */
 

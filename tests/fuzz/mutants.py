@@ -26,7 +26,7 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 
 FILES: Final = (
     *("pictures.c", "payloads.c", "sound.c", "hearing.c", "transcoding.c"),
-    *("smoother.c", "reading.c", "history.c"),
+    *("smoother.c", "reading.c", "history.c", "blocks.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
@@ -90,6 +90,19 @@ EQUIVALENT: Final[dict[str, str]] = {
     "add_kept: return kept_type == NULL ? -2 : 0;": "a truth value",
     "add_kept: return kept_type == NULL ? -0 : 0;": "a module fails for want of memory alone",
     "keep_run: return failed ? -2 : 0;": "a truth value",
+    "read_sent: return PyErr_Occurred() == NULL ? 0 : -2;": "a truth value",
+    "count_of: for (*size = 0; *size < INT32_MAX && payload_at(payloads, index, &payload, &marker); index++)": "no run "
+    "has two gigabytes",
+    "count_of: return index == PyList_Size(payloads) && *size < INT32_MAX ? index : -1;": "likewise",
+    "count_of: return index == PyList_Size(payloads) && *size <= INT32_MAX ? index : -2;": "below zero either way",
+    "take_memory: data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -2, 0);": "of no file",
+    "take_memory: data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -0, 0);": "of no file",
+    "add_blocks: return block_type == NULL ? -2 : 0;": "a truth value",
+    "add_blocks: return block_type == NULL ? -0 : 0;": "a module fails for want of memory alone",
+    "block_new: Block *self = (Block *)allocate(block_type, 1); /* all zeros */": "it has no items",
+    "block_for: if (size >= BLOCK)": "a block of its own is as large then",
+    "block_for: if (filling == NULL || size >= filling->size - filling->used) {": "a block is begun a run early",
+    "block_for: if (filling != NULL && Py_REFCNT((PyObject *)filling) == 0)": "it is let go when it is full",
     "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
     "is_in_time: double elapsed = now - REAL_OF(clock, sound_now), "
     "weight = (0.001 >= elapsed ? 0.001 : elapsed) / AVERAGE;": "both are the same then",

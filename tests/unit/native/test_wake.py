@@ -19,6 +19,7 @@ from relay_worker import native, wakes
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind
 from relay_worker.publish.extensions import HeaderExtensions
+from relay_worker.publish.history import SentRun
 from relay_worker.publish.outputs import Outputs
 from relay_worker.publish.simulcast import LayerIds
 from relay_worker.rtsp.states import RtspState
@@ -253,9 +254,10 @@ def test_a_history_forgets_what_is_old_and_what_is_too_much(camera: Camera) -> N
 
 
 def test_a_history_that_the_python_has_begun_goes_on(camera: Camera) -> None:
-    """The first runs were the Python's own: each forgets those of the other."""
+    """Runs that are not plain are the Python's own: each forgets those of the other."""
     kept = camera.way.connections[0].track.history
     assert kept is not None
+    kept.append(SentRun(camera.now, 1, 0, 0, ((b"a payload", True),), 9, 0))
     assert {type(run).__name__ for run in kept._runs} == {"Kept", "SentRun"}
     camera.now += 3.0
     camera.wake(camera.slices(1, 3))
