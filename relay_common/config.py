@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from relay_common.config_cluster import ClusterConfig
+from relay_common.errors import ConfigError
 from relay_common.secrets import Secret
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -293,12 +294,15 @@ class PathsConfig(_Section, frozen=True):
     """Sockets; empty for $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/nest-relay or a directory under /tmp."""
 
     def state(self) -> Path:
-        """The state directory, resolved."""
+        """The state directory, resolved; raises ConfigError for a user who has no default."""
         if self.state_dir:
             return Path(self.state_dir).expanduser()
         if systemd := os.environ.get("STATE_DIRECTORY"):
             return Path(systemd.split(":")[0])
-        return Path.home() / ".local" / "state" / "nest-relay"
+        try:
+            return Path.home() / ".local" / "state" / "nest-relay"
+        except RuntimeError:  # of a user whom no file knows, as containers have them
+            raise ConfigError("paths.state_dir has to be set: this user has no home directory") from None
 
     def runtime(self) -> Path:
         """The runtime directory, resolved."""

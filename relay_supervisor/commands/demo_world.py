@@ -19,6 +19,8 @@ from relay_common.errors import RelayError
 START_TIMEOUT: Final = 60.0
 """Seconds for a simulator to start: it encodes the cameras' clips first."""
 STOP_TIMEOUT: Final = 2.0
+_LONGEST: Final = 70
+"""Characters that the path of the directory for temporary files may have: those of sockets are bounded."""
 
 
 @dataclass
@@ -66,7 +68,8 @@ async def demo_world(
     one does not start. `sfu_command`, such as `nsenter`, runs the SFU's process; without `sfu` there is none. All
     is in a temporary directory that is removed.
     """
-    with tempfile.TemporaryDirectory(prefix="relay-") as name:
+    shorter = "/tmp" if len(tempfile.gettempdir()) > _LONGEST and Path("/tmp").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="relay-", dir=shorter) as name:
         world = DemoWorld({}, Path(name))
         nest = ["--only", "nest", "--cameras", str(cameras), "--size", size, "--workdir", name, *options]
         starting = [_start(world, nest)]

@@ -85,7 +85,7 @@ ALLOWED = {
         "config_environment": "config",
         "config_cluster": "announced",
         "config_local": "announced config",
-        "config": "config_cluster secrets",
+        "config": "config_cluster errors secrets",
         "config_forms": "config_local",
         "config_mistakes": "config config_forms loopback secrets whip",
         "deadline": "pauses",

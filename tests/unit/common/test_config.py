@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay_common import config_environment, config_file
-from relay_common.config import IceServer
+from relay_common.config import IceServer, PathsConfig
 from relay_common.errors import ConfigError
 from relay_common.secrets import Secret, others_may_read
 
@@ -243,6 +243,19 @@ def test_paths_that_cannot_be_ones_are_named(path: str, why: str) -> None:
         assert f"{section}.{key} " in found
         assert why in found
     assert config_file.loose_secret_files(document(http={"token_file": path}), Path()) == []
+
+
+def test_a_user_without_a_home_is_told_to_say_where_the_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's that runs as a number: every verb ended with a traceback."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    with pytest.raises(ConfigError, match=r"paths\.state_dir has to be set: this user has no home"):
+        PathsConfig().state()
+    assert PathsConfig(state_dir="/state").state() == Path("/state")
 
 
 def test_relative_paths_start_at_the_files_directory(tmp_path: Path) -> None:
