@@ -131,6 +131,11 @@ async def shell(command: str, cluster: Cluster, folder: Path) -> str:
     return said.decode()
 
 
+def reachable(found: Json) -> bool:
+    """Whether there are Pods, each with its address: kubelets say that some time after a container has begun to run."""
+    return bool(found["items"]) and all(pod["status"].get("podIP") for pod in found["items"])
+
+
 async def live(pod: Json, cameras: int) -> None:
     """Return once the relay itself says that so many cameras are live."""
     deadline = time.monotonic() + WITHIN

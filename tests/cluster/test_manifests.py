@@ -16,7 +16,7 @@ from tests.cluster.as_shown import BESIDE, IN_ONE_POD, ON_A_CLUSTER, executed, f
 from tests.cluster.engine import Cluster, skipped
 from tests.cluster.pod_relay import FPS
 from tests.cluster.pods import of
-from tests.cluster.shipped import COMMANDS, NAMESPACE, WITHIN, WORKERS, fill_in, live, shell, with_tls
+from tests.cluster.shipped import COMMANDS, NAMESPACE, WITHIN, WORKERS, fill_in, live, reachable, shell, with_tls
 from tests.fixtures.product_source import ROOT
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
@@ -80,7 +80,7 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
             await shell(command, cluster, folder)
         pods = f"{NAMESPACE}/pods"
         # One of the two commands, and has each camera's worker run in a Pod of its own.
-        commands = await api.until(pods, lambda found: bool(found["items"]), WITHIN, labelSelector=COMMANDS)
+        commands = await api.until(pods, reachable, WITHIN, labelSelector=COMMANDS)
         (first,) = commands["items"]
         await live(first, 2)
         await serves(forwarding(ON_A_CLUSTER), cluster)
@@ -100,7 +100,7 @@ async def test_a_cluster_runs_as_shipped(cluster: Cluster, api: Api, tmp_path: P
         await api.delete(f"{pods}/{first['metadata']['name']}")
 
         def taken_over(found: Json) -> bool:
-            return bool(found["items"]) and not uids(found) & uids(commands)
+            return reachable(found) and not uids(found) & uids(commands)
 
         successor = await api.until(pods, taken_over, WITHIN, labelSelector=COMMANDS)
         await live(successor["items"][0], 2)

@@ -19,7 +19,7 @@ from relay_supervisor.commands.demo_world import DemoWorld
 from tests.cluster.api import Api
 from tests.cluster.as_shown import MOVED, ON_A_CLUSTER, prepared, shown
 from tests.cluster.engine import Cluster
-from tests.cluster.shipped import COMMANDS, NAMESPACE, TOKEN, WITHIN, fill_in, live, shell
+from tests.cluster.shipped import COMMANDS, NAMESPACE, TOKEN, WITHIN, fill_in, live, reachable, shell
 from tests.fixtures.ports import free_ports
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.media]
@@ -114,7 +114,7 @@ async def test_a_relay_moves_into_a_cluster_and_back(cluster: Cluster, api: Api,
         began = time.monotonic()
         await box.does(there)
         await shell(applied, cluster, tmp_path)
-        found = await api.until(f"{NAMESPACE}/pods", lambda pods: bool(pods["items"]), WITHIN, labelSelector=COMMANDS)
+        found = await api.until(f"{NAMESPACE}/pods", reachable, WITHIN, labelSelector=COMMANDS)
         await live(found["items"][0], CAMERAS)
         print(f"in the cluster after {time.monotonic() - began:.1f} s")
         assert await generates(world) == asked
