@@ -240,7 +240,9 @@ def _sections(document: Mapping[str, Any], problems: list[str]) -> dict[str, lis
             tables = [{}]
         sections[name] = [dict(t) for t in tables]
     cameras = sections["cameras"][0]
-    cameras["settings"] = {k: cameras.pop(k) for k in list(cameras) if isinstance(cameras[k], dict)}
+    tables = {k: cameras.pop(k) for k in list(cameras) if isinstance(cameras[k], dict)}
+    problems += ['cameras.settings is not a key: write [cameras."NAME"]'] if "settings" in cameras else []
+    cameras["settings"] = tables
     return sections
 
 

@@ -21,6 +21,7 @@ import uvloop
 from relay_common import VERSION, log, protocol
 from relay_common.clock import Clock, LoopClock, SystemClock
 from relay_common.cloudflare import BASE_URL, SfuClient
+from relay_common.duration_range import DurationRange
 from relay_common.errors import RelayError, Remedy
 from relay_common.loopback import is_loopback_url
 from relay_common.protocol import SinkTarget, Stage, TrackOffer, WorkerState
@@ -84,7 +85,7 @@ class Reporter:
     show_default=True,
     help="null, file:OUT.mp4, sfu (with RELAY_CLOUDFLARE_APP_ID …) or whip:URL (with RELAY_WHIP_BEARER_TOKEN).",
 )
-@click.option("--duration", type=click.FloatRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
+@click.option("--duration", type=DurationRange(min=0.1), help="Seconds to run; without it until Ctrl-C.")
 @click.option("--ca-file", default="", help="Certificates to trust instead of the system's authorities.")
 @click.option("--no-audio", is_flag=True, help="Relay video only.")
 @click.option(

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from relay_common import log
+from relay_common.duration_range import DurationRange
 from relay_common.errors import ConfigError
 from relay_supervisor.app import Supervisor
 from relay_supervisor.commands.cli import Failure, program
@@ -56,9 +57,9 @@ class DemoReport(msgspec.Struct):
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Dashboard; 0: any free one."
 )
-@click.option("--duration", type=click.FloatRange(min=1), help="Seconds to run; default: until Ctrl-C.")
+@click.option("--duration", type=DurationRange(min=1), help="Seconds to run; default: until Ctrl-C.")
 @click.option(
-    "--lease", type=click.FloatRange(min=2), default=300.0, show_default=True, help="Lifetime of a stream in seconds."
+    "--lease", type=DurationRange(min=2), default=300.0, show_default=True, help="Lifetime of a stream in seconds."
 )
 @click.option("--local", is_flag=True, help="Watch at the relay itself, without Cloudflare or its simulator.")
 @click.option(

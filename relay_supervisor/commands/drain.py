@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from relay_common.duration_range import DurationRange
 from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
 
@@ -20,7 +21,7 @@ class _Drain(msgspec.Struct):
 @click.command("drain")
 @click.option("--off", is_flag=True, help="End draining: relay the cameras again.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the last camera has stopped.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=DurationRange(min=1), default=300.0, show_default=True, help="Seconds to wait.")
 @config_option
 @json_option
 def command(off: bool, no_wait: bool, timeout: float, config_path: Path, as_json: bool) -> None:

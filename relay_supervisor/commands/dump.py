@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from relay_common.duration_range import DurationRange
 from relay_supervisor.commands.cli import config_option, json_option
 from relay_supervisor.commands.client import camera_argument, connect, require_writable, save
 
@@ -15,8 +16,8 @@ _TIMEOUT = 30.0
 @click.command("dump")
 @camera_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
-@click.option("--seconds", "-s", type=click.FloatRange(0.1, 60), default=10.0, hidden=True, help="As --duration.")
-@click.option("--duration", type=click.FloatRange(0.1, 60), help="Seconds to capture.  [default: 10]")
+@click.option("--seconds", "-s", type=DurationRange(0.1, 60), default=10.0, hidden=True, help="As --duration.")
+@click.option("--duration", type=DurationRange(0.1, 60), help="Seconds to capture.  [default: 10]")
 @config_option
 @json_option
 def command(name: str, file: Path, seconds: float, duration: float | None, config_path: Path, as_json: bool) -> None:

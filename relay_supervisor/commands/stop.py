@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from relay_common.duration_range import DurationRange
 from relay_common.proc import start_ticks
 from relay_supervisor.commands.cli import Failure, config_option, json_option
 from relay_supervisor.commands.client import RelayClient, connect, decode, say
@@ -21,7 +22,7 @@ class _Stopping(msgspec.Struct):
 @click.command("stop")
 @click.option("--keep-workers", is_flag=True, help="Leave the workers relaying, for the next supervisor to adopt.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=DurationRange(min=1), default=30.0, show_default=True, help="Seconds to wait.")
 @config_option
 @json_option
 def command(keep_workers: bool, no_wait: bool, timeout: float, config_path: Path, as_json: bool) -> None:

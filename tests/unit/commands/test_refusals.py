@@ -97,6 +97,7 @@ VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("rtsp", {"ca_file": "/nowhere/ca.pem"}, "rtsp.ca_file: /nowhere/ca.pem cannot be read: No such file or directory"),
     ("rtsp", {"ca_file": "relay.toml"}, "relay.toml holds no certificate (PEM)"),
     ("cameras", {"include": True}, "display names"),
+    ("cameras", {"settings": 5}, 'cameras.settings is not a key: write [cameras."NAME"]'),
     ("http", {"listen": "19100"}, "127.0.0.1:19100"),
     ("http", {"listen": 19100}, "an integer"),
     ("http", {"listen": "0.0.0.0:0"}, "there is no [http] token"),
