@@ -126,7 +126,7 @@ async def powerless_in_a_minute_used_up(bench: Bench) -> Outcome:
     outcome.expect(not any(told["refused"].values()), f"Google refused some: {told['refused']}")
     needed = [one for one in told["commands"][before:] if one["command"].startswith("Generate")]
     others = [one for one in told["commands"] if soon - MINUTE < one["time"] < soon and one not in needed]
-    at_once = len(lost) - max(0, len(needed) - max(0, PER_MINUTE - len(others)))
+    at_once = max(0, len(lost) - max(0, len(needed) - max(0, PER_MINUTE - len(others))))
     late = at_once > 0 and outcome.times[at_once - 1] > SOON
     outcome.expect(not late, f"{at_once} could be live within {SOON:.0f} s, and were not")
     outcome.words = "; ".join((f"{at_once} could be live within {SOON:.0f} s", *waits.words()))
