@@ -77,6 +77,8 @@ class Lane:
         )
         self.sfu = SimulatedSfu(self.loop, Skies(self.loop, rng, troubles), random.Random(f"{seed}/sfu"))
         self.scenes: dict[str, Scene] = {}
+        self._most_streams = random.Random(f"{seed}/streams").randrange(2)
+        """Streams that a camera gives at once; 0: any number, since nobody knows whether Google refuses others."""
         for number in range(cameras):
             self._add_camera(number)
         self.disk = Disk()
@@ -85,7 +87,7 @@ class Lane:
         self.live_after = 0.0
 
     def _add_camera(self, number: int) -> None:
-        device = SimulatedDevice(f"cam{number}", f"Camera {number}")
+        device = SimulatedDevice(f"cam{number}", f"Camera {number}", max_streams=self._most_streams)
         if self._rng.random() < 0.3:
             device.protocol, device.answer = "WEB_RTC", lambda offer, path: f"{offer} {path}"
             device.renews_session_id, device.extendable = self._rng.random() < 0.5, self._rng.random() < 0.7

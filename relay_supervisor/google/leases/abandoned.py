@@ -2,10 +2,16 @@
 
 A WebRTC session without its receiver stays open at the camera, which serves only a few. A Stop that was not carried out
 is therefore sent again while the stream lives, and outlives the supervisor: the manager saves what is `pending`.
+
+Nobody knows whether Google grants a stream while an earlier one is open. Where a Generate is refused (409) meanwhile,
+the Stop is as urgent as that one, and so are those of other cameras from then on. An RTSP stream, which ends with its
+connection as far as is known, is stopped only then.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Collection
 from typing import Final
 
@@ -20,6 +26,8 @@ from relay_supervisor.google.errors import (
     NestUnreachable,
     RateLimited,
 )
+from relay_supervisor.google.leases.refusals import LearntRefusal
+from relay_supervisor.google.models import LiveStream
 from relay_supervisor.google.quota.command import Command, Result, stop_of
 from relay_supervisor.google.quota.queue import CommandQueue
 
@@ -34,9 +42,16 @@ _NOT_CARRIED_OUT: Final = (RateLimited, GoogleServerError, NestTimeout, NestUnre
 class Abandoned:
     """The Stops of abandoned streams, queued or under way, each until it is settled or its stream has expired."""
 
-    def __init__(self, queue: CommandQueue) -> None:
+    def __init__(self, queue: CommandQueue, rng: random.Random) -> None:
         self._queue = queue
         self._stops: dict[str, Command] = {}
+        self._kept: dict[str, Command] = {}
+        """By camera, the Stop of its last stream that is sent only where Google refuses another."""
+        self._blocked: set[str] = set()
+        """Cameras whose Generate was refused while a stream of theirs was open."""
+        self._ended: dict[str, float] = {}
+        """By camera, when a Stop was last carried out."""
+        self._in_the_way = LearntRefusal(rng, enough=1.0)
         self.let_expire = 0
         """Streams left to expire because their camera had too many of them."""
 
@@ -45,12 +60,52 @@ class Abandoned:
         handle = command.handle.reveal()
         if handle in self._stops and self._stops[handle].orphan:
             return
+        command.blocking |= command.orphan and self._are_in_the_way(command.submitted)
         self._stops[handle] = command
         self._queue.submit(command)
         of_camera = [key for key, other in self._stops.items() if other.camera == command.camera]
         if len(of_camera) > _MOST:  # the oldest ends soonest by itself
             self._queue.withdraw(self._stops.pop(of_camera[0]))
             self.let_expire += 1
+
+    def keep(self, command: Command) -> None:
+        """Send the Stop `command` only if Google refuses the camera another stream, as it may have been seen to."""
+        if self._are_in_the_way(command.submitted):
+            self.add(command)
+        else:
+            self._kept[command.camera] = command
+
+    def answered(self, command: Command, result: Result, now: float) -> None:
+        """Learn from the answer to a Generate whether streams that are still open are in its way."""
+        kept = self._kept.pop(command.camera, None)
+        if isinstance(result, Conflict) and kept is not None and kept.deadline > now:
+            self.add(kept)
+        sent = command.ticket.sent if command.ticket is not None else now
+        there = [stop for stop in self.pending(now) if stop.camera == command.camera and stop.orphan]
+        if isinstance(result, Conflict) and (there or self._ended.get(command.camera, -math.inf) >= sent):
+            if not self._are_in_the_way(now):
+                self._in_the_way.refused(1.0, now)
+            self._blocked.add(command.camera)
+            for stop in there:
+                stop.blocking = True
+        elif isinstance(result, LiveStream) and there:
+            self._in_the_way.disproved()
+
+    def _are_in_the_way(self, now: float) -> bool:
+        return self._in_the_way.believed and not self._in_the_way.doubted(now)
+
+    def cleared(self, camera: str, now: float) -> bool:
+        """Whether a Generate of the camera's was refused, and nothing is in its way any more; told once."""
+        if camera not in self._blocked or any(stop.camera == camera for stop in self.pending(now)):
+            return False
+        self._blocked.discard(camera)
+        return True
+
+    def forget(self, camera: str) -> None:
+        """Drop what is only known of a camera that is no longer there; Stops that are queued stay."""
+        self._kept.pop(camera, None)
+        self._ended.pop(camera, None)
+        self._blocked.discard(camera)
 
     def unreceived(self, command: Command, handle: Secret, now: float, life: float) -> None:
         """Stop the stream which `command` brought, or extended, after its lease had moved on.
@@ -66,15 +121,14 @@ class Abandoned:
 
     def settled(self, command: Command, result: Result, now: float) -> None:
         """Apply the answer to a Stop: the stream is gone, or the Stop is sent again later."""
-        if self._stops.pop(command.handle.reveal(), None) is None or not isinstance(result, NestError):
+        if self._stops.pop(command.handle.reveal(), None) is None:
             return
-        if not (result.account or isinstance(result, _NOT_CARRIED_OUT)) or command.attempts + 1 >= _ATTEMPTS:
+        if not isinstance(result, NestError) or not (result.account or isinstance(result, _NOT_CARRIED_OUT)):
+            self._ended[command.camera] = now
             return
-        wait = max(result.retry_after or 0.0, _PAUSE * 2**command.attempts)
-        again = msgspec.structs.replace(
-            command, orphan=True, ticket=None, not_before=now + wait, attempts=command.attempts + 1
-        )
-        if again.not_before < again.deadline:
+        wait, attempts = max(result.retry_after or 0.0, _PAUSE * 2**command.attempts), command.attempts + 1
+        again = msgspec.structs.replace(command, orphan=True, ticket=None, not_before=now + wait, attempts=attempts)
+        if attempts < _ATTEMPTS and again.not_before < again.deadline:
             self.add(again)
 
     def pending(self, now: float) -> Collection[Command]:

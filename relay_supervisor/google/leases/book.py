@@ -66,7 +66,7 @@ class LeaseBook:
         self._rng = rng or random.Random()
         self._settings = settings or LeaseSettings()
         self._account = AccountErrors(self._rng)
-        self.abandoned = Abandoned(self.queue)
+        self.abandoned = Abandoned(self.queue, self._rng)
         self._leftovers: dict[str, _Leftover] = {}
         self._probe: Command | None = None
         self._schedule = Schedule(self.budget, self.queue, self.leases)
@@ -137,6 +137,7 @@ class LeaseBook:
     def drop(self, camera: str, now: float) -> None:
         """Forget the camera altogether."""
         self.unwant(camera, now)
+        self.abandoned.forget(camera)
         lease = self.leases.pop(camera, None)
         if lease is not None:
             # A command still under way for it must not be taken for its successor's.
@@ -216,11 +217,13 @@ class LeaseBook:
         if lease.state in (LeaseState.DOUBTED, LeaseState.REPLACING, LeaseState.RENEWING):
             return
         # A WebRTC session without its receiver stays open at the camera, which serves only a few.
-        orphaned = lease.protocol is Protocol.WEB_RTC and not lease.moved and lease.expires > now
-        command = lease.orphan_command(now) if orphaned else None
+        over_webrtc = lease.protocol is Protocol.WEB_RTC
+        command = lease.orphan_command(now) if not lease.moved and lease.expires > now else None
         self._outcomes.lose(lease, why, now, failed=True, bereft=bereft, cause=(cause, worker_detail(why)))
-        if command is not None:
+        if command is not None and over_webrtc:
             self.abandoned.add(command)
+        elif command is not None:
+            self.abandoned.keep(command)
 
     # --- what to send
 
@@ -291,9 +294,11 @@ class LeaseBook:
             elif isinstance(result, (Listing, NestError)):
                 self.effects.append(Listed(result))
             return
+        lease = self.leases.get(command.camera)
         if command.verb is Verb.STOP and not command.renewal:
             self.abandoned.settled(command, result, now)
-        lease = self.leases.get(command.camera)
+        elif command.verb is Verb.GENERATE:
+            self.abandoned.answered(command, result, now)
         if command.orphan:
             return
         if lease is None or lease.generation != command.generation:
@@ -343,9 +348,12 @@ class LeaseBook:
             if lease.expires <= now and lease.state in ENDING:
                 worked = lease.live or lease.life >= 2.0
                 self._outcomes.lose(lease, _expired(lease), now, failed=not worked)
-            elif lease.retry_at <= now and lease.state is LeaseState.HELD_OFF and not lease.reread:
-                lease.fire(LeaseEvent.RETRY, now)
-                self._schedule.plan(lease, now)
+            elif lease.state is LeaseState.HELD_OFF and not lease.reread:
+                if self.abandoned.cleared(lease.camera, now):
+                    lease.hurry(now, 0.0)
+                if lease.retry_at <= now:
+                    lease.fire(LeaseEvent.RETRY, now)
+                    self._schedule.plan(lease, now)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""

@@ -36,7 +36,8 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     the result still concerns the lease. `renewal` marks the stop and the generate that replace a stream which cannot be
     extended. `attempts` counts earlier failures. `on_demand` marks a camera that runs only while it is watched: its
     generate gets only what the others leave of the budget. `orphan` marks the stop of a session whose receiver is gone:
-    it is not part of its lease's plan, and goes before generates when the budget has room for all of them.
+    it is not part of its lease's plan, and goes before generates when the budget has room for all of them. `blocking`
+    marks such a stop where Google refuses another session until it is carried out: it has the place of that generate.
     """
 
     verb: Verb
@@ -54,6 +55,7 @@ class Command(msgspec.Struct, kw_only=True, eq=False):
     renewal: bool = False
     on_demand: bool = False
     orphan: bool = False
+    blocking: bool = False
     submitted: float = 0.0
     timeout: float = COMMAND_TIMEOUT
     ticket: Ticket | None = None

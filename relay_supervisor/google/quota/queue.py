@@ -3,10 +3,10 @@
 Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
 generates, first attempts before retries and both before on-demand cameras; early extensions; stops that nothing waits
 for. The stop of a session whose receiver is gone precedes the generate that replaces it, but only while there is room
-for every waiting generate, too. A generate is sent only if every live lease can still be extended after it, with time
-for a second attempt: recovery uses what the leases do not need and nothing more. Early extensions and on-demand cameras
-leave a place free, so that a lost stream gets one at once; early extensions are also paced, so that leases that began
-together drift apart.
+for every waiting generate, too; where Google refuses the generate until then, the stop has its place. A generate is
+sent only if every live lease can still be extended after it, with time for a second attempt: recovery uses what the
+leases do not need and nothing more. Early extensions and on-demand cameras leave a place free, so that a lost stream
+gets one at once; early extensions are also paced, so that leases that began together drift apart.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from relay_supervisor.google.quota.window import TICK
 
 _TRY: Final = 5.0
 """Seconds that an attempt rarely exceeds."""
+_FOLLOWS: Final = 20.0
+"""Seconds for which a place is kept for the generate behind a blocking stop."""
 
 
 _Key = tuple[str, Verb, str]
@@ -49,6 +51,8 @@ class CommandQueue:
         self.reserve = 0
         """Places that early extensions leave free for recovery."""
         self._last_early = -math.inf
+        self._followed: dict[str, float] = {}
+        """Cameras whose blocking stop was sent, and when, until their generate is."""
         self._crowded = False  # a generate found no room in the current poll
         self._saving = False  # a generate needs the place that is free, and another one
 
@@ -91,10 +95,12 @@ class CommandQueue:
         """The command to send now, already counted in the budget; None when nothing may be sent."""
         self._drop_pointless(now)
         full = self.budget.api.ready_at(now) > now
+        blocked = {command.camera for command in self._commands.values() if command.blocking}
         eligible = [
             command
             for command in self._commands.values()
             if command.not_before <= now
+            and not (command.verb is Verb.GENERATE and command.camera in blocked)
             and not (full and command.call.method == EXECUTE)
             and self._held(command) <= now
         ]
@@ -129,6 +135,12 @@ class CommandQueue:
         match command.verb:
             case Verb.EXTEND if command.due <= now:
                 return 0, 0, command.deadline
+            case Verb.STOP if command.blocking:
+                blocked = self.find(command.camera, Verb.GENERATE)
+                if blocked is None:  # it follows: before it those whose stop has been carried out
+                    return 2, 1, math.inf
+                first, second, since = self._rank(blocked, now)
+                return first, second, since - TICK
             case Verb.STOP if command.orphan:
                 return 2, -1, command.submitted
             case Verb.STOP | Verb.GENERATE if command.renewal:
@@ -145,7 +157,7 @@ class CommandQueue:
         if self.budget.ready_at(command.call, now, spare) > now:
             self._saving |= self._saves_up(command, now)
             return False
-        if command.verb is Verb.GENERATE or self._optional(command):
+        if command.verb is Verb.GENERATE or command.blocking or self._optional(command):
             room = self._leaves_room(now)
             # Optional commands do not make extensions hurry.
             self._crowded |= not (room or self._optional(command))
@@ -164,6 +176,8 @@ class CommandQueue:
 
     def _spare(self, command: Command, now: float) -> int:
         """Places of the method's log that `command` must leave free."""
+        if command.blocking:  # stops alone bring no picture back: each leaves a place for what follows it
+            return 1 + sum(since > now - _FOLLOWS for since in self._followed.values())
         if command.orphan:
             waiting = sum(other.verb is Verb.GENERATE and other.not_before <= now for other in self._commands.values())
             return max(1, self.reserve, waiting)
@@ -186,7 +200,7 @@ class CommandQueue:
         """Whether only an on-demand camera, or none, needs it."""
         if command.verb is Verb.GENERATE:
             return command.on_demand
-        return command.verb is Verb.STOP and not command.renewal
+        return command.verb is Verb.STOP and not command.renewal and not command.blocking
 
     def _retry_place(self) -> int:
         """One place kept for the second attempt of a lease that ends before the next place is released."""
@@ -227,6 +241,10 @@ class CommandQueue:
         if self._early(command, now):
             self._last_early = now
         del self._commands[_key(command)]
+        if command.blocking:
+            self._followed[command.camera] = now
+        elif command.verb is Verb.GENERATE:
+            self._followed.pop(command.camera, None)
         command.ticket = self.budget.take(command.call, now)
         self.executed += 1
         if command.call.method == EXECUTE:

@@ -9,7 +9,7 @@ import pytest
 
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
-from relay_supervisor.google.errors import GoogleServerError, NestError, NestTimeout, StreamGone
+from relay_supervisor.google.errors import Conflict, GoogleServerError, NestError, NestTimeout, StreamGone
 from relay_supervisor.google.leases.book import LeaseBook
 from relay_supervisor.google.leases.states import LeaseState
 from relay_supervisor.google.models import Device, Extension, LiveStream
@@ -50,6 +50,9 @@ class Home:
             self.book.settle(command, Extension(command.handle, 300.0, 0.0), self.now)
             return
         assert command.verb is Verb.GENERATE
+        self.generate(command)
+
+    def generate(self, command: Command) -> None:
         self.sessions += 1
         url, answer = (Secret("u"), None) if self.protocol is Protocol.RTSP else (None, Secret("sdp"))
         stream = LiveStream(self.protocol, Secret(f"session{self.sessions}"), 300.0, 0.0, url=url, answer_sdp=answer)
@@ -166,3 +169,112 @@ def test_an_rtsp_stream_ends_with_its_connection() -> None:
     home.killed("cam0")
     home.run(5.0)
     assert [verb for verb, *_ in home.sent] == [Verb.GENERATE]
+
+
+class OneAtATime(Home):
+    """Google refuses a stream while an earlier one of the camera's is open, as nobody knows whether it does."""
+
+    def __init__(self, cameras: int, protocol: Protocol = Protocol.WEB_RTC) -> None:
+        self.open: set[str] = set()
+        self.refused = 0
+        super().__init__(cameras, protocol)
+
+    def settle(self, command: Command) -> None:
+        if command.verb is Verb.STOP:
+            self.open.discard(command.camera)
+        super().settle(command)
+
+    def generate(self, command: Command) -> None:
+        if command.camera in self.open:
+            self.refused += 1
+            self.book.settle(command, Conflict("aborted", status=409), self.now)
+            return
+        self.open.add(command.camera)
+        super().generate(command)
+
+    def recovery(self, lost: list[str]) -> list[float]:
+        """Seconds until each camera that was lost has a stream again."""
+        began, back = self.now, dict[str, float]()
+        for camera in lost:
+            self.killed(camera)
+        while len(back) < len(lost):
+            assert self.now < began + 600.0, back
+            self.run(1.0)
+            for camera in lost:
+                if self.book.leases[camera].state is LeaseState.HELD:
+                    back.setdefault(camera, self.now - began)
+        return sorted(back.values())
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_streams_in_the_way_are_stopped_where_google_refuses_others(protocol: Protocol) -> None:
+    """In a minute without room for stops they came last, and seven minutes went by until the streams had expired."""
+    home = OneAtATime(10, protocol)
+    took = home.recovery([f"cam{n}" for n in range(10)])
+    assert home.refused == 10
+    assert took[0] < 65.0, took
+    assert took[-1] < 200.0, "three commands each at ten a minute, beside the extensions"
+
+
+def test_what_was_learnt_saves_the_next_ones_a_command() -> None:
+    home = OneAtATime(10)
+    home.recovery([f"cam{n}" for n in range(10)])
+    home.run(300.0)
+    took = home.recovery([f"cam{n}" for n in range(8)])
+    assert home.refused == 10
+    assert took[1] < 2.0, "each is stopped just before its own generate, and not all before all"
+    assert took[-1] < 130.0, took
+
+
+def test_after_half_an_hour_it_is_tried_again_whether_google_refuses() -> None:
+    home = OneAtATime(10)
+    home.recovery([f"cam{n}" for n in range(10)])
+    home.run(3600.0)
+    home.open.clear()
+    home.sent.clear()
+    for n in range(10):
+        home.killed(f"cam{n}")
+    home.run(1.0)
+    assert {verb for verb, *_ in home.sent} == {Verb.GENERATE}
+    home.run(300.0)
+    home.open.clear()
+    home.sent.clear()
+    for n in range(10):
+        home.killed(f"cam{n}")
+    home.run(1.0)
+    assert {verb for verb, *_ in home.sent} == {Verb.GENERATE}, "it grants them: stops come last again"
+
+
+def test_a_refusal_that_was_under_way_with_its_stop_is_tried_again_at_once() -> None:
+    home = OneAtATime(1)
+    home.killed("cam0")
+    stop, generate = home.book.poll(home.now), home.book.poll(home.now)
+    assert stop is not None
+    assert stop.verb is Verb.STOP
+    assert generate is not None
+    assert generate.verb is Verb.GENERATE
+    home.now += 0.2
+    home.settle(stop)
+    home.book.settle(generate, Conflict("aborted", status=409), home.now)
+    home.run(5.0)
+    assert home.book.leases["cam0"].state is LeaseState.HELD
+
+
+def test_a_refusal_for_another_reason_waits() -> None:
+    home = OneAtATime(1)
+    home.killed("cam0")
+    stop, generate = home.book.poll(home.now), home.book.poll(home.now)
+    assert stop is not None
+    assert generate is not None
+    home.settle(stop)
+    home.book.settle(generate, Conflict("aborted", status=409), home.now + 0.2)
+    again = None
+    while again is None:
+        home.now += 0.1
+        again = home.book.poll(home.now)
+    assert again.verb is Verb.GENERATE
+    began = home.now
+    home.book.settle(again, Conflict("aborted", status=409), home.now)
+    while home.book.poll(home.now) is None:
+        home.now += 0.1
+    assert home.now - began > 20.0
