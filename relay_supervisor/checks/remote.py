@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import email.utils
 import random
@@ -42,12 +43,17 @@ class DatedTransport(httpx.AsyncHTTPTransport):
         self.skew: float | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        sent = time.time()
         response = await super().handle_async_request(request)
-        try:
-            self.skew = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp() + 0.5 - time.time()
-        except (KeyError, ValueError, TypeError):
-            pass
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            date = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
+            self.skew = _skew(date, sent, time.time())
         return response
+
+
+def _skew(date: float, sent: float, received: float) -> float:
+    """How far a server's clock is ahead of ours at least: it said `date`, in whole seconds, at some time between."""
+    return max(0.0, date - received) + min(0.0, date + 1.0 - sent)
 
 
 async def google(nest: NestConfig) -> tuple[list[Finding], Listing, float | None]:

@@ -337,3 +337,18 @@ async def test_check_asks_for_each_account_by_its_name(tmp_path: Path, monkeypat
         ("p#2", "7 of 10 commands used in the last minute"),
     ]
     assert [one.account for one in found if one.part == "Google token"] == ["p", "p#2"]
+
+
+@pytest.mark.parametrize(
+    ("date", "sent", "received", "skew"),
+    [
+        (100.0, 100.2, 100.4, 0.0),
+        (100.0, 100.2, 109.0, 0.0),
+        (103.0, 100.2, 109.0, 0.0),
+        (110.0, 100.0, 104.0, 6.0),
+        (90.0, 100.0, 104.0, -9.0),
+    ],
+)
+def test_a_late_answer_is_no_wrong_clock(date: float, sent: float, received: float, skew: float) -> None:
+    """On a machine without a free processor `check` called a clock wrong that was right."""
+    assert remote._skew(date, sent, received) == pytest.approx(skew)
