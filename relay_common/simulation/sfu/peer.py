@@ -125,14 +125,13 @@ class Peer:
         self._leave(downstream)
         if publication is self.sources.get(downstream):
             return
-        if at_keyframe:
-            switch = self.switching[downstream] = LayerSwitch(downstream, publication, self._arrive)
-            publication.subscribers.append(switch)
-            switch.ask(now)
-        else:
+        if not at_keyframe:
             downstream.follow(publication.upstream, same_clock=True)
             self.subscribe(downstream, publication)
-            publication.request_keyframe(now)
+        arrived = self._arrive if at_keyframe else None
+        switch = self.switching[downstream] = LayerSwitch(downstream, publication, arrived)
+        publication.subscribers.append(switch)
+        switch.ask(now)
 
     def _leave(self, downstream: Downstream) -> None:
         if (switch := self.switching.pop(downstream, None)) is not None:
@@ -305,8 +304,11 @@ class Peer:
             if remb is not None:
                 compound += sfu_rtcp.remb(self.ssrc, remb, [p.upstream.ssrc or 0 for p in live])
             self.send_rtcp(compound)
-        for switch in self.switching.values():
-            switch.ask(now)
+        for viewer, switch in list(self.switching.items()):
+            if switch.decodable:
+                self._leave(viewer)
+            else:
+                switch.ask(now)
         for downstream in self.downstreams.values():
             if downstream.active and (report := downstream.report(now)) is not None:
                 self.send_rtcp(report)

@@ -109,6 +109,42 @@ def test_a_keyframe_is_requested_again_and_a_viewers_request_goes_to_the_layer_t
     assert stage.asked == [2, 2, 2]
 
 
+def test_a_viewer_that_was_switched_at_once_is_asked_for_until_its_keyframe_comes() -> None:
+    """It sees no error that would make it ask, and Chromium ignores a request soon after another layer's."""
+    stage = Stage()
+    stage.send("a", IDR, 1.0)
+    stage.send("b", SLICE, 1.0)
+    stage.peer.join(stage.viewer, stage.b, 1.0, at_keyframe=False)
+    (switch,) = stage.peer.switching.values()
+    switch.ask(1.5)
+    stage.send("b", SLICE, 2.0)
+    switch.ask(2.1)
+    assert stage.asked == [2, 2]
+    stage.send("b", SPS, 2.2)
+    stage.send("b", IDR, 2.2)
+    switch.ask(9.0)
+    assert stage.asked == [2, 2]
+    assert [payload for _, _, payload in stage.seen] == [IDR, SLICE, SPS, IDR], "each once"
+    stage.peer._outbound = object()
+    stage.peer.send_reports(9.0, None)
+    assert (stage.peer.switching, stage.b.subscribers) == ({}, [stage.viewer])
+    assert stage.b.viewers == 1
+
+
+def test_one_that_goes_back_before_the_keyframe_is_asked_for_where_it_is() -> None:
+    stage = Stage()
+    stage.send("a", IDR, 1.0)
+    stage.send("b", SLICE, 1.0)
+    stage.peer.join(stage.viewer, stage.b, 1.0, at_keyframe=False)
+    stage.peer.join(stage.viewer, stage.a, 1.2, at_keyframe=False)
+    assert (stage.asked, stage.b.subscribers) == ([2, 1], [])
+    (switch,) = stage.peer.switching.values()
+    switch.ask(2.3)
+    assert stage.asked == [2, 1, 1]
+    stage.peer.unsubscribe(stage.viewer)
+    assert stage.a.subscribers == []
+
+
 def test_a_change_of_mind_leaves_the_viewer_where_it_is() -> None:
     stage = Stage()
     stage.send("a", IDR, 1.0)
