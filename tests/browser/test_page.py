@@ -226,6 +226,30 @@ async def test_a_browser_without_h264_is_told_and_plays_when_it_has_it(world: Wo
         await context.close()
 
 
+ARRIVES: Final = """() => {
+  const apply = RTCPeerConnection.prototype.setRemoteDescription;
+  RTCPeerConnection.prototype.setRemoteDescription = async function setRemoteDescription(description) {
+    window.h264();
+    // For long enough that the page sees it meanwhile.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    return apply.call(this, description);
+  };
+}"""
+
+
+async def test_a_codec_that_arrives_while_a_connection_is_being_made_is_not_missed(world: World) -> None:
+    """It was made for the sound alone and would never show a picture."""
+    context = await world.browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    try:
+        page = await context.new_page()
+        await page.add_init_script(f"({NO_H264})(); ({ARRIVES})()")
+        await page.goto(f"{world.url}/?token={TOKEN}")
+        await decoding(page, ["cam00000", "cam00001"])
+        await until(page, "window.relay.pcs.length === 1")
+    finally:
+        await context.close()
+
+
 async def test_a_picture_that_floats_is_pulled_while_the_page_is_hidden(world: World) -> None:
     async with opened(world) as page:
         await enlarged(page)

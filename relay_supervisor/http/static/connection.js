@@ -31,6 +31,7 @@ export class Connection extends Peer {
     this.connect({ iceServers: answer.ice_servers });
     this.pc.addEventListener("track", (event) => this.#received(event));
     this.expect(CONNECT_WITHIN);
+    this.blind = Boolean(lacking());
     await this.#negotiate(answer);
   }
 
@@ -87,12 +88,22 @@ export class Connection extends Peer {
   async #negotiate(answer) {
     // The map comes first: tracks arrive while the offer is applied.
     this.#learn(answer.tracks);
-    const blind = Boolean(lacking());
-    await this.pc.setRemoteDescription({ type: "offer", sdp: blind ? soundOf(answer.offer) : answer.offer });
-    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    const sdp = await this.#answerTo(answer.offer);
+    await call("POST", `/api/view/${this.view}/answer`, { sdp });
+  }
+
+  // Our answer. A connection that can give none has not what the SFU believes it has, and another must take its place.
+  async #answerTo(offer) {
+    try {
+      await this.pc.setRemoteDescription({ type: "offer", sdp: this.blind ? soundOf(offer) : offer });
+      await this.pc.setLocalDescription(await this.pc.createAnswer());
+    } catch (error) {
+      this.die();
+      throw error;
+    }
     // The SFU learns our address from our checks, so there is no need to wait for candidates.
     const { sdp } = this.pc.localDescription;
-    await call("POST", `/api/view/${this.view}/answer`, { sdp: blind ? refusing(answer.offer, sdp) : sdp });
+    return this.blind ? refusing(offer, sdp) : sdp;
   }
 
   #learn(tracks) {

@@ -24,6 +24,7 @@ export class Group {
   #askedAt = 0;
   #reportedAt = 0;
   #patience = ASK_AGAIN;
+  #seenInstead = null; // the blind connection that is being replaced
   #moved = new Map(); // camera → {frames, bytes, at, patience}
 
   // make() returns a connection; onFailed(connection) is called when it could not be made.
@@ -69,6 +70,14 @@ export class Group {
     this.#delay = FIRST_DELAY;
     clearTimeout(this.#timer);
     if (!this.#next) this.#open();
+  }
+
+  // The browser can decode pictures: replace a connection that was made without them. One that fails is tried again later.
+  see() {
+    const { connection } = this;
+    if (!connection?.blind || connection === this.#seenInstead || !this.cameras.length) return;
+    this.#seenInstead = connection;
+    this.renew();
   }
 
   // Ask the relay at once whether it still knows the view.

@@ -39,7 +39,8 @@ export class LocalConnection extends Peer {
     const publication = this.#publication();
     this.connect();
     // A browser without H.264, such as a fresh Firefox, gets the sound.
-    for (const kind of lacking() ? ["audio"] : ["video", "audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
+    this.blind = Boolean(lacking());
+    for (const kind of this.blind ? ["audio"] : ["video", "audio"]) this.pc.addTransceiver(kind, { direction: "recvonly", streams: [this.#stream] });
     this.pc.addEventListener("track", (event) => this.#received(camera, event, publication));
     await this.pc.setLocalDescription(await this.pc.createOffer());
     const answer = await this.#offer(camera).catch((error) => {

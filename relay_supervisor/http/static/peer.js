@@ -9,6 +9,7 @@ export class Peer extends EventTarget {
   view = ""; // the relay's name of it
   faults = new Map(); // camera → why this page, and no other, shows no picture of it
   sent = ""; // which picture the relay itself sends here, as it says: "full" or "small"
+  blind = false; // made by a browser that lacked the pictures' codec: it will never carry any
   dead = false;
   reached = false; // whether it has ever been connected
   #disconnectedFor;

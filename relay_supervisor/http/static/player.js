@@ -198,11 +198,10 @@ export class Player {
     this.#counts.set(connection, total);
   }
 
-  // A browser may get its codec while the page is open: then it is asked for the pictures.
+  // A browser may get its codec while the page is open, or while a connection is being made: then pictures are asked for.
   #look() {
-    const before = this.#lacks;
     this.#lacks = lacking();
-    if (before && !this.#lacks) this.#all.forEach((group) => group.cameras.length && group.renew());
+    if (!this.#lacks) this.#all.forEach((group) => group.see());
   }
 
   async #beat() {
