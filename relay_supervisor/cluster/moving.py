@@ -24,9 +24,9 @@ from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.replica import command_labels
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE, Keyring
-from relay_supervisor.fleet.launcher import Launcher
-from relay_supervisor.fleet.pods.api import PODS, Object, ResourceKind
-from relay_supervisor.fleet.pods.seen import RELAY_LABEL
+from relay_supervisor.fleet.launcher import EnginePhase, Launcher
+from relay_supervisor.fleet.pods.api import PODS, ResourceKind
+from relay_supervisor.fleet.pods.seen import RELAY_LABEL, SeenPod, judge, read_pod
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import STATE_FILE, Store
 
@@ -125,12 +125,20 @@ def _stopped(state: Path) -> Iterator[None]:
 
 
 async def _nobody_commands(objects: Objects, relay: str) -> None:
-    commanding = [pod for labels in command_labels(relay) for pod in (await objects.list(PODS, labels))[0]]
-    if commanding:
-        name = commanding[0]["metadata"]["name"]
-        raise RelayError(
-            f"{name} still commands {relay}", hint="`kubectl scale deployment nest-relay --replicas=0`, and wait"
-        )
+    found = [read_pod(pod) for labels in command_labels(relay) for pod in (await objects.list(PODS, labels))[0]]
+    for pod in found:
+        if not _ended_for_good(pod):
+            raise RelayError(
+                f"{pod.metadata.name} still commands {relay}",
+                hint="`kubectl scale deployment nest-relay --replicas=0`, and wait",
+            )
+
+
+def _ended_for_good(pod: SeenPod) -> bool:
+    """Whether it was deleted and nothing of it runs: its node may take minutes to let go of what is left of it."""
+    states = [one.state for one in pod.status.container_statuses or ()]
+    ended = all(state is not None and state.terminated is not None for state in states)
+    return bool(pod.metadata.deletion_timestamp and states and ended)
 
 
 async def _end_workers(state: Path, launcher: Launcher, clock: Clock) -> int:
@@ -143,22 +151,35 @@ async def _end_workers(state: Path, launcher: Launcher, clock: Clock) -> int:
     kept = [handle for one in workers if (handle := launcher.recall(one.instance, one.ref)) is not None]
     for handle in kept:
         handle.end_now()
-    async with asyncio.timeout(WITHIN):
-        await asyncio.gather(*(handle.wait() for handle in kept))
+    try:
+        async with asyncio.timeout(WITHIN):
+            await asyncio.gather(*(handle.wait() for handle in kept))
+    except TimeoutError:
+        stuck = ", ".join(str(handle.number) for handle in kept if handle.exit is None)
+        raise RelayError(f"Workers have not ended within {WITHIN:.0f} s: processes {stuck}", hint="Try again") from None
     return len(workers)
 
 
 async def _end_pods(objects: Emptied, relay: str, clock: Clock) -> int:
+    """Delete the workers' Pods, and wait until no worker runs.
+
+    A Pod may be there for longer: kubelet 1.20 keeps one until its sandbox is removed, up to two minutes
+    (kubernetes/kubernetes#97288).
+    """
     found = await _pods(objects, relay)
     for pod in found:
-        await objects.delete(PODS, pod["metadata"]["name"], _GRACE)
+        await objects.delete(PODS, pod.metadata.name, _GRACE)
     until = clock.now() + WITHIN
-    while await _pods(objects, relay):
+    while left := [pod for pod in await _pods(objects, relay) if judge(pod).phase is not EnginePhase.GONE]:
         if clock.now() > until:
-            raise RelayError(f"Workers of {relay} have not ended within {WITHIN:.0f} s", hint="Try again")
+            where = ", ".join(f"{pod.metadata.name} on {pod.node or 'no node'}" for pod in left)
+            raise RelayError(
+                f"Workers of {relay} have not ended within {WITHIN:.0f} s: {where}",
+                hint="Try again; if such a node is lost, `kubectl delete pod NAME --force --grace-period=0` first",
+            )
         await clock.sleep(_LOOK)
     return len(found)
 
 
-async def _pods(objects: Objects, relay: str) -> list[Object]:
-    return (await objects.list(PODS, {RELAY_LABEL: relay}))[0]
+async def _pods(objects: Objects, relay: str) -> list[SeenPod]:
+    return [read_pod(pod) for pod in (await objects.list(PODS, {RELAY_LABEL: relay}))[0]]

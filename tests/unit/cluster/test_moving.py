@@ -14,19 +14,21 @@ import msgspec
 import pytest
 import zmq
 
-from relay_common.clock import SystemClock
+from relay_common.clock import ManualClock, SystemClock
 from relay_common.errors import RelayError
 from relay_common.proc import process_ref, start_ticks
 from relay_supervisor.cameras.overrides import FILE as OVERRIDES
+from relay_supervisor.cluster import moving
 from relay_supervisor.cluster.cluster_database import ClusterDatabase
-from relay_supervisor.cluster.moving import BEFORE, from_cluster, to_cluster
+from relay_supervisor.cluster.moving import BEFORE, WITHIN, from_cluster, to_cluster
 from relay_supervisor.cluster.own_log import OwnLog
 from relay_supervisor.cluster.replica import ACCOUNT_COMMANDS, COMMANDS_LABEL
 from relay_supervisor.cluster.state_object import StateObject
 from relay_supervisor.fleet.keyring import KEY_FILE
 from relay_supervisor.fleet.pods.api import PODS, ResourceKind
-from relay_supervisor.fleet.pods.seen import RELAY_LABEL
+from relay_supervisor.fleet.pods.seen import CONTAINER, RELAY_LABEL
 from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher
+from relay_supervisor.fleet.processes.process import WorkerProcess
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.lock import StateLock
 from relay_supervisor.state.store import STATE_FILE, SavedWorker, Store
@@ -42,9 +44,19 @@ class Namespace(ClusterConnection):
     def __init__(self) -> None:
         self.objects = ClusterObjects()
         super().__init__(self.objects, lambda: asyncio.sleep(0))
+        self.keeps: dict[str, dict[str, Any]] = {}
+        """Pods that are there after they were deleted, with what their node says of their container then."""
 
     async def delete(self, kind: ResourceKind, name: str, grace: int | None = None) -> None:
-        self.objects.held.pop((kind.__name__, name), None)
+        if name in self.keeps:
+            self.ending(name, self.keeps[name])
+        else:
+            self.objects.held.pop((kind.__name__, name), None)
+
+    def ending(self, name: str, state: dict[str, Any]) -> None:
+        statuses = [{"name": CONTAINER, "state": state}]
+        change = {"metadata": {"deletionTimestamp": "2026-11-30T10:00:00Z"}, "status": {"containerStatuses": statuses}}
+        self.objects.patch(PODS.__name__, name, change)
 
     def pod(self, name: str, **labels: str) -> None:
         self.objects.create(PODS.__name__, {"metadata": {"name": name, "labels": labels}})
@@ -164,6 +176,41 @@ async def test_and_back(box: Box) -> None:
     with box.store() as store:
         assert [one.camera for one in store.leases("acct")] == [HELD.camera]
         assert len(store.calls("acct")) == 1
+
+
+async def test_what_has_ended_is_not_waited_for_until_its_pod_is_gone(box: Box) -> None:
+    """Kubelet 1.20 keeps a Pod for up to two minutes after its containers have ended."""
+    cluster, ended = Namespace(), {"terminated": {"exitCode": 137}}
+    await box.leaves(cluster)
+    cluster.pod("worker", **{RELAY_LABEL: "relay"})
+    cluster.pod("supervisor", **{COMMANDS_LABEL: "relay"})
+    cluster.keeps["worker"] = ended
+    cluster.ending("supervisor", {"running": {}})
+    with pytest.raises(RelayError, match="supervisor still commands relay"):
+        await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock)
+    cluster.ending("supervisor", ended)
+    assert await from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, box.clock) == 1
+
+
+async def test_a_worker_that_does_not_end_is_named_with_its_node_and_nothing_is_changed(box: Box) -> None:
+    cluster, clock = Namespace(), ManualClock()
+    await box.leaves(cluster)
+    cluster.pod("worker", **{RELAY_LABEL: "relay"})
+    cluster.objects.patch(PODS.__name__, "worker", {"spec": {"nodeName": "node2"}})
+    cluster.keeps["worker"] = {"running": {}}
+    before = (box.state / STATE_FILE).read_bytes()
+    moving = asyncio.create_task(from_cluster(cluster, "relay", box.state, box.state / OVERRIDES, clock))
+    await clock.advance(WITHIN + 1.0)
+    with pytest.raises(RelayError, match="have not ended within 30 s: worker on node2"):
+        await moving
+    assert (box.state / STATE_FILE).read_bytes() == before
+
+
+async def test_a_process_that_does_not_end_is_named(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moving, "WITHIN", 0.1)
+    monkeypatch.setattr(WorkerProcess, "end_now", lambda handle: None)
+    with pytest.raises(RelayError, match=f"not ended within 0 s: processes {box.worker.pid}"):
+        await box.leaves(Namespace())
 
 
 async def test_a_relay_that_runs_is_not_moved(box: Box) -> None:
