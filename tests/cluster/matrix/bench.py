@@ -33,6 +33,8 @@ class Outcome:
     """By protocol."""
     others_lost: int = 0
     """Packets that cameras lost which were not concerned."""
+    allowed: float = 0.0
+    """Seconds by which Google's limit puts the last of them off, beyond the minute that the bar has for it."""
     wrong: list[str] = field(default_factory=list)
     """What must not have happened."""
     words: str = ""
