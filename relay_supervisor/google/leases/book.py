@@ -26,6 +26,7 @@ from relay_supervisor.google.leases.states import ALIVE, ENDING, LeaseEvent, Lea
 from relay_supervisor.google.models import Device, Extension, Listing, LiveStream
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Result, Verb, counted_by
+from relay_supervisor.google.quota.forecast import Forecast
 from relay_supervisor.google.quota.limits import Limits
 from relay_supervisor.google.quota.queue import CommandQueue
 
@@ -58,6 +59,7 @@ class LeaseBook:
     ) -> None:
         self.budget = Budget(limits)
         self.queue = CommandQueue(self.budget)
+        self.forecast = Forecast(self.queue)
         self.leases: dict[str, Lease] = {}
         self.effects: list[Effect] = []
         self.superseded = 0

@@ -110,8 +110,8 @@ def lease_cause(book: LeaseBook, lease: Lease, now: float) -> tuple[Cause, str]:
         case _ if lease.failures or lease.cause[0] is not Cause.NONE:
             return lease.cause
         case LeaseState.WANTED:
-            command = book.queue.find(lease.camera, Verb.GENERATE)
-            return (Cause.BUDGET_QUEUE if command and book.queue.ready_at(command, now) > now else Cause.NONE), ""
+            waits = book.queue.find(lease.camera, Verb.GENERATE) and book.forecast.generate_at(lease.camera, now) > now
+            return (Cause.BUDGET_QUEUE if waits else Cause.NONE), ""
         case _:
             return Cause.NONE, ""
 
@@ -159,15 +159,13 @@ def _waiting(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:
     command = book.queue.find(lease.camera, Verb.GENERATE)
     if command is None:
         return "generate", now
-    ready = book.queue.ready_at(command, now)
     held = book.budget.held_for(now)
     if held:
         return f"generate; Google's quota is used up, no command for {held:.0f} s", now + held
-    if not math.isfinite(ready):
-        return "generate; waiting for an answer that frees a place in the budget", math.inf
-    if ready > now:
-        return f"generate; waiting for budget, about {_seconds(ready, now)}", ready
-    return "generate; extensions of other cameras go first", math.inf
+    at = book.forecast.generate_at(lease.camera, now)
+    if not math.isfinite(at):
+        return "generate; other commands go first", math.inf
+    return f"generate; waiting for budget, about {_seconds(at, now)}", at
 
 
 def _planned(book: LeaseBook, lease: Lease, now: float) -> tuple[str, float]:

@@ -167,11 +167,11 @@ class CommandQueue:
         return True
 
     def _saves_up(self, command: Command, now: float) -> bool:
-        """Whether a generate lacks nothing but a second place, and may have it.
+        """Whether a generate, or the stop that blocks one, lacks nothing but a further place, and may have it.
 
         Early extensions would take each place as it comes, and it would wait for ever.
         """
-        wanted = command.verb is Verb.GENERATE and not command.on_demand
+        wanted = (command.verb is Verb.GENERATE and not command.on_demand) or command.blocking
         return wanted and self.budget.ready_at(command.call, now) <= now and self._leaves_room(now)
 
     def _spare(self, command: Command, now: float) -> int:

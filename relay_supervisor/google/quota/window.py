@@ -100,6 +100,12 @@ class SlidingLog:
         place.release = now + self.span + self.guard
         insort(self._releases, place.release)
 
+    def assume_answered(self, now: float) -> None:
+        """Take every call that is under way for answered at `now`. Their places must not be used afterwards."""
+        for _ in range(self._under_way):
+            insort(self._releases, now + self.span + self.guard)
+        self._under_way = 0
+
     def give_back(self, place: Place) -> None:
         """Return the place of a call that was never sent."""
         self._under_way -= 1

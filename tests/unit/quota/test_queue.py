@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_common.config import LimitsConfig
+from relay_common.secrets import Secret
 from relay_supervisor.google.quota.budget import Budget
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.limits import limits_from
@@ -44,6 +45,12 @@ def generate(camera: str, *, attempts: int = 0, submitted: float = 0.0, renewal:
 
 def stop(camera: str, *, renewal: bool = False) -> Command:
     return Command(verb=Verb.STOP, camera=camera, device=camera, kind="CAMERA", renewal=renewal)
+
+
+def blocking_stop(camera: str) -> Command:
+    return Command(
+        verb=Verb.STOP, camera=camera, device=camera, kind="CAMERA", orphan=True, blocking=True, handle=Secret(camera)
+    )
 
 
 def drain(subject: CommandQueue, now: float) -> list[str]:
@@ -121,6 +128,23 @@ def test_early_extensions_leave_the_reserve_and_are_paced() -> None:
     assert [at for at, _ in sent] == [100.0, 120.0, 140.0]
     subject.submit(generate("lost"))
     assert drain(subject, 159.0) == ["generate lost"], "the place kept free is there for recovery"
+
+
+def test_early_extensions_take_no_place_that_a_blocking_stop_saves_up_for() -> None:
+    subject = queue(4)
+    subject.reserve = 1
+    subject.submit(generate("x"))
+    assert drain(subject, 0.0) == ["generate x"]
+    for name in ("a", "b"):
+        subject.submit(blocking_stop(name))
+    behind = generate("a")
+    behind.not_before = 5.0
+    subject.submit(behind)
+    subject.submit(extend("live", 300.0, due=200.0))
+    assert drain(subject, 1.0) == ["stop a"]
+    assert drain(subject, 5.0) == ["generate a"]
+    subject.submit(generate("b"))
+    assert drain(subject, 60.5) == ["stop b", "generate b"]
 
 
 def test_a_command_blocked_by_its_own_device_blocks_no_other() -> None:
