@@ -19,8 +19,8 @@ _HORIZON: Final = 900.0
 """Seconds ahead beyond which nothing is said."""
 _MOST: Final = 1000
 """Most times that a copy is polled."""
-_RENEWED: Final = 1.0
-"""Seconds for which a forecast is good, as long as the same cameras wait."""
+_RENEWED: Final = 5.0
+"""Seconds for which a forecast is good, as long as the same commands wait: it takes some 10 ms for 40 cameras."""
 
 
 class Forecast:
