@@ -119,10 +119,12 @@ async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_i
         await relay.until_live()
         before = relay.camera("Front Door")
         assert before.lease.protocol == "RTSP"
-        await relay.nest("cameras/Front Door/device", {"protocol": "WEB_RTC"})
         said = len((await relay.nest("commands"))["commands"])
+        await relay.nest("cameras/Front Door/device", {"protocol": "WEB_RTC"})
         await relay.until(lambda: relay.camera("Front Door").lease.protocol == "WEB_RTC", 30.0, "it is followed")
         sent = [(one["command"], one["status"]) for one in (await relay.nest("commands"))["commands"][said:]]
+        while sent[:1] == [("ExtendRtspStream", 200)]:  # before it was moved
+            del sent[0]
         assert sent == [("ExtendRtspStream", 400), ("GenerateWebRtcStream", 200)], "no command is wasted"
         assert relay.camera("Front Door").lease.failures == 0
         await relay.until(lambda: relay.camera("Front Door").audio.codec == "OPUS", 30.0, "it comes over WebRTC")
@@ -139,8 +141,8 @@ async def test_a_lost_session_and_a_killed_worker_bring_a_new_stream() -> None:
         await relay.until_live()
         await relay.nest("cameras/Front Door/expire", {})
         await relay.until(lambda: relay.camera("Front Door").lease.generates == 2, 30.0, "a new stream")
-        await relay.until_live(within=15.0)
+        await relay.until_live()
         assert len(await relay.published("Front Door")) == 1, "the publication survived"
         await relay.supervisor.restart(relay.camera("Front Door").id)
         await relay.until(lambda: relay.camera("Front Door").lease.generates == 3, 30.0, "a stream for the new worker")
-        await relay.until_live(within=15.0)
+        await relay.until_live()

@@ -68,9 +68,10 @@ class WebRtcHabits:
 class WebRtcCounters:
     """Counters of a camera's WebRTC side, over all its sessions.
 
-    `request_gap` is the shortest time in seconds between two keyframe requests (PLI or FIR) of one session; those in
-    one datagram count as one. `remb_bitrate` in bit/s is the last one received. `nacked` counts packets requested by
-    NACK, `unanswered` those that were not in the history or could not be retransmitted.
+    `request_gap` is the shortest time in seconds between two keyframe requests (PLI or FIR) of one session, as they
+    arrived, however late they were read; those in one datagram count as one. `remb_bitrate` in bit/s is the last one
+    received. `nacked` counts packets requested by NACK, `unanswered` those that were not in the history or could not be
+    retransmitted.
     """
 
     sessions: int = 0

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import string
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -27,6 +28,8 @@ _LOOK_INTERVAL: Final = 5.0
 _BUFFER: Final = 2048
 _READS_PER_WAKE: Final = 256
 _SOCKET_BUFFER: Final = 4 << 20
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("=qq")
 _ALPHABET: Final = string.ascii_letters + string.digits + "+/"
 
 
@@ -57,6 +60,7 @@ class WebRtcEdge:
             sock.setblocking(False)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             sock.bind((self.host, self.port))
         except OSError:
             sock.close()
@@ -149,15 +153,23 @@ class WebRtcEdge:
             if self._socket is None:
                 return
             try:
-                size, source = self._socket.recvfrom_into(self._buffer)
+                size, ancillary, _, source = self._socket.recvmsg_into([self._buffer], 64)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP error for something sent earlier
             if size:
-                self._receive(self._buffer[:size], source, now)
+                self._receive(self._buffer[:size], source, now, self._arrival(ancillary))
 
-    def _receive(self, datagram: memoryview, source: Address, now: float) -> None:
+    def _arrival(self, ancillary: list[tuple[int, int, bytes]]) -> float:
+        """When a datagram arrived, by the kernel (Unix seconds): it may be read late."""
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                return float(seconds + nanoseconds / 1e9)
+        return self._clock.wall()
+
+    def _receive(self, datagram: memoryview, source: Address, now: float, arrived: float) -> None:
         """Demultiplex STUN, DTLS and RTCP by the first bytes (RFC 7983, RFC 5761 4)."""
         first = datagram[0]
         if first < 4:
@@ -174,7 +186,7 @@ class WebRtcEdge:
             session.receive_dtls(bytes(datagram))
             self._await_dtls(session)
         elif 127 < first < 192 and len(datagram) >= 8 and 192 <= datagram[1] <= 223:
-            session.receive_rtcp(datagram, self._pointer, now)
+            session.receive_rtcp(datagram, self._pointer, arrived)
         else:
             session.camera.webrtc.malformed += 1
 

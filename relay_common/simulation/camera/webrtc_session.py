@@ -153,7 +153,7 @@ class WebRtcSession:
             if self.ice.remote is not None:
                 self._port.send(datagram, self.ice.remote)
 
-    def receive_rtcp(self, buffer: memoryview, pointer: Any, now: float) -> None:
+    def receive_rtcp(self, buffer: memoryview, pointer: Any, arrived: float) -> None:
         """Take an SRTCP packet; `pointer` is the C address of `buffer`, which is decrypted in place."""
         length = self._port.length
         length[0] = len(buffer)
@@ -173,7 +173,7 @@ class WebRtcSession:
             elif kind == sfu_rtcp.RTPFB and count == sfu_rtcp.FMT_NACK and len(body) >= 8:
                 self._repeat(body)
         if requested:
-            self._request_keyframe(parameter_sets=any(requested), now=now)
+            self._request_keyframe(parameter_sets=any(requested), arrived=arrived)
 
     def _receive_payload_feedback(self, fmt: int, body: memoryview) -> list[bool]:
         """Count PLI, FIR and REMB; returns for each keyframe request whether it asks for parameter sets."""
@@ -197,13 +197,13 @@ class WebRtcSession:
                 self.player.set_bitrate(counters.remb_bitrate)
         return []
 
-    def _request_keyframe(self, *, parameter_sets: bool, now: float) -> None:
+    def _request_keyframe(self, *, parameter_sets: bool, arrived: float) -> None:
         counters = self.camera.webrtc
         counters.requests += 1
         if self._last_request is not None:
-            gap = now - self._last_request
+            gap = arrived - self._last_request
             counters.request_gap = round(min(gap, counters.request_gap or gap), 3)
-        self._last_request = now
+        self._last_request = arrived
         if self.player:
             self.player.request_keyframe(parameter_sets=parameter_sets)
 
