@@ -27,6 +27,6 @@ async def test_its_sockets_have_room_wherever_temporary_files_are(length: int, m
         place = Path(short, "t" * (length - len(short) - 1))
         place.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(place))
-        async with demo_world.demo_world(cameras=1, sfu=False) as world:
+        async with demo_world.demo_world(cameras=1, size="64x64", sfu=False) as world:
             require_runtime(world.config(local={"listen": "127.0.0.1"}).paths.runtime())
             assert world.directory.is_relative_to(place) == (length == demo_world._LONGEST)

@@ -132,11 +132,12 @@ async def test_when_all_are_taken_idle_ones_make_room_and_busy_ones_stay(serve: 
     await settled(lambda: len(server._bounds._idle) == 0 and len(server._bounds) == 2)
     idle = [await Client.to(server) for _ in range(2)]
     await settled(lambda: len(server._bounds) == 4)
-    assert await (await Client.to(server, REQUEST)).status() == 200
+    late = await Client.to(server, REQUEST)  # which ends when nobody holds it
+    assert await late.status() == 200
     assert await idle[0].closed()
     assert server.counters()["displaced"] == 1
     assert len(server._bounds) == 4
-    for client in (*busy, *idle):
+    for client in (*busy, *idle, late):
         client.writer.close()
 
 
