@@ -18,15 +18,33 @@ import pytest
 from relay_worker import native
 from relay_worker.process import gathered
 
+PATIENCE = 300
+"""Seconds for a program of these tests, most of which is imports: they hold nothing."""
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
+
 _PROGRAM = """
 import asyncio, gc, json, os, random, re, ssl, sys, tempfile
 from pathlib import Path
 import aiortc.rtcdtlstransport as dtls
 import relay_worker.process.preload
 from relay_worker import native
-from relay_worker.process import rehearsal
+from relay_worker.process import rehearsal, rehearsal_supervisor
 rehearsal.DEADLINE = 60.0
 native.choose(sys.argv[1])
+
+# A life ends a moment after the first picture and sound: a busy machine may see no repair in it, a stream as well.
+class Repaired(asyncio.Event):
+    def __init__(self, sink):
+        super().__init__()
+        self.sink = sink
+    def set(self):
+        if len(self.sink.first) > 2:
+            super().set()
+class Sink(rehearsal_supervisor.RehearsedSink):
+    def __init__(self):
+        super().__init__()
+        self.playing = Repaired(self)
+rehearsal_supervisor.RehearsedSink = Sink
 
 keys = []
 class Policy(dtls.Policy):
@@ -46,7 +64,7 @@ def lived():
         found |= {f"ssrc {place}": ssrc, f"timestamp {place}": timestamp}
     # Two of 65536 are the same one time in thousands, two pairs never.
     found["sequences"] = sorted(sequence for sequence, _ in sink.first.values())
-    assert len(found["sequences"]) > 1
+    assert len(found["sequences"]) == 3
     found |= {f"srtp key {place}": key for place, key in enumerate(keys)}
     found |= {"random": random.random(), "openssl": ssl.RAND_bytes(16).hex(), "kernel": os.urandom(16).hex()}
     return found
@@ -73,7 +91,8 @@ def test_two_workers_of_a_rehearsed_process_have_nothing_secret_or_random_in_com
     if path == "compiled" and native.missing():
         pytest.skip(native.missing())
     program = [sys.executable, "-c", _PROGRAM, path]
-    ran = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ran.returncode == 0, ran.stderr
     said: str
     lives: list[dict[str, Any]]
     said, lives = json.loads(ran.stdout)
@@ -109,7 +128,8 @@ print(json.dumps([said, again, moved, before, pages(one.__code__ for one in func
 
 @pytest.mark.skipif(not gathered.PAYS, reason="nothing is moved on this interpreter")
 def test_what_a_worker_runs_is_moved_together_and_runs_as_before() -> None:
-    ran = subprocess.run([sys.executable, "-c", _GATHERED], capture_output=True, text=True, timeout=120, check=True)
+    program = [sys.executable, "-c", _GATHERED]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=True)
     said, again, moved, before, after = json.loads(ran.stdout)
     assert (said, again) == ("", "")
     assert moved > 1000
@@ -124,9 +144,8 @@ from relay_common import wire
 from relay_supervisor.fleet.processes import fork_server
 from relay_worker.process.spec import WorkerSpec
 
-directory, broken = Path(sys.argv[1]), len(sys.argv) > 2
-if broken:
-    fork_server.PRELOAD_REHEARSED = "broken"
+directory = Path(sys.argv[1])
+fork_server.PRELOAD_REHEARSED = "broken"
 
 async def hello(launcher, router):
     spec = WorkerSpec(camera="c", name="C", instance="c.1", control=f"ipc://{directory}/c", stats=f"ipc://{directory}/s")
@@ -143,11 +162,11 @@ async def hello(launcher, router):
     return [said, len(os.listdir(f"{server}/task")), [file for file in files if "left" in file]]
 
 async def main():
-    launcher = fork_server.ForkServerLauncher(directory, timeout=float(os.environ.get("TIMEOUT", "60")))
+    launcher = fork_server.ForkServerLauncher(directory, timeout=float(os.environ["TIMEOUT"]))
     with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as router:
         router.bind(f"ipc://{directory}/c")
         said = [await hello(launcher, router)]
-        launcher._timeout = 60.0  # only the first one has to be late
+        launcher._timeout = 120.0  # only the first one has to be late
         said.append(await hello(launcher, router))
         while said[-1] is None and len(said) < 8:
             said.append(await hello(launcher, router))
@@ -168,7 +187,7 @@ async def live(directory):
     os.dup(os.open(directory / "left", os.O_CREAT | os.O_RDWR))
 """,
     "is late": """
-rehearsal.DEADLINE = 0.1
+rehearsal.DEADLINE, rehearsal.HANGS = 0.1, 90.0
 async def live(directory):
     await asyncio.sleep(60)
 """,
@@ -180,7 +199,7 @@ async def live(directory):
 }
 
 
-def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
+def launched(directory: Path, fault: str, timeout: float = 120.0) -> Any:
     """Of two workers that are started one after the other, and of more until one was: what they say about the
     rehearsal, the server's threads, and which of the files that the fault left are open; None where none was started.
     """
@@ -190,10 +209,10 @@ def launched(directory: Path, fault: str = "", timeout: float = 60.0) -> Any:
     )
     with tempfile.TemporaryDirectory(prefix="r-") as short:  # sockets lie in it
         ran = subprocess.run(
-            [sys.executable, "-c", _LAUNCHED, str(directory), *(["broken"] if fault else [])],
+            [sys.executable, "-c", _LAUNCHED, str(directory)],
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE,
             env=os.environ | {"PYTHONPATH": str(directory), "TIMEOUT": str(timeout), "TMPDIR": short},
         )
         assert ran.returncode == 0, ran.stderr
@@ -224,6 +243,6 @@ def test_after_a_rehearsal_that_went_wrong_the_server_starts_over_without(tmp_pa
 def test_a_server_that_does_not_get_as_far_as_forking_is_followed_by_one_that_only_imports(
     tmp_path: Path, fault: str
 ) -> None:
-    first, *_, last = launched(tmp_path, fault, timeout=4.0 if "pause" in fault else 60.0)
+    first, *_, last = launched(tmp_path, fault, timeout=4.0 if "pause" in fault else 120.0)
     assert first is None
     assert last[:2] == ["", 1]
