@@ -134,8 +134,10 @@ async def test_a_state_file_that_is_spoilt_meanwhile_costs_a_restart_nothing(
         async with supervisor(world, port, log_file=log) as first:
             before = await until_live(http, port, 2, 40.0)
             spoilt, began = world.directory / "state" / "relay.sqlite3", time.monotonic()
+            first.send_signal(signal.SIGSTOP)  # or it might write one of them again before the other is spoilt
             for tail in ("", "-wal"):
                 Path(f"{spoilt}{tail}").write_bytes(os.urandom(100_000))
+            first.send_signal(signal.SIGCONT)
             while "written again from memory" not in log.read_text():
                 assert time.monotonic() - began < 30.0
                 await asyncio.sleep(0.2)
@@ -164,16 +166,20 @@ async def test_a_second_supervisor_on_the_same_state_is_refused(unused_tcp_port:
         second = await asyncio.create_subprocess_exec(
             *SUPERVISOR, "run", "--config", str(world.directory / "relay.toml"), stderr=subprocess.PIPE
         )
-        _, err = await asyncio.wait_for(second.communicate(), 20.0)
+        _, err = await asyncio.wait_for(second.communicate(), 60.0)
         assert second.returncode == 1
         assert f"another supervisor (pid {first.pid})" in err.decode()
 
 
+@pytest.mark.timeout(300)
 async def test_the_demo_reports_in_json_and_leaves_nothing() -> None:
-    command = [*SUPERVISOR, "demo", "--size", "320x180", "--port", "0", "--duration", "15", "--json"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), 90.0)
-    report = json.loads(out)
+    for seconds in (15, 90):  # of which a busy machine may take ten to begin, and sound of a hundred frames seven
+        command = [*SUPERVISOR, "demo", "--size", "320x180", "--port", "0", "--duration", str(seconds), "--json"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        out, _ = await asyncio.wait_for(process.communicate(), seconds + 90.0)
+        report = json.loads(out)
+        if report["ok"] and min(min(c["video_frames"], c["audio_frames"]) for c in report["cameras"]) > 100:
+            break
     assert process.returncode == 0
     assert report["ok"] is True
     assert report["budget"] == 6
