@@ -110,10 +110,12 @@ async def test_a_stranger_speaks_for_no_worker_and_reads_no_stream_url(
         assert any("a connection that" in text for text in said)
         whence = "(127.0.0.1)" if place == "over TCP" else "(pid "
         assert any(f"a connection whose key no living worker has {whence}" in text for text in said)
+        kinds = ("stranger", "anothers_name")
+        before = {kind: refused(relay, kind) for kind in kinds}
         metrics = (await relay.http.get(f"{relay.supervisor.url}/metrics")).text
-        for kind in ("stranger", "anothers_name"):
+        for kind in kinds:
             (value,) = re.findall(rf'^relay_bus_refused_total{{kind="{kind}"}} (.*)$', metrics, re.MULTILINE)
-            assert float(value) == refused(relay, kind)
+            assert before[kind] <= float(value) <= refused(relay, kind), "what the peer said last may come meanwhile"
         assert f"the bus refused a message in another worker's name (from {other.id}.taken)" in said
 
         still = relay.camera("Front Door")

@@ -90,7 +90,9 @@ async def crash_loop(relay: RunningRelay, camera: str) -> None:
     while True:
         slot = relay.supervisor.fleet.slot(relay.camera(camera).id)
         if slot is not None and slot.running and slot.process is not None:
-            os.kill(slot.process.number, signal.SIGKILL)
+            # Its end is known a moment later, with its exit code.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(slot.process.number, signal.SIGKILL)
         await asyncio.sleep(0.2)
 
 
