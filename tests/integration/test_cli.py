@@ -146,7 +146,7 @@ def test_the_worker_alone_captures_too(world: CliWorld, tmp_path: Path) -> None:
     file = tmp_path / "alone.pcapng"
     options = ["--url", "-", "--ca-file", world.endpoints["rtsp"]["ca_file"], "--duration", "3", "--dump", str(file)]
     command = [sys.executable, "-m", "relay_worker", "debug", *options]
-    ended = subprocess.run(command, input=url, text=True, capture_output=True, timeout=30)
+    ended = subprocess.run(command, input=url, text=True, capture_output=True, timeout=90)
     assert ended.returncode == 0, ended.stdout
     packets = pcapng.read(file.read_bytes())
     assert packets[0].data.startswith(b"OPTIONS ")
