@@ -148,7 +148,7 @@ async def test_one_that_ended_for_another_runs_again_only_when_the_api_server_le
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the API server it could not know that the other one commands."""
-    for name, seconds in (("DURATION", 1.5), ("STOP_AFTER", 1.0), ("RENEW_EVERY", 0.2), ("LOOK_EVERY", 0.2)):
+    for name, seconds in (("DURATION", 4.0), ("STOP_AFTER", 3.0), ("RENEW_EVERY", 0.2), ("LOOK_EVERY", 0.2)):
         monkeypatch.setattr(election, name, seconds)
     monkeypatch.setattr(lone, "ASKS", 0.5)
     one, end, running = runs.begin(tmp_path / "one")
