@@ -28,7 +28,7 @@ from tests.chaos.world import Chaos, SteppedClock, small_file_system
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay, running_relay
 from tests.fixtures.verdict_surfaces import Surfaces, surfaces_of
 
-pytestmark = pytest.mark.media
+pytestmark = [pytest.mark.media, pytest.mark.timeout(400)]
 
 WITNESS = "Front Door"
 SHORT_LEASE = 12.0

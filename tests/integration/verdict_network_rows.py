@@ -25,6 +25,8 @@ from tests.fixtures.resolver import Resolver
 from tests.fixtures.running_relay import SMALL, UNLIMITED, RunningRelay
 from tests.fixtures.verdict_surfaces import Surfaces, surfaces_of
 
+pytestmark = pytest.mark.timeout(370)
+
 PRELOAD: Final = "LD_PRELOAD"
 
 
