@@ -13,7 +13,7 @@ from relay_supervisor.http.links import ViewerSettings
 from tests.fixtures.dashboard import Dashboard, decoding, first_that, served, until
 from tests.fixtures.nginx import PASSED_ON, nginx, nginx_command
 
-pytestmark = [pytest.mark.browser, pytest.mark.media]
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(300)]
 
 TOKEN = "a-token-that-is-long-enough"
 SETTINGS = HttpSettings(

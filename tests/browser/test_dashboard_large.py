@@ -32,7 +32,9 @@ async def test_plots_events_and_snapshot(chromium_page: Page) -> None:
         await opened(page, dashboard, "Front door, live")
         await until(page, "document.querySelectorAll('#large-plots polyline[points~=\"179,6.3\"]').length > 0")
         door.video.packets_in, door.video.lost_in = 1099, 1
-        await until(page, "/Lost from the camera: 1.0 %/.test(document.getElementById('large-plots').innerHTML)")
+        # Now for a second, and in what is said of the last minutes from then on.
+        lost = '/Lost from the camera: [^"]* and 1.0 % in the last/'
+        await until(page, f"{lost}.test(document.getElementById('large-plots').innerHTML)")
         labels = await page.eval_on_selector_all(
             "#large-plots svg", "all => all.map(p => p.getAttribute('aria-label'))"
         )

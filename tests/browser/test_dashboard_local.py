@@ -20,7 +20,7 @@ from tests.fixtures.dashboard import Dashboard, decoding, first_that, picture, s
 from tests.fixtures.local_responder import StockLocal
 from tests.fixtures.running_relay import SMALL, running_relay
 
-pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(400)]
 
 NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
 AFRESH = "window.relay.tracks.some((track) => track.publication === '{publication}')"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Locator, Page
 
 from tests.fixtures.chromium import chromium
 from tests.fixtures.dashboard import decoding, picture, served, until
@@ -51,6 +52,13 @@ async def shown(page: Page, selector: str) -> None:
         element(selector, "{ window.presented = 0; video.requestVideoFrameCallback(() => { window.presented = 1; }); }")
     )
     await until(page, "window.presented === 1")
+
+
+async def opaque(button: Locator) -> None:
+    """Wait until it has been faded in."""
+    async with asyncio.timeout(30):
+        while await button.evaluate("(button) => getComputedStyle(button).opacity") != "1":
+            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -115,7 +123,7 @@ async def test_sound_that_is_refused_leaves_the_picture_and_a_button(
         assert await page.evaluate(element(selector, "video.muted"))
         button = page.get_by_text("Tap for sound").locator("visible=true")
         assert await button.count() == 1
-        assert await button.evaluate("(button) => getComputedStyle(button).opacity") == "1"
+        await opaque(button)
         await picture(page, f"tap-for-sound-{'tile' if selector == TILE else 'other'}")
         await button.click()
         await until(page, element(selector, "!video.muted"))

@@ -16,7 +16,7 @@ from tests.fixtures.media_rig import MediaRig, media_rig
 from tests.fixtures.network_namespace import NetworkNamespace, network_namespace
 from tests.fixtures.tun_bridge import Cable, TunBridge
 
-pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(300)]
 
 SECONDS: Final = 60.0
 RATE: Final = 8e6

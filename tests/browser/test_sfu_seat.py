@@ -22,7 +22,7 @@ from tests.fixtures.lateness import Lateness
 from tests.fixtures.link_emulator import Link, LinkEmulator
 from tests.fixtures.sfu_seat import Feedback, Row, SeatRig, seat_rig
 
-pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.serial, pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(600)]
 
 SECONDS: Final = 20.0
 TRIES: Final = 3

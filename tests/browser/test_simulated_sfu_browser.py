@@ -200,6 +200,7 @@ async def test_a_browser_publishes_and_hears_feedback(chromium_page: Page) -> No
             assert time.monotonic() < deadline, f"{sent} {track}"
             await asyncio.sleep(0.1)
         sfu.lose_upstream(session, 0)
+        deadline = time.monotonic() + 30
         while sfu.published("canvas")["lost"]:
             assert time.monotonic() < deadline, sfu.published("canvas")
             await asyncio.sleep(0.05)
