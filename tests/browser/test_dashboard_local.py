@@ -8,10 +8,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Page
 
+import relay_supervisor.http
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
 from relay_supervisor.viewing.decoding import BROWSERS_FAULT
@@ -23,6 +25,7 @@ from tests.fixtures.running_relay import SMALL, running_relay
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(400)]
 
 NO_COST = r"document.getElementById('egress').textContent === '0 · 0 GB a month · free'"
+STATIC = Path(relay_supervisor.http.__file__).parent / "static"
 AFRESH = "window.relay.tracks.some((track) => track.publication === '{publication}')"
 
 
@@ -44,6 +47,14 @@ def way(camera: str) -> str:
     return f"document.querySelector('[data-camera=\"{camera}\"] .way').textContent"
 
 
+async def patient(page: Page, seconds: int = 30) -> None:
+    """Have the page wait so long for a direct connection: what plays here shares the machine with other tests."""
+    source, constant = (STATIC / "local.js").read_text(), "CONNECT_WITHIN = {}000;"
+    assert source.count(constant.format(3)) == 1
+    body = source.replace(constant.format(3), constant.format(seconds))
+    await page.route("**/static/local.js", lambda route: route.fulfill(body=body, content_type="text/javascript"))
+
+
 @contextlib.asynccontextmanager
 async def answering(cameras: int, *, sfu: bool) -> AsyncIterator[tuple[Dashboard, StockLocal]]:
     """A dashboard whose cameras can be watched at the relay itself; `sfu`: at Cloudflare, too."""
@@ -60,6 +71,7 @@ async def answering(cameras: int, *, sfu: bool) -> AsyncIterator[tuple[Dashboard
 
 async def test_without_cloudflare_everything_is_played_direct_and_costs_nothing(chromium_page: Page) -> None:
     page = chromium_page
+    await patient(page)
     async with answering(2, sfu=False) as (dashboard, local):
         await dashboard.sfu.stop()
         first, second = (camera.id for camera in dashboard.relay.cameras)
@@ -96,6 +108,7 @@ def chosen_small(dashboard: Dashboard) -> str:
 async def test_a_picture_that_was_chosen_small_is_small_from_the_first_connection_on(chromium_page: Page) -> None:
     """A direct connection keeps the picture that it was made for."""
     page = chromium_page
+    await patient(page)
     async with answering(1, sfu=False) as (dashboard, local):
         (camera,) = dashboard.relay.cameras
         camera.renditions = "keyframes"
@@ -121,6 +134,7 @@ async def test_who_asks_for_a_small_picture_where_none_is_made_is_told_so(chromi
 
 async def test_what_is_chosen_while_a_direct_connection_is_being_made_is_not_lost(chromium_page: Page) -> None:
     page = chromium_page
+    await patient(page)
     async with answering(1, sfu=False) as (dashboard, local):
         (camera,) = dashboard.relay.cameras
         await page.add_init_script(chosen_small(dashboard))
@@ -151,6 +165,7 @@ async def test_where_nothing_can_be_watched_the_page_says_where_the_camera_goes(
 
 async def test_what_cannot_be_reached_or_is_full_comes_from_cloudflare(chromium_page: Page) -> None:
     page = chromium_page
+    await patient(page, 10)
     async with answering(3, sfu=True) as (dashboard, local):
         near, far, full = (camera.id for camera in dashboard.relay.cameras)
         local.unreachable, local.full = {far}, {full}
