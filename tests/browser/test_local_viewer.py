@@ -13,10 +13,10 @@ from playwright.async_api import Browser, Page
 
 from relay_common.local_messages import LocalAnswer
 from tests.fixtures.chromium import chromium
-from tests.fixtures.lateness import Lateness
+from tests.fixtures.lateness import BUSY, Lateness
 from tests.fixtures.local_rig import LocalRig, local_rig
 
-pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.serial]
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.serial, pytest.mark.timeout(300)]
 
 PAGE: Final = Path(__file__).parents[1] / "fixtures" / "whep_viewer.html"
 ORIGIN: Final = "http://localhost/viewer"
@@ -32,8 +32,9 @@ TRIES: Final = 4
 
 
 class ChromiumViewer:
-    def __init__(self, page: Page, connection: Any) -> None:
-        self._page, self._connection = page, connection
+    def __init__(self, page: Page, rig: LocalRig, name: str) -> None:
+        self._page, self._rig, self._name = page, rig, name
+        self._connection: Any = rig.local._viewers[name]
 
     @classmethod
     async def join(cls, browser: Browser, rig: LocalRig) -> ChromiumViewer:
@@ -42,10 +43,15 @@ class ChromiumViewer:
         await page.goto(ORIGIN)
         said = rig.ask(await page.evaluate("offer()"))
         assert isinstance(said, LocalAnswer), said
-        connection = rig.local._viewers[said.viewer]
+        viewer = cls(page, rig, said.viewer)
         await page.evaluate("accept", said.answer)
         await page.wait_for_function("at.decoded && shown.length")
-        return cls(page, connection)
+        return viewer
+
+    async def leave(self) -> None:
+        """Make room for the next one, of whom no more than four are served, and who needs the processor."""
+        self._rig.close(self._name)
+        await self._page.close()
 
     async def first_picture(self) -> float:
         """Seconds from the connection to the first decoded picture."""
@@ -65,6 +71,10 @@ class ChromiumViewer:
         shown = await self._page.evaluate("shown")
         return [shown_at / 1000 - since_boot - _media_time(rtp - base) for rtp, shown_at in shown]
 
+    async def late(self) -> float:
+        """Seconds by which something came late in the page."""
+        return float(await self._page.evaluate("late")) / 1000
+
     async def received(self) -> dict[str, Any]:
         found: dict[str, Any] = await self._page.evaluate("received('video')")
         return found
@@ -83,6 +93,8 @@ class Joined(NamedTuple):
     first_age: float
     behind: float
     """By how much its picture is older than that of who has been watching."""
+    late: float
+    """By how much its page got the processor late."""
     received: dict[str, Any]
 
     @property
@@ -99,7 +111,9 @@ async def joins(browser: Browser, rig: LocalRig, old: ChromiumViewer, part: floa
     first_picture, first_age = await new.first_picture(), (await new.ages())[0]
     await asyncio.sleep(max(0.0, joined + 5 - time.monotonic()))
     behind, before = await asyncio.gather(new.delay(1.5), old.delay(1.5))
-    return Joined(first_picture, first_age, behind - before, await new.received())
+    late, received = await new.late(), await new.received()
+    await new.leave()
+    return Joined(first_picture, first_age, behind - before, late, received)
 
 
 async def test_a_late_joiner_sees_the_present_at_once() -> None:
@@ -110,7 +124,7 @@ async def test_a_late_joiner_sees_the_present_at_once() -> None:
             for _ in range(TRIES):
                 async with Lateness() as lateness:
                     joined = await joins(browser, rig, old, part)
-                if joined.well or not lateness.busy:
+                if joined.well or not (lateness.busy or joined.late > BUSY):
                     break
             assert joined.well, joined
             received = joined.received
