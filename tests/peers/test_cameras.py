@@ -26,7 +26,7 @@ from tests.fixtures.ports import free_udp_ports
 from tests.peers.packages import FOLDER, node
 from tests.peers.rtp_feed import RtpFeed
 
-pytestmark = [pytest.mark.media, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.media, pytest.mark.timeout(300)]
 
 HERE = Path(__file__).parent
 SECONDS = 10
@@ -49,7 +49,7 @@ class NodeCamera:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"offer": offer}).encode() + b"\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = await self._process.stdout.readline()
         self._feed.start()
         return str(json.loads(line)["answer"])
@@ -78,6 +78,7 @@ async def node_camera(script: str) -> AsyncIterator[NodeCamera]:
                 await process.wait()
         if process.returncode is None:
             process.kill()
+            await process.wait()
 
 
 class ChromiumCamera:
