@@ -47,13 +47,14 @@ def nests(world: Trial, other: DemoWorld) -> list[dict[str, Any]]:
 
 async def one_each(one: One, other: One) -> tuple[str, str]:
     """Wait until each commands one of the accounts; their names."""
-
-    def has_one(status: dict[str, Any]) -> bool:
-        return len(here(status)) == 1
-
-    for either in (one, other):
-        await either.until(has_one, LIVE, "in command of one account")
-    (first,), (second,) = here(await one.status()), here(await other.status())
+    began = time.monotonic()
+    while True:
+        found = here(await one.status()), here(await other.status())
+        if [len(accounts) for accounts in found] == [1, 1]:
+            break
+        assert time.monotonic() - began < LIVE, f"{found}\n{one.log.read_text()}\n{other.log.read_text()}"
+        await asyncio.sleep(0.1)
+    (first,), (second,) = found
     assert {first, second} == set(ACCOUNTS)
     return first, second
 
@@ -63,8 +64,13 @@ async def shown_by_either(one: One, other: One, theirs: str) -> None:
     status = await one.status()
     assert {camera["account"] for camera in status["cameras"]} == set(ACCOUNTS)
     assert instances(status) == instances(await other.status())
-    listed = [(await either.ask("/api/cameras")).json()["cameras"] for either in (one, other)]
-    assert listed[0] == listed[1]
+    began = time.monotonic()
+    while True:  # a worker's first report to the new commander may come between two answers
+        listed = [(await either.ask("/api/cameras")).json()["cameras"] for either in (one, other)]
+        if listed[0] == listed[1]:
+            break
+        assert time.monotonic() - began < LIVE, listed
+        await asyncio.sleep(0.2)
     camera = next(found["id"] for found in status["cameras"] if found["account"] == theirs)
     assert (await one.ask(f"/api/cameras/{camera}/keyframe", "POST")).status_code == 200
     pages = [(await either.ask(f"/accounts/{theirs}/")).text for either in (one, other)]

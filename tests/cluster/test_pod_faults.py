@@ -12,7 +12,7 @@ from relay_common.engine_waits import WAITS, EngineWait
 from relay_supervisor.fleet import ending, keeper
 from tests.cluster.api import Api
 from tests.cluster.engine import Cluster, ClusterNode
-from tests.cluster.pod_relay import LIVE, PodRelay, trial
+from tests.cluster.pod_relay import LIVE, PodRelay, trial, until
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.media]
 
@@ -83,10 +83,14 @@ async def test_while_the_api_server_is_away_workers_go_on_and_those_that_die_wai
                 figure(f"adopted without an API server {took:.1f} s after the start")
                 assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
                 await cluster.control_plane.api_server_back()
+                nodes = {node.name for node in cluster.nodes}
+
+                def placed() -> bool:
+                    return all(camera.worker.where in nodes for camera in relay.supervisor.status().cameras)
+
+                await relay.until(placed, LIVE, "where they run is known")
                 await asyncio.sleep(6.0)
                 assert {c.id: c.worker.instance for c in relay.supervisor.status().cameras} == instances
-                assert {c.worker.where for c in relay.supervisor.status().cameras} <= {n.name for n in cluster.nodes}
-                assert all(c.worker.where for c in relay.supervisor.status().cameras)
                 assert await relay.generates() == 3
         finally:
             await cluster.control_plane.api_server_back()
@@ -150,8 +154,12 @@ async def test_status_and_metrics_say_what_a_pod_waits_for_until_that_is_mended(
                 assert not {"relay_camera_worker_node", "relay_node_workers"} & seen.keys()
                 await cluster.uncordon(api, cluster.nodes[1])
                 await relay.until_live(within=LIVE)
+
+                async def runs() -> bool:
+                    return (await series(relay)).get("relay_camera_worker_phase") == {"running": 1.0}
+
+                await until(runs, LIVE, "its node has said that it runs")
                 seen = await series(relay)
-                assert seen["relay_camera_worker_phase"] == {"running": 1.0}
                 assert not {"relay_camera_worker_waits", "relay_workers_waiting"} & seen.keys()
                 where = {cluster.nodes[1].name: 1.0}
                 assert seen["relay_camera_worker_node"] == seen["relay_node_workers"] == where
