@@ -23,6 +23,11 @@ def camera_id(device: str) -> str:
     return hashlib.sha256(device.encode()).hexdigest()[:8]
 
 
+def is_camera_id(text: str) -> bool:
+    """Whether `text` has the form of a `camera_id`."""
+    return re.fullmatch("[0-9a-f]{8}", text) is not None
+
+
 def instance_id(camera: str) -> str:
     """A fresh identifier of one worker process for `camera` (a camera id)."""
     return f"{camera}.{secrets.token_hex(4)}"

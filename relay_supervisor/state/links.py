@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
-from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.state.store import Store
 
 
@@ -46,8 +43,5 @@ class LinkRows:
 
     def links(self) -> list[SavedLink]:
         """All saved links."""
-        found = []
-        for (body,) in self._store.database.read("SELECT body FROM links"):
-            with contextlib.suppress(*UNDECODABLE, TypeError):  # written by a version with another format: ignore it
-                found.append(msgspec.json.decode(body, type=SavedLink))
-        return found
+        rows = self._store.database.read("SELECT NULL, body FROM links")
+        return self._store.reader.decoded("given links (one that was revoked is valid again)", rows, SavedLink)

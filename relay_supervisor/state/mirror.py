@@ -111,9 +111,19 @@ class Mirror:
 
 def opened(name: str) -> sqlite3.Connection:
     """A connection for any thread, with transactions as they are written."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         name, timeout=_BUSY, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
     )
+    connection.text_factory = _text
+    return connection
+
+
+def _text(stored: bytes) -> str | bytes:
+    """A text; what is not UTF-8 as bytes, which costs its row: SQLite's error costs the table, and quotes the text."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 def keep_little(connection: sqlite3.Connection) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, TypeVar
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from relay_common.ids import is_camera_id
 from relay_common.proc import process_of, process_ref
 from relay_common.protocol import Protocol
+from relay_common.undecodable import UNDECODABLE
+
+log = logging.getLogger(__name__)
+
+_MOST_NAMED: Final = 10
 
 Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 """Seconds, on either clock."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class LeaseRow(msgspec.Struct, array_like=True, frozen=True):
@@ -101,10 +110,47 @@ def columns(kind: type[msgspec.Struct]) -> str:
     return ", ".join(kind.__struct_fields__)
 
 
-def checked(rows: Iterable[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
-    """The rows that are of that kind; one that is not counts as if it were not there."""
-    for row in rows:
-        try:
-            yield msgspec.convert(row, kind)
-        except msgspec.ValidationError:
-            continue
+class RowReader:
+    """Turns rows into what they stand for, and says what it could not read.
+
+    A row that is damaged, or of a release with another format, counts as if it were not there: `unreadable` counts
+    those. The log names their cameras and nothing else of them: such a row may hold a secret in any column.
+    """
+
+    def __init__(self) -> None:
+        self.unreadable = 0
+
+    def checked(self, what: str, rows: Sequence[tuple[Any, ...]], kind: type[S]) -> list[S]:
+        """Rows with the columns of `kind`; `what` is what they are in words."""
+        names = kind.__struct_fields__
+        cameras = [row[names.index("camera")] if "camera" in names else None for row in rows]
+        reads = [functools.partial(msgspec.convert, row, kind) for row in rows]
+        return self._read(what, list(zip(cameras, reads, strict=True)))
+
+    def decoded(self, what: str, rows: Sequence[tuple[Any, ...]], kind: type[T]) -> list[T]:
+        """Rows with a camera, or None, and a body, which is JSON of `kind`; `what` is what they are in words."""
+        return self._read(
+            what, [(camera, functools.partial(msgspec.json.decode, body, type=kind)) for camera, body in rows]
+        )
+
+    def _read(self, what: str, rows: Sequence[tuple[object, Callable[[], T]]]) -> list[T]:
+        found, unread = [], []
+        for camera, read in rows:
+            try:
+                found.append(read())
+            except (*UNDECODABLE, TypeError):
+                unread.append(camera)
+        if unread:
+            self.unreadable += len(unread)
+            log.warning(
+                "%d of %d %s in the state cannot be read and count as missing%s: damaged, or of another release",
+                *(len(unread), len(rows), what, _whose(unread)),
+            )
+        return found
+
+
+def _whose(cameras: Sequence[object]) -> str:
+    """Whose rows they are in words, as far as that is known."""
+    known = sorted({camera for camera in cameras if isinstance(camera, str) and is_camera_id(camera)})
+    more = f" and {len(known) - _MOST_NAMED} others" if len(known) > _MOST_NAMED else ""
+    return f" (of {', '.join(known[:_MOST_NAMED])}{more})" if known else ""

@@ -9,19 +9,18 @@ import math
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import msgspec
 
 from relay_common.clock import Clock
-from relay_common.undecodable import UNDECODABLE
 from relay_supervisor.google.errors import MinuteUnknown
 from relay_supervisor.google.models import Device
 from relay_supervisor.google.quota.budget import Call, LoggedCall
 from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.account_rows import AccountRows, SavedLease
 from relay_supervisor.state.database import Database
-from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, WorkerRow, checked, columns
+from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, RowReader, WorkerRow, columns
 from relay_supervisor.state.state_database import StateDatabase
 
 STATE_FILE: Final = "relay.sqlite3"
@@ -29,8 +28,6 @@ STATE_FILE: Final = "relay.sqlite3"
 _DEVICES_KEPT = 200
 _WRITE_LEASE = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITE_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-T = TypeVar("T")
 
 
 class SavedPublication(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -115,7 +112,7 @@ class Store:
         clocks_apart: float = 0.0,
         unsure_until: Callable[[], float] = lambda: -math.inf,
     ) -> None:
-        self.clock, self.unsure_until = clock, unsure_until
+        self.clock, self.unsure_until, self.reader = clock, unsure_until, RowReader()
         self._rows = AccountRows(clock, boot_id() if boot is None else boot, clocks_apart)
         self.database: StateDatabase = (
             Database(where, stamp=int(clock.wall()), read_only=read_only) if isinstance(where, Path) else where
@@ -147,7 +144,7 @@ class Store:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
-        return self.database.counters()
+        return self.database.counters() | {"unreadable": self.reader.unreadable}
 
     # --- leases
 
@@ -165,7 +162,7 @@ class Store:
         """Leases that are still alive; the others are deleted."""
         found = []
         sql = f"SELECT {columns(LeaseRow)} FROM leases WHERE account = ?"
-        for row in checked(self.database.read(sql, account), LeaseRow):
+        for row in self.reader.checked("leases", self.database.read(sql, account), LeaseRow):
             if (lease := self._rows.lease(row)) is None:
                 self.forget_lease(account, row.camera)
             else:
@@ -194,7 +191,7 @@ class Store:
         """The Stops of streams that an earlier process abandoned; those that have ended by themselves are deleted."""
         found = []
         sql = f"SELECT {columns(AbandonedRow)} FROM abandoned_streams WHERE account = ?"
-        for row in checked(self.database.read(sql, account), AbandonedRow):
+        for row in self.reader.checked("streams to be stopped", self.database.read(sql, account), AbandonedRow):
             if (stop := self._rows.abandoned(row)) is None:
                 self.forget_abandoned(account, row.handle)
             else:
@@ -211,7 +208,7 @@ class Store:
         """Calls that may still count against a limit."""
         found = []
         sql = f"SELECT {columns(CallRow)} FROM calls WHERE account = ?"
-        for row in checked(self.database.read(sql, account), CallRow):
+        for row in self.reader.checked("calls of the quota log", self.database.read(sql, account), CallRow):
             if (logged := self._rows.call(row)) is None:
                 self.forget_call(row.id)
             else:
@@ -227,8 +224,8 @@ class Store:
 
     def devices(self, account: str) -> list[Device]:
         """The saved devices; none if they cannot be read."""
-        rows = self.database.read("SELECT body FROM devices WHERE account = ?", account)
-        return [device for devices in _decoded(rows, list[Device]) for device in devices]
+        rows = self.database.read("SELECT NULL, body FROM devices WHERE account = ?", account)
+        return [device for devices in self.reader.decoded("lists of devices", rows, list[Device]) for device in devices]
 
     # --- publications and workers
 
@@ -253,8 +250,9 @@ class Store:
 
     def publications(self) -> list[SavedPublication]:
         """All saved publications."""
-        rows = self.database.read("SELECT body FROM publications")
-        return _decoded(rows + self.database.read("SELECT body FROM sink_publications"), SavedPublication)
+        rows = self.database.read("SELECT camera, body FROM publications")
+        rows += self.database.read("SELECT camera, body FROM sink_publications")
+        return self.reader.decoded("publications", rows, SavedPublication)
 
     def save_worker(self, saved: SavedWorker) -> None:
         """Save a worker."""
@@ -268,7 +266,7 @@ class Store:
 
     def workers(self) -> list[SavedWorker]:
         """All saved workers."""
-        rows = _decoded(self.database.read("SELECT body FROM workers"), WorkerRow)
+        rows = self.reader.decoded("workers", self.database.read("SELECT camera, body FROM workers"), WorkerRow)
         names = [name for name in SavedWorker.__struct_fields__ if name != "ref"]
         return [SavedWorker(ref=row.known_by, **{name: getattr(row, name) for name in names}) for row in rows]
 
@@ -286,7 +284,7 @@ class Store:
     def local_ports(self) -> dict[str, int]:
         """The ports that were dealt, by camera."""
         rows = self.database.read(f"SELECT {columns(PortRow)} FROM local_ports")
-        return {row.camera: row.port for row in checked(rows, PortRow)}
+        return {row.camera: row.port for row in self.reader.checked("ports of local viewers", rows, PortRow)}
 
     def save_local_viewer(self, saved: SavedLocalViewer) -> None:
         """Save a viewer that a worker answers itself."""
@@ -299,7 +297,8 @@ class Store:
 
     def local_viewers(self) -> list[SavedLocalViewer]:
         """All saved viewers."""
-        return _decoded(self.database.read("SELECT body FROM local_viewers"), SavedLocalViewer)
+        rows = self.database.read("SELECT NULL, body FROM local_viewers")
+        return self.reader.decoded("local viewers", rows, SavedLocalViewer)
 
     # --- the journal's part
 
@@ -346,13 +345,3 @@ class CallJournal:
             self._store.forget_call(call_id)
         else:
             self._store.write_call(self._account, call_id, command.call, sent, counted_by)
-
-
-def _decoded(rows: list[tuple[bytes]], kind: type[T]) -> list[T]:
-    found = []
-    for (body,) in rows:
-        try:
-            found.append(msgspec.json.decode(body, type=kind))
-        except (*UNDECODABLE, TypeError):
-            continue  # written by a version with another format: ignore it
-    return found
