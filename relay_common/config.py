@@ -310,8 +310,9 @@ class PathsConfig(_Section, frozen=True):
             return Path(self.runtime_dir).expanduser()
         if systemd := os.environ.get("RUNTIME_DIRECTORY"):
             return Path(systemd.split(":")[0])
-        if user := os.environ.get("XDG_RUNTIME_DIR"):
-            return Path(user) / "nest-relay"
+        # The XDG specification has relative paths ignored: each program would start them at a directory of its own.
+        if (user := Path(os.environ.get("XDG_RUNTIME_DIR", ""))).is_absolute():
+            return user / "nest-relay"
         return Path(tempfile.gettempdir()) / f"nest-relay-{os.getuid()}"
 
     def socket(self) -> Path:

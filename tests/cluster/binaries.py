@@ -71,8 +71,8 @@ BUILD_SECONDS: Final = 3600
 
 def cache_folder() -> Path:
     """Where the product's tests keep what is expensive to make."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nest-relay"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "nest-relay"
 
 
 def folder(kit: Kit = CONTROL_PLANE) -> Path:

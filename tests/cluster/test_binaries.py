@@ -55,6 +55,11 @@ def test_a_recipe_is_followed_once_and_anew_when_it_has_changed(recipe: Path) ->
     assert built(recipe) == 2
 
 
+def test_a_cache_whose_path_is_relative_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert binaries.cache_folder() == Path.home() / ".cache/nest-relay"
+
+
 def test_what_a_node_takes_is_a_kit_of_its_own(recipe: Path) -> None:
     first = binaries.build()
     recipe.write_text('mkdir -p "$OUT"; for one in $PROGRAMS pause; do touch "$OUT/$one"; done\n' + _PACKED)

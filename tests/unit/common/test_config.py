@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,16 @@ def test_a_user_without_a_home_is_told_to_say_where_the_state_is(monkeypatch: py
     with pytest.raises(ConfigError, match=r"paths\.state_dir has to be set: this user has no home"):
         PathsConfig().state()
     assert PathsConfig(state_dir="/state").state() == Path("/state")
+
+
+def test_a_runtime_directory_of_the_session_is_used_if_its_path_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG Base Directory specification says; `status` looked for the socket below its own directory."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert PathsConfig().runtime() == Path("/run/user/7/nest-relay")
+    for unusable in ("run/user/7", "./run", ""):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", unusable)
+        assert PathsConfig().runtime() == Path(tempfile.gettempdir()) / f"nest-relay-{os.getuid()}"
 
 
 def test_relative_paths_start_at_the_files_directory(tmp_path: Path) -> None:
