@@ -11,6 +11,7 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
@@ -19,6 +20,7 @@ import setproctitle
 import uvloop
 
 from relay_common import VERSION, log, protocol
+from relay_common.causes import Cause
 from relay_common.clock import Clock, LoopClock, SystemClock
 from relay_common.cloudflare import BASE_URL, SfuClient
 from relay_common.duration_range import DurationRange
@@ -37,6 +39,14 @@ from relay_worker.publish.publication import PublisherSettings
 from relay_worker.publish.signaling import PublishRefused
 from relay_worker.relay import CameraRelay, RelaySettings
 from relay_worker.rtsp.transport import client_context
+
+_REQUESTS: Final = {stage.value: stage for stage in (Stage.OPTIONS, Stage.DESCRIBE, Stage.SETUP, Stage.PLAY)}
+"""By the state of a session: the request whose answer it waits for."""
+_UNANSWERED: Final = (
+    "A camera that sleeps takes up to 30 s: let it run longer (--duration). If it stays so, check that RTSP is spoken "
+    "at the URL's host and port, and end other clients of this stream"
+)
+_UNCONNECTED: Final = "Check the URL's host and port; an attempt may take 10 s: let it run longer (--duration)"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -324,16 +334,29 @@ def _verdict(stats: WorkerStats, reporter: Reporter, flowing: bool) -> tuple[str
     if reporter.lost:
         return "file", reporter.lost
     if reporter.failed.is_set():
-        return reporter.stage.value, redact(reporter.reason)
+        return reporter.stage.value, _advised(stats, redact(reporter.reason))
     if flowing and stats.requests_in_vain:
         return stage_of(stats).value, f"{NOT_DECODABLE}: {describe_requests(stats)}"
     if flowing:
         share = uplink_share(stats.video)
         return (Stage.SENDING.value, f"video flows, but {share}") if share else (Stage.NONE.value, "video flows")
+    waits = _REQUESTS.get(stats.source)
+    unanswered = f"the camera has not answered {waits.name}" if waits else ""
     if stats.reason:
-        return stats.stage.value, redact(stats.reason)
+        since = f"; since then {unanswered}" if waits is not None and stats.stage is Stage.STREAMING else ""
+        return stats.stage.value, _advised(stats, redact(stats.reason) + since)
+    if waits is not None:
+        return waits.value, f"{unanswered} so far. {_UNANSWERED}"
+    if stats.source == "connecting":
+        return Stage.CONNECT.value, f"there is no connection with the camera so far. {_UNCONNECTED}"
     if stats.video.packets_in == 0:
         return Stage.STREAMING.value, f"no video packet came (RTSP session: {stats.source})"
     if stats.video.keyframes == 0:
         return Stage.DECODE.value, "packets come, but no keyframe with parameter sets"
     return Stage.STREAMING.value, "video came and stopped"
+
+
+def _advised(stats: WorkerStats, text: str) -> str:
+    """What was seen, with what to do where that is a request without an answer."""
+    without_answer = stats.code == Cause.CAMERA_STALLED.value and stats.stage.value in _REQUESTS
+    return f"{text}. {_UNANSWERED}" if without_answer else text

@@ -71,6 +71,10 @@ class PendingRequests:
         if self.misnumbered == 1:
             log.info("the camera answers request %d with CSeq %d: taken as its answer", expected, number)
 
+    def waiting(self) -> str:
+        """Methods of the requests that have no answer so far, keep-alives included."""
+        return ", ".join(waits.method for waits in self._waiting.values())
+
     def overdue(self, now: float) -> list[str]:
         """Methods of the requests whose answer should have come by now and must."""
         return [waits.method for waits in self._waiting.values() if now >= waits.until and not waits.keepalive]

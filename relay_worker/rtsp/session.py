@@ -187,8 +187,10 @@ class RtspSession(SessionState):
         """Send a keepalive that is due; raise RtspTimeoutError when an answer, or media, is overdue."""
         if self.state is RtspState.PLAYING:
             if now - self._last_data >= self._settings.media_timeout:
+                unanswered = self.dialogue.requests.waiting()
+                without = f", without an answer to {unanswered}" if unanswered else ""
                 raise RtspTimeoutError(
-                    RtspStage.STREAMING, f"nothing received: ended after {now - self._last_data:.0f} s"
+                    RtspStage.STREAMING, f"nothing received: ended after {now - self._last_data:.0f} s{without}"
                 )
             if self._next_keepalive is not None and now >= self._next_keepalive:
                 self._keepalive(now)

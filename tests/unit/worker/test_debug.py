@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from relay_common.protocol import WorkerState
+from relay_common.errors import Remedy
+from relay_common.protocol import Stage, WorkerState
 from relay_common.worker_stats import TrackStats, WorkerStats
 from relay_worker import native
 from relay_worker.debug import Reporter, _verdict, cli
@@ -67,18 +69,42 @@ def test_the_data_path_that_the_environment_names_is_used(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("source", "stage", "words"),
+    [
+        ("options", "options", "the camera has not answered OPTIONS so far. A camera that sleeps"),
+        ("setup", "setup", "the camera has not answered SETUP so far"),
+        ("connecting", "connect", "there is no connection with the camera so far. Check the URL's host and port"),
+        ("playing", "streaming", "no video packet came (RTSP session: playing)"),
+    ],
+)
+def test_what_the_camera_has_not_answered_is_named(source: str, stage: str, words: str) -> None:
+    """It was no video packet, and a problem at streaming, when --duration was over before an answer was overdue."""
+    found, text = _verdict(seen(source=source), Reporter(), flowing=False)
+    assert found == stage
+    assert text.startswith(words)
+
+
+def test_an_answer_that_is_overdue_has_advice_and_the_first_failure_is_told_first() -> None:
+    late = seen(source="idle", stage=Stage.OPTIONS, code="camera_stalled", reason="RTSP options: no answer to OPTIONS")
+    assert _verdict(late, Reporter(), flowing=False)[1].startswith("RTSP options: no answer to OPTIONS. A camera that")
+    reporter = Reporter()
+    reporter.source_failed(1, Stage.OPTIONS, Remedy.REGENERATE, "RTSP options: no answer to OPTIONS")
+    assert _verdict(late, reporter, flowing=False)[1].startswith("RTSP options: no answer to OPTIONS. A camera that")
+    stopped = seen(source="options", stage=Stage.STREAMING, code="camera_stalled", reason="no video for 10 s")
+    words = "no video for 10 s; since then the camera has not answered OPTIONS"
+    assert _verdict(stopped, Reporter(), flowing=False) == ("streaming", words)
+
+
+def seen(**fields: Any) -> WorkerStats:
+    return WorkerStats(
+        instance="debug", camera="debug", sequence=1, at=0.0, uptime=9.0, state=WorkerState.CONNECTING, **fields
+    )
+
+
+@pytest.mark.parametrize(
     ("loss", "stage", "more"), [(0.0, "decode", ""), (0.4, "sending", "; the uplink loses 40% of the packets")]
 )
 def test_video_that_nobody_decodes_is_no_good_verdict(loss: float, stage: str, more: str) -> None:
-    stats = WorkerStats(
-        instance="debug",
-        camera="debug",
-        sequence=1,
-        at=0.0,
-        uptime=9.0,
-        state=WorkerState.LIVE,
-        video=TrackStats(frames=100, fps=30.0, loss_out=loss),
-        requests_in_vain=12.0,
-    )
+    stats = seen(video=TrackStats(frames=100, fps=30.0, loss_out=loss), requests_in_vain=12.0)
     words = "live, not decodable: viewers have requested keyframes for 12 s, and the complete ones sent did not help"
     assert _verdict(stats, Reporter(), flowing=True) == (stage, words + more)
