@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from relay_common.config import LimitsConfig
 from relay_common.errors import Remedy, RemoteError
 from relay_common.secrets import redact
 from relay_common.undecodable import UNDECODABLE
@@ -56,8 +57,8 @@ class RateLimited(NestError):
 
     remedy = Remedy.HOLD
 
-    def __init__(self, message: str, *, bucket: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message, status=429, retry_after=retry_after)
+    def __init__(self, message: str, *, bucket: str = "", retry_after: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint, status=429, retry_after=retry_after)
         self.bucket = bucket
 
 
@@ -274,7 +275,8 @@ def error_for(
     match refusal.http:
         case 429:
             named = _BUCKET.search(refusal.message)
-            return RateLimited(message, bucket=named.group(1) if named else "", retry_after=retry_after)
+            hint = _lists_are_shared(retry_after) if verb == "list" else ""
+            return RateLimited(message, bucket=named.group(1) if named else "", retry_after=retry_after, hint=hint)
         case 400:
             return _bad_request(refusal, message, verb, retry_after)
         case 401:
@@ -289,6 +291,16 @@ def error_for(
             return GoogleServerError(message, status=status, retry_after=retry_after)
         case status:
             return RequestRefused(message, status=status, retry_after=retry_after)
+
+
+def _lists_are_shared(retry_after: float | None) -> str:
+    """Why a list of devices may be one too many, which whoever asks for it once cannot know."""
+    wait = "a minute" if retry_after is None else f"{retry_after:.0f} s"
+    return (
+        f"Google's published limit is {LimitsConfig().devices_list_per_minute} such calls (devices.list) a minute for "
+        "the project and user as a whole: a running relay, `relay-supervisor check`, `cameras` and `auth`, and other "
+        f"programs share them. Wait {wait} before the next"
+    )
 
 
 def _offer_refused(refusal: Refusal, message: str, offer: str) -> OfferRefused | None:

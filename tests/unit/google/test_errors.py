@@ -66,6 +66,15 @@ def test_a_429_names_its_bucket(message: str, bucket: str) -> None:
     assert (error.bucket, error.retry_after) == (bucket, 75.0)
 
 
+@pytest.mark.parametrize(("retry_after", "wait"), [(None, "Wait a minute before"), (90.0, "Wait 90 s before")])
+def test_a_list_too_many_says_who_shares_the_limit_and_when_to_go_on(retry_after: float | None, wait: str) -> None:
+    """Whoever runs `check` for the sixth time in a minute has sent five, and the relay may have sent the others."""
+    error = error_for(parse_refusal(429, b""), what="list of devices", verb="list", retry_after=retry_after)
+    for words in ("5 such calls (devices.list) a minute", "the project and user as a whole", "running relay", wait):
+        assert words in error.hint
+    assert error_for(parse_refusal(429, b""), what="x", verb="extend").hint == "", "the relay holds those by itself"
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>Bad Gateway</html>", b"[1]", b'{"error": "x"}', b"\xff\xfe", b"{}"])
 def test_bodies_that_are_not_googles(body: bytes) -> None:
     error = error_for(parse_refusal(502, body), what="x", verb="extend")
