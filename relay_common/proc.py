@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 from pathlib import Path
 from typing import Final
 
 _REF: Final = re.compile(r"process ([1-9]\d*) ([1-9]\d*)", re.ASCII)
+
+CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT})
+"""Signals that wrong compiled code ends a process with."""
 
 
 def start_ticks(pid: int) -> int:

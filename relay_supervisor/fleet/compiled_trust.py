@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from typing import Final
 
+from relay_common.proc import CRASHES
 from relay_worker.process import data_path
 
-CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT})
-"""Signals that wrong compiled code ends a process with."""
 MOST: Final = 2
 """Deaths by them …"""
 WINDOW: Final = 600.0

@@ -14,16 +14,29 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from relay_common.errors import ConfigError
+from relay_common.proc import CRASHES
 
 Setting = Literal["auto", "compiled", "python"]
 
 VARIABLE: Final = "RELAY_WORKERS_DATA_PATH"
 """What decides where the setting is `auto`: for programs that read no configuration, and for a whole test suite."""
+
+_EXTENSION: Final = "relay_worker.native._runs"
+_TRIAL: Final = """
+import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+loader = ExtensionFileLoader(*sys.argv[1:])
+loader.exec_module(loader.create_module(ModuleSpec(sys.argv[1], loader, origin=sys.argv[2])))
+"""
 
 
 class Slots(Protocol):
@@ -283,13 +296,33 @@ class Compiled(Protocol):
 
 def _load() -> tuple[Compiled | None, str]:
     """The extension module, or why there is none."""
+    if crash := _crash():
+        return None, f"loading it ends a process by {crash}"
     try:
         # `from … import` would raise the same error for a module that is not there as for one that does not load.
-        module = importlib.import_module("relay_worker.native._runs")
+        module = importlib.import_module(_EXTENSION)
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         return None, "it was installed without a C compiler" if missing else str(error)
     return cast("Compiled", module), ""
+
+
+def _crash() -> str:
+    """The signal by which loading the extension module ends a process: one of its own tries it. "" where it does not.
+
+    A file that was cut short does so (SIGBUS), and one that was compiled for another processor (SIGILL): supervisor,
+    fork server and `check` would end as well, where all of them can do without it. It takes 16 ms.
+    """
+    found = PathFinder.find_spec(_EXTENSION, __path__)
+    if found is None or found.origin is None or _EXTENSION in sys.modules:
+        return ""
+    command = [sys.executable, "-I", "-S", "-c", _TRIAL, _EXTENSION, found.origin]
+    null, environ = subprocess.DEVNULL, {name: value for name, value in os.environ.items() if name[:6] != "RELAY_"}
+    try:  # without secrets: they would be in its core
+        code = subprocess.run(command, stdin=null, stdout=null, stderr=null, env=environ, check=False).returncode
+    except OSError:
+        return ""  # it has not been tried
+    return signal.Signals(-code).name if -code in CRASHES else ""
 
 
 _found, _why_not = _load()

@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
+from relay_common.proc import CRASHES
 from relay_supervisor.cameras.status import _worker
-from relay_supervisor.fleet.compiled_trust import CRASHES, MOST, WINDOW, CompiledTrust
+from relay_supervisor.fleet.compiled_trust import MOST, WINDOW, CompiledTrust
 from relay_supervisor.fleet.slot import Phase
 from relay_worker import native
 from tests.unit.fleet.scripted import SPEC, Rig, settle

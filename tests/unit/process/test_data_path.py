@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,39 @@ def test_without_a_compiler_all_is_python_and_compiled_refuses_to_start() -> Non
     assert "C compiler" in raised.value.hint
     assert refused("compiled") == [raised.value.message]
     assert local.packets(configured("compiled")) == []
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An extension module in the place of this installation's, as a process finds it that has loaded none."""
+    monkeypatch.setattr(native, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, native._EXTENSION, raising=False)
+    monkeypatch.setenv("RELAY_CLOUDFLARE_APP_SECRET", "hush")
+    file = tmp_path / "_runs.abi3.so"
+    file.write_bytes(b"\x7fELF")
+    return file
+
+
+def test_a_file_that_kills_who_loads_it_is_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It killed supervisor, fork server and `check`, each at its start, where Python does as well."""
+    found, why = native._load()
+    assert (found, why.rpartition(": ")[2]) == (None, "file too short"), "that is an error like others"
+    trial = "import os, signal\nos.kill(os.getpid(), signal.{})"
+    monkeypatch.setattr(native, "_TRIAL", trial.format("SIGILL"))
+    assert native._load() == (None, "loading it ends a process by SIGILL")
+    monkeypatch.setattr(native, "_TRIAL", trial.format("SIGKILL"))
+    assert native._load() == (found, why), "somebody else's doing"
+    monkeypatch.setattr(native, "_TRIAL", "import os\nif 'hush' in os.environ.values(): os.abort()")
+    assert native._load() == (found, why), "a core may be kept"
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert native._load() == (found, why)
+
+
+@pytest.mark.usefixtures("present")
+def test_a_file_that_was_cut_short_is_as_none(file: Path) -> None:
+    assert native._found is not None
+    file.write_bytes(Path(str(vars(native._found)["__file__"])).read_bytes()[:4096])
+    assert native._load() == (None, "loading it ends a process by SIGBUS")
 
 
 @pytest.mark.usefixtures("present")
