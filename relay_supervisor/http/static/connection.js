@@ -13,9 +13,10 @@ export class Connection extends Peer {
   cameras = []; // as last asked for
   qualities = {}; // the same, of cameras that offer two
   unavailable = [];
+  unheard = false; // whether the relay may not have heard what was last asked for
   #streams = new Map(); // camera → MediaStream
   #busy = false;
-  #later = null; // an update requested while another was in progress
+  #later = null; // an update requested while another was in progress: {cameras, stale, qualities}
 
   constructor() {
     super(DISCONNECTED_FOR);
@@ -47,7 +48,8 @@ export class Connection extends Peer {
   async update(cameras, stale = [], qualities = {}) {
     if (this.dead || !this.view) return;
     if (this.#busy) {
-      this.#later = () => this.update(cameras, stale, qualities);
+      // What is frozen is pulled again, however often something else is asked for meanwhile.
+      this.#later = { cameras, stale: [...new Set([...(this.#later?.stale ?? []), ...stale])], qualities };
       return;
     }
     this.#busy = true;
@@ -55,17 +57,20 @@ export class Connection extends Peer {
     try {
       const answer = await call("POST", `/api/view/${this.view}/update`, { cameras, stale, ...this.#chosen });
       this.unavailable = answer.unavailable;
-      if (answer.action === "reopen") this.die();
+      this.unheard = false;
+      // Tracks that were never offered here: the offer was lost on its way, and the relay waits for its answer.
+      if (answer.action === "reopen" || (answer.action === "none" && this.#misses(answer.tracks))) this.die();
       else if (answer.action === "answer") await this.#negotiate(answer);
       else this.#learn(answer.tracks);
     } catch (error) {
       // 410: the relay no longer knows the view (it was restarted). Other errors may pass: the picture continues.
       if (error.status === 410) this.die();
+      this.unheard = true;
     } finally {
       this.#busy = false;
       const later = this.#later;
       this.#later = null;
-      later?.();
+      if (later) this.update(later.cameras, later.stale, later.qualities);
     }
   }
 
@@ -88,22 +93,27 @@ export class Connection extends Peer {
   async #negotiate(answer) {
     // The map comes first: tracks arrive while the offer is applied.
     this.#learn(answer.tracks);
-    const sdp = await this.#answerTo(answer.offer);
-    await call("POST", `/api/view/${this.view}/answer`, { sdp });
-  }
-
-  // Our answer. A connection that can give none has not what the SFU believes it has, and another must take its place.
-  async #answerTo(offer) {
     try {
-      await this.pc.setRemoteDescription({ type: "offer", sdp: this.blind ? soundOf(offer) : offer });
-      await this.pc.setLocalDescription(await this.pc.createAnswer());
+      const sdp = await this.#answerTo(answer.offer);
+      await call("POST", `/api/view/${this.view}/answer`, { sdp });
     } catch (error) {
+      // It has not what the SFU believes it has, and a view that is not answered ends: another must take its place.
       this.die();
       throw error;
     }
+  }
+
+  async #answerTo(offer) {
+    await this.pc.setRemoteDescription({ type: "offer", sdp: this.blind ? soundOf(offer) : offer });
+    await this.pc.setLocalDescription(await this.pc.createAnswer());
     // The SFU learns our address from our checks, so there is no need to wait for candidates.
     const { sdp } = this.pc.localDescription;
     return this.blind ? refusing(offer, sdp) : sdp;
+  }
+
+  #misses(tracks) {
+    const offered = new Set(this.pc.getTransceivers().map(({ mid }) => mid));
+    return tracks.some(({ mid, kind }) => !offered.has(mid) && !(this.blind && kind === "video"));
   }
 
   #learn(tracks) {

@@ -94,7 +94,7 @@ export class Group {
       if (any && !this.#next && this.#delay > 2 * FIRST_DELAY) this.renew();
       return;
     }
-    const behind = this.cameras.some((id) => {
+    const behind = connection.unheard || this.cameras.some((id) => {
       const status = statuses.get(id);
       return status?.viewable && (!connection.has(id) || [...connection.tracks.values()].some(
         (track) => track.camera === id && track.publication !== status.publication));

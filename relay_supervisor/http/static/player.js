@@ -160,7 +160,8 @@ export class Player {
 
   // Why nothing is shown of a camera: the relay could open no view, for now.
   refusal(id) {
-    return this.#all.find((group) => group.cameras.includes(id) && !group.connection)?.refusal ?? "";
+    const failing = ({ cameras, connection }) => cameras.includes(id) && (!connection || (connection.dead && !this.playing(id)));
+    return this.#all.find(failing)?.refusal ?? "";
   }
 
   numbers(id) {

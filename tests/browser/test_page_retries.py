@@ -1,0 +1,144 @@
+"""A page whose own calls fail, or come while others are under way: it is put right by itself, and without haste."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from playwright.async_api import Page, Route
+
+from tests.fixtures.dashboard import Dashboard, decoding, first_that, served, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.media]
+
+WATCH_EXCHANGE: Final = """() => {
+  const [old] = window.relay.pcs;
+  const close = old.close.bind(old);
+  old.close = () => {
+    window.playedOn = old.connectionState === "connected" && window.relay.pcs[0]?.connectionState === "connected";
+    close();
+  };
+}"""
+"""Whether both connections were there when the page closed the old one."""
+REFUSAL: Final = {"operation": "sessions/new", "times": -1, "correlation": "view", "status": 500}
+
+
+def tile_says(words: str) -> str:
+    return f"document.querySelector('.tile').innerText.includes({words!r})"
+
+
+# --- a view that the page and the relay see differently -----------------------------------------------------------
+
+
+async def replaced_while_it_plays(page: Page, dashboard: Dashboard, cameras: list[str]) -> None:
+    """The relay has not had to end the first view, which would have stopped all of its pictures."""
+    await decoding(page, cameras)
+    outcomes = dashboard.relay.viewers.outcomes
+    await first_that(lambda: outcomes["closed"] == 1)
+    assert (outcomes["opened"], outcomes["unanswered"], len(dashboard.relay.viewers)) == (2, 0, 1)
+    assert await page.evaluate("window.playedOn"), "the old one is closed when the new one is connected"
+
+
+@pytest.mark.parametrize("lost", ["answer", "offer"])
+async def test_an_exchange_that_is_cut_off_costs_no_picture(chromium_page: Page, lost: str) -> None:
+    """The page's answer to an offer, or the relay's reply with it: the SFU waits for an answer that never comes."""
+    page = chromium_page
+    async with served(2) as dashboard:
+        await dashboard.publish(0)
+        ids = [camera.id for camera in dashboard.relay.cameras]
+        await page.goto(dashboard.server.url)
+        await decoding(page, ids[:1])
+        await page.evaluate(WATCH_EXCHANGE)
+        cut: list[str] = []
+
+        async def cut_off(route: Route) -> None:
+            reply = await route.fetch() if lost == "offer" else None
+            if cut or (reply is not None and not (await reply.json())["offer"]):
+                await route.continue_()
+                return
+            cut.append(route.request.url)
+            await route.abort()
+
+        await page.route(f"**/api/view/*/{'answer' if lost == 'answer' else 'update'}", cut_off)
+        await dashboard.publish(1)
+        await replaced_while_it_plays(page, dashboard, ids)
+        assert len(cut) == 1
+
+
+UNHEARD: Final = """async () => {
+  const { Connection } = await import("./static/connection.js");
+  const { Group } = await import("./static/group.js");
+  const asked = [];
+  window.fetch = async (url, { body }) => {
+    asked.push(JSON.parse(body).qualities.a);
+    if (asked.length < 3) throw new TypeError("Failed to fetch");
+    return Response.json({ action: "none", unavailable: [], tracks: [{ mid: "0", camera: "a", publication: "p" }] });
+  };
+  const connection = Object.assign(new Connection(), { view: "v", pc: { getTransceivers: () => [{ mid: "0" }] } });
+  connection.tracks.set("0", { mid: "0", camera: "a", publication: "p" });
+  const group = new Group(() => {});
+  group.connection = connection;
+  group.want(["a"], { a: "small" });
+  const statuses = new Map([["a", { viewable: true, publication: "p" }]]);
+  const heard = [];
+  for (let second = 1; second <= 20; second += 1) {
+    await new Promise((resolve) => setTimeout(resolve));
+    group.follow(statuses, performance.now() + 1000 * second);
+    heard.push(asked.length);
+  }
+  return [asked, heard];
+}"""
+
+
+async def test_what_the_relay_did_not_hear_is_asked_for_again(chromium_page: Page) -> None:
+    """Which picture is wanted was told once: of a reply that was lost the relay knew nothing for half a minute."""
+    page = chromium_page
+    async with served(1) as dashboard:
+        await page.goto(dashboard.server.url)
+        asked, heard = await page.evaluate(UNHEARD)
+        assert asked == ["small"] * 3
+        assert heard[0] == 1, "not at once"
+
+
+FROZEN: Final = """async () => {
+  const { Connection } = await import("./static/connection.js");
+  const asked = [];
+  let reply;
+  window.fetch = (url, { body }) => {
+    asked.push(JSON.parse(body).stale);
+    const nothing = { action: "none", unavailable: [], tracks: [] };
+    return new Promise((resolve) => { reply = () => resolve(Response.json(nothing)); });
+  };
+  const connection = Object.assign(new Connection(), { view: "v", pc: { getTransceivers: () => [] } });
+  connection.update(["a", "b"]);
+  connection.update(["a", "b"], ["a"]);
+  connection.update(["a"]);
+  for (let turn = 0; turn < 3; turn += 1) {
+    reply();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return asked;
+}"""
+
+
+async def test_a_frozen_picture_is_not_forgotten_while_the_relay_is_slow(chromium_page: Page) -> None:
+    page = chromium_page
+    async with served(1) as dashboard:
+        await page.goto(dashboard.server.url)
+        assert await page.evaluate(FROZEN) == [[], ["a"]]
+
+
+async def test_while_a_broken_connection_cannot_be_replaced_the_page_says_why(chromium_page: Page) -> None:
+    page = chromium_page
+    async with served(1) as dashboard:
+        await dashboard.publish(0)
+        await page.goto(dashboard.server.url)
+        await decoding(page, ["cam00000"])
+        dashboard.sfu.faults.change({"api": [REFUSAL]})
+        viewers = dashboard.relay.viewers
+        for view in list(viewers._views.values()):
+            viewers._end(view, "lost")
+        await until(page, tile_says("Cloudflare refuses viewers: 500"))
+        dashboard.sfu.faults.change({"clear": True})
+        await decoding(page, ["cam00000"])
+        await until(page, f"!{tile_says('Cloudflare refuses viewers')}")
