@@ -7,6 +7,8 @@ from typing import Final
 import pytest
 from playwright.async_api import Page, Route
 
+from relay_common.worker_stats import SinkStats
+from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.dashboard import Dashboard, decoding, first_that, served, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]
@@ -142,3 +144,97 @@ async def test_while_a_broken_connection_cannot_be_replaced_the_page_says_why(ch
         dashboard.sfu.faults.change({"clear": True})
         await decoding(page, ["cam00000"])
         await until(page, f"!{tile_says('Cloudflare refuses viewers')}")
+
+
+# --- how often a page tries ---------------------------------------------------------------------------------------
+
+
+async def count_requests(page: Page, path: str, seconds: float) -> int:
+    """How many requests to `path`, all of which fail, a page makes that has just been opened."""
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.abort()
+
+    await page.route(path, refuse)
+    await page.reload()
+    await first_that(lambda: bool(asked))
+    await page.wait_for_timeout(1000 * seconds)
+    return len(asked)
+
+
+async def test_a_relay_that_does_not_answer_is_not_asked_without_a_pause(chromium_page: Page) -> None:
+    """Where it is the only way: one that was being started got hundreds of offers a second from every page."""
+    page = chromium_page
+    async with served(1) as dashboard:
+        (camera,) = dashboard.relay.cameras
+        camera.local, camera.sfu, camera.viewable = LocalStatus(on=True, publication="worker-1"), False, False
+        camera.sinks = [SinkStats(name="studio", live=True)]
+        await page.goto(dashboard.server.url)
+        assert await count_requests(page, "**/whep/**", 5.0) <= 8
+
+
+FAKES: Final = """
+  const { Group } = await import("./static/group.js");
+  const made = [];
+  let refuse = true;
+  class Fake extends EventTarget {
+    pc = { connectionState: "new" };
+    dead = false;
+    async open(cameras) { this.cameras = cameras; if (refuse) throw new Error("refused"); }
+    stream() { return null; }
+    update() {}
+    close() { this.dead = true; }
+    become(state) {
+      this.pc.connectionState = state;
+      this.dispatchEvent(new Event(state === "connected" ? "ready" : "dead"));
+    }
+  }
+  const group = new Group(() => {}, () => { const one = new Fake(); made.push(one); return one; });
+  const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+  const follow = (publication) => group.follow(new Map([["a", { viewable: Boolean(publication), publication }]]), 0);
+"""
+PATIENT: Final = f"""async () => {{{FAKES}
+  const often = async (publication, turns) => {{
+    const before = made.length;
+    for (let turn = 0; turn < turns; turn += 1) {{
+      await seconds(0.1);
+      group.want(["a"]);
+      follow(publication);
+    }}
+    return made.length - before;
+  }};
+  return [await often("p", 60), await often("q", 1), await often("", 1), await often("q", 1)];
+}}"""
+SUPERSEDED: Final = f"""async () => {{{FAKES}
+  refuse = false;
+  group.want(["a"]);
+  made[0].become("connected");
+  group.renew();
+  made[0].become("failed");
+  await seconds(0.2);
+  made[1].become("connected");
+  await seconds(1);
+  return made.length;
+}}"""
+
+
+async def test_a_refused_page_waits_longer_each_time_unless_something_has_changed(chromium_page: Page) -> None:
+    """Each status, and each look at the statistics, had it try again."""
+    page = chromium_page
+    async with served(1) as dashboard:
+        await page.goto(dashboard.server.url)
+        patient, republished, _, back = await page.evaluate(PATIENT)
+        # At once, when it learns of the publication, and after at least 0.25, 0.5, 1 and 2 s.
+        assert patient <= 6
+        assert republished >= 1, "another publication is tried at once"
+        assert back >= 1, "and so is one that comes back"
+
+
+async def test_a_connection_is_not_replaced_once_more_for_the_one_before_it(chromium_page: Page) -> None:
+    """One that fails while the next is being made had a third one made."""
+    page = chromium_page
+    async with served(1) as dashboard:
+        await page.goto(dashboard.server.url)
+        assert await page.evaluate(SUPERSEDED) == 2

@@ -20,7 +20,9 @@ export class Group {
   refusal = ""; // why the relay could open no view
   #next = null;
   #delay = FIRST_DELAY;
-  #timer = 0;
+  #timer = 0; // of the next connection after a failure, as long as none is being made
+  #viewable = []; // cameras that can be viewed, with their publications, by the last status
+  #tried = []; // the same when a connection was last tried
   #askedAt = 0;
   #reportedAt = 0;
   #patience = ASK_AGAIN;
@@ -46,8 +48,9 @@ export class Group {
     this.qualities = qualities;
     for (const id of this.#moved.keys()) if (!cameras.includes(id)) this.#moved.delete(id);
     if (!cameras.length) return this.stop();
-    if (!this.connection && !this.#next) this.#open();
-    else if (otherwise && this.#picturesOtherwise(this.active)) this.renew();
+    // After a failure the next connection is made in its time, however often this is called.
+    if (!this.active && !this.#timer) this.#open();
+    else if (this.active && otherwise && this.#picturesOtherwise(this.active)) this.renew();
     else if (changed) this.#ask();
   }
 
@@ -59,7 +62,7 @@ export class Group {
   }
 
   stop() {
-    clearTimeout(this.#timer);
+    this.#waitNoMore();
     this.connection?.close();
     this.#next?.close();
     this.connection = this.#next = null;
@@ -68,8 +71,13 @@ export class Group {
   // Reconnect at once: the network is back, or a camera became viewable.
   renew() {
     this.#delay = FIRST_DELAY;
-    clearTimeout(this.#timer);
+    this.#waitNoMore();
     if (!this.#next) this.#open();
+  }
+
+  #waitNoMore() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
   }
 
   // The browser can decode pictures: replace a connection that was made without them. One that fails is tried again later.
@@ -88,10 +96,11 @@ export class Group {
   // `statuses`: camera id → its status. Decides whether the view is behind the relay's publications.
   follow(statuses, now) {
     const connection = this.connection;
-    if (!connection) {
-      const any = this.cameras.some((id) => statuses.get(id)?.viewable);
+    this.#viewable = this.cameras.filter((id) => statuses.get(id)?.viewable).map((id) => `${id} ${statuses.get(id).publication}`);
+    this.#tried = this.#tried.filter((one) => this.#viewable.includes(one));
+    if (!connection || connection.dead) {
       // A camera has become viewable: do not wait out a long delay.
-      if (any && !this.#next && this.#delay > 2 * FIRST_DELAY) this.renew();
+      if (this.#timer && this.#viewable.some((one) => !this.#tried.includes(one))) this.renew();
       return;
     }
     const behind = connection.unheard || this.cameras.some((id) => {
@@ -152,6 +161,7 @@ export class Group {
   }
 
   async #open() {
+    this.#tried = this.#viewable;
     const next = (this.#next = this.make());
     next.addEventListener("stream", ({ detail }) => this.#show(next, detail));
     next.addEventListener("ready", () => this.#takeOver(next));
@@ -195,10 +205,16 @@ export class Group {
       connection.close();
       this.connection = null;
     } else if (connection !== this.connection) connection.close();
-    clearTimeout(this.#timer);
-    if (connection !== this.connection) this.onFailed(connection);
-    if (!this.cameras.length) return; // they are played another way
-    this.#timer = setTimeout(() => !this.#next && this.cameras.length && this.#open(), this.#delay * (0.5 + Math.random() / 2));
+    if (!this.#next) this.#wait();
+    if (connection !== this.connection) this.onFailed(connection); // they may be played another way from now on
+  }
+
+  #wait() {
+    this.#waitNoMore();
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      this.#open();
+    }, this.#delay * (0.5 + Math.random() / 2));
     this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY);
   }
 }
