@@ -10,6 +10,7 @@ from playwright.async_api import Page, Route
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.dashboard import Dashboard, decoding, first_that, served, until
+from tests.fixtures.local_responder import StockLocal
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]
 
@@ -22,6 +23,7 @@ WATCH_EXCHANGE: Final = """() => {
   };
 }"""
 """Whether both connections were there when the page closed the old one."""
+GIVEN_UP: Final = "JSON.parse(sessionStorage.getItem('relay.local.unreachable') ?? '[]')"
 REFUSAL: Final = {"operation": "sessions/new", "times": -1, "correlation": "view", "status": 500}
 
 
@@ -238,3 +240,23 @@ async def test_a_connection_is_not_replaced_once_more_for_the_one_before_it(chro
     async with served(1) as dashboard:
         await page.goto(dashboard.server.url)
         assert await page.evaluate(SUPERSEDED) == 2
+
+
+async def test_a_relay_that_was_away_for_a_moment_is_no_reason_to_give_the_direct_way_up(chromium_page: Page) -> None:
+    page, local = chromium_page, StockLocal()
+    async with served(1, local=local) as dashboard:
+        (camera,) = dashboard.relay.cameras
+        camera.local = LocalStatus(on=True, publication="worker-1")
+        await page.goto("about:blank")
+        await page.route("**/whep/**", lambda route: route.abort())
+        async with page.expect_request("**/api/view", timeout=60_000):
+            await page.goto(dashboard.server.url)
+        assert await page.evaluate(GIVEN_UP) == []
+        # What is not reached is given up for as long as there is this tab: on the next page it is tried again.
+        await page.unroute("**/whep/**")
+        try:
+            await page.reload()
+            await first_that(lambda: local.asked == [camera.id])
+        finally:
+            await page.goto("about:blank")
+            await local.aclose()

@@ -150,7 +150,7 @@ export class Ways {
 
   // A connection could not be made.
   failed(id, connection) {
-    if (connection.error?.status && connection.error.status !== 406) this.#refusedAt.set(id, performance.now());
+    if (connection.error && connection.error.status !== 406) this.#refusedAt.set(id, performance.now());
     else if (!connection.reached) {
       this.#unreachable.add(id);
       keep([...this.#unreachable]);
