@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from playwright.async_api import Page, Route
 
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
-from tests.fixtures.dashboard import Dashboard, decoding, first_that, served, until
+from tests.fixtures.dashboard import Dashboard, decoding, first_that, follows, served, until
 from tests.fixtures.local_responder import StockLocal
 
 pytestmark = [pytest.mark.browser, pytest.mark.media]
@@ -73,8 +73,10 @@ UNHEARD: Final = """async () => {
   const { Connection } = await import("./static/connection.js");
   const { Group } = await import("./static/group.js");
   const asked = [];
-  window.fetch = async (url, { body }) => {
-    asked.push(JSON.parse(body).qualities.a);
+  const fetched = window.fetch;
+  window.fetch = async (url, options) => {
+    if (!url.endsWith("/view/v/update")) return fetched(url, options); // the page's own
+    asked.push(JSON.parse(options.body).qualities.a);
     if (asked.length < 3) throw new TypeError("Failed to fetch");
     return Response.json({ action: "none", unavailable: [], tracks: [{ mid: "0", camera: "a", publication: "p" }] });
   };
@@ -108,8 +110,10 @@ FROZEN: Final = """async () => {
   const { Connection } = await import("./static/connection.js");
   const asked = [];
   let reply;
-  window.fetch = (url, { body }) => {
-    asked.push(JSON.parse(body).stale);
+  const fetched = window.fetch;
+  window.fetch = (url, options) => {
+    if (!url.endsWith("/view/v/update")) return fetched(url, options); // the page's own
+    asked.push(JSON.parse(options.body).stale);
     const nothing = { action: "none", unavailable: [], tracks: [] };
     return new Promise((resolve) => { reply = () => resolve(Response.json(nothing)); });
   };
@@ -260,3 +264,48 @@ async def test_a_relay_that_was_away_for_a_moment_is_no_reason_to_give_the_direc
         finally:
             await page.goto("about:blank")
             await local.aclose()
+
+
+# --- the page of one camera ---------------------------------------------------------------------------------------
+
+HIDE: Final = """() => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_a_camera_that_is_heard_is_followed_while_its_page_is_hidden(chromium_page: Page) -> None:
+    """Its view was ended after three minutes in which the page asked for nothing, and with it the sound."""
+    page = chromium_page
+    async with served(1) as dashboard:
+        await dashboard.publish(0)
+        await page.goto(f"{dashboard.server.url}/watch/cam00000")
+        await decoding(page, ["cam00000"])
+        await page.get_by_role("button", name="Sound off").click()
+        await until(page, "!document.getElementById('video').muted")
+        await page.evaluate(HIDE)
+        await follows(page, await dashboard.publish(0))
+
+
+async def test_a_camera_that_is_not_found_for_a_moment_comes_back(chromium_page: Page) -> None:
+    """A proxy answers 404 while it finds no relay, and a relay while it knows no cameras."""
+    page = chromium_page
+    why = "document.getElementById('why').textContent"
+    async with served(1) as dashboard:
+        cameras = dashboard.relay.cameras
+        await page.goto(f"{dashboard.server.url}/watch/cam00000")
+        await until(page, "document.getElementById('name').textContent === 'Front door'")
+        asked: list[Any] = []
+
+        async def nobody(route: Route) -> None:
+            asked.append(route)
+            await route.fulfill(status=404, body="404 page not found")
+
+        await page.route("**/api/watch/*", nobody)
+        await first_that(lambda: len(asked) >= 2)
+        await page.unroute("**/api/watch/*")
+        assert "404" not in await page.evaluate(why)
+        dashboard.relay.cameras = []
+        await until(page, f"{why}.includes('cam00000')")
+        dashboard.relay.cameras = cameras
+        await until(page, f"!{why}.includes('cam00000')")

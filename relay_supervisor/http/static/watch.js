@@ -21,7 +21,8 @@ if (query.has("signature")) useLink([camera, query.get("expires"), query.get("si
 
 let status = null;
 let offset = 0; // the relay's clock minus this machine's, seconds
-let refusal = ""; // why nothing is shown any more
+let refusal = ""; // why nothing is shown
+let ended = false; // whether that is for good
 
 const renditions = new Renditions();
 const player = new Player({
@@ -84,22 +85,25 @@ function words() {
 
 async function look() {
   try {
-    if (!document.hidden) {
+    // Hidden, it is followed as long as it is heard or floats: otherwise the relay would end a view that asks for nothing.
+    if (!document.hidden || player.wants(camera)) {
       status = await call("GET", `/api/watch/${encodeURIComponent(camera)}`);
+      refusal = "";
       offset = status.at - Date.now() / 1000;
       renditions.learn([status]);
       player.follow([status]);
     }
   } catch (error) {
-    // Other errors may pass: the picture continues without the relay.
-    if ([401, 403, 404].includes(error.status)) {
+    // Other errors may pass, and so may those of a proxy that finds no relay: the picture continues without it.
+    if ([401, 403, 404].includes(error.status) && error.code !== "unknown") {
       refusal = error.message;
+      ended = error.status !== 404; // one that has just been started may not know its cameras yet
       controls.end();
     }
   }
   aim();
   draw();
-  if (!refusal) setTimeout(look, ASK_EVERY);
+  if (!ended) setTimeout(look, ASK_EVERY);
 }
 
 function changed() {
