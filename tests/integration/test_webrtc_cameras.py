@@ -35,7 +35,7 @@ async def test_cameras_are_relayed_extended_and_renewed_without_a_gap() -> None:
         await relay.nest(f"cameras/{single}/device", {"max_streams": 1})
         await relay.until_live()
         await relay.until(lambda: relay.camera(doorbell).source_sessions >= 4, 90.0, "the doorbell is renewed")
-        await relay.until_live(within=30.0)
+        await relay.until_live()
         await relay.until(lambda: relay.camera(camera).lease.extends >= 3, 30.0, "the camera is extended")
 
         for name in (camera, doorbell):
@@ -128,7 +128,7 @@ async def test_a_camera_that_is_moved_to_webrtc_is_followed_by_the_same_worker_i
         assert sent == [("ExtendRtspStream", 400), ("GenerateWebRtcStream", 200)], "no command is wasted"
         assert relay.camera("Front Door").lease.failures == 0
         await relay.until(lambda: relay.camera("Front Door").audio.codec == "OPUS", 30.0, "it comes over WebRTC")
-        await relay.until_live(within=30.0)
+        await relay.until_live()
         after = relay.camera("Front Door")
         assert after.lease.protocol == "WEB_RTC"
         assert (after.worker.pid, after.publication) == (before.worker.pid, before.publication)

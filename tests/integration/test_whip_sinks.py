@@ -29,7 +29,7 @@ def sink(relay: RunningRelay, name: str) -> SinkStats:
 
 
 async def live_at(relay: RunningRelay, name: str) -> None:
-    await relay.until(lambda: sink(relay, name).live, 30.0, f"live at {name or 'the SFU'}")
+    await relay.until(lambda: sink(relay, name).live, 90.0, f"live at {name or 'the SFU'}")
 
 
 def configured(relay: RunningRelay, *tables: dict[str, Any]) -> None:
