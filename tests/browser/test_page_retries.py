@@ -12,7 +12,7 @@ from relay_supervisor.status.model import LocalStatus
 from tests.fixtures.dashboard import Dashboard, decoding, first_that, follows, served, until
 from tests.fixtures.local_responder import StockLocal
 
-pytestmark = [pytest.mark.browser, pytest.mark.media]
+pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(300)]
 
 WATCH_EXCHANGE: Final = """() => {
   const [old] = window.relay.pcs;
@@ -36,7 +36,7 @@ def tile_says(words: str) -> str:
 
 async def replaced_while_it_plays(page: Page, dashboard: Dashboard, cameras: list[str]) -> None:
     """The relay has not had to end the first view, which would have stopped all of its pictures."""
-    await decoding(page, cameras)
+    await decoding(page, cameras, within=150.0)
     outcomes = dashboard.relay.viewers.outcomes
     await first_that(lambda: outcomes["closed"] == 1)
     assert (outcomes["opened"], outcomes["unanswered"], len(dashboard.relay.viewers)) == (2, 0, 1)
