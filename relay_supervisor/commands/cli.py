@@ -137,6 +137,9 @@ class VerbGroup(click.Group):
             # What a verb writes elsewhere it tells of itself. A closed pipe is click's, and these two write much else.
             if error.errno == errno.EPIPE or error.filename is not None or ctx.invoked_subcommand in ("run", "demo"):
                 raise
+            # What is still buffered would fail once more at the end, with words of the interpreter's own.
+            if sys.stdout is sys.__stdout__:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise Failure(f"The output cannot be written: {error.strerror}") from None
 
 

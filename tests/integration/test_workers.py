@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing.forkserver
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.commands.demo_world import demo_world
+from relay_supervisor.fleet.processes.fork_server import ForkServerLauncher, _kill_fork_server
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.process import immortal
 from relay_worker.process.entry import LOOKUPS
@@ -39,8 +41,15 @@ def proportional_set_size(pid: int) -> int:
     return int(found.group(1))
 
 
+def of_its_own(directory: Path) -> ForkServerLauncher:
+    """A launcher whose server is not the one that an earlier test of this process started, with other settings."""
+    _kill_fork_server()
+    getattr(multiprocessing.forkserver._forkserver, "_stop")()  # noqa: B009
+    return ForkServerLauncher(directory)
+
+
 async def test_workers_share_the_media_stack_and_lead_their_own_sessions(caplog: pytest.LogCaptureFixture) -> None:
-    async with running_relay(3) as relay:
+    async with running_relay(3, launcher=of_its_own) as relay:
         await relay.until_live()
         for camera in relay.supervisor.status().cameras:
             pid = camera.worker.pid

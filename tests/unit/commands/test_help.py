@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import http.server
+import os
 import re
 import socket
 import socketserver
@@ -152,11 +153,15 @@ def test_no_message_points_at_what_the_wheel_lacks() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
-def test_an_output_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_said_in_words(tmp_path: Path, unbuffered: str) -> None:
     """As where a job keeps a report on a disk that is full."""
     verb = [sys.executable, "-m", "relay_supervisor", "check", "--config", str(tmp_path / "none.toml")]
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        ran = subprocess.run(verb, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+        ran = subprocess.run(
+            verb, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env=environ
+        )
     assert ran.stderr == "Error: The output cannot be written: No space left on device\n"
     assert ran.returncode == 1
 

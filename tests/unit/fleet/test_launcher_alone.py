@@ -23,7 +23,6 @@ _ELSEWHERE: Final = {
     "fleet/bus_sockets.py": {"ipc:"},
     "fleet/zap.py": {"pid", "peer_pid", "ref_of"},  # workers of a release without keys are known by their process
     "fleet/keyring.py": {"process_ref"},  # the same, in a docstring
-    "fleet/compiled_trust.py": {"signal.SIG"},  # codes of `Exit` that tell of a crash
     "fleet/keeper.py": {"pid"},  # a field of the log
     "cameras/status.py": {"pid"},  # a field of the status
     "status/model.py": {"pid"},
