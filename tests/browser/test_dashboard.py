@@ -106,35 +106,6 @@ async def test_pulls_a_camera_anew_when_its_worker_has_died(chromium_page: Page)
         assert (outcomes["repointed"], outcomes["opened"], outcomes["reopened"]) == (0, 1, 0)
 
 
-REFUSES_ONE = """() => {
-  const apply = RTCPeerConnection.prototype.setRemoteDescription;
-  RTCPeerConnection.prototype.setRemoteDescription = function setRemoteDescription(description) {
-    if (!this.remoteDescription || window.refused) return apply.call(this, description);
-    window.refused = true;
-    return Promise.reject(new DOMException("not this one", "InvalidAccessError"));
-  };
-}"""
-"""The first offer that changes a connection is not taken."""
-
-
-async def test_a_connection_that_cannot_be_changed_is_replaced(chromium_page: Page) -> None:
-    page = chromium_page
-    async with served(2) as dashboard:
-        await dashboard.publish(0)
-        ids = [camera.id for camera in dashboard.relay.cameras]
-        await page.add_init_script(f"({REFUSES_ONE})()")
-        await page.goto(dashboard.server.url)
-        await decoding(page, ids[:1])
-        await page.evaluate(WATCH_EXCHANGE)
-        await dashboard.publish(1)
-        await decoding(page, ids)
-        assert await page.evaluate("window.refused")
-        outcomes = dashboard.relay.viewers.outcomes
-        await first_that(lambda: outcomes["closed"] == 1)
-        assert (outcomes["opened"], len(dashboard.relay.viewers)) == (2, 1)
-        assert await page.evaluate("window.playedOn"), "the old one is closed when the new one is connected"
-
-
 async def test_a_session_that_took_enough_offers_is_replaced_while_it_plays(
     chromium_page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,20 +9,12 @@ from playwright.async_api import Page, Route
 
 from relay_common.worker_stats import SinkStats
 from relay_supervisor.status.model import LocalStatus
+from tests.browser.test_dashboard import WATCH_EXCHANGE
 from tests.fixtures.dashboard import Dashboard, decoding, first_that, follows, served, until
 from tests.fixtures.local_responder import StockLocal
 
 pytestmark = [pytest.mark.browser, pytest.mark.media, pytest.mark.timeout(300)]
 
-WATCH_EXCHANGE: Final = """() => {
-  const [old] = window.relay.pcs;
-  const close = old.close.bind(old);
-  old.close = () => {
-    window.playedOn = old.connectionState === "connected" && window.relay.pcs[0]?.connectionState === "connected";
-    close();
-  };
-}"""
-"""Whether both connections were there when the page closed the old one."""
 GIVEN_UP: Final = "JSON.parse(sessionStorage.getItem('relay.local.unreachable') ?? '[]')"
 REFUSAL: Final = {"operation": "sessions/new", "times": -1, "correlation": "view", "status": 500}
 
@@ -67,6 +59,31 @@ async def test_an_exchange_that_is_cut_off_costs_no_picture(chromium_page: Page,
         await dashboard.publish(1)
         await replaced_while_it_plays(page, dashboard, ids)
         assert len(cut) == 1
+
+
+REFUSES_ONE: Final = """() => {
+  const apply = RTCPeerConnection.prototype.setRemoteDescription;
+  RTCPeerConnection.prototype.setRemoteDescription = function setRemoteDescription(description) {
+    if (!this.remoteDescription || window.refused) return apply.call(this, description);
+    window.refused = true;
+    return Promise.reject(new DOMException("not this one", "InvalidAccessError"));
+  };
+}"""
+"""The first offer that changes a connection is not taken."""
+
+
+async def test_a_connection_that_cannot_be_changed_is_replaced(chromium_page: Page) -> None:
+    page = chromium_page
+    async with served(2) as dashboard:
+        await dashboard.publish(0)
+        ids = [camera.id for camera in dashboard.relay.cameras]
+        await page.add_init_script(f"({REFUSES_ONE})()")
+        await page.goto(dashboard.server.url)
+        await decoding(page, ids[:1])
+        await page.evaluate(WATCH_EXCHANGE)
+        await dashboard.publish(1)
+        await replaced_while_it_plays(page, dashboard, ids)
+        assert await page.evaluate("window.refused")
 
 
 UNHEARD: Final = """async () => {
