@@ -223,7 +223,8 @@ def _reported(stats: WorkerStats, wall: float) -> Judged:
     cause = cause_of(stats.code)
     if cause is Cause.NONE and stats.reason:
         cause = _BY_STAGE.get(stats.stage, Cause.STREAM_ENDED if stats.stage is Stage.NONE else Cause.CAMERA_BROKEN)
-    if cause is Cause.NONE and stats.source == "playing" and stats.webrtc == "connected" and stats.video.frames:
+    was_live = stats.state is WorkerState.RECONNECTING  # before that, its first pictures are on their way
+    if cause is Cause.NONE and was_live and stats.source == "playing" and stats.webrtc == "connected":
         return Judged(Cause.CAMERA_STALLED, "", "", at)  # the deadline that ends the session has not passed yet
     return Judged(cause, worker_detail(stats.reason) if cause in _DETAILED else "", "", at)
 

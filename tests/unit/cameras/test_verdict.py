@@ -76,6 +76,15 @@ def test_a_stall_is_named_before_its_deadline_has_passed() -> None:
     assert judged(slot(source="playing", webrtc="connecting")).code == "starting"
 
 
+def test_a_first_picture_on_its_way_is_no_stall() -> None:
+    """A report may come before the word that it is live, or after it: the two have connections of their own."""
+    first = slot(WorkerState.CONNECTING, source="playing", webrtc="connected", video=TrackStats(frames=1))
+    assert (judged(first).state, judged(first).code) == ("connecting", "starting")
+    assert first.stats is not None
+    first.stats.state = WorkerState.LIVE
+    assert (judged(first).state, judged(first).code) == ("connecting", "starting")
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "cause"),
     [
