@@ -8,8 +8,10 @@ against 45. The encoder is the same.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ctypes.util
 import functools
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +21,6 @@ from typing import Any, Final, Literal, Protocol
 import av
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
-from cffi import FFI
 
 FRAME_SECONDS: Final = 0.020
 MAX_PACKET: Final = 1275
@@ -31,15 +32,15 @@ SAMPLE_BYTES: Final[dict[SampleFormat, int]] = {"flt": 4, "s16": 2}
 _APPLICATIONS: Final = {"voip": 2048, "audio": 2049, "lowdelay": 2051}  # opus_defines.h
 _SET_BITRATE, _SET_VBR, _SET_COMPLEXITY = 4002, 4006, 4010
 
-_ffi = FFI()
-_ffi.cdef("""
-    typedef struct OpusEncoder OpusEncoder;
-    OpusEncoder *opus_encoder_create(int32_t rate, int channels, int application, int *error);
-    void opus_encoder_destroy(OpusEncoder *encoder);
-    int opus_encoder_ctl(OpusEncoder *encoder, int request, ...);
-    int32_t opus_encode(OpusEncoder *encoder, const char *samples, int count, unsigned char *out, int32_t room);
-    int32_t opus_encode_float(OpusEncoder *encoder, const char *samples, int count, unsigned char *out, int32_t room);
-""")  # samples are plain bytes to us
+_INT32, _INT, _POINTER = ctypes.c_int32, ctypes.c_int, ctypes.c_void_p
+_PROTOTYPES: Final[dict[str, tuple[Any, list[Any]]]] = {
+    "opus_encoder_create": (_POINTER, [_INT32, _INT, _INT, _POINTER]),
+    "opus_encoder_destroy": (None, [_POINTER]),
+    "opus_encoder_ctl": (_INT, [_POINTER, _INT]),  # and what the request takes
+    "opus_encode": (_INT32, [_POINTER, _POINTER, _INT, _POINTER, _INT32]),
+    "opus_encode_float": (_INT32, [_POINTER, _POINTER, _INT, _POINTER, _INT32]),
+}
+"""What each function of opus.h gives and takes. By ctypes: cffi would read C with a parser, 0.1 s of a start."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,22 @@ class OpusEncoder(Protocol):
 
 
 @functools.cache
-def _library() -> Any:
+def _library() -> ctypes.CDLL | None:
     """libopus as bundled with PyAV, or the system's; None when there is neither."""
     home = Path(av.__file__).parent
     candidates = [*home.with_name("av.libs").glob("libopus*.so*"), *(home / ".dylibs").glob("libopus*.dylib")]
     for name in [*map(str, candidates), ctypes.util.find_library("opus") if not candidates else None]:
         if name is not None:
             with contextlib.suppress(OSError):
-                return _ffi.dlopen(name)
+                return _declared(ctypes.CDLL(name))
     return None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    for name, (result, arguments) in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
 
 
 class NativeEncoder:
@@ -86,39 +94,41 @@ class NativeEncoder:
         library = _library()
         if library is None:
             raise EncoderError("libopus was not found")
-        error = _ffi.new("int *")
-        encoder = library.opus_encoder_create(rate, settings.channels, _APPLICATIONS[settings.application], error)
-        if error[0]:
-            raise EncoderError(f"libopus refuses {rate} Hz with {settings.channels} channels (error {error[0]})")
-        self._encoder = _ffi.gc(encoder, library.opus_encoder_destroy)
+        error = _INT()
+        application = _APPLICATIONS[settings.application]
+        self._encoder = _POINTER(library.opus_encoder_create(rate, settings.channels, application, ctypes.byref(error)))
+        if error.value:
+            raise EncoderError(f"libopus refuses {rate} Hz with {settings.channels} channels (error {error.value})")
+        weakref.finalize(self, library.opus_encoder_destroy, self._encoder).atexit = False
         for request, value in (
             (_SET_BITRATE, settings.bitrate),
             (_SET_VBR, 0),
             (_SET_COMPLEXITY, settings.complexity),
         ):
-            if refused := library.opus_encoder_ctl(self._encoder, request, _ffi.cast("int32_t", value)):
+            if refused := library.opus_encoder_ctl(self._encoder, request, _INT32(value)):
                 raise EncoderError(f"libopus refuses setting {request} = {value} (error {refused})")
         self._encode = library.opus_encode_float if sample_format == "flt" else library.opus_encode
         self._samples = round(rate * FRAME_SECONDS)
         self._size = self._samples * settings.channels * SAMPLE_BYTES[sample_format]
-        self._out = _ffi.new("unsigned char[]", MAX_PACKET)
-        self._packet = _ffi.buffer(self._out)
+        self._out = ctypes.create_string_buffer(MAX_PACKET)
 
     def encode(self, samples: bytes) -> list[bytes]:
         packets: list[bytes] = []
-        start = _ffi.from_buffer(samples)
-        for offset in range(0, len(samples) - self._size + 1, self._size):
-            length = self._encode(self._encoder, start + offset, self._samples, self._out, MAX_PACKET)
+        for start in range(0, len(samples) - self._size + 1, self._size):
+            frame = samples[start : start + self._size]
+            length = self._encode(self._encoder, frame, self._samples, self._out, MAX_PACKET)
             if length < 0:
                 raise EncoderError(f"libopus error {length}")
-            packets.append(self._packet[:length])
+            packets.append(ctypes.string_at(self._out, length))
         return packets
 
     @property
     def addresses(self) -> tuple[int, int]:
         """Of libopus's function, and of the encoder that it is called with: valid while this object lives."""
-        encode, encoder = (int(_ffi.cast("uintptr_t", pointer)) for pointer in (self._encode, self._encoder))
-        return encode, encoder
+        function, encoder = ctypes.cast(self._encode, _POINTER).value, self._encoder.value
+        assert function is not None
+        assert encoder is not None
+        return function, encoder
 
 
 class AvEncoder:

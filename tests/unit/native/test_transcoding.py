@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import av
 import pytest
@@ -14,7 +15,6 @@ from av.audio.frame import AudioFrame
 
 from relay_common.simulation.camera.media import AudioSpec, audio_clip
 from relay_worker import native
-from relay_worker.media import opus_encoder
 from relay_worker.media.opus import OpusTranscoder
 from relay_worker.media.sound_clock import INTERVAL
 from relay_worker.pipeline import Pipeline
@@ -24,6 +24,10 @@ from tests.unit.native.test_hearing import FRAME, Listener
 from tests.unit.native.test_pictures import Pair
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+
+_INT, _POINTER = ctypes.c_int32, ctypes.c_void_p
+ENCODE: Final = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, ctypes.c_int, _POINTER, _INT)
+"""Makes a function of Python's one of C's, of the form of `opus_encode_float`."""
 
 
 class Speaker(Listener):
@@ -223,9 +227,7 @@ def test_an_encoder_that_fails(speaker: Speaker, which: int) -> None:
             calls[number] += 1
             return -3 if calls[number] == which + 1 else encode(*arguments)
 
-        made._codec._encode = opus_encoder._ffi.callback(
-            "int32_t(OpusEncoder *, const char *, int, unsigned char *, int32_t)", failing
-        )
+        made._codec._encode = ENCODE(failing)
     for way in speaker.pair.both:
         way.pipeline._ear = None
     assert speaker.say() == []
@@ -239,12 +241,10 @@ def test_packets_of_any_size(speaker: Speaker, size: int) -> None:
     for made in speaker.chains:
 
         def encode(*arguments: Any) -> int:
-            opus_encoder._ffi.buffer(arguments[3], size)[:] = bytes(size)
+            ctypes.memset(arguments[3], 0, size)
             return size
 
-        made._codec._encode = opus_encoder._ffi.callback(
-            "int32_t(OpusEncoder *, const char *, int, unsigned char *, int32_t)", encode
-        )
+        made._codec._encode = ENCODE(encode)
         made._pending[:] = bytes(4 * 319)  # four packets
     for way in speaker.pair.both:
         way.pipeline._ear = None

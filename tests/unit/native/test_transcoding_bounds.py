@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from relay_worker.media.opus import OpusTranscoder
 from relay_worker.media.sound_clock import AVERAGE, INTERVAL, LIMIT, TOLERANCE, SoundClock
 from tests.fuzz.sound_streams import RATE, UNITS, hbr
 from tests.unit.native.test_hearing import FRAME
-from tests.unit.native.test_transcoding import Speaker, clock, frame, transcoder
+from tests.unit.native.test_transcoding import ENCODE, Speaker, clock, frame, transcoder
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 
@@ -78,13 +79,11 @@ def test_the_longest_packets(speaker: Speaker, samples: int, packets: int) -> No
 
     def encode(*arguments: Any) -> int:
         rooms.append(arguments[4])
-        opus_encoder._ffi.buffer(arguments[3], opus_encoder.MAX_PACKET)[:] = bytes(opus_encoder.MAX_PACKET)
+        ctypes.memset(arguments[3], 0, opus_encoder.MAX_PACKET)
         return opus_encoder.MAX_PACKET
 
     for way, made in zip(speaker.pair.both, speaker.chains, strict=True):
-        made._codec._encode = opus_encoder._ffi.callback(
-            "int32_t(OpusEncoder *, const char *, int, unsigned char *, int32_t)", encode
-        )
+        made._codec._encode = ENCODE(encode)
         made._pending[:] = bytes(4 * 319)
         way.pipeline._ear = None
     speaker.change(transcoder, _decoder=SimpleNamespace(decode=lambda packet: [frame(samples)]))
