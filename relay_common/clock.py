@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 _NAP = 2.0
@@ -115,3 +116,18 @@ class ManualClock:
         # Woken tasks may need several iterations of the loop before they wait again.
         for _ in range(20):
             await asyncio.sleep(0)
+
+
+class Timer(Protocol):
+    """A timer that has been set."""
+
+    def cancel(self) -> None: ...
+
+
+CallAt = Callable[[float, Callable[[], None]], Timer]
+"""Calls a function at a monotonic time: an event loop's `call_at`."""
+
+
+def loop_call_at(when: float, function: Callable[[], None]) -> asyncio.TimerHandle:
+    """The running loop's timer."""
+    return asyncio.get_running_loop().call_at(when, function)

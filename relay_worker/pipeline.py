@@ -10,16 +10,17 @@ bounds, so that a publication which comes up in the middle of it need not wait f
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
+from relay_common.clock import CallAt
 from relay_common.counters import joined
 from relay_common.worker_stats import TrackStats
 from relay_worker import native, wakes
 from relay_worker.media.inputs import AudioInput, VideoInput, make_input
 from relay_worker.media.keyframe_starts import KeyframeStarts
 from relay_worker.media.opus import FRAME_SECONDS
+from relay_worker.media.opus_input import OpusInput
 from relay_worker.media.stream import Batch, Feed, Frame, Kind, Output, PayloadRun, Track
 from relay_worker.media.track_input import TrackInput
 from relay_worker.native.states import PipelineState
@@ -31,21 +32,6 @@ from relay_worker.rtp.timeline import Timeline
 MAX_HELD_BYTES: Final = 192 * 1024
 MAX_HELD_SECONDS: Final = 2.0
 """Bounds on the group of pictures held for an output: what a socket takes at once without loss."""
-
-
-class Timer(Protocol):
-    """A timer that has been set."""
-
-    def cancel(self) -> None: ...
-
-
-CallAt = Callable[[float, Callable[[], None]], Timer]
-"""Calls a function at a monotonic time: an event loop's `call_at`."""
-
-
-def loop_call_at(when: float, function: Callable[[], None]) -> asyncio.TimerHandle:
-    """The running loop's timer."""
-    return asyncio.get_running_loop().call_at(when, function)
 
 
 class Pipeline(PipelineState):
@@ -84,10 +70,8 @@ class Pipeline(PipelineState):
         """Sessions with the source so far, and when the current one began to play."""
         self.held_over = 0
         """Payloads dropped because the bound was reached before there was an output."""
-        self.taken_whole = 0
-        """Wakes that compiled code took as a whole."""
-        self.taken_in = 0
-        """Wakes that it took in, while an output had to hold or spread what they brought."""
+        self.taken_whole = self.taken_in = 0
+        """Wakes that compiled code took as a whole, and that it took in while an output had to hold what came."""
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
@@ -153,6 +137,10 @@ class Pipeline(PipelineState):
             self.wake = None
         return done
 
+    def hear_wake(self, data: bytes, now: float) -> bool:
+        """Take sound that came alone, by what has taken it before. Implements `WakeSink`."""
+        return self._ear is not None and self._ear.hear(data, now) == native.DONE
+
     def take_left(self, feed: Feed, now: float) -> None:
         """Take what `take_wake` has left to the session. Implements `WakeSink`."""
         batches = feed.session.take_batches()
@@ -162,10 +150,12 @@ class Pipeline(PipelineState):
 
     def _hear(self, compiled: native.Compiled, feed: Feed, data: bytes, now: float) -> int:
         """The same for sound that came alone: up to its access unit, or to what is sent of it, with one call."""
-        audio = self.inputs.get(Kind.AUDIO)
-        if not isinstance(audio, AudioInput):
-            return native.NOT_PLAIN
-        ear = self._ear = self._ear or wakes.prepare_sound(compiled, feed, self, audio)
+        if (ear := self._ear) is None:
+            audio = self.inputs.get(Kind.AUDIO)
+            if isinstance(audio, AudioInput):
+                ear = self._ear = wakes.prepare_sound(compiled, feed, self, audio)
+            elif isinstance(audio, OpusInput):
+                ear = self._ear = wakes.prepare_opus(compiled, feed, self, audio)
         if ear is None:
             return native.NOT_PLAIN
         heard = ear.hear(data, now)
@@ -185,6 +175,10 @@ class Pipeline(PipelineState):
     def _encoded(self, payloads: PayloadRun, media_time: float) -> None:
         """Opus packets that compiled code has made and may not send."""
         self._forward(Frame(Kind.AUDIO, payloads, media_time, FRAME_SECONDS))
+
+    def _came(self, payloads: PayloadRun, media_time: float) -> None:
+        """An Opus packet that compiled code has taken in and may not send."""
+        self._forward(Frame(Kind.AUDIO, payloads, media_time))
 
     def _passed(self, payloads: PayloadRun, media_time: float) -> None:
         """A picture, or the part of it that is there, which compiled code has taken in and may not send."""
@@ -383,6 +377,11 @@ class Pipeline(PipelineState):
         """When this session's last keyframe arrived (monotonic seconds); 0 before the first."""
         video = self.inputs.get(Kind.VIDEO)
         return video.keyframe_at if isinstance(video, VideoInput) else 0.0
+
+    @property
+    def video_number(self) -> int | None:
+        """The newest sequence number of this session's video; None before the first."""
+        return self.inputs[Kind.VIDEO].receiver.newest if Kind.VIDEO in self.inputs else None
 
     @property
     def waits_for_keyframe(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from relay_common.causes import Cause
-from relay_common.clock import Clock, LoopClock
+from relay_common.clock import Clock, LoopClock, loop_call_at
 from relay_common.counters import joined
 from relay_common.errors import RelayError, Remedy
 from relay_common.protocol import SinkTarget, Stage, WorkerState
@@ -25,7 +25,7 @@ from relay_worker.local.viewers import LocalViewers
 from relay_worker.media.inputs import VideoInput
 from relay_worker.media.stream import Kind, Output
 from relay_worker.meter import Meter
-from relay_worker.pipeline import Pipeline, loop_call_at
+from relay_worker.pipeline import Pipeline
 from relay_worker.publish.gap_filler import GapFiller
 from relay_worker.publish.keeper import PublicationKeeper
 from relay_worker.publish.keyframe_requests import KeyframeRequestMonitor, VideoTotals

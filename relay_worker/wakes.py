@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from relay_worker import native
 from relay_worker.media.inputs import AudioInput, VideoInput
+from relay_worker.media.opus_input import OpusInput
 from relay_worker.media.stream import Batch, Feed, Kind
 from relay_worker.media.track_input import TrackInput
 
@@ -43,7 +44,8 @@ def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: T
     receiver, passthrough = track_input.receiver, track_input.passthrough
     track = pipeline.timeline.state(Kind.VIDEO)
     common = (feed.session, feed.parser, pipeline, track_input, receiver, track)
-    parts = native.InputParts(*common, passthrough=passthrough)
+    reorder, wait_clock = track_input.order_parts()
+    parts = native.InputParts(*common, passthrough=passthrough, reorder=reorder, wait_clock=wait_clock)
     return compiled.Wake(tuple(guards), parts, tuple(outputs), Kind.VIDEO, feed.rtp, feed.rtcp)
 
 
@@ -71,3 +73,15 @@ def prepare_sound(compiled: native.Compiled, feed: Feed, pipeline: Any, track_in
         *(feed.session, feed.parser, pipeline, track_input, track_input.receiver, track), units=units
     )
     return compiled.Wake(tuple(guards), parts, (), Kind.AUDIO, *feed.sound, transcoding)
+
+
+def prepare_opus(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: OpusInput) -> native.Wake | None:
+    """The same for sound that is Opus already."""
+    if feed.sound is None:
+        return None
+    guards = ((feed.session, "state", feed.playing), (pipeline, "capture", None))
+    common = (feed.session, feed.parser, pipeline, track_input, track_input.receiver)
+    reorder, wait_clock = track_input.order_parts()
+    track = pipeline.timeline.state(Kind.AUDIO)
+    parts = native.InputParts(*common, track, reorder=reorder, wait_clock=wait_clock)
+    return compiled.Wake(guards, parts, (), Kind.AUDIO, *feed.sound)

@@ -16,8 +16,9 @@ from relay_common.counters import joined
 from relay_common.protocol import Stage
 from relay_common.spoken import spoken
 from relay_common.tasks import Tasks
+from relay_worker.camera.datagram_feed import IngestSink
 from relay_worker.camera.granted import GrantedStream
-from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestSink, IngestState, WebRtcSource
+from relay_worker.camera.webrtc_source import IngestError, IngestSettings, IngestState, WebRtcSource
 
 log = logging.getLogger(__name__)
 

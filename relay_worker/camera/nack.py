@@ -45,7 +45,8 @@ class NackTracker:
         self._wait_clock = WaitClock()
         self.rtt = FIRST_RTT
         self.asked = self.repaired = self.given_up = 0
-        self._highest: int | None = None
+        self.highest: int | None = None
+        """Sequence number of the newest packet, once there was one."""
         self._missing: dict[int, _Missing] = {}
 
     def __contains__(self, sequence: int) -> bool:
@@ -58,22 +59,22 @@ class NackTracker:
 
     def received(self, sequence: int, now: float) -> None:
         """Note the arrival of a packet, original or retransmitted."""
-        if self._highest is None:
-            self._highest = sequence
+        if self.highest is None:
+            self.highest = sequence
             return
         if self._missing:
             self._wait_clock.arrived(now)
-        step = (sequence - self._highest) & 0xFFFF
+        step = (sequence - self.highest) & 0xFFFF
         if step == 1:
-            self._highest = sequence
+            self.highest = sequence
         elif step & 0x8000:
             if step < 0x10000 - MAX_MISORDER_REPAIRED:  # the source restarted its numbering
-                self._highest = sequence
+                self.highest = sequence
                 self._give_up()
             else:
                 self._late(sequence, now)
         elif step:
-            self._highest = sequence
+            self.highest = sequence
             if step > MAX_MISSING:
                 self._give_up()
                 return

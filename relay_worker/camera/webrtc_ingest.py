@@ -27,6 +27,8 @@ KEYFRAME_INTERVAL: Final = 1.0
 """Shortest interval in seconds between requests for a keyframe."""
 MAX_SSRCS: Final = 16
 """Streams distinguished in one session; further ones are ignored."""
+MAX_STREAMS: Final = 8
+"""Pairs of SSRC and payload type that are told apart without a look at their packets; others are looked at."""
 CNAME: Final = "relay"
 
 _RTX: Final = struct.Struct("!BBHII")
@@ -47,9 +49,12 @@ class Ingest:
         self._repair_ssrcs: set[int] = set()
         self._video_ssrc = next((s for s, track in answer.ssrcs.items() if track.kind is Kind.VIDEO), 0)
         self.nack = NackTracker()
+        self.streams: dict[tuple[int, int], Kind] = {}
+        """SSRC and payload type of packets that need no look at before they are received, `MAX_STREAMS` at most."""
         self.ignored: Counter[str] = Counter()
         """Packets that belong to no track, by reason: malformed, probe, payload type, ssrc, rtx, rtcp."""
-        self._reported_at = self._keyframe_at = float("-inf")
+        self.reported_at = self._keyframe_at = float("-inf")
+        """When the last report was sent."""
         self._keyframe_wanted_at: float | None = None
         self._fir_number = 0
         self.keyframe_requests = 0
@@ -79,6 +84,10 @@ class Ingest:
             return None
         if track.kind is Kind.VIDEO and self._answer.nack and ssrc == self._video_ssrc:
             self.nack.received(sequence, now)
+        stream = ssrc, second & 0x7F
+        is_current = track.kind is Kind.AUDIO or ssrc == self._video_ssrc
+        if is_current and stream not in self.streams and len(self.streams) < MAX_STREAMS:
+            self.streams[stream] = track.kind
         return Batch(track, [packet], [])
 
     def _bind(self, packet: bytes, ssrc: int, payload_type: int) -> Track | None:
@@ -98,7 +107,8 @@ class Ingest:
         self._tracks[ssrc] = track
         if track.kind is Kind.VIDEO:
             self._video_ssrc, self.nack = ssrc, NackTracker()
-            self._reported_at = float("-inf")  # allow this stream its bitrate at once
+            self.streams = {stream: kind for stream, kind in self.streams.items() if kind is not Kind.VIDEO}
+            self.reported_at = float("-inf")  # allow this stream its bitrate at once
         return track
 
     def _repaired(self, packet: bytes, now: float) -> Batch | None:
@@ -122,6 +132,19 @@ class Ingest:
         self.nack.received(sequence, now)
         header = _RTX.pack(0x80, view.marker << 7 | payload_type, sequence, view.timestamp, self._video_ssrc)
         return Batch(self._answer.payload_types[payload_type], [header + view.payload[_OSN:]], [])
+
+    def follows(self, highest: int) -> bool:
+        """Whether video behind the packet of this (extended) number can be received without a look at its numbers."""
+        return not self._answer.nack or (self.nack.highest == highest & 0xFFFF and not self.nack)
+
+    def received(self, highest: int) -> None:
+        """Video was received without a look at it, in order and without loss, up to the packet of this number."""
+        if self._answer.nack:
+            self.nack.highest = highest & 0xFFFF
+
+    def rests(self, now: float) -> bool:
+        """Whether `feedback` has nothing to send."""
+        return self._keyframe_wanted_at is None and now - self.reported_at < REPORT_INTERVAL and not self.nack
 
     def receive_rtcp(self, packet: bytes) -> list[Batch]:
         """Process a decrypted compound RTCP packet; each sender report is passed to its track."""
@@ -158,7 +181,7 @@ class Ingest:
     def feedback(self, now: float) -> bytes:
         """The compound RTCP packet to send now (RFC 3550 §6.1: a report leads); empty when there is nothing to send."""
         parts: list[bytes] = []
-        report = now - self._reported_at >= REPORT_INTERVAL
+        report = now - self.reported_at >= REPORT_INTERVAL
         if self.nack and (missing := self.nack.due(now)):
             parts.append(rtcp.pack_nack(self._ssrc, self._video_ssrc, missing))
         if self._keyframe_wanted_at is not None and self.may_request(now):
@@ -168,7 +191,7 @@ class Ingest:
             parts.append(rtcp.pack_fir(self._ssrc, self._video_ssrc, self._fir_number))
             parts.append(rtcp.pack_pli(self._ssrc, self._video_ssrc))
         if report:
-            self._reported_at = now
+            self.reported_at = now
             parts.append(rtcp.pack_remb(self._ssrc, BITRATE, [self._video_ssrc] if self._video_ssrc else []))
         if not parts:
             return b""

@@ -9,7 +9,7 @@ import enum
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from aiortc import RTCIceServer
 
@@ -20,12 +20,14 @@ from relay_common.errors import Remedy, RemoteError
 from relay_common.fsm import Machine, Table
 from relay_common.protocol import Stage
 from relay_common.secrets import Secret
+from relay_worker.camera.datagram_feed import DatagramFeed, IngestSink, channels_of
 from relay_worker.camera.handover import KeyframeGate
 from relay_worker.camera.ingest_answer import IngestAnswer, parse_ingest_answer
 from relay_worker.camera.ingest_offer import make_ingest_offer
-from relay_worker.camera.webrtc_ingest import Ingest
-from relay_worker.media.stream import Batch, Kind, MediaSink
+from relay_worker.camera.webrtc_ingest import REPORT_INTERVAL, Ingest
+from relay_worker.media.stream import Batch, Kind, WakeSink
 from relay_worker.webrtc.addresses import default_host_addresses
+from relay_worker.webrtc.incoming import framed_packets
 from relay_worker.webrtc.sdp import AnswerError
 from relay_worker.webrtc.transport import MediaTransport, PeerConnectError
 
@@ -117,18 +119,6 @@ class IngestSettings:
     stall: float = STALL
 
 
-class IngestSink(MediaSink, Protocol):
-    """What takes the camera's media: a `MediaSink` that also tells of keyframes (`pipeline.Pipeline`)."""
-
-    @property
-    def waits_for_keyframe(self) -> bool: ...
-
-    @property
-    def keyframe_at(self) -> float: ...
-
-    def flush(self, now: float) -> None: ...
-
-
 class WebRtcSource:
     """One session. `offer`, then `connect` with the answer to it; it feeds `sink` until `close` or `on_ended`.
 
@@ -154,9 +144,16 @@ class WebRtcSource:
             peer="the camera",
             on_packet=self._received,
             on_wake=self._woken,
+            on_frames=self._came,
             on_closed=lambda: self._end("the camera closed the connection, or no longer answers on it"),
         )
         self._batches: list[Batch] = []
+        self._behind = 0  # how many of them are up to the last RTCP
+        self._feed: DatagramFeed | None = None
+        """While it plays to a sink that may take whole wakes."""
+        self._known: dict[tuple[int, int], Kind] = {}
+        self._rests_from = float("-inf")
+        """When the last report was sent, while nothing else is to be sent and sound alone changes nothing of that."""
         self._gate: KeyframeGate | None = None
         self._alive_at = 0.0
         self._video_timeout = settings.first_picture
@@ -212,32 +209,88 @@ class WebRtcSource:
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
+        self._look()
         if is_rtcp:
             self._batches += ingest.receive_rtcp(packet)
+            self._behind = len(self._batches)
         elif (batch := ingest.receive_packet(packet, now)) is not None:
-            batches = self._batches
-            if batches and batches[-1].track is batch.track:
-                batches[-1].rtp.append(batch.rtp[0])
-            else:
-                batches.append(batch)
+            self._gather(batch)
             if batch.track.kind is Kind.VIDEO:
                 self._alive_at, self._video_timeout = now, self._settings.stall
+
+    def _gather(self, batch: Batch) -> None:
+        """Add a packet to those of this wake: by track, video first, as far as no RTCP is between."""
+        for earlier in self._batches[self._behind :]:
+            if earlier.track is batch.track:
+                earlier.rtp += batch.rtp
+                return
+        self._batches.insert(self._behind if batch.track.kind is Kind.VIDEO else len(self._batches), batch)
 
     def _woken(self, now: float) -> None:
         """Everything that had arrived was read: pass it on together, and send feedback."""
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
-        batches, self._batches = self._batches, []
+        batches, self._batches, self._behind = self._batches, [], 0
         try:
             if batches:
                 self._hand_over(batches, now)
-            if ingest.may_request(now):
-                self._want_keyframe(ingest, now)
-            self._send_feedback(ingest, now)
+            self._answer(ingest, now)
+            if ingest.streams != self._known:
+                self._known = dict(ingest.streams)
+                self._transport.media.know(channels_of(self._known))
         except Exception:
-            log.exception("receiving from the camera failed")
-            self._end("a packet could not be handled; see the log")
+            self._broken()
+
+    def _came(self, frames: bytes, now: float, more: bool) -> None:
+        """What one wake brought of RTP: to the sink as it is where it takes that, else packet by packet. With `more`
+        there is something else behind it, and `_woken` follows.
+        """
+        ingest, feed = self.ingest, self._feed
+        if ingest is None or self.state not in CONNECTED:
+            return
+        try:
+            if feed is not None:
+                if now - self._rests_from < REPORT_INTERVAL and feed.hear(frames, now):
+                    return
+                taken = feed.take(ingest, frames, now)
+                if taken is Kind.VIDEO:
+                    self._alive_at, self._video_timeout = now, self._settings.stall
+                if taken is not None:
+                    if not more:
+                        self._rest(ingest, now)
+                    return
+        except Exception:
+            self._broken()
+            return
+        for packet in framed_packets(frames):
+            self._received(packet, False, now)
+        if not more:
+            self._woken(now)
+
+    def _look(self) -> None:
+        """The next wake is to be looked at, whatever it brings."""
+        self._rests_from = float("-inf")
+        if self._feed is not None:
+            self._feed.in_step = False
+
+    def _rest(self, ingest: Ingest, now: float) -> None:
+        """Send what is due, if anything is."""
+        if self._sink.waits_for_keyframe or not ingest.rests(now):
+            self._rests_from = float("-inf")
+            self._answer(ingest, now)
+        else:
+            self._rests_from = ingest.reported_at
+
+    def _answer(self, ingest: Ingest, now: float) -> None:
+        """Send what is due to the camera."""
+        if ingest.may_request(now):
+            self._want_keyframe(ingest, now)
+        self._send_feedback(ingest, now)
+
+    def _broken(self) -> None:
+        log.exception("receiving from the camera failed")
+        self._end("a packet could not be handled; see the log")
 
     def _hand_over(self, batches: Sequence[Batch], now: float) -> None:
         if self._gate is None:
@@ -256,6 +309,8 @@ class WebRtcSource:
         assert self.answer is not None
         self._machine.fire(IngestEvent.TAKE_OVER)
         self._sink.on_playing(self.answer.tracks, now)
+        if isinstance(self._sink, WakeSink):
+            self._feed = DatagramFeed(self.answer.tracks, self._sink, self._sink)
         self.on_playing()
 
     # --- feedback out ----------------------------------------------------------------------------------------------
@@ -264,6 +319,7 @@ class WebRtcSource:
         """A viewer needs a keyframe: ask the camera, at most once a second."""
         if self.ingest is not None and self.state is IngestState.PLAYING:
             now = self._clock.now()
+            self._rests_from = float("-inf")
             self.ingest.request_keyframe(now)
             self._send_feedback(self.ingest, now)
 
@@ -286,6 +342,7 @@ class WebRtcSource:
         """Check liveness and send what is due, about once a second."""
         if self.ingest is None or self.state not in CONNECTED:
             return
+        self._look()
         if self.state is IngestState.PLAYING:
             self._sink.flush(now)
         self._want_keyframe(self.ingest, now)
@@ -298,12 +355,19 @@ class WebRtcSource:
         self._alive_at = min(now, self._alive_at + seconds)
 
     def _end(self, message: str) -> None:
+        self._end_feed()
         if self.state in CONNECTED:
             self._machine.fire(IngestEvent.FAIL)
             self.on_ended(IngestError(Stage.STREAMING, message))
 
+    def _end_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.end()
+            self._feed = None
+
     async def close(self) -> None:
         """Send BYE and release everything; safe in any state and more than once."""
+        self._end_feed()
         if self.state is not IngestState.CLOSED:
             self._machine.fire(IngestEvent.CLOSE)
             await self._transport.close()

@@ -14,7 +14,7 @@ import socket
 import struct
 from typing import Any, Final, NamedTuple
 
-from relay_worker.webrtc.transport import MAX_DATAGRAM
+from relay_worker.webrtc.incoming import MAX_DATAGRAM
 
 RECEIVE_BUFFER: Final = 256 * 1024
 

@@ -17,7 +17,7 @@ from relay_worker.local.destinations import Destination, open_beside, receive_fr
 from relay_worker.local.ice import UdpSource
 from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.arrival import waited
-from relay_worker.webrtc.transport import MAX_DATAGRAM, MAX_READS
+from relay_worker.webrtc.incoming import MAX_DATAGRAM, MAX_READS
 
 ATTEMPTS: Final = 8
 """Ports tried until one is free on every address."""

@@ -135,6 +135,12 @@ class WakeSink(Protocol):
         """
         ...
 
+    def hear_wake(self, data: bytes, now: float) -> bool:
+        """Whether these bytes, of the session whose sound was heard last, were sound that has been taken; else nothing
+        has happened.
+        """
+        ...
+
     def take_left(self, feed: Feed, now: float) -> None:
         """Take the packets of other tracks, which have been left in the parser's lists: `OTHERS_LEFT`."""
         ...

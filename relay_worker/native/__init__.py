@@ -89,7 +89,10 @@ class InputParts(NamedTuple):
     """Of the timeline."""
     passthrough: Any = None
     units: Any = None
-    """What finds the access units of sound."""
+    """What finds the access units of sound; None for Opus."""
+    reorder: Any = None
+    """What restores the order of datagrams, with its clock."""
+    wait_clock: Any = None
 
 
 class OutputParts(NamedTuple):
@@ -165,7 +168,7 @@ class Wake(Protocol):
 
     def hear(self, data: bytes, now: float, /) -> tuple[bytes, float] | int:
         """Take a wake that brought one access unit of sound and nothing else: `DONE` where it has become packets that
-        were sent, else the unit, and its media time. Of other wakes `NOT_PLAIN` or `CHANGED`.
+        were sent, else the unit, and its media time. Of other wakes `NOT_PLAIN` or `CHANGED`. Opus is passed on.
         """
         ...
 
@@ -216,6 +219,26 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Read no more."""
+        ...
+
+
+class Datagrams(Protocol):
+    """Reads a socket that media comes to as datagrams, and decrypts it: a wake with one call."""
+
+    def know(self, streams: list[tuple[int, int, int]], /) -> None:
+        """From now on packets of these SSRCs and payload types are of these channels, and others of channel 255. Raises
+        ValueError for more than eight, and for what is none.
+        """
+        ...
+
+    def read(self, datagram: bytes, /) -> bytes | tuple[bytes, int, bytes, bytes] | None:
+        """The packets in a datagram and in what has arrived behind it, each behind `$`, its channel and its size (RFC
+        2326 §10.12).
+
+        With a tuple also how many were refused by libsrtp, and the first datagram that is no RTP, which is not read
+        beyond, with its sender as a `sockaddr`; both are empty where there is none. None where `datagram` itself is
+        none: nothing has been read.
+        """
         ...
 
 
@@ -286,6 +309,12 @@ class Compiled(Protocol):
 
         `channel` and `rtcp_channel` are the track's, `kind` is its key in the pipeline's dicts. Raises ValueError for
         parts of which none can be made.
+        """
+        ...
+
+    def Datagrams(self, incoming: object, unprotect: int, context: int, owner: object, most: int, /) -> Datagrams:
+        """Of a socket that does not block, for `most` datagrams a wake; `unprotect` and `context` are addresses of
+        libsrtp's, which `owner` keeps alive.
         """
         ...
 

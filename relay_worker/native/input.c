@@ -4,6 +4,7 @@
 
 static const double MAX_RATE = 20000000.0, MAX_BURST = 5000000.0; /* media/track_input.py */
 static const double ARRIVAL_WEIGHT = 0.1;                         /* media/inputs.py */
+static const double LONGEST_STEP = 0.1;                           /* rtp/wait_clock.py */
 
 /* RtspParser.receive_data: the frames, all of which must be of known channels, and nothing but the beginning of another
  * behind them. */
@@ -39,11 +40,30 @@ split(Work *work, PyObject *lists)
     return at == work->size || work->data[at] == DOLLAR;
 }
 
-/* RtpReceiver.receive_all: runs of packets that share a timestamp. */
+/* ReorderBuffer.receive_view, of packets that are the next ones: whether nothing is waited for. Their numbers are for
+ * `receive`. */
 static int
-receive(Work *work, double now)
+begin_order(Work *work, PyObject *const *parts, double now)
+{
+    if (parts[REORDER] == Py_None)
+        return 1;
+    if (!is_empty(ATTRIBUTE(parts[REORDER], order_held)) || I(order_next) != ((I(highest) + 1) & 0xFFFF))
+        return 0;
+    if (!isnan(R(wait_arrival))) {
+        double since = now - R(wait_arrival);
+        R(waited) += since < LONGEST_STEP ? since : LONGEST_STEP;
+    }
+    R(wait_arrival) = now;
+    I(order_next) = (I(order_next) + work->packet_count) & 0xFFFF;
+    return 1;
+}
+
+/* RtpReceiver.receive_all, or receive_packet for each: runs of packets that share a timestamp. */
+static int
+receive(Work *work, PyObject *const *parts, double now)
 {
     Run *run = NULL;
+    int any_type = parts[REORDER] != Py_None && I(payload_type) == NO_NUMBER;
     for (int index = 0; index < work->packet_count; index++) {
         const Piece *packet = &work->packets[index];
         const uint8_t *at = work->data + packet->offset;
@@ -51,7 +71,7 @@ receive(Work *work, double now)
             return 0;
         int64_t sequence = read16(at + 2), timestamp = read32(at + 4);
         /* A number that wraps begins a run of its own there: once in 65536 packets, and no plain one here. */
-        if (sequence != I(highest) + 1 || read32(at + 8) != I(ssrc) || (at[1] & 0x7F) != I(payload_type))
+        if (sequence != I(highest) + 1 || read32(at + 8) != I(ssrc) || ((at[1] & 0x7F) != I(payload_type) && !any_type))
             return 0;
         if (run == NULL || timestamp != run->timestamp) {
             if (work->run_count == MAX_RUNS)
@@ -143,7 +163,7 @@ receive_packets(Work *work, PyObject *const *parts, double now)
     R(last_data) = R(pipeline_now) = now;
     I(garbage_run) = 0;
     /* The track is metered before the packets of this wake are counted. */
-    return admit(work, now) && receive(work, now);
+    return admit(work, now) && begin_order(work, parts, now) && receive(work, parts, now);
 }
 
 /* What the passthrough has to be, apart from numbers. */

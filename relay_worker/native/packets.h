@@ -88,7 +88,7 @@ payload_at(PyObject *payloads, Py_ssize_t index, PyObject **payload, int *marker
     return 1;
 }
 
-/* libsrtp's srtp_protect, as pylibsrtp has loaded it. */
+/* libsrtp's srtp_protect and srtp_unprotect, as pylibsrtp has loaded them. */
 typedef int (*protect_function)(void *context, void *packet, int *length);
 
 typedef struct {
@@ -119,6 +119,7 @@ int send_slots(Slots *slots, int fd, const void *address, size_t address_size, P
 int add_slots(PyObject *module);
 int add_wakes(PyObject *module);
 int add_readers(PyObject *module);
+int add_datagrams(PyObject *module);
 
 /* Whether this is `Slots`. */
 int is_slots(PyObject *object);

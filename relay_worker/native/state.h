@@ -30,7 +30,10 @@ typedef struct {
 } State;
 
 /* The order of `InputParts` in the package. */
-enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, TRACK, PASSTHROUGH, UNITS, INPUT_GIVEN, CLOCK = INPUT_GIVEN, INPUT_PARTS };
+enum {
+    SESSION, PARSER, PIPELINE, INPUT, RECEIVER, TRACK, PASSTHROUGH, UNITS, REORDER, WAIT, INPUT_GIVEN, CLOCK = INPUT_GIVEN,
+    INPUT_PARTS
+};
 
 #define INPUT_FIELDS(X)                                                                                                \
     X(SESSION, REAL, last_data, "_last_data")                                                                          \
@@ -103,6 +106,9 @@ enum { SESSION, PARSER, PIPELINE, INPUT, RECEIVER, TRACK, PASSTHROUGH, UNITS, IN
     X(PASSTHROUGH, INT, keyframes, "keyframes")                                                                        \
     X(PASSTHROUGH, INT, max_payload, "max_payload")                                                                    \
     X(UNITS, FLAG, plain_headers, "_plain")                                                                            \
+    X(REORDER, NUMBER, order_next, "_next")                                                                            \
+    X(WAIT, MAYBE, wait_arrival, "_arrival")                                                                           \
+    X(WAIT, REAL, waited, "_waited")                                                                                   \
     X(CLOCK, REAL, offset, "offset")                                                                                   \
     X(CLOCK, MAYBE, previous, "_previous")                                                                             \
     X(CLOCK, REAL, current, "_current")                                                                                \
@@ -186,6 +192,7 @@ enum {
     X(PASSTHROUGH, OBJECT, collected, "_collected")                                                                    \
     X(PASSTHROUGH, OBJECT, parameter_sets, "parameter_sets")                                                           \
     X(UNITS, OBJECT, fragment, "_fragment")                                                                            \
+    X(REORDER, OBJECT, order_held, "_held")                                                                            \
     X(OF_OUTPUT + PACER, OBJECT, audio, "_audio")                                                                      \
     X(OF_OUTPUT + PACER, OBJECT, pacer_held, "_held")                                                                  \
     X(OF_OUTPUT + PACER, OBJECT, ready, "_ready")                                                                      \
@@ -209,6 +216,10 @@ enum {
     X(MEDIA_OUT, OBJECT, out_sound, "_sound")                                                                          \
     X(INPUT, INT, sound_frames, "frames")                                                                              \
     X(INPUT, OBJECT, transcoder, "_transcoder")                                                                        \
+    X(INPUT, NUMBER, opus_position, "_position")                                                                       \
+    X(INPUT, INT, opus_expected, "_expected")                                                                          \
+    X(INPUT, REAL, opus_check_at, "_check_at")                                                                         \
+    X(INPUT, OBJECT, opus_before, "_before")                                                                           \
     X(STATE_TRANSCODER, REAL, expected_media, "_expected")                                                             \
     X(STATE_TRANSCODER, REAL, latest_media, "_latest")                                                                 \
     X(STATE_TRANSCODER, FLAG, hole, "_hole")                                                                           \

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     PipelineState = Plain
     ProtectorState = Plain
     ReceiverState = Plain
+    ReorderState = Plain
     RepairState = Plain
     SenderState = Plain
     SessionState = Plain
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     TranscoderState = Plain
     UnitsState = Plain
     UplinkState = Plain
+    WaitClockState = Plain
     WriterState = Plain
 else:
 

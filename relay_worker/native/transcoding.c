@@ -9,7 +9,6 @@
 
 static const double PAUSE = 0.150, TOLERANCE = 0.040; /* seconds; media/opus.py */
 static const double LEAST_ERROR = 0.020, AVERAGE = 0.5, INTERVAL = 30.0, MOST_BUDGET = 0.6, BUDGET_RATE = 0.01;
-static const double OPUS_CLOCK = 48000.0;
 enum {
     FRAME_TICKS = 960,    /* of that clock: 20 ms */
     MAX_FRAMES = 16,      /* Opus packets of one unit; more are left to the Python */
@@ -163,9 +162,8 @@ encode(Transcoding *self, const uint8_t *samples, Py_ssize_t size, Work *work, u
     return count;
 }
 
-/* Pipeline._forward of sound. -1 with an exception. */
-static int
-forward(Wake *self, Work *work, Run *run, PyObject *material, PyObject *now)
+int
+forward_sound(Wake *self, Work *work, Run *run, PyObject *material, PyObject *now, int method)
 {
     PyObject *pipeline = self->parts[PIPELINE], *output = ATTRIBUTE(pipeline, output), *sound = NULL;
     if (output != NULL && is_state(output, MEDIA_OUT) && slot_of(output, f_connected)->i &&
@@ -176,7 +174,7 @@ forward(Wake *self, Work *work, Run *run, PyObject *material, PyObject *now)
     Py_XDECREF(sound);
     if (sent > 0)
         return set_item(ATTRIBUTE(pipeline, last_frame), self->kind, now);
-    return sent < 0 ? -1 : hand_on(work, run, pipeline, n__encoded, material);
+    return sent < 0 ? -1 : hand_on(work, run, pipeline, method, material);
 }
 
 /* What is remembered of sound that follows on. */
@@ -212,7 +210,7 @@ take_samples(Wake *self, Work *work, const Py_buffer *samples, Py_ssize_t count,
     if (!made)
         return 0;
     PyObject *material = PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)run.bytes);
-    int failed = material == NULL || forward(self, work, &run, material, now);
+    int failed = material == NULL || forward_sound(self, work, &run, material, now, n__encoded);
     Py_XDECREF(material);
     return failed ? -1 : 0;
 }

@@ -126,10 +126,11 @@ are_parts(PyObject *input)
     int none = PyTuple_GetItem(input, TRACK) == Py_None;
     for (int index = 0; index < INPUT_GIVEN; index++) {
         PyObject *part = PyTuple_GetItem(input, index);
-        if (part == Py_None ? !none && index != PASSTHROUGH && index != UNITS : none || !is_state(part, index))
+        int may_lack = index == PASSTHROUGH || index == UNITS || index == REORDER || index == WAIT;
+        if (part == Py_None ? !none && !may_lack : none || !is_state(part, index))
             return 0;
     }
-    return 1;
+    return (PyTuple_GetItem(input, REORDER) == Py_None) == (PyTuple_GetItem(input, WAIT) == Py_None);
 }
 
 /* Wake(guards: tuple, input parts: tuple, outputs: tuple, kind, channel, RTCP channel, parts of what transcodes or None) */

@@ -23,10 +23,12 @@ enum {
 #define NAMES(X)                                                                                                       \
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
     X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)   \
-    X(encode) X(_forward) X(_encoded) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes) \
+    X(encode) X(_forward) X(_encoded) X(_came) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes) \
     X(packets) X(sequence) X(timestamp) X(step) X(transport_sequence)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
+
+#define OPUS_CLOCK 48000.0 /* RFC 7587, 4.1 */
 
 /* Interned once; there is one interpreter in a process. */
 extern PyObject *names[NAME_COUNT];
@@ -255,6 +257,10 @@ void clear_transcoding(Transcoding *transcoding);
 
 /* Whether a unit of this time is simply what comes next; changes nothing that the Python sees. */
 int follows_on(Transcoding *transcoding, double media, double now);
+
+/* Pipeline._forward of sound that came at `now`; where it may not be sent at once, the Python's `method` of the pipeline is
+ * given it. -1 with an exception. */
+int forward_sound(Wake *wake, Work *work, Run *run, PyObject *material, PyObject *now, int method);
 
 /* Decode, encode and send such a unit. -1 with an exception. */
 int transcode(Wake *wake, Work *work, PyObject *unit, double media, PyObject *now);

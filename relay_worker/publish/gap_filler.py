@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from relay_common.clock import CallAt, Timer
 from relay_worker.media.stream import Frame, Kind
-from relay_worker.pipeline import CallAt, Pipeline, Timer
+from relay_worker.pipeline import Pipeline
 from relay_worker.publish.filler import SILENCE_100MS, Filler
 
 FILL_AFTER: Final = 2.0

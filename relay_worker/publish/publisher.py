@@ -189,7 +189,7 @@ class Publisher(MediaOut):
         return self._audio is not None
 
     def _waited(self) -> float:
-        return waited(self._transport.reading) if self._transport is not None else 0.0
+        return waited(self._transport.media.reading) if self._transport is not None else 0.0
 
     def _transport_closed(self) -> None:
         self._fail(f"{self._settings.peer} closed the connection, or no longer answers on it")

@@ -68,6 +68,11 @@ class RtpReceiver(ReceiverState):
         self._lsr, self._lsr_arrival = 0, 0.0
 
     @property
+    def newest(self) -> int | None:
+        """The newest sequence number; None before the first."""
+        return self._highest if self.ssrc is not None else None
+
+    @property
     def jitter(self) -> float:
         """Interarrival jitter in seconds."""
         return self._jitter / self._clock_rate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from relay_worker.native.states import ReorderState
 from relay_worker.rtp.packet import RtpView
 from relay_worker.rtp.wait_clock import WaitClock
 
 
-class ReorderBuffer:
+class ReorderBuffer(ReorderState):
     """Puts packets back in sequence, waiting at most `max_wait` seconds or `max_packets` packets for a missing one.
 
     Feed it what `RtpReceiver(in_order=False)` returns, and call `poll` after all that one wake brought: what a packet
@@ -16,8 +17,8 @@ class ReorderBuffer:
 
     def __init__(self, max_packets: int = 64, max_wait: float = 0.1) -> None:
         self._max_packets, self._max_wait = max_packets, max_wait
-        self._held: dict[int, tuple[RtpView, float]] = {}  # with the time on `_wait_clock`; the oldest first
-        self._wait_clock = WaitClock()
+        self._held: dict[int, tuple[RtpView, float]] = {}  # with the time on `wait_clock`; the oldest first
+        self.wait_clock = WaitClock()
         self._next: int | None = None
         self.forced = 0
         self.late = 0
@@ -30,7 +31,7 @@ class ReorderBuffer:
         if (view.sequence - self._next) & 0x8000:
             self.late += 1
             return []
-        self._held[view.sequence] = (view, self._wait_clock.arrived(now))
+        self._held[view.sequence] = (view, self.wait_clock.arrived(now))
         released = self._run(0)
         if len(self._held) > self._max_packets:
             released += self._skip()
@@ -44,7 +45,7 @@ class ReorderBuffer:
     def poll(self, now: float) -> list[RtpView]:
         """Packets that have waited long enough behind a gap; pauses of the whole stream do not count (`WaitClock`)."""
         released: list[RtpView] = []
-        overdue = self._wait_clock.at(now) - self._max_wait
+        overdue = self.wait_clock.at(now) - self._max_wait
         while self._held and next(iter(self._held.values()))[1] <= overdue:
             released += self._skip()
         return released

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay_worker.native.states import WaitClockState
+
 LONGEST_STEP: Final = 0.1
 """Longest gap in seconds between packets that counts as waiting: beyond it the sender or the link paused."""
 
 
-class WaitClock:
+class WaitClock(WaitClockState):
     """A clock for giving up: it runs while packets arrive, and stands still in a pause.
 
     After a pause (a radio that loses its link for a second, a machine that was busy elsewhere), packets requested

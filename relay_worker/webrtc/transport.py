@@ -1,4 +1,5 @@
-"""ICE, DTLS and SRTP by aiortc, used the ORTC way; the one file that touches private members of aiortc and aioice.
+"""ICE, DTLS and SRTP by aiortc, used the ORTC way; with `incoming` the one that touches private members of aiortc and
+aioice.
 
 `MediaTransport` gathers, connects to the answer's address and hands decrypted RTCP and RTP to a callback in the same
 turn of the loop. Outgoing packets are protected in place (`protector.SrtpProtector`) and leave through a duplicate of
@@ -17,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import aioice.ice
-import pylibsrtp
 from aioice.candidate import candidate_priority
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
@@ -27,13 +27,11 @@ from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
 from relay_common.errors import RelayError, Remedy
 from relay_worker.webrtc.addresses import default_host_addresses, ip_header, is_near
 from relay_worker.webrtc.gso import PacketPath, RelayPath, UdpPath
+from relay_worker.webrtc.incoming import FrameHandler, Incoming, PacketHandler
 from relay_worker.webrtc.protector import SrtpProtector
 from relay_worker.webrtc.refusals import ErrorQueue
 from relay_worker.webrtc.sdp import LocalTransport, RemoteTransport
 
-MAX_READS: Final = 64
-"""Datagrams read per wake-up: the loop has other things to do."""
-MAX_DATAGRAM: Final = 2048
 RECEIVE_BUFFER: Final = 1 << 20
 """Receive buffer requested from the kernel, in bytes: a keyframe may arrive while the process waits to run."""
 
@@ -51,8 +49,6 @@ QUIET: Final = 0.3
 """Seconds without a packet from a peer in our own network after which it is checked, unless it is only called
 unreachable: what was started again may listen before a packet of ours is refused.
 """
-PacketHandler = Callable[[bytes, bool, float], None]
-"""Called with a decrypted packet, whether it is RTCP, and the monotonic time of arrival."""
 
 
 class PeerConnectError(RelayError):
@@ -107,8 +103,8 @@ class MediaTransport:
     `on_closed` is called once when the peer or ICE consent ends the association. `peer` is what errors call the other
     end. With `on_unanswered` a peer whose port is called unreachable is checked at once, and one in our own network
     after `QUIET` seconds without a packet from it; it is called 0.9 s later when no check was answered, also when
-    another process listens there by then. With `on_wake` each wake reads all that has arrived (at most 64 packets), and
-    `on_wake` is called after the last: for media that comes in, where a wake costs more than a packet.
+    another process listens there by then. `on_wake` and `on_frames` are for media that comes in, where a wake costs
+    more than a packet: see `Incoming`.
     """
 
     def __init__(
@@ -121,6 +117,7 @@ class MediaTransport:
         on_unanswered: Callable[[], None] | None = None,
         on_packet: PacketHandler = lambda packet, is_rtcp, now: None,
         on_wake: Callable[[float], None] | None = None,
+        on_frames: FrameHandler | None = None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._servers, self._addresses = list(ice_servers), addresses
@@ -130,20 +127,15 @@ class MediaTransport:
         in_use = cast(RTCIceTransport, self._in_use)
         self._dtls = RTCDtlsTransport(in_use, [RTCCertificate.generateCertificate()])
         self._gso, self._peer = gso, peer
-        self._on_packet, self._on_wake, self._on_closed = on_packet, on_wake, on_closed
+        self.media, self._on_closed = Incoming(on_packet, on_wake, on_frames), on_closed
         self._incoming: socket.socket | None = None
-        self.reading: socket.socket | None = None
-        """What the packet that `on_packet` is given came from, for `arrival.waited`; None where that is not known."""
         self._on_unanswered = on_unanswered
-        self._heard = 0.0
-        """When the last packet came that is surely the peer's."""
         self._watching: asyncio.Task[None] | None = None
         self._errors: ErrorQueue | None = None
         self._checking: asyncio.Task[None] | None = None
         self._closing = False
         self.protector: SrtpProtector | None = None
         self.path: PacketPath | None = None
-        self.rejected_packets = 0
 
     @property
     def _connection(self) -> aioice.ice.Connection:
@@ -242,7 +234,7 @@ class MediaTransport:
     def _read_media(self) -> None:
         chosen = self._connection._nominated[1].protocol
         for protocol in self._connection._protocols:
-            self._intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is chosen else None)
+            self.media.intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is chosen else None)
 
     @property
     def ip_header(self) -> int:
@@ -272,7 +264,7 @@ class MediaTransport:
             pair.protocol.error_received = error_received  # type: ignore[method-assign,assignment]
             if self._watching is not None:
                 self._watching.cancel()
-            self._heard = time.monotonic()
+            self.media.heard = time.monotonic()
             if is_near(str(pair.remote_addr[0])):
                 self._watching = asyncio.get_running_loop().create_task(self._watch(pair))
         return self._incoming
@@ -291,11 +283,11 @@ class MediaTransport:
 
     async def _watch(self, pair: aioice.ice.CandidatePair) -> None:
         while True:
-            quiet = time.monotonic() - self._heard
+            quiet = time.monotonic() - self.media.heard
             if quiet < QUIET:
                 await asyncio.sleep(QUIET - quiet)
             elif await self._check(pair):
-                self._heard = time.monotonic()
+                self.media.heard = time.monotonic()
             else:
                 return
 
@@ -313,7 +305,7 @@ class MediaTransport:
         # A loop that had to wait for a processor runs timers before it reads: what it found then says nothing.
         waited = time.monotonic() - began > _CHECKED_WITHIN
         in_use = pair.protocol in self._connection._protocols  # also where aioice has nominated another pair since
-        unanswered = self._heard < began and not waited and in_use
+        unanswered = self.media.heard < began and not waited and in_use
         if unanswered and self._on_unanswered is not None:
             self._on_unanswered()
         return not unanswered
@@ -327,47 +319,6 @@ class MediaTransport:
         except aioice.stun.TransactionError:
             return False
         return True
-
-    def _intercept(
-        self, protocol: aioice.ice.StunProtocol, session: pylibsrtp.Session, incoming: socket.socket | None
-    ) -> None:
-        """Read media directly from the socket, and further packets from `incoming`; STUN and DTLS are passed on to ICE,
-        without a queue and a task in between.
-
-        Each socket is read: aioice nominates every pair that it checks (RFC 5245 §8.1.1.2), and a peer with as many
-        addresses as we have, such as pion, sends by way of the one that it likes best, not of the one that we took.
-        """
-        others = protocol.datagram_received
-
-        def take(data: bytes, address: tuple[Any, ...], now: float) -> None:
-            if not data or not 128 <= data[0] <= 191:
-                others(data, address)
-                return
-            is_rtcp = len(data) > 1 and 192 <= data[1] <= 223  # RFC 5761 §4
-            self.reading = incoming
-            try:
-                plain = session.unprotect_rtcp(data) if is_rtcp else session.unprotect(data)
-            except (pylibsrtp.Error, ValueError):
-                self.rejected_packets += 1
-                return
-            self._heard = now
-            self._on_packet(plain, is_rtcp, now)
-
-        def datagram_received(data: bytes, address: tuple[Any, ...]) -> None:
-            now = time.monotonic()
-            take(data, address, now)
-            if self._on_wake is None:
-                return
-            for _ in range(MAX_READS - 1 if incoming is not None else 0):
-                assert incoming is not None
-                try:
-                    more, sender = incoming.recvfrom(MAX_DATAGRAM)
-                except OSError:  # nothing more to read, or the socket is closed
-                    break
-                take(more, sender, now)
-            self._on_wake(now)
-
-        protocol.datagram_received = datagram_received  # type: ignore[method-assign,assignment]
 
     def _dtls_changed(self) -> None:
         if self._dtls.state in ("closed", "failed"):
@@ -394,7 +345,7 @@ class MediaTransport:
     def counters(self) -> dict[str, int]:
         """Totals since the start, by name."""
         return {
-            "rejected_packets": self.rejected_packets,
+            "rejected_packets": self.media.rejected,
             "unreachable": self._errors.unreachable if self._errors is not None else 0,
             "unprotected_packets": self.protector.failures if self.protector is not None else 0,
         }

@@ -48,14 +48,14 @@ class Stream:
         self._timestamp = rng.choice((0, 2**32 - 6000, rng.randrange(2**32)))
         self._first, self._ssrc = self._timestamp, rng.randrange(2**32)
         self._slow = 20 if seed % 8 == 5 else 1  # so many times as long from picture to picture: seconds are forgotten
-        self._packets: list[bytes] = []
+        self.packets_sent: list[bytes] = []
         for number in range(PICTURES):
             self._picture(number)
         self._disorder()
-        self.packets = len(self._packets)
+        self.packets = len(self.packets_sent)
         self.moments: list[float] = []
         """When the wakes are, where those of a camera are its pictures; the others are `pause` apart."""
-        framed = [self._framed(packet) for packet in self._packets]
+        framed = [self._framed(packet) for packet in self.packets_sent]
         self.wakes = self._as_sent(framed) if self._camera else self._cut(b"".join(framed))
 
     def _odd(self, part: float = 1.0) -> bool:
@@ -162,12 +162,12 @@ class Stream:
             else:
                 payload = payload[: rng.randrange(3)]
         packet = struct.pack("!BBHII", first, second, sequence, timestamp, ssrc) + middle + payload + end
-        self._packets.append(packet[: rng.randrange(14)] if self._odd(0.05) else packet)
+        self.packets_sent.append(packet[: rng.randrange(14)] if self._odd(0.05) else packet)
         self._sequence = (self._sequence + 1) & 0xFFFF
 
     def _disorder(self) -> None:
         """Loss, repeats, and packets that come late."""
-        packets, rng = self._packets, self.rng
+        packets, rng = self.packets_sent, self.rng
         for _ in range(len(packets)):
             if not self._odd(0.5):
                 continue
@@ -199,7 +199,7 @@ class Stream:
         """A wake a picture, mostly; now and then one breaks off, or comes with the next."""
         rng = self.rng
         wakes, rest, pictures = [], b"", 0
-        for packet, frame in zip(self._packets, framed, strict=True):
+        for packet, frame in zip(self.packets_sent, framed, strict=True):
             if rng.random() < 0.02 and len(packet) >= 12:
                 rest += self._report(packet)
             pictures += len(packet) > 1 and packet[1] > 127

@@ -26,7 +26,7 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 
 FILES: Final = (
     *("pictures.c", "payloads.c", "sound.c", "hearing.c", "transcoding.c"),
-    *("smoother.c", "reading.c", "history.c", "blocks.c"),
+    *("smoother.c", "reading.c", "history.c", "blocks.c", "datagrams.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
@@ -51,8 +51,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "has_start_code: for (size_t at = 3; at < size; at++)": "likewise",
     "begin_fragments: uint8_t nal[3] = {(uint8_t)((at[0] & 0xE0) | (at[1] & 0x1F)), at[2]};": "unused",
     "unit_size: if (size < AU_HEADERS || read16(payload) != AU_HEADER_BITS || payload[3] & 7)": "then there is no unit",
-    "hear_bytes: if (work.size >= INT32_MAX || !split(&work, lists) || "
-    "!work_out_unit(&work, parts, now, &unit, &size)) {": "no wake has two gigabytes",
+    "hear_bytes: int is_plain = work.size < INT32_MAX && split(&work, lists);": "no wake has two gigabytes",
     "begin_second: if (plain && second[1] <= low_before)": "both are the same then",
     "begin_second: if (plain && second[2] >= high_before)": "likewise",
     "is_even: else if (transit <= OR(low))": "likewise",
@@ -124,7 +123,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "hold_samples: return held ? count : -2;": "likewise",
     "encode: double first[(MOST_FRAME + 1) / sizeof(double)]; /* for its alignment */": "more room",
     "encode: if (length < 0 || length > (MOST_OPUS + 1))": "libopus keeps to its room",
-    "forward: return sent < 0 ? -2 : hand_on(work, run, pipeline, n__encoded, material);": "a truth value",
+    "forward_sound: return sent < 0 ? -2 : hand_on(work, run, pipeline, method, material);": "a truth value",
     "take_samples: for (int number = 0; number <= made; number++)": "what is behind the last has no bytes",
     "take_samples: uint8_t out[(MAX_FRAMES + 1) * MOST_OPUS]; /* less than one is pending */": "more room",
     "take_samples: uint8_t out[MAX_FRAMES * (MOST_OPUS + 1)]; /* less than one is pending */": "likewise",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay_worker.camera.ingest_answer import parse_ingest_answer
 from relay_worker.camera.nack import FIRST_RTT, MAX_AGE, MAX_MISSING, MAX_TRIES, NackTracker
-from relay_worker.camera.webrtc_ingest import BITRATE, Ingest
+from relay_worker.camera.webrtc_ingest import BITRATE, MAX_STREAMS, Ingest
 from relay_worker.media.stream import Kind, Track
 from relay_worker.rtp import rtcp
 from relay_worker.rtp.packet import parse_rtp
@@ -359,3 +359,46 @@ def test_a_source_that_counts_anew_is_asked_for_what_is_missing_there() -> None:
     for sequence in (40000, 40001, 20000, 20001, 20003):
         tracker.received(sequence, 0.0)
     assert tracker.due(0.0) == [20002]
+
+
+def test_streams_that_need_no_look_are_few_and_of_the_present_video() -> None:
+    core = ingest()
+    core.receive_packet(packet(1, ssrc=7), 0.0)
+    core.receive_packet(packet(1, ssrc=9, pt=111), 0.0)
+    assert core.streams == {(7, 106): Kind.VIDEO, (9, 111): Kind.AUDIO}
+    core.receive_packet(packet(1, ssrc=8), 0.1)
+    core.receive_packet(packet(2, ssrc=7), 0.1)
+    assert core.streams == {(9, 111): Kind.AUDIO, (8, 106): Kind.VIDEO}, "not of the video before it"
+    for ssrc in range(100, 100 + 2 * MAX_STREAMS):
+        core.receive_packet(packet(1, ssrc=ssrc, pt=111), 0.2)
+    assert len(core.streams) == MAX_STREAMS
+
+
+def test_video_needs_no_look_while_nothing_is_missing() -> None:
+    core = ingest()
+    assert not core.follows(1), "nothing has come"
+    core.receive_packet(packet(1), 0.0)
+    assert core.follows(1)
+    assert core.follows(0x10001), "a number that has wrapped"
+    assert not core.follows(2)
+    core.received(0x10003)
+    assert core.follows(3)
+    core.receive_packet(packet(5), 0.1)
+    assert not core.follows(5), "one is missing"
+    core.receive_packet(packet(4), 0.2)
+    assert core.follows(5)
+
+
+def test_it_rests_while_there_is_nothing_to_say() -> None:
+    core = ingest()
+    assert not core.rests(0.0), "the first report is due"
+    core.receive_packet(packet(1), 0.0)
+    core.feedback(0.0)
+    assert core.rests(0.9)
+    assert not core.rests(1.0)
+    core.request_keyframe(0.5)
+    assert not core.rests(0.5)
+    core.keyframe_came(0.6)
+    assert core.rests(0.6)
+    core.receive_packet(packet(3), 0.7)
+    assert not core.rests(0.7)

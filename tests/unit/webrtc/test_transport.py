@@ -79,7 +79,7 @@ async def test_what_the_peer_sends_to_another_of_our_addresses_is_read() -> None
                     peer._connection._protocols[0].transport.sendto(peer._dtls._tx_srtp.protect_rtcp(report), address)
                 await asyncio.sleep(0.1)
         assert set(came) == set(reports.values())
-        assert ours.rejected_packets == 0
+        assert ours.media.rejected == 0
     finally:
         await asyncio.gather(ours.close(), peer.close())
 

@@ -14,6 +14,8 @@ from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTrans
 from aiortc.rtcicetransport import RTCIceParameters
 from pylibsrtp import _binding
 
+from relay_worker.webrtc import incoming, protector
+
 
 def moved(where: object, what: str) -> str:
     return f"{where} no longer has {what}: upstream changed, see relay_worker/webrtc/transport.py"
@@ -62,4 +64,7 @@ def test_datagrams_reach_a_method_that_can_be_replaced() -> None:
 def test_libsrtp_is_within_reach() -> None:
     session = pylibsrtp.Session()
     assert _binding.ffi.typeof(session._srtp[0]).kind == "pointer", moved("pylibsrtp Session", "_srtp")
-    assert callable(_binding.lib.srtp_protect), moved("pylibsrtp._binding.lib", "srtp_protect")
+    for name, wanted in (("srtp_protect", protector._PROTECT), ("srtp_unprotect", incoming._UNPROTECT)):
+        function = _binding.ffi.addressof(_binding.lib, name)
+        assert _binding.ffi.getctype(_binding.ffi.typeof(function)) == wanted, moved("pylibsrtp._binding.lib", name)
+    assert len(session._cdata) == 1500, "datagrams.c, MOST_PACKET, decrypts as much as pylibsrtp does"
