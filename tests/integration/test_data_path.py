@@ -10,10 +10,13 @@ from tests.fixtures.running_relay import running_relay
 pytestmark = pytest.mark.media
 
 
-async def test_a_worker_goes_live_says_what_moves_its_packets_and_loses_nothing() -> None:
+@pytest.mark.parametrize(("protocol", "wakes"), [((), 20), (("--webrtc", "1"), 200)], ids=["RTSP", "WebRTC"])
+async def test_a_worker_goes_live_says_what_moves_its_packets_and_loses_nothing(
+    protocol: tuple[str, ...], wakes: int
+) -> None:
     """By compiled code where it is there, and the suite was not started with another choice in the environment."""
     # Pictures of several packets each, as of cameras.
-    options = ("--bitrate", "1500000")
+    options = ("--bitrate", "1500000", *protocol)
     async with running_relay(1, size="640x360", options=options) as relay:
         await relay.until_live()
 
@@ -27,10 +30,10 @@ async def test_a_worker_goes_live_says_what_moves_its_packets_and_loses_nothing(
 
         def whole() -> bool:
             (camera,) = relay.supervisor.status().cameras
-            return camera.counters.get("pipeline.taken_whole", 0) > 20
+            return camera.counters.get("pipeline.taken_whole", 0) > wakes
 
         if native.words() == "compiled":
-            await relay.until(whole, 30.0, "pictures have been taken with one call each")
+            await relay.until(whole, 30.0, "wakes have been taken with one call each")
         else:
             assert not whole()
         (camera,) = relay.supervisor.status().cameras
