@@ -95,7 +95,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_error_of_memory_over_the_corpus(checked: Path) -> None:
-    done = run(checked, "--packets", "1500", "--seed", "41")
+    done = run(checked, "--packets", "4000", "--seed", "41")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no difference" in done.stdout
     assert " 0 wakes taken whole" not in done.stdout

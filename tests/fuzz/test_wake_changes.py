@@ -52,7 +52,7 @@ def test_a_change_is_found(tmp_path: Path, name: str) -> None:
     seed, *change = CHANGES[name]
     module = tmp_path / "_runs.abi3.so"
     build(changed(tmp_path, *map(str, change)), module, "-O1", "-ffp-contract=off")
-    command = [sys.executable, "-c", LOADING, str(module), "--made", "--packets", "3000", "--seed", str(seed)]
+    command = [sys.executable, "-c", LOADING, str(module), "--made", "--packets", "9000", "--seed", str(seed)]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0, done.stdout

@@ -25,7 +25,7 @@ ALLOWED = {
         "meter": "media pipeline publish",
         "watchdog": "media pipeline publish",
         "remedies": "",
-        "camera": "media pipeline rtp rtsp webrtc",
+        "camera": "media native pipeline rtp rtsp webrtc",
         "rendition": "media rtp",
         "local": "media pipeline publish rtp webrtc",
         "publish": "media native pipeline rtp wakes webrtc",

@@ -26,7 +26,8 @@ READERS: Final[dict[str, str]] = {
     "relay_supervisor/state/database.py": "the writer's thread waits for a locked file, for a limited time",
     "relay_worker/rtsp/transport.py": "the time that is left of a connection's time-out, for the event loop's timers",
     "relay_worker/webrtc/arrival.py": "how long ago a datagram had come, by the clock that the kernel stamps it with",
-    "relay_worker/webrtc/transport.py": "when a datagram arrived: the edge where `now` begins",
+    "relay_worker/webrtc/incoming.py": "when a datagram arrived: the edge where `now` begins",
+    "relay_worker/webrtc/transport.py": "for how long a peer is silent, by the time of its last datagram",
 }
 """Files that read one, and why; the simulators stand in for machines of their own and are left out."""
 
