@@ -19,7 +19,7 @@ from relay_worker.camera.webrtc_source import IngestEvent, IngestSettings, WebRt
 from relay_worker.media.stream import Format, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.outputs import Outputs
-from tests.fuzz.data_paths import Connection, Difference, Loopback, _same, remembered
+from tests.fuzz.data_paths import Connection, Loopback, _same, remembered
 from tests.fuzz.datagram_streams import OPUS_CLOCK, OPUS_TYPE, RTX_TYPE, VIDEO_TYPE, DatagramStream
 
 _VIDEO: Final = Track(Kind.VIDEO, Format(VIDEO_TYPE, "H264", 90_000), "", ordered=False)
@@ -149,6 +149,3 @@ def compare(seed: int) -> int:
             each.close()
     whole += compiled.pipeline.taken_whole + compiled.pipeline.taken_in
     return came.packets
-
-
-__all__ = ["Difference", "compare"]

@@ -92,7 +92,7 @@ class DatagramStream:
     def __init__(self, seed: int) -> None:
         self.stream, rng = Stream(seed), random.Random(seed ^ 0x5EED)
         self.sound = sound = OpusStream(seed) if seed % 4 else None
-        self.nack, self.takes_over = rng.random() < 0.8, rng.random() < 0.2
+        self.nack = rng.random() < 0.8
         self.wakes: list[tuple[float, list[bytes]]] = []
         packets, now = list(self.stream.packets_sent), 1000.0
         repaired = rng.random() < 0.3
