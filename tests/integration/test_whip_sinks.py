@@ -84,6 +84,7 @@ async def test_a_server_that_refuses_is_named_and_the_camera_is_live() -> None:
     async with WhipServer() as server, running_relay(1, sections={"whip": table(server)}) as relay:
         server.refusal = 409
         await relay.until_live()
+        await live_at(relay, "")
         await relay.until(lambda: "409" in sink(relay, "studio").reason, 30.0, "the refusal is reported")
         camera = relay.supervisor.status().cameras[0]
         assert camera.state == "live"
@@ -97,6 +98,7 @@ async def test_a_server_that_refuses_is_named_and_the_camera_is_live() -> None:
 async def test_a_server_that_is_started_again_is_found_at_once() -> None:
     async with WhipServer() as server, running_relay(1, sections={"whip": table(server)}) as relay:
         await relay.until_live()
+        await live_at(relay, "")
         await live_at(relay, "studio")
         port = int(server.url.rpartition(":")[2].partition("/")[0])
         await server.stop()
@@ -155,6 +157,7 @@ async def test_a_server_that_refuses_simulcast_is_published_at_plainly_once_with
         sections = {"whip": table(server, renditions=True), "cameras": {"renditions": "keyframes"}}
         async with running_relay(1, sections=sections) as relay:
             await relay.until_live(within=60.0)
+            await live_at(relay, "")  # one sink is enough for a camera to be live, and the other may be the slower one
             await live_at(relay, "studio")
             await relay.until(lambda: server.packets().get("video", 0) > 0, 30.0, "the picture is received")
             assert server.layers() == {}
