@@ -2,7 +2,8 @@
 
 #include "wake.h"
 
-static const double BURST_BYTES = 16 * (1200 + 28), PACKET_OVERHEAD = 28; /* publish/pacer.py */
+/* publish/pacer.py */
+static const double BURST_BYTES = 32 * (1200 + 28), LIMITED_BURST_BYTES = 16 * (1200 + 28), PACKET_OVERHEAD = 28;
 
 /* What MediaSender.send counts of a run */
 void
@@ -44,9 +45,10 @@ take(const Work *work, const Run *run, Output *output, double now)
     double rate = OR(floor_bitrate);
     if (OR(ceiling) < rate) /* never where there is none */
         rate = OR(ceiling);
+    double burst = isnan(OR(ceiling)) ? BURST_BYTES : LIMITED_BURST_BYTES;
     double tokens = OR(tokens) + (now - OR(tokens_at)) * rate / 8;
-    if (!(tokens < BURST_BYTES))
-        tokens = BURST_BYTES;
+    if (!(tokens < burst))
+        tokens = burst;
     if (!(OR(frame_release) <= now) || !(tokens >= size))
         return 0;
     OR(tokens) = tokens - size;

@@ -24,10 +24,13 @@ from relay_worker.rtp.h264_packetize import is_disposable, starts_keyframe
 
 PACKET_OVERHEAD: Final = 28
 """RTP header and SRTP tag, counted for every payload."""
-BURST_BYTES: Final = 16 * (1200 + PACKET_OVERHEAD)
-"""Burst size: about 16 full packets."""
-QUANTUM_BYTES: Final = BURST_BYTES // 2
-"""Amount a timer waits for: half a burst, so that a keyframe costs few wake-ups."""
+BURST_BYTES: Final = 32 * (1200 + PACKET_OVERHEAD)
+"""Burst size while there is no ceiling: about 32 full packets, 20 ms of `floor_bitrate`. Browsers send at once what
+their pacing rate carries in 40 ms (libwebrtc), which at 8 Mbit/s is as much."""
+LIMITED_BURST_BYTES: Final = BURST_BYTES // 2
+"""The same under a ceiling."""
+QUANTUM_BYTES: Final = BURST_BYTES // 4
+"""Amount a timer waits for: some packets, so that a keyframe costs few wake-ups."""
 MIN_WAIT: Final = 0.005
 PROBE_RESERVE: Final = 12 * (1200 + PACKET_OVERHEAD)
 """Amount that probes leave in the bucket, so that the next picture need not wait for them."""
@@ -153,7 +156,7 @@ class Pacer(PacerState):
         """Bytes that may bypass the pacer at `now` without delaying any picture; 0 without a ceiling."""
         if self.ceiling is None or self._ready:
             return 0
-        self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * self.ceiling / 8)
+        self._tokens = min(LIMITED_BURST_BYTES, self._tokens + (now - self._tokens_at) * self.ceiling / 8)
         self._tokens_at = now
         return max(0, int(self._tokens - PROBE_RESERVE))
 
@@ -196,10 +199,10 @@ class Pacer(PacerState):
             self.wants_keyframe = self._skipping = False
             self.stats.thinned_frames -= 1
         if self._frame_release <= now and not (self._held or self._ready or self._skipping):
-            rate = self._floor_bitrate
-            if self.ceiling is not None and self.ceiling < rate:
-                rate = self.ceiling
-            tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate / 8)
+            rate, burst = self._floor_bitrate, BURST_BYTES
+            if self.ceiling is not None:
+                rate, burst = min(self.ceiling, rate), LIMITED_BURST_BYTES
+            tokens = min(burst, self._tokens + (now - self._tokens_at) * rate / 8)
             if tokens >= size:
                 self._tokens, self._tokens_at, self._sending = tokens - size, now, media_time
                 return True
@@ -302,7 +305,8 @@ class Pacer(PacerState):
             waiting = next((run for run in self._ready if run.media_time != self._sending), None)
             if waiting is not None and now - waiting.release > 1.5 * self._longest_wait:
                 self._drop_to_keyframe()
-        self._tokens = min(BURST_BYTES, self._tokens + (now - self._tokens_at) * rate)
+        burst = BURST_BYTES if self.ceiling is None else LIMITED_BURST_BYTES
+        self._tokens = min(burst, self._tokens + (now - self._tokens_at) * rate)
         self._tokens_at, self._rate = now, rate
         while self._ready and self._tokens > 0:
             run = self._ready.popleft()

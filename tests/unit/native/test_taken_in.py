@@ -13,7 +13,7 @@ from tests.unit.native.test_pictures import IDR, INTERVAL, PPS, SLICE, SPS, Pair
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 
 PICTURE = fragments(SLICE, 40)
-LARGE = [SPS, PPS, *fragments(IDR[:2] + bytes(range(1, 250)) * 120, *[1190] * 25)]
+LARGE = [SPS, PPS, *fragments(IDR[:2] + bytes(range(1, 250)) * 240, *[1190] * 50)]
 
 
 def taken(pair: Pair, data: bytes) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relay_worker.publish.pacer import (
     BURST_BYTES,
+    LIMITED_BURST_BYTES,
     MAX_AUDIO_QUEUED,
     MIN_WAIT,
     PACKET_OVERHEAD,
@@ -115,6 +116,18 @@ def test_a_keyframe_is_spread_within_bounds() -> None:
     assert len(bursts) <= 25  # a timer wake each
 
 
+def test_a_keyframe_as_large_as_most_leaves_at_once_where_no_uplink_is_known_to_be_narrow() -> None:
+    sent = [s for s in drive(Pacer(), even_with_keyframe(31)) if s.media_time == 2.0]
+    assert {s.at for s in sent} == {12.0}
+    pacer = Pacer()
+    pacer.ceiling = 3_000_000  # the source sends about 2.4 Mbit/s
+    sent = [s for s in drive(pacer, even_with_keyframe(31)) if s.media_time == 2.0]
+    bursts = [len(list(group)) for _, group in itertools.groupby(sent, key=lambda s: s.at)]
+    assert sum(bursts) == 31
+    assert max(bursts) <= LIMITED_BURST_BYTES // (1200 + PACKET_OVERHEAD) + 1
+    assert sent[-1].at - 12.0 >= 0.03
+
+
 def test_a_keyframe_leaves_fast_when_the_floor_allows_it() -> None:
     sent = [s for s in drive(Pacer(), even_with_keyframe(33)) if s.media_time == 2.0]
     assert sent[-1].at - 12.0 <= 0.012
@@ -172,7 +185,7 @@ def test_a_keyframe_leaves_at_a_multiple_of_the_bitrate_whatever_part_of_a_secon
     pacer = Pacer(PacerSettings(floor_bitrate=0))
     pushes = [Push(10 + i * FRAME, "video", frame(i, 8), i * FRAME) for i in range(60 + round(30 * at))]
     media_time = len(pushes) * FRAME
-    pushes.append(Push(10 + media_time, "video", frame(len(pushes), 40, IDR), media_time))
+    pushes.append(Push(10 + media_time, "video", frame(len(pushes), 56, IDR), media_time))
     sent = [s for s in drive(pacer, pushes) if s.media_time == media_time]
     assert 0.03 <= sent[-1].at - sent[0].at <= 0.05
 
