@@ -204,6 +204,8 @@ class ReaderParts(NamedTuple):
     """Bytes of the longest record."""
     refusal: type[ssl.SSLError] | None = None
     """What `read` raises."""
+    wanting: type[ssl.SSLError] | None = None
+    """What it raises where the rest of a record has not come."""
 
 
 class Reader(Protocol):

@@ -1,22 +1,35 @@
 /* What one wake of a connection reads: from the socket by way of TLS to `Wake.take`, with no Python between them.
  *
  * TLS is the standard library's: its two memory BIOs and its read are called as the Python calls them. All that is not
- * whole records, taken whole, with nothing due behind them, is handed to the Python, which goes on from there.
+ * taken whole, with nothing due behind it, is handed to the Python, which goes on from there.
+ *
+ * A server that writes packet by packet, and any network, brings a picture in parts, and a wake for each costs several
+ * times what its bytes do. So where a wake ends within a picture its rest is waited for, for less than a viewer could notice.
  */
 
 #include "wake.h"
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <time.h>
 
 /* The order of `ReaderParts` in the package. */
 enum { BUFFER, NOW_CALL, SINK, OF_SESSION, SOURCE, ENDED, GO_ON, TAKE, INCOMING, OUTGOING, READ, WRITE, RECORD, REFUSAL,
-       READER_PARTS };
+       WANTING, READER_PARTS };
+
+enum {
+    PATIENCE = 500000, /* nanoseconds for the rest of a picture */
+    MOST_WAITS = 3, /* in one wake, while each brings something */
+    MOST_VAIN = 4, /* waits in a row for nothing, behind which */
+    RARELY = 64, /* one wake in so many waits */
+};
 
 typedef struct {
     PyObject_HEAD
     int fd; /* -1 when it is closed */
     Py_ssize_t wakes;
+    int vain;      /* waits that brought nothing, in a row */
+    int in_record; /* what has come ends within one */
     Py_buffer buffer;
     PyObject *parts[READER_PARTS];
 } Reader;
@@ -88,30 +101,55 @@ go_on(Reader *self, PyObject *data, int ended)
     return done;
 }
 
-/* What `size` bytes of the buffer are: whole records, decrypted. NULL with an exception, or, with `*done`, where the Python
- * was asked instead. */
-static PyObject *
-decrypt(Reader *self, Py_ssize_t size, PyObject **done)
+/* Whether a read has asked for the rest of a record, and OpenSSL has nothing to send: then its exception is cleared. */
+static int
+wants_more(Reader *self)
 {
+    if (!PyErr_Occurred() || !PyErr_ExceptionMatches(self->parts[WANTING]))
+        return 0;
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    int pending = is_pending(self->parts[OUTGOING]);
+    if (pending) { /* for the Python; where asking has failed, too */
+        PyErr_Restore(type, value, trace);
+        return 0;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+    return 1;
+}
+
+/* Decrypt `size` bytes of the buffer, and put what they are behind `*data`, which may be NULL. 0 with an exception, or where
+ * the Python was asked instead; `*done` is what that said, and `*data` is gone. */
+static int
+decrypt(Reader *self, Py_ssize_t size, PyObject **data, PyObject **done)
+{
+    self->in_record = 0;
     PyObject *view = PyMemoryView_FromMemory(self->buffer.buf, size, PyBUF_READ);
     PyObject *written = view == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[WRITE], view, NULL);
     Py_XDECREF(view);
-    if (written == NULL)
-        return NULL;
+    if (written == NULL) {
+        Py_CLEAR(*data);
+        return 0;
+    }
     Py_DECREF(written);
-    PyObject *data = NULL, *record;
+    PyObject *record;
     int pending = 1, ended = 0;
     while (pending > 0 && (record = read_record(self, &ended)) != NULL) {
-        if (data == NULL)
-            data = record;
+        if (*data == NULL)
+            *data = record;
         else
-            PyBytes_ConcatAndDel(&data, record); /* NULL with an exception */
-        pending = data == NULL ? -1 : is_pending(self->parts[INCOMING]);
+            PyBytes_ConcatAndDel(data, record); /* NULL with an exception */
+        pending = *data == NULL ? -1 : is_pending(self->parts[INCOMING]);
     }
+    if (pending > 0 && !ended && wants_more(self))
+        return self->in_record = 1;
     if (!pending && !is_pending(self->parts[OUTGOING]))
-        return data;
-    *done = go_on(self, data, ended);
-    return NULL;
+        return 1;
+    *done = go_on(self, *data, ended);
+    *data = NULL;
+    return 0;
 }
 
 /* Whether something is due that only the Python does: a report to the server. -1 with an exception. */
@@ -193,6 +231,86 @@ deliver(Reader *self, PyObject *data)
     return result;
 }
 
+/* Receive, and put what has come behind `*data`, which may be NULL: 1 where something has, 0 where nothing has, -1 at the end,
+ * of which `*number` is the errno or 0, and -2 as `decrypt` says. */
+static int
+receive(Reader *self, PyObject **data, int *number, PyObject **done)
+{
+    ssize_t size = recv(self->fd, self->buffer.buf, (size_t)self->buffer.len, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (size <= 0) {
+        *number = size < 0 ? errno : 0;
+        return -1;
+    }
+    if (self->parts[READ] != Py_None)
+        return decrypt(self, size, data, done) ? 1 : -2;
+    PyObject *bytes = PyBytes_FromStringAndSize(self->buffer.buf, size);
+    if (*data == NULL)
+        *data = bytes;
+    else if (bytes != NULL)
+        PyBytes_ConcatAndDel(data, bytes);
+    if (bytes == NULL)
+        Py_CLEAR(*data);
+    return *data == NULL ? -2 : 1;
+}
+
+/* Whether frames (RFC 2326, 10.12) end within one, or the last packet of a channel has no marker bit: there are more of its
+ * picture. `rest` is the beginning of a frame from before. */
+static int
+is_cut_short(long channel, const uint8_t *rest, size_t kept, const uint8_t *data, size_t size)
+{
+#define AT(index) ((index) < kept ? rest[index] : data[(index) - kept])
+    size_t at = 0, all = kept + size;
+    int marked = 1;
+    while (all - at >= 4 && AT(at) == DOLLAR) {
+        size_t packet = (size_t)AT(at + 2) << 8 | AT(at + 3);
+        if (packet > all - at - 4)
+            return 1;
+        if (AT(at + 1) == channel && packet > 1)
+            marked = AT(at + 5) > 127;
+        at += 4 + packet;
+    }
+    return at < all ? AT(at) == DOLLAR : !marked;
+#undef AT
+}
+
+/* Whether what has come ends within a picture that compiled code would take. */
+static int
+lacks_rest(Reader *self, PyObject *data)
+{
+    PyObject *sink = self->parts[SINK], *wake = is_state(sink, PIPELINE) ? ATTRIBUTE(sink, wake) : NULL;
+    if (wake == NULL || !is_wake_of(wake, self->parts[OF_SESSION]) || ((Wake *)wake)->parts[TRACK] == Py_None)
+        return 0;
+    PyObject *rest = ATTRIBUTE(((Wake *)wake)->parts[PARSER], rest);
+    if (rest == NULL || !PyBytes_CheckExact(rest))
+        return 0;
+    if (self->in_record || data == NULL)
+        return self->in_record;
+    return is_cut_short(((Wake *)wake)->channel, (const uint8_t *)PyBytes_AsString(rest), (size_t)PyBytes_Size(rest),
+                        (const uint8_t *)PyBytes_AsString(data), (size_t)PyBytes_Size(data));
+}
+
+/* Receive what comes while it is waited for; as `receive`. A camera has a process of its own, so that nobody else waits. */
+static int
+receive_rest(Reader *self, PyObject **data, int *number, PyObject **done)
+{
+    int came = 1;
+    for (int waits = 0; came > 0 && waits < MOST_WAITS && lacks_rest(self, *data); waits++) {
+        if (self->vain >= MOST_VAIN && self->wakes % RARELY)
+            break;
+        const struct timespec wait = {0, PATIENCE};
+        PyThreadState *state = PyEval_SaveThread();
+        nanosleep(&wait, NULL);
+        PyEval_RestoreThread(state);
+        if (self->fd < 0) /* closed by another thread */
+            break;
+        came = receive(self, data, number, done);
+        self->vain = came ? 0 : self->vain + (self->vain < MOST_VAIN);
+    }
+    return came;
+}
+
 /* read(): what is called when the socket can be read. */
 static PyObject *
 reader_read(PyObject *object, PyObject *Py_UNUSED(nothing))
@@ -200,20 +318,18 @@ reader_read(PyObject *object, PyObject *Py_UNUSED(nothing))
     Reader *self = (Reader *)object;
     if (self->fd < 0)
         return Py_NewRef(Py_None);
-    ssize_t size = recv(self->fd, self->buffer.buf, (size_t)self->buffer.len, MSG_DONTWAIT);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR))
-        return Py_NewRef(Py_None);
-    if (size <= 0)
-        return hand_over(self->parts[ENDED], "(i)", size < 0 ? errno : 0);
-    PyObject *done = NULL, *data;
-    if (self->parts[READ] == Py_None)
-        data = PyBytes_FromStringAndSize(self->buffer.buf, size);
-    else
-        data = decrypt(self, size, &done);
-    if (data == NULL)
+    PyObject *data = NULL, *done = NULL;
+    int number = 0, came = receive(self, &data, &number, &done);
+    if (came > 0)
+        came = receive_rest(self, &data, &number, &done);
+    if (came < -1)
         return done;
-    done = deliver(self, data);
-    Py_DECREF(data);
+    done = data == NULL ? Py_NewRef(Py_None) : deliver(self, data);
+    Py_XDECREF(data);
+    if (came == -1 && done != NULL && self->fd >= 0) {
+        Py_DECREF(done);
+        done = hand_over(self->parts[ENDED], "(i)", number);
+    }
     return done;
 }
 

@@ -98,6 +98,7 @@ class Connection:
                 write=self._incoming.write,
                 record=_RECORD,
                 refusal=ssl.SSLError,
+                wanting=ssl.SSLWantReadError,
             )
         self._on_data = lambda data: take(data, clock.now(), None, None)
         self._reader = compiled.Reader(self._sock.fileno(), parts)

@@ -77,9 +77,9 @@ EQUIVALENT: Final[dict[str, str]] = {
     "add_readers: return failed ? -2 : 0;": "a truth value",
     "add_readers: return failed ? -0 : 0;": "a module fails for want of memory alone",
     "decrypt: int pending = 2, ended = 0;": "above zero either way",
-    "decrypt: pending = data == NULL ? -0 : is_pending(self->parts[INCOMING]);": "records fail to be joined for want "
+    "decrypt: pending = *data == NULL ? -0 : is_pending(self->parts[INCOMING]);": "records fail to be joined for want "
     "of memory alone",
-    "decrypt: pending = data == NULL ? -2 : is_pending(self->parts[INCOMING]);": "below zero either way",
+    "decrypt: pending = *data == NULL ? -2 : is_pending(self->parts[INCOMING]);": "below zero either way",
     "keep_run: if (!failed && slot_of(history, f_kept_bytes)->i >= slot_of(history, f_most_kept)->i)": "at the bound "
     "`_shrink` finds nothing to do",
     "forget: int64_t size = is_own ? ((Kept *)oldest)->size : 1;": "unused",
