@@ -125,7 +125,15 @@ state_of(PyObject *object)
 int
 is_state(PyObject *object, int type)
 {
-    return PyObject_TypeCheck(object, state_types[type]);
+    static PyTypeObject *known[STATE_TYPES]; /* the class that was the last of each: kept, so that no other is there */
+    PyTypeObject *class = Py_TYPE(object), *before = known[type];
+    if (class == before)
+        return 1;
+    if (!PyObject_TypeCheck(object, state_types[type]))
+        return 0;
+    known[type] = (PyTypeObject *)Py_NewRef((PyObject *)class);
+    Py_XDECREF((PyObject *)before);
+    return 1;
 }
 
 Value *

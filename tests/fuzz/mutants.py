@@ -26,7 +26,7 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 
 FILES: Final = (
     *("pictures.c", "payloads.c", "sound.c", "hearing.c", "transcoding.c"),
-    *("smoother.c", "reading.c", "history.c", "blocks.c", "datagrams.c"),
+    *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c", "datagrams.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
@@ -66,7 +66,11 @@ EQUIVALENT: Final[dict[str, str]] = {
     "is_due: return PyErr_Occurred() ? -2 : PyFloat_AsDouble(now) >= at;": "likewise",
     "reader_read: if (self->fd <= 0)": "standard input is open, and no connection has its number",
     "reader_read: if (self->fd < 1)": "likewise",
-    "reader_new: if (PyTuple_Size(parts) != READER_PARTS || fd <= 0) {": "likewise",
+    "receive_rest: if (self->fd <= 0) /* closed by another thread */": "likewise",
+    "reader_read: if (came == -1 && done != NULL && self->fd > 0) {": "likewise",
+    "receive_rest: self->vain = came ? 0 : self->vain + (self->vain <= MOST_VAIN);": "beyond the bound is as good",
+    "decrypt: if (pending >= 0 && !ended && wants_more(self))": "with nothing pending there is no exception",
+    "reader_new: if (PyTuple_Size(parts) != READER_PARTS || fd <= 0) {": "standard input is open",
     "reader_new: if (PyTuple_Size(parts) != READER_PARTS || fd < 1) {": "likewise",
     "reader_close: ((Reader *)object)->fd = -2;": "below zero either way",
     "reader_clear: self->fd = -2; /* nothing is read any more */": "likewise",

@@ -1,0 +1,26 @@
+/* What reads one connection, and the calls of the Python beside it. */
+
+#ifndef RELAY_READER_H
+#define RELAY_READER_H
+
+#include "wake.h"
+
+/* The order of `ReaderParts` in the package. */
+enum { BUFFER, NOW_CALL, SINK, OF_SESSION, SOURCE, ENDED, GO_ON, TAKE, INCOMING, OUTGOING, READ, WRITE, RECORD, REFUSAL,
+       WANTING, READER_PARTS };
+
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1 when it is closed */
+    Py_ssize_t wakes;
+    int vain;      /* waits that brought nothing, in a row */
+    int in_record; /* what has come ends within one */
+    Py_buffer buffer;
+    PyObject *parts[READER_PARTS];
+} Reader;
+
+PyObject *hand_over(PyObject *function, const char *format, ...);
+PyObject *caught(void);
+int decrypt(Reader *self, Py_ssize_t size, PyObject **data, PyObject **done);
+
+#endif
