@@ -45,7 +45,7 @@ def cut(rng: random.Random, data: bytes, most: int) -> list[bytes]:
 
 
 def media(left: list[list[bytes]]) -> list[list[bytes]]:
-    """Without sender reports, which leave behind the first run that finds them due: of a picture, or of its beginning."""
+    """Without sender reports, which leave behind the first run that finds them due: of a picture, or its beginning."""
     return [[packet for packet in packets if packet[1] != 200] for packets in left]
 
 
