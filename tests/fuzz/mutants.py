@@ -51,6 +51,10 @@ EQUIVALENT: Final[dict[str, str]] = {
     "has_start_code: for (size_t at = 3; at < size; at++)": "likewise",
     "begin_fragments: uint8_t nal[3] = {(uint8_t)((at[0] & 0xE0) | (at[1] & 0x1F)), at[2]};": "unused",
     "unit_size: if (size < AU_HEADERS || read16(payload) != AU_HEADER_BITS || payload[3] & 7)": "then there is no unit",
+    "packet_ticks: static const int64_t FRAME_TICKS[33] = {": "more room",
+    "packet_ticks: return ticks <= (MOST_TICKS + 1) ? ticks : 0;": "all are multiples of 120",
+    "pass_opus: return failed ? -2 : 1;": "below zero either way",
+    "pass_opus: return failed ? -1 : 2;": "a truth value",
     "hear_bytes: int is_plain = work.size < INT32_MAX && split(&work, lists);": "no wake has two gigabytes",
     "begin_second: if (plain && second[1] <= low_before)": "both are the same then",
     "begin_second: if (plain && second[2] >= high_before)": "likewise",
@@ -133,6 +137,25 @@ EQUIVALENT: Final[dict[str, str]] = {
     "transcode: return failed ? -2 : 0;": "likewise",
     "send_material: return failed ? -2 : plain;": "below zero either way",
     "send_material: int plain = 2, failed = 0;": "there is an output, which says it anew",
+    ": uint32_t words[(MOST_DATAGRAM + 1) / 4]; /* a datagram; libsrtp wants it aligned */": "as many words",
+    ": Stream streams[(MOST_STREAMS + 1)];": "more room",
+    "datagrams_know: Stream streams[(MOST_STREAMS + 1)];": "likewise",
+    "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES + 1));": "likewise",
+    "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES - 1));": "a packet is put there only "
+    "where MOST_DATAGRAM has room, and has MOST_PACKET at most",
+    "result: size_t most = sizeof came->sender, sender = came->sender_size <= most ? came->sender_size : most;": "both "
+    "are the same then",
+    "result: (const char *)came->words, (Py_ssize_t)(other <= 0 ? 0 : other), (const char *)&came->sender,": "likewise",
+    "result: (const char *)came->words, (Py_ssize_t)(other < 1 ? 0 : other), (const char *)&came->sender,": "likewise",
+    "datagrams_read: if (fd <= 0)": "there is no exception to clear",
+    "datagrams_read: if (fd < 1)": "likewise",
+    "datagrams_read: ssize_t next = -2;": "unused",
+    "datagrams_read: ssize_t next = -0;": "unused",
+    "datagrams_read: return result(self, &came, -2);": "below zero either way",
+    "datagrams_new: Datagrams *self = (Datagrams *)allocate(type, 1); /* all zeros */": "its objects have no items",
+    "datagrams_dealloc: {NULL, NULL, 1, NULL},": "the flags of nothing",
+    "add_datagrams: return failed ? -2 : 0;": "a truth value",
+    "add_datagrams: return failed ? -0 : 0;": "a module fails for want of memory alone",
 }
 """Function and line as they are with the change, and why nothing can tell."""
 
