@@ -1,14 +1,17 @@
-"""One camera through both data paths, for tests of what compiled code takes."""
+"""What several files of tests go through both data paths with."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
 
+from relay_worker import native
 from relay_worker.media.inputs import AudioInput
 from relay_worker.pipeline import Pipeline
+from tests.unit.native.test_datagrams import Ends
 from tests.unit.native.test_pictures import Pair, closing
 from tests.unit.native.test_transcoding import Speaker
 
@@ -25,6 +28,20 @@ def pair() -> Iterator[Pair]:
 def narrow() -> Iterator[Pair]:
     """One whose packets have room for 64 octets, of which those of a fragment are 62."""
     yield from closing(Pair(64))
+
+
+@pytest.fixture
+def ends() -> Iterator[Any]:
+    before, made = native.compiled(), list[Ends]()
+
+    def make(setting: native.Setting, family: socket.AddressFamily = socket.AF_INET) -> Ends:
+        made.append(Ends(setting, family))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+    native.choose("compiled" if before else "python")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,20 +71,6 @@ class Ends:
     def close(self) -> None:
         for each in (self.near, self.far, self.incoming):
             each.close()
-
-
-@pytest.fixture
-def ends() -> Iterator[Any]:
-    before, made = native.compiled(), list[Ends]()
-
-    def make(setting: native.Setting, family: socket.AddressFamily = socket.AF_INET) -> Ends:
-        made.append(Ends(setting, family))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-    native.choose("compiled" if before else "python")
 
 
 def datagrams(rng: random.Random, sends: Session, count: int, sequence: int) -> list[bytes]:

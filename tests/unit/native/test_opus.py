@@ -41,14 +41,23 @@ class Both:
         """Whether compiled code took it; raises Difference where the two do not agree."""
         self.now += pause
         first, second = odd.get("first", 0x80), odd.get("second", OPUS_TYPE)
-        header = struct.pack("!BBHII", first, second, self.sequence & 0xFFFF, self.timestamp & 0xFFFFFFFF, 9)
         before = self.compiled.pipeline.taken_whole
         for path in (self.python, self.compiled):
-            path.receive([header + payload], self.now)
+            path.receive([self.packet(payload, first, second)], self.now)
         _same("packets", self.python.take(), self.compiled.take())
         _same("state", self.python.state(), self.compiled.state())
         self.sequence, self.timestamp = self.sequence + 1, self.timestamp + ticks
         return self.compiled.pipeline.taken_whole > before
+
+    def packet(self, payload: bytes, first: int = 0x80, second: int = OPUS_TYPE) -> bytes:
+        """The next one."""
+        return struct.pack("!BBHII", first, second, self.sequence & 0xFFFF, self.timestamp & 0xFFFFFFFF, 9) + payload
+
+    def hear(self, payload: bytes, behind: bytes = b"") -> object:
+        """What compiled code says of the next packet, and of a frame's beginning behind it, with nothing around it."""
+        ear = self.compiled.pipeline._ear
+        assert ear is not None
+        return ear.hear(self.compiled.peer.framed(self.packet(payload)) + behind, self.now + 0.02)
 
     @property
     def audio(self) -> list[Any]:
@@ -111,6 +120,38 @@ def test_packets_that_last_nothing_or_too_long(both: Both, payload: bytes) -> No
 def test_the_largest_payload(both: Both, size: int, taken: bool) -> None:
     put(both, _check_at=both.now + 1.0)
     assert both.say(b"\x78" + bytes(size - 1)) is taken
+
+
+@pytest.mark.parametrize("payload", [b"\x83", b"\x82", b"\x83\x05", b"\x83\x30", b"\x83\x31"])
+def test_the_shortest_packets(both: Both, payload: bytes) -> None:
+    """The number of frames is the second octet's, and none where there is no second."""
+    put(both, _check_at=both.now + 1.0)
+    count = 2 if payload == b"\x82" else int.from_bytes(payload[1:])
+    ticks = 120 * count if count <= 48 else 0
+    assert both.say(payload, ticks) is bool(ticks)
+    if ticks:
+        assert both.audio[1]._expected == both.timestamp & 0xFFFFFFFF
+
+
+def test_what_comes_behind_a_packet_is_no_part_of_it(both: Both) -> None:
+    """`$`, which would be 36 frames."""
+    put(both, _check_at=both.now + 1.0)
+    assert both.hear(b"\x83", b"$") == native.NOT_PLAIN
+    assert both.hear(b"\x83\x24", b"$") == native.DONE
+
+
+def test_an_output_that_fails(both: Both) -> None:
+    """It is said, and no Python sends the packet again."""
+
+    def say(now: float) -> None:
+        raise KeyError(now)
+
+    put(both, _check_at=both.now + 1.0)
+    for connection in both.compiled.connections:
+        connection._sender._say_what_is_due = say  # type: ignore[method-assign]
+        connection._sender._next_report = 0.0
+    with pytest.raises(KeyError):
+        both.hear(b"\x78abc")
 
 
 def test_the_clocks_are_compared_when_it_is_time(both: Both) -> None:
