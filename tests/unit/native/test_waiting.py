@@ -139,6 +139,14 @@ async def test_no_more_than_three_times_in_a_wake(
     assert len(playing.connection._sock.recv(1000)) == len(playing.server.coded(OPEN)) - 1 - MOST_WAITS
 
 
+async def test_it_is_waited_for_less_than_a_viewer_could_notice(playing: Reading) -> None:
+    seconds = []
+    for _ in range(3):
+        begin_again(playing)
+        seconds.append(took(lambda: playing.receive(OPEN)))
+    assert PATIENCE <= min(seconds) < 0.1
+
+
 async def test_waiting_in_vain_is_given_up_for_a_while(playing: Reading) -> None:
     begin_again(playing)
     for _ in range(MOST_VAIN):
