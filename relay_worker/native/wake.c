@@ -12,8 +12,7 @@
 
 #include "wake.h"
 
-/* Whether an output keeps what it has sent. */
-static int
+int
 is_kept(const Wake *self)
 {
     for (Py_ssize_t index = 0; index < self->outputs; index++)
@@ -230,6 +229,7 @@ static PyMethodDef wake_methods[] = {
     {"take", (PyCFunction)(void (*)(void))wake_take, METH_FASTCALL, NULL},
     {"hear", (PyCFunction)(void (*)(void))wake_hear, METH_FASTCALL, NULL},
     {"send", (PyCFunction)(void (*)(void))wake_send, METH_FASTCALL, NULL},
+    {"release", (PyCFunction)(void (*)(void))wake_release, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

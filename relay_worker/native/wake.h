@@ -233,14 +233,20 @@ int keep_second(const Output *output);
 int is_wake(PyObject *object);
 int is_wake_of(PyObject *object, PyObject *session);
 
+/* Whether an output keeps what it has sent. */
+int is_kept(const Wake *wake);
+
 /* take(data, now) and hear(data, now) */
 PyObject *wake_take(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 PyObject *wake_hear(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
-/* --- sound.c, hearing.c ------------------------------------------------------------------------------------------- */
+/* --- sending.c, hearing.c ------------------------------------------------------------------------------------------- */
 
 /* send(payloads, media time, step, now): as `take`, for sound that has been made. */
 PyObject *wake_send(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
+
+/* release(payloads, media time, step, now): the same behind the pacer, for whatever that has let through. */
+PyObject *wake_release(PyObject *object, PyObject *const *arguments, Py_ssize_t count);
 
 /* The same of a run of payloads that are parts of `material`, by a `Wake` or what turns out to be none: 1, 0 where nothing
  * was done, -1 with an exception. */

@@ -60,6 +60,7 @@ class MediaOut(MediaOutState):
         """Payload runs dropped because there was no connection."""
         self._compiled = native.compiled()
         self._sound: native.Wake | None = None  # sends it
+        self._released: dict[OutgoingTrack, native.Wake] = {}  # sends what the pacer lets through
         self.connected = False
         """Whether media may leave: checked for every frame."""
         self.capture: Callable[[OutgoingTrack, PayloadRun, int, int, float], None] | None = None
@@ -129,19 +130,40 @@ class MediaOut(MediaOutState):
         return done == native.DONE
 
     def _prepare_sound(self, compiled: native.Compiled) -> native.Wake | None:
-        assert self._sender is not None
         assert self._audio is not None
-        sender = self._sender.wake_parts(self._audio)
+        return self._prepare(compiled, self._audio, self._uplink)
+
+    def _release(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> bool:
+        """What `_send` does, with one call; False where nothing was done."""
+        if self._compiled is None:
+            return False
+        if (wake := self._released.get(track)) is None:
+            wake = self._prepare(self._compiled, track)
+            if wake is None:
+                return False
+            self._released[track] = wake
+        done = wake.release(payloads, media_time, step, now)
+        if done == native.CHANGED:
+            del self._released[track]
+        return done == native.DONE
+
+    def _prepare(
+        self, compiled: native.Compiled, track: OutgoingTrack, uplink: Uplink | None = None
+    ) -> native.Wake | None:
+        """What sends packets of `track`, not while `uplink` is probed; None while compiled code cannot."""
+        assert self._sender is not None
+        sender = self._sender.wake_parts(track)
         if sender is None:
             return None
-        sender |= self._pacer.sound_parts()
-        parts = native.OutputParts(**sender, uplink=self._uplink, delay=None, now=self._clock.now)
+        made = native.OutputParts(
+            **(sender | self._pacer.sound_parts()), uplink=uplink, delay=None, now=self._clock.now
+        )
         guards: tuple[native.StillSo, ...] = (
             (self, "capture", None),
             (self, "_sender", self._sender),
-            (self._audio, "extensions", self._audio.extensions),
+            (track, "extensions", track.extensions),
         )
-        return compiled.Wake(guards, native.InputParts(), (parts,), Kind.AUDIO, -1, -1)
+        return compiled.Wake(guards, native.InputParts(), (made,), Kind.AUDIO, -1, -1)
 
     def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
         """What compiled code needs to send video as `send` does; None while it cannot. Implements `CompiledOutput`."""
@@ -200,6 +222,8 @@ class MediaOut(MediaOutState):
             self._pump_small(max(self._clock.now(), due))
 
     def _send(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> None:
+        if self._release(track, payloads, media_time, step, now):
+            return
         sender = self._sender
         assert sender is not None
         if sender.clock is None:

@@ -220,8 +220,7 @@ class Pacer(PacerState):
 
     def sound_parts(self) -> dict[str, Any]:
         """The same for `take_audio`; None is what that does without."""
-        others = dict.fromkeys(("meter", "pacer_stats", "repair"))
-        return others | {"pacer": self, "line": self._audio_line}
+        return {"pacer": self, "line": self._audio_line, "meter": None, "pacer_stats": None}
 
     def take_past(self, payloads: PayloadRun, media_time: float, now: float) -> None:
         """Queue video that came earlier and all leaves now: how unevenly it comes says nothing of the source."""

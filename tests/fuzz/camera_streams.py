@@ -47,6 +47,8 @@ class Stream:
         self._sequence = rng.choice((0, 65530, 65535, rng.randrange(65536)))
         self._timestamp = rng.choice((0, 2**32 - 6000, rng.randrange(2**32)))
         self._first, self._ssrc = self._timestamp, rng.randrange(2**32)
+        self.watched = seed % 8 == 6
+        """Whether somebody beside the connections looks on."""
         self._slow = 20 if seed % 8 == 5 else 1  # so many times as long from picture to picture: seconds are forgotten
         self.packets_sent: list[bytes] = []
         for number in range(PICTURES):

@@ -72,6 +72,24 @@ class Recorder:
         return sent
 
 
+class Onlooker:
+    """Stands for viewers that the worker answers itself: keeps the frames that came last, and counts all of them."""
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[str, list[tuple[bytes, bool]], float, float]] = deque(maxlen=8)
+        self.seen = 0
+
+    def send(self, frame: Frame, now: float) -> None:
+        self.seen += 1
+        payloads = [(bytes(payload), marker) for payload, marker in frame.payloads]
+        self.frames.append((frame.kind.value, payloads, frame.media_time, now))
+
+
+def look_on(pipeline: Pipeline) -> None:
+    """Begin, or end, to look on."""
+    pipeline.viewers = None if pipeline.viewers else Onlooker()
+
+
 class Loopback(UdpPath):
     """A UDP socket, and the far end of it: compiled code sends by system calls of its own."""
 
@@ -184,6 +202,8 @@ class DataPath:
         self.connections = [Connection(stream, self._clock, number) for number in range(len(stream.extensions))]
         if stream.repeats:
             self.pipeline.repeat_parameter_sets()
+        if stream.watched:
+            look_on(self.pipeline)
         outputs = Outputs(self.pipeline)
         self.pipeline.on_playing([TRACK, SOUND], 1000.0)
         self._retell()
@@ -236,6 +256,8 @@ class DataPath:
             self._retell()
         elif which == 31:
             self.pipeline.resync()
+        elif which in (5, 9):
+            look_on(self.pipeline)
 
     def _retell(self) -> None:
         audio = self.pipeline.inputs[Kind.AUDIO]
@@ -269,6 +291,7 @@ _APART: Final = frozenset(
         "wake",
         "_ear",
         "_sound",
+        "_released",
         "_writer",
         "_url",
         "udp",

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TESTING, UNITS, sanitized
 
 FILES: Final = (
-    *("pictures.c", "payloads.c", "sound.c", "hearing.c", "transcoding.c"),
+    *("pictures.c", "payloads.c", "sending.c", "hearing.c", "transcoding.c"),
     *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c", "datagrams.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
@@ -119,7 +119,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "block_for: if (size >= BLOCK)": "a block of its own is as large then",
     "block_for: if (filling == NULL || size >= filling->size - filling->used) {": "a block is begun a run early",
     "block_for: if (filling != NULL && Py_REFCNT((PyObject *)filling) == 0)": "it is let go when it is full",
-    "gather: for (int index = 0; material != NULL && index <= run->out_end; index++)": "there is none in the list",
+    "gather: for (int index = 0; material != NULL && index <= count; index++)": "there is none in the list",
     "is_in_time: double elapsed = now - REAL_OF(clock, sound_now), "
     "weight = (0.001 >= elapsed ? 0.001 : elapsed) / AVERAGE;": "both are the same then",
     "is_in_time: mean += (error - mean) * (weight <= 1.0 ? weight : 1.0);": "likewise",

@@ -41,6 +41,12 @@ CHANGES = {
     "sound behind a hole": (71, "transcoding.c", "NUMBER_OF(transcoder, hole) || ", ""),
     "bytes that are kept": (41, "history.c", "f_kept_bytes)->i += run->bytes;", "f_kept_bytes)->i += run->bytes + 1;"),
     "arrival of a picture": (41, "input.c", "    R(arrived_at) = now;\n", ""),
+    "what the pacer lets through": (
+        41,
+        "sending.c",
+        "!= Py_None))\n        return 0;\n    count_run(output, run, now);",
+        "!= Py_None))\n        return 0;",
+    ),
     "rest of a frame": (46, "input.c", "work->taken = at;", "work->taken = at == work->size ? at : at + 1;"),
 }
 """The seed of a stream that shows it, what stands in which file, and what a mistake might have written."""

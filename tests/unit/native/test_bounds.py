@@ -1,4 +1,4 @@
-"""The bounds of `pictures.c`, `payloads.c` and `sound.c`: what lies on each is taken, what lies beyond it is not.
+"""The bounds of `pictures.c`, `payloads.c` and `sending.c`: what lies on each is taken, what lies beyond it is not.
 
 With these every change by one is found; `tests/fuzz/mutants.py` makes all of them. Where a change would read or write
 beyond an object, the sanitizers find it, with which `tests/fuzz/test_native_memory.py` runs these tests as well.
