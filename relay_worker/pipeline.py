@@ -71,7 +71,9 @@ class Pipeline(PipelineState):
         self.held_over = 0
         """Payloads dropped because the bound was reached before there was an output."""
         self.taken_whole = self.taken_in = 0
-        """Wakes that compiled code took as a whole, and that it took in while an output had to hold what came."""
+        """Wakes that compiled code took as a whole, and that it took in for the Python to send: an output has to hold
+        what came, or others look on.
+        """
         self._audio, self._on_tracks, self._call_at = audio, on_tracks, call_at
         self._timer_due = 0.0  # when the one timer fires; 0 when there is none
         self._by_track: dict[Track, TrackInput] = {}
@@ -125,12 +127,9 @@ class Pipeline(PipelineState):
         if self._compiled is None:
             return native.NOT_PLAIN
         if done is None:
-            done = native.NO_VIDEO
-            if self.output is not None and not self.viewers and not self.rendition:
-                if self.wake is None:
-                    self.wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
-                if self.wake is not None:
-                    done = self.wake.take(data, now)
+            if self.wake is None:
+                self.wake = wakes.prepare(self._compiled, feed, self, self._by_track.get(feed.track))
+            done = native.NO_VIDEO if self.wake is None else self.wake.take(data, now)
         if done == native.NO_VIDEO:
             done = self._hear(self._compiled, feed, data, now)
         elif done == native.CHANGED:

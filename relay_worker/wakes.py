@@ -28,19 +28,21 @@ class CompiledOutput(Protocol):
 
 def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: TrackInput | None) -> native.Wake | None:
     """What takes the wakes of `feed` from now on; None while the Python has to."""
-    output = pipeline.output
-    if not isinstance(track_input, VideoInput) or not isinstance(output, CompiledOutput):
+    if not isinstance(track_input, VideoInput):
         return None
-    found = output.wake_parts()
-    if found is None:
-        return None
-    outputs, guards = found
-    guards += [
-        (feed.session, "state", feed.playing),
-        (pipeline, "output", output),
-        *((pipeline, name, None) for name in ("viewers", "rendition", "capture", "tap")),
-        (pipeline, "filling", False),
+    # The places where somebody wants pictures that only the Python can give: where one does, it sends all.
+    others: list[native.StillSo] = [
+        (pipeline, name, getattr(pipeline, name)) for name in ("viewers", "rendition", "tap")
     ]
+    outputs: list[native.OutputParts] = []
+    guards = [(feed.session, "state", feed.playing), (pipeline, "capture", None), *others]
+    if all(who is None for _, _, who in others):
+        output = pipeline.output
+        found = output.wake_parts() if isinstance(output, CompiledOutput) else None
+        if found is None:
+            return None
+        outputs += found[0]
+        guards += [*found[1], (pipeline, "output", output), (pipeline, "filling", False)]
     receiver, passthrough = track_input.receiver, track_input.passthrough
     track = pipeline.timeline.state(Kind.VIDEO)
     common = (feed.session, feed.parser, pipeline, track_input, receiver, track)

@@ -277,7 +277,7 @@ class Compiled(Protocol):
         transcoding: TranscodingParts | None = None,
         /,
     ) -> Wake:
-        """Of a track's parts and up to 8 outputs; video has one at least. `transcoding` is for sound.
+        """Of a track's parts and up to 8 outputs; without any, pictures are only taken in. `transcoding` is for sound.
 
         `channel` and `rtcp_channel` are the track's, `kind` is its key in the pipeline's dicts. Raises ValueError for
         parts of which none can be made.

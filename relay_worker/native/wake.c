@@ -4,7 +4,8 @@
  * `Value`s, all is worked out on these, and only when the whole wake has turned out to be plain are they copied back and
  * packets sent. Otherwise nothing has changed, and the Python takes the wake. So no object ever shows
  * anything but the truth, and either of the two may take any wake. Where all is plain but for an output that would not send
- * it at once (its pacer holds pictures, or is to spread a large one), the pictures are taken in, and the Python sends them.
+ * it at once (its pacer holds pictures, or is to spread a large one), the pictures are taken in, and the Python sends them;
+ * likewise where the wake was made of no outputs.
  *
  * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with pictures that are plain, too
  * (pictures.c); no capture, no snapshot. Packets of other channels are passed to the parser's lists.
@@ -34,7 +35,7 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
     if (plain && !work.packet_count && work.other_count)
         return PyLong_FromLong(NO_VIDEO);
     plain = plain && work_out_input(&work, parts, now);
-    int whole = plain, failed = 0;
+    int whole = plain && self->outputs, failed = 0;
     for (Py_ssize_t index = 0; whole && index < self->outputs; index++)
         whole = work_out_output(&work, &self->output[index], now);
     PyErr_Clear(); /* of what is no number */
@@ -146,8 +147,7 @@ wake_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
                           &kind, &channel, &control, &transcoding))
         return NULL;
     Py_ssize_t count = PyTuple_Size(outputs);
-    if (PyTuple_Size(input) != INPUT_GIVEN || count > MAX_OUTPUTS ||
-        (count < 1 && PyTuple_GetItem(input, PASSTHROUGH) != Py_None) || !are_parts(input)) {
+    if (PyTuple_Size(input) != INPUT_GIVEN || count > MAX_OUTPUTS || !are_parts(input)) {
         PyErr_SetString(PyExc_ValueError, "no such parts");
         return NULL;
     }

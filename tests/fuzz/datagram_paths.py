@@ -19,7 +19,7 @@ from relay_worker.camera.webrtc_source import IngestEvent, IngestSettings, WebRt
 from relay_worker.media.stream import Format, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.outputs import Outputs
-from tests.fuzz.data_paths import Connection, Loopback, _same, remembered
+from tests.fuzz.data_paths import Connection, Loopback, _same, look_on, remembered
 from tests.fuzz.datagram_streams import OPUS_CLOCK, OPUS_TYPE, RTX_TYPE, VIDEO_TYPE, DatagramStream
 
 _VIDEO: Final = Track(Kind.VIDEO, Format(VIDEO_TYPE, "H264", 90_000), "", ordered=False)
@@ -62,6 +62,8 @@ class DatagramPath:
         self.pipeline = Pipeline()
         if came.stream.repeats:
             self.pipeline.repeat_parameter_sets()
+        if came.stream.watched:
+            look_on(self.pipeline)
         outputs = Outputs(self.pipeline)
         self.connections = [Connection(came.stream, clock, number) for number in range(len(came.stream.extensions))]
         types = dict.fromkeys((VIDEO_TYPE, *_OTHER_TYPES), _VIDEO) | {OPUS_TYPE: _SOUND}
@@ -107,6 +109,8 @@ class DatagramPath:
             self.pipeline.resync()
         elif which == 37:
             self.source.check(now)
+        elif which in (5, 9):
+            look_on(self.pipeline)
 
     def take(self) -> list[list[bytes]]:
         """The packets that have left, of each connection, and to the camera."""

@@ -41,6 +41,7 @@ CHANGES = {
     "sound behind a hole": (71, "transcoding.c", "NUMBER_OF(transcoder, hole) || ", ""),
     "bytes that are kept": (41, "history.c", "f_kept_bytes)->i += run->bytes;", "f_kept_bytes)->i += run->bytes + 1;"),
     "arrival of a picture": (41, "input.c", "    R(arrived_at) = now;\n", ""),
+    "pictures that are handed on": (6, "wake.c", "hand_on(&work, run, parts[PIPELINE], n__passed, material)", "0"),
     "what the pacer lets through": (
         41,
         "sending.c",

@@ -1,4 +1,6 @@
-"""Pictures that compiled code takes in where an output may not send them at once: the Python holds or spreads them."""
+"""Pictures that compiled code takes in where an output may not send them at once, or others want to see them: the
+Python holds or spreads them, and hands them on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay_worker import native
-from relay_worker.media.stream import Frame
+from relay_worker.media.stream import Frame, Kind
 from tests.unit.native.test_pictures import IDR, INTERVAL, PPS, SLICE, SPS, Pair, fragments
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
@@ -55,6 +57,52 @@ def test_packets_of_others_beside_them(pair: Pair) -> None:
         way.connections[0]._pacer._tokens = -1e9
     other = b"$\x02\x00\x10\x80\x61\x00\x01" + bytes(12)
     assert taken(pair, pair.framed(PICTURE) + other) == (1, 0)
+
+
+class Onlooker:
+    """Stands for viewers that the worker answers itself, or a maker of small pictures."""
+
+    def __init__(self) -> None:
+        self.saw: list[tuple[list[tuple[bytes, bool]], float, float]] = []
+
+    def send(self, frame: Frame, now: float) -> None:
+        if frame.kind is Kind.VIDEO:
+            self.saw.append((list(frame.payloads), frame.media_time, now))
+
+
+@pytest.mark.parametrize("place", ["viewers", "rendition", "tap"])
+def test_while_somebody_else_looks_on(pair: Pair, place: str) -> None:
+    onlookers = [Onlooker(), Onlooker()]
+    for way, onlooker in zip(pair.both, onlookers, strict=True):
+        setattr(way.pipeline, place, (lambda frame, to=onlooker: to.send(frame, 0.0)) if place == "tap" else onlooker)
+    assert taken(pair, pair.framed(PICTURE)) == (0, 0), "the change itself is noticed"
+    for picture in (PICTURE, [SPS, PPS, IDR], [SLICE]):
+        assert taken(pair, pair.framed(picture)) == (1, 0)
+    assert len(onlookers[0].saw) == 4
+    assert onlookers[0].saw == onlookers[1].saw
+    for way in pair.both:
+        setattr(way.pipeline, place, None)
+    assert [taken(pair, pair.framed(PICTURE)), taken(pair, pair.framed(PICTURE))] == [(0, 0), (0, 1)]
+    assert len(onlookers[1].saw) == 4
+
+
+def test_one_onlooker_for_another(pair: Pair) -> None:
+    first, second = [Onlooker(), Onlooker()], [Onlooker(), Onlooker()]
+    for way, onlooker in zip(pair.both, first, strict=True):
+        way.pipeline.viewers = onlooker
+    assert [taken(pair, pair.framed(PICTURE)), taken(pair, pair.framed(PICTURE))] == [(0, 0), (1, 0)]
+    for way, onlooker in zip(pair.both, second, strict=True):
+        way.pipeline.viewers = onlooker
+    assert [taken(pair, pair.framed(PICTURE)), taken(pair, pair.framed(PICTURE))] == [(0, 0), (1, 0)]
+    assert [len(one.saw) for one in (*first, *second)] == [2] * 4
+
+
+def test_without_an_output_but_with_viewers(pair: Pair) -> None:
+    onlookers = [Onlooker(), Onlooker()]
+    for way, onlooker in zip(pair.both, onlookers, strict=True):
+        way.pipeline.viewers, way.pipeline.output, way.pipeline.holds = onlooker, None, False
+    assert [taken(pair, pair.framed(PICTURE)), taken(pair, pair.framed(PICTURE))] == [(0, 0), (1, 0)]
+    assert onlookers[0].saw == onlookers[1].saw
 
 
 def test_what_the_python_raises_is_raised(pair: Pair) -> None:
