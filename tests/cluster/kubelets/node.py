@@ -65,7 +65,7 @@ class KubeletNode(ClusterNode):
         for uid, containers in self._containers().items():
             if list(self._logs.glob(f"{namespace}_{name}_{uid}")):
                 for processes in containers.values():
-                    if not _is_pause(processes[0]):
+                    if not _is_of_engine(processes[0]):
                         os.kill(processes[0], number)
                         return
         raise RuntimeError(f"{self.name}: no process of {pod}")
@@ -103,8 +103,9 @@ class KubeletNode(ClusterNode):
         return {} if self._cgroup is None else self._cgroup.containers()
 
 
-def _is_pause(process: int) -> bool:
-    return Path(f"/proc/{process}/comm").read_text().strip() == "pause"
+def _is_of_engine(process: int) -> bool:
+    """Whether it holds a Pod's namespaces, or is to become a container's process."""
+    return Path(f"/proc/{process}/comm").read_text().startswith(("pause", "runc"))
 
 
 def kind_of_nodes() -> type[ClusterNode]:

@@ -325,12 +325,21 @@ async def starved(bench: Bench) -> Outcome:
 
         def another() -> bool:
             worker = bench.cameras[victim].worker
-            return worker.instance not in ("", lost[victim]) and worker.phase == "running" and bool(worker.where)
+            return worker.instance not in ("", lost[victim]) and bool(worker.where)
 
-        await bench.relay.until(another, PATIENCE, "its successor runs")
+        await bench.relay.until(another, PATIENCE, "its successor has a node")
         node, pod = bench.node_of(victim), await bench.pod_of(victim)
-        node.signal(pod, signal.SIGSTOP)
-        return node, pod
+        # It may have said hello before the engine says that it runs: then it would not be starved, but hung.
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                node.signal(pod, signal.SIGSTOP)
+            except RuntimeError:  # its container has not begun
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.02)
+            else:
+                return node, pod
 
     def workers() -> list[tuple[str, int]]:
         return [(bench.cameras[one].worker.instance, bench.cameras[one].worker.restarts) for one in lost]
