@@ -7,8 +7,8 @@ of it. Where another object could take a part's place, the place is guarded: the
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from relay_worker import native
 from relay_worker.media.inputs import AudioInput, VideoInput
@@ -16,19 +16,23 @@ from relay_worker.media.opus_input import OpusInput
 from relay_worker.media.stream import Batch, Feed, Kind
 from relay_worker.media.track_input import TrackInput
 
+Found = tuple[list[native.OutputParts], list[native.StillSo]]
+"""The parts of each connection that frames leave by, and what must stay as it is."""
 
-@runtime_checkable
-class CompiledOutput(Protocol):
-    """An output whose parts compiled code knows."""
 
-    def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
-        """Those of each connection that frames leave by, and what must stay as it is; None for anything unusual."""
-        ...
+def parts_of(output: object) -> Found | None:
+    """What an output's `wake_parts` has found; None for one without, and for anything unusual.
+
+    Asked at every wake while there is no `Wake`.
+    """
+    wake_parts: Callable[[], Found | None] | None = getattr(output, "wake_parts", None)
+    return None if wake_parts is None else wake_parts()
 
 
 def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: TrackInput | None) -> native.Wake | None:
     """What takes the wakes of `feed` from now on; None while the Python has to."""
-    if not isinstance(track_input, VideoInput):
+    track = pipeline.timeline.state(Kind.VIDEO)
+    if not isinstance(track_input, VideoInput) or track.clock is None or pipeline.capture is not None:
         return None
     # The places where somebody wants pictures that only the Python can give: where one does, it sends all.
     others: list[native.StillSo] = [
@@ -37,14 +41,12 @@ def prepare(compiled: native.Compiled, feed: Feed, pipeline: Any, track_input: T
     outputs: list[native.OutputParts] = []
     guards = [(feed.session, "state", feed.playing), (pipeline, "capture", None), *others]
     if all(who is None for _, _, who in others):
-        output = pipeline.output
-        found = output.wake_parts() if isinstance(output, CompiledOutput) else None
+        found = parts_of(pipeline.output)
         if found is None:
             return None
         outputs += found[0]
-        guards += [*found[1], (pipeline, "output", output), (pipeline, "filling", False)]
+        guards += [*found[1], (pipeline, "output", pipeline.output), (pipeline, "filling", False)]
     receiver, passthrough = track_input.receiver, track_input.passthrough
-    track = pipeline.timeline.state(Kind.VIDEO)
     common = (feed.session, feed.parser, pipeline, track_input, receiver, track)
     reorder, wait_clock = track_input.order_parts()
     parts = native.InputParts(*common, passthrough=passthrough, reorder=reorder, wait_clock=wait_clock)

@@ -8,7 +8,7 @@
  * likewise where the wake was made of no outputs.
  *
  * Plain is: whole RTP packets of the video without padding, extension, CSRC and loss, with pictures that are plain, too
- * (pictures.c); no capture, no snapshot. Packets of other channels are passed to the parser's lists.
+ * (pictures.c); no capture. Packets of other channels are passed to the parser's lists.
  */
 
 #include "wake.h"

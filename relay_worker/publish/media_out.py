@@ -135,7 +135,7 @@ class MediaOut(MediaOutState):
 
     def _release(self, track: OutgoingTrack, payloads: PayloadRun, media_time: float, step: float, now: float) -> bool:
         """What `_send` does, with one call; False where nothing was done."""
-        if self._compiled is None:
+        if self._compiled is None or self.capture is not None:
             return False
         if (wake := self._released.get(track)) is None:
             wake = self._prepare(self._compiled, track)
@@ -166,7 +166,7 @@ class MediaOut(MediaOutState):
         return compiled.Wake(guards, native.InputParts(), (made,), Kind.AUDIO, -1, -1)
 
     def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
-        """What compiled code needs to send video as `send` does; None while it cannot. Implements `CompiledOutput`."""
+        """What compiled code needs to send video as `send` does; None while it cannot."""
         if self._sender is None or self._video is None or not self.connected or self.capture is not None:
             return None
         sender, pacer = self._sender.wake_parts(self._video), self._pacer.wake_parts()

@@ -12,7 +12,7 @@ from relay_worker.media.stream import Frame, Kind, Output
 from relay_worker.native.states import OutputsState
 from relay_worker.pipeline import Pipeline
 from relay_worker.rtp.h264 import MAX_PAYLOAD
-from relay_worker.wakes import CompiledOutput
+from relay_worker.wakes import Found, parts_of
 
 
 class _Branch:
@@ -74,13 +74,12 @@ class Outputs(OutputsState):
             if not branch.waits or frame.kind is not Kind.VIDEO:
                 branch.output.send(frame, now)
 
-    def wake_parts(self) -> tuple[list[native.OutputParts], list[native.StillSo]] | None:
-        """The parts of all outputs; None while one of them waits, or is no connection. Implements `CompiledOutput`."""
+    def wake_parts(self) -> Found | None:
+        """The parts of all outputs; None while one of them waits, or is no connection."""
         parts: list[native.OutputParts] = []
         guards: list[native.StillSo] = [(self, "_arranged", self._arranged)]
         for branch in self._branches.values():
-            output = None if branch.waits else branch.output
-            found = output.wake_parts() if isinstance(output, CompiledOutput) else None
+            found = None if branch.waits else parts_of(branch.output)
             if found is None:
                 return None
             parts += found[0]

@@ -65,9 +65,10 @@ class KubeletNode(ClusterNode):
         for uid, containers in self._containers().items():
             if list(self._logs.glob(f"{namespace}_{name}_{uid}")):
                 for processes in containers.values():
-                    if not _is_of_engine(processes[0]):
-                        os.kill(processes[0], number)
-                        return
+                    with contextlib.suppress(OSError):  # it has ended
+                        if not _is_of_engine(processes[0]):
+                            os.kill(processes[0], number)
+                            return
         raise RuntimeError(f"{self.name}: no process of {pod}")
 
     def log(self, uid: str) -> str:

@@ -17,6 +17,7 @@ from relay_worker.rtsp.states import RtspState
 from tests.fuzz import data_paths
 from tests.fuzz.sound_streams import HBR, RATE, UNITS, framed, hbr
 from tests.unit.native.test_pictures import SLICE, Pair, closing
+from tests.unit.native.test_wake import Terms
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 
@@ -238,6 +239,22 @@ def test_sound_is_heard_without_anybody_who_takes_pictures_whole(listener: Liste
     for way in listener.pair.both:
         way.pipeline.viewers = way.connections[0]
     assert [listener.hear(hbr(unit)) for unit in UNITS[3:5]] == [False, True], "the change itself is noticed"
+
+
+def test_sound_before_any_picture_is_heard_whoever_looks_on() -> None:
+    way = data_paths.DataPath("compiled", Terms())  # type: ignore[arg-type]
+    data_paths.look_on(way.pipeline)
+    done = []
+    for number in range(4):
+        header = struct.pack("!BBHII", 0x80, 0xE1, number, FRAME * number, 11)
+        data = framed(2, header + hbr(UNITS[3]))
+        assert way._feed is not None
+        done.append(way.pipeline.take_wake(way._feed, data, 1000.0 + number * FRAME / RATE))
+        if done[-1] != native.DONE:
+            way.receive(data, 1000.0 + number * FRAME / RATE)
+    assert done[1:] == [native.DONE] * 3, "the first unit sets the clock"
+    way.close()
+    native.choose("python")
 
 
 def test_an_input_that_is_rebuilt_is_heard_when_it_has_a_clock(listener: Listener) -> None:
